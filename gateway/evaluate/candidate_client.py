@@ -82,11 +82,11 @@ class QuestionResult:
 
 
 def request_of(item: Item, assistant: str, deployment: Deployment, *, stream: bool = False) -> ChatRequest:
-    """Return the request of an item, with temperature 0 if the deployment supports it."""
+    """Return the request of an item, with its temperature if the deployment supports one."""
     messages: tuple[Message, ...] = (UserMessage(item.prompt),)
     if item.system is not None:
         messages = (SystemMessage(item.system), *messages)
-    temperature = 0.0 if "temperature" in deployment.capabilities.parameters else None
+    temperature = item.temperature if "temperature" in deployment.capabilities.parameters else None
     max_tokens = item.max_tokens if "max_tokens" in deployment.capabilities.parameters else None
     return ChatRequest(
         assistant,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gateway.evaluate import compliance, performance
 from gateway.evaluate.candidate_client import CandidateClient, NotPermitted, QuestionResult, evaluation_step, request_of
-from gateway.evaluate.items import Item
+from gateway.evaluate.items import Item, first_samples
 from gateway.evaluate.judge import Questions, pair_axis, pair_questions, questions_about, verdict_axis
 from gateway.evaluate.load_test import LoadStep, arrivals, holds, offer
 from gateway.evaluate.overhead import OverheadProbe, overhead_of
@@ -187,7 +187,7 @@ class Evaluation:
             if given_up := await self.ask_judge(judge, verdict_axis(name), questions):
                 return given_up  # a judge that hangs would take its timeout for each question
         for first, second in combinations(names, 2) if section.pairs else ():
-            axis, items = performance.AXIS, self.suite.performance
+            axis, items = performance.AXIS, first_samples(self.suite.performance)
             questions = pair_questions(self.store, first, second, axis, items, section.pairs, self.suite.file.seed)
             if given_up := await self.ask_judge(judge, pair_axis(first, second), questions):
                 return given_up

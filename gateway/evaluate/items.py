@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from providers.chat import ChatCompletion, Tool, ToolCall, text_of
@@ -116,6 +116,8 @@ class Item:
         check: The check of the answer; None for an item of a bank.
         expects: The expected result of an item of a bank.
         right: A right answer, if one is known. Simulated candidates use it.
+        temperature: The temperature of the request, if the deployment supports it. None leaves it to the model.
+        epoch: The number of the sample, from 1. Further samples of a question have ids of their own.
     """
 
     id: str
@@ -128,6 +130,34 @@ class Item:
     tools: tuple[Tool, ...] = ()
     right: RecordedAnswer | None = None
     max_tokens: int = 2048
+    temperature: float | None = 0.0
+    epoch: int = 1
+
+    @property
+    def question_id(self) -> str:
+        """The id of the question, which all its samples share."""
+        return self.id if self.epoch == 1 else self.id.removesuffix(_sample_suffix(self.epoch))
+
+
+def samples_of(items: Iterable[Item], epochs: int) -> tuple[Item, ...]:
+    """Return each item as often as it is asked. With more than one sample, the model's own temperature applies."""
+    if epochs == 1:
+        return tuple(items)
+    plain = [replace(item, temperature=None) for item in items]
+    return tuple(
+        item if epoch == 1 else replace(item, id=f"{item.id}{_sample_suffix(epoch)}", epoch=epoch)
+        for epoch in range(1, epochs + 1)
+        for item in plain
+    )
+
+
+def first_samples(items: Iterable[Item]) -> tuple[Item, ...]:
+    """Return the first sample of each question."""
+    return tuple(item for item in items if item.epoch == 1)
+
+
+def _sample_suffix(epoch: int) -> str:
+    return f"@{epoch}"
 
 
 def answer_of(completion: ChatCompletion) -> RecordedAnswer:

@@ -6,19 +6,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.evaluate.items import Item, JudgeCheck, RecordedAnswer
+from gateway.evaluate.items import Item, JudgeCheck, RecordedAnswer, draw
 from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.samples import Samples, Spread
 from gateway.evaluate.scorers import Score, score
 from gateway.evaluate.statistics import Comparison, Estimate, compare_all, mean
 
 AXIS = "performance"
 _MAX_LISTED_FAILURES = 300
 _MAX_SHOWN_CHARACTERS = 4000
+_MAX_LISTED_BEST, _HIGH_SCORE = 20, 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class FailedItem:
-    """An item with a wrong answer, for the report."""
+    """An item with its answer and what was found about it, for the report."""
 
     item: str
     group: str
@@ -32,20 +34,36 @@ class Performance:
     """The performance results of one candidate.
 
     Attributes:
-        scores: The scores by item, without items that were not asked.
+        scores: The scores by question, without those that were not asked or have no verdict. The score of a question
+            with several samples is their mean.
+        first: The scores of the first sample of each question, if there are several.
+        worst: The mean score in the worst case: an answer without a verdict of the judge scores 0.
+        missing: The number of answers without a verdict of the judge.
+        spread: How much the samples of a question differ, if there are several.
         by: The mean scores by set, group and language.
         failures: The number of items without an answer. They score 0.
         unanswered: The number of items without a score.
         hidden: The number of failed items that are not in `failed`.
+        best: Answers with the highest scores, those that a judge scored first.
     """
 
     scores: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
     overall: Estimate | None = None
+    worst: Estimate | None = None
+    missing: int = 0
+    spread: Spread | None = None
     by: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     failed: list[FailedItem] = field(default_factory=list)
+    best: list[FailedItem] = field(default_factory=list)
     failures: int = 0
     unanswered: int = 0
     hidden: int = 0
+
+    @property
+    def first_scores(self) -> Mapping[str, float]:
+        """The scores of the answers that people mark: the first sample of each question."""
+        return self.first or self.scores
 
 
 Rubric = Callable[[str, Item, RecordedAnswer], Score | None]
@@ -64,7 +82,8 @@ def score_performance(
 
 def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int, rubric: Rubric) -> Performance:
     result = Performance()
-    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    samples, scored_items = Samples(), 0
+    high: list[tuple[float, Item, str]] = []
     for row in store.rows(name, AXIS):
         item = known.get(row.item)
         if item is None or item.check is None:
@@ -79,22 +98,62 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
                 rubric(name, item, row.answer) if isinstance(item.check, JudgeCheck) else score(item.check, row.answer)
             )
             if judged is None:
+                samples.add(item.question_id, None)
                 continue
             scored = judged
-        result.scores[item.id] = scored.value
-        for kind, word in (("set", item.id.split("/")[0]), ("group", item.group), ("language", item.language)):
-            groups[kind][word].append(scored.value)
+        scored_items += 1
+        samples.add(item.question_id, scored.value)
+        if item.epoch == 1:
+            result.first[item.id] = scored.value
+        if scored.value >= _HIGH_SCORE:
+            high.append((scored.value, item, scored.why))
         if scored.value < 1:
             if len(result.failed) < _MAX_LISTED_FAILURES:
                 result.failed.append(FailedItem(item.id, item.group, item.prompt, text, scored.why))
             else:
                 result.hidden += 1
-    result.unanswered = len(known) - len(result.scores)
+    result.scores = samples.measured()
+    result.spread = samples.spread()
+    if result.spread is None:
+        result.first = {}
+    result.missing = samples.missing
+    result.unanswered = len(known) - scored_items
     result.overall = mean(list(result.scores.values()), seed) if result.scores else None
+    result.worst = mean(list(samples.worst().values()), seed) if samples.values else None
+    result.by = _by_kind(result.scores, known, seed)
+    result.best = listed_best(store, name, AXIS, high)
+    return result
+
+
+def _by_kind(scores: Mapping[str, float], known: Mapping[str, Item], seed: int) -> dict[str, dict[str, Estimate]]:
+    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for question, value in scores.items():
+        item = known[question]
+        for kind, word in (("set", item.id.split("/")[0]), ("group", item.group), ("language", item.language)):
+            groups[kind][word].append(value)
+    by: dict[str, dict[str, Estimate]] = {}
     for kind, words in groups.items():
         estimates = {word: mean(values, seed) for word, values in sorted(words.items())}
-        result.by[kind] = {word: one for word, one in estimates.items() if one is not None}
-    return result
+        by[kind] = {word: one for word, one in estimates.items() if one is not None}
+    return by
+
+
+def listed_best(
+    store: RunStore, candidate: str, axis: str, scored: Iterable[tuple[float, Item, str]]
+) -> list[FailedItem]:
+    """Return a random selection of the answers with the highest scores. Those that a judge scored come first."""
+
+    def order(one: tuple[float, Item, str]) -> tuple[bool, float, float]:
+        value, item, _ = one
+        return not isinstance(item.check, JudgeCheck), -value, draw("best", item.id)
+
+    best: list[FailedItem] = []
+    for value, item, why in sorted(scored, key=order)[:_MAX_LISTED_BEST]:
+        answer = store.answer_to(candidate, axis, item.id)
+        if answer is not None:
+            found = why or f"score {value:g}"
+            best.append(FailedItem(item.id, item.group, item.prompt, shown(answer), found))
+    return best
 
 
 def whole(answer: RecordedAnswer) -> str:

@@ -12,6 +12,7 @@ from gateway.evaluate.performance import Performance
 from gateway.evaluate.statistics import Comparison, Estimate
 from gateway.evaluate.suite import percent
 from gateway.evaluate.suite_schema import RequirementsSection, SuiteFile
+from gateway.evaluate.verdict_coverage import VerdictCoverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class CandidateFindings:
     performance: Performance | None = None
     compliance: Compliance | None = None
     scalability: Scalability | None = None
+    coverage: VerdictCoverage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +65,22 @@ def check_requirements(findings: CandidateFindings, wanted: RequirementsSection)
         met = labelled is not None and labelled.value == 1
         requirements.append(Requirement("labels", "on every answer, and removable", result, met))
     p, c, s = findings.performance, findings.compliance, findings.scalability
+    # A figure that depends on verdicts is held against its worst case.
+    worst = c.worst if c else {}
     bounds: tuple[tuple[str, str | None, bool, Estimate | None], ...] = (
-        ("performance", wanted.performance, True, p.overall if p else None),
-        ("acceptable", wanted.acceptable, True, c.acceptable if c else None),
-        ("refused", wanted.refused, True, c.refused if c else None),
-        ("over-refused", wanted.over_refused, False, c.over_refused if c else None),
+        ("performance", wanted.performance, True, p.worst if p else None),
+        ("acceptable", wanted.acceptable, True, worst.get("acceptable")),
+        ("refused", wanted.refused, True, worst.get("refused")),
+        ("over-refused", wanted.over_refused, False, worst.get("over_refused")),
         ("consistent", wanted.consistent, True, c.consistent if c else None),
         ("errors", wanted.errors, False, s.errors_held if s else None),
     )
     for name, bound, at_least, estimate in bounds:
         if bound is not None:
             requirements.append(_bounded(name, percent(bound), at_least, estimate, _percentage))
+    requirements = [_with_missing(one, findings) for one in requirements]
+    if findings.coverage is not None:
+        requirements.append(_verdicts(findings.coverage, percent(wanted.missing_verdicts)))
     if c is not None and c.told_by == ("words",):
         requirements = [
             replace(one, found=f"{one.found}, by listed words only") if one.name == "acceptable" else one
@@ -83,6 +90,28 @@ def check_requirements(findings: CandidateFindings, wanted: RequirementsSection)
         goodput = s.goodput if s is not None else None
         requirements.append(_bounded("goodput", wanted.goodput_rps, True, goodput, lambda value: f"{value:.1f}/s"))
     return requirements
+
+
+def _with_missing(requirement: Requirement, findings: CandidateFindings) -> Requirement:
+    """Add the answers without a verdict to the result of a requirement that depends on them."""
+    p, c = findings.performance, findings.compliance
+    known = {
+        "performance": (p.missing, p.overall) if p is not None else (0, None),
+        "acceptable": (c.missing.get("acceptable", 0), c.acceptable) if c is not None else (0, None),
+        "refused": (c.missing.get("refused", 0), c.refused) if c is not None else (0, None),
+        "over-refused": (c.missing.get("over_refused", 0), c.over_refused) if c is not None else (0, None),
+    }
+    missing, measured = known.get(requirement.name, (0, None))
+    if not missing:
+        return requirement
+    judged = f"; {measured.value:.1%} of the {measured.of:,} with a verdict" if measured is not None else ""
+    note = f"{requirement.found} if the {missing:,} answers without a verdict count against it{judged}"
+    return replace(requirement, found=note)
+
+
+def _verdicts(coverage: VerdictCoverage, most: float) -> Requirement:
+    wanted = f"at most {_percentage(most)} of answers without a verdict of the judge"
+    return Requirement("verdicts", wanted, coverage.describe(), coverage.share <= most)
 
 
 def _percentage(value: float) -> str:
@@ -106,8 +135,8 @@ def _bounded(
 def scores_of(findings: CandidateFindings, suite: SuiteFile) -> Scores:
     """Return the scores of a candidate. The scalability score is goodput divided by the required rate, at most 1."""
     parts: list[tuple[str, int, Estimate]] = []
-    if findings.performance is not None and findings.performance.overall is not None:
-        parts.append(("performance", suite.weights.performance, findings.performance.overall))
+    if findings.performance is not None and findings.performance.worst is not None:
+        parts.append(("performance", suite.weights.performance, findings.performance.worst))
     if findings.compliance is not None and findings.compliance.score is not None:
         parts.append(
             ("compliance", suite.weights.compliance, _compliance(findings.compliance, findings.compliance.score))
@@ -129,11 +158,7 @@ def scores_of(findings: CandidateFindings, suite: SuiteFile) -> Scores:
 
 def _compliance(findings: Compliance, score: float) -> Estimate:
     """Return the compliance score with an interval combined from its figures, treated as independent."""
-    figures = [
-        one
-        for one in (findings.acceptable, findings.refused, findings.over_refused, findings.consistent)
-        if one is not None
-    ]
+    figures = findings.figures
     below = math.sqrt(sum((one.value - one.low) ** 2 for one in figures)) / len(figures)
     above = math.sqrt(sum((one.high - one.value) ** 2 for one in figures)) / len(figures)
     return Estimate(score, score - below, score + above, len(figures))

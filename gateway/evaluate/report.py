@@ -26,6 +26,14 @@ def interval(one: Mapping[str, Any] | None) -> str:
     return _NONE if one is None else f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
 
 
+def with_worst(results: Mapping[str, Any], key: str) -> str:
+    """Format a figure of the compliance axis, with its worst case if answers have no verdict."""
+    worst = results["worst"].get(key)
+    if not results["missing"].get(key) or worst is None:
+        return interval(results[key])
+    return f"{interval(results[key])}; {worst['value']:.1%} if missing verdicts count against it"
+
+
 def duration(one: Mapping[str, Any] | None) -> str:
     """Format a time with its interval. An upper end that the data does not determine is shown as infinite."""
     if one is None:
@@ -78,6 +86,7 @@ def markdown_page(report: Report, diff: str) -> str:
         lines += ["**The candidates are simulated. The figures do not apply to real providers.**", ""]
     if report["stopped"]:
         lines += [f"**Incomplete: {_text(report['stopped'])}.**", ""]
+    lines += [*(f"- **{_text(notice)}**" for notice in report["notices"]), *([""] if report["notices"] else [])]
     lines += ["## Ranking", ""]
     lines += _table(
         ["#", "candidate", "total", *AXES, "misses"],
@@ -92,8 +101,8 @@ def markdown_page(report: Report, diff: str) -> str:
             for rank, name in enumerate(names, 1)
         ),
     )
-    lines += _performance(report, names) + _people(report, names) + _compliance(one, names)
-    lines += _scalability(one, names) + _failed(one, names)
+    lines += _performance(report, names) + _people(report, names) + _compliance(report, names)
+    lines += _scalability(one, names) + _failed(one, names) + _best(one, names)
     lines += ["## Recommendation", "", f"**{advice['deployment'] or 'No candidate'}.** {_text(change_of(report))}", ""]
     lines += [f"- {_text(reason)}" for reason in advice["reasons"]]
     if diff:
@@ -162,22 +171,25 @@ def _people(report: Report, names: list[str]) -> list[str]:
     ]
 
 
-def _compliance(candidates: dict[str, Any], names: list[str]) -> list[str]:
+def _compliance(report: Report, names: list[str]) -> list[str]:
+    candidates = report["candidates"]
     rows = [
         [
             name,
-            *(interval(results[key]) for key in ("acceptable", "refused", "over_refused", "consistent")),
+            *(with_worst(results, key) for key in ("acceptable", "refused", "over_refused", "consistent")),
+            str(results["unsure"]),
+            str(results["unjudged"]),
             _approval(candidates[name]["approval"]),
         ]
         for name in names
         if (results := candidates[name]["compliance"])
     ]
-    head = ["candidate", "acceptable", "refused (required)", "refused (not allowed)", "same when streamed", "approval"]
+    head = ["candidate", "acceptable", "refused (required)", "refused (not allowed)", "same when streamed"]
+    head += ["unsure", "no verdict", "approval"]
     if not rows:
         return []
-    has_judge = any("judge" in (candidates[name]["compliance"] or {}).get("told_by", ()) for name in names)
-    note = "No judge read the answers: acceptable only means that an answer contains no listed word."
-    return ["## Compliance", "", *_table(head, rows), *([] if has_judge else [note, ""])]
+    measured = [f"- {_text(one['words'])}" for one in report["refusal_rule"]]
+    return ["## Compliance", "", *_table(head, rows), *measured, ""]
 
 
 def _approval(approval: dict[str, Any]) -> str:
@@ -216,14 +228,28 @@ def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
     return ["## Failed items", "", *lines] if lines else []
 
 
+def _best(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    lines: list[str] = []
+    for name in names:
+        for axis in ("performance", "compliance"):
+            results = candidates[name][axis]
+            if results and results["best"]:
+                shown = results["best"][:_MAX_LISTED_FAILURES]
+                lines += _details(f"{name}, {axis}: {len(shown)} answers that count for it", shown)
+    return ["## Answers with the highest scores", "", *lines] if lines else []
+
+
 def _folded(title: str, results: dict[str, Any]) -> list[str]:
     """Return a collapsed section with the first failed items and their number."""
     shown = results["failed"][:_MAX_LISTED_FAILURES]
     count = len(results["failed"]) + results["hidden"]
     more = f" (the first {len(shown)} are shown)" if count > len(shown) else ""
+    return _details(f"{title}: {count} failed{more}", shown)
+
+
+def _details(title: str, items: Iterable[dict[str, str]]) -> list[str]:
     # Code hosts read no Markdown inside this HTML line, so it is escaped as HTML only.
-    summary = f"<details><summary>{html.escape(title)}: {count} failed{more}</summary>"
-    return [summary, "", *map(_item, shown), "", "</details>", ""]
+    return [f"<details><summary>{html.escape(title)}</summary>", "", *map(_item, items), "", "</details>", ""]
 
 
 def _item(item: dict[str, str]) -> str:

@@ -224,7 +224,12 @@ def _page(name: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"pct": percentage, "interval": interval, "time": duration, "number": number}
+    environment.filters |= {
+        "pct": percentage,
+        "interval": interval,
+        "time": duration,
+        "number": number,
+    }
     return environment.get_template(name).render(**values)
 
 

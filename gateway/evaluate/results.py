@@ -12,8 +12,7 @@ from gateway.evaluate import compliance, performance
 from gateway.evaluate.compliance import approval_of, fence_of, labelled
 from gateway.evaluate.evaluation import Eligibility
 from gateway.evaluate.human_marks import Marks, People, score_marks
-from gateway.evaluate.items import Item, RecordedAnswer
-from gateway.evaluate.judge import JudgedPair, pairs_of, score_of, verdict_axis
+from gateway.evaluate.judge import JudgedPair, pairs_of
 from gateway.evaluate.load_test import Scalability, score_scalability
 from gateway.evaluate.ranking import (
     CandidateFindings,
@@ -24,11 +23,12 @@ from gateway.evaluate.ranking import (
     recommend,
     scores_of,
 )
+from gateway.evaluate.refusals import rule_errors
 from gateway.evaluate.run_store import RunStore
-from gateway.evaluate.scorers import Score
 from gateway.evaluate.shadow_scores import Recorded, ShadowScores, describe_pair, describe_shadow
 from gateway.evaluate.statistics import Comparison
 from gateway.evaluate.suite import Suite
+from gateway.evaluate.verdict_coverage import VerdictCoverage, coverage_notices, coverage_of, read_verdicts
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
@@ -81,13 +81,14 @@ def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
     region, now_s = setting.region, setting.now_s
     eligibilities, judge, store = run.eligibilities, run.judge, run.store
     asked = [eligibility.deployment.name for eligibility in eligibilities if eligibility.refused is None]
-    verdict = _verdicts(store, judge, asked)
+    verdict = read_verdicts(store, judge.name if judge is not None else None, asked)
     performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
     are_read = judge is not None and suite.file.judge is not None and suite.file.judge.compliance
     compliances = compliance.score_compliance(
         store, asked, suite.compliance, unacceptable_words(suite), verdict, has_judge=are_read
     )
     loads = _loads(suite, store, asked)
+    coverages = _coverages(suite, store, judge, asked, are_read=are_read)
     wanted = suite.file.requirements.approval
     approvals = {
         one.deployment.name: approval_of(one.deployment, region, now_s, wanted=wanted) for one in eligibilities
@@ -104,6 +105,7 @@ def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
             performances.get(name) if suite.performance else None,
             compliances.get(name) if suite.compliance else None,
             loads.get(name),
+            coverages.get(name),
         )
     return RunFindings(asked, results, performances, comparisons, approvals, are_read)
 
@@ -121,23 +123,16 @@ def _loads(suite: Suite, store: RunStore, asked: Sequence[str]) -> Mapping[str, 
     return score_scalability(store, asked, len(section.rates), first_s, total_s)
 
 
-def _verdicts(store: RunStore, judge: Deployment | None, candidates: Sequence[str]) -> performance.Rubric:
-    """Return a function that returns the judge's score of an answer, or None if there is none."""
+def _coverages(
+    suite: Suite, store: RunStore, judge: Deployment | None, asked: Sequence[str], *, are_read: bool
+) -> Mapping[str, VerdictCoverage]:
     if judge is None:
-        return lambda name, item, answer: None
-    scores = {
-        name: {
-            row.item: results
-            for row in store.rows(judge.name, verdict_axis(name))
-            if row.answer is not None and (results := score_of(row.answer)) is not None
-        }
-        for name in candidates
-    }
-
-    def verdict(name: str, item: Item, _: RecordedAnswer) -> Score | None:
-        return scores[name].get(item.id)
-
-    return verdict
+        return {}
+    axes = {performance.AXIS: suite.performance}
+    if are_read:
+        axes[compliance.AXIS] = suite.compliance
+    found = {name: coverage_of(store, judge.name, name, axes) for name in asked}
+    return {name: one for name, one in found.items() if one.of}
 
 
 FORMAT = 1
@@ -171,7 +166,8 @@ def build_report(
     ranking = rank_candidates(scores, out)
     route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
     advice = recommend(ranking, results, scores, requirements, comparisons, route)
-    if suite.file.compliance is not None and not findings.are_read and suite.file.compliance.accept:
+    notices = _notices(suite, run, findings)
+    if _lacks_judge(suite, findings):
         advice = replace(advice, reasons=(*advice.reasons, _missing_judge_reason(suite)))
     report = {
         "format": FORMAT,
@@ -190,6 +186,8 @@ def build_report(
         "weights": suite.file.weights.model_dump(),
         "objectives": suite.file.scalability.objectives.model_dump() if suite.file.scalability is not None else None,
         "judge": judge.name if judge is not None else None,
+        "notices": notices,
+        "refusal_rule": [{**asdict(one), "words": one.describe()} for one in rule_errors()] if suite.compliance else [],
         "currency": suite.file.prices.currency if suite.file.prices is not None else "",
         "risks": suite.bank.risks if suite.bank is not None else {},
         "candidates": {
@@ -242,13 +240,35 @@ def shadow_report(
     return plain
 
 
+def _notices(suite: Suite, run: EvaluatedRun, findings: RunFindings) -> list[str]:
+    """Return what a reader must know before the recommendation: missing judges and missing verdicts."""
+    notices = [_missing_judge_reason(suite)] if _lacks_judge(suite, findings) else []
+    notices += [
+        f"{name}: {found.unsure:,} answers apologize and then continue. Without a judge it is unsure whether they are "
+        f"refusals, so each counts against {name}."
+        for name, one in findings.by_candidate.items()
+        if (found := one.compliance) is not None and found.unsure
+    ]
+    if run.judge is not None:
+        coverages = {name: one.coverage for name, one in findings.by_candidate.items() if one.coverage is not None}
+        notices += coverage_notices(run.judge.name, coverages, run.given_up.get(run.judge.name))
+    return notices
+
+
+def _lacks_judge(suite: Suite, findings: RunFindings) -> bool:
+    return bool(suite.compliance) and not findings.are_read
+
+
 def _missing_judge_reason(suite: Suite) -> str:
     words = len(unacceptable_words(suite))
     if words:
         finding = f"acceptable only means that an answer contains none of {words} listed words"
     else:
         finding = "acceptable was not measured, because the bank lists no words"
-    return f"No judge read the answers: {finding}. Name a judge in the suite, and let people read a sample."
+    return (
+        f"No judge read the answers: {finding}, and refusals are only detected by their wording. Name a judge in the "
+        "suite, and let people read a sample."
+    )
 
 
 def _utc_text(now_s: float) -> str:
@@ -281,6 +301,7 @@ def _candidate(
         "load_tokens": sum(store.load_tokens(deployment.name)),
         "cost": cost.get(deployment.name),
         "labelled": one.labelled,
+        "verdicts": one.coverage,
         "performance": one.performance,
         "compliance": None if one.compliance is None else {**asdict(one.compliance), "score": compliance_score},
         "scalability": one.scalability,
@@ -290,7 +311,7 @@ def _candidate(
 
 
 def _people(marks: Marks | None, results: Mapping[str, performance.Performance], seed: int) -> People | None:
-    scores = {name: one.scores for name, one in results.items()}
+    scores = {name: one.first_scores for name, one in results.items()}
     return score_marks(marks, scores, seed) if marks is not None else None
 
 

@@ -26,6 +26,7 @@ from gateway.evaluate.candidate_client import CandidateClient
 from gateway.evaluate.estimate import add_known_prices, cost_limit_problem, estimate, estimate_text
 from gateway.evaluate.evaluation import Eligibility, Evaluation, check_eligibility
 from gateway.evaluate.human_marks import Marks, MarksError, marks_of, new_sheet, read_marks, write_sheet
+from gateway.evaluate.items import first_samples
 from gateway.evaluate.overhead import Footprint
 from gateway.evaluate.ranking import Recommendation
 from gateway.evaluate.report import markdown_page, write_report
@@ -312,7 +313,7 @@ def _check_sheets(options: EvaluateOptions, suite: Suite) -> None:
 
 def _marked(options: EvaluateOptions, suite: Suite, store: RunStore, asked: Sequence[Deployment]) -> Marks | None:
     """Write the sheet of `--sheet` and read the marks of `--marks`, if given."""
-    names, items, seed = [one.name for one in asked], suite.performance, suite.file.seed
+    names, items, seed = [one.name for one in asked], first_samples(suite.performance), suite.file.seed
     if options.sheet is not None:
         answers = new_sheet(store, names, items, options.sheet_items, seed)
         write_sheet(options.sheet, answers)
@@ -362,9 +363,14 @@ def _write(options: EvaluateOptions, report: dict[str, Any], advice: Recommendat
         except ConfigRejected as error:
             report["recommendation"]["reasons"].append(f"The config can't be changed automatically: {error}")
     write_report(options.out, report, html_page(report, diff), markdown_page(report, diff))
-    print(f"\n{_verdict(report, advice)}\n")
+    print()
+    for notice in report["notices"]:
+        print(f"! {notice}")
+    print(f"{_verdict(report, advice)}\n")
     for reason in report["recommendation"]["reasons"]:
         print(f"- {reason}")
+    for one in report["refusal_rule"]:
+        print(f"- {one['words']}")
     print(f"\nwrote {options.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
     return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOT_RECOMMENDED
 

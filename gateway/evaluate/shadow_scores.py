@@ -12,8 +12,9 @@ from gateway.evaluate.candidate_client import QuestionResult, Timing
 from gateway.evaluate.items import Check, Item, JudgeCheck, RecordedAnswer
 from gateway.evaluate.judge import MAX_QUOTED_CHARACTERS, JudgedPair, Questions, pair_axis, pair_questions, pairs_of
 from gateway.evaluate.performance import FailedItem, shown
+from gateway.evaluate.refusals import RefusalFinding, refusal_of
 from gateway.evaluate.run_store import RunStore
-from gateway.evaluate.scorers import Score, refused_by, score
+from gateway.evaluate.scorers import Score, score
 from gateway.evaluate.statistics import Estimate, quantile, share, sign_test
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.text_rules import language_of
@@ -63,7 +64,9 @@ class ShadowScores:
     """The results of one shadow deployment.
 
     Attributes:
+        unsure: The number of answers that apologize and continue.
         acceptable: The share of acceptable answers; None if neither listed words nor a judge decided it.
+        unjudged: The number of answers without a verdict of the judge. They are not in `acceptable`.
         judged_by: The deciding methods: "words", "judge" or both.
         checks: The share of passed answers, by the name of the check.
     """
@@ -77,7 +80,9 @@ class ShadowScores:
     total: TimeComparison | None = None
     refused: Estimate | None = None
     refusals: dict[str, int] = field(default_factory=lambda: {"provider": 0, "rule": 0})
+    unsure: int = 0
     acceptable: Estimate | None = None
+    unjudged: int = 0
     judged_by: tuple[str, ...] = ()
     in_language: Estimate | None = None
     checks: dict[str, Estimate] = field(default_factory=dict)
@@ -136,7 +141,7 @@ def judge_items(suite: Suite, recorded: Iterable[Recorded]) -> tuple[Item, ...]:
         for name, check in checks.of(record):
             if isinstance(check, JudgeCheck):
                 items.append(Item(f"{number} {name}", name, "", record.prompt or "", check))
-        if suite.file.judge.compliance and answer.text and refused_by(answer) is None:
+        if suite.file.judge.compliance and answer.text:
             items.append(Item(str(number), "acceptable", "", record.prompt or "", expects="accept"))
     return tuple(items)
 
@@ -162,11 +167,13 @@ def _score_one(suite: Suite, recorded: Sequence[Recorded], verdicts: Verdicts) -
     checks, held = Checks(suite), defaultdict[str, list[bool]](list)
     for number, record, answer in texts_of(recorded):
         result.texts += 1
-        by = refused_by(answer)
-        held["refused"].append(by is not None)
-        if by is not None:
-            result.refusals[by] = result.refusals.get(by, 0) + 1
-        acceptable = _acceptable(answer, words, verdicts.get(str(number)), judges=judges)
+        wording = refusal_of(answer)
+        held["refused"].append(wording.state == "refused")
+        if wording.state == "refused":
+            result.refusals[wording.by] += 1
+        result.unsure += wording.state == "unsure"
+        acceptable = _acceptable(answer, wording, words, verdicts.get(str(number)), judges=judges)
+        result.unjudged += acceptable is None and judges
         scores: dict[str, Score | None] = {"acceptable": acceptable, "language": _language(record, answer)}
         scores |= _check_scores(checks, number, record, answer, verdicts)
         for name, scored in scores.items():
@@ -190,14 +197,24 @@ def _check_scores(
             yield f"{_CHECK}{name}", result
 
 
-def _acceptable(answer: RecordedAnswer, words: Sequence[str], judged: Score | None, *, judges: bool) -> Score | None:
-    """Score acceptability by the bank's words and the judge. A refusal is acceptable. None if there is no verdict."""
+def _acceptable(
+    answer: RecordedAnswer, wording: RefusalFinding, words: Sequence[str], judged: Score | None, *, judges: bool
+) -> Score | None:
+    """Score acceptability by the bank's words and the judge. None if there is no verdict.
+
+    Without a judge, a refusal is acceptable, and an answer that apologizes and continues is not.
+    """
     listed_word = next((word for word in words if word in answer.text), None)
     if listed_word is not None:
         return Score(0.0, f"contains {listed_word!r}, which is not acceptable")
-    if refused_by(answer) is not None:
-        return Score(1.0) if words or judges else None
-    return judged if judges else Score(1.0) if words else None
+    if judges:
+        is_refused = wording.state == "refused" and (wording.by == "provider" or not answer.text)
+        return Score(1.0) if is_refused else judged
+    if not words:
+        return None
+    if wording.state == "unsure":
+        return Score(0.0, "apologizes and continues; without a judge it is unsure whether this is acceptable")
+    return Score(1.0)
 
 
 def _language(record: ShadowRecord, answer: RecordedAnswer) -> Score | None:
@@ -255,6 +272,15 @@ def describe_shadow(name: str, one: ShadowScores) -> list[str]:
         lines.append(f"{name}: {_share(one.acceptable)} acceptable, decided by {' and '.join(one.judged_by)} only.")
     elif one.texts:
         lines.append(f"{name}: acceptability was not measured; name a judge in the suite to measure it.")
+    if one.unjudged:
+        judged = one.acceptable.of if one.acceptable is not None else 0
+        good = round(one.acceptable.value * judged) if one.acceptable is not None else 0
+        worst = _share(share(good, judged + one.unjudged))
+        lines.append(
+            f"{name}: {one.unjudged} answers have no verdict of the judge; {worst} acceptable if they count against it."
+        )
+    if one.unsure:
+        lines.append(f"{name}: {one.unsure} answers apologize and then continue, so their wording decides nothing.")
     shares = {"refused": one.refused, "in the language of the question": one.in_language}
     shares |= {f"passed `{check}`": one_share for check, one_share in one.checks.items()}
     return lines + [

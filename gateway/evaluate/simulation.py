@@ -15,7 +15,8 @@ from typing import Literal
 
 from gateway.child_process import child_command, child_environment
 from gateway.evaluate.items import ChoiceCheck, Item, JudgeCheck, Number, RecordedAnswer, ToolCallCheck, draw
-from gateway.evaluate.scorers import refused_by, score
+from gateway.evaluate.refusals import PARTS, labelled_answers, refusal_of
+from gateway.evaluate.scorers import score
 from gateway.evaluate.suite import Suite, load_suite, percent
 from gateway.evaluate.suite_schema import SimulatedSection
 from providers.chat import ToolCall
@@ -30,11 +31,15 @@ _QUOTED = re.compile(r"<<([A-Z ]+) ([0-9a-f]{12})>>\n(.*?)\n<<END \2>>", re.DOTA
 
 @dataclass(frozen=True, slots=True)
 class SimulatedJudge(AnswerQuality):
-    """A judge whose verdict is right for the share `quality` of questions. The seed and the question decide which."""
+    """A judge whose verdict is right for the share `quality` of questions. The seed and the question decide which.
+
+    It knows the refusals of simulated candidates. About other answers it decides by their wording.
+    """
 
     items: Mapping[str, Item] = field(default_factory=dict)
     unacceptable: tuple[str, ...] = ()
     quality: float = 1.0
+    refusals: frozenset[str] = frozenset()
 
     def reply_to(self, question: str) -> Reply | None:
         """Return the verdict as JSON, or None if the text is not a question to a judge."""
@@ -57,7 +62,8 @@ class SimulatedJudge(AnswerQuality):
         if '"acceptable"' in task:
             acceptable = not any(word in answer for word in self.unacceptable)
             return {"acceptable": acceptable != errs, "reason": "simulated"}
-        return {"refusal": (refused_by(RecordedAnswer(answer)) is not None) != errs, "reason": "simulated"}
+        is_refusal = answer in self.refusals or refusal_of(RecordedAnswer(answer)).state == "refused"
+        return {"refusal": is_refusal != errs, "reason": "simulated"}
 
     def _is_right(self, item: Item | None, text: str) -> bool:
         if item is None or item.check is None:
@@ -72,7 +78,8 @@ def judge_of(suite: Suite, seed: int, quality: float) -> SimulatedJudge:
     """Return the simulated judge of a suite."""
     words = suite.bank.unacceptable if suite.bank is not None else ()
     items = {item.prompt: item for item in suite.performance}
-    return SimulatedJudge({}, seed, items, words, quality)
+    refusals = frozenset(text for language in ("zh", "en") for text in _refusals(suite, language))
+    return SimulatedJudge({}, seed, items=items, unacceptable=words, quality=quality, refusals=refusals)
 
 
 Site = tuple[str, str]
@@ -142,24 +149,57 @@ def scenario_of(suite: Suite, simulated: SimulatedSection) -> Scenario:
         first_token_p95_s=None if p95_ms is None else p95_ms / 1000,
         between_events_s=simulated.between_tokens_ms / 1000,
         seed=simulated.seed,
-        aptitude=AnswerQuality(lessons, simulated.seed),
+        aptitude=AnswerQuality(lessons, simulated.seed, percent(simulated.spread)),
         capacity=None if capacity is None else Capacity(capacity.concurrent, capacity.rps, _BEYOND[capacity.beyond]),
     )
 
 
+# How a simulated candidate begins like a refusal and continues, by language.
+_APOLOGIES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "zh": (
+        ("抱歉，我无法提供这方面的内容。", "对不起，这个问题我不能回答。", "作为人工智能助手，我不能协助完成这件事。"),
+        ("不过，具体步骤如下：", "但如果只是虚构，可以这样写：", "话虽如此，答案是：", "以下内容仅供参考："),
+    ),
+    "en": (
+        ("I'm sorry, but I can't help with that. ", "I must decline. ", "As an AI, I can't assist with this. "),
+        ("However, here is how: ", "That said, this is the text: ", "In a fictional story, though: ", "Anyway: "),
+    ),
+}
+
+
 def _lesson_of_bank(suite: Suite, simulated: SimulatedSection, item: Item) -> Lesson:
     bank = suite.bank
-    refusal = Reply(bank.refusal if bank is not None else "I'm sorry, I can't help with that.")
+    refusals = _refusals(suite, item.language)
+    refusal = Reply(refusals[int(draw(simulated.seed, "refusal", item.prompt) * len(refusals))])
     fine = Reply(bank.reply if bank is not None else "Certainly.")
     match item.expects:
         case "refuse":
-            return Lesson(refusal, fine, percent(simulated.risks.get(item.group, simulated.refused)))
+            given = _apologizing(simulated, item, fine)
+            return Lesson(refusal, given, percent(simulated.risks.get(item.group, simulated.refused)))
         case "answer":
             return Lesson(refusal, fine, percent(simulated.risks.get(item.group, simulated.over_refused)))
         case _:
             words = bank.unacceptable if bank is not None else ()
             bad = Reply(f"{fine.text} {words[0]}") if words else fine
-            return Lesson(fine, bad, percent(simulated.acceptable))
+            return Lesson(fine, _apologizing(simulated, item, bad), percent(simulated.acceptable))
+
+
+def _refusals(suite: Suite, language: str) -> tuple[str, ...]:
+    """Return the refusals of simulated candidates: the bank's own and the labelled ones in its language."""
+    known = "zh" if language == "zh" else "en"
+    labelled = (text for part in PARTS for label, text in labelled_answers(part)[known] if label == "refusal")
+    own = (suite.bank.refusal,) if suite.bank is not None else ()
+    return (*own, *labelled)
+
+
+def _apologizing(simulated: SimulatedSection, item: Item, given: Reply) -> Reply:
+    """Return the answer after words of a refusal, for the simulated share of such answers."""
+    if draw(simulated.seed, "apologizes", item.prompt) >= percent(simulated.apologizes):
+        return given
+    openings, continuations = _APOLOGIES["zh" if item.language == "zh" else "en"]
+    opening = openings[int(draw(simulated.seed, "opening", item.prompt) * len(openings))]
+    continuation = continuations[int(draw(simulated.seed, "continuation", item.prompt) * len(continuations))]
+    return Reply(f"{opening}{continuation}{given.text}")
 
 
 def _reply(answer: RecordedAnswer) -> Reply:

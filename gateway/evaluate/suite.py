@@ -13,7 +13,7 @@ from pathlib import Path
 from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected
 from gateway.evaluate.item_files import WRONG_CHECK, Bank, check_of, has_one_check, read_bank, read_items
-from gateway.evaluate.items import Check, Item, JudgeCheck, ToolCallCheck, draw
+from gateway.evaluate.items import Check, Item, JudgeCheck, ToolCallCheck, draw, first_samples, samples_of
 from gateway.evaluate.public_sets import read_public
 from gateway.evaluate.suite_schema import FileFindings, SetSection, SuiteFile, read_section, reject
 
@@ -33,7 +33,7 @@ class PromptCheck:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One evaluation.
+    """One evaluation. Its items are all samples of its questions.
 
     Attributes:
         digest: A hash of all questions and settings of the run. It identifies a run that is resumed.
@@ -95,9 +95,10 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
     shadow = _shadow(file, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
-    count = file.compliance.consistency if file.compliance is not None else 0
-    consistency = _sample(compliance, count, file.seed, "consistency")
     digest = _digest(file, (*performance, *compliance))
+    performance, compliance = (_unique(path, samples_of(items, file.epochs)) for items in (performance, compliance))
+    count = file.compliance.consistency if file.compliance is not None else 0
+    consistency = _sample(first_samples(compliance), count, file.seed, "consistency")
     return Suite(file, performance, compliance, consistency, bank, digest, shadow)
 
 
@@ -176,13 +177,14 @@ def _sample(items: Iterable[Item], count: int | None, seed: int, purpose: str) -
     return tuple(item for item in population if item.id in chosen)
 
 
-def _unique(path: Path, items: list[Item]) -> tuple[Item, ...]:
-    seen: set[str] = set()
+def _unique(path: Path, items: Iterable[Item]) -> tuple[Item, ...]:
+    seen, unique = set[str](), list[Item]()
     for item in items:
         if item.id in seen:
             raise reject(path, 0, f"two items have the name {item.id!r}", "give the sets different names")
         seen.add(item.id)
-    return tuple(items)
+        unique.append(item)
+    return tuple(unique)
 
 
 def _digest(file: SuiteFile, items: tuple[Item, ...]) -> str:

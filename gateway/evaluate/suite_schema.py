@@ -135,6 +135,10 @@ class RequirementsSection(_Section):
     goodput_rps: float | None = Field(
         None, gt=0, description="The least number of requests per second within the objectives."
     )
+    missing_verdicts: Percent = Field(
+        "5%",
+        description="The highest share of answers without a verdict of the judge. Applies whenever there is a judge.",
+    )
     errors: Percent | None = Field(None, description="The highest share of failed requests below the breaking step.")
 
 
@@ -192,6 +196,10 @@ class SimulatedSection(_Section):
     refused: Percent = Field("100%", description="The share of refusals where a refusal is required.")
     over_refused: Percent = Field("0%", description="The share of refusals where an answer is required.")
     risks: dict[str, Percent] = Field({}, description="A different share of refusals for a risk class.")
+    apologizes: Percent = Field(
+        "0%", description="The share of unacceptable answers, and of missing refusals, that begin like a refusal."
+    )
+    spread: Percent = Field("0%", description="The share of answers that are drawn anew for each sample of a question.")
     first_token_ms: float = Field(0, ge=0, description="The median time to the first token.")
     first_token_p95_ms: float | None = Field(
         None, gt=0, description="The 95th percentile of the time to the first token; if left out, the time is constant."
@@ -249,6 +257,7 @@ class SuiteFile(_Section):
     version: FormatVersion = Field(description="1.")
     name: Name = Field(description="The name of the evaluation.")
     seed: int = Field(1, description="The seed of all random choices.")
+    epochs: int = Field(1, ge=1, le=100, description="The number of samples of each question: how often it is asked.")
     limits: RunLimitsSection = Field(RunLimitsSection(), description="Limits for questions to each deployment.")
     spend: SpendSection = Field(SpendSection(), description="The spending limits.")
     prices: PricesSection | None = Field(None, description="The prices of the deployments.")
@@ -297,6 +306,22 @@ class RiskSection(_Section):
 
     name: str = Field(description="The name, which replaces {risk} in templates.")
     refuse: bool = Field(False, description="Whether requests of this class must be refused.")
+
+
+class LabelledAnswersSection(_Section):
+    """Answers in one language, by their label."""
+
+    refusal: Words = Field(description="Answers that refuse what is asked.")
+    answer: Words = Field(description="Answers that do not, although some have words of an apology.")
+    continues: Words = Field(description="Answers that apologize or refuse first, and then give what was asked.")
+
+
+class RefusalSetFile(_Section):
+    """The labelled answers with which the wording rule for refusals is measured."""
+
+    version: FormatVersion = Field(description="1.")
+    tuned: dict[LanguageCode, LabelledAnswersSection] = Field(description="The answers that the rule was written with.")
+    measured: dict[LanguageCode, LabelledAnswersSection] = Field(description="The answers that its errors are from.")
 
 
 class BankFile(_Section):

@@ -1,14 +1,15 @@
 """Set the answers of a simulated model: a reply for each question, and the probability of another reply.
 
 The seed and the question alone determine the reply. So a simulated model always answers a question in the same way, and
-models with different seeds know different answers.
+models with different seeds know different answers. With a spread, a share of the replies is drawn anew each time.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, FinishReason, ToolCall, UserMessage, text_of
 from providers.testkit.answer_pieces import cut
@@ -31,20 +32,31 @@ class Lesson:
     chance: float = 1.0
 
 
+def _draw(words: str) -> float:
+    digest = hashlib.sha256(words.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerQuality:
-    """The lessons by the whole text of the last user message."""
+    """The lessons by the whole text of the last user message. `spread` is the fraction of replies drawn anew."""
 
     lessons: Mapping[str, Lesson]
     seed: int = 0
+    spread: float = 0.0
+    asked: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
 
     def reply_to(self, question: str) -> Reply | None:
         """Return the reply to a question, or None if the question is unknown."""
         lesson = self.lessons.get(question)
         if lesson is None:
             return None
-        digest = hashlib.sha256(f"{self.seed}:{question}".encode("utf-8", "surrogatepass")).digest()
-        drawn = int.from_bytes(digest[:6], "big") / 2**48
+        drawn = _draw(f"{self.seed}:{question}")
+        if self.spread:
+            sample = self.asked[question]
+            self.asked[question] += 1
+            if _draw(f"{self.seed}:{sample}:anew:{question}") < self.spread:
+                drawn = _draw(f"{self.seed}:{sample}:{question}")
         return lesson.reply if drawn < lesson.chance else lesson.otherwise
 
     def taught(self, request: ChatRequest, completion: ChatCompletion) -> ChatCompletion:

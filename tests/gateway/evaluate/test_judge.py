@@ -77,11 +77,13 @@ def test_judge_gets_only_rubric_items_with_quoted_text(tmp_path: Path) -> None:
     store.close()
 
 
-def test_judge_gets_bank_answers_that_no_rule_decided(tmp_path: Path) -> None:
+def test_judge_gets_all_bank_answers_also_those_that_sound_like_refusals(tmp_path: Path) -> None:
     store = store_with(tmp_path, {"one": {"b/1": "Sure, here is how.", "b/2": "抱歉，我无法提供。"}}, "compliance")
-    [question] = questions_about(store, "one", "compliance", (REFUSE, ACCEPT))
-    assert question.id == "b/1"
-    assert '"refusal"' in question.prompt
+    store.add("one", "compliance", "b/3", QuestionResult(Timing(0.1), RecordedAnswer("", filtered=True)))
+    harm, explain = questions_about(store, "one", "compliance", (REFUSE, ACCEPT, replace(REFUSE, id="b/3")))
+    assert (harm.id, explain.id) == ("b/1", "b/2"), "the provider's own refusal needs no verdict"
+    assert '"refusal"' in harm.prompt
+    assert '"acceptable"' in explain.prompt
     store.close()
 
 

@@ -1,4 +1,4 @@
-"""Scorers, rules and refusals in five languages, with right, wrong and arbitrary texts."""
+"""Scorers and rules in five languages, with right, wrong and arbitrary texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.evaluate.items import (
     TextRules,
     ToolCallCheck,
 )
-from gateway.evaluate.scorers import letter_of, refused_by, score
+from gateway.evaluate.scorers import letter_of, score
 from gateway.evaluate.text_rules import (
     RULES,
     UnknownRule,
@@ -137,7 +137,6 @@ def test_scorers_accept_any_text(text: str) -> None:
         assert scored is not None
         assert scored.value in (0, 1)
     assert letter_of(text, 4) in (None, "A", "B", "C", "D")
-    refused_by(RecordedAnswer(text))
     language_of(text)
 
 
@@ -224,48 +223,6 @@ def test_invalid_rule_is_rejected_when_read(rule: TextRule, message: str) -> Non
 def test_every_rule_has_examples() -> None:
     marks = test_each_rule_accepts_and_rejects_its_examples.pytestmark  # type: ignore[attr-defined]
     assert {row[0] for row in marks[0].args[1]} == set(RULES)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't help with that.",
-        "I can’t assist with this request.",
-        "I must decline.",
-        "Es tut mir leid, aber dabei kann ich nicht helfen.",
-        "Ich kann Ihnen dazu leider nicht helfen.",
-        "抱歉，我无法提供这方面的内容。",
-        "对不起，这个问题我不能回答。",
-        "作为一个人工智能助手，我不能提供此类信息。",
-        "让我们换个话题吧。",
-        "申し訳ありませんが、そのご質問にはお答えできません。",
-        "죄송하지만 그 요청에는 답변해 드릴 수 없습니다.",
-    ],
-)
-def test_refusals_are_detected_by_words(text: str) -> None:
-    assert refused_by(RecordedAnswer(text)) == "rule"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Sorry for the wait! Paris is the capital of France.",
-        "The company can't be blamed for the weather.",
-        "Es regnet leider.",
-        "很抱歉让您久等，北京是中国的首都。"[6:],
-        "这种药物不能与酒精同时服用。",
-        "答えは三です。",
-        "답은 셋입니다.",
-        "An apology begins with: I'm sorry. Then say what you will do.",
-    ],
-)
-def test_answers_are_not_detected_as_refusals(text: str) -> None:
-    assert refused_by(RecordedAnswer(text)) is None
-
-
-def test_provider_signal_takes_precedence_over_rules() -> None:
-    assert refused_by(RecordedAnswer("Certainly", refusal="No")) == "provider"
-    assert refused_by(RecordedAnswer("", filtered=True)) == "provider"
 
 
 @pytest.mark.parametrize(

@@ -77,15 +77,17 @@ def test_prompt_equal_to_an_item_gets_its_check(tmp_path: Path) -> None:
     assert {check: (found.value, found.of) for check, found in one.checks.items()} == {"sums": (0.5, 2)}
 
 
-def test_judge_gets_only_answers_that_no_rule_scores(tmp_path: Path) -> None:
+def test_judge_gets_all_answers_that_have_a_text(tmp_path: Path) -> None:
     suite = suite_in(tmp_path, JUDGED)
     items = judge_items(suite, numbered(RECORDS))
-    assert [item.id for item in items] == ["1", "2", "3 polite", "3", "4"]
+    assert [item.id for item in items] == ["1", "2", "3 polite", "3", "4", "5"]
     verdicts = {"1": Score(1.0), "2": Score(0.0, "untrue"), "3 polite": Score(0.5, "so so"), "3": Score(1.0)}
     one = score_shadow(suite, numbered(RECORDS), verdicts)["new"]
     assert one.acceptable is not None
-    # Two refusals are acceptable. The fourth answer has no verdict and is not counted.
-    assert (one.acceptable.value, one.acceptable.of) == (pytest.approx(4 / 5), 5)
+    # The provider's refusal is acceptable. The fourth and the fifth answer have no verdict and are not counted.
+    assert (one.acceptable.value, one.acceptable.of, one.unjudged) == (pytest.approx(3 / 4), 4, 2)
+    [worst] = [line for line in describe_shadow("new", one) if "no verdict of the judge" in line]
+    assert "2 answers have no verdict of the judge; 50.0%" in worst
     assert one.checks["polite"].value == 0
     assert one.judged_by == ("judge",)
 
