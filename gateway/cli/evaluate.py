@@ -109,12 +109,13 @@ def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> in
 
 def _compare(old: Path, new: Path) -> int:
     from gateway.evaluate.comparison import NotComparable, compare_runs, comparison_text
+    from gateway.evaluate.visible_text import visible_text
 
     try:
         differences = compare_runs(_report(old), _report(new))
     except NotComparable as error:
         raise CommandError(f"the two runs can't be compared: {error}") from None
-    print(comparison_text(differences))
+    print(visible_text(comparison_text(differences)))
     return _WORSE if any(one.significant and one.worse for one in differences) else _OK
 
 

@@ -16,6 +16,7 @@ from gateway.evaluate.performance import AXIS, whole
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.statistics import Comparison, Estimate, compare_all, mean, share
 from gateway.evaluate.suite_schema import read_text
+from gateway.evaluate.visible_text import open_private, visible_text
 
 COLUMNS = ("item", "prompt", "label", "answer", "mark", "check")
 
@@ -118,7 +119,7 @@ def write_sheet(path: Path, shown: Iterable[BlindAnswer]) -> None:
     An existing file is never overwritten, because it may contain marks.
     """
     try:
-        with path.open("x", encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open_private(path, "x", encoding="utf-8-sig", errors="replace", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(COLUMNS)
             for one in shown:
@@ -131,7 +132,8 @@ def write_sheet(path: Path, shown: Iterable[BlindAnswer]) -> None:
 
 
 def _cell(text: str) -> str:
-    """Return the text so that no spreadsheet reads it as a formula."""
+    """Return the text with visible control characters, so that no spreadsheet reads it as a formula."""
+    text = visible_text(text)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -200,11 +200,7 @@ def pairs_of(store: RunStore, judge: str, candidates: Iterable[str]) -> list[Jud
     """Return the verdicts on every judged pair, with p values corrected for all pairs."""
     judged: list[JudgedPair] = []
     for first, second in combinations(candidates, 2):
-        rows = store.rows(judge, pair_axis(first, second))
-        preferred = {row.item: _preferred(row.answer) for row in rows if row.answer}
-        ids = sorted({question[:-2] for question in preferred})
-        orders = [(preferred.get(f"{item}#1"), preferred.get(f"{item}#2")) for item in ids]
-        pairs = [pair for pair in orders if None not in pair]
+        pairs = list(_verdicts_on(store, judge, first, second).values())
         won, lost = pairs.count(("A", "B")), pairs.count(("B", "A"))
         swayed = pairs.count(("A", "A")) + pairs.count(("B", "B"))
         if pairs:
@@ -213,6 +209,25 @@ def pairs_of(store: RunStore, judge: str, candidates: Iterable[str]) -> list[Jud
             judged.append(JudgedPair(first, second, won, lost, tied, swayed, share(won, won + lost), p))
     adjusted = holm([pair.p for pair in judged])
     return [replace(pair, p=p) for pair, p in zip(judged, adjusted, strict=True)]
+
+
+def preferences_of(store: RunStore, judge: str, first: str, second: str) -> dict[str, bool]:
+    """Return by item whether the first candidate won. Items without a winner are left out."""
+    won = {("A", "B"): True, ("B", "A"): False}
+    verdicts = _verdicts_on(store, judge, first, second)
+    return {item: won[verdict] for item, verdict in verdicts.items() if verdict in won}
+
+
+def _verdicts_on(store: RunStore, judge: str, first: str, second: str) -> dict[str, tuple[str, str]]:
+    """Return the preferences in both orders by item. Items with a missing verdict are left out."""
+    rows = store.rows(judge, pair_axis(first, second))
+    preferred = {row.item: _preferred(row.answer) for row in rows if row.answer}
+    both: dict[str, tuple[str, str]] = {}
+    for item in sorted({question[:-2] for question in preferred}):
+        one, other = preferred.get(f"{item}#1"), preferred.get(f"{item}#2")
+        if one is not None and other is not None:
+            both[item] = one, other
+    return both
 
 
 def _preferred(answer: RecordedAnswer) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from gateway.evaluate.results import AXES, Report
 from gateway.evaluate.run_store import StoreError
+from gateway.evaluate.visible_text import escaped_json, open_private, visible_line, visible_text
 
 _NONE = "–"
 
@@ -43,8 +43,14 @@ def duration(one: Mapping[str, Any] | None) -> str:
 
 
 def number(one: Mapping[str, Any] | None) -> str:
-    """Format a rate with its interval."""
-    return _NONE if one is None else f"{one['value']:.1f} ({one['low']:.1f} to {one['high']:.1f})"
+    """Format a number with its interval. An end that the data does not determine is shown as infinite."""
+    if one is None:
+        return _NONE
+    low, high = (
+        "-∞" if one["low"] is None else f"{one['low']:.1f}",
+        "∞" if one["high"] is None else f"{one['high']:.1f}",
+    )
+    return f"{one['value']:.1f} ({low} to {high})"
 
 
 def _time(seconds: float) -> str:
@@ -101,12 +107,12 @@ def markdown_page(report: Report, diff: str) -> str:
             for rank, name in enumerate(names, 1)
         ),
     )
-    lines += _performance(report, names) + _people(report, names) + _compliance(report, names)
+    lines += _performance(report, names) + _judge(report) + _people(report, names) + _compliance(report, names)
     lines += _scalability(one, names) + _failed(one, names) + _best(one, names)
     lines += ["## Recommendation", "", f"**{advice['deployment'] or 'No candidate'}.** {_text(change_of(report))}", ""]
     lines += [f"- {_text(reason)}" for reason in advice["reasons"]]
     if diff:
-        lines += ["", "```diff", *diff.splitlines(), "```"]
+        lines += ["", "```diff", *visible_text(diff).splitlines(), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -144,7 +150,43 @@ def _performance(report: Report, names: list[str]) -> list[str]:
         for name, one in results.items()
     )
     compared = [f"- {_text(one['words'])}" for one in report["comparisons"]]
-    return ["## Performance", "", *_table(["candidate", "right", *groups], rows), *compared, ""]
+    spread = [
+        f"- {_text(name)}: {one['spread']['epochs']} samples of each question; "
+        f"{interval(one['spread']['same'])} of the questions have the same score in all samples."
+        for name, one in results.items()
+        if one["spread"]
+    ]
+    return ["## Performance", "", *_table(["candidate", "right", *groups], rows), *spread, *compared, ""]
+
+
+def _judge(report: Report) -> list[str]:
+    """Return the lengths of the answers, and what may bias the judge."""
+    bias = report["judge_bias"]
+    lines: list[str] = []
+    if bias["lengths"]:
+        rows = ([name, number(one)] for name, one in bias["lengths"].items())
+        lines += ["## Lengths", "", *_table(["candidate", "mean words of an answer"], rows)]
+    if bias["preferences"]:
+        head = ["pair", "decided by", "for the longer answer", "p", "for the first, of similar length"]
+        rows = (
+            [
+                f"{one['first']}, {one['second']}",
+                one["by"],
+                interval(one["longer"]),
+                f"{one['p']:.2g}",
+                interval(one["similar"]),
+            ]
+            for one in bias["preferences"]
+        )
+        lines += ["## The judge's preference by length", "", *_table(head, rows)]
+    if bias["calibration"]:
+        head = ["candidate", "judge minus people", "agrees", "mean mark, corrected"]
+        rows = (
+            [name, number(one["higher_by"]), interval(one["agrees"]), number(one["corrected"])]
+            for name, one in bias["calibration"].items()
+        )
+        lines += ["## The judge's scores and people's marks", "", *_table(head, rows)]
+    return lines
 
 
 def _people(report: Report, names: list[str]) -> list[str]:
@@ -249,7 +291,14 @@ def _folded(title: str, results: dict[str, Any]) -> list[str]:
 
 def _details(title: str, items: Iterable[dict[str, str]]) -> list[str]:
     # Code hosts read no Markdown inside this HTML line, so it is escaped as HTML only.
-    return [f"<details><summary>{html.escape(title)}</summary>", "", *map(_item, items), "", "</details>", ""]
+    return [
+        f"<details><summary>{html.escape(visible_line(title))}</summary>",
+        "",
+        *map(_item, items),
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def _item(item: dict[str, str]) -> str:
@@ -264,7 +313,7 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
 
 def _text(text: str) -> str:
     """Return untrusted text on one line, escaped for Markdown and HTML."""
-    return html.escape(_SPECIAL.sub(r"\\\1", " ".join(text.split())), quote=False)
+    return html.escape(_SPECIAL.sub(r"\\\1", visible_line(text)), quote=False)
 
 
 def write_report(out: Path, report: Mapping[str, Any], html: str, markdown: str) -> None:
@@ -274,7 +323,7 @@ def write_report(out: Path, report: Mapping[str, Any], html: str, markdown: str)
     read them.
     """
     try:
-        _write(out / "report.json", json.dumps(report, ensure_ascii=False, indent=1))
+        _write(out / "report.json", escaped_json(json.dumps(report, ensure_ascii=False, indent=1)))
         _write(out / "report.html", html)
         _write(out / "report.md", markdown)
     except OSError as error:
@@ -283,5 +332,5 @@ def write_report(out: Path, report: Mapping[str, Any], html: str, markdown: str)
 
 
 def _write(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with open_private(path) as file:
         file.write(text)

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from gateway.evaluate.report import change_of, duration, interval, number, percentage
 from gateway.evaluate.results import AXES, Report
+from gateway.evaluate.visible_text import visible_text
 
 # Okabe and Ito's palette, which is distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
@@ -221,6 +222,7 @@ def _page(name: str, **values: object) -> str:
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -231,6 +233,11 @@ def _page(name: str, **values: object) -> str:
         "number": number,
     }
     return environment.get_template(name).render(**values)
+
+
+def _visible(value: Any) -> Any:
+    """Make control characters of inserted texts visible. Markup, such as a chart, is kept."""
+    return visible_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _drawings(report: Report) -> dict[str, list[str]]:

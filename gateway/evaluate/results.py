@@ -12,7 +12,9 @@ from gateway.evaluate import compliance, performance
 from gateway.evaluate.compliance import approval_of, fence_of, labelled
 from gateway.evaluate.evaluation import Eligibility
 from gateway.evaluate.human_marks import Marks, People, score_marks
+from gateway.evaluate.items import JudgeCheck
 from gateway.evaluate.judge import JudgedPair, pairs_of
+from gateway.evaluate.judge_bias import JudgeBias, bias_notices, measure_bias
 from gateway.evaluate.load_test import Scalability, score_scalability
 from gateway.evaluate.ranking import (
     CandidateFindings,
@@ -166,7 +168,10 @@ def build_report(
     ranking = rank_candidates(scores, out)
     route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
     advice = recommend(ranking, results, scores, requirements, comparisons, route)
+    pairs = pairs_of(store, judge.name, findings.asked) if judge is not None else []
+    bias = _bias(suite, run, marks)
     notices = _notices(suite, run, findings)
+    notices += bias_notices(judge.name, bias, pairs) if judge is not None else []
     if _lacks_judge(suite, findings):
         advice = replace(advice, reasons=(*advice.reasons, _missing_judge_reason(suite)))
     report = {
@@ -194,8 +199,9 @@ def build_report(
             one.deployment.name: _candidate(one, setting, findings, scores, requirements, store, cost)
             for one in run.eligibilities
         },
-        "comparisons": [{**asdict(one), "words": one.describe()} for one in comparisons],
-        "pairs": [asdict(one) for one in pairs_of(store, judge.name, findings.asked)] if judge is not None else [],
+        "comparisons": [{**asdict(one), "words": one.describe() + _scored_by(suite, judge)} for one in comparisons],
+        "pairs": [asdict(one) for one in pairs],
+        "judge_bias": bias,
         "people": _people(marks, findings.performances, suite.file.seed),
         "ranking": ranking,
         "out": sorted(out),
@@ -253,6 +259,19 @@ def _notices(suite: Suite, run: EvaluatedRun, findings: RunFindings) -> list[str
         coverages = {name: one.coverage for name, one in findings.by_candidate.items() if one.coverage is not None}
         notices += coverage_notices(run.judge.name, coverages, run.given_up.get(run.judge.name))
     return notices
+
+
+def _scored_by(suite: Suite, judge: Deployment | None) -> str:
+    """Return a phrase that names the judge if its scores are among the compared ones."""
+    is_judged = judge is not None and any(isinstance(item.check, JudgeCheck) for item in suite.performance)
+    return f", with scores of the judge {judge.name}" if judge is not None and is_judged else ""
+
+
+def _bias(suite: Suite, run: EvaluatedRun, marks: Marks | None) -> JudgeBias:
+    asked = [one.deployment for one in run.eligibilities if one.refused is None]
+    judge = run.judge
+    verdicts = read_verdicts(run.store, judge.name if judge is not None else None, [one.name for one in asked])
+    return measure_bias(run.store, performance.AXIS, suite.performance, asked, judge, verdicts.by_candidate, marks)
 
 
 def _lacks_judge(suite: Suite, findings: RunFindings) -> bool:

@@ -34,6 +34,7 @@ from gateway.evaluate.results import EvaluatedRun, Setting, build_report
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.simulation import BLANK, simulators
 from gateway.evaluate.suite import Suite, load_suite, suite_path
+from gateway.evaluate.visible_text import visible_line
 from gateway.evaluate.work_queue import Budget, SpendReached
 from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import Assistant, ConfigVersion
@@ -365,10 +366,10 @@ def _write(options: EvaluateOptions, report: dict[str, Any], advice: Recommendat
     write_report(options.out, report, html_page(report, diff), markdown_page(report, diff))
     print()
     for notice in report["notices"]:
-        print(f"! {notice}")
-    print(f"{_verdict(report, advice)}\n")
+        print(f"! {visible_line(notice)}")
+    print(f"{visible_line(_verdict(report, advice))}\n")
     for reason in report["recommendation"]["reasons"]:
-        print(f"- {reason}")
+        print(f"- {visible_line(reason)}")
     for one in report["refusal_rule"]:
         print(f"- {one['words']}")
     print(f"\nwrote {options.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))

@@ -42,6 +42,7 @@ from gateway.evaluate.shadow_scores import (
 )
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import SuiteFile
+from gateway.evaluate.visible_text import visible_line
 from gateway.evaluate.work_queue import SpendReached
 from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import Assistant, ConfigVersion
@@ -230,6 +231,6 @@ def _write(out: Path, report: dict[str, Any]) -> int:
 
     write_report(out, report, shadow_html(report), shadow_markdown(report))
     for line in report["words"]:
-        print(f"- {line}")
+        print(f"- {visible_line(line)}")
     print(f"\nwrote {out / 'report.html'}, report.md, report.json")
     return 0

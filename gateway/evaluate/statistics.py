@@ -2,6 +2,7 @@
 
 - Shares: Wilson's interval.
 - Means of scores between 0 and 1: the bootstrap (BCa), or Wilson's interval for few scores.
+- Means on other scales, such as lengths: Student's interval.
 - Quantiles: order statistics, which assume no distribution.
 - Pairs: McNemar's exact test, or Wilcoxon's signed-rank test, with Holm's correction.
 """
@@ -56,6 +57,18 @@ def mean(scores: Sequence[float], seed: int) -> Estimate | None:
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, rng=np.random.default_rng(seed)
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high), len(values))
+
+
+def t_mean(values: Sequence[float]) -> Estimate | None:
+    """Return the mean of values on any scale with Student's interval, or None if there are no values."""
+    if not values:
+        return None
+    numbers = np.asarray(values, dtype=float)
+    value = float(numbers.mean())
+    if len(numbers) == 1:
+        return Estimate(value, -math.inf, math.inf, 1)
+    half = float(stats.t.ppf(1 - _ALPHA / 2, len(numbers) - 1) * stats.sem(numbers))
+    return Estimate(value, value - half, value + half, len(numbers))
 
 
 def _wilson_mean(value: float, of: int) -> Estimate:
