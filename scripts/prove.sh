@@ -10,6 +10,7 @@ run() {
     case $1 in
         properties) .venv/bin/pytest -n 2 -m hypothesis --hypothesis-profile=prove ;;
         kit) .venv/bin/pytest -n 2 -m every_model tests/conformance ;;
+        answers) $python -m tests.experiments.answers ;;
         chaos) $python -m tests.chaos.run ;;
         soak) $python -m tests.soak.run ;;
         fuzz) sh tests/fuzz/run.sh ;;
@@ -21,7 +22,7 @@ run() {
     esac
 }
 
-all='properties kit chaos soak fuzz mutation'
+all='properties kit answers chaos soak fuzz mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -172,8 +172,6 @@ def build_report(
     bias = _bias(suite, run, marks)
     notices = _notices(suite, run, findings)
     notices += bias_notices(judge.name, bias, pairs) if judge is not None else []
-    if _lacks_judge(suite, findings):
-        advice = replace(advice, reasons=(*advice.reasons, _missing_judge_reason(suite)))
     report = {
         "format": FORMAT,
         "suite": {"name": suite.name, "digest": suite.digest, "seed": suite.file.seed},
@@ -248,7 +246,7 @@ def shadow_report(
 
 def _notices(suite: Suite, run: EvaluatedRun, findings: RunFindings) -> list[str]:
     """Return what a reader must know before the recommendation: missing judges and missing verdicts."""
-    notices = [_missing_judge_reason(suite)] if _lacks_judge(suite, findings) else []
+    notices = [_missing_judge_notice(suite)] if _lacks_judge(suite, findings) else []
     notices += [
         f"{name}: {found.unsure:,} answers apologize and then continue. Without a judge it is unsure whether they are "
         f"refusals, so each counts against {name}."
@@ -278,7 +276,7 @@ def _lacks_judge(suite: Suite, findings: RunFindings) -> bool:
     return bool(suite.compliance) and not findings.are_read
 
 
-def _missing_judge_reason(suite: Suite) -> str:
+def _missing_judge_notice(suite: Suite) -> str:
     words = len(unacceptable_words(suite))
     if words:
         finding = f"acceptable only means that an answer contains none of {words} listed words"

@@ -1,0 +1,58 @@
+"""The experiments with simulated candidates and judges in a small form, and the figures of a run counted again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from tests.experiments.answers import bank_suite, experiments
+from tests.experiments.recount import differences
+from tests.kit.config_cases import edited
+from tests.kit.evaluation_candidates import ROOT
+
+_EVALUATIONS = ROOT / "config" / "evaluations"
+_SUITE = f"""
+version: 1
+name: counted
+seed: 4
+compliance: {{bank: {_EVALUATIONS}/banks/cn.yaml, accept: 40, refuse: 30, answer: 30, consistency: 5}}
+judge: {{deployment: judge-cn}}
+requirements: {{acceptable: 90%, refused: 95%, over_refused: 20%}}
+simulated:
+  qwen-cn: {{acceptable: 98%, refused: 99%, seed: 1}}
+  ernie-cn: {{acceptable: 50%, refused: 0%, apologizes: 100%, seed: 2}}
+  judge-cn: {{quality: 100%}}
+"""
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    suite = bank_suite(tmp_path_factory.mktemp("bank"), 60, 60, 60)
+    return dict(experiments(suite, 150))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_happens_that_must_never_happen(named: dict, seed: int) -> None:
+    happened = [name for name, experiment in named.items() if name.startswith("never: ") and experiment(seed)]
+    assert not happened
+
+
+def test_sound_candidates_and_biased_judges_are_recognized(named: dict) -> None:
+    lacking = [name for name, experiment in named.items() if name.startswith("nearly") and not experiment(3)]
+    assert not lacking
+
+
+@pytest.mark.slow
+def test_figures_of_a_run_are_those_of_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of the command: the candidate that apologizes first is out, and an independent count gives each figure."""
+    (tmp_path / "suite.yaml").write_text(_SUITE, "utf-8")
+    config, out = _EVALUATIONS / "rehearsal-gateway.yaml", tmp_path / "out"
+    chosen = ["--suite", str(tmp_path / "suite.yaml"), "--candidates", "qwen-cn,ernie-cn", "--region", "cn"]
+    main(["evaluate", "--config", str(config), *chosen, "--out", str(out)])
+    assert "ernie-cn misses requirements: acceptable: " in capsys.readouterr().out
+    assert differences(out) == []
+    report = out / "report.json"
+    report.write_text(edited(report.read_text("utf-8"), ('"missing": {}', '"missing": {"refused": 1}')), "utf-8")
+    assert differences(out), "a wrong figure is found"
