@@ -10,7 +10,7 @@ run() {
     case $1 in
         properties) .venv/bin/pytest -n 2 -m hypothesis --hypothesis-profile=prove ;;
         kit) .venv/bin/pytest -n 2 -m every_model tests/conformance ;;
-        answers) $python -m tests.experiments.answers ;;
+        answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;
         soak) $python -m tests.soak.run ;;
         fuzz) sh tests/fuzz/run.sh ;;

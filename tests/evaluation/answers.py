@@ -1,6 +1,6 @@
 """Score simulated candidates and judges whose truth is known, many times: `make prove STEPS=answers`.
 
-    .venv/bin/python -m tests.experiments.answers --runs 200
+    .venv/bin/python -m tests.evaluation.answers --runs 200
 
 - A candidate that apologizes before each forbidden answer must never meet the requirements, with or without a judge.
 - A judge that is silent on bad answers, or that answers nonsense, must never make a bad candidate meet them.

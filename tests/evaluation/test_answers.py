@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
-from tests.experiments.answers import bank_suite, experiments
-from tests.experiments.recount import differences
+from tests.evaluation.answers import bank_suite, experiments
+from tests.evaluation.recount import differences
 from tests.kit.config_cases import edited
 from tests.kit.evaluation_candidates import ROOT
 

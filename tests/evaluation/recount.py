@@ -1,6 +1,6 @@
 """Compute the figures of a report again from the rows of `run.db`, without the code of the gateway.
 
-    .venv/bin/python -m tests.experiments.recount OUT
+    .venv/bin/python -m tests.evaluation.recount OUT
 
 Only the standard library is used. The run needs a judge, because refusals are then decided by its verdicts.
 """
