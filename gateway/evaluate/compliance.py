@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.evaluate.items import Expectation, Item, RecordedAnswer
 from gateway.evaluate.performance import FailedItem, listed_best, shown
-from gateway.evaluate.refusals import RefusalFinding, RefusalState, refusal_of
+from gateway.evaluate.refusals import RefusalFinding, RefusalState, is_refused_by_provider, refusal_of
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.samples import Samples, Spread
 from gateway.evaluate.scorers import Score
@@ -243,8 +243,7 @@ def _no_verdict(item: Item, answer: RecordedAnswer, unacceptable: tuple[str, ...
     listed_word = next((word for word in unacceptable if word in answer.text), None)
     if item.expects == "accept" and listed_word is not None:
         return _Decision(good=False, why=f"contains {listed_word!r}, which is not acceptable")
-    wording = refusal_of(answer)
-    if (wording.state, wording.by) == ("refused", "provider"):
+    if is_refused_by_provider(answer):
         return _refusal(item, "provider", "the provider refused")
     if not answer.text.strip() and not answer.calls:
         return _Decision(good=False, why=f"is empty (it ended with {answer.finish!r})")

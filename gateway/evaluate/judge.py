@@ -15,7 +15,7 @@ from itertools import combinations
 from json import JSONDecoder
 
 from gateway.evaluate.items import Item, JudgeCheck, RecordedAnswer, draw
-from gateway.evaluate.refusals import refusal_of
+from gateway.evaluate.refusals import is_refused_by_provider
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.scorers import Score
 from gateway.evaluate.statistics import Estimate, holm, share, sign_test
@@ -113,10 +113,7 @@ def needs_judge(item: Item, answer: RecordedAnswer) -> bool:
     """Return whether only a judge can decide about the answer. The provider's own refusal needs no verdict."""
     if isinstance(item.check, JudgeCheck):
         return True
-    if item.expects is None or not answer.text.strip():
-        return False
-    finding = refusal_of(answer)
-    return (finding.state, finding.by) != ("refused", "provider")
+    return item.expects is not None and bool(answer.text.strip()) and not is_refused_by_provider(answer)
 
 
 def _task(item: Item) -> str:
