@@ -19,6 +19,7 @@ from gateway.evaluate.scorers import Score
 from gateway.evaluate.statistics import Estimate, holm, share, sign_test, t_mean
 from gateway.evaluate.text_rules import words_of
 from gateway.model.deployment import Deployment
+from providers.adapter import known_models
 
 # Two answers are of similar length if the longer one has at most this many times the words of the other.
 _SIMILAR_RATIO = 1.25
@@ -44,25 +45,6 @@ _VENDORS = {
     "Tencent": r"hunyuan",
     "xAI": r"grok",
     "Zhipu": r"\bglm|chatglm|zhipu",
-}
-# Providers that serve models of one vendor, for a model whose name states none.
-_PROVIDERS = {
-    "anthropic": "Anthropic",
-    "ark": "ByteDance",
-    "cohere": "Cohere",
-    "dashscope": "Alibaba",
-    "dashscope-compatible": "Alibaba",
-    "deepseek": "DeepSeek",
-    "gemini": "Google",
-    "hunyuan": "Tencent",
-    "hunyuan-compatible": "Tencent",
-    "minimax": "MiniMax",
-    "mistral": "Mistral",
-    "moonshot": "Moonshot",
-    "openai": "OpenAI",
-    "qianfan": "Baidu",
-    "xai": "xAI",
-    "zhipu": "Zhipu",
 }
 
 
@@ -116,12 +98,20 @@ class JudgeBias:
 
 
 def vendor_of(deployment: Deployment) -> str | None:
-    """Return the vendor of the deployment's model, or None if neither the model nor the provider names one."""
-    name = re.sub(r"[._:/-]+", " ", deployment.model.lower())
-    for vendor, pattern in _VENDORS.items():
-        if re.search(pattern, name):
-            return vendor
-    return _PROVIDERS.get(deployment.provider)
+    """Return the vendor of the deployment's model, or None if it is unknown.
+
+    For a model whose name states no vendor, it is the vendor of all models that the catalogue knows of the provider.
+    """
+    named = _vendor_by_name(deployment.model)
+    if named is not None:
+        return named
+    vendors = {_vendor_by_name(model) for model in known_models(deployment.adapter)}
+    return vendors.pop() if len(vendors) == 1 else None
+
+
+def _vendor_by_name(model: str) -> str | None:
+    words = re.sub(r"[._:/*-]+", " ", model.lower())
+    return next((vendor for vendor, pattern in _VENDORS.items() if re.search(pattern, words)), None)
 
 
 def measure_bias(

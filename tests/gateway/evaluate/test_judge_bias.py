@@ -18,6 +18,7 @@ from gateway.evaluate.performance import AXIS
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.scorers import Score
 from gateway.model.deployment import Deployment
+from providers.registry import load_registry
 from providers.testkit.answer_quality import AnswerQuality, Reply
 from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import config_of, servers, suite_in, table_for
@@ -109,14 +110,16 @@ def test_preference_by_length_is_found_in_scores_of_rubrics(tmp_path: Path) -> N
         ("openai", "o4-mini", "OpenAI"),
         ("groq", "openai/gpt-oss-120b", "OpenAI"),
         ("ark", "doubao-seed-1-6", "ByteDance"),
-        ("ark", "ep-20250101-abcde", "ByteDance"),
+        ("moonshot", "my-tuned-model", "Moonshot"),
+        ("ark", "ep-20250101-abcde", None),
         ("zhipu", "glm-5", "Zhipu"),
         ("qianfan", "deepseek-v3", "DeepSeek"),
         ("vllm", "my-own-model", None),
     ],
 )
 def test_vendor_of_a_model_is_known_also_at_other_hosts(provider: str, model: str, vendor: str | None) -> None:
-    assert vendor_of(replace(ONE, provider=provider, model=model)) == vendor
+    adapter = load_registry().adapters[provider]
+    assert vendor_of(replace(ONE, provider=provider, adapter=adapter, model=model)) == vendor
 
 
 def test_judge_of_the_candidates_vendor_is_reported(tmp_path: Path) -> None:
