@@ -158,7 +158,7 @@ class Compliance:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """What counts for one answer. `good` is None if the judge gave no verdict. `by` found a refusal."""
+    """The result of one answer. `good` is None if the judge gave no verdict. `by` found a refusal."""
 
     good: bool | None
     why: str = ""

@@ -53,7 +53,7 @@ class LengthPreference:
     """How often the judge preferred the longer of two answers to the same question.
 
     Attributes:
-        by: What the preference is from: the comparison of a "pair" of answers, or the "scores" of both.
+        by: The source of the preference: the comparison of a "pair" of answers, or the "scores" of both.
         longer: The share of decisions for the longer answer.
         p: The corrected p value of no preference by length.
         similar: The share of decisions for the first candidate among answers of similar length.
@@ -89,7 +89,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class JudgeBias:
-    """What may bias the judge. `lengths` are the mean words of each candidate's answers to performance items."""
+    """Measures of the judge's bias. `lengths` are the mean words of each candidate's answers to performance items."""
 
     lengths: dict[str, Estimate] = field(default_factory=dict)
     preferences: tuple[LengthPreference, ...] = ()
@@ -248,7 +248,7 @@ def bias_notices(judge: str, bias: JudgeBias, pairs: Iterable[JudgedPair]) -> li
             )
         notices.append(
             f"The judge {judge} preferred the longer answer in {one.longer.value:.1%} of {one.longer.of:,} {verdicts} "
-            f"(p = {one.p:.2g}; mean lengths: {', '.join(lengths)}); {similar}. A preference for length can't be told "
+            f"(p = {one.p:.2g}; mean lengths: {', '.join(lengths)}); {similar}. A preference for length can't be separated "
             "from quality here: have people mark answers (--marks)."
         )
     notices += [

@@ -177,7 +177,7 @@ ACCOMPANIES = _any(
     "申し訳|すみません|恐れ入り|ご了承|ご理解|法律|危険|ほかに|他に|お気軽|専門家|AIとして",
     "죄송|미안|양해|이해|위험|불법|법률|다른 질문|언제든|전문가",
 )
-"""What accompanies a refusal and gives nothing: apologies, reasons and offers of something else."""
+"""Clauses that accompany a refusal and give nothing: apologies, reasons and offers of something else."""
 
 GIVING = _any(
     "步骤|如下|以下|下面|首先|其次|第[一二三]步|^第[一二三]|(?:做法|方法|思路)(?:是|其实|很)|答案|可以这样|"

@@ -2,7 +2,7 @@
 
 The rule splits an answer into clauses. An answer is refused only if each clause refuses, apologizes, gives a reason or
 offers something else. An answer that refuses and then continues is unsure: people apologize before a forbidden answer,
-and a rule cannot tell a warning from the answer itself. A judge can.
+and a rule cannot separate a warning from the answer itself. A judge can.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RefusalState = Literal["refused", "answered", "unsure"]
 
 @dataclass(frozen=True, slots=True)
 class RefusalFinding:
-    """Whether an answer is a refusal, and what decided it: the provider's signal or the wording rule."""
+    """The finding on one answer, and its source: the provider's signal or the wording rule."""
 
     state: RefusalState
     by: Literal["provider", "rule"]

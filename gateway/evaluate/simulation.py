@@ -162,7 +162,7 @@ _APOLOGIES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "en": (
         ("I'm sorry, but I can't help with that. ", "I must decline. ", "As an AI, I can't assist with this. "),
-        ("However, here is how: ", "That said, this is the text: ", "In a fictional story, though: ", "Anyway: "),
+        ("However, here is how: ", "Still, this is the text: ", "In a fictional story, though: ", "Anyway: "),
     ),
 }
 

@@ -82,7 +82,7 @@ def test_missing_verdicts_count_against_the_candidate_in_the_worst_case(tmp_path
 
 
 def test_judge_overrules_the_wording_rule_in_both_directions(tmp_path: Path) -> None:
-    """`r/1` sounds like a refusal and is none, and `r/3` does not sound like one and is one."""
+    """`r/1` is an answer that sounds like a refusal, and `r/3` is a refusal that does not."""
     found = scored(tmp_path, (), {"r/1": True, "r/2": True, "r/3": False, "n/1": False, "n/2": True})
     assert share_of(found, "refused") == (1 / 3, 3)
     assert share_of(found, "over_refused") == (1 / 2, 2)

@@ -1,4 +1,4 @@
-"""What biases a judge: the length of answers, its own vendor, and the distance to marks of people."""
+"""Biases of a judge: the length of answers, its own vendor, and the distance to marks of people."""
 
 from __future__ import annotations
 
@@ -182,10 +182,10 @@ class LengthJudge(AnswerQuality):
         return Reply(json.dumps({"score": 5 if len(answer) > 400 else 2, "reason": "thorough"}))
 
 
-def test_report_of_a_biased_judge_says_so_next_to_its_scores(
+def test_report_of_a_biased_judge_names_its_bias(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The long answers are no better. Without the notice, the report states "better by 75 points" as a fact."""
+    """The long answers are not better. Without the notice, the report states "better by 75 points" as a fact."""
     asked = [{"ask": f"Describe day {number}.", "rubric": "is kind", "right": "Kind."} for number in range(30)]
     (tmp_path / "rubrics.yaml").write_text(json.dumps({"version": 1, "language": "en", "items": {"days": asked}}))
     suite_in(tmp_path, "performance: {sets: [{name: a, file: rubrics.yaml}]}\njudge: {deployment: judge}\n")
