@@ -248,8 +248,8 @@ def bias_notices(judge: str, bias: JudgeBias, pairs: Iterable[JudgedPair]) -> li
             )
         notices.append(
             f"The judge {judge} preferred the longer answer in {one.longer.value:.1%} of {one.longer.of:,} {verdicts} "
-            f"(p = {one.p:.2g}; mean lengths: {', '.join(lengths)}); {similar}. A preference for length can't be separated "
-            "from quality here: have people mark answers (--marks)."
+            f"(p = {one.p:.2g}; mean lengths: {', '.join(lengths)}); {similar}. A preference for length "
+            "and better quality look alike here: have people mark answers (--marks)."
         )
     notices += [
         f"On {one.higher_by.of:,} marked answers of {name}, the judge {judge} scores {abs(one.higher_by.value):.2f} of "
