@@ -28,7 +28,7 @@ EVALUATIONS = ROOT / "config" / "evaluations"
 NAMES = ("qwen-cn", "ernie-cn", "hunyuan-cn", "doubao-cn", "deepseek-cn")
 
 
-def evaluate(*arguments: str, limit_s: float = 600, **environ: str) -> subprocess.CompletedProcess[str]:
+def evaluate(*arguments: str, limit_s: float = 1200, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gateway.cli", "evaluate", "--region", "cn", *arguments]
     done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=limit_s)
     assert done.returncode == 0, done.stdout + done.stderr
