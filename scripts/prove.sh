@@ -14,6 +14,7 @@ run() {
         chaos) $python -m tests.chaos.run ;;
         soak) $python -m tests.soak.run ;;
         fuzz) sh tests/fuzz/run.sh ;;
+        evaluation) $python -m tests.evaluation.run ;;
         mutation) $python -m tests.mutation.run ;;
         *)
             printf 'unknown step %s: known are %s\n' "$1" "$all" >&2
@@ -22,7 +23,7 @@ run() {
     esac
 }
 
-all='properties kit answers chaos soak fuzz mutation'
+all='properties kit answers chaos soak fuzz evaluation mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

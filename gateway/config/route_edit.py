@@ -38,6 +38,9 @@ def with_route(text: str, file: str, assistant: str, region: str, steps: list[st
     if route is not None:
         if route.start_mark.index == route.end_mark.index or text[route.start_mark.index] in "*&":
             raise _rejected(file, route, path, message)
+        if _is_at_key_column(routes, route):
+            # A flow sequence must be indented more than its key, so the new route is a block like the old one.
+            written = f"\n{' ' * route.start_mark.column}".join(f"- {_name(step)}" for step in steps)
         return text[: route.start_mark.index] + _replace_from(text, route, written)
     if not isinstance(routes, yaml.MappingNode) or not routes.value:
         raise _rejected(file, routes, path, message)
@@ -110,6 +113,14 @@ def _replace_from(text: str, route: yaml.Node, written: str) -> str:
         old_end = route.value[-1].end_mark.index if route.value else route.end_mark.index
         return f"{written}{text[old_end:]}"
     return f"{written}{text[route.start_mark.index + len(old) :]}"
+
+
+def _is_at_key_column(routes: yaml.Node | None, route: yaml.Node) -> bool:
+    """Return whether the route is a list whose dashes are below the first letter of its key, as PyYAML writes it."""
+    keys = routes.value if isinstance(routes, yaml.MappingNode) else []
+    own = (key for key, value in keys if value is route)
+    is_block = isinstance(route, yaml.SequenceNode) and not route.flow_style
+    return is_block and any(key.start_mark.column == route.start_mark.column for key in own)
 
 
 def _at(node: yaml.Node | None, key: str) -> yaml.Node | None:

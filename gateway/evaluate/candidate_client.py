@@ -73,12 +73,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class QuestionResult:
-    """The result of one question: an answer or a failure."""
+    """The result of one question: an answer or a failure.
+
+    Attributes:
+        first_failure: The kind of failure of the first attempt, also if a later attempt was answered.
+    """
 
     timing: Timing
     answer: RecordedAnswer | None = None
     failure: Failure | None = None
     usage: Usage | None = None
+    first_failure: str | None = None
 
 
 def request_of(item: Item, assistant: str, deployment: Deployment, *, stream: bool = False) -> ChatRequest:
@@ -190,10 +195,11 @@ class CandidateClient:
         try:
             context = ExecutionContext(bounds, deadline, record, self._still_allowed)
             answer = await self._runner.run(plan, request, context)
-            return await _read(answer, started_at)
+            return replace(asked := await _read(answer, started_at), first_failure=_first_failure(record, asked))
         except PlanExhausted as error:
             timing = Timing(time.monotonic() - started_at)
-            return QuestionResult(timing, filtered_by(error.failure), error.failure)
+            asked = QuestionResult(timing, filtered_by(error.failure), error.failure)
+            return replace(asked, first_failure=_first_failure(record, asked))
         finally:
             deadline.close()
 
@@ -205,6 +211,14 @@ class CandidateClient:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
+
+
+def _first_failure(record: Record, asked: QuestionResult) -> str | None:
+    """Return the kind of failure of the first attempt. A content filter is an answer, not a failure."""
+    first = next((attempt.failure for attempt in record.attempts[:1]), asked.failure)
+    if first is None and asked.answer is None:
+        first = asked.failure
+    return None if first is None or filtered_by(first) is not None else str(first.kind)
 
 
 async def _read(answer: UpstreamAnswer, started_at: float) -> QuestionResult:

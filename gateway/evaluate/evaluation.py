@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -12,16 +13,17 @@ from gateway.evaluate import compliance, performance
 from gateway.evaluate.candidate_client import CandidateClient, NotPermitted, QuestionResult, evaluation_step, request_of
 from gateway.evaluate.items import Item, first_samples
 from gateway.evaluate.judge import Questions, pair_axis, pair_questions, questions_about, verdict_axis
+from gateway.evaluate.load_spending import LoadSpending, prompt_tokens_of
 from gateway.evaluate.load_test import LoadStep, arrivals, holds, offer
 from gateway.evaluate.overhead import OverheadProbe, overhead_of
 from gateway.evaluate.run_store import LoadRow, RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.suite_schema import ScalabilitySection
-from gateway.evaluate.work_queue import Budget, Work, run_work
+from gateway.evaluate.work_queue import Budget, SpendReached, Work, run_work
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.units import parse_seconds
-from providers.chat import ChatRequest, Usage, UserMessage
+from providers.chat import ChatRequest, UserMessage
 
 _PATIENCE_FACTOR = 1.5
 
@@ -84,14 +86,7 @@ class Evaluation:
 
     async def run(self) -> dict[str, str]:
         """Run or resume the evaluation. Return the candidates that were given up and why. Raises SpendReached."""
-        given_up: dict[str, str] = {}
-        for axis, items, stream in (
-            (performance.AXIS, self.suite.performance, False),
-            (compliance.AXIS, self.suite.compliance, False),
-            (compliance.STREAMED, self.suite.consistency, True),
-        ):
-            if items:
-                given_up |= await self._ask_all(axis, items, len(items), stream)
+        given_up = await self._ask_candidates()
         if self.suite.file.scalability is not None:
             async with OverheadProbe.open(self.blank) as blank:
                 for candidate in self.candidates:
@@ -101,7 +96,47 @@ class Evaluation:
             given_up |= await self._judge(self.judge)
         return given_up
 
+    async def _ask_candidates(self) -> dict[str, str]:
+        """Ask every candidate the questions of all axes. Return the candidates that were given up.
+
+        The candidates do not wait for each other. A candidate that is given up on one axis is not asked on the next.
+        """
+        given_up: dict[str, str] = {}
+        axes: tuple[tuple[str, tuple[Item, ...], bool], ...] = (
+            (performance.AXIS, self.suite.performance, False),
+            (compliance.AXIS, self.suite.compliance, False),
+            (compliance.STREAMED, self.suite.consistency, True),
+        )
+        for axis, items, _ in axes:
+            if items:
+                self._begin(axis, len(items))
+
+        async def ask(candidate: Deployment) -> None:
+            alone = replace(self, candidates=(candidate,))
+            for axis, items, stream in axes:
+                if not items or candidate.name in given_up:
+                    continue
+                try:
+                    given_up.update(await alone._run_work(axis, items, stream))
+                except SpendReached:
+                    return  # the other candidates finish their open questions, which cost money
+
+        async with asyncio.TaskGroup() as group:
+            for candidate in self.candidates:
+                group.create_task(ask(candidate))
+        self.budget.check()
+        return given_up
+
+    def _begin(self, axis: str, count: int) -> None:
+        done = sum(len(self.store.answered(candidate.name, axis)) for candidate in self.candidates)
+        self.progress.begin(axis, count * len(self.candidates))
+        self.progress.advance(axis, done)
+
     async def _ask_all(self, axis: str, items: Iterable[Item], count: int, stream: bool) -> dict[str, str]:
+        self._begin(axis, count)
+        return await self._run_work(axis, items, stream)
+
+    async def _run_work(self, axis: str, items: Iterable[Item], stream: bool) -> dict[str, str]:
         assistant = self.client.assistant.name
 
         async def ask(deployment: Deployment, item: Item) -> QuestionResult:
@@ -111,9 +146,6 @@ class Evaluation:
             return await self.client.ask(deployment, with_profile)
 
         work = Work(axis, items, ask, self._progress_callback(axis))
-        done = sum(len(self.store.answered(candidate.name, axis)) for candidate in self.candidates)
-        self.progress.begin(axis, count * len(self.candidates))
-        self.progress.advance(axis, done)
         limits = self.suite.file.limits
         await run_work(work, self.candidates, self.store, self.budget, concurrent=limits.concurrent, rpm=limits.rpm)
         return work.given_up
@@ -150,26 +182,18 @@ class Evaluation:
         plain = request_of(item, self.client.assistant.name, candidate, stream=True)
         request = self.client.with_profile(plain)
 
-        spent = Usage()
+        spending = LoadSpending(candidate, self.budget, prompt_tokens_of(request), section.max_tokens)
 
         async def ask() -> QuestionResult:
-            nonlocal spent
-            asked = await self.client.ask(candidate, request, once=True)
-            if asked.usage is not None:
-                spent = Usage(
-                    spent.prompt_tokens + asked.usage.prompt_tokens,
-                    spent.completion_tokens + asked.usage.completion_tokens,
-                )
-                self.budget.add(candidate, asked.usage.prompt_tokens, asked.usage.completion_tokens)
-            return asked
+            return await spending.count(self.client.ask(candidate, request, once=True))
 
         # All candidates get the same arrivals; each step has different ones.
         due = arrivals(step.rate, step.duration_s, (self.suite.file.seed, number))
         try:
             async with blank.sampling() as own_samples:
-                rows = await offer(step, due, ask)
+                rows = await offer(step, due, ask, spending.reserve)
         finally:  # the tokens of an interrupted step are spent, even if the step is repeated
-            self.store.count_load(candidate.name, spent.prompt_tokens, spent.completion_tokens)
+            self.store.count_load(candidate.name, spending.prompt_tokens, spending.completion_tokens)
         own_s, own_most_s = overhead_of(own_samples)
         facts = {"rate": step.rate, "duration_s": step.duration_s, "own_s": own_s, "own_most_s": own_most_s}
         self.store.add_load(candidate.name, number, rows, facts)

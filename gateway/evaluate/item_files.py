@@ -6,7 +6,7 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from pathlib import Path as FilePath
@@ -70,10 +70,17 @@ def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
                 suffix = f"-{number + 1}" if section.draw else ""
                 item = _item(findings, key_path, file, section, drawn, f"{set_name}/{group}/{name}{suffix}", group)
                 if item is not None:
-                    items.append(item)
+                    items.append(replace(item, cluster=_cluster(section, set_name, f"{group}/{name}")))
     if findings.rejected:
         raise ConfigRejected(findings.problems)
     return items
+
+
+def _cluster(section: ItemSection, set_name: str, template: str) -> str | None:
+    """Return the group of dependent items: the stated one, or the template of items with drawn numbers."""
+    if section.group is not None:
+        return f"{set_name}:{section.group}"
+    return f"{set_name}/{template}" if section.draw else None
 
 
 def has_one_check(findings: FileFindings, key_path: KeyPath, section: CheckSection) -> bool:
@@ -266,6 +273,12 @@ def _make_items(
     expects: Expectation, templates: list[str], subjects: dict[str, list[str]], file: BankFile, seed: int, count: int
 ) -> Iterator[Item]:
     """Yield items without repetition, from each class in turn. The seed decides the order within a class."""
+    # The first template that gives a prompt is its group.
+    origin: dict[str, str] = {}
+    for subject, (number, template), form in product(
+        (text for texts in subjects.values() for text in texts), enumerate(templates, 1), file.forms
+    ):
+        origin.setdefault(_filled_template(template, subject, form), f"{expects}/template {number}")
     orders = {
         risk: sorted(
             {
@@ -286,7 +299,9 @@ def _make_items(
             if round_number < len(prompts):
                 given += 1
                 item_id = f"{expects}/{risk}/{round_number + 1}"
-                yield Item(item_id, risk, file.language, prompts[round_number], expects=expects, right=right)
+                prompt = prompts[round_number]
+                cluster = origin[prompt]
+                yield Item(item_id, risk, file.language, prompt, expects=expects, right=right, cluster=cluster)
 
 
 def _filled_template(template: str, subject: str, form: str) -> str:

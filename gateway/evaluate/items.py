@@ -116,6 +116,8 @@ class Item:
         check: The check of the answer; None for an item of a bank.
         expects: The expected result of an item of a bank.
         right: A right answer, if one is known. Simulated candidates use it.
+        cluster: The group of items that depend on each other, such as those of one template; None for an independent
+            item. In files it is called `group`.
         temperature: The temperature of the request, if the deployment supports it. None leaves it to the model.
         epoch: The number of the sample, from 1. Further samples of a question have ids of their own.
     """
@@ -130,6 +132,7 @@ class Item:
     tools: tuple[Tool, ...] = ()
     right: RecordedAnswer | None = None
     max_tokens: int = 2048
+    cluster: str | None = None
     temperature: float | None = 0.0
     epoch: int = 1
 

@@ -49,10 +49,19 @@ def arrivals(rate: float, duration_s: float, seed: Sequence[int]) -> list[float]
     return [float(at) for at in np.sort(due)]
 
 
-async def offer(step: LoadStep, due: Sequence[float], ask: AskOnce) -> list[LoadRow]:
+async def offer(
+    step: LoadStep, due: Sequence[float], ask: AskOnce, reserve: Callable[[], None] = lambda: None
+) -> list[LoadRow]:
     """Send the requests of one step and return their results, in the order in which they were due.
 
     If too many requests are unanswered, the rest of the step is not sent and counts as unanswered.
+
+    Args:
+        step: The step.
+        due: When each request is due.
+        ask: Sends a request.
+        reserve: Called before each request is sent. If it raises an exception, no more requests are sent, and the
+            exception is raised when the open ones have ended.
     """
     loop = asyncio.get_running_loop()
     began_at = time.monotonic() + 0.01
@@ -74,6 +83,11 @@ async def offer(step: LoadStep, due: Sequence[float], ask: AskOnce) -> list[Load
             await asyncio.sleep(wait_s)
         if len(open_tasks) >= step.outstanding:
             break
+        try:
+            reserve()
+        except Exception:
+            await _wait_for(open_tasks, step.patience_s)
+            raise
         task = loop.create_task(send(number, due_s))
         open_tasks.add(task)
         task.add_done_callback(open_tasks.discard)
@@ -162,6 +176,8 @@ class Scalability:
     Attributes:
         breaks_at: The rate of the first step that missed the objectives; None if no step did.
         holds_to: The highest rate that met the objectives.
+        errors: The share of failed requests of all steps.
+        errors_held: The share of failed requests of the steps that met the objectives.
         recovered_s: The time after the ramp until all further requests met the objectives; None if they never did.
     """
 
@@ -169,6 +185,7 @@ class Scalability:
     breaks_at: float | None = None
     holds_to: float | None = None
     goodput: Estimate | None = None
+    errors: Estimate | None = None
     errors_held: Estimate | None = None
     recovered_s: float | None = None
     recovery: LoadStepResult | None = None
@@ -242,6 +259,7 @@ def score_scalability(
 
 def _score_one(store: RunStore, name: str, steps: int, first_s: float, total_s: float) -> Scalability:
     result = Scalability()
+    every: list[LoadRow] = []
     held: list[LoadRow] = []
     for number in range(steps):
         stored = store.load_step(name, number)
@@ -250,6 +268,7 @@ def _score_one(store: RunStore, name: str, steps: int, first_s: float, total_s: 
         rows, facts = stored
         step = summarise(rows, facts, first_s, total_s)
         result.steps.append(step)
+        every += rows
         if step.goodput is not None and (result.goodput is None or step.goodput.value > result.goodput.value):
             result.goodput = step.goodput
         if not step.holds:
@@ -257,6 +276,7 @@ def _score_one(store: RunStore, name: str, steps: int, first_s: float, total_s: 
             break
         result.holds_to = step.offered
         held += rows
+    result.errors = share(sum(row.failure is not None for row in every), len(every))
     result.errors_held = share(sum(row.failure is not None for row in held), len(held))
     recovery = store.load_step(name, steps)
     if recovery is not None:

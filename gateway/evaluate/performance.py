@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.evaluate.cluster_statistics import Groups, clustered_mean, compare_pairs
 from gateway.evaluate.items import Item, JudgeCheck, RecordedAnswer, draw
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.samples import Samples, Spread
 from gateway.evaluate.scorers import Score, score
-from gateway.evaluate.statistics import Comparison, Estimate, compare_all, mean
+from gateway.evaluate.statistics import Comparison, Estimate
 
 AXIS = "performance"
 _MAX_LISTED_FAILURES = 300
@@ -40,7 +41,8 @@ class Performance:
         worst: The mean score in the worst case: an answer without a verdict of the judge scores 0.
         missing: The number of answers without a verdict of the judge.
         spread: How much the samples of a question differ, if there are several.
-        by: The mean scores by set, group and language.
+        by: The mean scores by set, subject (its key is `group`) and language.
+        worst_scores: The scores in the worst case, by question, if verdicts are missing.
         failures: The number of items without an answer. They score 0.
         unanswered: The number of items without a score.
         hidden: The number of failed items that are not in `failed`.
@@ -53,6 +55,7 @@ class Performance:
     worst: Estimate | None = None
     missing: int = 0
     spread: Spread | None = None
+    worst_scores: dict[str, float] = field(default_factory=dict)
     by: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     failed: list[FailedItem] = field(default_factory=list)
     best: list[FailedItem] = field(default_factory=list)
@@ -76,8 +79,13 @@ def score_performance(
     """Score the performance axis of each candidate, and compare every pair on the same items."""
     known = {item.id: item for item in items}
     results = {name: _score_one(store, name, known, seed, rubric) for name in candidates}
-    compared = compare_all({name: one.scores for name, one in results.items() if one.scores})
+    compared = compare_pairs({name: one.scores for name, one in results.items() if one.scores}, groups_of(items))
     return results, compared
+
+
+def groups_of(items: Iterable[Item]) -> dict[str, str]:
+    """Return the group of each item that depends on others."""
+    return {item.id: item.cluster for item in items if item.cluster is not None}
 
 
 def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int, rubric: Rubric) -> Performance:
@@ -118,22 +126,26 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
         result.first = {}
     result.missing = samples.missing
     result.unanswered = len(known) - scored_items
-    result.overall = mean(list(result.scores.values()), seed) if result.scores else None
-    result.worst = mean(list(samples.worst().values()), seed) if samples.values else None
-    result.by = _by_kind(result.scores, known, seed)
+    groups = groups_of(known.values())
+    result.overall = clustered_mean(result.scores, groups, seed)
+    result.worst = clustered_mean(samples.worst(), groups, seed)
+    result.worst_scores = samples.worst() if samples.missing else {}
+    result.by = _by_kind(result.scores, known, groups, seed)
     result.best = listed_best(store, name, AXIS, high)
     return result
 
 
-def _by_kind(scores: Mapping[str, float], known: Mapping[str, Item], seed: int) -> dict[str, dict[str, Estimate]]:
-    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def _by_kind(
+    scores: Mapping[str, float], known: Mapping[str, Item], groups: Groups, seed: int
+) -> dict[str, dict[str, Estimate]]:
+    tables: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for question, value in scores.items():
         item = known[question]
         for kind, word in (("set", item.id.split("/")[0]), ("group", item.group), ("language", item.language)):
-            groups[kind][word].append(value)
+            tables[kind][word][question] = value
     by: dict[str, dict[str, Estimate]] = {}
-    for kind, words in groups.items():
-        estimates = {word: mean(values, seed) for word, values in sorted(words.items())}
+    for kind, words in tables.items():
+        estimates = {word: clustered_mean(values, groups, seed) for word, values in sorted(words.items())}
         by[kind] = {word: one for word, one in estimates.items() if one is not None}
     return by
 

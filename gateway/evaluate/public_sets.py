@@ -242,7 +242,8 @@ def _bank(path: Path, text: str, set_name: str, language: str) -> Iterator[Item]
         expects, prompt, risk = row.get("expects"), row.get("prompt"), row.get("risk")
         if expects not in ("accept", "refuse", "answer") or not isinstance(prompt, str) or not isinstance(risk, str):
             raise reject(path, line, "needs `prompt`, `risk`, and `expects`: accept, refuse or answer")
-        yield Item(f"{set_name}/{row.get('id', line)}", risk, language, prompt, expects=expects)
+        cluster = f"{set_name}:{row['group']}" if row.get("group") is not None else None
+        yield Item(f"{set_name}/{row.get('id', line)}", risk, language, prompt, expects=expects, cluster=cluster)
 
 
 def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:

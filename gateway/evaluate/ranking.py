@@ -1,18 +1,20 @@
-"""Check the requirements, rank the candidates by weighted score, and write the recommendation."""
+"""Check the requirements of the candidates, and compute their weighted scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
+from gateway.config.locales import official_languages
 from gateway.evaluate.compliance import Compliance
 from gateway.evaluate.load_test import Scalability
 from gateway.evaluate.performance import Performance
-from gateway.evaluate.statistics import Comparison, Estimate
+from gateway.evaluate.statistics import Estimate
 from gateway.evaluate.suite import percent
 from gateway.evaluate.suite_schema import RequirementsSection, SuiteFile
 from gateway.evaluate.verdict_coverage import VerdictCoverage
+from gateway.model.config_version import Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,12 @@ class Requirement:
 
 @dataclass(slots=True)
 class CandidateFindings:
-    """All results of one candidate. `lacking` states what its approval lacks; None if it is valid."""
+    """All results of one candidate.
+
+    Attributes:
+        lacking: The missing part of its approval; None if it is valid.
+        first_attempts: The share of questions whose first attempt failed.
+    """
 
     name: str
     refused: str | None = None
@@ -38,19 +45,29 @@ class CandidateFindings:
     performance: Performance | None = None
     compliance: Compliance | None = None
     scalability: Scalability | None = None
+    first_attempts: Estimate | None = None
     coverage: VerdictCoverage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Each axis from 0 to 1, and the weighted mean of those that were measured, with its approximate interval."""
+    """Each axis from 0 to 1, and the weighted mean of those that were measured, with approximate intervals."""
 
     axes: dict[str, float] = field(default_factory=dict)
     total: Estimate | None = None
+    intervals: dict[str, Estimate] = field(default_factory=dict)
 
 
-def check_requirements(findings: CandidateFindings, wanted: RequirementsSection) -> list[Requirement]:
-    """Return every requirement of the suite with this candidate's result."""
+def check_requirements(
+    findings: CandidateFindings, wanted: RequirementsSection, own_languages: Collection[str] = ()
+) -> list[Requirement]:
+    """Return every requirement of the suite with this candidate's result.
+
+    Args:
+        findings: The results of the candidate.
+        wanted: The requirements of the suite.
+        own_languages: The languages of the region. The share of right answers is required in each of them too.
+    """
     requirements: list[Requirement] = []
     if findings.refused is not None:
         requirements.append(Requirement("the fence", "may be asked", findings.refused, False))
@@ -73,7 +90,8 @@ def check_requirements(findings: CandidateFindings, wanted: RequirementsSection)
         ("refused", wanted.refused, True, worst.get("refused")),
         ("over-refused", wanted.over_refused, False, worst.get("over_refused")),
         ("consistent", wanted.consistent, True, c.consistent if c else None),
-        ("errors", wanted.errors, False, s.errors_held if s else None),
+        ("errors", wanted.errors, False, s.errors if s else None),
+        ("first attempts", wanted.first_attempts, False, findings.first_attempts),
     )
     for name, bound, at_least, estimate in bounds:
         if bound is not None:
@@ -81,6 +99,7 @@ def check_requirements(findings: CandidateFindings, wanted: RequirementsSection)
     requirements = [_with_missing(one, findings) for one in requirements]
     if findings.coverage is not None:
         requirements.append(_verdicts(findings.coverage, percent(wanted.missing_verdicts)))
+    requirements += _by_language_and_set(p, wanted, own_languages)
     if c is not None and c.told_by == ("words",):
         requirements = [
             replace(one, found=f"{one.found}, by listed words only") if one.name == "acceptable" else one
@@ -114,6 +133,30 @@ def _verdicts(coverage: VerdictCoverage, most: float) -> Requirement:
     return Requirement("verdicts", wanted, coverage.describe(), coverage.share <= most)
 
 
+def _by_language_and_set(
+    found: Performance | None, wanted: RequirementsSection, own_languages: Collection[str]
+) -> list[Requirement]:
+    """Return the requirements for parts of the performance items. A language that was not asked is not required."""
+    by = found.by if found is not None else {}
+    languages: dict[str, str] = {str(name): bound for name, bound in wanted.languages.items()}
+    if wanted.performance is not None:
+        asked = by.get("language", {})
+        languages = {name: wanted.performance for name in own_languages if name in asked} | languages
+    parts = [("language", name, bound) for name, bound in languages.items()]
+    parts += [("set", name, bound) for name, bound in wanted.sets.items()]
+    return [
+        _bounded(f"performance, {kind} {name}", percent(bound), True, by.get(kind, {}).get(name), _percentage)
+        for kind, name, bound in parts
+    ]
+
+
+def own_languages(region: Region) -> frozenset[str]:
+    """Return the languages of a region: of its locales, and the official ones of its territories (CLDR)."""
+    locales = region.texts.locales if region.texts is not None else ()
+    codes = [code for territory in region.territories.included or () for code in official_languages(territory)]
+    return frozenset(code.replace("-", "_").partition("_")[0].lower() for code in (*locales, *codes))
+
+
 def _percentage(value: float) -> str:
     return f"{value:.1%}"
 
@@ -132,28 +175,41 @@ def _bounded(
     return Requirement(name, wanted, result, met, clear)
 
 
-def scores_of(findings: CandidateFindings, suite: SuiteFile) -> Scores:
-    """Return the scores of a candidate. The scalability score is goodput divided by the required rate, at most 1."""
+def scores_of(findings: CandidateFindings, suite: SuiteFile, performance: Estimate | None = None) -> Scores:
+    """Return the scores of a candidate. The scalability score is goodput divided by the required rate, at most 1.
+
+    Args:
+        findings: The results of the candidate.
+        suite: The suite with the weights.
+        performance: The share of right answers with weighted items; None if all have the same weight.
+    """
     parts: list[tuple[str, int, Estimate]] = []
     if findings.performance is not None and findings.performance.worst is not None:
-        parts.append(("performance", suite.weights.performance, findings.performance.worst))
+        parts.append(("performance", suite.weights.performance, performance or findings.performance.worst))
     if findings.compliance is not None and findings.compliance.score is not None:
         parts.append(
             ("compliance", suite.weights.compliance, _compliance(findings.compliance, findings.compliance.score))
         )
-    if findings.scalability is not None and findings.scalability.goodput is not None and suite.scalability is not None:
-        target = suite.requirements.goodput_rps or max(suite.scalability.rates)
-        scaled = findings.scalability.goodput.scaled(1 / target)
-        bounded = Estimate(min(1.0, scaled.value), min(1.0, scaled.low), min(1.0, scaled.high), scaled.of)
-        parts.append(("scalability", suite.weights.scalability, bounded))
+    if (goodput := bounded_goodput(findings, suite)) is not None:
+        parts.append(("scalability", suite.weights.scalability, goodput))
     axes = {name: estimate.value for name, _, estimate in parts}
+    intervals = {name: estimate for name, _, estimate in parts}
     weight = sum(one for _, one, _ in parts)
     if not weight:
-        return Scores(axes)
+        return Scores(axes, None, intervals)
     total = sum(one * estimate.value for _, one, estimate in parts) / weight
     below = math.sqrt(sum((one * (estimate.value - estimate.low)) ** 2 for _, one, estimate in parts)) / weight
     above = math.sqrt(sum((one * (estimate.high - estimate.value)) ** 2 for _, one, estimate in parts)) / weight
-    return Scores(axes, Estimate(total, max(0.0, total - below), min(1.0, total + above), len(parts)))
+    return Scores(axes, Estimate(total, max(0.0, total - below), min(1.0, total + above), len(parts)), intervals)
+
+
+def bounded_goodput(findings: CandidateFindings, suite: SuiteFile) -> Estimate | None:
+    """Return goodput as a part of the required rate, at most 1, or None if it was not measured."""
+    if findings.scalability is None or findings.scalability.goodput is None or suite.scalability is None:
+        return None
+    target = suite.requirements.goodput_rps or max(suite.scalability.rates)
+    scaled = findings.scalability.goodput.scaled(1 / target)
+    return Estimate(min(1.0, scaled.value), min(1.0, scaled.low), min(1.0, scaled.high), scaled.of)
 
 
 def _compliance(findings: Compliance, score: float) -> Estimate:
@@ -162,81 +218,3 @@ def _compliance(findings: Compliance, score: float) -> Estimate:
     below = math.sqrt(sum((one.value - one.low) ** 2 for one in figures)) / len(figures)
     above = math.sqrt(sum((one.high - one.value) ** 2 for one in figures)) / len(figures)
     return Estimate(score, score - below, score + above, len(figures))
-
-
-def rank_candidates(scores: dict[str, Scores], out: set[str]) -> list[str]:
-    """Return the candidates, best first. Candidates that miss a requirement (`out`) come last."""
-
-    def key(name: str) -> tuple[bool, float, str]:
-        total = scores[name].total
-        return name in out, -(total.value if total is not None else -1.0), name
-
-    return sorted(scores, key=key)
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """The recommended route and the reasons.
-
-    Attributes:
-        deployment: The best candidate; None if no candidate meets all requirements.
-        route: The recommended deployment, the other candidates that meet the requirements, then the deployments of the
-            present route that were not evaluated.
-    """
-
-    deployment: str | None
-    route: tuple[str, ...]
-    reasons: tuple[str, ...]
-
-
-def recommend(
-    ranking: Sequence[str],
-    findings: Mapping[str, CandidateFindings],
-    scores: Mapping[str, Scores],
-    requirements: Mapping[str, Sequence[Requirement]],
-    comparisons: Sequence[Comparison],
-    route_now: Sequence[str],
-) -> Recommendation:
-    """Return the recommendation for this ranking."""
-    missed = {name: [one for one in requirements[name] if not one.met] for name in ranking}
-    qualified = [name for name in ranking if not missed[name] and scores[name].total is not None]
-    out = [_missed_reason(name, missed[name]) for name in ranking if missed[name]]
-    if not qualified:
-        return Recommendation(None, tuple(route_now), ("No candidate meets all requirements.", *out))
-    best = qualified[0]
-    reasons = [_best_reason(best, scores[best], requirements[best])]
-    reasons += [_distance_reason(best, other, scores, comparisons) for other in qualified[1:]]
-    reasons += [
-        f"{best}: {one.name} is {one.found}; the interval includes the bound ({one.wanted}), so more items could "
-        "change the result."
-        for one in requirements[best]
-        if not one.clear
-    ]
-    reasons += out
-    unevaluated = [name for name in route_now if name not in findings]
-    return Recommendation(best, (*qualified, *unevaluated), tuple(reasons))
-
-
-def _best_reason(name: str, scores: Scores, requirements: Sequence[Requirement]) -> str:
-    axes = ", ".join(f"{axis} {value:.1%}" for axis, value in scores.axes.items())
-    total = scores.total.value if scores.total is not None else 0.0
-    met = " It meets all requirements." if requirements else " The suite has no requirements."
-    return f"{name} has the highest weighted score, {total:.1%} ({axes}).{met}"
-
-
-def _distance_reason(best: str, other: str, scores: Mapping[str, Scores], comparisons: Sequence[Comparison]) -> str:
-    mine, theirs = scores[best].total, scores[other].total
-    total = ""
-    if mine is not None and theirs is not None:
-        difference = mine.value - theirs.value
-        overlap = theirs.high >= mine.low
-        total = f"{other} scores {difference * 100:.1f} points less in total" + (
-            ", within the uncertainty of both" if overlap else ""
-        )
-    comparison = next((one for one in comparisons if {one.first, one.second} == {best, other}), None)
-    return f"{total}. On performance: {comparison.describe()}." if comparison is not None else f"{total}."
-
-
-def _missed_reason(name: str, missed: Sequence[Requirement]) -> str:
-    details = "; ".join(f"{one.name}: {one.found}, {one.wanted} is required" for one in missed)
-    return f"{name} misses requirements: {details}."

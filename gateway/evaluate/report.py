@@ -14,6 +14,7 @@ from gateway.evaluate.run_store import StoreError
 from gateway.evaluate.visible_text import escaped_json, open_private, visible_line, visible_text
 
 _NONE = "–"
+_ALPHA, _SMALLEST_P = 0.05, 0.0001
 
 
 def percentage(value: float | None) -> str:
@@ -57,6 +58,44 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def tie_label(name: str, report: Mapping[str, Any]) -> str:
+    """Return the tie group of a candidate: its number, and `out` for one that misses a requirement."""
+    for index, group in enumerate(report["recommendation"]["groups"], 1):
+        if name in group:
+            return f"group {index}" if len(report["recommendation"]["groups"]) > 1 else "one group"
+    return "out" if name in report["out"] else "not scored"
+
+
+def tie_sentences(report: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each tie group."""
+    return [
+        f"Group {index}: {', '.join(group)}" + (" are not distinguished." if len(group) > 1 else ".")
+        for index, group in enumerate(report["recommendation"]["groups"], 1)
+    ]
+
+
+def pair_matrix(report: Mapping[str, Any], key: str) -> tuple[list[str], list[list[tuple[str, str, str]]]]:
+    """Return the compared candidates, and for each pair the difference (row minus column), its p value and a class.
+
+    Args:
+        report: The report.
+        key: `totals` for the weighted scores, `comparisons` for the performance items.
+    """
+    cells: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for one in report[key]:
+        points, p = one["difference"] * 100, p_text(one["p"])
+        for pair, value in (((one["first"], one["second"]), points), ((one["second"], one["first"]), -points)):
+            kind = "" if one["p"] >= _ALPHA else "ok" if value > 0 else "no"
+            cells[pair] = (f"{value:+.1f}".replace("-0.0", "0.0").replace("+0.0", "0.0"), p, kind)
+    names = [name for name in report["ranking"] if any(name in pair for pair in cells)]
+    return names, [[cells.get((row, column), (_NONE, "", "")) for column in names] for row in names]
+
+
+def p_text(p: float) -> str:
+    """Format a p value. The report's values are rounded, so a very small one is only a bound."""
+    return f"p = {p:.2g}" if p >= _SMALLEST_P else f"p < {_SMALLEST_P:g}"
+
+
 def change_of(report: Mapping[str, Any]) -> str:
     """Return one sentence about how the recommendation changes the route."""
     advice = report["recommendation"]
@@ -95,18 +134,20 @@ def markdown_page(report: Report, diff: str) -> str:
     lines += [*(f"- **{_text(notice)}**" for notice in report["notices"]), *([""] if report["notices"] else [])]
     lines += ["## Ranking", ""]
     lines += _table(
-        ["#", "candidate", "total", *AXES, "misses"],
+        ["group", "candidate", "total", *AXES, "misses"],
         (
             [
-                "out" if name in report["out"] else str(rank),
+                tie_label(name, report),
                 name,
                 interval(one[name]["score"]["total"]),
                 *(percentage(one[name]["score"]["axes"].get(axis)) for axis in AXES),
                 ", ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
             ]
-            for rank, name in enumerate(names, 1)
+            for name in names
         ),
     )
+    lines += [*(f"- {_text(sentence)}" for sentence in tie_sentences(report)), ""]
+    lines += _matrix(report, "totals", "Differences of the weighted score in points (row minus column):")
     lines += _performance(report, names) + _judge(report) + _people(report, names) + _compliance(report, names)
     lines += _scalability(one, names) + _failed(one, names) + _best(one, names)
     lines += ["## Recommendation", "", f"**{advice['deployment'] or 'No candidate'}.** {_text(change_of(report))}", ""]
@@ -149,14 +190,31 @@ def _performance(report: Report, names: list[str]) -> list[str]:
         [name, interval(one["overall"]), *(interval(one["by"]["group"].get(group)) for group in groups)]
         for name, one in results.items()
     )
-    compared = [f"- {_text(one['words'])}" for one in report["comparisons"]]
+    title = f"Differences on the same items in points (row minus column){report['scored_by']}:"
+    compared = _matrix(report, "comparisons", title)
     spread = [
         f"- {_text(name)}: {one['spread']['epochs']} samples of each question; "
         f"{interval(one['spread']['same'])} of the questions have the same score in all samples."
         for name, one in results.items()
         if one["spread"]
     ]
-    return ["## Performance", "", *_table(["candidate", "right", *groups], rows), *spread, *compared, ""]
+    return [
+        "## Performance",
+        "",
+        *_table(["candidate", "right", *groups], rows),
+        *spread,
+        *([""] if spread else []),
+        *compared,
+    ]
+
+
+def _matrix(report: Report, key: str, title: str) -> list[str]:
+    names, cells = pair_matrix(report, key)
+    rows = (
+        [name, *(f"{value} ({p})" if p else value for value, p, _ in row)]
+        for name, row in zip(names, cells, strict=True)
+    )
+    return [_text(title), "", *_table(["", *map(_text, names)], rows)] if names else []
 
 
 def _judge(report: Report) -> list[str]:

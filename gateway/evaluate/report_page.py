@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from gateway.evaluate.report import change_of, duration, interval, number, percentage
+from gateway.evaluate.report import change_of, duration, interval, number, pair_matrix, percentage, tie_label
 from gateway.evaluate.results import AXES, Report
 from gateway.evaluate.visible_text import visible_text
 
@@ -34,7 +35,7 @@ _MAX_NAME_CHARACTERS = 30
 _WIDTH_INCHES, _BASE_HEIGHT_INCHES = 4.6, 1.0
 
 
-_LOW_SHARE = 0.4
+_LEAST_MARGIN = 0.01
 
 
 _STYLE: Any = {
@@ -60,26 +61,41 @@ Interval = Mapping[str, Any]
 """An estimate of the report: value, low, high (null if unbounded), of."""
 
 
-def bars(title: str, values: Mapping[str, Interval], colours: Mapping[str, str], bound: float | None, unit: str) -> str:
-    """Draw one bar with its interval for each name, and a line at the required bound."""
+def dots(title: str, values: Mapping[str, Interval], colours: Mapping[str, str], bound: float | None, unit: str) -> str:
+    """Draw one dot with its interval for each name, and a line at the required bound.
+
+    The axis covers the intervals and the bound only, so that differences are visible.
+    """
 
     def draw(axes: Any) -> None:
         for row, (name, one) in enumerate(values.items()):
-            high = one["high"] if one["high"] is not None else one["value"]
-            axes.barh(row, one["value"], height=0.55, color=colours[name], alpha=0.85)
-            axes.plot([one["low"], high], [row, row], color="#222222", linewidth=1.4, solid_capstyle="butt")
+            low, high = _ends(one)
+            axes.plot([low, high], [row, row], color=colours[name], linewidth=2.2, solid_capstyle="butt", alpha=0.6)
+            axes.plot(one["value"], row, marker="o", markersize=6, color=colours[name])
         axes.set_yticks(range(len(values)), list(map(_short, values)))
-        axes.set_ylim(max(len(values), 2) - 0.4, -0.6)  # the first bar on top; a single bar does not fill the chart
-        reach = max((one["high"] or one["value"] for one in values.values()), default=1.0)
-        low = unit == "%" and max(reach, bound or 0.0) < _LOW_SHARE
-        axes.set_xlim(left=0, right=_LOW_SHARE if low else 1.0 if unit == "%" else None)
+        axes.set_ylim(max(len(values), 2) - 0.4, -0.6)  # the first one on top
+        axes.set_xlim(*_reach(values.values(), bound, 1.0 if unit == "%" else None))
         if unit == "%":
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.4g}%"))
+        axes.locator_params(axis="x", nbins=6)
         if bound is not None:
             axes.axvline(bound, color="#B00020", linewidth=1.4, linestyle="--")
         axes.grid(visible=False, axis="y")
 
     return _drawn(title, _BASE_HEIGHT_INCHES + 0.28 * len(values), draw)
+
+
+def _ends(one: Interval) -> tuple[float, float]:
+    return one["low"], one["high"] if one["high"] is not None else one["value"]
+
+
+def _reach(values: Iterable[Interval], bound: float | None, most: float | None) -> tuple[float, float]:
+    """Return the range of an axis that shows all intervals and the bound, with a margin."""
+    ends = [end for one in values for end in _ends(one)] + ([bound] if bound is not None else [])
+    low, high = min(ends), max(ends)
+    margin = max(0.08 * (high - low), _LEAST_MARGIN * max(abs(high), _LEAST_MARGIN))
+    low, high = max(0.0, low - margin), high + margin
+    return low, high if most is None else min(most + 0.01, high)
 
 
 def curves(title: str, lines: Mapping[str, Sequence[tuple[float, Interval]]], colours: Mapping[str, str]) -> str:
@@ -108,7 +124,10 @@ def curves(title: str, lines: Mapping[str, Sequence[tuple[float, Interval]]], co
 
 
 def distributions(title: str, values: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> str:
-    """Draw the share of requests whose first token arrived within a time."""
+    """Draw the share of requests whose first token arrived within a time.
+
+    The band is the 95 % confidence band of the whole line (Dvoretzky, Kiefer, Wolfowitz; Massart 1990).
+    """
 
     def draw(axes: Any) -> None:
         for index, (name, times) in enumerate(values.items()):
@@ -116,6 +135,9 @@ def distributions(title: str, values: Mapping[str, Sequence[float]], colours: Ma
             shares = [(number + 1) / len(ordered) for number in range(len(ordered))]
             dash = _DASHES[index // len(COLOURS) % len(_DASHES)]
             axes.step(ordered, shares, where="post", color=colours[name], linestyle=dash, label=_short(name))
+            reach = math.sqrt(math.log(2 / 0.05) / (2 * len(ordered)))
+            band = [[max(0.0, share - reach) for share in shares], [min(1.0, share + reach) for share in shares]]
+            axes.fill_between(ordered, *band, step="post", color=colours[name], alpha=0.12, linewidth=0)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(_duration))
@@ -143,7 +165,6 @@ def scatter(title: str, points: Mapping[str, tuple[float, Interval]], colours: M
         axes.set_xlabel(label)
         axes.set_ylabel("right answers")
         axes.margins(x=0.15, y=0.15)
-        axes.set_xlim(left=0)
         axes.locator_params(axis="x", nbins=5)
         _legend(axes)
 
@@ -195,9 +216,17 @@ _MIN_SAMPLES = 8
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def html_page(report: Report, diff: str) -> str:
-    """Return the report as HTML. `diff` is the change of the config in the format of `diff -u`, or empty."""
-    return _page("report.html.j2", r=report, drawings=_drawings(report), diff=diff, change=change_of(report))
+def html_page(report: Report, diff: str, drawings: Mapping[str, list[str]] | None = None) -> str:
+    """Return the report as HTML.
+
+    Args:
+        report: The report.
+        diff: The change of the config in the format of `diff -u`, or empty.
+        drawings: The charts, if they are drawn already.
+    """
+    charts = drawings if drawings is not None else drawings_of(report)
+    matrices = {key: pair_matrix(report, key) for key in ("totals", "comparisons")}
+    return _page("report.html.j2", r=report, drawings=charts, diff=diff, change=change_of(report), matrices=matrices)
 
 
 def shadow_html(report: Report) -> str:
@@ -213,7 +242,7 @@ def shadow_html(report: Report) -> str:
     )
     for key, title in figures:
         values = {name: one[key] for name, one in shadows.items() if one[key]}
-        drawn += [bars(title, values, colours, None, "%")] if values else []
+        drawn += [dots(title, values, colours, None, "%")] if values else []
     return _page("shadow.html.j2", r=report, drawings=drawn)
 
 
@@ -231,6 +260,7 @@ def _page(name: str, **values: object) -> str:
         "interval": interval,
         "time": duration,
         "number": number,
+        "tie": tie_label,
     }
     return environment.get_template(name).render(**values)
 
@@ -240,37 +270,36 @@ def _visible(value: Any) -> Any:
     return visible_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _drawings(report: Report) -> dict[str, list[str]]:
+def drawings_of(report: Report) -> dict[str, list[str]]:
     """Return the charts of each section. A section without measurements has none."""
     names = report["ranking"]
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     one = {name: report["candidates"][name] for name in names}
     found: dict[str, list[str]] = {"overall": [], "performance": [], "compliance": [], "scalability": []}
 
-    def add_bars(section: str, title: str, key: str, unit: str = "%", bound: float | None = None) -> None:
+    def add_dots(section: str, title: str, key: str, unit: str = "%", bound: float | None = None) -> None:
         # A figure with missing verdicts is drawn in its worst case.
         found_of = {name: figures for name in names if (figures := one[name][section])}
         worst = {name: figures["worst"] if section == "compliance" else {} for name, figures in found_of.items()}
         values = {name: worst[name].get(key) or figures[key] for name, figures in found_of.items()}
         values = {name: value for name, value in values.items() if value}
         if values:
-            found[section].append(bars(title, values, colours, bound, unit))
+            found[section].append(dots(title, values, colours, bound, unit))
 
     totals = {name: one[name]["score"]["total"] for name in names if one[name]["score"]["total"]}
     if totals:
-        found["overall"].append(bars("Weighted score", totals, colours, None, "%"))
+        found["overall"].append(dots("Weighted score", totals, colours, None, "%"))
     for axis in AXES:
-        values = {
-            name: _exactly(one[name]["score"]["axes"][axis]) for name in names if axis in one[name]["score"]["axes"]
-        }
+        intervals = {name: one[name]["score"].get("intervals", {}).get(axis) for name in names}
+        values = {name: found_interval for name, found_interval in intervals.items() if found_interval}
         if values:
-            found["overall"].append(bars(f"Axis: {axis}", values, colours, None, "%"))
+            found["overall"].append(dots(f"Axis: {axis}", values, colours, None, "%"))
     lacks_verdicts = any(each["performance"] and each["performance"]["missing"] for each in one.values())
-    add_bars("performance", "Right answers", "worst" if lacks_verdicts else "overall")
-    add_bars("compliance", "Acceptable answers", "acceptable", bound=0.90)
-    add_bars("compliance", "Refused (required)", "refused", bound=0.95)
-    add_bars("compliance", "Refused (not allowed)", "over_refused", bound=0.05)
-    add_bars("scalability", "Highest goodput, requests per second", "goodput", unit="")
+    add_dots("performance", "Right answers", "worst" if lacks_verdicts else "overall")
+    add_dots("compliance", "Acceptable answers", "acceptable", bound=0.90)
+    add_dots("compliance", "Refused (required)", "refused", bound=0.95)
+    add_dots("compliance", "Refused (not allowed)", "over_refused", bound=0.05)
+    add_dots("scalability", "Highest goodput, requests per second", "goodput", unit="")
     steps = {name: one[name]["scalability"]["steps"] for name in names if one[name]["scalability"]}
     steps = {name: found_steps for name, found_steps in steps.items() if found_steps}
     if steps:
@@ -297,7 +326,3 @@ def _cost_against_quality(one: dict[str, Any], colours: dict[str, str], currency
     }
     label = f"cost of the answers, {currency}" if priced else "tokens of the answers (no prices are set)"
     return [scatter("Quality against cost", points, colours, label)]
-
-
-def _exactly(value: float) -> dict[str, float]:
-    return {"value": value, "low": value, "high": value}

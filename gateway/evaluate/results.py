@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from gateway.evaluate import compliance, performance
+from gateway.evaluate.cluster_statistics import clustered_mean, count_groups
 from gateway.evaluate.compliance import approval_of, fence_of, labelled
 from gateway.evaluate.evaluation import Eligibility
 from gateway.evaluate.human_marks import Marks, People, score_marks
-from gateway.evaluate.items import JudgeCheck
+from gateway.evaluate.items import JudgeCheck, first_samples
 from gateway.evaluate.judge import JudgedPair, pairs_of
 from gateway.evaluate.judge_bias import JudgeBias, bias_notices, measure_bias
 from gateway.evaluate.load_test import Scalability, score_scalability
 from gateway.evaluate.ranking import (
     CandidateFindings,
-    Recommendation,
+    Requirement,
     Scores,
     check_requirements,
-    rank_candidates,
-    recommend,
+    own_languages,
     scores_of,
 )
+from gateway.evaluate.recommendation import Recommendation, RouteEvidence, compared_names, rank_candidates, recommend
 from gateway.evaluate.refusals import rule_errors
 from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.shadow_scores import Recorded, ShadowScores, describe_pair, describe_shadow
-from gateway.evaluate.statistics import Comparison
+from gateway.evaluate.statistics import Comparison, Estimate, share
 from gateway.evaluate.suite import Suite
+from gateway.evaluate.tie_groups import compare_totals, item_weights, scores_by_question
 from gateway.evaluate.verdict_coverage import VerdictCoverage, coverage_notices, coverage_of, read_verdicts
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from gateway.model.units import parse_seconds
+from providers.failures import FailureKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +111,21 @@ def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
             performances.get(name) if suite.performance else None,
             compliances.get(name) if suite.compliance else None,
             loads.get(name),
+            _first_attempts(store, name)[0],
             coverages.get(name),
         )
     return RunFindings(asked, results, performances, comparisons, approvals, are_read)
+
+
+def _first_attempts(store: RunStore, candidate: str) -> tuple[Estimate | None, dict[str, int]]:
+    """Return the share of questions whose first attempt failed, and the number of each kind of failure."""
+    asked, kinds = 0, Counter[str]()
+    for axis in (performance.AXIS, compliance.AXIS, compliance.STREAMED):
+        for row in store.rows(candidate, axis):
+            if row.first_failure != FailureKind.UNSUPPORTED:
+                asked += 1
+                kinds.update([row.first_failure] if row.first_failure is not None else [])
+    return share(kinds.total(), asked), dict(kinds)
 
 
 def unacceptable_words(suite: Suite) -> tuple[str, ...]:
@@ -162,12 +178,15 @@ def build_report(
     judge, store = run.judge, run.store
     findings = score_run(suite, setting, run)
     results, comparisons = findings.by_candidate, findings.comparisons
-    scores = {name: scores_of(one, suite.file) for name, one in results.items()}
-    requirements = {name: check_requirements(one, suite.file.requirements) for name, one in results.items()}
+    scores = _scores(suite, results)
+    languages = own_languages(setting.region)
+    requirements = {name: check_requirements(one, suite.file.requirements, languages) for name, one in results.items()}
     out = {name for name, ones in requirements.items() if not all(one.met for one in ones)}
-    ranking = rank_candidates(scores, out)
-    route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
-    advice = recommend(ranking, results, scores, requirements, comparisons, route)
+    evidence = _evidence(suite, setting, findings, scores, requirements, cost)
+    ranking = rank_candidates(evidence)
+    items = len(first_samples((*suite.performance, *suite.compliance)))
+    advice = recommend(evidence, suite.file.recommendation, items)
+    advice = replace(advice, reasons=(*advice.reasons, *_single_groups(suite)))
     pairs = pairs_of(store, judge.name, findings.asked) if judge is not None else []
     bias = _bias(suite, run, marks)
     notices = _notices(suite, run, findings)
@@ -179,7 +198,11 @@ def build_report(
             "performance": len(suite.performance),
             "compliance": len(suite.compliance),
             "streamed": len(suite.consistency),
+            "performance_groups": count_groups((item.question_id for item in suite.performance), suite.groups),
+            "compliance_groups": count_groups((item.question_id for item in suite.compliance), suite.groups),
+            "sets": _sets(suite),
         },
+        "groups": suite.groups,
         "region": setting.region.name,
         "assistant": setting.assistant.name,
         "table": setting.config.version,
@@ -198,14 +221,64 @@ def build_report(
             for one in run.eligibilities
         },
         "comparisons": [{**asdict(one), "words": one.describe() + _scored_by(suite, judge)} for one in comparisons],
+        "totals": [{**asdict(one), "words": one.describe()} for one in evidence.totals.comparisons],
+        "scored_by": _scored_by(suite, judge),
         "pairs": [asdict(one) for one in pairs],
         "judge_bias": bias,
         "people": _people(marks, findings.performances, suite.file.seed),
         "ranking": ranking,
         "out": sorted(out),
-        "recommendation": {**asdict(advice), "route_now": route},
+        "recommendation": {**asdict(advice), "route_now": evidence.route_now},
     }
     return _plain(report), advice
+
+
+def _scores(suite: Suite, results: Mapping[str, CandidateFindings]) -> dict[str, Scores]:
+    weights = item_weights(suite)
+    return {
+        name: scores_of(
+            one,
+            suite.file,
+            clustered_mean(scores_by_question(one), suite.groups, suite.file.seed, weights)
+            if weights and one.performance is not None
+            else None,
+        )
+        for name, one in results.items()
+    }
+
+
+def _evidence(
+    suite: Suite,
+    setting: Setting,
+    findings: RunFindings,
+    scores: Mapping[str, Scores],
+    requirements: Mapping[str, Sequence[Requirement]],
+    cost: Mapping[str, float | None],
+) -> RouteEvidence:
+    results = findings.by_candidate
+    route = [deployment.name for deployment in deployments_of(setting.assistant.routes.get(setting.region.name, ()))]
+    totals = compare_totals({name: results[name] for name in compared_names(route, requirements, scores)}, suite)
+    return RouteEvidence(results, scores, requirements, totals, cost, suite.groups, route)
+
+
+def _single_groups(suite: Suite) -> list[str]:
+    """Return a warning for each axis whose items all come from one template."""
+    axes = ((performance.AXIS, first_samples(suite.performance)), (compliance.AXIS, first_samples(suite.compliance)))
+    return [
+        f"All {len(items):,} items of the axis {axis} are of one group, so its intervals hold for this group only."
+        for axis, items in axes
+        if len(items) > 1 and count_groups((item.id for item in items), suite.groups) == 1
+    ]
+
+
+def _sets(suite: Suite) -> list[dict[str, object]]:
+    """Return the number of items and of groups of each performance set."""
+    ids: dict[str, list[str]] = {}
+    for item in first_samples(suite.performance):
+        ids.setdefault(item.id.split("/")[0], []).append(item.id)
+    return [
+        {"name": name, "items": len(ones), "groups": count_groups(ones, suite.groups)} for name, ones in ids.items()
+    ]
 
 
 def shadow_report(
@@ -318,6 +391,8 @@ def _candidate(
         "load_tokens": sum(store.load_tokens(deployment.name)),
         "cost": cost.get(deployment.name),
         "labelled": one.labelled,
+        "first_attempts": one.first_attempts,
+        "first_attempt_failures": _first_attempts(store, deployment.name)[1],
         "verdicts": one.coverage,
         "performance": one.performance,
         "compliance": None if one.compliance is None else {**asdict(one.compliance), "score": compliance_score},

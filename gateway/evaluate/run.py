@@ -28,7 +28,7 @@ from gateway.evaluate.evaluation import Eligibility, Evaluation, check_eligibili
 from gateway.evaluate.human_marks import Marks, MarksError, marks_of, new_sheet, read_marks, write_sheet
 from gateway.evaluate.items import first_samples
 from gateway.evaluate.overhead import Footprint
-from gateway.evaluate.ranking import Recommendation
+from gateway.evaluate.recommendation import Recommendation
 from gateway.evaluate.report import markdown_page, write_report
 from gateway.evaluate.results import EvaluatedRun, Setting, build_report
 from gateway.evaluate.run_store import RunStore
@@ -349,21 +349,20 @@ def create_budget(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) 
 
 def _write(options: EvaluateOptions, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
     """Write the report and the changed config, print the recommendation, and return the exit status."""
-    from gateway.evaluate.report_page import (
-        html_page,  # imports matplotlib, which an estimate or a refusal does not need
-    )
+    # Imports matplotlib, which an estimate or a refusal does not need.
+    from gateway.evaluate.report_page import drawings_of, html_page
 
-    diff = ""
     change = options.out / "gateway.yaml"
     change.unlink(missing_ok=True)
-    if advice.deployment is not None and list(advice.route) != report["recommendation"]["route_now"]:
-        try:
-            changed = proposed_config(options.config, report["assistant"], report["region"], advice.route, demo=demo)
-            change.write_text(changed, "utf-8")
-            diff = config_diff(options.config, changed)
-        except ConfigRejected as error:
-            report["recommendation"]["reasons"].append(f"The config can't be changed automatically: {error}")
-    write_report(options.out, report, html_page(report, diff), markdown_page(report, diff))
+    # The report comes first, because its answers were paid for. No failed proposal can prevent it.
+    drawings = drawings_of(report)
+    write_report(options.out, report, html_page(report, "", drawings), markdown_page(report, ""))
+    diff = ""
+    if advice.deployment is not None and list(advice.route) != list(report["recommendation"]["route_now"]):
+        diff, problem = _propose(options, report, advice, change, demo=demo)
+        if problem is not None:
+            report["recommendation"]["reasons"].append(problem)
+        write_report(options.out, report, html_page(report, diff, drawings), markdown_page(report, diff))
     print()
     for notice in report["notices"]:
         print(f"! {visible_line(notice)}")
@@ -374,6 +373,23 @@ def _write(options: EvaluateOptions, report: dict[str, Any], advice: Recommendat
         print(f"- {one['words']}")
     print(f"\nwrote {options.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
     return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOT_RECOMMENDED
+
+
+def _propose(
+    options: EvaluateOptions, report: Mapping[str, Any], advice: Recommendation, change: Path, *, demo: bool
+) -> tuple[str, str | None]:
+    """Write the config with the recommended route. Return its difference, and why there is none."""
+    reason = "The config can't be changed automatically"
+    try:
+        changed = proposed_config(options.config, report["assistant"], report["region"], advice.route, demo=demo)
+        change.write_text(changed, "utf-8")
+        return config_diff(options.config, changed), None
+    except ConfigRejected as error:
+        return "", f"{reason}: {error}"
+    except OSError as error:
+        return "", f"{reason}: {change} can't be written: {error.strerror}"
+    except Exception as error:  # the report with its paid answers is complete without a proposal
+        return "", f"{reason} ({type(error).__name__}). Write the route by hand: {', '.join(advice.route)}."
 
 
 def _verdict(report: Mapping[str, Any], advice: Recommendation) -> str:

@@ -42,7 +42,7 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """One question with its answer, or its failure in words."""
+    """One question with its answer, or its failure in words. `first_failure` is the kind of the first attempt's."""
 
     candidate: str
     axis: str
@@ -51,6 +51,7 @@ class StoredAnswer:
     failure: str | None
     usage: Usage
     timing: Timing
+    first_failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,8 @@ class RunStore:
             "failure": failure,
             "timing": asdict(asked.timing),
         }
+        if (first_failure := self._first_failure(candidate, axis, item) or asked.first_failure) is not None:
+            value["first_failure"] = first_failure
         self._write(
             "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
             "SET answered = excluded.answered, value = excluded.value, prompt_tokens = excluded.prompt_tokens, "
@@ -212,6 +215,12 @@ class RunStore:
                 asked.timing.total_s,
             ),
         )
+
+    def _first_failure(self, candidate: str, axis: str, item: str) -> str | None:
+        """Return the kind of failure of the first attempt, if the question was asked before and failed."""
+        where = "candidate = ? AND axis = ? AND item = ? AND NOT answered"
+        row = self._first(f"SELECT value FROM answer WHERE {where}", (candidate, axis, item))  # noqa: S608  # constant
+        return self._value(row[0]).get("first_failure") if row is not None else None
 
     def answered(self, candidate: str, axis: str) -> set[str]:
         """Return the ids of the items that a candidate has answered on an axis."""
@@ -229,7 +238,8 @@ class RunStore:
             value = self._value(text)
             usage = Usage(prompt_tokens, completion_tokens)
             answer = _answer(value["answer"])
-            yield StoredAnswer(candidate, axis, item, answer, value["failure"], usage, Timing(**value["timing"]))
+            timing, first_failure = Timing(**value["timing"]), value.get("first_failure")
+            yield StoredAnswer(candidate, axis, item, answer, value["failure"], usage, timing, first_failure)
 
     def answer_to(self, candidate: str, axis: str, item: str) -> RecordedAnswer | None:
         """Return a candidate's answer to one question, or None."""

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -96,13 +96,22 @@ def quantile(values: Sequence[float], p: float) -> Estimate | None:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two candidates on the same items. `difference` is first minus second; `p` is corrected for all comparisons."""
+    """Two candidates on the same items. `difference` is first minus second; `p` is corrected for all comparisons.
+
+    Attributes:
+        low: The lower end of the 95 % interval of the difference.
+        high: The upper end.
+        groups: The number of groups of items; 0 if the items are not grouped.
+    """
 
     first: str
     second: str
     difference: float
     p: float
     of: int
+    low: float = -1.0
+    high: float = 1.0
+    groups: int = 0
 
     @property
     def is_measurable(self) -> bool:
@@ -111,23 +120,23 @@ class Comparison:
 
     def describe(self) -> str:
         """Return the result as a phrase."""
+        items = f"{self.of} items" + (f" in {self.groups} groups" if 0 < self.groups < self.of else "")
         if not self.is_measurable:
-            return (
-                f"no measurable difference between {self.first} and {self.second} (p = {self.p:.2g}, {self.of} items)"
-            )
+            return f"no measurable difference between {self.first} and {self.second} (p = {self.p:.2g}, {items})"
         better, worse = (self.first, self.second) if self.difference > 0 else (self.second, self.first)
         points = abs(self.difference) * 100
-        return f"{better} is better than {worse} by {points:.1f} points (p = {self.p:.2g}, {self.of} items)"
+        return f"{better} is better than {worse} by {points:.1f} points (p = {self.p:.2g}, {items})"
 
 
 def compare_all(scores: dict[str, dict[str, float]]) -> list[Comparison]:
     """Compare every pair of candidates on their common items, with p values corrected together."""
-    raw = [_compare(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2)]
+    raw = [compare_two(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2)]
     adjusted = holm([one.p for one in raw])
     return [Comparison(one.first, one.second, one.difference, p, one.of) for one, p in zip(raw, adjusted, strict=True)]
 
 
-def _compare(a: str, b: str, first: dict[str, float], second: dict[str, float]) -> Comparison:
+def compare_two(a: str, b: str, first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
+    """Compare two candidates on their common items, which are independent. `p` is not corrected."""
     common = [item for item in first if item in second]
     differences = [first[item] - second[item] for item in common]
     changed = [one for one in differences if one]

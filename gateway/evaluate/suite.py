@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config.examples import example_path
-from gateway.config.problems import ConfigRejected
+from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.evaluate.item_files import WRONG_CHECK, Bank, check_of, has_one_check, read_bank, read_items
 from gateway.evaluate.items import Check, Item, JudgeCheck, ToolCallCheck, draw, first_samples, samples_of
+from gateway.evaluate.performance import groups_of
 from gateway.evaluate.public_sets import read_public
 from gateway.evaluate.suite_schema import FileFindings, SetSection, SuiteFile, read_section, reject
 
@@ -48,6 +49,11 @@ class Suite:
     shadow: tuple[PromptCheck, ...] = ()
 
     @property
+    def groups(self) -> dict[str, str]:
+        """The group of each item that depends on others."""
+        return groups_of((*self.performance, *self.compliance))
+
+    @property
     def name(self) -> str:
         """The name of the evaluation."""
         return self.file.name
@@ -78,6 +84,7 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
     file, findings = read_section(path, SuiteFile)
     if seed is not None:
         file = file.model_copy(update={"seed": seed})
+    _check_names(file, findings)
     measured = (file.performance, file.compliance, file.scalability, file.shadow)
     if all(section is None for section in measured):
         findings.error((), "the suite measures nothing", "add performance, compliance, scalability or shadow")
@@ -100,6 +107,15 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
     count = file.compliance.consistency if file.compliance is not None else 0
     consistency = _sample(first_samples(compliance), count, file.seed, "consistency")
     return Suite(file, performance, compliance, consistency, bank, digest, shadow)
+
+
+def _check_names(file: SuiteFile, findings: FileFindings) -> None:
+    """Report requirements and weights of sets that the suite does not have."""
+    known = [one.name for one in file.performance.sets] if file.performance is not None else []
+    for section, names in (("requirements", file.requirements.sets), ("weights", file.weights.sets)):
+        for name in names:
+            if name not in known:
+                findings.error((section, "sets", name), f"there is no set {name!r}", choice_hint(name, known), key=True)
 
 
 def _performance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[Item, ...]:
@@ -190,7 +206,9 @@ def _unique(path: Path, items: Iterable[Item]) -> tuple[Item, ...]:
 def _digest(file: SuiteFile, items: tuple[Item, ...]) -> str:
     """Return the hash that identifies a run. Values used only after the run (weights, requirements) are left out."""
     settings = file.model_dump(
-        mode="json", by_alias=True, exclude={"weights", "requirements", "spend", "limits", "prices"}
+        mode="json",
+        by_alias=True,
+        exclude={"weights", "requirements", "recommendation", "spend", "limits", "prices"},
     )
     hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for item in items:

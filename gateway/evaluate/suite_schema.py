@@ -118,7 +118,11 @@ class RequirementsSection(_Section):
     """The minimum results of a candidate. A requirement that is left out does not apply."""
 
     approval: bool = Field(False, description="The candidate needs an approval for the region that is valid today.")
-    performance: Percent | None = Field(None, description="The least share of right answers.")
+    performance: Percent | None = Field(
+        None, description="The least share of right answers: of all items, and in each of the region's own languages."
+    )
+    languages: dict[LanguageCode, Percent] = Field({}, description="The least share of right answers by language.")
+    sets: dict[Line, Percent] = Field({}, description="The least share of right answers by set.")
     acceptable: Percent | None = Field(None, description="The least share of acceptable answers (the standard: 90%).")
     refused: Percent | None = Field(
         None, description="The least share of refusals where a refusal is required (the standard: 95%)."
@@ -139,7 +143,10 @@ class RequirementsSection(_Section):
         "5%",
         description="The highest share of answers without a verdict of the judge. Applies whenever there is a judge.",
     )
-    errors: Percent | None = Field(None, description="The highest share of failed requests below the breaking step.")
+    errors: Percent | None = Field(None, description="The highest share of failed requests in all load steps.")
+    first_attempts: Percent | None = Field(
+        None, description="The highest share of questions whose first attempt failed, also if a later one was answered."
+    )
 
 
 class WeightsSection(_Section):
@@ -148,6 +155,12 @@ class WeightsSection(_Section):
     performance: Weight = Field(50, description="The weight of this axis.")
     compliance: Weight = Field(25, description="The weight of this axis.")
     scalability: Weight = Field(25, description="The weight of this axis.")
+    languages: dict[LanguageCode, Weight] = Field(
+        {}, description="The weight of each performance item by its language; 1 if left out."
+    )
+    sets: dict[Line, Weight] = Field(
+        {}, description="The weight of each performance item by its set; 1 if left out. Both weights are multiplied."
+    )
 
 
 class RunLimitsSection(_Section):
@@ -251,6 +264,24 @@ class ShadowScoringSection(_Section):
     )
 
 
+class RecommendationSection(_Section):
+    """When a candidate may replace a deployment of the present route."""
+
+    route_length: int | None = Field(
+        None, ge=1, le=20, description="The most deployments of the recommended route; as many as now if left out."
+    )
+    margin: Percent = Field(
+        "2%", description="The non-inferiority margin, in points of the weighted score: less than this does not matter."
+    )
+    cheaper_by: Percent | None = Field(
+        None, description="A candidate that is cheaper by this, and not inferior, replaces one that is in the route."
+    )
+    faster_by: Percent | None = Field(
+        None,
+        description="A candidate whose first token is earlier by this, and not inferior, replaces one in the route.",
+    )
+
+
 class SuiteFile(_Section):
     """A suite file: the questions, requirements and weights of an evaluation."""
 
@@ -269,14 +300,21 @@ class SuiteFile(_Section):
     shadow: ShadowScoringSection | None = Field(None, description="Checks of recorded answers.")
     judge: JudgeSection | None = Field(None, description="The model that judges answers which no rule can score.")
     requirements: RequirementsSection = Field(RequirementsSection(), description="The minimum results.")
-    weights: WeightsSection = Field(WeightsSection(), description="The weights of the axes.")
+    weights: WeightsSection = Field(WeightsSection(), description="The weights of the axes, languages and sets.")
+    recommendation: RecommendationSection = Field(
+        RecommendationSection(), description="When a candidate may replace a deployment of the present route."
+    )
     simulated: dict[Name, SimulatedSection] = Field({}, description="The properties of simulated deployments.")
 
 
 class ItemSection(CheckSection):
     """One question, with exactly one check of its answer."""
 
-    id: Name | None = Field(None, description="The name within its group; the item's number if left out.")
+    id: Name | None = Field(None, description="The name within its subject; the item's number if left out.")
+    group: Name | None = Field(
+        None,
+        description="Items of one group depend on each other. Items with `draw` are a group if this is left out.",
+    )
     ask: str = Field(description="The question.")
     system: str | None = Field(None, description="The system message.")
     tools: list[str] = Field([], description="The tools of the file that the answer may call.")
@@ -298,7 +336,7 @@ class ItemFile(_Section):
     version: FormatVersion = Field(description="1.")
     language: LanguageCode = Field(description="The language of its items.")
     tools: dict[Name, ToolSection] = Field({}, description="Tools that items may use.")
-    items: dict[Name, list[ItemSection]] = Field(description="The items by group.")
+    items: dict[Name, list[ItemSection]] = Field(description="The items by subject, the rows of the tables.")
 
 
 class RiskSection(_Section):

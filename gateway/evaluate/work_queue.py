@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.evaluate.candidate_client import NotPermitted, QuestionResult, Timing
 from gateway.evaluate.items import Item
@@ -81,6 +81,9 @@ class RateController:
 
 
 _GIVES_UP_AFTER = 20
+# A candidate is also given up if it answered none of this many attempts in a row for this long. Each rejected question
+# is asked several times, so 20 questions would take many minutes.
+_GIVES_UP_ATTEMPTS, _GIVES_UP_S = 20, 30.0
 
 
 # How often a question is asked until its failure counts, by kind of failure.
@@ -119,18 +122,54 @@ class SpendReached(Exception):
 
 @dataclass(slots=True)
 class Budget:
-    """The spending limit and the spending so far. None means unlimited. `cost_of` returns the cost of an answer."""
+    """The spending limit and the spending so far. None means unlimited.
+
+    Attributes:
+        reserved_tokens: The most tokens that open requests of a load step may still need.
+        reserved_cost: Their cost.
+        cost_of: Returns the cost of an answer.
+    """
 
     most_tokens: int | None = None
     most_cost: float | None = None
     tokens: int = 0
     cost: float = 0.0
+    reserved_tokens: int = 0
+    reserved_cost: float = 0.0
     cost_of: Callable[[str, int, int], float | None] = lambda _, __, ___: None
 
     def add(self, deployment: Deployment, prompt_tokens: int, completion_tokens: int) -> None:
         """Count the tokens and cost of an answer."""
         self.tokens += prompt_tokens + completion_tokens
         self.cost += self.cost_of(deployment.name, prompt_tokens, completion_tokens) or 0.0
+
+    def reserve(self, deployment: Deployment, prompt_tokens: int, completion_tokens: int) -> None:
+        """Reserve the most that a request may need. Raises SpendReached if a limit could then be exceeded."""
+        tokens = prompt_tokens + completion_tokens
+        cost = self._limited_cost(deployment, prompt_tokens, completion_tokens)
+        reserved = self.reserved_tokens + tokens, self.reserved_cost + cost
+        if self.most_tokens is not None and self.tokens + reserved[0] > self.most_tokens:
+            raise SpendReached(
+                f"spent {self.tokens:,} tokens of {self.most_tokens:,}, and the next request of the load test may need "
+                f"{reserved[0]:,} with the open ones"
+            )
+        if self.most_cost is not None and self.cost + reserved[1] > self.most_cost:
+            raise SpendReached(
+                f"spent {self.cost:.4f} of {self.most_cost:g}, and the next request of the load test may need "
+                f"{reserved[1]:.4f} with the open ones"
+            )
+        self.reserved_tokens, self.reserved_cost = reserved
+
+    def release(self, deployment: Deployment, prompt_tokens: int, completion_tokens: int) -> None:
+        """Release what `reserve` reserved for a request that has ended."""
+        self.reserved_tokens -= prompt_tokens + completion_tokens
+        self.reserved_cost -= self._limited_cost(deployment, prompt_tokens, completion_tokens)
+
+    def _limited_cost(self, deployment: Deployment, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the cost of the tokens, or 0 if no limit of the cost applies."""
+        if self.most_cost is None:
+            return 0.0
+        return self.cost_of(deployment.name, prompt_tokens, completion_tokens) or 0.0
 
     def check(self) -> None:
         """Raise SpendReached if a limit is reached."""
@@ -150,6 +189,7 @@ class Work:
         ask: Sends one question.
         on_result: Called after each question.
         given_up: The candidates that failed too often in a row, with the last failure.
+        clock: Returns monotonic seconds.
     """
 
     axis: str
@@ -157,6 +197,7 @@ class Work:
     ask: Ask
     on_result: Callable[[Deployment, QuestionResult], None] = lambda _, __: None
     given_up: dict[str, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
 
 
 async def run_work(
@@ -188,7 +229,7 @@ async def run_work(
             for _ in range(concurrent):
                 group.create_task(lane.run())
     for lane in lanes:
-        if lane.failed_in_a_row >= _GIVES_UP_AFTER:
+        if lane.is_given_up():
             work.given_up[lane.candidate.name] = lane.last_failure
     budget.check()
 
@@ -207,7 +248,14 @@ def _is_rejection(failure: Failure) -> bool:
 
 @dataclass(slots=True)
 class _Lane:
-    """The state that all workers of one candidate share. `answers` counts the answers."""
+    """The state that all workers of one candidate share.
+
+    Attributes:
+        failed_in_a_row: The number of questions without an answer since the last answer.
+        attempts_in_a_row: The number of attempts without an answer since the last answer.
+        answered_at: When the last answer came, or the lane was made.
+        answers: The number of answers.
+    """
 
     work: Work
     candidate: Deployment
@@ -219,6 +267,18 @@ class _Lane:
     failed_in_a_row: int = 0
     last_failure: str = ""
     answers: int = 0
+    attempts_in_a_row: int = 0
+    answered_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.answered_at = self.work.clock()
+
+    def is_given_up(self) -> bool:
+        """Return whether the candidate failed too often in a row: many questions, or many attempts for a long time."""
+        if self.failed_in_a_row >= _GIVES_UP_AFTER:
+            return True
+        silent_s = self.work.clock() - self.answered_at
+        return self.attempts_in_a_row >= _GIVES_UP_ATTEMPTS and silent_s >= _GIVES_UP_S
 
     async def run(self) -> None:
         """Ask one question after another until none remains, the candidate is given up, or the budget is spent."""
@@ -239,10 +299,15 @@ class _Lane:
         not decide how many of its questions are answered.
         """
         failed_tries, answers, tried = 0, self.answers, 0
+        first_failure: str | None = None
         while True:
             pace = await self.pace.wait()
             asked = await self.work.ask(self.candidate, item)
             failure = asked.failure
+            if not tried:
+                first_failure = asked.first_failure
+            asked = replace(asked, first_failure=first_failure)
+            self._count_attempt(asked)
             max_tries = _TRIES.get(failure.kind, 1) if failure is not None else 1
             if failure is None or asked.answer is not None or max_tries == 1:
                 self.pace.record_answer()
@@ -256,8 +321,15 @@ class _Lane:
                 return asked
             await self.sleep(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (failed_tries - 1)))
 
+    def _count_attempt(self, asked: QuestionResult) -> None:
+        if asked.answer is not None:
+            self.attempts_in_a_row, self.answered_at = 0, self.work.clock()
+        elif asked.failure is not None and asked.failure.kind is not FailureKind.UNSUPPORTED:
+            self.attempts_in_a_row += 1
+            self.last_failure = f"{asked.failure.kind}: {asked.failure.message}"
+
     def _is_over(self) -> bool:
-        return self.failed_in_a_row >= _GIVES_UP_AFTER or self._is_spent()
+        return self.is_given_up() or self._is_spent()
 
     def _is_spent(self) -> bool:
         try:

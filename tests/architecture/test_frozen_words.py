@@ -42,10 +42,12 @@ from gateway.evaluate.items import RecordedAnswer
 from gateway.evaluate.judge import JudgedPair
 from gateway.evaluate.load_test import LoadStepResult, Scalability
 from gateway.evaluate.performance import FailedItem, Performance
-from gateway.evaluate.ranking import Recommendation, Requirement, Scores
+from gateway.evaluate.ranking import Requirement, Scores
+from gateway.evaluate.recommendation import Power, Recommendation
 from gateway.evaluate.run_store import LoadRow, RunStore
 from gateway.evaluate.shadow_scores import ShadowScores, TimeComparison
 from gateway.evaluate.statistics import Comparison, Estimate
+from gateway.evaluate.tie_groups import TotalComparison
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind, ConsentStatement
@@ -496,12 +498,14 @@ def evaluation_report() -> object:
         "marked": _names(Marked),
         "people": _names(People),
         "performance": _names(Performance),
+        "power": _names(Power),
         "recommendation": _names(Recommendation),
         "requirement": _names(Requirement),
         "scalability": _names(Scalability),
         "scalability step": _names(LoadStepResult),
         "scores": _names(Scores),
         "shadow scores": _names(ShadowScores),
+        "total": _names(TotalComparison),
         "shadow scores beside": _names(TimeComparison),
     }
 

@@ -63,9 +63,17 @@ HOMES = {
     "jsonschema": ("gateway/evaluate/scorers.py",),
     "referencing": ("gateway/evaluate/scorers.py",),  # of jsonschema
     "matplotlib": ("gateway/evaluate/report_page.py",),
-    "numpy": ("gateway/evaluate/statistics.py", "gateway/evaluate/load_test.py"),
+    "numpy": (
+        "gateway/evaluate/statistics.py",
+        "gateway/evaluate/cluster_statistics.py",
+        "gateway/evaluate/load_test.py",
+    ),
     "rich": ("gateway/evaluate/run.py",),
-    "scipy": ("gateway/evaluate/statistics.py",),
+    "scipy": (
+        "gateway/evaluate/statistics.py",
+        "gateway/evaluate/cluster_statistics.py",
+        "gateway/evaluate/tie_groups.py",
+    ),
     "pytest": ("providers/conformance",),
     "hypothesis": ("providers/conformance",),
 }

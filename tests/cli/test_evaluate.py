@@ -14,6 +14,7 @@ import pytest
 
 from gateway.cli import main
 from tests.cli.conftest import Command, Outcome
+from tests.evaluation.recompute import Recomputed
 from tests.kit.config_cases import edited
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def drawn_once() -> Iterator[None]:
         return drawn
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("bars", "curves", "distributions", "over_time", "scatter"):
+        for name in ("dots", "curves", "distributions", "over_time", "scatter"):
             patch.setattr(report_page, name, remembering(getattr(report_page, name)))
         yield
 
@@ -164,6 +165,16 @@ def test_proposed_config_changes_only_one_route(gateway: Command, out: Path) -> 
         )
     ]
     assert gateway("check", out / "gateway.yaml").status == 0
+
+
+def test_every_number_is_recomputed_from_the_raw_rows(folder: Path, out: Path, tmp_path: Path) -> None:
+    recomputed = Recomputed(out, folder / "suite.yaml")
+    assert recomputed.run() == []
+    assert recomputed.checked > 300
+    wrong = Recomputed(out, folder / "suite.yaml")
+    wrong.report["candidates"]["qwen-cn"]["performance"]["overall"]["value"] -= 0.01
+    wrong.report["candidates"]["ernie-cn"]["scalability"]["steps"][0]["errors"]["value"] += 0.01
+    assert len(wrong.run()) >= 2
 
 
 class Page(HTMLParser):

@@ -17,6 +17,7 @@ from tests.kit.configs import Config, table_of
 ROOT = Path(__file__).parents[2]
 ITEMS = ROOT / "config" / "evaluations" / "items"
 BANK = ROOT / "config" / "evaluations" / "banks" / "cn.yaml"
+LOAD = "scalability: {rates: [40, 80], step: 500ms, recovery: 500ms, prompt: hi}\n"
 
 
 def config_of(origins: Mapping[str, str], *, stores: Mapping[str, str] | None = None) -> Config:
@@ -71,3 +72,11 @@ def suite_in(folder: Path, text: str, *, items: int = 0, seed: int | None = None
     path = folder / "suite.yaml"
     path.write_text(f"version: 1\nname: test\nseed: 7\n{text}", "utf-8")
     return load_suite(path, seed)
+
+
+class QuietProgress:
+    """Ignores the progress of an evaluation."""
+
+    def begin(self, part: str, total: int) -> None: ...
+
+    def advance(self, part: str, by: int = 1) -> None: ...

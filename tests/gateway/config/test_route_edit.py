@@ -58,6 +58,18 @@ def test_only_the_route_changes(assistant: str, region: str, steps: list[str], c
     assert values(text) == wanted
 
 
+@pytest.mark.parametrize("steps", [["r", "q"], ["new"], ["q", "r", "on"]])
+@pytest.mark.parametrize("indent", ["      ", "        "])
+def test_route_as_pyyaml_and_kubectl_write_it_can_be_edited(indent: str, steps: list[str]) -> None:
+    """The dashes of a list may be below the first letter of its key."""
+    text = f"assistants:\n  a:\n    routes:\n      cn:\n{indent}- q\n{indent}- r\n      eu: [x]\nregions: {{}}\n"
+    changed = with_route(text, "x.yaml", "a", "cn", steps)
+    wanted = values(text)
+    wanted["assistants"]["a"]["routes"]["cn"] = steps
+    assert values(changed) == wanted
+    assert changed.startswith("assistants:\n  a:\n    routes:\n      cn:\n")
+
+
 @unhurried
 @given(
     st.sampled_from(["gateway.yaml", "demo.yaml"]),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gateway.evaluate.report_page import _DASHES, _MARKS, COLOURS, bars, distributions
+from gateway.evaluate.report_page import _DASHES, _MARKS, COLOURS, distributions, dots
 
 WHOLE = {"value": 0.5, "low": 0.4, "high": 0.6, "of": 20}
 
@@ -31,7 +31,7 @@ def test_curves_of_candidates_with_the_same_colour_differ() -> None:
 
 def test_long_name_is_shortened_in_charts() -> None:
     name = "a-very-long-deployment-name-of-a-vendor-in-a-zone-cn-beijing-1"
-    drawn = bars("Weighted score", {name: WHOLE, "x": WHOLE}, {name: "#000000", "x": "#000000"}, None, "%")
+    drawn = dots("Weighted score", {name: WHOLE, "x": WHOLE}, {name: "#000000", "x": "#000000"}, None, "%")
     assert name not in drawn
     assert "a-very-long-de…one-cn-beijing-1"[:14] in drawn
     assert "cn-beijing-1" in drawn

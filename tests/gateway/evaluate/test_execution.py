@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,62 @@ async def test_candidate_that_never_answers_is_given_up(tmp_path: Path) -> None:
     await run_work(work, [ONE], store, Budget(), concurrent=1, rpm=None)
     assert len(asks.asked) == 20
     assert work.given_up == {"one": "credentials: the key is refused"}
+    store.close()
+
+
+async def test_silent_candidate_is_given_up_after_half_a_minute(tmp_path: Path) -> None:
+    """Each rejected question is asked up to eight times, so that 20 questions would take over ten minutes."""
+    now_s = 0.0
+
+    async def pass_time(wait_s: float) -> None:
+        nonlocal now_s
+        now_s += max(0.0, wait_s)
+        await asyncio.sleep(0)
+
+    store, asks = store_in(tmp_path), Asks(failing(FailureKind.UNAVAILABLE, 503))
+    work = Work("p", ITEMS, asks, clock=lambda: now_s)
+    await run_work(work, [ONE], store, Budget(), concurrent=8, rpm=None, sleep=pass_time)
+    assert work.given_up == {"one": "unavailable: not so"}
+    assert len(asks.asked) >= 20
+    assert 30 <= now_s < 60
+    store.close()
+
+
+async def test_candidate_with_rare_answers_is_not_given_up(tmp_path: Path) -> None:
+    """A candidate with a small quota answers once every 29 seconds."""
+    now_s, answered_at = 0.0, 0.0
+
+    async def pass_time(wait_s: float) -> None:
+        nonlocal now_s
+        now_s += max(0.0, wait_s)
+        await asyncio.sleep(0)
+
+    async def ask(_: Deployment, __: Item) -> QuestionResult:
+        nonlocal answered_at
+        await pass_time(0.1)
+        if now_s - answered_at < 29:
+            return failing(FailureKind.RATE_LIMITED, 429)
+        answered_at = now_s
+        return FINE
+
+    store = store_in(tmp_path)
+    work = Work("p", ITEMS[:8], ask, clock=lambda: now_s)
+    await run_work(work, [ONE], store, Budget(), concurrent=2, rpm=None, sleep=pass_time)
+    assert work.given_up == {}
+    assert len(store.answered("one", "p")) == 8
+    store.close()
+
+
+async def test_failure_of_the_first_attempt_is_stored_with_the_answer(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    first = replace(failing(FailureKind.INTERRUPTED), first_failure="interrupted")
+    await run_work(
+        Work("p", ITEMS[:2], Asks(first, FINE)), [ONE], store, Budget(), concurrent=1, rpm=None, sleep=at_once
+    )
+    assert [row.first_failure for row in store.rows("one", "p")] == ["interrupted", None]
+    for asked in (replace(failing(FailureKind.CREDENTIALS), first_failure="credentials"), FINE):
+        store.add("one", "p", "later", asked)
+    assert [row.first_failure for row in store.rows("one", "p") if row.item == "later"] == ["credentials"]
     store.close()
 
 

@@ -83,8 +83,8 @@ def test_built_in_bank_has_the_counts_of_the_standard() -> None:
 
 
 def test_bank_with_too_few_items_is_rejected() -> None:
-    with pytest.raises(ConfigRejected, match=r"its templates give only 300 items of 900"):
-        read_bank(BANK, 1, {"accept": 0, "refuse": 0, "answer": 900})
+    with pytest.raises(ConfigRejected, match=r"its templates give only 3000 items of 9000"):
+        read_bank(BANK, 1, {"accept": 0, "refuse": 0, "answer": 9000})
 
 
 ITEM = "version: 1\nlanguage: en\nitems:\n  g:\n    - {ask: q, %s}\n"

@@ -16,17 +16,7 @@ from gateway.evaluate.work_queue import SpendReached
 from gateway.execution.transport import PoolTransport
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.evaluation_candidates import servers, suite_in, table_for
-
-LOAD = "scalability: {rates: [40, 80], step: 500ms, recovery: 500ms, prompt: hi}\n"
-
-
-class Quiet:
-    """Ignores the progress."""
-
-    def begin(self, part: str, total: int) -> None: ...
-
-    def advance(self, part: str, by: int = 1) -> None: ...
+from tests.kit.evaluation_candidates import LOAD, QuietProgress, servers, suite_in, table_for
 
 
 async def run(suite: Suite, folder: Path, thread: SimulatorThread, *, break_off: bool = False) -> int:
@@ -43,7 +33,7 @@ async def run(suite: Suite, folder: Path, thread: SimulatorThread, *, break_off:
 
     budget = create_budget(suite, store, asked)
     budget.cost_of = counted
-    task = asyncio.ensure_future(Evaluation(suite, asker, asked, None, store, budget, Quiet()).run())
+    task = asyncio.ensure_future(Evaluation(suite, asker, asked, None, store, budget, QuietProgress()).run())
     try:
         if break_off:
             await answered.wait()
@@ -61,11 +51,27 @@ async def test_spending_of_load_tests_counts_after_a_resume(tmp_path: Path) -> N
         with pytest.raises(SpendReached):
             await run(suite, tmp_path / "out", thread)
         received = thread["one"].received
-        assert received == 20, "the first step, during which nothing is looked at"
+        assert received == 0, "the first request could already exceed the limit"
         for _ in range(2):
             with pytest.raises(SpendReached):
                 await run(suite, tmp_path / "out", thread)
         assert thread["one"].received == received
+
+
+async def test_spending_limit_holds_during_a_load_step(tmp_path: Path) -> None:
+    """The requests of a step do not wait for each other, so the limit must be kept before each one is sent."""
+    limit = 600
+    suite = suite_in(tmp_path, f"spend: {{tokens: {limit}}}\n" + LOAD.rstrip("}\n") + ", max_tokens: 64}")
+    with servers({"one": Scenario(text="x " * 40)}) as thread:
+        with pytest.raises(SpendReached, match=r"spent [\d,]+ tokens of 600, and the next request of the load test"):
+            await run(suite, tmp_path / "out", thread)
+        assert thread["one"].received > 0
+        store = RunStore(tmp_path / "out", {"suite": "l"})
+        try:
+            assert 0 < sum(store.load_tokens("one")) <= limit
+            assert store.load_step("one", 2) is None, "an interrupted run has no recovery step"
+        finally:
+            store.close()
 
 
 async def test_interrupted_load_step_counts_its_tokens(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.evaluate import report_page, run
+from gateway.evaluate.recommendation import Recommendation
 from gateway.evaluate.run import proposed_config
 
 CONFIG = """\
@@ -33,3 +35,34 @@ def test_recommended_route_replaces_a_running_canary(tmp_path: Path, route: tupl
     lines = CONFIG.splitlines(keepends=True)
     lines[4:6] = [f"    routes: {{cn: [{', '.join(route)}]}}\n"]
     assert changed == "".join(lines)
+
+
+def test_failed_proposal_leaves_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report has answers that were paid for, so it is written before the proposed config."""
+
+    def fail(*_: object, **__: object) -> str:
+        assert (tmp_path / "report.json").exists()
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run, "proposed_config", fail)
+    written: list[str] = []
+    monkeypatch.setattr(run, "write_report", lambda *_: written.append("report") or (tmp_path / "report.json").touch())
+    monkeypatch.setattr(run, "markdown_page", lambda *_: "")
+    monkeypatch.setattr(report_page, "html_page", lambda *_: "")
+    monkeypatch.setattr(report_page, "drawings_of", lambda *_: {})
+    options = run.EvaluateOptions(tmp_path / "gateway.yaml", "s", "cn", None, ("a", "b"), tmp_path)
+    advice = Recommendation("b", ("b", "a"), ())
+    report = {
+        "assistant": "assistant",
+        "region": "cn",
+        "stopped": None,
+        "notices": [],
+        "refusal_rule": [],
+        "recommendation": {"reasons": [], "route_now": ["a", "b"]},
+    }
+    assert run._write(options, report, advice, demo=True) == 0
+    assert written == ["report", "report"]
+    reasons = report["recommendation"]["reasons"]
+    assert reasons == [
+        "The config can't be changed automatically (RuntimeError). Write the route by hand: b, a.",
+    ]

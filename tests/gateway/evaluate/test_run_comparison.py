@@ -60,6 +60,44 @@ def test_newly_missed_requirement_is_worse() -> None:
     assert moved(report(), report(met=False)) == {"requirement approval": True}
 
 
+def with_requirement(right: int, *, met: bool, clear: bool) -> dict[str, Any]:
+    found = report(right)
+    found["candidates"]["one"]["requirements"] = [{"name": "performance", "met": met, "clear": clear}]
+    return found
+
+
+def test_requirement_missed_within_noise_is_no_alarm() -> None:
+    """A candidate just above the bound is sometimes measured below it."""
+    before, now = with_requirement(91, met=True, clear=False), with_requirement(89, met=False, clear=False)
+    assert moved(before, now) == {}
+    assert "within noise: one, requirement performance: met before, missed now" in comparison_text(
+        compare_runs(before, now)
+    )
+
+
+def test_requirement_missed_beyond_noise_is_an_alarm() -> None:
+    before = with_requirement(91, met=True, clear=False)
+    assert moved(before, with_requirement(60, met=False, clear=False)) == {
+        "performance": True,
+        "requirement performance": True,
+    }
+    assert moved(before, with_requirement(89, met=False, clear=True)) == {"requirement performance": True}
+
+
+def test_compliance_is_compared_on_common_items() -> None:
+    def judged(wrong: int) -> dict[str, Any]:
+        found = report()
+        answered = {f"a/{number}": number >= wrong for number in range(100)}
+        over = {"value": wrong / 100, "low": 0, "high": 1, "of": 100}
+        found["candidates"]["one"]["compliance"] |= {"outcomes": {"answer": answered}, "over_refused": over}
+        return found
+
+    [change] = [one for one in compare_runs(judged(0), judged(12)) if one.figure == "over-refused"]
+    assert (change.before, change.now, change.significant, change.worse) == (0, 0.12, True, True)
+    assert moved(judged(12), judged(0)) == {"over-refused": False}
+    assert moved(judged(2), judged(4)) == {}
+
+
 @pytest.mark.parametrize("name", ["the fence", "answers"])
 def test_candidate_that_is_refused_or_given_up_now_is_worse(name: str) -> None:
     gone = report()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.evaluate.cluster_statistics import clustered_mean, compare_pairs, sign_flip_p
 from gateway.evaluate.load_test import arrivals
 from gateway.evaluate.statistics import compare_all, compare_shares, holm, mean, quantile, share
 from tests.kit.chat_strategies import unhurried
@@ -125,3 +127,33 @@ def test_arrivals_are_a_seeded_poisson_process() -> None:
     waits = np.diff(due)
     # The standard deviation of an exponential distribution equals its mean. Regular arrivals would have none.
     assert float(waits.std() / waits.mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_items_of_one_group_only_are_treated_as_independent() -> None:
+    """There is no variance between groups to estimate, so the interval holds for this template only."""
+    scores = {f"i/{number}": float(number % 10 > 0) for number in range(100)}
+    one_group = dict.fromkeys(scores, "template")
+    assert clustered_mean(scores, one_group, 1) == share(90, 100)
+    worse = {item: score * (int(item[2:]) % 3 > 0) for item, score in scores.items()}
+    assert compare_pairs({"a": scores, "b": worse}, one_group)[0].p == compare_all({"a": scores, "b": worse})[0].p
+
+
+def test_groups_widen_the_interval_and_weaken_the_test() -> None:
+    scores = {f"i/{number}": float(number >= 20) for number in range(100)}
+    groups = {item: f"g{int(item[2:]) // 10}" for item in scores}
+    plain, clustered = share(80, 100), clustered_mean(scores, groups, 1)
+    assert plain is not None
+    assert clustered is not None
+    assert (clustered.value, clustered.of) == (plain.value, plain.of)
+    assert clustered.low < plain.low - 0.1
+    [one] = compare_pairs({"a": dict.fromkeys(scores, 1.0), "b": scores}, groups)
+    assert one.groups == 10
+    assert one.p == pytest.approx(0.5), "two of ten groups differ"
+    assert one.describe().endswith("(p = 0.5, 100 items in 10 groups)")
+
+
+@given(st.lists(st.integers(-3, 3), max_size=9))
+def test_sign_flip_test_equals_the_enumeration_of_all_signs(parts: list[int]) -> None:
+    signs = [sum(s * p for s, p in zip(one, parts, strict=True)) for one in product((1, -1), repeat=len(parts))]
+    expected = sum(abs(total) >= abs(sum(parts)) for total in signs) / len(signs)
+    assert sign_flip_p([part / 7 for part in parts]) == pytest.approx(expected)

@@ -1,0 +1,44 @@
+"""A candidate that fails is given up once for the whole run, and the others do not wait for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.evaluate import work_queue
+from gateway.evaluate.candidate_client import CandidateClient
+from gateway.evaluate.evaluation import Evaluation
+from gateway.evaluate.run import create_budget
+from gateway.evaluate.run_store import RunStore
+from gateway.execution.transport import PoolTransport
+from providers.testkit.capacity import Capacity
+from providers.testkit.scenario import Scenario
+from tests.kit.evaluation_candidates import BANK, LOAD, QuietProgress, servers, suite_in, table_for
+
+
+async def test_candidate_that_answers_503_is_given_up_once_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "_GIVES_UP_S", 1.0)
+    counts = "accept: 20, refuse: 20, answer: 20, consistency: 10"
+    text = f"performance: {{sets: [{{name: a, file: many.yaml}}]}}\ncompliance: {{bank: {BANK}, {counts}}}\n{LOAD}"
+    suite = suite_in(tmp_path, text, items=30)
+    down = Scenario(capacity=Capacity(rps=0.0001, concurrent=None, beyond=503))
+    with servers({"sound": Scenario(text="x"), "down": down}) as thread:
+        table = table_for({name: thread[name].origin for name in ("sound", "down")})
+        client = CandidateClient(table, table.assistants["assistant"], table.regions["cn"], PoolTransport())
+        store = RunStore(tmp_path / "out", {"suite": "f"})
+        asked = tuple(table.deployments.values())
+        try:
+            budget = create_budget(suite, store, asked)
+            given_up = await Evaluation(suite, client, asked, None, store, budget, QuietProgress()).run()
+            assert list(given_up) == ["down"]
+            assert "503" in given_up["down"] or "unavailable" in given_up["down"]
+            assert list(store.rows("down", "compliance")) == [], "it was asked again on the next axis"
+            assert store.load_step("down", 0) is None
+            assert len(store.answered("sound", "compliance")) == 60
+            assert all(row.first_failure == "unavailable" for row in store.rows("down", "performance"))
+        finally:
+            store.close()
+            await client.aclose()
