@@ -138,8 +138,8 @@ def _cell(text: str) -> str:
 
 
 def _bare(cell: str) -> str:
-    """Return an item's name without the text marker `'`, which spreadsheets may have removed."""
-    return cell.strip().removeprefix("'").strip()
+    """Return an item's name as the sheet has it, without the text marker `'`, which spreadsheets may have removed."""
+    return visible_text(cell).strip().removeprefix("'").strip()
 
 
 def read_marks(path: Path) -> list[MarkedRow]:

@@ -118,11 +118,11 @@ def test_the_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         suite = ("--suite", str(tmp_path / "suite.yaml"))
         assert place.run(*suite, "--dry-run") == 0
         assert thread["judge"].received == 0
-        assert "will get 5 questions" in capsys.readouterr().out
+        assert "will get 6 questions" in capsys.readouterr().out
         assert place.run(*suite) == 0
-        assert thread["judge"].received == 5
+        assert thread["judge"].received == 6
         assert place.run(*suite) == 0
-        assert thread["judge"].received == 6, "what failed is asked again, and nothing else"
+        assert thread["judge"].received == 7, "what failed is asked again, and nothing else"
         prompt = json.loads(thread["judge"].requests[-1].body)["messages"][-1]["content"]
         assert "How much is 3 and 4?" in prompt
     assert main(["evaluate", "--compare", str(tmp_path / "out"), str(tmp_path / "out")]) == 0
