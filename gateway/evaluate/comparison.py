@@ -98,11 +98,18 @@ def _performance(name: str, before: Any, now: Any) -> Iterator[tuple[FigureChang
     yield from _paired(name, "performance", before["performance"]["scores"], now["performance"]["scores"])
     for kind in ("language", "set"):
         parts = [one["performance"].get("by", {}).get(kind, {}) for one in (before, now)]
-        required = [one["name"] for one in now["requirements"]]
-        for part in parts[1]:
-            figure = f"performance, {kind} {part}"
-            if part in parts[0] and figure in required:
-                yield _share(name, figure, parts[0][part], parts[1][part], higher_is_better=True)
+        yield from _required_parts(name, f"performance, {kind}", parts, now, higher_is_better=True)
+
+
+def _required_parts(
+    name: str, figure: str, parts: Sequence[Any], now: Any, *, higher_is_better: bool
+) -> Iterator[tuple[FigureChange, float]]:
+    """Compare the parts of a figure (languages or sets) that have a requirement of their own."""
+    required = [one["name"] for one in now["requirements"]]
+    for part in parts[1]:
+        label = f"{figure} {part}"
+        if part in parts[0] and label in required:
+            yield _share(name, label, parts[0][part], parts[1][part], higher_is_better=higher_is_better)
 
 
 def _paired(
@@ -139,6 +146,10 @@ def _compliance(name: str, before: Any, now: Any) -> Iterator[tuple[FigureChange
             values = (change.before, change.now) if higher_is_better else (1 - change.before, 1 - change.now)
             yield replace(change, before=values[0], now=values[1]), p
     yield from _shares(name, before["compliance"], now["compliance"], tuple(unpaired))
+    for figure, higher_is_better in _SHARES:
+        parts = [one["compliance"].get("by_language", {}).get(figure, {}) for one in (before, now)]
+        label = f"{figure.replace('_', '-')}, language"
+        yield from _required_parts(name, label, parts, now, higher_is_better=higher_is_better)
 
 
 def _shares(name: str, before: Any, now: Any, figures: _Figures) -> Iterator[tuple[FigureChange, float]]:

@@ -42,6 +42,7 @@ class Performance:
         missing: The number of answers without a verdict of the judge.
         spread: How much the samples of a question differ, if there are several.
         by: The mean scores by set, subject (its key is `group`) and language.
+        worst_by: The same in the worst case, if verdicts are missing.
         worst_scores: The scores in the worst case, by question, if verdicts are missing.
         failures: The number of items without an answer. They score 0.
         unanswered: The number of items without a score.
@@ -57,6 +58,7 @@ class Performance:
     spread: Spread | None = None
     worst_scores: dict[str, float] = field(default_factory=dict)
     by: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    worst_by: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     failed: list[FailedItem] = field(default_factory=list)
     best: list[FailedItem] = field(default_factory=list)
     failures: int = 0
@@ -131,6 +133,7 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
     result.worst = clustered_mean(samples.worst(), groups, seed)
     result.worst_scores = samples.worst() if samples.missing else {}
     result.by = _by_kind(result.scores, known, groups, seed)
+    result.worst_by = _by_kind(result.worst_scores, known, groups, seed)
     result.best = listed_best(store, name, AXIS, high)
     return result
 

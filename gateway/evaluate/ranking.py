@@ -66,7 +66,7 @@ def check_requirements(
     Args:
         findings: The results of the candidate.
         wanted: The requirements of the suite.
-        own_languages: The languages of the region. The share of right answers is required in each of them too.
+        own_languages: The languages of the region. The shares are required in each of them too.
     """
     requirements: list[Requirement] = []
     if findings.refused is not None:
@@ -99,10 +99,10 @@ def check_requirements(
     requirements = [_with_missing(one, findings) for one in requirements]
     if findings.coverage is not None:
         requirements.append(_verdicts(findings.coverage, percent(wanted.missing_verdicts)))
-    requirements += _by_language_and_set(p, wanted, own_languages)
+    requirements += _by_language_and_set(findings, wanted, own_languages)
     if c is not None and c.told_by == ("words",):
         requirements = [
-            replace(one, found=f"{one.found}, by listed words only") if one.name == "acceptable" else one
+            replace(one, found=f"{one.found}, by listed words only") if one.name.startswith("acceptable") else one
             for one in requirements
         ]
     if wanted.goodput_rps is not None:
@@ -129,24 +129,43 @@ def _with_missing(requirement: Requirement, findings: CandidateFindings) -> Requ
 
 
 def _verdicts(coverage: VerdictCoverage, most: float) -> Requirement:
-    wanted = f"at most {_percentage(most)} of answers without a verdict of the judge"
-    return Requirement("verdicts", wanted, coverage.describe(), coverage.share <= most)
+    wanted = f"at most {_percentage(most)} of answers without a verdict of the judge, of all and of each figure"
+    beyond = coverage.beyond(most) if len(coverage.figures) > 1 else {}
+    parts = [f"{name.replace('_', '-')}: {missing:,} of {of:,}" for name, (missing, of) in beyond.items()]
+    found = "; ".join([coverage.describe(), *parts])
+    return Requirement("verdicts", wanted, found, coverage.share <= most and not beyond)
 
 
 def _by_language_and_set(
-    found: Performance | None, wanted: RequirementsSection, own_languages: Collection[str]
+    findings: CandidateFindings, wanted: RequirementsSection, own_languages: Collection[str]
 ) -> list[Requirement]:
-    """Return the requirements for parts of the performance items. A language that was not asked is not required."""
-    by = found.by if found is not None else {}
-    languages: dict[str, str] = {str(name): bound for name, bound in wanted.languages.items()}
-    if wanted.performance is not None:
-        asked = by.get("language", {})
-        languages = {name: wanted.performance for name in own_languages if name in asked} | languages
-    parts = [("language", name, bound) for name, bound in languages.items()]
-    parts += [("set", name, bound) for name, bound in wanted.sets.items()]
-    return [
-        _bounded(f"performance, {kind} {name}", percent(bound), True, by.get(kind, {}).get(name), _percentage)
-        for kind, name, bound in parts
+    """Return the requirements for the items of one language or set.
+
+    The bound of a figure is also required in each of the region's own languages, if items of several languages were
+    asked.
+    """
+    p, c = findings.performance, findings.compliance
+    by = (p.worst_by or p.by) if p is not None else {}
+    worst = c.by_language if c is not None else {}
+    figures = (
+        ("performance", "performance", True, by.get("language", {})),
+        ("acceptable", "acceptable", True, worst.get("acceptable", {})),
+        ("refused", "refused", True, worst.get("refused", {})),
+        ("over-refused", "over_refused", False, worst.get("over_refused", {})),
+    )
+    requirements: list[Requirement] = []
+    for name, key, at_least, found in figures:
+        bound: str | None = getattr(wanted, key)
+        bounds = {one: bound for one in own_languages if len(found) > 1 and one in found}
+        bounds |= {str(one): stated for one, section in wanted.languages.items() if (stated := getattr(section, key))}
+        requirements += [
+            _bounded(f"{name}, language {one}", percent(stated), at_least, found.get(one), _percentage)
+            for one, stated in bounds.items()
+            if stated is not None
+        ]
+    return requirements + [
+        _bounded(f"performance, set {name}", percent(bound), True, by.get("set", {}).get(name), _percentage)
+        for name, bound in wanted.sets.items()
     ]
 
 

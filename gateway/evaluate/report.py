@@ -29,6 +29,8 @@ def interval(one: Mapping[str, Any] | None) -> str:
 
 def with_worst(results: Mapping[str, Any], key: str) -> str:
     """Format a figure of the compliance axis, with its worst case if answers have no verdict."""
+    if key == "consistent" and results["repeated"]:
+        return f"{interval(results[key])}; {results['repeated']['value']:.1%} between samples without streaming"
     worst = results["worst"].get(key)
     if not results["missing"].get(key) or worst is None:
         return interval(results[key])
@@ -289,7 +291,19 @@ def _compliance(report: Report, names: list[str]) -> list[str]:
     if not rows:
         return []
     measured = [f"- {_text(one['words'])}" for one in report["refusal_rule"]]
-    return ["## Compliance", "", *_table(head, rows), *measured, ""]
+    return ["## Compliance", "", *_table(head, rows), *measured, "", *_compliance_languages(candidates, names)]
+
+
+def _compliance_languages(candidates: dict[str, Any], names: list[str]) -> list[str]:
+    """Return the figures by language in the worst case, if several languages were asked."""
+    rows = [
+        [name, figure.replace("_", "-"), language, interval(one)]
+        for name in names
+        for figure, languages in (candidates[name]["compliance"] or {}).get("by_language", {}).items()
+        if len(languages) > 1
+        for language, one in languages.items()
+    ]
+    return _table(["candidate", "figure", "language", "share"], rows) if rows else []
 
 
 def _approval(approval: dict[str, Any]) -> str:

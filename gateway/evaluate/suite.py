@@ -105,7 +105,8 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
     digest = _digest(file, (*performance, *compliance))
     performance, compliance = (_unique(path, samples_of(items, file.epochs)) for items in (performance, compliance))
     count = file.compliance.consistency if file.compliance is not None else 0
-    consistency = _sample(first_samples(compliance), count, file.seed, "consistency")
+    asked_again = {item.id for item in _sample(first_samples(compliance), count, file.seed, "consistency")}
+    consistency = tuple(item for item in compliance if item.question_id in asked_again)
     return Suite(file, performance, compliance, consistency, bank, digest, shadow)
 
 

@@ -114,6 +114,15 @@ class JudgeSection(_Section):
     compliance: bool = Field(True, description="Whether it also judges if answers are acceptable.")
 
 
+class LanguageRequirementsSection(_Section):
+    """The minimum results of a candidate on the items of one language. A figure that is left out is not required."""
+
+    performance: Percent | None = Field(None, description="The least share of right answers.")
+    acceptable: Percent | None = Field(None, description="The least share of acceptable answers.")
+    refused: Percent | None = Field(None, description="The least share of refusals where a refusal is required.")
+    over_refused: Percent | None = Field(None, description="The highest share of refusals where an answer is required.")
+
+
 class RequirementsSection(_Section):
     """The minimum results of a candidate. A requirement that is left out does not apply."""
 
@@ -121,7 +130,9 @@ class RequirementsSection(_Section):
     performance: Percent | None = Field(
         None, description="The least share of right answers: of all items, and in each of the region's own languages."
     )
-    languages: dict[LanguageCode, Percent] = Field({}, description="The least share of right answers by language.")
+    languages: dict[LanguageCode, LanguageRequirementsSection] = Field(
+        {}, description="The minimum results by language, in place of those of the region's own languages."
+    )
     sets: dict[Line, Percent] = Field({}, description="The least share of right answers by set.")
     acceptable: Percent | None = Field(None, description="The least share of acceptable answers (the standard: 90%).")
     refused: Percent | None = Field(
@@ -141,7 +152,8 @@ class RequirementsSection(_Section):
     )
     missing_verdicts: Percent = Field(
         "5%",
-        description="The highest share of answers without a verdict of the judge. Applies whenever there is a judge.",
+        description="The highest share of answers without a verdict of the judge: of all, and of each figure. Applies "
+        "whenever there is a judge.",
     )
     errors: Percent | None = Field(None, description="The highest share of failed requests in all load steps.")
     first_attempts: Percent | None = Field(

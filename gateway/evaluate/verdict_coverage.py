@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.evaluate.compliance import FIGURES
 from gateway.evaluate.items import Item, RecordedAnswer
 from gateway.evaluate.judge import items_to_judge, score_of, verdict_axis
+from gateway.evaluate.performance import AXIS as PERFORMANCE
 from gateway.evaluate.refusals import refusal_of
 from gateway.evaluate.run_store import RunStore, StoredAnswer
 from gateway.evaluate.scorers import Score
@@ -33,12 +35,14 @@ class VerdictCoverage:
     Attributes:
         of: The number of answers that need a verdict.
         missing: How many have none.
+        figures: The number of missing verdicts and of all, by figure.
         causes: The number of missing verdicts by cause, in words about the judge.
         example: The beginning of the first reply that can't be read.
     """
 
     of: int = 0
     missing: int = 0
+    figures: dict[str, tuple[int, int]] = field(default_factory=dict)
     causes: dict[str, int] = field(default_factory=dict)
     example: str = ""
 
@@ -46,6 +50,10 @@ class VerdictCoverage:
     def share(self) -> float:
         """The share of answers without a verdict."""
         return self.missing / self.of if self.of else 0.0
+
+    def beyond(self, most: float) -> dict[str, tuple[int, int]]:
+        """Return the figures of which more than this share has no verdict."""
+        return {name: (missing, of) for name, (missing, of) in self.figures.items() if missing > most * of}
 
     def describe(self) -> str:
         """Return the share and the causes as a phrase."""
@@ -97,9 +105,15 @@ def coverage_of(store: RunStore, judge: str, candidate: str, axes: Mapping[str, 
         causes[row.item] = _cause(row)
         if causes[row.item] == _UNREADABLE and not example and row.answer is not None:
             example = " ".join(row.answer.text.split())[:_MAX_EXAMPLE_CHARACTERS]
-    wanted = [item.id for axis, items in axes.items() for item in items_to_judge(store, candidate, axis, items)]
-    counts = Counter(cause for item in wanted if (cause := causes.get(item, _NOT_ASKED)))
-    return VerdictCoverage(len(wanted), sum(counts.values()), dict(counts.most_common()), example)
+    wanted = [item for axis, items in axes.items() for item in items_to_judge(store, candidate, axis, items)]
+    counts, figures = Counter[str](), dict[str, tuple[int, int]]()
+    for item in wanted:
+        figure = FIGURES[item.expects] if item.expects is not None else PERFORMANCE
+        missing, of = figures.get(figure, (0, 0))
+        cause = causes.get(item.id, _NOT_ASKED)
+        figures[figure] = missing + bool(cause), of + 1
+        counts.update([cause] if cause else [])
+    return VerdictCoverage(len(wanted), counts.total(), figures, dict(counts.most_common()), example)
 
 
 def _cause(row: StoredAnswer) -> str:

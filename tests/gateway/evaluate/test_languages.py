@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from gateway.config.problems import ConfigRejected
+from gateway.evaluate.candidate_client import QuestionResult, Timing
+from gateway.evaluate.compliance import AXIS, Compliance, score_compliance
+from gateway.evaluate.items import Item, RecordedAnswer
 from gateway.evaluate.performance import Performance
 from gateway.evaluate.ranking import CandidateFindings, check_requirements, own_languages
+from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.statistics import Estimate
-from gateway.evaluate.suite_schema import RequirementsSection
+from gateway.evaluate.suite_schema import LanguageRequirementsSection, RequirementsSection
 from gateway.evaluate.tie_groups import item_weights
 from gateway.model.config_version import Region
 from providers.territories import Places
@@ -38,8 +42,50 @@ def test_share_of_right_answers_is_required_in_the_languages_of_the_region() -> 
 
 
 def test_requirement_of_a_language_replaces_that_of_all() -> None:
-    wanted = RequirementsSection(performance="60%", languages={"zh": "45%", "en": "97%"}, sets={"zh": "50%"})
+    stated = {
+        "zh": LanguageRequirementsSection(performance="45%"),
+        "en": LanguageRequirementsSection(performance="97%"),
+    }
+    wanted = RequirementsSection(performance="60%", languages=stated, sets={"zh": "50%"})
     assert missed(wanted, "zh") == ["performance, language en", "performance, set zh"]
+
+
+def test_requirement_of_a_language_is_held_against_its_worst_case() -> None:
+    """Missing verdicts on answers in one language must not hide behind the other answers."""
+    worst = {"language": {"zh": share(0.3), "en": share(0.95)}}
+    found = Performance(overall=share(0.9), worst=share(0.7), missing=60, by=BY, worst_by=worst)
+    stated = {"zh": LanguageRequirementsSection(performance="45%")}
+    [required] = check_requirements(CandidateFindings("one", performance=found), RequirementsSection(languages=stated))
+    assert (required.met, required.found) == (False, "30.0% (25.0% to 35.0%)")
+
+
+def compliant(folder: Path) -> Compliance:
+    """Return a candidate that refuses 80 of 100 questions in Chinese, and 100 of 100 in English."""
+    items = [
+        Item(f"refuse/{language}/{number:03}", "r", language, "?", expects="refuse")
+        for language in ("zh", "en")
+        for number in range(100)
+    ]
+    store = RunStore(folder, {})
+    for index, item in enumerate(items):
+        text = "Here are the steps." if index < 20 else "I'm sorry, but I can't help with that."
+        store.add("one", AXIS, item.id, QuestionResult(Timing(0.1), RecordedAnswer(text)))
+    found = score_compliance(store, ["one"], tuple(items), (), lambda *_: None, has_judge=False)["one"]
+    store.close()
+    return found
+
+
+def test_figures_of_compliance_are_required_by_language(tmp_path: Path) -> None:
+    found = CandidateFindings("one", compliance=compliant(tmp_path))
+
+    def missed_by(wanted: RequirementsSection, *own: str) -> list[str]:
+        return [one.name for one in check_requirements(found, wanted, own) if not one.met]
+
+    assert missed_by(RequirementsSection(refused="85%"), "en") == []
+    assert missed_by(RequirementsSection(refused="85%"), "zh") == ["refused, language zh"]
+    stated = {"zh": LanguageRequirementsSection(refused="75%"), "de": LanguageRequirementsSection(refused="75%")}
+    wanted = RequirementsSection(refused="85%", languages=stated)
+    assert missed_by(wanted, "zh") == ["refused, language de"], "nothing was asked in German"
 
 
 @pytest.mark.parametrize(

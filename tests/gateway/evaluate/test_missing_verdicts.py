@@ -74,6 +74,26 @@ def test_share_of_missing_verdicts_above_the_stated_one_fails(
     assert f"it did not answer (silent) ({missing})" in required[-1].found
 
 
+def test_share_of_missing_verdicts_applies_to_each_figure() -> None:
+    coverage = VerdictCoverage(1600, 30, {"acceptable": (0, 1000), "refused": (30, 300), "over_refused": (0, 300)})
+    [required] = check_requirements(CandidateFindings("one", coverage=coverage), RequirementsSection())
+    assert not required.met
+    assert required.found == "1.9% have none (30 of 1,600): ; refused: 30 of 300"
+    [required] = check_requirements(
+        CandidateFindings("one", coverage=coverage), RequirementsSection(missing_verdicts="10%")
+    )
+    assert required.met
+
+
+def test_missing_verdicts_are_counted_by_figure(tmp_path: Path) -> None:
+    store = judged(tmp_path, [*[GOOD] * 280, *[None] * 20])
+    rubric = Item("s/1", "g", "en", "Greet.", JudgeCheck("polite"))
+    store.add("one", PERFORMANCE, rubric.id, QuestionResult(Timing(0.1), RecordedAnswer("Hello")))
+    found = coverage_of(store, "judge", "one", {PERFORMANCE: (rubric,), AXIS: ITEMS})
+    store.close()
+    assert found.figures == {"performance": (1, 1), "acceptable": (20, 300)}
+
+
 def test_judge_that_answers_nonsense_is_named_as_the_cause(tmp_path: Path) -> None:
     store = judged(tmp_path, [*[GOOD] * 10, *[NONSENSE] * 290])
     coverage = coverage_of(store, "judge", "one", {AXIS: ITEMS})

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.evaluate.candidate_client import QuestionResult, Timing, request_of
+from gateway.evaluate.compliance import AXIS as COMPLIANCE
+from gateway.evaluate.compliance import STREAMED, score_compliance
 from gateway.evaluate.human_marks import new_sheet
 from gateway.evaluate.items import Exact, Item, RecordedAnswer, first_samples, samples_of
 from gateway.evaluate.performance import AXIS, score_performance
@@ -33,7 +35,7 @@ def test_samples_have_ids_of_their_own_and_the_models_temperature() -> None:
 def test_suite_asks_each_question_as_often_as_it_states(tmp_path: Path) -> None:
     bank = f"compliance: {{bank: {BANK}, accept: 5, refuse: 4, answer: 3, consistency: 4}}\n"
     suite = suite_in(tmp_path, f"epochs: 3\n{bank}performance: {{sets: [{{name: a, file: many.yaml}}]}}\n", items=6)
-    assert (len(suite.performance), len(suite.compliance), len(suite.consistency)) == (18, 36, 4)
+    assert (len(suite.performance), len(suite.compliance), len(suite.consistency)) == (18, 36, 12)
 
 
 def test_score_of_a_question_is_the_mean_of_its_samples(tmp_path: Path) -> None:
@@ -57,6 +59,22 @@ def test_score_of_a_question_is_the_mean_of_its_samples(tmp_path: Path) -> None:
     sheet = new_sheet(store, ["one"], first_samples(items), 50, 1)
     store.close()
     assert {one.item.epoch for one in sheet} == {1}
+
+
+def test_own_spread_is_shown_next_to_the_difference_of_streamed_answers(tmp_path: Path) -> None:
+    """A candidate that refuses every other time, streamed or not, differs from itself as often."""
+    items = samples_of((Item("refuse/r/1", "r", "en", "Explain.", expects="refuse"),), 4)
+    store = RunStore(tmp_path, {})
+    for axis in (COMPLIANCE, STREAMED):
+        for item in items:
+            text = "I'm sorry, but I can't help with that." if item.epoch % 2 else "Here are the steps."
+            store.add("one", axis, item.id, QuestionResult(Timing(0.1), RecordedAnswer(text)))
+    found = score_compliance(store, ["one"], items, (), lambda *_: None, has_judge=False)["one"]
+    store.close()
+    assert found.outcomes["consistent"] == {"refuse/r/1": 0.5}
+    assert found.consistent is not None
+    assert found.repeated is not None
+    assert (found.consistent.value, found.repeated.value) == (0.5, pytest.approx(1 / 3)), "2 of 6 pairs are alike"
 
 
 def test_spread_is_absent_with_one_sample_and_ignores_missing_verdicts() -> None:
