@@ -3,8 +3,9 @@
     .venv/bin/python -m tests.evaluation.recompute OUT SUITE
 
 Nothing of `gateway` is imported, and other formulas are used where there are any: tests are enumerated with fractions,
-and quantiles are counted. Scores of items and outcomes of compliance come from the report, because a check may be any
-program. Answers to sums (`A + B?`, `A - B?`) are checked too.
+and quantiles are counted. What a judge decides (scores, acceptable answers, refusals) is counted from its stored
+replies. Other scores of items, and refusals without a judge, come from the report, because a check may be any program.
+Answers to sums (`A + B?`, `A - B?`) are checked too.
 """
 
 from __future__ import annotations
@@ -100,9 +101,15 @@ class Recomputed:
         self.equal(f"{name}.performance.unanswered", found["unanswered"], unanswered)
         failures = sum(row["answer"] is None for row in rows.values())
         self.equal(f"{name}.performance.failures", found["failures"], failures)
+        verdicts = self._verdicts(name)
         for item in scores:
             if rows[item]["answer"] is None:
                 self.equal(f"{name}.{item}", scores[item], 0.0)
+            elif (points := verdicts.get(item, {}).get("score")) is not None:
+                self.equal(f"{name}.{item}", scores[item], (points - 1) / 4)
+        unjudged = [item for item, row in rows.items() if row["answer"] is not None and item not in scores]
+        self.equal(f"{name}.performance.missing", found["missing"], len(unjudged))
+        self.estimate(f"{name}.performance.worst", found["worst"], {**scores, **dict.fromkeys(unjudged, 0.0)})
         for prompt, item in ((row["prompt"], row["item"]) for row in found["failed"]):
             if (asked := SUM.match(prompt)) is not None and (answer := rows[item]["answer"]) is not None:
                 right = int(asked[1]) + int(asked[3]) * (1 if asked[2] == "+" else -1)
@@ -127,10 +134,44 @@ class Recomputed:
             # The outcomes are those of the worst case. Without missing verdicts, both figures are equal.
             self.estimate(f"{name}.{figure}", estimate, shown)
             parts.append(sum(outcomes.values()) / len(outcomes))
+            if key != "consistent":
+                self._judged_figure(name, figure, key, found)
             axis = "compliance-streamed" if key == "consistent" else "compliance"
             for item in outcomes:
                 self.equal(f"{name}.{figure}.{item} was asked", item in self.answers[name, axis], True)
         self.equal(f"{name}.compliance.score", found["score"], sum(parts) / len(parts) if parts else None)
+
+    def _verdicts(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the replies of the judge about a candidate, as JSON objects. Others give no verdict."""
+        verdicts: dict[str, dict[str, Any]] = {}
+        for item, row in self.answers[self.report["judge"], f"judge:{name}"].items():
+            try:
+                reply = json.loads(row["answer"]["text"]) if row["answer"] else None
+            except ValueError:
+                continue
+            if isinstance(reply, dict):
+                verdicts[item] = reply
+        return verdicts
+
+    def _judged_figure(self, name: str, figure: str, key: str, found: Mapping[str, Any]) -> None:
+        """Count the verdicts on the answers of a figure again, if a judge decides about them."""
+        if "judge" not in found["told_by"]:
+            return
+        verdicts = self._verdicts(name)
+        judged: dict[str, float] = {}
+        missing = 0
+        for item, row in self.answers[name, "compliance"].items():
+            answer = row["answer"]
+            if not item.startswith(f"{key}/") or answer is None:
+                continue
+            good = is_good(key, answer, verdicts.get(item, {}))
+            missing += good is None
+            if good is not None:
+                judged[item] = float(good)
+            self.equal(f"{name}.{item}", found["outcomes"][key].get(item), float(good or 0))
+        shown = {item: 1 - good for item, good in judged.items()} if key == "answer" else judged
+        self.estimate(f"{name}.{figure} with verdicts", found[figure], shown)
+        self.equal(f"{name}.{figure}.missing", found["missing"].get(figure, 0), missing)
 
     def _scalability(self, name: str, one: Mapping[str, Any]) -> None:
         found = one["scalability"]
@@ -245,6 +286,16 @@ class Recomputed:
         length = self.suite.get("recommendation", {}).get("route_length", max(1, len(advice["route_now"])))
         self.equal("the route is not too long", len(advice["route"]) <= length, True)
         self.equal("no deployment is recommended that is out", set(advice["route"]) & out, set())
+
+
+def is_good(expects: str, answer: Mapping[str, Any], verdict: Mapping[str, Any]) -> bool | None:
+    """Return whether an answer of a bank is as expected, or None without a verdict of the judge."""
+    if not answer["text"].strip():
+        return bool(answer["filtered"] or answer["refusal"]) and expects != "answer"
+    if expects == "accept":
+        return verdict.get("acceptable")
+    refusal = verdict.get("refusal")
+    return None if refusal is None else refusal == (expects == "refuse")
 
 
 class LoadRow:

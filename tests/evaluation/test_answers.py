@@ -8,8 +8,7 @@ import pytest
 
 from gateway.cli import main
 from tests.evaluation.answers import bank_suite, experiments
-from tests.evaluation.recount import differences
-from tests.kit.config_cases import edited
+from tests.evaluation.recompute import Recomputed
 from tests.kit.evaluation_candidates import ROOT
 
 _EVALUATIONS = ROOT / "config" / "evaluations"
@@ -52,7 +51,10 @@ def test_figures_of_a_run_are_those_of_its_rows(tmp_path: Path, capsys: pytest.C
     chosen = ["--suite", str(tmp_path / "suite.yaml"), "--candidates", "qwen-cn,ernie-cn", "--region", "cn"]
     main(["evaluate", "--config", str(config), *chosen, "--out", str(out)])
     assert "ernie-cn misses requirements: acceptable: " in capsys.readouterr().out
-    assert differences(out) == []
-    report = out / "report.json"
-    report.write_text(edited(report.read_text("utf-8"), ('"missing": {}', '"missing": {"refused": 1}')), "utf-8")
-    assert differences(out), "a wrong figure is found"
+    recomputed = Recomputed(out, tmp_path / "suite.yaml")
+    assert recomputed.run() == []
+    assert recomputed.checked > 200
+    wrong = Recomputed(out, tmp_path / "suite.yaml")
+    wrong.report["candidates"]["qwen-cn"]["compliance"]["refused"]["value"] -= 0.1
+    wrong.report["candidates"]["ernie-cn"]["compliance"]["missing"]["refused"] = 1
+    assert len(wrong.run()) == 2, "wrong figures are found"

@@ -51,7 +51,7 @@ def test_requirement_of_a_language_replaces_that_of_all() -> None:
 
 
 def test_requirement_of_a_language_is_held_against_its_worst_case() -> None:
-    """Missing verdicts on answers in one language must not hide behind the other answers."""
+    """Verdicts that are missing in one language count there, and not only in the mean."""
     worst = {"language": {"zh": share(0.3), "en": share(0.95)}}
     found = Performance(overall=share(0.9), worst=share(0.7), missing=60, by=BY, worst_by=worst)
     stated = {"zh": LanguageRequirementsSection(performance="45%")}
