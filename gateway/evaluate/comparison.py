@@ -2,7 +2,7 @@
 
 Items that both runs asked are compared in pairs, and other shares with Fisher's exact test. Latencies and goodput
 differ if their intervals do not overlap. All p values are corrected together (Holm). A requirement that is newly missed
-is a change only if its figure has changed, or if it is missed beyond the noise.
+is a change only if its figure has changed.
 """
 
 from __future__ import annotations
@@ -212,8 +212,9 @@ def _interval_change(
 def _requirement_changes(name: str, before: Any, now: Any, changes: Sequence[FigureChange]) -> Iterator[FigureChange]:
     """Yield the requirements that only one of the runs met.
 
-    A change is established if its figure has changed measurably, or if the bound is missed by the whole interval now.
-    Requirements without a figure, such as an approval, have no noise.
+    A change is established if its figure has changed measurably. An interval that misses the bound is not enough:
+    with many candidates, one of them misses a bound by chance on many nights. Requirements without a figure, such as an
+    approval, have no noise.
     """
     old_met, new_met = (
         dict.fromkeys(_LISTED_IF_MISSED, True) | {one["name"]: one["met"] for one in run["requirements"]}
@@ -225,7 +226,7 @@ def _requirement_changes(name: str, before: Any, now: Any, changes: Sequence[Fig
         if requirement in old_met and old_met[requirement] != met:
             figure = _FIGURE_OF.get(requirement) or str(requirement)
             is_clear = clear.get(requirement, True)
-            established = measured[figure] or (is_clear and not met) if figure in measured else is_clear
+            established = measured.get(figure, is_clear)
             was = float(old_met[requirement])
             yield FigureChange(name, f"requirement {requirement}", was, float(met), None, established, not met)
 

@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args(arguments).runs
     # A share of few runs varies by chance. An experiment fails if its share is beyond the bound by more than that.
-    chance = 2 * math.sqrt(0.05 * 0.95 / runs)
+    chance = 3 * math.sqrt(0.05 * 0.95 / runs)
 
     def at_most(value: float, bound: float) -> bool:
         return value <= bound + chance
