@@ -14,7 +14,7 @@ run() {
         chaos) $python -m tests.chaos.run ;;
         soak) $python -m tests.soak.run ;;
         fuzz) sh tests/fuzz/run.sh ;;
-        evaluation) $python -m tests.evaluation.run ;;
+        evaluation) $python -m tests.evaluation.run && $python -m tests.evaluation.limits ;;
         mutation) $python -m tests.mutation.run ;;
         *)
             printf 'unknown step %s: known are %s\n' "$1" "$all" >&2

@@ -15,7 +15,25 @@ from gateway.evaluate.text_rules import words_of
 from gateway.evaluate.work_queue import Budget
 from gateway.model.deployment import Deployment
 from providers.chat import ChatRequest, text_of
+from providers.failures import FailureKind
 
+# The provider rejects these requests before it answers.
+_NOT_BILLED = frozenset(
+    {
+        FailureKind.CONNECT,
+        FailureKind.UNAVAILABLE,
+        FailureKind.RATE_LIMITED,
+        FailureKind.OVERLOADED,
+        FailureKind.QUOTA,
+        FailureKind.CREDENTIALS,
+        FailureKind.MODEL_NOT_FOUND,
+        FailureKind.GEO_REFUSED,
+        FailureKind.CONTEXT_LENGTH,
+        FailureKind.FIELD_REFUSED,
+        FailureKind.INVALID_REQUEST,
+        FailureKind.UNSUPPORTED,
+    }
+)
 # Some tokenizers need more than one token for a word or for a Chinese character.
 _TOKENS_PER_WORD, _TOKENS_PER_MESSAGE = 2.0, 16
 
@@ -54,14 +72,17 @@ class LoadSpending:
     async def count(self, asking: Coroutine[Any, Any, QuestionResult]) -> QuestionResult:
         """Return the result of a request that was reserved, and count its tokens.
 
-        A request that is cancelled without an answer may be billed, so all that was reserved counts as spent.
+        A request that is cancelled or breaks off, or whose answer has no usage, may be billed. All that was reserved
+        then counts as spent.
         """
         most = self._reserved.pop(0)
         spent = most
         try:
             asked = await asking
-            usage = asked.usage
-            spent = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
+            if asked.usage is not None:
+                spent = asked.usage.prompt_tokens, asked.usage.completion_tokens
+            elif asked.failure is not None and asked.failure.kind in _NOT_BILLED:
+                spent = 0, 0
             self.prompt_estimate = max(self.prompt_estimate, spent[0])
             return asked
         finally:

@@ -255,6 +255,7 @@ class _Lane:
         attempts_in_a_row: The number of attempts without an answer since the last answer.
         answered_at: When the last answer came, or the lane was made.
         answers: The number of answers.
+        given_up: Set when the candidate is given up, so that no worker waits for its next turn.
     """
 
     work: Work
@@ -269,9 +270,11 @@ class _Lane:
     answers: int = 0
     attempts_in_a_row: int = 0
     answered_at: float = field(init=False)
+    given_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.answered_at = self.work.clock()
+        self.pace.sleep = self._sleep
 
     def is_given_up(self) -> bool:
         """Return whether the candidate failed too often in a row: many questions, or many attempts for a long time."""
@@ -287,21 +290,40 @@ class _Lane:
                 return
             try:
                 asked = await self._ask(item)
+                if asked is None:
+                    return
             except NotPermitted as error:
                 # A question that needs an unsupported feature counts as failed.
                 asked = QuestionResult(Timing(0.0), failure=Failure(FailureKind.UNSUPPORTED, str(error)))
             self._note(item, asked)
 
-    async def _ask(self, item: Item) -> QuestionResult:
+    async def _sleep(self, wait_s: float) -> None:
+        """Sleep, but not longer than until the candidate is given up."""
+        if wait_s <= 0:
+            await self.sleep(wait_s)
+            return
+        tasks = asyncio.ensure_future(self.sleep(wait_s)), asyncio.ensure_future(self.given_up.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _ask(self, item: Item) -> QuestionResult | None:
         """Ask until there is an answer, or a failure that counts against the candidate.
+
+        Return None if the candidate was given up before the first attempt.
 
         A rejection counts only if no other worker got an answer since the last try. So the candidate's capacity does
         not decide how many of its questions are answered.
         """
         failed_tries, answers, tried = 0, self.answers, 0
         first_failure: str | None = None
+        asked: QuestionResult | None = None
         while True:
             pace = await self.pace.wait()
+            if self.given_up.is_set():
+                return asked
             asked = await self.work.ask(self.candidate, item)
             failure = asked.failure
             if not tried:
@@ -319,7 +341,7 @@ class _Lane:
                     failed_tries, answers = 1, self.answers
             if failed_tries >= max_tries or tried >= _MAX_TRIES or self._is_over():
                 return asked
-            await self.sleep(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (failed_tries - 1)))
+            await self._sleep(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (failed_tries - 1)))
 
     def _count_attempt(self, asked: QuestionResult) -> None:
         if asked.answer is not None:
@@ -327,6 +349,8 @@ class _Lane:
         elif asked.failure is not None and asked.failure.kind is not FailureKind.UNSUPPORTED:
             self.attempts_in_a_row += 1
             self.last_failure = f"{asked.failure.kind}: {asked.failure.message}"
+            if self.is_given_up():
+                self.given_up.set()
 
     def _is_over(self) -> bool:
         return self.is_given_up() or self._is_spent()

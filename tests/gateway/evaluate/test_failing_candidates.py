@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from gateway.evaluate import work_queue
-from gateway.evaluate.candidate_client import CandidateClient
+from gateway.evaluate.candidate_client import CandidateClient, QuestionResult, Timing
 from gateway.evaluate.evaluation import Evaluation
+from gateway.evaluate.items import Item
 from gateway.evaluate.run import create_budget
 from gateway.evaluate.run_store import RunStore
+from gateway.evaluate.work_queue import Budget, Work, run_work
 from gateway.execution.transport import PoolTransport
+from gateway.model.deployment import Deployment
+from providers.failures import Failure, FailureKind
 from providers.testkit.capacity import Capacity
 from providers.testkit.scenario import Scenario
 from tests.kit.evaluation_candidates import BANK, LOAD, QuietProgress, servers, suite_in, table_for
@@ -42,3 +47,25 @@ async def test_candidate_that_answers_503_is_given_up_once_for_the_run(
         finally:
             store.close()
             await client.aclose()
+
+
+async def test_no_worker_waits_for_a_turn_after_its_candidate_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_queue, "_GIVES_UP_ATTEMPTS", 1)
+    monkeypatch.setattr(work_queue, "_GIVES_UP_S", 0.0)
+    items = tuple(Item(f"i/{number}", "g", "en", f"{number}?") for number in range(20))
+    asked = 0
+
+    async def ask(_: Deployment, __: Item) -> QuestionResult:
+        nonlocal asked
+        asked += 1
+        return QuestionResult(Timing(0.1), failure=Failure(FailureKind.UNAVAILABLE, "down", status=503))
+
+    store = RunStore(tmp_path, {"suite": "f"})
+    work = Work("p", items, ask)
+    candidates = [table_for({"one": "http://127.0.0.1:9001"}).deployments["one"]]
+    async with asyncio.timeout(5):
+        await run_work(work, candidates, store, Budget(), concurrent=8, rpm=6, sleep=asyncio.sleep)
+    store.close()
+    assert (list(work.given_up), asked) == (["one"], 1)

@@ -14,7 +14,7 @@ from gateway.evaluate.run_store import RunStore
 from gateway.evaluate.suite import Suite
 from gateway.evaluate.work_queue import SpendReached
 from gateway.execution.transport import PoolTransport
-from providers.testkit.scenario import Scenario
+from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.evaluation_candidates import LOAD, QuietProgress, servers, suite_in, table_for
 
@@ -72,6 +72,16 @@ async def test_spending_limit_holds_during_a_load_step(tmp_path: Path) -> None:
             assert store.load_step("one", 2) is None, "an interrupted run has no recovery step"
         finally:
             store.close()
+
+
+async def test_answers_that_break_off_count_against_the_limit(tmp_path: Path) -> None:
+    """A provider may bill a stream that breaks off, although no usage arrives."""
+    limit = 600
+    suite = suite_in(tmp_path, f"spend: {{tokens: {limit}}}\n" + LOAD.rstrip("}\n") + ", max_tokens: 64}")
+    with servers({"one": Scenario(text="x " * 40, faults=((Cut(after_events=3), 1.0),))}) as thread:
+        with pytest.raises(SpendReached):
+            await run(suite, tmp_path / "out", thread)
+        assert 0 < thread["one"].received <= limit // 64
 
 
 async def test_interrupted_load_step_counts_its_tokens(tmp_path: Path) -> None:
