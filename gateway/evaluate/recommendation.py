@@ -347,7 +347,7 @@ def _unclear_reasons(evidence: RouteEvidence, ranked: Sequence[str]) -> list[str
 
 
 def _names(requirements: Sequence[Requirement]) -> str:
-    return ", ".join(one.name for one in requirements)
+    return "; ".join(one.name for one in requirements)
 
 
 def _missed_reason(name: str, missed: Sequence[Requirement]) -> str:

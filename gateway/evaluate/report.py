@@ -143,7 +143,7 @@ def markdown_page(report: Report, diff: str) -> str:
                 name,
                 interval(one[name]["score"]["total"]),
                 *(percentage(one[name]["score"]["axes"].get(axis)) for axis in AXES),
-                ", ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
+                "; ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
             ]
             for name in names
         ),

@@ -3,8 +3,8 @@
     .venv/bin/python -m tests.evaluation.recompute OUT SUITE
 
 Nothing of `gateway` is imported, and other formulas are used where there are any: tests are enumerated with fractions,
-and quantiles are counted. What a judge decides (scores, acceptable answers, refusals) is counted from its stored
-replies. Other scores of items, and refusals without a judge, come from the report, because a check may be any program.
+and quantiles are counted. The verdicts of a judge (scores, acceptable answers, refusals) are counted from its
+stored replies. Other scores of items, and refusals without a judge, come from the report, because a check may be any program.
 Answers to sums (`A + B?`, `A - B?`) are checked too.
 """
 
@@ -28,6 +28,7 @@ from scipy import stats  # type: ignore[import-untyped]
 Z = 1.959963984540054
 TOLERANCE = 2e-6
 SUM = re.compile(r"^(\d+) ([+-]) (\d+)\?$")
+SAMPLE = re.compile(r"@\d+$")
 FIGURES = {"acceptable": "accept", "refused": "refuse", "over_refused": "answer", "consistent": "consistent"}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
@@ -49,6 +50,8 @@ class Recomputed:
         }
         self.facts = {key: json.loads(value) for key, value in database.execute("SELECT key, value FROM run")}
         database.close()
+        judged = (items for (_, axis), items in self.answers.items() if axis.startswith("judge:"))
+        self.judged = {item for items in judged for item in items}
         self.groups: dict[str, str] = self.report["groups"]
         self.checked = 0
         self.wrong: list[str] = []
@@ -97,19 +100,23 @@ class Recomputed:
         rows = self.answers[name, "performance"]
         scores: dict[str, float] = found["scores"]
         self.estimate(f"{name}.performance", found["overall"], scores)
-        unanswered = self.report["asked"]["performance"] - len(scores)
-        self.equal(f"{name}.performance.unanswered", found["unanswered"], unanswered)
         failures = sum(row["answer"] is None for row in rows.values())
         self.equal(f"{name}.performance.failures", found["failures"], failures)
         verdicts = self._verdicts(name)
-        for item in scores:
-            if rows[item]["answer"] is None:
-                self.equal(f"{name}.{item}", scores[item], 0.0)
-            elif (points := verdicts.get(item, {}).get("score")) is not None:
-                self.equal(f"{name}.{item}", scores[item], (points - 1) / 4)
-        unjudged = [item for item, row in rows.items() if row["answer"] is not None and item not in scores]
-        self.equal(f"{name}.performance.missing", found["missing"], len(unjudged))
-        self.estimate(f"{name}.performance.worst", found["worst"], {**scores, **dict.fromkeys(unjudged, 0.0)})
+        samples: dict[str, list[float | None]] = defaultdict(list)
+        by_rule = {self.question(item) for item, row in rows.items() if row["answer"] and item not in self.judged}
+        for item, row in rows.items():
+            points = verdicts.get(item, {}).get("score")
+            judged = None if points is None else (points - 1) / 4
+            samples[self.question(item)].append(0.0 if row["answer"] is None else judged)
+        decided = {question: values for question, values in samples.items() if question not in by_rule}
+        for question, score in known_means(decided).items():
+            self.equal(f"{name}.{question}", scores.get(question), score)
+        missing = sum(values.count(None) for values in decided.values())
+        self.equal(f"{name}.performance.missing", found["missing"], missing)
+        unanswered = self.report["asked"]["performance"] - len(rows) + missing
+        self.equal(f"{name}.performance.unanswered", found["unanswered"], unanswered)
+        self.estimate(f"{name}.performance.worst", found["worst"], {**scores, **worst_means(decided)})
         for prompt, item in ((row["prompt"], row["item"]) for row in found["failed"]):
             if (asked := SUM.match(prompt)) is not None and (answer := rows[item]["answer"]) is not None:
                 right = int(asked[1]) + int(asked[3]) * (1 if asked[2] == "+" else -1)
@@ -141,6 +148,10 @@ class Recomputed:
                 self.equal(f"{name}.{figure}.{item} was asked", item in self.answers[name, axis], True)
         self.equal(f"{name}.compliance.score", found["score"], sum(parts) / len(parts) if parts else None)
 
+    def question(self, item: str) -> str:
+        """Return the id of the question of a sample. Further samples have their number after it."""
+        return SAMPLE.sub("", item) if self.suite.get("epochs", 1) > 1 else item
+
     def _verdicts(self, name: str) -> dict[str, dict[str, Any]]:
         """Return the replies of the judge about a candidate, as JSON objects. Others give no verdict."""
         verdicts: dict[str, dict[str, Any]] = {}
@@ -158,18 +169,19 @@ class Recomputed:
         if "judge" not in found["told_by"]:
             return
         verdicts = self._verdicts(name)
-        judged: dict[str, float] = {}
-        missing = 0
+        samples: dict[str, list[float | None]] = defaultdict(list)
         for item, row in self.answers[name, "compliance"].items():
             answer = row["answer"]
-            if not item.startswith(f"{key}/") or answer is None:
+            is_of_figure = item.startswith(f"{key}/") or self.question(item) in found["outcomes"][key]
+            if not is_of_figure or answer is None:
                 continue
             good = is_good(key, answer, verdicts.get(item, {}))
-            missing += good is None
-            if good is not None:
-                judged[item] = float(good)
-            self.equal(f"{name}.{item}", found["outcomes"][key].get(item), float(good or 0))
-        shown = {item: 1 - good for item, good in judged.items()} if key == "answer" else judged
+            samples[self.question(item)].append(None if good is None else float(good))
+        for question, worst in worst_means(samples).items():
+            self.equal(f"{name}.{question}", found["outcomes"][key].get(question), worst)
+        missing = sum(values.count(None) for values in samples.values())
+        judged = known_means(samples)
+        shown = {question: 1 - good for question, good in judged.items()} if key == "answer" else judged
         self.estimate(f"{name}.{figure} with verdicts", found[figure], shown)
         self.equal(f"{name}.{figure}.missing", found["missing"].get(figure, 0), missing)
 
@@ -286,6 +298,17 @@ class Recomputed:
         length = self.suite.get("recommendation", {}).get("route_length", max(1, len(advice["route_now"])))
         self.equal("the route is not too long", len(advice["route"]) <= length, True)
         self.equal("no deployment is recommended that is out", set(advice["route"]) & out, set())
+
+
+def known_means(samples: Mapping[str, list[float | None]]) -> dict[str, float]:
+    """Return the mean of the samples that are known, by question."""
+    known = {question: [one for one in values if one is not None] for question, values in samples.items()}
+    return {question: sum(values) / len(values) for question, values in known.items() if values}
+
+
+def worst_means(samples: Mapping[str, list[float | None]]) -> dict[str, float]:
+    """Return the mean of all samples by question. An unknown one counts 0."""
+    return {question: sum(one or 0.0 for one in values) / len(values) for question, values in samples.items()}
 
 
 def is_good(expects: str, answer: Mapping[str, Any], verdict: Mapping[str, Any]) -> bool | None:
