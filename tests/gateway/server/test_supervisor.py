@@ -355,6 +355,8 @@ async def test_worker_that_misses_heartbeats_is_killed_and_replaced(
 ) -> None:
     monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
     monkeypatch.setattr(supervisor, "_ASK_S", 0.0)
+    if is_ready:
+        monkeypatch.setattr(supervisor, "_MOST_MISSED_AT_START", 10**9)
     running = build(1)
     with structlog.testing.capture_logs() as log:
         fake = await (running.ready() if is_ready else running.next())
@@ -400,9 +402,12 @@ async def test_worker_that_answers_late_is_not_killed(build: Build) -> None:
 async def test_stopping_worker_is_not_taken_for_hung(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
     monkeypatch.setattr(supervisor, "_ASK_S", 0.0)
+    # The fake worker answers no heartbeat: before the stop it may miss any number of them.
+    monkeypatch.setattr(supervisor, "_MOST_MISSED", 10**9)
     running = build(1)
     fake = await running.ready()
     running.handlers[signal.SIGTERM]()
+    monkeypatch.setattr(supervisor, "_MOST_MISSED", -1)
     for _ in range(200):
         await asyncio.sleep(0)
     assert fake.signals == []
