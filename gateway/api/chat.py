@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: one plain ASGI callable, from the socket to the socket.
+"""The endpoint of all chat dialects: one plain ASGI callable, from the socket to the socket.
 
 `ChatEndpoint` makes an `Inbound` for each request, passes it to `ChatService.handle`, and sends the errors that this
 raises to the client.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from gateway.api.body import (
@@ -23,7 +23,6 @@ from gateway.api.body import (
     check_content_headers,
     is_little,
     read_body,
-    read_request,
 )
 from gateway.api.caller.authentication import FailedKeyLimiter
 from gateway.api.caller.request_headers import (
@@ -35,6 +34,8 @@ from gateway.api.caller.request_headers import (
     remember_caller,
 )
 from gateway.api.connection import HEAD, SameHead
+from gateway.api.dialects.dialect import Dialect
+from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.errors import ApiError
 from gateway.api.responder import Receive, Responder, Send
 from gateway.execution.deadline import Deadline, Sweep
@@ -46,7 +47,6 @@ from gateway.policy.caller import timeout_s
 from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, HeldBody
 from providers.chat import ChatRequest
 
-CHAT_PATH = "/v1/chat/completions"
 _PLAIN_ERRORS = ErrorStyle()
 
 
@@ -84,12 +84,16 @@ class ChatEndpoint:
         self._observe = observe
         self.most_requests = most_requests
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request, as an ASGI application. Never raises on what a client or a provider does."""
+    def __call__(self, scope: Any, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Answer one chat completions request, as an ASGI application."""
+        return self.answer(scope, receive, send, OPENAI_CHAT)
+
+    async def answer(self, scope: Any, receive: Receive, send: Send, dialect: Dialect) -> None:
+        """Answer one request in this dialect. Never raises on what a client or a provider does."""
         started_at = time.monotonic()
         self.in_flight += 1
         record = Record("", started_at, "")
-        inbound = InboundChat(self, scope, receive, send, record)
+        inbound = InboundChat(self, scope, receive, send, record, dialect)
         try:
             await self.service.handle(inbound)
         except ClientGone:
@@ -114,7 +118,7 @@ class ChatEndpoint:
 
 
 class InboundChat:
-    """One chat completions request. See `gateway.service.chat_service.Inbound`.
+    """One request for a chat. See `gateway.service.chat_service.Inbound`.
 
     Attributes:
         client_left: The client closed its connection, which has cancelled the request.
@@ -128,6 +132,7 @@ class InboundChat:
         "_client_bytes",
         "_context",
         "_deadline_set",
+        "_dialect",
         "_endpoint",
         "_head",
         "_headers",
@@ -150,14 +155,17 @@ class InboundChat:
     _limit_s: float
     deadline: Deadline
 
-    def __init__(self, endpoint: ChatEndpoint, scope: Any, receive: Receive, send: Send, record: Record) -> None:
+    def __init__(
+        self, endpoint: ChatEndpoint, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect
+    ) -> None:
+        self._dialect = dialect
         self.record = record
         self.error_style = _PLAIN_ERRORS
         self.client_left = False
         self._endpoint = endpoint
         self._scope = scope
         self._receive = receive
-        self._responder = Responder(scope, receive, send, record)
+        self._responder = Responder(scope, receive, send, record, dialect)
         extensions: Mapping[str, Any] | None = scope.get("extensions")
         self._head: SameHead | None = extensions.get(HEAD) if extensions is not None else None
         self._deadline_set = self._is_counted = self._is_known = self._body_begun = self._body_read = False
@@ -239,7 +247,7 @@ class InboundChat:
 
     def decode(self, body: HeldBody) -> ChatRequest:
         """See Inbound."""
-        return read_request(body.take())
+        return self._dialect.decode(body.take())
 
     def begin(self, request: ChatRequest) -> None:
         """See Inbound."""

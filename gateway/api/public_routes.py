@@ -16,7 +16,8 @@ from starlette.routing import Route
 
 from gateway.api.caller.authentication import FailedKeyLimiter
 from gateway.api.caller.request_headers import headers_of, read_caller, request_id_of
-from gateway.api.chat import CHAT_PATH, ChatEndpoint
+from gateway.api.chat import ChatEndpoint
+from gateway.api.dialects.paths import CHAT_PATH
 from gateway.api.errors import ApiError
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_LOCATION, HEALTH_OPERATIONS, RESPONSES, SECURITY
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed

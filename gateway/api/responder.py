@@ -1,4 +1,6 @@
-"""Write the answer or the error of one chat request to its client: one writer for a whole answer, one for a stream.
+"""Write the answer or the error of one request to its client: one writer for a whole answer, one for a stream.
+
+The dialect of the request encodes what is written.
 
 Both writers first try to write everything at once, which needs no wait and no further task switch. An error is a
 response of its own, or the last event of a stream that has begun.
@@ -17,12 +19,10 @@ from pathlib import PurePath
 from traceback import extract_tb
 from typing import Any
 
-import orjson
-
 from gateway.api.body import drain
 from gateway.api.connection import CONNECTION, NOT_TAKEN, ClientConnection
-from gateway.api.dialects.openai_chat import ChunkEncoder, encode_answer, encode_stream_error, encoder_for
-from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.dialects.dialect import Dialect, StreamEncoder
+from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, whole_seconds
 from gateway.api.response_headers import pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
@@ -33,7 +33,6 @@ from providers.chat import ChatCompletion
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
-COMMENT = b": keep-alive\n\n"
 _NO_EXTENSIONS: Mapping[str, Any] = {}
 _AT_ONCE_BYTES = 64 * 1024
 """The server accepts this much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger
@@ -42,11 +41,7 @@ _LAST_EVENT_S = 1.0
 """The time beyond the request's deadline in which a client can read the end of its answer, such as an error."""
 _STOPPED = "the gateway was stopped before the answer was complete: repeat the request"
 _JSON_LINE = b"content-type: application/json"
-_STREAM_LINES = (
-    b"content-type: text/event-stream; charset=utf-8",
-    b"cache-control: no-cache",
-    b"x-accel-buffering: no",
-)
+_STREAM_LINES = (b"cache-control: no-cache", b"x-accel-buffering: no")
 
 
 class Responder:
@@ -57,10 +52,23 @@ class Responder:
         cycle: The request on that connection.
     """
 
-    __slots__ = ("_direct", "_head_sent", "_is_stream", "_receive", "_record", "_send", "connection", "cycle")
+    __slots__ = (
+        "_dialect",
+        "_direct",
+        "_encoder",
+        "_head_sent",
+        "_receive",
+        "_record",
+        "_send",
+        "connection",
+        "cycle",
+    )
 
-    def __init__(self, scope: Any, receive: Receive, send: Send, record: Record) -> None:
-        self._head_sent = self._is_stream = False
+    def __init__(self, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect) -> None:
+        self._head_sent = False
+        # The encoder of a stream that has begun.
+        self._encoder: StreamEncoder | None = None
+        self._dialect = dialect
         self._receive = receive
         self._send = send
         self._record = record
@@ -88,9 +96,7 @@ class Responder:
         record = self._record
         record.status = 200
         record.count(completion.usage)
-        if not completion.id:
-            completion = replace(completion, id=f"chatcmpl-{record.request_id}")
-        body = orjson.dumps(encode_answer(completion, style, record.request_id))
+        body = self._dialect.encode_answer(completion, style, record)
         if self._direct is not None and self._direct.respond([_JSON_LINE, *response_lines(record)], body):
             self._head_sent = True
             return None
@@ -110,10 +116,10 @@ class Responder:
         tap = stream.text_tap()
         events = tap.whole_events() if tap is not None else ()
         if events and self._direct is not None:
-            encoder = encoder_for(style, self._record)
+            encoder = self._dialect.encoder(style, self._record)
             data = encoder.encode(events)
             self._record.status = 200
-            if self._direct.respond_stream([*_STREAM_LINES, *response_lines(self._record)], data):
+            if self._direct.respond_stream(self._stream_lines(), data):
                 self._head_sent = True
                 self._record.count(encoder.usage)
                 return None
@@ -130,18 +136,17 @@ class Responder:
         """Write events as they arrive. A slow client slows down the provider."""
         record, cycle = self._record, self.cycle
         record.status = 200
-        self._is_stream = True
-        encoder = encoder_for(style, record)
+        encoder = self._encoder = self._dialect.encoder(style, record)
         keep_alive: KeepAlive | None = None
         try:
-            await self._start(200, pairs_of([*_STREAM_LINES, *response_lines(record)]))
+            await self._start(200, pairs_of(self._stream_lines()))
             async for events in stream:
                 data = encoder.encode(events)
                 if encoder.finished or encoder.failed is not None:
                     if keep_alive is not None:
                         keep_alive.stop()
                 elif keep_alive is None:
-                    keep_alive = KeepAlive(style.keep_alive_s, self._send)
+                    keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
                     self._tap_texts(stream, encoder, keep_alive)
                 if data:
                     if keep_alive is not None:
@@ -158,7 +163,7 @@ class Responder:
             record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _tap_texts(self, stream: AnswerStream, encoder: ChunkEncoder, keep_alive: KeepAlive) -> None:
+    def _tap_texts(self, stream: AnswerStream, encoder: StreamEncoder, keep_alive: KeepAlive) -> None:
         """Write a text that arrives alone directly, while the task waits for the next events of the stream."""
         cycle, tap = self.cycle, stream.text_tap()
         if cycle is None or tap is None:
@@ -183,8 +188,8 @@ class Responder:
 
     async def stop(self, style: ErrorStyle, *, can_continue: bool) -> None:
         """Report that the gateway stops before the request has ended, unless a whole answer is already on its way."""
-        if self._is_stream or not self._head_sent:
-            code = "stream_interrupted" if self._is_stream else "overloaded"
+        if self._encoder is not None or not self._head_sent:
+            code = "stream_interrupted" if self._encoder is not None else "overloaded"
             await self.fail(ApiError(code, _STOPPED, retry_after_s=1), style, can_continue=can_continue)
 
     async def fail(self, error: Exception, style: ErrorStyle, *, can_continue: bool) -> None:
@@ -203,13 +208,14 @@ class Responder:
             shown = replace(shown, message=style.refusals[shown.code])
         if self._head_sent:
             self._record.outcome, self._record.status = "interrupted", 200
-            data = encode_stream_error(ApiError("stream_interrupted", shown.message))
+            interrupted = ApiError("stream_interrupted", shown.message)
+            data = self._encoder.encode_failure(interrupted) if self._encoder is not None else b""
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
         headers = {**shown.headers, **blocking_link(shown, style.blocked_by)}
         if shown.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(shown.retry_after_s)
-        body = orjson.dumps(encode_error(shown))
+        body = self._dialect.encode_error(shown, self._record.request_id)
         # A client at the wrong cell must not send the rest of its prompt here.
         if can_continue and shown.status != STATUS["wrong_cell"]:
             await self._write_response(shown.status, body, headers)
@@ -247,22 +253,28 @@ class Responder:
             headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
         return headers
 
+    def _stream_lines(self) -> list[bytes]:
+        return [self._dialect.stream_type, *_STREAM_LINES, *response_lines(self._record)]
+
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head_sent = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 class KeepAlive:
-    """Sends comments while one stream is silent. It checks twice within `silence_s` whether anything was sent.
+    """Sends something, such as a comment, while one stream is silent.
+
+    It checks twice within `silence_s` whether anything was sent.
 
     The writer sets `is_silent` to False when it sends something, and calls `stop` before it sends the last of it.
     """
 
-    __slots__ = ("_comment", "_half_s", "_loop", "_send", "_timer", "is_silent")
+    __slots__ = ("_comment", "_data", "_half_s", "_loop", "_send", "_timer", "is_silent")
 
-    def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]]) -> None:
-        """Start the timer. With a `silence_s` of 0 no comment is sent."""
+    def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]], data: bytes) -> None:
+        """Start the timer. With a `silence_s` of 0 nothing is sent."""
         self.is_silent = False
+        self._data = data
         self._half_s = silence_s / 2
         self._send = send
         self._comment: asyncio.Task[None] | None = None
@@ -279,7 +291,7 @@ class KeepAlive:
         self._timer = self._loop.call_later(self._half_s, self._check)
 
     async def _send_comment(self) -> None:
-        await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+        await self._send({"type": "http.response.body", "body": self._data, "more_body": True})
 
     def stop(self) -> None:
         """Send no comment from now on."""

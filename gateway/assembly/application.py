@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.api.body import MOST_REQUESTS
-from gateway.api.chat import CHAT_PATH, ChatEndpoint
+from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
+from gateway.api.dialects.paths import dialect_at
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.execution.breaker import Breaker, BreakerState
@@ -252,8 +253,7 @@ class Gateway:
             uses=PromptUses(self._shadow_wiring.shadows, log_prompt),
         )
         self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
-        # Bind the method once: calling an object looks `__call__` up in its type each time.
-        self._ask = self._chat.__call__
+        self._ask = self._chat.answer
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
         self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
         self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
@@ -330,8 +330,8 @@ class Gateway:
         if scope["type"] == "lifespan":
             return self._lifespan(receive, send)
         if scope["type"] == "http":
-            if scope["path"] == CHAT_PATH and scope["method"] == "POST":
-                return self._ask(scope, receive, send)
+            if scope["method"] == "POST" and (dialect := dialect_at(scope["path"])) is not None:
+                return self._ask(scope, receive, send, dialect)
             if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
                 self._refused_origins.note(origin)
             if scope["method"] == "HEAD":

@@ -7,10 +7,12 @@ choices, if it was asked for. A failure is one last event with an `error` object
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 import orjson
 
+from gateway.api.body import read_request
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record, Resumed
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
@@ -18,6 +20,7 @@ from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChatCompletion,
+    ChatRequest,
     ChoiceFinish,
     Failed,
     Finished,
@@ -38,6 +41,34 @@ from providers.openai_json import encode_completion
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_usage
 
 DONE = b"data: [DONE]\n\n"
+
+
+class OpenAIChat:
+    """OpenAI's chat completions. See `gateway.api.dialects.dialect.Dialect`."""
+
+    keep_alive = b": keep-alive\n\n"
+    stream_type = b"content-type: text/event-stream; charset=utf-8"
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """See Dialect."""
+        return read_request(body)
+
+    def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
+        """See Dialect."""
+        if not completion.id:
+            completion = replace(completion, id=f"chatcmpl-{record.request_id}")
+        return orjson.dumps(encode_answer(completion, style, record.request_id))
+
+    def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:
+        """See Dialect."""
+        return encoder_for(style, record)
+
+    def encode_error(self, error: ApiError, request_id: str) -> bytes:
+        """See Dialect."""
+        return orjson.dumps(encode_error(error))
+
+
+OPENAI_CHAT = OpenAIChat()
 
 
 def encode_answer(completion: ChatCompletion, style: AnswerStyle, request_id: str) -> dict[str, object]:
@@ -134,6 +165,10 @@ class ChunkEncoder:
         Empty if this text would change what comes after it; then it must come as an event.
         """
         return self._text_head + text + self._text_tail if 0 in self._started else b""
+
+    def encode_failure(self, error: ApiError) -> bytes:
+        """Return the last event of a stream that failed."""
+        return encode_stream_error(error)
 
     def _texts(self, texts: list[str]) -> bytes:
         """Return a chunk for each further text of choice 0."""

@@ -11,9 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.responder import COMMENT, KeepAlive
+from gateway.api.dialects.openai_chat import OPENAI_CHAT
+from gateway.api.responder import KeepAlive
 from gateway.model.config_version import ConfigVersion
 from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming, until
+
+COMMENT = OPENAI_CHAT.keep_alive
 
 DONE = b"data: [DONE]\n\n"
 
@@ -122,8 +125,8 @@ async def test_each_event_delays_the_next_comment(monkeypatch: pytest.MonkeyPatc
     made: list[KeepAlive] = []
 
     class Watched(KeepAlive):
-        def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]]) -> None:
-            super().__init__(silence_s, send)
+        def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]], data: bytes) -> None:
+            super().__init__(silence_s, send, data)
             made.append(self)
 
     monkeypatch.setattr("gateway.api.responder.KeepAlive", Watched)
@@ -154,7 +157,7 @@ async def test_first_comment_comes_before_the_configured_silence() -> None:
     async def send(event: Any) -> None:
         sent.append(event)
 
-    keep_alive = KeepAlive(3600, send)
+    keep_alive = KeepAlive(3600, send, COMMENT)
     for _ in range(2):
         assert sent == []
         timer = keep_alive._timer
@@ -175,7 +178,7 @@ async def test_paused_reader_gets_at_most_one_pending_comment() -> None:
         calls += 1
         await paused.wait()
 
-    keep_alive = KeepAlive(0.002, send)
+    keep_alive = KeepAlive(0.002, send, COMMENT)
     await until(lambda: calls == 1)
     await asyncio.sleep(0.03)
     assert calls == 1

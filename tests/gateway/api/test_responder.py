@@ -10,6 +10,7 @@ import pytest
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from gateway.api.connection import CONNECTION, ClientConnection, Cycle
+from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.responder import _AT_ONCE_BYTES, Responder
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
@@ -82,7 +83,7 @@ class Passing:
 
 
 async def respond(scope: dict[str, Any], client: Client, stream: Passing) -> None:
-    responder = Responder(scope, lambda: None, client.send, Record("r", 0, "t"))
+    responder = Responder(scope, lambda: None, client.send, Record("r", 0, "t"), OPENAI_CHAT)
     writing = responder.respond_stream(cast(AnswerStream, stream), AnswerStyle(), Deadline.start(60, 60))
     assert writing is not None
     await writing
@@ -140,7 +141,7 @@ async def test_only_an_unwrapped_send_is_bypassed(is_wrapped: bool) -> None:
 
     send = wrapped if is_wrapped else client.send
     scope = {"extensions": {CONNECTION: connection}}
-    responder = Responder(scope, lambda: None, send, Record("r", 0, "t"))
+    responder = Responder(scope, lambda: None, send, Record("r", 0, "t"), OPENAI_CHAT)
     completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "stop"),))
     writing = responder.respond_whole(completion, AnswerStyle(), Deadline.start(60, 60), 60)
     assert (writing is None) is client.is_direct is not is_wrapped

@@ -1,0 +1,80 @@
+"""The interface of an API dialect: how one form of request is read, and how answers and errors are written in it.
+
+Everything between them is shared by all dialects: location, keys, limits, routing, the execution of the plan, labels
+and headers. A dialect has no retry, failover or fence of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.api.errors import ApiError
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent, Usage
+
+
+class StreamEncoder(Protocol):
+    """Encodes the stream of one client.
+
+    Attributes:
+        usage: The usage of the answer, once it has passed.
+        failed: The failure that ended the stream, once it has passed.
+        finished: Whether the end of a whole answer has passed.
+    """
+
+    usage: Usage | None
+    failed: Failed | None
+    finished: bool
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """Return the bytes of a batch of events; empty if there is nothing to show.
+
+        A `Failed` event ends the stream in the dialect's form of an error, never in that of a success.
+        """
+        ...
+
+    def lone_text(self, text: bytes) -> bytes:
+        """Return the bytes for one more text of choice 0, given as the inside of a JSON string.
+
+        Empty if this text would change what comes after it. Then it is passed to `encode` as an event.
+        """
+        ...
+
+    def encode_failure(self, error: ApiError) -> bytes:
+        """Return the last bytes of a stream that the gateway itself breaks off."""
+        ...
+
+
+class Dialect(Protocol):
+    """One request in the form of one API. It may remember what the answer repeats of the request.
+
+    Attributes:
+        keep_alive: What is sent while a stream is silent. Clients of this API skip it.
+        stream_type: The header line with the content type of a stream.
+    """
+
+    @property
+    def keep_alive(self) -> bytes: ...
+
+    @property
+    def stream_type(self) -> bytes: ...
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """Parse and decode the body. Raises ApiError, InvalidRequest or UnsupportedFeature.
+
+        Names of fields that are dropped are in `ChatRequest.unread`.
+        """
+        ...
+
+    def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
+        """Return the body of a whole answer."""
+        ...
+
+    def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:
+        """Return the encoder of a stream."""
+        ...
+
+    def encode_error(self, error: ApiError, request_id: str) -> bytes:
+        """Return the body of an error. It may be called before `decode`."""
+        ...
