@@ -96,7 +96,9 @@ from providers.formats.tool_calls import (
     safe_call_name,
     tools_of,
     turns_with_results,
+    turns_with_whole_results,
 )
+from providers.formats.tool_results import results_as_text
 from providers.json_values import (
     JsonError,
     as_list,
@@ -266,6 +268,7 @@ __all__ = [
     "read_str",
     "request_id_of",
     "requirements_of",
+    "results_as_text",
     "results_in_order",
     "safe_call_id",
     "safe_call_name",
@@ -273,6 +276,7 @@ __all__ = [
     "text_of",
     "tools_of",
     "turns_with_results",
+    "turns_with_whole_results",
     "with_json_instruction",
     "without_blank_messages",
 ]

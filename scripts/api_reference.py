@@ -58,6 +58,7 @@ _TOPICS: Mapping[str, str] = {
     "providers.formats.json_adapter": "Adapter",
     "providers.formats.role_alternation": "Write messages and tool calls",
     "providers.formats.tool_calls": "Write messages and tool calls",
+    "providers.formats.tool_results": "Write messages and tool calls",
     "providers.chat.requests": "Requests",
     "providers.chat.messages": "Messages",
     "providers.chat.answers": "Answers",

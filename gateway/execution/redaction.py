@@ -24,6 +24,7 @@ from providers.chat import (
     ImagePart,
     JsonSchemaFormat,
     Message,
+    Part,
     SystemMessage,
     ToolMessage,
     UserMessage,
@@ -171,19 +172,23 @@ def _other_texts(message: Message) -> Iterator[str]:
             yield from (call.arguments for call in message.tool_calls)
         case UserMessage():
             yield message.name or ""
-            for part in message.content if not isinstance(message.content, str) else ():
-                # Errors quote only the beginning of long data, such as an image within the request.
-                match part:
-                    case ImagePart(url):
-                        yield url[:_MAX_TEXT_CHARACTERS]
-                    case AudioPart(data):
-                        yield data[:_MAX_TEXT_CHARACTERS]
-                    case FilePart(data, filename):
-                        yield from (data[:_MAX_TEXT_CHARACTERS], filename or "")
+            yield from _data_in(message.content)
         case SystemMessage():
             yield message.name or ""
         case ToolMessage():
-            pass
+            yield from _data_in(message.content)
+
+
+def _data_in(content: str | tuple[Part, ...]) -> Iterator[str]:
+    for part in content if not isinstance(content, str) else ():
+        # Errors quote only the beginning of long data, such as an image within the request.
+        match part:
+            case ImagePart(url):
+                yield url[:_MAX_TEXT_CHARACTERS]
+            case AudioPart(data):
+                yield data[:_MAX_TEXT_CHARACTERS]
+            case FilePart(data, filename):
+                yield from (data[:_MAX_TEXT_CHARACTERS], filename or "")
 
 
 class Quotes:

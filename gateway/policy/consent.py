@@ -140,10 +140,15 @@ class Consenting:
         return self._digest
 
 
+_LATER: Mapping[str, object] = {"is_error": False, "cache": None}
+"""Fields that were added later, with their defaults: without a value they do not count, so that tokens stay valid."""
+
+
 def _plain(value: object) -> object:
     """Return the value as JSON values. A dataclass becomes its class name and its fields."""
     if is_dataclass(value):
         inner = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        inner = {name: each for name, each in inner.items() if name not in _LATER or each != _LATER[name]}
         return [type(value).__name__, inner]
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}

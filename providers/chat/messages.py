@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
 from providers.value import Value
@@ -58,7 +58,7 @@ class FilePart(Value, frozen=True):
 
 
 Part = TextPart | ImagePart | AudioPart | FilePart
-"""Every part of a user's message."""
+"""Every part of a user's message or of a tool result."""
 
 
 class ToolCall(Value, frozen=True):
@@ -132,11 +132,13 @@ class ToolMessage(Value, frozen=True):
 
     Attributes:
         tool_call_id: The id of the call.
-        content: The result.
+        content: The result: its text or its parts.
+        is_error: Whether the call failed. Then the content describes the failure.
     """
 
     tool_call_id: str
-    content: str | tuple[TextPart, ...]
+    content: str | tuple[Part, ...]
+    is_error: bool = False
 
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
@@ -155,7 +157,7 @@ class Texts(tuple[Message, ...]):
     entries: list[dict[str, str]]
 
 
-def text_of(content: str | tuple[Part, ...] | None) -> str:
+def text_of(content: str | Sequence[Part] | None) -> str:
     """Return the text of a message's content.
 
     Args:

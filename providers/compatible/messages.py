@@ -27,6 +27,7 @@ from providers.compatible.dialect import CompatibleDialect
 from providers.failures import UnsupportedFeature
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
 from providers.formats.tool_calls import FILLER_TEXT
+from providers.formats.tool_results import results_as_text
 from providers.openai_json.encode_request import encode_message
 
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
@@ -36,7 +37,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: ModelFacts) -> list[dict[str, object]]:
     """Return the conversation in the vendor's form. Raises UnsupportedFeature if it has too many messages."""
     rule = dialect.requests
-    messages: Sequence[Message] = request.messages
+    messages: Sequence[Message] = results_as_text(request.messages)
     continues = isinstance(messages[-1], AssistantMessage)
     if rule.system == "first":
         messages = _system_first(messages, continues)

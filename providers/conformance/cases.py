@@ -208,6 +208,8 @@ def request_cases(subject: Subject) -> Iterator[RequestCase]:
     if "image_detail" in subject.parameters and "vision" in subject.features:
         image = ImagePart(_PNG, "low")
         yield RequestCase(subject, "image_detail", question(UserMessage((TextPart("What is this?"), image))))
+    if {"tools", "vision"} <= subject.features:
+        yield RequestCase(subject, "tool_result_image", _tool_result_with_image())
     if "reasoning_effort" in subject.parameters:
         for effort in subject.facts.efforts or (USUAL_EFFORTS if subject.is_invented else ()):
             yield RequestCase(subject, f"effort_{effort}", replace(question(), reasoning_effort=effort))
@@ -273,6 +275,20 @@ def feature_requests() -> dict[str, dict[str, ChatRequest]]:
     }
 
 
+def _tool_result_with_image() -> ChatRequest:
+    """Return a conversation with two results, of which the first has an image."""
+    calls = (ToolCall("call_a1", "get_weather", '{"city":"Oslo"}'), ToolCall("call_b2", "get_time", "{}"))
+    radar = ToolMessage("call_a1", (TextPart("The radar:"), ImagePart(_PNG)))
+    messages = (
+        UserMessage("How is the weather?"),
+        AssistantMessage(None, tool_calls=calls),
+        radar,
+        ToolMessage("call_b2", "12:00"),
+        UserMessage("And tomorrow?"),
+    )
+    return replace(question(*messages), tools=(_WEATHER, _CLOCK))
+
+
 def _tool_loops() -> dict[str, ChatRequest]:
     """Return conversations that contain tool calls and their results."""
     oslo = ToolCall("call_a1", "get_weather", '{"city":"Oslo"}')
@@ -299,6 +315,7 @@ def _tool_loops() -> dict[str, ChatRequest]:
         "tool_parallel": loop((oslo, beijing, clock), oslo_result, beijing_result, clock_result),
         "tool_results_in_another_order": loop((oslo, beijing, clock), clock_result, oslo_result, beijing_result),
         "tool_result_parts": loop((oslo,), ToolMessage("call_a1", (TextPart("It is "), TextPart("cold.")))),
+        "tool_failed": loop((oslo,), ToolMessage("call_a1", "no such city", is_error=True)),
         "tool_then_user": loop((oslo, beijing), oslo_result, beijing_result, UserMessage("And tomorrow?")),
         "tool_twice": loop((oslo,), oslo_result, AssistantMessage(None, tool_calls=(clock,)), clock_result),
         "tool_twice_one_id": loop((oslo,), oslo_result, same_id, same_id_result),

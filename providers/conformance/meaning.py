@@ -6,6 +6,7 @@ where it needs one, and give tool calls new ids. The content, its roles and orde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +21,7 @@ from providers.chat import (
     ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
+    Message,
     NamedTool,
     Part,
     SystemMessage,
@@ -28,6 +30,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.formats.tool_results import results_as_text
 from providers.json_values import JsonError, loads_text
 
 __all__ = ["arguments_value", "callable_tools", "conversation", "is_absent", "parameters"]
@@ -37,6 +40,8 @@ _RESULT = "result of call"
 _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
 # The content of an inserted turn: formats that need a turn need a text in it, and some refuse a blank one.
 _FILLER_TEXTS = ("", " ", ".")
+# The note in place of an image or a file of a tool result where the format has no place for it.
+_NOTE = re.compile(r"\n?\[(in the next message: )?(image|file) \d+ of the tool results\]\n?")
 _COMPARED = (
     "temperature",
     "top_p",
@@ -59,8 +64,10 @@ def conversation(request: ChatRequest) -> list[_Atom]:
     systems = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
     # A format that has only one system message joins the texts with line ends, or with nothing.
     atoms: list[_Atom] = [("system", "".join(systems).replace("\n", ""))] if any(systems) else []
-    for atom in _with_sorted_results(_atoms(request)):
+    for atom in _with_sorted_results(_atoms(results_as_text(request.messages))):
         last = atoms[-1] if atoms else ("",)
+        if atom[0] == "user":
+            atom = ("user", _NOTE.sub("", str(atom[1])))
         if atom[0] in ("user", "assistant"):
             # A format that needs alternating roles joins the texts of one role in the same way.
             atom = (atom[0], str(atom[1]).replace("\n\n", ""))
@@ -78,9 +85,9 @@ def _with_sorted_results(atoms: Iterable[_Atom]) -> Iterator[_Atom]:
         yield from sorted(together, key=lambda atom: str(atom[1])) if kind == _RESULT else together
 
 
-def _atoms(request: ChatRequest) -> Iterator[_Atom]:
+def _atoms(messages: Iterable[Message]) -> Iterator[_Atom]:
     called: dict[str, int] = {}
-    for message in request.messages:
+    for message in messages:
         match message:
             case SystemMessage():
                 pass
@@ -94,7 +101,7 @@ def _atoms(request: ChatRequest) -> Iterator[_Atom]:
                 for call in calls:
                     yield "call", call.name, arguments_value(call.arguments)
             case ToolMessage(call_id, content):
-                yield _RESULT, called.get(call_id, "unknown"), text_of(content)
+                yield _RESULT, called.get(call_id, "unknown"), _NOTE.sub("", text_of(content))
             case _:
                 assert_never(message)
 

@@ -20,9 +20,9 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
     said_in,
-    text_of,
 )
 from providers.failures import UnsupportedFeature
+from providers.formats.tool_results import has_attachments, result_text, results_as_text
 from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map
 
 _CALL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -89,17 +89,36 @@ def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
 def turns_with_results(
     messages: Sequence[Message],
 ) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, str]]]]:
-    """Yield each message except tool results, with its calls and their results.
+    """Yield each message except tool results, with its calls and the texts of their results.
 
     It is for formats that have only user and assistant turns. Call ids become unique in the whole conversation, as
-    Claude requires, because some servers number the calls of each answer from the start.
+    Claude requires, because some servers number the calls of each answer from the start. Images and files of results
+    are in a user message after them, and the text of a failed result states that the call failed.
 
     Args:
         messages: The conversation.
 
     Returns:
-        Pairs of a message and its calls. Each call is paired with its result; a message without calls has an empty
-        list.
+        Pairs of a message and its calls. Each call is paired with the text of its result; a message without calls has
+        an empty list.
+
+    Raises:
+        UnsupportedFeature: A call has no result, or a result has no call.
+    """
+    for message, results in turns_with_whole_results(results_as_text(messages)):
+        yield message, [(call, result_text(result)) for call, result in results]
+
+
+def turns_with_whole_results(
+    messages: Sequence[Message],
+) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, ToolMessage]]]]:
+    """Yield the same as `turns_with_results`, with whole results, for formats that take images or failures in them.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        Pairs of a message and its calls. Each call is paired with its result.
 
     Raises:
         UnsupportedFeature: A call has no result, or a result has no call.
@@ -118,7 +137,8 @@ def turns_with_results(
             while position < len(messages) and isinstance(result := messages[position], ToolMessage):
                 results.append(result)
                 position += 1
-            pairs = [(_renamed(call, taken), text) for call, text in results_in_order(message.tool_calls, results)]
+            ordered = _whole_results_in_order(message.tool_calls, results)
+            pairs = [(_renamed(call, taken), result) for call, result in ordered]
             yield replace(message, tool_calls=tuple(call for call, _ in pairs)), pairs
         else:
             yield message, []
@@ -224,16 +244,24 @@ def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) 
         Pairs of a call and the text of its result, in the order of the calls.
 
     Raises:
-        UnsupportedFeature: A call has no result, or a result has no call.
+        UnsupportedFeature: A call has no result, a result has no call, or a result has an image or a file.
     """
+    if any(map(has_attachments, results)):
+        raise UnsupportedFeature("vision", "the provider accepts only text in the result of a tool call")
+    return [(call, result_text(result)) for call, result in _whole_results_in_order(calls, results)]
+
+
+def _whole_results_in_order(
+    calls: Sequence[ToolCall], results: Sequence[ToolMessage]
+) -> list[tuple[ToolCall, ToolMessage]]:
     remaining = list(results)
-    pairs: list[tuple[ToolCall, str]] = []
+    pairs: list[tuple[ToolCall, ToolMessage]] = []
     for call in calls:
         position = next((i for i, one in enumerate(remaining) if one.tool_call_id == call.id), None)
         if position is None:
             message = f"the call of {call.name!r} has no result: add a tool message for each call"
             raise UnsupportedFeature("tools", message)
-        pairs.append((call, text_of(remaining.pop(position).content)))
+        pairs.append((call, remaining.pop(position)))
     if remaining:
         raise UnsupportedFeature("tools", "a tool message has no call in the assistant message before it")
     return pairs

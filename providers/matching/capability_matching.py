@@ -235,11 +235,11 @@ def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
 
 
 def _without_inner(message: Message, dropped: Set[str]) -> Message:
-    if isinstance(message, ToolMessage):
-        return message
-    if "message_name" in dropped and message.name is not None:
+    if "message_name" in dropped and not isinstance(message, ToolMessage) and message.name is not None:
         message = replace(message, name=None)
-    if "image_detail" in dropped and isinstance(message, UserMessage) and not isinstance(message.content, str):
-        parts = (replace(part, detail=None) if isinstance(part, ImagePart) else part for part in message.content)
-        message = replace(message, content=tuple(parts))
-    return message
+    if "image_detail" not in dropped or not isinstance(message, UserMessage | ToolMessage):
+        return message
+    if isinstance(message.content, str):
+        return message
+    parts = (replace(part, detail=None) if isinstance(part, ImagePart) else part for part in message.content)
+    return replace(message, content=tuple(parts))

@@ -193,6 +193,8 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
     for message in request.messages:
         if isinstance(message, ToolMessage):
             asked["tools"] = True
+            if not isinstance(message.content, str):
+                _add_parts(message.content, asked)
             continue
         if message.name is not None:
             asked["message_name"] = True

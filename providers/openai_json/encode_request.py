@@ -26,6 +26,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.formats.tool_calls import safe_call_name
+from providers.formats.tool_results import results_as_text
 
 
 def encode_request(
@@ -33,7 +34,9 @@ def encode_request(
 ) -> dict[str, object]:
     """Return the body for `model`, without fields that are not set. The usage of a stream is always requested."""
     history = request.messages
-    messages: list[object] = list(history.entries) if type(history) is Texts else [*map(encode_message, history)]
+    messages: list[object] = (
+        list(history.entries) if type(history) is Texts else [*map(encode_message, results_as_text(history))]
+    )
     body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
     if request.n is not None:
         body["n"] = request.n

@@ -176,7 +176,7 @@ def _trailing_results(messages: Sequence[Message]) -> list[str]:
 
 
 def _image_count(messages: Sequence[Message]) -> int:
-    contents = [message.content for message in messages if isinstance(message, UserMessage)]
+    contents = [message.content for message in messages if isinstance(message, UserMessage | ToolMessage)]
     return sum(isinstance(part, ImagePart) for content in contents if not isinstance(content, str) for part in content)
 
 

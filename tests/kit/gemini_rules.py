@@ -186,7 +186,9 @@ def _result_errors(results: Sequence[_Part], calls: Sequence[_Part], place: str,
     wanted, got = ([tuple(str(one.get(name)) for name in members) for one in some] for some in (calls, results))
     if sorted(wanted) != sorted(got):
         yield f"{place}: the function response parts must match the function call parts before them, one for one"
-    if any(result.keys() - {*members, "response"} for result in results):
+    # Models since Gemini 3, whose calls have ids, accept media in a result.
+    known = {*members, "response", "parts"} if has_ids else {*members, "response"}
+    if any(result.keys() - known for result in results):
         yield f"{place}: functionResponse has a field that this model does not know"
 
 

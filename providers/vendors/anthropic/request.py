@@ -28,6 +28,7 @@ from providers.chat import (
     TextPart,
     Tool,
     ToolCall,
+    ToolMessage,
     UserMessage,
     text_of,
 )
@@ -44,8 +45,9 @@ from providers.formats.tool_calls import (
     safe_call_id,
     safe_call_name,
     tools_of,
-    turns_with_results,
+    turns_with_whole_results,
 )
+from providers.formats.tool_results import has_attachments
 from providers.json_values import as_map
 from providers.reading.json_object import with_json_instruction
 
@@ -77,7 +79,7 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
         UnsupportedFeature: A call has no result, or a result has no call.
     """
     turns: list[_Turn] = []
-    for message, results in turns_with_results(messages):
+    for message, results in turns_with_whole_results(messages):
         match message:
             case SystemMessage():
                 pass
@@ -85,7 +87,7 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
                 _append(turns, "user", _parts(content))
             case AssistantMessage():
                 _append(turns, "assistant", blocks_of(message, model, _text, _thought, _call))
-                _append(turns, "user", [_result(call, text) for call, text in results])
+                _append(turns, "user", [_result(call, result) for call, result in results])
             case _:
                 assert_never(message)
     _strip_prefill(turns)
@@ -180,8 +182,15 @@ def _call(call: ToolCall) -> dict[str, object]:
     }
 
 
-def _result(call: ToolCall, text: str) -> dict[str, object]:
-    return {"type": "tool_result", "tool_use_id": safe_call_id(call.id), **({"content": text} if text.strip() else {})}
+def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:
+    block: dict[str, object] = {"type": "tool_result", "tool_use_id": safe_call_id(call.id)}
+    if has_attachments(result):
+        block["content"] = _parts(result.content)
+    elif (text := text_of(result.content)).strip():
+        block["content"] = text
+    if result.is_error:
+        block["is_error"] = True
+    return block
 
 
 # The smallest maximum of the vendor's models. An unknown model may refuse more.

@@ -86,12 +86,23 @@ def _messages(entry: Mapping[str, object]) -> Iterator[Message]:
         return
     results = [block for block in blocks if block.get("type") == "tool_result"]
     for result in results:
-        yield ToolMessage(read_str(result, "tool_use_id") or "", "".join(texts_of(result.get("content"))))
+        yield _result(result)
     parts = tuple(part for block in blocks if (part := _part(block)) is not None)
     if len(parts) == 1 and isinstance(parts[0], TextPart):
         yield UserMessage(parts[0].text)
     elif parts or not results:
         yield UserMessage(parts)
+
+
+def _result(block: Mapping[str, object]) -> ToolMessage:
+    content = block.get("content")
+    parts = tuple(part for entry in as_list(content) if (part := _part(as_map(entry))) is not None)
+    is_text = all(isinstance(part, TextPart) for part in parts)
+    return ToolMessage(
+        read_str(block, "tool_use_id") or "",
+        "".join(texts_of(content)) if is_text else parts,
+        block.get("is_error") is True,
+    )
 
 
 def _part(block: Mapping[str, object]) -> Part | None:

@@ -26,6 +26,7 @@ from providers.chat import (
     TextPart,
     Tool,
     ToolCall,
+    ToolMessage,
     UserMessage,
     text_of,
 )
@@ -43,8 +44,9 @@ from providers.formats.tool_calls import (
     safe_call_id,
     safe_call_name,
     tools_of,
-    turns_with_results,
+    turns_with_whole_results,
 )
+from providers.formats.tool_results import has_attachments
 from providers.json_values import as_map, dumps
 from providers.reading.json_object import with_json_instruction
 
@@ -187,7 +189,7 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
         elif content:
             turns.append((role, content))
 
-    for message, results in turns_with_results(messages):
+    for message, results in turns_with_whole_results(messages):
         match message:
             case SystemMessage():
                 pass
@@ -195,7 +197,7 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
                 append("user", _parts(content, numbers))
             case AssistantMessage():
                 append("assistant", blocks_of(message, model, _text, _thought, _call))
-                append("user", [_result(call, text) for call, text in results])
+                append("user", [_result(call, result, numbers) for call, result in results])
             case _:
                 assert_never(message)
     before, after = needs_filler_turns([role for role, _ in turns], messages)
@@ -275,6 +277,10 @@ def _call(call: ToolCall) -> _Block:
     }
 
 
-def _result(call: ToolCall, text: str) -> _Block:
-    content = [{"text": text}] if text.strip() else []
-    return {"toolResult": {"toolUseId": safe_call_id(call.id), "content": content, "status": "success"}}
+def _result(call: ToolCall, result: ToolMessage, numbers: Iterator[int]) -> _Block:
+    if has_attachments(result):
+        content = _parts(result.content, numbers)
+    else:
+        content = [{"text": text}] if (text := text_of(result.content)).strip() else []
+    status = "error" if result.is_error else "success"
+    return {"toolResult": {"toolUseId": safe_call_id(call.id), "content": content, "status": status}}

@@ -29,7 +29,17 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import InvalidRequest
-from providers.json_values import JsonError, as_map, dumps_text, loads_text, read_float, read_list, read_map, read_str
+from providers.json_values import (
+    JsonError,
+    as_list,
+    as_map,
+    dumps_text,
+    loads_text,
+    read_float,
+    read_list,
+    read_map,
+    read_str,
+)
 from providers.openai_json.fields import integer, mapping
 from providers.testkit.request_checks import required_objects, texts_of
 
@@ -75,12 +85,20 @@ def _messages(entry: Mapping[str, object]) -> Iterator[Message]:
         return
     results = [read_map(block, "toolResult") for block in blocks if "toolResult" in block]
     for result in results:
-        yield ToolMessage(read_str(result, "toolUseId") or "", "".join(texts_of(result.get("content"))))
+        yield _result(result)
     parts = tuple(part for block in blocks if (part := _part(block)) is not None)
     if len(parts) == 1 and isinstance(parts[0], TextPart):
         yield UserMessage(parts[0].text)
     elif parts or not results:
         yield UserMessage(parts)
+
+
+def _result(block: Mapping[str, object]) -> ToolMessage:
+    content = block.get("content")
+    parts = tuple(part for entry in as_list(content) if (part := _part(as_map(entry))) is not None)
+    is_text = all(isinstance(part, TextPart) for part in parts)
+    text = "".join(texts_of(content))
+    return ToolMessage(read_str(block, "toolUseId") or "", text if is_text else parts, block.get("status") == "error")
 
 
 def _part(block: Mapping[str, object]) -> Part | None:

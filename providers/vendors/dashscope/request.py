@@ -35,6 +35,7 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.formats.tool_calls import FILLER_TEXT
+from providers.formats.tool_results import results_as_text
 from providers.openai_json.encode_request import encode_request, encode_tool_call
 
 _BUDGET_TOKENS: Mapping[str, int] = {
@@ -96,7 +97,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
     if streams:
         # Without this parameter, each event repeats the whole text so far.
         parameters["incremental_output"] = True
-    messages = _messages(request.messages, is_multimodal(target.facts))
+    messages = _messages(results_as_text(request.messages), is_multimodal(target.facts))
     body = {"model": target.model, "input": {"messages": messages}, "parameters": parameters}
     return {**body, **target.pins}, streams
 

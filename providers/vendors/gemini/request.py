@@ -31,6 +31,7 @@ from providers.chat import (
     Tool,
     ToolCall,
     ToolChoice,
+    ToolMessage,
     UserMessage,
     text_of,
 )
@@ -38,7 +39,8 @@ from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import own_signature
 from providers.formats.request_options import nearest_effort
-from providers.formats.tool_calls import arguments_of, turns_with_results
+from providers.formats.tool_calls import arguments_of, turns_with_whole_results
+from providers.formats.tool_results import has_attachments, results_as_text
 from providers.json_values import as_map
 
 _MIME_BY_ENDING = {
@@ -90,7 +92,8 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
         UnsupportedFeature: A call has no result, or a result has no call.
     """
     turns: list[_Turn] = []
-    for message, results in turns_with_results(messages):
+    takes_media = replay.ids and not any(map(_has_linked_media, messages))
+    for message, results in turns_with_whole_results(messages if takes_media else results_as_text(messages)):
         match message:
             case SystemMessage():
                 pass
@@ -104,6 +107,13 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
                 assert_never(message)
     _add_filler_turns(turns, messages)
     return [{"role": turn.role, "parts": turn.parts} for turn in turns]
+
+
+def _has_linked_media(message: Message) -> bool:
+    """Return whether a tool result has an image that Google would fetch, for which its `parts` have no field."""
+    if not isinstance(message, ToolMessage) or isinstance(message.content, str):
+        return False
+    return any(isinstance(part, ImagePart) and not is_data_uri(part.url) for part in message.content)
 
 
 def _append(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> None:
@@ -177,10 +187,18 @@ def _function_call(call: ToolCall, replay: Replay) -> dict[str, object]:
     return {**({"id": call.id} if replay.ids else {}), "name": call.name, "args": arguments_of(call)}
 
 
-def _result(call: ToolCall, text: str, replay: Replay) -> dict[str, object]:
-    """Return one result. Without ids, only their order distinguishes the results of two calls of one function."""
-    identity = {"id": call.id} if replay.ids else {}
-    return {"functionResponse": {**identity, "name": call.name, "response": {"output": text}}}
+def _result(call: ToolCall, result: ToolMessage, replay: Replay) -> dict[str, object]:
+    """Return one result. Without ids, only their order distinguishes the results of two calls of one function.
+
+    Models since Gemini 3 accept images and files in a result, inline only (google-genai, FunctionResponsePart, read
+    2026-11-23).
+    """
+    response: dict[str, object] = {"id": call.id} if replay.ids else {}
+    response["name"] = call.name
+    response["response"] = {"error" if result.is_error else "output": text_of(result.content)}
+    if has_attachments(result) and not isinstance(result.content, str):
+        response["parts"] = [_part(part) for part in result.content if not isinstance(part, TextPart)]
+    return {"functionResponse": response}
 
 
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")

@@ -102,7 +102,7 @@ def _messages(contents: Sequence[Mapping[str, object]]) -> Iterator[Message]:
             continue
         results = [read_map(part, "functionResponse") for part in parts if "functionResponse" in part]
         for result in results:
-            yield ToolMessage(_call_id(result, calls), _output(result))
+            yield _result(result, calls)
         user_parts = tuple(part for one in parts if (part := _part(one)) is not None)
         if len(user_parts) == 1 and isinstance(user_parts[0], TextPart):
             yield UserMessage(user_parts[0].text)
@@ -118,10 +118,13 @@ def _call_id(result: Mapping[str, object], calls: list[ToolCall]) -> str:
     return "" if position is None else calls.pop(position).id
 
 
-def _output(result: Mapping[str, object]) -> str:
+def _result(result: Mapping[str, object], calls: list[ToolCall]) -> ToolMessage:
     response = read_map(result, "response")
-    output = response.get("output")
-    return output if isinstance(output, str) else dumps_text(response)
+    is_error = isinstance(response.get("error"), str)
+    output = response.get("error" if is_error else "output")
+    text = output if isinstance(output, str) else dumps_text(response)
+    parts = tuple(part for entry in read_list(result, "parts") if (part := _part(as_map(entry))) is not None)
+    return ToolMessage(_call_id(result, calls), (TextPart(text), *parts) if parts else text, is_error)
 
 
 def _part(part: Mapping[str, object]) -> Part | None:

@@ -30,6 +30,7 @@ from providers.chat import (
 from providers.failures import UnsupportedFeature
 from providers.formats.role_alternation import alternate_roles
 from providers.formats.tool_calls import FILLER_TEXT
+from providers.formats.tool_results import results_as_text
 from providers.json_values import dumps_text
 from providers.matching.requirements import requirements_of
 from providers.reading.json_object import JSON_OBJECT, with_json_instruction
@@ -90,7 +91,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     """Return the conversation: the system messages joined, then user (or tool) and assistant alternating."""
     system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
     others = [message for message in messages if not isinstance(message, SystemMessage)]
-    turns = alternate_roles(others, continues=False)
+    turns = alternate_roles(results_as_text(others), continues=False)
     if isinstance(turns[0], AssistantMessage):
         # The first turn must be the user's, but a conversation may begin with the assistant's greeting.
         turns.insert(0, UserMessage(FILLER_TEXT))

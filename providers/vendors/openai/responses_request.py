@@ -36,7 +36,8 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import mark_signature, own_signature
-from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_with_results
+from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_with_whole_results
+from providers.formats.tool_results import FAILED_PREFIX, has_attachments, result_text
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 
@@ -172,7 +173,7 @@ def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object
     Only the id connects an output to its call. Servers that number the calls of each answer from the start use `call_0`
     in every turn, so repeated ids are changed.
     """
-    for message, results in turns_with_results(messages):
+    for message, results in turns_with_whole_results(messages):
         match message:
             case SystemMessage(content, role):
                 yield {"role": role, "content": _content(content)}
@@ -182,8 +183,8 @@ def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object
                 yield from _assistant_items(message, model)
             case _:
                 assert_never(message)
-        for call, text in results:
-            yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": text}
+        for call, result in results:
+            yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": _output(result)}
 
 
 def _assistant_items(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
@@ -208,6 +209,13 @@ def _call(call: ToolCall) -> dict[str, object]:
     """Return a call without an item id, because the answer with that item is not stored."""
     call_id, arguments = safe_call_id(call.id), call.arguments.strip() or "{}"
     return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
+
+
+def _output(result: ToolMessage) -> object:
+    if not has_attachments(result):
+        return result_text(result)
+    parts: Sequence[Part] = result.content if not isinstance(result.content, str) else ()
+    return [_part(part) for part in (*((TextPart(FAILED_PREFIX),) if result.is_error else ()), *parts)]
 
 
 def _content(content: str | Sequence[Part]) -> object:

@@ -55,12 +55,16 @@ def read_body(body: Mapping[str, object]) -> ChatRequest:
 def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
     """Return the items as messages. An assistant's text and the calls after it are one message."""
     messages: list[dict[str, Any]] = []
+    attached: list[object] = []
     if (instructions := read_str(body, "instructions")) is not None:
         messages.append({"role": "system", "content": instructions})
     if (text := read_str(body, "input")) is not None:
         return [*messages, {"role": "user", "content": text}]
     for entry in read_list(body, "input"):
         item = as_map(entry)
+        if attached and item.get("type") != "function_call_output":
+            messages.append({"role": "user", "content": attached})
+            attached = []
         match item.get("type"):
             case "function_call":
                 if not messages or messages[-1]["role"] != "assistant":
@@ -68,10 +72,14 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
                 messages[-1].setdefault("tool_calls", []).append(_call(item))
             case "function_call_output":
                 content = _content(item.get("output"))
+                if isinstance(content, list):
+                    # Chat completions have only text in a result, so images and files follow it.
+                    attached += [part for part in content if part.get("type") != "text"]
+                    content = "".join(str(part.get("text")) for part in content if part.get("type") == "text")
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
             case "message" | None:
                 messages.append({"role": item.get("role"), "content": _content(item.get("content"))})
-    return messages
+    return [*messages, {"role": "user", "content": attached}] if attached else messages
 
 
 def _content(content: object) -> object:

@@ -1,0 +1,89 @@
+"""Write tool results with images, files or a failure for formats whose tool results are plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from providers.chat import ImagePart, Message, Part, TextPart, Texts, ToolMessage, UserMessage, text_of
+
+FAILED_PREFIX = "The call failed: "
+"""The beginning of a failed result in a format that has no field for it."""
+ATTACHED = "[in the next message: {} {} of the tool results]"
+"""The note in a result for an image or a file that follows in a user message."""
+ATTACHMENT = "[{} {} of the tool results]"
+"""The note before that image or file."""
+
+
+def result_text(message: ToolMessage) -> str:
+    """Return the text of a result. If the call failed, the text states so.
+
+    Args:
+        message: The result.
+
+    Returns:
+        The text, without images and files.
+    """
+    text = text_of(message.content)
+    return f"{FAILED_PREFIX}{text}" if message.is_error else text
+
+
+def has_attachments(message: ToolMessage) -> bool:
+    """Return whether a result has parts other than text."""
+    return not isinstance(message.content, str) and any(not isinstance(part, TextPart) for part in message.content)
+
+
+def results_as_text(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return the messages with plain text in each tool result, for formats that take nothing else there.
+
+    Images and files of the results follow in a user message after the last result of the turn, with a note in place of
+    each. The text of a failed result states that the call failed.
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        The same messages if all results are plain text.
+    """
+    if type(messages) is Texts or not any(map(_is_rich, messages)):
+        return messages
+    written: list[Message] = []
+    attached: list[Part] = []
+    for message in messages:
+        if not isinstance(message, ToolMessage):
+            _attach(written, attached)
+            written.append(message)
+        elif has_attachments(message):
+            written.append(ToolMessage(message.tool_call_id, _detach(message, attached)))
+        else:
+            written.append(ToolMessage(message.tool_call_id, result_text(message)) if message.is_error else message)
+    _attach(written, attached)
+    return written
+
+
+def _is_rich(message: Message) -> bool:
+    return isinstance(message, ToolMessage) and (message.is_error or has_attachments(message))
+
+
+def _detach(message: ToolMessage, attached: list[Part]) -> str:
+    """Return the text of a result with a note for each image or file, which is added to `attached`."""
+    lines: list[str] = []
+    for part in message.content if not isinstance(message.content, str) else ():
+        if isinstance(part, TextPart):
+            lines.append(part.text)
+            continue
+        number = sum(not isinstance(one, TextPart) for one in attached) + 1
+        kind = _kind_of(part)
+        lines.append(ATTACHED.format(kind, number))
+        attached += [TextPart(ATTACHMENT.format(kind, number)), part]
+    text = "\n".join(lines)
+    return f"{FAILED_PREFIX}{text}" if message.is_error else text
+
+
+def _kind_of(part: Part) -> str:
+    return "image" if isinstance(part, ImagePart) else "file"
+
+
+def _attach(written: list[Message], attached: list[Part]) -> None:
+    if attached:
+        written.append(UserMessage(tuple(attached)))
+        attached.clear()
