@@ -96,6 +96,8 @@ class Responder:
         record = self._record
         record.status = 200
         record.count(completion.usage)
+        if style.seal is not None:
+            completion = style.seal.seal_completion(completion)
         body = self._dialect.encode_answer(completion, style, record)
         if self._direct is not None and self._direct.respond([_JSON_LINE, *response_lines(record)], body):
             self._head_sent = True
@@ -117,7 +119,7 @@ class Responder:
         events = tap.whole_events() if tap is not None else ()
         if events and self._direct is not None:
             encoder = self._dialect.encoder(style, self._record)
-            data = encoder.encode(events)
+            data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
             self._record.status = 200
             if self._direct.respond_stream(self._stream_lines(), data):
                 self._head_sent = True
@@ -141,7 +143,7 @@ class Responder:
         try:
             await self._start(200, pairs_of(self._stream_lines()))
             async for events in stream:
-                data = encoder.encode(events)
+                data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
                 if encoder.finished or encoder.failed is not None:
                     if keep_alive is not None:
                         keep_alive.stop()

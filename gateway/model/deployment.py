@@ -18,7 +18,17 @@ from providers.openai_json.misspelled_fields import FIELDS
 from providers.sites import Residency
 from providers.territories import Places
 
-_STANDARD_NAMES = FIELDS | PARAMETERS | FEATURES | IDENTITY | IMPLIED.keys() | {"stream_options.include_obfuscation"}
+_STANDARD_NAMES = (
+    FIELDS
+    | PARAMETERS
+    | FEATURES
+    | IDENTITY
+    | IMPLIED.keys()
+    | {
+        "stream_options.include_obfuscation",
+        "reasoning_state",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.labels import Labelling, labelling_of, without_labels
+from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.region_text import choose_locale, compose, with_block
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
@@ -60,6 +61,7 @@ class AnswerStyle(msgspec.Struct, frozen=True):
         labelling: The labels that the region requires; None if there are none.
         shown_model: The name to show in place of the model's; None to show the model's.
         keep_alive_s: The longest silence in a stream before a comment is sent; 0 for no comments.
+        seal: Seals the reasoning state of the answer's tool calls; None if there can be no calls.
     """
 
     include_usage: bool = False
@@ -67,6 +69,7 @@ class AnswerStyle(msgspec.Struct, frozen=True):
     labelling: Labelling | None = None
     shown_model: str | None = None
     keep_alive_s: float = 0.0
+    seal: ReasoningSeal | None = None
 
 
 class ErrorStyle(msgspec.Struct, frozen=True):
@@ -251,7 +254,7 @@ class ChatService:
                 inbound.begin(request)
                 routing, answer = await self._begin_answer(config, caller, located, request, inbound)
                 record.first_s = time.monotonic() - record.started_at
-                style = _answer_style(routing, record)
+                style = _answer_style(routing, record, self._seal_of(routing, answer))
                 turn = self._shadows.begin(routing.config, routing.location, record, answer) if self._shadows else None
                 if turn is not None:
                     answer = turn.captured(answer)
@@ -293,6 +296,9 @@ class ChatService:
         under = consenting.under if consenting is not None else None
         running = RunningRequest(config, assistant.name, routing.client, location, needs, under)
         context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
+        returns_state = has_state(request)
+        if returns_state:
+            context.request_for = partial(self._unsealed, config, request)
         try:
             answer = await self.executor.run(plan, request, context)
         except PlanExhausted as error:
@@ -307,6 +313,8 @@ class ChatService:
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
+        if returns_state and not seal_of(self._consent_key_of(config), deployment).unseals_all(request):
+            record.dropped |= {REASONING_STATE}
         record.places = deployment.places
         record.emulated = emulated_fields(deployment.adapter, request)
         return answer
@@ -380,6 +388,16 @@ class ChatService:
             return None
         return why_not_now(running, step, now, self.clock())
 
+    def _unsealed(self, config: ConfigVersion, request: ChatRequest, step: Step) -> ChatRequest:
+        """Return the request for a step, with the reasoning state that its deployment may get."""
+        return seal_of(self._consent_key_of(config), step.deployment).unseal_request(request)
+
+    def _seal_of(self, routing: RoutingInput, answer: Answer) -> ReasoningSeal | None:
+        """Return the seal for the state of the answer. Only an answer to a request with tools has state."""
+        if not routing.request.tools:
+            return None
+        return seal_of(self._consent_key_of(routing.config), answer.step.deployment)
+
     def _consent_key_of(self, config: ConfigVersion) -> bytes:
         return config.secrets.consent.reveal().encode() if config.secrets.consent is not None else self._consent_key
 
@@ -389,7 +407,7 @@ def _error_style(config: ConfigVersion) -> ErrorStyle:
     return ErrorStyle(config.blocked_by) if config.blocked_by is not None else _PLAIN_ERRORS
 
 
-def _answer_style(routing: RoutingInput, record: Record) -> AnswerStyle:
+def _answer_style(routing: RoutingInput, record: Record, seal: ReasoningSeal | None) -> AnswerStyle:
     """Return how the answer is shown, and record its labels."""
     request, assistant = routing.request, routing.assistant
     labelling = labelling_of(routing.locale, request) if routing.locale is not None else None
@@ -397,7 +415,7 @@ def _answer_style(routing: RoutingInput, record: Record) -> AnswerStyle:
         record.labels = labelling.names
     shown_model = None if assistant.reveal_model else assistant.name
     keep_alive_s = routing.config.resilience.keep_alive_s
-    return AnswerStyle(request.include_usage, request.n or 1, labelling, shown_model, keep_alive_s)
+    return AnswerStyle(request.include_usage, request.n or 1, labelling, shown_model, keep_alive_s, seal)
 
 
 def _with_region_text(routing: RoutingInput, record: Record) -> ChatRequest:

@@ -28,13 +28,11 @@ def mark_signature(signature: str, model: str) -> str:
 def own_signature(carried: str | None, model: str) -> str | None:
     """Return the signature without its mark, or None if there is none or another model gave it.
 
-    A signature without a mark did not come from this gateway. It is returned unchanged.
+    A signature without a mark did not come from an adapter, so it belongs to no known model.
     """
     if not carried:
         return None
-    mark, separator, signature = carried.partition(_SEPARATOR)
-    if not separator:
-        return carried
+    mark, _, signature = carried.partition(_SEPARATOR)
     return signature if signature and mark == _mark(model) else None
 
 

@@ -1,0 +1,101 @@
+"""Sealed reasoning state: only the vendor, site and model that made it get it back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model.deployment import Deployment
+from gateway.policy.reasoning_seal import has_state, seal_of
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolMessage,
+    UserMessage,
+)
+from tests.kit.configs import BASE, table_of
+
+KEY = b"k" * 32
+DEPLOYMENT: Deployment = next(iter(table_of(BASE).deployments.values()))
+SEAL = seal_of(KEY, DEPLOYMENT)
+
+
+def request_with(*signatures: str | None) -> ChatRequest:
+    calls = tuple(ToolCall(f"c{place}", "look", "{}", each) for place, each in enumerate(signatures))
+    results = (ToolMessage(call.id, "seen") for call in calls)
+    return ChatRequest("assistant", (UserMessage("Hi"), AssistantMessage(None, tool_calls=calls), *results))
+
+
+def signatures_of(request: ChatRequest) -> list[str | None]:
+    message = request.messages[1]
+    assert isinstance(message, AssistantMessage)
+    return [call.signature for call in message.tool_calls]
+
+
+@given(st.text(min_size=1))
+def test_sealed_state_is_unsealed_for_the_same_deployment(state: str) -> None:
+    assert SEAL.unseal(SEAL.seal(state)) == state
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        seal_of(b"x" * 32, DEPLOYMENT),
+        seal_of(KEY, replace(DEPLOYMENT, provider="another")),
+        seal_of(KEY, replace(DEPLOYMENT, site="another")),
+        seal_of(KEY, replace(DEPLOYMENT, origin="https://another.example")),
+        seal_of(KEY, replace(DEPLOYMENT, model="another")),
+    ],
+    ids=["cell", "vendor", "site", "origin", "model"],
+)
+def test_state_of_another_deployment_is_left_out(other: object) -> None:
+    assert SEAL.unseal(other.seal("state")) is None  # type: ignore[attr-defined]
+
+
+@given(st.text())
+def test_unsealed_state_is_left_out_without_an_error(state: str) -> None:
+    assert SEAL.unseal(state) is None
+
+
+def test_changed_state_is_left_out() -> None:
+    sealed = SEAL.seal("state")
+    assert SEAL.unseal(sealed[:-1] + "f") is None
+
+
+def test_request_keeps_own_state_and_loses_foreign_state() -> None:
+    request = request_with(SEAL.seal("mine"), "theirs", None)
+    assert has_state(request)
+    assert signatures_of(SEAL.unseal_request(request)) == ["mine", None, None]
+    assert not SEAL.unseals_all(request)
+    assert SEAL.unseals_all(request_with(SEAL.seal("mine"), None))
+
+
+def test_request_without_state_needs_no_seal() -> None:
+    assert not has_state(request_with(None, None))
+    assert not has_state(ChatRequest("assistant", (UserMessage("Hi"),)))
+
+
+def test_answers_and_streams_are_sealed_alike() -> None:
+    call = ToolCall("c", "look", "{}", "state")
+    completion = ChatCompletion("i", "m", 0, (Choice(AssistantMessage(None, tool_calls=(call,)), "tool_calls"),))
+    whole = SEAL.seal_completion(completion).choices[0].message.tool_calls[0].signature
+    text = TextDelta("Hi")
+    batch = SEAL.seal_events((text, ToolCallDelta(0, "", "c", "look", "state"), ToolCallDelta(0, "{}")))
+    assert batch[0] is text
+    assert batch[1] == ToolCallDelta(0, "", "c", "look", whole)
+    assert whole == SEAL.seal("state")
+
+
+def test_answers_without_state_are_returned_unchanged() -> None:
+    completion = ChatCompletion("i", "m", 0, (Choice(AssistantMessage("Hi"), "stop"),))
+    events = (TextDelta("Hi"), ToolCallDelta(0, "{}"))
+    assert SEAL.seal_completion(completion) is completion
+    assert SEAL.seal_events(events) is events
