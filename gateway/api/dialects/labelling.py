@@ -1,0 +1,103 @@
+"""What the gateway adds to an answer in a dialect other than chat: the words of labels, and the member `x_gateway`.
+
+The words stand before the first text of each choice, wherever the dialect puts its text. `x_gateway` is a member of the
+answer's top-level object, with the same members as in chat. A stream has it in its first event, if there are labels,
+and in the last event of a whole answer, where the integrity value is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.model.record import Record
+from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import ChatCompletion, ChoiceFinish, StreamEvent, TextDelta, TextRun
+from providers.reading.folding import text_of_run
+
+MEMBER = "x_gateway"
+"""The name of the member with the gateway's own additions."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledAnswer:
+    """A whole answer as its client gets it.
+
+    Attributes:
+        completion: The answer, with the words of labels in its texts.
+        member: The value of `x_gateway`; None if there is none.
+    """
+
+    completion: ChatCompletion
+    member: dict[str, object] | None
+
+
+def label_answer(completion: ChatCompletion, style: AnswerStyle, record: Record) -> LabelledAnswer:
+    """Return a whole answer with its labels and with the gateway's additions."""
+    raw = sorted(
+        choice.raw_finish_reason
+        for choice in completion.choices
+        if choice.finish_reason == "other" and choice.raw_finish_reason
+    )
+    member: dict[str, object] = {"finish_reason": ", ".join(raw)} if raw else {}
+    labelling = style.labelling
+    if labelling is not None:
+        labelled = label_completion(completion, labelling)
+        integrity = integrity_of(labelled) if labelling.has_integrity else ""
+        in_content = labelled is not completion
+        member["labels"] = marks(labelling, record.request_id, integrity, in_content=in_content)
+        completion = labelled
+    return LabelledAnswer(completion, member or None)
+
+
+class StreamLabels:
+    """Adds the words of labels to a stream, and collects the value of `x_gateway` for its last event.
+
+    Attributes:
+        reads_texts: Each text must pass as an event, because words may be due before it or it counts for the integrity
+            value. Then `StreamEncoder.lone_text` must return nothing.
+    """
+
+    def __init__(self, style: AnswerStyle, record: Record) -> None:
+        """Make it for one stream."""
+        labelling = style.labelling
+        self.reads_texts = labelling is not None
+        self._labelling = labelling
+        self._record = record
+        self._prefixer = Prefixer(labelling.prefix) if labelling is not None else None
+        self._integrity = Integrity() if labelling is not None and labelling.has_integrity else None
+        self._raw: list[str] = []
+
+    def add(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """Return the events to encode in place of these, with one more before the first text of each choice."""
+        if self._prefixer is not None:
+            events = tuple(self._prefixer.add(events))
+        for event in events:
+            match event:
+                case ChoiceFinish("other", _, raw) if raw:
+                    self._raw.append(raw)
+                case TextRun(pieces) if self._integrity is not None:
+                    self._integrity.add(text_of_run(pieces))
+                case TextDelta(text, choice) if self._integrity is not None:
+                    self._integrity.add(text, choice)
+        return events
+
+    def first_member(self) -> dict[str, object] | None:
+        """Return the value of `x_gateway` at the start of the stream; None if there are no labels."""
+        return {"labels": self._marks("")} if self._labelling is not None else None
+
+    def member(self) -> dict[str, object] | None:
+        """Return the value of `x_gateway` at the end of a whole answer; None if there is none."""
+        member: dict[str, object] = {"finish_reason": ", ".join(sorted(self._raw))} if self._raw else {}
+        if (resumed := self._record.resumed) is not None:
+            member["resumed"] = {"from": resumed.broken, "by": resumed.by}
+            if resumed.usage_is_estimated:
+                member["usage"] = "estimated"
+        if self._labelling is not None:
+            member["labels"] = self._marks(self._integrity.value if self._integrity is not None else "")
+        return member or None
+
+    def _marks(self, integrity: str) -> list[dict[str, object]]:
+        if self._labelling is None or self._prefixer is None:
+            return []
+        return marks(self._labelling, self._record.request_id, integrity, in_content=self._prefixer.shown)

@@ -1,0 +1,94 @@
+"""Labels in dialects other than chat: the words once before each text, the marks in the member `x_gateway`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from gateway.api.dialects.labelling import StreamLabels, label_answer
+from gateway.model.record import Record, Resumed
+from gateway.model.region_text import Label, Locale
+from gateway.policy.labels import labelling_of
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import (
+    ChatRequest,
+    ChoiceFinish,
+    Finished,
+    Opened,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    UserMessage,
+)
+from providers.reading.folding import expand, fold
+
+CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
+ASK = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
+LABELLED = AnswerStyle(labelling=labelling_of(Locale("zh", (CN,)), ASK))
+PLAIN = AnswerStyle()
+ANSWER = (Opened("id-1", "model-1", 7), TextDelta("你"), TextRun((b"a\\u00e9", "好".encode())), ChoiceFinish("stop"))
+
+
+def record(resumed: Resumed | None = None) -> Record:
+    made = Record("req_1", 0.0, "t")
+    made.resumed = resumed
+    return made
+
+
+def passed(style: AnswerStyle, *events: StreamEvent) -> tuple[str, StreamLabels]:
+    labels = StreamLabels(style, record())
+    texts = [event.text for event in expand(labels.add(events)) if isinstance(event, TextDelta)]
+    return "".join(texts), labels
+
+
+def test_words_stand_before_the_text_and_the_integrity_value_covers_both() -> None:
+    text, labels = passed(LABELLED, *ANSWER)
+    assert text.startswith("内容由AI生成")
+    assert text.endswith("你aé好")
+    member: Any = labels.member()
+    assert member["labels"][0]["AIGC"]["ReservedCode1"] == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    assert labels.reads_texts
+
+
+def test_first_event_has_marks_without_an_integrity_value() -> None:
+    labels = StreamLabels(LABELLED, record())
+    first: Any = labels.first_member()
+    assert first["labels"][0]["AIGC"]["ReservedCode1"] == ""
+
+
+def test_stream_without_labels_has_no_member() -> None:
+    text, labels = passed(PLAIN, *ANSWER)
+    assert text == "你aé好"
+    assert labels.first_member() is labels.member() is None
+    assert not labels.reads_texts
+
+
+def test_unknown_finish_reason_is_in_the_member() -> None:
+    _, labels = passed(PLAIN, ANSWER[0], ChoiceFinish("other", 0, "recitation"))
+    assert labels.member() == {"finish_reason": "recitation"}
+
+
+def test_resumed_stream_names_both_deployments() -> None:
+    labels = StreamLabels(PLAIN, record(Resumed("a", "b", usage_is_estimated=True)))
+    assert labels.member() == {"resumed": {"from": "a", "by": "b"}, "usage": "estimated"}
+
+
+def test_whole_answer_has_the_same_words_and_marks_as_its_stream() -> None:
+    text, labels = passed(LABELLED, *ANSWER)
+    answer = label_answer(fold((*ANSWER, Finished())), LABELLED, record())
+    assert answer.completion.choices[0].message.content == text
+    assert answer.member == labels.member()
+
+
+def test_whole_answer_without_labels_is_unchanged() -> None:
+    whole = fold((*ANSWER, Finished()))
+    answer = label_answer(whole, PLAIN, record())
+    assert answer.completion is whole
+    assert answer.member is None
+
+
+def test_unknown_finish_reason_of_a_whole_answer_is_in_the_member() -> None:
+    whole = fold((*ANSWER, Finished()))
+    other = replace(whole.choices[0], finish_reason="other", raw_finish_reason="recitation")
+    assert label_answer(replace(whole, choices=(other,)), PLAIN, record()).member == {"finish_reason": "recitation"}
