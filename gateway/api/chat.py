@@ -34,7 +34,7 @@ from gateway.api.caller.request_headers import (
     remember_caller,
 )
 from gateway.api.connection import HEAD, SameHead
-from gateway.api.dialects.dialect import Dialect
+from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.errors import ApiError
 from gateway.api.responder import Receive, Responder, Send
@@ -88,14 +88,29 @@ class ChatEndpoint:
         """Answer one chat completions request, as an ASGI application."""
         return self.answer(scope, receive, send, OPENAI_CHAT)
 
-    async def answer(self, scope: Any, receive: Receive, send: Send, dialect: Dialect) -> None:
-        """Answer one request in this dialect. Never raises on what a client or a provider does."""
+    async def answer(
+        self,
+        scope: Any,
+        receive: Receive,
+        send: Send,
+        dialect: Dialect,
+        handle: Callable[[InboundChat], Awaitable[None]] | None = None,
+    ) -> None:
+        """Answer one request in this dialect. Never raises on what a client or a provider does.
+
+        Args:
+            scope: The ASGI scope.
+            receive: ASGI's `receive`.
+            send: ASGI's `send`.
+            dialect: The dialect of this request.
+            handle: Answers the request. None: the service answers it as a chat.
+        """
         started_at = time.monotonic()
         self.in_flight += 1
         record = Record("", started_at, "")
         inbound = InboundChat(self, scope, receive, send, record, dialect)
         try:
-            await self.service.handle(inbound)
+            await (self.service.handle if handle is None else handle)(inbound)
         except ClientGone:
             record.outcome = "cancelled"
         except asyncio.CancelledError:
@@ -110,6 +125,15 @@ class ChatEndpoint:
             record.total_s = time.monotonic() - started_at
             self.in_flight -= 1
             self._observe(record)
+
+    async def count_tokens(self, scope: Any, receive: Receive, send: Send, dialect: CountingDialect) -> None:
+        """Answer how many tokens the prompt of one request has, by an estimate."""
+
+        async def count(inbound: InboundChat) -> None:
+            tokens = await self.service.count_tokens(inbound)
+            await inbound.respond_plain(dialect.encode_count(tokens), {"x-gateway-estimated": "true"})
+
+        await self.answer(scope, receive, send, dialect, count)
 
     @property
     def open_streams(self) -> int:
@@ -268,6 +292,10 @@ class InboundChat:
         return self._responder.respond_stream(answer.stream, style, self.deadline) if answer.stream else None
 
     # Called by the endpoint.
+
+    async def respond_plain(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send a whole body that is not an answer of a provider."""
+        await self._responder.respond_plain(body, headers)
 
     async def fail(self, error: Exception) -> None:
         """Report an error to the client."""

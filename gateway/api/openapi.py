@@ -65,6 +65,7 @@ _WHEN = {
     431: "The headers are larger than 64 KB.",
     451: "Law or policy: the location is blocked or unknown, or no deployment may answer there.",
     500: "An internal error of the gateway.",
+    501: "The gateway does not have this method of another API.",
     502: "The providers failed; `error.attempts` lists the attempts.",
     503: "No deployment is available now; `retry-after` has the time to wait.",
     504: "No provider answered in time.",

@@ -17,7 +17,8 @@ from starlette.routing import Route
 from gateway.api.caller.authentication import FailedKeyLimiter
 from gateway.api.caller.request_headers import headers_of, read_caller, request_id_of
 from gateway.api.chat import ChatEndpoint
-from gateway.api.dialects.paths import CHAT_PATH
+from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, parse_path
+from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at
 from gateway.api.errors import ApiError
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_LOCATION, HEALTH_OPERATIONS, RESPONSES, SECURITY
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
@@ -36,6 +37,7 @@ from gateway.service.location import Located
 from providers.failures import InvalidRequest
 
 _CHAT = "POST /v1/chat/completions"
+_GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
 
 
 _PATHS = (
@@ -102,6 +104,8 @@ def hint_for(path: str) -> str:
     plain = _SLASHES.sub("/", path.lower()).rstrip("/")
     # Only the part after the last `/v1` counts: clients append their path to a base URL that may have a path itself.
     api = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
+    if plain.startswith("/v1beta") or parse_path(path) is not None:
+        return _gemini_hint(path)
     if api == "responses":
         return f"OpenAI's Responses API is not supported: configure your client for chat completions, {_CHAT}"
     if (reason := _UNSUITABLE_APIS.get(api)) is not None:
@@ -123,6 +127,17 @@ def hint_for(path: str) -> str:
     if api in _OTHER_APIS:
         return f"this API is not supported: the gateway has chat completions only, {_CHAT}"
     return _ALL_PATHS
+
+
+def _gemini_hint(path: str) -> str:
+    """Return a hint at a path of Gemini's API."""
+    asked = parse_path(path)
+    offered = f"the gateway has the methods {', '.join(METHODS)} of Gemini's API, such as {_GEMINI}"
+    if asked is None:
+        return offered
+    # The method is text of the client, so it is compared and never quoted.
+    near = next((name for name in METHODS if name.lower() == asked.method.lower()), None)
+    return f"did you mean :{near}? Names of methods are case-sensitive" if near is not None else offered
 
 
 NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
@@ -153,6 +168,11 @@ def build_routes(
         openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "receipts", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
+    app.router.routes += [
+        Route(f"{version}/models/{{name:path}}:{method}", GeminiMethod(chat), methods=["POST"])
+        for version in VERSIONS
+        for method in (*METHODS, *NOT_OFFERED)
+    ]
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     _add_models(app, service, chat.limiter)
     _add_explain(app, service, chat.limiter)
@@ -161,6 +181,24 @@ def build_routes(
     add_errors(app, hint_for, lambda: service.current().blocked_by)
     _extend_document(app, service.current().demo)
     return app
+
+
+class GeminiMethod:
+    """A method of Gemini's API, as an ASGI application."""
+
+    def __init__(self, chat: ChatEndpoint) -> None:
+        self._chat = chat
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """Answer one request. Raises ApiError for a method that is not offered."""
+        path = scope["path"]
+        if (dialect := dialect_at(path, scope.get("query_string", b""))) is not None:
+            await self._chat.answer(scope, receive, send, dialect)
+        elif (counter := counter_at(path)) is not None:
+            await self._chat.count_tokens(scope, receive, send, counter)
+        else:
+            message = "embeddings are not offered in the form of Gemini's API"
+            raise ApiError("not_implemented", message)
 
 
 def _identify(request: Request, service: ChatService, limiter: FailedKeyLimiter) -> tuple[ConfigVersion, Caller]:

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from gateway.api.caller.request_headers import headers_of, request_id_of
-from gateway.api.errors import ApiError, blocking_link, encode_error, from_domain, whole_seconds
+from gateway.api.dialects.paths import encode_error_at
+from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 
 Send = Callable[[Any], Any]
 Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Coroutine[Any, Any, None]]
@@ -50,7 +51,8 @@ def error_response(scope: Any, error: Exception, blocked_by: str | None = None) 
     if shown.retry_after_s is not None:
         headers["retry-after"] = whole_seconds(shown.retry_after_s)
     present = {name: value for name, value in headers.items() if value}
-    return RawResponse(orjson.dumps(encode_error(shown)), shown.status, present)
+    body = encode_error_at(scope.get("path", ""), shown, request_id)
+    return RawResponse(body, shown.status, present)
 
 
 def method_not_allowed(method: str, allowed: str) -> ApiError:

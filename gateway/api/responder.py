@@ -127,6 +127,11 @@ class Responder:
                 return None
         return self._write_within(deadline, deadline.left_s(committed=True), self._write_stream(stream, style))
 
+    async def respond_plain(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Write a small body that is not an answer of a provider."""
+        self._record.status = 200
+        await self._write_response(200, body, headers)
+
     async def _write_within(self, deadline: Deadline, limit_s: float, writing: Awaitable[None]) -> None:
         try:
             with deadline.limit(limit_s + _LAST_EVENT_S):

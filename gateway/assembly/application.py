@@ -14,7 +14,7 @@ from gateway import __version__
 from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
-from gateway.api.dialects.paths import dialect_at
+from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.execution.breaker import Breaker, BreakerState
@@ -330,8 +330,11 @@ class Gateway:
         if scope["type"] == "lifespan":
             return self._lifespan(receive, send)
         if scope["type"] == "http":
-            if scope["method"] == "POST" and (dialect := dialect_at(scope["path"])) is not None:
-                return self._ask(scope, receive, send, dialect)
+            if scope["method"] == "POST":
+                if (dialect := dialect_at(scope["path"], scope.get("query_string", b""))) is not None:
+                    return self._ask(scope, receive, send, dialect)
+                if (counter := counter_at(scope["path"])) is not None:
+                    return self._chat.count_tokens(scope, receive, send, counter)
             if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
                 self._refused_origins.note(origin)
             if scope["method"] == "HEAD":

@@ -44,6 +44,7 @@ class RequestHeaders:
         headers: One value of each header by its lower-case name, enough to see whether it is there.
         repeated: All values of the headers that came more than once. Two servers may read such a header differently,
             so what is decided by a value is decided by `values`.
+        is_google: The request is in the form of Google's API.
     """
 
     headers: Mapping[bytes, bytes]
@@ -51,6 +52,7 @@ class RequestHeaders:
     peer: str | None
     query: str
     repeated: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=lambda: NONE_REPEATED)
+    is_google: bool = False
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """Return every value of a header, in the order in which they arrived."""

@@ -42,6 +42,7 @@ REASON_BY_CODE: Mapping[str, RefusalReason] = {
     "model_not_found": RefusalReason.REQUEST,
     "not_found": RefusalReason.REQUEST,
     "method_not_allowed": RefusalReason.REQUEST,
+    "not_implemented": RefusalReason.REQUEST,
     "request_timeout": RefusalReason.REQUEST,
     "request_too_large": RefusalReason.REQUEST,
     "unsupported_media_type": RefusalReason.REQUEST,

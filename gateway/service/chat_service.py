@@ -33,12 +33,14 @@ from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.labels import Labelling, labelling_of, without_labels
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
+from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import choose_locale, compose, with_block
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
 from gateway.service.location import Located, LocationService, locate
 from gateway.service.shadow_traffic import ShadowTraffic, transcript
+from gateway.service.token_count import count_tokens
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import Admission
 from providers.chat import ChatRequest, change_request
@@ -271,6 +273,32 @@ class ChatService:
                 if self._shadows is not None and turn is not None and shadowed is not None:
                     record.total_s = time.monotonic() - record.started_at
                     self._shadows.offer(turn, _with_region_text(shadowed, record), body.size_bytes)
+        finally:
+            if admission is not None:
+                admission.release()
+
+    async def count_tokens(self, inbound: Inbound) -> int:
+        """Return about how many tokens the prompt of a request has.
+
+        The caller, its location and its limits are checked as for a chat. The prompt is sent nowhere.
+        """
+        config, record = self.current(), inbound.record
+        record.config_version = config.version
+        inbound.error_style = _error_style(config)
+        caller = inbound.caller(config)
+        admission = self._admit(caller.client, record)
+        try:
+            located = await self.locations.locate(config, caller)
+            record.location = located.location
+            region = located.check().region
+            inbound.start(config.resilience)
+            with await inbound.body() as body:
+                request = inbound.decode(body)
+                assistant = find_assistant(config, caller.client, request.model)
+                record.assistant = assistant.name
+                if region is not None and region.name not in assistant.routes:
+                    raise Refused(not_offered(assistant, region))
+                return count_tokens(request)
         finally:
             if admission is not None:
                 admission.release()

@@ -175,12 +175,7 @@ def decode_any_request(body: object) -> ChatRequest:
     tool_choice = _tool_choice(source, tools)
     unread = unread_fields(source)
     if extra or unread:
-        _bound_unknown(extra)
-        _bound_unknown(unread)
-        if holds_too_much(extra):
-            raise InvalidRequest(
-                f"the fields that are not part of the API contain more than {MOST_WITHIN} objects and lists"
-            )
+        check_unknown(extra, unread)
     return ChatRequest(
         model=model,
         messages=messages,
@@ -193,6 +188,16 @@ def decode_any_request(body: object) -> ChatRequest:
         unread=unread,
         **fields,
     )
+
+
+def check_unknown(extra: Mapping[str, object], unread: Collection[str]) -> None:
+    """Raise InvalidRequest for more or larger unknown fields than any API has. See `ChatRequest` for both arguments."""
+    _bound_unknown(extra)
+    _bound_unknown(unread)
+    if holds_too_much(extra):
+        raise InvalidRequest(
+            f"the fields that are not part of the API contain more than {MOST_WITHIN} objects and lists"
+        )
 
 
 def _bound_unknown(names: Collection[str]) -> None:

@@ -47,7 +47,7 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | Non
     if headers.query and any(
         name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(headers.query, keep_blank_values=True)
     ):
-        raise _no_key("API keys in the URL are refused, because URLs are logged: send `authorization: Bearer KEY`")
+        raise _key_in_url(headers.is_google)
     if config.demo:
         return None
     if not config.clients:
@@ -94,6 +94,14 @@ def _sought_key(headers: RequestHeaders) -> str:
     if len(keys) > 1:
         raise _no_key("two different API keys were sent: send one")
     return keys.pop()
+
+
+def _key_in_url(is_google: bool) -> ApiError:
+    problem = "API keys in the URL are refused, because URLs are logged"
+    if is_google:
+        # Google's own servers answer a key that is not accepted with this status.
+        return ApiError("invalid_request", f"{problem}: send the header `x-goog-api-key: KEY`", "key")
+    return _no_key(f"{problem}: send `authorization: Bearer KEY`")
 
 
 def _no_key(message: str) -> ApiError:

@@ -19,6 +19,7 @@ import msgspec
 
 from gateway.api.caller.authentication import FailedKeyLimiter, authenticate, key_digest
 from gateway.api.connection import SameHead
+from gateway.api.dialects.google_paths import is_gemini_path
 from gateway.model.caller import NONE_REPEATED, Caller, RequestContext, RequestHeaders, TraceContext
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.location.resolution import location_key
@@ -110,9 +111,11 @@ def headers_of(scope: Any) -> RequestHeaders:
     else:
         repeated, size = _repeated(pairs), len(b"".join(chain.from_iterable(pairs)))
     client, query = scope.get("client"), scope.get("query_string")
-    return RequestHeaders(
-        headers, size, client[0] if client else None, query.decode("latin-1") if query else "", repeated
-    )
+    peer = client[0] if client else None
+    if not query:
+        return RequestHeaders(headers, size, peer, "", repeated)
+    is_google = is_gemini_path(scope.get("path", ""))
+    return RequestHeaders(headers, size, peer, query.decode("latin-1"), repeated, is_google)
 
 
 def _repeated(pairs: Collection[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes, ...]]:

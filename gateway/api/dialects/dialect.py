@@ -78,3 +78,11 @@ class Dialect(Protocol):
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """Return the body of an error. It may be called before `decode`."""
         ...
+
+
+class CountingDialect(Dialect, Protocol):
+    """One request that asks how many tokens a prompt has. `decode` returns the prompt as a request for a chat."""
+
+    def encode_count(self, tokens: int) -> bytes:
+        """Return the body of the answer."""
+        ...

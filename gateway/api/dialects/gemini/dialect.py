@@ -1,0 +1,88 @@
+"""Gemini's API as a dialect of the gateway."""
+
+from __future__ import annotations
+
+import orjson
+
+from gateway.api.body import parse_json
+from gateway.api.dialects.gemini import decode, encode, errors
+from gateway.api.dialects.gemini.stream import ARRAY, EVENTS, GeminiEncoder
+from gateway.api.errors import ApiError
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from gateway.service.token_count import count_tokens, tokens_of
+from providers.chat import ChatCompletion, ChatRequest, Usage, text_of
+
+
+class Gemini:
+    """One request for `generateContent` or `streamGenerateContent`. See `gateway.api.dialects.dialect.Dialect`."""
+
+    def __init__(self, assistant: str, *, stream: bool = False, events: bool = False) -> None:
+        """Make it for one request.
+
+        Args:
+            assistant: The name of the assistant in the path.
+            stream: The answer is streamed.
+            events: A stream is sent as server-sent events, not as one JSON array.
+        """
+        self._assistant = assistant
+        self._is_stream = stream
+        self._form = EVENTS if events else ARRAY
+        self._shows_thoughts = False
+        self._prompt_tokens = 1
+
+    @property
+    def keep_alive(self) -> bytes:
+        """See Dialect."""
+        return self._form.keep_alive
+
+    @property
+    def stream_type(self) -> bytes:
+        """See Dialect."""
+        return self._form.content_type
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """See Dialect."""
+        decoded = decode.decode_generate(parse_json(body), self._assistant, stream=self._is_stream)
+        self._shows_thoughts = decoded.shows_thoughts
+        self._prompt_tokens = count_tokens(decoded.chat)
+        return decoded.chat
+
+    def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
+        """See Dialect."""
+        usage = completion.usage or Usage(self._prompt_tokens, _estimate_output(completion))
+        return encode.encode_answer(completion, style, record, usage, shows_thoughts=self._shows_thoughts)
+
+    def encoder(self, style: AnswerStyle, record: Record) -> GeminiEncoder:
+        """See Dialect."""
+        return GeminiEncoder(style, record, self._form, self._prompt_tokens, shows_thoughts=self._shows_thoughts)
+
+    def encode_error(self, error: ApiError, request_id: str) -> bytes:
+        """See Dialect."""
+        return errors.encode_error(error, request_id)
+
+
+class GeminiCount(Gemini):
+    """One request for `countTokens`. See `gateway.api.dialects.dialect.CountingDialect`."""
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """See Dialect."""
+        return decode.decode_count(parse_json(body), self._assistant)
+
+    def encode_count(self, tokens: int) -> bytes:
+        """See CountingDialect."""
+        return orjson.dumps({"totalTokens": tokens})
+
+
+def _estimate_output(completion: ChatCompletion) -> int:
+    texts = [
+        text
+        for choice in completion.choices
+        for text in (
+            text_of(choice.message.content),
+            choice.message.refusal or "",
+            choice.message.reasoning or "",
+            *(call.name + call.arguments for call in choice.message.tool_calls),
+        )
+    ]
+    return max(1, sum(map(tokens_of, texts)))

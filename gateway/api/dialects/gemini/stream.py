@@ -1,0 +1,270 @@
+"""Write a stream as `GenerateContentResponse` objects: as server-sent events, or as one JSON array.
+
+Theory of operation. Texts and thoughts are written as they arrive. Calls are collected, because a `functionCall` has
+its arguments whole. The ends of all candidates, their calls and the usage leave together, in the last object, when the
+provider's answer is known to be whole: to Google's clients a stream that only ends is a success, so nothing that looks
+like an end may come before a failure. A failure is one last object with `error` as its only member.
+
+In the form of events, only `data:` lines and blank lines may occur: google-genai for Python fails at any other line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import orjson
+
+from gateway.api.dialects.gemini.encode import call_parts, encode_citations, encode_logprobs, encode_usage, end_of
+from gateway.api.dialects.gemini.errors import error_object
+from gateway.api.dialects.labelling import MEMBER, StreamLabels
+from gateway.api.errors import ApiError
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from gateway.service.token_count import tokens_of
+from providers.chat import (
+    Annotation,
+    AnnotationsDelta,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.reading.folding import text_of_run
+
+_FIRST_TEXT = b'{"candidates":[{"content":{"parts":[{"text":"'
+_AFTER_TEXT = b'"}],"role":"model"},"index":0}]'
+
+
+@dataclass(frozen=True, slots=True)
+class StreamForm:
+    """How the objects of a stream are separated.
+
+    Attributes:
+        first: Before the first object.
+        between: Between two objects.
+        last: After the last object.
+        content_type: The header line with the type of the stream.
+        keep_alive: What is sent while the stream is silent.
+    """
+
+    first: bytes
+    between: bytes
+    last: bytes
+    content_type: bytes
+    keep_alive: bytes
+
+
+EVENTS = StreamForm(
+    b"data: ", b"\n\ndata: ", b"\n\n", b"content-type: text/event-stream; charset=utf-8", keep_alive=b"\n"
+)
+ARRAY = StreamForm(b"[", b",\n", b"]\n", b"content-type: application/json", keep_alive=b"\n")
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    signature: str | None = None
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """What is collected of a candidate until the end of the stream."""
+
+    calls: dict[int, _Call] = field(default_factory=dict)
+    annotations: list[Annotation] = field(default_factory=list)
+    finish: ChoiceFinish | None = None
+    has_refused: bool = False
+
+
+class GeminiEncoder:
+    """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
+
+    def __init__(
+        self, style: AnswerStyle, record: Record, form: StreamForm, prompt_tokens: int, *, shows_thoughts: bool
+    ) -> None:
+        """Make it for one stream.
+
+        Args:
+            style: The parts of the answer that are shown, and their form.
+            record: The record of the request.
+            form: How objects are separated.
+            prompt_tokens: An estimate of the prompt, for a provider that counts nothing.
+            shows_thoughts: Thoughts are shown.
+        """
+        self.usage: Usage | None = None
+        self.failed: Failed | None = None
+        self.finished = False
+        self._labels = StreamLabels(style, record)
+        self._model = style.shown_model
+        self._request_id = record.request_id
+        self._form = form
+        self._prompt_tokens = prompt_tokens
+        self._shows_thoughts = shows_thoughts
+        self._seen_tokens = 0
+        self._candidates: dict[int, _Candidate] = {}
+        self._first_member = self._labels.first_member()
+        # The end of the stream's latest object, which is written before the next one.
+        self._separator = form.first
+        self._tail = b"}"
+        # The bytes around a further text of choice 0; empty before the first one.
+        self._text_head = self._text_tail = b""
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """See StreamEncoder."""
+        return b"".join([self._encode(event) for event in self._labels.add(events)])
+
+    def lone_text(self, text: bytes) -> bytes:
+        """See StreamEncoder. The text counts for the estimate of the usage."""
+        if not self._text_head:
+            return b""
+        self._seen_tokens += 1
+        return self._text_head + text + self._text_tail
+
+    def encode_failure(self, error: ApiError) -> bytes:
+        """See StreamEncoder."""
+        return self._write(orjson.dumps(error_object(error, self._request_id)), is_last=True)
+
+    def _encode(self, event: StreamEvent) -> bytes:
+        match event:
+            case TextDelta():
+                return self._text(event)
+            case TextRun():
+                return self._text_run(event.pieces)
+            case Opened():
+                self._open(event)
+                return b""
+            case ReasoningDelta():
+                self._seen_tokens += tokens_of(event.text)
+                if not self._shows_thoughts:
+                    return b""
+                return self._parts(event.choice, {"text": event.text, "thought": True})
+            case RefusalDelta():
+                self._candidate(event.choice).has_refused = True
+                self._seen_tokens += tokens_of(event.text)
+                return self._parts(event.choice, {"text": event.text})
+            case AnnotationsDelta():
+                self._candidate(event.choice).annotations += event.annotations
+                return b""
+            case ToolCallDelta():
+                self._collect(event)
+                return b""
+            case ChoiceFinish():
+                self._candidate(event.choice).finish = event
+                return b""
+            case UsageReport():
+                self.usage = event.usage
+                return b""
+            case Finished():
+                self.finished = True
+                return self._finish()
+            case Failed():
+                self.failed, self.usage = event, self.usage or event.usage
+                return self.encode_failure(ApiError("stream_interrupted", event.failure.message))
+            case Heartbeat():
+                return b""
+            case _:
+                assert_never(event)
+
+    def _candidate(self, choice: int) -> _Candidate:
+        return self._candidates.setdefault(choice, _Candidate())
+
+    def _open(self, event: Opened) -> None:
+        known = {"modelVersion": self._model or event.model, "responseId": event.id or self._request_id}
+        self._tail = b"," + orjson.dumps(known)[1:]
+        if self._text_head:
+            self._expect_texts()
+
+    def _expect_texts(self) -> None:
+        """Write further texts of choice 0 the short way from now on."""
+        if self._form is EVENTS:
+            self._text_head = self._form.first + _FIRST_TEXT
+            self._text_tail = _AFTER_TEXT + self._tail + self._form.last
+        else:
+            self._text_head = self._form.between + _FIRST_TEXT
+            self._text_tail = _AFTER_TEXT + self._tail
+
+    def _text(self, event: TextDelta) -> bytes:
+        self._seen_tokens += tokens_of(event.text)
+        if event.choice == 0 and event.logprobs is None and self._text_head:
+            return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
+        extras: dict[str, object] = {}
+        if event.logprobs and (result := encode_logprobs(event.logprobs)):
+            extras["logprobsResult"] = result
+        return self._parts(event.choice, {"text": event.text}, extras)
+
+    def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
+        if not self._text_head:
+            first = self._text(TextDelta(text_of_run(pieces[:1])))
+            return first + self._text_run(pieces[1:]) if len(pieces) > 1 else first
+        self._seen_tokens += len(pieces)
+        head, tail = self._text_head, self._text_tail
+        return head + (tail + head).join(pieces) + tail
+
+    def _parts(self, choice: int, part: dict[str, object], extras: dict[str, object] | None = None) -> bytes:
+        """Return an object with one more part of a candidate."""
+        self._candidate(choice)
+        candidate = {"content": {"parts": [part], "role": "model"}, "index": choice, **(extras or {})}
+        data = b'{"candidates":[%b]%b' % (orjson.dumps(candidate), self._tail)
+        if self._first_member is not None:
+            data = b'%b,"%b":%b}' % (data[:-1], MEMBER.encode(), orjson.dumps(self._first_member))
+            self._first_member = None
+        written = self._write(data)
+        if not self._text_head and not self._labels.reads_texts:
+            self._expect_texts()
+        return written
+
+    def _collect(self, event: ToolCallDelta) -> None:
+        call = self._candidate(event.choice).calls.setdefault(event.index, _Call())
+        call.id, call.name = call.id or event.id or "", call.name or event.name or ""
+        call.signature = call.signature or event.signature
+        call.arguments.append(event.arguments)
+
+    def _finish(self) -> bytes:
+        """Return the last object of a whole answer."""
+        candidates: list[dict[str, object]] = []
+        for choice, collected in sorted(self._candidates.items()):
+            calls = [
+                ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
+                for _, call in sorted(collected.calls.items())
+            ]
+            self._seen_tokens += sum(tokens_of(call.name) + tokens_of(call.arguments) for call in calls)
+            parts, broken = call_parts(calls)
+            end = collected.finish or ChoiceFinish("other", choice)
+            candidate: dict[str, object] = {
+                "content": {"parts": parts or [{"text": ""}], "role": "model"},
+                **end_of(end.reason, end.raw, broken, is_refusal=collected.has_refused),
+                "index": choice,
+            }
+            if collected.annotations and (citations := encode_citations(collected.annotations)):
+                candidate["citationMetadata"] = citations
+            candidates.append(candidate)
+        member = dict(self._labels.member() or {})
+        usage = self.usage
+        if usage is None:
+            usage, member["usage"] = Usage(self._prompt_tokens, max(1, self._seen_tokens)), "estimated"
+        head = orjson.dumps({"candidates": candidates, "usageMetadata": encode_usage(usage)})[:-1]
+        data = head + self._tail
+        if member:
+            data = b'%b,"%b":%b}' % (data[:-1], MEMBER.encode(), orjson.dumps(member))
+        return self._write(data, is_last=True)
+
+    def _write(self, data: bytes, *, is_last: bool = False) -> bytes:
+        """Return an object as it is written into the stream."""
+        form = self._form
+        if form is EVENTS:
+            return form.first + data + form.last
+        separator, self._separator = self._separator, form.between
+        return separator + data + (form.last if is_last else b"")

@@ -1,0 +1,80 @@
+"""Estimate the tokens of a request from its text and media, without a tokenizer and without a call to a provider."""
+
+from __future__ import annotations
+
+import orjson
+
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonSchemaFormat,
+    Message,
+    Part,
+    TextPart,
+)
+
+_PER_MESSAGE = 4
+"""Tokens that mark the role and the ends of a message."""
+_PER_IMAGE = 765
+"""An image of 1024 x 1024 pixels: platform.openai.com/docs/guides/images-vision, read 2026-11-20."""
+_FEWEST_OF_A_FILE = 258
+"""A page of a document: ai.google.dev/gemini-api/docs/document-processing, read 2026-11-20."""
+_BYTES_PER_TOKEN_OF_A_FILE = 200
+_BYTES_PER_TOKEN_OF_SOUND = 500
+
+
+def tokens_of(text: str) -> int:
+    """Return about how many tokens a text has.
+
+    A token has about four Latin letters. A Chinese character has three bytes and is about one token; letters of other
+    alphabets have two bytes and are in between.
+    """
+    characters = len(text)
+    if text.isascii():
+        return -(-characters // 4)
+    beyond = len(text.encode("utf-8", "surrogatepass")) - characters
+    return -(-(2 * characters + 3 * beyond) // 8)
+
+
+def count_tokens(request: ChatRequest) -> int:
+    """Return about how many tokens the prompt of a request has: at least 1."""
+    count = sum(map(_of_message, request.messages))
+    for tool in request.tools:
+        count += tokens_of(tool.name) + tokens_of(tool.description or "") + _PER_MESSAGE
+        if tool.parameters is not None:
+            count += _of_json(tool.parameters)
+    if isinstance(request.response_format, JsonSchemaFormat):
+        count += _of_json(request.response_format.schema)
+    return max(1, count)
+
+
+def _of_json(value: object) -> int:
+    return tokens_of(orjson.dumps(value).decode())
+
+
+def _of_message(message: Message) -> int:
+    content = message.content
+    count = _PER_MESSAGE
+    if isinstance(content, str):
+        count += tokens_of(content)
+    elif content is not None:
+        count += sum(map(_of_part, content))
+    if isinstance(message, AssistantMessage):
+        count += tokens_of(message.refusal or "") + tokens_of(message.reasoning or "")
+        count += sum(tokens_of(call.name) + tokens_of(call.arguments) for call in message.tool_calls)
+    return count
+
+
+def _of_part(part: Part) -> int:
+    match part:
+        case TextPart(text):
+            return tokens_of(text)
+        case ImagePart():
+            return _PER_IMAGE
+        case AudioPart(data):
+            return max(1, len(data) * 3 // 4 // _BYTES_PER_TOKEN_OF_SOUND)
+        case FilePart(data):
+            return max(_FEWEST_OF_A_FILE, len(data) * 3 // 4 // _BYTES_PER_TOKEN_OF_A_FILE)
