@@ -253,7 +253,7 @@ class ContentReader:
             _data_uri(mime, data, place)
             return AudioPart(data, sound)
         if family == "video":
-            message = f"`{place}` is a video, which no provider of the gateway takes in a chat: send single images"
+            message = f"`{place}.mimeType`: no provider takes a video in a chat; send single images"
             raise UnsupportedFeature("video", message, f"{place}.mimeType")
         return FilePart(_data_uri(mime, data, place), text(blob, "displayName", f"{place}.displayName"))
 

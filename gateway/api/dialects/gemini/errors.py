@@ -6,6 +6,7 @@ Source: google.aip.dev/193 and google/rpc/error_details.proto, read 2026-11-23.
 from __future__ import annotations
 
 import math
+import re
 
 import orjson
 
@@ -39,12 +40,41 @@ _GOOGLES_WORDS = {
 }
 
 
+# The fields of a chat that a later stage names, in the words of this API.
+_PARAMS = {
+    "messages": "contents",
+    "max_tokens": "generationConfig.maxOutputTokens",
+    "max_completion_tokens": "generationConfig.maxOutputTokens",
+    "n": "generationConfig.candidateCount",
+    "top_p": "generationConfig.topP",
+    "stop": "generationConfig.stopSequences",
+    "temperature": "generationConfig.temperature",
+    "seed": "generationConfig.seed",
+    "presence_penalty": "generationConfig.presencePenalty",
+    "frequency_penalty": "generationConfig.frequencyPenalty",
+    "logprobs": "generationConfig.responseLogprobs",
+    "top_logprobs": "generationConfig.logprobs",
+    "reasoning_effort": "generationConfig.thinkingConfig",
+    "response_format": "generationConfig.responseMimeType",
+    "tool_choice": "toolConfig.functionCallingConfig",
+}
+_FIELD = re.compile(r"[A-Za-z_]+")
+
+
+def _own_param(param: str) -> str:
+    """Return the name of a field in this API. Indexes of messages are not those of contents, so they are left out."""
+    word = _FIELD.match(param)
+    return _PARAMS.get(word[0], param) if word is not None else param
+
+
 def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     """Return the error as an object with `error` as its only member."""
     status = error.status
     metadata = {"reason": str(error.reason)}
+    message = _GOOGLES_WORDS.get(error.code, "") + error.message
     if error.param is not None:
-        metadata["param"] = error.param
+        param = metadata["param"] = _own_param(error.param)
+        message = message.replace(f"`{error.param}`", f"`{param}`")
     if request_id:
         metadata["request_id"] = request_id
     details: list[dict[str, object]] = [
@@ -61,7 +91,6 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     if error.extra:
         details.append({"@type": f"{_TYPES}google.protobuf.Struct", "value": dict(error.extra)})
     name = _STATUS.get(status) or ("INTERNAL" if status >= _SERVER_ERROR else "INVALID_ARGUMENT")
-    message = _GOOGLES_WORDS.get(error.code, "") + error.message
     return {"error": {"code": status, "message": message, "status": name, "details": details}}
 
 

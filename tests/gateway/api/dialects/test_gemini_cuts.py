@@ -1,0 +1,68 @@
+"""A provider's stream that is cut at every byte: the client's stream in Gemini's form never looks like a success."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.api.dialects.gemini import Gemini
+from tests.kit.chat_exchange import CONFIG, Exchange, answering, chunk
+from tests.kit.configs import table_of
+from tests.kit.event_grammar.gemini import Form, read_answer, read_stream
+
+BODY = json.dumps({"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}).encode()
+USAGE = b'data: {"id":"s","model":"m","created":1,"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
+CALL = {"index": 0, "id": "c1", "function": {"name": "get_weather", "arguments": '{"city":"Oslo"}'}}
+CALLING = {"id": "s", "model": "m", "choices": [{"index": 0, "delta": {"tool_calls": [CALL]}}]}
+WHOLE = b"".join(
+    (
+        chunk("Hé"),
+        chunk('l"lo'),
+        b"data: " + json.dumps(CALLING).encode() + b"\n\n",
+        chunk(finish="tool_calls"),
+        USAGE,
+        b"data: [DONE]\n\n",
+    )
+)
+
+
+class GeminiExchange(Exchange):
+    """One request in Gemini's form, with one provider."""
+
+    form: Form = "events"
+
+    async def run(self) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
+        scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
+        self.body = BODY
+        dialect = Gemini("assistant", stream=True, events=self.form == "events")
+        await self.endpoint.answer(scope, self.receive, self.send, dialect)
+
+
+@pytest.mark.parametrize("form", ["events", "array"])
+async def test_stream_that_is_cut_at_any_byte_ends_in_an_error(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Compiled once: every exchange has a gateway of its own, with the same configuration.
+    table = table_of(CONFIG, {"KEY": "sk-secret"})
+    monkeypatch.setattr("tests.kit.chat_exchange.table_of", lambda *_: table)
+    ends = set()
+    for length in range(len(WHOLE) + 1):
+        exchange = GeminiExchange(answering(WHOLE[:length]))
+        exchange.form = form
+        await exchange.run()
+        if exchange.sent[0]["status"] != 200:
+            assert read_answer(exchange.content).error is not None
+            continue
+        stream = read_stream(exchange.content, form)
+        is_whole = b"finish_reason" in WHOLE[:length].rpartition(b"\n\n")[0].rpartition(b"tool_calls")[0]
+        ends.add(stream.state)
+        if stream.state == "ended":
+            assert is_whole
+            assert stream.text == {0: 'Hél"lo'}
+            assert stream.calls[0][0]["args"] == {"city": "Oslo"}
+            assert exchange.record.outcome == "ok"
+        else:
+            assert not stream.finish
+            assert not stream.calls
+            assert exchange.record.outcome == "interrupted"
+    assert ends == {"ended", "failed"}

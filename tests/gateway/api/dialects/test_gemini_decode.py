@@ -1,0 +1,449 @@
+"""Requests of Gemini's API: what they mean as chat requests, and which of them are refused by name."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from gateway.api.dialects.gemini import Gemini, GeminiCount
+from gateway.api.dialects.gemini.contents import encode_signature
+from gateway.api.errors import ApiError
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.matching.requirements import moves_data
+
+HELLO = [{"role": "user", "parts": [{"text": "Hello!"}]}]
+PIXEL = base64.b64encode(b"\xff\xfe\xfdpixel").decode()
+URL_SAFE = base64.urlsafe_b64encode(b"\xff\xfe\xfdpixel").decode().rstrip("=")
+WEATHER = {"name": "get_weather", "description": "The weather.", "parameters": {"type": "OBJECT"}}
+CLOCK = {"name": "get_time", "parametersJsonSchema": {"type": "object", "additionalProperties": False}}
+
+
+def decoded(**body: Any) -> ChatRequest:
+    return Gemini("assistant").decode(json.dumps({"contents": HELLO, **body}).encode())
+
+
+def messages_of(*contents: dict[str, Any]) -> tuple[Any, ...]:
+    return decoded(contents=list(contents)).messages
+
+
+def user(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "parts": list(parts)}
+
+
+def model(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "model", "parts": list(parts)}
+
+
+def call(name: str, /, **more: Any) -> dict[str, Any]:
+    return {"functionCall": {"name": name, "args": {}, **more}}
+
+
+def response(name: str, output: Any = "ok", **more: Any) -> dict[str, Any]:
+    return {"functionResponse": {"name": name, "response": {"output": output}, **more}}
+
+
+def test_request_without_more_is_one_user_message() -> None:
+    assert decoded() == ChatRequest("assistant", (UserMessage("Hello!"),), include_usage=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_path_decides_on_the_stream(stream: bool) -> None:
+    request = Gemini("a/b", stream=stream).decode(json.dumps({"contents": HELLO}).encode())
+    assert (request.model, request.stream) == ("a/b", stream)
+
+
+def test_system_instruction_is_the_first_message() -> None:
+    assert decoded(systemInstruction={"parts": [{"text": "Be brief."}]}).messages[0] == SystemMessage("Be brief.")
+    both = decoded(system_instruction={"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}).messages[0]
+    assert both == SystemMessage((TextPart("a"), TextPart("b")))
+
+
+@pytest.mark.parametrize(
+    ("part", "wanted"),
+    [
+        ({"inlineData": {"mimeType": "image/jpg", "data": PIXEL}}, ImagePart(f"data:image/jpeg;base64,{PIXEL}")),
+        ({"inline_data": {"mime_type": "image/png", "data": URL_SAFE}}, ImagePart(f"data:image/png;base64,{PIXEL}")),
+        ({"inlineData": {"mimeType": "audio/mpeg", "data": PIXEL}}, AudioPart(PIXEL, "mp3")),
+        ({"inlineData": {"mimeType": "audio/wav", "data": PIXEL}}, AudioPart(PIXEL, "wav")),
+        (
+            {"inlineData": {"mimeType": "application/pdf", "data": PIXEL, "displayName": "a.pdf"}},
+            FilePart(f"data:application/pdf;base64,{PIXEL}", "a.pdf"),
+        ),
+        ({"fileData": {"fileUri": "https://example.com/a.png"}}, ImagePart("https://example.com/a.png")),
+    ],
+)
+def test_media_become_parts(part: dict[str, Any], wanted: Any) -> None:
+    (message,) = messages_of(user(part, {"text": "What is it?"}))
+    assert message == UserMessage((wanted, TextPart("What is it?")))
+
+
+def test_turns_of_the_model_are_joined() -> None:
+    """google-genai's streamed chats send each chunk back as a turn of its own."""
+    messages = messages_of(user({"text": "Hi"}), model({"text": "Hel"}), model({"text": "lo"}), user({"text": "Go on"}))
+    assert messages == (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("Go on"))
+
+
+def test_calls_in_several_turns_are_one_message_with_all_results_after_it() -> None:
+    messages = messages_of(
+        user({"text": "Hi"}),
+        model({"text": "I look."}),
+        model(call("a", id="1", args={"x": 1})),
+        model(call("b", id="2")),
+        user(response("b", id="2")),
+        user({"text": "Well?"}, response("a", "text", id="1")),
+    )
+    calls = (ToolCall("1", "a", '{"x":1}'), ToolCall("2", "b", "{}"))
+    assert messages == (
+        UserMessage("Hi"),
+        AssistantMessage("I look.", tool_calls=calls),
+        ToolMessage("2", "ok"),
+        ToolMessage("1", "text"),
+        UserMessage("Well?"),
+    )
+
+
+def test_responses_without_ids_match_by_name_and_order() -> None:
+    messages = messages_of(
+        user({"text": "Hi"}),
+        model(call("a"), call("b"), call("a")),
+        user(response("b", "second"), response("a", "first"), response("a", "third")),
+    )
+    assistant, *results = messages[1:]
+    ids = [one.id for one in assistant.tool_calls]
+    assert len(set(ids)) == 3
+    assert results == [ToolMessage(ids[1], "second"), ToolMessage(ids[0], "first"), ToolMessage(ids[2], "third")]
+
+
+def test_made_up_id_is_not_the_id_of_another_call() -> None:
+    messages = messages_of(
+        user({"text": "Hi"}), model(call("b", id="call_2"), call("a")), user(response("a"), response("b", id="call_2"))
+    )
+    assert len({one.id for one in messages[1].tool_calls}) == 2
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"output": "a"}, "a"),
+        ({"result": "a"}, "a"),
+        ({"result": 1}, '{"result":1}'),
+        ({"error": "no"}, '{"error":"no"}'),
+    ],
+)
+def test_result_of_a_function_is_text(result: Any, text: str) -> None:
+    answer = {"functionResponse": {"name": "a", "response": result}}
+    assert messages_of(user({"text": "Hi"}), model(call("a")), user(answer))[2].content == text
+
+
+def test_image_in_a_result_follows_the_results() -> None:
+    image = {"inlineData": {"mimeType": "image/png", "data": PIXEL}}
+    messages = messages_of(user({"text": "Hi"}), model(call("a")), user(response("a", parts=[image])))
+    assert messages[3].content[1] == ImagePart(f"data:image/png;base64,{PIXEL}")
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_own_signature_returns_in_both_alphabets(encode: Any) -> None:
+    state = "0123abcd.a+/b?~>"
+    carried = encode(state.encode()).decode().rstrip("=")
+    request = decoded(contents=[*HELLO, model({**call("a"), "thoughtSignature": carried}), user(response("a"))])
+    assert request.messages[1].tool_calls[0].signature == state  # type: ignore[union-attr]
+    assert request.unread == frozenset()
+    assert base64.b64decode(encode_signature(state), validate=True).decode() == state
+
+
+@pytest.mark.parametrize("foreign", ["skip_thought_signature_validator", "AAAA", "no base64!", ""])
+def test_foreign_signature_is_dropped_by_name(foreign: str) -> None:
+    request = decoded(contents=[*HELLO, model({**call("a"), "thoughtSignature": foreign}), user(response("a"))])
+    assert request.messages[1].tool_calls[0].signature is None  # type: ignore[union-attr]
+    assert request.unread == {"contents.parts.thoughtSignature"}
+
+
+def test_thoughts_in_the_history_are_reasoning() -> None:
+    messages = messages_of(*HELLO, model({"text": "hm", "thought": True}, {"text": "Yes"}), *HELLO)
+    assert messages[1] == AssistantMessage("Yes", reasoning="hm")
+
+
+def test_functions_become_tools() -> None:
+    request = decoded(tools=[{"functionDeclarations": [WEATHER]}, {"function_declarations": [CLOCK]}])
+    assert request.tools == (
+        Tool("get_weather", "The weather.", {"type": "object"}),
+        Tool("get_time", None, {"type": "object", "additionalProperties": False}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "choice"),
+    [
+        ({"mode": "AUTO"}, "auto"),
+        ({"mode": "NONE"}, "none"),
+        ({"mode": "ANY"}, "required"),
+        ({"mode": "any"}, "required"),
+        ({"mode": "ANY", "allowedFunctionNames": ["get_time"]}, NamedTool("get_time")),
+        (
+            {"mode": "ANY", "allowedFunctionNames": ["get_time", "get_weather"]},
+            AllowedTools("required", ("get_time", "get_weather")),
+        ),
+        ({"mode": "VALIDATED"}, "auto"),
+        ({"mode": "VALIDATED", "allowedFunctionNames": ["get_time"]}, AllowedTools("auto", ("get_time",))),
+        ({}, None),
+    ],
+)
+def test_mode_of_calling_becomes_a_tool_choice(config: Any, choice: Any) -> None:
+    tools = [{"functionDeclarations": [WEATHER, CLOCK]}]
+    assert decoded(tools=tools, toolConfig={"functionCallingConfig": config}).tool_choice == choice
+
+
+def test_settings_become_those_of_a_chat() -> None:
+    config = {
+        "temperature": 0.5,
+        "topP": 0.9,
+        "topK": 40.0,
+        "candidateCount": 2,
+        "maxOutputTokens": 100,
+        "stopSequences": ["a", "b", "c", "d", "e"],
+        "presencePenalty": 1,
+        "frequencyPenalty": -1,
+        "seed": 7,
+        "responseLogprobs": True,
+        "logprobs": 3,
+        "responseModalities": ["TEXT"],
+        "responseMimeType": "text/plain",
+    }
+    assert decoded(generationConfig=config) == ChatRequest(
+        "assistant",
+        (UserMessage("Hello!"),),
+        include_usage=True,
+        temperature=0.5,
+        top_p=0.9,
+        n=2,
+        max_tokens=100,
+        stop=("a", "b", "c", "d", "e"),
+        presence_penalty=1,
+        frequency_penalty=-1,
+        seed=7,
+        logprobs=True,
+        top_logprobs=3,
+        extra={"top_k": 40},
+    )
+
+
+@pytest.mark.parametrize(
+    ("thinking", "effort"),
+    [
+        ({"thinkingBudget": 0}, "none"),
+        ({"thinkingBudget": -1}, None),
+        ({"thinkingBudget": 512}, "low"),
+        ({"thinkingBudget": 8192}, "medium"),
+        ({"thinkingBudget": 32768}, "high"),
+        ({"thinkingLevel": "HIGH"}, "high"),
+        ({"thinkingLevel": "minimal"}, "minimal"),
+        ({"includeThoughts": True}, None),
+    ],
+)
+def test_thinking_becomes_an_effort(thinking: Any, effort: str | None) -> None:
+    assert decoded(generationConfig={"thinkingConfig": thinking}).reasoning_effort == effort
+
+
+def test_schema_of_an_answer_becomes_json_schema() -> None:
+    schema = {
+        "type": "OBJECT",
+        "properties": {
+            "b": {"type": "STRING", "format": "enum", "enum": ["x"], "nullable": True},
+            "a": {"type": "ARRAY", "items": {"type": "INTEGER"}},
+        },
+        "required": ["a", "b"],
+        "propertyOrdering": ["a", "b"],
+    }
+    request = decoded(generationConfig={"responseMimeType": "application/json", "responseSchema": schema})
+    form = request.response_format
+    assert isinstance(form, JsonSchemaFormat)
+    properties: Any = form.schema["properties"]
+    assert list(properties) == ["a", "b"]
+    assert properties["a"] == {"type": "array", "items": {"type": "integer"}}
+    assert properties["b"] == {"type": ["string", "null"], "enum": ["x", None]}
+    assert form.schema["additionalProperties"] is False
+    assert form.strict
+
+
+def test_counts_and_examples_of_a_schema_are_read() -> None:
+    schema = {"type": "ARRAY", "items": {"type": "STRING", "example": "a"}, "max_items": "3", "minItems": 1}
+    request = decoded(generationConfig={"responseMimeType": "application/json", "responseSchema": schema})
+    form = request.response_format
+    assert isinstance(form, JsonSchemaFormat)
+    items = {"type": "string", "examples": ["a"]}
+    assert form.schema == {"type": "array", "items": items, "maxItems": 3, "minItems": 1}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"type": "string"}}},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "allOf": []},
+        {"type": "object", "properties": {"a": {"type": "string", "minLength": 1}}, "required": ["a"]},
+        {"type": "object"},
+        {"type": "array"},
+    ],
+)
+def test_schema_that_cannot_be_strict_is_unchanged(schema: Any) -> None:
+    request = decoded(generationConfig={"responseMimeType": "application/json", "responseJsonSchema": schema})
+    assert request.response_format == JsonSchemaFormat("response", schema, None, None)
+
+
+def test_json_without_a_schema_is_any_object() -> None:
+    assert decoded(generationConfig={"responseMimeType": "application/json"}).response_format == JsonObjectFormat()
+
+
+def test_unknown_fields_are_dropped_by_name() -> None:
+    request = decoded(
+        safetySettings=[{"category": "x"}],
+        labels={"team": "a"},
+        store=False,
+        generationConfig={"mediaResolution": "LOW", "thinkingConfig": {"other": 1}},
+        contents=[{"role": "user", "parts": [{"text": "Hi", "videoMetadata": {}}], "extra": 1}],
+        tools=[{"functionDeclarations": [{**WEATHER, "behavior": "BLOCKING", "response": {}}]}],
+        toolConfig={"retrievalConfig": {}},
+    )
+    assert request.unread == {
+        "safetySettings",
+        "labels",
+        "store",
+        "generationConfig.mediaResolution",
+        "generationConfig.thinkingConfig.other",
+        "contents.parts.videoMetadata",
+        "contents.extra",
+        "tools.functionDeclarations.behavior",
+        "tools.functionDeclarations.response",
+        "toolConfig.retrievalConfig",
+    }
+    assert not request.extra
+
+
+UNSUPPORTED = [
+    ({"cachedContent": "cachedContents/1"}, "cachedContent"),
+    ({"cached_content": "cachedContents/1"}, "cachedContent"),
+    ({"store": True}, "store"),
+    ({"generationConfig": {"routingConfig": {"autoMode": {}}}}, "generationConfig.routingConfig"),
+    ({"tools": [{"googleSearch": {}}]}, "tools[0].googleSearch"),
+    ({"tools": [{"functionDeclarations": [WEATHER], "code_execution": {}}]}, "tools[0].codeExecution"),
+    ({"tools": [{"urlContext": {}}]}, "tools[0].urlContext"),
+    ({"tools": [{"mcpServers": [{}]}]}, "tools[0].mcpServers"),
+    ({"contents": [user({"fileData": {"fileUri": "gs://bucket/a"}})]}, "contents[0].parts[0].fileData.fileUri"),
+    (
+        {"contents": [user({"fileData": {"fileUri": "https://generativelanguage.googleapis.com/v1beta/files/a"}})]},
+        "contents[0].parts[0].fileData.fileUri",
+    ),
+    (
+        {"contents": [user({"fileData": {"fileUri": "https://youtu.be/a", "mimeType": "video/mp4"}})]},
+        "contents[0].parts[0].fileData.fileUri",
+    ),
+    (
+        {"contents": [user({"inlineData": {"mimeType": "video/mp4", "data": PIXEL}})]},
+        "contents[0].parts[0].inlineData.mimeType",
+    ),
+    ({"contents": [*HELLO, model({"executableCode": {}})]}, "contents[1].parts[0].executableCode"),
+    ({"generationConfig": {"responseModalities": ["IMAGE"]}}, "generationConfig.responseModalities[0]"),
+    ({"generationConfig": {"responseMimeType": "text/x.enum"}}, "generationConfig.responseMimeType"),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), UNSUPPORTED)
+def test_what_cannot_be_carried_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnsupportedFeature) as refused:
+        decoded(**body)
+    assert refused.value.param == param
+    assert f"`{param}`" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted(moves_data() - {"tools"}))
+def test_field_that_moves_data_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedFeature):
+        decoded(**{name: {"a": 1}})
+
+
+INVALID = [
+    ({"contents": []}, "contents"),
+    ({"contents": None}, "contents"),
+    ({"contents": [{"role": "system", "parts": [{"text": "a"}]}]}, "contents[0].role"),
+    ({"contents": [user()]}, "contents[0].parts"),
+    ({"contents": [user({})]}, "contents[0].parts[0]"),
+    ({"contents": [user({"text": "a", "inlineData": {}})]}, "contents[0].parts[0]"),
+    ({"contents": [user({"text": 1})]}, "contents[0].parts[0].text"),
+    ({"contents": [user(call("a"))]}, "contents[0].parts[0].functionCall"),
+    ({"contents": [user(response("a"))]}, "contents[0].parts[0].functionResponse"),
+    ({"contents": [*HELLO, model(call("a"))]}, "contents"),
+    ({"contents": [*HELLO, model(call("a")), *HELLO]}, "contents[2]"),
+    (
+        {"contents": [*HELLO, model(call("a"), call("a")), user(response("a")), *HELLO, model({"text": "x"})]},
+        "contents[4]",
+    ),
+    ({"contents": [*HELLO, model(call("a")), user(response("b"))]}, "contents[2].parts[0].functionResponse"),
+    (
+        {"contents": [user({"inlineData": {"mimeType": "image/png", "data": "a b"}})]},
+        "contents[0].parts[0].inlineData.data",
+    ),
+    (
+        {"contents": [user({"inlineData": {"mimeType": "png", "data": PIXEL}})]},
+        "contents[0].parts[0].inlineData.mimeType",
+    ),
+    (
+        {"contents": [user({"fileData": {"fileUri": "https://127.0.0.1/a.png"}})]},
+        "contents[0].parts[0].fileData.fileUri",
+    ),
+    ({"generationConfig": {"temperature": 3}}, "generationConfig.temperature"),
+    ({"generationConfig": {"candidateCount": 9}}, "generationConfig.candidateCount"),
+    ({"generationConfig": {"logprobs": 3}}, "generationConfig.logprobs"),
+    ({"generationConfig": {"responseSchema": {"type": "OBJECT"}}}, "generationConfig.responseMimeType"),
+    ({"generationConfig": {"topK": 1, "top_k": 2}}, "generationConfig.topK"),
+    ({"tools": [{"functionDeclarations": [{"name": "a.b"}]}]}, "tools[0].functionDeclarations[0].name"),
+    (
+        {"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}},
+        "toolConfig.functionCallingConfig.mode",
+    ),
+    (
+        {"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["x"]}}},
+        "toolConfig.functionCallingConfig.allowedFunctionNames[0]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), INVALID)
+def test_invalid_request_is_refused_at_the_place_of_the_mistake(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        decoded(**body)
+    assert refused.value.param == param
+    assert f"`{param}" in str(refused.value)
+
+
+def test_duplicate_names_and_too_many_unknown_fields_are_refused() -> None:
+    with pytest.raises(ApiError):
+        Gemini("assistant").decode(b'{"contents": [], "contents": []}')
+    with pytest.raises(InvalidRequest):
+        decoded(**{f"unknown{number}": 1 for number in range(200)})
+
+
+def test_counting_reads_a_part_of_a_conversation() -> None:
+    partial = [model(call("a")), user(response("b"))]
+    counted = GeminiCount("assistant").decode(json.dumps({"contents": partial}).encode())
+    assert [type(message).__name__ for message in counted.messages] == ["AssistantMessage", "ToolMessage"]
+    inner = {"generateContentRequest": {"model": "models/x", "contents": HELLO}}
+    assert GeminiCount("assistant").decode(json.dumps(inner).encode()).messages == (UserMessage("Hello!"),)
