@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.api.dialects.gemini.contents import ContentReader, read_system
 from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object
-from gateway.api.dialects.gemini.schema import close_schema, json_schema
+from gateway.api.dialects.gemini.schema import close_schema, json_schema, with_lower_types
 from providers.chat import (
     AllowedTools,
     ChatRequest,
@@ -136,7 +136,8 @@ def _tool(value: object, path: str, dropped: DroppedFields) -> Tool:
         if "parameters" in declaration:
             message = f"`{path}`: send either `parameters` or `parametersJsonSchema`"
             raise InvalidRequest(message, f"{path}.parametersJsonSchema")
-        parameters = mapping(declaration["parametersJsonSchema"], f"{path}.parametersJsonSchema")
+        given = mapping(declaration["parametersJsonSchema"], f"{path}.parametersJsonSchema")
+        parameters = with_lower_types(given)
     elif "parameters" in declaration:
         parameters = json_schema(declaration["parameters"], f"{path}.parameters")
     return Tool(name, text(declaration, "description", f"{path}.description"), parameters)
@@ -242,7 +243,7 @@ def _response_format(config: Fields, path: str) -> ResponseFormat | None:
         if "responseSchema" in config:
             message = f"`{path}`: send either `responseSchema` or `responseJsonSchema`"
             raise InvalidRequest(message, f"{path}.responseJsonSchema")
-        schema = mapping(config["responseJsonSchema"], f"{path}.responseJsonSchema")
+        schema = with_lower_types(mapping(config["responseJsonSchema"], f"{path}.responseJsonSchema"))
     elif "responseSchema" in config:
         schema = json_schema(config["responseSchema"], f"{path}.responseSchema")
     if schema is not None:

@@ -10,6 +10,9 @@ from typing import Any
 
 from providers.openai_json.fields import items, mapping
 
+_TYPES = frozenset({"STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"})
+# Keywords whose values are data, not schemas.
+_VALUES = frozenset({"const", "enum", "default", "example", "examples"})
 _UNSPECIFIED = "TYPE_UNSPECIFIED"
 _COUNTS = frozenset({"maxItems", "minItems", "maxLength", "minLength", "maxProperties", "minProperties"})
 _LISTS = frozenset({"anyOf", "prefixItems"})
@@ -83,6 +86,28 @@ def _nullable(schema: dict[str, object]) -> dict[str, object]:
     if isinstance(values := schema.get("enum"), list) and None not in values:
         schema = {**schema, "enum": [*values, None]}
     return schema
+
+
+def with_lower_types(schema: Any) -> Any:
+    """Return a JSON Schema whose types are lower case. Gemini CLI sends Google's names of types in it."""
+    if isinstance(schema, list):
+        return [with_lower_types(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    lowered: dict[str, Any] = {}
+    for name, item in schema.items():
+        if name == "type":
+            lowered[name] = [_lower(one) for one in item] if isinstance(item, list) else _lower(item)
+        elif name in _NAMES or name == "patternProperties":
+            entries = item.items() if isinstance(item, dict) else ()
+            lowered[name] = {key: with_lower_types(one) for key, one in entries}
+        else:
+            lowered[name] = item if name in _VALUES else with_lower_types(item)
+    return lowered
+
+
+def _lower(kind: Any) -> Any:
+    return kind.lower() if isinstance(kind, str) and kind.upper() in _TYPES else kind
 
 
 def close_schema(schema: Mapping[str, object]) -> tuple[Mapping[str, object], bool | None]:

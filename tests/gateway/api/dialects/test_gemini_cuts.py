@@ -43,7 +43,9 @@ class GeminiExchange(Exchange):
 @pytest.mark.parametrize("form", ["events", "array"])
 async def test_stream_that_is_cut_at_any_byte_ends_in_an_error(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     # Compiled once: every exchange has a gateway of its own, with the same configuration.
-    table = table_of(CONFIG, {"KEY": "sk-secret"})
+    table = table_of(
+        CONFIG.merge({"resilience": {"attempts": {"per_deployment": 1, "total": 1}}}), {"KEY": "sk-secret"}
+    )
     monkeypatch.setattr("tests.kit.chat_exchange.table_of", lambda *_: table)
     ends = set()
     for length in range(len(WHOLE) + 1):

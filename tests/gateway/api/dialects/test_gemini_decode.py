@@ -309,6 +309,20 @@ def test_schema_that_cannot_be_strict_is_unchanged(schema: Any) -> None:
     assert request.response_format == JsonSchemaFormat("response", schema, None, None)
 
 
+def test_json_schema_with_googles_types_is_read() -> None:
+    """Gemini CLI sends it."""
+    properties = {"type": {"type": ["STRING", "null"], "const": {"type": "STRING"}}}
+    schema = {"type": "OBJECT", "properties": properties, "maxProperties": 1}
+    request = decoded(
+        tools=[{"functionDeclarations": [{"name": "a", "parametersJsonSchema": schema}]}],
+        generationConfig={"responseMimeType": "application/json", "responseJsonSchema": schema},
+    )
+    lowered = {"type": {"type": ["string", "null"], "const": {"type": "STRING"}}}
+    wanted = {"type": "object", "properties": lowered, "maxProperties": 1}
+    assert request.response_format == JsonSchemaFormat("response", wanted)
+    assert request.tools[0].parameters == wanted
+
+
 def test_json_without_a_schema_is_any_object() -> None:
     assert decoded(generationConfig={"responseMimeType": "application/json"}).response_format == JsonObjectFormat()
 
