@@ -84,8 +84,8 @@ class _Response:
     path: str
     id: str | None
     name: str | None
-    text: str
-    media: list[Part]
+    content: str | tuple[Part, ...]
+    is_error: bool
 
 
 @dataclass(slots=True)
@@ -172,7 +172,6 @@ class ContentReader:
 
     def _match_responses(self) -> None:
         """Pair each response with its call: by id, else by name and order."""
-        media: list[Part] = []
         matched: dict[int, _Call] = {}
         for position, response in enumerate(self._responses):
             call = next((one for one in self._open if response.id is not None and response.id == one.given), None)
@@ -191,10 +190,7 @@ class ContentReader:
                     raise InvalidRequest(f"`{place}` answers no function call of the model's turn before it", place)
                 matched[position] = call
         for position, response in enumerate(self._responses):
-            self.messages.append(ToolMessage(matched[position].id, response.text))
-            media += response.media
-        if media:
-            self._user.insert(0, UserMessage((TextPart("Content of the function responses:"), *media)))
+            self.messages.append(ToolMessage(matched[position].id, response.content, response.is_error))
 
     def _user_parts(self, parts: list[object], path: str) -> None:
         read: list[Part] = []
@@ -332,7 +328,9 @@ class ContentReader:
             if kind not in ("inlineData", "fileData"):
                 raise InvalidRequest(f"`{inner}` must have 'inlineData' or 'fileData'", inner)
             media.append(self._media(part, kind, inner))
-        return _Response(place, id, name, _result_text(result), media)
+        said = _result_text(result)
+        content = (*((TextPart(said),) if result else ()), *media) if media else said
+        return _Response(place, id, name, content, result.keys() == {"error"})
 
 
 def read_system(value: object, path: str, dropped: DroppedFields) -> SystemMessage | None:
@@ -353,9 +351,9 @@ def read_system(value: object, path: str, dropped: DroppedFields) -> SystemMessa
 
 
 def _result_text(result: Mapping[str, object]) -> str:
-    """Return the result of a function as text. SDKs put a plain result into `output` or `result`."""
+    """Return the result of a function as text. SDKs put it into `output` or `result`, or into `error` if it failed."""
     if len(result) == 1:
-        for name in ("output", "result"):
+        for name in ("output", "result", "error"):
             if isinstance(only := result.get(name), str):
                 return only
     return dumps_text(result)

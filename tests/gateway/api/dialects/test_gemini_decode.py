@@ -142,23 +142,26 @@ def test_made_up_id_is_not_the_id_of_another_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "text"),
+    ("result", "text", "failed"),
     [
-        ({"output": "a"}, "a"),
-        ({"result": "a"}, "a"),
-        ({"result": 1}, '{"result":1}'),
-        ({"error": "no"}, '{"error":"no"}'),
+        ({"output": "a"}, "a", False),
+        ({"result": "a"}, "a", False),
+        ({"result": 1}, '{"result":1}', False),
+        ({"error": "no"}, "no", True),
+        ({"error": {"code": 1}}, '{"error":{"code":1}}', True),
+        ({"error": "no", "output": "a"}, '{"error":"no","output":"a"}', False),
+        ({}, "{}", False),
     ],
 )
-def test_result_of_a_function_is_text(result: Any, text: str) -> None:
+def test_result_of_a_function_is_text(result: Any, text: str, failed: bool) -> None:
     answer = {"functionResponse": {"name": "a", "response": result}}
-    assert messages_of(user({"text": "Hi"}), model(call("a")), user(answer))[2].content == text
+    assert messages_of(user({"text": "Hi"}), model(call("a")), user(answer))[2] == ToolMessage("call_1", text, failed)
 
 
-def test_image_in_a_result_follows_the_results() -> None:
+def test_result_may_have_an_image() -> None:
     image = {"inlineData": {"mimeType": "image/png", "data": PIXEL}}
     messages = messages_of(user({"text": "Hi"}), model(call("a")), user(response("a", parts=[image])))
-    assert messages[3].content[1] == ImagePart(f"data:image/png;base64,{PIXEL}")
+    assert messages[2].content == (TextPart("ok"), ImagePart(f"data:image/png;base64,{PIXEL}"))
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
