@@ -51,7 +51,9 @@ _ERROR = {
         }
     },
 }
-_WHEN = {
+ELSEWHERE = frozenset({501})
+"""Statuses that no method in the document returns."""
+WHEN = {
     400: "The request is invalid, or no deployment supports it.",
     401: "The key is missing or unknown.",
     403: "The caller is not allowed, or the user's consent is missing: see `error.consent`.",
@@ -70,6 +72,7 @@ _WHEN = {
     503: "No deployment is available now; `retry-after` has the time to wait.",
     504: "No provider answered in time.",
 }
+"""The description of each status."""
 
 
 def _failures(*statuses: int) -> dict[str, dict[str, Any]]:
@@ -83,7 +86,7 @@ def _failure(status: int) -> dict[str, Any]:
         code: {"summary": code, "value": encode_error(ApiError(code, error["message"], error["param"]))}
         for code, error in errors.items()
     }
-    return {"description": _WHEN[status], "content": {"application/json": {"schema": _ERROR, "examples": examples}}}
+    return {"description": WHEN[status], "content": {"application/json": {"schema": _ERROR, "examples": examples}}}
 
 
 DEMO_LOCATION = {
@@ -199,7 +202,7 @@ CHAT_OPERATION: dict[str, Any] = {
                 },
             },
         },
-        **_failures(*_WHEN),
+        **_failures(*(status for status in WHEN if status not in ELSEWHERE)),
     },
 }
 

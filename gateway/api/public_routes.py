@@ -18,9 +18,10 @@ from gateway.api.caller.authentication import FailedKeyLimiter
 from gateway.api.caller.request_headers import headers_of, read_caller, request_id_of
 from gateway.api.chat import ChatEndpoint
 from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, parse_path
-from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at
+from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at, is_served
 from gateway.api.errors import ApiError
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_LOCATION, HEALTH_OPERATIONS, RESPONSES, SECURITY
+from gateway.api.openapi_dialects import dialect_operations
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.model.caller import Caller
 from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
@@ -40,8 +41,13 @@ _CHAT = "POST /v1/chat/completions"
 _GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
 
 
+# Endpoints of dialects. One that no dialect serves is not part of the API.
+_OWN_PATHS = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/completions")
+
+
 _PATHS = (
     ("/chat/completions", _CHAT),
+    *((path.removeprefix("/v1"), f"POST {path}") for path in _OWN_PATHS if is_served(path)),
     ("/models", "GET /v1/models"),
     ("/explain", "GET /v1/explain"),
     ("/disclosure", "GET /v1/disclosure"),
@@ -69,7 +75,8 @@ _PROBES = {
 _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 
-_ALL_PATHS = f"the paths are {_CHAT}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
+_ALL_CHATS = ", ".join((_CHAT, *filter(is_served, _OWN_PATHS), "/v1beta/models/ASSISTANT:generateContent"))
+_ALL_PATHS = f"the paths are {_ALL_CHATS}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
 
 
 # Other endpoints of OpenAI, Anthropic and other gateways.
@@ -106,7 +113,7 @@ def hint_for(path: str) -> str:
     api = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
     if plain.startswith("/v1beta") or parse_path(path) is not None:
         return _gemini_hint(path)
-    if api == "responses":
+    if api == "responses" and not is_served("/v1/responses"):
         return f"OpenAI's Responses API is not supported: configure your client for chat completions, {_CHAT}"
     if (reason := _UNSUITABLE_APIS.get(api)) is not None:
         return reason
@@ -124,8 +131,10 @@ def hint_for(path: str) -> str:
             return (
                 f"did you mean {probable}? The base URL for OpenAI's clients ends in /v1, and paths have no final slash"
             )
+    if f"/v1/{api}" in _OWN_PATHS and is_served(f"/v1/{api}"):
+        return f"the gateway keeps no answers and no batches, so only POST /v1/{api} is there"
     if api in _OTHER_APIS:
-        return f"this API is not supported: the gateway has chat completions only, {_CHAT}"
+        return f"this API is not supported: the gateway has {_ALL_CHATS}"
     return _ALL_PATHS
 
 
@@ -168,8 +177,10 @@ def build_routes(
         openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "receipts", "health")],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
+    dialects = _DialectRoute(chat)
+    app.router.routes += [Route(path, dialects, methods=["POST"]) for path in _OWN_PATHS if is_served(path)]
     app.router.routes += [
-        Route(f"{version}/models/{{name:path}}:{method}", GeminiMethod(chat), methods=["POST"])
+        Route(f"{version}/models/{{name:path}}:{method}", dialects, methods=["POST"])
         for version in VERSIONS
         for method in (*METHODS, *NOT_OFFERED)
     ]
@@ -183,14 +194,17 @@ def build_routes(
     return app
 
 
-class GeminiMethod:
-    """A method of Gemini's API, as an ASGI application."""
+class _DialectRoute:
+    """The endpoints of the dialects, as an ASGI application.
+
+    The server calls the dialects directly. Here arrive paths that are written differently and mean the same.
+    """
 
     def __init__(self, chat: ChatEndpoint) -> None:
         self._chat = chat
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
-        """Answer one request. Raises ApiError for a method that is not offered."""
+        """Answer one request. Raises ApiError for a method of Gemini's API that is not offered."""
         path = scope["path"]
         if (dialect := dialect_at(path, scope.get("query_string", b""))) is not None:
             await self._chat.answer(scope, receive, send, dialect)
@@ -362,10 +376,12 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
 
     async def on_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        if status == 405:
+        # To the router, an unknown method of Gemini's API is a name of an assistant, whose entry can only be read.
+        is_unknown_method = request.method == "POST" and parse_path(request.url.path) is not None
+        if status == 405 and not is_unknown_method:
             allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
             return respond(request, method_not_allowed(request.method, allowed))
-        if status == 404:
+        if status in (404, 405):
             message = f"there is no endpoint at this path; {hint(request.url.path)}"
             return respond(request, ApiError("not_found", message))
         return respond(request, ApiError("invalid_request", str(getattr(error, "detail", error))))
@@ -391,7 +407,7 @@ def _extend_document(app: FastAPI, is_demo: bool) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
-            delegated = {CHAT_PATH: {"post": dict(CHAT_OPERATION)}, **HEALTH_OPERATIONS}
+            delegated = {CHAT_PATH: {"post": dict(CHAT_OPERATION)}, **dialect_operations(), **HEALTH_OPERATIONS}
             document["paths"] = {**delegated, **document["paths"]}
             # FastAPI describes its own errors there, which the gateway never returns.
             document["components"] = COMPONENTS
@@ -399,7 +415,7 @@ def _extend_document(app: FastAPI, is_demo: bool) -> None:
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
                     operation["responses"].update(RESPONSES.get(path, {}))
-                    if path.startswith("/v1/"):
+                    if path.startswith("/v1"):
                         operation["security"] = SECURITY
                         if is_demo:
                             operation["parameters"] = [DEMO_LOCATION, *operation.get("parameters", ())]

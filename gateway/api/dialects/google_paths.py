@@ -9,6 +9,7 @@ VERSIONS = ("/v1beta", "/v1")
 """google-genai for Python uses `/v1`; the SDK for Node and Gemini CLI use `/v1beta`."""
 METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 """The methods that the gateway answers."""
+EXAMPLE_ASSISTANT = "assistant"
 NOT_OFFERED = ("embedContent", "batchEmbedContents")
 """Methods that the gateway knows and does not answer."""
 

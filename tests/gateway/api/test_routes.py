@@ -112,8 +112,8 @@ async def test_head_of_the_chat_endpoint_names_its_method() -> None:
         ("/api/chat", "Ollama's own API is not supported, because"),
         ("/api/generate", "Ollama's own API is not supported, because"),
         ("/api/tags", "Ollama's own API is not supported, because"),
-        ("/", "the paths are POST /v1/chat/completions, GET /v1/models"),
-        ("/v1/messagesx", "the paths are POST /v1/chat/completions, GET /v1/models"),
+        ("/", "the paths are POST /v1/chat/completions, "),
+        ("/v1/messagesx", "the paths are POST /v1/chat/completions, "),
     ],
 )
 async def test_unknown_path_gets_a_hint(path: str, words: str) -> None:
@@ -121,6 +121,47 @@ async def test_unknown_path_gets_a_hint(path: str, words: str) -> None:
     found = await ask("POST", f"http://gateway{path}")
     assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
     assert words in error_of(found)["message"]
+
+
+GENERATE = "/v1beta/models/assistant:generateContent"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code", "words"),
+    [
+        ("POST", "/v1beta/models/assistant:generatecontent", 404, "not_found", "did you mean :generateContent?"),
+        ("POST", "/v1/models/assistant:predict", 404, "not_found", "the methods generateContent, streamGenerate"),
+        ("POST", "/v1beta/interactions", 404, "not_found", "such as POST /v1beta/models/ASSISTANT:generateContent"),
+        ("POST", "/v1beta", 404, "not_found", "such as POST /v1beta/models/ASSISTANT:generateContent"),
+        ("GET", GENERATE, 405, "method_not_allowed", "use POST"),
+        ("GET", "/v1/models/a%2Fb:countTokens", 404, "model_not_found", "does not exist"),
+        ("POST", "/v1beta/models/assistant:embedContent", 501, "not_implemented", "embeddings"),
+        ("POST", "/v1/models/assistant:batchEmbedContents", 501, "not_implemented", "embeddings"),
+        ("POST", f"{GENERATE}?key=gk-app", 400, "invalid_request", "send the header `x-goog-api-key"),
+        ("POST", "/v1/models/assistant:countTokens?key=gk-app", 400, "invalid_request", "x-goog-api-key"),
+        ("POST", "/v1beta/models/nothing:countTokens", 404, "model_not_found", "does not exist"),
+    ],
+)
+async def test_error_at_a_path_of_gemini_is_in_googles_form(
+    method: str, path: str, status: int, code: str, words: str
+) -> None:
+    body = {"contents": [{"parts": [{"text": "Hi"}]}]}
+    found = await ask(method, path, body=body if method == "POST" else None)
+    assert (found.status_code, error_of(found)["code"]) == (status, status)
+    assert error_of(found)["details"][0]["reason"] == code
+    assert words in error_of(found)["message"]
+
+
+async def test_tokens_of_a_prompt_are_estimated_where_the_assistant_is_offered() -> None:
+    counted = await ask(
+        "POST", "/v1beta/models/assistant:countTokens", body={"contents": [{"parts": [{"text": "Hi"}]}]}
+    )
+    assert counted.json() == {"totalTokens": 5}
+    assert counted.headers["x-gateway-estimated"] == "true"
+    assert counted.headers["x-gateway-region"] == "eu"
+    assert "x-gateway-deployment" not in counted.headers
+    blocked = await ask("POST", GENERATE.replace("generateContent", "countTokens"), cf_ipcountry="CU", body={})
+    assert (blocked.status_code, error_of(blocked)["status"]) == (451, "PERMISSION_DENIED")
 
 
 async def test_slash_after_models_is_not_an_assistant() -> None:
