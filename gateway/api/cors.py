@@ -21,17 +21,18 @@ from gateway.telemetry.log import logger
 Send = Callable[[Any], Awaitable[None]]
 
 _METHODS = b"GET, POST"
-# The headers of our own API, of OpenAI's clients and of traces. SDKs set `user-agent`, and Firefox and Safari, unlike
-# Chrome, ask in the preflight whether they may.
+# The headers of our own API, of the clients of OpenAI and Google, and of traces. SDKs set `user-agent`, and Firefox and
+# Safari, unlike Chrome, ask in the preflight whether they may.
 _MAY_SEND = re.compile(
     rb"authorization|content-type|accept|user-agent|x-api-key|api-key|x-goog-api-key|x-request-id|traceparent|tracestate|idempotency-key"
-    rb"|(?:x-stainless|x-gateway|openai)-[a-z0-9-]{1,64}"
+    rb"|x-goog-api-client|(?:x-stainless|x-gateway|openai)-[a-z0-9-]{1,64}"
 )
 # The demo takes the caller's territory from this header, which an edge sets in production.
 _MAY_SEND_TO_DEMO = b"cf-ipcountry"
 _MAY_READ = (
     b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, x-gateway-table, "
-    b"x-gateway-dropped, x-gateway-emulated, x-gateway-labels, server-timing, retry-after, x-should-retry, "
+    b"x-gateway-dropped, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, server-timing, retry-after, "
+    b"x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
     b"location, link, allow"
 )

@@ -50,7 +50,7 @@ class Dialect(Protocol):
     """One request in the form of one API. It may remember what the answer repeats of the request.
 
     Attributes:
-        keep_alive: What is sent while a stream is silent. Clients of this API skip it.
+        keep_alive: The bytes that are sent while a stream is silent. Clients of this API skip it.
         stream_type: The header line with the content type of a stream.
     """
 

@@ -1,4 +1,4 @@
-"""What the gateway adds to an answer in a dialect other than chat: the words of labels, and the member `x_gateway`.
+"""Additions of the gateway to an answer in a dialect other than chat: the words of labels, and the member `x_gateway`.
 
 The words stand before the first text of each choice, wherever the dialect puts its text. `x_gateway` is a member of the
 answer's top-level object, with the same members as in chat. A stream has it in its first event, if there are labels,

@@ -43,7 +43,7 @@ class GeminiStream:
     """The state of one answer.
 
     Attributes:
-        state: What has been seen of the stream.
+        state: Where the stream is.
         error: The error object that ended it.
         text: The text of each candidate, without thoughts.
         thoughts: The thoughts of each candidate.

@@ -17,7 +17,7 @@ _UNSPECIFIED = "TYPE_UNSPECIFIED"
 _COUNTS = frozenset({"maxItems", "minItems", "maxLength", "minLength", "maxProperties", "minProperties"})
 _LISTS = frozenset({"anyOf", "prefixItems"})
 _NAMES = {"$defs": "$defs", "defs": "$defs", "properties": "properties"}
-# What a strict schema may contain at every provider that has strict schemas.
+# The keywords that a strict schema may contain at every provider that has strict schemas.
 _STRICT_WORDS = frozenset(
     "type properties required additionalProperties items anyOf $ref $defs enum const description title".split()
 )

@@ -55,7 +55,7 @@ class StreamForm:
         between: Between two objects.
         last: After the last object.
         content_type: The header line with the type of the stream.
-        keep_alive: What is sent while the stream is silent.
+        keep_alive: The bytes that are sent while the stream is silent.
     """
 
     first: bytes
@@ -81,7 +81,7 @@ class _Call:
 
 @dataclass(slots=True)
 class _Candidate:
-    """What is collected of a candidate until the end of the stream."""
+    """The parts of a candidate that are collected until the end of the stream."""
 
     calls: dict[int, _Call] = field(default_factory=dict)
     annotations: list[Annotation] = field(default_factory=list)
