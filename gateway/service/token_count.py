@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import orjson
-
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -15,6 +13,7 @@ from providers.chat import (
     Part,
     TextPart,
 )
+from providers.json_values import dumps_text
 
 _PER_MESSAGE = 4
 """Tokens that mark the role and the ends of a message."""
@@ -52,7 +51,7 @@ def count_tokens(request: ChatRequest) -> int:
 
 
 def _of_json(value: object) -> int:
-    return tokens_of(orjson.dumps(value).decode())
+    return tokens_of(dumps_text(value))
 
 
 def _of_message(message: Message) -> int:

@@ -49,21 +49,21 @@ def test_shared_helpers_are_in_the_kit_or_in_a_conftest() -> None:
         str(path.relative_to(TESTS))
         for path in MODULES
         if not path.name.startswith("test_") and path.name not in {"conftest.py", *TABLES} and not of_program(path)
-        if path.parent != TESTS / "kit"
+        if TESTS / "kit" not in path.parents
     ]
     assert elsewhere == []
 
 
 def test_kit_imports_no_module_of_a_test_folder() -> None:
     """A conftest of one folder is for the tests below it, so a helper that others use must not need it."""
-    for path in (TESTS / "kit").glob("*.py"):
+    for path in (TESTS / "kit").rglob("*.py"):
         named = IMPORT.findall(path.read_text("utf-8"))
         assert all(name.startswith("tests.kit.") for name in named), path.name
 
 
 def test_each_helper_module_has_a_user() -> None:
     words = {path: set(re.findall(r"\w+", path.read_text("utf-8"))) for path in MODULES}
-    for path in (TESTS / "kit").glob("*.py"):
+    for path in (TESTS / "kit").rglob("*.py"):
         assert any(path.stem in found for user, found in words.items() if user != path), path.name
 
 
