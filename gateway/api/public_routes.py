@@ -18,6 +18,7 @@ from gateway.api.caller.authentication import FailedKeyLimiter
 from gateway.api.caller.request_headers import headers_of, read_caller, request_id_of
 from gateway.api.chat import ChatEndpoint
 from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, parse_path
+from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at, is_served
 from gateway.api.errors import ApiError
 from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_LOCATION, HEALTH_OPERATIONS, RESPONSES, SECURITY
@@ -30,7 +31,7 @@ from gateway.model.location import Location
 from gateway.model.sampling import is_id_kept
 from gateway.policy.caller import explain_user, read_consent
 from gateway.policy.refusals import not_offered
-from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant, not_found
+from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
 from gateway.service.chat_service import ChatService
 from gateway.service.disclosure import disclose
 from gateway.service.explain import PlainRequest, explain
@@ -154,10 +155,6 @@ NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operati
 its exporters have a territory."""
 
 
-# Assistants have no creation time. This value is the same in every worker and after every start (2026-11-20, UTC).
-_CREATED = 1_795_132_800
-
-
 _AssistantName = Annotated[
     str | None, Query(description="The name of an assistant. May be left out if there is only one.")
 ]
@@ -233,36 +230,40 @@ def _add_location_headers(request: Request, location: Location) -> dict[str, str
 
 
 def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
-    def entry(name: str) -> dict[str, object]:
-        return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
-
-    async def available(request: Request) -> tuple[dict[str, Assistant], Region, dict[str, str]]:
-        """Return the caller's assistants by every name that works, its region, and the response headers."""
+    async def identified(request: Request) -> tuple[ConfigVersion, Client | None, Region, dict[str, str]]:
+        """Return the config version, the caller's client and region, and the response headers."""
         config, caller = _identify(request, service, limiter)
         located = await service.locations.locate(config, caller)
         headers = _add_location_headers(request, located.location)
         region = located.check().region
         if region is None:
             raise Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-        return assistants_of(config, caller.client), region, headers
+        return config, caller.client, region, headers
 
-    @app.get("/v1/models", tags=["models"], summary="List the assistants for this caller and its region")
     async def models(request: Request) -> JSONResponse:
-        assistants, region, headers = await available(request)
-        offered = [entry(name) for name, assistant in sorted(assistants.items()) if region.name in assistant.routes]
-        return JSONResponse({"object": "list", "data": offered}, headers=headers)
+        form = form_of(request.url.path, dict(request.scope["headers"]))
+        config, client, region, headers = await identified(request)
+        assistants = sorted(assistants_of(config, client).items())
+        offered = [name for name, assistant in assistants if region.name in assistant.routes]
+        return JSONResponse(encode_list(form, offered, request.query_params), headers=headers)
 
-    # A name may contain a slash, written %2F.
-    @app.get("/v1/models/{name:path}", tags=["models"], summary="Get one assistant")
     async def model(request: Request, name: str) -> JSONResponse:
-        assistants, region, headers = await available(request)
+        form = form_of(request.url.path, dict(request.scope["headers"]))
+        config, client, region, headers = await identified(request)
         if not name:
             raise ApiError("not_found", f"there is no endpoint at this path; {hint_for(request.url.path)}")
-        if name not in assistants:
-            raise not_found(name, assistants)
-        if region.name not in assistants[name].routes:
-            raise Refused(not_offered(assistants[name], region))
-        return JSONResponse(entry(name), headers=headers)
+        assistant = find_assistant(config, client, name)
+        if region.name not in assistant.routes:
+            raise Refused(not_offered(assistant, region))
+        return JSONResponse(encode_model(form, name), headers=headers)
+
+    for version in VERSIONS:
+        documented = version == "/v1"
+        listed = "List the assistants for this caller and its region"
+        app.get(f"{version}/models", tags=["models"], summary=listed, include_in_schema=documented)(models)
+        # A name may contain a slash, written %2F.
+        path = f"{version}/models/{{name:path}}"
+        app.get(path, tags=["models"], summary="Get one assistant", include_in_schema=documented)(model)
 
 
 def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:

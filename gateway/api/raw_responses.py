@@ -51,7 +51,7 @@ def error_response(scope: Any, error: Exception, blocked_by: str | None = None) 
     if shown.retry_after_s is not None:
         headers["retry-after"] = whole_seconds(shown.retry_after_s)
     present = {name: value for name, value in headers.items() if value}
-    body = encode_error_at(scope.get("path", ""), shown, request_id)
+    body = encode_error_at(scope.get("path", ""), shown, request_id, scope.get("headers", ()))
     return RawResponse(body, shown.status, present)
 
 

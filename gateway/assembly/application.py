@@ -15,7 +15,7 @@ from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
-from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
+from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes, send_bytes
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
@@ -337,6 +337,9 @@ class Gateway:
                     return self._chat.count_tokens(scope, receive, send, counter)
             if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
                 self._refused_origins.note(origin)
+            if scope["method"] == "HEAD" and scope["path"] == "/":
+                # Claude Code asks before its first request whether the host is there.
+                return send_bytes(send, 200, [(b"content-length", b"0")], b"")
             if scope["method"] == "HEAD":
                 # HEAD is answered like GET (RFC 9110, section 9.3.2). The server omits the body.
                 scope = {**scope, "method": "GET"}

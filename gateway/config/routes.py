@@ -302,6 +302,10 @@ def _check_boundary(
 def _add_aliases(findings: Findings, name: str, section: AssistantSection, compiled: dict[str, Assistant]) -> None:
     seen = {name}
     for index, alias in enumerate(section.aliases):
+        if "*" in alias[:-1] or alias == "*":
+            message = f"{quoted(alias)} has a `*` before its end, or nothing else"
+            hint = "write the beginning of the names and one `*` after it, such as claude-*"
+            findings.error(("assistants", name, "aliases", index), message, hint)
         holder = compiled.setdefault(alias, compiled[name])
         if holder.name != name or alias in seen:
             message = f"{quoted(alias)} is already a name of the assistant {quoted(holder.name)}"

@@ -343,7 +343,7 @@ class ConfigVersion:
 
     Attributes:
         version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-table` shows it.
-        assistants: By name and by alias.
+        assistants: By name and by alias. An alias may end with `*`.
         clients: By the hex SHA-256 of each key.
         region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
         demo: Only simulated providers, except `real`; every peer is a trusted edge, and no key is required.

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from gateway.model.config_version import Assistant, Client, ConfigVersion
 
+ANY_ENDING = "*"
+"""The end of an alias that stands for every name with the same beginning."""
 _MAX_NEAREST = 3
 
 
@@ -31,24 +33,33 @@ class AssistantNotFound(Exception):
 
 
 def assistants_of(config: ConfigVersion, client: Client | None) -> dict[str, Assistant]:
-    """Return the assistants that this client may ask for, by every name that works."""
+    """Return the assistants that this client may ask for, by every name that is listed.
+
+    Names that only match a pattern such as `claude-*` work too. See `find_assistant`.
+    """
     return {
         name: assistant
         for name, assistant in config.assistants.items()
-        if client is None or client.may_ask(assistant.name)
+        if not name.endswith(ANY_ENDING) and (client is None or client.may_ask(assistant.name))
     }
 
 
 def find_assistant(config: ConfigVersion, client: Client | None, name: str, param: str = "model") -> Assistant:
-    """Return the assistant of that name or alias.
+    """Return the assistant of that name or alias, or of the longest alias with a `*` at its end that matches.
 
     Raises:
         AssistantNotFound: There is none for this client. It suggests only assistants of this client.
     """
-    assistant = config.assistants.get(name)
+    assistant = config.assistants.get(name) or _by_pattern(config, name)
     if assistant is not None and (client is None or client.may_ask(assistant.name)):
         return assistant
     raise not_found(name, assistants_of(config, client), param)
+
+
+def _by_pattern(config: ConfigVersion, name: str) -> Assistant | None:
+    patterns = (one for one in config.assistants if one.endswith(ANY_ENDING) and name.startswith(one[:-1]))
+    longest = max(patterns, key=len, default=None)
+    return config.assistants[longest] if longest is not None else None
 
 
 def not_found(name: str, known: Iterable[str], param: str = "model") -> AssistantNotFound:

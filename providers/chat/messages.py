@@ -11,14 +11,20 @@ Annotation = Mapping[str, object]
 """An annotation of a part of the text, such as a citation, in OpenAI's shape. It is passed through unread."""
 
 
+CacheTime = Literal["5m", "1h"]
+"""How long a provider may cache the prompt up to a marked part."""
+
+
 class TextPart(Value, frozen=True):
     """A part of a message that is text.
 
     Attributes:
         text: The text.
+        cache: The provider may cache the prompt up to here, for this time. Only Anthropic has such marks.
     """
 
     text: str
+    cache: CacheTime | None = None
 
 
 class ImagePart(Value, frozen=True):
@@ -27,10 +33,12 @@ class ImagePart(Value, frozen=True):
     Attributes:
         url: A `data:` URI with base64, or an HTTP(S) URL. The provider fetches a URL; the gateway never does.
         detail: OpenAI's `detail`: `low`, `high` or `auto`.
+        cache: See `TextPart`.
     """
 
     url: str
     detail: str | None = None
+    cache: CacheTime | None = None
 
 
 class AudioPart(Value, frozen=True):
@@ -51,10 +59,12 @@ class FilePart(Value, frozen=True):
     Attributes:
         data: The content as a `data:` URI.
         filename: The name of the file.
+        cache: See `TextPart`.
     """
 
     data: str
     filename: str | None = None
+    cache: CacheTime | None = None
 
 
 Part = TextPart | ImagePart | AudioPart | FilePart
@@ -69,12 +79,14 @@ class ToolCall(Value, frozen=True):
         name: The name of the tool.
         arguments: JSON text as the model wrote it. It may be invalid.
         signature: An opaque token that some providers (Gemini 3) need back with the call in the next request.
+        cache: See `TextPart`.
     """
 
     id: str
     name: str
     arguments: str
     signature: str | None = None
+    cache: CacheTime | None = None
 
 
 @final
@@ -134,11 +146,13 @@ class ToolMessage(Value, frozen=True):
         tool_call_id: The id of the call.
         content: The result: its text or its parts.
         is_error: Whether the call failed. Then the content describes the failure.
+        cache: See `TextPart`.
     """
 
     tool_call_id: str
     content: str | tuple[Part, ...]
     is_error: bool = False
+    cache: CacheTime | None = None
 
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage

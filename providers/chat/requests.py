@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from providers.chat.messages import Message
+from providers.chat.messages import CacheTime, Message
 from providers.value import Value, change
 
 __all__ = [
@@ -29,12 +29,14 @@ class Tool(Value, frozen=True):
         description: A description of the function, for the model.
         parameters: The JSON Schema of its arguments, or None if it has none.
         strict: Whether the arguments must match the schema exactly.
+        cache: See `TextPart`.
     """
 
     name: str
     description: str | None = None
     parameters: Mapping[str, object] | None = None
     strict: bool | None = None
+    cache: CacheTime | None = None
 
 
 class NamedTool(Value, frozen=True):

@@ -208,6 +208,9 @@ def request_cases(subject: Subject) -> Iterator[RequestCase]:
     if "image_detail" in subject.parameters and "vision" in subject.features:
         image = ImagePart(_PNG, "low")
         yield RequestCase(subject, "image_detail", question(UserMessage((TextPart("What is this?"), image))))
+    if "cache_control" in subject.parameters:
+        marked = TextPart("A long text.", cache="5m")
+        yield RequestCase(subject, "cache_control", question(UserMessage((marked, TextPart("And?")))))
     if {"tools", "vision"} <= subject.features:
         yield RequestCase(subject, "tool_result_image", _tool_result_with_image())
     if "reasoning_effort" in subject.parameters:

@@ -23,7 +23,6 @@ from providers.chat import (
     TextPart,
     Texts,
     ToolMessage,
-    UserMessage,
 )
 from providers.value import Value
 
@@ -69,6 +68,7 @@ PARAMETERS = frozenset(
         "strict_tools",  # `strict` of a tool
         "message_name",  # `name` of a message: one of several participants
         "image_detail",  # `detail` of an image, other than `auto`
+        "cache_control",  # a mark up to which the prompt may be cached
     }
 )
 """The names of all parameters. A wire format may have more, which clients send as fields of their own."""
@@ -87,7 +87,7 @@ _NAMES_IN_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "defi
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 _UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
 # Parameters that are not fields of `ChatRequest` but are inside its tools and messages.
-INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
+INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail", "cache_control"})
 
 
 class Requirements(Value, frozen=True):
@@ -193,6 +193,8 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
     for message in request.messages:
         if isinstance(message, ToolMessage):
             asked["tools"] = True
+            if message.cache is not None:
+                asked["cache_control"] = True
             if not isinstance(message.content, str):
                 _add_parts(message.content, asked)
             continue
@@ -200,13 +202,17 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
             asked["message_name"] = True
         if isinstance(message, AssistantMessage) and message.tool_calls:
             asked["tools"] = True
-        elif isinstance(message, UserMessage) and not isinstance(message.content, str):
+            if any(call.cache is not None for call in message.tool_calls):
+                asked["cache_control"] = True
+        if message.content is not None and not isinstance(message.content, str):
             _add_parts(message.content, asked)
 
 
 def _add_parts(parts: tuple[Part, ...], asked: dict[str, object]) -> None:
     for part in parts:
         asked.update(dict.fromkeys(_part_features(part)))
+        if not isinstance(part, AudioPart) and part.cache is not None:
+            asked["cache_control"] = True
         if isinstance(part, ImagePart) and part.detail not in (None, "auto"):
             asked["image_detail"] = True
 
@@ -216,6 +222,8 @@ def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
         asked["tools"] = True
         if any(tool.strict for tool in request.tools):
             asked["strict_tools"] = True
+        if any(tool.cache is not None for tool in request.tools):
+            asked["cache_control"] = True
     choice = request.tool_choice
     if isinstance(choice, NamedTool):
         asked["tool_choice_named"] = True

@@ -527,3 +527,41 @@ def test_pinned_values_are_written_last_and_extra_parameters_are_merged() -> Non
     assert body["inference_geo"] == "us"
     assert body["metadata"] == {"user_id": "u-1", "y": 1}
     assert (body["service_tier"], body["stop_sequences"], body["stream"]) == ("auto", ["END"], True)
+
+
+def test_cache_marks_are_sent_where_they_stand() -> None:
+    call = ToolCall("c1", "look", "{}", cache="5m")
+    request = ChatRequest(
+        "assistant",
+        (
+            SystemMessage((TextPart("Long rules."), TextPart("More rules.", cache="1h"))),
+            UserMessage((TextPart("Look.", cache="5m"),)),
+            AssistantMessage((TextPart("I look.", cache="5m"),), tool_calls=(call,)),
+            ToolMessage("c1", "seen", cache="5m"),
+        ),
+        tools=(Tool("look", cache="1h"),),
+    )
+    sent = body_of_request(request)
+    five, hour = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
+    assert [block.get("cache_control") for block in sent["system"]] == [None, hour]
+    assert [[block.get("cache_control") for block in turn["content"]] for turn in sent["messages"]] == [
+        [five],
+        [five, five],
+        [five],
+    ]
+    assert sent["tools"][0]["cache_control"] == hour
+
+
+def test_cache_marks_are_dropped_by_name_elsewhere() -> None:
+    request = ChatRequest("assistant", (UserMessage((TextPart("Hi", cache="5m"),)),))
+    needs = requirements_of(request)
+    assert "cache_control" in needs.parameters
+    assert "cache_control" in ADAPTER.capabilities.parameters
+    other = replace(ADAPTER.capabilities, parameters=frozenset({"max_tokens"}))
+    match = match_capabilities(needs, other, model_facts(ADAPTER.models, "claude-sonnet-4-6"))
+    assert match.unsupported == {"cache_control"}
+
+
+def body_of_request(request: ChatRequest) -> Any:
+    target = Target("claude-sonnet-4-6", "/v1", model_facts(ADAPTER.models, "claude-sonnet-4-6"))
+    return json.loads(ADAPTER.build_request(request, target).body)

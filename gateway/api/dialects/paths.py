@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 
-from gateway.api.dialects import gemini
+from gateway.api.dialects import gemini, messages
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.google_paths import asks_for_events, is_gemini_path, parse_path
+from gateway.api.dialects.model_lists import ListForm, form_of
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.errors import ApiError, encode_error
 
 CHAT_PATH = "/v1/chat/completions"
+MESSAGES_PATH = "/v1/messages"
+COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
+MODELS_PATH = "/v1/models"
 
-_AT_PATH: Mapping[str, Callable[[], Dialect]] = {CHAT_PATH: lambda: OPENAI_CHAT}
+_AT_PATH: Mapping[str, Callable[[], Dialect]] = {CHAT_PATH: lambda: OPENAI_CHAT, MESSAGES_PATH: messages.Messages}
 """Makes the dialect for one request, by path."""
 
 
@@ -40,6 +44,8 @@ def dialect_at(path: str, query: bytes = b"") -> Dialect | None:
 
 def counter_at(path: str) -> CountingDialect | None:
     """Return the dialect for one POST request that counts tokens; None if this path counts none."""
+    if path == COUNT_PATH:
+        return messages.TokenCount()
     asked = parse_path(path)
     return gemini.GeminiCount(asked.assistant) if asked is not None and asked.method == "countTokens" else None
 
@@ -49,8 +55,20 @@ def is_served(path: str) -> bool:
     return dialect_at(path) is not None or counter_at(path) is not None
 
 
-def encode_error_at(path: str, error: ApiError, request_id: str) -> bytes:
-    """Return the body of an error at a path, in the form of the path's API. OpenAI's form is the default."""
-    if is_gemini_path(path):
+def encode_error_at(path: str, error: ApiError, request_id: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """Return the body of an error at a path, in the form of the path's API. OpenAI's form is the default.
+
+    Args:
+        path: The path of the request.
+        error: The error.
+        request_id: The id of the request.
+        headers: The headers of the request. The list of models has the form of the API that asks for it.
+    """
+    form: ListForm = "openai"
+    if path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/"):
+        form = form_of(path, dict(headers))
+    if form == "gemini" or is_gemini_path(path):
         return gemini.encode_error(error, request_id)
+    if form == "anthropic" or path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/"):
+        return messages.encode_error(error, request_id)
     return orjson.dumps(encode_error(error))

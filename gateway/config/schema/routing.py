@@ -59,7 +59,9 @@ class AssistantSection(Section):
     """An assistant: the name that a client sends in `model`, and its routes."""
 
     aliases: list[Visible] = Field(
-        [], description="Other names for it, such as gpt-4o, so that an app only has to change its base URL."
+        [],
+        description="Other names for it, such as gpt-4o, so that an app only has to change its base URL. A name that "
+        "ends with `*`, such as claude-*, stands for all names with that beginning; these are not listed.",
     )
     routes: dict[Name, list[RouteStep]] = Field(
         description="For each region the deployments to call, in order: the first one, then its fallbacks. A weighted "

@@ -40,6 +40,7 @@ _PARAMETERS = frozenset(
         SAFETY_IDENTIFIER,
         "max_tokens",
         "strict_tools",
+        "cache_control",
     }
 )
 

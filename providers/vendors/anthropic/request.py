@@ -17,6 +17,7 @@ from providers.adapter import Target
 from providers.chat import (
     AssistantMessage,
     AudioPart,
+    CacheTime,
     ChatRequest,
     FilePart,
     ImagePart,
@@ -65,8 +66,14 @@ def system_blocks(messages: Sequence[Message]) -> list[dict[str, object]]:
 
     Newer models accept a system turn at certain places of the conversation; older ones refuse it with status 400.
     """
-    texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
-    return [_text(text) for text in texts if text.strip()]
+    blocks: list[dict[str, object]] = []
+    for message in messages:
+        if isinstance(message, SystemMessage):
+            parts: tuple[TextPart, ...] = (TextPart(text_of(message.content)),)
+            if not isinstance(message.content, str) and any(part.cache for part in message.content):
+                parts = message.content
+            blocks += [_part(part) for part in parts if part.text.strip()]
+    return blocks
 
 
 def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
@@ -86,7 +93,7 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
             case UserMessage(content):
                 _append(turns, "user", _parts(content))
             case AssistantMessage():
-                _append(turns, "assistant", blocks_of(message, model, _text, _thought, _call))
+                _append(turns, "assistant", _with_cache(message, blocks_of(message, model, _text, _thought, _call)))
                 _append(turns, "user", [_result(call, result) for call, result in results])
             case _:
                 assert_never(message)
@@ -120,7 +127,7 @@ def _append(turns: list[_Turn], role: str, content: list[dict[str, object]]) -> 
 def _strip_prefill(turns: list[_Turn]) -> None:
     """Remove white space at the end of a text that the model must continue: the vendor refuses it."""
     if turns and turns[-1].role == "assistant" and isinstance(text := turns[-1].content[-1].get("text"), str):
-        turns[-1].content[-1] = _text(text.rstrip())
+        turns[-1].content[-1]["text"] = text.rstrip()
 
 
 def _text(text: str) -> dict[str, object]:
@@ -135,15 +142,30 @@ def _parts(content: str | tuple[Part, ...]) -> list[dict[str, object]]:
 def _part(part: Part) -> dict[str, object]:
     match part:
         case TextPart(text):
-            return _text(text)
+            block = _text(text)
         case ImagePart(url):
-            return {"type": "image", "source": _image_source(url)}
+            block = {"type": "image", "source": _image_source(url)}
         case FilePart(data, filename):
-            return {"type": "document", "source": _document_source(data), **({"title": filename} if filename else {})}
+            block = {"type": "document", "source": _document_source(data), **({"title": filename} if filename else {})}
         case AudioPart():
             raise UnsupportedFeature("audio", "the provider does not accept audio")
         case _:
             assert_never(part)
+    return block if part.cache is None else {**block, "cache_control": _cache_control(part.cache)}
+
+
+def _cache_control(time: CacheTime) -> dict[str, object]:
+    return {"type": "ephemeral"} if time == "5m" else {"type": "ephemeral", "ttl": time}
+
+
+def _with_cache(message: AssistantMessage, blocks: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Mark the text if one of its parts has a mark. The parts are one text in the request."""
+    if message.content is None or isinstance(message.content, str):
+        return blocks
+    marks = [part.cache for part in message.content if part.cache is not None]
+    if marks and (text := next((block for block in blocks if block["type"] == "text"), None)) is not None:
+        text["cache_control"] = _cache_control(marks[-1])
+    return blocks
 
 
 def _image_source(url: str) -> dict[str, object]:
@@ -179,6 +201,7 @@ def _call(call: ToolCall) -> dict[str, object]:
         "id": safe_call_id(call.id),
         "name": safe_call_name(call.name),
         "input": arguments_of(call),
+        **({"cache_control": _cache_control(call.cache)} if call.cache is not None else {}),
     }
 
 
@@ -190,6 +213,8 @@ def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:
         block["content"] = text
     if result.is_error:
         block["is_error"] = True
+    if result.cache is not None:
+        block["cache_control"] = _cache_control(result.cache)
     return block
 
 
@@ -266,6 +291,8 @@ def _max_tokens(request: ChatRequest, target: Target) -> int:
 
 def _tool(tool: Tool) -> dict[str, object]:
     body: dict[str, object] = {"name": tool.name}
+    if tool.cache is not None:
+        body["cache_control"] = _cache_control(tool.cache)
     if tool.description:
         body["description"] = tool.description
     schema = arguments_schema(tool)

@@ -1,0 +1,78 @@
+"""Anthropic's Messages API as a dialect of the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import orjson
+
+from gateway.api.body import parse_json
+from gateway.api.dialects.messages import encode, errors
+from gateway.api.dialects.messages.decode import decode_request
+from gateway.api.dialects.messages.stream import PING, MessageStreamEncoder
+from gateway.api.errors import ApiError
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from gateway.service.token_count import count_tokens
+from providers.chat import ChatCompletion, ChatRequest
+from providers.json_values import with_exact_integers
+
+_FIELDS: Mapping[str, str] = {
+    "stop": "stop_sequences",
+    "reasoning_effort": "thinking",
+    "response_format": "output_config.format",
+    "user": "metadata.user_id",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+}
+"""The names of fields here, by their name in chat completions."""
+
+
+class Messages:
+    """One request of the Messages API. See `gateway.api.dialects.dialect.Dialect`."""
+
+    keep_alive = PING
+    stream_type = b"content-type: text/event-stream; charset=utf-8"
+
+    def __init__(self) -> None:
+        self._prompt_tokens = 1
+        self._hides_thinking = False
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """See Dialect."""
+        decoded = decode_request(_parse(body))
+        self._hides_thinking = decoded.hides_thinking
+        self._prompt_tokens = count_tokens(decoded.request)
+        return decoded.request
+
+    def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
+        """See Dialect."""
+        return encode.encode_answer(completion, style, record, self._prompt_tokens, hides_thinking=self._hides_thinking)
+
+    def encoder(self, style: AnswerStyle, record: Record) -> MessageStreamEncoder:
+        """See Dialect."""
+        return MessageStreamEncoder(style, record, self._prompt_tokens, hides_thinking=self._hides_thinking)
+
+    def encode_error(self, error: ApiError, request_id: str) -> bytes:
+        """See Dialect. Inner layers name the fields as chat completions does."""
+        if error.param is not None:
+            error = replace(error, param=_FIELDS.get(error.param, error.param))
+        return errors.encode_error(error, request_id)
+
+
+class TokenCount(Messages):
+    """One request for `count_tokens`. See `gateway.api.dialects.dialect.CountingDialect`."""
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """See Dialect."""
+        return decode_request(_parse(body), counts=True).request
+
+    def encode_count(self, tokens: int) -> bytes:
+        """See CountingDialect."""
+        return orjson.dumps({"input_tokens": tokens})
+
+
+def _parse(body: bytes) -> object:
+    value = parse_json(body)
+    # The arguments of earlier calls are part of the body. Their numbers must not be rounded.
+    return with_exact_integers(value, body) if isinstance(value, dict) and b'"tool_use"' in body else value

@@ -1,0 +1,139 @@
+"""Write whole answers as Anthropic's messages, and the parts that streams share with them.
+
+Source: anthropic 2.12 (Message, Usage, StopReason), platform.claude.com on streaming and thinking, read 2026-11-22.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from gateway.api.dialects.labelling import MEMBER, label_answer
+from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from gateway.service.token_count import tokens_of
+from providers.chat import ChatCompletion, Choice, FinishReason, ToolCall, Usage, said_in
+from providers.formats.tool_calls import arguments_of, safe_call_id
+from providers.json_values import dumps
+
+_STOP_REASON: Mapping[FinishReason, str] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+    "other": "end_turn",
+}
+_LONG_ENOUGH = 16
+"""An id of this length is not a number that a server gives to the calls of each answer anew."""
+_PREFIX = "msg_"
+
+
+def encode_answer(
+    completion: ChatCompletion, style: AnswerStyle, record: Record, prompt_tokens: int, *, hides_thinking: bool
+) -> bytes:
+    """Return the body of a whole answer.
+
+    Args:
+        completion: The answer. Its reasoning state is sealed.
+        style: How it is shown.
+        record: The record of the request.
+        prompt_tokens: An estimate, for an answer without usage.
+        hides_thinking: The text of thoughts is left out.
+    """
+    labelled = label_answer(completion, style, record)
+    choice = labelled.completion.choices[0]
+    message = choice.message
+    usage = completion.usage or Usage(prompt_tokens, _estimate(choice))
+    body: dict[str, object] = {
+        **message_head(completion.id, style.shown_model or completion.model, style, record),
+        "content": _content(choice, record, hides_thinking=hides_thinking),
+        "stop_reason": stop_reason(
+            choice.finish_reason, has_calls=bool(message.tool_calls), is_refusal=bool(message.refusal)
+        ),
+        "stop_sequence": None,
+        "usage": encode_usage(usage),
+    }
+    member = dict(labelled.member or {})
+    if completion.usage is None:
+        member["usage"] = "estimated"
+    if message.annotations:
+        member["annotations"] = message.annotations
+    if member:
+        body[MEMBER] = member
+    return dumps(body)
+
+
+def message_head(answer_id: str, model: str, style: AnswerStyle, record: Record) -> dict[str, object]:
+    """Return the first members of a message. If the model is hidden, so is its provider's id."""
+    known = answer_id if answer_id and style.shown_model is None else record.request_id
+    shown = known if known.startswith(_PREFIX) else f"{_PREFIX}{known}"
+    return {"id": shown, "type": "message", "role": "assistant", "model": model}
+
+
+def _content(choice: Choice, record: Record, *, hides_thinking: bool) -> list[dict[str, object]]:
+    message = choice.message
+    blocks: list[dict[str, object]] = []
+    calls = message.tool_calls
+    first_state = calls[0].signature if calls else None
+    if message.reasoning or first_state:
+        shown = "" if hides_thinking else message.reasoning or ""
+        blocks.append(thinking_block(shown, first_state))
+    if text := said_in(message):
+        blocks.append({"type": "text", "text": text})
+    for position, call in enumerate(calls):
+        if position and call.signature:
+            blocks.append(thinking_block("", call.signature))
+        blocks.append({"type": "tool_use", **call_head(call.id, call.name, record, position), "input": _input(call)})
+    return blocks
+
+
+def thinking_block(thought: str, state: str | None) -> dict[str, object]:
+    """Return a block with reasoning, and the sealed state of the call after it."""
+    return {"type": "thinking", "thinking": thought, "signature": state or NO_STATE}
+
+
+def call_head(call_id: str, name: str, record: Record, position: int) -> dict[str, object]:
+    """Return the id and the name of a call.
+
+    Some servers number the calls of each answer from the start. Such ids get a part of their own in each answer,
+    because the clients of this API tell the calls of a conversation apart by their ids.
+    """
+    shown = safe_call_id(call_id)
+    if len(shown) < _LONG_ENOUGH:
+        answer = hashlib.blake2s(f"{record.request_id} {record.started_at}".encode(), digest_size=8).hexdigest()
+        shown = f"toolu_{shown}_{answer}_{position}"
+    return {"id": shown, "name": name}
+
+
+def _input(call: ToolCall) -> object:
+    return arguments_of(call)
+
+
+def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> str:
+    """Return the `stop_reason`. An answer with calls ends with them, whatever word its provider uses."""
+    if reason in ("stop", "other") and has_calls:
+        return "tool_use"
+    if reason == "stop" and is_refusal:
+        return "refusal"
+    return _STOP_REASON[reason]
+
+
+def encode_usage(usage: Usage) -> dict[str, object]:
+    """Return `usage`. Anthropic's `input_tokens` exclude tokens that were read from or written to the cache."""
+    fresh = usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens
+    counts: dict[str, object] = {
+        "input_tokens": max(0, fresh),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.completion_tokens,
+    }
+    if usage.reasoning_tokens:
+        counts["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return counts
+
+
+def _estimate(choice: Choice) -> int:
+    message = choice.message
+    texts = (said_in(message), message.reasoning or "", *(call.name + call.arguments for call in message.tool_calls))
+    return max(1, sum(map(tokens_of, texts)))

@@ -1,0 +1,302 @@
+"""Write a stream of Anthropic's Messages API, as a state machine over the events of an answer.
+
+Theory of operation. `message_start` comes first. At most one content block is open; it ends when a piece of another
+kind arrives. A thinking block gets its `signature_delta` just before it ends: the sealed state of the call that begins
+then, or a placeholder. If another block stood in between, an empty thinking block with the state comes before the call.
+A call stays open until its arguments are complete, because the pieces of several calls may alternate; the pieces of
+other calls wait, and so does text. Usage is known last, so `message_delta` waits for the end of the answer.
+
+    state     event                               next state
+    ------    --------------------------------    ----------
+    idle      any                                 open         message_start
+    open      text, refusal, reasoning, call      open         the block's events
+    open      end of the stream                   ended        ends of blocks, message_delta, message_stop
+    any       failure                             ended        error, and nothing after it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import orjson
+
+from gateway.api.dialects.labelling import MEMBER, StreamLabels
+from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.api.dialects.messages.encode import call_head, encode_usage, message_head, stop_reason
+from gateway.api.dialects.messages.errors import encode_error_event
+from gateway.api.errors import ApiError
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import (
+    Annotation,
+    AnnotationsDelta,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.json_values import dumps, is_json_object
+
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+_IDLE, _OPEN, _ENDED = range(3)
+_NONE, _TEXT, _THINKING, _CALL = range(4)
+_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":"'
+_DELTA_TAIL = b'"}}\n\n'
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call whose pieces wait, or which is open."""
+
+    start: ToolCallDelta
+    pieces: list[str] = field(default_factory=list)
+
+
+class MessageStreamEncoder:
+    """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
+
+    def __init__(self, style: AnswerStyle, record: Record, prompt_tokens: int, *, hides_thinking: bool) -> None:
+        """Make it for one stream.
+
+        Args:
+            style: How the answer is shown.
+            record: The record of the request.
+            prompt_tokens: An estimate, which is shown until the provider has counted.
+            hides_thinking: The text of thoughts is left out.
+        """
+        self.usage: Usage | None = None
+        self.failed: Failed | None = None
+        self.finished = False
+        self._style = style
+        self._record = record
+        self._prompt_tokens = prompt_tokens
+        self._hides_thinking = hides_thinking
+        self._labels = StreamLabels(style, record)
+        self._state = _IDLE
+        self._block = _NONE
+        self._index = -1
+        # The bytes before a further text of the open block.
+        self._head = b""
+        self._finish: FinishReason = "stop"
+        self._calls: dict[int, _Call] = {}
+        # The index of the call that is open; the calls that wait, in order; and those that have ended.
+        self._open_call = -1
+        self._waiting: list[int] = []
+        # Texts that arrived while a call was incomplete.
+        self._later: list[StreamEvent] = []
+        self._is_refusal = False
+        self._annotations: list[Annotation] = []
+        # The bytes of all texts so far, for an estimate of the usage.
+        self._bytes = 0
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """See StreamEncoder."""
+        written: list[bytes] = []
+        for event in self._labels.add(events):
+            if self._state == _ENDED:
+                break
+            if self._state == _IDLE:
+                written.append(self._start(event))
+            self._encode(event, written)
+        return b"".join(written)
+
+    def lone_text(self, text: bytes) -> bytes:
+        """See StreamEncoder."""
+        if self._block != _TEXT or self._labels.reads_texts:
+            return b""
+        self._bytes += len(text)
+        return self._head + text + _DELTA_TAIL
+
+    def encode_failure(self, error: ApiError) -> bytes:
+        """See StreamEncoder."""
+        if self._state == _ENDED:
+            return b""
+        self._state = _ENDED
+        return encode_error_event(error, self._record.request_id)
+
+    def _start(self, event: StreamEvent) -> bytes:
+        self._state = _OPEN
+        opened = event if isinstance(event, Opened) else Opened("", "", 0)
+        model = self._style.shown_model or opened.model
+        message: dict[str, object] = {
+            **message_head(opened.id, model, self._style, self._record),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": encode_usage(Usage(self._prompt_tokens, 1)),
+        }
+        if (member := self._labels.first_member()) is not None:
+            message[MEMBER] = member
+        return _event(b"message_start", {"message": message})
+
+    def _encode(self, event: StreamEvent, written: list[bytes]) -> None:
+        if self._open_call >= 0 and self._must_wait(event):
+            self._later.append(event)
+            return
+        match event:
+            case TextDelta(text):
+                if text:
+                    self._say(_TEXT, orjson.dumps(text)[1:-1], written)
+            case TextRun(pieces):
+                self._run(pieces, written)
+            case ReasoningDelta(text):
+                shown = b"" if self._hides_thinking else orjson.dumps(text)[1:-1]
+                self._bytes += len(text) if self._hides_thinking else 0
+                self._say(_THINKING, shown, written)
+            case RefusalDelta(text):
+                self._is_refusal = True
+                self._say(_TEXT, orjson.dumps(text)[1:-1], written)
+            case ToolCallDelta():
+                self._call(event, written)
+            case AnnotationsDelta(annotations):
+                self._annotations += annotations
+            case ChoiceFinish(reason):
+                self._finish = reason
+            case UsageReport(usage):
+                self.usage = usage
+            case Finished():
+                self.finished = True
+                self._end(written)
+            case Failed():
+                self.failed, self.usage = event, self.usage or event.usage
+                error = ApiError("stream_interrupted", event.failure.message)
+                written.append(self.encode_failure(error))
+            case Opened() | Heartbeat():
+                pass
+            case _:
+                assert_never(event)
+
+    def _must_wait(self, event: StreamEvent) -> bool:
+        """Return whether an event would end a call whose arguments are incomplete."""
+        if not isinstance(event, TextDelta | TextRun | ReasoningDelta | RefusalDelta):
+            return False
+        return bool(self._waiting or self._later) or not self._is_complete(self._open_call)
+
+    # --- text and thinking ------------------------------------------------------------------------
+
+    def _say(self, kind: int, text: bytes, written: list[bytes]) -> None:
+        """Add a text to the block of its kind, which begins if it is not open. `text`: the inside of a JSON string."""
+        if self._block != kind:
+            self._close(written)
+            self._begin(kind, written)
+        if text:
+            self._bytes += len(text)
+            written += (self._head, text, _DELTA_TAIL)
+
+    def _run(self, pieces: tuple[bytes, ...], written: list[bytes]) -> None:
+        if self._block != _TEXT:
+            self._close(written)
+            self._begin(_TEXT, written)
+        head, between = self._head, _DELTA_TAIL + self._head
+        self._bytes += sum(map(len, pieces))
+        written += (head, between.join(pieces), _DELTA_TAIL)
+
+    def _begin(self, kind: int, written: list[bytes]) -> None:
+        self._block, self._index = kind, self._index + 1
+        if kind == _TEXT:
+            block: dict[str, object] = {"type": "text", "text": ""}
+            self._head = _DELTA % (self._index, b"text_delta", b"text")
+        else:
+            block = {"type": "thinking", "thinking": "", "signature": ""}
+            self._head = _DELTA % (self._index, b"thinking_delta", b"thinking")
+        written.append(_event(b"content_block_start", {"index": self._index, "content_block": block}))
+
+    def _close(self, written: list[bytes], state: str | None = None) -> None:
+        """End the open block, if there is one. `state`: the sealed state of the call that begins next."""
+        if self._block == _NONE:
+            return
+        if self._block == _CALL:
+            self._calls[self._open_call].pieces.clear()
+            self._open_call = -1
+        elif self._block == _THINKING:
+            signature = {"type": "signature_delta", "signature": state or NO_STATE}
+            written.append(_event(b"content_block_delta", {"index": self._index, "delta": signature}))
+        self._block = _NONE
+        written.append(_event(b"content_block_stop", {"index": self._index}))
+
+    # --- calls ------------------------------------------------------------------------------------
+
+    def _call(self, event: ToolCallDelta, written: list[bytes]) -> None:
+        self._bytes += len(event.arguments) + len(event.name or "")
+        if event.index not in self._calls:
+            self._calls[event.index] = _Call(event)
+            if self._open_call >= 0 and not self._is_complete(self._open_call):
+                self._waiting.append(event.index)
+            else:
+                self._open(event.index, written)
+                return
+        if event.index == self._open_call:
+            self._add_arguments(event.arguments, written)
+        elif event.index in self._waiting:
+            self._calls[event.index].pieces.append(event.arguments)
+            self._open_waiting(written, only_complete=True)
+
+    def _open_waiting(self, written: list[bytes], *, only_complete: bool) -> None:
+        """Begin the calls that wait, once the open one is complete, or at the end of the answer."""
+        while self._waiting and (not only_complete or self._is_complete(self._open_call)):
+            self._open(self._waiting.pop(0), written)
+
+    def _is_complete(self, index: int) -> bool:
+        """Return whether the arguments of a call are a whole JSON object, so that nothing can follow."""
+        pieces = self._calls[index].pieces
+        return bool(pieces) and pieces[-1].rstrip().endswith("}") and is_json_object("".join(pieces))
+
+    def _open(self, index: int, written: list[bytes]) -> None:
+        call = self._calls[index]
+        start = call.start
+        if start.signature and self._block != _THINKING:
+            self._close(written)
+            self._begin(_THINKING, written)
+        self._close(written, start.signature)
+        self._block, self._open_call, self._index = _CALL, index, self._index + 1
+        self._head = _DELTA % (self._index, b"input_json_delta", b"partial_json")
+        block = {"type": "tool_use", **call_head(start.id or "", start.name or "", self._record, index), "input": {}}
+        written.append(_event(b"content_block_start", {"index": self._index, "content_block": block}))
+        pieces, call.pieces = [start.arguments, *call.pieces], []
+        for piece in pieces:
+            self._add_arguments(piece, written)
+
+    def _add_arguments(self, piece: str, written: list[bytes]) -> None:
+        if piece:
+            self._calls[self._open_call].pieces.append(piece)
+            written += (self._head, orjson.dumps(piece)[1:-1], _DELTA_TAIL)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _end(self, written: list[bytes]) -> None:
+        self._open_waiting(written, only_complete=False)
+        self._close(written)
+        for event in self._later:
+            self._encode(event, written)
+        self._close(written)
+        reason = stop_reason(self._finish, has_calls=bool(self._calls), is_refusal=self._is_refusal)
+        usage = self.usage or Usage(self._prompt_tokens, max(1, self._bytes // 4))
+        last: dict[str, object] = {
+            "delta": {"stop_reason": reason, "stop_sequence": None},
+            "usage": encode_usage(usage),
+        }
+        member = dict(self._labels.member() or {})
+        if self.usage is None:
+            member["usage"] = "estimated"
+        if self._annotations:
+            member["annotations"] = self._annotations
+        if member:
+            last[MEMBER] = member
+        written.append(_event(b"message_delta", last))
+        written.append(b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
+        self._state = _ENDED
+
+
+def _event(name: bytes, body: dict[str, object]) -> bytes:
+    return b'event: %b\ndata: {"type":"%b",%b\n\n' % (name, name, dumps(body)[1:])

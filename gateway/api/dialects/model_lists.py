@@ -1,0 +1,109 @@
+"""The list of assistants, in the form of the API that asks: OpenAI's, Anthropic's or Gemini's.
+
+Source: openai 3.51 (Model), anthropic 2.12 (ModelInfo), google-genai 3.4 (Model, ListModelsResponse), read 2026-11-22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from gateway.api.errors import ApiError
+
+ListForm = Literal["openai", "anthropic", "gemini"]
+
+# Assistants have no creation time. This value is the same in every worker and after every start (2026-11-20, UTC).
+_CREATED = 1_795_132_800
+_CREATED_AT = datetime.fromtimestamp(_CREATED, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+_MOST_LISTED = 1000
+_USUAL_OF_ANTHROPIC = 20
+_USUAL_OF_GEMINI = 50
+
+
+def form_of(path: str, headers: Mapping[bytes, bytes]) -> ListForm:
+    """Return the form in which a request for a list of models is answered.
+
+    Args:
+        path: The path of the request.
+        headers: Its headers by lower-case name.
+    """
+    if path.startswith("/v1beta/") or b"x-goog-api-key" in headers:
+        return "gemini"
+    return "anthropic" if b"anthropic-version" in headers else "openai"
+
+
+def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) -> dict[str, object]:
+    """Return the list of these names, or the page of it that the query asks for.
+
+    Raises:
+        ApiError: invalid_request, for a page that does not exist.
+    """
+    entries: list[object]
+    match form:
+        case "openai":
+            return {"object": "list", "data": [encode_model(form, name) for name in names]}
+        case "anthropic":
+            start, end = _anthropic_page(names, query)
+            page = names[start:end]
+            entries = [encode_model(form, name) for name in page]
+            first, last = (page[0], page[-1]) if page else (None, None)
+            is_backwards = "before_id" in query
+            has_more = start > 0 if is_backwards else end < len(names)
+            return {"data": entries, "has_more": has_more, "first_id": first, "last_id": last}
+        case "gemini":
+            start = _number(query, "pageToken", 0, 0)
+            end = start + _number(query, "pageSize", _USUAL_OF_GEMINI, 1)
+            body: dict[str, object] = {"models": [encode_model(form, name) for name in names[start:end]]}
+            return {**body, "nextPageToken": str(end)} if end < len(names) else body
+
+
+def encode_model(form: ListForm, name: str) -> dict[str, object]:
+    """Return one entry of a list."""
+    match form:
+        case "openai":
+            return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
+        case "anthropic":
+            return {
+                "type": "model",
+                "id": name,
+                "display_name": name,
+                "created_at": _CREATED_AT,
+                "lifecycle": "active",
+            }
+        case "gemini":
+            methods = ["generateContent", "streamGenerateContent", "countTokens"]
+            return {
+                "name": f"models/{name}",
+                "baseModelId": name,
+                "version": "1",
+                "displayName": name,
+                "supportedGenerationMethods": methods,
+            }
+
+
+def _anthropic_page(names: Sequence[str], query: Mapping[str, str]) -> tuple[int, int]:
+    """Return where the page begins and ends."""
+    limit = _number(query, "limit", _USUAL_OF_ANTHROPIC, 1)
+    if (after := query.get("after_id")) is not None:
+        start = _position(names, after, "after_id") + 1
+        return start, min(start + limit, len(names))
+    if (before := query.get("before_id")) is not None:
+        end = _position(names, before, "before_id")
+        return max(0, end - limit), end
+    return 0, min(limit, len(names))
+
+
+def _position(names: Sequence[str], name: str, param: str) -> int:
+    if name not in names:
+        raise ApiError("invalid_request", f"{param}: there is no such model in the list", param)
+    return names.index(name)
+
+
+def _number(query: Mapping[str, str], name: str, default: int, least: int) -> int:
+    given = query.get(name)
+    if given is None or given == "":
+        return default
+    if not given.isdecimal() or len(given) > 6 or int(given) < least:
+        raise ApiError("invalid_request", f"{name}: Input should be a whole number from {least} on", name)
+    return min(int(given), _MOST_LISTED) if least else int(given)
