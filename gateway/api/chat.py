@@ -48,6 +48,7 @@ from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, H
 from providers.chat import ChatRequest
 
 _PLAIN_ERRORS = ErrorStyle()
+_MOST_BETAS = 16
 
 
 class ChatEndpoint:
@@ -287,6 +288,11 @@ class InboundChat:
 
     def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
         """See Inbound."""
+        names = self._headers.headers
+        if b"anthropic-beta" in names:
+            # The values switch features of Anthropic's API on, which another provider does not have.
+            values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
+            self.record.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
         if answer.completion is not None:
             return self._responder.respond_whole(answer.completion, style, self.deadline, self._limit_s)
         return self._responder.respond_stream(answer.stream, style, self.deadline) if answer.stream else None

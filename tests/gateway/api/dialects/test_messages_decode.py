@@ -1,0 +1,282 @@
+"""Requests in Anthropic's form: what they mean, what is left out by name, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.api.dialects.messages import Messages, TokenCount
+from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.api.errors import ApiError
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonSchemaFormat,
+    NamedTool,
+    SystemMessage,
+    TextPart,
+    Texts,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import InvalidRequest, UnsupportedFeature
+
+HI = {"role": "user", "content": "Hi"}
+PLAIN: dict[str, Any] = {"model": "assistant", "max_tokens": 100, "messages": [HI]}
+TOOL = {"name": "look", "input_schema": {"type": "object"}}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+def decode(**fields: Any) -> ChatRequest:
+    body = {name: value for name, value in {**PLAIN, **fields}.items() if value is not ...}
+    return Messages().decode(json.dumps(body).encode())
+
+
+def use(call_id: str = "toolu_1", **fields: Any) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call_id, "name": "look", "input": {}, **fields}
+
+
+def result(call_id: str = "toolu_1", content: Any = "seen", **fields: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": call_id, "content": content, **fields}
+
+
+def assistant(*blocks: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": [*blocks]}
+
+
+def user(*blocks: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [*blocks]}
+
+
+def text(said: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "text", "text": said, **fields}
+
+
+def test_texts_are_read_on_the_fast_path() -> None:
+    request = decode(system="Be brief.", stream=True, temperature=0.5)
+    assert type(request.messages) is Texts
+    assert request.messages == (SystemMessage("Be brief."), UserMessage("Hi"))
+    assert (request.stream, request.include_usage, request.max_tokens) == (True, True, 100)
+    assert not request.unread
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"top_p": 0.5}, {"top_p": 0.5}),
+        ({"top_k": 5}, {"extra": {"top_k": 5}}),
+        ({"stop_sequences": ["END"]}, {"stop": ("END",)}),
+        ({"metadata": {"user_id": '{"device_id":"d"}'}}, {"user": '{"device_id":"d"}'}),
+        ({"tools": [TOOL]}, {"tools": (Tool("look", None, {"type": "object"}),)}),
+        ({"tools": [TOOL], "tool_choice": {"type": "auto"}}, {"tool_choice": "auto"}),
+        ({"tools": [TOOL], "tool_choice": {"type": "any"}}, {"tool_choice": "required"}),
+        ({"tools": [TOOL], "tool_choice": {"type": "none"}}, {"tool_choice": "none"}),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "look"}}, {"tool_choice": NamedTool("look")}),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+            {"parallel_tool_calls": False},
+        ),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"reasoning_effort": "minimal"}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 8192}}, {"reasoning_effort": "medium"}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 31999}}, {"reasoning_effort": "max"}),
+        ({"thinking": {"type": "adaptive"}}, {"reasoning_effort": "high"}),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, {"reasoning_effort": "low"}),
+        ({"thinking": {"type": "disabled"}}, {"reasoning_effort": "none"}),
+        ({"output_config": {"effort": "max"}}, {"reasoning_effort": "max"}),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+            {"response_format": JsonSchemaFormat("response", {"type": "object"}, strict=True)},
+        ),
+    ],
+    ids=str,
+)
+def test_fields_have_their_canonical_meaning(fields: Any, expected: dict[str, object]) -> None:
+    request = decode(**fields)
+    assert {name: getattr(request, name) for name in expected} == expected
+    assert not request.unread
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"service_tier": "auto"}, "service_tier"),
+        ({"speed": "fast"}, "speed"),
+        ({"user_profile_id": "u"}, "user_profile_id"),
+        ({"metadata": {"user_id": "u", "device": "d"}}, "metadata.device"),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"tools": [{**TOOL, "input_examples": [{}]}]}, "tools.input_examples"),
+        ({"messages": [user(text("Hi", x=1))]}, "messages.content.x"),
+        (
+            {"messages": [HI, assistant({"type": "thinking", "thinking": "Hm", "signature": "theirs"})]},
+            "messages.content.signature",
+        ),
+        ({"messages": [HI, assistant({"type": "redacted_thinking", "data": "theirs"})]}, "messages.content.signature"),
+    ],
+    ids=str,
+)
+def test_fields_without_an_equivalent_are_left_out_by_name(fields: Any, name: str) -> None:
+    assert decode(**fields).unread == {name}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": ...}, "model"),
+        ({"max_tokens": ...}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": ...}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"container": "c"}, "container"),
+        ({"mcp_servers": [{}]}, "mcp_servers"),
+        ({"context_management": {"edits": []}}, "context_management"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [user({"type": "image", "source": {"type": "file", "file_id": "f"}})]}, "messages.0.content.0.source.type"),
+        ({"messages": [user({"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/a"}})]}, "messages.0.content.0.source.url"),
+        ({"messages": [user({"type": "container_upload", "file_id": "f"})]}, "messages.0.content.0.type"),
+        ({"messages": [HI, assistant({"type": "server_tool_use", "id": "s", "name": "web_search"})]}, "messages.1.content.0.type"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"name": "look"}]}, "tools.0.input_schema"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice.name"),
+        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"messages": [HI, assistant(use())]}, "messages.1"),
+        ({"messages": [HI, assistant(use()), HI]}, "messages.1"),
+        ({"messages": [user(result())]}, "messages.0.content.0.tool_use_id"),
+        ({"messages": [HI, assistant(use(), use())]}, "messages.1.content"),
+        ({"system": [{"type": "image"}]}, "system.0.type"),
+        ({"messages": [user(text("Hi", cache_control={"type": "ephemeral", "ttl": "2h"}))]}, "messages.0.content.0.cache_control.ttl"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_and_stateful_fields_are_refused_by_name(fields: Any, param: str) -> None:
+    with pytest.raises((InvalidRequest, UnsupportedFeature)) as refused:
+        decode(**fields)
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"model":"a","model":"b"}'])
+def test_broken_body_is_refused(body: bytes) -> None:
+    with pytest.raises((ApiError, InvalidRequest)):
+        Messages().decode(body)
+
+
+def test_results_come_before_text_and_keep_images_and_failures() -> None:
+    request = decode(
+        messages=[
+            HI,
+            assistant(text("I look."), use("a"), use("b", input={"n": 12345678901234567890})),
+            user(text("So?"), result("b", [text("A photo:"), IMAGE]), result("a", "no", is_error=True)),
+        ],
+        tools=[TOOL],
+    )
+    assert request.messages[1] == AssistantMessage(
+        "I look.", tool_calls=(ToolCall("a", "look", "{}"), ToolCall("b", "look", '{"n":12345678901234567890}'))
+    )
+    assert request.messages[2:] == (
+        ToolMessage("b", (TextPart("A photo:"), ImagePart(PNG))),
+        ToolMessage("a", "no", is_error=True),
+        UserMessage("So?"),
+    )
+
+
+def test_consecutive_turns_of_one_role_are_one_turn() -> None:
+    request = decode(
+        messages=[
+            user(text("One")),
+            HI,
+            assistant(text("I")),
+            assistant(use("a")),
+            assistant(use("b")),
+            user(result("a")),
+            user(result("b")),
+            HI,
+        ]
+    )
+    assert request.messages == (
+        UserMessage("One"),
+        UserMessage("Hi"),
+        AssistantMessage("I", tool_calls=(ToolCall("a", "look", "{}"), ToolCall("b", "look", "{}"))),
+        ToolMessage("a", "seen"),
+        ToolMessage("b", "seen"),
+        UserMessage("Hi"),
+    )
+
+
+def test_state_of_a_thinking_block_belongs_to_the_next_call() -> None:
+    request = decode(
+        messages=[
+            HI,
+            assistant(
+                {"type": "thinking", "thinking": "Hm", "signature": "sealed-1"},
+                text("I look."),
+                use("a"),
+                use("b"),
+                {"type": "thinking", "thinking": "", "signature": "sealed-2"},
+                use("c"),
+            ),
+            user(result("a"), result("b"), result("c")),
+        ]
+    )
+    asked = request.messages[1]
+    assert isinstance(asked, AssistantMessage)
+    assert asked.reasoning == "Hm"
+    assert [call.signature for call in asked.tool_calls] == ["sealed-1", None, "sealed-2"]
+
+
+def test_signature_without_state_is_left_out_silently() -> None:
+    thinking = {"type": "thinking", "thinking": "Hm", "signature": NO_STATE}
+    request = decode(messages=[HI, assistant(thinking, text("Hello")), HI])
+    assert request.messages[1] == AssistantMessage("Hello", reasoning="Hm")
+    assert not request.unread
+
+
+def test_documents_and_linked_images_are_read() -> None:
+    pdf = {
+        "type": "document",
+        "title": "a.pdf",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
+    }
+    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Hé"}}
+    inner = {"type": "document", "source": {"type": "content", "content": [text("x")]}}
+    linked = {"type": "image", "source": {"type": "url", "url": "https://images.example.com/a.png"}}
+    request = decode(messages=[user(pdf, plain, inner, linked)])
+    assert request.messages == (
+        UserMessage(
+            (
+                FilePart("data:application/pdf;base64,JVBERg==", "a.pdf"),
+                FilePart("data:text/plain;base64,SMOp"),
+                TextPart("x"),
+                ImagePart("https://images.example.com/a.png"),
+            )
+        ),
+    )  # fmt: skip
+
+
+def test_cache_marks_are_kept() -> None:
+    mark, hour = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
+    request = decode(
+        system=[text("Rules", cache_control=hour)],
+        tools=[{**TOOL, "cache_control": mark}],
+        messages=[user(text("Hi", cache_control=mark))],
+    )
+    assert request.messages == (
+        SystemMessage((TextPart("Rules", "1h"),)),
+        UserMessage((TextPart("Hi", "5m"),)),
+    )
+    assert request.tools[0].cache == "5m"
+    assert not request.unread
+
+
+def test_count_needs_no_max_tokens() -> None:
+    body = {name: value for name, value in PLAIN.items() if name != "max_tokens"}
+    counting = TokenCount()
+    assert counting.decode(json.dumps(body).encode()).messages == (UserMessage("Hi"),)
+    assert json.loads(counting.encode_count(7)) == {"input_tokens": 7}
