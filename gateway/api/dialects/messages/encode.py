@@ -6,7 +6,6 @@ Source: anthropic 2.12 (Message, Usage, StopReason), platform.claude.com on stre
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.blocks import NO_STATE
@@ -17,13 +16,6 @@ from providers.chat import ChatCompletion, Choice, FinishReason, ToolCall, Usage
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
 
-_STOP_REASON: Mapping[FinishReason, str] = {
-    "stop": "end_turn",
-    "length": "max_tokens",
-    "tool_calls": "tool_use",
-    "content_filter": "refusal",
-    "other": "end_turn",
-}
 _LONG_ENOUGH = 16
 """An id of this length is not a number that a server gives to the calls of each answer anew."""
 _PREFIX = "msg_"
@@ -111,12 +103,12 @@ def _input(call: ToolCall) -> object:
 
 
 def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> str:
-    """Return the `stop_reason`. An answer with calls ends with them, whatever word its provider uses."""
-    if reason in ("stop", "other") and has_calls:
-        return "tool_use"
-    if reason == "stop" and is_refusal:
-        return "refusal"
-    return _STOP_REASON[reason]
+    """Return the `stop_reason`. An answer with calls ends with them, and no other, whatever word its provider uses."""
+    if reason in ("stop", "other", "tool_calls"):
+        if has_calls:
+            return "tool_use"
+        return "refusal" if is_refusal else "end_turn"
+    return "max_tokens" if reason == "length" else "refusal"
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:

@@ -235,7 +235,7 @@ class MessageStreamEncoder:
                 self._waiting.append(event.index)
             else:
                 self._open(event.index, written)
-                return
+            return
         if event.index == self._open_call:
             self._add_arguments(event.arguments, written)
         elif event.index in self._waiting:

@@ -1,0 +1,368 @@
+"""Answers and streams in Anthropic's form: what they contain, and that every stream obeys the grammar."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+
+from gateway.api.dialects.messages import Messages
+from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.api.dialects.messages.stream import MessageStreamEncoder
+from gateway.api.errors import STATUS, ApiError
+from gateway.model.record import Record, Resumed
+from gateway.model.region_text import Label, Locale
+from gateway.policy.labels import labelling_of
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import (
+    AnnotationsDelta,
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+    UserMessage,
+)
+from providers.failures import Failure, FailureKind
+from providers.json_values import is_json_object
+from providers.reading.folding import unfold
+from tests.kit.chat_strategies import completions
+from tests.kit.event_grammar.messages import GrammarError, ReadMessage, read_stream
+
+OPENED = Opened("id-1", "model-1", 7)
+USAGE = UsageReport(Usage(100, 8, cached_tokens=40, reasoning_tokens=3, cache_write_tokens=20))
+END = (ChoiceFinish("stop"), USAGE, Finished())
+CALLED = (ChoiceFinish("tool_calls"), USAGE, Finished())
+CALL = ToolCallDelta(0, '{"city":', "call-1-long-enough", "get_weather", "sealed")
+REST = ToolCallDelta(0, '"Oslo"}')
+LOST = Failed(Failure(FailureKind.INTERRUPTED, "the connection to the provider broke"))
+PLAIN = AnswerStyle(include_usage=True)
+CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
+ASK = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
+LABELLED = AnswerStyle(labelling=labelling_of(Locale("zh", (CN,)), ASK))
+BODY: dict[str, Any] = {"model": "assistant", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi there"}]}
+
+
+def record() -> Record:
+    return Record("req_1", 0.0, "t")
+
+
+def asked(**fields: Any) -> Messages:
+    dialect = Messages()
+    dialect.decode(json.dumps({**BODY, **fields}).encode())
+    return dialect
+
+
+def encoder(style: AnswerStyle = PLAIN, **fields: Any) -> MessageStreamEncoder:
+    return asked(**fields).encoder(style, record())
+
+
+def streamed(*events: StreamEvent, style: AnswerStyle = PLAIN) -> ReadMessage:
+    return read_stream(encoder(style).encode((OPENED, *events)))
+
+
+def whole(completion: ChatCompletion, style: AnswerStyle = PLAIN) -> Any:
+    return json.loads(asked().encode_answer(completion, style, record()))
+
+
+def completion_of(
+    message: AssistantMessage, reason: FinishReason = "stop", usage: Usage | None = None
+) -> ChatCompletion:
+    return ChatCompletion("id-1", "model-1", 7, (Choice(message, reason),), usage)
+
+
+def test_stream_of_text_has_the_documented_events() -> None:
+    message = streamed(TextDelta("Hé"), TextDelta('l"lo'), *END)
+    assert message.text == 'Hél"lo'
+    assert message.start["id"] == "msg_id-1"
+    assert message.start["usage"]["input_tokens"] > 0
+    assert (message.stop_reason, message.ended, message.member) == ("end_turn", True, {})
+
+
+def test_usage_excludes_cached_tokens() -> None:
+    expected = {
+        "input_tokens": 40,
+        "cache_creation_input_tokens": 20,
+        "cache_read_input_tokens": 40,
+        "output_tokens": 8,
+        "output_tokens_details": {"thinking_tokens": 3},
+    }
+    assert streamed(TextDelta("Hi"), *END).usage == expected
+    assert whole(completion_of(AssistantMessage("Hi"), usage=USAGE.usage))["usage"] == expected
+
+
+def test_thinking_has_a_block_of_its_own_with_one_signature() -> None:
+    thinking, text = streamed(ReasoningDelta("Let "), ReasoningDelta("me"), TextDelta("Hi"), *END).content
+    assert thinking == {"type": "thinking", "thinking": "Let me", "signature": NO_STATE}
+    assert text == {"type": "text", "text": "Hi"}
+
+
+def test_state_is_the_signature_of_the_thinking_before_its_call() -> None:
+    thinking, call = streamed(ReasoningDelta("Hm"), CALL, REST, *CALLED).content
+    assert thinking["signature"] == "sealed"
+    assert call == {"type": "tool_use", "id": "call-1-long-enough", "name": "get_weather", "input": '{"city":"Oslo"}'}
+
+
+def test_state_gets_a_thinking_block_if_a_text_stands_in_between() -> None:
+    message = streamed(ReasoningDelta("Hm"), TextDelta("I look."), CALL, REST, *CALLED)
+    assert [(block["type"], block.get("signature")) for block in message.content] == [
+        ("thinking", NO_STATE),
+        ("text", None),
+        ("thinking", "sealed"),
+        ("tool_use", None),
+    ]
+    assert message.stop_reason == "tool_use"
+
+
+def test_state_comes_back_with_its_call() -> None:
+    message = streamed(ReasoningDelta("Hm"), TextDelta("I look."), CALL, REST, *CALLED)
+    content = [
+        {**block, "input": json.loads(block["input"])} if "input" in block else block for block in message.content
+    ]
+    result = {"type": "tool_result", "tool_use_id": message.content[-1]["id"], "content": "snow"}
+    history = [*BODY["messages"], {"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
+    request = Messages().decode(json.dumps({**BODY, "messages": history}).encode())
+    again = request.messages[1]
+    assert isinstance(again, AssistantMessage)
+    assert (again.reasoning, again.content) == ("Hm", "I look.")
+    assert again.tool_calls[0].signature == "sealed"
+
+
+def test_pieces_of_calls_that_alternate_are_sorted() -> None:
+    message = streamed(
+        ToolCallDelta(0, '{"a":', "first-call-of-this", "f"),
+        ToolCallDelta(1, '{"b":', "second-call-of-this", "g"),
+        ToolCallDelta(0, "1}"),
+        ToolCallDelta(1, "2}"),
+        *CALLED,
+    )
+    assert [(block["name"], block["input"]) for block in message.content] == [("f", '{"a":1}'), ("g", '{"b":2}')]
+
+
+def test_text_while_a_call_is_incomplete_follows_the_call() -> None:
+    message = streamed(CALL, TextDelta("Done"), REST, *CALLED)
+    assert [block["type"] for block in message.content] == ["thinking", "tool_use", "text"]
+    assert message.content[1]["input"] == '{"city":"Oslo"}'
+
+
+def test_short_ids_of_calls_differ_between_answers() -> None:
+    events = (ToolCallDelta(0, "{}", "call_0", "f"), ToolCallDelta(1, "{}", "call_1", "f"), *CALLED)
+    ids = {block["id"] for block in streamed(*events).content}
+    other = read_stream(asked().encoder(PLAIN, Record("req_2", 1.0, "t")).encode((OPENED, *events)))
+    assert len(ids | {block["id"] for block in other.content}) == 4
+
+
+@pytest.mark.parametrize(
+    ("reason", "has_call", "expected"),
+    [
+        ("stop", False, "end_turn"),
+        ("length", False, "max_tokens"),
+        ("content_filter", False, "refusal"),
+        ("tool_calls", True, "tool_use"),
+        ("stop", True, "tool_use"),
+        ("length", True, "max_tokens"),
+        ("other", False, "end_turn"),
+    ],
+)
+def test_stop_reason(reason: FinishReason, has_call: bool, expected: str) -> None:
+    begun: tuple[StreamEvent, ...] = (CALL, REST) if has_call else (TextDelta("Hi"),)
+    assert streamed(*begun, ChoiceFinish(reason), USAGE, Finished()).stop_reason == expected
+    calls = (ToolCall("c", "f", "{}"),) if has_call else ()
+    assert whole(completion_of(AssistantMessage("Hi", tool_calls=calls), reason))["stop_reason"] == expected
+
+
+def test_refusal_is_text_with_its_stop_reason() -> None:
+    message = streamed(RefusalDelta("No."), *END)
+    assert (message.text, message.stop_reason) == ("No.", "refusal")
+
+
+def test_failure_ends_the_stream_without_message_stop() -> None:
+    writing = encoder()
+    message = read_stream(writing.encode((OPENED, TextDelta("Hi"), LOST)))
+    assert message.error is not None
+    assert (message.error["type"], message.error["code"]) == ("api_error", "stream_interrupted")
+    assert writing.failed is LOST
+    assert not message.stop_reason
+    assert not writing.encode(END)
+    assert not writing.encode_failure(ApiError("internal_error", "again"))
+
+
+def test_usage_is_an_estimate_above_zero_if_the_provider_counts_nothing() -> None:
+    message = streamed(TextDelta("Hello there"), ChoiceFinish("stop"), Finished())
+    assert message.usage["input_tokens"] > 0
+    assert message.usage["output_tokens"] > 1
+    assert message.member == {"usage": "estimated"}
+    answer = whole(completion_of(AssistantMessage("Hello there")))
+    assert answer["usage"]["output_tokens"] > 1
+    assert answer["x_gateway"] == {"usage": "estimated"}
+
+
+def test_hidden_thinking_has_no_text() -> None:
+    hidden = {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}
+    message = read_stream(encoder(thinking=hidden).encode((OPENED, ReasoningDelta("Hm"), TextDelta("Hi"), *END)))
+    assert message.content[0]["thinking"] == ""
+    reasoned = completion_of(AssistantMessage("Hi", reasoning="Hm"))
+    assert json.loads(asked(thinking=hidden).encode_answer(reasoned, PLAIN, record()))["content"][0]["thinking"] == ""
+
+
+def test_annotations_are_not_lost() -> None:
+    citation = {"type": "url_citation"}
+    assert streamed(TextDelta("Hi"), AnnotationsDelta((citation,)), *END).member == {"annotations": [citation]}
+    answered = whole(completion_of(AssistantMessage("Hi", annotations=(citation,)), usage=Usage(1, 1)))
+    assert answered["x_gateway"] == {"annotations": [citation]}
+
+
+def test_hidden_model_hides_the_id_of_its_provider() -> None:
+    hidden = AnswerStyle(shown_model="assistant")
+    message = streamed(TextDelta("Hi"), *END, style=hidden)
+    assert (message.start["model"], message.start["id"]) == ("assistant", "msg_req_1")
+    answer = whole(completion_of(AssistantMessage("Hi")), hidden)
+    assert (answer["model"], answer["id"]) == ("assistant", "msg_req_1")
+
+
+def test_labels_stand_before_the_text_and_in_x_gateway() -> None:
+    message = streamed(ReasoningDelta("Hm"), TextDelta("Hi"), *END, style=LABELLED)
+    assert message.text.startswith("内容由AI生成")
+    assert message.text.endswith("Hi")
+    assert message.start["x_gateway"]["labels"]
+    assert message.member["labels"][0]["AIGC"]["ReservedCode1"].startswith("sha256:")
+    answer = whole(completion_of(AssistantMessage("Hi")), LABELLED)
+    assert answer["content"][0]["text"] == message.text
+
+
+def test_resumed_answer_names_both_deployments() -> None:
+    resumed = record()
+    resumed.resumed = Resumed("one", "two")
+    writing = asked().encoder(PLAIN, resumed)
+    assert read_stream(writing.encode((OPENED, TextDelta("Hi"), *END))).member["resumed"] == {
+        "from": "one",
+        "by": "two",
+    }
+
+
+def test_lone_text_equals_the_event() -> None:
+    one, other = encoder(), encoder()
+    begun = one.encode((OPENED, TextDelta("a")))
+    assert other.encode((OPENED, TextDelta("a"))) == begun
+    assert one.lone_text(rb"b\n") == other.encode((TextDelta("b\n"),)) == encoder_text(rb"b\n")
+    assert not encoder().lone_text(b"a")
+    labelled = encoder(LABELLED)
+    labelled.encode((OPENED, TextDelta("a")))
+    assert not labelled.lone_text(b"b")
+
+
+def encoder_text(text: bytes) -> bytes:
+    head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta",'
+    return head + b'"text":"' + text + b'"}}\n\n'
+
+
+def test_run_of_texts_equals_single_texts() -> None:
+    one, other = encoder(), encoder()
+    assert one.encode((OPENED, TextRun((b"a", rb"\u00e9")))) == other.encode(
+        (OPENED, TextRun((b"a",)), TextRun((rb"\u00e9",)))
+    )
+
+
+@given(completions())
+def test_every_answer_obeys_the_grammar_as_stream_and_as_body(completion: ChatCompletion) -> None:
+    choice = next(iter(completion.choices), Choice(AssistantMessage("Hi"), "stop"))
+    # A client cannot read other arguments in any form.
+    assume(all(is_json_object(call.arguments) for call in choice.message.tool_calls))
+    completion = ChatCompletion(completion.id, completion.model or "m", completion.created, (choice,), completion.usage)
+    message = read_stream(encoder().encode(tuple(unfold(completion))))
+    answer = whole(completion)
+    assert message.ended
+    assert message.stop_reason == answer["stop_reason"]
+    said = "".join(block["text"] for block in answer["content"] if block["type"] == "text")
+    assert message.text == said
+    names = [block["name"] for block in answer["content"] if block["type"] == "tool_use"]
+    assert [block["name"] for block in message.content if block["type"] == "tool_use"] == names
+    assert len(names) == len(choice.message.tool_calls)
+
+
+@pytest.mark.parametrize("code", STATUS)
+def test_errors_have_anthropics_shape(code: str) -> None:
+    if code not in STATUS:
+        return
+    error = json.loads(Messages().encode_error(ApiError(code, "why", "messages"), "req_1"))
+    assert (error["type"], error["request_id"]) == ("error", "req_1")
+    assert (error["error"]["code"], error["error"]["param"]) == (code, "messages")
+    assert error["error"]["type"].endswith(("_error", "request_too_large"))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ("context_length_exceeded", "invalid_request_error", "prompt is too long"),
+        ("region_blocked", "permission_error", "why"),
+        ("consent_required", "permission_error", "why"),
+        ("rate_limited", "rate_limit_error", "This request would exceed the rate limit"),
+        ("overloaded", "overloaded_error", "Overloaded"),
+        ("no_healthy_deployment", "overloaded_error", "Overloaded"),
+        ("invalid_api_key", "authentication_error", "invalid x-api-key"),
+        ("request_too_large", "request_too_large", "Request exceeds the maximum size"),
+        ("model_not_found", "not_found_error", "why"),
+        ("deadline_exceeded", "timeout_error", "why"),
+        ("provider_error", "api_error", "why"),
+    ],
+)
+def test_errors_have_anthropics_types_and_words(code: str, kind: str, words: str) -> None:
+    error = json.loads(Messages().encode_error(ApiError(code, "why", extra={"home": "h"}), ""))["error"]
+    assert (error["type"], error["home"]) == (kind, "h")
+    assert error["message"].startswith(words)
+
+
+# --- the reader of streams finds the known mistakes of other translators ---------------------------
+
+START = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant",'
+    b'"model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":3,'
+    b'"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1}}}\n\n'
+)
+BLOCK = (
+    b"event: content_block_start\ndata: "
+    b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
+)
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        START + START,
+        encoder_text(b"Hi"),
+        START + encoder_text(b"Hi"),
+        START + BLOCK + BLOCK,
+        START + BLOCK + encoder_text(b"Hi").replace(b'"index":0', b'"index":1'),
+        START + BLOCK + encoder_text(b"Hi").replace(b"text_delta", b"thinking_delta"),
+        START + STOP,
+        START + b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"}}\n\n' + STOP,
+        START.replace(b'"input_tokens":3', b'"input_tokens":0'),
+        START[:-1],
+    ],
+)
+def test_reader_refuses_known_mistakes(data: bytes) -> None:
+    with pytest.raises(GrammarError):
+        read_stream(data)
+
+
+def test_reader_refuses_a_call_with_another_stop_reason() -> None:
+    good = encoder().encode((OPENED, CALL, REST, *CALLED))
+    assert read_stream(good).ended
+    with pytest.raises(GrammarError):
+        read_stream(good.replace(b'"stop_reason":"tool_use"', b'"stop_reason":"end_turn"'))
