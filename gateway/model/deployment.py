@@ -27,6 +27,7 @@ _STANDARD_NAMES = (
     | {
         "stream_options.include_obfuscation",
         "reasoning_state",
+        "cache_control",
     }
 )
 

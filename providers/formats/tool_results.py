@@ -32,6 +32,14 @@ def has_attachments(message: ToolMessage) -> bool:
     return not isinstance(message.content, str) and any(not isinstance(part, TextPart) for part in message.content)
 
 
+def is_attachment(message: Message) -> bool:
+    """Return whether a message has what `results_as_text` moved out of tool results."""
+    if not isinstance(message, UserMessage) or isinstance(message.content, str) or not message.content:
+        return False
+    first = message.content[0]
+    return isinstance(first, TextPart) and first.text in (ATTACHMENT.format("image", 1), ATTACHMENT.format("file", 1))
+
+
 def results_as_text(messages: Sequence[Message]) -> Sequence[Message]:
     """Return the messages with plain text in each tool result, for formats that take nothing else there.
 

@@ -68,7 +68,6 @@ PARAMETERS = frozenset(
         "strict_tools",  # `strict` of a tool
         "message_name",  # `name` of a message: one of several participants
         "image_detail",  # `detail` of an image, other than `auto`
-        "cache_control",  # a mark up to which the prompt may be cached
     }
 )
 """The names of all parameters. A wire format may have more, which clients send as fields of their own."""
@@ -85,9 +84,11 @@ _CONTAINERS = (dict, list, tuple)
 _NAMES_IN_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 # The empty object is not harmless: `web_search_options: {}` switches OpenAI's search on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
+# A mark up to which the prompt may be cached. It is not one of `PARAMETERS`, because only Anthropic has it.
+CACHE_CONTROL = "cache_control"
 _UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
 # Parameters that are not fields of `ChatRequest` but are inside its tools and messages.
-INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail", "cache_control"})
+INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 
 
 class Requirements(Value, frozen=True):
@@ -194,7 +195,7 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
         if isinstance(message, ToolMessage):
             asked["tools"] = True
             if message.cache is not None:
-                asked["cache_control"] = True
+                asked[CACHE_CONTROL] = True
             if not isinstance(message.content, str):
                 _add_parts(message.content, asked)
             continue
@@ -203,7 +204,7 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
         if isinstance(message, AssistantMessage) and message.tool_calls:
             asked["tools"] = True
             if any(call.cache is not None for call in message.tool_calls):
-                asked["cache_control"] = True
+                asked[CACHE_CONTROL] = True
         if message.content is not None and not isinstance(message.content, str):
             _add_parts(message.content, asked)
 
@@ -212,7 +213,7 @@ def _add_parts(parts: tuple[Part, ...], asked: dict[str, object]) -> None:
     for part in parts:
         asked.update(dict.fromkeys(_part_features(part)))
         if not isinstance(part, AudioPart) and part.cache is not None:
-            asked["cache_control"] = True
+            asked[CACHE_CONTROL] = True
         if isinstance(part, ImagePart) and part.detail not in (None, "auto"):
             asked["image_detail"] = True
 
@@ -223,7 +224,7 @@ def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
         if any(tool.strict for tool in request.tools):
             asked["strict_tools"] = True
         if any(tool.cache is not None for tool in request.tools):
-            asked["cache_control"] = True
+            asked[CACHE_CONTROL] = True
     choice = request.tool_choice
     if isinstance(choice, NamedTool):
         asked["tool_choice_named"] = True

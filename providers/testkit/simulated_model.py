@@ -34,6 +34,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.formats.tool_results import is_attachment
 from providers.json_values import dumps
 from providers.testkit.answer_pieces import cut
 from providers.testkit.schema_instance import instance_of
@@ -169,6 +170,8 @@ def _trailing_results(messages: Sequence[Message]) -> list[str]:
     """Return the tool results in the last messages, in order."""
     results: list[str] = []
     for message in reversed(messages):
+        if is_attachment(message):
+            continue
         if not isinstance(message, ToolMessage):
             break
         results.insert(0, text_of(message.content)[:_MOST_OF_A_RESULT])
@@ -192,7 +195,8 @@ def _before_stop(text: str, stops: Sequence[str]) -> str:
 def _calls(request: ChatRequest, seed: str) -> tuple[ToolCall, ...]:
     """Return one call, two if the question names two things, or none after a tool result or without a callable tool."""
     tools = _callable_tools(request)
-    if not tools or not isinstance(request.messages[-1], UserMessage | SystemMessage):
+    last = request.messages[-1]
+    if not tools or is_attachment(last) or not isinstance(last, UserMessage | SystemMessage):
         return ()
     asked = _last_user_text(request)
     things = [thing for thing in _AND.split(asked) if thing.strip()][:2]

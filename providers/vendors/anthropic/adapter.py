@@ -18,7 +18,7 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.json_values import dumps
-from providers.matching.requirements import FEATURES
+from providers.matching.requirements import CACHE_CONTROL, FEATURES
 from providers.reading.error_classification import error_object
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.json_object import JSON_OBJECT
@@ -40,7 +40,7 @@ _PARAMETERS = frozenset(
         SAFETY_IDENTIFIER,
         "max_tokens",
         "strict_tools",
-        "cache_control",
+        CACHE_CONTROL,
     }
 )
 
