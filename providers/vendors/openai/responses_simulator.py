@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.chat import ChatRequest
+from providers.formats.tool_results import ATTACHMENT
 from providers.json_values import as_map, read_list, read_map, read_str
 from providers.openai_json import decode_request
 
@@ -74,7 +75,11 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
                 content = _content(item.get("output"))
                 if isinstance(content, list):
                     # Chat completions have only text in a result, so images and files follow it.
-                    attached += [part for part in content if part.get("type") != "text"]
+                    for part in content:
+                        if part.get("type") != "text":
+                            number = len(attached) // 2 + 1
+                            kind = "image" if part.get("type") == "image_url" else "file"
+                            attached += [{"type": "text", "text": ATTACHMENT.format(kind, number)}, part]
                     content = "".join(str(part.get("text")) for part in content if part.get("type") == "text")
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
             case "message" | None:

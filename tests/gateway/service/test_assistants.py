@@ -46,3 +46,17 @@ def test_client_finds_and_gets_suggestions_of_its_own_assistants_only() -> None:
 def test_nearest_names_are_suggested_in_any_case(name: str, nearest: tuple[str, ...]) -> None:
     error = not_found(name, ["gpt-4o", "assistant", "Siri"])
     assert (error.nearest, error.param) == (nearest, "model")
+
+
+def test_alias_with_a_star_is_accepted_and_not_listed() -> None:
+    aliases = ["claude-assistant", "claude-*", "claude-haiku-*"]
+    other = {"assistants": {"assistants": {"routes": ROUTES, "aliases": aliases[2:]}}}
+    table = table_of(BASE.merge(other, {"assistants": {"assistant": {"aliases": aliases[:2]}}}))
+    assert set(assistants_of(table, None)) == {"assistant", "claude-assistant", "assistants"}
+    assert find_assistant(table, None, "claude-sonnet-5").name == "assistant"
+    assert find_assistant(table, None, "claude-haiku-4-5").name == "assistants"
+    clients = {client.name: client for client in table.clients.values()}
+    with pytest.raises(AssistantNotFound):
+        find_assistant(table, clients["app"], "claude-haiku-4-5")
+    with pytest.raises(AssistantNotFound):
+        find_assistant(table, None, "gpt-4o")

@@ -1,0 +1,112 @@
+"""The list of assistants in the form of the API that asks."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
+from gateway.api.errors import ApiError
+from gateway.assembly.application import Gateway
+from tests.kit.configs import BASE, table_of
+
+NAMES = ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "form"),
+    [
+        ("/v1/models", {}, "openai"),
+        ("/v1/models", {b"anthropic-version": b"2023-06-01"}, "anthropic"),
+        ("/v1/models", {b"x-goog-api-key": b"k"}, "gemini"),
+        ("/v1/models/a", {b"x-goog-api-key": b"k"}, "gemini"),
+        ("/v1beta/models", {}, "gemini"),
+        ("/v1beta/models", {b"anthropic-version": b"2023-06-01"}, "gemini"),
+    ],
+)
+def test_form_is_that_of_the_asking_api(path: str, headers: dict[bytes, bytes], form: str) -> None:
+    assert form_of(path, headers) == form
+
+
+@pytest.mark.parametrize(
+    ("query", "ids", "has_more"),
+    [
+        ({}, NAMES, False),
+        ({"limit": "1000"}, NAMES, False),
+        ({"limit": "2"}, ["a", "b"], True),
+        ({"limit": "2", "after_id": "b"}, ["c", "d"], False),
+        ({"limit": "1", "after_id": "b"}, ["c"], True),
+        ({"after_id": "d"}, [], False),
+        ({"limit": "2", "before_id": "d"}, ["b", "c"], True),
+        ({"limit": "9", "before_id": "c"}, ["a", "b"], False),
+    ],
+)
+def test_anthropics_list_has_pages(query: dict[str, str], ids: list[str], has_more: bool) -> None:
+    page = encode_list("anthropic", NAMES, query)
+    assert page["data"] == [encode_model("anthropic", name) for name in ids]
+    assert page["has_more"] is has_more
+    assert (page["first_id"], page["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
+
+
+def test_geminis_list_has_pages() -> None:
+    first = encode_list("gemini", NAMES, {"pageSize": "3"})
+    assert first["models"] == [encode_model("gemini", name) for name in NAMES[:3]]
+    second = encode_list("gemini", NAMES, {"pageSize": "3", "pageToken": str(first["nextPageToken"])})
+    assert second == {"models": [encode_model("gemini", "d")]}
+
+
+@pytest.mark.parametrize(
+    ("form", "query"),
+    [
+        ("anthropic", {"limit": "0"}),
+        ("anthropic", {"limit": "x"}),
+        ("anthropic", {"after_id": "nothing"}),
+        ("gemini", {"pageToken": "x"}),
+    ],
+)
+def test_page_that_does_not_exist_is_refused(form: str, query: dict[str, str]) -> None:
+    with pytest.raises(ApiError):
+        encode_list(form, NAMES, query)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def client() -> httpx.AsyncClient:
+    patch = {
+        "location": {"unknown": "us"},
+        "clients": None,
+        "assistants": {"assistant": {"aliases": ["claude-assistant", "claude-*"]}},
+    }
+    gateway = Gateway(table_of(BASE.merge(patch)))
+    transport = httpx.ASGITransport(gateway, client=("127.0.0.1", 1))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+async def test_lists_and_errors_have_one_form(client: httpx.AsyncClient) -> None:
+    anthropic = {"anthropic-version": "2023-06-01"}
+    listed = (await client.get("/v1/models?limit=1000", headers=anthropic)).json()
+    assert [model["id"] for model in listed["data"]] == ["assistant", "claude-assistant"]
+    assert (await client.get("/v1/models")).json()["object"] == "list"
+    assert (await client.get("/v1beta/models")).json()["models"][0]["name"] == "models/assistant"
+    one = await client.get("/v1/models/claude-sonnet-5", headers=anthropic)
+    assert one.json()["id"] == "claude-sonnet-5"
+    assert (await client.get("/v1/models/nothing", headers=anthropic)).json()["error"]["type"] == "not_found_error"
+    assert (await client.get("/v1/models/nothing")).json()["error"]["code"] == "model_not_found"
+    missing = await client.get("/v1beta/models/nothing")
+    assert (missing.status_code, missing.json()["error"]["status"]) == (404, "NOT_FOUND")
+
+
+async def test_head_of_the_root_is_answered_and_get_is_not(client: httpx.AsyncClient) -> None:
+    head = await client.head("/")
+    assert (head.status_code, head.content) == (200, b"")
+    assert (await client.get("/")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v1/messages", 405), ("POST", "/v1/messages/batches", 404)]
+)
+async def test_errors_under_messages_have_anthropics_form(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await client.request(method, path, json={})
+    assert answer.status_code == status
+    assert answer.json()["type"] == "error"
