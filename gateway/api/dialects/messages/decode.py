@@ -25,6 +25,7 @@ from providers.chat import (
     ToolChoice,
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.json_values import as_map
 from providers.openai_json.decode_request import MAX_MESSAGES
 from providers.openai_json.fields import boolean, describe, integer, items, mapping, number, text
 from providers.openai_json.plain_request import plain_messages
@@ -39,6 +40,7 @@ _REFUSED = {
     "context_management": "the provider would change the conversation: shorten it in your app, or switch this beta off",
     "diagnostics": "it refers to content kept at a provider",
 }
+_BILLING = "x-anthropic-billing-header:"
 _MAX_TOKENS = 2**31 - 1
 _MAX_TOOLS = 512
 _MOST_STOPS = 64
@@ -80,8 +82,9 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
     source: Mapping[str, object] = body
+    keeps_context = _keeps_all(source.get("context_management"))
     for name, why in _REFUSED.items():
-        if source.get(name) is not None:
+        if source.get(name) is not None and not (name == "context_management" and keeps_context):
             raise InvalidRequest(f"{name}: the gateway does not support this field, because {why}", name)
     for name in ("model", "messages", *(() if counts else ("max_tokens",))):
         if source.get(name) is None:
@@ -120,6 +123,19 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     return Decoded(request, hides_thinking)
 
 
+def _keeps_all(management: object) -> bool:
+    """Return whether this changes nothing: Claude Code always sends the edit that keeps all thoughts."""
+    edits = as_map(management).get("edits")
+    return (
+        isinstance(edits, list)
+        and bool(edits)
+        and all(
+            str(as_map(edit).get("type")).startswith("clear_thinking_") and as_map(edit).get("keep") == "all"
+            for edit in edits
+        )
+    )
+
+
 def _bounded(unread: set[str]) -> frozenset[str]:
     """Return the names. Raises InvalidRequest for more or longer ones than any API has."""
     if len(unread) > _MOST_UNREAD:
@@ -154,6 +170,10 @@ def _system(system: object, reader: BlockReader) -> tuple[Message, ...]:
         block = mapping(entry, path)
         if block.get("type") != "text":
             raise InvalidRequest(f"{path}.type: Input should be 'text'", f"{path}.type")
+        if str(block.get("text")).startswith(_BILLING):
+            # Claude Code identifies itself to Anthropic with this block. It is not part of the prompt.
+            reader.unread.add("system.x-anthropic-billing-header")
+            continue
         parts.append(reader.text_part(block, path, "system"))
     if not parts:
         return ()

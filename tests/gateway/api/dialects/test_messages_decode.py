@@ -107,6 +107,8 @@ def test_fields_have_their_canonical_meaning(fields: Any, expected: dict[str, ob
     ("fields", "name"),
     [
         ({"service_tier": "auto"}, "service_tier"),
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}}, "context_management"),
+        ({"system": [text("x-anthropic-billing-header: cc_version=2")]}, "system.x-anthropic-billing-header"),
         ({"speed": "fast"}, "speed"),
         ({"user_profile_id": "u"}, "user_profile_id"),
         ({"metadata": {"user_id": "u", "device": "d"}}, "metadata.device"),
@@ -136,6 +138,7 @@ def test_fields_without_an_equivalent_are_left_out_by_name(fields: Any, name: st
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{}]}, "mcp_servers"),
         ({"context_management": {"edits": []}}, "context_management"),
+        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [user({"type": "image", "source": {"type": "file", "file_id": "f"}})]}, "messages.0.content.0.source.type"),
