@@ -1,4 +1,4 @@
-"""The Node clients of `tests/node` against the real gateway: the official clients of OpenAI and Google, the Vercel AI SDK, LangChain.js."""
+"""The Node clients of `tests/node` against the real gateway: the official clients of OpenAI, Anthropic and Google, the Vercel AI SDK, LangChain.js."""
 
 from __future__ import annotations
 

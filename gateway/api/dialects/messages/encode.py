@@ -89,7 +89,7 @@ def call_head(call_id: str, name: str, record: Record, position: int) -> dict[st
     """Return the id and the name of a call.
 
     Some servers number the calls of each answer from the start. Such ids get a part of their own in each answer,
-    because the clients of this API tell the calls of a conversation apart by their ids.
+    because the clients of this API distinguish the calls of a conversation by their ids.
     """
     shown = safe_call_id(call_id)
     if len(shown) < _LONG_ENOUGH:
