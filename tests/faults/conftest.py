@@ -19,6 +19,7 @@ import yaml
 from tests.kit.fault_table import FAULTS, Fault
 from tests.kit.faulty_provider import Provider, answer
 from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.prompt_paths import ASKING_FORMS, PromptForm
 
 ALWAYS = {"failover_after": "200ms", "breaker": "off", "retry_budget": "off"}
 # Long enough that a machine that stalls for seconds makes no healthy provider look silent.
@@ -81,12 +82,16 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultGateways
         yield FaultGateways(start("patient", PATIENT), start("impatient", IMPATIENT))
 
 
+def mark_of(form: PromptForm) -> str:
+    """Return the end of the names of the deployments that are asked through this form."""
+    return "" if form.name == "chat" else f"-{form}"
+
+
 def _config(origins: dict[str, str], healthy: str, resilience: dict[str, str]) -> dict[str, object]:
     place = {"provider": "openai-compatible", "model": "m", "stores": "DE", "processes": "DE", "insecure": True}
     # Each test has its own deployment, so that no cooldown affects another test.
-    asked = [
-        (name, f"{shape}/{role}") for name in origins for shape in ("json", "stream") for role in ("alone", "first")
-    ]
+    roles = ("first", *(f"alone{mark_of(form)}" for form in ASKING_FORMS))
+    asked = [(name, f"{shape}/{role}") for name in origins for shape in ("json", "stream") for role in roles]
     names = {(name, use): f"{name}.{use.replace('/', '.')}" for name, use in asked}
     timed = {fault.name: {"first_token": _SILENT} for fault in FAULTS if fault.ends_in_time and fault.moves_on}
     deployments = {
