@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.api.dialects.paths import is_served
 from gateway.api.public_routes import hint_for
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
@@ -91,17 +92,11 @@ async def test_head_of_the_chat_endpoint_names_its_method() -> None:
         ("/V1/Chat/Completions", "did you mean POST /v1/chat/completions?"),
         ("/models", "did you mean GET /v1/models?"),
         ("/v1/explain/", "did you mean GET /v1/explain?"),
-        ("/v1/responses", "Responses API is not supported: configure your client for chat completions"),
-        ("/responses/resp_1", "Responses API is not supported"),
-        ("/openai/v1/responses", "Responses API is not supported"),
         ("/health/liveliness", "did you mean GET /healthz?"),
         ("/health/readiness", "did you mean GET /readyz?"),
         ("/livez", "did you mean GET /healthz?"),
         ("/metrics", "on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"),
-        ("/anthropic/v1/messages", "this API is not supported"),
         ("/v1/embeddings", "this API is not supported"),
-        ("/v1/messages", "this API is not supported"),
-        ("/v1/completions", "this API is not supported"),
         ("/v1/audio/speech", "text only, so it has no audio API"),
         ("/v1/audio/transcriptions", "text only, so it has no audio API"),
         ("/v1/images/generations", "text only, so it has no image API"),
@@ -123,6 +118,28 @@ async def test_unknown_path_gets_a_hint(path: str, words: str) -> None:
     assert words in error_of(found)["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "own", "words"),
+    [
+        ("/responses", "/v1/responses", "Responses API is not supported: configure your client for chat completions"),
+        ("/openai/v1/responses", "/v1/responses", "Responses API is not supported"),
+        ("/anthropic/v1/messages", "/v1/messages", "this API is not supported"),
+        ("/messages/count_tokens", "/v1/messages/count_tokens", "this API is not supported"),
+        ("/v1/v1/completions", "/v1/completions", "this API is not supported"),
+    ],
+)
+async def test_path_of_a_dialect_that_is_written_differently_gets_a_hint(path: str, own: str, words: str) -> None:
+    words = f"did you mean POST {own}?" if is_served(own) else words
+    assert words in hint_for(path)
+    found = await ask("POST", f"http://gateway{path}")
+    assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
+
+
+def test_entry_of_a_dialect_that_keeps_nothing_is_not_there() -> None:
+    kept = "keeps no answers" if is_served("/v1/responses") else "Responses API is not supported"
+    assert kept in hint_for("/v1/responses/resp_1")
+
+
 GENERATE = "/v1beta/models/assistant:generateContent"
 
 
@@ -133,7 +150,7 @@ GENERATE = "/v1beta/models/assistant:generateContent"
         ("POST", "/v1/models/assistant:predict", 404, "not_found", "the methods generateContent, streamGenerate"),
         ("POST", "/v1beta/interactions", 404, "not_found", "such as POST /v1beta/models/ASSISTANT:generateContent"),
         ("POST", "/v1beta", 404, "not_found", "such as POST /v1beta/models/ASSISTANT:generateContent"),
-        ("GET", GENERATE, 405, "method_not_allowed", "use POST"),
+        ("DELETE", GENERATE, 405, "method_not_allowed", "use POST"),
         ("GET", "/v1/models/a%2Fb:countTokens", 404, "model_not_found", "does not exist"),
         ("POST", "/v1beta/models/assistant:embedContent", 501, "not_implemented", "embeddings"),
         ("POST", "/v1/models/assistant:batchEmbedContents", 501, "not_implemented", "embeddings"),
