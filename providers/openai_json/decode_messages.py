@@ -138,7 +138,7 @@ _P = TypeVar("_P", TextPart, Part)
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-_DETAILS = ("auto", "low", "high", "original")
+DETAILS = ("auto", "low", "high", "original")
 
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=-]+", re.ASCII)
@@ -239,20 +239,23 @@ def _user_part(value: object, path: str) -> Part:
 
 
 def _image(source: Mapping[str, object], path: str) -> ImagePart:
-    url = text(source, "url", f"{path}.url")
-    place = f"{path}.url"
+    detail = text(source, "detail", f"{path}.detail")
+    if detail is not None and detail not in DETAILS:
+        raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, DETAILS))}", f"{path}.detail")
+    return ImagePart(image_url(text(source, "url", f"{path}.url"), f"{path}.url"), detail)
+
+
+def image_url(url: str | None, place: str) -> str:
+    """Return the valid URL of an image. Raises InvalidRequest, also for one that leads inside a network."""
     if not url:
         raise InvalidRequest(f"`{place}` is required", place)
-    detail = text(source, "detail", f"{path}.detail")
-    if detail is not None and detail not in _DETAILS:
-        raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, _DETAILS))}", f"{path}.detail")
     if is_data_uri(url):
-        url = _data_uri(url, place, "data:image/png;base64,…")
-    elif not url.lower().startswith(("https://", "http://")):
+        return _data_uri(url, place, "data:image/png;base64,…")
+    if not url.lower().startswith(("https://", "http://")):
         raise InvalidRequest(f"`{place}` must be a data URI or an https URL", place)
-    elif reason := unreachable_host(url):
+    if reason := unreachable_host(url):
         raise InvalidRequest(f"`{place}` {reason}", place)
-    return ImagePart(url, detail)
+    return url
 
 
 def _data_uri(uri: str, place: str, example: str) -> str:
@@ -267,6 +270,11 @@ def _file(source: Mapping[str, object], path: str) -> FilePart:
         raise InvalidRequest(
             f"`{path}.file_id` refers to content kept at a provider; send `file_data` instead", f"{path}.file_id"
         )
+    return file_part(source, path)
+
+
+def file_part(source: Mapping[str, object], path: str) -> FilePart:
+    """Return the file of an object with `file_data` and `filename`. Raises InvalidRequest."""
     data = text(source, "file_data", f"{path}.file_data")
     place = f"{path}.file_data"
     if not data:

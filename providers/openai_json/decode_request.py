@@ -96,7 +96,7 @@ def holds_too_much(fields: _Source) -> bool:
 MAX_MESSAGES = 2048
 
 
-_MAX_TOOLS = 512
+MAX_TOOLS = 512
 
 
 _MAX_BIASES = 1024
@@ -109,10 +109,10 @@ _MOST_UNKNOWN = 128
 _LONGEST_NAME = 128
 
 
-_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 _KNOWN = frozenset("model messages stream stream_options max_tokens max_completion_tokens tools tool_choice".split())
@@ -164,8 +164,8 @@ def decode_any_request(body: object) -> ChatRequest:
     for name, value in source.items():
         if value is None:
             continue
-        if name in _READERS:
-            fields[name] = _READERS[name](source, name)
+        if name in READERS:
+            fields[name] = READERS[name](source, name)
         elif name not in _KNOWN and (name not in CHECKS or CHECKS[name](source, name)):
             extra[name] = value
     if not tools:
@@ -284,7 +284,7 @@ def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:
     if value is None:
         return ()
     return tuple(
-        _tool(entry, f"tools[{position}]") for position, entry in enumerate(items(value, "tools", at_most=_MAX_TOOLS))
+        _tool(entry, f"tools[{position}]") for position, entry in enumerate(items(value, "tools", at_most=MAX_TOOLS))
     )
 
 
@@ -298,7 +298,7 @@ def _tool(value: object, path: str) -> Tool:
         )
     function = mapping(present(entry, "function", f"{path}.function"), f"{path}.function")
     name = text(function, "name", f"{path}.function.name")
-    if name is None or not _TOOL_NAME.fullmatch(name):
+    if name is None or not TOOL_NAME.fullmatch(name):
         raise InvalidRequest(
             f"`{path}.function.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.function.name"
         )
@@ -362,9 +362,13 @@ def _response_format(source: Mapping[str, object], _: str) -> ResponseFormat | N
     if kind == "json_object":
         return JsonObjectFormat()
     path = "response_format.json_schema"
-    schema = mapping(present(entry, "json_schema", path), path)
+    return decode_schema_format(mapping(present(entry, "json_schema", path), path), path)
+
+
+def decode_schema_format(schema: Mapping[str, object], path: str) -> JsonSchemaFormat:
+    """Return the format of the object at `path`, which has the name, the schema and its options."""
     name = text(schema, "name", f"{path}.name")
-    if name is None or not _TOOL_NAME.fullmatch(name):
+    if name is None or not TOOL_NAME.fullmatch(name):
         raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
     return JsonSchemaFormat(
         name=name,
@@ -375,7 +379,7 @@ def _response_format(source: Mapping[str, object], _: str) -> ResponseFormat | N
 
 
 def _effort(source: Mapping[str, object], _: str) -> str:
-    return choice(source["reasoning_effort"], "reasoning_effort", _EFFORTS)
+    return choice(source["reasoning_effort"], "reasoning_effort", EFFORTS)
 
 
 def _number_between(low: float, high: float) -> _Reader:
@@ -386,7 +390,7 @@ def _integer_between(low: int, high: int) -> _Reader:
     return lambda source, name: integer(source, name, name, low, high)
 
 
-_READERS: dict[str, _Reader] = {
+READERS: dict[str, _Reader] = {
     "temperature": _number_between(0, 2),
     "top_p": _number_between(0, 1),
     "presence_penalty": _number_between(-2, 2),
@@ -402,8 +406,8 @@ _READERS: dict[str, _Reader] = {
     "reasoning_effort": _effort,
     "user": lambda source, name: text(source, name, name),
 }
-
-
-CANONICAL_FIELDS = _KNOWN | _READERS.keys()
-"""The fields of a request that have a canonical form. All other fields are `extra`."""
 """Functions that read one field each, by its name in `ChatRequest`. They are called for fields that are not null."""
+
+
+CANONICAL_FIELDS = _KNOWN | READERS.keys()
+"""The fields of a request that have a canonical form. All other fields are `extra`."""

@@ -11,6 +11,7 @@ from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.google_paths import asks_for_events, is_gemini_path, parse_path
 from gateway.api.dialects.model_lists import ListForm, form_of
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
+from gateway.api.dialects.responses import Responses
 from gateway.api.errors import ApiError, encode_error
 
 CHAT_PATH = "/v1/chat/completions"

@@ -1,0 +1,85 @@
+"""OpenAI's Responses API (`POST /v1/responses`): the form of Codex, the OpenAI Agents SDK and the OpenAI SDKs.
+
+The gateway keeps nothing: each request has the whole conversation in `input`, and each answer has `store: false`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import orjson
+
+from gateway.api.body import parse_json
+from gateway.api.dialects.responses.decode import MessagePaths, decode_request
+from gateway.api.dialects.responses.encode import Exchange, encode_answer
+from gateway.api.dialects.responses.stream import ResponseStreamEncoder
+from gateway.api.errors import ApiError, encode_error
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import ChatCompletion, ChatRequest
+
+__all__ = ["Responses"]
+
+_MOST_ECHOED_BYTES = 64 * 1024
+"""The answer to a larger request repeats neither its instructions nor its tools: a stream would hold them to its
+end."""
+_MESSAGE = re.compile(r"\bmessages\[(\d{1,9})\]")
+_FIELDS = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "verbosity": "text.verbosity",
+}
+"""The names of fields here, by their name in chat completions."""
+
+
+class Responses:
+    """One request of the Responses API. See `gateway.api.dialects.dialect.Dialect`."""
+
+    keep_alive = b": keep-alive\n\n"
+    stream_type = b"content-type: text/event-stream; charset=utf-8"
+
+    def __init__(self) -> None:
+        self._paths = MessagePaths()
+        self._exchange = Exchange()
+
+    def decode(self, body: bytes) -> ChatRequest:
+        """See Dialect."""
+        decoded = decode_request(parse_json(body))
+        echo = _encode_echo(decoded.echo, len(body))
+        self._exchange = Exchange(echo, decoded.names, decoded.wants_state, len(body))
+        self._paths = decoded.paths
+        return decoded.request
+
+    def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
+        """See Dialect."""
+        return encode_answer(completion, style, record, self._exchange)
+
+    def encoder(self, style: AnswerStyle, record: Record) -> ResponseStreamEncoder:
+        """See Dialect."""
+        return ResponseStreamEncoder(style, record, self._exchange)
+
+    def encode_error(self, error: ApiError, request_id: str) -> bytes:
+        """See Dialect. Inner layers name the fields as chat completions does."""
+        return orjson.dumps(encode_error(self._with_own_names(error)))
+
+    def _with_own_names(self, error: ApiError) -> ApiError:
+        paths = self._paths
+        if error.param is None:
+            return error
+
+        def path(match: re.Match[str]) -> str:
+            return paths.path_of(int(match[1]))
+
+        param = _MESSAGE.sub(path, error.param)
+        return replace(error, param=_FIELDS.get(param, param), message=_MESSAGE.sub(path, error.message))
+
+
+def _encode_echo(echo: Mapping[str, object], body_bytes: int) -> bytes:
+    if body_bytes > _MOST_ECHOED_BYTES:
+        echo = {**echo, "instructions": None, "tools": ()}
+    return b"," + orjson.dumps(echo)[1:-1]

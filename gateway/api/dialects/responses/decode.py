@@ -1,0 +1,327 @@
+"""Read a request of OpenAI's Responses API as a chat request.
+
+Source: the official Python SDK 3.51 (`ResponseCreateParams`, `ResponseInputItemParam`) and the source code of Codex
+0.169, read 2026-11-23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.api.dialects.responses.input_items import InputReader
+from gateway.api.dialects.responses.tools import ToolNames, decode_tool_choice, decode_tools
+from providers.chat import (
+    ChatRequest,
+    JsonObjectFormat,
+    Message,
+    ResponseFormat,
+    Tool,
+)
+from providers.failures import InvalidRequest
+from providers.openai_json.decode_request import (
+    CHECKS,
+    EFFORTS,
+    MAX_MESSAGES,
+    READERS,
+    check_unknown,
+    decode_schema_format,
+)
+from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
+from providers.openai_json.plain_request import plain_messages
+
+_ENCRYPTED = "reasoning.encrypted_content"
+_LOGPROBS = "message.output_text.logprobs"
+_MOST_INPUT_TOKENS = 2**31 - 1
+_MOST_METADATA = 16
+_SEND_ALL = "send the whole conversation in `input` of each request, and leave the field out"
+_STATEFUL = {
+    "previous_response_id": f"refers to an answer kept at a provider, and the gateway keeps none: {_SEND_ALL}",
+    "conversation": f"keeps the conversation at the provider: {_SEND_ALL}",
+    "prompt": "refers to a template kept at a provider: send its text in `instructions`",
+    "context_management": f"keeps state at the provider: {_SEND_ALL}",
+}
+"""Fields that keep or use state at a provider, with the form that does not."""
+_SWITCHES = {
+    "store": f"keeps the conversation at the provider: {_SEND_ALL}",
+    "background": "keeps the answer at the provider: leave it out, and set `stream` to true for a long answer",
+}
+"""Fields that are refused if they are true, with the form that keeps no state."""
+_OF_CHAT = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "verbosity": "text.verbosity",
+    "functions": "tools",
+    "function_call": "tool_choice",
+}
+"""Fields of chat completions that have another name here. Without them the answer would differ."""
+_UNUSED = frozenset({"client_metadata", "max_tool_calls", "image", "access_programs"})
+"""Fields that no provider gets: identifiers that Codex adds, and settings of hosted tools."""
+_SAME_AS_IN_CHAT = frozenset(
+    "temperature top_p presence_penalty frequency_penalty seed stop logit_bias parallel_tool_calls user".split()
+)
+_OWN = frozenset({"tools", "tool_choice", "include", "top_logprobs", *_SWITCHES})
+_TEXT = frozenset({"format", "verbosity"})
+_FORMAT = frozenset({"type", "name", "schema", "description", "strict"})
+_PLAIN_FIELDS = frozenset({"model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p"})
+
+
+_ECHOED: Mapping[str, object] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "reasoning": None,
+    "temperature": None,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": (),
+    "top_p": None,
+    "truncation": "disabled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePaths:
+    """The paths of the messages in the client's request, for error messages.
+
+    Attributes:
+        of_messages: The path of each message. Empty if each item of `input` is a message.
+        first_item: The position of the first item among the messages.
+    """
+
+    of_messages: tuple[str, ...] = ()
+    first_item: int = 0
+
+    def path_of(self, position: int) -> str:
+        """Return the path of a message in the client's request."""
+        if not self.of_messages:
+            return f"input[{position - self.first_item}]" if position >= self.first_item else "instructions"
+        return self.of_messages[position] if position < len(self.of_messages) else "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A request as it was read.
+
+    Attributes:
+        request: The chat request.
+        paths: The paths of the messages in the client's request.
+        names: The functions in groups.
+        wants_state: The client takes the reasoning state of a model as `encrypted_content`.
+        echo: The members of the request that its answer repeats.
+    """
+
+    request: ChatRequest
+    paths: MessagePaths
+    names: ToolNames
+    wants_state: bool
+    echo: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _RareFields:
+    """The fields that few requests have: canonical fields by name, other fields, and tools."""
+
+    fields: Mapping[str, Any]
+    extra: Mapping[str, object]
+    tools: tuple[Tool, ...] = ()
+    wants_state: bool = False
+
+
+_NO_RARE_FIELDS = _RareFields({}, {})
+
+
+def decode_request(body: object) -> Decoded:
+    """Return the request in a parsed body.
+
+    Args:
+        body: The parsed JSON, which may be any JSON value.
+
+    Raises:
+        InvalidRequest: The body breaks a rule of the API, or asks for state at a provider; the message names the field.
+        UnsupportedFeature: A field is valid at OpenAI, but has no form in a chat.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
+    source: Mapping[str, object] = body
+    if source.get("model") is None or source.get("input") is None:
+        _refuse_fields_of_chat(source)
+    model = text(source, "model", "model")
+    if not model:
+        raise InvalidRequest("`model` is required: the name of an assistant", "model")
+    given = present(source, "input", "input")
+    instructions = text(source, "instructions", "instructions")
+    stream = boolean(source, "stream", "stream") or False
+    names, unread = ToolNames(), set[str]()
+    rare = _rare_fields(source, names, unread) if not source.keys() <= _PLAIN_FIELDS else _NO_RARE_FIELDS
+    messages, paths = _messages(given, instructions, names, unread)
+    if rare.extra or unread:
+        check_unknown(rare.extra, unread)
+    request = ChatRequest(
+        model,
+        messages,
+        stream,
+        include_usage=True,
+        max_tokens=integer(source, "max_output_tokens", "max_output_tokens", 1, _MOST_INPUT_TOKENS),
+        temperature=number(source, "temperature", "temperature", 0, 2),
+        top_p=number(source, "top_p", "top_p", 0, 1),
+        tools=rare.tools,
+        extra=rare.extra,
+        unread=frozenset(unread),
+        **rare.fields,
+    )
+    return Decoded(request, MessagePaths(paths, 1 if instructions else 0), names, rare.wants_state, _echo(source))
+
+
+def _echo(source: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the members of a valid request that OpenAI repeats in its answer, with OpenAI's defaults."""
+    given = {name: value for name, value in source.items() if value is not None and name in _ECHOED}
+    return {**_ECHOED, **given}
+
+
+def _refuse_fields_of_chat(source: Mapping[str, object]) -> None:
+    for name, other in _OF_CHAT.items():
+        if source.get(name) is not None:
+            raise InvalidRequest(f"`{name}` is a field of chat completions; use `{other}` here", name)
+
+
+def _messages(
+    given: object, instructions: str | None, names: ToolNames, unread: set[str]
+) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """Return the conversation, and the path of each message."""
+    if isinstance(given, str):
+        entries: list[object] = [{"role": "user", "content": given}]
+        input_paths: tuple[str, ...] = ("instructions", "input") if instructions else ("input",)
+    else:
+        entries = items(given, "input", at_most=MAX_MESSAGES)
+        input_paths = ()
+    if not entries:
+        raise InvalidRequest("`input` must not be empty", "input")
+    with_instructions = [{"role": "system", "content": instructions}, *entries] if instructions else entries
+    if (texts := plain_messages(with_instructions, MAX_MESSAGES + 1)) is not None:
+        return texts, input_paths
+    reader = InputReader(names)
+    if instructions:
+        reader.add_instructions(instructions)
+    reader.read(entries)
+    unread |= reader.unread
+    if not reader.messages:
+        raise InvalidRequest("`input` has no message", "input")
+    return tuple(reader.messages), tuple(reader.paths)
+
+
+def _rare_fields(source: Mapping[str, object], names: ToolNames, unread: set[str]) -> _RareFields:
+    """Read the fields that few requests have. Raises InvalidRequest or UnsupportedFeature."""
+    _refuse_fields_of_chat(source)
+    _refuse_state(source)
+    fields: dict[str, Any] = {}
+    extra: dict[str, object] = {}
+    tools = decode_tools(source["tools"], names, unread) if source.get("tools") is not None else ()
+    for name, value in source.items():
+        if value is None or name in _PLAIN_FIELDS:
+            continue
+        if name in _SAME_AS_IN_CHAT:
+            fields[name] = READERS[name](source, name)
+        elif (read := _READ.get(name)) is not None:
+            read(value, fields, extra, unread)
+        elif name in _UNUSED:
+            unread.add(name)
+        elif name not in _OWN and _is_kept(source, name):
+            extra[name] = value
+    if not tools:
+        fields.pop("parallel_tool_calls", None)
+    fields["tool_choice"] = decode_tool_choice(source.get("tool_choice"), tools, names, unread)
+    wants_state, wants_logprobs = _read_include(source.get("include"), unread)
+    most = integer(source, "top_logprobs", "top_logprobs", 0, 20)
+    if wants_logprobs or most:
+        fields["logprobs"], fields["top_logprobs"] = True, most
+    return _RareFields(fields, extra, tools, wants_state)
+
+
+def _refuse_state(source: Mapping[str, object]) -> None:
+    for name, problem in _STATEFUL.items():
+        if source.get(name) is not None:
+            raise InvalidRequest(f"`{name}` {problem}", name)
+    for name, problem in _SWITCHES.items():
+        if boolean(source, name, name):
+            raise InvalidRequest(f"`{name}: true` {problem}", name)
+
+
+def _is_kept(source: Mapping[str, object], name: str) -> bool:
+    """Check a field of which chat completions has one with the same name and meaning."""
+    if name == "n":
+        if integer(source, name, name, 1, 128) != 1:
+            raise InvalidRequest("`n` must be 1: an answer of this API has one choice; send several requests", name)
+        return False
+    return name not in CHECKS or CHECKS[name](source, name)
+
+
+def _read_text(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
+    source = mapping(value, "text")
+    unread.update(f"text.{name}" for name in source.keys() - _TEXT if source[name] is not None)
+    if source.get("verbosity") is not None:
+        extra["verbosity"] = choice(source["verbosity"], "text.verbosity", ("low", "medium", "high"))
+    if source.get("format") is not None:
+        fields["response_format"] = _format(mapping(source["format"], "text.format"), unread)
+
+
+def _format(source: Mapping[str, object], unread: set[str]) -> ResponseFormat | None:
+    unread.update(f"text.format.{name}" for name in source.keys() - _FORMAT if source[name] is not None)
+    kind = choice(source.get("type"), "text.format.type", ("text", "json_object", "json_schema"))
+    if kind == "text":
+        return None
+    return JsonObjectFormat() if kind == "json_object" else decode_schema_format(source, "text.format")
+
+
+def _read_reasoning(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
+    source = mapping(value, "reasoning")
+    # Summaries are shown wherever the model gives them, so only the choice among their kinds is lost.
+    unread.update(f"reasoning.{name}" for name in source.keys() - {"effort"} if source[name] is not None)
+    if source.get("effort") is not None:
+        fields["reasoning_effort"] = choice(source["effort"], "reasoning.effort", EFFORTS)
+
+
+def _read_truncation(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
+    if choice(value, "truncation", ("auto", "disabled")) == "auto":
+        unread.add("truncation")
+
+
+def _read_stream_options(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
+    source = mapping(value, "stream_options")
+    # Streams have no padding, so `include_obfuscation: false` is fulfilled.
+    unread.update(f"stream_options.{name}" for name, wanted in source.items() if wanted)
+
+
+def _read_metadata(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
+    if len(mapping(value, "metadata")) > _MOST_METADATA:
+        raise InvalidRequest(f"`metadata` has more than {_MOST_METADATA} entries: send fewer", "metadata")
+    extra["metadata"] = value
+
+
+_Reader = Callable[[object, dict[str, Any], dict[str, object], set[str]], None]
+_READ: dict[str, _Reader] = {
+    "text": _read_text,
+    "reasoning": _read_reasoning,
+    "truncation": _read_truncation,
+    "stream_options": _read_stream_options,
+    "metadata": _read_metadata,
+}
+
+
+def _read_include(value: object, unread: set[str]) -> tuple[bool, bool]:
+    """Return whether reasoning state and log probabilities are wanted. Other parts belong to hosted tools."""
+    if value is None:
+        return False, False
+    wanted = items(value, "include", at_most=_MOST_METADATA)
+    for position, entry in enumerate(wanted):
+        if not isinstance(entry, str):
+            place = f"include[{position}]"
+            raise InvalidRequest(f"`{place}` must be a string", place)
+    if any(entry not in (_ENCRYPTED, _LOGPROBS) for entry in wanted):
+        unread.add("include")
+    return _ENCRYPTED in wanted, _LOGPROBS in wanted

@@ -1,0 +1,238 @@
+"""Write items, usage and the object `response`, for whole answers and for the events of a stream.
+
+Texts are passed as the inside of a JSON string (`escaped`), because a stream receives and sends them in that form.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from gateway.api.dialects.labelling import MEMBER, label_answer
+from gateway.api.dialects.responses.tools import ToolNames
+from gateway.execution.resume_request import estimated_tokens
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import Annotation, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
+from providers.formats.reasoning_state import join_call_id
+
+_INCOMPLETE: dict[FinishReason, bytes] = {
+    "length": b"max_output_tokens",
+    "content_filter": b"content_filter",
+    # An unknown reason is never presented as a natural end.
+    "other": b"max_output_tokens",
+}
+_BYTES_A_TOKEN = 4
+COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"failed", b"in_progress"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The parts of a request on which its answer depends.
+
+    Attributes:
+        echo: The members of `response` that repeat the request, as JSON with a comma before each.
+        names: The functions in groups.
+        wants_state: The client takes reasoning state as `encrypted_content`. Else it is in the ids of calls, as in
+            chat.
+        body_bytes: The size of the request.
+    """
+
+    echo: bytes = b""
+    names: ToolNames = field(default_factory=ToolNames)
+    wants_state: bool = False
+    body_bytes: int = 0
+
+
+def escape(text: str) -> bytes:
+    """Return a text as the inside of a JSON string."""
+    return orjson.dumps(text)[1:-1]
+
+
+def item_id(kind: bytes, record: Record, index: int) -> bytes:
+    """Return the id of the item at this position of `output`. `kind` is a prefix such as `msg`."""
+    return b"%b_%b_%d" % (kind, escape(record.request_id), index)
+
+
+def text_part(escaped: bytes, annotations: bytes = b"[]", logprobs: bytes = b"[]") -> bytes:
+    """Return the part of a message with the model's text."""
+    return b'{"type":"output_text","annotations":%b,"logprobs":%b,"text":"%b"}' % (annotations, logprobs, escaped)
+
+
+def refusal_part(escaped: bytes) -> bytes:
+    """Return the part of a message with the model's refusal."""
+    return b'{"type":"refusal","refusal":"%b"}' % escaped
+
+
+def message_item(id: bytes, status: bytes, parts: Sequence[bytes]) -> bytes:
+    """Return a message of the model."""
+    return b'{"id":"%b","type":"message","status":"%b","role":"assistant","content":[%b]}' % (
+        id,
+        status,
+        b",".join(parts),
+    )
+
+
+def summary_part(escaped: bytes) -> bytes:
+    """Return the part of a reasoning item with its text."""
+    return b'{"type":"summary_text","text":"%b"}' % escaped
+
+
+def reasoning_item(id: bytes, status: bytes, summary: bytes, state: str | None) -> bytes:
+    """Return a reasoning item. `summary`: its parts with commas; `state`: the opaque state of the model."""
+    return b'{"id":"%b","type":"reasoning","status":"%b","summary":[%b],"encrypted_content":%b}' % (
+        id,
+        status,
+        summary,
+        orjson.dumps(state),
+    )
+
+
+def call_item(id: bytes, status: bytes, call: bytes, arguments: bytes) -> bytes:
+    """Return a function call. `call`: its members that do not change; `arguments`: escaped."""
+    return b'{"id":"%b","type":"function_call","status":"%b",%b,"arguments":"%b"}' % (id, status, call, arguments)
+
+
+def call_members(call_id: str, name: str, signature: str | None, exchange: Exchange) -> bytes:
+    """Return the members of a function call that do not change: its id, its name and its group."""
+    outward = call_id if exchange.wants_state else join_call_id(call_id, signature)
+    namespace, plain = exchange.names.split(name)
+    members = {"call_id": outward, "name": plain}
+    if namespace is not None:
+        members["namespace"] = namespace
+    return orjson.dumps(members)[1:-1]
+
+
+def encode_usage(usage: Usage) -> bytes:
+    """Return token counts."""
+    return (
+        b'{"input_tokens":%d,"input_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d},"output_tokens":%d,'
+        b'"output_tokens_details":{"reasoning_tokens":%d},"total_tokens":%d}'
+    ) % (
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.completion_tokens,
+        usage.reasoning_tokens,
+        usage.prompt_tokens + usage.completion_tokens,
+    )
+
+
+def estimated_usage(exchange: Exchange, text: str) -> Usage:
+    """Return about the usage of an answer whose provider counted nothing. Both counts are above 0."""
+    return Usage(max(1, exchange.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens(text)))
+
+
+def encode_logprobs(logprobs: Logprobs) -> bytes:
+    """Return the log probabilities of a text, as a list of tokens."""
+    tokens = logprobs.get("content")
+    return orjson.dumps(tokens if isinstance(tokens, list | tuple) else [])
+
+
+def encode_annotation(annotation: Annotation) -> Mapping[str, object]:
+    """Return an annotation. In chat, the members of a citation are in an object with the name of its type."""
+    kind = annotation.get("type")
+    inner = annotation.get(kind) if isinstance(kind, str) else None
+    return {"type": kind, **inner} if isinstance(inner, dict) else annotation
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """The members of `response` that are the same in each of its occurrences.
+
+    Attributes:
+        model: The name of the model that is shown.
+        created: Unix seconds.
+    """
+
+    record: Record
+    exchange: Exchange
+    model: str
+    created: int
+
+    def encode(
+        self,
+        status: bytes,
+        output: bytes = b"",
+        usage: bytes = b"null",
+        error: bytes = b"null",
+        finish: FinishReason = "stop",
+        member: Mapping[str, object] | None = None,
+    ) -> bytes:
+        """Return the object. `output`: its items with commas; `member`: the value of `x_gateway`."""
+        details = b'{"reason":"%b"}' % _INCOMPLETE[finish] if status == INCOMPLETE else b"null"
+        return (
+            b'{"id":"resp_%b","object":"response","created_at":%d,"status":"%b","background":false,"error":%b,'
+            b'"incomplete_details":%b,"model":%b,"output":[%b],"previous_response_id":null,"store":false%b,'
+            b'"usage":%b%b}'
+        ) % (
+            escape(self.record.request_id),
+            self.created or int(time.time()),
+            status,
+            error,
+            details,
+            orjson.dumps(self.model),
+            output,
+            self.exchange.echo,
+            usage,
+            b',"%b":%b' % (MEMBER.encode(), orjson.dumps(member)) if member is not None else b"",
+        )
+
+
+def status_of(finish: FinishReason) -> bytes:
+    """Return the status of an answer that ended for this reason."""
+    return INCOMPLETE if finish in _INCOMPLETE else COMPLETED
+
+
+def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, exchange: Exchange) -> bytes:
+    """Return the body of a whole answer. An answer of this API has one choice."""
+    labelled = label_answer(completion, style, record)
+    completion, member = labelled.completion, labelled.member
+    choice = completion.choices[0]
+    status = status_of(choice.finish_reason)
+    usage = completion.usage
+    if usage is None:
+        usage = estimated_usage(exchange, text_of(choice.message.content))
+        member = {**(member or {}), "usage": "estimated"}
+    head = ResponseHead(record, exchange, style.shown_model or completion.model, completion.created)
+    output = b",".join(_items(choice, status, record, exchange))
+    return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)
+
+
+def _items(choice: Choice, status: bytes, record: Record, exchange: Exchange) -> list[bytes]:
+    """Return the items of an answer. Only the last one can be incomplete."""
+    message = choice.message
+    written: list[bytes] = []
+    content = message.content if isinstance(message.content, str) else text_of(message.content)
+    parts: list[bytes] = []
+    if content or choice.logprobs:
+        annotations = orjson.dumps([encode_annotation(one) for one in message.annotations])
+        logprobs = encode_logprobs(choice.logprobs) if choice.logprobs else b"[]"
+        parts.append(text_part(escape(content), annotations, logprobs))
+    if message.refusal:
+        parts.append(refusal_part(escape(message.refusal)))
+    if not parts and not message.tool_calls and status == COMPLETED:
+        parts.append(text_part(b""))
+    calls = message.tool_calls
+    # The state of the first call belongs to the reasoning before it, if no text stands between.
+    held = calls[0].signature if calls and exchange.wants_state and not parts and message.reasoning else None
+
+    def status_at(*, is_last: bool) -> bytes:
+        return status if is_last else COMPLETED
+
+    if message.reasoning:
+        last = status_at(is_last=not parts and not calls)
+        summary = summary_part(escape(message.reasoning))
+        written.append(reasoning_item(item_id(b"rs", record, 0), last, summary, held))
+    if parts:
+        written.append(message_item(item_id(b"msg", record, len(written)), status_at(is_last=not calls), parts))
+    for position, call in enumerate(calls):
+        if exchange.wants_state and call.signature and not (position == 0 and held):
+            written.append(reasoning_item(item_id(b"rs", record, len(written)), COMPLETED, b"", call.signature))
+        members = call_members(call.id, call.name, call.signature, exchange)
+        last = status_at(is_last=position == len(calls) - 1)
+        written.append(call_item(item_id(b"fc", record, len(written)), last, members, escape(call.arguments)))
+    return written

@@ -1,0 +1,329 @@
+"""Read the items of `input` as messages of a chat.
+
+Adjacent function calls form one turn of the model, together with the text and the reasoning before them. Each output
+follows the turn of its call, wherever it stands in `input`, because most vendors require it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.api.dialects.responses.tools import ToolNames
+from providers.chat import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.formats.reasoning_state import split_call_id
+from providers.openai_json.decode_messages import DETAILS, USE_A_FUNCTION, file_part, image_url
+from providers.openai_json.fields import choice, items, mapping, present, text
+
+_ROLES = ("user", "assistant", "system", "developer")
+_PARAGRAPH_BREAK = "\n\n"
+# Fields of answers, which clients send back with the history. They have no meaning in a request.
+_OF_ANSWERS = frozenset({"status", "annotations", "logprobs", "parsed", "parsed_arguments"})
+_MESSAGE = frozenset({"type", "role", "content"})
+_CALL = frozenset({"type", "call_id", "name", "arguments", "namespace"})
+_OUTPUT = frozenset({"type", "call_id", "output"})
+_REASONING = frozenset({"type", "summary", "content", "encrypted_content"})
+_PARTS = {
+    "input_text": frozenset({"type", "text"}),
+    "output_text": frozenset({"type", "text"}),
+    "text": frozenset({"type", "text"}),
+    "refusal": frozenset({"type", "refusal"}),
+    "input_image": frozenset({"type", "image_url", "detail", "file_id"}),
+    "input_file": frozenset({"type", "file_data", "filename", "file_id", "file_url", "detail"}),
+}
+_TEXT_KINDS = ("input_text", "output_text", "text")
+_KEPT_AT_PROVIDER = "refers to content kept at a provider, and the gateway keeps none"
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call of the history, and its output once it is read."""
+
+    call: ToolCall
+    client_id: str
+    path: str
+    output: ToolMessage | None = None
+    output_path: str = ""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A turn of the model that is being read."""
+
+    path: str
+    texts: list[TextPart] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    state: str | None = None
+    calls: list[_Call] = field(default_factory=list)
+    is_answered: bool = False
+
+    def message(self) -> AssistantMessage | None:
+        """Return the turn; None if it has reasoning only."""
+        if not self.texts and not self.refusals and not self.calls:
+            return None
+        content: str | tuple[TextPart, ...] | None = tuple(self.texts) or None
+        if len(self.texts) == 1:
+            content = self.texts[0].text
+        reasoning = _PARAGRAPH_BREAK.join(self.reasoning) or None
+        refusal = "".join(self.refusals) or None
+        return AssistantMessage(content, refusal, reasoning, tuple(call.call for call in self.calls))
+
+
+class InputReader:
+    """Reads the items of one request.
+
+    Attributes:
+        messages: The messages, after `finish`.
+        paths: For each message, its path in the request, for error messages.
+        unread: The names of what is not sent to a provider.
+    """
+
+    def __init__(self, names: ToolNames) -> None:
+        """`names` gets the functions in groups that the history calls."""
+        self.messages: list[Message] = []
+        self.paths: list[str] = []
+        self.unread: set[str] = set()
+        self._names = names
+        self._turn: _Turn | None = None
+        # Calls without an output so far, by the id that the client knows.
+        self._open: dict[str, list[_Call]] = {}
+        # The turns of the model with calls, each with the position of its message.
+        self._with_calls: list[tuple[int, _Turn]] = []
+
+    def add_instructions(self, instructions: str) -> None:
+        """Add the field `instructions`."""
+        self._add(SystemMessage(instructions), "instructions")
+
+    def read(self, entries: Sequence[object]) -> None:
+        """Read all items. Raises InvalidRequest or UnsupportedFeature."""
+        for position, entry in enumerate(entries):
+            path = f"input[{position}]"
+            self._read_item(mapping(entry, path), path)
+        self._end_turn()
+        self._add_outputs()
+
+    def _read_item(self, item: Mapping[str, object], path: str) -> None:
+        kind = item.get("type")
+        if kind is None:
+            kind = "message" if "role" in item else "item_reference"
+        match kind:
+            case "message":
+                self._read_message(item, path)
+            case "function_call":
+                self._read_call(item, path)
+            case "function_call_output":
+                self._read_output(item, path)
+            case "reasoning":
+                self._read_reasoning(item, path)
+            case "item_reference":
+                raise InvalidRequest(
+                    f"`{path}` {_KEPT_AT_PROVIDER}: send the item itself (in the Vercel AI SDK, set the provider "
+                    "option `store` to false)",
+                    path,
+                )
+            case "custom_tool_call" | "custom_tool_call_output":
+                raise UnsupportedFeature("custom_tools", f"`{path}` is of a custom tool; {USE_A_FUNCTION}", path)
+            case _:
+                raise InvalidRequest(
+                    f"`{path}.type` must be 'message', 'function_call', 'function_call_output' or 'reasoning': other "
+                    "items belong to tools or state at a provider; leave them out",
+                    f"{path}.type",
+                )
+
+    def _read_message(self, item: Mapping[str, object], path: str) -> None:
+        self._note_unknown(item, _MESSAGE, "input")
+        role = choice(item.get("role"), f"{path}.role", _ROLES)
+        content = present(item, "content", f"{path}.content")
+        if role == "assistant":
+            self._read_assistant(content, path)
+        elif role == "user":
+            parts = content if isinstance(content, str) else self._parts(content, f"{path}.content")
+            self._add(UserMessage(parts), path)
+        else:
+            texts = content if isinstance(content, str) else self._texts(content, f"{path}.content")
+            self._add(SystemMessage(texts, "developer" if role == "developer" else "system"), path)
+
+    def _read_assistant(self, content: object, path: str) -> None:
+        turn = self._turn
+        if turn is None or turn.is_answered or ((turn.texts or turn.refusals) and not turn.calls):
+            turn = self._begin_turn(path)
+        if isinstance(content, str):
+            turn.texts.append(TextPart(content))
+            return
+        for position, entry in enumerate(items(content, f"{path}.content")):
+            place = f"{path}.content[{position}]"
+            part = mapping(entry, place)
+            if part.get("type") == "refusal":
+                self._note_unknown(part, _PARTS["refusal"], "input.content")
+                turn.refusals.append(text(part, "refusal", f"{place}.refusal") or "")
+            else:
+                turn.texts.append(self._text_part(part, place))
+
+    def _read_call(self, item: Mapping[str, object], path: str) -> None:
+        self._note_unknown(item, _CALL, "input")
+        name, client_id = text(item, "name", f"{path}.name"), text(item, "call_id", f"{path}.call_id")
+        if not name:
+            raise InvalidRequest(f"`{path}.name` is required", f"{path}.name")
+        if not client_id:
+            raise InvalidRequest(f"`{path}.call_id` is required", f"{path}.call_id")
+        if namespace := text(item, "namespace", f"{path}.namespace"):
+            name = self._names.flatten(namespace, name)
+        turn = self._turn
+        if turn is None or turn.is_answered:
+            turn = self._begin_turn(path)
+        call_id, in_id = split_call_id(client_id)
+        arguments = text(item, "arguments", f"{path}.arguments") or "{}"
+        signature, turn.state = turn.state or in_id, None
+        call = _Call(ToolCall(call_id, name, arguments, signature), client_id, path)
+        turn.calls.append(call)
+        self._open.setdefault(client_id, []).append(call)
+
+    def _read_output(self, item: Mapping[str, object], path: str) -> None:
+        self._note_unknown(item, _OUTPUT, "input")
+        client_id = text(item, "call_id", f"{path}.call_id")
+        waiting = self._open.get(client_id or "")
+        if not waiting:
+            place = f"{path}.call_id"
+            raise InvalidRequest(f"`{place}` is not the id of a function call before it in `input`", place)
+        call = waiting.pop(0)
+        output = present(item, "output", f"{path}.output")
+        content = output if isinstance(output, str) else self._texts(output, f"{path}.output")
+        call.output, call.output_path = ToolMessage(call.call.id, content), path
+        if self._turn is not None and any(one is call for one in self._turn.calls):
+            self._turn.is_answered = True
+
+    def _read_reasoning(self, item: Mapping[str, object], path: str) -> None:
+        self._note_unknown(item, _REASONING, "input")
+        turn = self._turn
+        if turn is None or turn.is_answered:
+            turn = self._begin_turn(path)
+        for name in ("summary", "content"):
+            if item.get(name) is None:
+                continue
+            for position, entry in enumerate(items(item[name], f"{path}.{name}")):
+                place = f"{path}.{name}[{position}]"
+                if thought := text(mapping(entry, place), "text", f"{place}.text"):
+                    turn.reasoning.append(thought)
+        if turn.state is not None:
+            self.unread.add("input.encrypted_content")
+        turn.state = text(item, "encrypted_content", f"{path}.encrypted_content") or None
+        if turn.state is None:
+            self.unread.add("input.reasoning")
+
+    def _begin_turn(self, path: str) -> _Turn:
+        self._end_turn()
+        self._turn = turn = _Turn(path)
+        return turn
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        if turn.state is not None:
+            # The models that give such state want it back with a call only.
+            self.unread.add("input.encrypted_content")
+        message = turn.message()
+        if message is None:
+            self.unread.add("input.reasoning")
+            return
+        if turn.calls:
+            self._with_calls.append((len(self.messages), turn))
+        self.messages.append(message)
+        self.paths.append(turn.path)
+
+    def _add(self, message: Message, path: str) -> None:
+        self._end_turn()
+        self.messages.append(message)
+        self.paths.append(path)
+
+    def _add_outputs(self) -> None:
+        """Put each output after the turn of its call, from the last turn to the first."""
+        for position, turn in reversed(self._with_calls):
+            outputs: list[Message] = []
+            paths: list[str] = []
+            for call in turn.calls:
+                if call.output is None:
+                    place = f"{call.path}.call_id"
+                    raise InvalidRequest(f"`{place}`: this call has no `function_call_output` in `input`", place)
+                outputs.append(call.output)
+                paths.append(call.output_path)
+            self.messages[position + 1 : position + 1] = outputs
+            self.paths[position + 1 : position + 1] = paths
+
+    def _parts(self, value: object, path: str) -> tuple[Part, ...]:
+        parts = tuple(self._part(entry, f"{path}[{i}]") for i, entry in enumerate(items(value, path)))
+        if not parts:
+            raise InvalidRequest(f"`{path}` must not be empty", path)
+        return parts
+
+    def _part(self, value: object, path: str) -> Part:
+        part = mapping(value, path)
+        match part.get("type"):
+            case "input_image":
+                return self._image(part, path)
+            case "input_file":
+                return self._file(part, path)
+        return self._text_part(part, path)
+
+    def _texts(self, value: object, path: str) -> tuple[TextPart, ...]:
+        parts: list[TextPart] = []
+        for position, entry in enumerate(items(value, path)):
+            place = f"{path}[{position}]"
+            part = mapping(entry, place)
+            if part.get("type") in ("input_image", "input_file"):
+                raise UnsupportedFeature("vision", f"`{place}` must be a text: send images and files as a user", place)
+            parts.append(self._text_part(part, place))
+        return tuple(parts)
+
+    def _text_part(self, part: Mapping[str, object], path: str) -> TextPart:
+        kind = part.get("type")
+        if not isinstance(kind, str) or kind not in _TEXT_KINDS:
+            place = f"{path}.type"
+            raise InvalidRequest(
+                f"`{place}` must be one of 'input_text', 'input_image', 'input_file', 'output_text', 'refusal', where "
+                "the role allows it",
+                place,
+            )
+        self._note_unknown(part, _PARTS[kind], "input.content")
+        value = text(part, "text", f"{path}.text")
+        if value is None:
+            raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
+        return TextPart(value)
+
+    def _image(self, part: Mapping[str, object], path: str) -> ImagePart:
+        self._note_unknown(part, _PARTS["input_image"], "input.content")
+        if part.get("file_id") is not None:
+            place = f"{path}.file_id"
+            raise InvalidRequest(f"`{place}` {_KEPT_AT_PROVIDER}: send the image in `image_url`, as a data URI", place)
+        url = image_url(text(part, "image_url", f"{path}.image_url"), f"{path}.image_url")
+        detail = part.get("detail")
+        return ImagePart(url, None if detail is None else choice(detail, f"{path}.detail", DETAILS))
+
+    def _file(self, part: Mapping[str, object], path: str) -> FilePart:
+        self._note_unknown(part, _PARTS["input_file"], "input.content")
+        for name, problem in (("file_id", _KEPT_AT_PROVIDER), ("file_url", "would make a provider fetch the file")):
+            if part.get(name) is not None:
+                place = f"{path}.{name}"
+                raise InvalidRequest(f"`{place}` {problem}: send the file in `file_data`, as a data URI", place)
+        if part.get("detail") is not None:
+            self.unread.add("input.content.detail")
+        return file_part(part, path)
+
+    def _note_unknown(self, source: Mapping[str, object], known: frozenset[str], path: str) -> None:
+        if not source.keys() <= known:
+            for name, value in source.items():
+                if name not in known and name not in _OF_ANSWERS and value is not None:
+                    self.unread.add(f"{path}.{name}")

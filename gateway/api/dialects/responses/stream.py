@@ -1,0 +1,433 @@
+"""Write a stream of OpenAI's Responses API, as a state machine over the events of an answer.
+
+Theory of operation. `response.created` and `response.in_progress` come first. An item begins with the first piece that
+belongs to it: reasoning, a message, or a function call. At most one of the first two kinds is open, and it ends when
+another item begins. Calls stay open, because their pieces may alternate. The finish reason ends all items that are
+open, and only then is it known whether the last one is incomplete: clients such as Codex act on the end of an item.
+The last event repeats all items.
+
+    state     event                             next state
+    ------    ------------------------------    ----------
+    idle      any                               open         created, in_progress
+    open      text, refusal, reasoning, call    open         the item's events
+    open      finish of the answer              finished     the ends of all open items
+    finished  end of the stream                 ended        completed or incomplete
+    any       failure                           ended        failed
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import orjson
+
+from gateway.api.dialects.labelling import StreamLabels
+from gateway.api.dialects.responses.encode import (
+    COMPLETED,
+    FAILED,
+    IN_PROGRESS,
+    INCOMPLETE,
+    Exchange,
+    ResponseHead,
+    call_item,
+    call_members,
+    encode_annotation,
+    encode_logprobs,
+    encode_usage,
+    escape,
+    estimated_usage,
+    item_id,
+    message_item,
+    reasoning_item,
+    refusal_part,
+    status_of,
+    summary_part,
+    text_part,
+)
+from gateway.api.errors import ApiError
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import (
+    AnnotationsDelta,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
+
+_IDLE, _OPEN, _FINISHED, _ENDED = range(4)
+
+
+@dataclass(slots=True)
+class _Item:
+    """An item of the answer that is open or has ended.
+
+    Attributes:
+        at: The members `item_id` and `output_index` of its events.
+        pieces: The escaped pieces of what is open in it: a text, a refusal, a reasoning text, or arguments.
+        done: The whole item, once it has ended.
+    """
+
+    id: bytes
+    at: bytes
+    pieces: list[bytes] = field(default_factory=list)
+    done: bytes = b""
+
+
+@dataclass(slots=True)
+class _Call(_Item):
+    members: bytes = b""
+
+
+@dataclass(slots=True)
+class _Reasoning(_Item):
+    state: str | None = None
+
+
+@dataclass(slots=True)
+class _Message(_Item):
+    """A message. Its parts that have ended are `parts`; the open one is a text or a refusal."""
+
+    is_refusal: bool = False
+    parts: list[bytes] = field(default_factory=list)
+    annotations: list[bytes] = field(default_factory=list)
+    logprobs: list[bytes] = field(default_factory=list)
+
+
+class ResponseStreamEncoder:
+    """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
+
+    def __init__(self, style: AnswerStyle, record: Record, exchange: Exchange) -> None:
+        """Make it for one stream."""
+        self.usage: Usage | None = None
+        self.failed: Failed | None = None
+        self.finished = False
+        self._labels = StreamLabels(style, record)
+        self._record = record
+        self._exchange = exchange
+        self._head = ResponseHead(record, exchange, style.shown_model or "", 0)
+        self._state = _IDLE
+        self._finish: FinishReason = "stop"
+        self._number = 0
+        self._bytes = 0
+        self._items: list[_Item] = []
+        # The reasoning item or the message that is open.
+        self._current: _Reasoning | _Message | None = None
+        self._calls: dict[int, _Call] = {}
+        # The item that was added to last: only this one can be incomplete.
+        self._last: _Item | None = None
+        # The bytes around the number and around the text of an event with text of the message that is open.
+        self._text_head = self._text_middle = b""
+        self._texts: list[bytes] | None = None
+
+    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+        """See StreamEncoder."""
+        if self._state == _ENDED:
+            return b""
+        written: list[bytes] = []
+        for event in self._labels.add(events):
+            if self._state == _IDLE:
+                written.append(self._open(event))
+            written.append(self._encode(event))
+            if self._bytes > MAX_BODY_BYTES and self._state != _ENDED:
+                self.failed = Failed(TOO_LARGE)
+                written.append(self._fail(ApiError("stream_interrupted", TOO_LARGE.message)))
+            if self._state == _ENDED:
+                break
+        return b"".join(written)
+
+    def lone_text(self, text: bytes) -> bytes:
+        """See StreamEncoder."""
+        texts = self._texts
+        if texts is None or self._bytes > MAX_BODY_BYTES:
+            return b""
+        texts.append(text)
+        self._bytes += len(text)
+        number = self._number
+        self._number = number + 1
+        return b'%b%d%b%b","logprobs":[]}\n\n' % (self._text_head, number, self._text_middle, text)
+
+    def encode_failure(self, error: ApiError) -> bytes:
+        """See StreamEncoder."""
+        if self._state == _ENDED:
+            return b""
+        opened = self._open(Heartbeat()) if self._state == _IDLE else b""
+        return opened + self._fail(error)
+
+    def _encode(self, event: StreamEvent) -> bytes:
+        match event:
+            case TextRun(pieces):
+                return b"".join([self._text(piece) for piece in pieces])
+            case TextDelta():
+                return self._text(escape(event.text), encode_logprobs(event.logprobs) if event.logprobs else b"[]")
+            case RefusalDelta():
+                return self._refusal(escape(event.text))
+            case ReasoningDelta():
+                return self._reasoning(escape(event.text))
+            case ToolCallDelta():
+                return self._call(event)
+            case AnnotationsDelta():
+                return b"".join([self._annotation(orjson.dumps(encode_annotation(one))) for one in event.annotations])
+            case ChoiceFinish():
+                self._state, self._finish = _FINISHED, event.reason
+                return self._end_all()
+            case UsageReport():
+                self.usage = event.usage
+            case Finished():
+                return self._complete()
+            case Failed():
+                self.failed, self.usage = event, self.usage or event.usage
+                return self._fail(ApiError("stream_interrupted", event.failure.message))
+            case Opened() | Heartbeat():
+                pass
+            case _:
+                assert_never(event)
+        return b""
+
+    def _event(self, kind: bytes, members: bytes) -> bytes:
+        number = self._number
+        self._number = number + 1
+        return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (kind, kind, number, members)
+
+    def _open(self, event: StreamEvent) -> bytes:
+        """Return the first two events. The model of an answer that fails before it begins is not known."""
+        head = self._head
+        if isinstance(event, Opened):
+            head.model, head.created = head.model or event.model, event.created
+        head.created = head.created or int(time.time())
+        self._state = _OPEN
+        begun = b'"response":' + head.encode(IN_PROGRESS, member=self._labels.first_member())
+        return self._event(b"response.created", begun) + self._event(b"response.in_progress", begun)
+
+    def _complete(self) -> bytes:
+        self.finished, self._state = True, _ENDED
+        usage, member = self.usage, self._labels.member()
+        if usage is None:
+            usage = estimated_usage(self._exchange, self._all_text())
+            member = {**(member or {}), "usage": "estimated"}
+        status = status_of(self._finish)
+        output = b",".join([item.done for item in self._items])
+        body = self._head.encode(status, output, encode_usage(usage), finish=self._finish, member=member)
+        return self._event(b"response." + status, b'"response":' + body)
+
+    def _all_text(self) -> str:
+        return b"".join([item.done for item in self._items]).decode()
+
+    def _fail(self, error: ApiError) -> bytes:
+        """Return the last event of a stream that broke off. Items that had not ended are incomplete in it."""
+        self._state, self._texts = _ENDED, None
+        output = b",".join([item.done or self._whole(item, INCOMPLETE) for item in self._items])
+        reason = orjson.dumps({"code": error.code, "message": error.message})
+        usage = encode_usage(self.usage) if self.usage is not None else b"null"
+        return self._event(b"response.failed", b'"response":' + self._head.encode(FAILED, output, usage, reason))
+
+    # Items.
+
+    def _begin(self, item: _Item, added: bytes) -> bytes:
+        self._items.append(item)
+        self._last = item
+        return self._event(b"response.output_item.added", self._item_members(len(self._items) - 1, added))
+
+    def _item_members(self, index: int, item: bytes) -> bytes:
+        return b'"output_index":%d,"item":%b' % (index, item)
+
+    def _next(self, kind: bytes) -> tuple[bytes, bytes]:
+        """Return the id of the next item, and the members that name it in its events."""
+        index = len(self._items)
+        id = item_id(kind, self._record, index)
+        return id, b'"item_id":"%b","output_index":%d' % (id, index)
+
+    def _end(self, item: _Item, status: bytes) -> bytes:
+        """Return the last event of an item, and those of its parts before it."""
+        written = [self._end_of_text(item)]
+        item.done = self._whole(item, status)
+        item.pieces = []
+        members = self._item_members(self._items.index(item), item.done)
+        written.append(self._event(b"response.output_item.done", members))
+        return b"".join(written)
+
+    def _end_of_text(self, item: _Item) -> bytes:
+        whole = b"".join(item.pieces)
+        match item:
+            case _Message():
+                return self._end_part(item)
+            case _Reasoning() if whole:
+                at = item.at + b',"summary_index":0'
+                done = self._event(b"response.reasoning_summary_text.done", b'%b,"text":"%b"' % (at, whole))
+                part = b'%b,"part":%b' % (at, summary_part(whole))
+                return done + self._event(b"response.reasoning_summary_part.done", part)
+            case _Call():
+                members = b'%b,"arguments":"%b"' % (item.at, whole)
+                return self._event(b"response.function_call_arguments.done", members)
+        return b""
+
+    def _whole(self, item: _Item, status: bytes) -> bytes:
+        """Return an item as it is now."""
+        whole = b"".join(item.pieces)
+        match item:
+            case _Message():
+                parts = [*item.parts, self._part(item)] if item.pieces else item.parts
+                return message_item(item.id, status, parts)
+            case _Reasoning():
+                return reasoning_item(item.id, status, summary_part(whole) if whole else b"", item.state)
+            case _Call():
+                return call_item(item.id, status, item.members, whole)
+        return b""
+
+    def _end_current(self) -> bytes:
+        """End the reasoning or the message that is open, because another item begins."""
+        current, self._current, self._texts = self._current, None, None
+        return self._end(current, COMPLETED) if current is not None else b""
+
+    def _end_all(self) -> bytes:
+        """End all items, in their order."""
+        status = status_of(self._finish)
+        written: list[bytes] = []
+        if not self._items and status == COMPLETED:
+            written.append(self._message(is_refusal=False)[1])
+        self._current = self._texts = None
+        for item in self._items:
+            if not item.done:
+                written.append(self._end(item, status if item is self._last else COMPLETED))
+        return b"".join(written)
+
+    # Reasoning and calls.
+
+    def _reasoning(self, escaped: bytes) -> bytes:
+        written: list[bytes] = []
+        item = self._current
+        if not isinstance(item, _Reasoning):
+            written.append(self._end_current())
+            item = self._current = _Reasoning(*self._next(b"rs"))
+            written.append(self._begin(item, reasoning_item(item.id, IN_PROGRESS, b"", None)))
+            part = b'%b,"summary_index":0,"part":%b' % (item.at, summary_part(b""))
+            written.append(self._event(b"response.reasoning_summary_part.added", part))
+        self._add(item, escaped)
+        delta = b'%b,"summary_index":0,"delta":"%b"' % (item.at, escaped)
+        written.append(self._event(b"response.reasoning_summary_text.delta", delta))
+        return b"".join(written)
+
+    def _call(self, event: ToolCallDelta) -> bytes:
+        written: list[bytes] = []
+        item = self._calls.get(event.index)
+        if item is None:
+            written.append(self._before_call(event.signature))
+            members = call_members(event.id or "", event.name or "", event.signature, self._exchange)
+            id, at = self._next(b"fc")
+            item = self._calls[event.index] = _Call(id, at, members=members)
+            written.append(self._begin(item, call_item(id, IN_PROGRESS, members, b"")))
+        if event.arguments:
+            escaped = escape(event.arguments)
+            self._add(item, escaped)
+            delta = b'%b,"delta":"%b"' % (item.at, escaped)
+            written.append(self._event(b"response.function_call_arguments.delta", delta))
+        return b"".join(written)
+
+    def _before_call(self, signature: str | None) -> bytes:
+        """End the item before a call. Reasoning state is in the reasoning item directly before the call."""
+        if signature is None or not self._exchange.wants_state:
+            return self._end_current()
+        if isinstance(self._current, _Reasoning):
+            self._current.state = signature
+            return self._end_current()
+        ended = self._end_current()
+        id, at = self._next(b"rs")
+        item = _Reasoning(id, at, state=signature)
+        added = self._begin(item, reasoning_item(id, IN_PROGRESS, b"", None))
+        return ended + added + self._end(item, COMPLETED)
+
+    def _add(self, item: _Item, escaped: bytes) -> None:
+        item.pieces.append(escaped)
+        self._bytes += len(escaped)
+        self._last = item
+
+    # Messages.
+
+    def _text(self, escaped: bytes, logprobs: bytes = b"[]") -> bytes:
+        item, begun = self._message(is_refusal=False)
+        self._add(item, escaped)
+        if logprobs != b"[]":
+            item.logprobs.append(logprobs[1:-1])
+        number = self._number
+        self._number = number + 1
+        return b'%b%b%d%b%b","logprobs":%b}\n\n' % (
+            begun,
+            self._text_head,
+            number,
+            self._text_middle,
+            escaped,
+            logprobs,
+        )
+
+    def _refusal(self, escaped: bytes) -> bytes:
+        item, begun = self._message(is_refusal=True)
+        self._add(item, escaped)
+        return begun + self._event(b"response.refusal.delta", b'%b,"delta":"%b"' % (self._at(item), escaped))
+
+    def _at(self, item: _Message) -> bytes:
+        """Return the members that name the part that is open."""
+        return b'%b,"content_index":%d' % (item.at, len(item.parts))
+
+    def _message(self, *, is_refusal: bool) -> tuple[_Message, bytes]:
+        """Return the message with such a part open, and the events that begin it, if it has to begin."""
+        written: list[bytes] = []
+        item = self._current
+        if not isinstance(item, _Message):
+            written.append(self._end_current())
+            item = self._current = _Message(*self._next(b"msg"), is_refusal=is_refusal)
+            written.append(self._begin(item, message_item(item.id, IN_PROGRESS, ())))
+        elif item.is_refusal == is_refusal:
+            return item, b""
+        else:
+            written.append(self._end_part(item))
+            item.is_refusal = is_refusal
+        empty = refusal_part(b"") if is_refusal else text_part(b"")
+        written.append(self._event(b"response.content_part.added", b'%b,"part":%b' % (self._at(item), empty)))
+        self._texts = None
+        if not is_refusal:
+            self._text_head = (
+                b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":'
+            )
+            self._text_middle = b',%b,"delta":"' % self._at(item)
+            self._texts = item.pieces if not self._labels.reads_texts else None
+        return item, b"".join(written)
+
+    def _annotation(self, annotation: bytes) -> bytes:
+        """Add an annotation to the text that is open. Without a text there is no place for it."""
+        item = self._current
+        if not isinstance(item, _Message) or item.is_refusal:
+            return b""
+        members = b'%b,"annotation_index":%d,"annotation":%b' % (self._at(item), len(item.annotations), annotation)
+        item.annotations.append(annotation)
+        return self._event(b"response.output_text.annotation.added", members)
+
+    def _part(self, item: _Message) -> bytes:
+        """Return the part that is open."""
+        whole = b"".join(item.pieces)
+        if item.is_refusal:
+            return refusal_part(whole)
+        return text_part(whole, b"[%b]" % b",".join(item.annotations), b"[%b]" % b",".join(item.logprobs))
+
+    def _end_part(self, item: _Message) -> bytes:
+        whole, part, at = b"".join(item.pieces), self._part(item), self._at(item)
+        if item.is_refusal:
+            done = self._event(b"response.refusal.done", b'%b,"refusal":"%b"' % (at, whole))
+        else:
+            members = b'%b,"text":"%b","logprobs":[%b]' % (at, whole, b",".join(item.logprobs))
+            done = self._event(b"response.output_text.done", members)
+        item.parts.append(part)
+        item.pieces, item.annotations, item.logprobs = [], [], []
+        return done + self._event(b"response.content_part.done", b'%b,"part":%b' % (at, part))

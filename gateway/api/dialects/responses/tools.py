@@ -1,0 +1,226 @@
+"""Tools of a Responses request: flat functions, and groups of functions (`namespace`), which Codex sends.
+
+A group is flattened: the provider gets each function with the name of its group before its own. A call of such a
+function is returned with the plain name and the member `namespace`, as OpenAI returns it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from providers.chat import AllowedTools, NamedTool, Tool, ToolChoice
+from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.openai_json.decode_messages import USE_A_FUNCTION
+from providers.openai_json.decode_request import MAX_TOOLS, TOOL_NAME
+from providers.openai_json.fields import boolean, choice, items, mapping, text
+
+_LONGEST_NAME = 64
+_HASH_LENGTH = 8
+_SEPARATOR = "__"
+_FUNCTION = frozenset({"type", "name", "description", "parameters", "strict"})
+_NAMESPACE = frozenset({"type", "name", "description", "tools"})
+_SEARCHES = ("web_search", "web_search_preview")
+# Keywords that OpenAI's strict mode does not allow (its guide to structured outputs, November 2026).
+_NOT_STRICT = frozenset(
+    "allOf not dependentRequired dependentSchemas if then else patternProperties default propertyNames oneOf "
+    "unevaluatedProperties unevaluatedItems contains minContains maxContains uniqueItems prefixItems".split()
+)
+
+
+@dataclass(slots=True)
+class ToolNames:
+    """The flattened names of functions in groups.
+
+    Attributes:
+        groups: The name of the group and the plain name, by flattened name.
+    """
+
+    groups: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def flatten(self, namespace: str, name: str) -> str:
+        """Return the flattened name of a function in a group, and remember it."""
+        joint = "" if namespace.endswith(_SEPARATOR) else _SEPARATOR
+        flat = f"{namespace}{joint}{name}"
+        if not TOOL_NAME.fullmatch(flat) or self.groups.get(flat, (namespace, name)) != (namespace, name):
+            digest = hashlib.sha256(f"{namespace}\n{name}".encode()).hexdigest()[:_HASH_LENGTH]
+            flat = f"{name[: _LONGEST_NAME - _HASH_LENGTH - 1]}_{digest}"
+        self.groups[flat] = namespace, name
+        return flat
+
+    def split(self, flat: str) -> tuple[str | None, str]:
+        """Return the group of a function, or None if it has none, and its plain name."""
+        return self.groups.get(flat, (None, flat))
+
+
+def decode_tools(value: object, names: ToolNames, unread: set[str]) -> tuple[Tool, ...]:
+    """Return the functions of `tools`, without groups.
+
+    Args:
+        value: The value of the field.
+        names: Gets the functions in groups.
+        unread: Gets the names of unknown fields.
+
+    Raises:
+        InvalidRequest: A tool runs at a provider, or is not valid.
+        UnsupportedFeature: A tool is a custom tool.
+    """
+    tools: list[Tool] = []
+    for position, entry in enumerate(items(value, "tools", at_most=MAX_TOOLS)):
+        path = f"tools[{position}]"
+        source = mapping(entry, path)
+        if source.get("type") == "namespace":
+            tools += _group(source, path, names, unread)
+        else:
+            tools.append(_function(source, path, unread))
+    if len(tools) > MAX_TOOLS:
+        raise InvalidRequest(f"`tools` has {len(tools)} functions; at most {MAX_TOOLS} are accepted", "tools")
+    seen: set[str] = set()
+    for tool in tools:
+        if tool.name in seen:
+            raise InvalidRequest("`tools` has two functions with the same name: rename one of them", "tools")
+        seen.add(tool.name)
+    return tuple(tools)
+
+
+def _group(source: Mapping[str, object], path: str, names: ToolNames, unread: set[str]) -> Iterable[Tool]:
+    _note_unknown(source, _NAMESPACE, "tools", unread)
+    namespace = _name(source, path)
+    for position, entry in enumerate(items(source.get("tools"), f"{path}.tools", at_most=MAX_TOOLS)):
+        place = f"{path}.tools[{position}]"
+        tool = _function(mapping(entry, place), place, unread)
+        flat = names.flatten(namespace, tool.name)
+        yield Tool(flat, tool.description, tool.parameters, tool.strict)
+
+
+def _function(source: Mapping[str, object], path: str, unread: set[str]) -> Tool:
+    kind = source.get("type")
+    if kind != "function":
+        _refuse(kind, path)
+    _note_unknown(source, _FUNCTION, "tools", unread)
+    name = _name(source, path)
+    parameters = source.get("parameters")
+    schema = None if parameters is None else mapping(parameters, f"{path}.parameters")
+    strict = boolean(source, "strict", f"{path}.strict")
+    if strict is None:
+        # OpenAI would rewrite the schema into strict mode, which makes optional arguments mandatory.
+        strict = schema is not None and allows_strict(schema)
+    return Tool(name, text(source, "description", f"{path}.description"), schema, strict)
+
+
+def _name(source: Mapping[str, object], path: str) -> str:
+    name = text(source, "name", f"{path}.name")
+    if name is None or not TOOL_NAME.fullmatch(name):
+        raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
+    return name
+
+
+def _refuse(kind: object, path: str) -> NoReturn:
+    """Raise the error for a tool that is not a function."""
+    place = f"{path}.type"
+    if kind == "custom":
+        raise UnsupportedFeature("custom_tools", f"`{path}` is a custom tool; {USE_A_FUNCTION}", place)
+    if isinstance(kind, str) and kind.startswith(_SEARCHES):
+        raise InvalidRequest(
+            f"`{path}` is the hosted tool `web_search`, which would send data elsewhere: leave it out (in Codex, set "
+            '`web_search = "disabled"` in its config), and offer a function of your own for searches',
+            place,
+        )
+    if not isinstance(kind, str):
+        raise InvalidRequest(f"`{place}` must be 'function' or 'namespace'", place)
+    shown = kind if TOOL_NAME.fullmatch(kind) else "…"
+    raise InvalidRequest(
+        f"`{path}` is the hosted tool `{shown}`, which would send data elsewhere: offer functions, which your app runs",
+        place,
+        log_message=f"`{path}` is a hosted tool",
+    )
+
+
+def allows_strict(schema: object) -> bool:
+    """Return whether a schema obeys the rules of OpenAI's strict mode already.
+
+    Every object is closed and requires all of its properties, and there is no keyword that the mode does not have.
+    """
+    waiting: list[object] = [schema]
+    while waiting:
+        item = waiting.pop()
+        if not isinstance(item, dict) or not item or not _NOT_STRICT.isdisjoint(item):
+            return False
+        kind, properties = item.get("type"), item.get("properties")
+        if properties is not None or kind == "object" or (isinstance(kind, list) and "object" in kind):
+            if not isinstance(properties, dict) or not _is_closed(item, properties):
+                return False
+            waiting += properties.values()
+        for name in ("$defs", "definitions"):
+            if isinstance(inner := item.get(name), dict):
+                waiting += inner.values()
+        if "items" in item:
+            waiting.append(item["items"])
+        if isinstance(variants := item.get("anyOf"), list):
+            waiting += variants
+    return isinstance(schema, dict) and schema.get("type") == "object"
+
+
+def _is_closed(schema: Mapping[str, object], properties: Mapping[str, object]) -> bool:
+    required = schema.get("required")
+    return (
+        schema.get("additionalProperties") is False
+        and isinstance(required, list)
+        and all(isinstance(name, str) for name in required)
+        and set(required) == properties.keys()
+    )
+
+
+def decode_tool_choice(value: object, tools: tuple[Tool, ...], names: ToolNames, unread: set[str]) -> ToolChoice | None:
+    """Return `tool_choice`. Raises InvalidRequest."""
+    if value is None:
+        return None
+    if not tools:
+        # OpenAI accepts "auto" and "none" without tools, and SDKs send them.
+        if value in ("none", "auto"):
+            return None
+        raise InvalidRequest("`tool_choice` is only allowed when `tools` are given", "tool_choice")
+    match value:
+        case "auto" | "none" | "required":
+            return value
+        case {"type": "function"}:
+            return NamedTool(_chosen(mapping(value, "tool_choice"), "tool_choice", tools, names, unread))
+        case {"type": "allowed_tools"}:
+            source = mapping(value, "tool_choice")
+            _note_unknown(source, frozenset({"type", "mode", "tools"}), "tool_choice", unread)
+            mode = choice(source.get("mode"), "tool_choice.mode", ("auto", "required"))
+            entries = items(source.get("tools"), "tool_choice.tools", at_most=MAX_TOOLS)
+            chosen = [
+                _chosen(mapping(entry, path), path, tools, names, unread)
+                for entry, path in ((entry, f"tool_choice.tools[{at}]") for at, entry in enumerate(entries))
+            ]
+            if not chosen:
+                raise InvalidRequest("`tool_choice.tools` must name at least one tool", "tool_choice.tools")
+            return AllowedTools("required" if mode == "required" else "auto", tuple(chosen))
+        case {"type": str(kind)}:
+            _refuse(kind, "tool_choice")
+    raise InvalidRequest(
+        "`tool_choice` must be 'auto', 'none', 'required', or an object of type 'function' or 'allowed_tools'",
+        "tool_choice",
+    )
+
+
+def _chosen(
+    source: Mapping[str, object], path: str, tools: tuple[Tool, ...], names: ToolNames, unread: set[str]
+) -> str:
+    if source.get("type") != "function":
+        _refuse(source.get("type"), path)
+    _note_unknown(source, frozenset({"type", "name", "namespace"}), "tool_choice", unread)
+    name, namespace = text(source, "name", f"{path}.name"), text(source, "namespace", f"{path}.namespace")
+    if name and namespace:
+        name = names.flatten(namespace, name)
+    if name is None or all(tool.name != name for tool in tools):
+        raise InvalidRequest(f"`{path}.name` is not one of the `tools`", f"{path}.name")
+    return name
+
+
+def _note_unknown(source: Mapping[str, object], known: frozenset[str], path: str, unread: set[str]) -> None:
+    if not source.keys() <= known:
+        unread.update(f"{path}.{name}" for name, value in source.items() if name not in known and value is not None)
