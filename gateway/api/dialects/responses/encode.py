@@ -16,7 +16,7 @@ from gateway.api.dialects.responses.tools import ToolNames
 from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
 from gateway.service.chat_service import AnswerStyle
-from providers.chat import Annotation, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
+from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
 from providers.formats.reasoning_state import join_call_id
 
 _INCOMPLETE: dict[FinishReason, bytes] = {
@@ -26,6 +26,7 @@ _INCOMPLETE: dict[FinishReason, bytes] = {
     "other": b"max_output_tokens",
 }
 _BYTES_A_TOKEN = 4
+_EMPTY = Choice(AssistantMessage(""), "stop")
 COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"failed", b"in_progress"
 
 
@@ -191,7 +192,7 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
     """Return the body of a whole answer. An answer of this API has one choice."""
     labelled = label_answer(completion, style, record)
     completion, member = labelled.completion, labelled.member
-    choice = completion.choices[0]
+    choice = completion.choices[0] if completion.choices else _EMPTY
     status = status_of(choice.finish_reason)
     usage = completion.usage
     if usage is None:

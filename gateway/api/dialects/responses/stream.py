@@ -213,6 +213,7 @@ class ResponseStreamEncoder:
         return self._event(b"response.created", begun) + self._event(b"response.in_progress", begun)
 
     def _complete(self) -> bytes:
+        written = self._end_all() if self._state != _FINISHED else b""
         self.finished, self._state = True, _ENDED
         usage, member = self.usage, self._labels.member()
         if usage is None:
@@ -221,7 +222,7 @@ class ResponseStreamEncoder:
         status = status_of(self._finish)
         output = b",".join([item.done for item in self._items])
         body = self._head.encode(status, output, encode_usage(usage), finish=self._finish, member=member)
-        return self._event(b"response." + status, b'"response":' + body)
+        return written + self._event(b"response." + status, b'"response":' + body)
 
     def _all_text(self) -> str:
         return b"".join([item.done for item in self._items]).decode()
