@@ -1,0 +1,212 @@
+"""The Responses API with the official OpenAI SDK for Python, unchanged, and as bytes for a strict reader."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from pydantic import BaseModel
+
+from providers.testkit.scenario import Cut, Scenario
+from providers.testkit.server import SimulatorThread
+from tests.e2e.test_sdk import PIXEL, WITH_IMAGES, City
+from tests.kit.event_grammar.responses import read_stream
+from tests.kit.gateway_process import APP_KEY
+from tests.kit.sdk_examples import PLACES, WEATHER
+
+PATH = "/v1/responses"
+TOOL: Any = {"type": "function", **WEATHER["function"], "strict": True}
+
+
+def headers(territory: str) -> dict[str, str]:
+    return {"cf-ipcountry": territory}
+
+
+def create(sdk: openai.OpenAI, territory: str, given: Any = "Hello!", **more: Any) -> Any:
+    return sdk.responses.create(model="assistant", input=given, extra_headers=headers(territory), **more)
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_text_answer(sdk: openai.OpenAI, territory: str) -> None:
+    answer = create(sdk, territory, instructions="Be brief.", temperature=1.0, max_output_tokens=200)
+    assert answer.output_text
+    assert answer.status == "completed"
+    assert answer.usage.input_tokens > 0
+    assert answer.usage.output_tokens > 0
+    assert answer.store is False
+    assert answer.instructions == "Be brief."
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_stream_accumulates_to_the_json_answer(sdk: openai.OpenAI, territory: str) -> None:
+    with sdk.responses.stream(model="assistant", input="Hello!", extra_headers=headers(territory)) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert "response.output_text.delta" in kinds
+    assert final.output_text == create(sdk, territory).output_text
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_stream_obeys_the_grammar(client: httpx.Client, territory: str) -> None:
+    body = {"model": "assistant", "input": "Hello!", "stream": True}
+    response = client.post(PATH, json=body, headers=headers(territory))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert read_stream(response.content).status == "completed"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("territory", PLACES)
+def test_tool_loop_completes(sdk: openai.OpenAI, territory: str, stream: bool) -> None:
+    history: list[Any] = [{"role": "user", "content": "What is the weather in Oslo and in Rome?"}]
+    if stream:
+        with sdk.responses.stream(
+            model="assistant", input=history, tools=[TOOL], extra_headers=headers(territory)
+        ) as events:
+            events.until_done()
+            first: Any = events.get_final_response()
+    else:
+        first = create(sdk, territory, history, tools=[TOOL])
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert calls
+    assert len({call.call_id for call in calls}) == len(calls)
+    for call in calls:
+        assert json.loads(call.arguments)["city"]
+    history += [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in first.output]
+    history += [{"type": "function_call_output", "call_id": call.call_id, "output": "-3 °C, snow"} for call in calls]
+    second = create(sdk, territory, history, tools=[TOOL])
+    assert "snow" in second.output_text
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "get_weather"}])
+@pytest.mark.parametrize("territory", PLACES)
+def test_only_tool_can_be_forced(sdk: openai.OpenAI, territory: str, choice: Any) -> None:
+    answer = create(sdk, territory, tools=[TOOL], tool_choice=choice)
+    assert [item.name for item in answer.output if item.type == "function_call"] == ["get_weather"]
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_json_schema_is_parsed(sdk: openai.OpenAI, territory: str) -> None:
+    answer = sdk.responses.parse(
+        model="assistant", input="Name a city, as JSON.", text_format=City, extra_headers=headers(territory)
+    )
+    assert isinstance(answer.output_parsed, City)
+
+
+class Weather(BaseModel):
+    city: str
+
+
+def test_arguments_of_a_call_are_parsed(sdk: openai.OpenAI) -> None:
+    tool = openai.pydantic_function_tool(Weather, name="get_weather")
+    answer = sdk.responses.parse(
+        model="assistant", input="What is the weather in Oslo?", tools=[tool["function"] | {"type": "function"}],
+        extra_headers=headers("DE"),
+    )  # fmt: skip
+    call: Any = answer.output[0]
+    assert call.parsed_arguments["city"] if isinstance(call.parsed_arguments, dict) else call.parsed_arguments.city
+
+
+@pytest.mark.parametrize("territory", WITH_IMAGES)
+def test_image_is_accepted(sdk: openai.OpenAI, territory: str) -> None:
+    parts = [
+        {"type": "input_text", "text": "What is this?"},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"},
+    ]
+    assert "1 image" in create(sdk, territory, [{"role": "user", "content": parts}]).output_text
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_length_limit_makes_the_answer_incomplete(sdk: openai.OpenAI, territory: str) -> None:
+    answer = create(sdk, territory, max_output_tokens=2)
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert answer.output[-1].status == "incomplete"
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_stream_that_the_provider_breaks_off_fails(
+    client: httpx.Client, providers: SimulatorThread, territory: str
+) -> None:
+    for name in ("cn", "eu", "us", "gemini", "intl"):
+        providers[name].scenario = Scenario(faults=((Cut(4), 1.0),))
+    body = {"model": "assistant", "input": "Hello!", "stream": True}
+    for _ in range(10):
+        # A busy machine may read the text and its end at once. Then it is a failure before the answer.
+        response = client.post(PATH, json=body, headers=headers(territory))
+        if response.status_code == 200 and read_stream(response.content).status == "failed":
+            break
+    answer = read_stream(response.content)
+    assert answer.response["error"]["code"] == "stream_interrupted"
+    assert answer.response["output"]
+
+
+def test_failed_stream_is_an_error_of_the_sdk(sdk: openai.OpenAI, providers: SimulatorThread) -> None:
+    for name in ("eu", "eu2"):
+        providers[name].scenario = Scenario(faults=((Cut(4), 1.0),))
+    with sdk.responses.stream(model="assistant", input="Hello!", extra_headers=headers("DE")) as stream:
+        kinds = [event.type for event in stream]
+        with pytest.raises(RuntimeError):
+            stream.get_final_response()
+    assert kinds[-1] == "response.failed"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, openai.BadRequestError, "previous_response_id"),
+        ({"store": True}, openai.BadRequestError, "store"),
+        ({"tools": [{"type": "web_search"}]}, openai.BadRequestError, "tools[0].type"),
+        ({"tools": [TOOL], "max_output_tokens": 0}, openai.BadRequestError, "max_output_tokens"),
+    ],
+)
+def test_refusal_names_the_field(sdk: openai.OpenAI, fields: Any, error: type[Exception], param: str) -> None:
+    with pytest.raises(error) as raised:
+        create(sdk, "DE", **fields)
+    assert getattr(raised.value, "param", None) == param
+
+
+def test_blocked_caller_and_unknown_assistant_get_the_errors_of_chat(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as blocked:
+        create(sdk, "CU")
+    assert (blocked.value.status_code, blocked.value.code) == (451, "region_blocked")
+    with pytest.raises(openai.NotFoundError) as unknown:
+        sdk.responses.create(model="nobody", input="Hi", extra_headers=headers("DE"))
+    assert unknown.value.code == "model_not_found"
+
+
+SECRETS = {
+    "client_metadata": {"x-codex-installation-id": "secret-body-1"},
+    "user": "secret-body-2",
+    "safety_identifier": "secret-body-3",
+    "prompt_cache_key": "secret-body-4",
+    "metadata": {"device": "secret-body-5"},
+}
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_identifiers_of_tools_reach_no_provider(
+    client: httpx.Client, providers: SimulatorThread, territory: str
+) -> None:
+    added = {
+        "session-id": "secret-head-1",
+        "thread-id": "secret-head-2",
+        "x-codex-turn-metadata": "secret-head-3",
+        "originator": "secret-head-4",
+        "x-stainless-arch": "secret-head-5",
+        **headers(territory),
+    }
+    message = {"type": "message", "id": "secret-body-6", "role": "user", "content": "Hi"}
+    response = client.post(PATH, json={"model": "assistant", "input": [message], **SECRETS}, headers=added)
+    assert response.status_code == 200, response.text
+    dropped = response.headers["x-gateway-dropped"].split(", ")
+    assert {"client_metadata", "input.id", "user", "prompt_cache_key"} <= set(dropped)
+    received = [
+        (request.path, request.headers, request.body)
+        for name in ("cn", "eu", "eu2", "us", "gemini", "intl")
+        for request in providers[name].requests
+    ]
+    assert received
+    assert not [request for request in received if "secret-body" in repr(request) or "secret-head" in repr(request)]
+    assert APP_KEY not in repr(received)
