@@ -210,3 +210,22 @@ def test_identifiers_of_tools_reach_no_provider(
     assert received
     assert not [request for request in received if "secret-body" in repr(request) or "secret-head" in repr(request)]
     assert APP_KEY not in repr(received)
+
+
+@pytest.mark.parametrize("territory", PLACES)
+def test_legacy_completion_and_its_stream_have_the_same_text(sdk: openai.OpenAI, territory: str) -> None:
+    arguments: Any = {"model": "assistant", "prompt": "Hello!", "extra_headers": headers(territory)}
+    answer = sdk.completions.create(**arguments)
+    assert answer.object == "text_completion"
+    assert answer.choices[0].text
+    stream = sdk.completions.create(**arguments, stream=True)
+    assert "".join(choice.text for chunk in stream for choice in chunk.choices) == answer.choices[0].text
+
+
+@pytest.mark.parametrize(
+    "fields", [{"echo": True}, {"suffix": "x"}, {"best_of": 2}, {"logprobs": 1}, {"prompt": ["a", "b"]}]
+)
+def test_legacy_completion_refuses_by_name(sdk: openai.OpenAI, fields: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        sdk.completions.create(**{"model": "assistant", "prompt": "Hi", "extra_headers": headers("DE"), **fields})
+    assert raised.value.param == next(iter(fields))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import orjson
 
 from gateway.api.dialects import gemini, messages
+from gateway.api.dialects.completions import Completions
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.google_paths import asks_for_events, is_gemini_path, parse_path
 from gateway.api.dialects.model_lists import ListForm, form_of
@@ -18,8 +19,15 @@ CHAT_PATH = "/v1/chat/completions"
 MESSAGES_PATH = "/v1/messages"
 COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 MODELS_PATH = "/v1/models"
+RESPONSES_PATH = "/v1/responses"
+COMPLETIONS_PATH = "/v1/completions"
 
-_AT_PATH: Mapping[str, Callable[[], Dialect]] = {CHAT_PATH: lambda: OPENAI_CHAT, MESSAGES_PATH: messages.Messages}
+_AT_PATH: Mapping[str, Callable[[], Dialect]] = {
+    CHAT_PATH: lambda: OPENAI_CHAT,
+    MESSAGES_PATH: messages.Messages,
+    RESPONSES_PATH: Responses,
+    COMPLETIONS_PATH: Completions,
+}
 """Makes the dialect for one request, by path."""
 
 

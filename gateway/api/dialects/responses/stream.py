@@ -170,7 +170,7 @@ class ResponseStreamEncoder:
     def _encode(self, event: StreamEvent) -> bytes:
         match event:
             case TextRun(pieces):
-                return b"".join([self._text(piece) for piece in pieces])
+                return self._text_run(pieces)
             case TextDelta():
                 return self._text(escape(event.text), encode_logprobs(event.logprobs) if event.logprobs else b"[]")
             case RefusalDelta():
@@ -371,6 +371,17 @@ class ResponseStreamEncoder:
             self._text_middle,
             escaped,
             logprobs,
+        )
+
+    def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
+        """Return the same as `_text` for each piece, in less time."""
+        item, begun = self._message(is_refusal=False)
+        head, middle, number = self._text_head, self._text_middle, self._number
+        item.pieces += pieces
+        self._bytes += sum(map(len, pieces))
+        self._number, self._last = number + len(pieces), item
+        return begun + b"".join(
+            [b'%b%d%b%b","logprobs":[]}\n\n' % (head, at, middle, piece) for at, piece in enumerate(pieces, number)]
         )
 
     def _refusal(self, escaped: bytes) -> bytes:
