@@ -200,7 +200,7 @@ class InputReader:
             raise InvalidRequest(f"`{place}` is not the id of a function call before it in `input`", place)
         call = waiting.pop(0)
         output = present(item, "output", f"{path}.output")
-        content = output if isinstance(output, str) else self._texts(output, f"{path}.output")
+        content = output if isinstance(output, str) else self._parts(output, f"{path}.output")
         call.output, call.output_path = ToolMessage(call.call.id, content), path
         if self._turn is not None and any(one is call for one in self._turn.calls):
             self._turn.is_answered = True
@@ -279,14 +279,10 @@ class InputReader:
         return self._text_part(part, path)
 
     def _texts(self, value: object, path: str) -> tuple[TextPart, ...]:
-        parts: list[TextPart] = []
-        for position, entry in enumerate(items(value, path)):
-            place = f"{path}[{position}]"
-            part = mapping(entry, place)
-            if part.get("type") in ("input_image", "input_file"):
-                raise UnsupportedFeature("vision", f"`{place}` must be a text: send images and files as a user", place)
-            parts.append(self._text_part(part, place))
-        return tuple(parts)
+        return tuple(
+            self._text_part(mapping(entry, f"{path}[{i}]"), f"{path}[{i}]")
+            for i, entry in enumerate(items(value, path))
+        )
 
     def _text_part(self, part: Mapping[str, object], path: str) -> TextPart:
         kind = part.get("type")

@@ -101,6 +101,12 @@ def test_adjacent_calls_are_one_turn_and_outputs_follow_in_their_order() -> None
     )
 
 
+def test_output_may_have_images() -> None:
+    output = [{"type": "input_text", "text": "1"}, {"type": "input_image", "image_url": PIXEL}]
+    turns = messages_of([ASK, CALL, {**OUTPUT, "output": output}])
+    assert turns[-1] == ToolMessage("c1", (TextPart("1"), ImagePart(PIXEL)))
+
+
 def test_call_after_an_output_begins_another_turn_although_its_id_is_the_same() -> None:
     turns = messages_of([ASK, CALL, OUTPUT, CALL, {**OUTPUT, "output": "rain"}])
     assert [type(turn) for turn in turns] == [UserMessage, AssistantMessage, ToolMessage, AssistantMessage, ToolMessage]
