@@ -116,6 +116,10 @@ def _blocks(data: bytes) -> list[dict[str, Any]]:
     return events
 
 
+def _text_of(part: dict[str, Any]) -> str:
+    return str(part.get("text", part.get("refusal", "")))
+
+
 class _Machine:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -162,7 +166,8 @@ class _Machine:
         cut = [status for status in statuses if status != "completed"]
         _require(len(cut) <= (kind == "response.incomplete"), f"items with the statuses {statuses}")
         usage = response["usage"]
-        _require(usage["input_tokens"] > 0 and usage["output_tokens"] > 0, "usage of 0")
+        is_empty = not any(item.arguments or any(map(_text_of, item.parts)) for item in self.items)
+        _require(usage["input_tokens"] > 0 and (usage["output_tokens"] > 0 or is_empty), "usage of 0")
         _require(usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"], "a wrong sum of tokens")
         _require({"cached_tokens", "cache_write_tokens"} <= usage["input_tokens_details"].keys(), "no input details")
         _require("reasoning_tokens" in usage["output_tokens_details"], "no output details")

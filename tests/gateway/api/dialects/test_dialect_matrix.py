@@ -1,0 +1,184 @@
+"""Every dialect with every adapter: the provider gets the same request as from chat, and the client the same answer.
+
+A request of the conformance kit is written by a client of the dialect, decoded, built by the adapter and read by the
+adapter's simulator. An answer takes the way back. Every dialect meets the six wire formats, every adapter meets the
+Responses API, and of the other pairs each adapter meets one more dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import ChatCompletion, ChatRequest, text_of
+from providers.conformance.cases import answer_cases, request_cases
+from providers.conformance.meaning import arguments_value, callable_tools, conversation, parameters
+from providers.conformance.subject import Subject, subjects_of
+from providers.failures import ProviderFailed, UnsupportedFeature
+from providers.matching.requirements import requirements_of
+from providers.reading.folding import fold
+from providers.registry import load_registry
+from providers.testkit.simulator import RequestRejected
+from tests.kit.dialect_clients import DIALECT_CLIENTS, DialectClient
+from tests.kit.vendor_checks import checked_simulators
+
+WIRE_FORMATS = ("openai", "anthropic", "gemini", "bedrock", "dashscope", "hunyuan")
+NEW = [name for name in DIALECT_CLIENTS if name != "chat"]
+# Gemini's API has no such levels of thinking.
+INEXPRESSIBLE = {("gemini", f"effort_{effort}") for effort in ("none", "xhigh", "max")}
+# DashScope's models with vision refuse an empty text of the assistant.
+REFUSED_FROM_CHAT = {"empty_text"}
+STYLE = AnswerStyle(include_usage=True)
+
+
+def subjects() -> dict[str, Subject]:
+    """Return the most capable model of each adapter."""
+    simulators = checked_simulators()
+    found: dict[str, Subject] = {}
+    for name, adapter in sorted(load_registry().adapters.items()):
+        if name in simulators:
+            known = subjects_of(adapter, simulators[name])
+            found[name] = max(known, key=lambda one: (not one.is_invented, len(one.features | one.parameters)))
+    return found
+
+
+SUBJECTS = subjects()
+
+
+@dataclass(frozen=True)
+class Pair:
+    client: DialectClient
+    subject: Subject
+
+    def __str__(self) -> str:
+        return f"{self.client}-{self.subject.adapter.name}"
+
+
+def pairs() -> Iterator[Pair]:
+    available = [name for name in NEW if DIALECT_CLIENTS[name].dialect(stream=False) is not None]
+    for position, (name, subject) in enumerate(SUBJECTS.items()):
+        chosen = available if name in WIRE_FORMATS else ["responses", available[position % len(available)]]
+        for dialect in dict.fromkeys(chosen):
+            yield Pair(DIALECT_CLIENTS[dialect], subject)
+
+
+PAIRS = list(pairs())
+
+
+def requests_of(pair: Pair) -> Iterator[tuple[str, ChatRequest]]:
+    """Yield the requests that both the client and the provider can express."""
+    client, subject = pair.client, pair.subject
+    for case in request_cases(subject):
+        needs = requirements_of(case.request)
+        if needs.features <= client.features and needs.parameters <= client.parameters:
+            yield case.name, case.request
+
+
+def sent(client: DialectClient, request: ChatRequest) -> ChatRequest | None:
+    """Return the request as the gateway reads it; None if the client's API does not have it."""
+    try:
+        wire = client.request(request)
+    except UnsupportedFeature:
+        return None
+    return client.decode(wire)[1]
+
+
+def is_refused(subject: Subject, request: ChatRequest) -> bool:
+    try:
+        subject.received(request)
+    except RequestRejected:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+def test_provider_gets_the_same_request_as_from_chat(pair: Pair) -> None:
+    compared = 0
+    for name, request in requests_of(pair):
+        decoded = sent(pair.client, request) if (pair.client.name, name) not in INEXPRESSIBLE else None
+        if decoded is None:
+            continue
+        assert decoded.stream == request.stream, name
+        if name in REFUSED_FROM_CHAT and is_refused(pair.subject, request):
+            continue
+        try:
+            wanted, received = pair.subject.received(request), pair.subject.received(decoded)
+        except UnsupportedFeature:
+            continue  # the adapter refuses it by name
+        for read in (conversation, callable_tools, lambda one: parameters(one, request)):  # noqa: B023
+            assert read(received) == read(wanted), name
+        compared += 1
+    assert compared >= 15
+
+
+def answers_of(pair: Pair) -> Iterator[tuple[str, ChatCompletion, ChatRequest]]:
+    for case in answer_cases(pair.subject):
+        if case.name != "n":
+            yield case.name, case.completion, case.request
+
+
+def shown(completion: ChatCompletion) -> Any:
+    """Return what a client sees of an answer. An unknown reason for its end is shown as a limit of length."""
+    choice = completion.choices[0]
+    message = choice.message
+    usage = completion.usage
+    reason = "length" if choice.finish_reason == "other" else choice.finish_reason
+    return (
+        text_of(message.content) + (message.refusal or ""),
+        [(call.name, arguments_value(call.arguments)) for call in message.tool_calls],
+        reason,
+        (usage.prompt_tokens, usage.completion_tokens) if usage and usage.completion_tokens else None,
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+def test_client_gets_the_same_answer_as_from_chat(pair: Pair, stream: bool) -> None:
+    client, subject = pair.client, pair.subject
+    for name, completion, request in answers_of(pair):
+        record = Record("req_1", 0.0, "t")
+        wire = client.request(replace(request, response_format=None, logprobs=None, top_logprobs=None, stream=stream))
+        dialect, _ = client.decode(wire)
+        if stream:
+            events = subject.events(*subject.stream(completion, request))
+            encoder = dialect.encoder(STYLE, record)
+            data = b"".join(encoder.encode((event,)) for event in events)
+            wanted, got = fold(events), fold(client.read_stream(data))
+        else:
+            try:
+                wanted = subject.answer(completion, request)
+            except ProviderFailed:
+                continue  # DashScope refuses a whole answer that its filter cut
+            got = client.read_answer(dialect.encode_answer(wanted, STYLE, record))
+        expected, seen = shown(wanted), shown(got)
+        if expected[3] is None:
+            expected, seen = expected[:3], seen[:3]
+        if name == "unknown_finish" and client.name == "gemini":
+            # Gemini has a word of its own for it, which its own adapter takes for an end like others.
+            expected, seen = expected[:2], seen[:2]
+        assert seen == expected, name
+
+
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.subject.adapter.name in WIRE_FORMATS], ids=str)
+def test_stream_cut_at_any_byte_is_never_a_success(pair: Pair, step: int) -> None:
+    """The parser reports the cut as a failure, and the client reads a failure too."""
+    client, subject = pair.client, pair.subject
+    name, completion, request = next(iter(answers_of(pair)))
+    dialect, _ = client.decode(client.request(replace(request, stream=True)))
+    whole = b"".join(subject.stream(completion, request))
+    for end in range(0, len(whole), step):
+        events = subject.events(whole[:end])
+        encoder = dialect.encoder(STYLE, Record("req_1", 0.0, "t"))
+        data = b"".join(encoder.encode((event,)) for event in events)
+        if encoder.finished:
+            # Only the end mark of the provider is missing.
+            continue
+        assert encoder.failed is not None, f"{name}: neither the end nor a failure at byte {end}"
+        last = client.read_stream(data)[-1]
+        assert type(last).__name__ == "Failed", f"{name}: {last} at byte {end}"
