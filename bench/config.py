@@ -92,6 +92,16 @@ def chat_body(model: str, *, stream: bool) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
+def responses_body(model: str, *, stream: bool) -> bytes:
+    """Return the same chat as a request of the Responses API."""
+    chat = json.loads(chat_body(model, stream=stream))
+    body = {"model": chat["model"], "input": chat["messages"], "temperature": chat["temperature"]}
+    body["max_output_tokens"] = chat["max_completion_tokens"]
+    if stream:
+        body["stream"] = True
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
 def client_headers(key: str = CLIENT_KEY) -> dict[str, str]:
     """Return the headers that a client library and an edge send."""
     return {

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from uvicorn.server import ServerState
 
-from bench.config import ENVIRON, chat_body, client_headers, production_config
+from bench.config import ENVIRON, chat_body, client_headers, production_config, responses_body
 from bench.stub import Answers
 from gateway.assembly.application import Gateway
 from gateway.config.compile import compile_config
@@ -39,7 +39,10 @@ CASES = {
     "stream of 64 events one by one": ("assistant", True),
     "stream of 64 padded events at once": ("assistant", True),
     "stream of 64 padded events one by one": ("assistant", True),
+    "Responses: JSON": ("assistant", False),
+    "Responses: stream of 64 events one by one": ("assistant", True),
 }
+_RESPONSES = "Responses: "
 _CHUNKED_EVENT = re.compile(rb"[0-9a-f]+\r\n(data: \{[^\n]+)\}\n\n\r\n")
 _PADDING = b"bK7xq0ZtR2mVw9Pc"
 
@@ -53,9 +56,11 @@ def bench_table(text: str | None = None) -> ConfigVersion:
 def request_bytes(case: str) -> bytes:
     """Return the bytes that a client sends for a case of CASES."""
     model, stream = CASES[case]
-    body = chat_body(model, stream=stream)
+    is_response = case.startswith(_RESPONSES)
+    path = "/v1/responses" if is_response else "/v1/chat/completions"
+    body = responses_body(model, stream=stream) if is_response else chat_body(model, stream=stream)
     lines = [
-        "POST /v1/chat/completions HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "host: 127.0.0.1",
         f"content-length: {len(body)}",
         *(f"{name}: {value}" for name, value in client_headers().items()),
@@ -66,7 +71,7 @@ def request_bytes(case: str) -> bytes:
 def provider_answers(case: str) -> list[bytes]:
     """Return the pieces in which the provider's answer arrives."""
     answers = Answers(_EVENTS, _EVENTS)
-    if case == "JSON":
+    if case.removeprefix(_RESPONSES) == "JSON":
         return [answers.json_answers["openai"]]
     if case.endswith("one by one"):
         pieces = list(answers.paced["openai+usage"])
@@ -171,7 +176,9 @@ class InProcess:
     async def ask_checked(self, case: str) -> None:
         """Send one request, and raise if the response is not the expected answer."""
         response = await self.ask(request_bytes(case), provider_answers(case))
-        if b" 200 " not in response[:20] or b'"choices"' not in response:
+        is_response = case.startswith(_RESPONSES)
+        answer, end = (b'"output"', b"response.completed") if is_response else (b'"choices"', b"data: [DONE]")
+        if b" 200 " not in response[:20] or answer not in response:
             raise RuntimeError(f"{case}: the gateway answers {response[:600].decode('utf-8', 'replace')}")
-        if CASES[case][1] and b"data: [DONE]" not in response:
+        if CASES[case][1] and end not in response:
             raise RuntimeError(f"{case}: the stream doesn't end")
