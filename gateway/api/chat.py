@@ -36,16 +36,17 @@ from gateway.api.caller.request_headers import (
 from gateway.api.connection import HEAD, SameHead
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
+from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import ApiError
 from gateway.api.responder import Receive, Responder, Send
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion, Resilience
+from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.policy.caller import timeout_s
 from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, HeldBody
-from providers.chat import ChatRequest
 
 _PLAIN_ERRORS = ErrorStyle()
 _MOST_BETAS = 16
@@ -270,11 +271,12 @@ class InboundChat:
                 raise
         return lease
 
-    def decode(self, body: HeldBody) -> ChatRequest:
+    def decode(self, body: HeldBody) -> ServedRequest:
         """See Inbound."""
-        return self._dialect.decode(body.take())
+        dialect = self._dialect
+        return dialect.decode_input(body.take()) if isinstance(dialect, InputDialect) else dialect.decode(body.take())
 
-    def begin(self, request: ChatRequest) -> None:
+    def begin(self, request: ServedRequest) -> None:
         """See Inbound."""
         if request.stream:
             self._endpoint.streams.take()
@@ -295,6 +297,8 @@ class InboundChat:
             self.record.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
         if answer.completion is not None:
             return self._responder.respond_whole(answer.completion, style, self.deadline, self._limit_s)
+        if answer.result is not None:
+            return self._responder.respond_result(answer.result, style, self.deadline, self._limit_s)
         return self._responder.respond_stream(answer.stream, style, self.deadline) if answer.stream else None
 
     # Called by the endpoint.

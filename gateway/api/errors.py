@@ -17,6 +17,7 @@ from gateway.model.decision import Refused
 from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.service.assistants import AssistantNotFound
+from gateway.service.input_requests import OtherEmbeddingSpace
 from gateway.usage.client_limits import LimitReached
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
@@ -32,6 +33,7 @@ STATUS: dict[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
+    "other_embedding_space": 409,
     "request_too_large": 413,
     "unsupported_media_type": 415,
     "wrong_cell": 421,
@@ -153,6 +155,12 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             return _from_not_found(error)
         case Refused():
             return _from_refusal(error)
+        case OtherEmbeddingSpace():
+            return ApiError(
+                "other_embedding_space",
+                f"`x-gateway-embedding-space` requires other vectors than those of this region, {error.space}: embed "
+                "the stored texts again, or send the request to the region whose vectors you have",
+            )
         case LimitReached():
             return ApiError("rate_limited", error.message, retry_after_s=error.retry_after_s)
         case PlanExhausted():

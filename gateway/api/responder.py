@@ -22,10 +22,12 @@ from typing import Any
 from gateway.api.body import drain
 from gateway.api.connection import CONNECTION, NOT_TAKEN, ClientConnection
 from gateway.api.dialects.dialect import Dialect, StreamEncoder
+from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, whole_seconds
 from gateway.api.response_headers import pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
+from gateway.model.input_requests import InputAnswer
 from gateway.model.record import Record
 from gateway.service.chat_service import AnswerStyle, ErrorStyle
 from gateway.usage.client_limits import LimitReached
@@ -103,6 +105,24 @@ class Responder:
             self._head_sent = True
             return None
         return self._write_within(deadline, limit_s, self._write_response(200, body))
+
+    async def respond_result(self, result: InputAnswer, style: AnswerStyle, deadline: Deadline, limit_s: float) -> None:
+        """Encode an answer of embeddings or moderations, and write it.
+
+        Args:
+            result: The answer.
+            style: How it is shown.
+            deadline: The deadline of the request.
+            limit_s: How long the client may take, from now on.
+        """
+        record = self._record
+        record.status = 200
+        record.count(result.usage)
+        if not isinstance(self._dialect, InputDialect):
+            raise TypeError("the dialect of a chat has no such answer")
+        # Millions of numbers are encoded in a thread, so that no other request waits for them.
+        body = await asyncio.to_thread(self._dialect.encode_result, result, style, record)
+        await self._write_within(deadline, limit_s, self._write_response(200, body))
 
     def respond_stream(self, stream: AnswerStream, style: AnswerStyle, deadline: Deadline) -> Awaitable[None] | None:
         """Encode a stream, and write it at once if all of it is here and the client takes it without a wait.

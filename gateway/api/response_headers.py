@@ -55,6 +55,8 @@ def response_lines(record: Record) -> list[bytes]:
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in record.dropped)
         lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
+    if record.embedding_space is not None:
+        lines.append(f"x-gateway-embedding-space: {record.embedding_space}".encode())
     if record.emulated:
         lines.append(b"x-gateway-emulated: %b" % ", ".join(sorted(record.emulated)).encode())
     if record.labels:

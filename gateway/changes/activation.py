@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.pickling import unpack
 from gateway.config.problems import Problem, dotted
-from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.config_version import USES, Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.route import step_text
 from gateway.model.status import Cause, Changes, Finding
@@ -70,13 +70,14 @@ def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
     """Return each route's steps, its schedule and its shadow, by `assistant/region`."""
     return {
         f"{assistant.name}/{region}": (
-            *map(step_text, route),
+            *map(step_text, assistant.routes.get(region, ())),
             assistant.schedules.get(region),
             _shadow(assistant, region),
+            *(f"{use}: {step_text(step)}" for use in USES[1:] for step in assistant.routes_for(use).get(region, ())),
         )
         for name, assistant in config.assistants.items()
         if name == assistant.name
-        for region, route in assistant.routes.items()
+        for region in assistant.regions
     }
 
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from gateway.config.problems import KeyPath
 from gateway.config.source_text import without_secrets
 from gateway.model.approval import Approval
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.config_version import USES, Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import LocationRules
 from gateway.model.region_text import RegionText
@@ -230,7 +230,7 @@ def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tu
 
 def deployments_prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
     """Return the deployments that get the prompts of the assistant's users in the region, including a shadow."""
-    asked = deployments_of(assistant.routes.get(region, ()))
+    asked = deployments_of(tuple(step for use in USES for step in assistant.routes_for(use).get(region, ())))
     shadow = assistant.shadows.get(region)
     return asked if shadow is None or shadow.deployment in asked else (*asked, shadow.deployment)
 
@@ -321,7 +321,7 @@ def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[
     routes: dict[str, None] = {}
     for config in (old, new):
         for name, assistant in _own(config).items():
-            for region in assistant.routes:
+            for region in assistant.regions:
                 if any(asked.name == deployment for asked in deployments_prompted(assistant, region)):
                     routes[f"{name}/{region}"] = None
     return tuple(routes)
@@ -330,8 +330,8 @@ def _asked_by(deployment: str, old: ConfigVersion, new: ConfigVersion) -> tuple[
 def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: set[str]) -> Iterator[RouteChange]:
     before, after = _own(old), _own(new)
     for name in dict.fromkeys([*before, *after]):
-        olds = before[name].routes if name in before else {}
-        news = after[name].routes if name in after else {}
+        olds = before[name].regions if name in before else ()
+        news = after[name].regions if name in after else ()
         for region in dict.fromkeys([*olds, *news]):
             old_steps, new_steps = _steps(before.get(name), region), _steps(after.get(name), region)
             asked = deployments_prompted(after[name], region) if name in after else ()
@@ -343,7 +343,7 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
 
 
 def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
-    """Return the steps of a route in words, with its schedule and its shadow."""
+    """Return the steps of a route in words, with its schedule, its shadow, and the deployments of other uses."""
     if assistant is None:
         return ()
     words = [step_text(step) for step in assistant.routes.get(region, ())]
@@ -352,6 +352,8 @@ def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
         words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")
     if (shadow := assistant.shadows.get(region)) is not None:
         words.append(f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}")
+    for use in USES[1:]:
+        words += [f"{use}: {step_text(step)}" for step in assistant.routes_for(use).get(region, ())]
     return tuple(words)
 
 

@@ -85,7 +85,7 @@ def check_assistants(draft: Draft, findings: Findings, path: KeyPath, names: lis
 def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
     known = draft.config.assistants
     allowed = known if section.assistants is None else set(section.assistants) & known.keys()
-    return not allowed or any(region in known[name].routes for name in allowed)
+    return not allowed or any(region in known[name].regions for name in allowed)
 
 
 def check_known_region(draft: Draft, findings: Findings, path: KeyPath, name: str) -> bool:

@@ -199,6 +199,7 @@ def compile_deployments(
             identity=section.identity,
             pseudonym_key=secrets.identity if section.identity == "hash" else None,
             concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
+            guard=section.guard,
             price=shared(own.price(vendor.price(section.model, site.name if site is not None else ""))),
             retirement=own.retirement(vendor.retirement(section.model), section.model),
         )

@@ -12,10 +12,11 @@ from gateway.config.regions import Regions, is_cell_inside
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days, why_unapproved
-from gateway.model.config_version import Assistant, Region
-from gateway.model.deployment import Deployment
+from gateway.model.config_version import Assistant, Region, Use
+from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
+from providers.embeddings import embeddings_of
 
 
 def outside_boundary(region: Region, deployment: Deployment) -> str:
@@ -162,7 +163,7 @@ def compile_assistants(
     for name, section in draft.config.assistants.items():
         path: KeyPath = ("assistants", name)
         is_broken = draft.is_broken("assistants", name) or not draft.is_whole("assistants", name, "routes")
-        if not section.routes and not is_broken:
+        if not section.regions and not is_broken:
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes: dict[str, Route] = {}
         for region_name, steps in section.routes.items():
@@ -179,6 +180,11 @@ def compile_assistants(
         if section.resume and routes and all(len(steps) == 1 for steps in routes.values()):
             message = "no route of this assistant has a second step that could continue an answer"
             findings.warn((*path, "resume"), message, "add one, or remove it")
+        others: dict[Use, dict[str, Route]] = {}
+        for use, lists in _other_uses(section):
+            others[use] = _compile_lists(draft, findings, (*path, use), lists, regions, deployments, days)
+            routed.update(lists)
+            used.update(deployment for listed in lists.values() for deployment in listed)
         schedules = compile_schedules(draft, findings, name, section, routes)
         shadows = compile_shadows(draft, findings, name, section, regions, deployments)
         used.update(shadow.deployment.name for shadow in shadows.values())
@@ -191,12 +197,69 @@ def compile_assistants(
             schedules=schedules,
             shadows=shadows,
             hedge=section.hedge.after if section.hedge is not None else None,
+            embeddings=others["embeddings"],
+            moderations=others["moderations"],
         )
         _check_hedge(findings, (*path, "hedge"), section, compiled[name])
     for name, section in draft.config.assistants.items():
         _add_aliases(findings, name, section, compiled)
     _report_unused(draft, findings, regions, deployments, routed, used)
     return compiled
+
+
+def _other_uses(section: AssistantSection) -> tuple[tuple[Use, dict[str, list[str]]], ...]:
+    return ("embeddings", section.embeddings), ("moderations", section.moderations)
+
+
+def _compile_lists(
+    draft: Draft,
+    findings: Findings,
+    path: KeyPath,
+    lists: Mapping[str, list[str]],
+    regions: Regions,
+    deployments: Mapping[str, Deployment],
+    days: Days,
+) -> dict[str, Route]:
+    """Return the routes of embeddings or moderations by region, checked as routes of chats are."""
+    compiled: dict[str, Route] = {}
+    for region_name, names in lists.items():
+        list_path: KeyPath = (*path, region_name)
+        _check_region(draft, findings, list_path, region_name)
+        region = regions.by_name.get(region_name)
+        steps: list[str | dict[str, int]] = [*names]
+        entries = _entries(draft, findings, list_path, steps, deployments)
+        _check_availability_now(findings, list_path, steps, entries, region, days)
+        if path[-1] == "embeddings":
+            _check_embeddings(findings, list_path, entries)
+        else:
+            _check_moderations(findings, entries)
+        if region is not None:
+            _check_boundary(findings, region, entries, deployments)
+            compiled[region_name] = _route(steps, deployments)
+    return compiled
+
+
+def _check_embeddings(findings: Findings, path: KeyPath, entries: list[_Entry]) -> None:
+    """Report deployments without embeddings, and a list of different models: their vectors cannot be compared."""
+    for entry in entries:
+        if embeddings_of(entry.deployment.adapter) is None:
+            message = f"{quoted(entry.deployment.name)} has no embeddings: {entry.deployment.provider} offers none here"
+            findings.error(entry.path, message, "use a deployment of another provider")
+    models = dict.fromkeys(entry.deployment.model for entry in entries)
+    if len(models) > 1:
+        message = f"the deployments have different models ({', '.join(models)}), whose vectors cannot be compared"
+        findings.error(path, message, "list deployments of one model, so that a failover changes no vector")
+
+
+def _check_moderations(findings: Findings, entries: list[_Entry]) -> None:
+    for entry in entries:
+        if moderations_of(entry.deployment) is None:
+            message = f"{quoted(entry.deployment.name)} classifies no content"
+            hint = (
+                "use OpenAI's moderation model, a server of your own that answers /moderations, or a guard model; "
+                "`guard` names how a model with another name answers"
+            )
+            findings.error(entry.path, message, hint)
 
 
 def _check_hedge(findings: Findings, path: KeyPath, section: AssistantSection, compiled: Assistant) -> None:

@@ -27,6 +27,7 @@ from gateway.execution.upstream_client import Answer, AttemptOptions, as_stream,
 from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import ServedRequest
 from gateway.model.record import AttemptRecord
 from providers.auth import Secret
 from providers.chat import ChatRequest
@@ -150,7 +151,7 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 def choose_options(
-    request: ChatRequest,
+    request: ServedRequest,
     step: Step,
     bounds: Resilience,
     deadline: Deadline,
@@ -164,6 +165,12 @@ def choose_options(
         left_s: The remaining time until the deadline.
     """
     deployment = step.deployment
+    if not isinstance(request, ChatRequest):
+        # No answer of this kind takes long, so silence shows that the deployment does not work.
+        limit_s = left_s if is_last_step else min(left_s, first_token_timeout_s(deployment, request, bounds))
+        options = AttemptOptions.within(limit_s, request, bounds)
+        options.is_quick = not is_last_step
+        return options
     if not request.stream:
         if not folds(request, deployment, is_last_step=is_last_step):
             return AttemptOptions.within(left_s, request, bounds)
@@ -195,7 +202,7 @@ def had_time(options: AttemptOptions, step: Step, bounds: Resilience, *, is_last
     return options.limit_s >= (min(timeout_s, bounds.first_token_s) if is_last_step else timeout_s)
 
 
-def first_token_timeout_s(deployment: Deployment, request: ChatRequest, bounds: Resilience) -> float:
+def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds: Resilience) -> float:
     """Return the seconds to the first real event: the deployment's own setting, or the general one.
 
     A model that thinks without showing it has a multiple of the general one.
@@ -203,6 +210,8 @@ def first_token_timeout_s(deployment: Deployment, request: ChatRequest, bounds: 
     if deployment.first_token_s is not None:
         return deployment.first_token_s
     facts = deployment.target.facts
+    if not isinstance(request, ChatRequest):
+        return bounds.first_token_s
     if facts.first_token_factor != 1 and reasons_unseen(request, facts):
         return bounds.first_token_s * facts.first_token_factor
     return bounds.first_token_s

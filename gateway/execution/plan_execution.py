@@ -71,6 +71,7 @@ from gateway.execution.upstream_client import Answer, UpstreamClient, Withdrawn
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import ServedRequest
 from gateway.model.record import AttemptAction, AttemptDecision, Bound, DecisionReason
 from providers.auth import Secret
 from providers.chat import ChatRequest
@@ -117,14 +118,14 @@ class PlanExecutor:
         self.health.prune(config)
         self.limiters.prune(config)
 
-    def run(self, plan: Plan, request: ChatRequest, context: ExecutionContext) -> Coroutine[Any, Any, Answer]:
+    def run(self, plan: Plan, request: ServedRequest, context: ExecutionContext) -> Coroutine[Any, Any, Answer]:
         """Return the first answer that begins; raise PlanExhausted.
 
         The coroutine is the execution's own: one around it would be resumed for each event of a folded answer.
         """
         return self.execution(plan, request, context).run()
 
-    def execution(self, plan: Plan, request: ChatRequest, context: ExecutionContext) -> PlanExecution:
+    def execution(self, plan: Plan, request: ServedRequest, context: ExecutionContext) -> PlanExecution:
         """Return an execution that is at the first step of the plan."""
         steps = StepSelector(plan, context, self.health, self.limiters, request.stream)
         return PlanExecution(self, plan, request, context, steps)
@@ -142,7 +143,7 @@ class PlanExecution(msgspec.Struct):
 
     executor: PlanExecutor
     plan: Plan
-    request: ChatRequest
+    request: ServedRequest
     context: ExecutionContext
     steps: StepSelector
     wait_s: float = 0.0

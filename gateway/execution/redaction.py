@@ -15,6 +15,7 @@ from html import unescape
 from urllib.parse import unquote_plus
 
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import ServedRequest, texts_of
 from providers.auth import Secret
 from providers.chat import (
     AssistantMessage,
@@ -30,6 +31,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure
 from providers.matching.requirements import IDENTITY
 from providers.reading.error_classification import MESSAGES
@@ -53,18 +55,18 @@ _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _PROSE = frozenset("description title default const enum examples".split())
 
 
-def redacted(failure: Failure, deployment: Deployment, request: ChatRequest) -> Failure:
+def redacted(failure: Failure, deployment: Deployment, request: ServedRequest) -> Failure:
     """Return the failure without keys and quotes, fit for the log."""
     return _without(failure, deployment, lambda: _searched(request))
 
 
-def redacting(deployment: Deployment, request: ChatRequest) -> Callable[[Failure], Failure]:
+def redacting(deployment: Deployment, request: ServedRequest) -> Callable[[Failure], Failure]:
     """Return `redacted` as a function that holds only the searched texts of a large request."""
     texts = _searched(request)
     return lambda failure: _without(failure, deployment, lambda: texts)
 
 
-def _searched(request: ChatRequest) -> tuple[str, ...] | None:
+def _searched(request: ServedRequest) -> tuple[str, ...] | None:
     """Return the texts that no failure may quote.
 
     None if they are too long to search without delaying other requests.
@@ -121,11 +123,17 @@ def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:
     return text
 
 
-def _texts(request: ChatRequest) -> Iterator[str]:
+def _texts(request: ServedRequest) -> Iterator[str]:
     """Yield every text of a person in the request.
 
     The messages come first, because they often exceed the limit already.
     """
+    if not isinstance(request, ChatRequest):
+        # Errors quote only the beginning of a long input.
+        yield from (text[:_MAX_TEXT_CHARACTERS] if text[:5] == "data:" else text for text in texts_of(request))
+        yield (request.user or "") if isinstance(request, EmbeddingRequest) else ""
+        yield from (text for value in request.extra.values() for text in (*texts_in(value), *names_in(value)))
+        return
     for message in request.messages:
         yield text_of(message.content)
         yield from _other_texts(message)

@@ -8,9 +8,8 @@ off, no byte of it was shown to the client: the failure is an ordinary one, whic
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -18,19 +17,22 @@ import msgspec
 
 from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.deadline import Deadline
+from gateway.execution.input_calls import read_input, write_input
+from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse
 from gateway.execution.upstream_request import upstream_request
 from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import InputAnswer, ServedRequest
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
-from providers.matching.requirements import FEATURE_PARAMS, IDENTITY, has_effects
+from providers.matching.requirements import FEATURE_PARAMS, has_effects
 from providers.reading.error_classification import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.json_object import json_start_of
@@ -45,7 +47,6 @@ StillAllowed = Callable[[Step], str | None]
 _LARGE_BYTES = 64 * 1024
 _REFUSAL_S = 2.0
 """Time for the body of a refusal, whose status has arrived."""
-_PSEUDONYM_DIGITS = 32
 _REMEDIES = {
     STREAM_OPTIONS: "set `stream_options: false` on the deployment to leave it out",
     "stream": "set `fold: false` on the deployment to request one JSON answer",
@@ -57,11 +58,16 @@ class Withdrawn(Exception):
 
 
 class Answer(Value, frozen=True):
-    """The step that answered, and its answer: whole, or a stream that has begun."""
+    """The step that answered, and its answer: whole, or a stream that has begun.
+
+    Attributes:
+        result: The answer of embeddings or moderations.
+    """
 
     step: Step
     completion: ChatCompletion | None = None
     stream: AnswerStream | None = None
+    result: InputAnswer | None = None
 
 
 class AttemptOptions(msgspec.Struct):
@@ -77,7 +83,7 @@ class AttemptOptions(msgspec.Struct):
             within `limit_s` counts as silence.
     """
 
-    request: ChatRequest
+    request: ServedRequest
     limit_s: float
     connect_s: float
     idle_s: float
@@ -89,7 +95,7 @@ class AttemptOptions(msgspec.Struct):
         return f"AttemptOptions(limit_s={self.limit_s!r}, head_s={self.head_s!r}, is_quick={self.is_quick!r})"
 
     @classmethod
-    def within(cls, limit_s: float, request: ChatRequest, bounds: Resilience) -> AttemptOptions:
+    def within(cls, limit_s: float, request: ServedRequest, bounds: Resilience) -> AttemptOptions:
         """Return options for the unchanged request, with `limit_s` until the answer begins."""
         return cls(request, limit_s, bounds.connect_s, bounds.idle_s)
 
@@ -121,7 +127,7 @@ class UpstreamClient:
             Withdrawn: The step is no longer allowed, and nothing was sent.
         """
         deployment, request = step.deployment, options.request
-        sent, wire = _write(step, request)
+        chat, wire = _write(step, request)
         headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
@@ -141,39 +147,43 @@ class UpstreamClient:
                 try:
                     if response.is_refusal:
                         stream = None
+                    elif chat is None or not isinstance(request, ChatRequest):
+                        return Answer(step, result=await _read_result(request, response, deployment))
                     elif not request.stream:
                         whole = await response.read_whole()
                         if len(whole.body) <= TURN_BYTES or not is_event_stream(whole):
-                            start = json_start_of(deployment.adapter, sent, deployment.target)
-                            completion = read_answer(deployment.adapter, whole, deployment.target, sent.stop, start)
+                            start = json_start_of(deployment.adapter, chat, deployment.target)
+                            completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
                             return Answer(step, completion)
                         stream, large = None, whole
                     else:
                         reading = timer if request.folded else deadline
-                        stream = _live_stream(deployment, response, options, sent, reading, is_large)
+                        stream = _live_stream(deployment, response, request, chat, reading, options.idle_s, is_large)
                         await stream.begin()
                 except BaseException:
                     await response.close()
                     raise
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
-        if large is not None:
+        if large is not None and chat is not None:
             # The answer arrived in time, however long it takes to parse.
-            start = json_start_of(deployment.adapter, sent, deployment.target)
-            reader = AnswerReader(deployment.adapter, large, deployment.target, sent.stop, start)
+            start = json_start_of(deployment.adapter, chat, deployment.target)
+            reader = AnswerReader(deployment.adapter, large, deployment.target, chat.stop, start)
             return Answer(step, await whole_of_body(reader, large.body))
         if stream is None:
             refusal = await _read_refusal(deployment, response, options, timer)
-            raise ProviderFailed(_as_operator_fault(refusal, deployment, sent))
+            raise ProviderFailed(refusal if chat is None else _as_operator_fault(refusal, deployment, chat))
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
 
 
-def _write(step: Step, request: ChatRequest) -> tuple[ChatRequest, WireRequest]:
-    """Return the request for this deployment, and the same in its provider's wire format."""
+def _write(step: Step, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
+    """Return the request for this deployment in its provider's wire format, and the same as a chat if it is one."""
     deployment = step.deployment
     try:
+        if not isinstance(request, ChatRequest):
+            return None, write_input(step, request)
         sent = without_parameters(request, step.dropped) if step.dropped else request
         if request.tool_choice is not None:
             sent = with_supported_choice(sent, deployment.capabilities)
@@ -184,22 +194,28 @@ def _write(step: Step, request: ChatRequest) -> tuple[ChatRequest, WireRequest]:
         raise ProviderFailed(_unsupported(error)) from error
 
 
+async def _read_result(request: ServedRequest, response: UpstreamResponse, deployment: Deployment) -> InputAnswer:
+    if isinstance(request, ChatRequest):
+        raise TypeError("a chat has no result")
+    return await read_input(request, await response.read_whole(), deployment)
+
+
 def _live_stream(
     deployment: Deployment,
     response: UpstreamResponse,
-    options: AttemptOptions,
+    request: ChatRequest,
     sent: ChatRequest,
     reading: Deadline,
+    idle_s: float,
     is_large: bool,
 ) -> LiveStream:
     """Return an answer that is read while it arrives; `reading` measures its silence."""
-    request = options.request
     start = json_start_of(deployment.adapter, sent, deployment.target)
     reader = AnswerReader(deployment.adapter, response.head, deployment.target, sent.stop, start)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
     redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
-    return LiveStream(body, reader, reading, options.idle_s, redact, sent.n or 1)
+    return LiveStream(body, reader, reading, idle_s, redact, sent.n or 1)
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:
@@ -316,25 +332,3 @@ async def whole_of_body(parser: StreamParser, body: bytes) -> ChatCompletion:
         await asyncio.sleep(0)
     folding.add(parser.close())
     return folding.whole()
-
-
-# --- pseudonyms -----------------------------------------------------------------------------------
-
-
-def pseudonymous(request: ChatRequest, provider: str, key: Secret, passthrough: Set[str] = frozenset()) -> ChatRequest:
-    """Return the request with a pseudonym in each field that identifies the end user, except `passthrough`.
-
-    A provider can still see abuse by one end user, but not who that is. The pseudonym differs between providers, so
-    that two of them cannot combine what they know.
-    """
-    secret = key.reveal().encode()
-
-    def pseudonym(value: str) -> str:
-        data = f"identity 1\0{provider}\0{value}".encode()
-        return f"p_{hmac.digest(secret, data, 'sha256').hex()[:_PSEUDONYM_DIGITS]}"
-
-    hidden = IDENTITY - passthrough
-    user = pseudonym(request.user) if request.user is not None and "user" in hidden else request.user
-    named = {name: value for name in hidden & request.extra.keys() if isinstance(value := request.extra[name], str)}
-    extra = {**request.extra, **{name: pseudonym(value) for name, value in named.items()}} if named else request.extra
-    return change_request(request, user=user, extra=extra)

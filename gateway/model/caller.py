@@ -84,6 +84,7 @@ class Caller(msgspec.Struct, frozen=True):
         header_bytes: The size of all headers.
         user: Every value of `x-gateway-user`.
         consent: Every value of `x-gateway-consent`.
+        embedding_space: Every value of `x-gateway-embedding-space`.
     """
 
     client: Client | None
@@ -93,6 +94,7 @@ class Caller(msgspec.Struct, frozen=True):
     accept_language: str | None
     user: tuple[bytes, ...]
     consent: tuple[str, ...]
+    embedding_space: tuple[str, ...] = ()
 
 
 class RequestContext(msgspec.Struct, frozen=True):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from gateway.model.approval import Approval
 from gateway.model.deployment import Deployment
@@ -105,17 +105,25 @@ class HedgeRule:
     after_s: float | None = None
 
 
+Use: TypeAlias = Literal["chat", "embeddings", "moderations"]
+"""What a request asks an assistant for. Each use has routes of its own."""
+USES: tuple[Use, ...] = get_args(Use)
+
+
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """The product that a client names in `model`, with one route for each region.
+    """The product that a client names in `model`, with one route for each region and use.
 
     Attributes:
-        routes: The ordered steps, by the name of the region.
+        routes: The ordered steps, by the name of the region. Those of chats, unless `for_use` has made this value.
         reveal_model: Whether clients are shown which model answers.
         resume: Whether the next step continues an answer that breaks off in mid-stream.
         schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
         shadows: The deployment that gets copies of requests, by region.
         hedge: When to send a second attempt if the first is slow. None sends none.
+        embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
+        moderations: The deployments of moderations, by the name of the region.
+        use: What `routes` are for.
     """
 
     name: str
@@ -126,6 +134,30 @@ class Assistant:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     shadows: Mapping[str, Shadow] = field(default_factory=dict)
     hedge: HedgeRule | None = None
+    embeddings: Mapping[str, Route] = field(default_factory=dict)
+    moderations: Mapping[str, Route] = field(default_factory=dict)
+    use: Use = "chat"
+
+    def routes_for(self, use: Use) -> Mapping[str, Route]:
+        """Return the routes of one use, by the name of the region."""
+        match use:
+            case "chat":
+                return self.routes
+            case "embeddings":
+                return self.embeddings
+            case "moderations":
+                return self.moderations
+
+    def for_use(self, use: Use) -> Assistant:
+        """Return the assistant as one use sees it. Only chats have schedules, shadows, hedges and resumed answers."""
+        if use == "chat":
+            return self
+        return replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, hedge=None, use=use)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The names of the regions in which it has a route of any use."""
+        return tuple(dict.fromkeys(name for use in USES for name in self.routes_for(use)))
 
 
 @dataclass(frozen=True, slots=True)

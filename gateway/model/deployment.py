@@ -12,12 +12,15 @@ from gateway.model.consent import ConsentRule
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
+from providers.embeddings import capabilities_of, embeddings_of
 from providers.matching.capability_matching import CapabilityMatch, has_effects_there, match_capabilities
 from providers.matching.requirements import FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
+from providers.moderations import GuardKind, ModerationFormat, moderation_format
 from providers.openai_json.misspelled_fields import FIELDS
 from providers.sites import Residency
 from providers.territories import Places
 
+_NOTHING = Capabilities(frozenset(), frozenset())
 _STANDARD_NAMES = (
     FIELDS
     | PARAMETERS
@@ -71,6 +74,7 @@ class Deployment:
         price: The price of the model's tokens at the site, or None if it is unknown.
         retirement: When the vendor retires the model, or None if it is unknown.
         concurrency: None if there is no limit.
+        guard: How a guard model answers, if its name does not show it.
     """
 
     name: str
@@ -102,6 +106,7 @@ class Deployment:
     price: Price | None = None
     retirement: Retirement | None = None
     concurrency: Concurrency | None = None
+    guard: GuardKind | None = None
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
 
@@ -163,9 +168,22 @@ def retirement_notices_of(deployments: Iterable[Deployment], days: Days) -> tupl
 def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
     """Return how well the request fits the deployment: its wire format, its model, and what the operator allows."""
     target = deployment.target
-    return match_capabilities(
-        needs, deployment.capabilities, target.facts, target.passthrough, deployment.allowed_moves
-    )
+    capabilities = deployment.capabilities if needs.use == "chat" else capabilities_for(deployment, needs.use)
+    return match_capabilities(needs, capabilities, target.facts, target.passthrough, deployment.allowed_moves)
+
+
+def moderations_of(deployment: Deployment) -> ModerationFormat | None:
+    """Return how a deployment is asked for moderations, or None if it classifies no content."""
+    return moderation_format(deployment.adapter, deployment.model, deployment.guard)
+
+
+def capabilities_for(deployment: Deployment, use: str) -> Capabilities:
+    """Return what a deployment can do for requests of this use."""
+    if use == "embeddings" and (embeddings := embeddings_of(deployment.adapter)) is not None:
+        return capabilities_of(embeddings.facts(deployment.model))
+    if use == "moderations" and (moderations := moderations_of(deployment)) is not None:
+        return moderations.capabilities
+    return deployment.capabilities if use == "chat" else _NOTHING
 
 
 def known_names(names: Iterable[str], deployments: Iterable[Deployment]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.model.caller import TraceContext
+from gateway.model.config_version import Use
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
 from gateway.model.deployment import known_names
@@ -172,6 +173,8 @@ class Record:
         places: Where the deployment that answers stores and processes data, in words.
         price: The price of the deployment that answered.
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
+        use: What the request asks its assistant for.
+        embedding_space: The model and the length of the vectors of an answer.
     """
 
     request_id: str
@@ -212,6 +215,8 @@ class Record:
     places: tuple[str, str] | None = None
     price: Price | None = None
     cost_micros: int | None = None
+    use: Use = "chat"
+    embedding_space: str | None = None
 
     @property
     def reason(self) -> RefusalReason | None:

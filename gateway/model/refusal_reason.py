@@ -46,6 +46,7 @@ REASON_BY_CODE: Mapping[str, RefusalReason] = {
     "request_timeout": RefusalReason.REQUEST,
     "request_too_large": RefusalReason.REQUEST,
     "unsupported_media_type": RefusalReason.REQUEST,
+    "other_embedding_space": RefusalReason.REQUEST,
     "wrong_cell": RefusalReason.TERRITORY,
     "rate_limited": RefusalReason.CAPACITY,
     "headers_too_large": RefusalReason.REQUEST,

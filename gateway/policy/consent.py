@@ -12,12 +12,14 @@ import hmac
 import json
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
-from gateway.model.deployment import Deployment
+from gateway.model.deployment import Deployment, capabilities_for
+from gateway.model.input_requests import InputRequest, ServedRequest, user_of_input
+from providers.adapter import Capabilities
 from providers.chat import ChatRequest
 from providers.matching.requirements import IDENTITY, Requirements
 
@@ -45,7 +47,7 @@ class Consenting:
     """
 
     def __init__(
-        self, statement: ConsentStatement, request: ChatRequest, needs: Requirements, key: bytes, now_s: float
+        self, statement: ConsentStatement, request: ServedRequest, needs: Requirements, key: bytes, now_s: float
     ) -> None:
         self._statement = statement
         self._request = request
@@ -103,17 +105,28 @@ class Consenting:
     def _would_send(self, deployment: Deployment) -> tuple[str, ...]:
         """Return the parts of the request that the deployment would receive, with the names that a user is shown."""
         request, needs = self._request, self._needs
+        if not isinstance(request, ChatRequest):
+            return self._would_send_input(request, deployment)
         parts = ["messages", *(label for feature, label in _CONTENT if feature in needs.features)]
         parts += ["tools"] if request.tools else []
         parts += ["response_format"] if request.response_format is not None else []
-        known = deployment.capabilities.parameters | deployment.target.passthrough | deployment.allowed_moves
-        other_fields = {*request.extra, *(["user"] if request.user is not None else [])} & known
+        return (*parts, *self._other_fields(deployment, deployment.capabilities, request.extra, request.user))
+
+    def _would_send_input(self, request: InputRequest, deployment: Deployment) -> tuple[str, ...]:
+        parts = ["input", *(label for feature, label in _CONTENT if feature in self._needs.features)]
+        known = capabilities_for(deployment, self._needs.use)
+        return (*parts, *self._other_fields(deployment, known, request.extra, user_of_input(request)))
+
+    def _other_fields(
+        self, deployment: Deployment, capabilities: Capabilities, extra: Mapping[str, object], user: str | None
+    ) -> Iterator[str]:
+        known = capabilities.parameters | deployment.target.passthrough | deployment.allowed_moves
+        other_fields = {*extra, *(["user"] if user is not None else [])} & known
         for name in sorted(other_fields):
             if name not in IDENTITY or name in deployment.target.passthrough or deployment.identity == "pass":
-                parts.append(name)
+                yield name
             elif deployment.identity == "hash" and name != "metadata":
-                parts.append(f"{name} (a pseudonym of it)")
-        return tuple(parts)
+                yield f"{name} (a pseudonym of it)"
 
     def _mac(self, deployment: Deployment, region: Region, expires_at: int) -> str:
         rule = deployment.consent
@@ -134,7 +147,9 @@ class Consenting:
     def _content(self) -> str:
         if self._digest is None:
             request = self._request
-            content = (request.messages, request.tools, request.response_format, request.user, request.extra)
+            content: object = request
+            if isinstance(request, ChatRequest):
+                content = (request.messages, request.tools, request.response_format, request.user, request.extra)
             canonical = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
             self._digest = hashlib.sha256(canonical.encode()).hexdigest()
         return self._digest

@@ -75,7 +75,8 @@ def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None
 
 def not_offered(assistant: Assistant, region: Region) -> Refusal:
     """Return the refusal for an assistant without a route in the region."""
-    message = f"the assistant {assistant.name!r} is not available in the region {region.name!r}"
+    offered = "is not available" if assistant.use == "chat" else f"has no {assistant.use}"
+    message = f"the assistant {assistant.name!r} {offered} in the region {region.name!r}"
     return Refusal(RefusalCode.REGION_BLOCKED, message)
 
 
@@ -184,7 +185,7 @@ def _refuse_unsupported(
         # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
         lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
         missing = {feature for deployment in lacking for feature in match_of(deployment, needs).missing}
-        params = {FEATURE_PARAMS[feature] for feature in missing}
+        params = {"input"} if needs.use == "moderations" else {FEATURE_PARAMS[feature] for feature in missing}
     param = next(iter(params)) if len(params) == 1 else None
     hint = f": see `{param}`" if param is not None and param not in details else ""
     if missing == {"prefill"}:

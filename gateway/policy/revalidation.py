@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import msgspec
 
-from gateway.model.config_version import Client, ConfigVersion, Region
+from gateway.model.config_version import Client, ConfigVersion, Region, Use
 from gateway.model.consent import NO_CONSENT, Consents
 from gateway.model.decision import Step
 from gateway.model.location import Location
@@ -35,6 +35,7 @@ class RunningRequest(msgspec.Struct, frozen=True):
     Attributes:
         assistant: The name of the assistant.
         consents: None if no deployment requires consent.
+        use: What it asks the assistant for.
     """
 
     config: ConfigVersion
@@ -43,11 +44,12 @@ class RunningRequest(msgspec.Struct, frozen=True):
     location: Location
     needs: Requirements
     consents: ConsentsUnder | None = None
+    use: Use = "chat"
 
 
 def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_s: float) -> str | None:
     """Return why the active config version does not allow this step for the request, or None if it does."""
-    reason = still_permitted(step.permit, active, request.assistant, now_s)
+    reason = still_permitted(step.permit, active, request.assistant, now_s, request.use)
     if reason is not None or step.permit.config_version == active.version:
         return reason
     client, location, needs = request.client, request.location, request.needs
@@ -60,7 +62,7 @@ def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_
         return "the current config has other rules for the location of a caller"
     region = active.regions[location.region.name]
     agreed = request.consents(active, region) if request.consents is not None else NO_CONSENT
-    assistant = active.assistants[request.assistant]
+    assistant = active.assistants[request.assistant].for_use(request.use)
     decision = decide(active, assistant, replace(location, region=region), needs, {}, now_s, agreed)
     # Only the verdict on this step counts. The active version may begin with another step, ask the user first, or
     # assign the user to another member of a weighted set.

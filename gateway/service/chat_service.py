@@ -25,6 +25,7 @@ from gateway.model.caller import Caller
 from gateway.model.config_version import Assistant, Client, ConfigVersion, Resilience, remember
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Plan, Refusal, Refused, Step
+from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.region_text import Locale
@@ -38,16 +39,19 @@ from gateway.policy.region_text import choose_locale, compose, with_block
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
+from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_anew, joined_answers, with_assistant
 from gateway.service.location import Located, LocationService, locate
-from gateway.service.shadow_traffic import ShadowTraffic, transcript
+from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.service.token_count import count_tokens
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import Admission
 from providers.chat import ChatRequest, change_request
-from providers.failures import Failure
+from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
+from providers.failures import Failure, FailureKind
 from providers.matching.requirements import requirements_of
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.reading.json_object import emulated_fields
+from providers.value import change
 
 # The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
 # separately.
@@ -89,6 +93,7 @@ class ErrorStyle(msgspec.Struct, frozen=True):
 
 
 _PLAIN_ERRORS = ErrorStyle()
+_OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
 
 class HeldBody(Protocol):
@@ -141,11 +146,11 @@ class Inbound(Protocol):
         """Read the whole body."""
         ...
 
-    def decode(self, body: HeldBody) -> ChatRequest:
+    def decode(self, body: HeldBody) -> ServedRequest:
         """Decode the body. The bytes are released."""
         ...
 
-    def begin(self, request: ChatRequest) -> None:
+    def begin(self, request: ServedRequest) -> None:
         """Count a stream against the limit of streams. From now on a disconnect of the client cancels the request."""
         ...
 
@@ -167,6 +172,7 @@ class RoutingInput(msgspec.Struct, frozen=True):
         location: The caller's location.
         assistant: The requested assistant.
         request: The request as it was sent.
+        spaces: The values of the header that requires a space of embeddings.
         locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
         user: The end user that the headers name, who keeps the same canary variant.
         consent: The consent that the headers state.
@@ -176,10 +182,11 @@ class RoutingInput(msgspec.Struct, frozen=True):
     client: Client | None
     location: Location
     assistant: Assistant
-    request: ChatRequest
+    request: ServedRequest
     locale: Locale | None = None
     user: str | None = None
     consent: ConsentStatement = NO_STATEMENT
+    spaces: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -252,8 +259,11 @@ class ChatService:
                 request = inbound.decode(body)
                 record.stream = request.stream
                 if region is not None and region.log_prompts and self._log_prompt is not None:
-                    self._log_prompt(record, transcript(request))
+                    self._log_prompt(record, _transcript(request))
                 inbound.begin(request)
+                if not isinstance(request, ChatRequest):
+                    await self._answer_input(config, caller, located, request, inbound)
+                    return
                 routing, answer = await self._begin_answer(config, caller, located, request, inbound)
                 record.first_s = time.monotonic() - record.started_at
                 style = _answer_style(routing, record, self._seal_of(routing, answer))
@@ -263,7 +273,7 @@ class ChatService:
                 elif not routing.assistant.resume:
                     # Nothing holds the request below this line, and its answer may take minutes.
                     body.release()
-                shadowed = routing if turn is not None else None
+                shadowed = (routing, request) if turn is not None else None
                 del request, routing
                 sending = inbound.respond(answer, style)
                 # Its texts take up to four times the memory of their bytes.
@@ -272,7 +282,7 @@ class ChatService:
                     await sending
                 if self._shadows is not None and turn is not None and shadowed is not None:
                     record.total_s = time.monotonic() - record.started_at
-                    self._shadows.offer(turn, _with_region_text(shadowed, record), body.size_bytes)
+                    self._shadows.offer(turn, _with_region_text(*shadowed, record), body.size_bytes)
         finally:
             if admission is not None:
                 admission.release()
@@ -303,26 +313,37 @@ class ChatService:
             if admission is not None:
                 admission.release()
 
-    async def answer(self, routing: RoutingInput, deadline: Deadline, record: Record) -> Answer:
-        """Decide, and execute the plan until an answer has begun. Raises Refused or PlanExhausted."""
+    async def answer(
+        self, routing: RoutingInput, deadline: Deadline, record: Record, part: InputRequest | None = None
+    ) -> Answer:
+        """Decide, and execute the plan until an answer has begun. `part`: one of several calls of the request.
+
+        Raises Refused, PlanExhausted or OtherEmbeddingSpace.
+        """
         config, location, assistant = routing.config, routing.location, routing.assistant
         record.assistant = assistant.name
-        request = _with_region_text(routing, record)
-        needs = requirements_of(request)
+        request: ServedRequest = part or routing.request
+        if isinstance(request, ChatRequest):
+            request = _with_region_text(routing, request, record)
+            needs = requirements_of(request)
+        else:
+            needs = needs_of_input(request)
         consenting, consents, now_s = None, NO_CONSENT, self.clock()
         if config.recipients and location.region is not None:
             consenting = Consenting(routing.consent, routing.request, needs, self._consent_key_of(config), now_s)
             consents = consenting.under(config, location.region)
         health = self.executor.health.snapshot(config)
         decision = decide(config, assistant, location, needs, health, now_s, consents)
-        if decision.lanes:
+        if decision.lanes and isinstance(request, ChatRequest):
             decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, request))
         record.decision, plan = decision, decision.outcome
         if not isinstance(plan, Plan):
             raise _refused(plan, routing, consenting)
         record.variant = plan.variant
         under = consenting.under if consenting is not None else None
-        running = RunningRequest(config, assistant.name, routing.client, location, needs, under)
+        running = RunningRequest(config, assistant.name, routing.client, location, needs, under, assistant.use)
+        if routing.spaces and isinstance(request, EmbeddingRequest):
+            self._space_of(routing).check(routing.spaces, request.dimensions)
         context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
         returns_state = has_state(request)
         if returns_state:
@@ -336,7 +357,7 @@ class ChatService:
         finally:
             if consenting is not None:
                 record.note_consent(plan.steps)
-        if assistant.resume and request.stream:
+        if assistant.resume and isinstance(request, ChatRequest) and request.stream:
             answer = resuming(answer, Resumption(self.executor, plan, request, context))
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
@@ -344,7 +365,8 @@ class ChatService:
         if returns_state and not seal_of(self._consent_key_of(config), deployment).unseals_all(request):
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places
-        record.emulated = emulated_fields(deployment.adapter, request)
+        if isinstance(request, ChatRequest):
+            record.emulated = emulated_fields(deployment.adapter, request)
         return answer
 
     def _admit(self, client: Client | None, record: Record) -> Admission | None:
@@ -371,10 +393,52 @@ class ChatService:
         located.check()
         return caller, located
 
+    async def _answer_input(
+        self, config: ConfigVersion, caller: Caller, located: Located, request: InputRequest, inbound: Inbound
+    ) -> None:
+        """Answer a request for embeddings or moderations, call by call."""
+        record, use = inbound.record, use_of(request)
+        record.use = use
+        request = with_assistant(request, config, caller.client)
+        assistant = find_assistant(config, caller.client, request.model).for_use(use)
+        begun: list[tuple[RoutingInput, Answer]] = []
+        for call in calls_of(request, assistant, located.location.region):
+            with counted_anew(record):
+                begun.append(await self._begin_answer(config, caller, located, request, inbound, call))
+        if len({answer.step.deployment.model for _, answer in begun}) > 1:
+            # Another version of the configuration has another model, and one answer has vectors of one model.
+            raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
+        routing, last = begun[-1]
+        result = joined_answers([answer.result for _, answer in begun if answer.result is not None])
+        if isinstance(result, EmbeddingAnswer):
+            space = self._space_of(routing)
+            space.check(routing.spaces, result.dimensions)
+            record.embedding_space = space.name(result.dimensions)
+        record.first_s = time.monotonic() - record.started_at
+        style = _answer_style(routing, record)
+        sending = inbound.respond(change(last, result=result), style)
+        if sending is not None:
+            await sending
+
+    def _space_of(self, routing: RoutingInput) -> EmbeddingSpace:
+        """Return the space of the vectors of a request that has a plan."""
+        config, region = routing.config, routing.location.region
+        if region is None:
+            raise RuntimeError("a request without a region has no plan")
+        secret = config.secrets.identity or config.secrets.consent
+        key = secret.reveal().encode() if secret is not None else self._consent_key
+        return EmbeddingSpace(routing.assistant, region, key)
+
     async def _begin_answer(
-        self, config: ConfigVersion, caller: Caller, located: Located, request: ChatRequest, inbound: Inbound
+        self,
+        config: ConfigVersion,
+        caller: Caller,
+        located: Located,
+        request: ServedRequest,
+        inbound: Inbound,
+        part: InputRequest | None = None,
     ) -> tuple[RoutingInput, Answer]:
-        """Prepare the routing, and wait until an answer has begun.
+        """Prepare the routing, and wait until an answer has begun. `part`: see `answer`.
 
         A version that becomes active before anything was sent may allow no step of the plan, because it has other
         steps. Then this version decides anew, so that a change of the config fails no request.
@@ -382,7 +446,7 @@ class ChatService:
         while True:
             routing = self._prepare(config, caller, located, request, inbound)
             try:
-                return routing, await self.answer(routing, inbound.deadline, inbound.record)
+                return routing, await self.answer(routing, inbound.deadline, inbound.record, part)
             except PlanExhausted:
                 active = self.current()
                 if active is config or not inbound.record.begin_again():
@@ -391,11 +455,11 @@ class ChatService:
             caller, located = await self._check_again(config, inbound)
 
     def _prepare(
-        self, config: ConfigVersion, caller: Caller, located: Located, request: ChatRequest, inbound: Inbound
+        self, config: ConfigVersion, caller: Caller, located: Located, request: ServedRequest, inbound: Inbound
     ) -> RoutingInput:
         """Collect what the answer depends on. Raises AssistantNotFound, or InvalidRequest."""
         location, locale, refusals = located.location, None, None
-        if request.extra:
+        if request.extra and isinstance(request, ChatRequest):
             refuse_misspelled(request.extra, config.known_fields)
         if location.region is not None and location.region.texts is not None:
             locale = choose_locale(location.region.texts, caller.accept_language, location.preferences)
@@ -404,9 +468,12 @@ class ChatService:
         consent = read_consent(config, caller, located.claim) if config.recipients else NO_STATEMENT
         user = user_of(caller, located.claim)
         assistant = find_assistant(config, caller.client, request.model)
+        if not isinstance(request, ChatRequest):
+            assistant = assistant.for_use(use_of(request))
         if not assistant.reveal_model:
             inbound.error_style = ErrorStyle(config.blocked_by, refusals, quotes_provider=False)
-        return RoutingInput(config, caller.client, location, assistant, request, locale, user, consent)
+        spaces = caller.embedding_space
+        return RoutingInput(config, caller.client, location, assistant, request, locale, user, consent, spaces)
 
     def _step_problem(self, running: RunningRequest, plan: Plan, step: Step) -> str | None:
         """Return why a step of this plan is no longer allowed, or None if it is. Called before each attempt."""
@@ -438,6 +505,8 @@ def _error_style(config: ConfigVersion) -> ErrorStyle:
 def _answer_style(routing: RoutingInput, record: Record, seal: ReasoningSeal | None) -> AnswerStyle:
     """Return how the answer is shown, and record its labels."""
     request, assistant = routing.request, routing.assistant
+    if not isinstance(request, ChatRequest):
+        return AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
     labelling = labelling_of(routing.locale, request) if routing.locale is not None else None
     if labelling is not None:
         record.labels = labelling.names
@@ -446,12 +515,18 @@ def _answer_style(routing: RoutingInput, record: Record, seal: ReasoningSeal | N
     return AnswerStyle(request.include_usage, request.n or 1, labelling, shown_model, keep_alive_s, seal)
 
 
-def _with_region_text(routing: RoutingInput, record: Record) -> ChatRequest:
+def _transcript(request: ServedRequest) -> str:
+    if isinstance(request, ChatRequest):
+        return transcript(request)
+    return "\n".join(texts_of(request))[-MAX_CHARACTERS:]
+
+
+def _with_region_text(routing: RoutingInput, request: ChatRequest, record: Record) -> ChatRequest:
     """Return the request for a deployment: without our labels in its history, and with the region's system message.
 
     The name of the message's version is recorded.
     """
-    request, locale, region = routing.request, routing.locale, routing.location.region
+    locale, region = routing.locale, routing.location.region
     if locale is None or region is None:
         return request
     if region.texts is not None:

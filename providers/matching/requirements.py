@@ -50,6 +50,8 @@ FEATURE_PARAMS: Mapping[str, str] = {
     **dict.fromkeys(("tool_choice_named", "tool_choice_required"), "tool_choice"),
     **dict.fromkeys(("json_object", "json_schema"), "response_format"),
     "reasoning": "reasoning_effort",
+    "token_input": "input",
+    "dimensions": "dimensions",
 }
 """The request field of each feature, and of other things that an adapter may be unable to express."""
 PARAMETERS = frozenset(
@@ -101,6 +103,7 @@ class Requirements(Value, frozen=True):
         unthinking: Whether the request asks explicitly for an answer without reasoning.
         sole_tool: Whether the tool that must be called is the only one, so that naming it equals requiring a call.
         anew: Whether a last message of the assistant may be answered instead of being continued (`prefill`).
+        use: `chat`, `embeddings` or `moderations`: which abilities of a deployment count.
     """
 
     features: frozenset[str]
@@ -109,6 +112,7 @@ class Requirements(Value, frozen=True):
     unthinking: bool = False
     sole_tool: bool = False
     anew: bool = False
+    use: str = "chat"
 
 
 _FIELDS = FactsFile("providers.matching", "fields")
@@ -178,7 +182,7 @@ def requirements_of(request: ChatRequest) -> Requirements:
         return needs
     # Not cached: a client can invent any names, as long as a body may be.
     named = frozenset((*needs.parameters, *request.extra, *request.unread))
-    return Requirements(needs.features, named, _moving(request), needs.unthinking, needs.sole_tool)
+    return Requirements(needs.features, named, moving_fields(request.extra), needs.unthinking, needs.sole_tool)
 
 
 # Clients have few combinations of requirements. One object for each combination makes lookups in caches that are keyed
@@ -246,16 +250,16 @@ def _part_features(part: Part) -> tuple[str, ...]:
             return ("file",)
 
 
-def _moving(request: ChatRequest) -> frozenset[str]:
+def moving_fields(extra: Mapping[str, object]) -> frozenset[str]:
     """Return the data-moving fields that are switched on. `store: false` moves nothing and is just an unknown field.
 
     A field inside another one, such as `additionalModelRequestFields.mcp_servers`, moves data if the outer field is
     sent. At any depth, its name is joined to that of the outermost field: names in between may be the client's data.
     """
-    if not request.extra:
+    if not extra:
         return frozenset()
-    moving = _switched_on(request.extra)
-    for name, value in request.extra.items():
+    moving = _switched_on(extra)
+    for name, value in extra.items():
         if name not in _CLIENT_DATA and isinstance(value, _CONTAINERS):
             moving |= {f"{name}.{inner}" for inner in _switched_on_within(value)}
     return frozenset(moving)
@@ -284,4 +288,4 @@ def _switched_on(fields: Mapping[str, object]) -> set[str]:
 
 def has_effects(request: ChatRequest) -> bool:
     """Return whether the request may change something at the provider, so that it must not be sent twice."""
-    return bool(_moving(request))
+    return bool(moving_fields(request.extra))

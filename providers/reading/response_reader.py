@@ -52,14 +52,7 @@ def read_answer(
         stop: The stop sequences of the request.
         json_start: See `providers.reading.json_object.json_start_of`.
     """
-    if response.status >= 400:
-        raise ProviderFailed(adapter.classify_error(response))
-    if not 200 <= response.status < 300:
-        # Following a redirect would send the prompt to a host that is not permitted.
-        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
-    form = _form_of(response.headers.get("content-type", ""))
-    if form == "html":
-        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a page of HTML"))
+    form = check_head(adapter, response)
     if form == "events":
         parser = adapter.stream_parser(target)
         completion = fold(_identified((*parser.feed(response.body), *parser.close()), response))
@@ -72,6 +65,19 @@ def read_answer(
     if not completion.id:
         completion = with_named_calls(completion, response.received_at)
     return completion if completion.created else change(completion, created=int(response.received_at))
+
+
+def check_head(adapter: Adapter, response: WireResponse) -> Literal["events", "json", "other"]:
+    """Return the form of an answer's body. Raises ProviderFailed if the response is an error or a page of HTML."""
+    if response.status >= 400:
+        raise ProviderFailed(adapter.classify_error(response))
+    if not 200 <= response.status < 300:
+        # Following a redirect would send the prompt to a host that is not permitted.
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail=f"status {response.status}"))
+    form = _form_of(response.headers.get("content-type", ""))
+    if form == "html":
+        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a page of HTML"))
+    return form
 
 
 def is_event_stream(head: WireResponse) -> bool:

@@ -15,11 +15,13 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from providers.chat import ChatCompletion, ChatRequest
+from providers.embeddings import EmbeddingRequest, load_embedding_facts
 from providers.testkit.capacity import Gate
 from providers.testkit.scenario import Fault, HttpError, Scenario
+from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate
 from providers.testkit.simulated_model import continued, respond
-from providers.testkit.simulator import IncomingRequest, RequestRejected, Simulator
-from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, whole
+from providers.testkit.simulator import IncomingRequest, RequestRejected, SimulatesInputs, Simulator
+from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, stage_whole, whole
 
 TRANSPORT = "simulator.transport"
 """The name under which a server puts the connection's asyncio transport into the scope's `state`."""
@@ -128,8 +130,17 @@ class SimulatorApp:
             gate.leave()
 
     def _steps(self, incoming: IncomingRequest, scenario: Scenario, fault: Fault | None) -> tuple[Step, ...]:
+        simulator = self._simulator
         try:
-            request = self._simulator.read_request(incoming)
+            if isinstance(simulator, SimulatesInputs) and (content := simulator.read_input(incoming)) is not None:
+                if isinstance(content, EmbeddingRequest):
+                    response = simulator.write_embeddings(
+                        embed(content, _dimensions(simulator.name, content)), incoming
+                    )
+                else:
+                    response = simulator.write_moderations(moderate(content), incoming)
+                return stage_whole(simulator, response, scenario, fault)
+            request = simulator.read_request(incoming)
         except RequestRejected as refusal:
             return whole(refusal.response)
         return stage(self._simulator, request, self._answer(request, scenario), scenario, fault)
@@ -146,6 +157,12 @@ class SimulatorApp:
         if scenario.aptitude is not None:
             completion = scenario.aptitude.taught(request, completion)
         return replace(completion, created=completion.created or int(self._now()))
+
+
+def _dimensions(provider: str, request: EmbeddingRequest) -> int:
+    vendor = load_embedding_facts(provider)
+    known = vendor.facts(request.model).dimensions if vendor is not None else None
+    return known or DIMENSIONS
 
 
 async def _read(scope: Mapping[str, Any], receive: _Receive) -> IncomingRequest | None:

@@ -8,7 +8,9 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 from providers.chat import ChatCompletion, ChatRequest
+from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import LACKABLE, FailureKind, ProviderError
+from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.registry import check_members, load_group
 from providers.wire import WireResponse
 
@@ -22,6 +24,7 @@ __all__ = [
     "NoSimulator",
     "Refused",
     "RequestRejected",
+    "SimulatesInputs",
     "Simulator",
     "Simulators",
     "check_simulator",
@@ -146,6 +149,49 @@ class Simulator(Protocol):
 
         Returns:
             The bytes of the event.
+        """
+        ...
+
+
+@runtime_checkable
+class SimulatesInputs(Protocol):
+    """An optional member of a simulator whose provider has embeddings or moderations."""
+
+    def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | ModerationRequest | None:
+        """Read a request for embeddings or moderations.
+
+        Args:
+            incoming: The received request.
+
+        Returns:
+            The canonical request, or None if the path is one of chats.
+
+        Raises:
+            RequestRejected: The key is missing, or the body is not a valid request.
+        """
+        ...
+
+    def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
+        """Write vectors as the provider sends them.
+
+        Args:
+            answer: The vectors.
+            incoming: The request that is answered.
+
+        Returns:
+            The response.
+        """
+        ...
+
+    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
+        """Write verdicts as the provider sends them.
+
+        Args:
+            answer: The verdicts.
+            incoming: The request that is answered.
+
+        Returns:
+            The response.
         """
         ...
 

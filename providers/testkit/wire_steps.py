@@ -90,6 +90,16 @@ def stage(
     return (Wait(scenario.latency_s + scenario.first_token_s), *_json(simulator, answer, fault))
 
 
+def stage_whole(
+    simulator: Simulator, answer: WireResponse, scenario: Scenario, fault: Fault | None
+) -> tuple[Step, ...]:
+    """Return the steps of a response that is never a stream: embeddings or moderations."""
+    head = _instead_of_an_answer(simulator, fault)
+    if head is not None:
+        return (Wait(scenario.latency_s), *head)
+    return (Wait(scenario.latency_s + scenario.first_token_s), *_json(simulator, answer, fault))
+
+
 def whole(response: WireResponse) -> tuple[Step, ...]:
     """Return the steps of a complete response, framed by its length."""
     length = ("content-length", str(len(response.body)))

@@ -48,6 +48,7 @@ registry                            adapters from entry points
 reading matching                    bytes to events; what a request requires and a deployment can do
 formats                             what several wire formats share
 openai_json                         canonical values and OpenAI's JSON
+embeddings moderations              canonical vectors and verdicts, and their wire formats
 testkit                             simulated providers
 vendors compatible                  one folder for each vendor; vendors that speak OpenAI's dialect
 client conformance contract         a client without the gateway; the conformance kit; the face for plug-ins

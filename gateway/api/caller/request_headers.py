@@ -86,6 +86,7 @@ def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedK
         headers.one(b"accept-language") if b"accept-language" in names else None,
         headers.values(b"x-gateway-user") if b"x-gateway-user" in names else (),
         headers.all(b"x-gateway-consent") if b"x-gateway-consent" in names else (),
+        headers.all(b"x-gateway-embedding-space") if b"x-gateway-embedding-space" in names else (),
     )
 
 

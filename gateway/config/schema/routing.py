@@ -64,8 +64,17 @@ class AssistantSection(Section):
         "ends with `*`, such as claude-*, stands for all names with that beginning; these are not listed.",
     )
     routes: dict[Name, list[RouteStep]] = Field(
+        {},
         description="For each region the deployments to call, in order: the first one, then its fallbacks. A weighted "
-        "step such as {one: 95, other: 5} assigns each user to one of several deployments."
+        "step such as {one: 95, other: 5} assigns each user to one of several deployments.",
+    )
+    embeddings: dict[Name, list[str]] = Field(
+        {},
+        description="For each region the deployments that compute embeddings, in order. All of a region have the same "
+        "model, because vectors of two models cannot be compared.",
+    )
+    moderations: dict[Name, list[str]] = Field(
+        {}, description="For each region the deployments that classify content, in order."
     )
     schedules: dict[Name, ScheduleSection] = Field(
         {}, description="For each region, how the share of a candidate is raised, and when it is rolled back."
@@ -86,6 +95,11 @@ class AssistantSection(Section):
         description="Sends a second attempt if the first one is slow: to the next step of the route, or with another "
         "key. The first answer is used, and the other attempt is cancelled. Default: no second attempt.",
     )
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The names of the regions in which it has a route of any use."""
+        return tuple(dict.fromkeys([*self.routes, *self.embeddings, *self.moderations]))
 
 
 class ConsentSection(Section):
@@ -216,6 +230,11 @@ class DeploymentSection(Section):
     )
     concurrency: _Concurrency = Field(
         None, description="Limit of its concurrent calls: a number, or a mapping. Default: no limit."
+    )
+    guard: Literal["llama-guard", "qwen3guard"] | None = Field(
+        None,
+        description="How a guard model in `moderations` answers. Default: by the name of the model, such as "
+        "Llama-Guard-3-8B or Qwen3Guard-Gen-4B.",
     )
     enabled: bool = Field(True, description="false removes it from every route.")
     insecure: bool = Field(

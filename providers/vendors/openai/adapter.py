@@ -27,11 +27,13 @@ from providers.chat import (
     change_request,
     text_of,
 )
+from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
 from providers.failures import Failure, ProviderFailed
 from providers.formats.request_options import nearest_effort
 from providers.json_values import dumps
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.moderations import OpenAIModerations
 from providers.openai_json import encode_request
 from providers.openai_json.read_answer import read_chunk, read_completion
 from providers.openai_json.read_errors import classify
@@ -44,6 +46,9 @@ from providers.wire import WireRequest, WireResponse
 
 _WHOLE_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM_HEADERS = (("content-type", "application/json"), ("accept", "text/event-stream"))
+_OPENAI_MODERATIONS = OpenAIModerations(("omni-moderation-*", "text-moderation-*"), takes_images=True)
+# A server of one's own, such as a webhook, may give its model any name.
+_OWN_MODERATIONS = OpenAIModerations(("*",), takes_images=False)
 _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_cache_key", "safety_identifier"})
 
 
@@ -75,6 +80,17 @@ class OpenAIAdapter(FactsAdapter):
     def asks_for_usage(self) -> bool:
         """See `providers.adapter.AsksForUsage`."""
         return True
+
+    @property
+    def embeddings(self) -> OpenAIEmbeddings | None:
+        """See `providers.embeddings.Embeds`."""
+        vendor = load_embedding_facts(self.name)
+        return OpenAIEmbeddings(vendor) if vendor is not None else None
+
+    @property
+    def moderations(self) -> OpenAIModerations:
+        """See `providers.moderations.Moderates`."""
+        return _OPENAI_MODERATIONS if self.is_openai else _OWN_MODERATIONS
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""

@@ -16,8 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, text_of
+from providers.embeddings import (
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    Encoding,
+    decode_embedding_request,
+    encode_embeddings,
+)
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
-from providers.json_values import JsonError, as_map, dumps, loads
+from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.moderations import ModerationAnswer, ModerationRequest, decode_moderation_request, encode_moderations
 from providers.openai_json import decode_request, encode_usage
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulator import IncomingRequest, RequestRejected
@@ -26,6 +34,7 @@ from providers.vendors.openai.responses_simulator_answer import wants_response, 
 from providers.wire import WireResponse
 
 _CHAT, _RESPONSES = "/chat/completions", "/responses"
+_EMBEDDINGS, _MODERATIONS = "/embeddings", "/moderations"
 _FINGERPRINT = "fp_simulated"
 _HIDES_REASONING = re.compile(r"gpt-(?!oss)|o\d")
 _END = b"data: [DONE]\n\n"
@@ -53,13 +62,7 @@ class OpenAISimulator:
         """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith((_CHAT, _RESPONSES)):
             raise _refused(404, f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url")
-        if incoming.method != "POST":
-            raise _refused(405, f"Not allowed to {incoming.method} on {incoming.path}")
-        scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise _refused(401, "You didn't provide an API key.", "invalid_api_key")
-        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise _refused(400, "The content type must be 'application/json'.")
+        _check_head(incoming)
         try:
             body = loads(incoming.body)
             return read_body(as_map(body)) if incoming.path.endswith(_RESPONSES) else decode_request(body)
@@ -67,6 +70,32 @@ class OpenAISimulator:
             raise _refused(400, "We could not parse the JSON body of your request.") from None
         except (InvalidRequest, UnsupportedFeature) as error:
             raise _refused(400, str(error), param=error.param) from None
+
+    def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | ModerationRequest | None:
+        """See `providers.testkit.simulator.SimulatesInputs`."""
+        if not incoming.path.endswith((_EMBEDDINGS, _MODERATIONS)):
+            return None
+        _check_head(incoming)
+        try:
+            body = loads(incoming.body)
+            if incoming.path.endswith(_MODERATIONS):
+                return decode_moderation_request(body)
+            return decode_embedding_request(body)[0]
+        except JsonError:
+            raise _refused(400, "We could not parse the JSON body of your request.") from None
+        except InvalidRequest as error:
+            raise _refused(400, str(error), param=error.param) from None
+
+    def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`."""
+        body = as_map(loads(incoming.body))
+        encoding: Encoding = "base64" if body.get("encoding_format") == "base64" else "float"
+        return _sent(encode_embeddings(answer, read_str(body, "model") or "", encoding))
+
+    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`."""
+        model = read_str(as_map(loads(incoming.body)), "model") or "omni-moderation-latest"
+        return _sent(encode_moderations(answer, model, "modr-simulated"))
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
@@ -108,6 +137,21 @@ class OpenAISimulator:
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`."""
         return _event(_error(kind))
+
+
+def _check_head(incoming: IncomingRequest) -> None:
+    """Check method, key and content type of a request. Raises RequestRejected."""
+    if incoming.method != "POST":
+        raise _refused(405, f"Not allowed to {incoming.method} on {incoming.path}")
+    scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise _refused(401, "You didn't provide an API key.", "invalid_api_key")
+    if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _refused(400, "The content type must be 'application/json'.")
+
+
+def _sent(body: bytes) -> WireResponse:
+    return WireResponse(200, {"content-type": "application/json", "x-request-id": "req_simulated"}, body, 0)
 
 
 def _refused(status: int, message: str, code: str | None = None, param: str | None = None) -> RequestRejected:

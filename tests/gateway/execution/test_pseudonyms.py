@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.upstream_client import pseudonymous
+from gateway.execution.pseudonyms import pseudonymous
 from providers.auth import Secret
 from providers.chat import ChatRequest, UserMessage
 

@@ -1,0 +1,77 @@
+"""OpenAI's embeddings and moderations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from gateway.api.body import parse_json
+from gateway.api.dialects.openai_chat import OpenAIChat
+from gateway.model.input_requests import InputAnswer, InputRequest, texts_of
+from gateway.model.record import Record
+from gateway.service.chat_service import AnswerStyle
+from providers.chat import Usage
+from providers.embeddings import (
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    Encoding,
+    decode_embedding_request,
+    encode_embeddings,
+)
+from providers.moderations import ModerationAnswer, decode_moderation_request, encode_moderations
+from providers.value import change
+
+_BYTES_PER_TOKEN = 4
+
+
+class InputDialect(OpenAIChat, ABC):
+    """One request for embeddings or moderations. Its errors are those of chats."""
+
+    @abstractmethod
+    def decode_input(self, body: bytes) -> InputRequest:
+        """Parse and decode the body in place of `decode`. Raises ApiError or InvalidRequest."""
+
+    @abstractmethod
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        """Return the body of an answer."""
+
+
+class OpenAIEmbeddingsDialect(InputDialect):
+    """One request for embeddings. If the provider counted no tokens, the client gets an estimate."""
+
+    def __init__(self) -> None:
+        self._encoding: Encoding = "float"
+        self._estimated_tokens = 0
+
+    def decode_input(self, body: bytes) -> InputRequest:
+        """See InputDialect."""
+        request, self._encoding = decode_embedding_request(parse_json(body))
+        self._estimated_tokens = _estimated_tokens(request)
+        return request
+
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        """See InputDialect."""
+        if not isinstance(result, EmbeddingAnswer):
+            raise TypeError("an answer to a request for embeddings has no vectors")
+        if result.usage is None:
+            result = change(result, usage=Usage(prompt_tokens=self._estimated_tokens))
+        return encode_embeddings(result, style.shown_model or record.model or "", self._encoding)
+
+
+def _estimated_tokens(request: EmbeddingRequest) -> int:
+    text_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts_of(request))
+    tokens = sum(len(item) for item in request.inputs if not isinstance(item, str))
+    return tokens + -(-text_bytes // _BYTES_PER_TOKEN)
+
+
+class OpenAIModerationsDialect(InputDialect):
+    """One request for moderations."""
+
+    def decode_input(self, body: bytes) -> InputRequest:
+        """See InputDialect."""
+        return decode_moderation_request(parse_json(body))
+
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        """See InputDialect."""
+        if not isinstance(result, ModerationAnswer):
+            raise TypeError("an answer to a request for moderations has no verdicts")
+        return encode_moderations(result, style.shown_model or record.model or "", f"modr-{record.request_id}")

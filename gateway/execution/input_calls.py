@@ -1,0 +1,93 @@
+"""Write a request for embeddings or moderations in its provider's wire format, and read and check the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import assert_never
+
+from gateway.execution.pseudonyms import pseudonymous
+from gateway.model.decision import Step
+from gateway.model.deployment import Deployment, moderations_of
+from gateway.model.input_requests import InputAnswer, InputRequest
+from providers.embeddings import EmbeddingAnswer, EmbeddingFormat, EmbeddingRequest, check_answer, embeddings_of
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
+from providers.reading.error_classification import MESSAGES
+from providers.reading.response_reader import check_head
+from providers.value import change
+from providers.wire import WireRequest, WireResponse
+
+_LARGE_BYTES = 256 * 1024
+"""A larger answer is parsed in a thread, so that no other request waits for it."""
+
+
+def write_input(step: Step, request: InputRequest) -> WireRequest:
+    """Return the request in the wire format of the step's deployment, without the fields that are dropped."""
+    deployment, dropped = step.deployment, step.dropped
+    if dropped and not dropped.isdisjoint(request.extra):
+        extra = {name: value for name, value in request.extra.items() if name not in dropped}
+        request = change(request, extra=extra)
+    key, provider, passthrough = deployment.pseudonym_key, deployment.provider, deployment.target.passthrough
+    match request:
+        case EmbeddingRequest():
+            if "user" in dropped:
+                request = change(request, user=None)
+            hidden = request if key is None else pseudonymous(request, provider, key, passthrough)
+            return _embeddings(deployment).build_request(hidden, deployment.target)
+        case ModerationRequest():
+            shown = request if key is None else pseudonymous(request, provider, key, passthrough)
+            return _moderations(deployment).build_request(shown, deployment.target)
+        case _:
+            assert_never(request)
+
+
+async def read_input(request: InputRequest, response: WireResponse, deployment: Deployment) -> InputAnswer:
+    """Return the whole and checked answer of a response. Raises ProviderFailed."""
+    if len(response.body) > _LARGE_BYTES:
+        return await asyncio.to_thread(_read, request, response, deployment)
+    return _read(request, response, deployment)
+
+
+def _read(request: InputRequest, response: WireResponse, deployment: Deployment) -> InputAnswer:
+    check_head(deployment.adapter, response)
+    try:
+        match request:
+            case EmbeddingRequest():
+                return _read_embeddings(request, response, deployment)
+            case ModerationRequest():
+                return _read_moderations(request, response, deployment)
+            case _:
+                assert_never(request)
+    except ProviderFailed as error:
+        # Some providers send errors with the status 200.
+        failure = deployment.adapter.classify_error(response)
+        raise (error if failure.kind is FailureKind.MALFORMED else ProviderFailed(failure)) from None
+
+
+def _read_embeddings(request: EmbeddingRequest, response: WireResponse, deployment: Deployment) -> EmbeddingAnswer:
+    embeddings = _embeddings(deployment)
+    answer = embeddings.parse_response(response, deployment.target)
+    return check_answer(answer, request, embeddings.facts(deployment.model).dimensions)
+
+
+def _read_moderations(request: ModerationRequest, response: WireResponse, deployment: Deployment) -> ModerationAnswer:
+    answer = _moderations(deployment).parse_response(response, deployment.target)
+    if len(answer.results) != len(request.inputs):
+        kind = FailureKind.MALFORMED
+        detail = f"{len(answer.results)} verdicts for {len(request.inputs)} inputs"
+        raise ProviderFailed(Failure(kind, MESSAGES[kind], detail))
+    return answer
+
+
+def _embeddings(deployment: Deployment) -> EmbeddingFormat:
+    embeddings = embeddings_of(deployment.adapter)
+    if embeddings is None:
+        raise RuntimeError(f"the deployment {deployment.name!r} has no embeddings, which the config check ensures")
+    return embeddings
+
+
+def _moderations(deployment: Deployment) -> ModerationFormat:
+    moderations = moderations_of(deployment)
+    if moderations is None:
+        raise RuntimeError(f"the deployment {deployment.name!r} classifies nothing, which the config check ensures")
+    return moderations

@@ -1,0 +1,68 @@
+"""Requests that are not chats: embeddings and moderations. Each has `input`, and its answer is one JSON body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias, assert_never
+
+from gateway.model.config_version import Use
+from providers.chat import ChatRequest, ImagePart, TextPart
+from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
+from providers.matching.requirements import Requirements, moving_fields
+from providers.moderations import ModerationAnswer, ModerationRequest
+
+InputRequest: TypeAlias = EmbeddingRequest | ModerationRequest
+InputAnswer: TypeAlias = EmbeddingAnswer | ModerationAnswer
+ServedRequest: TypeAlias = ChatRequest | InputRequest
+"""Every request that the gateway sends to a deployment."""
+
+
+def use_of(request: ServedRequest) -> Use:
+    """Return what a request asks its assistant for."""
+    match request:
+        case ChatRequest():
+            return "chat"
+        case EmbeddingRequest():
+            return "embeddings"
+        case ModerationRequest():
+            return "moderations"
+        case _:
+            assert_never(request)
+
+
+def needs_of_input(request: InputRequest) -> Requirements:
+    """Return what a request requires of a deployment."""
+    features: set[str] = set()
+    parameters = set(request.extra)
+    match request:
+        case EmbeddingRequest():
+            features |= {"token_input"} if request.takes_tokens else set()
+            features |= {"dimensions"} if request.dimensions is not None else set()
+            parameters |= {"user"} if request.user is not None else set()
+        case ModerationRequest():
+            for content in request.inputs:
+                urls = [] if isinstance(content, str) else [it.url for it in content if isinstance(it, ImagePart)]
+                features |= {"vision"} if urls else set()
+                features |= {"image_url"} if any(url[:5].lower() != "data:" for url in urls) else set()
+        case _:
+            assert_never(request)
+    moving = moving_fields(request.extra)
+    return Requirements(frozenset(features), frozenset(parameters), moving, use=use_of(request))
+
+
+def texts_of(request: InputRequest) -> Iterator[str]:
+    """Yield every text of the request's input. Tokens are not text."""
+    for content in request.inputs:
+        if isinstance(content, str):
+            yield content
+        else:
+            for part in content:
+                if isinstance(part, TextPart):
+                    yield part.text
+                elif not isinstance(part, int):
+                    yield part.url
+
+
+def user_of_input(request: InputRequest) -> str | None:
+    """Return the identifier of the user in the request."""
+    return request.user if isinstance(request, EmbeddingRequest) else None

@@ -1,0 +1,163 @@
+"""Answer a request for embeddings or moderations: split it into calls, and join the answers.
+
+Each call is decided and executed as a chat is (`ChatService.answer`). The calls of one request follow each other, so
+that a request takes one slot of its deployment at a time.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import assert_never
+
+from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
+from gateway.model.deployment import Deployment, moderations_of
+from gateway.model.input_requests import InputAnswer, InputRequest
+from gateway.model.record import AttemptRecord, Record
+from gateway.model.route import deployments_of
+from gateway.service.assistants import assistants_of
+from providers.chat import Usage
+from providers.embeddings import (
+    EmbeddingAnswer,
+    EmbeddingFacts,
+    EmbeddingRequest,
+    batches_of,
+    embeddings_of,
+    joined,
+)
+from providers.failures import InvalidRequest
+from providers.moderations import ModerationAnswer, ModerationRequest
+from providers.value import change
+
+_MODEL_DIGITS = 8
+
+
+class OtherEmbeddingSpace(Exception):
+    """The client requires vectors of another space than the assistant has in the caller's region."""
+
+    def __init__(self, space: str) -> None:
+        super().__init__(space)
+        self.space = space
+
+
+def calls_of(request: InputRequest, assistant: Assistant, region: Region | None) -> tuple[InputRequest, ...]:
+    """Return the calls of a request. Each is small enough for every deployment of the route."""
+    route = assistant.routes.get(region.name, ()) if region is not None else ()
+    deployments = deployments_of(route)
+    if not deployments:
+        return (request,)
+    match request:
+        case EmbeddingRequest():
+            return batches_of(request, _least([_facts(deployment) for deployment in deployments]))
+        case ModerationRequest():
+            formats = [found for it in deployments if (found := moderations_of(it)) is not None]
+            size = min((one.most_inputs for one in formats), default=1)
+            inputs = request.inputs
+            if not all(isinstance(content, str) for content in inputs):
+                size = 1
+            pieces = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+            return (request,) if len(pieces) == 1 else tuple(change(request, inputs=piece) for piece in pieces)
+        case _:
+            assert_never(request)
+
+
+def _facts(deployment: Deployment) -> EmbeddingFacts:
+    embeddings = embeddings_of(deployment.adapter)
+    return embeddings.facts(deployment.model) if embeddings is not None else EmbeddingFacts()
+
+
+def _least(facts: Sequence[EmbeddingFacts]) -> EmbeddingFacts:
+    tokens = [one.most_tokens for one in facts if one.most_tokens is not None]
+    return EmbeddingFacts(min(one.most_inputs for one in facts), min(tokens, default=None))
+
+
+def joined_answers(answers: Sequence[InputAnswer]) -> InputAnswer:
+    """Return one answer with the results of all calls in order."""
+    embeddings = [answer for answer in answers if isinstance(answer, EmbeddingAnswer)]
+    if embeddings:
+        return joined(embeddings)
+    verdicts = [answer for answer in answers if isinstance(answer, ModerationAnswer)]
+    usages = [answer.usage for answer in verdicts if answer.usage is not None]
+    usage = None
+    if usages and len(usages) == len(verdicts):
+        prompt, completion = (
+            sum(one.prompt_tokens for one in usages),
+            sum(one.completion_tokens for one in usages),
+        )
+        usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    return ModerationAnswer(tuple(result for answer in verdicts for result in answer.results), usage)
+
+
+@contextmanager
+def counted_anew(record: Record) -> Iterator[None]:
+    """Count the attempts of one call from 0, and add them to those of the earlier calls at its end."""
+    earlier: list[AttemptRecord] = record.attempts
+    record.attempts = []
+    try:
+        yield
+    finally:
+        record.attempts = earlier + record.attempts
+
+
+# --- moderations without a model ------------------------------------------------------------------
+
+
+def with_assistant(request: InputRequest, config: ConfigVersion, client: Client | None) -> InputRequest:
+    """Return the request with the name of its assistant. A moderation may leave it out if there is only one.
+
+    Raises:
+        InvalidRequest: The client has no assistant with moderations, or several.
+    """
+    if request.model or not isinstance(request, ModerationRequest):
+        return request
+    names = sorted({one.name for one in assistants_of(config, client).values() if one.moderations})
+    if len(names) != 1:
+        choices = f"name one of {', '.join(names)}" if names else "no assistant of this key has moderations"
+        raise InvalidRequest(f"`model` is required: {choices}", "model")
+    return change(request, model=names[0])
+
+
+# --- the space of embeddings ----------------------------------------------------------------------
+
+
+class EmbeddingSpace:
+    """The space of an assistant's vectors in a region: the name of the model, and the length of the vectors.
+
+    Args:
+        assistant: The assistant, as embeddings see it.
+        region: The region of the caller.
+        key: Hides the name of the model if the assistant does not reveal it.
+    """
+
+    def __init__(self, assistant: Assistant, region: Region, key: bytes) -> None:
+        first = deployments_of(assistant.routes[region.name])[0]
+        self._model = first.model
+        self._known = _facts(first).dimensions
+        if not assistant.reveal_model:
+            digest = hmac.digest(key, f"space 1\0{first.provider}\0{first.model}".encode(), "sha256")
+            self._model = f"{assistant.name}-{digest.hex()[:_MODEL_DIGITS]}"
+
+    def name(self, dimensions: int) -> str:
+        """Return the value of `x-gateway-embedding-space`."""
+        return f"{self._model}@{dimensions}"
+
+    def check(self, required: tuple[str, ...], dimensions: int | None) -> None:
+        """Check before a call whether its vectors can be in the required space.
+
+        Args:
+            required: Every value of the request's `x-gateway-embedding-space`.
+            dimensions: The length of the vectors that the request names or that were received; None if neither.
+
+        Raises:
+            OtherEmbeddingSpace: They cannot.
+            InvalidRequest: The header was sent twice, with different values.
+        """
+        if len(set(required)) > 1:
+            raise InvalidRequest("`x-gateway-embedding-space` was sent more than once, with different values")
+        if not required:
+            return
+        model, _, length = required[0].rpartition("@")
+        expected = dimensions if dimensions is not None else self._known
+        if model != self._model or (expected is not None and length != str(expected)):
+            raise OtherEmbeddingSpace(self.name(expected) if expected is not None else self._model)

@@ -1,0 +1,92 @@
+"""The optional protocol of an adapter whose provider has embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from providers.adapter import Adapter, Capabilities, Target
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.wire import WireRequest, WireResponse
+
+__all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "capabilities_of", "embeddings_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFacts:
+    """What a provider accepts for one of its embedding models.
+
+    Attributes:
+        most_inputs: The most inputs of one call. A longer request is split.
+        most_tokens: The most tokens of all inputs of one call, or None if only the inputs count.
+        takes_tokens: Whether inputs may be tokens.
+        shortens: Whether the request may name the length of the vectors.
+        takes_user: Whether the request may have a `user`.
+        base64: Whether the provider can send vectors as base64.
+        dimensions: The length of the model's vectors if the request names none, or None if it is unknown.
+    """
+
+    most_inputs: int = 1
+    most_tokens: int | None = None
+    takes_tokens: bool = False
+    shortens: bool = False
+    takes_user: bool = False
+    base64: bool = False
+    dimensions: int | None = None
+
+
+class EmbeddingFormat(Protocol):
+    """A provider's wire format for embeddings, as pure functions."""
+
+    def facts(self, model: str) -> EmbeddingFacts:
+        """Return what the provider accepts for this model."""
+        ...
+
+    def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
+        """Translate a request into this wire format.
+
+        Args:
+            request: A request that `facts` allows.
+            target: The model and the site.
+
+        Returns:
+            The request to send, without a host and without a credential.
+        """
+        ...
+
+    def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
+        """Read the vectors of a response with a 2xx status. The caller checks their number and their length.
+
+        Args:
+            response: The complete response.
+            target: The model and the site that the request was built for.
+
+        Returns:
+            The vectors in the order of the inputs.
+
+        Raises:
+            ProviderFailed: The body is not a whole answer.
+        """
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """An optional member of an adapter: the provider's embeddings. Errors are classified by the adapter itself."""
+
+    @property
+    def embeddings(self) -> EmbeddingFormat | None:
+        """The wire format, or None if the provider has no embeddings."""
+        ...
+
+
+def embeddings_of(adapter: Adapter) -> EmbeddingFormat | None:
+    """Return the wire format of an adapter's embeddings, or None if its provider has none."""
+    return adapter.embeddings if isinstance(adapter, Embeds) else None
+
+
+def capabilities_of(facts: EmbeddingFacts) -> Capabilities:
+    """Return the facts in the form in which routing compares them with a request."""
+    features = {"token_input": facts.takes_tokens, "dimensions": facts.shortens}
+    parameters = frozenset({"user"}) if facts.takes_user else frozenset[str]()
+    return Capabilities(frozenset(name for name, has in features.items() if has), parameters)

@@ -1,0 +1,81 @@
+"""Facts of the providers' embedding models, from `embeddings.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+from providers.catalogue import FactsFile
+from providers.catalogue.toml_schema import FLAG, TABLE, TEXT, WHOLE, Shape, check_table
+from providers.embeddings.contract import EmbeddingFacts
+
+__all__ = ["VendorEmbeddings", "load_embedding_facts"]
+
+_OF_MODEL: Mapping[str, Shape] = {
+    "most_inputs": WHOLE,
+    "most_tokens": WHOLE,
+    "dimensions": WHOLE,
+    **dict.fromkeys(("takes_tokens", "shortens", "takes_user", "base64"), FLAG),
+}
+_OF_VENDOR: Mapping[str, Shape] = {
+    **_OF_MODEL,
+    "source": TEXT,
+    "path": TEXT,
+    "dimensions_field": TEXT,
+    "sends_encoding": FLAG,
+    "models": TABLE,
+}
+_NAMES = frozenset(one.name for one in fields(EmbeddingFacts))
+
+
+@dataclass(frozen=True, slots=True)
+class VendorEmbeddings:
+    """The embeddings of one provider.
+
+    Attributes:
+        path: The path below the base path, for a provider that speaks OpenAI's format.
+        dimensions_field: The field for the length of the vectors.
+        sends_encoding: Whether the request has the field `encoding_format`.
+        usual: The facts of a model that is not listed.
+        models: Facts by name or glob pattern.
+    """
+
+    path: str = "/embeddings"
+    dimensions_field: str = "dimensions"
+    sends_encoding: bool = True
+    usual: EmbeddingFacts = field(default_factory=EmbeddingFacts)
+    models: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
+
+    def facts(self, model: str) -> EmbeddingFacts:
+        """Return the facts of a model: by exact name, by the longest pattern that matches, or else the usual ones."""
+        if model in self.models:
+            return self.models[model]
+        patterns = [pattern for pattern in self.models if fnmatchcase(model, pattern)]
+        return self.models[max(patterns, key=len)] if patterns else self.usual
+
+
+@cache
+def load_embedding_facts(provider: str) -> VendorEmbeddings | None:
+    """Return the embeddings of a provider, or None if it has none."""
+    data: Any = _FILE.read().get(provider)
+    if data is None:
+        return None
+    check_table(provider, data, _OF_VENDOR)
+    usual = replace(EmbeddingFacts(), **{name: value for name, value in data.items() if name in _NAMES})
+    models: dict[str, EmbeddingFacts] = {}
+    for name, table in data.get("models", {}).items():
+        check_table(f"{provider}.models.{name!r}", table, _OF_MODEL)
+        models[name] = replace(usual, **table)
+    return VendorEmbeddings(
+        data.get("path", "/embeddings"),
+        data.get("dimensions_field", "dimensions"),
+        data.get("sends_encoding", True),
+        usual,
+        models,
+    )
+
+
+_FILE = FactsFile("providers.embeddings", "embeddings")

@@ -1,0 +1,160 @@
+"""OpenAI's format of embeddings in both directions: for clients and for providers that speak it.
+
+Source: the official Python SDK 3.51 (`EmbeddingCreateParams`, `CreateEmbeddingResponse`), read 2026-11-20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from providers.adapter import Target
+from providers.chat import Usage
+from providers.embeddings.contract import EmbeddingFacts
+from providers.embeddings.facts import VendorEmbeddings
+from providers.embeddings.values import (
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    Tokens,
+    Vector,
+    malformed,
+    vector_from_base64,
+    vector_from_json,
+    vector_to_base64,
+)
+from providers.failures import InvalidRequest
+from providers.json_values import as_list, as_map, dumps, read_count, read_map
+from providers.openai_json.fields import choice, describe, integer, items, mapping, present, text
+from providers.reading.error_classification import error_object
+from providers.wire import WireRequest, WireResponse
+
+__all__ = ["Encoding", "OpenAIEmbeddings", "decode_embedding_request", "encode_embeddings"]
+
+Encoding: TypeAlias = Literal["float", "base64"]
+MOST_INPUTS = 2048
+"""The most inputs of a client's request, as at OpenAI."""
+_MOST_TOKEN = 2**31 - 1
+_MOST_DIMENSIONS = 65_536
+_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
+_KNOWN = frozenset({"model", "input", "dimensions", "encoding_format", "user"})
+
+
+def decode_embedding_request(value: object) -> tuple[EmbeddingRequest, Encoding]:
+    """Read a client's request strictly. Raises InvalidRequest.
+
+    Returns:
+        The request, and the encoding of the vectors that the client wants.
+    """
+    body = mapping(value, "body")
+    model = text(body, "model", "model")
+    if model is None:
+        raise InvalidRequest("`model` is required: name an assistant", "model")
+    encoding = body.get("encoding_format")
+    shown: Encoding = "float"
+    if encoding is not None and choice(encoding, "encoding_format", ("float", "base64")) == "base64":
+        shown = "base64"
+    request = EmbeddingRequest(
+        model,
+        _inputs(present(body, "input", "input")),
+        integer(body, "dimensions", "dimensions", 1, _MOST_DIMENSIONS),
+        text(body, "user", "user"),
+        {name: item for name, item in body.items() if name not in _KNOWN and item is not None},
+    )
+    return request, shown
+
+
+def _inputs(value: object) -> tuple[str, ...] | tuple[Tokens, ...]:
+    if isinstance(value, str):
+        value = [value]
+    entries = items(value, "input")
+    if not entries:
+        raise InvalidRequest("`input` must not be empty", "input")
+    if all(type(entry) is int for entry in entries):
+        return (_tokens(entries, "input"),)
+    if len(entries) > MOST_INPUTS:
+        raise InvalidRequest(f"`input` has {len(entries)} entries; at most {MOST_INPUTS} are accepted", "input")
+    if all(isinstance(entry, str) for entry in entries):
+        for position, entry in enumerate(entries):
+            if not entry:
+                raise InvalidRequest(f"`input[{position}]` must not be empty", f"input[{position}]")
+        return tuple(entry for entry in entries if isinstance(entry, str))
+    if all(isinstance(entry, list) for entry in entries):
+        return tuple(_tokens(as_list(entry), f"input[{position}]") for position, entry in enumerate(entries))
+    expected = "a string, an array of strings, an array of tokens, or an array of arrays of tokens"
+    kinds = " and ".join(sorted({describe(entry) for entry in entries}))
+    raise InvalidRequest(f"`input` must be {expected}, not an array of {kinds}", "input")
+
+
+def _tokens(entries: Sequence[object], path: str) -> Tokens:
+    if not entries:
+        raise InvalidRequest(f"`{path}` must not be empty", path)
+    tokens = tuple(entry for entry in entries if type(entry) is int and 0 <= entry <= _MOST_TOKEN)
+    if len(tokens) != len(entries):
+        raise InvalidRequest(f"`{path}` must have only tokens: whole numbers from 0", path)
+    return tokens
+
+
+def encode_embeddings(answer: EmbeddingAnswer, model: str, encoding: Encoding) -> bytes:
+    """Return the body of an answer for a client."""
+    shown = vector_to_base64 if encoding == "base64" else _numbers
+    data = [
+        {"object": "embedding", "index": index, "embedding": shown(vector)}
+        for index, vector in enumerate(answer.vectors)
+    ]
+    tokens = answer.usage.prompt_tokens if answer.usage is not None else 0
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return dumps({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _numbers(vector: Vector) -> list[float]:
+    return vector.tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIEmbeddings:
+    """The format of OpenAI, and of vendors that speak it. See `providers.embeddings.EmbeddingFormat`.
+
+    Attributes:
+        vendor: The facts of the vendor, and its differences from OpenAI's format.
+    """
+
+    vendor: VendorEmbeddings
+
+    def facts(self, model: str) -> EmbeddingFacts:
+        """See `providers.embeddings.EmbeddingFormat`."""
+        return self.vendor.facts(model)
+
+    def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
+        """See `providers.embeddings.EmbeddingFormat`. Base64 is a quarter of the size of numbers."""
+        body: dict[str, object] = {"model": target.model, "input": list(request.inputs)}
+        if self.vendor.sends_encoding:
+            body["encoding_format"] = "base64" if self.facts(target.model).base64 else "float"
+        if request.dimensions is not None:
+            body[self.vendor.dimensions_field] = request.dimensions
+        if request.user is not None:
+            body["user"] = request.user
+        body.update(request.extra)
+        return WireRequest("POST", f"{target.base_path}{self.vendor.path}", _HEADERS, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
+        """See `providers.embeddings.EmbeddingFormat`. Both encodings are read, whichever was asked for."""
+        body = error_object(response.body)
+        data = as_list(body.get("data"))
+        if not data:
+            raise malformed("the answer has no embeddings")
+        vectors: dict[int, Vector] = {}
+        for entry in map(as_map, data):
+            index = entry.get("index")
+            if type(index) is not int or index in vectors or not 0 <= index < len(data):
+                raise malformed("an embedding has no index, or one that is wrong")
+            value = entry.get("embedding")
+            vectors[index] = vector_from_base64(value) if isinstance(value, str) else vector_from_json(value)
+        return EmbeddingAnswer(tuple(vectors[index] for index in range(len(data))), read_usage(body))
+
+
+def read_usage(body: Mapping[str, object]) -> Usage | None:
+    """Return the usage of an answer: its prompt tokens, or else its total."""
+    usage = read_map(body, "usage")
+    tokens = read_count(usage, "prompt_tokens") or read_count(usage, "total_tokens")
+    return Usage(prompt_tokens=tokens) if tokens else None

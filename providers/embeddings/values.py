@@ -1,0 +1,153 @@
+"""The canonical embedding request, its vectors, and the checks of an answer."""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from typing import ClassVar, TypeAlias
+
+from providers.chat import Usage
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.reading.error_classification import MESSAGES
+from providers.value import Value
+
+__all__ = [
+    "EmbeddingAnswer",
+    "EmbeddingRequest",
+    "Tokens",
+    "Vector",
+    "check_answer",
+    "vector_from_base64",
+    "vector_from_json",
+    "vector_to_base64",
+]
+
+Tokens: TypeAlias = "tuple[int, ...]"
+"""One input as tokens of the model's own tokenizer."""
+Vector: TypeAlias = "array[float]"
+"""A vector: an array of the type `f` if the provider sent 32-bit floats, else of the type `d`."""
+_FLOAT_BYTES = 4
+MOST_DIMENSIONS = 65_536
+"""No model has vectors of this length. A longer one is refused before it takes memory."""
+
+
+class EmbeddingRequest(Value, frozen=True):
+    """A request for one vector for each input.
+
+    Attributes:
+        model: The model that the client asked for. The provider's model is in the `Target`.
+        inputs: Texts, or tokens. All are of one kind.
+        dimensions: The length of the vectors, or None for the model's own.
+        user: An identifier of the user.
+        extra: Unknown top-level fields as parsed JSON.
+
+    Example:
+        >>> from providers.embeddings import EmbeddingRequest
+        >>> EmbeddingRequest("assistant", ("one text", "another")).takes_tokens
+        False
+    """
+
+    # What the execution of a plan asks of every request: the answer is one JSON body.
+    stream: ClassVar[bool] = False
+    folded: ClassVar[bool] = False
+
+    model: str
+    inputs: tuple[str, ...] | tuple[Tokens, ...]
+    dimensions: int | None = None
+    user: str | None = None
+    extra: Mapping[str, object] = {}
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the inputs are tokens."""
+        return not isinstance(self.inputs[0], str)
+
+
+class EmbeddingAnswer(Value, frozen=True):
+    """The vectors of one request, in the order of its inputs.
+
+    Attributes:
+        vectors: One vector for each input.
+        usage: Token counts, or None if the provider reported none.
+    """
+
+    vectors: tuple[Vector, ...]
+    usage: Usage | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """The length of the vectors."""
+        return len(self.vectors[0]) if self.vectors else 0
+
+
+def vector_from_json(value: object) -> Vector:
+    """Return the vector of a parsed list of numbers. Raises ProviderFailed if it is anything else."""
+    if not isinstance(value, list) or not value or len(value) > MOST_DIMENSIONS:
+        raise malformed("an embedding is not a list of numbers")
+    if not set(map(type, value)) <= {float, int}:
+        raise malformed("an embedding has a value that is not a number")
+    try:
+        vector = array("d", value)
+    except OverflowError:
+        raise malformed("an embedding has a number that is too large") from None
+    # A number that is too large for 32 bits becomes infinite there. A sum shows any value that is not finite.
+    if not math.isfinite(sum(array("f", vector))):
+        raise malformed("an embedding has a number that is too large")
+    return vector
+
+
+def vector_from_base64(text: str) -> Vector:
+    """Return the vector of little-endian 32-bit floats in base64. Raises ProviderFailed if it is anything else."""
+    if len(text) > MOST_DIMENSIONS * _FLOAT_BYTES * 2:
+        raise malformed("an embedding is too long")
+    try:
+        data = b64decode(text, validate=True)
+    except (Base64Error, ValueError):
+        raise malformed("an embedding is not valid base64") from None
+    if not data or len(data) % _FLOAT_BYTES:
+        raise malformed("an embedding is not a list of 32-bit floats")
+    vector = array("f")
+    vector.frombytes(data)
+    if sys.byteorder == "big":
+        vector.byteswap()
+    if not math.isfinite(sum(vector)):
+        raise malformed("an embedding has a value that is not a finite number")
+    return vector
+
+
+def vector_to_base64(vector: Vector) -> str:
+    """Return a vector as little-endian 32-bit floats in base64."""
+    floats = vector if vector.typecode == "f" else array("f", vector)
+    if sys.byteorder == "big":
+        floats = array("f", floats)
+        floats.byteswap()
+    return b64encode(floats.tobytes()).decode()
+
+
+def check_answer(answer: EmbeddingAnswer, request: EmbeddingRequest, known_dimensions: int | None) -> EmbeddingAnswer:
+    """Return the answer if it has one vector of the right length for each input. Raises ProviderFailed.
+
+    Args:
+        answer: The answer of a provider.
+        request: The request that was sent.
+        known_dimensions: The length of the model's vectors if the request names none, or None if it is unknown.
+    """
+    if len(answer.vectors) != len(request.inputs):
+        raise malformed(f"{len(answer.vectors)} embeddings for {len(request.inputs)} inputs")
+    lengths = {len(vector) for vector in answer.vectors}
+    expected = request.dimensions if request.dimensions is not None else known_dimensions
+    if len(lengths) != 1 or (expected is not None and lengths != {expected}):
+        found = ", ".join(map(str, sorted(lengths)[:4]))
+        wanted = "one length" if expected is None else f"{expected} dimensions"
+        raise malformed(f"embeddings with {found} dimensions instead of {wanted}")
+    return answer
+
+
+def malformed(detail: str) -> ProviderFailed:
+    """Return the failure for an answer that is not what the API documents. `detail` is for the log."""
+    kind = FailureKind.MALFORMED
+    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))

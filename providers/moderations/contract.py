@@ -1,0 +1,67 @@
+"""The optional protocol of an adapter whose provider classifies content."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from providers.adapter import Adapter, Capabilities, Target
+from providers.moderations.guard_models import GuardKind, GuardModel, guard_kind_of
+from providers.moderations.values import ModerationAnswer, ModerationRequest
+from providers.wire import WireRequest, WireResponse
+
+__all__ = ["Moderates", "ModerationFormat", "moderation_format"]
+
+
+class ModerationFormat(Protocol):
+    """A way to ask for verdicts, as pure functions."""
+
+    @property
+    def most_inputs(self) -> int:
+        """The most inputs of one call. A longer request is split."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The features: `vision` and `image_url` if it classifies images too."""
+        ...
+
+    def accepts(self, model: str) -> bool:
+        """Return whether this model classifies content."""
+        ...
+
+    def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
+        """Translate a request into this wire format."""
+        ...
+
+    def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
+        """Read the verdicts of a response with a 2xx status.
+
+        Raises:
+            ProviderFailed: There is no clear verdict.
+        """
+        ...
+
+
+@runtime_checkable
+class Moderates(Protocol):
+    """An optional member of an adapter: the provider's moderations. Errors are classified by the adapter itself."""
+
+    @property
+    def moderations(self) -> ModerationFormat | None:
+        """The wire format, or None if the provider classifies no content."""
+        ...
+
+
+def moderation_format(adapter: Adapter, model: str, guard: GuardKind | None) -> ModerationFormat | None:
+    """Return how a model is asked for verdicts, or None if it gives none.
+
+    Args:
+        adapter: The adapter of the provider.
+        model: The provider's name of the model.
+        guard: How the model answers as a chat, if the operator has stated it.
+    """
+    kind = guard or guard_kind_of(model)
+    if kind is not None:
+        return GuardModel(adapter, kind)
+    own = adapter.moderations if isinstance(adapter, Moderates) else None
+    return own if own is not None and own.accepts(model) else None

@@ -1,0 +1,152 @@
+"""Guard models, which are asked for a verdict as a chat.
+
+The server applies the model's own chat template, which contains the policy and its categories. So the prompt is one
+user message with the text alone. The answers:
+
+- Llama Guard 3 and 4: `safe`, or `unsafe` and a line with the hazards, such as `S1,S10`.
+- Qwen3Guard-Gen: `Safety: Safe`, `Safety: Unsafe` or `Safety: Controversial`, and a line `Categories: Violent`.
+  Controversial content counts as harmful.
+
+Any other answer is an error and never counts as harmless.
+
+Source: the model cards of Llama-Guard-3-8B and Qwen3Guard-Gen-4B, read 2026-11-23.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, assert_never, get_args
+
+from providers.adapter import Adapter, Capabilities, Target
+from providers.chat import ChatRequest, UserMessage, text_of
+from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult, unclear, verdict_of
+from providers.reading.response_reader import read_answer
+from providers.wire import WireRequest, WireResponse
+
+__all__ = ["GUARD_KINDS", "GuardKind", "GuardModel", "guard_kind_of"]
+
+GuardKind: TypeAlias = Literal["llama-guard", "qwen3guard"]
+GUARD_KINDS: tuple[GuardKind, ...] = get_args(GuardKind)
+_MOST_TOKENS = 128
+_HAZARDS: Mapping[str, tuple[str, ...]] = {
+    "S1": ("violence", "illicit/violent"),
+    "S2": ("illicit",),
+    "S3": ("sexual", "illicit/violent"),
+    "S4": ("sexual/minors", "sexual"),
+    "S5": ("defamation",),
+    "S6": ("specialized-advice",),
+    "S7": ("privacy",),
+    "S8": ("intellectual-property",),
+    "S9": ("illicit/violent",),
+    "S10": ("hate",),
+    "S11": ("self-harm",),
+    "S12": ("sexual",),
+    "S13": ("elections",),
+    "S14": ("code-interpreter-abuse",),
+}
+_QWEN_CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "violent": ("violence",),
+    "non-violent illegal acts": ("illicit",),
+    "sexual content or sexual acts": ("sexual",),
+    "pii": ("privacy",),
+    "personally identifiable information": ("privacy",),
+    "suicide & self-harm": ("self-harm",),
+    "unethical acts": ("unethical",),
+    "politically sensitive topics": ("politically-sensitive",),
+    "copyright violation": ("intellectual-property",),
+    "jailbreak": ("jailbreak",),
+    "none": (),
+}
+_LLAMA = re.compile(r"llama[-_]?guard", re.IGNORECASE)
+_QWEN = re.compile(r"qwen3guard(?!.*stream)", re.IGNORECASE)
+_QWEN_ANSWER = re.compile(r"Safety: (Safe|Unsafe|Controversial)\s*(?:Categories: ([^\n]+))?")
+
+
+def guard_kind_of(model: str) -> GuardKind | None:
+    """Return how a model with this name answers, or None if it is not known to be a guard model."""
+    if _LLAMA.search(model):
+        return "llama-guard"
+    return "qwen3guard" if _QWEN.search(model) else None
+
+
+@dataclass(frozen=True, slots=True)
+class GuardModel:
+    """A guard model of a chat provider. See `providers.moderations.ModerationFormat`.
+
+    Attributes:
+        adapter: The adapter of the provider.
+        kind: How the model answers.
+    """
+
+    adapter: Adapter
+    kind: GuardKind
+
+    @property
+    def most_inputs(self) -> int:
+        """See `providers.moderations.ModerationFormat`. Each text is a chat of its own."""
+        return 1
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `providers.moderations.ModerationFormat`."""
+        return Capabilities(frozenset(), frozenset())
+
+    def accepts(self, model: str) -> bool:
+        """See `providers.moderations.ModerationFormat`."""
+        return bool(model)
+
+    def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
+        """See `providers.moderations.ModerationFormat`."""
+        content = request.inputs[0]
+        text = content if isinstance(content, str) else text_of(content)
+        known = self.adapter.capabilities.parameters - target.facts.without
+        chat = ChatRequest(
+            target.model,
+            (UserMessage(text),),
+            max_tokens=_MOST_TOKENS if "max_tokens" in known else None,
+            temperature=0.0 if "temperature" in known else None,
+        )
+        return self.adapter.build_request(chat, target)
+
+    def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
+        """See `providers.moderations.ModerationFormat`."""
+        completion = read_answer(self.adapter, response, target)
+        if len(completion.choices) != 1 or completion.choices[0].finish_reason != "stop":
+            raise unclear("the guard model did not finish its verdict")
+        text = text_of(completion.choices[0].message.content).strip()
+        return ModerationAnswer((_read_verdict(self.kind, text),), completion.usage)
+
+
+def _read_verdict(kind: GuardKind, text: str) -> ModerationResult:
+    match kind:
+        case "llama-guard":
+            return _read_llama_guard(text)
+        case "qwen3guard":
+            return _read_qwen3guard(text)
+        case _:
+            assert_never(kind)
+
+
+def _read_llama_guard(text: str) -> ModerationResult:
+    verdict, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    if verdict == "safe" and not rest:
+        return verdict_of(frozenset(), flagged=False)
+    if verdict != "unsafe" or len(rest) > 1:
+        raise unclear("the guard model gave no clear verdict")
+    hazards = [code.strip() for line in rest for code in line.split(",")]
+    return verdict_of(frozenset(name for code in hazards for name in _HAZARDS.get(code, ())), flagged=True)
+
+
+def _read_qwen3guard(text: str) -> ModerationResult:
+    answer = _QWEN_ANSWER.fullmatch(text)
+    if answer is None:
+        raise unclear("the guard model gave no clear verdict")
+    names = [name.strip().lower() for name in (answer[2] or "none").split(",")]
+    found = frozenset(mapped for name in names for mapped in _QWEN_CATEGORIES.get(name, ("other",)))
+    if answer[1] == "Safe":
+        if found:
+            raise unclear("the guard model names categories of content that it calls safe")
+        return verdict_of(found, flagged=False)
+    return verdict_of(found, flagged=True)

@@ -1,0 +1,92 @@
+"""The canonical moderation request and its verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, TypeAlias
+
+from providers.chat import ImagePart, TextPart, Usage
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.reading.error_classification import MESSAGES
+from providers.value import Value
+
+__all__ = ["CATEGORIES", "ModerationAnswer", "ModerationInput", "ModerationRequest", "ModerationResult", "verdict_of"]
+
+CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+"""OpenAI's categories. Every verdict has all of them, and those of its own that a model adds."""
+ModerationInput: TypeAlias = "str | tuple[TextPart | ImagePart, ...]"
+"""A text, or texts and images that get one verdict together."""
+
+
+class ModerationRequest(Value, frozen=True):
+    """A request for one verdict for each input.
+
+    Attributes:
+        model: The model that the client asked for, or empty if it named none.
+        inputs: The content to classify.
+        extra: Unknown top-level fields as parsed JSON.
+    """
+
+    # What the execution of a plan asks of every request: the answer is one JSON body.
+    stream: ClassVar[bool] = False
+    folded: ClassVar[bool] = False
+
+    model: str
+    inputs: tuple[ModerationInput, ...]
+    extra: Mapping[str, object] = {}
+
+
+class ModerationResult(Value, frozen=True):
+    """The verdict on one input.
+
+    Attributes:
+        flagged: Whether the content is harmful.
+        categories: Whether each category applies, by name.
+        scores: The confidence in each category, from 0 to 1. A model without scores has 0 and 1.
+        applied_types: The kinds of input (`text`, `image`) that each category was found in.
+    """
+
+    flagged: bool
+    categories: Mapping[str, bool]
+    scores: Mapping[str, float]
+    applied_types: Mapping[str, tuple[str, ...]] = {}
+
+
+class ModerationAnswer(Value, frozen=True):
+    """The verdicts of one request, in the order of its inputs.
+
+    Attributes:
+        results: One verdict for each input.
+        usage: Token counts, or None if the provider reported none.
+    """
+
+    results: tuple[ModerationResult, ...]
+    usage: Usage | None = None
+
+
+def verdict_of(found: frozenset[str], *, flagged: bool) -> ModerationResult:
+    """Return the verdict of a model that names categories and has no scores."""
+    names = (*CATEGORIES, *sorted(found - {*CATEGORIES}))
+    categories = {name: name in found for name in names}
+    scores = {name: float(applies) for name, applies in categories.items()}
+    return ModerationResult(flagged, categories, scores, {name: ("text",) if name in found else () for name in names})
+
+
+def unclear(detail: str) -> ProviderFailed:
+    """Return the failure for a verdict that is missing or unclear. It never counts as harmless."""
+    kind = FailureKind.MALFORMED
+    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))
