@@ -77,10 +77,15 @@ class Vendor:
 
 
 class Vendors:
-    """The vendors by provider, for the duration of one compilation."""
+    """The vendors by provider, for the duration of one compilation.
 
-    def __init__(self) -> None:
+    Attributes:
+        without_chats: The deployments that are in lists of embeddings or moderations only.
+    """
+
+    def __init__(self, without_chats: frozenset[str] = frozenset()) -> None:
         self._vendors: dict[str, Vendor] = {}
+        self.without_chats = without_chats
 
     def of(self, provider: str, adapter: Adapter) -> Vendor:
         """Return the facts of the provider's adapter."""
@@ -151,7 +156,7 @@ def compile_deployments(
 ) -> dict[str, Deployment]:
     """Return the valid deployments of a draft, and mark the invalid ones in it."""
     compiled: dict[str, Deployment] = {}
-    shared, vendors = _Interned(), Vendors()
+    shared, vendors = _Interned(), Vendors(_without_chats(draft))
     for name, section in draft.config.deployments.items():
         path: KeyPath = ("deployments", name)
         section = _as_meant(findings, name, section, endpoints)
@@ -269,9 +274,8 @@ def _parts(
     endpoint = endpoints.read(name, section, adapter)
     vendor = vendors.of(section.provider, adapter)
     own = catalogue.model(section.provider, section.model)
-    facts = _with_stream_options(
-        findings, path, section, adapter, own.facts(_facts(findings, path, section, vendor, own))
-    )
+    known = _facts(findings, path, section, vendor, own, is_chat=name not in vendors.without_chats)
+    facts = _with_stream_options(findings, path, section, adapter, own.facts(known))
     capabilities = _capabilities(findings, path, section, adapter, facts)
     if section.capabilities is not None:
         # The encoder of the request must know these capabilities too. Known features that the list omits are kept: a
@@ -298,8 +302,25 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
     return registry.adapters.get(provider)
 
 
-def _facts(findings: Findings, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModel) -> ModelFacts:
+def _without_chats(draft: Draft) -> frozenset[str]:
+    """Return the deployments that are listed for embeddings or moderations, and in no route of chats."""
+    listed: set[str] = set()
+    routed: set[str] = set()
+    for section in draft.config.assistants.values():
+        for names in (*section.embeddings.values(), *section.moderations.values()):
+            listed.update(names)
+        for steps in section.routes.values():
+            routed.update(name for step in steps for name in ([step] if isinstance(step, str) else step))
+    return frozenset(listed - routed)
+
+
+def _facts(
+    findings: Findings, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModel, *, is_chat: bool
+) -> ModelFacts:
     facts = vendor.facts(section.model)
+    if not is_chat:
+        # The catalogue's facts are those of chats.
+        return facts
     if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.has_capabilities:
         model = f"{section.provider}'s model {quoted(section.model)}"
         message = f"no facts are known about {model}: only text and tools are allowed"

@@ -12,7 +12,7 @@ from gateway.model.input_requests import InputAnswer, InputRequest
 from providers.embeddings import EmbeddingAnswer, EmbeddingFormat, EmbeddingRequest, check_answer, embeddings_of
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
-from providers.reading.error_classification import MESSAGES
+from providers.reading.error_classification import MESSAGES, error_object
 from providers.reading.response_reader import check_head
 from providers.value import change
 from providers.wire import WireRequest, WireResponse
@@ -60,6 +60,9 @@ def _read(request: InputRequest, response: WireResponse, deployment: Deployment)
                 assert_never(request)
     except ProviderFailed as error:
         # Some providers send errors with the status 200.
+        body = error_object(response.body)
+        if not (body.get("error") or body.get("code")):
+            raise
         failure = deployment.adapter.classify_error(response)
         raise (error if failure.kind is FailureKind.MALFORMED else ProviderFailed(failure)) from None
 

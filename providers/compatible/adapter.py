@@ -24,7 +24,8 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.answer import compatible_parser, read_compatible_completion
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
 from providers.compatible.errors import classify
-from providers.compatible.request import encode_body, path_and_query
+from providers.compatible.request import azure_path, encode_body, path_and_query
+from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
@@ -106,6 +107,14 @@ class CompatibleAdapter:
     def usual_base_path(self) -> str:
         """See `providers.adapter.KnowsBasePath`."""
         return self.dialect.requests.base_path
+
+    @property
+    def embeddings(self) -> OpenAIEmbeddings | None:
+        """See `providers.embeddings.Embeds`."""
+        vendor = load_embedding_facts(self.name)
+        if vendor is None:
+            return None
+        return OpenAIEmbeddings(vendor, azure_path if self.dialect.requests.path_by == "azure" else None)
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

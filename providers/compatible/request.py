@@ -268,14 +268,14 @@ def _tool(tool: Tool, strict: bool) -> Tool:
     return replace(tool, strict=tool.strict if strict else None, parameters=parameters)
 
 
-def _azure(target: Target) -> tuple[str, tuple[tuple[str, str], ...]]:
+def azure_path(target: Target, call: str = "/chat/completions") -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return path and query for Azure's two APIs: below `/openai`, the deployment's name is part of the path."""
     base = target.base_path
     if base.endswith("/openai"):
         if target.model in ("", ".", ".."):
             raise UnsupportedFeature("model", f"the Azure deployment's name {target.model!r} cannot be part of a path")
         base = f"{base}/deployments/{quote(target.model, safe='')}"
-    return f"{base}/chat/completions", (("api-version", _AZURE_VERSION),) if "/openai/deployments/" in base else ()
+    return f"{base}{call}", (("api-version", _AZURE_VERSION),) if "/openai/deployments/" in base else ()
 
 
-_PATHS: Mapping[str, Callable[[Target], tuple[str, tuple[tuple[str, str], ...]]]] = {"azure": _azure}
+_PATHS: Mapping[str, Callable[[Target], tuple[str, tuple[tuple[str, str], ...]]]] = {"azure": azure_path}

@@ -27,8 +27,17 @@ from providers.compatible.simulator_answer import (
     read_simulator_format,
 )
 from providers.compatible.simulator_request import as_openai, objections
+from providers.embeddings import (
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    Encoding,
+    decode_embedding_request,
+    encode_embeddings,
+    load_embedding_facts,
+)
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import with_stop_left_in
 from providers.testkit.simulator import IncomingRequest, RequestRejected
@@ -74,12 +83,7 @@ class CompatibleSimulator:
         """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith(self.adapter.dialect.requests.paths):
             raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
-        if incoming.method != "POST":
-            raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")
-        if not self._has_key(incoming.headers):
-            raise self._refused(401, FailureKind.CREDENTIALS, "the API key is missing")
-        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise self._wrong("the content type must be application/json")
+        self._check_head(incoming)
         try:
             # Some official clients send every field that they know, with null for those that are not set.
             body = {
@@ -96,6 +100,53 @@ class CompatibleSimulator:
             return decode_request(as_openai(body, self.adapter.dialect, facts))
         except InvalidRequest as error:
             raise self._wrong(str(error)) from None
+
+    def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | None:
+        """See `providers.testkit.simulator.SimulatesInputs`. What the vendor's facts do not list is refused."""
+        vendor = load_embedding_facts(self.name)
+        if vendor is None or not incoming.path.endswith(vendor.path):
+            return None
+        self._check_head(incoming)
+        try:
+            body = dict(as_map(loads(incoming.body)))
+            facts = vendor.facts(read_str(body, "model") or "")
+            if vendor.dimensions_field in body:
+                if not facts.shortens:
+                    raise self._wrong("the model does not have this parameter: dimensions")
+                body["dimensions"] = body.pop(vendor.dimensions_field)
+            elif "dimensions" in body:
+                raise self._wrong("unknown parameter: dimensions")
+            request, encoding = decode_embedding_request(body)
+        except JsonError:
+            raise self._wrong("the body is not valid JSON") from None
+        except InvalidRequest as error:
+            raise self._wrong(str(error)) from None
+        if len(request.inputs) > facts.most_inputs:
+            raise self._wrong("Too many inputs in request, split into more batches.")
+        if request.takes_tokens and not facts.takes_tokens:
+            raise self._wrong("input must be a text or a list of texts")
+        if (encoding == "base64" and not facts.base64) or (request.user is not None and not facts.takes_user):
+            raise self._wrong("unknown parameter: encoding_format or user")
+        return request
+
+    def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`."""
+        body = as_map(loads(incoming.body))
+        encoding: Encoding = "base64" if body.get("encoding_format") == "base64" else "float"
+        sent = encode_embeddings(answer, read_str(body, "model") or "", encoding)
+        return WireResponse(200, _headers("simulated-embeddings"), sent, 0)
+
+    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`. No vendor of these has moderations."""
+        raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
+
+    def _check_head(self, incoming: IncomingRequest) -> None:
+        if incoming.method != "POST":
+            raise self._refused(405, FailureKind.INVALID_REQUEST, "only POST is allowed")
+        if not self._has_key(incoming.headers):
+            raise self._refused(401, FailureKind.CREDENTIALS, "the API key is missing")
+        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise self._wrong("the content type must be application/json")
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""

@@ -5,7 +5,7 @@ Source: the official Python SDK 3.51 (`EmbeddingCreateParams`, `CreateEmbeddingR
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -117,9 +117,11 @@ class OpenAIEmbeddings:
 
     Attributes:
         vendor: The facts of the vendor, and its differences from OpenAI's format.
+        path_of: Returns path and query of a call, if they are not the base path with the vendor's path.
     """
 
     vendor: VendorEmbeddings
+    path_of: Callable[[Target, str], tuple[str, tuple[tuple[str, str], ...]]] | None = None
 
     def facts(self, model: str) -> EmbeddingFacts:
         """See `providers.embeddings.EmbeddingFormat`."""
@@ -135,7 +137,11 @@ class OpenAIEmbeddings:
         if request.user is not None:
             body["user"] = request.user
         body.update(request.extra)
-        return WireRequest("POST", f"{target.base_path}{self.vendor.path}", _HEADERS, dumps(body))
+        path = f"{target.base_path}{self.vendor.path}"
+        query: tuple[tuple[str, str], ...] = ()
+        if self.path_of is not None:
+            path, query = self.path_of(target, self.vendor.path)
+        return WireRequest("POST", path, _HEADERS, dumps(body), query)
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
         """See `providers.embeddings.EmbeddingFormat`. Both encodings are read, whichever was asked for."""

@@ -16,9 +16,10 @@ from typing import Any, assert_never
 
 from providers.chat import ChatCompletion, ChatRequest
 from providers.embeddings import EmbeddingRequest, load_embedding_facts
+from providers.moderations import guard_kind_of
 from providers.testkit.capacity import Gate
 from providers.testkit.scenario import Fault, HttpError, Scenario
-from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate
+from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with_verdict
 from providers.testkit.simulated_model import continued, respond
 from providers.testkit.simulator import IncomingRequest, RequestRejected, SimulatesInputs, Simulator
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, stage_whole, whole
@@ -147,6 +148,8 @@ class SimulatorApp:
 
     def _answer(self, request: ChatRequest, scenario: Scenario) -> ChatCompletion:
         completion = scenario.completion or respond(request, self._persona)
+        if scenario.completion is None and (kind := guard_kind_of(request.model)) is not None:
+            completion = with_verdict(completion, request, kind)
         if scenario.text is not None and scenario.completion is None:
             text = continued(request, scenario.text)
             choices = tuple(

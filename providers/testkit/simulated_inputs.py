@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 from hashlib import blake2b
 
-from providers.chat import TextPart, Usage
+from providers.chat import ChatCompletion, ChatRequest, TextPart, Usage, UserMessage, text_of
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
-from providers.moderations import ModerationAnswer, ModerationRequest, ModerationResult
+from providers.moderations import GuardKind, ModerationAnswer, ModerationRequest, ModerationResult
 from providers.moderations.values import ModerationInput, verdict_of
 
-__all__ = ["HARMFUL", "embed", "moderate"]
+__all__ = ["HARMFUL", "embed", "moderate", "with_verdict"]
 
 DIMENSIONS = 1536
 """The length of the vectors of a model whose own length is unknown."""
@@ -53,3 +54,20 @@ def _verdict(content: ModerationInput) -> ModerationResult:
     text = content if isinstance(content, str) else " ".join(it.text for it in content if isinstance(it, TextPart))
     is_harmful = HARMFUL in text.lower()
     return verdict_of(frozenset({"violence"}) if is_harmful else frozenset(), flagged=is_harmful)
+
+
+_VERDICTS: dict[GuardKind, tuple[str, str]] = {
+    "llama-guard": ("safe", "unsafe\nS1"),
+    "qwen3guard": ("Safety: Safe\nCategories: None", "Safety: Unsafe\nCategories: Violent"),
+}
+
+
+def with_verdict(completion: ChatCompletion, request: ChatRequest, kind: GuardKind) -> ChatCompletion:
+    """Return the answer of a guard model to a chat: its verdict on the last message."""
+    texts = [text_of(message.content) for message in request.messages if isinstance(message, UserMessage)]
+    verdict = _VERDICTS[kind][HARMFUL in texts[-1].lower() if texts else False]
+    choices = tuple(
+        replace(choice, message=replace(choice.message, content=verdict, tool_calls=(), reasoning=None))
+        for choice in completion.choices
+    )
+    return replace(completion, choices=choices)

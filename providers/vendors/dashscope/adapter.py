@@ -14,12 +14,14 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
+from providers.embeddings import load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.reading.error_classification import error_object
 from providers.reading.event_stream import EventStreamParser
 from providers.vendors.dashscope.answer import DashScopeReader, read_completion
+from providers.vendors.dashscope.embeddings import DashScopeEmbeddings
 from providers.vendors.dashscope.errors import classify
 from providers.vendors.dashscope.request import encode_body, is_multimodal
 from providers.wire import WireRequest, WireResponse
@@ -55,6 +57,12 @@ class DashScopeAdapter(FactsAdapter):
     def auth(self) -> AuthScheme:
         """See `providers.adapter.Adapter`."""
         return Bearer()
+
+    @property
+    def embeddings(self) -> DashScopeEmbeddings | None:
+        """See `providers.embeddings.Embeds`."""
+        vendor = load_embedding_facts(self.name)
+        return DashScopeEmbeddings(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from providers.catalogue import FactsFile
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
+from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, load_embedding_facts
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
-from providers.json_values import JsonError, as_map, dumps, loads, read_str
+from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_int, read_map, read_str
+from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.vendors.dashscope.embeddings import PATH as EMBEDDINGS_PATH
 from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
 from providers.wire import WireResponse
 
@@ -51,20 +54,7 @@ class DashScopeSimulator:
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         """See `Simulator`. `reasoning_effort` shows whether and how much the model thinks."""
-        scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise _refused(NativeError("Invalid API-key provided.", "InvalidApiKey"), 401)
-        if incoming.method != "POST":
-            raise _refused(NativeError(f"Request method '{incoming.method}' is not supported."), 405)
-        if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise _refused(NativeError("The content type must be application/json."))
-        try:
-            body = as_map(loads(incoming.body))
-        except JsonError:
-            raise _refused(NativeError("Required body invalid, please check the request body format.")) from None
-        model = read_str(body, "model")
-        if not model:
-            raise _refused(NativeError("Model not exist.", "ModelNotFound"), 404)
+        body, model = _read_head(incoming)
         facts = model_facts(load_models(_FACTS), model)
         if not incoming.path.endswith(_PATHS[facts.api or "text"]):
             raise _refused(NativeError("url error, please check url！"))
@@ -76,6 +66,29 @@ class DashScopeSimulator:
             return decode_request(as_openai(body, facts, streams))
         except (InvalidRequest, UnsupportedFeature) as error:
             raise _refused(NativeError(str(error))) from None
+
+    def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | None:
+        """See `providers.testkit.simulator.SimulatesInputs`. Too many texts are refused."""
+        if not incoming.path.endswith(EMBEDDINGS_PATH):
+            return None
+        body, model = _read_head(incoming)
+        texts = [text for text in as_list(read_map(body, "input").get("texts")) if isinstance(text, str) and text]
+        vendor = load_embedding_facts(self.name)
+        most = vendor.facts(model).most_inputs if vendor is not None else 1
+        if not texts or len(texts) > most:
+            raise _refused(NativeError(f"batch size is invalid, it should not be larger than {most}.: input.texts"))
+        return EmbeddingRequest(model, tuple(texts), read_int(read_map(body, "parameters"), "dimension"))
+
+    def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`."""
+        data = [{"text_index": index, "embedding": vector.tolist()} for index, vector in enumerate(answer.vectors)]
+        tokens = answer.usage.prompt_tokens if answer.usage is not None else 0
+        body = {"output": {"embeddings": data}, "usage": {"total_tokens": tokens}, "request_id": "simulated"}
+        return WireResponse(200, _JSON, dumps(body), 0)
+
+    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`. The vendor has no moderations."""
+        raise _refused(NativeError("url error, please check url！"))
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`. A filtered answer is an error; it has no finish reason."""
@@ -121,6 +134,25 @@ class DashScopeSimulator:
         """See `providers.testkit.simulator.Simulator`."""
         code, status = _ERRORS.get(kind, _SERVER_ERROR)
         return _event(1, "error", status, _error_body(code, _error_text(kind)))
+
+
+def _read_head(incoming: IncomingRequest) -> tuple[Mapping[str, object], str]:
+    """Return the body of a request and its model. Raises RequestRejected."""
+    scheme, _, key = incoming.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise _refused(NativeError("Invalid API-key provided.", "InvalidApiKey"), 401)
+    if incoming.method != "POST":
+        raise _refused(NativeError(f"Request method '{incoming.method}' is not supported."), 405)
+    if incoming.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _refused(NativeError("The content type must be application/json."))
+    try:
+        body = as_map(loads(incoming.body))
+    except JsonError:
+        raise _refused(NativeError("Required body invalid, please check the request body format.")) from None
+    model = read_str(body, "model")
+    if not model:
+        raise _refused(NativeError("Model not exist.", "ModelNotFound"), 404)
+    return body, model
 
 
 def _error_text(kind: FailureKind) -> str:

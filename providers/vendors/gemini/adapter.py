@@ -20,6 +20,7 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, GoogleAccount, HeaderKey
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
+from providers.embeddings import load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES
@@ -27,6 +28,7 @@ from providers.reading.error_classification import error_object
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.stream_assembler import Assembler
 from providers.vendors.gemini.answer import ChunkReader, read_completion
+from providers.vendors.gemini.embeddings import GeminiEmbeddings
 from providers.vendors.gemini.errors import classify
 from providers.vendors.gemini.request import encode_body
 from providers.wire import WireRequest, WireResponse
@@ -70,6 +72,12 @@ class GeminiAdapter(FactsAdapter):
     def capabilities(self) -> Capabilities:
         """All features, and the parameters that the format has. No model supports all of them."""
         return Capabilities(FEATURES, _PARAMETERS)
+
+    @property
+    def embeddings(self) -> GeminiEmbeddings | None:
+        """See `providers.embeddings.Embeds`. Vertex AI has another API for embeddings, which is not supported."""
+        vendor = load_embedding_facts(self.name)
+        return GeminiEmbeddings(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""

@@ -15,15 +15,19 @@ from urllib.parse import parse_qs, unquote
 from providers.catalogue import FactsFile
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCall, Usage, text_of
+from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, load_embedding_facts
 from providers.failures import FailureKind, InvalidRequest
-from providers.json_values import JsonError, as_map, dumps, loads, read_list, read_str
+from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
+from providers.moderations import ModerationAnswer
 from providers.testkit.answer_pieces import arguments_of, cut
 from providers.testkit.simulator import IncomingRequest, RequestRejected
+from providers.vendors.gemini.embeddings import METHOD as EMBEDDINGS_METHOD
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.gemini", "gemini")
 _PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):(?P<method>generateContent|streamGenerateContent)")
+_EMBEDDINGS_PATH = re.compile(rf"(/[^?#]*)?/models/(?P<model>[^/?#]+):{EMBEDDINGS_METHOD}")
 _VERTEX_PATH = re.compile(
     r"/v1(beta1)?/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/?#]+)"
     r":(?P<method>generateContent|streamGenerateContent)"
@@ -73,10 +77,7 @@ class GeminiSimulator:
         path = self.path.fullmatch(incoming.path)
         if incoming.method != "POST" or path is None:
             raise _refused(404, "NOT_FOUND", f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
-        if not (incoming.headers.get("x-goog-api-key") or (self.bearer and _bears_token(incoming))):
-            if self.bearer:
-                raise _refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
-            raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
+        self._check_key(incoming)
         stream = path["method"] == "streamGenerateContent"
         if stream and parse_qs(incoming.query).get("alt") != ["sse"]:
             raise _refused(400, "INVALID_ARGUMENT", "only streams of server-sent events (alt=sse) are simulated")
@@ -86,6 +87,42 @@ class GeminiSimulator:
             raise _refused(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
         except InvalidRequest as error:
             raise _refused(400, "INVALID_ARGUMENT", str(error)) from None
+
+    def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | None:
+        """See `providers.testkit.simulator.SimulatesInputs`. Too many texts are refused."""
+        path = _EMBEDDINGS_PATH.fullmatch(incoming.path)
+        if path is None or incoming.method != "POST":
+            return None
+        self._check_key(incoming)
+        try:
+            requests = [as_map(one) for one in read_list(as_map(loads(incoming.body)), "requests")]
+        except JsonError:
+            raise _refused(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
+        model = unquote(path["model"])
+        vendor = load_embedding_facts(self.name)
+        most = vendor.facts(model).most_inputs if vendor is not None else 1
+        parts = [read_list(read_map(one, "content"), "parts") for one in requests]
+        texts = tuple("".join(read_str(as_map(part), "text") or "" for part in of_one) for of_one in parts)
+        if not texts or len(texts) > most or not all(texts):
+            raise _refused(400, "INVALID_ARGUMENT", f"at most {most} requests can be in one batch")
+        if any(read_str(one, "model") != f"models/{model}" for one in requests):
+            raise _refused(400, "INVALID_ARGUMENT", "the model of each request must be that of the path")
+        return EmbeddingRequest(model, texts, read_int(requests[0], "outputDimensionality"))
+
+    def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`. The vendor reports no usage."""
+        body = {"embeddings": [{"values": vector.tolist()} for vector in answer.vectors]}
+        return WireResponse(200, _HEADERS, dumps(body), 0)
+
+    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
+        """See `providers.testkit.simulator.SimulatesInputs`. The vendor has no moderations."""
+        raise _refused(404, "NOT_FOUND", "Requested entity was not found.")
+
+    def _check_key(self, incoming: IncomingRequest) -> None:
+        if not (incoming.headers.get("x-goog-api-key") or (self.bearer and _bears_token(incoming))):
+            if self.bearer:
+                raise _refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
+            raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         """See `providers.testkit.simulator.Simulator`."""
