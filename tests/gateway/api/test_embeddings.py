@@ -1,0 +1,290 @@
+"""`POST /v1/embeddings`: requests, vectors, spaces, split batches, and hostile answers of providers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.kit.configs import key_hash
+from tests.kit.input_gateway import CONFIG, EMBEDDINGS, InputGateway, vectors_of
+
+TEXT = {"model": "assistant", "input": "hello"}
+
+
+def answer_with(body: object, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, json=body)
+
+
+def honest(request: httpx.Request) -> httpx.Response:
+    return answer_with(vectors_of(request))
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
+    error = response.json()["error"]
+    return response.status_code, error["code"], error["param"]
+
+
+def test_text_gets_one_vector_with_its_space_and_usage() -> None:
+    gateway = InputGateway(honest)
+    response = gateway.post(EMBEDDINGS, TEXT)
+    assert response.json() == {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [5.0, 0.5, 0.5]}],
+        "model": "m",
+        "usage": {"prompt_tokens": 2, "total_tokens": 2},
+    }
+    assert response.headers["x-gateway-embedding-space"] == "m@3"
+    assert response.headers["x-gateway-deployment"] == "house"
+    (sent,) = gateway.bodies
+    assert sent == {"model": "m", "input": ["hello"], "encoding_format": "float"}
+
+
+def test_base64_is_made_of_the_numbers_of_the_provider() -> None:
+    response = InputGateway(honest).post(EMBEDDINGS, {**TEXT, "encoding_format": "base64"})
+    (entry,) = response.json()["data"]
+    assert struct.unpack("<3f", base64.b64decode(entry["embedding"])) == (5.0, 0.5, 0.5)
+
+
+def test_numbers_are_made_of_the_base64_of_the_provider() -> None:
+    encoded = base64.b64encode(struct.pack("<2f", 0.25, -1.5)).decode()
+    body = {"data": [{"index": 0, "embedding": encoded}], "usage": {"prompt_tokens": 1}}
+    response = InputGateway(lambda _: answer_with(body)).post(EMBEDDINGS, TEXT)
+    assert response.json()["data"][0]["embedding"] == [0.25, -1.5]
+
+
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [
+        ("one", ["one"]),
+        (["one", "two"], ["one", "two"]),
+        ([1, 2, 3], [[1, 2, 3]]),
+        ([[1, 2], [3]], [[1, 2], [3]]),
+    ],
+)
+def test_every_form_of_input_is_sent(content: Any, sent: Any) -> None:
+    gateway = InputGateway(honest)
+    assert gateway.post(EMBEDDINGS, {"model": "assistant", "input": content}).status_code == 200
+    assert gateway.bodies[0]["input"] == sent
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"input": ""}, "input[0]"),
+        ({"input": []}, "input"),
+        ({"input": ["a", ""]}, "input[1]"),
+        ({"input": ["a", 1]}, "input"),
+        ({"input": [[]]}, "input[0]"),
+        ({"input": [-1]}, "input"),
+        ({"input": {"a": 1}}, "input"),
+        ({"input": [True]}, "input"),
+        ({"input": ["a"] * 2049}, "input"),
+        ({"input": None}, "input"),
+        ({"model": None}, "model"),
+        ({"dimensions": 0}, "dimensions"),
+        ({"dimensions": "8"}, "dimensions"),
+        ({"encoding_format": "hex"}, "encoding_format"),
+    ],
+)
+def test_wrong_request_is_refused_by_name(more: dict[str, Any], param: str) -> None:
+    gateway = InputGateway(honest)
+    assert error_of(gateway.post(EMBEDDINGS, {**TEXT, **more})) == (400, "invalid_request", param)
+    assert gateway.requests == []
+
+
+def test_tokens_for_a_provider_that_takes_none_are_refused_by_name() -> None:
+    config = CONFIG.merge(
+        "deployments: {house: {provider: mistral}}", "assistants: {assistant: {embeddings: {default: [house]}}}"
+    )
+    gateway = InputGateway(honest, config.merge("deployments: {house: {api_key: '${K}'}}"), {"K": "k-123456789"})
+    assert error_of(gateway.post(EMBEDDINGS, {**TEXT, "input": [1, 2]})) == (400, "unsupported_capability", "input")
+    assert gateway.requests == []
+
+
+def test_dimensions_are_sent_and_checked() -> None:
+    gateway = InputGateway(honest)
+    response = gateway.post(EMBEDDINGS, {**TEXT, "dimensions": 8})
+    assert len(response.json()["data"][0]["embedding"]) == 8
+    assert response.headers["x-gateway-embedding-space"] == "m@8"
+    assert gateway.bodies[0]["dimensions"] == 8
+
+
+def test_batch_above_the_limit_is_split_in_order() -> None:
+    gateway = InputGateway(honest)
+    texts = ["x" * (place + 1) for place in range(600)]
+    response = gateway.post(EMBEDDINGS, {"model": "assistant", "input": texts})
+    assert [len(body["input"]) for body in gateway.bodies] == [256, 256, 88]
+    data = response.json()["data"]
+    assert [entry["index"] for entry in data] == list(range(600))
+    assert [entry["embedding"][0] for entry in data] == [float(place + 1) for place in range(600)]
+    assert response.json()["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
+    assert response.headers["x-gateway-attempts"] == "3"
+
+
+def test_failure_of_a_later_call_returns_no_vectors() -> None:
+    def third_fails(request: httpx.Request) -> httpx.Response:
+        texts = json.loads(request.content)["input"]
+        return answer_with({"error": {"message": "no"}}, 500) if len(texts) == 88 else honest(request)
+
+    gateway = InputGateway(third_fails)
+    response = gateway.post(EMBEDDINGS, {"model": "assistant", "input": ["x"] * 600})
+    assert error_of(response)[:2] == (502, "provider_error")
+    assert "data" not in response.json()
+
+
+def test_failover_goes_to_the_next_deployment_of_the_same_model() -> None:
+    gateway = InputGateway(lambda it: honest(it) if it.url.host == "spare.example" else answer_with({}, 500))
+    response = gateway.post(EMBEDDINGS, TEXT)
+    assert response.headers["x-gateway-deployment"] == "spare"
+    assert response.headers["x-gateway-embedding-space"] == "m@3"
+
+
+def vectors(*embeddings: object, **more: Any) -> dict[str, Any]:
+    return {"data": [{"index": place, "embedding": one} for place, one in enumerate(embeddings)], **more}
+
+
+HOSTILE: dict[str, bytes] = {
+    "no data": b"{}",
+    "empty data": b'{"data": []}',
+    "null data": b'{"data": null}',
+    "not json": b"<html>",
+    "array": b"[]",
+    "missing index": b'{"data": [{"embedding": [1, 2]}, {"index": 1, "embedding": [1, 2]}]}',
+    "index twice": b'{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 0, "embedding": [1, 2]}]}',
+    "index beyond": b'{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 2, "embedding": [1, 2]}]}',
+    "index as text": b'{"data": [{"index": "0", "embedding": [1, 2]}, {"index": 1, "embedding": [1, 2]}]}',
+    "index true": b'{"data": [{"index": 0, "embedding": [1, 2]}, {"index": true, "embedding": [1, 2]}]}',
+    "too few": json.dumps(vectors([1, 2])).encode(),
+    "too many": json.dumps(vectors([1, 2], [1, 2], [1, 2])).encode(),
+    "other lengths": json.dumps(vectors([1, 2], [1, 2, 3])).encode(),
+    "empty vector": json.dumps(vectors([1, 2], [])).encode(),
+    "null vector": json.dumps(vectors([1, 2], None)).encode(),
+    "text in vector": json.dumps(vectors([1, 2], [1, "2"])).encode(),
+    "true in vector": json.dumps(vectors([1, 2], [1, True])).encode(),
+    "null in vector": json.dumps(vectors([1, 2], [1, None])).encode(),
+    "NaN": b'{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1, NaN]}]}',
+    "infinity": b'{"data": [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [1, -Infinity]}]}',
+    "too large for 32 bits": json.dumps(vectors([1, 2], [1, 1e300])).encode(),
+    "integer of a thousand digits": b'{"data": [{"index": 0, "embedding": [1, %s]}]}' % (b"9" * 1000),
+    "broken base64": json.dumps(vectors([1, 2], "?!")).encode(),
+    "base64 of five bytes": json.dumps(vectors([1, 2], base64.b64encode(b"12345").decode())).encode(),
+    "base64 of NaN": json.dumps(
+        vectors([1, 2], base64.b64encode(struct.pack("<2f", 1, float("nan"))).decode())
+    ).encode(),
+    "huge vector": json.dumps(vectors([1, 2], [0] * 70_000)).encode(),
+    "error with status 200": b'{"error": {"message": "overloaded"}}',
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_answer_that_is_not_whole_is_never_a_success(body: bytes) -> None:
+    gateway = InputGateway(lambda _: httpx.Response(200, content=body, headers={"content-type": "application/json"}))
+    response = gateway.post(EMBEDDINGS, {"model": "assistant", "input": ["one", "two"]})
+    assert error_of(response)[:2] == (502, "provider_error")
+    assert "data" not in response.json()
+
+
+def test_vectors_of_another_length_than_asked_are_not_returned() -> None:
+    gateway = InputGateway(lambda _: answer_with(vectors([0.1] * 192)))
+    assert error_of(gateway.post(EMBEDDINGS, {**TEXT, "dimensions": 768}))[:2] == (502, "provider_error")
+
+
+def test_vectors_of_another_length_than_that_of_the_model_are_not_returned() -> None:
+    deployment = "{provider: openai, model: text-embedding-3-small, endpoint: global, api_key: '${K}'}"
+    config = CONFIG.merge(f"deployments: {{house: null, spare: null, known: {deployment}}}").merge(
+        "assistants: {assistant: {embeddings: {default: [known]}}}"
+    )
+    short = InputGateway(lambda _: answer_with(vectors([0.1] * 192)), config, {"K": "sk-1234567890"})
+    assert error_of(short.post(EMBEDDINGS, TEXT))[:2] == (502, "provider_error")
+    whole = InputGateway(lambda _: answer_with(vectors([0.1] * 1536)), config, {"K": "sk-1234567890"})
+    assert whole.post(EMBEDDINGS, TEXT).headers["x-gateway-embedding-space"] == "text-embedding-3-small@1536"
+
+
+@pytest.mark.parametrize("required", ["other@3", "m@4", "m", "m@", "@3"])
+def test_request_for_another_space_gets_409_and_no_vectors(required: str) -> None:
+    response = InputGateway(honest).post(EMBEDDINGS, TEXT, {"x-gateway-embedding-space": required})
+    assert error_of(response)[:2] == (409, "other_embedding_space")
+    assert "data" not in response.json()
+
+
+def test_other_model_is_refused_before_a_byte_leaves() -> None:
+    gateway = InputGateway(honest)
+    gateway.post(EMBEDDINGS, TEXT, {"x-gateway-embedding-space": "other@3"})
+    gateway.post(EMBEDDINGS, {**TEXT, "dimensions": 5}, {"x-gateway-embedding-space": "m@3"})
+    assert gateway.requests == []
+
+
+def test_request_for_the_same_space_is_answered() -> None:
+    response = InputGateway(honest).post(EMBEDDINGS, TEXT, {"x-gateway-embedding-space": "m@3"})
+    assert response.status_code == 200
+
+
+def test_hidden_model_has_a_space_without_its_name() -> None:
+    config = CONFIG.merge("assistants: {assistant: {reveal_model: false}}", 'secrets: {identity: "${ID}"}')
+    environ = {"ID": "i" * 40}
+    response = InputGateway(honest, config, environ).post(EMBEDDINGS, TEXT)
+    assert response.json()["model"] == "assistant"
+    space = response.headers["x-gateway-embedding-space"]
+    name, _, length = space.partition("@")
+    assert (name[:10], len(name), length) == ("assistant-", 18, "3")
+    again = InputGateway(honest, config, environ).post(EMBEDDINGS, TEXT, {"x-gateway-embedding-space": space})
+    assert again.status_code == 200
+    other = CONFIG.merge(config.data, "deployments: {house: {model: n}, spare: {model: n}}")
+    changed = InputGateway(honest, other, environ).post(EMBEDDINGS, TEXT, {"x-gateway-embedding-space": space})
+    assert error_of(changed)[:2] == (409, "other_embedding_space")
+
+
+@pytest.mark.parametrize(("identity", "sent"), [("strip", None), ("pass", "u-1"), ("hash", "p_")])
+def test_user_is_sent_as_the_deployment_says(identity: str, sent: str | None) -> None:
+    config = CONFIG.merge(f"deployments: {{house: {{identity: {identity}}}}}", 'secrets: {identity: "${ID}"}')
+    gateway = InputGateway(honest, config, {"ID": "i" * 40})
+    response = gateway.post(EMBEDDINGS, {**TEXT, "user": "u-1"})
+    user = gateway.bodies[0].get("user")
+    assert user is None if sent is None else user.startswith(sent)
+    assert ("user" in response.headers.get("x-gateway-dropped", "")) == (sent is None)
+
+
+def test_unknown_field_is_dropped_by_name() -> None:
+    gateway = InputGateway(honest)
+    response = gateway.post(EMBEDDINGS, {**TEXT, "input_type": "query"})
+    assert response.headers["x-gateway-dropped"] == "input_type"
+    assert "input_type" not in gateway.bodies[0]
+
+
+def test_missing_usage_is_estimated_for_the_client() -> None:
+    gateway = InputGateway(lambda _: answer_with(vectors([1, 2])))
+    assert gateway.post(EMBEDDINGS, {**TEXT, "input": "a text of some length"}).json()["usage"]["prompt_tokens"] == 6
+
+
+def test_assistant_without_embeddings_here_is_refused() -> None:
+    config = CONFIG.merge("assistants: {assistant: {embeddings: null}, other: {embeddings: {default: [house, spare]}}}")
+    gateway = InputGateway(honest, config)
+    assert error_of(gateway.post(EMBEDDINGS, TEXT))[:2] == (451, "region_blocked")
+    assert gateway.post(EMBEDDINGS, {**TEXT, "model": "other"}).status_code == 200
+    assert error_of(gateway.post(EMBEDDINGS, {**TEXT, "model": "nobody"}))[:2] == (404, "model_not_found")
+
+
+def test_request_without_a_key_is_refused() -> None:
+    gateway = InputGateway(honest, CONFIG.merge({"clients": {"app": {"keys": [key_hash("gk-app")]}}}))
+    assert error_of(gateway.post(EMBEDDINGS, TEXT))[:2] == (401, "invalid_api_key")
+    assert gateway.post(EMBEDDINGS, TEXT, {"authorization": "Bearer gk-app"}).status_code == 200
+
+
+def test_limit_of_a_client_holds_for_embeddings() -> None:
+    limits = {"clients": {"app": {"keys": [key_hash("gk-app")], "limits": {"body_bytes": 1024}}}}
+    gateway = InputGateway(honest, CONFIG.merge(limits))
+    sent = gateway.post(EMBEDDINGS, {**TEXT, "input": "x" * 2000}, {"authorization": "Bearer gk-app"})
+    assert error_of(sent)[:2] == (413, "request_too_large")
+
+
+def test_error_quotes_no_text_of_the_request() -> None:
+    secret = "my secret diagnosis is confidential"
+    gateway = InputGateway(lambda _: answer_with({"error": {"message": f"bad input: {secret}", "type": "x"}}, 400))
+    response = gateway.post(EMBEDDINGS, {**TEXT, "input": secret})
+    assert error_of(response)[:2] == (400, "invalid_request")
+    assert secret not in response.text

@@ -1,0 +1,75 @@
+"""A gateway for requests for embeddings and moderations, as an application with scripted providers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+
+from gateway.assembly.application import Gateway
+from gateway.execution.httpx_transport import HttpxTransport
+from tests.kit.configs import Config, table_of
+
+EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
+CONFIG = Config.parse("""
+version: 1
+assistants:
+  assistant:
+    routes: {default: [chat]}
+    embeddings: {default: [house, spare]}
+    moderations: {default: [judge]}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  chat: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any}
+  house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any}
+  spare: {provider: openai-compatible, model: m, endpoint: "https://spare.example/v1", stores: any, processes: any}
+  judge: {provider: openai-compatible, model: j, endpoint: "https://judge.example/v1", stores: any, processes: any}
+location: {unknown: default}
+""")
+"""Two deployments of one embedding model, and a server that answers moderations."""
+
+Provider = Callable[[httpx.Request], httpx.Response]
+
+
+def vectors_of(request: httpx.Request, dimensions: int = 3) -> dict[str, Any]:
+    """Return a good answer to a request in OpenAI's format. The first number of a vector names its input."""
+    body = json.loads(request.content)
+    size = body.get("dimensions", dimensions)
+    data = [
+        {"object": "embedding", "index": index, "embedding": [float(len(str(text)))] + [0.5] * (size - 1)}
+        for index, text in enumerate(body["input"])
+    ]
+    return {"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+
+
+class InputGateway:
+    """A gateway whose providers are one function. `requests` are those that arrived there."""
+
+    def __init__(self, provider: Provider, config: Config = CONFIG, environ: Mapping[str, str] | None = None) -> None:
+        self.requests: list[httpx.Request] = []
+        self._provider = provider
+        self._transport = HttpxTransport(httpx.MockTransport(self._answer))
+        self.config = table_of(config, environ or {})
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return self._provider(request)
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The JSON bodies that the providers received."""
+        return [json.loads(request.content) for request in self.requests]
+
+    def post(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """Send one request, and return the answer."""
+        return asyncio.run(self._post(path, body, headers or {}))
+
+    async def _post(self, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
+        gateway = Gateway(self.config, self._transport)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway), base_url="http://gateway") as client:
+            answer = await client.post(path, json=body, headers=dict(headers))
+        gateway.flush()
+        return answer
