@@ -60,6 +60,7 @@ WHEN = {
     404: "The assistant does not exist for this key.",
     405: "The path does not have this method.",
     408: "The request did not arrive in time.",
+    409: "The vectors here are of another space than `x-gateway-embedding-space` requires.",
     413: "The body is larger than 32 MB.",
     415: "The body is not JSON, or is compressed.",
     421: "Another installation serves this region; its URL is in `location`.",

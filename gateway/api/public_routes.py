@@ -21,7 +21,15 @@ from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, pa
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at, is_served
 from gateway.api.errors import ApiError
-from gateway.api.openapi import CHAT_OPERATION, COMPONENTS, DEMO_LOCATION, HEALTH_OPERATIONS, RESPONSES, SECURITY
+from gateway.api.openapi import (
+    CHAT_OPERATION,
+    COMPONENTS,
+    DEMO_LOCATION,
+    HEALTH_OPERATIONS,
+    INPUT_OPERATIONS,
+    RESPONSES,
+    SECURITY,
+)
 from gateway.api.openapi_dialects import dialect_operations
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.model.caller import Caller
@@ -77,12 +85,15 @@ _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 
 _ALL_CHATS = ", ".join((_CHAT, *filter(is_served, _OWN_PATHS), "/v1beta/models/ASSISTANT:generateContent"))
-_ALL_PATHS = f"the paths are {_ALL_CHATS}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs"
+_ALL_PATHS = (
+    f"the paths are {_ALL_CHATS}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs, and POST "
+    "/v1/embeddings and /v1/moderations"
+)
 
 
 # Other endpoints of OpenAI, Anthropic and other gateways.
 _OTHER_APIS = frozenset(
-    "completions embeddings messages files uploads batches moderations assistants threads fine_tuning vector_stores"
+    "completions messages files uploads batches assistants threads fine_tuning vector_stores"
     " conversations rerank".split()
 )
 
@@ -104,6 +115,7 @@ _UNSUITABLE_APIS = {
 _OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
 
 
+_TAGS = ("chat", "embeddings", "moderations", "models", "explain", "disclosure", "receipts", "health")
 _SLASHES = re.compile(r"//+")
 
 
@@ -171,7 +183,10 @@ def build_routes(
         summary="One chat endpoint that is routed by region.",
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
-        openapi_tags=[{"name": name} for name in ("chat", "models", "explain", "disclosure", "receipts", "health")],
+        openapi_tags=[
+            {"name": name}
+            for name in ("chat", "embeddings", "moderations", "models", "explain", "disclosure", "receipts", "health")
+        ],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     dialects = _DialectRoute(chat)
@@ -244,7 +259,7 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         form = form_of(request.url.path, dict(request.scope["headers"]))
         config, client, region, headers = await identified(request)
         assistants = sorted(assistants_of(config, client).items())
-        offered = [name for name, assistant in assistants if region.name in assistant.routes]
+        offered = [name for name, assistant in assistants if region.name in assistant.regions]
         return JSONResponse(encode_list(form, offered, request.query_params), headers=headers)
 
     async def model(request: Request, name: str) -> JSONResponse:

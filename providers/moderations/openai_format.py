@@ -21,6 +21,7 @@ from providers.moderations.values import (
     ModerationResult,
     unclear,
 )
+from providers.openai_json.decode_messages import decode_image
 from providers.openai_json.fields import choice, describe, items, mapping, present, text
 from providers.reading.error_classification import error_object
 from providers.wire import WireRequest, WireResponse
@@ -64,11 +65,8 @@ def _part(source: Mapping[str, object], path: str) -> TextPart | ImagePart:
         if written is None:
             raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
         return TextPart(written)
-    image = mapping(present(source, "image_url", f"{path}.image_url"), f"{path}.image_url")
-    url = text(image, "url", f"{path}.image_url.url")
-    if url is None:
-        raise InvalidRequest(f"`{path}.image_url.url` is required", f"{path}.image_url.url")
-    return ImagePart(url)
+    place = f"{path}.image_url"
+    return decode_image(mapping(present(source, "image_url", place), place), place)
 
 
 def encode_moderations(answer: ModerationAnswer, model: str, answer_id: str) -> bytes:

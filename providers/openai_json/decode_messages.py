@@ -223,7 +223,7 @@ def _user_part(value: object, path: str) -> Part:
     if kind == "text":
         return _text(source, path)
     if kind == "image_url":
-        return _image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        return decode_image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
     if kind == "input_audio":
         place = f"{path}.{kind}"
         audio = mapping(present(source, kind, place), place)
@@ -238,7 +238,8 @@ def _user_part(value: object, path: str) -> Part:
     raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
 
 
-def _image(source: Mapping[str, object], path: str) -> ImagePart:
+def decode_image(source: Mapping[str, object], path: str) -> ImagePart:
+    """Read an image: a `data:` URI, or a URL that a provider may fetch. Raises InvalidRequest."""
     detail = text(source, "detail", f"{path}.detail")
     if detail is not None and detail not in DETAILS:
         raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, DETAILS))}", f"{path}.detail")

@@ -73,10 +73,10 @@ def test_every_example_matches_its_schema(document: Any) -> None:
 
 
 def test_each_error_code_has_an_example_under_its_status(document: Any) -> None:
-    responses = document["paths"][CHAT]["post"]["responses"]
     statuses = {
         code: int(status)
-        for status, response in responses.items()
+        for path in (CHAT, "/v1/embeddings")
+        for status, response in document["paths"][path]["post"]["responses"].items()
         if status != "200"
         for code, example in response["content"]["application/json"]["examples"].items()
         if example["value"]["error"]["code"] == code

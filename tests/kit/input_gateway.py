@@ -48,7 +48,7 @@ def vectors_of(request: httpx.Request, dimensions: int = 3) -> dict[str, Any]:
 class InputGateway:
     """A gateway whose providers are one function. `requests` are those that arrived there."""
 
-    def __init__(self, provider: Provider, config: Config = CONFIG, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, provider: Provider, config: Config = CONFIG, environ: dict[str, str] | None = None) -> None:
         self.requests: list[httpx.Request] = []
         self._provider = provider
         self._transport = HttpxTransport(httpx.MockTransport(self._answer))

@@ -13,9 +13,18 @@ from urllib.parse import unquote
 from providers.catalogue import FactsFile
 from providers.catalogue.models import ModelFacts, load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest
+from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import FailureKind
 from providers.json_values import as_map, dumps, loads, read_str
-from providers.testkit.simulator import IncomingRequest, RequestRejected, Simulator, load_simulators, stream_type_of
+from providers.moderations import ModerationAnswer, ModerationRequest
+from providers.testkit.simulator import (
+    IncomingRequest,
+    RequestRejected,
+    SimulatesInputs,
+    Simulator,
+    load_simulators,
+    stream_type_of,
+)
 from providers.wire import WireResponse
 from tests.kit.anthropic_rules import messages_errors
 from tests.kit.bedrock_rules import converse_errors
@@ -77,12 +86,29 @@ class CheckedSimulator:
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
         request = self.inner.read_request(incoming)
-        if errors := request_errors(self.name, incoming):
+        self._refuse(request_errors(self.name, incoming))
+        return request
+
+    def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | ModerationRequest | None:
+        request = self.inner.read_input(incoming) if isinstance(self.inner, SimulatesInputs) else None
+        if request is not None and has_schema(self.name):
+            self._refuse(schema_errors(self.name, incoming, loads(incoming.body)))
+        return request
+
+    def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
+        assert isinstance(self.inner, SimulatesInputs)
+        return self.inner.write_embeddings(answer, incoming)
+
+    def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
+        assert isinstance(self.inner, SimulatesInputs)
+        return self.inner.write_moderations(answer, incoming)
+
+    def _refuse(self, errors: list[str]) -> None:
+        if errors:
             reason = "; ".join(errors[:5])
             response = self.inner.write_error(FailureKind.INVALID_REQUEST, 400)
             body = response.body.replace(_ANY_REASON, dumps(reason)[1:-1])
             raise RequestRejected(reason, replace(response, body=body))
-        return request
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
         return self.inner.write_answer(completion, request)

@@ -33,14 +33,18 @@ def has_schema(vendor: str) -> bool:
         return False
 
 
+_CALLS = frozenset({"responses", "embeddings", "moderations"})
+
+
 def schema_errors(vendor: str, incoming: IncomingRequest, body: object) -> list[str]:
     """Return the errors of the vendor's schema in the body as `PLACE: reason`, or nothing."""
     if vendor == "bedrock":
         model = unquote(incoming.path.split("/")[-2])
         return _bedrock_errors({**as_map(body), "modelId": model})
     if vendor in ("gemini", "vertex"):
-        return _gemini_errors(body)
-    name = "responses" if incoming.path.endswith("/responses") else vendor
+        return [] if incoming.path.endswith(":batchEmbedContents") else _gemini_errors(body)
+    call = incoming.path.rpartition("/")[2]
+    name = call if call in _CALLS else vendor
     known = _without_exceptions(vendor, incoming, as_map(body))
     return _validation_errors(lambda data: _typed_dicts(name).validate_json(data), known)
 
@@ -95,10 +99,18 @@ def _typed_dicts(name: str) -> SchemaValidator:
     params: Any
     if name == "responses":
         from openai.types.responses.response_create_params import ResponseCreateParams as params
+    elif name == "embeddings":
+        from openai.types.embedding_create_params import EmbeddingCreateParams as params
+    elif name == "moderations":
+        from openai.types.moderation_create_params import ModerationCreateParams as params
     elif name == "anthropic":
         from anthropic.types.message_create_params import MessageCreateParams as params
     else:
         from openai.types.chat.completion_create_params import CompletionCreateParams as params
+    if name in _CALLS - {"responses"}:
+        # A single TypedDict takes no config from outside.
+        params.__pydantic_config__ = _STRICT
+        return SchemaValidator(_of_json(TypeAdapter(params).core_schema))
     return SchemaValidator(_of_json(TypeAdapter(params, config=_STRICT).core_schema))
 
 

@@ -16,7 +16,7 @@ from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.reading.error_classification import error_object
 from providers.wire import WireRequest, WireResponse
 
-PATH = "/services/embeddings/text-embedding/text-embedding"
+_PATH = "/services/embeddings/text-embedding/text-embedding"
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 
 
@@ -37,7 +37,7 @@ class DashScopeEmbeddings:
             parameters["dimension"] = request.dimensions
         parameters.update(request.extra)
         body = {"model": target.model, "input": {"texts": list(request.inputs)}, "parameters": parameters}
-        return WireRequest("POST", target.base_path + PATH, _HEADERS, dumps(body))
+        return WireRequest("POST", target.base_path + _PATH, _HEADERS, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
         """See `providers.embeddings.EmbeddingFormat`."""

@@ -19,7 +19,6 @@ from providers.moderations import ModerationAnswer
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulator import IncomingRequest, RequestRejected
-from providers.vendors.dashscope.embeddings import PATH as EMBEDDINGS_PATH
 from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
 from providers.wire import WireResponse
 
@@ -28,6 +27,7 @@ _PATHS = {
     "text": "/services/aigc/text-generation/generation",
     "multimodal": "/services/aigc/multimodal-generation/generation",
 }
+_EMBEDDINGS = "/services/embeddings/text-embedding/text-embedding"
 _JSON = {"content-type": "application/json"}
 _BLOCKED = ("DataInspectionFailed", 400)
 _FILTERED = "Output data may contain inappropriate content."
@@ -69,7 +69,7 @@ class DashScopeSimulator:
 
     def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | None:
         """See `providers.testkit.simulator.SimulatesInputs`. Too many texts are refused."""
-        if not incoming.path.endswith(EMBEDDINGS_PATH):
+        if not incoming.path.endswith(_EMBEDDINGS):
             return None
         body, model = _read_head(incoming)
         texts = [text for text in as_list(read_map(body, "input").get("texts")) if isinstance(text, str) and text]

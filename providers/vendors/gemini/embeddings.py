@@ -17,7 +17,7 @@ from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.reading.error_classification import error_object
 from providers.wire import WireRequest, WireResponse
 
-METHOD = "batchEmbedContents"
+_METHOD = "batchEmbedContents"
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 
 
@@ -40,7 +40,7 @@ class GeminiEmbeddings:
             {"model": f"models/{target.model}", "content": {"parts": [{"text": text}]}, **more}
             for text in request.inputs
         ]
-        path = f"{target.base_path}/models/{quote(target.model, safe='')}:{METHOD}"
+        path = f"{target.base_path}/models/{quote(target.model, safe='')}:{_METHOD}"
         return WireRequest("POST", path, _HEADERS, dumps({"requests": requests}))
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:

@@ -21,13 +21,12 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_int, rea
 from providers.moderations import ModerationAnswer
 from providers.testkit.answer_pieces import arguments_of, cut
 from providers.testkit.simulator import IncomingRequest, RequestRejected
-from providers.vendors.gemini.embeddings import METHOD as EMBEDDINGS_METHOD
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.gemini", "gemini")
 _PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):(?P<method>generateContent|streamGenerateContent)")
-_EMBEDDINGS_PATH = re.compile(rf"(/[^?#]*)?/models/(?P<model>[^/?#]+):{EMBEDDINGS_METHOD}")
+_EMBEDDINGS_PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):batchEmbedContents")
 _VERTEX_PATH = re.compile(
     r"/v1(beta1)?/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/?#]+)"
     r":(?P<method>generateContent|streamGenerateContent)"

@@ -96,7 +96,7 @@ async def test_head_of_the_chat_endpoint_names_its_method() -> None:
         ("/health/readiness", "did you mean GET /readyz?"),
         ("/livez", "did you mean GET /healthz?"),
         ("/metrics", "on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"),
-        ("/v1/embeddings", "this API is not supported"),
+        ("/v1/files", "this API is not supported"),
         ("/v1/audio/speech", "text only, so it has no audio API"),
         ("/v1/audio/transcriptions", "text only, so it has no audio API"),
         ("/v1/images/generations", "text only, so it has no image API"),

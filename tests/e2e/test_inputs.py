@@ -1,0 +1,217 @@
+"""Embeddings and moderations on the real server: the official SDK, every region, receipts, and attacks on the fence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from gateway.api.openapi import EXAMPLES
+from providers.testkit.scenario import HttpError, Redirect, Scenario
+from providers.testkit.server import SimulatorThread
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.configs import Config
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+
+EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
+PATHS = (EMBEDDINGS, MODERATIONS)
+SECRET = "what nobody else may know"
+BODY: dict[str, Any] = {"model": "assistant", "input": [SECRET, "another text"]}
+SPACES = {
+    "CN": ("embed-cn", "text-embedding-v4@1024"),
+    "DE": ("embed-eu", "text-embedding-3-small@1536"),
+    "US": ("embed-us", "text-embedding-3-small@1536"),
+    "JP": ("embed-gemini", "gemini-embedding-001@3072"),
+}
+JUDGES = {"CN": "guard-cn", "DE": "judge-eu", "US": "judge-us", "HK": "guard-intl"}
+
+
+def config_with_inputs(providers: SimulatorThread, *patches: str) -> Config:
+    """Return the config of four regions, with deployments for embeddings and moderations in each."""
+    origin = {name: providers[name].origin for name in SITES}
+    return config_for(
+        providers,
+        PATIENT,
+        f"""
+assistants:
+  assistant:
+    embeddings: {{cn: [embed-cn], eu: [embed-eu], us: [embed-us], default: [embed-gemini]}}
+    moderations: {{cn: [guard-cn], eu: [judge-eu], us: [judge-us], default: [guard-intl]}}
+deployments:
+  embed-cn: {{provider: dashscope, model: text-embedding-v4, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
+  embed-eu: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
+  embed-us: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
+  embed-gemini: {{provider: gemini, model: gemini-embedding-001, endpoint: "{origin["gemini"]}/v1beta", stores: any, processes: any, available: [JP, GB, IN], api_key: "${{KEY_GEMINI}}"}}
+  guard-cn: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
+  guard-intl: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["intl"]}/api/v1", stores: SG, processes: ["*", "!CN"], available: [HK, MO], api_key: "${{KEY_INTL}}"}}
+  judge-eu: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
+  judge-us: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
+""",
+        *patches,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("inputs")
+    environ = {**KEYS, "GATEWAY_STATE_DIR": str(folder / "state")}
+    with running_gateway(config_with_inputs(providers).write(folder), environ) as process:
+        yield process
+
+
+@pytest.fixture
+def client(server: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def sdk(server: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
+    http = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http) as sdk:
+        yield sdk
+
+
+def received(providers: SimulatorThread) -> dict[str, int]:
+    return {name: providers[name].received for name in SITES}
+
+
+@pytest.mark.parametrize("territory", SPACES)
+def test_sdk_gets_vectors_of_each_region(sdk: openai.OpenAI, territory: str) -> None:
+    # Without `encoding_format`, the SDK asks for base64 and decodes it.
+    placed = sdk.with_options(default_headers={"cf-ipcountry": territory})
+    raw = placed.embeddings.with_raw_response.create(model="assistant", input=["one", "two", "one"])
+    first, second, third = raw.parse().data
+    deployment, space = SPACES[territory]
+    assert (raw.headers["x-gateway-deployment"], raw.headers["x-gateway-embedding-space"]) == (deployment, space)
+    assert first.embedding == third.embedding != second.embedding
+    assert len(first.embedding) == int(space.partition("@")[2])
+    numbers = placed.embeddings.create(model="assistant", input="one", encoding_format="float").data[0].embedding
+    assert numbers == pytest.approx(first.embedding, abs=1e-7)
+    assert raw.parse().usage.total_tokens > 0
+
+
+@pytest.mark.parametrize("territory", SPACES)
+def test_sdk_gets_short_vectors(sdk: openai.OpenAI, territory: str) -> None:
+    placed = sdk.with_options(default_headers={"cf-ipcountry": territory})
+    assert len(placed.embeddings.create(model="assistant", input="one", dimensions=64).data[0].embedding) == 64
+
+
+def test_sdk_gets_many_vectors_in_order_from_a_provider_of_small_batches(
+    sdk: openai.OpenAI, providers: SimulatorThread
+) -> None:
+    placed = sdk.with_options(default_headers={"cf-ipcountry": "CN"})
+    before = providers["cn"].received
+    texts = [f"text {number}" for number in range(25)]
+    answer = placed.embeddings.create(model="assistant", input=texts, dimensions=64)
+    assert providers["cn"].received - before == 3
+    assert [entry.index for entry in answer.data] == list(range(25))
+    alone = placed.embeddings.create(model="assistant", input=texts[17], dimensions=64)
+    assert answer.data[17].embedding == alone.data[0].embedding
+
+
+def test_tokens_reach_only_a_provider_that_takes_them(sdk: openai.OpenAI) -> None:
+    us = sdk.with_options(default_headers={"cf-ipcountry": "US"})
+    assert us.embeddings.create(model="assistant", input=[1, 2, 3], dimensions=8).usage.prompt_tokens == 3
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.with_options(default_headers={"cf-ipcountry": "CN"}).embeddings.create(model="assistant", input=[1, 2])
+    assert (refused.value.code, refused.value.param) == ("unsupported_capability", "input")
+
+
+def test_vectors_of_another_region_are_refused_where_a_space_is_required(sdk: openai.OpenAI) -> None:
+    headers = {"cf-ipcountry": "CN", "x-gateway-embedding-space": SPACES["DE"][1]}
+    with pytest.raises(openai.ConflictError) as refused:
+        sdk.embeddings.create(model="assistant", input="one", extra_headers=headers)
+    assert refused.value.code == "other_embedding_space"
+
+
+@pytest.mark.parametrize("territory", JUDGES)
+def test_sdk_gets_verdicts_of_each_region(sdk: openai.OpenAI, territory: str) -> None:
+    placed = sdk.with_options(default_headers={"cf-ipcountry": territory})
+    raw = placed.moderations.with_raw_response.create(input=["fine", "simulated-harm"])
+    fine, harmful = raw.parse().results
+    assert raw.headers["x-gateway-deployment"] == JUDGES[territory]
+    assert (fine.flagged, harmful.flagged, harmful.categories.violence) == (False, True, True)
+    assert harmful.category_scores.violence == 1.0
+
+
+@pytest.mark.parametrize("use", EXAMPLES["inputs"])
+def test_example_of_the_api_document_works(client: httpx.Client, use: str) -> None:
+    example = EXAMPLES["inputs"][use]
+    response = client.post(f"/v1/{use}", json=example["request"], headers={"cf-ipcountry": "US"})
+    assert response.status_code == 200, response.text
+    assert shape(response.json()) == shape(example["answer"])
+
+
+def shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: shape(inner) for name, inner in value.items()}
+    return [shape(inner) for inner in value] if isinstance(value, list) else type(value)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 451, "region_unknown"),
+        ({"cf-ipcountry": "CU"}, 451, "region_blocked"),
+        ({"cf-ipcountry": "DE", "authorization": "Bearer wrong"}, 401, "invalid_api_key"),
+        ({"cf-ipcountry": "DE", "content-type": "text/plain"}, 415, "unsupported_media_type"),
+        ({"cf-ipcountry": "DE", "x-gateway-timeout-ms": "soon"}, 400, "invalid_request"),
+    ],
+)
+def test_refused_request_reaches_no_provider(
+    client: httpx.Client, providers: SimulatorThread, path: str, headers: dict[str, str], status: int, code: str
+) -> None:
+    before = received(providers)
+    response = client.post(path, content=json.dumps(BODY), headers={"content-type": "application/json", **headers})
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert received(providers) == before
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("territory", ["CN", "DE", "US"])
+def test_no_failure_sends_the_prompt_across_the_boundary(
+    client: httpx.Client, providers: SimulatorThread, path: str, territory: str
+) -> None:
+    for name in SITES:
+        providers[name].scenario = Scenario(faults=((HttpError(503), 1.0),))
+    before = received(providers)
+    response = client.post(path, json=BODY, headers={"cf-ipcountry": territory})
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "provider_error")
+    allowed = {"CN": {"cn"}, "DE": {"eu"}, "US": {"us"}}[territory]
+    assert {name for name, count in received(providers).items() if count > before[name]} == allowed
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_redirect_is_not_followed(client: httpx.Client, providers: SimulatorThread, path: str) -> None:
+    before = received(providers)
+    providers["eu"].scenario = Scenario(faults=((Redirect(f"{providers['us'].origin}/v1{path}"), 1.0),))
+    response = client.post(path, json=BODY, headers={"cf-ipcountry": "DE"})
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "provider_error")
+    assert received(providers)["us"] == before["us"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_request_has_a_log_line_and_a_receipt_without_its_text(
+    client: httpx.Client, server: GatewayProcess, path: str
+) -> None:
+    request_id = f"inputs-{path.rpartition('/')[2]}"
+    response = client.post(path, json=BODY, headers={"cf-ipcountry": "DE", "x-request-id": request_id})
+    assert response.status_code == 200
+    line = server.wait_for("request", request_id=request_id)
+    assert (line["region"], line["assistant"], line["outcome"]) == ("eu", "assistant", "ok")
+    assert SECRET not in json.dumps(line)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_path_takes_post_only(client: httpx.Client, path: str) -> None:
+    response = client.get(path, headers={"cf-ipcountry": "DE"})
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
