@@ -106,7 +106,7 @@ class HedgeRule:
 
 
 Use: TypeAlias = Literal["chat", "embeddings", "moderations"]
-"""What a request asks an assistant for. Each use has routes of its own."""
+"""A kind of requests to an assistant. Each has routes of its own."""
 USES: tuple[Use, ...] = get_args(Use)
 
 
@@ -123,7 +123,7 @@ class Assistant:
         hedge: When to send a second attempt if the first is slow. None sends none.
         embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
         moderations: The deployments of moderations, by the name of the region.
-        use: What `routes` are for.
+        use: The kind of requests that `routes` are for.
     """
 
     name: str

@@ -18,7 +18,7 @@ ServedRequest: TypeAlias = ChatRequest | InputRequest
 
 
 def use_of(request: ServedRequest) -> Use:
-    """Return what a request asks its assistant for."""
+    """Return the kind of a request."""
     match request:
         case ChatRequest():
             return "chat"

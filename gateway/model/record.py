@@ -173,7 +173,7 @@ class Record:
         places: Where the deployment that answers stores and processes data, in words.
         price: The price of the deployment that answered.
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
-        use: What the request asks its assistant for.
+        use: The kind of the request.
         embedding_space: The model and the length of the vectors of an answer.
     """
 

@@ -35,7 +35,7 @@ class RunningRequest(msgspec.Struct, frozen=True):
     Attributes:
         assistant: The name of the assistant.
         consents: None if no deployment requires consent.
-        use: What it asks the assistant for.
+        use: The kind of the request.
     """
 
     config: ConfigVersion

@@ -102,7 +102,7 @@ class CompatibleSimulator:
             raise self._wrong(str(error)) from None
 
     def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | None:
-        """See `providers.testkit.simulator.SimulatesInputs`. What the vendor's facts do not list is refused."""
+        """See `providers.testkit.simulator.SimulatesInputs`. It refuses inputs that the vendor's facts do not list."""
         vendor = load_embedding_facts(self.name)
         if vendor is None or not incoming.path.endswith(vendor.path):
             return None

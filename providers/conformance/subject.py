@@ -100,8 +100,11 @@ class Subject:
         Raises:
             RequestRejected: The simulator refuses the request.
         """
-        signed = auth.apply(self.adapter.auth, wire, ORIGIN, _SECRET, _RECEIVED_AT)
-        return self.simulator.read_request(incoming_of(signed))
+        return self.simulator.read_request(self.incoming(wire))
+
+    def incoming(self, wire: WireRequest) -> IncomingRequest:
+        """Return the request as the simulator receives it, with a credential."""
+        return incoming_of(auth.apply(self.adapter.auth, wire, ORIGIN, _SECRET, _RECEIVED_AT))
 
     def worded(self, request: ChatRequest) -> ChatRequest:
         """Return the request with the features that the adapter emulates in words."""

@@ -14,7 +14,7 @@ __all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "capabilities_of", "em
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingFacts:
-    """What a provider accepts for one of its embedding models.
+    """The limits and abilities of one embedding model at its provider.
 
     Attributes:
         most_inputs: The most inputs of one call. A longer request is split.

@@ -51,7 +51,7 @@ class EmbeddingRequest(Value, frozen=True):
         False
     """
 
-    # What the execution of a plan asks of every request: the answer is one JSON body.
+    # The execution of a plan reads these of every request: the answer is one JSON body.
     stream: ClassVar[bool] = False
     folded: ClassVar[bool] = False
 

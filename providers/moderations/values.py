@@ -41,7 +41,7 @@ class ModerationRequest(Value, frozen=True):
         extra: Unknown top-level fields as parsed JSON.
     """
 
-    # What the execution of a plan asks of every request: the answer is one JSON body.
+    # The execution of a plan reads these of every request: the answer is one JSON body.
     stream: ClassVar[bool] = False
     folded: ClassVar[bool] = False
 

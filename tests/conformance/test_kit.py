@@ -8,6 +8,7 @@ from providers.conformance.subject import subjects_of
 from providers.conformance.test_answers import *  # noqa: F403
 from providers.conformance.test_errors import *  # noqa: F403
 from providers.conformance.test_garbage import *  # noqa: F403
+from providers.conformance.test_inputs import *  # noqa: F403
 from providers.conformance.test_purity import *  # noqa: F403
 from providers.conformance.test_requests import *  # noqa: F403
 from providers.conformance.test_streams import *  # noqa: F403

@@ -240,7 +240,7 @@ def test_hidden_model_has_a_space_without_its_name() -> None:
 
 
 @pytest.mark.parametrize(("identity", "sent"), [("strip", None), ("pass", "u-1"), ("hash", "p_")])
-def test_user_is_sent_as_the_deployment_says(identity: str, sent: str | None) -> None:
+def test_identity_of_the_deployment_decides_about_the_user(identity: str, sent: str | None) -> None:
     config = CONFIG.merge(f"deployments: {{house: {{identity: {identity}}}}}", 'secrets: {identity: "${ID}"}')
     gateway = InputGateway(honest, config, {"ID": "i" * 40})
     response = gateway.post(EMBEDDINGS, {**TEXT, "user": "u-1"})
