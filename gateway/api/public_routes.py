@@ -33,7 +33,7 @@ from gateway.api.openapi import (
 from gateway.api.openapi_dialects import dialect_operations
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.model.caller import Caller
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
+from gateway.model.config_version import Assistant, Client, ConfigVersion, Region, Use
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import Location
 from gateway.model.sampling import is_id_kept
@@ -289,6 +289,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         user: Annotated[
             str | None, Query(description="An identifier of the user, which decides the variant of a weighted step.")
         ] = None,
+        use: Annotated[Use, Query(description="The kind of the request.")] = "chat",
     ) -> JSONResponse:
         config, caller = _identify(request, service, limiter)
         located = await service.locations.locate(config, caller)
@@ -296,7 +297,8 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         health = service.executor.health.snapshot(config)
         consent, (name, known) = read_consent(config, caller, located.claim), explain_user(caller, located.claim)
         name = name or user
-        plain = PlainRequest(config, caller.client, located.reports, named, service.clock(), health, name, consent)
+        asked, now_s = named.for_use(use), service.clock()
+        plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)
         return JSONResponse({**explained, **known}, headers=headers)
 

@@ -117,6 +117,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         blocked_by=draft.config.blocked_by,
         known_fields=_known_fields(registry, deployments),
     )
+    _check_spaces(findings, config)
     _check_resilience(draft, findings)
     _check_protection(draft, findings)
     return config
@@ -171,6 +172,16 @@ def _check_sections(draft: Draft, findings: Findings) -> None:
     for section in ("assistants", "regions", "deployments"):
         if not draft.names(section) and not draft.is_broken(section):
             findings.error((section,), "must not be empty", f"define at least one of the {section}")
+
+
+def _check_spaces(findings: Findings, config: ConfigVersion) -> None:
+    """Warn about hidden models of embeddings: without a key, the name of their space is of one start only."""
+    if config.secrets.identity is not None or config.secrets.consent is not None:
+        return
+    for name, assistant in config.assistants.items():
+        if name == assistant.name and assistant.embeddings and not assistant.reveal_model:
+            message = "hides the model in the name of the embedding space, which changes at each start"
+            findings.warn(("assistants", name, "reveal_model"), message, "set `secrets.identity`")
 
 
 def _check_protection(draft: Draft, findings: Findings) -> None:

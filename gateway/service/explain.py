@@ -18,6 +18,7 @@ from gateway.policy.location.resolution import SIGNALS, resolve, suppose
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
 from providers.territories import parse_territory, territory_data, territory_name
+from providers.value import change
 
 _WIDTH = 100
 _STICKY = "this user keeps this variant while its deployment is available, also when its share grows"
@@ -61,7 +62,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     config, assistant = request.config, request.assistant
     location = resolve(config, request.client, request.reports)
     name, consents = _user_name(request.reports, request.user), standing_consents(config, request.consent)
-    decision = decide(config, assistant, location, NO_NEEDS, request.health, request.now_s, consents)
+    decision = decide(config, assistant, location, _needs_of(assistant), request.health, request.now_s, consents)
     decision = assign_variant(decision, _key_of(name))
     return {
         "table": config.version,
@@ -71,6 +72,11 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
         **({"weighted": _weighted(decision, name is not None)} if decision.lanes else {}),
     }
+
+
+def _needs_of(assistant: Assistant) -> Requirements:
+    """Return the needs of a request of the assistant's use with nothing special in its body."""
+    return NO_NEEDS if assistant.use == "chat" else change(NO_NEEDS, use=assistant.use)
 
 
 def _user_name(reports: Reports, user: str | None) -> str | None:

@@ -65,11 +65,15 @@ class InputGateway:
 
     def post(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Send one request, and return the answer."""
-        return asyncio.run(self._post(path, body, headers or {}))
+        return asyncio.run(self._send("POST", path, body, headers or {}))
 
-    async def _post(self, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
+    def get(self, path: str) -> httpx.Response:
+        """Get a resource of the gateway."""
+        return asyncio.run(self._send("GET", path, None, {}))
+
+    async def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
         gateway = Gateway(self.config, self._transport)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway), base_url="http://gateway") as client:
-            answer = await client.post(path, json=body, headers=dict(headers))
+            answer = await client.request(method, path, json=body, headers=dict(headers))
         gateway.flush()
         return answer

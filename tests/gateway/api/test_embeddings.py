@@ -288,3 +288,19 @@ def test_error_quotes_no_text_of_the_request() -> None:
     response = gateway.post(EMBEDDINGS, {**TEXT, "input": secret})
     assert error_of(response)[:2] == (400, "invalid_request")
     assert secret not in response.text
+
+
+def test_explain_shows_the_deployments_of_embeddings() -> None:
+    gateway = InputGateway(honest)
+    shown = gateway.get("/v1/explain?assistant=assistant&use=embeddings").json()
+    assert [step["deployment"] for step in shown["outcome"]["plan"]] == ["house", "spare"]
+    assert [one["deployment"] for one in gateway.get("/v1/explain").json()["outcome"]["plan"]] == ["chat"]
+
+
+def test_assistant_with_embeddings_only_is_listed() -> None:
+    config = CONFIG.merge("assistants: {vectors: {embeddings: {default: [house, spare]}}}")
+    listed = InputGateway(honest, config).get("/v1/models").json()["data"]
+    assert [entry["id"] for entry in listed] == ["assistant", "vectors"]
+    chat = {"model": "vectors", "messages": [{"role": "user", "content": "hello"}]}
+    refused = InputGateway(honest, config).post("/v1/chat/completions", chat)
+    assert error_of(refused)[:2] == (451, "region_blocked")
