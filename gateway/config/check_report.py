@@ -10,9 +10,9 @@ from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.problems import Problem, visible
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import Days
-from gateway.model.config_version import Assistant, ConfigVersion, Exporter, Region
+from gateway.model.config_version import USES, Assistant, ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
-from gateway.model.route import WeightedSet
+from gateway.model.route import WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.location import SIGNALS, can_locate
@@ -177,7 +177,9 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None) -
     for name in config.regions:
         steps = assistant.routes.get(name)
         if steps is None:
-            yield f"  {name}: no route; requests are refused (region_blocked)"
+            what = "no route; requests" if name not in assistant.regions else "no route of chats; those"
+            yield f"  {name}: {what} are refused (region_blocked)"
+            yield from _other_uses(assistant, config.regions[name], days)
             continue
         yield from _wrapped(f"  {name}", f"{_elsewhere(name, config)}:")
         for number, step in enumerate(steps, 1):
@@ -188,12 +190,19 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None) -
                     yield from _step(share, deployment, config.regions[name], days)
             else:
                 yield from _step(f"    {number}. ", step, config.regions[name], days)
+        yield from _other_uses(assistant, config.regions[name], days)
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))
         if shadow := assistant.shadows.get(name):
             kept = "; prompts, its answers and those of the clients are kept" if shadow.keep_text else ""
             yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
             yield from _step("    - ", shadow.deployment, config.regions[name], days)
+
+
+def _other_uses(assistant: Assistant, region: Region, days: Days | None) -> Iterator[str]:
+    for use in USES[1:]:
+        for deployment in deployments_of(assistant.routes_for(use).get(region.name, ())):
+            yield from _step(f"    {use}: ", deployment, region, days)
 
 
 def _schedule(schedule: Schedule) -> str:

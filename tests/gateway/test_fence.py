@@ -19,8 +19,9 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer, UpstreamClient
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import USES, ConfigVersion, Use
 from gateway.model.decision import Refused
+from gateway.model.input_requests import ServedRequest
 from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.model.shadow import ShadowRecord
@@ -30,7 +31,9 @@ from gateway.service.location import LocationService
 from gateway.service.shadow_traffic import ShadowSink, ShadowTraffic
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
+from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure, FailureKind
+from providers.moderations import ModerationRequest
 from tests.kit.example_counts import examples
 from tests.kit.location_reports import reported
 from tests.kit.random_configs import TERRITORIES, compiled, configs, fits
@@ -81,9 +84,10 @@ FAILURES = st.sampled_from(
     stream=st.booleans(),
     user=st.sampled_from(["one", "two", "three", "four"]),
     killed=st.none() | st.sampled_from(["d0", "d1"]),
+    use=st.sampled_from(USES),
 )
 @settings(
-    max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
+    max_examples=examples(400), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
 )
 async def test_no_attempt_ever_leaves_the_boundary(
     config: dict[str, Any],
@@ -93,7 +97,9 @@ async def test_no_attempt_ever_leaves_the_boundary(
     stream: bool,
     user: str,
     killed: str | None,
+    use: Use,
 ) -> None:
+    config = _with_use(config, use)
     table = compiled(config)
     assert table is not None
     asked: list[str] = []
@@ -120,15 +126,16 @@ async def test_no_attempt_ever_leaves_the_boundary(
     locations = LocationService(ServiceClient(transport), asked.append)
     service = ChatService(lambda: current[0], executor, locations, ClientLimits())
     location = resolve(table, None, reported(EdgeReport((territory,))))
-    request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream, user=user)
-    routing = RoutingInput(table, None, location, table.assistants["assistant"], request)
+    request = _request(use, stream, user)
+    routing = RoutingInput(table, None, location, table.assistants["assistant"].for_use(use), request)
     with contextlib.suppress(Refused, PlanExhausted):
         await service.answer(routing, Deadline.start(60, 50), Record("r", 0, table.version))
     assert "outside.example" not in asked
     if location.region is None:
         assert asked == []
         return
-    route = config["assistants"]["assistant"]["routes"].get(location.region.name, [])
+    lists = config["assistants"]["assistant"]["routes" if use == "chat" else use]
+    route = lists.get(location.region.name, [])
     for position, host in enumerate(asked):
         name = host.removesuffix(".example")
         facts = config["deployments"][name]
@@ -137,6 +144,27 @@ async def test_no_attempt_ever_leaves_the_boundary(
         assert fits(facts, config["regions"][location.region.name]["boundary"])
         assert facts["enabled"]
         assert position == 0 or name != killed
+
+
+def _with_use(config: dict[str, Any], use: Use) -> dict[str, Any]:
+    """The config whose deployments answer this use instead of chats: all have one model that can do it."""
+    if use == "chat":
+        return config
+    assistant = config["assistants"]["assistant"]
+    lists = {region: list(dict.fromkeys(names_in(route))) for region, route in assistant["routes"].items()}
+    model = "vectors" if use == "embeddings" else "llama-guard3"
+    deployments = {name: {**facts, "model": model} for name, facts in config["deployments"].items()}
+    return {**config, "assistants": {"assistant": {use: lists}}, "deployments": deployments}
+
+
+def _request(use: Use, stream: bool, user: str) -> ServedRequest:
+    match use:
+        case "chat":
+            return ChatRequest("assistant", (UserMessage("secret"),), stream=stream, user=user)
+        case "embeddings":
+            return EmbeddingRequest("assistant", ("secret",), user=user)
+        case "moderations":
+            return ModerationRequest("assistant", ("secret",))
 
 
 def _without(config: dict[str, Any], name: str) -> ConfigVersion:
