@@ -30,6 +30,9 @@ MOST_REQUESTS = 10_000
 BODY_TIME_S = 60.0
 MAX_DEPTH = 64
 MAX_BESIDE_TEXTS_BYTES = 1024 * 1024
+MAX_TOKENS_BYTES = 16 * 1024 * 1024
+"""The limit of a request for embeddings outside its strings: LangChain sends tokens, a thousand lists at once."""
+_MOST_LISTS = 4096
 LARGE_BODY_BYTES = 1024 * 1024
 """A larger body is parsed only after the others of its worker."""
 _LITTLE_BYTES = 64 * 1024
@@ -299,9 +302,22 @@ def parse_json(body: bytes) -> object:
     return value
 
 
-def _parsed(body: bytes) -> object:
-    if len(body) > MAX_BESIDE_TEXTS_BYTES and exceeds_outside_strings(body, MAX_BESIDE_TEXTS_BYTES):
-        limit = f"{MAX_BESIDE_TEXTS_BYTES // 2**20} MB"
+def parse_input(body: bytes) -> object:
+    """Return the parsed body of a request for embeddings or moderations. Raises ApiError as `parse_json` does.
+
+    Many tokens are accepted, but few lists: each takes more memory than a number.
+    """
+    if body.count(b"[") + body.count(b"{") > _MOST_LISTS:
+        return parse_json(body)
+    value = _parsed(body, MAX_TOKENS_BYTES)
+    _check_depth(body, value)
+    check_names(body, value)
+    return value
+
+
+def _parsed(body: bytes, most_bytes: int = MAX_BESIDE_TEXTS_BYTES) -> object:
+    if len(body) > most_bytes and exceeds_outside_strings(body, most_bytes):
+        limit = f"{most_bytes // 2**20} MB"
         raise ApiError(
             "request_too_large",
             f"the body has more than {limit} outside its strings: send fewer messages, tools or fields, and no spaces",

@@ -17,6 +17,7 @@ from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of
+from providers.moderations import GuardModel
 
 
 def outside_boundary(region: Region, deployment: Deployment) -> str:
@@ -245,6 +246,7 @@ def _check_embeddings(findings: Findings, path: KeyPath, entries: list[_Entry]) 
         if embeddings_of(entry.deployment.adapter) is None:
             message = f"{quoted(entry.deployment.name)} has no embeddings: {entry.deployment.provider} offers none here"
             findings.error(entry.path, message, "use a deployment of another provider")
+        _check_pins(findings, entry, "embeddings")
     models = dict.fromkeys(entry.deployment.model for entry in entries)
     if len(models) > 1:
         message = f"the deployments have different models ({', '.join(models)}), whose vectors cannot be compared"
@@ -260,6 +262,16 @@ def _check_moderations(findings: Findings, entries: list[_Entry]) -> None:
                 "`guard` names how a model with another name answers"
             )
             findings.error(entry.path, message, hint)
+        elif not isinstance(moderations_of(entry.deployment), GuardModel):
+            _check_pins(findings, entry, "moderations")
+
+
+def _check_pins(findings: Findings, entry: _Entry, use: Use) -> None:
+    """Report a site whose facts hold only with a field that these requests do not have. Nothing is stored by them."""
+    pins = sorted(entry.deployment.target.pins.keys() - {"store"})
+    if pins:
+        message = f"the facts of the site {entry.deployment.site} hold only with `{pins[0]}`, which {use} do not have"
+        findings.error(entry.path, message, "use a deployment at another site")
 
 
 def _check_hedge(findings: Findings, path: KeyPath, section: AssistantSection, compiled: Assistant) -> None:

@@ -105,6 +105,8 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
         fields["dropped"] = named = record.named_dropped
         if unknown := len(record.dropped) - len(named):
             fields["dropped_unknown"] = unknown
+    if record.use != "chat":
+        fields["use"] = record.use
     if record.emulated:
         fields["emulated"] = sorted(record.emulated)
     if record.labels:

@@ -52,7 +52,7 @@ class InputGateway:
         self.requests: list[httpx.Request] = []
         self._provider = provider
         self._transport = HttpxTransport(httpx.MockTransport(self._answer))
-        self.config = table_of(config, environ or {})
+        self.gateway = Gateway(table_of(config, environ or {}), self._transport)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -72,8 +72,8 @@ class InputGateway:
         return asyncio.run(self._send("GET", path, None, {}))
 
     async def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
-        gateway = Gateway(self.config, self._transport)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway), base_url="http://gateway") as client:
+        asgi = httpx.ASGITransport(app=self.gateway)
+        async with httpx.AsyncClient(transport=asgi, base_url="http://gateway") as client:
             answer = await client.request(method, path, json=body, headers=dict(headers))
-        gateway.flush()
+        self.gateway.flush()
         return answer

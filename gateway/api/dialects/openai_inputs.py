@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from gateway.api.body import parse_json
+from gateway.api.body import parse_input
 from gateway.api.dialects.openai_chat import OpenAIChat
 from gateway.model.input_requests import InputAnswer, InputRequest, texts_of
 from gateway.model.record import Record
@@ -44,7 +44,7 @@ class OpenAIEmbeddingsDialect(InputDialect):
 
     def decode_input(self, body: bytes) -> InputRequest:
         """See InputDialect."""
-        request, self._encoding = decode_embedding_request(parse_json(body))
+        request, self._encoding = decode_embedding_request(parse_input(body))
         self._estimated_tokens = _estimated_tokens(request)
         return request
 
@@ -68,7 +68,7 @@ class OpenAIModerationsDialect(InputDialect):
 
     def decode_input(self, body: bytes) -> InputRequest:
         """See InputDialect."""
-        return decode_moderation_request(parse_json(body))
+        return decode_moderation_request(parse_input(body))
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
         """See InputDialect."""

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kit.configs import key_hash
+from tests.kit.configs import key_hash, table_of
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, InputGateway, vectors_of
 
 TEXT = {"model": "assistant", "input": "hello"}
@@ -304,3 +304,65 @@ def test_assistant_with_embeddings_only_is_listed() -> None:
     chat = {"model": "vectors", "messages": [{"role": "user", "content": "hello"}]}
     refused = InputGateway(honest, config).post("/v1/chat/completions", chat)
     assert error_of(refused)[:2] == (451, "region_blocked")
+
+
+MANY = {"model": "assistant", "input": ["x"] * 600}
+
+
+def test_kill_switch_takes_effect_between_the_calls_of_one_request() -> None:
+    def first_answer_turns_it_off(request: httpx.Request) -> httpx.Response:
+        gateway.gateway.activate(table_of(CONFIG.merge("deployments: {house: {enabled: false}}")))
+        return honest(request)
+
+    gateway = InputGateway(first_answer_turns_it_off)
+    assert gateway.post(EMBEDDINGS, MANY).status_code == 200
+    assert [request.url.host for request in gateway.requests] == ["house.example", "spare.example", "spare.example"]
+
+
+def test_other_model_between_the_calls_of_one_request_is_never_mixed_in() -> None:
+    def first_answer_changes_the_model(request: httpx.Request) -> httpx.Response:
+        models = "deployments: {house: {model: n}, spare: {model: n}}"
+        gateway.gateway.activate(table_of(CONFIG.merge(models)))
+        return honest(request)
+
+    gateway = InputGateway(first_answer_changes_the_model)
+    response = gateway.post(EMBEDDINGS, MANY)
+    assert (response.status_code, "data" in response.json()) == (502, False)
+
+
+def test_field_that_stores_data_is_refused() -> None:
+    gateway = InputGateway(honest)
+    assert error_of(gateway.post(EMBEDDINGS, {**TEXT, "store": True})) == (400, "unsupported_capability", "store")
+    assert gateway.requests == []
+
+
+def test_consent_to_one_request_holds_for_all_its_calls_and_for_no_other_request() -> None:
+    consent = "deployments: {house: {consent: {mode: per_request, recipient: Acme}}}"
+    one = "assistants: {assistant: {embeddings: {default: [house]}}}"
+    gateway = InputGateway(honest, CONFIG.merge(consent, one))
+    asked = gateway.post(EMBEDDINGS, MANY)
+    assert error_of(asked)[:2] == (403, "consent_required")
+    question = asked.json()["error"]["consent"]
+    assert question["would_send"] == ["input"]
+    assert gateway.requests == []
+    token = {"x-gateway-consent": question["token"]}
+    assert gateway.post(EMBEDDINGS, MANY, token).status_code == 200
+    assert len(gateway.requests) == 3
+    other = {"model": "assistant", "input": ["y"] * 600}
+    assert error_of(gateway.post(EMBEDDINGS, other, token))[:2] == (403, "consent_required")
+
+
+def test_thousand_lists_of_tokens_are_accepted() -> None:
+    # As LangChain sends them: its default is a thousand texts in one request, as tokens.
+    body = {"model": "assistant", "input": [[100_000] * 300] * 1000}
+    gateway = InputGateway(honest)
+    assert gateway.post(EMBEDDINGS, body).status_code == 200
+    assert sum(len(sent["input"]) for sent in gateway.bodies) == 1000
+
+
+def test_million_lists_are_refused_before_they_take_memory() -> None:
+    gateway = InputGateway(honest)
+    assert error_of(gateway.post(EMBEDDINGS, {"model": "assistant", "input": [[]] * 1_000_000}))[:2] == (
+        413,
+        "request_too_large",
+    )

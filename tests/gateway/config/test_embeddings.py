@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from gateway.changes.activation import changes_between
@@ -97,6 +99,17 @@ def test_deployment_that_cannot_do_it_is_refused(use: str, words: str) -> None:
     with pytest.raises(ConfigRejected) as rejected:
         table_of(config, {"K": "sk-1234567890"})
     assert any(words in one.message for one in rejected.value.problems)
+
+
+def test_site_that_needs_a_field_of_chats_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = dataclasses.replace(load_registry().adapters["mistral"].sites["eu"], pins={"region": "eu"})
+    monkeypatch.setattr("providers.compatible.adapter.CompatibleAdapter.sites", {"eu": site}, raising=False)
+    pinned = "{provider: mistral, model: mistral-embed, endpoint: eu, attests: [residency], api_key: '${K}'}"
+    config = CONFIG.merge(f"deployments: {{pinned: {pinned}}}").merge(
+        "assistants: {b: {embeddings: {default: [pinned]}}}"
+    )
+    with pytest.raises(ConfigRejected, match="hold only with `region`, which embeddings do not have"):
+        table_of(config, {"K": "sk-1234567890"})
 
 
 def test_change_of_a_list_is_a_change_of_the_route() -> None:
