@@ -133,7 +133,8 @@ class CompatibleSimulator:
         """See `providers.testkit.simulator.SimulatesInputs`."""
         body = as_map(loads(incoming.body))
         encoding: Encoding = "base64" if body.get("encoding_format") == "base64" else "float"
-        sent = encode_embeddings(answer, read_str(body, "model") or "", encoding)
+        shown = as_map(loads(encode_embeddings(answer, read_str(body, "model") or "", encoding)))
+        sent = dumps({"id": "simulated-embeddings", "created": 1_795_000_000, **shown})
         return WireResponse(200, _headers("simulated-embeddings"), sent, 0)
 
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
