@@ -233,7 +233,7 @@ class Record:
 
     @property
     def is_successful(self) -> bool:
-        """Whether the first attempt answered the request completely.
+        """Whether the first attempt answered the request completely, or each call of embeddings or moderations.
 
         A request with a retry, a failover, a hedge, a continued answer, a skipped step or a full queue is not
         successful in this sense: its log line and its receipt are always kept. The same holds if its prompt is logged.
@@ -241,8 +241,9 @@ class Record:
         attempts = self.attempts
         return (
             self.outcome == "ok"
-            and len(attempts) == 1
+            and len(attempts) > 0
             and attempts[0].outcome == "ok"
+            and (len(attempts) == 1 or (self.use != "chat" and all(attempt.outcome == "ok" for attempt in attempts)))
             and not (self.skipped or self.shed or self.abandoned or self.retries_refused)
             and self.resumed is None
             and not self.logs_prompt

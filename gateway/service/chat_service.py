@@ -397,12 +397,12 @@ class ChatService:
         self, config: ConfigVersion, caller: Caller, located: Located, request: InputRequest, inbound: Inbound
     ) -> None:
         """Answer a request for embeddings or moderations, call by call."""
-        record, use = inbound.record, use_of(request)
-        record.use = use
+        record = inbound.record
+        record.use = use_of(request)
         request = with_assistant(request, config, caller.client)
-        assistant = find_assistant(config, caller.client, request.model).for_use(use)
+        first = self._prepare(config, caller, located, request, inbound)
         begun: list[tuple[RoutingInput, Answer]] = []
-        for call in calls_of(request, assistant, located.location.region):
+        for call in calls_of(request, first.assistant, first.location.region):
             with counted_anew(record):
                 begun.append(await self._begin_answer(config, caller, located, request, inbound, call))
         if len({answer.step.deployment.model for _, answer in begun}) > 1:

@@ -216,6 +216,8 @@ def test_contract_members_and_site_facts_are_complete() -> None:
         "asks_for_usage",
         "headers",
         "known_as",
+        "embeddings",
+        "moderations",
     }
     assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
     fields = set(first_words(table_of(CONTRACT, "| field | content")))

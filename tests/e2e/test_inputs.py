@@ -11,7 +11,22 @@ import openai
 import pytest
 
 from gateway.api.openapi import EXAMPLES
-from providers.testkit.scenario import HttpError, Redirect, Scenario
+from providers.failures import FailureKind
+from providers.testkit.scenario import (
+    Cut,
+    Empty,
+    ErrorEvent,
+    Fault,
+    Garbage,
+    Html,
+    HttpError,
+    Redirect,
+    Reset,
+    Scenario,
+    Silent,
+    Stall,
+    Truncated,
+)
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.configs import Config
@@ -191,6 +206,17 @@ def test_no_failure_sends_the_prompt_across_the_boundary(
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("fault", [Silent(), Stall()], ids=["silent", "stalled"])
+def test_silent_provider_ends_with_the_deadline_of_the_client(
+    client: httpx.Client, providers: SimulatorThread, path: str, fault: Fault
+) -> None:
+    providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
+    headers = {"cf-ipcountry": "DE", "x-gateway-timeout-ms": "1500"}
+    response = client.post(path, json=BODY, headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_redirect_is_not_followed(client: httpx.Client, providers: SimulatorThread, path: str) -> None:
     before = received(providers)
     providers["eu"].scenario = Scenario(faults=((Redirect(f"{providers['us'].origin}/v1{path}"), 1.0),))
@@ -215,3 +241,34 @@ def test_request_has_a_log_line_and_a_receipt_without_its_text(
 def test_path_takes_post_only(client: httpx.Client, path: str) -> None:
     response = client.get(path, headers={"cf-ipcountry": "DE"})
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+# These tests come last: some failures keep a deployment out of use for a time.
+FAULTS: dict[str, Fault] = {
+    "rate limit": HttpError(429),
+    "server error": HttpError(500),
+    "wrong key": HttpError(401),
+    "unknown model": HttpError(404),
+    "filter": HttpError(400, kind=FailureKind.CONTENT_FILTER),
+    "reset before the answer": Reset(None),
+    "reset within the answer": Reset(),
+    "cut": Cut(),
+    "truncated": Truncated(),
+    "empty": Empty(),
+    "garbage": Garbage(),
+    "html": Html(),
+    "error with status 200": ErrorEvent(FailureKind.UNAVAILABLE),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("territory", ["CN", "DE"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_fault_of_a_provider_is_never_a_success(
+    client: httpx.Client, providers: SimulatorThread, path: str, territory: str, fault: Fault
+) -> None:
+    providers[{"CN": "cn", "DE": "eu"}[territory]].scenario = Scenario(faults=((fault, 1.0),))
+    response = client.post(path, json={**BODY, "input": SECRET}, headers={"cf-ipcountry": territory})
+    assert response.status_code >= 400, response.text
+    assert {"data", "results"}.isdisjoint(response.json())
+    assert SECRET not in response.text
