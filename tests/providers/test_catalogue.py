@@ -34,7 +34,7 @@ FILES = [
     FactsFile(".".join(("providers", *path.relative_to(PACKAGE).parent.parts)), path.stem)
     for path in sorted(PACKAGE.rglob("*.toml"))
 ]
-NO_PROVIDERS = frozenset({"availability", "fields", "subdivisions", "territories", "vendor_domains"})
+NO_PROVIDERS = frozenset({"availability", "embeddings", "fields", "subdivisions", "territories", "vendor_domains"})
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 

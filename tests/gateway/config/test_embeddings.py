@@ -46,10 +46,9 @@ def test_different_models_in_one_region_are_refused() -> None:
 
 def test_different_models_in_two_regions_are_accepted() -> None:
     regions = "regions: {eu: {territories: [DE], boundary: [DE]}, default: {territories: ['*'], boundary: ['*']}}"
-    local = OTHER.replace("stores: any, processes: any", "stores: DE, processes: DE")
-    config = CONFIG.merge(regions, f"deployments: {{other: {local}}}").merge(
-        "assistants: {assistant: {embeddings: {eu: [other]}}}"
-    )
+    config = CONFIG.merge(
+        regions, f"deployments: {{other: {OTHER}}}", "deployments: {other: {stores: DE, processes: DE}}"
+    ).merge("assistants: {assistant: {embeddings: {eu: [other]}}}")
     assert set(table_of(config).assistants["assistant"].embeddings) == {"default", "eu"}
 
 
