@@ -31,8 +31,8 @@ _MAY_SEND = re.compile(
 _MAY_SEND_TO_DEMO = b"cf-ipcountry"
 _MAY_READ = (
     b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, x-gateway-table, "
-    b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, server-timing, retry-after, "
-    b"x-should-retry, "
+    b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
+    b"server-timing, retry-after, x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
     b"location, link, allow"
 )

@@ -51,8 +51,8 @@ _ERROR = {
         }
     },
 }
-ELSEWHERE = frozenset({501})
-"""Statuses that no method in the document returns."""
+ELSEWHERE = frozenset({409, 501})
+"""Statuses that no chat returns."""
 WHEN = {
     400: "The request is invalid, or no deployment supports it.",
     401: "The key is missing or unknown.",
@@ -204,6 +204,72 @@ CHAT_OPERATION: dict[str, Any] = {
             },
         },
         **_failures(*(status for status in WHEN if status not in ELSEWHERE)),
+    },
+}
+
+_SPACE = "The space that the vectors must have, `model@length`, as an earlier answer named it. Else 409."
+
+
+def _input_operation(
+    use: str, summary: str, description: str, properties: dict[str, Any], statuses: tuple[int, ...], **headers: str
+) -> dict[str, Any]:
+    required = ["input"] if use == "moderations" else ["model", "input"]
+    schema = {"type": "object", "required": required, "properties": properties, "additionalProperties": True}
+    named = {**_HEADERS, **{name.replace("_", "-"): about for name, about in headers.items()}}
+    answer = {"schema": {"type": "object"}, "example": EXAMPLES["inputs"][use]["answer"]}
+    return {
+        "tags": [use],
+        "summary": summary,
+        "description": description,
+        "operationId": use,
+        "parameters": [_header(name, about) for name, about in named.items()],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": EXAMPLES["inputs"][use]["request"]}},
+        },
+        "responses": {
+            "200": {"description": "The answer.", "content": {"application/json": answer}},
+            **_failures(*statuses),
+        },
+    }
+
+
+_ASSISTANT = {"type": "string", "description": "The name of an assistant, or one of its aliases."}
+INPUT_OPERATIONS: dict[str, Any] = {
+    "/v1/embeddings": {
+        "post": _input_operation(
+            "embeddings",
+            "Compute vectors of texts",
+            "OpenAI's embeddings. The response header `x-gateway-embedding-space` names the model and the length of "
+            "the vectors. Vectors of two spaces cannot be compared.",
+            {
+                "model": _ASSISTANT,
+                "input": {
+                    "description": "A text, a list of texts, or tokens where the model takes them.",
+                    "oneOf": [_TEXT, {"type": "array", "minItems": 1, "maxItems": 2048}],
+                },
+                "dimensions": {**_WHOLE, "minimum": 1},
+                "encoding_format": {"type": "string", "enum": ["float", "base64"], "default": "float"},
+                "user": _TEXT,
+            },
+            tuple(status for status in WHEN if status != 501),
+            x_gateway_embedding_space=_SPACE,
+        )
+    },
+    "/v1/moderations": {
+        "post": _input_operation(
+            "moderations",
+            "Classify content",
+            "OpenAI's moderations. Without `model`, the only assistant of the key that has moderations answers.",
+            {
+                "model": _ASSISTANT,
+                "input": {
+                    "description": "A text, a list of texts, or parts (text, image_url) that get one verdict together.",
+                    "oneOf": [_TEXT, {"type": "array", "minItems": 1, "maxItems": 2048}],
+                },
+            },
+            tuple(status for status in WHEN if status not in ELSEWHERE),
+        )
     },
 }
 

@@ -19,7 +19,7 @@ from gateway.api.caller.request_headers import headers_of, read_caller, request_
 from gateway.api.chat import ChatEndpoint
 from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, parse_path
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
-from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at, is_served
+from gateway.api.dialects.paths import CHAT_PATH, EMBEDDINGS_PATH, MODERATIONS_PATH, counter_at, dialect_at, is_served
 from gateway.api.errors import ApiError
 from gateway.api.openapi import (
     CHAT_OPERATION,
@@ -52,11 +52,13 @@ _GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
 
 # Endpoints of dialects. One that no dialect serves is not part of the API.
 _OWN_PATHS = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/completions")
+_INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH)
 
 
 _PATHS = (
     ("/chat/completions", _CHAT),
     *((path.removeprefix("/v1"), f"POST {path}") for path in _OWN_PATHS if is_served(path)),
+    *((path.removeprefix("/v1"), f"POST {path}") for path in _INPUT_PATHS),
     ("/models", "GET /v1/models"),
     ("/explain", "GET /v1/explain"),
     ("/disclosure", "GET /v1/disclosure"),
@@ -147,7 +149,7 @@ def hint_for(path: str) -> str:
     if f"/v1/{api}" in _OWN_PATHS and is_served(f"/v1/{api}"):
         return f"the gateway keeps no answers and no batches, so only POST /v1/{api} is there"
     if api in _OTHER_APIS:
-        return f"this API is not supported: the gateway has {_ALL_CHATS}"
+        return f"this API is not supported: the gateway has {_ALL_CHATS}, {' and '.join(_INPUT_PATHS)}"
     return _ALL_PATHS
 
 
@@ -183,14 +185,12 @@ def build_routes(
         summary="One chat endpoint that is routed by region.",
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
-        openapi_tags=[
-            {"name": name}
-            for name in ("chat", "embeddings", "moderations", "models", "explain", "disclosure", "receipts", "health")
-        ],
+        openapi_tags=[{"name": name} for name in _TAGS],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     dialects = _DialectRoute(chat)
-    app.router.routes += [Route(path, dialects, methods=["POST"]) for path in _OWN_PATHS if is_served(path)]
+    own_paths = [path for path in (*_OWN_PATHS, *_INPUT_PATHS) if is_served(path)]
+    app.router.routes += [Route(path, dialects, methods=["POST"]) for path in own_paths]
     app.router.routes += [
         Route(f"{version}/models/{{name:path}}:{method}", dialects, methods=["POST"])
         for version in VERSIONS
@@ -425,7 +425,12 @@ def _extend_document(app: FastAPI, is_demo: bool) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
-            delegated = {CHAT_PATH: {"post": dict(CHAT_OPERATION)}, **dialect_operations(), **HEALTH_OPERATIONS}
+            delegated = {
+                CHAT_PATH: {"post": dict(CHAT_OPERATION)},
+                **dialect_operations(),
+                **INPUT_OPERATIONS,
+                **HEALTH_OPERATIONS,
+            }
             document["paths"] = {**delegated, **document["paths"]}
             # FastAPI describes its own errors there, which the gateway never returns.
             document["components"] = COMPONENTS

@@ -306,6 +306,8 @@ class ChatService:
                 request = inbound.decode(body)
                 assistant = find_assistant(config, caller.client, request.model)
                 record.assistant = assistant.name
+                if not isinstance(request, ChatRequest):
+                    raise TypeError("only the tokens of a chat can be counted")
                 if region is not None and region.name not in assistant.routes:
                     raise Refused(not_offered(assistant, region))
                 return count_tokens(request)
@@ -345,9 +347,9 @@ class ChatService:
         if routing.spaces and isinstance(request, EmbeddingRequest):
             self._space_of(routing).check(routing.spaces, request.dimensions)
         context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
-        returns_state = has_state(request)
-        if returns_state:
-            context.request_for = partial(self._unsealed, config, request)
+        returned = request if isinstance(request, ChatRequest) and has_state(request) else None
+        if returned is not None:
+            context.request_for = partial(self._unsealed, config, returned)
         try:
             answer = await self.executor.run(plan, request, context)
         except PlanExhausted as error:
@@ -362,7 +364,7 @@ class ChatService:
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
-        if returns_state and not seal_of(self._consent_key_of(config), deployment).unseals_all(request):
+        if returned is not None and not seal_of(self._consent_key_of(config), deployment).unseals_all(returned):
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places
         if isinstance(request, ChatRequest):
@@ -415,7 +417,7 @@ class ChatService:
             space.check(routing.spaces, result.dimensions)
             record.embedding_space = space.name(result.dimensions)
         record.first_s = time.monotonic() - record.started_at
-        style = _answer_style(routing, record)
+        style = _answer_style(routing, record, None)
         sending = inbound.respond(change(last, result=result), style)
         if sending is not None:
             await sending
@@ -489,7 +491,7 @@ class ChatService:
 
     def _seal_of(self, routing: RoutingInput, answer: Answer) -> ReasoningSeal | None:
         """Return the seal for the state of the answer. Only an answer to a request with tools has state."""
-        if not routing.request.tools:
+        if not isinstance(routing.request, ChatRequest) or not routing.request.tools:
             return None
         return seal_of(self._consent_key_of(routing.config), answer.step.deployment)
 

@@ -12,6 +12,7 @@ from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.google_paths import asks_for_events, is_gemini_path, parse_path
 from gateway.api.dialects.model_lists import ListForm, form_of
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
+from gateway.api.dialects.openai_inputs import OpenAIEmbeddingsDialect, OpenAIModerationsDialect
 from gateway.api.dialects.responses import Responses
 from gateway.api.errors import ApiError, encode_error
 
@@ -21,12 +22,16 @@ COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
 MODELS_PATH = "/v1/models"
 RESPONSES_PATH = "/v1/responses"
 COMPLETIONS_PATH = "/v1/completions"
+EMBEDDINGS_PATH = "/v1/embeddings"
+MODERATIONS_PATH = "/v1/moderations"
 
 _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
     CHAT_PATH: lambda: OPENAI_CHAT,
     MESSAGES_PATH: messages.Messages,
     RESPONSES_PATH: Responses,
     COMPLETIONS_PATH: Completions,
+    EMBEDDINGS_PATH: OpenAIEmbeddingsDialect,
+    MODERATIONS_PATH: OpenAIModerationsDialect,
 }
 """Makes the dialect for one request, by path."""
 
