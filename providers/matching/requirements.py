@@ -207,8 +207,6 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
             asked["message_name"] = True
         if isinstance(message, AssistantMessage) and message.tool_calls:
             asked["tools"] = True
-            if any(call.cache is not None for call in message.tool_calls):
-                asked[CACHE_CONTROL] = True
         if message.content is not None and not isinstance(message.content, str):
             _add_parts(message.content, asked)
 

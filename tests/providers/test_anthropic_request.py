@@ -530,7 +530,7 @@ def test_pinned_values_are_written_last_and_extra_parameters_are_merged() -> Non
 
 
 def test_cache_marks_are_sent_where_they_stand() -> None:
-    call = ToolCall("c1", "look", "{}", cache="5m")
+    call = ToolCall("c1", "look", "{}")
     request = ChatRequest(
         "assistant",
         (
@@ -546,7 +546,7 @@ def test_cache_marks_are_sent_where_they_stand() -> None:
     assert [block.get("cache_control") for block in sent["system"]] == [None, hour]
     assert [[block.get("cache_control") for block in turn["content"]] for turn in sent["messages"]] == [
         [five],
-        [five, five],
+        [five, None],
         [five],
     ]
     assert sent["tools"][0]["cache_control"] == hour

@@ -11,7 +11,7 @@ from typing import Literal
 
 from gateway.api.errors import ApiError
 
-ListForm = Literal["openai", "anthropic", "gemini"]
+ListForm = Literal["chat", "messages", "generate"]
 
 # Assistants have no creation time. This value is the same in every worker and after every start (2026-11-20, UTC).
 _CREATED = 1_795_132_800
@@ -29,8 +29,8 @@ def form_of(path: str, headers: Mapping[bytes, bytes]) -> ListForm:
         headers: Its headers by lower-case name.
     """
     if path.startswith("/v1beta/") or b"x-goog-api-key" in headers:
-        return "gemini"
-    return "anthropic" if b"anthropic-version" in headers else "openai"
+        return "generate"
+    return "messages" if b"anthropic-version" in headers else "chat"
 
 
 def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) -> dict[str, object]:
@@ -41,9 +41,9 @@ def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) 
     """
     entries: list[object]
     match form:
-        case "openai":
+        case "chat":
             return {"object": "list", "data": [encode_model(form, name) for name in names]}
-        case "anthropic":
+        case "messages":
             start, end = _anthropic_page(names, query)
             page = names[start:end]
             entries = [encode_model(form, name) for name in page]
@@ -51,7 +51,7 @@ def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) 
             is_backwards = "before_id" in query
             has_more = start > 0 if is_backwards else end < len(names)
             return {"data": entries, "has_more": has_more, "first_id": first, "last_id": last}
-        case "gemini":
+        case "generate":
             start = _number(query, "pageToken", 0, 0)
             end = start + _number(query, "pageSize", _USUAL_OF_GEMINI, 1)
             body: dict[str, object] = {"models": [encode_model(form, name) for name in names[start:end]]}
@@ -61,9 +61,9 @@ def encode_list(form: ListForm, names: Sequence[str], query: Mapping[str, str]) 
 def encode_model(form: ListForm, name: str) -> dict[str, object]:
     """Return one entry of a list."""
     match form:
-        case "openai":
+        case "chat":
             return {"id": name, "object": "model", "created": _CREATED, "owned_by": "gateway"}
-        case "anthropic":
+        case "messages":
             return {
                 "type": "model",
                 "id": name,
@@ -71,7 +71,7 @@ def encode_model(form: ListForm, name: str) -> dict[str, object]:
                 "created_at": _CREATED_AT,
                 "lifecycle": "active",
             }
-        case "gemini":
+        case "generate":
             methods = ["generateContent", "streamGenerateContent", "countTokens"]
             return {
                 "name": f"models/{name}",

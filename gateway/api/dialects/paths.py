@@ -78,11 +78,11 @@ def encode_error_at(path: str, error: ApiError, request_id: str, headers: Iterab
         request_id: The id of the request.
         headers: The headers of the request. The list of models has the form of the API that asks for it.
     """
-    form: ListForm = "openai"
+    form: ListForm = "chat"
     if path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/"):
         form = form_of(path, dict(headers))
-    if form == "gemini" or is_gemini_path(path):
+    if form == "generate" or is_gemini_path(path):
         return gemini.encode_error(error, request_id)
-    if form == "anthropic" or path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/"):
+    if form == "messages" or path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/"):
         return messages.encode_error(error, request_id)
     return orjson.dumps(encode_error(error))

@@ -201,7 +201,6 @@ def _call(call: ToolCall) -> dict[str, object]:
         "id": safe_call_id(call.id),
         "name": safe_call_name(call.name),
         "input": arguments_of(call),
-        **({"cache_control": _cache_control(call.cache)} if call.cache is not None else {}),
     }
 
 

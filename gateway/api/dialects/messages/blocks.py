@@ -172,8 +172,10 @@ class BlockReader:
                 raise InvalidRequest(f"{path}.{field}: Field required", f"{path}.{field}")
         given = mapping(present(block, "input", f"{path}.input"), f"{path}.input")
         arguments = dumps_text(given) if given else "{}"
-        cache = self.cache(block, path, "messages.content")
-        return ToolCall(call_id or "", name or "", arguments, signature, cache)
+        if block.get("cache_control") is not None:
+            # Apps mark the last block of a user's turn. A mark on a call has no canonical form.
+            self.unread.add("messages.content.cache_control")
+        return ToolCall(call_id or "", name or "", arguments, signature)
 
     def note_thinking(self, block: Mapping[str, object], kind: str) -> None:
         """Note the unknown fields of a block with reasoning."""

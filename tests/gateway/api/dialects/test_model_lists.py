@@ -16,12 +16,12 @@ NAMES = ["a", "b", "c", "d"]
 @pytest.mark.parametrize(
     ("path", "headers", "form"),
     [
-        ("/v1/models", {}, "openai"),
-        ("/v1/models", {b"anthropic-version": b"2023-06-01"}, "anthropic"),
-        ("/v1/models", {b"x-goog-api-key": b"k"}, "gemini"),
-        ("/v1/models/a", {b"x-goog-api-key": b"k"}, "gemini"),
-        ("/v1beta/models", {}, "gemini"),
-        ("/v1beta/models", {b"anthropic-version": b"2023-06-01"}, "gemini"),
+        ("/v1/models", {}, "chat"),
+        ("/v1/models", {b"anthropic-version": b"2023-06-01"}, "messages"),
+        ("/v1/models", {b"x-goog-api-key": b"k"}, "generate"),
+        ("/v1/models/a", {b"x-goog-api-key": b"k"}, "generate"),
+        ("/v1beta/models", {}, "generate"),
+        ("/v1beta/models", {b"anthropic-version": b"2023-06-01"}, "generate"),
     ],
 )
 def test_form_is_that_of_the_asking_api(path: str, headers: dict[bytes, bytes], form: str) -> None:
@@ -42,26 +42,26 @@ def test_form_is_that_of_the_asking_api(path: str, headers: dict[bytes, bytes], 
     ],
 )
 def test_anthropics_list_has_pages(query: dict[str, str], ids: list[str], has_more: bool) -> None:
-    page = encode_list("anthropic", NAMES, query)
-    assert page["data"] == [encode_model("anthropic", name) for name in ids]
+    page = encode_list("messages", NAMES, query)
+    assert page["data"] == [encode_model("messages", name) for name in ids]
     assert page["has_more"] is has_more
     assert (page["first_id"], page["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
 
 
 def test_geminis_list_has_pages() -> None:
-    first = encode_list("gemini", NAMES, {"pageSize": "3"})
-    assert first["models"] == [encode_model("gemini", name) for name in NAMES[:3]]
-    second = encode_list("gemini", NAMES, {"pageSize": "3", "pageToken": str(first["nextPageToken"])})
-    assert second == {"models": [encode_model("gemini", "d")]}
+    first = encode_list("generate", NAMES, {"pageSize": "3"})
+    assert first["models"] == [encode_model("generate", name) for name in NAMES[:3]]
+    second = encode_list("generate", NAMES, {"pageSize": "3", "pageToken": str(first["nextPageToken"])})
+    assert second == {"models": [encode_model("generate", "d")]}
 
 
 @pytest.mark.parametrize(
     ("form", "query"),
     [
-        ("anthropic", {"limit": "0"}),
-        ("anthropic", {"limit": "x"}),
-        ("anthropic", {"after_id": "nothing"}),
-        ("gemini", {"pageToken": "x"}),
+        ("messages", {"limit": "0"}),
+        ("messages", {"limit": "x"}),
+        ("messages", {"after_id": "nothing"}),
+        ("generate", {"pageToken": "x"}),
     ],
 )
 def test_page_that_does_not_exist_is_refused(form: str, query: dict[str, str]) -> None:
