@@ -128,8 +128,6 @@ def hint_for(path: str) -> str:
     api = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
     if plain.startswith("/v1beta") or parse_path(path) is not None:
         return _gemini_hint(path)
-    if api == "responses" and not is_served("/v1/responses"):
-        return f"OpenAI's Responses API is not supported: configure your client for chat completions, {_CHAT}"
     if (reason := _UNSUITABLE_APIS.get(api)) is not None:
         return reason
     if plain in _OLLAMA:
