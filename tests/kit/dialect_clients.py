@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlencode
 
 from gateway.api.dialects.dialect import Dialect
 from gateway.api.dialects.paths import dialect_at
-from providers.adapter import Adapter, Target
+from providers.adapter import Adapter, EmulatesFeatures, Target
 from providers.catalogue.models import ModelFacts
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.conformance.subject import parse_stream
@@ -54,7 +54,8 @@ class DialectClient:
     @property
     def features(self) -> frozenset[str]:
         """The features that a request of this client can have."""
-        return self.adapter.capabilities.features
+        emulated = self.adapter.emulated if isinstance(self.adapter, EmulatesFeatures) else frozenset[str]()
+        return self.adapter.capabilities.features - emulated
 
     @property
     def parameters(self) -> frozenset[str]:

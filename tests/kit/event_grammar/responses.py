@@ -188,6 +188,7 @@ class _Machine:
                 raise GrammarError(f"an item of type {other}")
         for one in self.items:
             _require(one.done is not None or one.added["type"] == "function_call", "two items are open")
+        _require(self.events[0]["response"]["model"], "the response has no model")
         self.items.append(_Item(item))
 
     def _of_item(self, kind: str, event: dict[str, Any]) -> None:

@@ -139,6 +139,8 @@ class ResponseStreamEncoder:
             return b""
         written: list[bytes] = []
         for event in self._labels.add(events):
+            if type(event) is Heartbeat:
+                continue
             if self._state == _IDLE:
                 written.append(self._open(event))
             written.append(self._encode(event))
@@ -192,7 +194,7 @@ class ResponseStreamEncoder:
                 self.failed, self.usage = event, self.usage or event.usage
                 return self._fail(ApiError("stream_interrupted", event.failure.message))
             case Opened() | Heartbeat():
-                pass
+                pass  # only the first `Opened` counts
             case _:
                 assert_never(event)
         return b""

@@ -259,6 +259,7 @@ def test_resumed_answer_names_both_deployments_in_the_last_event() -> None:
 
 def test_heartbeats_are_not_shown() -> None:
     writer = encoder()
+    assert writer.encode((Heartbeat(),)) == b""
     writer.encode((OPENED, TextDelta("a")))
     assert writer.encode((Heartbeat(),)) == b""
 
@@ -284,7 +285,7 @@ def shown_part(completion: ChatCompletion) -> ChatCompletion:
     )
     return ChatCompletion(
         completion.id,
-        completion.model,
+        completion.model or "m",
         completion.created or 1,
         choices,
         Usage(completion.usage.prompt_tokens + 1, completion.usage.completion_tokens + 1) if completion.usage else None,
