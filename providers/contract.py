@@ -83,6 +83,15 @@ from providers.chat import (
     said_in,
     text_of,
 )
+from providers.embeddings import (
+    EmbeddingAnswer,
+    EmbeddingFacts,
+    EmbeddingFormat,
+    EmbeddingRequest,
+    Embeds,
+    OpenAIEmbeddings,
+    VendorEmbeddings,
+)
 from providers.evidence import Citation
 from providers.failures import Failure, FailureKind, InvalidRequest, ProviderError, ProviderFailed, UnsupportedFeature
 from providers.formats.json_adapter import NO_HTTP_ERROR, JsonAdapter
@@ -115,6 +124,13 @@ from providers.json_values import (
     read_str,
 )
 from providers.matching.requirements import FEATURES, PARAMETERS, Requirements, requirements_of
+from providers.moderations import (
+    Moderates,
+    ModerationAnswer,
+    ModerationFormat,
+    ModerationRequest,
+    ModerationResult,
+)
 from providers.reading.error_classification import (
     MESSAGES,
     Phrases,
@@ -167,6 +183,11 @@ __all__ = [
     "Choice",
     "ChoiceFinish",
     "Citation",
+    "EmbeddingAnswer",
+    "EmbeddingFacts",
+    "EmbeddingFormat",
+    "EmbeddingRequest",
+    "Embeds",
     "EmulatesFeatures",
     "EndsBehindStop",
     "EventStreamParser",
@@ -196,9 +217,15 @@ __all__ = [
     "Logprobs",
     "Message",
     "ModelFacts",
+    "Moderates",
+    "ModerationAnswer",
+    "ModerationFormat",
+    "ModerationRequest",
+    "ModerationResult",
     "NamedTool",
     "NoAuth",
     "Offers",
+    "OpenAIEmbeddings",
     "Opened",
     "OriginError",
     "Part",
@@ -234,6 +261,7 @@ __all__ = [
     "Usage",
     "UsageReport",
     "UserMessage",
+    "VendorEmbeddings",
     "WireRequest",
     "WireResponse",
     "alternate_roles",

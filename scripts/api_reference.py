@@ -83,6 +83,12 @@ _TOPICS: Mapping[str, str] = {
     "providers.evidence": "Sites and territories",
     "providers.catalogue.prices": "Facts of models and prices",
     "providers.matching.requirements": "Requirements of a request",
+    "providers.embeddings.contract": "Embeddings",
+    "providers.embeddings.values": "Embeddings",
+    "providers.embeddings.openai_format": "Embeddings",
+    "providers.embeddings.facts": "Embeddings",
+    "providers.moderations.contract": "Moderations",
+    "providers.moderations.values": "Moderations",
 }
 """The heading under which the names of a module are listed, in the order of the headings."""
 

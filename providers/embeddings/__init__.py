@@ -1,6 +1,6 @@
 """Embeddings: canonical requests and vectors, the optional protocol of an adapter, and OpenAI's format of both.
 
-A plug-in imports all of this from here. Adapters that have embeddings satisfy `Embeds`.
+Adapters that have embeddings satisfy `Embeds`.
 """
 
 from providers.embeddings.batches import batches_of, joined

@@ -39,7 +39,14 @@ class EmbeddingFormat(Protocol):
     """A provider's wire format for embeddings, as pure functions."""
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """Return what the provider accepts for this model."""
+        """Return the limits and abilities of a model.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            The facts of the model, or those of a usual model of the provider if it is unknown.
+        """
         ...
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:

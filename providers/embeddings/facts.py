@@ -50,7 +50,14 @@ class VendorEmbeddings:
     models: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """Return the facts of a model: by exact name, by the longest pattern that matches, or else the usual ones."""
+        """Return the facts of a model: by exact name, by the longest pattern that matches, or else the usual ones.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            The facts.
+        """
         if model in self.models:
             return self.models[model]
         patterns = [pattern for pattern in self.models if fnmatchcase(model, pattern)]

@@ -44,6 +44,8 @@ class EmbeddingRequest(Value, frozen=True):
         dimensions: The length of the vectors, or None for the model's own.
         user: An identifier of the user.
         extra: Unknown top-level fields as parsed JSON.
+        stream: Always false: the answer is one JSON body.
+        folded: Always false.
 
     Example:
         >>> from providers.embeddings import EmbeddingRequest
@@ -51,7 +53,6 @@ class EmbeddingRequest(Value, frozen=True):
         False
     """
 
-    # The execution of a plan reads these of every request: the answer is one JSON body.
     stream: ClassVar[bool] = False
     folded: ClassVar[bool] = False
 

@@ -1,6 +1,6 @@
 """Moderations: canonical requests and verdicts, the optional protocol of an adapter, OpenAI's format, and guard models.
 
-A plug-in imports all of this from here. Adapters whose provider classifies content satisfy `Moderates`.
+Adapters whose provider classifies content satisfy `Moderates`.
 """
 
 from providers.moderations.contract import Moderates, ModerationFormat, moderation_format

@@ -26,15 +26,37 @@ class ModerationFormat(Protocol):
         ...
 
     def accepts(self, model: str) -> bool:
-        """Return whether this model classifies content."""
+        """Return whether a model classifies content.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            Whether it does.
+        """
         ...
 
     def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
-        """Translate a request into this wire format."""
+        """Translate a request into this wire format.
+
+        Args:
+            request: A request that `capabilities` allow, with at most `most_inputs` inputs.
+            target: The model and the site.
+
+        Returns:
+            The request to send, without a host and without a credential.
+        """
         ...
 
     def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
         """Read the verdicts of a response with a 2xx status.
+
+        Args:
+            response: The complete response.
+            target: The model and the site that the request was built for.
+
+        Returns:
+            One verdict for each input, in order.
 
         Raises:
             ProviderFailed: There is no clear verdict.

@@ -39,9 +39,10 @@ class ModerationRequest(Value, frozen=True):
         model: The model that the client asked for, or empty if it named none.
         inputs: The content to classify.
         extra: Unknown top-level fields as parsed JSON.
+        stream: Always false: the answer is one JSON body.
+        folded: Always false.
     """
 
-    # The execution of a plan reads these of every request: the answer is one JSON body.
     stream: ClassVar[bool] = False
     folded: ClassVar[bool] = False
 

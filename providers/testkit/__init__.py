@@ -12,7 +12,14 @@ from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two, with_stop_left_in
 from providers.testkit.scenario import Scenario, ScenarioError, parse_fault
 from providers.testkit.simulated_model import respond
-from providers.testkit.simulator import IncomingRequest, Refused, RequestRejected, Simulator, load_simulators
+from providers.testkit.simulator import (
+    IncomingRequest,
+    Refused,
+    RequestRejected,
+    SimulatesInputs,
+    Simulator,
+    load_simulators,
+)
 
 if TYPE_CHECKING:
     from providers.testkit.server import SimulatorServer, SimulatorThread
@@ -23,6 +30,7 @@ __all__ = [
     "RequestRejected",
     "Scenario",
     "ScenarioError",
+    "SimulatesInputs",
     "Simulator",
     "SimulatorServer",
     "SimulatorThread",
