@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.model.deployment import Deployment
 from providers.adapter import Adapter, EmulatesFeatures, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
-from providers.catalogue.prices import Offers, Price, Rates, shown_amount
+from providers.catalogue.prices import NO_CURRENCY, Offers, Price, Rates, shown_amount
 from providers.evidence import Citation
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
@@ -364,12 +364,18 @@ def _offers_of(adapters: Mapping[str, Adapter]) -> Iterator[tuple[str, Offers]]:
 def _amounts(price: Price | None) -> _Row:
     if price is None:
         return ("", "", "", "")
+    if price.currency == NO_CURRENCY:
+        return ("0", "0", "0", "0")
     input_rate, *rest = _rates(price.rates)
     return (f"{price.currency} {input_rate}", *rest)
 
 
 def _rates(rates: Rates) -> list[str]:
-    return [shown_amount(each) for each in (rates.input, rates.per_cached, rates.per_written, rates.output)]
+    """Return the four amounts. The last names the price of reasoning if it is another one."""
+    amounts = [shown_amount(each) for each in (rates.input, rates.per_cached, rates.per_written, rates.output)]
+    if rates.per_reasoning != rates.output:
+        amounts[-1] += f" (reasoning {shown_amount(rates.per_reasoning)})"
+    return amounts
 
 
 def _tokens(number: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
@@ -19,20 +20,36 @@ from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.names import plain_name
-from providers.catalogue.prices import Price, Rates, Retirement, micros_of
+from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS
 from providers.registry import Registry
 
 _MAX_TOKENS = 1_000_000_000
+_OWN = "your own catalogue"
 
 
-def _amount(value: object) -> int:
+def _amount(value: object, per: str = "a million tokens") -> int:
     micros = micros_of(value)
     if micros is not None:
         return micros
     hint = "write it without quotes" if isinstance(value, str) else "such as 2.50"
-    message = "must be an amount for a million tokens: 0 or more, at most a million, with at most six decimals"
+    message = f"must be an amount for {per}: 0 or more, at most a million, with at most six decimals"
     raise PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
+
+
+def _fee(value: object) -> int:
+    return _amount(value, "one call")
+
+
+def _price_or_zero(value: object) -> object:
+    """Read the short form `price: 0` as the price of a model that costs nothing."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value == 0:
+            return _FREE
+        hint = "write {input: …, output: …, currency: …, as_of: …}; only the price 0 needs no currency"
+        message = "must be a price with its currency, or 0"
+        raise PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
+    return value
 
 
 def _ascending(above: list[AboveSection]) -> list[AboveSection]:
@@ -43,7 +60,9 @@ def _ascending(above: list[AboveSection]) -> list[AboveSection]:
     raise PydanticCustomError("config", "{message}", words)
 
 
-Amount = Annotated[int, BeforeValidator(_amount, json_schema_input_type=Annotated[float, Field(ge=0, le=1_000_000)])]
+_Number = Annotated[float, Field(ge=0, le=1_000_000)]
+Amount = Annotated[int, BeforeValidator(_amount, json_schema_input_type=_Number)]
+_Fee = Annotated[int, BeforeValidator(_fee, json_schema_input_type=_Number)]
 
 
 _Tokens = Annotated[int, Field(ge=1, le=_MAX_TOKENS)]
@@ -54,16 +73,17 @@ class AboveSection(Section):
 
     prompt_tokens: _Tokens = Field(description="The rates apply to prompts with more tokens than this.")
     input: Amount = Field(description="Price of a million prompt tokens.")
-    output: Amount = Field(description="Price of a million answer tokens, including reasoning.")
+    output: Amount = Field(description="Price of a million answer tokens.")
     cached_input: Amount | None = Field(None, description="Price of a million tokens read from the provider's cache.")
     cache_write: Amount | None = Field(None, description="Price of a million tokens written to the provider's cache.")
+    reasoning: Amount | None = Field(None, description="Price of a million reasoning tokens.")
 
 
 class PriceSection(Section):
     """The price of the model in your contract. It replaces the whole known price."""
 
     input: Amount = Field(description="Price of a million prompt tokens.")
-    output: Amount = Field(description="Price of a million answer tokens, including reasoning.")
+    output: Amount = Field(description="Price of a million answer tokens.")
     cached_input: Amount | None = Field(
         None,
         description="Price of a million prompt tokens read from the provider's cache. Default: `input`.",
@@ -72,12 +92,22 @@ class PriceSection(Section):
         None,
         description="Price of a million prompt tokens written to the provider's cache. Default: `input`.",
     )
+    reasoning: Amount | None = Field(
+        None, description="Price of a million answer tokens of the model's reasoning. Default: `output`."
+    )
     currency: CurrencyCode = Field(description="The ISO 4217 code, such as EUR.")
     as_of: Day = Field(description="The day on which this price was known.")
-    source: Line = Field("your own catalogue", description="The source, such as the number of a contract.")
+    source: Line = Field(_OWN, description="The source, such as the number of a contract.")
     above: Annotated[list[AboveSection], AfterValidator(_ascending)] = Field(
         [], description="Higher rates of long prompts, in ascending order of tokens."
     )
+    tool_calls: dict[Visible, _Fee] = Field(
+        {}, description="Price of one call of each tool that the provider runs, such as {web_search: 0.01}."
+    )
+
+
+_FREE = PriceSection.model_construct(input=0, output=0, currency=NO_CURRENCY, as_of=date.min)
+"""The value of `price: 0`. Its day is not used."""
 
 
 class OwnModelSection(Section):
@@ -95,7 +125,10 @@ class OwnModelSection(Section):
     api: str | None = Field(None, description="The API of the provider that serves it, if there are several.")
     thinking: str | None = Field(None, description="The provider's method to switch thinking that it uses.")
     flags: list[str] | None = Field(None, description="All its flags, with the names that its adapter defines.")
-    price: PriceSection | None = Field(None, description="Its price.")
+    price: Annotated[
+        PriceSection | None,
+        BeforeValidator(_price_or_zero, json_schema_input_type=PriceSection | Literal[0] | None),
+    ] = Field(None, description="Its price. 0: it costs nothing, in any currency.")
     retires_on: Day | None = Field(None, description="The first day on which the vendor no longer serves it.")
 
 
@@ -184,7 +217,7 @@ class OwnModel:
         if self.section.retires_on is None:
             return known
         on = self.section.retires_on
-        return Retirement((model,), on, None, "your own catalogue", known.instead if known is not None else "")
+        return Retirement((model,), on, None, _OWN, known.instead if known is not None else "")
 
 
 _NO_ENTRY = OwnModel()
@@ -284,14 +317,17 @@ def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, ad
 
 
 def _price(section: PriceSection) -> Price:
+    if section is _FREE:
+        return free_price(_OWN)
     return Price(
         _rates(section),
         section.currency,
         section.as_of,
         section.source,
         tuple((dearer.prompt_tokens, _rates(dearer)) for dearer in section.above),
+        tool_calls=tuple(sorted(section.tool_calls.items())),
     )
 
 
 def _rates(section: PriceSection | AboveSection) -> Rates:
-    return Rates(section.input, section.output, section.cached_input, section.cache_write)
+    return Rates(section.input, section.output, section.cached_input, section.cache_write, section.reasoning)

@@ -12,7 +12,7 @@ from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.evaluate.text_rules import words_of
 from gateway.model.deployment import Deployment
 from gateway.model.units import parse_seconds
-from providers.catalogue.prices import MICROS
+from providers.catalogue.prices import MICROS, NO_CURRENCY
 
 
 def cost_limit_problem(suite: Suite, asked: Iterable[Deployment]) -> str | None:
@@ -32,18 +32,23 @@ def add_known_prices(suite: Suite, asked: Iterable[Deployment]) -> Suite:
     """Return the suite with the catalogue's prices of these deployments. The suite's own prices take precedence.
 
     All prices must have one currency: the suite's or, if the suite has no prices, the one of all deployments. Rates for
-    long or cached prompts are ignored, because an evaluation has neither.
+    long or cached prompts are ignored, because an evaluation has neither. If reasoning has a higher rate than the
+    answer, it applies to all generated tokens.
     """
     known = {deployment.name: deployment.price for deployment in asked if deployment.price is not None}
     own_prices = suite.file.prices
-    currencies = {own_prices.currency} if own_prices is not None else {price.currency for price in known.values()}
+    currencies = {price.currency for price in known.values()} - {NO_CURRENCY}
+    if own_prices is not None:
+        currencies = {own_prices.currency}
     if len(currencies) != 1:
         return suite
     [currency] = currencies
     prices = {
-        name: CandidatePriceSection(input=price.rates.input / MICROS, output=price.rates.output / MICROS)
+        name: CandidatePriceSection(
+            input=price.rates.input / MICROS, output=max(price.rates.output, price.rates.per_reasoning) / MICROS
+        )
         for name, price in known.items()
-        if price.currency == currency
+        if price.currency in (currency, NO_CURRENCY)
     }
     if own_prices is not None:
         prices |= own_prices.deployments

@@ -28,12 +28,14 @@ class Rates:
         output: Completion tokens.
         cached_input: Prompt tokens that were read from the provider's cache. None: they cost as much as `input`.
         cache_write: Prompt tokens that were written to the cache. None: they cost as much as `input`.
+        reasoning: Completion tokens of the model's reasoning. None: they cost as much as `output`.
     """
 
     input: int
     output: int
     cached_input: int | None = None
     cache_write: int | None = None
+    reasoning: int | None = None
 
     @property
     def per_cached(self) -> int:
@@ -45,6 +47,11 @@ class Rates:
         """The price of prompt tokens that were written to the cache."""
         return self.input if self.cache_write is None else self.cache_write
 
+    @property
+    def per_reasoning(self) -> int:
+        """The price of completion tokens of the model's reasoning."""
+        return self.output if self.reasoning is None else self.reasoning
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -52,21 +59,23 @@ class Price:
 
     Attributes:
         rates: The rates of a request.
-        currency: An ISO 4217 code.
-        as_of: The day on which the source was read.
+        currency: An ISO 4217 code. `NO_CURRENCY` for a model that costs nothing.
+        as_of: The day on which the source was read. None for a model that costs nothing.
         source: The vendor's page with the price.
         above: Rates of a whole request whose prompt has more tokens than the first item. Ascending.
         quote: The page's own words, in a few words.
         unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
+        tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the name of the tool.
     """
 
     rates: Rates
     currency: str
-    as_of: date
+    as_of: date | None
     source: str
     above: tuple[tuple[int, Rates], ...] = ()
     quote: str = ""
     unconfirmed: str = ""
+    tool_calls: tuple[tuple[str, int], ...] = ()
 
     @property
     def citation(self) -> Citation:
@@ -82,10 +91,24 @@ class Price:
         return rates
 
 
-def cost_of(usage: Usage, price: Price) -> int:
-    """Return the cost of a request in micro-units of the price's currency, rounded to the nearest.
+NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". The price of a model that costs nothing has it."""
 
-    Reasoning tokens are part of the completion.
+
+def free_price(source: str) -> Price:
+    """Return the price of a model that costs nothing."""
+    return Price(Rates(0, 0), NO_CURRENCY, None, source)
+
+
+def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> int:
+    """Return the exact cost of a request in millionths of a micro-unit (1e-12 units) of the price's currency.
+
+    Cached tokens count as at most all prompt tokens, and reasoning tokens as at most all completion tokens.
+
+    Args:
+        usage: The tokens.
+        price: The price of the model.
+        tool_calls: The number of calls of each tool that the vendor ran. A tool without a price costs nothing.
     """
     prompt, cached = usage.prompt_tokens, usage.cached_tokens
     rates = price.rates_for(prompt) if price.above else price.rates
@@ -94,7 +117,16 @@ def cost_of(usage: Usage, price: Price) -> int:
     written = min(usage.cache_write_tokens, prompt - cached)
     exact = (prompt - cached - written) * rates.input + cached * rates.per_cached + written * rates.per_written
     exact += usage.completion_tokens * rates.output
-    return (exact + MICROS // 2) // MICROS
+    if rates.reasoning is not None:
+        exact += min(usage.reasoning_tokens, usage.completion_tokens) * (rates.reasoning - rates.output)
+    if tool_calls:
+        exact += sum(MICROS * fee * tool_calls.get(tool, 0) for tool, fee in price.tool_calls)
+    return exact
+
+
+def cost_of(usage: Usage, price: Price) -> int:
+    """Return the cost of a request in micro-units of the price's currency, rounded to the nearest."""
+    return (exact_cost(usage, price) + MICROS // 2) // MICROS
 
 
 def shown_amount(micros: int) -> str:
@@ -103,10 +135,10 @@ def shown_amount(micros: int) -> str:
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
 
-_RATES = frozenset({"input", "output", "cached_input", "cache_write"})
+_RATES = frozenset({"input", "output", "cached_input", "cache_write", "reasoning"})
 
 
-_PRICE_KEYS = _RATES | {"models", "sites", "currency", "above", "dearer"} | CITATION_KEYS.keys()
+_PRICE_KEYS = _RATES | {"models", "sites", "currency", "above", "dearer", "tool_calls"} | CITATION_KEYS.keys()
 
 
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
@@ -127,7 +159,7 @@ class PriceRow:
         models: Names or glob patterns.
         sites: The sites to which it applies. Empty means all.
         price: The price.
-        dearer: Surcharges in percent, by site.
+        dearer: Surcharges on tokens in percent, by site.
     """
 
     models: tuple[str, ...]
@@ -145,9 +177,12 @@ class PriceRow:
 
 
 def _scaled(rates: Rates, percent: int) -> Rates:
-    cached = None if rates.cached_input is None else rates.cached_input * percent // 100
-    written = None if rates.cache_write is None else rates.cache_write * percent // 100
-    return Rates(rates.input * percent // 100, rates.output * percent // 100, cached, written)
+    """Return the rates with a surcharge, rounded up to whole micro-units."""
+    cached, written, reasoning = (
+        None if rate is None else -(-rate * percent // 100)
+        for rate in (rates.cached_input, rates.cache_write, rates.reasoning)
+    )
+    return Rates(-(-rates.input * percent // 100), -(-rates.output * percent // 100), cached, written, reasoning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +312,8 @@ def _price_row(row: Mapping[str, Any], path: str, sources: Sources) -> PriceRow:
     if not (len(currency) == 3 and currency.isascii() and currency.isupper()):
         raise CatalogueError(f"{path}.currency: {currency!r} is not an ISO 4217 code")
     cited, as_of = _cited(row, path, sources)
-    price = Price(_rates(row, path), currency, as_of, cited.source, tuple(above), cited.quote, cited.unconfirmed)
+    rates, fees = _rates(row, path), _tool_calls(row, path)
+    price = Price(rates, currency, as_of, cited.source, tuple(above), cited.quote, cited.unconfirmed, fees)
     sites = frozenset(_names(row, path, "sites", optional=True))
     percents: object = row.get("dearer", {})
     if not isinstance(percents, dict) or not all(type(one) is int and 0 < one <= 1000 for one in percents.values()):
@@ -295,6 +331,21 @@ def _rates(row: Mapping[str, Any], path: str) -> Rates:
             )
         amounts[name] = micros
     return Rates(**amounts)
+
+
+def _tool_calls(row: Mapping[str, Any], path: str) -> tuple[tuple[str, int], ...]:
+    fees: object = row.get("tool_calls", {})
+    if not isinstance(fees, dict):
+        raise CatalogueError(f"{path}.tool_calls: must be prices of a call by tool, such as {{ web_search = 0.01 }}")
+    priced: list[tuple[str, int]] = []
+    for tool, amount in sorted(fees.items()):
+        micros = micros_of(amount)
+        if micros is None:
+            raise CatalogueError(
+                f"{path}.tool_calls.{tool}: must be an amount for one call: 0 or more, with at most six decimals"
+            )
+        priced.append((tool, micros))
+    return tuple(priced)
 
 
 def _cited(row: Mapping[str, Any], path: str, sources: Sources) -> tuple[Citation, date]:

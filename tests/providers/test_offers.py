@@ -128,6 +128,14 @@ def test_the_most_specific_row_counts() -> None:
         assert list(found.values()) == [1, 2, 3, 4]
 
 
+def test_a_surcharge_applies_to_every_rate_of_tokens() -> None:
+    more = "reasoning = 12\ntool_calls = {search = 0.01}\ndearer = {eu = 10}\n"
+    price = offers_of(tomllib.loads(PRICE.replace("output = 10\n", f"output = 10\n{more}"))).price("m-1", "eu")
+    assert price is not None
+    assert price.rates == Rates(2_750_000, 11_000_000, 275_000, reasoning=13_200_000)
+    assert price.tool_calls == (("search", 10_000),)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -149,6 +157,9 @@ def test_the_most_specific_row_counts() -> None:
         ('models = ["m-1", "m-1-*"]', 'models = "m-1"', "prices[0].models: must be a list of names"),
         ("output = 10\n", "output = 10\nsites = [1]\n", "prices[0].sites: must be a list of names"),
         ("output = 10\n", "output = 10\ndearer = {eu = 1.5}\n", "prices[0].dearer: must be whole percents"),
+        ("output = 10\n", "output = 10\nreasoning = -1\n", "prices[0].reasoning: must be an amount"),
+        ("output = 10\n", "output = 10\ntool_calls = 3\n", "prices[0].tool_calls: must be prices of a call by tool"),
+        ("output = 10\n", "output = 10\ntool_calls = {s = -1}\n", "prices[0].tool_calls.s: must be an amount for one"),
         ("output = 10\n", "output = 10\nabove = 3\n", "above: must be a list of tables"),
         ("[[prices]]", "[prices]", "prices: must be a list of tables"),
         (

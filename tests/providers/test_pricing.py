@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.catalogue.prices import MICROS, Price, Rates, cost_of, shown_amount
+from providers.catalogue.prices import MICROS, Price, Rates, cost_of, exact_cost, free_price, shown_amount
 from providers.chat import Usage
 
 DAY = date(2026, 11, 20)
@@ -43,6 +44,9 @@ WRITES = price(Rates(100_000, 500_000, 10_000, 125_000), ((272_000, Rates(200_00
         ),  # never more than what is left of the prompt
         (Usage(100, 0, cached_tokens=900), LUNA, 1),  # a count that can't be: never less than what is cached costs
         (Usage(10, 10, reasoning_tokens=9), LUNA, 6),  # reasoning is part of the completion
+        (Usage(10, 10, reasoning_tokens=9), price(Rates(0, 100_000, reasoning=1_000_000)), 9),  # 0.1 and 9
+        (Usage(10, 10, reasoning_tokens=99), price(Rates(0, 0, reasoning=1_000_000)), 10),  # at most the completion
+        (Usage(10, 10, reasoning_tokens=5), price(Rates(0, 1_000_000, reasoning=0)), 5),  # for nothing
         (Usage(272_000, 0), LUNA, 27_200),
         (Usage(272_001, 1000), LUNA, 54_400 + 750),  # the whole request is dearer
         (Usage(5, 0), LUNA, 1),  # half a micro-unit is rounded up
@@ -80,6 +84,17 @@ def test_cost_is_the_exact_sum_rounded_once(
     )
     exact = sum((Decimal(count) * rate for count, rate in parts), Decimal()) / MICROS
     assert found == exact.quantize(Decimal(1), ROUND_HALF_UP)
+
+
+def test_calls_of_a_tool_have_their_own_price() -> None:
+    known = replace(price(Rates(1, 0)), tool_calls=(("web_search", 10_000), ("code", 0)))
+    calls = {"web_search": 3, "code": 2, "unpriced": 5}
+    assert exact_cost(Usage(7), known, calls) == 7 + 30_000 * MICROS
+    assert exact_cost(Usage(7), known) == 7
+
+
+def test_a_free_model_costs_nothing() -> None:
+    assert exact_cost(Usage(10**9, 10**9, 5, 6, 7), free_price("own"), {"web_search": 3}) == 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from gateway.changes.pickling import pack, unpack
+from gateway.cli.provider_pages import deployments_text
 from gateway.config.check_report import render_matrix
 from gateway.config.compile import compile_config
 from gateway.config.examples import example_path
@@ -19,7 +20,7 @@ from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.config.source_text import read_files
 from gateway.model.deployment import Deployment
-from providers.catalogue.prices import Rates
+from providers.catalogue.prices import Rates, free_price
 from providers.registry import load_registry
 from tests.kit.catalogue_files import CONFIG, load
 from tests.kit.config_cases import ENVIRON, edited
@@ -123,6 +124,22 @@ def test_a_host_of_the_operator_gets_a_price(home: Path) -> None:
     assert (deployment.price.rates.input, deployment.price.source) == (200_000, "your own catalogue")
 
 
+def test_a_price_has_rates_of_reasoning_and_of_tool_calls(home: Path) -> None:
+    price = "{input: 1, output: 2, reasoning: 3.5, tool_calls: {web_search: 0.01}, currency: USD, as_of: 2026-11-01}"
+    deployment = deployments(home, f"version: 1\nmodels: {{openai-compatible: {{m: {{price: {price}}}}}}}")["house"]
+    assert deployment.price is not None
+    assert deployment.price.rates == Rates(1_000_000, 2_000_000, reasoning=3_500_000)
+    assert deployment.price.tool_calls == (("web_search", 10_000),)
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0"])
+def test_price_zero_is_a_model_that_costs_nothing(home: Path, zero: str) -> None:
+    compiled = load(home, f"version: 1\nmodels: {{openai-compatible: {{m: {{price: {zero}}}}}}}")
+    assert compiled.config.deployments["house"].price == free_price("your own catalogue")
+    assert not any("price" in warning.message for warning in compiled.warnings)
+    assert "XXX" not in deployments_text(compiled.config.deployments.values())
+
+
 def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
     def warned(on: str) -> list[str]:
         compiled = load(home, f"version: 1\nmodels: {{openai: {{gpt-4o: {{retires_on: {on}}}}}}}")
@@ -177,6 +194,16 @@ def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
         (
             "version: 1\nmodels: {openai: {g: {price: {input: -1, output: 1, currency: USD, as_of: 2026-01-01}}}}",
             "2:38: models.openai.g.price.input: must be an amount for a million tokens: 0 or more, at most a million, "
+            "with at most six decimals; such as 2.50",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {price: 0.5}}}",
+            "2:30: models.openai.g.price: must be a price with its currency, or 0; write {input: …, output: …, "
+            "currency: …, as_of: …}; only the price 0 needs no currency",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {price: {input: 1, output: 1, tool_calls: {s: -1}, currency: USD, as_of: 2026-01-01}}}}",
+            "2:62: models.openai.g.price.tool_calls.s: must be an amount for one call: 0 or more, at most a million, "
             "with at most six decimals; such as 2.50",
         ),
         (

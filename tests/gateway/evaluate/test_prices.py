@@ -11,7 +11,7 @@ from gateway.evaluate.estimate import add_known_prices, cost_limit_problem
 from gateway.evaluate.suite import Suite, load_suite, suite_path
 from gateway.evaluate.suite_schema import CandidatePriceSection, PricesSection
 from gateway.model.deployment import Deployment
-from providers.catalogue.prices import Price, Rates
+from providers.catalogue.prices import Price, Rates, free_price
 from tests.kit.configs import BASE, table_of
 
 CANDIDATES = table_of(BASE).deployments
@@ -48,6 +48,18 @@ def test_price_of_the_suite_overrides_the_catalogue(suite: Suite) -> None:
     assert found.cost_of("a", 1_000_000, 0) == pytest.approx(9)
     # A price in another currency can't be compared.
     assert found.cost_of("b", 1_000_000, 0) is None
+
+
+def test_a_free_model_fits_any_currency_and_reasoning_counts_as_the_answer(suite: Suite) -> None:
+    bare = replace(suite, file=suite.file.model_copy(update={"prices": None}))
+    thinking = costing("a", "CNY", 2_000_000)
+    assert thinking.price is not None
+    thinking = replace(thinking, price=replace(thinking.price, rates=Rates(1_000_000, 2_000_000, reasoning=3_000_000)))
+    free = replace(costing("b", "CNY", 1), price=free_price("own"))
+    prices = add_known_prices(bare, [thinking, free]).file.prices
+    assert prices is not None
+    assert prices.currency == "CNY"
+    assert {name: one.output for name, one in prices.deployments.items()} == {"a": 3.0, "b": 0.0}
 
 
 def test_prices_in_two_currencies_are_not_used(suite: Suite) -> None:
