@@ -203,7 +203,7 @@ def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
         ),
         (
             "version: 1\nmodels: {openai: {g: {price: {input: 1, output: 1, tool_calls: {s: -1}, currency: USD, as_of: 2026-01-01}}}}",
-            "2:62: models.openai.g.price.tool_calls.s: must be an amount for one call: 0 or more, at most a million, "
+            "2:68: models.openai.g.price.tool_calls.s: must be an amount for one call: 0 or more, at most a million, "
             "with at most six decimals; such as 2.50",
         ),
         (

@@ -1,0 +1,116 @@
+"""Amounts of money: exact until they are rounded up once, to billionths of a currency's unit. Pure.
+
+The exact cost of a call is an integer number of 1e-12 units ("pico"), because a price has at most six decimals for a
+million tokens. Stored amounts are integers of 1e-9 units ("nano").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+from providers.catalogue.prices import NO_CURRENCY, Price, exact_cost
+from providers.chat import Usage
+
+NANO = 1_000_000_000
+"""The number of nano-units in one unit of a currency."""
+
+PICO_PER_NANO = 1000
+_MOST_DIGITS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class CallAmount:
+    """What a call costs.
+
+    Attributes:
+        currency: The vendor's currency.
+        vendor_nano: The amount in the vendor's currency.
+        own_nano: The amount in the operator's currency. None: it is not set, or has no rate for the vendor's currency.
+        rate: The own currency's units for one unit of the vendor's currency, as decimal text. None as `own_nano`.
+    """
+
+    currency: str
+    vendor_nano: int
+    own_nano: int | None
+    rate: str | None
+
+
+class ExchangeRates:
+    """Converts amounts of vendors into the operator's currency.
+
+    Args:
+        currency: The operator's currency (`usage.currency`). None: amounts are not converted.
+        rates: The own currency's units for one unit of another currency, as decimal text: `{"USD": "0.92"}`.
+
+    Raises:
+        ValueError: A rate is not a number above 0.
+    """
+
+    __slots__ = ("_known", "currency")
+
+    def __init__(self, currency: str | None = None, rates: Mapping[str, str] | None = None) -> None:
+        self.currency = currency
+        known = {} if currency is None else {**(rates or {}), currency: "1"}
+        self._known = {name: (exact_rate(text), f"{Decimal(text):f}") for name, text in known.items()}
+
+    def knows(self, currency: str) -> bool:
+        """Return whether amounts of a currency can be converted."""
+        return self.currency is not None and (currency in self._known or currency == NO_CURRENCY)
+
+    def amount_of(self, exact_pico: int, currency: str) -> CallAmount:
+        """Return the amount of an exact cost, rounded up once for each currency."""
+        vendor_nano = -(-exact_pico // PICO_PER_NANO)
+        known = self._known.get(currency)
+        if known is not None:
+            rate, text = known
+            own_nano = -(-exact_pico * rate.numerator // (PICO_PER_NANO * rate.denominator))
+            return CallAmount(currency, vendor_nano, own_nano, text)
+        if self.currency is not None and exact_pico == 0 and currency == NO_CURRENCY:
+            return CallAmount(currency, 0, 0, None)
+        return CallAmount(currency, vendor_nano, None, None)
+
+    def cost(self, usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> CallAmount:
+        """Return what a call costs.
+
+        Args:
+            usage: The tokens of the call.
+            price: The price of the model.
+            tool_calls: The number of calls of each tool that the vendor ran.
+        """
+        return self.amount_of(exact_cost(usage, price, tool_calls), price.currency)
+
+
+def exact_rate(text: str) -> Fraction:
+    """Return an exchange rate from its decimal text, such as `0.92`.
+
+    Raises:
+        ValueError: The text is not a number above 0 with at most 20 digits.
+    """
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise ValueError("must be a decimal number, such as 0.92") from None
+    if not number.is_finite() or number <= 0:
+        raise ValueError("must be a number above 0, such as 0.92")
+    if not -_MOST_DIGITS < number.adjusted() < _MOST_DIGITS or len(number.as_tuple().digits) > _MOST_DIGITS:
+        raise ValueError("must have at most 20 digits, such as 0.92")
+    return Fraction(number)
+
+
+def shown_nano(nano: int) -> str:
+    """Format nano-units as decimal text with at least two decimals: `0.000123456`, `5.00`, `-0.50`."""
+    whole, rest = divmod(abs(nano), NANO)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nano < 0 else ''}{whole}.{decimals}"
+
+
+def price_version(price: Price) -> str:
+    """Return a short name of a price that changes with every amount in it. It names the price in usage rows."""
+    rates = [price.rates, *(rates for _, rates in price.above)]
+    amounts = [[one.input, one.output, one.cached_input, one.cache_write, one.reasoning] for one in rates]
+    content = (price.currency, amounts, [tokens for tokens, _ in price.above], price.tool_calls)
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:12]

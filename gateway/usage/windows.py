@@ -1,0 +1,135 @@
+"""The time windows of budgets, aligned with the calendar of a time zone. Pure: the caller passes the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta, tzinfo
+from enum import StrEnum
+from typing import NamedTuple
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+_HOUR_NS = 60 * MINUTE_NS
+FOREVER_NS = 2**63 - 1
+"""The end of the window `total`, as Unix nanoseconds."""
+
+
+class Window(StrEnum):
+    """The time for which a budget holds. The values are the words of the config file."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+class WindowBounds(NamedTuple):
+    """A window and the next one, in Unix nanoseconds.
+
+    Attributes:
+        start_ns: The first instant of the window.
+        end_ns: The first instant of the next window.
+        next_end_ns: The end of the next window.
+    """
+
+    start_ns: int
+    end_ns: int
+    next_end_ns: int
+
+
+AllBounds = Mapping[Window, WindowBounds]
+"""The bounds of every window at one time."""
+
+_TOTAL = WindowBounds(0, FOREVER_NS, FOREVER_NS)
+
+
+def bounds(window: Window, at_ns: int, zone: tzinfo) -> WindowBounds:
+    """Return the bounds of the window that contains a time.
+
+    Days begin at midnight of the zone, or at the first instant after it if daylight saving skips midnight. So a day has
+    23, 24 or 25 hours. If midnight occurs twice, the day begins at the first. Weeks begin on Monday.
+
+    Args:
+        window: The kind of window.
+        at_ns: The time, in Unix nanoseconds.
+        zone: The time zone of the calendar.
+    """
+    match window:
+        case Window.TOTAL:
+            return _TOTAL
+        case Window.MINUTE:
+            return _regular(MINUTE_NS, at_ns, zone)
+        case Window.HOUR:
+            return _regular(_HOUR_NS, at_ns, zone)
+    following = _FOLLOWING[window]
+    day = _first_day(window, _local(at_ns, zone).date())
+    start, end = _midnight_ns(day, zone), _midnight_ns(following(day), zone)
+    day = following(day)
+    # A clock that is set back over midnight repeats a part of the day before. That part belongs to the new day.
+    while end <= at_ns:
+        day = following(day)
+        start, end = end, _midnight_ns(day, zone)
+    next_end = end
+    # A zone that moved over the date line skipped a whole day.
+    while next_end <= end:
+        day = following(day)
+        next_end = _midnight_ns(day, zone)
+    return WindowBounds(start, end, next_end)
+
+
+class WindowCalendar:
+    """Returns the bounds of all windows, and computes them again only when one has ended.
+
+    Args:
+        zone: The time zone of the calendar.
+    """
+
+    __slots__ = ("_bounds", "_from_ns", "_until_ns", "_zone")
+
+    def __init__(self, zone: tzinfo) -> None:
+        self._zone = zone
+        self._bounds: AllBounds = {}
+        self._from_ns = self._until_ns = 0
+
+    def at(self, now_ns: int) -> AllBounds:
+        """Return the bounds of every window at a time."""
+        if not self._from_ns <= now_ns < self._until_ns:
+            self._bounds = {window: bounds(window, now_ns, self._zone) for window in Window}
+            self._from_ns = max(one.start_ns for one in self._bounds.values())
+            self._until_ns = min(one.end_ns for one in self._bounds.values())
+        return self._bounds
+
+
+def _regular(length_ns: int, at_ns: int, zone: tzinfo) -> WindowBounds:
+    """Return the bounds of a minute or an hour. Zones with a half-hour offset have hours that begin at `:30` in UTC."""
+    offset = _local(at_ns, zone).utcoffset() or timedelta()
+    start = at_ns - (at_ns + offset // timedelta(seconds=1) * SECOND_NS) % length_ns
+    return WindowBounds(start, start + length_ns, start + 2 * length_ns)
+
+
+def _local(at_ns: int, zone: tzinfo) -> datetime:
+    return datetime.fromtimestamp(at_ns // SECOND_NS, zone)
+
+
+def _midnight_ns(day: date, zone: tzinfo) -> int:
+    # `fold=0` is the first of two midnights, and in a gap the instant of the transition.
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()) * SECOND_NS
+
+
+def _first_day(window: Window, day: date) -> date:
+    if window is Window.WEEK:
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if window is Window.MONTH else day
+
+
+def _next_month(day: date) -> date:
+    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
+
+
+_FOLLOWING: dict[Window, Callable[[date], date]] = {
+    Window.DAY: lambda day: day + timedelta(days=1),
+    Window.WEEK: lambda day: day + timedelta(days=7),
+    Window.MONTH: _next_month,
+}
