@@ -1,0 +1,305 @@
+"""The gate: holds of tokens and money for running calls, and the counters of budgets. Values and the contract.
+
+Theory of operation:
+
+- Before a call is sent to a provider, its worst cost is held: one atomic operation checks all budgets and rates that
+  apply, and reserves the amounts in all of them or in none.
+- When the call has ended, its hold is settled: the reserved amounts are replaced by the actual ones. A call belongs to
+  the windows in which it was admitted. If a window has ended, the settlement changes nothing in it.
+- A budget admits a hold if spent + held + hold is at most its limit and its credit (top-ups).
+- The rows of calls whose process has ended are found by `lost_calls`.
+
+The order of a call: hold, send, write the usage row durably, settle, send the last byte. A process that ends in between
+leaves an open hold or an open hold and a row; both are repaired by call id (`lost_calls`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import NamedTuple, Protocol
+
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, Window
+
+LARGEST_AMOUNT = 2**63 - 1
+"""The largest amount that a counter can hold: about 9,200,000,000 units of a currency, in nano-units."""
+
+TOKENS = "tokens"
+"""The unit of budgets in tokens, and of rates of tokens."""
+
+REQUESTS = "requests"
+"""The unit of a limit of concurrent requests, and of rates of requests."""
+
+
+class GateUnavailable(Exception):
+    """The gate cannot be asked now, so a request to which a limit applies must not be sent."""
+
+
+class CounterKind(StrEnum):
+    """What a counter belongs to."""
+
+    CLIENT = "client"
+    PROJECT = "project"
+    USER = "user"
+
+
+class Measure(IntEnum):
+    """Which amount of a hold counts in a counter: an index of `HoldRequest.amounts`."""
+
+    TOKENS = 0
+    MONEY = 1
+    REQUESTS = 2
+
+
+Tag = tuple[int, int]
+"""A digest of a counter's name, as two signed 64-bit integers. The first is not 0."""
+
+
+def _tag(*words: str) -> Tag:
+    digest = hashlib.blake2b("\0".join(words).encode(), digest_size=16).digest()
+    high, low = (int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:]))
+    return high | 1, low
+
+
+def _measure(unit: str) -> Measure:
+    return {TOKENS: Measure.TOKENS, REQUESTS: Measure.REQUESTS}.get(unit, Measure.MONEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """What was spent and is held in one window: the identity of the numbers. It survives every reload.
+
+    Attributes:
+        kind: Whether it counts for a client, a project or an end user.
+        name: The name of the client or project, or the pseudonym of the end user.
+        unit: `tokens`, a currency code, or `requests` (running requests, with the window `total`).
+        window: The window.
+        measure: Which amount of a hold counts.
+        tag: The digest by which a store finds the counter.
+    """
+
+    kind: CounterKind
+    name: str
+    unit: str
+    window: Window
+    measure: Measure = field(init=False, compare=False, repr=False)
+    tag: Tag = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measure", _measure(self.unit))
+        object.__setattr__(self, "tag", _tag("counter", self.kind, self.name, self.unit, self.window))
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimit:
+    """A counter and the most that may be spent and held in its window.
+
+    Attributes:
+        counter: The counter.
+        limit: Tokens, nano-units of the currency, or concurrent requests.
+    """
+
+    counter: Counter
+    limit: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.limit <= LARGEST_AMOUNT:
+            raise ValueError(f"the limit of a budget must be from 0 to {LARGEST_AMOUNT}, not {self.limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A bucket that refills evenly: so many tokens or requests per minute.
+
+    Attributes:
+        kind: Whether it counts for a client, a project or an end user.
+        name: The name of the client or project, or the pseudonym of the end user.
+        unit: `tokens` (settled to the actual tokens) or `requests` (each hold counts as one, and stays counted).
+        per_minute: The size of the bucket, and what is refilled per minute.
+        measure: Which amount of a hold counts.
+        tag: The digest by which a store finds the bucket.
+    """
+
+    kind: CounterKind
+    name: str
+    unit: str
+    per_minute: int
+    measure: Measure = field(init=False, compare=False, repr=False)
+    tag: Tag = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.per_minute <= LARGEST_AMOUNT:
+            raise ValueError(f"a rate must be from 1 to {LARGEST_AMOUNT} per minute, not {self.per_minute}")
+        object.__setattr__(self, "measure", _measure(self.unit))
+        object.__setattr__(self, "tag", _tag("rate", self.kind, self.name, self.unit))
+
+    def duration_ns(self, amount: int) -> int:
+        """Return the time in which the bucket refills an amount."""
+        return amount * MINUTE_NS // self.per_minute
+
+
+class HoldRequest(NamedTuple):
+    """The worst cost of one upstream call, and the limits that apply to it.
+
+    Attributes:
+        call: Our own id of the call. It is never used again.
+        tokens: The most tokens that the call can use.
+        amount_nano: The most that it can cost, in nano-units of the operator's currency.
+        budgets: The budgets that apply, in the order in which they refuse: client, project, end user. Each counter
+            occurs at most once.
+        rates: The rates that apply, each at most once.
+        windows: The bounds of all windows (`WindowCalendar.at`).
+        row: The usage row as far as it is known, for `lost_calls`. Empty if a lost call needs no row.
+    """
+
+    call: str
+    tokens: int
+    amount_nano: int
+    budgets: tuple[BudgetLimit, ...]
+    rates: tuple[RateLimit, ...]
+    windows: AllBounds
+    row: bytes = b""
+
+    @property
+    def amounts(self) -> tuple[int, int, int]:
+        """The amounts by `Measure`."""
+        return self.tokens, self.amount_nano, 1
+
+
+class CounterState(NamedTuple):
+    """The numbers of a counter in its window.
+
+    Attributes:
+        spent: What settled calls cost.
+        held: What running calls hold.
+        credit: The top-ups of the window.
+        start_ns: The first instant of the window.
+        end_ns: The end of the window. `FOREVER_NS` if it has none.
+    """
+
+    spent: int = 0
+    held: int = 0
+    credit: int = 0
+    start_ns: int = 0
+    end_ns: int = FOREVER_NS
+
+    def room(self, limit: int) -> int:
+        """Return what another hold may take. Negative after an overshoot or a lowered limit."""
+        return limit + self.credit - self.spent - self.held
+
+
+class RateState(NamedTuple):
+    """What is left in a bucket.
+
+    Attributes:
+        remaining: The tokens or requests that may be taken now.
+        full_in_ns: The time until the bucket is full again.
+    """
+
+    remaining: int
+    full_in_ns: int
+
+
+class HoldGranted(NamedTuple):
+    """The call may be sent. It must be settled.
+
+    Attributes:
+        rates: The state of each rate after the hold.
+    """
+
+    rates: tuple[RateState, ...]
+
+
+class HoldRefused(NamedTuple):
+    """The call may not be sent. Nothing was held.
+
+    Either `budget` or `rate` refused: the first in the order of the request, budgets before rates.
+
+    Attributes:
+        states: The state of each budget of the request, in its order.
+        rates: The state of each rate of the request, in its order.
+        budget: The index of the budget that refused, or None.
+        only_held: Whether the hold fits into every budget as soon as running calls have ended.
+        rate: The index of the rate that refused, or None.
+        wait_ns: The time until the hold fits into the rate. None: it never fits, because it is above the whole rate.
+    """
+
+    states: tuple[CounterState, ...]
+    rates: tuple[RateState, ...]
+    budget: int | None = None
+    only_held: bool = False
+    rate: int | None = None
+    wait_ns: int | None = None
+
+
+class LostCall(NamedTuple):
+    """An open call whose process has ended.
+
+    Attributes:
+        call: The id of the call.
+        row: The usage row of its hold.
+        tokens: The tokens of its hold.
+        amount_nano: The amount of its hold.
+        place: Where the store has the hold.
+    """
+
+    call: str
+    row: bytes
+    tokens: int
+    amount_nano: int
+    place: tuple[int, int]
+
+
+class UsageGate(Protocol):
+    """Decides whether a call may be sent, and counts what calls cost. Every method raises GateUnavailable."""
+
+    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        """Hold the worst cost of a call in all its budgets and rates, or in none.
+
+        If the task is cancelled during this method, nothing stays held.
+        """
+
+    async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
+        """Replace the hold of a call by what it used. A call that was not sent used nothing.
+
+        It is not lost if it cannot be done at once: after a second it continues in the background.
+
+        Returns:
+            Whether this call had an open hold. A second settlement changes nothing.
+        """
+
+    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+        """Return the numbers of counters in their current windows."""
+
+    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+        """Add an amount to what the counter's budget admits in its current window."""
+
+    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
+        """Set what was spent in the current window. Holds stay."""
+
+    async def lost_calls(self) -> list[LostCall]:
+        """Return the open calls of processes that have ended. Write their rows, then settle each."""
+
+    async def settle_lost(self, lost: LostCall) -> bool:
+        """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""
+
+
+def refusal_of(request: HoldRequest, states: tuple[CounterState, ...], rates: tuple[RateState, ...]) -> HoldRefused:
+    """Return the refusal of a hold that at least one budget does not admit.
+
+    If the hold would fit everywhere without the running calls, the first budget without room is named. Otherwise the
+    first that does not fit even without them: waiting for running calls does not help.
+    """
+    amounts = request.amounts
+    spent_first = held_first = None
+    for index, (budget, state) in enumerate(zip(request.budgets, states, strict=True)):
+        room = state.room(budget.limit) - amounts[budget.counter.measure]
+        if room < 0 and held_first is None:
+            held_first = index
+        if room + state.held < 0 and spent_first is None:
+            spent_first = index
+    if spent_first is not None:
+        return HoldRefused(states, rates, spent_first)
+    return HoldRefused(states, rates, held_first, only_held=True)

@@ -1,0 +1,604 @@
+"""The default gate: counters in a memory-mapped file of the state directory, for any number of processes.
+
+Theory of operation:
+
+- One lock (flock) covers the file. The kernel releases it when its process ends. An operation under it takes a few
+  microseconds and never waits. If the lock is not free, operations queue in this process, and a timer of the event loop
+  tries again. All that queue run under one lock, in order.
+- A hold or a read that is not done after 50 ms raises GateUnavailable and has no effect. A settlement stays queued.
+- Every operation is one commit of the redo record (`gate_memory`), so `kill -9` never leaves a half of one.
+- Each process that holds has a *run*: a number that is never used again, and a lock file (*seat*) that it keeps locked
+  until it ends. Open calls of a run whose seat is not locked are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from gateway.operator_errors import StateError
+from gateway.state.lock import take
+from gateway.usage.gate import (
+    LARGEST_AMOUNT,
+    BudgetLimit,
+    Counter,
+    CounterState,
+    GateUnavailable,
+    HoldGranted,
+    HoldRefused,
+    HoldRequest,
+    LostCall,
+    Measure,
+    RateLimit,
+    RateState,
+    Tag,
+    refusal_of,
+)
+from gateway.usage.gate_memory import (
+    COMMIT,
+    CREDIT,
+    END,
+    FREE_SLOT,
+    GENERATION,
+    HELD,
+    LAST_RUN,
+    MAX_ENTRIES,
+    MAX_TEXT_BYTES,
+    ROWS,
+    SEAT_RUNS,
+    SEATS,
+    SLOT_CELLS,
+    SLOT_HEAD,
+    SLOTS,
+    SPENT,
+    START,
+    TAG_LOW,
+    TEXT_AT_BYTES,
+    USED_SLOTS,
+    GateMemory,
+    Row,
+    open_file,
+)
+from gateway.usage.windows import MINUTE_NS, AllBounds
+
+WAIT_S = 0.05
+"""The time that a hold waits for the lock."""
+
+SETTLE_WAIT_S = 1.0
+"""The time that a settlement waits for the lock before it continues in the background."""
+
+_PAUSE_S = 0.0005
+_SETTLE_PAUSE_S = 0.01
+_TRIES_AT_ONCE = 4
+_MOST_AT_ONCE = 256
+_MOST_KNOWN = 65_536
+
+_T = TypeVar("_T")
+
+
+class _OpenCall(NamedTuple):
+    """A hold of this process: its slot and, for each counter or rate, the place, generation, amount and measure.
+
+    The measure of a rate is the negative size of its bucket.
+    """
+
+    slot: int
+    entries: list[tuple[int, int, int, int]]
+
+
+class _Queued(NamedTuple):
+    """An operation that waits for the lock. Its future is done when it has run or has given up."""
+
+    operation: Callable[[], object]
+    future: asyncio.Future[object]
+    until_s: float | None
+
+
+class FileGate:
+    """The gate of one process. Open it with `FileGate.open`, and close it with `close`.
+
+    Not thread-safe: a second thread opens its own.
+    """
+
+    def __init__(self, memory: GateMemory, descriptor: int, directory: Path, clock: Callable[[], int]) -> None:
+        self._memory = memory
+        self._cells = memory.cells
+        self._descriptor = descriptor
+        self._directory = directory
+        self._clock = clock
+        self._places: dict[Tag, int] = {}
+        self._open: dict[str, _OpenCall] = {}
+        self._queue: deque[_Queued] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._seat: tuple[int, int] | None = None
+        self._run = 0
+        self._try_lock = partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._unlock = partial(fcntl.flock, descriptor, fcntl.LOCK_UN)
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, clock: Callable[[], int] = time.time_ns, rows: int = ROWS, slots: int = SLOTS
+    ) -> FileGate:
+        """Open the gate of a directory, and create its file if there is none.
+
+        Args:
+            directory: The directory of the gate's files, such as `gate` in the state directory.
+            clock: Returns Unix nanoseconds.
+            rows: The number of counters of a new file, a power of two.
+            slots: The number of open calls of a new file.
+
+        Raises:
+            StateError: The file cannot be used, is damaged, or another version wrote it.
+        """
+        descriptor, path = open_file(directory, rows, slots)
+        try:
+            memory = GateMemory(descriptor, path)
+        except OSError as error:
+            os.close(descriptor)
+            raise StateError(f"{path} can't be used: {error.strerror or error}") from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        gate = cls(memory, descriptor, directory, clock)
+        try:
+            gate._now(memory.repair_after_power_failure)
+        except GateUnavailable as error:
+            gate.close()
+            raise StateError(str(error)) from error
+        return gate
+
+    def close(self) -> None:
+        """Finish queued settlements if the lock is free, and close the file. Open calls become lost calls."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fail("the gate is closed", lambda queued: queued.until_s is not None)
+        try:
+            self._now(self._run_queue)
+            self._now(self._leave_seat)
+        except GateUnavailable:
+            pass  # the next process settles what is open
+        for queued in self._queue:
+            queued.future.cancel()
+        self._queue.clear()
+        if self._seat is not None:
+            os.close(self._seat[1])
+        self._memory.close()
+        os.close(self._descriptor)
+
+    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        """Hold the worst cost of a call. See `UsageGate.hold`."""
+        if not self._queue and self._lock():
+            try:
+                return self._hold(request)
+            finally:
+                self._unlock()
+        future = self._enqueue(partial(self._hold, request), WAIT_S)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The operation may have run before the cancellation arrived. The call is not sent, so it uses nothing.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _ = self._enqueue(partial(self._settle, request.call, 0, 0), None)
+            raise
+
+    async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
+        """Replace the hold of a call by what it used. See `UsageGate.settle`."""
+        if not self._queue and self._lock():
+            try:
+                return self._settle(call, tokens, amount_nano)
+            finally:
+                self._unlock()
+        future = self._enqueue(partial(self._settle, call, tokens, amount_nano), None)
+        await asyncio.wait([future], timeout=SETTLE_WAIT_S)
+        return future.result() if future.done() else call in self._open
+
+    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+        """Return the numbers of counters, without the lock: another process may be changing one of them."""
+        now_ns = self._clock()
+        states = []
+        for counter in counters:
+            place = self._memory.find(counter.tag)
+            row = self._memory.row(place) if place is not None else None
+            if row is not None and row[START] <= now_ns < row[END]:
+                states.append(CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END]))
+            else:
+                start_ns, end_ns = _current(counter, windows, now_ns)
+                states.append(CounterState(start_ns=start_ns, end_ns=end_ns))
+        return states
+
+    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+        """Add an amount to what the counter's budget admits in its current window."""
+        return await self._do(partial(self._change, counter, windows, credit=amount))
+
+    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
+        """Set what was spent in the current window. Holds stay."""
+        return await self._do(partial(self._change, counter, windows, spent=spent))
+
+    async def lost_calls(self) -> list[LostCall]:
+        """Return the open calls of processes that have ended. See `UsageGate.lost_calls`."""
+        cells = self._cells
+        if not any(cells[SEAT_RUNS : SEAT_RUNS + SEATS].tolist()):
+            return []
+        return await self._do(self._lost_calls)
+
+    async def settle_lost(self, lost: LostCall) -> bool:
+        """Settle a lost call to its full hold. See `UsageGate.settle_lost`."""
+        return await self._do(partial(self._settle_lost, lost))
+
+    # The lock and the queue.
+
+    def _lock(self) -> bool:
+        """Take the lock if it is free, and complete what its last holder left. Raises GateUnavailable."""
+        for _ in range(_TRIES_AT_ONCE):
+            try:
+                self._try_lock()
+            except BlockingIOError:
+                continue
+            if self._cells[COMMIT]:
+                try:
+                    self._memory.redo()
+                except BaseException:
+                    self._unlock()
+                    raise
+            return True
+        return False
+
+    def _now(self, operation: Callable[[], _T]) -> _T:
+        """Run an operation when there is no event loop to wait in."""
+        until_s = time.monotonic() + WAIT_S
+        while not self._lock():
+            if time.monotonic() > until_s:
+                raise GateUnavailable(_LOCKED)
+            time.sleep(_PAUSE_S)
+        try:
+            return operation()
+        finally:
+            self._unlock()
+
+    async def _do(self, operation: Callable[[], _T]) -> _T:
+        """Run an operation under the lock. Raises GateUnavailable after 50 ms."""
+        if not self._queue and self._lock():
+            try:
+                return operation()
+            finally:
+                self._unlock()
+        return await self._enqueue(operation, WAIT_S)
+
+    def _enqueue(self, operation: Callable[[], _T], wait_s: float | None) -> asyncio.Future[_T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+        until_s = None if wait_s is None else loop.time() + wait_s
+        self._queue.append(_Queued(operation, future, until_s))  # type: ignore[arg-type]
+        if self._timer is None:
+            self._timer = loop.call_later(_PAUSE_S, self._poll, loop)
+        return future
+
+    def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run what is queued if the lock is free. Otherwise end what has waited too long, and try again later."""
+        self._timer = None
+        try:
+            if self._lock():
+                try:
+                    self._run_queue()
+                finally:
+                    self._unlock()
+        except GateUnavailable as error:
+            self._fail(str(error), lambda queued: queued.until_s is not None)
+        now_s = loop.time()
+        self._fail(_LOCKED, lambda queued: queued.until_s is not None and queued.until_s <= now_s)
+        if self._queue:
+            hurries = any(queued.until_s is not None for queued in self._queue)
+            self._timer = loop.call_later(_PAUSE_S if hurries else _SETTLE_PAUSE_S, self._poll, loop)
+
+    def _run_queue(self) -> None:
+        """Run queued operations under the lock, but not so many that the event loop waits."""
+        for _ in range(min(len(self._queue), _MOST_AT_ONCE)):
+            operation, future, until_s = self._queue.popleft()
+            if future.done() and until_s is not None:
+                continue
+            try:
+                result = operation()
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+                continue
+            if not future.done():
+                future.set_result(result)
+
+    def _fail(self, message: str, which: Callable[[_Queued], bool]) -> None:
+        failing = [queued for queued in self._queue if which(queued)]
+        if failing:
+            self._queue = deque(queued for queued in self._queue if not which(queued))
+        for queued in failing:
+            if not queued.future.done():
+                queued.future.set_exception(GateUnavailable(message))
+
+    # Operations, under the lock.
+
+    def _hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        now_ns = self._clock()
+        memory, places, windows = self._memory, self._places, request.windows
+        amounts = request.amounts
+        if amounts[0] < 0 or amounts[1] < 0 or request.call in self._open:
+            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {request.call}")
+        changes: list[int] = []
+        entries: list[tuple[int, int, int, int]] = []
+        for limit in request.budgets:
+            counter = limit.counter
+            high, low = tag = counter.tag
+            place = places.get(tag, 0)
+            row = memory.row(place)
+            if row[0] != high or row[TAG_LOW] != low or not row[START] <= now_ns < row[END]:
+                place = self._open_row(counter, windows, now_ns)
+                row = memory.row(place)
+            measure = counter.measure
+            amount = amounts[measure]
+            held = row[HELD] + amount
+            if row[SPENT] + held > limit.limit + row[CREDIT]:
+                return self._refuse(request, now_ns)
+            changes += (place + HELD, held)
+            entries.append((place, row[GENERATION], amount, measure))
+        rates: tuple[RateState, ...] = ()
+        for rate in request.rates:
+            place, row = self._rate_row(rate, now_ns)
+            amount = amounts[rate.measure]
+            full_ns = max(_full_at(row, now_ns), now_ns) + rate.duration_ns(amount)
+            if amount > rate.per_minute or full_ns > now_ns + MINUTE_NS:
+                return self._refuse(request, now_ns)
+            changes += (place + START, now_ns, place + END, full_ns)
+            if rate.measure == Measure.TOKENS:  # a request stays counted, so its rate is not settled
+                changes += (place + HELD, row[HELD] + 1)
+                entries.append((place, row[GENERATION], amount, -rate.per_minute))
+            rates += (_rate_state(rate, full_ns - now_ns),)
+        slot = self._fill_slot(request, entries, changes)
+        memory.commit(changes)
+        self._open[request.call] = _OpenCall(slot, entries)
+        return HoldGranted(rates)
+
+    def _refuse(self, request: HoldRequest, now_ns: int) -> HoldRefused:
+        states = tuple(self._state(limit, request.windows, now_ns) for limit in request.budgets)
+        lefts_ns = [max(0, _full_at(self._rate_row(rate, now_ns)[1], now_ns) - now_ns) for rate in request.rates]
+        rates = tuple(map(_rate_state, request.rates, lefts_ns))
+        amounts = request.amounts
+        if any(
+            state.room(limit.limit) < amounts[limit.counter.measure]
+            for limit, state in zip(request.budgets, states, strict=True)
+        ):
+            return refusal_of(request, states, rates)
+        for index, (rate, left_ns) in enumerate(zip(request.rates, lefts_ns, strict=True)):
+            amount = amounts[rate.measure]
+            wait_ns = left_ns + rate.duration_ns(amount) - MINUTE_NS
+            if amount > rate.per_minute:
+                return HoldRefused(states, rates, rate=index)
+            if wait_ns > 0:
+                return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
+        raise AssertionError("a refused hold has a limit that refuses it")
+
+    def _settle(self, call: str, tokens: int, amount_nano: int) -> bool:
+        opened = self._open.get(call)
+        if opened is None:
+            return False
+        self._free_slot(opened.slot, opened.entries, (tokens, amount_nano, 0))
+        del self._open[call]
+        return True
+
+    def _settle_lost(self, lost: LostCall) -> bool:
+        slot, run = lost.place
+        memory = self._memory
+        if self._cells[memory.owners + slot] != run or self._lost_call(slot, run).call != lost.call:
+            return False
+        self._free_slot(slot, memory.entries(slot), (lost.tokens, lost.amount_nano, 0))
+        return True
+
+    def _change(
+        self, counter: Counter, windows: AllBounds, *, credit: int = 0, spent: int | None = None
+    ) -> CounterState:
+        now_ns = self._clock()
+        place = self._place_of(counter, windows, now_ns)
+        row = self._memory.row(place)
+        changes = [place + CREDIT, _bounded(row[CREDIT] + credit)]
+        if spent is not None:
+            changes += (place + SPENT, _bounded(spent))
+        self._memory.commit(changes)
+        row = self._memory.row(place)
+        return CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END])
+
+    def _lost_calls(self) -> list[LostCall]:
+        cells, memory = self._cells, self._memory
+        ended = {}
+        for seat, run in enumerate(cells[SEAT_RUNS : SEAT_RUNS + SEATS].tolist()):
+            if run and run != self._run and (descriptor := self._lock_seat(seat)) is not None:
+                os.close(descriptor)
+                ended[run] = seat
+        if not ended:
+            return []
+        owners = cells[memory.owners : memory.owners + memory.slots].tolist()
+        lost = [self._lost_call(slot, run) for slot, run in enumerate(owners) if run in ended]
+        for run in ended.keys() - {one.place[1] for one in lost}:
+            cells[SEAT_RUNS + ended[run]] = 0
+        return lost
+
+    def _lost_call(self, slot: int, run: int) -> LostCall:
+        memory = self._memory
+        first = memory.first_slot + slot * SLOT_CELLS
+        _, tokens, amount_nano, lengths = memory.cells[first : first + SLOT_HEAD].tolist()
+        start = first * 8 + TEXT_AT_BYTES
+        call_bytes, row_bytes = lengths >> 16 & 0xFFFF, lengths & 0xFFFF
+        call = memory.map[start : start + call_bytes].decode(errors="replace")
+        row = memory.map[start + call_bytes : start + call_bytes + row_bytes]
+        return LostCall(call, row, tokens, amount_nano, (slot, run))
+
+    # Slots.
+
+    def _fill_slot(self, request: HoldRequest, entries: list[tuple[int, int, int, int]], changes: list[int]) -> int:
+        """Write an open call into a free slot. The changes make the slot the call's when they are committed."""
+        memory, cells = self._memory, self._cells
+        count = len(entries)
+        if count > MAX_ENTRIES or len({entry[0] for entry in entries}) != count:
+            raise ValueError(f"a hold must name each counter once, and at most {MAX_ENTRIES}")
+        call = request.call.encode()
+        text = call + request.row
+        if len(text) > MAX_TEXT_BYTES:
+            raise ValueError(f"the call id and the usage row of a hold have more than {MAX_TEXT_BYTES} bytes")
+        if not self._run:
+            self._take_seat()
+        free = cells[FREE_SLOT]
+        if free:
+            slot = free - 1
+            changes += (FREE_SLOT, -1 - cells[memory.owners + slot])
+        else:
+            slot = cells[USED_SLOTS]
+            if slot >= memory.slots:
+                raise GateUnavailable(f"{memory.path} is full: {memory.slots} calls are open")
+            memory.reserve(memory.first_slot + slot * SLOT_CELLS, SLOT_CELLS)
+            changes += (USED_SLOTS, slot + 1)
+        changes += (memory.owners + slot, self._run)
+        start = (memory.first_slot + slot * SLOT_CELLS) * 8
+        lengths = len(call) << 16 | len(request.row)
+        flat = [value for entry in entries for value in entry]
+        _slot_packer(count)(memory.map, start, count, request.tokens, request.amount_nano, lengths, *flat)
+        start += TEXT_AT_BYTES
+        memory.map[start : start + len(text)] = text
+        return slot
+
+    def _free_slot(self, slot: int, entries: list[tuple[int, int, int, int]], actual: tuple[int, int, int]) -> None:
+        """Replace what an open call holds by what it used, and free its slot."""
+        memory = self._memory
+        changes: list[int] = []
+        now_ns = 0
+        for place, generation, amount, measure in entries:
+            row = memory.row(place)
+            if row[GENERATION] != generation:
+                continue  # the window in which the call was admitted has ended
+            if measure >= 0:
+                spent = row[SPENT] + actual[measure]
+                changes += (place + SPENT, min(spent, LARGEST_AMOUNT), place + HELD, max(0, row[HELD] - amount))
+                continue
+            now_ns = now_ns or self._clock()
+            full_ns = _full_at(row, now_ns)
+            more_ns = (actual[Measure.TOKENS] - amount) * MINUTE_NS // -measure
+            full_ns = max(full_ns, now_ns) + more_ns if more_ns > 0 else full_ns + more_ns
+            full_ns = min(max(full_ns, 0), LARGEST_AMOUNT)
+            changes += (place + START, now_ns, place + END, full_ns, place + HELD, max(0, row[HELD] - 1))
+        owner = memory.owners + slot
+        changes += (owner, -1 - self._cells[FREE_SLOT], FREE_SLOT, slot + 1)
+        memory.commit(changes)
+
+    # Seats.
+
+    def _take_seat(self) -> None:
+        """Take a run number and a seat of this process."""
+        cells = self._cells
+        for seat in range(SEATS):
+            # A seat with a run belongs to a process that runs, or that ended and has lost calls.
+            if cells[SEAT_RUNS + seat] == 0 and (descriptor := self._lock_seat(seat)) is not None:
+                run = cells[LAST_RUN] + 1
+                self._memory.commit([LAST_RUN, run, SEAT_RUNS + seat, run])
+                self._seat, self._run = (seat, descriptor), run
+                return
+        raise GateUnavailable(f"{self._memory.path} has {SEATS} processes, or their lost calls were not settled")
+
+    def _leave_seat(self) -> None:
+        if self._seat is not None and not self._open:
+            self._cells[SEAT_RUNS + self._seat[0]] = 0
+
+    def _lock_seat(self, seat: int) -> int | None:
+        """Return the descriptor of a seat's file if no process has locked it. Closing it releases the lock."""
+        try:
+            descriptor = os.open(self._directory / f"seat-{seat}", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            raise GateUnavailable(f"{self._directory} can't be used: {error.strerror}") from error
+        if take(descriptor):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    # Rows.
+
+    def _state(self, limit: BudgetLimit, windows: AllBounds, now_ns: int) -> CounterState:
+        row = self._memory.row(self._place_of(limit.counter, windows, now_ns))
+        return CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END])
+
+    def _place_of(self, counter: Counter, windows: AllBounds, now_ns: int) -> int:
+        """Return the first cell of a counter's row in its current window."""
+        place = self._memory.find(counter.tag)
+        if place is not None:
+            row = self._memory.row(place)
+            if row[START] <= now_ns < row[END]:
+                return place
+        return self._open_row(counter, windows, now_ns)
+
+    def _open_row(self, counter: Counter, windows: AllBounds, now_ns: int) -> int:
+        """Return the first cell of a counter's row, after its window was opened if that is necessary."""
+        memory = self._memory
+        start_ns, end_ns = _current(counter, windows, now_ns)
+        place = memory.find(counter.tag)
+        if place is None:
+            place = memory.create(counter.tag, now_ns, start_ns, max(end_ns, now_ns))
+        else:
+            row = memory.row(place)
+            if row[START] > now_ns:
+                # The clock was set back. What was spent counts in the window that the clock shows now.
+                memory.commit([place + START, start_ns, place + END, max(end_ns, now_ns)])
+            elif row[END] <= now_ns and row[START] == start_ns:
+                # The bounds of the caller have ended too.
+                memory.commit([place + END, now_ns])
+            elif row[END] <= now_ns:
+                generation = row[GENERATION] + 1
+                changes = [place + GENERATION, generation, place + START, start_ns, place + END, end_ns]
+                memory.commit([*changes, place + SPENT, 0, place + HELD, 0, place + CREDIT, 0])
+        self._remember(counter.tag, place)
+        return place
+
+    def _rate_row(self, rate: RateLimit, now_ns: int) -> tuple[int, Row]:
+        """Return the row of a rate: `START` is the time of its last change, `END` when it is full again."""
+        memory = self._memory
+        place = self._places.get(rate.tag, 0)
+        row = memory.row(place)
+        if row[:2] != rate.tag:
+            found = memory.find(rate.tag)
+            place = memory.create(rate.tag, now_ns, now_ns, now_ns) if found is None else found
+            self._remember(rate.tag, place)
+            row = memory.row(place)
+        return place, row
+
+    def _remember(self, tag: Tag, place: int) -> None:
+        if len(self._places) >= _MOST_KNOWN:
+            self._places.clear()
+        self._places[tag] = place
+
+
+_LOCKED = "another process has locked the counters for more than 50 ms; it may be stopped"
+
+
+def _current(counter: Counter, windows: AllBounds, now_ns: int) -> tuple[int, int]:
+    """Return the start and the end of the window that the clock shows."""
+    start_ns, end_ns, next_end_ns = windows[counter.window]
+    return (start_ns, end_ns) if now_ns < end_ns else (end_ns, next_end_ns)
+
+
+def _full_at(row: Row, now_ns: int) -> int:
+    """Return when a bucket is full. If the clock was set back, as much is missing as at the last change."""
+    return row[END] - max(0, row[START] - now_ns)
+
+
+def _rate_state(rate: RateLimit, left_ns: int) -> RateState:
+    left_ns = max(0, left_ns)
+    return RateState(max(0, MINUTE_NS - left_ns) * rate.per_minute // MINUTE_NS, left_ns)
+
+
+def _bounded(amount: int) -> int:
+    return min(max(amount, 0), LARGEST_AMOUNT)
+
+
+@cache
+def _slot_packer(entries: int) -> Callable[..., None]:
+    return struct.Struct(f"{SLOT_HEAD + entries * 4}q").pack_into

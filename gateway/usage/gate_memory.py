@@ -1,0 +1,292 @@
+"""The memory-mapped file of the default gate: its layout, how it is created, checked and repaired.
+
+The file has integers of 64 bits ("cells") in the byte order of the machine:
+
+| part | content |
+|---|---|
+| header | magic, version, sizes; the list of free slots; the runs of the processes that use the file (`SEATS`) |
+| redo record | the cells that the current operation sets. Its length is the commit point |
+| owners | one cell per slot: the run that owns the open call, or the link to the next free slot |
+| slots | open calls: their amounts, the counters that they hold, the call id and the unfinished usage row |
+| rows | counters and rates, found by a digest (open addressing) |
+
+An operation writes its changes to the redo record, sets the length, applies the changes, and clears the length. A
+process may be killed at any point: if the length is set, the next one applies the changes again. The pages survive the
+end of every process. The file is sparse; space is reserved before a page is used, because a full disk would otherwise
+end the process (SIGBUS).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from gateway.operator_errors import StateError
+from gateway.usage.gate import GateUnavailable, Tag
+from gateway.usage.windows import MINUTE_NS
+
+FILE_NAME = "counters"
+ROWS = 2**20
+SLOTS = 2**14
+SEATS = 256
+
+_PAGE = 4096
+_CELL = 8
+_MAGIC = int.from_bytes(b"AGW-gate", "little")
+_VERSION = 1
+
+# Cells of the header.
+_MAGIC_AT, _VERSION_AT, _ROWS_AT, _SLOTS_AT, _BOOT_AT = range(5)
+COMMIT, FREE_SLOT, USED_SLOTS, LAST_RUN = range(8, 12)
+SEAT_RUNS = 256
+REDO = 512
+_MAX_REDO = 1024
+_OWNERS = REDO + _MAX_REDO
+
+# Cells of a row.
+ROW_CELLS = 8
+TAG_HIGH, TAG_LOW, GENERATION, START, END, SPENT, HELD, CREDIT = range(ROW_CELLS)
+
+# Cells of a slot, then its entries, then the bytes of the call id and of the usage row.
+SLOT_CELLS = _PAGE // _CELL
+SLOT_HEAD = 4
+ENTRY_CELLS = 4
+MAX_ENTRIES = 48
+TEXT_AT_BYTES = (SLOT_HEAD + MAX_ENTRIES * ENTRY_CELLS) * _CELL
+MAX_TEXT_BYTES = _PAGE - TEXT_AT_BYTES
+
+_MAX_PROBES = 512
+# A row is not reused at once, so that an operation cannot reuse a row that it has just read.
+_KEPT_NS = MINUTE_NS
+_row_of = struct.Struct(f"{ROW_CELLS}q").unpack_from
+Row = tuple[int, int, int, int, int, int, int, int]
+
+
+class GateMemory:
+    """The cells of the file, shared by all processes that map it. The caller holds the lock, except for `find`.
+
+    Args:
+        descriptor: The open file. Its owner closes it.
+        path: The path of the file, for messages.
+
+    Raises:
+        StateError: The file is damaged, or another version wrote it.
+    """
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        head = os.pread(descriptor, _PAGE, 0)
+        fields = struct.unpack_from("5q", head) if len(head) == _PAGE else (0,) * 5
+        if fields[_MAGIC_AT] != _MAGIC:
+            raise StateError(f"{path} is not the file of the gate, or it is damaged; {_ADVICE}")
+        if fields[_VERSION_AT] != _VERSION:
+            raise StateError(f"{path} was written by another version of the gateway ({fields[_VERSION_AT]}); {_ADVICE}")
+        rows: int = fields[_ROWS_AT]
+        slots: int = fields[_SLOTS_AT]
+        size = os.fstat(descriptor).st_size
+        if rows < 1 or rows & (rows - 1) or slots < 1 or size != _size(rows, slots):
+            raise StateError(f"{path} is damaged: it has {size} bytes; {_ADVICE}")
+        self.rows, self.slots = rows, slots
+        self.owners = _OWNERS
+        self.first_slot = _align(_OWNERS + slots)
+        self.first_row = self.first_slot + slots * SLOT_CELLS
+        self._mask = rows - 1
+        self.map = mmap.mmap(descriptor, size)
+        self.cells: memoryview[int] = memoryview(self.map).cast("q")
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self.cells.release()
+        self.map.close()
+
+    def row(self, place: int) -> Row:
+        """Return the cells of a row."""
+        return _row_of(self.map, place * _CELL)
+
+    def commit(self, changes: list[int]) -> None:
+        """Set cells, all of them or none.
+
+        Args:
+            changes: The index of a cell and its value, in turn.
+        """
+        length = len(changes)
+        _packer(length)(self.map, REDO * _CELL, *changes)
+        self.cells[COMMIT] = length
+        self.apply(changes)
+
+    def apply(self, changes: list[int]) -> None:
+        """Apply committed changes. They may have been applied before, in part or completely."""
+        cells = self.cells
+        for index in range(0, len(changes), 2):
+            cells[changes[index]] = changes[index + 1]
+        cells[COMMIT] = 0
+
+    def redo(self) -> None:
+        """Complete the operation of a process that ended in the middle of it.
+
+        Raises:
+            GateUnavailable: The record is damaged.
+        """
+        length = self.cells[COMMIT]
+        if not 0 < length <= _MAX_REDO or length % 2:
+            raise GateUnavailable(f"{self.path} is damaged: its redo record has {length} cells; {_ADVICE}")
+        changes = self.cells[REDO : REDO + length].tolist()
+        if not all(0 < cell < len(self.cells) for cell in changes[::2]):
+            raise GateUnavailable(f"{self.path} is damaged: its redo record names unknown cells; {_ADVICE}")
+        self.apply(changes)
+
+    def find(self, tag: Tag) -> int | None:
+        """Return the first cell of the row of a tag, or None if there is none."""
+        cells, (high, low) = self.cells, tag
+        for probe in range(min(_MAX_PROBES, self.rows)):
+            place = self.first_row + ((low + probe) & self._mask) * ROW_CELLS
+            found = cells[place]
+            if found == high and cells[place + TAG_LOW] == low:
+                return place
+            if found == 0:
+                return None
+        return None
+
+    def create(self, tag: Tag, now_ns: int, start_ns: int, end_ns: int) -> int:
+        """Return the first cell of a new row for a tag that has none.
+
+        It is the first empty row, or the first whose window ended some time ago and that no running call holds.
+
+        Raises:
+            GateUnavailable: There is no such row, or the disk is full.
+        """
+        high, low = tag
+        for probe in range(min(_MAX_PROBES, self.rows)):
+            place = self.first_row + ((low + probe) & self._mask) * ROW_CELLS
+            row = self.row(place)
+            if row[TAG_HIGH] and (row[HELD] or row[END] > now_ns - _KEPT_NS):
+                continue
+            if not row[TAG_HIGH]:
+                self.reserve(place, ROW_CELLS)
+            values = (high, low, row[GENERATION] + 1, start_ns, end_ns, 0, 0, 0)
+            self.commit([part for pair in enumerate(values, place) for part in pair])
+            return place
+        raise GateUnavailable(f"{self.path} is full: {self.rows} counters of open windows")
+
+    def reserve(self, first: int, cells: int) -> None:
+        """Reserve space on the disk for the pages of cells. Raises GateUnavailable."""
+        _reserve(self._descriptor, self.path, first, cells)
+
+    def repair_after_power_failure(self) -> None:
+        """Compute the holds of all rows again if the machine was started since the file was last opened.
+
+        The kernel writes pages in any order, so after a power failure rows and slots may not fit together.
+        """
+        boot = _boot()
+        if self.cells[_BOOT_AT] == boot:
+            return
+        cells = self.cells
+        held = cells[self.first_row + HELD :: ROW_CELLS]
+        for index, amount in enumerate(held.tolist()):
+            if amount:
+                held[index] = 0
+        owners = cells[self.owners : self.owners + self.slots].tolist()
+        open_slots = [slot for slot, run in enumerate(owners) if run > 0]
+        for slot in open_slots:
+            for place, generation, amount, measure in self.entries(slot):
+                if cells[place + GENERATION] == generation:
+                    cells[place + HELD] += amount if measure >= 0 else 1
+        runs = {owners[slot] for slot in open_slots}
+        free = 0
+        used = max(open_slots, default=-1) + 1
+        for slot in range(used):
+            if owners[slot] <= 0:
+                cells[self.owners + slot] = -1 - free
+                free = slot + 1
+        cells[COMMIT], cells[FREE_SLOT], cells[USED_SLOTS] = 0, free, used
+        cells[LAST_RUN] = max(cells[LAST_RUN], *runs, 0)
+        for seat, run in enumerate([*sorted(runs)[-SEATS:], *[0] * SEATS][:SEATS]):
+            cells[SEAT_RUNS + seat] = run
+        cells[_BOOT_AT] = boot
+
+    def entries(self, slot: int) -> list[tuple[int, int, int, int]]:
+        """Return the entries of an open slot. An entry that names no row is left out, because the file is damaged."""
+        first = self.first_slot + slot * SLOT_CELLS
+        count = min(max(self.cells[first], 0), MAX_ENTRIES)
+        flat = self.cells[first + SLOT_HEAD : first + SLOT_HEAD + count * ENTRY_CELLS].tolist()
+        quads = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
+        return [quad for quad in quads if self.first_row <= quad[0] < len(self.cells)]
+
+
+@cache
+def _packer(cells: int) -> Callable[..., None]:
+    return struct.Struct(f"{cells}q").pack_into
+
+
+_ADVICE = "restore it, or move it away: the gate then begins with empty counters"
+
+
+def open_file(directory: Path, rows: int, slots: int) -> tuple[int, Path]:
+    """Open the file of the gate in a directory, and create it if there is none. Return its descriptor and path.
+
+    Raises:
+        StateError: The file cannot be used.
+    """
+    path = directory / FILE_NAME
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_NONBLOCK), path
+        _create(directory, path, rows, slots)
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK), path
+    except OSError as error:
+        raise StateError(f"{path} can't be used: {error.strerror or error}") from error
+
+
+def _create(directory: Path, path: Path, rows: int, slots: int) -> None:
+    """Create the file complete, in one step. If another process creates it at the same time, one of them is used."""
+    new = directory / f".{FILE_NAME}.{os.getpid()}.{os.urandom(4).hex()}"
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.ftruncate(descriptor, _size(rows, slots))
+        _reserve(descriptor, path, 0, _align(_OWNERS + slots))
+        os.pwrite(descriptor, struct.pack("5q", _MAGIC, _VERSION, rows, slots, _boot()), 0)
+        os.fsync(descriptor)
+        with suppress(FileExistsError):
+            os.link(new, path)
+    except GateUnavailable as error:
+        raise StateError(str(error)) from error
+    finally:
+        os.close(descriptor)
+        os.unlink(new)
+
+
+def _reserve(descriptor: int, path: Path, first: int, cells: int) -> None:
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, first * _CELL, cells * _CELL)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise GateUnavailable(f"{path} cannot grow: {error.strerror}") from error
+
+
+def _boot() -> int:
+    """Return a number of this start of the machine. 0 if the system does not name it."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return 0
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def _size(rows: int, slots: int) -> int:
+    return (_align(_OWNERS + slots) + slots * SLOT_CELLS + rows * ROW_CELLS) * _CELL
+
+
+def _align(cells: int) -> int:
+    per_page = _PAGE // _CELL
+    return -(-cells // per_page) * per_page
