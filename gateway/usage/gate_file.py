@@ -540,17 +540,18 @@ class FileGate:
         """Return the first cell of a counter's row, after its window was opened if that is necessary."""
         memory = self._memory
         start_ns, end_ns = _current(counter, windows, now_ns)
+        end_ns = max(end_ns, now_ns)
         place = memory.find(counter.tag)
         if place is None:
-            place = memory.create(counter.tag, now_ns, start_ns, max(end_ns, now_ns))
+            place = memory.create(counter.tag, now_ns, start_ns, end_ns)
         else:
             row = memory.row(place)
             if row[START] > now_ns:
                 # The clock was set back. What was spent counts in the window that the clock shows now.
-                memory.commit([place + START, start_ns, place + END, max(end_ns, now_ns)])
+                memory.commit([place + START, start_ns, place + END, end_ns])
             elif row[END] <= now_ns and row[START] == start_ns:
                 # The bounds of the caller have ended too.
-                memory.commit([place + END, now_ns])
+                memory.commit([place + END, end_ns])
             elif row[END] <= now_ns:
                 generation = row[GENERATION] + 1
                 changes = [place + GENERATION, generation, place + START, start_ns, place + END, end_ns]
