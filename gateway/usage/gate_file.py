@@ -106,13 +106,18 @@ class FileGate:
     """The gate of one process. Open it with `FileGate.open`, and close it with `close`.
 
     Not thread-safe: a second thread opens its own.
+
+    Attributes:
+        directory: The directory of the files.
+        memory: The mapped file.
+        is_closed: Whether it is closed.
     """
 
     def __init__(self, memory: GateMemory, descriptor: int, directory: Path, clock: Callable[[], int]) -> None:
-        self._memory = memory
+        self.memory = memory
         self._cells = memory.cells
         self._descriptor = descriptor
-        self._directory = directory
+        self.directory = directory
         self._clock = clock
         self._places: dict[Tag, int] = {}
         self._open: dict[str, _OpenCall] = {}
@@ -120,8 +125,9 @@ class FileGate:
         self._timer: asyncio.TimerHandle | None = None
         self._seat: tuple[int, int] | None = None
         self._run = 0
+        self.is_closed = False
         self._try_lock = partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._unlock = partial(fcntl.flock, descriptor, fcntl.LOCK_UN)
+        self.release_lock = partial(fcntl.flock, descriptor, fcntl.LOCK_UN)
 
     @classmethod
     def open(
@@ -161,7 +167,7 @@ class FileGate:
             self._timer.cancel()
         self._fail("the gate is closed", lambda queued: queued.until_s is not None)
         try:
-            self._now(self._run_queue)
+            self._now(self.run_queued)
             self._now(self._leave_seat)
         except GateUnavailable:
             pass  # the next process settles what is open
@@ -170,16 +176,17 @@ class FileGate:
         self._queue.clear()
         if self._seat is not None:
             os.close(self._seat[1])
-        self._memory.close()
+        self.memory.close()
         os.close(self._descriptor)
+        self.is_closed = True
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
-        if not self._queue and self._lock():
+        if not self._queue and self.take_lock():
             try:
                 return self._hold(request)
             finally:
-                self._unlock()
+                self.release_lock()
         future = self._enqueue(partial(self._hold, request), WAIT_S)
         try:
             return await future
@@ -191,11 +198,11 @@ class FileGate:
 
     async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
         """Replace the hold of a call by what it used. See `UsageGate.settle`."""
-        if not self._queue and self._lock():
+        if not self._queue and self.take_lock():
             try:
                 return self._settle(call, tokens, amount_nano)
             finally:
-                self._unlock()
+                self.release_lock()
         future = self._enqueue(partial(self._settle, call, tokens, amount_nano), None)
         await asyncio.wait([future], timeout=SETTLE_WAIT_S)
         return future.result() if future.done() else call in self._open
@@ -205,8 +212,8 @@ class FileGate:
         now_ns = self._clock()
         states = []
         for counter in counters:
-            place = self._memory.find(counter.tag)
-            row = self._memory.row(place) if place is not None else None
+            place = self.memory.find(counter.tag)
+            row = self.memory.row(place) if place is not None else None
             if row is not None and row[START] <= now_ns < row[END]:
                 states.append(CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END]))
             else:
@@ -235,7 +242,7 @@ class FileGate:
 
     # The lock and the queue.
 
-    def _lock(self) -> bool:
+    def take_lock(self) -> bool:
         """Take the lock if it is free, and complete what its last holder left. Raises GateUnavailable."""
         for _ in range(_TRIES_AT_ONCE):
             try:
@@ -244,9 +251,9 @@ class FileGate:
                 continue
             if self._cells[COMMIT]:
                 try:
-                    self._memory.redo()
+                    self.memory.redo()
                 except BaseException:
-                    self._unlock()
+                    self.release_lock()
                     raise
             return True
         return False
@@ -254,22 +261,22 @@ class FileGate:
     def _now(self, operation: Callable[[], _T]) -> _T:
         """Run an operation when there is no event loop to wait in."""
         until_s = time.monotonic() + WAIT_S
-        while not self._lock():
+        while not self.take_lock():
             if time.monotonic() > until_s:
                 raise GateUnavailable(_LOCKED)
             time.sleep(_PAUSE_S)
         try:
             return operation()
         finally:
-            self._unlock()
+            self.release_lock()
 
     async def _do(self, operation: Callable[[], _T]) -> _T:
         """Run an operation under the lock. Raises GateUnavailable after 50 ms."""
-        if not self._queue and self._lock():
+        if not self._queue and self.take_lock():
             try:
                 return operation()
             finally:
-                self._unlock()
+                self.release_lock()
         return await self._enqueue(operation, WAIT_S)
 
     def _enqueue(self, operation: Callable[[], _T], wait_s: float | None) -> asyncio.Future[_T]:
@@ -285,11 +292,11 @@ class FileGate:
         """Run what is queued if the lock is free. Otherwise end what has waited too long, and try again later."""
         self._timer = None
         try:
-            if self._lock():
+            if self.take_lock():
                 try:
-                    self._run_queue()
+                    self.run_queued()
                 finally:
-                    self._unlock()
+                    self.release_lock()
         except GateUnavailable as error:
             self._fail(str(error), lambda queued: queued.until_s is not None)
         now_s = loop.time()
@@ -298,7 +305,7 @@ class FileGate:
             hurries = any(queued.until_s is not None for queued in self._queue)
             self._timer = loop.call_later(_PAUSE_S if hurries else _SETTLE_PAUSE_S, self._poll, loop)
 
-    def _run_queue(self) -> None:
+    def run_queued(self) -> None:
         """Run queued operations under the lock, but not so many that the event loop waits."""
         for _ in range(min(len(self._queue), _MOST_AT_ONCE)):
             operation, future, until_s = self._queue.popleft()
@@ -325,7 +332,7 @@ class FileGate:
 
     def _hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         now_ns = self._clock()
-        memory, places, windows = self._memory, self._places, request.windows
+        memory, places, windows = self.memory, self._places, request.windows
         amounts = request.amounts
         if amounts[0] < 0 or amounts[1] < 0 or request.call in self._open:
             raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {request.call}")
@@ -392,7 +399,7 @@ class FileGate:
 
     def _settle_lost(self, lost: LostCall) -> bool:
         slot, run = lost.place
-        memory = self._memory
+        memory = self.memory
         if self._cells[memory.owners + slot] != run or self._lost_call(slot, run).call != lost.call:
             return False
         self._free_slot(slot, memory.entries(slot), (lost.tokens, lost.amount_nano, 0))
@@ -403,16 +410,16 @@ class FileGate:
     ) -> CounterState:
         now_ns = self._clock()
         place = self._place_of(counter, windows, now_ns)
-        row = self._memory.row(place)
+        row = self.memory.row(place)
         changes = [place + CREDIT, _bounded(row[CREDIT] + credit)]
         if spent is not None:
             changes += (place + SPENT, _bounded(spent))
-        self._memory.commit(changes)
-        row = self._memory.row(place)
+        self.memory.commit(changes)
+        row = self.memory.row(place)
         return CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END])
 
     def _lost_calls(self) -> list[LostCall]:
-        cells, memory = self._cells, self._memory
+        cells, memory = self._cells, self.memory
         ended = {}
         for seat, run in enumerate(cells[SEAT_RUNS : SEAT_RUNS + SEATS].tolist()):
             if run and run != self._run and (descriptor := self._lock_seat(seat)) is not None:
@@ -427,7 +434,7 @@ class FileGate:
         return lost
 
     def _lost_call(self, slot: int, run: int) -> LostCall:
-        memory = self._memory
+        memory = self.memory
         first = memory.first_slot + slot * SLOT_CELLS
         _, tokens, amount_nano, lengths = memory.cells[first : first + SLOT_HEAD].tolist()
         start = first * 8 + TEXT_AT_BYTES
@@ -440,7 +447,7 @@ class FileGate:
 
     def _fill_slot(self, request: HoldRequest, entries: list[tuple[int, int, int, int]], changes: list[int]) -> int:
         """Write an open call into a free slot. The changes make the slot the call's when they are committed."""
-        memory, cells = self._memory, self._cells
+        memory, cells = self.memory, self._cells
         count = len(entries)
         if count > MAX_ENTRIES or len({entry[0] for entry in entries}) != count:
             raise ValueError(f"a hold must name each counter once, and at most {MAX_ENTRIES}")
@@ -471,7 +478,7 @@ class FileGate:
 
     def _free_slot(self, slot: int, entries: list[tuple[int, int, int, int]], actual: tuple[int, int, int]) -> None:
         """Replace what an open call holds by what it used, and free its slot."""
-        memory = self._memory
+        memory = self.memory
         changes: list[int] = []
         now_ns = 0
         for place, generation, amount, measure in entries:
@@ -501,10 +508,10 @@ class FileGate:
             # A seat with a run belongs to a process that runs, or that ended and has lost calls.
             if cells[SEAT_RUNS + seat] == 0 and (descriptor := self._lock_seat(seat)) is not None:
                 run = cells[LAST_RUN] + 1
-                self._memory.commit([LAST_RUN, run, SEAT_RUNS + seat, run])
+                self.memory.commit([LAST_RUN, run, SEAT_RUNS + seat, run])
                 self._seat, self._run = (seat, descriptor), run
                 return
-        raise GateUnavailable(f"{self._memory.path} has {SEATS} processes, or their lost calls were not settled")
+        raise GateUnavailable(f"{self.memory.path} has {SEATS} processes, or their lost calls were not settled")
 
     def _leave_seat(self) -> None:
         if self._seat is not None and not self._open:
@@ -513,9 +520,9 @@ class FileGate:
     def _lock_seat(self, seat: int) -> int | None:
         """Return the descriptor of a seat's file if no process has locked it. Closing it releases the lock."""
         try:
-            descriptor = os.open(self._directory / f"seat-{seat}", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
+            descriptor = os.open(self.directory / f"seat-{seat}", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
         except OSError as error:
-            raise GateUnavailable(f"{self._directory} can't be used: {error.strerror}") from error
+            raise GateUnavailable(f"{self.directory} can't be used: {error.strerror}") from error
         if take(descriptor):
             return descriptor
         os.close(descriptor)
@@ -524,21 +531,21 @@ class FileGate:
     # Rows.
 
     def _state(self, limit: BudgetLimit, windows: AllBounds, now_ns: int) -> CounterState:
-        row = self._memory.row(self._place_of(limit.counter, windows, now_ns))
+        row = self.memory.row(self._place_of(limit.counter, windows, now_ns))
         return CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END])
 
     def _place_of(self, counter: Counter, windows: AllBounds, now_ns: int) -> int:
         """Return the first cell of a counter's row in its current window."""
-        place = self._memory.find(counter.tag)
+        place = self.memory.find(counter.tag)
         if place is not None:
-            row = self._memory.row(place)
+            row = self.memory.row(place)
             if row[START] <= now_ns < row[END]:
                 return place
         return self._open_row(counter, windows, now_ns)
 
     def _open_row(self, counter: Counter, windows: AllBounds, now_ns: int) -> int:
         """Return the first cell of a counter's row, after its window was opened if that is necessary."""
-        memory = self._memory
+        memory = self.memory
         start_ns, end_ns = _current(counter, windows, now_ns)
         end_ns = max(end_ns, now_ns)
         place = memory.find(counter.tag)
@@ -561,7 +568,7 @@ class FileGate:
 
     def _rate_row(self, rate: RateLimit, now_ns: int) -> tuple[int, Row]:
         """Return the row of a rate: `START` is the time of its last change, `END` when it is full again."""
-        memory = self._memory
+        memory = self.memory
         place = self._places.get(rate.tag, 0)
         row = memory.row(place)
         if row[:2] != rate.tag:

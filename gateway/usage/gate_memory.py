@@ -243,7 +243,7 @@ def open_file(directory: Path, rows: int, slots: int) -> tuple[int, Path]:
         _create(directory, path, rows, slots)
         return os.open(path, os.O_RDWR | os.O_NONBLOCK), path
     except OSError as error:
-        raise StateError(f"{path} can't be used: {error.strerror or error}") from error
+        raise StateError(f"{error.filename or path} can't be used: {error.strerror or error}") from error
 
 
 def _create(directory: Path, path: Path, rows: int, slots: int) -> None:

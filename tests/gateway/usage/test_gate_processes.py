@@ -1,0 +1,151 @@
+"""The file gate with real processes: exact admission, `kill -9` at any point, and a stopped process."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.usage.gate import GateUnavailable, HoldGranted, HoldRequest
+from gateway.usage.gate_file import FileGate
+from tests.kit.gate_worker import OTHER, SHARED
+from tests.kit.reference_gate import at_once, windows_at
+
+
+@contextmanager
+def worker(mode: str, directory: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.kit.gate_worker", mode, str(directory), *more]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def send_line(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("kind", ["money", "tokens", "requests"])
+@pytest.mark.parametrize("processes", [1, 4])
+def test_exactly_ten_of_200_parallel_calls_are_admitted(tmp_path: Path, kind: str, processes: int) -> None:
+    asking = []
+    with ExitStack() as stack:
+        for _ in range(processes):
+            asking.append(stack.enter_context(worker("admit", tmp_path, kind, str(200 // processes))))
+        for process in asking:
+            assert line_of(process) == "ready"
+        for process in asking:
+            send_line(process)
+        assert sum(int(line_of(process)) for process in asking) == 10
+
+
+def test_kill_9_in_the_middle_of_operations_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """Kill processes at random times, again and again. Every call counts once: what it used, or its full hold."""
+    gate = FileGate.open(tmp_path, rows=64, slots=256)
+    chance = random.Random(27)
+    spent = settled_calls = lost_calls = 0
+    for turn in range(12):
+        with worker("load", tmp_path, f"a{turn}") as first, worker("load", tmp_path, f"b{turn}") as second:
+            assert line_of(first).startswith("hold")
+            assert line_of(second).startswith("hold")
+            time.sleep(chance.uniform(0, 0.05))
+            steps = [*_killed(first, f"a{turn}"), *_killed(second, f"b{turn}")]
+        lost = {one.call: one for one in at_once(gate.lost_calls())}
+        amounts = {call: (held, actual) for call, held, actual in (step for step in steps if len(step) == 3)}
+        for one in lost.values():
+            assert one.row == one.call.encode()
+            spent += amounts[one.call][0]
+            assert at_once(gate.settle_lost(one))
+        # The last step of a process may or may not have happened. If it happened, the call is not lost.
+        settled = {step[0] for step in steps if len(step) == 1} - lost.keys()
+        spent += sum(amounts[call][1] for call in settled)
+        settled_calls += len(settled)
+        lost_calls += len(lost)
+        found = at_once(gate.read([SHARED.counter, OTHER.counter], windows_at(time.time_ns())))
+        assert [state[:2] for state in found] == [(spent, 0), (spent, 0)]
+    assert settled_calls > 100
+    assert lost_calls > 10
+    gate.close()
+
+
+def _killed(process: subprocess.Popen[str], name: str) -> list[tuple[str, ...] | tuple[str, int, int]]:
+    """Kill a process, and return the steps that it began: calls that it held, with amounts, and that it settled."""
+    process.kill()
+    assert process.stdout is not None
+    # The first line was read already. A line may be cut off by the kill; its step had not begun.
+    lines = [line.split() for line in process.stdout.read().split("\n")[:-1]]
+    first = random.Random(name)
+    steps: list[tuple[str, ...] | tuple[str, int, int]] = [
+        (f"{name}-0", first.randrange(1, 1000), first.randrange(1, 1000))
+    ]
+    steps += [(call, int(more[0]), int(more[1])) if more else (call,) for _, call, *more in lines]
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("operation", "before", "after"),
+    [
+        ("hold", ("one", "0/100/0 0/100/0 100/0/0 100/0/0"), ("one+two", "0/170/0 0/170/0 170/0/0 170/0/0")),
+        ("settle", ("one", "0/100/0 0/100/0 100/0/0 100/0/0"), ("", "30/0/0 30/0/0 30/0/0 30/0/0")),
+        ("top_up", ("one", "0/100/0 0/100/0 100/0/0 100/0/0"), ("one", "0/100/500 0/100/0 100/0/500 100/0/0")),
+    ],
+)
+def test_process_killed_at_any_write_leaves_a_whole_operation(
+    tmp_path: Path, operation: str, before: tuple[str, str], after: tuple[str, str]
+) -> None:
+    with worker("crash", tmp_path, operation) as process:
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        assert process.wait() == 0
+    found = []
+    for line in lines:
+        killed, calls, *states = line.split(" ")
+        found.append((killed, "+".join(sorted(calls.split("+"))), " ".join(states)))
+    assert [one[0] for one in found] == ["True"] * (len(found) - 1) + ["False"]
+    # The first write is the commit point. A process that was killed before it did nothing, after it everything.
+    assert [one[1:] for one in found] == [before] + [after] * (len(found) - 1)
+    assert len(found) >= 3
+
+
+async def test_process_that_is_stopped_with_the_lock_makes_the_gate_unavailable(tmp_path: Path) -> None:
+    gate = FileGate.open(tmp_path, rows=64, slots=8)
+    request = HoldRequest("one", 1, 1, (SHARED,), (), windows_at(time.time_ns()))
+    loop, turns = asyncio.get_running_loop(), 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0.001)
+
+    with worker("stop", tmp_path) as process:
+        assert line_of(process) == "locked"
+        turning = asyncio.create_task(turn())
+        begun_s, cpu_s = loop.time(), time.process_time()
+        with pytest.raises(GateUnavailable, match="it may be stopped"):
+            await gate.hold(request)
+        assert 0.05 <= loop.time() - begun_s < 2
+        assert time.process_time() - cpu_s < 0.05, "waiting does not use the CPU"
+        assert turns > 5
+        turning.cancel()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    # The kernel has released the lock.
+    assert isinstance(await gate.hold(request), HoldGranted)
+    gate.close()
