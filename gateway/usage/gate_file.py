@@ -16,11 +16,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -46,6 +45,7 @@ from gateway.usage.gate_memory import (
     COMMIT,
     CREDIT,
     END,
+    ENTRY_CELLS,
     FREE_SLOT,
     GENERATION,
     HELD,
@@ -60,12 +60,12 @@ from gateway.usage.gate_memory import (
     SLOTS,
     SPENT,
     START,
-    TAG_LOW,
     TEXT_AT_BYTES,
     USED_SLOTS,
     GateMemory,
-    Row,
     open_file,
+    packer,
+    row_of,
 )
 from gateway.usage.windows import MINUTE_NS, AllBounds
 
@@ -80,18 +80,9 @@ _SETTLE_PAUSE_S = 0.01
 _TRIES_AT_ONCE = 4
 _MOST_AT_ONCE = 256
 _MOST_KNOWN = 65_536
+_TOKENS = int(Measure.TOKENS)
 
 _T = TypeVar("_T")
-
-
-class _OpenCall(NamedTuple):
-    """A hold of this process: its slot and, for each counter or rate, the place, generation, amount and measure.
-
-    The measure of a rate is the negative size of its bucket.
-    """
-
-    slot: int
-    entries: list[tuple[int, int, int, int]]
 
 
 class _Queued(NamedTuple):
@@ -120,7 +111,8 @@ class FileGate:
         self.directory = directory
         self._clock = clock
         self._places: dict[Tag, int] = {}
-        self._open: dict[str, _OpenCall] = {}
+        # The slot of each open call of this process, and its entries as in the slot.
+        self._open: dict[str, tuple[int, list[int]]] = {}
         self._queue: deque[_Queued] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._seat: tuple[int, int] | None = None
@@ -331,49 +323,61 @@ class FileGate:
     # Operations, under the lock.
 
     def _hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns = self._clock()
-        memory, places, windows = self.memory, self._places, request.windows
-        amounts = request.amounts
-        if amounts[0] < 0 or amounts[1] < 0 or request.call in self._open:
-            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {request.call}")
+        call, tokens, amount_nano, budgets, limited, windows, _ = request
+        if tokens < 0 or amount_nano < 0 or call in self._open:
+            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {call}")
+        memory, places = self.memory, self._places
+        mapped, amounts = memory.map, (tokens, amount_nano, 1)
         changes: list[int] = []
-        entries: list[tuple[int, int, int, int]] = []
-        for limit in request.budgets:
-            counter = limit.counter
-            high, low = tag = counter.tag
+        entries: list[int] = []
+        for budget in budgets:
+            counter = budget.counter
+            tag, measure = counter.tag, counter.measure
             place = places.get(tag, 0)
-            row = memory.row(place)
-            if row[0] != high or row[TAG_LOW] != low or not row[START] <= now_ns < row[END]:
+            high, low, generation, start_ns, end_ns, spent, held, credit = row_of(mapped, place << 3)
+            if (high, low) != tag or now_ns < start_ns or now_ns >= end_ns:
                 place = self._open_row(counter, windows, now_ns)
-                row = memory.row(place)
-            measure = counter.measure
+                _, _, generation, _, _, spent, held, credit = row_of(mapped, place << 3)
             amount = amounts[measure]
-            held = row[HELD] + amount
-            if row[SPENT] + held > limit.limit + row[CREDIT]:
+            held += amount
+            if spent + held > budget.limit + credit:
                 return self._refuse(request, now_ns)
             changes += (place + HELD, held)
-            entries.append((place, row[GENERATION], amount, measure))
-        rates: tuple[RateState, ...] = ()
-        for rate in request.rates:
-            place, row = self._rate_row(rate, now_ns)
-            amount = amounts[rate.measure]
-            full_ns = max(_full_at(row, now_ns), now_ns) + rate.duration_ns(amount)
-            if amount > rate.per_minute or full_ns > now_ns + MINUTE_NS:
+            entries += (place, generation, amount, measure)
+        states = []
+        for rate in limited:
+            place = places.get(rate.tag, 0)
+            high, low, generation, start_ns, full_ns, _, held, _ = row_of(mapped, place << 3)
+            if (high, low) != rate.tag:
+                place = self._rate_place(rate, now_ns)
+                _, _, generation, start_ns, full_ns, _, held, _ = row_of(mapped, place << 3)
+            if start_ns > now_ns:
+                full_ns -= start_ns - now_ns
+            amount, per_minute = amounts[rate.measure], rate.per_minute
+            left_ns = amount * MINUTE_NS // per_minute
+            if full_ns > now_ns:
+                left_ns += full_ns - now_ns
+            if left_ns > MINUTE_NS or amount > per_minute:
                 return self._refuse(request, now_ns)
-            changes += (place + START, now_ns, place + END, full_ns)
-            if rate.measure == Measure.TOKENS:  # a request stays counted, so its rate is not settled
-                changes += (place + HELD, row[HELD] + 1)
-                entries.append((place, row[GENERATION], amount, -rate.per_minute))
-            rates += (_rate_state(rate, full_ns - now_ns),)
+            changes += (place + START, now_ns, place + END, now_ns + left_ns)
+            if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
+                changes += (place + HELD, held + 1)
+                entries += (place, generation, amount, -per_minute)
+            states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
         slot = self._fill_slot(request, entries, changes)
         memory.commit(changes)
-        self._open[request.call] = _OpenCall(slot, entries)
-        return HoldGranted(rates)
+        self._open[call] = (slot, entries)
+        return HoldGranted(tuple(states))
 
     def _refuse(self, request: HoldRequest, now_ns: int) -> HoldRefused:
         states = tuple(self._state(limit, request.windows, now_ns) for limit in request.budgets)
-        lefts_ns = [max(0, _full_at(self._rate_row(rate, now_ns)[1], now_ns) - now_ns) for rate in request.rates]
-        rates = tuple(map(_rate_state, request.rates, lefts_ns))
+        lefts_ns = [self._missing_ns(rate, now_ns) for rate in request.rates]
+        rates = tuple(
+            RateState(max(0, MINUTE_NS - left_ns) * rate.per_minute // MINUTE_NS, left_ns)
+            for rate, left_ns in zip(request.rates, lefts_ns, strict=True)
+        )
         amounts = request.amounts
         if any(
             state.room(limit.limit) < amounts[limit.counter.measure]
@@ -393,7 +397,7 @@ class FileGate:
         opened = self._open.get(call)
         if opened is None:
             return False
-        self._free_slot(opened.slot, opened.entries, (tokens, amount_nano, 0))
+        self._free_slot(*opened, (tokens, amount_nano, 0))
         del self._open[call]
         return True
 
@@ -445,11 +449,11 @@ class FileGate:
 
     # Slots.
 
-    def _fill_slot(self, request: HoldRequest, entries: list[tuple[int, int, int, int]], changes: list[int]) -> int:
+    def _fill_slot(self, request: HoldRequest, entries: list[int], changes: list[int]) -> int:
         """Write an open call into a free slot. The changes make the slot the call's when they are committed."""
         memory, cells = self.memory, self._cells
-        count = len(entries)
-        if count > MAX_ENTRIES or len({entry[0] for entry in entries}) != count:
+        named = entries[::ENTRY_CELLS]
+        if len(named) > MAX_ENTRIES or len(set(named)) != len(named):
             raise ValueError(f"a hold must name each counter once, and at most {MAX_ENTRIES}")
         call = request.call.encode()
         text = call + request.row
@@ -460,43 +464,47 @@ class FileGate:
         free = cells[FREE_SLOT]
         if free:
             slot = free - 1
-            changes += (FREE_SLOT, -1 - cells[memory.owners + slot])
+            changes += (FREE_SLOT, -1 - cells[memory.owners + slot], memory.owners + slot, self._run)
         else:
             slot = cells[USED_SLOTS]
             if slot >= memory.slots:
                 raise GateUnavailable(f"{memory.path} is full: {memory.slots} calls are open")
             memory.reserve(memory.first_slot + slot * SLOT_CELLS, SLOT_CELLS)
-            changes += (USED_SLOTS, slot + 1)
-        changes += (memory.owners + slot, self._run)
+            changes += (USED_SLOTS, slot + 1, memory.owners + slot, self._run)
         start = (memory.first_slot + slot * SLOT_CELLS) * 8
         lengths = len(call) << 16 | len(request.row)
-        flat = [value for entry in entries for value in entry]
-        _slot_packer(count)(memory.map, start, count, request.tokens, request.amount_nano, lengths, *flat)
+        head = (len(named), request.tokens, request.amount_nano, lengths)
+        packer(SLOT_HEAD + len(entries))(memory.map, start, *head, *entries)
         start += TEXT_AT_BYTES
         memory.map[start : start + len(text)] = text
         return slot
 
-    def _free_slot(self, slot: int, entries: list[tuple[int, int, int, int]], actual: tuple[int, int, int]) -> None:
+    def _free_slot(self, slot: int, entries: list[int], actual: tuple[int, int, int]) -> None:
         """Replace what an open call holds by what it used, and free its slot."""
         memory = self.memory
+        mapped = memory.map
         changes: list[int] = []
-        now_ns = 0
-        for place, generation, amount, measure in entries:
-            row = memory.row(place)
-            if row[GENERATION] != generation:
+        cells = iter(entries)
+        for place, generation, amount, measure in zip(cells, cells, cells, cells, strict=True):
+            _, _, current, start_ns, end_ns, spent, held, _ = row_of(mapped, place << 3)
+            if current != generation:
                 continue  # the window in which the call was admitted has ended
             if measure >= 0:
-                spent = row[SPENT] + actual[measure]
-                changes += (place + SPENT, min(spent, LARGEST_AMOUNT), place + HELD, max(0, row[HELD] - amount))
+                spent += actual[measure]
+                changes += (
+                    place + SPENT,
+                    spent if spent < LARGEST_AMOUNT else LARGEST_AMOUNT,
+                    place + HELD,
+                    held - amount,
+                )
                 continue
-            now_ns = now_ns or self._clock()
-            full_ns = _full_at(row, now_ns)
-            more_ns = (actual[Measure.TOKENS] - amount) * MINUTE_NS // -measure
+            now_ns = self._clock()
+            full_ns = end_ns - max(0, start_ns - now_ns)
+            more_ns = (actual[_TOKENS] - amount) * MINUTE_NS // -measure
             full_ns = max(full_ns, now_ns) + more_ns if more_ns > 0 else full_ns + more_ns
             full_ns = min(max(full_ns, 0), LARGEST_AMOUNT)
-            changes += (place + START, now_ns, place + END, full_ns, place + HELD, max(0, row[HELD] - 1))
-        owner = memory.owners + slot
-        changes += (owner, -1 - self._cells[FREE_SLOT], FREE_SLOT, slot + 1)
+            changes += (place + START, now_ns, place + END, full_ns, place + HELD, held - 1)
+        changes += (memory.owners + slot, -1 - self._cells[FREE_SLOT], FREE_SLOT, slot + 1)
         memory.commit(changes)
 
     # Seats.
@@ -566,17 +574,18 @@ class FileGate:
         self._remember(counter.tag, place)
         return place
 
-    def _rate_row(self, rate: RateLimit, now_ns: int) -> tuple[int, Row]:
+    def _rate_place(self, rate: RateLimit, now_ns: int) -> int:
         """Return the row of a rate: `START` is the time of its last change, `END` when it is full again."""
-        memory = self.memory
-        place = self._places.get(rate.tag, 0)
-        row = memory.row(place)
-        if row[:2] != rate.tag:
-            found = memory.find(rate.tag)
-            place = memory.create(rate.tag, now_ns, now_ns, now_ns) if found is None else found
-            self._remember(rate.tag, place)
-            row = memory.row(place)
-        return place, row
+        place = self.memory.find(rate.tag)
+        if place is None:
+            place = self.memory.create(rate.tag, now_ns, now_ns, now_ns)
+        self._remember(rate.tag, place)
+        return place
+
+    def _missing_ns(self, rate: RateLimit, now_ns: int) -> int:
+        """Return the time until a rate is full. If the clock was set back, as much is missing as at the last change."""
+        row = self.memory.row(self._rate_place(rate, now_ns))
+        return max(0, row[END] - max(now_ns, row[START]))
 
     def _remember(self, tag: Tag, place: int) -> None:
         if len(self._places) >= _MOST_KNOWN:
@@ -593,20 +602,5 @@ def _current(counter: Counter, windows: AllBounds, now_ns: int) -> tuple[int, in
     return (start_ns, end_ns) if now_ns < end_ns else (end_ns, next_end_ns)
 
 
-def _full_at(row: Row, now_ns: int) -> int:
-    """Return when a bucket is full. If the clock was set back, as much is missing as at the last change."""
-    return row[END] - max(0, row[START] - now_ns)
-
-
-def _rate_state(rate: RateLimit, left_ns: int) -> RateState:
-    left_ns = max(0, left_ns)
-    return RateState(max(0, MINUTE_NS - left_ns) * rate.per_minute // MINUTE_NS, left_ns)
-
-
 def _bounded(amount: int) -> int:
     return min(max(amount, 0), LARGEST_AMOUNT)
-
-
-@cache
-def _slot_packer(entries: int) -> Callable[..., None]:
-    return struct.Struct(f"{SLOT_HEAD + entries * 4}q").pack_into

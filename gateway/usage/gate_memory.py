@@ -65,8 +65,8 @@ MAX_TEXT_BYTES = _PAGE - TEXT_AT_BYTES
 _MAX_PROBES = 512
 # A row is not reused at once, so that an operation cannot reuse a row that it has just read.
 _KEPT_NS = MINUTE_NS
-_row_of = struct.Struct(f"{ROW_CELLS}q").unpack_from
-Row = tuple[int, int, int, int, int, int, int, int]
+row_of = struct.Struct(f"{ROW_CELLS}q").unpack_from
+"""Return the cells of a row from the map and the offset in bytes."""
 
 
 class GateMemory:
@@ -107,9 +107,9 @@ class GateMemory:
         self.cells.release()
         self.map.close()
 
-    def row(self, place: int) -> Row:
+    def row(self, place: int) -> tuple[int, ...]:
         """Return the cells of a row."""
-        return _row_of(self.map, place * _CELL)
+        return row_of(self.map, place * _CELL)
 
     def commit(self, changes: list[int]) -> None:
         """Set cells, all of them or none.
@@ -118,15 +118,15 @@ class GateMemory:
             changes: The index of a cell and its value, in turn.
         """
         length = len(changes)
-        _packer(length)(self.map, REDO * _CELL, *changes)
+        packer(length)(self.map, REDO * _CELL, *changes)
         self.cells[COMMIT] = length
         self.apply(changes)
 
     def apply(self, changes: list[int]) -> None:
         """Apply committed changes. They may have been applied before, in part or completely."""
-        cells = self.cells
-        for index in range(0, len(changes), 2):
-            cells[changes[index]] = changes[index + 1]
+        cells, pairs = self.cells, iter(changes)
+        for cell, value in zip(pairs, pairs, strict=True):
+            cells[cell] = value
         cells[COMMIT] = 0
 
     def redo(self) -> None:
@@ -196,7 +196,8 @@ class GateMemory:
         owners = cells[self.owners : self.owners + self.slots].tolist()
         open_slots = [slot for slot, run in enumerate(owners) if run > 0]
         for slot in open_slots:
-            for place, generation, amount, measure in self.entries(slot):
+            entries = iter(self.entries(slot))
+            for place, generation, amount, measure in zip(entries, entries, entries, entries, strict=True):
                 if cells[place + GENERATION] == generation:
                     cells[place + HELD] += amount if measure >= 0 else 1
         runs = {owners[slot] for slot in open_slots}
@@ -212,17 +213,29 @@ class GateMemory:
             cells[SEAT_RUNS + seat] = run
         cells[_BOOT_AT] = boot
 
-    def entries(self, slot: int) -> list[tuple[int, int, int, int]]:
-        """Return the entries of an open slot. An entry that names no row is left out, because the file is damaged."""
+    def entries(self, slot: int) -> list[int]:
+        """Return the entries of an open slot: for each counter and rate its place, generation, amount and measure.
+
+        The measure of a rate is the negative size of its bucket.
+
+        Raises:
+            GateUnavailable: The slot is damaged.
+        """
         first = self.first_slot + slot * SLOT_CELLS
-        count = min(max(self.cells[first], 0), MAX_ENTRIES)
-        flat = self.cells[first + SLOT_HEAD : first + SLOT_HEAD + count * ENTRY_CELLS].tolist()
-        quads = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
-        return [quad for quad in quads if self.first_row <= quad[0] < len(self.cells)]
+        count = self.cells[first]
+        found = self.cells[
+            first + SLOT_HEAD : first + SLOT_HEAD + max(0, min(count, MAX_ENTRIES)) * ENTRY_CELLS
+        ].tolist()
+        if len(found) != count * ENTRY_CELLS or not all(
+            self.first_row <= place < len(self.cells) for place in found[::ENTRY_CELLS]
+        ):
+            raise GateUnavailable(f"{self.path} is damaged: an open call has wrong entries; {_ADVICE}")
+        return found
 
 
 @cache
-def _packer(cells: int) -> Callable[..., None]:
+def packer(cells: int) -> Callable[..., None]:
+    """Return the function that writes so many cells: it takes a buffer, the offset in bytes, and the values."""
     return struct.Struct(f"{cells}q").pack_into
 
 

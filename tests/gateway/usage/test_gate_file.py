@@ -228,6 +228,13 @@ def test_overshoot_of_a_rate_delays_the_next_hold(gate: FileGate) -> None:
     assert refused(gate, "two", tokens=10, rates=(rate(60),)).wait_ns == 40 * SECOND_NS
 
 
+def test_overshoot_counts_from_the_time_of_settlement(gate: FileGate, clock: Clock) -> None:
+    hold(gate, "one", tokens=6, rates=(rate(60),))
+    clock.now_ns += DAY_NS
+    at_once(gate.settle("one", 66, 0))
+    assert refused(gate, "two", tokens=10, rates=(rate(60),), now_ns=clock.now_ns).wait_ns == 10 * SECOND_NS
+
+
 def test_hold_above_the_whole_rate_never_fits(gate: FileGate) -> None:
     assert refused(gate, "one", tokens=61, rates=(rate(60),)).wait_ns is None
 
