@@ -22,6 +22,7 @@ from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, Window
+from providers.value import Value
 
 LARGEST_AMOUNT = 2**63 - 1
 """The largest amount that a counter can hold: about 9,200,000,000 units of a currency, in nano-units."""
@@ -63,8 +64,9 @@ def _tag(*words: str) -> Tag:
     return high | 1, low
 
 
-def _measure(unit: str) -> Measure:
-    return {TOKENS: Measure.TOKENS, REQUESTS: Measure.REQUESTS}.get(unit, Measure.MONEY)
+def _measure(unit: str) -> int:
+    # A plain integer: an index that is an enum member is slower, and holds use it several times.
+    return int({TOKENS: Measure.TOKENS, REQUESTS: Measure.REQUESTS}.get(unit, Measure.MONEY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Counter:
     name: str
     unit: str
     window: Window
-    measure: Measure = field(init=False, compare=False, repr=False)
+    measure: int = field(init=False, compare=False, repr=False)
     tag: Tag = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,7 +112,7 @@ class BudgetLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
+class RatePerMinute:
     """A bucket that refills evenly: so many tokens or requests per minute.
 
     Attributes:
@@ -126,7 +128,7 @@ class RateLimit:
     name: str
     unit: str
     per_minute: int
-    measure: Measure = field(init=False, compare=False, repr=False)
+    measure: int = field(init=False, compare=False, repr=False)
     tag: Tag = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -140,16 +142,16 @@ class RateLimit:
         return amount * MINUTE_NS // self.per_minute
 
 
-class HoldRequest(NamedTuple):
+class HoldRequest(Value, frozen=True):
     """The worst cost of one upstream call, and the limits that apply to it.
 
     Attributes:
         call: Our own id of the call. It is never used again.
         tokens: The most tokens that the call can use.
         amount_nano: The most that it can cost, in nano-units of the operator's currency.
-        budgets: The budgets that apply, in the order in which they refuse: client, project, end user. Each counter
-            occurs at most once.
-        rates: The rates that apply, each at most once.
+        budgets: The budgets that apply, in the order in which they refuse: client, project, end user. A counter that
+            occurs twice counts once.
+        rates: The rates that apply.
         windows: The bounds of all windows (`WindowCalendar.at`).
         row: The usage row as far as it is known, for `lost_calls`. Empty if a lost call needs no row.
     """
@@ -158,7 +160,7 @@ class HoldRequest(NamedTuple):
     tokens: int
     amount_nano: int
     budgets: tuple[BudgetLimit, ...]
-    rates: tuple[RateLimit, ...]
+    rates: tuple[RatePerMinute, ...]
     windows: AllBounds
     row: bytes = b""
 
@@ -190,7 +192,7 @@ class CounterState(NamedTuple):
         return limit + self.credit - self.spent - self.held
 
 
-class RateState(NamedTuple):
+class RateState(Value, frozen=True):
     """What is left in a bucket.
 
     Attributes:
@@ -202,7 +204,7 @@ class RateState(NamedTuple):
     full_in_ns: int
 
 
-class HoldGranted(NamedTuple):
+class HoldGranted(Value, frozen=True):
     """The call may be sent. It must be settled.
 
     Attributes:
@@ -212,7 +214,7 @@ class HoldGranted(NamedTuple):
     rates: tuple[RateState, ...]
 
 
-class HoldRefused(NamedTuple):
+class HoldRefused(Value, frozen=True):
     """The call may not be sent. Nothing was held.
 
     Either `budget` or `rate` refused: the first in the order of the request, budgets before rates.

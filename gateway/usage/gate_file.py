@@ -36,7 +36,7 @@ from gateway.usage.gate import (
     HoldRequest,
     LostCall,
     Measure,
-    RateLimit,
+    RatePerMinute,
     RateState,
     Tag,
     refusal_of,
@@ -77,7 +77,7 @@ SETTLE_WAIT_S = 1.0
 
 _PAUSE_S = 0.0005
 _SETTLE_PAUSE_S = 0.01
-_TRIES_AT_ONCE = 4
+_TRIES_AT_ONCE = 5
 _MOST_AT_ONCE = 256
 _MOST_KNOWN = 65_536
 _TOKENS = int(Measure.TOKENS)
@@ -110,7 +110,8 @@ class FileGate:
         self._descriptor = descriptor
         self.directory = directory
         self._clock = clock
-        self._places: dict[Tag, int] = {}
+        # The row of each tag, by its second half. The row itself says whether it is still the tag's.
+        self._places: dict[int, int] = {}
         # The slot of each open call of this process, and its entries as in the slot.
         self._open: dict[str, tuple[int, list[int]]] = {}
         self._queue: deque[_Queued] = deque()
@@ -236,17 +237,26 @@ class FileGate:
 
     def take_lock(self) -> bool:
         """Take the lock if it is free, and complete what its last holder left. Raises GateUnavailable."""
+        try:
+            self._try_lock()
+        except BlockingIOError:
+            if not self._try_lock_again():
+                return False
+        if self._cells[COMMIT]:
+            try:
+                self.memory.redo()
+            except BaseException:
+                self.release_lock()
+                raise
+        return True
+
+    def _try_lock_again(self) -> bool:
+        """Try a few times at once: an operation of another process takes only a few microseconds."""
         for _ in range(_TRIES_AT_ONCE):
             try:
                 self._try_lock()
             except BlockingIOError:
                 continue
-            if self._cells[COMMIT]:
-                try:
-                    self.memory.redo()
-                except BaseException:
-                    self.release_lock()
-                    raise
             return True
         return False
 
@@ -325,21 +335,22 @@ class FileGate:
     def _hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns = self._clock()
-        call, tokens, amount_nano, budgets, limited, windows, _ = request
+        call, tokens, amount_nano = request.call, request.tokens, request.amount_nano
         if tokens < 0 or amount_nano < 0 or call in self._open:
             raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {call}")
         memory, places = self.memory, self._places
         mapped, amounts = memory.map, (tokens, amount_nano, 1)
         changes: list[int] = []
         entries: list[int] = []
-        for budget in budgets:
+        for budget in request.budgets:
             counter = budget.counter
-            tag, measure = counter.tag, counter.measure
-            place = places.get(tag, 0)
-            high, low, generation, start_ns, end_ns, spent, held, credit = row_of(mapped, place << 3)
-            if (high, low) != tag or now_ns < start_ns or now_ns >= end_ns:
-                place = self._open_row(counter, windows, now_ns)
+            high, low = counter.tag
+            place = places.get(low, 0)
+            row_high, row_low, generation, start_ns, end_ns, spent, held, credit = row_of(mapped, place << 3)
+            if row_low != low or row_high != high or now_ns < start_ns or now_ns >= end_ns:
+                place = self._open_row(counter, request.windows, now_ns)
                 _, _, generation, _, _, spent, held, credit = row_of(mapped, place << 3)
+            measure = counter.measure
             amount = amounts[measure]
             held += amount
             if spent + held > budget.limit + credit:
@@ -347,10 +358,11 @@ class FileGate:
             changes += (place + HELD, held)
             entries += (place, generation, amount, measure)
         states = []
-        for rate in limited:
-            place = places.get(rate.tag, 0)
-            high, low, generation, start_ns, full_ns, _, held, _ = row_of(mapped, place << 3)
-            if (high, low) != rate.tag:
+        for rate in request.rates:
+            high, low = rate.tag
+            place = places.get(low, 0)
+            row_high, row_low, generation, start_ns, full_ns, _, held, _ = row_of(mapped, place << 3)
+            if row_low != low or row_high != high:
                 place = self._rate_place(rate, now_ns)
                 _, _, generation, start_ns, full_ns, _, held, _ = row_of(mapped, place << 3)
             if start_ns > now_ns:
@@ -452,9 +464,8 @@ class FileGate:
     def _fill_slot(self, request: HoldRequest, entries: list[int], changes: list[int]) -> int:
         """Write an open call into a free slot. The changes make the slot the call's when they are committed."""
         memory, cells = self.memory, self._cells
-        named = entries[::ENTRY_CELLS]
-        if len(named) > MAX_ENTRIES or len(set(named)) != len(named):
-            raise ValueError(f"a hold must name each counter once, and at most {MAX_ENTRIES}")
+        if len(entries) > MAX_ENTRIES * ENTRY_CELLS:
+            raise ValueError(f"a hold must name at most {MAX_ENTRIES} budgets and rates")
         call = request.call.encode()
         text = call + request.row
         if len(text) > MAX_TEXT_BYTES:
@@ -473,8 +484,8 @@ class FileGate:
             changes += (USED_SLOTS, slot + 1, memory.owners + slot, self._run)
         start = (memory.first_slot + slot * SLOT_CELLS) * 8
         lengths = len(call) << 16 | len(request.row)
-        head = (len(named), request.tokens, request.amount_nano, lengths)
-        packer(SLOT_HEAD + len(entries))(memory.map, start, *head, *entries)
+        cell_count = SLOT_HEAD + len(entries)
+        packer(cell_count)(memory.map, start, cell_count, request.tokens, request.amount_nano, lengths, *entries)
         start += TEXT_AT_BYTES
         memory.map[start : start + len(text)] = text
         return slot
@@ -574,7 +585,7 @@ class FileGate:
         self._remember(counter.tag, place)
         return place
 
-    def _rate_place(self, rate: RateLimit, now_ns: int) -> int:
+    def _rate_place(self, rate: RatePerMinute, now_ns: int) -> int:
         """Return the row of a rate: `START` is the time of its last change, `END` when it is full again."""
         place = self.memory.find(rate.tag)
         if place is None:
@@ -582,7 +593,7 @@ class FileGate:
         self._remember(rate.tag, place)
         return place
 
-    def _missing_ns(self, rate: RateLimit, now_ns: int) -> int:
+    def _missing_ns(self, rate: RatePerMinute, now_ns: int) -> int:
         """Return the time until a rate is full. If the clock was set back, as much is missing as at the last change."""
         row = self.memory.row(self._rate_place(rate, now_ns))
         return max(0, row[END] - max(now_ns, row[START]))
@@ -590,7 +601,7 @@ class FileGate:
     def _remember(self, tag: Tag, place: int) -> None:
         if len(self._places) >= _MOST_KNOWN:
             self._places.clear()
-        self._places[tag] = place
+        self._places[tag[1]] = place
 
 
 _LOCKED = "another process has locked the counters for more than 50 ms; it may be stopped"

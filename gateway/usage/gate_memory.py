@@ -48,6 +48,7 @@ COMMIT, FREE_SLOT, USED_SLOTS, LAST_RUN = range(8, 12)
 SEAT_RUNS = 256
 REDO = 512
 _MAX_REDO = 1024
+_REDO_BYTES = REDO * _CELL
 _OWNERS = REDO + _MAX_REDO
 
 # Cells of a row.
@@ -117,10 +118,12 @@ class GateMemory:
         Args:
             changes: The index of a cell and its value, in turn.
         """
-        length = len(changes)
-        packer(length)(self.map, REDO * _CELL, *changes)
-        self.cells[COMMIT] = length
-        self.apply(changes)
+        cells, length, pairs = self.cells, len(changes), iter(changes)
+        packer(length)(self.map, _REDO_BYTES, *changes)
+        cells[COMMIT] = length
+        for cell, value in zip(pairs, pairs, strict=True):
+            cells[cell] = value
+        cells[COMMIT] = 0
 
     def apply(self, changes: list[int]) -> None:
         """Apply committed changes. They may have been applied before, in part or completely."""
@@ -141,7 +144,10 @@ class GateMemory:
         changes = self.cells[REDO : REDO + length].tolist()
         if not all(0 < cell < len(self.cells) for cell in changes[::2]):
             raise GateUnavailable(f"{self.path} is damaged: its redo record names unknown cells; {_ADVICE}")
-        self.apply(changes)
+        # They may have been applied before, in part or completely.
+        for cell, value in zip(changes[::2], changes[1::2], strict=True):
+            self.cells[cell] = value
+        self.cells[COMMIT] = 0
 
     def find(self, tag: Tag) -> int | None:
         """Return the first cell of the row of a tag, or None if there is none."""
@@ -222,12 +228,11 @@ class GateMemory:
             GateUnavailable: The slot is damaged.
         """
         first = self.first_slot + slot * SLOT_CELLS
-        count = self.cells[first]
-        found = self.cells[
-            first + SLOT_HEAD : first + SLOT_HEAD + max(0, min(count, MAX_ENTRIES)) * ENTRY_CELLS
-        ].tolist()
-        if len(found) != count * ENTRY_CELLS or not all(
-            self.first_row <= place < len(self.cells) for place in found[::ENTRY_CELLS]
+        cell_count = self.cells[first]
+        found = self.cells[first + SLOT_HEAD : first + min(cell_count, SLOT_HEAD + MAX_ENTRIES * ENTRY_CELLS)].tolist()
+        places = found[::ENTRY_CELLS]
+        if len(found) != ENTRY_CELLS * len(places) or not all(
+            self.first_row <= place < len(self.cells) for place in places
         ):
             raise GateUnavailable(f"{self.path} is damaged: an open call has wrong entries; {_ADVICE}")
         return found

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.usage.gate import BudgetLimit, GateUnavailable, HoldGranted, HoldRequest, RateLimit
+from gateway.usage.gate import BudgetLimit, GateUnavailable, HoldGranted, HoldRequest, RatePerMinute
 from gateway.usage.gate_file import FileGate
 from gateway.usage.windows import Window
 from tests.kit.reference_gate import at_once, budget, rate, windows_at
@@ -28,7 +28,7 @@ OTHER = budget(10**15, window=Window.TOTAL, unit="tokens", name="other")
 PER_MINUTE = 10**9
 
 
-def _limits(kind: str) -> tuple[tuple[BudgetLimit, ...], tuple[RateLimit, ...]]:
+def _limits(kind: str) -> tuple[tuple[BudgetLimit, ...], tuple[RatePerMinute, ...]]:
     """Return limits that admit ten of the calls of `admit`."""
     match kind:
         case "money":

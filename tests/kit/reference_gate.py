@@ -15,7 +15,7 @@ from gateway.usage.gate import (
     HoldGranted,
     HoldRefused,
     HoldRequest,
-    RateLimit,
+    RatePerMinute,
     RateState,
 )
 from gateway.usage.windows import MINUTE_NS, AllBounds, Window, bounds
@@ -39,8 +39,8 @@ def budget(
     return BudgetLimit(Counter(kind, name, unit, window), limit)
 
 
-def rate(per_minute: int, *, unit: str = "tokens", name: str = "app") -> RateLimit:
-    return RateLimit(CounterKind.CLIENT, name, unit, per_minute)
+def rate(per_minute: int, *, unit: str = "tokens", name: str = "app") -> RatePerMinute:
+    return RatePerMinute(CounterKind.CLIENT, name, unit, per_minute)
 
 
 def at_once(coroutine: Coroutine[object, object, _T]) -> _T:
@@ -75,7 +75,7 @@ class _Bucket:
         return max(0, self.missing_ns - max(0, now_ns - self.at_ns))
 
 
-def _state(limit: RateLimit, missing_ns: int) -> RateState:
+def _state(limit: RatePerMinute, missing_ns: int) -> RateState:
     return RateState(max(0, MINUTE_NS - missing_ns) * limit.per_minute // MINUTE_NS, missing_ns)
 
 
@@ -179,5 +179,5 @@ class ReferenceGate:
             window = self._windows[counter] = _OpenWindow(start_ns, max(end_ns, now_ns))
         return window
 
-    def _bucket(self, limit: RateLimit, now_ns: int) -> _Bucket:
+    def _bucket(self, limit: RatePerMinute, now_ns: int) -> _Bucket:
         return self._buckets.setdefault((limit.kind, limit.name, limit.unit), _Bucket(0, now_ns))

@@ -22,7 +22,8 @@ from gateway.usage.gate import (
     HoldGranted,
     HoldRefused,
     HoldRequest,
-    RateLimit,
+    RatePerMinute,
+    RateState,
 )
 from gateway.usage.gate_file import FileGate
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS, Window
@@ -76,7 +77,7 @@ def request(
     *,
     tokens: int = 10,
     budgets: tuple[BudgetLimit, ...] = (DAILY,),
-    rates: tuple[RateLimit, ...] = (),
+    rates: tuple[RatePerMinute, ...] = (),
     now_ns: int = NOW_NS,
     row: bytes = b"",
 ) -> HoldRequest:
@@ -213,7 +214,7 @@ def test_concurrent_requests_are_a_budget_of_which_nothing_is_spent(gate: FileGa
 def test_rate_of_tokens_refills_evenly_and_is_settled(gate: FileGate, clock: Clock) -> None:
     found = hold(gate, "one", tokens=60, rates=(rate(60),))
     assert isinstance(found, HoldGranted)
-    assert found.rates == ((0, MINUTE_NS),)
+    assert found.rates == (RateState(0, MINUTE_NS),)
     found = refused(gate, "two", tokens=30, rates=(rate(60),))
     assert (found.rate, found.wait_ns, found.budget) == (0, 30 * SECOND_NS, None)
     at_once(gate.settle("one", 40, 0))
@@ -364,7 +365,7 @@ def test_total_window_never_ends(gate: FileGate, clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budgets": (DAILY, DAILY)}, "each counter once"),
+        ({"budgets": (DAILY,) * 49}, "at most 48 budgets and rates"),
         ({"amount": -1}, "must not be negative"),
         ({"tokens": -1}, "must not be negative"),
         ({"row": b"x" * 4000}, "more than 2528 bytes"),
@@ -374,6 +375,13 @@ def test_invalid_hold_changes_nothing(gate: FileGate, changes: dict[str, object]
     with pytest.raises(ValueError, match=message):
         hold(gate, "one", **changes)  # type: ignore[arg-type]
     assert state(gate) == (0, 0, 0)
+
+
+def test_counter_that_occurs_twice_counts_once(gate: FileGate) -> None:
+    hold(gate, "one", 60, budgets=(DAILY, DAILY))
+    assert state(gate) == (0, 60, 0)
+    at_once(gate.settle("one", 0, 50))
+    assert state(gate) == (50, 0, 0)
 
 
 def test_call_id_is_never_held_twice(gate: FileGate) -> None:

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.usage.gate import BudgetLimit, CounterKind, HoldGranted, HoldRequest, RateLimit
+from gateway.usage.gate import BudgetLimit, CounterKind, HoldGranted, HoldRequest, RatePerMinute
 from gateway.usage.gate_file import FileGate
 from gateway.usage.windows import SECOND_NS, Window
 from tests.kit.reference_gate import ReferenceGate, at_once, budget, rate, windows_at
@@ -64,7 +64,7 @@ class GateMachine(RuleBasedStateMachine):
         self,
         owner: int,
         limits: tuple[BudgetLimit, ...],
-        rates: tuple[RateLimit, ...],
+        rates: tuple[RatePerMinute, ...],
         tokens: int,
         amount: int,
         lag_s: int,
@@ -133,4 +133,4 @@ class GateMachine(RuleBasedStateMachine):
 
 
 TestGateMachine = GateMachine.TestCase
-TestGateMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestGateMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
