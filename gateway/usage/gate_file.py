@@ -2,10 +2,8 @@
 
 Theory of operation:
 
-- One lock (flock) covers the file. The kernel releases it when its process ends. An operation under it takes a few
-  microseconds and never waits. If the lock is not free, operations queue in this process, and a timer of the event loop
-  tries again. All that queue run under one lock, in order.
-- A hold or a read that is not done after 50 ms raises GateUnavailable and has no effect. A settlement stays queued.
+- One lock covers the file (`gate_lock`). An operation under it takes a few microseconds and never waits.
+- A hold that is not done after 50 ms raises GateUnavailable and has no effect. A settlement stays queued.
 - Every operation is one commit of the redo record (`gate_memory`), so `kill -9` never leaves a half of one.
 - Each process that holds has a *run*: a number that is never used again, and a lock file (*seat*) that it keeps locked
   until it ends. Open calls of a run whose seat is not locked are lost.
@@ -14,14 +12,11 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 from gateway.operator_errors import StateError
 from gateway.state.lock import take
@@ -41,8 +36,8 @@ from gateway.usage.gate import (
     Tag,
     refusal_of,
 )
+from gateway.usage.gate_lock import WAIT_S, GateLock
 from gateway.usage.gate_memory import (
-    COMMIT,
     CREDIT,
     END,
     ENTRY_CELLS,
@@ -69,28 +64,11 @@ from gateway.usage.gate_memory import (
 )
 from gateway.usage.windows import MINUTE_NS, AllBounds
 
-WAIT_S = 0.05
-"""The time that a hold waits for the lock."""
-
 SETTLE_WAIT_S = 1.0
 """The time that a settlement waits for the lock before it continues in the background."""
 
-_PAUSE_S = 0.0005
-_SETTLE_PAUSE_S = 0.01
-_TRIES_AT_ONCE = 5
-_MOST_AT_ONCE = 256
 _MOST_KNOWN = 65_536
 _TOKENS = int(Measure.TOKENS)
-
-_T = TypeVar("_T")
-
-
-class _Queued(NamedTuple):
-    """An operation that waits for the lock. Its future is done when it has run or has given up."""
-
-    operation: Callable[[], object]
-    future: asyncio.Future[object]
-    until_s: float | None
 
 
 class FileGate:
@@ -101,6 +79,7 @@ class FileGate:
     Attributes:
         directory: The directory of the files.
         memory: The mapped file.
+        lock: The lock of the file, and the operations that wait for it.
         is_closed: Whether it is closed.
     """
 
@@ -114,13 +93,10 @@ class FileGate:
         self._places: dict[int, int] = {}
         # The slot of each open call of this process, and its entries as in the slot.
         self._open: dict[str, tuple[int, list[int]]] = {}
-        self._queue: deque[_Queued] = deque()
-        self._timer: asyncio.TimerHandle | None = None
         self._seat: tuple[int, int] | None = None
         self._run = 0
         self.is_closed = False
-        self._try_lock = partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.release_lock = partial(fcntl.flock, descriptor, fcntl.LOCK_UN)
+        self.lock = GateLock(descriptor, memory)
 
     @classmethod
     def open(
@@ -148,7 +124,7 @@ class FileGate:
             raise
         gate = cls(memory, descriptor, directory, clock)
         try:
-            gate._now(memory.repair_after_power_failure)
+            gate.lock.run_now(memory.repair_after_power_failure)
         except GateUnavailable as error:
             gate.close()
             raise StateError(str(error)) from error
@@ -156,17 +132,11 @@ class FileGate:
 
     def close(self) -> None:
         """Finish queued settlements if the lock is free, and close the file. Open calls become lost calls."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._fail("the gate is closed", lambda queued: queued.until_s is not None)
         try:
-            self._now(self.run_queued)
-            self._now(self._leave_seat)
+            self.lock.close()
+            self.lock.run_now(self._leave_seat)
         except GateUnavailable:
             pass  # the next process settles what is open
-        for queued in self._queue:
-            queued.future.cancel()
-        self._queue.clear()
         if self._seat is not None:
             os.close(self._seat[1])
         self.memory.close()
@@ -175,28 +145,28 @@ class FileGate:
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
-        if not self._queue and self.take_lock():
+        if not self.lock.queue and self.lock.take():
             try:
                 return self._hold(request)
             finally:
-                self.release_lock()
-        future = self._enqueue(partial(self._hold, request), WAIT_S)
+                self.lock.release()
+        future = self.lock.enqueue(partial(self._hold, request), WAIT_S)
         try:
             return await future
         except asyncio.CancelledError:
             # The operation may have run before the cancellation arrived. The call is not sent, so it uses nothing.
             if future.done() and not future.cancelled() and future.exception() is None:
-                _ = self._enqueue(partial(self._settle, request.call, 0, 0), None)
+                _ = self.lock.enqueue(partial(self._settle, request.call, 0, 0), None)
             raise
 
     async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
         """Replace the hold of a call by what it used. See `UsageGate.settle`."""
-        if not self._queue and self.take_lock():
+        if not self.lock.queue and self.lock.take():
             try:
                 return self._settle(call, tokens, amount_nano)
             finally:
-                self.release_lock()
-        future = self._enqueue(partial(self._settle, call, tokens, amount_nano), None)
+                self.lock.release()
+        future = self.lock.enqueue(partial(self._settle, call, tokens, amount_nano), None)
         await asyncio.wait([future], timeout=SETTLE_WAIT_S)
         return future.result() if future.done() else call in self._open
 
@@ -216,119 +186,22 @@ class FileGate:
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
         """Add an amount to what the counter's budget admits in its current window."""
-        return await self._do(partial(self._change, counter, windows, credit=amount))
+        return await self.lock.run(partial(self._change, counter, windows, credit=amount))
 
     async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
         """Set what was spent in the current window. Holds stay."""
-        return await self._do(partial(self._change, counter, windows, spent=spent))
+        return await self.lock.run(partial(self._change, counter, windows, spent=spent))
 
     async def lost_calls(self) -> list[LostCall]:
         """Return the open calls of processes that have ended. See `UsageGate.lost_calls`."""
         cells = self._cells
         if not any(cells[SEAT_RUNS : SEAT_RUNS + SEATS].tolist()):
             return []
-        return await self._do(self._lost_calls)
+        return await self.lock.run(self._lost_calls)
 
     async def settle_lost(self, lost: LostCall) -> bool:
         """Settle a lost call to its full hold. See `UsageGate.settle_lost`."""
-        return await self._do(partial(self._settle_lost, lost))
-
-    # The lock and the queue.
-
-    def take_lock(self) -> bool:
-        """Take the lock if it is free, and complete what its last holder left. Raises GateUnavailable."""
-        try:
-            self._try_lock()
-        except BlockingIOError:
-            if not self._try_lock_again():
-                return False
-        if self._cells[COMMIT]:
-            try:
-                self.memory.redo()
-            except BaseException:
-                self.release_lock()
-                raise
-        return True
-
-    def _try_lock_again(self) -> bool:
-        """Try a few times at once: an operation of another process takes only a few microseconds."""
-        for _ in range(_TRIES_AT_ONCE):
-            try:
-                self._try_lock()
-            except BlockingIOError:
-                continue
-            return True
-        return False
-
-    def _now(self, operation: Callable[[], _T]) -> _T:
-        """Run an operation when there is no event loop to wait in."""
-        until_s = time.monotonic() + WAIT_S
-        while not self.take_lock():
-            if time.monotonic() > until_s:
-                raise GateUnavailable(_LOCKED)
-            time.sleep(_PAUSE_S)
-        try:
-            return operation()
-        finally:
-            self.release_lock()
-
-    async def _do(self, operation: Callable[[], _T]) -> _T:
-        """Run an operation under the lock. Raises GateUnavailable after 50 ms."""
-        if not self._queue and self.take_lock():
-            try:
-                return operation()
-            finally:
-                self.release_lock()
-        return await self._enqueue(operation, WAIT_S)
-
-    def _enqueue(self, operation: Callable[[], _T], wait_s: float | None) -> asyncio.Future[_T]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_T] = loop.create_future()
-        until_s = None if wait_s is None else loop.time() + wait_s
-        self._queue.append(_Queued(operation, future, until_s))  # type: ignore[arg-type]
-        if self._timer is None:
-            self._timer = loop.call_later(_PAUSE_S, self._poll, loop)
-        return future
-
-    def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run what is queued if the lock is free. Otherwise end what has waited too long, and try again later."""
-        self._timer = None
-        try:
-            if self.take_lock():
-                try:
-                    self.run_queued()
-                finally:
-                    self.release_lock()
-        except GateUnavailable as error:
-            self._fail(str(error), lambda queued: queued.until_s is not None)
-        now_s = loop.time()
-        self._fail(_LOCKED, lambda queued: queued.until_s is not None and queued.until_s <= now_s)
-        if self._queue:
-            hurries = any(queued.until_s is not None for queued in self._queue)
-            self._timer = loop.call_later(_PAUSE_S if hurries else _SETTLE_PAUSE_S, self._poll, loop)
-
-    def run_queued(self) -> None:
-        """Run queued operations under the lock, but not so many that the event loop waits."""
-        for _ in range(min(len(self._queue), _MOST_AT_ONCE)):
-            operation, future, until_s = self._queue.popleft()
-            if future.done() and until_s is not None:
-                continue
-            try:
-                result = operation()
-            except Exception as error:
-                if not future.done():
-                    future.set_exception(error)
-                continue
-            if not future.done():
-                future.set_result(result)
-
-    def _fail(self, message: str, which: Callable[[_Queued], bool]) -> None:
-        failing = [queued for queued in self._queue if which(queued)]
-        if failing:
-            self._queue = deque(queued for queued in self._queue if not which(queued))
-        for queued in failing:
-            if not queued.future.done():
-                queued.future.set_exception(GateUnavailable(message))
+        return await self.lock.run(partial(self._settle_lost, lost))
 
     # Operations, under the lock.
 
@@ -602,9 +475,6 @@ class FileGate:
         if len(self._places) >= _MOST_KNOWN:
             self._places.clear()
         self._places[tag[1]] = place
-
-
-_LOCKED = "another process has locked the counters for more than 50 ms; it may be stopped"
 
 
 def _current(counter: Counter, windows: AllBounds, now_ns: int) -> tuple[int, int]:

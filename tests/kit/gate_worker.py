@@ -82,7 +82,7 @@ async def _load(directory: Path, name: str) -> None:
 
 def _stop(directory: Path) -> None:
     gate = FileGate.open(directory)
-    assert gate.take_lock()
+    assert gate.lock.take()
     print("locked", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -408,7 +408,7 @@ def test_spent_never_overflows(gate: FileGate) -> None:
 
 async def test_held_lock_refuses_after_50_ms_and_the_event_loop_keeps_turning(start: Start) -> None:
     gate, stopped = start(), start()
-    assert stopped.take_lock()
+    assert stopped.lock.take()
     loop, turns = asyncio.get_running_loop(), 0
 
     async def turn() -> None:
@@ -424,19 +424,19 @@ async def test_held_lock_refuses_after_50_ms_and_the_event_loop_keeps_turning(st
     assert 0.05 <= loop.time() - begun_s < 1
     assert turns > 100
     turning.cancel()
-    stopped.release_lock()
+    stopped.lock.release()
     assert isinstance(await gate.hold(request("one", 100)), HoldGranted), "the refused hold holds nothing"
 
 
 async def test_operations_that_wait_for_the_lock_run_in_order_when_it_is_free(start: Start) -> None:
     gate, other = start(), start()
     await gate.hold(request("one", 60))
-    assert other.take_lock()
+    assert other.lock.take()
     settling = asyncio.create_task(gate.settle("one", 0, 10))
     holding = [asyncio.create_task(gate.hold(request(f"call-{number}", 40))) for number in range(4)]
     await asyncio.sleep(0.01)
     assert not settling.done()
-    other.release_lock()
+    other.lock.release()
     assert await settling
     found = await asyncio.gather(*holding)
     assert [type(one) for one in found] == [HoldGranted, HoldGranted, HoldRefused, HoldRefused]
@@ -448,13 +448,13 @@ async def test_settlement_continues_in_the_background_while_the_lock_is_held(
     monkeypatch.setattr("gateway.usage.gate_file.SETTLE_WAIT_S", 0.01)
     gate, stopped = start(), start()
     await gate.hold(request("one", 60))
-    assert stopped.take_lock()
+    assert stopped.lock.take()
     assert await gate.settle("one", 0, 10)
     cancelled = asyncio.create_task(gate.settle("one", 0, 99))
     await asyncio.sleep(0)
     cancelled.cancel()
     assert state(gate) == (0, 60, 0)
-    stopped.release_lock()
+    stopped.lock.release()
     await asyncio.sleep(0.05)
     assert state(gate) == (10, 0, 0)
 
@@ -463,14 +463,14 @@ async def test_settlement_continues_in_the_background_while_the_lock_is_held(
 async def test_cancelled_hold_holds_nothing(start: Start, executed: bool) -> None:
     gate, other = start(), start()
     await gate.hold(request("first", 1))
-    assert other.take_lock()
+    assert other.lock.take()
     holding = asyncio.create_task(gate.hold(request("one", 60)))
     await asyncio.sleep(0)
-    other.release_lock()
+    other.lock.release()
     if executed:
         # The timer runs the operation; the task is cancelled before it resumes.
         while state(gate)[1] == 1:
-            gate.run_queued()
+            gate.lock.run_queued()
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding
@@ -481,10 +481,10 @@ async def test_cancelled_hold_holds_nothing(start: Start, executed: bool) -> Non
 async def test_closing_finishes_queued_settlements(start: Start) -> None:
     gate, other = start(), start()
     await gate.hold(request("one", 60))
-    assert other.take_lock()
+    assert other.lock.take()
     settling = asyncio.create_task(gate.settle("one", 0, 10))
     await asyncio.sleep(0)
-    other.release_lock()
+    other.lock.release()
     gate.close()
     assert await settling
     assert state(other) == (10, 0, 0)
