@@ -24,7 +24,7 @@ _MOST_DIGITS = 20
 
 @dataclass(frozen=True, slots=True)
 class CallAmount:
-    """What a call costs.
+    """The cost of a call in both currencies.
 
     Attributes:
         currency: The vendor's currency.
@@ -74,7 +74,7 @@ class ExchangeRates:
         return CallAmount(currency, vendor_nano, None, None)
 
     def cost(self, usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> CallAmount:
-        """Return what a call costs.
+        """Return the cost of a call.
 
         Args:
             usage: The tokens of the call.

@@ -39,7 +39,7 @@ class GateUnavailable(Exception):
 
 
 class CounterKind(StrEnum):
-    """What a counter belongs to."""
+    """The kind of owner of a counter."""
 
     CLIENT = "client"
     PROJECT = "project"
@@ -71,7 +71,7 @@ def _measure(unit: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What was spent and is held in one window: the identity of the numbers. It survives every reload.
+    """The identity of the spent and held amounts of one window. It survives every reload.
 
     Attributes:
         kind: Whether it counts for a client, a project or an end user.
@@ -174,8 +174,8 @@ class CounterState(NamedTuple):
     """The numbers of a counter in its window.
 
     Attributes:
-        spent: What settled calls cost.
-        held: What running calls hold.
+        spent: The cost of settled calls.
+        held: The sum of the holds of running calls.
         credit: The top-ups of the window.
         start_ns: The first instant of the window.
         end_ns: The end of the window. `FOREVER_NS` if it has none.
@@ -193,7 +193,7 @@ class CounterState(NamedTuple):
 
 
 class RateState(Value, frozen=True):
-    """What is left in a bucket.
+    """The rest of a bucket.
 
     Attributes:
         remaining: The tokens or requests that may be taken now.

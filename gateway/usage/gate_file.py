@@ -89,7 +89,7 @@ class FileGate:
         self._descriptor = descriptor
         self.directory = directory
         self._clock = clock
-        # The row of each tag, by its second half. The row itself says whether it is still the tag's.
+        # The row of each tag, by its second half. A row names the tag that it belongs to now.
         self._places: dict[int, int] = {}
         # The slot of each open call of this process, and its entries as in the slot.
         self._open: dict[str, tuple[int, list[int]]] = {}
@@ -446,7 +446,7 @@ class FileGate:
         else:
             row = memory.row(place)
             if row[START] > now_ns:
-                # The clock was set back. What was spent counts in the window that the clock shows now.
+                # The clock was set back. The spent amount counts in the window that the clock shows now.
                 memory.commit([place + START, start_ns, place + END, end_ns])
             elif row[END] <= now_ns and row[START] == start_ns:
                 # The bounds of the caller have ended too.

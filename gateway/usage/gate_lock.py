@@ -43,7 +43,7 @@ class GateLock:
 
     Args:
         descriptor: The open file. Two descriptors exclude each other, also in one process.
-        memory: The mapped file. What the last holder left in the middle of an operation is completed.
+        memory: The mapped file. An operation that the last holder did not complete is completed.
 
     Attributes:
         queue: The operations that wait. While it is not empty, another operation must queue too.

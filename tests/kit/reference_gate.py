@@ -87,7 +87,7 @@ class _Call:
 
 
 class ReferenceGate:
-    """What every gate must do, one operation at a time, for any number of owners (processes)."""
+    """The behaviour of every gate, one operation at a time, for any number of owners (processes)."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
