@@ -16,6 +16,7 @@ from gateway.cli import keys
 from gateway.cli import plan as plan_command
 from gateway.cli import providers as provider_commands
 from gateway.cli import serve as serve_commands
+from gateway.cli import usage as usage_command
 from gateway.cli.terminal import closed_output_status, prepare_streams
 from gateway.config.examples import example_names
 from gateway.operator_errors import CommandError
@@ -30,6 +31,7 @@ def add_change_commands(group: Group[argparse.ArgumentParser]) -> None:
     _add_plan(group)
     _add_history(group)
     _add_rollback(group)
+    _add_usage(group)
     _add_audit(group)
     _add_receipt(group)
 
@@ -136,6 +138,29 @@ def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:
     text = "an admin's signature, needed if a protected region changes; `gateway plan --sign` writes it"
     rollback.add_argument("--signature", type=Path, metavar="FILE", help=text)
     rollback.set_defaults(run=history_commands.rollback)
+
+
+def _add_usage(group: Group[argparse.ArgumentParser]) -> None:
+    text = (
+        "Report what the calls to providers used and cost in a month: calls, tokens and amounts, with the estimated "
+        "part apart. It reads the ledger of the state directory, also while a gateway runs. Exit status: 0, or 2 if "
+        "there is no readable ledger."
+    )
+    usage = group.add_parser("usage", help="report tokens and costs", description=text)
+    _add_state(usage)
+    text = (
+        "how to group, one or several of: client, project, user, model, region, provider, site, deployment, day, hour "
+        "(default: client)"
+    )
+    usage.add_argument("--by", type=usage_command.dimensions, metavar="NAMES", help=text)
+    text = "the month, such as 2026-11 (default: the current one)"
+    usage.add_argument("--month", type=usage_command.month, metavar="MONTH", help=text)
+    usage.add_argument("--client", metavar="NAME", help="only the calls of this client")
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV, a line for each group")
+    usage.add_argument("--rows", action="store_true", help="with --json: print a JSON line for each call instead")
+    usage.set_defaults(run=usage_command.usage)
 
 
 def _add_audit(group: Group[argparse.ArgumentParser]) -> None:

@@ -134,6 +134,25 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
         raise StateError(f"{path} can't be read: {describe_error(error)}") from error
 
 
+def open_large_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Connection:
+    """Open the existing database `name`.db for reading, without a copy of it. Raises StateError.
+
+    A running writer is never blocked. SQLite may create its files next to the database, and deletes them when the
+    connection is closed. Without permission to write it also works, unless a writer ended without closing the file.
+    """
+    path = directory / f"{name}.db"
+    try:
+        open_file(path).close()
+        if Path(f"{path}-shm").exists():
+            return _for_reading(path, path, version)
+        with suppress(sqlite3.OperationalError):
+            return _for_reading(path, path, version, "mode=rw")
+        # There is no permission to write, and no process has the file open, so nothing changes it.
+        return _for_reading(path, path, version, "immutable=1")
+    except (OSError, sqlite3.Error) as error:
+        raise StateError(f"{path} can't be read: {describe_error(error)}") from error
+
+
 def _copy(path: Path, version: int) -> sqlite3.Connection:
     try:
         return _copied_in(None, path, version)
@@ -155,9 +174,10 @@ def _copied_in(parent: str | None, path: Path, version: int) -> sqlite3.Connecti
             return memory
 
 
-def _for_reading(path: Path, known_as: Path, version: int) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=_BUSY_S, isolation_level=None, uri=True)
+def _for_reading(path: Path, known_as: Path, version: int, mode: str = "mode=ro") -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", timeout=_BUSY_S, isolation_level=None, uri=True)
     try:
+        connection.execute("PRAGMA query_only = TRUE")
         _layout_of(connection, known_as, version)
     except BaseException:
         connection.close()

@@ -17,7 +17,7 @@ from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
 
 COMMANDS = (
-    "serve demo simulate init check explain plan history diff rollback audit receipt schema key providers evaluate"
+    "serve demo simulate init check explain plan history diff rollback usage audit receipt schema key providers evaluate"
 ).split()
 HEAVY = {
     "fastapi",

@@ -1,0 +1,249 @@
+"""The ledger of one machine: usage rows and their totals in SQLite, in the state directory.
+
+Rows are inserted once by the id of their call. The same transaction adds them to the totals and stores how far each
+spool file was read, so that a crash neither loses nor doubles a row. Totals have a line for each hour or day and each
+combination of `_DIMENSIONS`; only the totals of days for each end user have the end user. Every statement that changes
+totals is the one that rebuilds them from rows, limited to the new rows.
+
+Hours and days are those of `usage.timezone` when a row is inserted. Deleting old rows keeps their totals. A rebuild
+changes only days whose rows are all there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, tzinfo
+from pathlib import Path
+
+from gateway.operator_errors import StateError
+from gateway.state.database import OpenedFile, describe_error, open_database, transaction
+from gateway.usage.usage_row import NANO, TOKENS, UsageRow
+
+NAME = "ledger"
+VERSION = 1
+
+_DIMENSIONS = (
+    "client", "project", "region", "provider", "site", "deployment", "model", "usage_source", "currency",
+    "vendor_currency",
+)  # fmt: skip
+
+MEASURES = (
+    "calls", *TOKENS, "unpriced_calls", "unconverted_calls", "amount_whole", "amount_nano", "vendor_amount_whole",
+    "vendor_amount_nano",
+)  # fmt: skip
+"""The sums of each line of the totals. Amounts are split into whole units and the rest, so that no sum overflows."""
+
+TOTALS = {
+    "total_hour": ("hour", "day", *_DIMENSIONS),
+    "total_day": ("day", *_DIMENSIONS),
+    "total_user_day": ("day", "end_user", *_DIMENSIONS),
+}
+"""The tables of totals, with the columns that identify a line. They are empty, not NULL, where a row has none."""
+
+_LAYOUT = f"""
+CREATE TABLE IF NOT EXISTS usage_row (
+    number INTEGER PRIMARY KEY, call_id TEXT NOT NULL UNIQUE, time_ns BIGINT NOT NULL, hour TEXT NOT NULL,
+    day TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, client TEXT, project TEXT, end_user TEXT, region TEXT,
+    territory TEXT, provider TEXT, site TEXT, deployment TEXT, model TEXT, config_version TEXT, price_version TEXT,
+    {", ".join(f"{name} BIGINT NOT NULL" for name in TOKENS)}, usage_source TEXT, vendor_amount_nano BIGINT,
+    vendor_currency TEXT, amount_nano BIGINT, currency TEXT, rate TEXT, outcome TEXT, budget_of TEXT, budget_per TEXT,
+    budget_unit TEXT, budget_amount BIGINT
+);
+CREATE INDEX IF NOT EXISTS usage_row_of_time ON usage_row (time_ns);
+CREATE TABLE IF NOT EXISTS spool_position (file TEXT NOT NULL PRIMARY KEY, position BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS ledger_fact (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+""" + "".join(
+    f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(f'{name} TEXT NOT NULL' for name in key)}, "
+    f"{', '.join(f'{name} BIGINT NOT NULL' for name in MEASURES)}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID;\n"
+    for table, key in TOTALS.items()
+)
+
+COLUMNS = (
+    "call_id", "time_ns", "hour", "day", "kind", "request_id", "client", "project", "end_user", "region", "territory",
+    "provider", "site", "deployment", "model", "config_version", "price_version", *TOKENS, "usage_source",
+    "vendor_amount_nano", "vendor_currency", "amount_nano", "currency", "rate", "outcome", "budget_of", "budget_per",
+    "budget_unit", "budget_amount",
+)  # fmt: skip
+_INSERT = (
+    f"INSERT INTO usage_row ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
+    "ON CONFLICT (call_id) DO NOTHING"
+)
+
+_SUMS = {
+    "calls": "SUM(CASE kind WHEN 'usage' THEN 1 ELSE 0 END)",
+    **{name: f"SUM({name})" for name in TOKENS},
+    # A call that ended with an error status costs nothing, also without a price.
+    "unpriced_calls": "SUM(CASE WHEN COALESCE(usage_source, '') <> 'none' AND vendor_amount_nano IS NULL THEN 1 ELSE 0 "
+    "END)",
+    "unconverted_calls": "SUM(CASE WHEN amount_nano IS NULL AND vendor_amount_nano IS NOT NULL THEN 1 ELSE 0 END)",
+    "amount_whole": f"SUM(COALESCE(amount_nano, 0) / {NANO})",
+    "amount_nano": f"SUM(COALESCE(amount_nano, 0) % {NANO})",
+    "vendor_amount_whole": f"SUM(COALESCE(vendor_amount_nano, 0) / {NANO})",
+    "vendor_amount_nano": f"SUM(COALESCE(vendor_amount_nano, 0) % {NANO})",
+}
+
+
+def _add_totals(table: str, condition: str) -> str:
+    """Return the statement that adds the rows of a condition to a table of totals."""
+    key = ", ".join(TOTALS[table])
+    groups = ", ".join(f"COALESCE({name}, '') AS {name}" for name in TOTALS[table])
+    sums = ", ".join(f"{_SUMS[name]} AS {name}" for name in MEASURES)
+    updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
+    numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
+    return (
+        f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {groups}, {sums} FROM usage_row "  # noqa: S608
+        f"WHERE kind IN ('usage', 'unattributed') AND {condition} GROUP BY {numbers} "
+        f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
+    )
+
+
+DELETED_THROUGH = "rows_deleted_through_day"
+TIMEZONE = "timezone"
+_DELETED_AT_ONCE = 5_000
+_QUARTER_NS = 900 * NANO
+
+
+class LocalTime:
+    """Returns the hour and the day of a time in a time zone. Offsets of zones are multiples of a quarter of an hour."""
+
+    def __init__(self, zone: tzinfo) -> None:
+        self.zone = zone
+        self._known: dict[int, tuple[str, str]] = {}
+
+    def hour_and_day(self, time_ns: int) -> tuple[str, str]:
+        """Return the start of the hour with its offset (`2026-11-20T12:00+01:00`), and the day (`2026-11-20`)."""
+        quarter = time_ns // _QUARTER_NS
+        found = self._known.get(quarter)
+        if found is None:
+            if len(self._known) > 1000:
+                self._known.clear()
+            local = datetime.fromtimestamp(time_ns // NANO, self.zone).replace(minute=0, second=0)
+            found = self._known[quarter] = local.isoformat(timespec="minutes"), local.date().isoformat()
+        return found
+
+
+class Ledger:
+    """The ledger, open for writing. Methods raise StateError. One process writes, and any number read.
+
+    Args:
+        directory: The state directory.
+        zone: Returns the time zone of hours and days (`usage.timezone`).
+    """
+
+    def __init__(self, directory: Path, zone: Callable[[], tzinfo]) -> None:
+        self._zone = zone
+        self._local_time = LocalTime(zone())
+        # A commit survives a power failure, because the spool file with the rows may be deleted after it.
+        self._database = open_database(directory, NAME, _LAYOUT, version=VERSION, durable=True)
+        try:
+            self._file = OpenedFile(directory / f"{NAME}.db")
+            with ledger_errors("written"), transaction(self._database):
+                self._store_fact(TIMEZONE, str(self._local_time.zone))
+        except BaseException:
+            self._database.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def check(self) -> None:
+        """Raise StateError if the file was moved or removed, so that later processes would not find its rows."""
+        self._file.check_path()
+
+    def positions(self) -> dict[str, int]:
+        """Return how far each spool file was read."""
+        with ledger_errors("read"):
+            return dict(self._database.execute("SELECT file, position FROM spool_position"))
+
+    def insert(self, rows: Sequence[UsageRow], positions: Mapping[str, int] | None = None) -> int:
+        """Insert the rows whose calls have none yet, add them to the totals, and store positions of spool files.
+
+        Returns:
+            The number of inserted rows. The others were in the ledger already.
+        """
+        database = self._database
+        with ledger_errors("written"), transaction(database):
+            self._follow_zone()
+            before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
+            inserted = database.executemany(_INSERT, [self._values(row) for row in rows]).rowcount if rows else 0
+            if inserted:
+                for table in TOTALS:
+                    database.execute(_add_totals(table, "number > ?"), (before,))
+            database.executemany(
+                "INSERT INTO spool_position (file, position) VALUES (?, ?) "
+                "ON CONFLICT (file) DO UPDATE SET position = excluded.position",
+                list((positions or {}).items()),
+            )
+        return inserted
+
+    def forget_positions(self, names: Iterable[str]) -> None:
+        """Delete the positions of spool files that were deleted."""
+        with ledger_errors("written"), transaction(self._database):
+            self._database.executemany("DELETE FROM spool_position WHERE file = ?", [(name,) for name in names])
+
+    def delete_rows(self, before_ns: int) -> int:
+        """Delete rows of earlier calls, a limited number at a time. Their totals stay.
+
+        Returns:
+            The number of deleted rows. Call it again until it is 0.
+        """
+        chosen = "SELECT number FROM usage_row WHERE time_ns < ? ORDER BY time_ns LIMIT ?"
+        limits = (before_ns, _DELETED_AT_ONCE)
+        with ledger_errors("written"), transaction(self._database):
+            last = self._database.execute(
+                f"SELECT MAX(day) FROM usage_row WHERE number IN ({chosen})",  # noqa: S608
+                limits,
+            ).fetchone()[0]
+            if last is None:
+                return 0
+            deleted = self._database.execute(f"DELETE FROM usage_row WHERE number IN ({chosen})", limits)  # noqa: S608
+            self._store_fact(DELETED_THROUGH, max(last, fact(self._database, DELETED_THROUGH) or ""))
+            return deleted.rowcount
+
+    def rebuild_totals(self) -> None:
+        """Compute the totals again from the rows, for the days of which no row was deleted."""
+        with ledger_errors("written"), transaction(self._database):
+            since = fact(self._database, DELETED_THROUGH) or ""
+            for table in TOTALS:
+                self._database.execute(f"DELETE FROM {table} WHERE day > ?", (since,))  # noqa: S608
+                self._database.execute(_add_totals(table, "day > ?"), (since,))
+
+    def _follow_zone(self) -> None:
+        zone = self._zone()
+        if zone is not self._local_time.zone:
+            self._local_time = LocalTime(zone)
+            self._store_fact(TIMEZONE, str(zone))
+
+    def _store_fact(self, name: str, value: str) -> None:
+        self._database.execute(
+            "INSERT INTO ledger_fact (name, value) VALUES (?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
+
+    def _values(self, row: UsageRow) -> tuple[object, ...]:
+        change = row.budget
+        return (
+            row.call, row.time_ns, *self._local_time.hour_and_day(row.time_ns), row.kind, row.request, row.client,
+            row.project, row.user, row.region, row.territory, row.provider, row.site, row.deployment, row.model,
+            row.config_version, row.price_version, row.input_tokens, row.cached_tokens, row.cache_write_tokens,
+            row.output_tokens, row.reasoning_tokens, row.usage_source, row.vendor_amount_nano, row.vendor_currency,
+            row.amount_nano, row.currency, row.rate, row.outcome,
+            *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
+        )  # fmt: skip
+
+
+def fact(database: sqlite3.Connection, name: str) -> str | None:
+    found = database.execute("SELECT value FROM ledger_fact WHERE name = ?", (name,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+@contextmanager
+def ledger_errors(done: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StateError(f"{NAME}.db can't be {done}: {describe_error(error)}") from error

@@ -1,0 +1,278 @@
+"""Group usage by client, model, day and so on: calls, tokens and amounts, with the estimated part apart.
+
+A report reads the totals of the ledger and the rows that are still in the spools, so it is complete at any time, also
+while a gateway runs and after one was killed. It never blocks the gateway.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from types import TracebackType
+from zoneinfo import ZoneInfo
+
+from gateway.operator_errors import StateError
+from gateway.usage.ledger import MEASURES, LocalTime
+from gateway.usage.ledger_reader import LedgerLine, LedgerReader, line_of
+from gateway.usage.spool import SpoolFile, batches, spool_files
+from gateway.usage.usage_row import NANO, TOKENS, UsageRow, UsageSource, nano_text
+
+DIMENSIONS: Mapping[str, str] = {
+    "client": "client",
+    "project": "project",
+    "user": "end_user",
+    "model": "model",
+    "region": "region",
+    "provider": "provider",
+    "site": "site",
+    "deployment": "deployment",
+    "day": "day",
+    "hour": "hour",
+}
+"""What a report can group by, with the column of the totals."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """What to report.
+
+    Attributes:
+        by: The dimensions of the groups (`DIMENSIONS`). `user` and `hour` can't be combined.
+        first_day: The first day, as `2026-11-01`.
+        last_day: The last day.
+        client: Only this client. None: all of them.
+    """
+
+    by: tuple[str, ...]
+    first_day: str
+    last_day: str
+    client: str | None = None
+
+    @classmethod
+    def of_month(cls, month: str, by: Sequence[str] = (), client: str | None = None) -> UsageQuery:
+        """Return the query for a month (`2026-11`)."""
+        return cls(tuple(by), f"{month}-01", f"{month}-31", client)
+
+    @property
+    def days(self) -> tuple[str, str]:
+        """The first and the last day."""
+        return self.first_day, self.last_day
+
+
+@dataclass(slots=True)
+class UsageSums:
+    """Sums over calls. Amounts are in nano-units.
+
+    Attributes:
+        unpriced_calls: Calls without a known price. No amount contains them.
+        unconverted_calls: Calls with an amount in the vendor's currency only.
+        amount_nano: The amount in the own currency, of all other calls.
+        vendor_nano: The amounts in the vendors' currencies.
+    """
+
+    calls: int = 0
+    tokens: list[int] = field(default_factory=lambda: [0] * len(TOKENS))
+    unpriced_calls: int = 0
+    unconverted_calls: int = 0
+    amount_nano: int = 0
+    vendor_nano: dict[str, int] = field(default_factory=dict)
+
+    def add(self, line: LedgerLine) -> None:
+        """Add a line of totals."""
+        sums = dict(zip(MEASURES, line.sums, strict=True))
+        self.calls += sums["calls"]
+        for number, name in enumerate(TOKENS):
+            self.tokens[number] += sums[name]
+        self.unpriced_calls += sums["unpriced_calls"]
+        self.unconverted_calls += sums["unconverted_calls"]
+        self.amount_nano += sums["amount_whole"] * NANO + sums["amount_nano"]
+        if line.vendor_currency is not None:
+            amount = sums["vendor_amount_whole"] * NANO + sums["vendor_amount_nano"]
+            self.vendor_nano[line.vendor_currency] = self.vendor_nano.get(line.vendor_currency, 0) + amount
+
+    def data(self, currency: str | None) -> dict[str, object]:
+        """Return the sums as JSON data, with the amount in this currency."""
+        missing = self.unpriced_calls + self.unconverted_calls
+        has_amount = currency is not None and (missing < self.calls or not self.calls)
+        tokens = dict(zip(TOKENS, self.tokens, strict=True))
+        data: dict[str, object] = {
+            "calls": self.calls,
+            **tokens,
+            "total_tokens": tokens["input_tokens"] + tokens["output_tokens"],
+            "amount": nano_text(self.amount_nano) if has_amount else None,
+            "currency": currency,
+            "vendor": {name: nano_text(nano) for name, nano in sorted(self.vendor_nano.items())},
+        }
+        if self.unpriced_calls:
+            data["unpriced_calls"] = self.unpriced_calls
+        if self.unconverted_calls and has_amount:
+            data["unconverted_calls"] = self.unconverted_calls
+        return data
+
+
+@dataclass(slots=True)
+class UsageGroup:
+    """The sums of the calls that have these values in common.
+
+    Attributes:
+        key: The values of the query's dimensions.
+        currency: The own currency. None: there is none, or (in a total) there are several.
+        all: The sums of all calls.
+        estimated: The part of `all` that the gateway estimated.
+    """
+
+    key: tuple[str | None, ...]
+    currency: str | None = None
+    all: UsageSums = field(default_factory=UsageSums)
+    estimated: UsageSums = field(default_factory=UsageSums)
+
+    def add(self, line: LedgerLine) -> None:
+        """Add a line of totals."""
+        self.all.add(line)
+        if line.usage_source == UsageSource.ESTIMATED:
+            self.estimated.add(line)
+
+    def data(self, by: Sequence[str]) -> dict[str, object]:
+        """Return the group as JSON data."""
+        return {
+            **dict(zip(by, self.key, strict=True)),
+            **self.all.data(self.currency),
+            "estimated": self.estimated.data(self.currency),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedUsage:
+    """A report.
+
+    Attributes:
+        by: The dimensions of the groups.
+        groups: The groups, in the order of their keys. If `usage.currency` changed in the reported days, a key occurs
+            once for each currency.
+        total: The sums of all groups.
+    """
+
+    by: tuple[str, ...]
+    groups: tuple[UsageGroup, ...]
+    total: UsageGroup
+
+    def data(self) -> dict[str, object]:
+        """Return the report as JSON data."""
+        return {"groups": [group.data(self.by) for group in self.groups], "total": self.total.data(())}
+
+
+def group_lines(by: tuple[str, ...], found: Iterable[LedgerLine]) -> GroupedUsage:
+    """Return the report of lines whose keys are the values of these dimensions."""
+    lines = list(found)
+    currencies: dict[tuple[str | None, ...], set[str]] = {}
+    for line in lines:
+        currencies.setdefault(line.key, set()).update((line.currency,) if line.currency else ())
+    total = UsageGroup((), _only(set().union(*currencies.values())))
+    groups: dict[tuple[tuple[str | None, ...], str | None], UsageGroup] = {}
+    for line in lines:
+        total.add(line)
+        # A call without an own amount belongs to the group of the others, if they have one currency.
+        currency = line.currency or _only(currencies[line.key])
+        groups.setdefault((line.key, currency), UsageGroup(line.key, currency)).add(line)
+    return GroupedUsage(by, tuple(sorted(groups.values(), key=_order)), total)
+
+
+def _only(names: set[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 else None
+
+
+def _order(group: UsageGroup) -> tuple[object, ...]:
+    return [(text is not None, text or "") for text in group.key], group.currency or ""
+
+
+class UsageReader:
+    """The usage in a state directory, at the moment when it is opened. A context manager. Methods raise StateError.
+
+    Attributes:
+        zone: The time zone of hours and days, as the ledger was last written.
+        deleted_through: The last day of which rows were deleted, or None.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        files: dict[str, SpoolFile] = {}
+        try:
+            # The files are opened before the ledger is read: a row that is moved in the meantime is in one of them.
+            for recovered in (True, False):
+                files.update((file.name, file) for file in spool_files(directory, files, recovered=recovered))
+            self._ledger = LedgerReader(directory)
+            try:
+                self.zone = _zone(self._ledger.zone)
+                self.deleted_through = self._ledger.deleted_through
+                self._unmoved = self._read_unmoved(files)
+            except BaseException:
+                self._ledger.close()
+                raise
+        except OSError as error:
+            raise StateError(f"{error.filename or 'a spool file'} can't be read: {error.strerror}") from error
+        finally:
+            for file in files.values():
+                file.close()
+
+    def __enter__(self) -> UsageReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ledger.close()
+
+    def _read_unmoved(self, files: Mapping[str, SpoolFile]) -> list[UsageRow]:
+        """Return the rows that are not in the ledger, one for each call."""
+        found: list[UsageRow] = []
+        # Recovered rows are read first and added last: a row that a process wrote itself comes first.
+        for file in sorted(files.values(), key=lambda file: not file.is_recovered):
+            position = self._ledger.positions.get(file.name, 0)
+            found[:0] = [row for batch in batches(file, position) for row in batch.rows]
+        rows: dict[str, UsageRow] = {}
+        for row in found:
+            if row.call not in rows and not (self._ledger.has_layout and self._ledger.has_call(row.call)):
+                rows[row.call] = row
+        return list(rows.values())
+
+    def month(self, now_s: float) -> str:
+        """Return the month of a Unix time, in the time zone of the ledger: `2026-11`."""
+        return datetime.fromtimestamp(now_s, self.zone).strftime("%Y-%m")
+
+    def report(self, query: UsageQuery) -> GroupedUsage:
+        """Return the report of a query."""
+        return group_lines(query.by, self._lines(query))
+
+    def _lines(self, query: UsageQuery) -> Iterator[LedgerLine]:
+        columns = [DIMENSIONS[name] for name in query.by]
+        table = "total_user_day" if "user" in query.by else "total_hour" if "hour" in query.by else "total_day"
+        if self._ledger.has_layout:
+            yield from self._ledger.sums(table, columns, query.days, query.client)
+        local_time = LocalTime(self.zone)
+        for row in self._unmoved_in(query, local_time):
+            line = line_of(row, columns, local_time)
+            if line is not None:
+                yield line
+
+    def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
+        """Yield all rows of the days of a query, oldest first. It ends the moment for which reports are made."""
+        moved = self._ledger.rows(query.days, query.client) if self._ledger.has_layout else iter(())
+        unmoved = sorted(self._unmoved_in(query, LocalTime(self.zone)), key=lambda row: row.time_ns)
+        return heapq.merge(moved, unmoved, key=lambda row: row.time_ns)
+
+    def _unmoved_in(self, query: UsageQuery, local_time: LocalTime) -> Iterator[UsageRow]:
+        for row in self._unmoved:
+            day = local_time.hour_and_day(row.time_ns)[1]
+            if query.first_day <= day <= query.last_day and query.client in (None, row.client):
+                yield row
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    with suppress(LookupError, ValueError, OSError):
+        return ZoneInfo(name)
+    raise StateError(f"the time zone {name!r} of the ledger is not known here: install the package tzdata")

@@ -1,0 +1,199 @@
+"""The usage row: what one call to a provider used and cost, as it is written to a spool and to the ledger.
+
+Amounts are integers in units of 1e-9 of their currency (`…_nano`). Times are Unix times in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import msgspec
+
+NANO = 1_000_000_000
+"""The number of nano-units in one unit of a currency, and of nanoseconds in a second."""
+
+MOST_TOKENS = 10**12
+"""The highest accepted number of tokens of one call. Usage above it is not plausible, and counts as absent."""
+
+MOST_NANO = 10**18
+"""The highest accepted amount of one call: a billion units of the currency."""
+
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
+_Nano = Annotated[int, msgspec.Meta(ge=0, le=MOST_NANO)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class RowKind(StrEnum):
+    """What a row records."""
+
+    USAGE = "usage"
+    """One call to a provider."""
+    TOP_UP = "top_up"
+    """An operator raised a budget for its open window."""
+    RESET = "reset"
+    """An operator set the spent amount of a budget to 0."""
+    UNATTRIBUTED = "unattributed"
+    """Usage that was counted, and whose rows were lost together with a disk."""
+
+
+class UsageSource(StrEnum):
+    """Where the numbers of a row come from."""
+
+    PROVIDER = "provider"
+    """The provider counted the tokens."""
+    ESTIMATED = "estimated"
+    """The gateway estimated the tokens."""
+    NONE = "none"
+    """The provider answered with an error status, which costs nothing."""
+
+
+class CallOutcome(StrEnum):
+    """How a call to a provider ended."""
+
+    ANSWERED = "answered"
+    """The answer was complete."""
+    FAILED = "failed"
+    """It ended with an error status, or the answer broke off."""
+    DISCONNECTED = "disconnected"
+    """The client left."""
+    CANCELLED = "cancelled"
+    """The gateway stopped it, for example as the slower attempt of a hedge."""
+    LOST = "lost"
+    """The process that made the call ended before the call did."""
+
+
+class BudgetChange(msgspec.Struct, frozen=True):
+    """A change of a budget by an operator. The row names the client, the project or the end user.
+
+    Attributes:
+        of: Whose budget it is.
+        per: The window of the budget, such as `day`.
+        unit: `tokens`, or the currency.
+        amount: The added amount of a top-up, or the amount that a reset removed: tokens, or nano-units.
+    """
+
+    of: Literal["client", "project", "user"]
+    per: str
+    unit: str
+    amount: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One row of the ledger.
+
+    Attributes:
+        call: The gateway's own id of the call. The ledger has one row for each id.
+        time_ns: When the call was admitted. It decides the window, the hour and the day to which the call belongs.
+        kind: What the row records.
+        request: The id of the request that needed the call.
+        client: The client's name. None: no client asked for the call.
+        user: The pseudonym of the end user.
+        territory: The caller's territory.
+        model: The provider's name of the model.
+        price_version: The version of the price list that gave the amounts.
+        input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
+        output_tokens: Generated tokens, with `reasoning_tokens`.
+        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown.
+        amount_nano: The amount in `usage.currency`. None: there is no such currency, or no rate for it.
+        rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
+        outcome: How the call ended. None in rows that do not record a call.
+        budget: The changed budget. None in rows that do not record a change.
+    """
+
+    call: _Id
+    time_ns: _Time
+    kind: RowKind = RowKind.USAGE
+    request: str | None = None
+    client: str | None = None
+    project: str | None = None
+    user: str | None = None
+    region: str | None = None
+    territory: str | None = None
+    provider: str | None = None
+    site: str | None = None
+    deployment: str | None = None
+    model: str | None = None
+    config_version: str | None = None
+    price_version: str | None = None
+    input_tokens: _Tokens = 0
+    cached_tokens: _Tokens = 0
+    cache_write_tokens: _Tokens = 0
+    output_tokens: _Tokens = 0
+    reasoning_tokens: _Tokens = 0
+    usage_source: UsageSource | None = None
+    vendor_amount_nano: _Nano | None = None
+    vendor_currency: str | None = None
+    amount_nano: _Nano | None = None
+    currency: str | None = None
+    rate: str | None = None
+    outcome: CallOutcome | None = None
+    budget: BudgetChange | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """The provider's total. The other kinds of tokens are parts of these two."""
+        return self.input_tokens + self.output_tokens
+
+
+TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+"""The fields with numbers of tokens."""
+
+encode_row = msgspec.json.Encoder().encode
+_DECODER = msgspec.json.Decoder(UsageRow)
+
+
+def decode_row(data: bytes) -> UsageRow:
+    """Return the row that `encode_row` wrote. Raises ValueError."""
+    try:
+        return _DECODER.decode(data)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"it is not a usage row: {error}") from error
+
+
+def nano_text(nano: int) -> str:
+    """Return an amount as exact decimal text: `0.000123456`."""
+    return f"{nano // NANO}.{nano % NANO:09d}"
+
+
+def row_data(row: UsageRow) -> dict[str, object]:
+    """Return the row as JSON data for people and programs: `gateway usage --rows --json`."""
+    time = datetime.fromtimestamp(row.time_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    data: dict[str, object] = {
+        "kind": row.kind,
+        "time": f"{time}.{row.time_ns % NANO // 1000:06d}Z",
+        "call": row.call,
+        "request": row.request,
+        "client": row.client,
+        "project": row.project,
+        "user": row.user,
+        "region": row.region,
+        "territory": row.territory,
+        "provider": row.provider,
+        "site": row.site,
+        "deployment": row.deployment,
+        "model": row.model,
+        "config_version": row.config_version,
+        "price_version": row.price_version,
+        "usage_source": row.usage_source,
+        "rate": row.rate,
+        "outcome": row.outcome,
+        **{name: getattr(row, name) for name in TOKENS},
+        "total_tokens": row.total_tokens,
+        "amount": None if row.amount_nano is None else nano_text(row.amount_nano),
+        "currency": row.currency,
+        "vendor": {},
+    }
+    if row.vendor_amount_nano is not None and row.vendor_currency is not None:
+        data["vendor"] = {row.vendor_currency: nano_text(row.vendor_amount_nano)}
+    if row.budget is not None:
+        amount = row.budget.amount
+        data["budget"] = {
+            "of": row.budget.of,
+            "per": row.budget.per,
+            "unit": row.budget.unit,
+            "amount": str(amount) if row.budget.unit == "tokens" else nano_text(amount),
+        }
+    return data
