@@ -149,7 +149,7 @@ def _labels(group: UsageGroup) -> list[str]:
 
 
 def _cells(group: UsageGroup, shown: Sequence[str], has_currency: bool) -> list[str]:
-    data, estimated = group.data(()), group.estimated.data(group.currency)
+    data, estimated = group.all.data(group.currency), group.estimated.data(group.currency)
     cells = [f"{data['calls']:,}", *(f"{data[name]:,}" for name in shown)]
     if has_currency:
         cells += [_amount(data["amount"], group.currency), _amount(estimated["amount"], group.currency)]

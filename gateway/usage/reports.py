@@ -19,7 +19,7 @@ from gateway.operator_errors import StateError
 from gateway.usage.ledger import MEASURES, LocalTime
 from gateway.usage.ledger_reader import LedgerLine, LedgerReader, line_of
 from gateway.usage.spool import SpoolFile, batches, spool_files
-from gateway.usage.usage_row import NANO, TOKENS, UsageRow, UsageSource, nano_text
+from gateway.usage.usage_row import NANO, NO_CURRENCY, TOKENS, UsageRow, UsageSource, nano_text
 
 DIMENSIONS: Mapping[str, str] = {
     "client": "client",
@@ -90,9 +90,9 @@ class UsageSums:
         self.unpriced_calls += sums["unpriced_calls"]
         self.unconverted_calls += sums["unconverted_calls"]
         self.amount_nano += sums["amount_whole"] * NANO + sums["amount_nano"]
-        if line.vendor_currency is not None:
-            amount = sums["vendor_amount_whole"] * NANO + sums["vendor_amount_nano"]
-            self.vendor_nano[line.vendor_currency] = self.vendor_nano.get(line.vendor_currency, 0) + amount
+        if line.vendor_currency not in (None, NO_CURRENCY):
+            name, amount = str(line.vendor_currency), sums["vendor_amount_whole"] * NANO + sums["vendor_amount_nano"]
+            self.vendor_nano[name] = self.vendor_nano.get(name, 0) + amount
 
     def data(self, currency: str | None) -> dict[str, object]:
         """Return the sums as JSON data, with the amount in this currency."""

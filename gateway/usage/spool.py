@@ -88,16 +88,21 @@ class Spool:
         """
         if self._waiting and not self._write():
             raise SpoolError(f"{len(self._waiting)} usage rows can't be written to {self._path}")
-        needed = self._end + (self._reserved_rows + 1) * _ROW_BYTES
-        if needed > self._allocated:
-            try:
-                self._allocated = _allocate(self._descriptor, self._allocated, needed)
-            except OSError as error:
-                raise SpoolError(
-                    f"there is no space for usage rows in {self._folder}: {error.strerror}; free some space, or no "
-                    "call to a provider can be sent"
-                ) from error
+        try:
+            if self._needed() > self._allocated and not os.fstat(self._descriptor).st_nlink:
+                self._rotate()  # a person deleted the file
+            if self._needed() > self._allocated:
+                self._allocated = _allocate(self._descriptor, self._allocated, self._needed())
+        except OSError as error:
+            raise SpoolError(
+                f"there is no space for usage rows in {self._folder}: {error.strerror}; free some space, or no call to "
+                "a provider can be sent"
+            ) from error
         self._reserved_rows += 1
+
+    def _needed(self) -> int:
+        """Return the size of the file with the reserved rows and one more."""
+        return self._end + (self._reserved_rows + 1) * _ROW_BYTES
 
     def release(self) -> None:
         """Give back the space of a call that was not sent."""
@@ -124,7 +129,7 @@ class Spool:
         waiting = self._waiting
         try:
             while waiting:
-                if self._end >= _ROTATE_BYTES or not os.fstat(self._descriptor).st_nlink:
+                if self._end >= _ROTATE_BYTES:
                     self._rotate()
                 record = waiting[0]
                 _write_at(self._descriptor, record, self._end)
@@ -140,15 +145,11 @@ class Spool:
         return True
 
     def _rotate(self) -> None:
-        """Continue in a new file. The old one has no owner then, so it is deleted when its rows are in the ledger."""
-        try:
+        """Continue in a new file, if there is space for one. The old one has no owner then."""
+        with suppress(SpoolError):  # the file can still grow
             path, descriptor, allocated = self._create()
-        except SpoolError as error:
-            if os.fstat(self._descriptor).st_nlink:
-                return  # the file can still grow
-            raise OSError(0, str(error)) from error
-        os.close(self._descriptor)
-        self._path, self._descriptor, self._allocated, self._end = path, descriptor, allocated, 0
+            os.close(self._descriptor)
+            self._path, self._descriptor, self._allocated, self._end = path, descriptor, allocated, 0
 
     def _create(self) -> tuple[Path, int, int]:
         """Create a file that this process owns. Return its path, its descriptor and the size of its space."""
@@ -161,8 +162,7 @@ class Spool:
                 try:
                     # The ledger writer may lock and delete an empty file before its owner has locked it.
                     if take(descriptor) and os.fstat(descriptor).st_nlink:
-                        needed = max(_GROW_BYTES, (self._reserved_rows + 1) * _ROW_BYTES)
-                        return path, descriptor, _allocate(descriptor, 0, needed)
+                        return path, descriptor, _allocate(descriptor, 0, (self._reserved_rows + 1) * _ROW_BYTES)
                 except BaseException:
                     os.close(descriptor)
                     with suppress(OSError):
@@ -251,6 +251,8 @@ class SpoolFile:
 
     def read(self, position: int) -> SpoolBatch:
         """Return the next rows from the position on. There are none if `end` is the position."""
+        if not self._is_abandoned and os.pread(self._descriptor, len(_UNUSED), position) in (_UNUSED, b""):
+            return SpoolBatch((), position)
         data = os.pread(self._descriptor, _READ_BYTES, position)
         is_last = len(data) < _READ_BYTES
         rows: list[UsageRow] = []
@@ -314,12 +316,12 @@ def _is_damaged(data: bytes, offset: int) -> bool:
     A record that was not written completely ends with zeros, and a complete one does not.
     """
     rest = data[offset:]
-    if not any(rest):
+    if not rest.strip(b"\0"):
         return False
     if rest[: len(_MARK)] != _MARK[: len(rest)] or len(rest) < _HEADER.size:
         return len(rest.rstrip(b"\0")) >= _HEADER.size
     end = _HEADER.size + _HEADER.unpack_from(rest)[1]
-    return end > _MOST_RECORD_BYTES or any(rest[end - 1 :])
+    return end > _MOST_RECORD_BYTES or bool(rest[end - 1 :].strip(b"\0"))
 
 
 def spool_files(directory: Path, opened: Mapping[str, SpoolFile], *, recovered: bool) -> Iterator[SpoolFile]:

@@ -20,6 +20,9 @@ MOST_TOKENS = 10**12
 MOST_NANO = 10**18
 """The highest accepted amount of one call: a billion units of the currency."""
 
+NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
+
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 _Nano = Annotated[int, msgspec.Meta(ge=0, le=MOST_NANO)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -118,11 +121,26 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     config_version: str | None = None
     price_version: str | None = None
-    input_tokens: _Tokens = 0
-    cached_tokens: _Tokens = 0
-    cache_write_tokens: _Tokens = 0
-    output_tokens: _Tokens = 0
-    reasoning_tokens: _Tokens = 0
+    input_tokens: NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
+
+_Tokens = 0
+    cached_tokens: NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
+
+_Tokens = 0
+    cache_write_tokens: NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
+
+_Tokens = 0
+    output_tokens: NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
+
+_Tokens = 0
+    reasoning_tokens: NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
+
+_Tokens = 0
     usage_source: UsageSource | None = None
     vendor_amount_nano: _Nano | None = None
     vendor_currency: str | None = None
@@ -154,8 +172,8 @@ def decode_row(data: bytes) -> UsageRow:
 
 
 def nano_text(nano: int) -> str:
-    """Return an amount as exact decimal text: `0.000123456`."""
-    return f"{nano // NANO}.{nano % NANO:09d}"
+    """Return an amount as exact decimal text with at least two decimals: `0.000123456`, `5.00`."""
+    return f"{nano // NANO}.{f'{nano % NANO:09d}'.rstrip('0').ljust(2, '0')}"
 
 
 def row_data(row: UsageRow) -> dict[str, object]:
@@ -186,8 +204,8 @@ def row_data(row: UsageRow) -> dict[str, object]:
         "currency": row.currency,
         "vendor": {},
     }
-    if row.vendor_amount_nano is not None and row.vendor_currency is not None:
-        data["vendor"] = {row.vendor_currency: nano_text(row.vendor_amount_nano)}
+    if row.vendor_amount_nano is not None and row.vendor_currency not in (None, NO_CURRENCY):
+        data["vendor"] = {str(row.vendor_currency): nano_text(row.vendor_amount_nano)}
     if row.budget is not None:
         amount = row.budget.amount
         data["budget"] = {

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.operator_errors import StateError
+from gateway.usage.ledger import TOTALS, Ledger, LocalTime
+from gateway.usage.ledger_reader import LedgerReader
+from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, UsageReader
+from gateway.usage.usage_row import NANO, TOKENS, UsageRow
+from tests.kit.usage_rows import NOON_NS, recount, usage_row, usage_rows
+
+BERLIN = ZoneInfo("Europe/Berlin")
+EVERY_DAY = ("2000-01-01", "2100-01-01")
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where a commit needs no disk."""
+CALLS = st.sampled_from([f"call-{number}" for number in range(12)])
+
+
+def opened(directory: Path, zone: tzinfo = UTC) -> Ledger:
+    return Ledger(directory, lambda: zone)
+
+
+def report(directory: Path, *by: str) -> GroupedUsage:
+    with UsageReader(directory) as reader:
+        return reader.report(UsageQuery(by, *EVERY_DAY))
+
+
+def counted(found: GroupedUsage) -> dict[tuple[object, ...], Counter[str]]:
+    """Return the sums of a report as `recount` returns them."""
+    sums: dict[tuple[object, ...], Counter[str]] = {}
+    for group in found.groups:
+        counter = sums.setdefault(group.key, Counter())
+        counter["calls"] += group.all.calls
+        counter.update(dict(zip(TOKENS, group.all.tokens, strict=True)))
+        counter["EUR"] += group.all.amount_nano if group.currency == "EUR" else 0
+        counter.update(group.all.vendor_nano)
+    return sums
+
+
+def without_zeros(sums: dict[tuple[object, ...], Counter[str]]) -> dict[tuple[object, ...], Counter[str]]:
+    return {key: +counter for key, counter in sums.items()}
+
+
+def first_of_each_call(rows: Sequence[UsageRow]) -> list[UsageRow]:
+    return list({row.call: row for row in reversed(rows)}.values())
+
+
+def all_totals(directory: Path) -> dict[str, list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(directory / "ledger.db")) as database:
+        return {table: sorted(database.execute(f"SELECT * FROM {table}")) for table in TOTALS}  # noqa: S608
+
+
+@given(st.lists(st.lists(usage_rows(CALLS), max_size=6), max_size=4))
+def test_totals_equal_a_recount_of_the_rows(batches: list[list[UsageRow]]) -> None:
+    """Also after repeated calls, which are inserted once, and after a rebuild."""
+    rows = first_of_each_call([row for batch in batches for row in batch])
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        with closing(opened(Path(folder))) as ledger:
+            for batch in batches:
+                assert ledger.insert(batch) <= len(rows)
+            before_rebuild = all_totals(Path(folder))
+            ledger.rebuild_totals()
+        assert all_totals(Path(folder)) == before_rebuild
+        for names in (("client",), ("user", "model"), ("region", "provider", "project", "site", "deployment"), ()):
+            assert without_zeros(counted(report(Path(folder), *names))) == without_zeros(recount(rows, *names)), names
+        with closing(LedgerReader(Path(folder))) as reader:
+            assert sorted(reader.rows(EVERY_DAY, None), key=lambda row: row.call) == sorted(
+                rows, key=lambda row: row.call
+            )
+
+
+@given(st.lists(usage_rows(CALLS), max_size=12))
+def test_every_dimension_sums_to_the_same_total(rows: list[UsageRow]) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        with closing(opened(Path(folder), BERLIN)) as ledger:
+            ledger.insert(rows)
+        totals = [report(Path(folder), name).total.data(()) for name in DIMENSIONS]
+        assert all(total == totals[0] for total in totals)
+
+
+def test_call_has_one_row(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as ledger:
+        assert ledger.insert([usage_row("a"), usage_row("a", client="other")]) == 1
+        assert ledger.insert([usage_row("a"), usage_row("b")]) == 1
+    assert counted(report(tmp_path, "client")) == counted(report(tmp_path, "client"))
+    assert report(tmp_path).total.all.calls == 2
+
+
+def test_rows_and_positions_are_stored_together(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as ledger:
+        ledger.insert([usage_row("a")], {"one.rows": 10, "two.rows": 5})
+        ledger.insert([], {"one.rows": 20})
+        with pytest.raises(OverflowError):
+            ledger.insert([usage_row("b"), usage_row("c", input_tokens=2**63)], {"one.rows": 30})
+        assert ledger.positions() == {"one.rows": 20, "two.rows": 5}
+        ledger.forget_positions(["two.rows", "three.rows"])
+        assert ledger.positions() == {"one.rows": 20}
+    assert report(tmp_path).total.all.calls == 1
+
+
+def test_sums_beyond_64_bits_stay_exact(tmp_path: Path) -> None:
+    """A billion units for each call, as in a currency with small units."""
+    with closing(opened(tmp_path)) as ledger:
+        ledger.insert([usage_row(f"call-{number}", amount_nano=10**18 - 1) for number in range(40)])
+    assert report(tmp_path).total.all.amount_nano == 40 * (10**18 - 1)
+
+
+@pytest.mark.parametrize(
+    ("at", "zone", "hour", "day"),
+    [
+        ("2026-10-31T22:59:59+00:00", BERLIN, "2026-10-31T23:00+01:00", "2026-10-31"),
+        ("2026-10-31T23:00:00+00:00", BERLIN, "2026-11-01T00:00+01:00", "2026-11-01"),
+        # The hour from 2 to 3 occurs twice when daylight saving ends.
+        ("2026-10-25T00:30:00+00:00", BERLIN, "2026-10-25T02:00+02:00", "2026-10-25"),
+        ("2026-10-25T01:30:00+00:00", BERLIN, "2026-10-25T02:00+01:00", "2026-10-25"),
+        ("2026-11-20T18:29:59+00:00", ZoneInfo("Asia/Kolkata"), "2026-11-20T23:00+05:30", "2026-11-20"),
+        ("2026-11-20T18:30:00+00:00", ZoneInfo("Asia/Kolkata"), "2026-11-21T00:00+05:30", "2026-11-21"),
+        ("2024-02-29T23:59:59+00:00", UTC, "2024-02-29T23:00+00:00", "2024-02-29"),
+    ],
+)
+def test_hours_and_days_are_those_of_the_time_zone(at: str, zone: tzinfo, hour: str, day: str) -> None:
+    time_ns = int(datetime.fromisoformat(at).timestamp()) * NANO
+    assert LocalTime(zone).hour_and_day(time_ns) == (hour, day)
+
+
+def test_changed_time_zone_applies_to_later_rows(tmp_path: Path) -> None:
+    zone: list[tzinfo] = [UTC]
+    late_ns = NOON_NS + 12 * 3600 * NANO + 1800 * NANO  # 23:30 in UTC, the next day in Berlin
+    with closing(Ledger(tmp_path, lambda: zone[0])) as ledger:
+        ledger.insert([usage_row("a", time_ns=late_ns)])
+        zone[0] = BERLIN
+        ledger.insert([usage_row("b", time_ns=late_ns)])
+        ledger.rebuild_totals()
+    assert [group.key for group in report(tmp_path, "day").groups] == [("2026-11-24",), ("2026-11-25",)]
+    with UsageReader(tmp_path) as reader:
+        assert str(reader.zone) == "Europe/Berlin"
+
+
+def test_deleted_rows_keep_their_totals(tmp_path: Path) -> None:
+    """Also when the totals are rebuilt: only days of which no row was deleted change."""
+    day_ns = int(timedelta(days=1).total_seconds()) * NANO
+    rows = [usage_row(f"call-{number}", time_ns=NOON_NS + number * day_ns // 4) for number in range(12)]
+    with closing(opened(tmp_path)) as ledger:
+        ledger.insert(rows)
+        before = report(tmp_path, "day").data()
+        assert ledger.delete_rows(rows[5].time_ns) == 5
+        assert ledger.delete_rows(rows[5].time_ns) == 0
+        ledger.rebuild_totals()
+        assert report(tmp_path, "day").data() == before
+        late = usage_row("late", time_ns=rows[0].time_ns)
+        assert ledger.insert([late]) == 1
+        assert report(tmp_path).total.all.calls == 13
+        ledger.delete_rows(rows[5].time_ns)
+        ledger.rebuild_totals()
+    assert report(tmp_path).total.all.calls == 13
+    with UsageReader(tmp_path) as reader:
+        assert reader.deleted_through == "2026-11-25"
+        assert len(list(reader.rows(UsageQuery((), *EVERY_DAY)))) == 7
+
+
+def test_rows_are_deleted_in_small_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.usage.ledger._DELETED_AT_ONCE", 3)
+    with closing(opened(tmp_path)) as ledger:
+        ledger.insert([usage_row(f"call-{number}") for number in range(7)])
+        steps = [ledger.delete_rows(NOON_NS + 1) for _ in range(4)]
+    assert steps == [3, 3, 1, 0]
+
+
+def test_ledger_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+        database.execute("PRAGMA user_version = 2")
+    for start in (opened, report):
+        with pytest.raises(StateError, match=r"ledger\.db was written by a later version of the gateway"):
+            start(tmp_path)
+
+
+def test_damaged_ledger_is_reported_with_the_fix(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as ledger:
+        ledger.insert([usage_row(f"call-{number}") for number in range(500)])
+    data = (tmp_path / "ledger.db").read_bytes()
+    (tmp_path / "ledger.db").write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    with pytest.raises(StateError, match=r"ledger\.db can't be read: .*malformed.*; move it away"):
+        report(tmp_path, "client")
+    (tmp_path / "ledger.db").write_bytes(b"no database at all, however long it is" * 100)
+    for start in (opened, report):
+        with pytest.raises(StateError, match=r"ledger\.db can't be (used|read): file is not a database; move it away"):
+            start(tmp_path)
+
+
+def test_ledger_without_layout_is_empty(tmp_path: Path) -> None:
+    """Between the creation of the file and its first table, a report may read it."""
+    (tmp_path / "ledger.db").touch()
+    assert report(tmp_path).groups == ()

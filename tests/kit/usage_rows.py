@@ -1,0 +1,109 @@
+"""Usage rows for tests: one row with the given fields, a Hypothesis strategy for all rows, and a recount of rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+from hypothesis import strategies as st
+
+from gateway.usage.usage_row import (
+    MOST_NANO,
+    MOST_TOKENS,
+    NANO,
+    TOKENS,
+    BudgetChange,
+    CallOutcome,
+    RowKind,
+    UsageRow,
+    UsageSource,
+)
+
+NOON_NS = 1_795_518_000 * NANO
+"""2026-11-24, 11:00 UTC."""
+
+_DAY_NS = 86_400 * NANO
+
+
+def usage_row(call: str, **fields: object) -> UsageRow:
+    """Return the row of an answered call of the client `ios-app`, with these fields."""
+    usual: dict[str, object] = {
+        "time_ns": NOON_NS,
+        "client": "ios-app",
+        "project": "shop",
+        "region": "eu",
+        "territory": "DE",
+        "provider": "openai",
+        "site": "eu",
+        "deployment": "gpt-eu",
+        "model": "gpt-5-mini",
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "usage_source": UsageSource.PROVIDER,
+        "vendor_amount_nano": 65_000,
+        "vendor_currency": "USD",
+        "amount_nano": 59_800,
+        "currency": "EUR",
+        "rate": "0.92",
+        "outcome": CallOutcome.ANSWERED,
+    }
+    return UsageRow(call=call, **{**usual, **fields})  # type: ignore[arg-type]
+
+
+_NAMES = st.none() | st.sampled_from(["a", "b", "Ünïcode 中文", '"quoted",\n', "\x00"])
+_NANO = st.none() | st.integers(0, 10**9) | st.just(MOST_NANO)
+_TOKENS = st.integers(0, 5000) | st.just(MOST_TOKENS)
+_CHANGES = st.builds(
+    BudgetChange,
+    of=st.sampled_from(["client", "project", "user"]),
+    per=st.sampled_from(["day", "month"]),
+    unit=st.sampled_from(["tokens", "EUR"]),
+    amount=st.integers(0, 2**62),
+)
+
+
+def usage_rows(calls: st.SearchStrategy[str] | None = None) -> st.SearchStrategy[UsageRow]:
+    """Return a strategy for rows of all kinds, within three days."""
+    any_row = st.builds(
+        UsageRow,
+        call=calls if calls is not None else st.text(min_size=1, max_size=5),
+        time_ns=st.integers(NOON_NS - _DAY_NS, NOON_NS + _DAY_NS),
+        kind=st.sampled_from([*RowKind, RowKind.USAGE, RowKind.USAGE]),
+        usage_source=st.none() | st.sampled_from(UsageSource),
+        outcome=st.none() | st.sampled_from(CallOutcome),
+        vendor_amount_nano=_NANO,
+        amount_nano=_NANO,
+        currency=st.sampled_from([None, "EUR", "USD"]),
+        vendor_currency=st.sampled_from([None, "CNY", "USD"]),
+        rate=st.none() | st.just("0.92"),
+        budget=st.none() | _CHANGES,
+        **dict.fromkeys(TOKENS, _TOKENS),
+        **dict.fromkeys(("request", "client", "project", "user", "region", "territory", "provider", "site", "deployment", "model", "config_version", "price_version"), _NAMES),
+    )  # fmt: skip
+    return any_row.map(_with_currencies)
+
+
+def _with_currencies(row: UsageRow) -> UsageRow:
+    """An amount has a currency."""
+    if row.currency is None:
+        row = msgspec.structs.replace(row, amount_nano=None)
+    if row.vendor_currency is None:
+        row = msgspec.structs.replace(row, vendor_amount_nano=None)
+    return row
+
+
+def recount(rows: Iterable[UsageRow], *names: str) -> dict[tuple[object, ...], Counter[str]]:
+    """Count calls, tokens and amounts by these fields, without any code of the ledger."""
+    found: dict[tuple[object, ...], Counter[str]] = {}
+    for row in rows:
+        if row.kind in (RowKind.USAGE, RowKind.UNATTRIBUTED):
+            counter = found.setdefault(tuple(getattr(row, name) for name in names), Counter())
+            counter["calls"] += row.kind is RowKind.USAGE
+            for name in TOKENS:
+                counter[name] += getattr(row, name)
+            if row.currency == "EUR":
+                counter["EUR"] += row.amount_nano or 0
+            if row.vendor_currency is not None:
+                counter[row.vendor_currency] += row.vendor_amount_nano or 0
+    return found
