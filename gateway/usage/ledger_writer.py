@@ -95,13 +95,11 @@ class LedgerWriter:
         """Move all rows that the spools have now. Report an error instead of raising it."""
         try:
             self._move()
-        except (StateError, OSError) as error:
+        except Exception as error:  # the thread must not end, or all later rows would stay in the spools
             # The rows that were read are read again.
             self._rows.clear()
             self._read_positions.clear()
-            message = (
-                str(error) if isinstance(error, StateError) else f"{error.filename or 'a spool'}: {error.strerror}"
-            )
+            message = _description(error)
             if self.problem is None:
                 self._failed(f"usage rows stay in the spools until this is fixed: {message}")
             self.problem = message

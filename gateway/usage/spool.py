@@ -210,7 +210,7 @@ class SpoolBatch:
 
 
 class SpoolFile:
-    """A spool file that is open for reading. Methods raise OSError.
+    """A spool file that is open for reading.
 
     Attributes:
         name: The name of the file. It is never used again for another file.
@@ -250,7 +250,13 @@ class SpoolFile:
         return kept
 
     def read(self, position: int) -> SpoolBatch:
-        """Return the next rows from the position on. There are none if `end` is the position."""
+        """Return the next rows from the position on. There are none if `end` is the position. Raises StateError."""
+        try:
+            return self._read(position)
+        except OSError as error:
+            raise StateError(f"{self._path} can't be read: {error.strerror}") from error
+
+    def _read(self, position: int) -> SpoolBatch:
         if not self._is_abandoned and os.pread(self._descriptor, len(_UNUSED), position) in (_UNUSED, b""):
             return SpoolBatch((), position)
         data = os.pread(self._descriptor, _READ_BYTES, position)
@@ -339,7 +345,7 @@ def spool_files(directory: Path, opened: Mapping[str, SpoolFile], *, recovered: 
 
 
 def batches(file: SpoolFile, position: int) -> Iterator[SpoolBatch]:
-    """Yield everything in the file from the position on. Raises OSError."""
+    """Yield everything in the file from the position on. Raises StateError."""
     while (batch := file.read(position)).end != position:
         yield batch
         position = batch.end

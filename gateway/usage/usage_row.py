@@ -121,26 +121,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     config_version: str | None = None
     price_version: str | None = None
-    input_tokens: NO_CURRENCY = "XXX"
-"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
-
-_Tokens = 0
-    cached_tokens: NO_CURRENCY = "XXX"
-"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
-
-_Tokens = 0
-    cache_write_tokens: NO_CURRENCY = "XXX"
-"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
-
-_Tokens = 0
-    output_tokens: NO_CURRENCY = "XXX"
-"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
-
-_Tokens = 0
-    reasoning_tokens: NO_CURRENCY = "XXX"
-"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
-
-_Tokens = 0
+    input_tokens: _Tokens = 0
+    cached_tokens: _Tokens = 0
+    cache_write_tokens: _Tokens = 0
+    output_tokens: _Tokens = 0
+    reasoning_tokens: _Tokens = 0
     usage_source: UsageSource | None = None
     vendor_amount_nano: _Nano | None = None
     vendor_currency: str | None = None

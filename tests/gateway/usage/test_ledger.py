@@ -23,7 +23,8 @@ from tests.kit.usage_rows import NOON_NS, recount, usage_row, usage_rows
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EVERY_DAY = ("2000-01-01", "2100-01-01")
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+MEMORY = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
 """Where a commit needs no disk."""
 CALLS = st.sampled_from([f"call-{number}" for number in range(12)])
 

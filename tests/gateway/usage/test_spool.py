@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -48,7 +49,7 @@ def written(directory: Path, *rows: UsageRow) -> Path:
     return only_file(directory)
 
 
-@given(st.lists(usage_rows(), max_size=20))
+@given(st.lists(usage_rows(), max_size=8))
 def test_rows_are_read_as_they_were_written(rows: list[UsageRow]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         written(Path(folder), *rows)
@@ -122,7 +123,7 @@ def test_damaged_record_hides_no_other_row(tmp_path: Path, patch: bytes, is_aban
     assert file.take() is is_abandoned
     # A mark of zeros looks like the end of the data as long as the owner may still write.
     first = begin[2] if is_abandoned or patch != b"\x00" else begin[2] + 20
-    for place in range(first, begin[3] - len(patch), 7):
+    for place in range(first, begin[3] - len(patch), 17):
         with path.open("r+b") as changed:
             changed.write(data)
             changed.seek(place)
@@ -207,12 +208,15 @@ def test_full_disk_refuses_calls_before_they_are_sent(tmp_path: Path, monkeypatc
     disk = FullDisk(monkeypatch, "posix_fallocate")
     spool = Spool(tmp_path, no_message)
     disk.is_full = True
-    sent = 0
-    with pytest.raises(SpoolError, match="there is no space for usage rows in .*No space left on device; free some"):
-        while True:
+    sent, message = 0, ""
+    while not message and sent < 1000:
+        try:
             spool.reserve()
             sent += 1
+        except SpoolError as error:
+            message = str(error)
     assert sent > 100
+    assert re.search("there is no space for usage rows in .*: No space left on device; free some space, or", message)
     assert all(spool.append(usage_row(f"call-{number}", user="u" * 1200)) for number in range(sent))
     assert len(rows_in(tmp_path)) == sent
     disk.is_full = False
