@@ -1,0 +1,101 @@
+"""Processes that are killed while they write spools or move rows into the ledger: no row is lost, and none is doubled."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+
+from gateway.usage.ledger_writer import LedgerWriter
+from gateway.usage.reports import UsageQuery, UsageReader
+from gateway.usage.spool import FOLDER
+
+EVERY_DAY = UsageQuery((), "2000-01-01", "2100-01-01")
+
+# Prints the id of each call after its row was written, as a worker sends the last byte of an answer.
+WORKER = """
+import os, sys
+from pathlib import Path
+from gateway.usage import spool
+from gateway.usage.usage_row import UsageRow
+spool._ROTATE_BYTES = 20_000
+written = spool.Spool(Path(sys.argv[1]), print)
+number = 0
+while True:
+    written.reserve()
+    call = f"{os.getpid()}-{number}"
+    assert written.append(UsageRow(call=call, time_ns=1_795_518_000 * 10**9, client="ios-app", input_tokens=7))
+    os.write(1, f"{call}\\n".encode())
+    number += 1
+"""
+WRITER = """
+import sys
+from datetime import UTC
+from pathlib import Path
+from gateway.usage.ledger_writer import LedgerWriter
+writer = LedgerWriter(Path(sys.argv[1]), lambda: UTC, lambda: None, print)
+print("begins", flush=True)
+while True:
+    writer.move()
+"""
+
+
+@contextmanager
+def killed_at_the_end(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a process, and kill it when the block ends."""
+    # A small pipe: the worker soon waits until its answers are read.
+    command = [sys.executable, "-c", code, str(directory)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pipesize=4096)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def reported_calls(directory: Path) -> set[str]:
+    with UsageReader(directory) as reader:
+        calls = [row.call for row in reader.rows(EVERY_DAY)]
+    assert len(set(calls)) == len(calls)
+    return set(calls)
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_processes_neither_lose_nor_double_a_row(tmp_path: Path, rounds: int) -> None:
+    choice = random.Random(rounds)
+    answered: set[str] = set()
+    for number in range(rounds):
+        with killed_at_the_end(WRITER, tmp_path) as writer, killed_at_the_end(WORKER, tmp_path) as worker:
+            assert writer.stdout is not None
+            assert worker.stdout is not None
+            assert writer.stdout.readline() == "begins\n"
+            answered |= {worker.stdout.readline().strip() for _ in range(choice.randrange(50, 500))}
+            # A report sees every answered call, while rows are written and moved.
+            assert answered <= reported_calls(tmp_path)
+            if number % 2:
+                writer.kill()
+            worker.kill()
+            with suppress(ValueError):
+                answered |= {line.strip() for line in worker.stdout if line.endswith("\n")}
+        # At most one row of each killed worker has no answer.
+        calls = reported_calls(tmp_path)
+        assert answered <= calls
+        assert len(calls - answered) <= number + 1
+    calls = reported_calls(tmp_path)
+    LedgerWriter(tmp_path, lambda: UTC, lambda: None, print).close()
+    assert list((tmp_path / FOLDER).iterdir()) == []
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+        assert {call for (call,) in database.execute("SELECT call_id FROM usage_row")} == calls
+    with UsageReader(tmp_path) as reader:
+        total = reader.report(EVERY_DAY).total.all
+    assert (total.calls, total.tokens[0]) == (len(calls), 7 * len(calls))
