@@ -1,0 +1,204 @@
+"""`gateway usage`: reports and rows of a state directory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from contextlib import closing
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from gateway.usage.ledger import Ledger
+from gateway.usage.spool import Spool
+from gateway.usage.usage_row import NANO, CallOutcome, UsageRow, UsageSource
+from tests.cli.conftest import Command
+from tests.kit.usage_rows import usage_row
+
+MEMBERS = {
+    "calls", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "total_tokens",
+    "amount", "currency", "vendor",
+}  # fmt: skip
+"""The contract of `gateway usage --json`."""
+
+
+def write_ledger(directory: Path, *rows: UsageRow, zone: tzinfo = UTC) -> None:
+    with closing(Ledger(directory, lambda: zone)) as ledger:
+        ledger.insert(rows)
+
+
+def rows_of_two_clients() -> list[UsageRow]:
+    return [
+        usage_row("a", cached_tokens=40, amount_nano=123_456),
+        usage_row("b", model="qwen-plus", provider="dashscope", vendor_currency="CNY", vendor_amount_nano=500_000),
+        usage_row("c", usage_source=UsageSource.ESTIMATED, outcome=CallOutcome.DISCONNECTED, output_tokens=7),
+        usage_row("d", client="batch", amount_nano=2 * NANO, vendor_amount_nano=2 * NANO),
+        usage_row(
+            "e", client="batch", input_tokens=0, output_tokens=0, usage_source=UsageSource.NONE, amount_nano=0,
+            vendor_amount_nano=0, outcome=CallOutcome.FAILED,
+        ),
+    ]  # fmt: skip
+
+
+def test_json_has_groups_and_a_total_with_the_estimated_part(gateway: Command, tmp_path: Path) -> None:
+    write_ledger(tmp_path, *rows_of_two_clients())
+    shown = gateway("usage", "--state", tmp_path, "--by", "client", "--month", "2026-11", "--json")
+    assert (shown.status, shown.err) == (0, "")
+    report = json.loads(shown.out)
+    assert set(report) == {"groups", "total"}
+    batch, ios_app = report["groups"]
+    assert set(ios_app) == {"client", "estimated"} | MEMBERS
+    assert set(ios_app["estimated"]) == MEMBERS
+    assert ios_app == {
+        "client": "ios-app", "calls": 3, "input_tokens": 300, "cached_tokens": 40, "cache_write_tokens": 0,
+        "output_tokens": 47, "reasoning_tokens": 0, "total_tokens": 347, "amount": "0.000243056", "currency": "EUR",
+        "vendor": {"CNY": "0.0005", "USD": "0.00013"},
+        "estimated": {
+            "calls": 1, "input_tokens": 100, "cached_tokens": 0, "cache_write_tokens": 0, "output_tokens": 7,
+            "reasoning_tokens": 0, "total_tokens": 107, "amount": "0.0000598", "currency": "EUR",
+            "vendor": {"USD": "0.000065"},
+        },
+    }  # fmt: skip
+    assert (batch["calls"], batch["amount"], batch["estimated"]["calls"]) == (2, "2.00", 0)
+    assert (report["total"]["calls"], report["total"]["amount"]) == (5, "2.000243056")
+    assert report["total"]["vendor"] == {"CNY": "0.0005", "USD": "2.00013"}
+
+
+def test_table_is_for_people(gateway: Command, tmp_path: Path) -> None:
+    write_ledger(tmp_path, *rows_of_two_clients(), zone=ZoneInfo("Europe/Berlin"))
+    shown = gateway("usage", "--state", tmp_path, "--by", "client,model", "--month", "2026-11")
+    assert (shown.status, shown.err) == (0, "")
+    assert (
+        shown.out
+        == """\
+usage of 2026-11, days in Europe/Berlin
+
+client   model       calls  input  cached  output        amount     estimated               vendor amounts
+batch    gpt-5-mini      2    100       0      20  2.000000 EUR  0.000000 EUR                 2.000000 USD
+ios-app  gpt-5-mini      2    200      40      27  0.000183 EUR  0.000060 EUR                 0.000130 USD
+ios-app  qwen-plus       1    100       0      20  0.000060 EUR  0.000000 EUR                 0.000500 CNY
+total                    5    400      40      67  2.000243 EUR  0.000060 EUR  0.000500 CNY + 2.000130 USD
+
+the provider did not report the usage of 1 of these calls: it is estimated
+"""
+    )
+
+
+def test_csv_has_a_line_for_each_group(gateway: Command, tmp_path: Path) -> None:
+    write_ledger(tmp_path, *rows_of_two_clients())
+    shown = gateway("usage", "--state", tmp_path, "--by", "model,client", "--month", "2026-11", "--csv")
+    assert (shown.status, shown.err) == (0, "")
+    lines = list(csv.DictReader(io.StringIO(shown.out)))
+    assert [(line["model"], line["client"], line["calls"], line["amount"], line["currency"]) for line in lines] == [
+        ("gpt-5-mini", "batch", "2", "2.00", "EUR"),
+        ("gpt-5-mini", "ios-app", "2", "0.000183256", "EUR"),
+        ("qwen-plus", "ios-app", "1", "0.0000598", "EUR"),
+    ]
+    assert [(line["vendor_CNY"], line["vendor_USD"], line["estimated_calls"]) for line in lines] == [
+        ("", "2.00", "0"), ("", "0.00013", "1"), ("0.0005", "", "0"),
+    ]  # fmt: skip
+
+
+def test_rows_are_printed_as_json_lines(gateway: Command, tmp_path: Path) -> None:
+    """Also those that are still in the spool of a process."""
+    write_ledger(tmp_path, *rows_of_two_clients())
+    spool = Spool(tmp_path, print)
+    spool.append(usage_row("later", time_ns=usage_row("a").time_ns + 1))
+    shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json")
+    assert (shown.status, shown.err) == (0, "")
+    assert [json.loads(line)["call"] for line in shown.out.splitlines()] == ["a", "b", "c", "d", "e", "later"]
+    shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json", "--client", "batch")
+    assert [json.loads(line)["outcome"] for line in shown.out.splitlines()] == ["answered", "failed"]
+    spool.close()
+
+
+def test_report_is_of_the_current_month_in_the_time_zone_of_the_ledger(gateway: Command, tmp_path: Path) -> None:
+    zone = ZoneInfo("Pacific/Kiritimati")  # UTC+14
+    write_ledger(tmp_path, usage_row("now", time_ns=time.time_ns()), usage_row("then"), zone=zone)
+    assert (
+        f"usage of {datetime.now(zone):%Y-%m}, days in Pacific/Kiritimati" in gateway("usage", "--state", tmp_path).out
+    )
+    assert json.loads(gateway("usage", "--state", tmp_path, "--json").out)["total"]["calls"] == 1
+    past = json.loads(gateway("usage", "--state", tmp_path, "--by", "day", "--month", "1970-01", "--json").out)
+    assert [group["day"] for group in past["groups"]] == ["1970-01-01"]
+
+
+def test_calls_without_an_amount_are_counted_apart(gateway: Command, tmp_path: Path) -> None:
+    unpriced = usage_row("u", model="own", vendor_amount_nano=None, vendor_currency=None, amount_nano=None, rate=None)
+    unconverted = usage_row("v", amount_nano=None, currency=None, rate=None)
+    write_ledger(tmp_path, usage_row("a"), unpriced, unconverted)
+    shown = gateway("usage", "--state", tmp_path, "--by", "model", "--month", "2026-11")
+    assert "the amounts do not contain 1 calls whose price is unknown\n" in shown.out
+    assert "the amounts in EUR do not contain 1 calls without an exchange rate\n" in shown.out
+    priced, own = json.loads(
+        gateway("usage", "--state", tmp_path, "--by", "model", "--month", "2026-11", "--json").out
+    )["groups"]
+    assert (priced["amount"], priced["unconverted_calls"], priced["vendor"]) == ("0.0000598", 1, {"USD": "0.00013"})
+    assert (own["amount"], own["unpriced_calls"], own["vendor"]) == (None, 1, {})
+
+
+def test_amounts_of_two_own_currencies_are_not_added(gateway: Command, tmp_path: Path) -> None:
+    """`usage.currency` was changed within the month."""
+    write_ledger(tmp_path, usage_row("a"), usage_row("b", currency="CHF"))
+    report = json.loads(gateway("usage", "--state", tmp_path, "--month", "2026-11", "--json").out)
+    assert [(group["client"], group["currency"], group["calls"]) for group in report["groups"]] == [
+        ("ios-app", "CHF", 1), ("ios-app", "EUR", 1),
+    ]  # fmt: skip
+    assert (report["total"]["amount"], report["total"]["currency"], report["total"]["calls"]) == (None, None, 2)
+
+
+def test_deleted_rows_are_named(gateway: Command, tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+        ledger.insert([usage_row("a")])
+        ledger.delete_rows(usage_row("a").time_ns + 1)
+    shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json")
+    message = "gateway: rows up to 2026-11-24 were deleted (usage.retention); reports still count them\n"
+    assert (shown.status, shown.out, shown.err) == (0, "", message)
+
+
+def test_month_without_calls(gateway: Command, tmp_path: Path) -> None:
+    write_ledger(tmp_path)
+    shown = gateway("usage", "--state", tmp_path, "--month", "2026-02")
+    assert (shown.status, shown.out) == (0, "usage of 2026-02, days in UTC\n\nthere were no calls to providers\n")
+    assert json.loads(gateway("usage", "--state", tmp_path, "--json").out)["groups"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--by", "klient"], "'klient' is not one of client, project, user, model"),
+        (["--by", "client,client"], "names one of them twice"),
+        (["--by", "user,hour"], "user and hour can't be combined"),
+        (["--by", ""], "'' is not one of"),
+        (["--month", "2026-13"], "'2026-13' is not a month, such as 2026-11"),
+        (["--month", "11"], "'11' is not a month"),
+        (["--rows"], "--rows prints JSON lines: add --json"),
+        (["--rows", "--json", "--by", "day"], "--rows prints single calls: leave out --by"),
+        (["--json", "--csv"], "not allowed with argument"),
+    ],
+)
+def test_wrong_option_names_the_fix(gateway: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
+    write_ledger(tmp_path)
+    shown = gateway("usage", "--state", tmp_path, *arguments)
+    assert (shown.status, shown.out) == (2, "")
+    assert message in shown.err
+
+
+def test_directory_without_a_ledger_is_an_error(gateway: Command, tmp_path: Path) -> None:
+    shown = gateway("usage", "--state", tmp_path / "none")
+    assert (shown.status, shown.out) == (2, "")
+    assert f"there is no ledger in {tmp_path / 'none'}; a gateway that serves with this state directory" in shown.err
+    assert "no state directory is set" in gateway("usage").err
+    assert not (tmp_path / "none").exists()
+
+
+def test_reading_leaves_no_files(gateway: Command, tmp_path: Path) -> None:
+    write_ledger(tmp_path, usage_row("a"))
+    before = (tmp_path / "ledger.db").read_bytes()
+    gateway("usage", "--state", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+    assert (tmp_path / "ledger.db").read_bytes() == before
