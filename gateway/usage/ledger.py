@@ -1,9 +1,12 @@
 """The ledger of one machine: usage rows and their totals in SQLite, in the state directory.
 
 Rows are inserted once by the id of their call. The same transaction adds them to the totals and stores how far each
-spool file was read, so that a crash neither loses nor doubles a row. Totals have a line for each hour or day and each
-combination of `_DIMENSIONS`; only the totals of days for each end user have the end user. Every statement that changes
-totals is the one that rebuilds them from rows, limited to the new rows.
+spool file was read, so that a crash neither loses nor doubles a row. The statement that adds rows to the totals is the
+one that rebuilds them, limited to the new rows.
+
+A *series* is a combination of client, project, region, provider, site, deployment, model, source and currencies. Rows
+and totals refer to it by number, which keeps them small. Totals have a line for each hour and series, each day and
+series, and each day, end user and series.
 
 Hours and days are those of `usage.timezone` when a row is inserted. Deleting old rows keeps their totals. A rebuild
 changes only days whose rows are all there.
@@ -24,10 +27,11 @@ from gateway.usage.usage_row import NANO, TOKENS, UsageRow
 NAME = "ledger"
 VERSION = 1
 
-_DIMENSIONS = (
+SERIES = (
     "client", "project", "region", "provider", "site", "deployment", "model", "usage_source", "currency",
     "vendor_currency",
 )  # fmt: skip
+"""The columns of a series. They are fields of `UsageRow`, and empty, not NULL, where a row has none."""
 
 MEASURES = (
     "calls", *TOKENS, "unpriced_calls", "unconverted_calls", "amount_whole", "amount_nano", "vendor_amount_whole",
@@ -36,47 +40,54 @@ MEASURES = (
 """The sums of each line of the totals. Amounts are split into whole units and the rest, so that no sum overflows."""
 
 TOTALS = {
-    "total_hour": ("hour", "day", *_DIMENSIONS),
-    "total_day": ("day", *_DIMENSIONS),
-    "total_user_day": ("day", "end_user", *_DIMENSIONS),
+    "total_hour": ("day", "hour", "series"),
+    "total_day": ("day", "series"),
+    "total_user_day": ("day", "end_user", "series"),
 }
-"""The tables of totals, with the columns that identify a line. They are empty, not NULL, where a row has none."""
+"""The tables of totals, with the columns that identify a line."""
+
+ROW = (
+    "call_id", "time_ns", "day", "hour", "series", "kind", "request_id", "end_user", "territory", "config_version",
+    "price_version", *TOKENS, "vendor_amount_nano", "amount_nano", "rate", "outcome", "budget_of", "budget_per",
+    "budget_unit", "budget_amount",
+)  # fmt: skip
+"""The columns of `usage_row`, except its number."""
 
 _LAYOUT = f"""
+CREATE TABLE IF NOT EXISTS series (
+    number INTEGER PRIMARY KEY, {", ".join(f"{name} TEXT NOT NULL" for name in SERIES)}, UNIQUE ({", ".join(SERIES)})
+);
 CREATE TABLE IF NOT EXISTS usage_row (
-    number INTEGER PRIMARY KEY, call_id TEXT NOT NULL UNIQUE, time_ns BIGINT NOT NULL, hour TEXT NOT NULL,
-    day TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, client TEXT, project TEXT, end_user TEXT, region TEXT,
-    territory TEXT, provider TEXT, site TEXT, deployment TEXT, model TEXT, config_version TEXT, price_version TEXT,
-    {", ".join(f"{name} BIGINT NOT NULL" for name in TOKENS)}, usage_source TEXT, vendor_amount_nano BIGINT,
-    vendor_currency TEXT, amount_nano BIGINT, currency TEXT, rate TEXT, outcome TEXT, budget_of TEXT, budget_per TEXT,
+    number INTEGER PRIMARY KEY, call_id TEXT NOT NULL UNIQUE, time_ns BIGINT NOT NULL, day TEXT NOT NULL,
+    hour TEXT NOT NULL, series BIGINT NOT NULL, kind TEXT NOT NULL, request_id TEXT, end_user TEXT, territory TEXT,
+    config_version TEXT, price_version TEXT, {", ".join(f"{name} BIGINT NOT NULL" for name in TOKENS)},
+    vendor_amount_nano BIGINT, amount_nano BIGINT, rate TEXT, outcome TEXT, budget_of TEXT, budget_per TEXT,
     budget_unit TEXT, budget_amount BIGINT
 );
 CREATE INDEX IF NOT EXISTS usage_row_of_time ON usage_row (time_ns);
 CREATE TABLE IF NOT EXISTS spool_position (file TEXT NOT NULL PRIMARY KEY, position BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS ledger_fact (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 """ + "".join(
-    f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(f'{name} TEXT NOT NULL' for name in key)}, "
+    f"CREATE TABLE IF NOT EXISTS {table} "
+    f"({', '.join(f'{name} BIGINT NOT NULL' if name == 'series' else f'{name} TEXT NOT NULL' for name in key)}, "
     f"{', '.join(f'{name} BIGINT NOT NULL' for name in MEASURES)}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID;\n"
     for table, key in TOTALS.items()
 )
 
-COLUMNS = (
-    "call_id", "time_ns", "hour", "day", "kind", "request_id", "client", "project", "end_user", "region", "territory",
-    "provider", "site", "deployment", "model", "config_version", "price_version", *TOKENS, "usage_source",
-    "vendor_amount_nano", "vendor_currency", "amount_nano", "currency", "rate", "outcome", "budget_of", "budget_per",
-    "budget_unit", "budget_amount",
-)  # fmt: skip
 _INSERT = (
-    f"INSERT INTO usage_row ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO usage_row ({', '.join(ROW)}) VALUES ({', '.join('?' * len(ROW))}) "  # noqa: S608
     "ON CONFLICT (call_id) DO NOTHING"
 )
+_INSERT_SERIES = (
+    f"INSERT INTO series ({', '.join(SERIES)}) VALUES ({', '.join('?' * len(SERIES))}) "  # noqa: S608
+    f"ON CONFLICT ({', '.join(SERIES)}) DO NOTHING"
+)
+_FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ?' for name in SERIES)}"  # noqa: S608
 
 _SUMS = {
     "calls": "SUM(CASE kind WHEN 'usage' THEN 1 ELSE 0 END)",
     **{name: f"SUM({name})" for name in TOKENS},
-    # A call that ended with an error status costs nothing, also without a price.
-    "unpriced_calls": "SUM(CASE WHEN COALESCE(usage_source, '') <> 'none' AND vendor_amount_nano IS NULL THEN 1 ELSE 0 "
-    "END)",
+    "unpriced_calls": "SUM(CASE WHEN vendor_amount_nano IS NULL THEN 1 ELSE 0 END)",
     "unconverted_calls": "SUM(CASE WHEN amount_nano IS NULL AND vendor_amount_nano IS NOT NULL THEN 1 ELSE 0 END)",
     "amount_whole": f"SUM(COALESCE(amount_nano, 0) / {NANO})",
     "amount_nano": f"SUM(COALESCE(amount_nano, 0) % {NANO})",
@@ -88,7 +99,7 @@ _SUMS = {
 def _add_totals(table: str, condition: str) -> str:
     """Return the statement that adds the rows of a condition to a table of totals."""
     key = ", ".join(TOTALS[table])
-    groups = ", ".join(f"COALESCE({name}, '') AS {name}" for name in TOTALS[table])
+    groups = key.replace("end_user", "COALESCE(end_user, '')")
     sums = ", ".join(f"{_SUMS[name]} AS {name}" for name in MEASURES)
     updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
     numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
@@ -103,6 +114,7 @@ DELETED_THROUGH = "rows_deleted_through_day"
 TIMEZONE = "timezone"
 _DELETED_AT_ONCE = 5_000
 _QUARTER_NS = 900 * NANO
+_MOST_KNOWN_SERIES = 100_000
 
 
 class LocalTime:
@@ -135,6 +147,7 @@ class Ledger:
     def __init__(self, directory: Path, zone: Callable[[], tzinfo]) -> None:
         self._zone = zone
         self._local_time = LocalTime(zone())
+        self._series: dict[tuple[str, ...], int] = {}
         # A commit survives a power failure, because the spool file with the rows may be deleted after it.
         self._database = open_database(directory, NAME, _LAYOUT, version=VERSION, durable=True)
         try:
@@ -165,18 +178,22 @@ class Ledger:
             The number of inserted rows. The others were in the ledger already.
         """
         database = self._database
-        with ledger_errors("written"), transaction(database):
-            self._follow_zone()
-            before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
-            inserted = database.executemany(_INSERT, [self._values(row) for row in rows]).rowcount if rows else 0
-            if inserted:
-                for table in TOTALS:
-                    database.execute(_add_totals(table, "number > ?"), (before,))
-            database.executemany(
-                "INSERT INTO spool_position (file, position) VALUES (?, ?) "
-                "ON CONFLICT (file) DO UPDATE SET position = excluded.position",
-                list((positions or {}).items()),
-            )
+        try:
+            with ledger_errors("written"), transaction(database):
+                self._follow_zone()
+                before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
+                inserted = database.executemany(_INSERT, [self._values(row) for row in rows]).rowcount if rows else 0
+                if inserted:
+                    for table in TOTALS:
+                        database.execute(_add_totals(table, "number > ?"), (before,))
+                database.executemany(
+                    "INSERT INTO spool_position (file, position) VALUES (?, ?) "
+                    "ON CONFLICT (file) DO UPDATE SET position = excluded.position",
+                    list((positions or {}).items()),
+                )
+        except BaseException:
+            self._series.clear()  # numbers that were not committed
+            raise
         return inserted
 
     def forget_positions(self, names: Iterable[str]) -> None:
@@ -225,15 +242,29 @@ class Ledger:
         )
 
     def _values(self, row: UsageRow) -> tuple[object, ...]:
+        hour, day = self._local_time.hour_and_day(row.time_ns)
         change = row.budget
         return (
-            row.call, row.time_ns, *self._local_time.hour_and_day(row.time_ns), row.kind, row.request, row.client,
-            row.project, row.user, row.region, row.territory, row.provider, row.site, row.deployment, row.model,
+            row.call, row.time_ns, day, hour, self._series_of(row), row.kind, row.request, row.user, row.territory,
             row.config_version, row.price_version, row.input_tokens, row.cached_tokens, row.cache_write_tokens,
-            row.output_tokens, row.reasoning_tokens, row.usage_source, row.vendor_amount_nano, row.vendor_currency,
-            row.amount_nano, row.currency, row.rate, row.outcome,
+            row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano, row.rate, row.outcome,
             *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
         )  # fmt: skip
+
+    def _series_of(self, row: UsageRow) -> int:
+        """Return the number of the row's series, which is inserted if it is new."""
+        values = (
+            row.client or "", row.project or "", row.region or "", row.provider or "", row.site or "",
+            row.deployment or "", row.model or "", row.usage_source or "",
+            row.currency or "", row.vendor_currency or "",
+        )  # fmt: skip
+        number = self._series.get(values)
+        if number is None:
+            if len(self._series) >= _MOST_KNOWN_SERIES:
+                self._series.clear()
+            self._database.execute(_INSERT_SERIES, values)
+            number = self._series[values] = int(self._database.execute(_FIND_SERIES, values).fetchone()[0])
+        return number
 
 
 def fact(database: sqlite3.Connection, name: str) -> str | None:

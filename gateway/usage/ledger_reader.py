@@ -9,10 +9,11 @@ from typing import Any
 
 from gateway.state.database import open_large_to_read
 from gateway.usage.ledger import (
-    COLUMNS,
     DELETED_THROUGH,
     MEASURES,
     NAME,
+    ROW,
+    SERIES,
     TIMEZONE,
     VERSION,
     LocalTime,
@@ -21,7 +22,8 @@ from gateway.usage.ledger import (
 )
 from gateway.usage.usage_row import NANO, TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 
-_READ = ", ".join(name for name in COLUMNS if name not in ("hour", "day"))
+_COLUMNS = [name for name in ROW if name not in ("day", "hour", "series")]
+_READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}" for name in SERIES)])
 _PAGE_ROWS = 5_000
 
 
@@ -81,7 +83,8 @@ class LedgerReader:
         numbers = ", ".join(map(str, range(1, len(columns) + 1)))
         with ledger_errors("read"):
             found = self._database.execute(
-                f"SELECT {', '.join(columns)}, {sums} FROM {table} WHERE {where} GROUP BY {numbers}",  # noqa: S608
+                f"SELECT {', '.join(columns)}, {sums} FROM {table} "  # noqa: S608
+                f"JOIN series ON series.number = {table}.series WHERE {where} GROUP BY {numbers}",
                 values,
             )
             for line in found:
@@ -93,15 +96,17 @@ class LedgerReader:
 
         It reads a page at a time. A slow reader does not keep the writer from reusing the space of its log.
         """
-        where = f"day BETWEEN ? AND ? AND number <= ?{'' if client is None else ' AND client = ?'}"
+        where = f"day BETWEEN ? AND ? AND usage_row.number <= ?{'' if client is None else ' AND client = ?'}"
         with ledger_errors("read"):
             newest = self._database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
             self._database.execute("COMMIT")
             after = (-1, 0)
             while True:
                 page = self._database.execute(
-                    f"SELECT number, {_READ} FROM usage_row WHERE (time_ns, number) > (?, ?) AND {where} "  # noqa: S608
-                    "ORDER BY time_ns, number LIMIT ?",
+                    f"SELECT usage_row.number, {_READ} FROM usage_row "  # noqa: S608
+                    "JOIN series ON series.number = usage_row.series "
+                    f"WHERE (time_ns, usage_row.number) > (?, ?) AND {where} "
+                    "ORDER BY time_ns, usage_row.number LIMIT ?",
                     (*after, *days, newest, *(() if client is None else (client,)), _PAGE_ROWS),
                 ).fetchall()
                 yield from map(_row, page)
@@ -136,12 +141,12 @@ def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> Led
     hour, day = local_time.hour_and_day(row.time_ns)
     values = {"hour": hour, "day": day, "end_user": row.user}
     key = tuple(values[name] if name in values else getattr(row, name) for name in columns)
-    has_price, costs = row.vendor_amount_nano is not None, row.usage_source is not UsageSource.NONE
+    has_price = row.vendor_amount_nano is not None
     amounts = divmod(row.amount_nano or 0, NANO) + divmod(row.vendor_amount_nano or 0, NANO)
     sums = (
         int(row.kind is RowKind.USAGE),
         *(getattr(row, name) for name in TOKENS),
-        int(costs and not has_price),
+        int(not has_price),
         int(has_price and row.amount_nano is None),
         *amounts,
     )
@@ -150,16 +155,15 @@ def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> Led
 
 def _row(values: Sequence[Any]) -> UsageRow:
     (
-        _, call, time_ns, kind, request, client, project, user, region, territory, provider, site, deployment, model,
-        config_version, price_version, *tokens, source, vendor_amount, vendor_currency, amount, currency, rate, outcome,
-        of, per, unit, changed,
-    ) = values  # fmt: skip
+        _, call, time_ns, kind, request, user, territory, config_version, price_version, *tokens, vendor_amount, amount,
+        rate, outcome, of, per, unit, changed,
+    ) = values[: -len(SERIES)]  # fmt: skip
+    series: dict[str, Any] = {name: value or None for name, value in zip(SERIES, values[-len(SERIES) :], strict=True)}
+    source = series.pop("usage_source")
     return UsageRow(
-        call=call, time_ns=time_ns, kind=RowKind(kind), request=request, client=client, project=project, user=user,
-        region=region, territory=territory, provider=provider, site=site, deployment=deployment, model=model,
-        config_version=config_version, price_version=price_version, **dict(zip(TOKENS, tokens, strict=True)),
-        usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount,
-        vendor_currency=vendor_currency, amount_nano=amount, currency=currency, rate=rate,
-        outcome=CallOutcome(outcome) if outcome else None,
+        call=call, time_ns=time_ns, kind=RowKind(kind), request=request, user=user, territory=territory,
+        config_version=config_version, price_version=price_version, **dict(zip(TOKENS, tokens, strict=True)), **series,
+        usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount, amount_nano=amount,
+        rate=rate, outcome=CallOutcome(outcome) if outcome else None,
         budget=BudgetChange(of, per, unit, changed) if of else None,
     )  # fmt: skip

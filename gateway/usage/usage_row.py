@@ -99,7 +99,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         price_version: The version of the price list that gave the amounts.
         input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
         output_tokens: Generated tokens, with `reasoning_tokens`.
-        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown.
+        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown. It is 0 for a call that
+            costs nothing (`UsageSource.NONE`), also without a price.
         amount_nano: The amount in `usage.currency`. None: there is no such currency, or no rate for it.
         rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
         outcome: How the call ended. None in rows that do not record a call.

@@ -7,7 +7,7 @@ import io
 import json
 import time
 from contextlib import closing
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -118,13 +118,15 @@ def test_rows_are_printed_as_json_lines(gateway: Command, tmp_path: Path) -> Non
 
 def test_report_is_of_the_current_month_in_the_time_zone_of_the_ledger(gateway: Command, tmp_path: Path) -> None:
     zone = ZoneInfo("Pacific/Kiritimati")  # UTC+14
-    write_ledger(tmp_path, usage_row("now", time_ns=time.time_ns()), usage_row("then"), zone=zone)
+    past = datetime.now(zone) - timedelta(days=40)
+    rows = usage_row("now", time_ns=time.time_ns()), usage_row("past", time_ns=int(past.timestamp()) * NANO)
+    write_ledger(tmp_path, *rows, zone=zone)
     assert (
         f"usage of {datetime.now(zone):%Y-%m}, days in Pacific/Kiritimati" in gateway("usage", "--state", tmp_path).out
     )
     assert json.loads(gateway("usage", "--state", tmp_path, "--json").out)["total"]["calls"] == 1
-    past = json.loads(gateway("usage", "--state", tmp_path, "--by", "day", "--month", "1970-01", "--json").out)
-    assert [group["day"] for group in past["groups"]] == ["1970-01-01"]
+    report = gateway("usage", "--state", tmp_path, "--by", "day", "--month", f"{past:%Y-%m}", "--json")
+    assert [group["day"] for group in json.loads(report.out)["groups"]] == [f"{past:%Y-%m-%d}"]
 
 
 def test_calls_without_an_amount_are_counted_apart(gateway: Command, tmp_path: Path) -> None:
