@@ -9,6 +9,7 @@ python=.venv/bin/python
 run() {
     case $1 in
         properties) .venv/bin/pytest -n 2 -m hypothesis --hypothesis-profile=prove ;;
+        ledger) LEDGER_ROWS=1000000 .venv/bin/pytest -s tests/gateway/usage/test_ledger_volume.py ;;
         kit) .venv/bin/pytest -n 2 -m every_model tests/conformance ;;
         answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;
@@ -23,7 +24,7 @@ run() {
     esac
 }
 
-all='properties kit answers chaos soak fuzz evaluation mutation'
+all='properties ledger kit answers chaos soak fuzz evaluation mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

@@ -1,1 +1,1 @@
-"""Limits of clients: how many requests each may send."""
+"""What clients may use and what they used: limits, usage rows, the ledger and reports."""
