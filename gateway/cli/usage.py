@@ -1,4 +1,4 @@
-"""`gateway usage`: report what the calls to providers used and cost."""
+"""`gateway usage`: report the tokens and the cost of calls to providers."""
 
 from __future__ import annotations
 

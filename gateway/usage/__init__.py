@@ -1,1 +1,1 @@
-"""What clients may use and what they used: limits, usage rows, the ledger and reports."""
+"""Limits of clients, and the usage of providers: usage rows, spools, the ledger and reports."""

@@ -33,12 +33,12 @@ DIMENSIONS: Mapping[str, str] = {
     "day": "day",
     "hour": "hour",
 }
-"""What a report can group by, with the column of the totals."""
+"""The names by which a report can group, with their columns in the totals."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """What to report.
+    """The days, the groups and the client of a report.
 
     Attributes:
         by: The dimensions of the groups (`DIMENSIONS`). `user` and `hour` can't be combined.

@@ -30,7 +30,7 @@ _Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class RowKind(StrEnum):
-    """What a row records."""
+    """The kind of event that a row records."""
 
     USAGE = "usage"
     """One call to a provider."""
@@ -72,7 +72,7 @@ class BudgetChange(msgspec.Struct, frozen=True):
     """A change of a budget by an operator. The row names the client, the project or the end user.
 
     Attributes:
-        of: Whose budget it is.
+        of: The owner of the budget.
         per: The window of the budget, such as `day`.
         unit: `tokens`, or the currency.
         amount: The added amount of a top-up, or the amount that a reset removed: tokens, or nano-units.
@@ -90,7 +90,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         call: The gateway's own id of the call. The ledger has one row for each id.
         time_ns: When the call was admitted. It decides the window, the hour and the day to which the call belongs.
-        kind: What the row records.
+        kind: The kind of event.
         request: The id of the request that needed the call.
         client: The client's name. None: no client asked for the call.
         user: The pseudonym of the end user.
