@@ -27,7 +27,7 @@ Group = argparse._SubParsersAction  # typeshed has no public name for this class
 
 
 def add_change_commands(group: Group[argparse.ArgumentParser]) -> None:
-    """Add the commands that change the active config, and those that read the history, usage, the audit and receipts."""
+    """Add the commands that change the active config, and that read history, usage, the audit trail and receipts."""
     _add_plan(group)
     _add_history(group)
     _add_rollback(group)

@@ -1,8 +1,8 @@
 """Write usage rows to a spool: a file of one process, from which the ledger writer moves them into the ledger.
 
 A row must be safe before the last byte of its answer is sent, and the event loop must not wait for a database. So each
-process appends its rows to a file of its own, with one system call for each row. The data survives `kill -9`, because the kernel
-owns it. It does not survive a power failure.
+process appends its rows to a file of its own, with one system call for each row. The data survives `kill -9`, because
+the kernel owns it. It does not survive a power failure.
 
 **Format.** A record is a header (`_HEADER`: mark, length and CRC-32 of the content) and a row as JSON. Its mark cannot
 occur in JSON. The file is filled with zeros in advance, so a mark of zeros is the end of the data.
