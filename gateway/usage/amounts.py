@@ -16,7 +16,7 @@ from providers.catalogue.prices import NO_CURRENCY, Price, exact_cost
 from providers.chat import Usage
 
 NANO = 1_000_000_000
-"""The number of nano-units in one unit of a currency."""
+"""The number of nano-units in one unit of a currency, and of nanoseconds in a second."""
 
 PICO_PER_NANO = 1000
 _MOST_DIGITS = 20

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from gateway.operator_errors import StateError
 from gateway.state.database import OpenedFile, describe_error, open_database, transaction
-from gateway.usage.usage_row import NANO, TOKENS, UsageRow
+from gateway.usage.amounts import NANO
+from gateway.usage.usage_row import TOKENS, UsageRow
 
 NAME = "ledger"
 VERSION = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.state.database import open_large_to_read
+from gateway.usage.amounts import NANO
 from gateway.usage.ledger import (
     DELETED_THROUGH,
     MEASURES,
@@ -20,7 +21,7 @@ from gateway.usage.ledger import (
     fact,
     ledger_errors,
 )
-from gateway.usage.usage_row import NANO, TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
+from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 
 _COLUMNS = [name for name in ROW if name not in ("day", "hour", "series")]
 _READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}" for name in SERIES)])

@@ -16,9 +16,10 @@ from datetime import tzinfo
 from pathlib import Path
 
 from gateway.operator_errors import StateError
+from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger
 from gateway.usage.spool import SpoolBatch, SpoolFile, batches, spool_files
-from gateway.usage.usage_row import NANO, UsageRow
+from gateway.usage.usage_row import UsageRow
 
 _MOVE_S = 0.1
 _MOST_ROWS = 2_000

@@ -16,10 +16,12 @@ from types import TracebackType
 from zoneinfo import ZoneInfo
 
 from gateway.operator_errors import StateError
+from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.ledger import MEASURES, LocalTime
 from gateway.usage.ledger_reader import LedgerLine, LedgerReader, line_of
 from gateway.usage.spool import SpoolFile, batches, spool_files
-from gateway.usage.usage_row import NANO, NO_CURRENCY, TOKENS, UsageRow, UsageSource, nano_text
+from gateway.usage.usage_row import TOKENS, UsageRow, UsageSource
+from providers.catalogue.prices import NO_CURRENCY
 
 DIMENSIONS: Mapping[str, str] = {
     "client": "client",
@@ -103,9 +105,9 @@ class UsageSums:
             "calls": self.calls,
             **tokens,
             "total_tokens": tokens["input_tokens"] + tokens["output_tokens"],
-            "amount": nano_text(self.amount_nano) if has_amount else None,
+            "amount": shown_nano(self.amount_nano) if has_amount else None,
             "currency": currency,
-            "vendor": {name: nano_text(nano) for name, nano in sorted(self.vendor_nano.items())},
+            "vendor": {name: shown_nano(nano) for name, nano in sorted(self.vendor_nano.items())},
         }
         if self.unpriced_calls:
             data["unpriced_calls"] = self.unpriced_calls

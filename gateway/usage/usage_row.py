@@ -11,17 +11,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-NANO = 1_000_000_000
-"""The number of nano-units in one unit of a currency, and of nanoseconds in a second."""
+from gateway.usage.amounts import NANO, shown_nano
+from providers.catalogue.prices import NO_CURRENCY
 
 MOST_TOKENS = 10**12
 """The highest accepted number of tokens of one call. Usage above it is not plausible, and counts as absent."""
 
 MOST_NANO = 10**18
 """The highest accepted amount of one call: a billion units of the currency."""
-
-NO_CURRENCY = "XXX"
-"""The ISO 4217 code for "no currency". Amounts of a model that costs nothing have it."""
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 _Nano = Annotated[int, msgspec.Meta(ge=0, le=MOST_NANO)]
@@ -157,11 +154,6 @@ def decode_row(data: bytes) -> UsageRow:
         raise ValueError(f"it is not a usage row: {error}") from error
 
 
-def nano_text(nano: int) -> str:
-    """Return an amount as exact decimal text with at least two decimals: `0.000123456`, `5.00`."""
-    return f"{nano // NANO}.{f'{nano % NANO:09d}'.rstrip('0').ljust(2, '0')}"
-
-
 def row_data(row: UsageRow) -> dict[str, object]:
     """Return the row as JSON data for people and programs: `gateway usage --rows --json`."""
     time = datetime.fromtimestamp(row.time_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -186,18 +178,18 @@ def row_data(row: UsageRow) -> dict[str, object]:
         "outcome": row.outcome,
         **{name: getattr(row, name) for name in TOKENS},
         "total_tokens": row.total_tokens,
-        "amount": None if row.amount_nano is None else nano_text(row.amount_nano),
+        "amount": None if row.amount_nano is None else shown_nano(row.amount_nano),
         "currency": row.currency,
         "vendor": {},
     }
     if row.vendor_amount_nano is not None and row.vendor_currency not in (None, NO_CURRENCY):
-        data["vendor"] = {str(row.vendor_currency): nano_text(row.vendor_amount_nano)}
+        data["vendor"] = {str(row.vendor_currency): shown_nano(row.vendor_amount_nano)}
     if row.budget is not None:
         amount = row.budget.amount
         data["budget"] = {
             "of": row.budget.of,
             "per": row.budget.per,
             "unit": row.budget.unit,
-            "amount": str(amount) if row.budget.unit == "tokens" else nano_text(amount),
+            "amount": str(amount) if row.budget.unit == "tokens" else shown_nano(amount),
         }
     return data

@@ -13,9 +13,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger
 from gateway.usage.spool import Spool
-from gateway.usage.usage_row import NANO, CallOutcome, UsageRow, UsageSource
+from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource
 from tests.cli.conftest import Command
 from tests.kit.usage_rows import usage_row
 

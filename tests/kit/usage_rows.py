@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import msgspec
 from hypothesis import strategies as st
 
+from gateway.usage.amounts import NANO
 from gateway.usage.usage_row import (
     MOST_NANO,
     MOST_TOKENS,
-    NANO,
     TOKENS,
     BudgetChange,
     CallOutcome,

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.operator_errors import StateError
+from gateway.usage.amounts import NANO
 from gateway.usage.ledger import TOTALS, Ledger, LocalTime
 from gateway.usage.ledger_reader import LedgerReader
 from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, UsageReader
-from gateway.usage.usage_row import NANO, TOKENS, UsageRow
+from gateway.usage.usage_row import TOKENS, UsageRow
 from tests.kit.usage_rows import NOON_NS, recount, usage_row, usage_rows
 
 BERLIN = ZoneInfo("Europe/Berlin")

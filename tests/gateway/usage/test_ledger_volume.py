@@ -10,9 +10,10 @@ from contextlib import closing
 from datetime import UTC
 from pathlib import Path
 
+from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger
 from gateway.usage.reports import UsageQuery, UsageReader
-from gateway.usage.usage_row import NANO, UsageRow
+from gateway.usage.usage_row import UsageRow
 from tests.kit.usage_rows import usage_row
 
 ROWS = int(os.environ.get("LEDGER_ROWS", "10000"))

@@ -11,11 +11,12 @@ import pytest
 
 from gateway.operator_errors import StateError
 from gateway.usage import ledger_writer as ledger_writer_module
+from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger
 from gateway.usage.ledger_writer import LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.spool import FOLDER, Spool, SpoolFile
-from gateway.usage.usage_row import NANO, CallOutcome, UsageRow
+from gateway.usage.usage_row import CallOutcome, UsageRow
 from tests.kit.usage_rows import NOON_NS, usage_row
 from tests.kit.waiting import eventually
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, decode_row, encode_row, nano_text, row_data
+from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, decode_row, encode_row, row_data
 from tests.kit.usage_rows import NOON_NS, usage_row, usage_rows
 
 # The contract of `gateway usage --rows --json`.
@@ -61,9 +61,3 @@ def test_data_that_is_not_a_row_is_refused(data: bytes) -> None:
 
 def test_row_of_a_later_version_is_read() -> None:
     assert decode_row(b'{"call":"a","time_ns":1,"new_field":{}}') == UsageRow(call="a", time_ns=1)
-
-
-def test_amount_is_exact_decimal_text() -> None:
-    assert [nano_text(nano) for nano in (0, 1, 10**9, 123_456)] == [
-        "0.00", "0.000000001", "1.00", "0.000123456",
-    ]  # fmt: skip
