@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, TypeVar
 
+from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.source_text import without_secrets
 from gateway.model.approval import Approval
@@ -101,6 +102,8 @@ class ChangePlan:
         keys: Every key whose value differs, as it is written.
         values: The old and the new value of each of these keys. Secrets are not shown.
         requests: The number of requests from which shares are computed. None if requests were not counted.
+        budgets: The budgets of each client and project that change.
+        notes: Effects that no key shows, such as counters of budgets that begin anew.
     """
 
     before: str
@@ -113,6 +116,8 @@ class ChangePlan:
     checks: tuple[Check, ...] = ()
     values: tuple[Change, ...] = ()
     requests: float | None = None
+    budgets: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -219,6 +224,8 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] =
         sections=tuple(_sections(old, new)),
         values=values,
         keys=tuple(change.what for change in values),
+        budgets=tuple(Change(*words) for words in budget_changes(old, new)),
+        notes=tuple(budget_notes(old, new)),
     )
 
 

@@ -26,6 +26,8 @@ def plan_data(plan: ChangePlan) -> dict[str, object]:
         "sections": list(plan.sections),
         "values": [{"what": it.what, "before": it.before, "after": it.after} for it in plan.values],
         "keys": list(plan.keys),
+        "budgets": [{"what": it.what, "before": it.before, "after": it.after} for it in plan.budgets],
+        "notes": list(plan.notes),
         "checks": [{"name": it.name, "ok": it.ok, "findings": list(it.findings)} for it in plan.checks],
         "traffic": None if plan.requests is None else {"requests": plan.requests, "share": _rounded(plan.share)},
     }
@@ -81,6 +83,10 @@ def plan_text(plan: ChangePlan) -> str:
             lines += _wrapped(f"  {_MARKS[item.kind]} ", _titled(item))
             for change in item.changes:
                 lines += _wrapped("      ", _change(change))
+    if plan.budgets:
+        lines += ["", "budgets"]
+    for change in plan.budgets[:_MOST_KEYS]:
+        lines += _wrapped("      ", _change(change))
     if plan.sections:
         lines += ["", *_wrapped("also: ", ", ".join(plan.sections))]
     if plan.values:
@@ -89,6 +95,10 @@ def plan_text(plan: ChangePlan) -> str:
         lines += _wrapped("      ", _change(change))
     if len(plan.values) > _MOST_KEYS:
         lines.append(f"      and {len(plan.values) - _MOST_KEYS} more")
+    if plan.notes:
+        lines += ["", "notes"]
+    for note in plan.notes:
+        lines += _wrapped("      ", note)
     if plan.checks:
         lines += ["", "checks"]
     for check in plan.checks:
@@ -164,12 +174,16 @@ def plan_markdown(plan: ChangePlan) -> str:
                 what = "; ".join(map(_change, item.changes))
                 lines.append(f"| {_cell(_titled(item))} | {item.kind} | {_cell(what)} |")
             lines.append("")
+    if plan.budgets:
+        lines += ["Budgets:", "", *(f"- {_cell(_change(change))}" for change in plan.budgets[:_MOST_KEYS]), ""]
     if plan.sections:
         lines += [f"Also: {', '.join(plan.sections)}.", ""]
     if plan.values:
         lines += ["Keys:", "", *(f"- {_cell(_change(change))}" for change in plan.values[:_MOST_KEYS]), ""]
     if len(plan.values) > _MOST_KEYS:
         lines += [f"And {len(plan.values) - _MOST_KEYS} more.", ""]
+    if plan.notes:
+        lines += ["Notes:", "", *(f"- {_cell(note)}" for note in plan.notes), ""]
     for check in plan.checks:
         lines.append(f"- {'✅' if check.ok else '❌'} {check.name}")
         lines += [f"  - {_cell(finding)}" for finding in check.findings]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
 from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
+from gateway.config.limits_report import limit_lines
 from gateway.config.problems import Problem, visible
 from gateway.config.routes import ineligible_now
 from gateway.model.approval import Days
@@ -113,6 +114,8 @@ def render_matrix(config: ConfigVersion, days: Days | None = None) -> str:
         lines += ["", "exporters"]
     for exporter in config.exporters:
         lines += _exporter(exporter, config)
+    for start, text in limit_lines(config):
+        lines += _wrapped(start, text) if text else [start] if start.startswith(" ") else ["", start]
     lines += _facts(config)
     return "\n".join(lines)
 

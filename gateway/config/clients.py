@@ -7,15 +7,19 @@ from dataclasses import replace
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
+from gateway.config.usage import SpendingCompiler
 from gateway.config.validation import Draft, Findings
+from gateway.model.budget import NO_SPENDING_RULES
 from gateway.model.config_version import Client, ClientLimitRule, Cors
 from gateway.policy.location import SIGNALS
 
 _PREFIX = "sha256:"
 
 
-def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo: bool) -> dict[str, Client]:
-    """Return the clients of a draft by the SHA-256 (hex) of each key."""
+def compile_clients(
+    draft: Draft, findings: Findings, regions: Regions, spending: SpendingCompiler | None = None, *, demo: bool
+) -> dict[str, Client]:
+    """Return the clients of a draft by the SHA-256 (hex) of each key. `spending` compiles their budgets."""
     sections = draft.config.clients
     if demo and sections:
         findings.error(("clients",), "in demo mode any key or none is accepted", "remove `clients`")
@@ -34,6 +38,7 @@ def compile_clients(draft: Draft, findings: Findings, regions: Regions, *, demo:
             region=section.region,
             may_assert=frozenset(section.may_assert),
             limits=section.limits,
+            spending=spending.client(name, section) if spending is not None else NO_SPENDING_RULES,
         )
         for index, digest in enumerate(hashes):
             holder = compiled.setdefault(digest, replace(client, key_hash=digest))

@@ -17,12 +17,16 @@ from gateway.config.exporters import compile_exporters
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
 from gateway.config.operator_catalogue import compile_catalogues
+from gateway.config.planned_sections import refuse_planned_sections
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
 from gateway.config.source_text import Reading, SourceText, secrets_in_clear
+from gateway.config.stores import compile_stores
+from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
 from gateway.model.approval import days_at
+from gateway.model.budget import NO_USAGE_RULES
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from providers.openai_json.misspelled_fields import meant_field
@@ -46,6 +50,7 @@ def compile_config(
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
     demo_territory: str | None = None,
+    planned: bool = False,
 ) -> Compiled:
     """Compile a document.
 
@@ -55,13 +60,14 @@ def compile_config(
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         demo: Compile as if the document contained `demo: true`.
         demo_territory: The territory of callers of a demo whom no signal locates.
+        planned: Accept the sections of usage and money, which this version compiles but does not apply yet.
 
     Raises:
         ConfigRejected: The document has errors. The exception holds all of them.
     """
     findings = Findings(document.source)
     draft = validate(findings)
-    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory)
+    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory, planned)
     parts = frozenset(draft.broken)
     config = _compile(draft, findings, document, options)
     _check_broken_parts(draft, parts, findings, document, options)
@@ -78,6 +84,7 @@ class _Options:
     simulators: Mapping[tuple[str, str], str] | None
     demo: bool
     demo_territory: str | None
+    planned: bool
 
 
 def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
@@ -93,15 +100,26 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
+    assistants = compile_assistants(draft, findings, regions, deployments, days)
+    usage, spending, stores = NO_USAGE_RULES, None, None
+    if options.planned:
+        usage = compile_usage(draft, findings, regions)
+        spending = SpendingCompiler(draft, findings, usage)
+        stores = compile_stores(draft, findings, regions, document.references)
+    else:
+        refuse_planned_sections(findings)
+    clients = compile_clients(draft, findings, regions, spending, demo=demo)
+    if options.planned:
+        check_prices(draft, findings, usage, clients.values(), assistants)
     config = ConfigVersion(
         version=document.version,
-        assistants=compile_assistants(draft, findings, regions, deployments, days),
+        assistants=assistants,
         regions=regions.by_name,
         region_by_territory=regions.by_territory,
         default_region=regions.default,
         blocked=regions.blocked,
         deployments=deployments,
-        clients=compile_clients(draft, findings, regions, demo=demo),
+        clients=clients,
         location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=options.demo_territory),
         resilience=draft.config.resilience,
         cell=cell,
@@ -116,6 +134,11 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         log_sample=draft.config.log.sample,
         blocked_by=draft.config.blocked_by,
         known_fields=_known_fields(registry, deployments),
+        projects=spending.projects if spending is not None else {},
+        usage=usage,
+        stores=stores,
+        clients_source=draft.config.clients_source,
+        keys=draft.config.keys,
     )
     _check_spaces(findings, config)
     _check_resilience(draft, findings)

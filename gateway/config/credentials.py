@@ -20,9 +20,18 @@ _MIN_CHARACTERS = 32
 def compile_secrets(draft: Draft, findings: Findings, references: Mapping[str, Resolution]) -> Secrets:
     """Return the gateway's own keys. Report each key that is needed and missing."""
     section = draft.config.secrets
+    consent, identity, pepper, cookies, receipts = (
+        _versions(findings, ("secrets", name), getattr(section, name), references)
+        for name in ("consent", "identity", "pepper", "cookies", "receipts")
+    )
     secrets = Secrets(
-        _secret(findings, ("secrets", "consent"), section.consent, references),
-        _secret(findings, ("secrets", "identity"), section.identity, references),
+        consent=consent[0] if consent else None,
+        identity=identity[0] if identity else None,
+        pepper=pepper,
+        cookies=cookies,
+        receipts=receipts,
+        former_consent=consent[1] if len(consent) > 1 else None,
+        former_identity=identity[1] if len(identity) > 1 else None,
     )
     deployments = draft.config.deployments
     asking = next((name for name, item in deployments.items() if item.consent is not None), None)
@@ -39,9 +48,17 @@ def compile_secrets(draft: Draft, findings: Findings, references: Mapping[str, R
     return secrets
 
 
-def _secret(findings: Findings, path: KeyPath, text: str | None, references: Mapping[str, Resolution]) -> Secret | None:
-    if text is None:
-        return None
+def _versions(
+    findings: Findings, path: KeyPath, texts: list[str] | None, references: Mapping[str, Resolution]
+) -> tuple[Secret, ...]:
+    """Return the valid versions of a key, the newer one first."""
+    if texts is not None and len(set(texts)) < len(texts):
+        findings.error((*path, 1), "is the same as the first version", "remove one")
+    found = [_secret(findings, (*path, index), text, references) for index, text in enumerate(texts or ())]
+    return tuple(secret for secret in found if secret is not None)
+
+
+def _secret(findings: Findings, path: KeyPath, text: str, references: Mapping[str, Resolution]) -> Secret | None:
     resolved = secret_at(findings, path, text, references, "NAME")
     if problem := resolved.mistake or resolved.missing:
         findings.error(

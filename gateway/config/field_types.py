@@ -6,12 +6,16 @@ Types with a unit are in `gateway.model.units`.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from itertools import pairwise
+from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from gateway.config.problems import nearest, quoted
+from gateway.model.budget import NANO, Money
 from gateway.model.config_version import HedgeRule
 from gateway.model.schedule import Stage
 from gateway.model.section import FileForm, UnitError
@@ -32,6 +36,10 @@ _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _SHARE_OF_ANSWERS = r"^p[5-9][0-9]$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
 _CURRENCY = r"^[A-Z]{3}$"
+_MONEY = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,9})? [A-Z]{3}$"
+_RATE = r"^[0-9]{1,7}(\.[0-9]{1,12})?$"
+_ZONE = r"^[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z0-9_+-]{1,31}){0,2}$"
+_CELL_NAME = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 _LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$"
 _PHONE = r"^[0-9+*#][0-9 ()+*#-]{1,30}$"
 # The standard (GB 45438-2025) allows visible characters in a value of the AIGC object, except quotes and backslashes.
@@ -51,6 +59,7 @@ MEANINGS = {
     _PRODUCER: "must be 1 to 128 characters of visible ASCII, without spaces, quotes or backslashes",
     DOCUMENT_URL: "must be an https URL, such as https://www.example.cn/filing.pdf",
     _ADMIN_KEY: "must be a public key: `ed25519:` and 44 characters of base64 (`gateway key new --ed25519` makes one)",
+    _CELL_NAME: "must be 1 to 32 lower-case letters, digits and `-`, and begin and end with a letter or digit",
     AGE: "must be an age in hours or days, such as 12h or 30d",
 }
 """The error message for each pattern of the schema."""
@@ -59,6 +68,8 @@ _STAGE = r"(100|[1-9][0-9]?)%(?:\s+for\s+([1-9][0-9]{0,5})(s|m|h|d))?"
 _ANY_STAGES = rf"\s*{_STAGE}(?:\s*,\s*{_STAGE})*\s*"
 _STAGES = r"^\s*((100|[1-9][0-9]?)%\s+for\s+[1-9][0-9]{0,5}(s|m|h|d)\s*,\s*)*(100|[1-9][0-9]?)%\s*$"
 _MAX_WEIGHT = 10_000
+_MOST_UNITS = 9_000_000_000
+_EXACT_DIGITS = 15
 _STAGES_HINT = 'such as "5% for 10m, 25% for 30m, 100%"'
 _NEW_KEY = "`gateway key new` makes a key and shows its hash"
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
@@ -116,6 +127,58 @@ def mistake(message: str, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("config", "{message}", {"message": message, "hint": hint})
 
 
+def _money(value: object) -> Money:
+    """Return an amount such as `0.50 EUR`. A number without a currency, or in another form, is refused."""
+    such_as = "such as 20 EUR or 0.50 EUR"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        is_usable = isfinite(value) and 0 <= value <= _MOST_UNITS
+        raise UnitError("an amount needs a currency", f"such as {value:.9g} EUR" if is_usable else such_as)
+    if not isinstance(value, str):
+        raise UnitError("must be an amount with its currency", such_as)
+    if re.fullmatch(_MONEY, value):
+        number, currency = value.split(" ")
+        if Decimal(number) > _MOST_UNITS:
+            raise UnitError(f"must be at most {_MOST_UNITS:,}", such_as)
+        return Money(int(Decimal(number) * NANO), currency)
+    if value.strip().startswith("-"):
+        raise UnitError("an amount must not be negative", such_as)
+    if re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,9})?", value):
+        raise UnitError("an amount needs a currency", f"such as {value} EUR")
+    if re.fullmatch(r"[0-9]+\.[0-9]{10,} ?[A-Z]{3}", value):
+        raise UnitError("must have at most nine decimals", such_as)
+    raise UnitError("must be a decimal number, one space and the code of a currency (ISO 4217)", such_as)
+
+
+def _rate(value: object) -> str:
+    """Return an exchange rate as exact decimal text. A float has at most 15 exact digits."""
+    such_as = "such as 0.92"
+    text = value if isinstance(value, str) else ""
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        text = f"{Decimal(str(value)):f}"
+        if isinstance(value, float) and len(text.strip("-0.").replace(".", "")) > _EXACT_DIGITS:
+            raise UnitError(f"has more than {_EXACT_DIGITS} digits", "put it in quotes, so that it stays exact")
+    if re.fullmatch(_RATE, text) and Decimal(text) > 0:
+        return text
+    raise UnitError("must be a decimal number above 0, with at most 7 digits before the point and 12 after it", such_as)
+
+
+def _time_zone(value: object) -> str:
+    from zoneinfo import ZoneInfo, available_timezones  # imported late: most configs have no time zone
+
+    if not isinstance(value, str):
+        raise UnitError("must be the name of a time zone", "such as Europe/Berlin or UTC")
+    try:
+        # The zones below `right/` count leap seconds.
+        if re.fullmatch(_ZONE, value) and not value.startswith(("right/", "posix/")):
+            return ZoneInfo(value).key
+    except (KeyError, ValueError, OSError):
+        pass
+    names = {name for name in available_timezones() if not name.startswith(("right/", "posix/"))}
+    near = nearest(value, names)
+    hint = f"did you mean {quoted(near)}?" if near is not None else "such as Europe/Berlin or UTC"
+    raise UnitError("is not a time zone that this machine knows", hint)
+
+
 def _no_flag(value: object) -> object:
     # In Python, True equals 1 and would pass as version 1.
     return str(value) if isinstance(value, bool) else value
@@ -161,6 +224,8 @@ CurrencyCode = Annotated[str, Field(pattern=_CURRENCY)]
 PhoneNumber = Annotated[str, Field(pattern=_PHONE)]
 ProducerCode = Annotated[str, Field(pattern=_PRODUCER)]
 OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]
+_UpToTwo = Annotated[list[str], Field(min_length=1, max_length=2)]
+OneOrTwo = Annotated[_UpToTwo, BeforeValidator(_listed, json_schema_input_type=str | _UpToTwo)]
 HedgeAfter = Annotated[
     HedgeRule,
     FileForm(
@@ -172,6 +237,15 @@ DocumentUrl = Annotated[str, Field(pattern=DOCUMENT_URL, max_length=2048)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]
 KeyHash = Annotated[str, BeforeValidator(_key_hash, json_schema_input_type=Annotated[str, Field(pattern=_KEY_HASH)])]
+MoneyAmount = Annotated[
+    Money, FileForm(_money, {"type": "string", "pattern": _MONEY, "examples": ["20 EUR", "0.50 EUR"]})
+]
+ExchangeRate = Annotated[
+    str,
+    BeforeValidator(_rate, json_schema_input_type=Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=_RATE)]),
+]
+TimeZone = Annotated[str, FileForm(_time_zone, {"type": "string", "pattern": _ZONE, "examples": ["Europe/Berlin"]})]
+CellName = Annotated[str, Field(pattern=_CELL_NAME)]
 FormatVersion = Annotated[Literal[1], BeforeValidator(_no_flag)]
 Stages = Annotated[
     tuple[Stage, ...],

@@ -60,6 +60,9 @@ def _table(section: _Schema, definitions: dict[str, _Schema]) -> str:
         f"| `{key}` | {_kind(value, definitions)} | {_default(key, value, required)} | {_meaning(value, definitions)} |"
         for key, value in section["properties"].items()
     ]
+    others = section.get("additionalProperties")
+    if isinstance(others, dict):
+        rows.append(f"| `NAME` | {_kind(others, definitions)} | none | {section.get('description', '')} |")
     return "\n".join([_TABLE, *rows])
 
 
@@ -86,6 +89,8 @@ def _kind(value: _Schema, definitions: dict[str, _Schema]) -> str:
     match value.get("type"):
         case "array":
             return f"list of {_kind(value['items'], definitions)}"
+        case "object" if "properties" in value:
+            return "keys below"
         case "object" if isinstance(value.get("additionalProperties"), dict):
             return f"by name: {_kind(value['additionalProperties'], definitions)}"
         case "object":

@@ -36,7 +36,7 @@ def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None
     if territory is None:
         draft.broken.add(("cell",))
         return None
-    return Cell(territory, serves, homes)
+    return Cell(territory, serves, homes, section.name or "")
 
 
 def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -151,6 +152,7 @@ _SECRETS: tuple[KeyPath, ...] = (
     ("location", "claim", "secret"),
     ("exporters", "*", "headers", "*"),
     ("secrets", "*"),
+    ("stores", "*", "password"),
 )
 
 
@@ -177,7 +179,13 @@ def _written(path: KeyPath, value: object, rest: KeyPath) -> Iterator[KeyPath]:
 
 
 # Items of a list have the path of the list.
-_NOT_SHOWN: tuple[KeyPath, ...] = (*_SECRETS, ("location", "edges", "secret", "value"), ("clients", "*", "keys"))
+_NOT_SHOWN: tuple[KeyPath, ...] = (
+    *_SECRETS,
+    ("location", "edges", "secret", "value"),
+    ("clients", "*", "keys"),
+    ("usage", "alerts", "webhook", "url"),
+)
+_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]*@")
 
 
 def without_secrets(path: KeyPath, value: object) -> object:
@@ -190,7 +198,12 @@ def without_secrets(path: KeyPath, value: object) -> object:
         len(path) == len(pattern) and all(name in ("*", part) for part, name in zip(path, pattern, strict=True))
         for pattern in _NOT_SHOWN
     )
-    return "(not shown)" if is_secret and not (isinstance(value, str) and "${" in value) else value
+    if isinstance(value, str) and _PASSWORD_IN_URL.search(value):
+        return _NOT_SHOWN_WORD
+    return _NOT_SHOWN_WORD if is_secret and not (isinstance(value, str) and "${" in value) else value
+
+
+_NOT_SHOWN_WORD = "(not shown)"
 
 
 VERSION_DIGITS = 12

@@ -17,6 +17,7 @@ from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, nea
 from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySection
 from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
+from gateway.config.schema.usage import ProjectSection
 from gateway.config.yaml_document import Source
 from gateway.model.section import PlainSection, UnitError
 
@@ -55,10 +56,18 @@ class Findings:
         return self.source.position(path)[0]
 
     def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
+        path = self._as_written(path)
         line, column = self.source.position(path, key=key)
-        if path and isinstance(path[-1], int) and not self.source.has(path):
-            path = path[:-1]  # a single value was written instead of a list
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
+
+    def _as_written(self, path: KeyPath) -> KeyPath:
+        """Return the path without the index of a single value that was written instead of a list."""
+        written: KeyPath = ()
+        for part in path:
+            here = (*written, part)
+            if not isinstance(part, int) or self.source.has(here):
+                written = here
+        return written
 
 
 UNSUPPORTED_KEYS = frozenset(
@@ -81,15 +90,6 @@ REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
 
 
 _NOT_YET = "is not supported by this version yet"
-
-PLANNED: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("limits", "tpm"): (
-        "limits by tokens (`tpm`) are not supported by this version yet",
-        "remove it; `rpm` limits requests per minute and `concurrent` limits requests at the same time",
-    ),
-}
-"""Planned keys by section and name, with the message and the hint, where a similar key has another meaning."""
-
 
 _EXPECTED = {
     "dict_type": "a mapping",
@@ -159,9 +159,6 @@ def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
     key = str(path[-1])
     if key in validation.UNSUPPORTED_KEYS:
         return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
-    planned = validation.PLANNED.get((str(path[-2]), key)) if len(path) > 1 else None
-    if planned is not None:
-        return ShapeError(path, *planned, at_key=True, removable=True)
     removed = validation.REMOVED.get((str(path[-2]), key)) if len(path) > 1 else None
     if removed is not None:
         message, hint = removed
@@ -262,6 +259,7 @@ _NAMED: dict[str, type[BaseModel]] = {
     "deployments": DeploymentSection,
     "clients": ClientSection,
     "exporters": ExporterSection,
+    "projects": ProjectSection,
 }
 
 
@@ -284,6 +282,10 @@ _STAND_INS: Mapping[tuple[str, str], object] = {
     ("cell", "territory"): "AQ",
     ("location", "from"): ["192.0.2.0/24"],
     ("location", "country"): "X-Country",
+    ("stores", "url"): "https://unknown.invalid",
+    ("stores", "territory"): "AQ",
+    ("usage", "url"): "https://unknown.invalid",
+    ("usage", "territory"): "AQ",
 }
 
 
@@ -422,7 +424,7 @@ def misplaced(path: KeyPath, value: object) -> Iterator[ShapeError]:
         case None:
             yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
         case str() if "${" in value and not _may_refer(path):
-            places = "`api_key`, `headers`, `secrets`, an edge's secret and a claim's keys"
+            places = "`api_key`, `headers`, `secrets`, `password`, an edge's secret and a claim's keys"
             message = f"a reference `${{…}}` is resolved in {places} only"
             yield ShapeError(path, message, "write the value itself")
         case list():
@@ -439,7 +441,9 @@ def _may_refer(path: KeyPath) -> bool:
             return True
         case ("location", "edges", _, "secret", "value") | ("location", "claim", "secret" | "jwks"):
             return True
-        case ("exporters" | "deployments", _, "headers", _) | ("secrets", _):
+        case ("exporters" | "deployments", _, "headers", _) | ("secrets", _) | ("secrets", _, _):
+            return True
+        case ("stores", _, "password"):
             return True
     return False
 
@@ -480,7 +484,7 @@ def _rename(values: dict[str, object], path: KeyPath, meant: str) -> None:
 def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
     """Remove the smallest part around the path that leaves the rest valid. Return the path of that part."""
     match path:
-        case ("assistants", _, "routes", _, *_) | (("location" | "resilience"), _, *_):
+        case ("assistants", _, "routes", _, *_) | (("location" | "resilience" | "usage" | "stores"), _, *_):
             part = path[:4] if path[0] == "assistants" else path[:2]
         case (section, _, str(field), *_) if section in _NAMED and _is_optional(str(section), field):
             part = path[:3]

@@ -7,6 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from gateway.model.approval import Approval
+from gateway.model.budget import (
+    DEFAULT_KEY_RULES,
+    NO_SPENDING_RULES,
+    NO_USAGE_RULES,
+    ClientsSource,
+    KeyRules,
+    Project,
+    SpendingRules,
+    Stores,
+    UsageRules,
+)
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
 from gateway.model.permit import ServicePermit
@@ -176,6 +187,14 @@ class ClientLimitRule(PlainSection):
         default=None,
         metadata=key("Concurrent chat requests, including open streams.", ge=1, le=1_000_000),
     )
+    tpm: int | None = field(
+        default=None,
+        metadata=key(
+            "Tokens per minute, input and output. The allowance refills evenly, up to the tokens of one minute.",
+            ge=1,
+            le=1_000_000_000_000,
+        ),
+    )
     body_bytes: int | None = field(
         default=None,
         metadata=key("The largest body of a request, in bytes. Default: 32 MB.", ge=1024, le=32 * 1024 * 1024),
@@ -189,6 +208,7 @@ class Client:
     Attributes:
         assistants: The assistants that it may use. None means all.
         region: The region of every request with its keys, or None.
+        spending: Its project, its budgets and what it is shown of costs.
         key_hash: The hex SHA-256 of the key that was sent. It is not part of the client's identity: limits and
             remembered locations hold for all keys of a client.
     """
@@ -198,6 +218,7 @@ class Client:
     region: str | None = None
     may_assert: frozenset[str] = frozenset()
     limits: ClientLimitRule | None = None
+    spending: SpendingRules = NO_SPENDING_RULES
     key_hash: str = field(default="", compare=False, repr=False)
 
     def may_ask(self, assistant: str) -> bool:
@@ -308,19 +329,44 @@ class Resilience(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One installation of the gateway: its territory, the regions it serves (None: all), and URLs of other cells."""
+    """One installation of the gateway: its territory, the regions it serves (None: all), and URLs of other cells.
+
+    Attributes:
+        name: The name in its API keys. Empty: its territory in lower case (see `key_name`).
+    """
 
     territory: str
     serves: frozenset[str] | None = None
     homes: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def key_name(self) -> str:
+        """The name of the cell in its API keys."""
+        return self.name or self.territory.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The gateway's own keys: `consent` for consent tokens (None: a key of the process), `identity` for pseudonyms."""
+    """The gateway's own keys.
+
+    Attributes:
+        consent: Signs consent tokens. None: a key of the process.
+        identity: Makes pseudonyms.
+        pepper: The valid keys of the stored hashes of API keys, the newer one first.
+        cookies: The valid keys of the console's sessions, the newer one first.
+        receipts: The valid keys of receipts, the newer one first.
+        former_consent: The older valid key of consent tokens.
+        former_identity: The older valid key of pseudonyms.
+    """
 
     consent: Secret | None = None
     identity: Secret | None = None
+    pepper: tuple[Secret, ...] = ()
+    cookies: tuple[Secret, ...] = ()
+    receipts: tuple[Secret, ...] = ()
+    former_consent: Secret | None = None
+    former_identity: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +430,11 @@ class ConfigVersion:
         receipts_keep_s: How long receipts are kept.
         receipts_sample: The share of successful requests whose receipt is kept.
         log_sample: The share of successful requests whose line is logged.
+        projects: The groups of clients that share budgets, by name.
+        usage: How usage and money are counted.
+        stores: The servers that all instances of the cell share, or None.
+        clients_source: Where clients, keys, projects and budgets are.
+        keys: The API keys of clients while the key store cannot be asked.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
@@ -413,12 +464,31 @@ class ConfigVersion:
     log_sample: float = LogRules().sample
     blocked_by: str | None = None
     known_fields: frozenset[str] = frozenset()
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    usage: UsageRules = NO_USAGE_RULES
+    stores: Stores | None = None
+    clients_source: ClientsSource = "file"
+    keys: KeyRules = DEFAULT_KEY_RULES
     recipients: frozenset[str] = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         asked = frozenset(item.consent.recipient for item in self.deployments.values() if item.consent is not None)
         object.__setattr__(self, "recipients", asked)
+
+    @property
+    def needs_state_dir(self) -> str:
+        """The setting that needs a state directory, or an empty text if none does."""
+        if self.stores is not None:
+            return "stores"
+        if self.clients_source == "database":
+            return "clients_source"
+        for client in self.clients.values():
+            if client.limits is not None and client.limits.tpm is not None:
+                return f"clients.{client.name}.limits.tpm"
+            if client.spending.all_budgets:
+                return f"a budget of clients.{client.name}"
+        return next((f"projects.{name}.budgets" for name, project in self.projects.items() if project.budgets), "")
 
     @property
     def approvals(self) -> Mapping[str, tuple[Approval, ...]]:

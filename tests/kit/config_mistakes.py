@@ -270,7 +270,7 @@ SHAPES = {
     ),
     "reference out of place": deployment(
         'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
-        "deployments.x.model: a reference `${…}` is resolved in `api_key`, `headers`, `secrets`, an edge's "
-        "secret and a claim's keys only; write the value itself",
+        "deployments.x.model: a reference `${…}` is resolved in `api_key`, `headers`, `secrets`, `password`, "
+        "an edge's secret and a claim's keys only; write the value itself",
     ),
 }

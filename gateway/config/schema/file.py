@@ -16,6 +16,7 @@ from gateway.config.field_types import (
     KeyHash,
     Name,
     OneOrMore,
+    OneOrTwo,
     Origin,
     Section,
     Visible,
@@ -23,6 +24,15 @@ from gateway.config.field_types import (
 )
 from gateway.config.schema.location import CellSection, LocationSection, RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
+from gateway.config.schema.usage import (
+    Budgets,
+    MaxRequestSection,
+    OneOrMoreBudgets,
+    ProjectSection,
+    StoresSection,
+    UsageSection,
+)
+from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules, Resilience
 from gateway.model.section import default_as_written
 
@@ -39,6 +49,15 @@ class ClientSection(Section):
         [], description="The facts that this client, a trusted backend, may state about its user."
     )
     limits: ClientLimitRule | None = Field(None, description="Limits of its requests. Default: no limit.")
+    project: Name | None = Field(None, description="The project whose budgets it shares. Default: none.")
+    budgets: Budgets | None = Field(None, description="Its own budgets. Default: none.")
+    user_budget: OneOrMoreBudgets | None = Field(
+        None, description="A budget, or a list of them, of each of its end users. Requests must then name their user."
+    )
+    max_request: MaxRequestSection | None = Field(
+        None, description="The most that one request may cost. Default: no limit."
+    )
+    show_cost: bool = Field(False, description="true: its answers state what they cost.")
 
 
 class CorsSection(Section):
@@ -83,19 +102,27 @@ class ExporterSection(Section):
 
 
 class SecretsSection(Section):
-    """The gateway's own keys: ${NAME} or ${file:/path}, at least 32 characters each."""
+    """The gateway's own keys: ${NAME} or ${file:/path}, at least 32 characters each.
 
-    consent: str | None = Field(
+    A key may have two valid versions, the newer one first.
+    """
+
+    consent: OneOrTwo | None = Field(
         None,
         description="Signs consent tokens. Gateways with the same secret accept each other's tokens. Without it, a "
         "token is valid only until the process that issued it ends.",
         repr=False,
     )
-    identity: str | None = Field(
+    identity: OneOrTwo | None = Field(
         None,
         description="The key of the pseudonyms of `identity: hash`. Another secret gives other pseudonyms.",
         repr=False,
     )
+    pepper: OneOrTwo | None = Field(
+        None, description="The key of the stored hashes of API keys. Required with `stores.database`.", repr=False
+    )
+    cookies: OneOrTwo | None = Field(None, description="Signs the sessions of the console.", repr=False)
+    receipts: OneOrTwo | None = Field(None, description="The key that signs receipts.", repr=False)
 
 
 class GatewaySection(Section):
@@ -119,6 +146,18 @@ class GatewaySection(Section):
     clients: dict[Name, ClientSection] = Field(
         {}, description="The clients that may call, by name. Without clients, the gateway serves this machine only."
     )
+    clients_source: ClientsSource = Field(
+        "file",
+        description="Where clients, keys, projects and budgets are. With `database`, this file has no `clients` and no "
+        "`projects`.",
+    )
+    projects: dict[Name, ProjectSection] = Field({}, description="Groups of clients that share budgets, by name.")
+    usage: UsageSection | None = Field(None, description="How usage and money are counted.")
+    stores: StoresSection | None = Field(
+        None,
+        description="The servers that all instances of the cell share. Without them, state is in the state directory.",
+    )
+    keys: KeyRules = Field(KeyRules(), description="The API keys of clients.")
     catalogue: CatalogueSection | None = Field(None, description="Your own facts about models.")
     exporters: dict[Name, ExporterSection] = Field({}, description="Collectors that receive traces, by name.")
     secrets: SecretsSection = Field(SecretsSection(), description="The gateway's own keys.")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from gateway.config.field_types import (
+    CellName,
     CurrencyCode,
     HeaderName,
     LanguageTag,
@@ -169,6 +170,9 @@ class CellSection(Section):
     """This installation of the gateway."""
 
     territory: str = Field(description="Where the gateway itself runs: an ISO 3166 code such as DE.")
+    name: CellName | None = Field(
+        None, description="Its name, a part of its API keys. Default: its territory in lower case."
+    )
     serves: Words | None = Field(None, description="The regions that it serves. Default: all.")
     homes: dict[Name, str] = Field(
         {}, description="For each region that it does not serve: the https URL of the cell that serves it."

@@ -66,5 +66,5 @@ def test_limit_by_tokens_is_refused_by_name() -> None:
             parse_document(_BASE.merge(limits).text.encode(), "gateway.yaml", {"KEY": "sk"}), registry=load_registry()
         )
     (problem,) = [problem for problem in rejected.value.problems if problem.severity == "error"]
-    assert "limits by tokens (`tpm`) are not supported" in str(problem)
+    assert "`clients.*.limits.tpm` is not supported by this version yet" in str(problem)
     assert "did you mean" not in str(problem)

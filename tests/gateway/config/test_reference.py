@@ -18,7 +18,8 @@ def objects_of(schema: dict[str, Any]) -> list[dict[str, Any]]:
 def test_every_key_of_every_object_has_a_row_and_a_meaning() -> None:
     rows = [line.split(" | ") for line in reference_page().splitlines() if line.startswith("| `")]
     keys = [key for part in objects_of(json.loads(schema_json())) for key in part["properties"]]
-    assert sorted(row[0].strip("| `") for row in rows) == sorted(keys)
+    assert {row[0].strip("| `") for row in rows} - {"NAME"} == set(keys)
+    assert len(rows) >= len(keys), "a section that stands in two places has two tables"
     assert all(row[-1].strip(" |") for row in rows)
 
 

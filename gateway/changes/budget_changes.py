@@ -1,0 +1,63 @@
+"""What a plan says about budgets: each change in words, and the counters that begin anew. Pure.
+
+Counters belong to a kind, a name, a unit and a window. With another name or unit they begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from gateway.model.config_version import Client, ConfigVersion
+
+
+def budget_changes(old: ConfigVersion, new: ConfigVersion) -> Iterator[tuple[str, str, str]]:
+    """Yield each client and project whose budgets change: its name, the budgets before, and the budgets after."""
+    before, after = _budgets(old), _budgets(new)
+    for name in dict.fromkeys([*before, *after]):
+        if before.get(name) != after.get(name):
+            yield name, before.get(name, "none"), after.get(name, "none")
+
+
+def _budgets(config: ConfigVersion) -> Mapping[str, str]:
+    """Return the budgets in words, by the words for their owner. Owners without budgets are left out."""
+    found = {f"project {name}": _listed(project.budgets) for name, project in config.projects.items()}
+    for client in config.clients.values():
+        spending = client.spending
+        found[f"client {client.name}"] = _listed(spending.budgets)
+        found[f"each end user of {client.name}"] = _listed(spending.user_budgets)
+        found[f"each request of {client.name}"] = _listed(filter(None, [spending.max_request]))
+    return {name: text for name, text in found.items() if text}
+
+
+def _listed(budgets: Iterable[object]) -> str:
+    return ", ".join(map(str, budgets))
+
+
+def budget_notes(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
+    """Yield a note for each client and project that was renamed, and for another currency."""
+    moved = [(client, new.clients[digest]) for digest, client in old.clients.items() if digest in new.clients]
+    for before, after in dict.fromkeys((one.name, other.name) for one, other in moved if _is_renamed(one, other)):
+        yield f"the client {before!r} is now named {after!r} (same key): its limits and budgets begin anew"
+    for before, after in dict.fromkeys(
+        (one.spending.project.name, other.spending.project.name)
+        for one, other in moved
+        if one.spending.project is not None and other.spending.project is not None
+    ):
+        if before != after and before not in new.projects and after not in old.projects:
+            yield f"the project {before!r} is now named {after!r} (same clients): its budgets begin anew"
+    currency = old.usage.currency
+    if currency is not None and currency != new.usage.currency and _limits_money(old):
+        after_text = new.usage.currency or "none"
+        yield f"`usage.currency` changes from {currency} to {after_text}: all budgets of money begin anew"
+
+
+def _is_renamed(old: Client, new: Client) -> bool:
+    has_counters = any(one.limits is not None or one.spending.all_budgets for one in (old, new))
+    return old.name != new.name and has_counters
+
+
+def _limits_money(config: ConfigVersion) -> bool:
+    budgets = [*(one.spending for one in config.clients.values())]
+    return any(one.limits_money for one in budgets) or any(
+        budget.is_money for project in config.projects.values() for budget in project.budgets
+    )

@@ -1,0 +1,166 @@
+"""Shape of `projects`, `usage`, `stores` and `keys`, and of the budgets of clients."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from gateway.config.field_types import CurrencyCode, ExchangeRate, MoneyAmount, Name, Section, TimeZone
+from gateway.model.budget import LedgerRetention, Window
+from gateway.model.section import FileForm, UnitError
+from gateway.model.units import Day
+
+_MOST_TOKENS = 2**53
+"""Up to this number, every store counts exactly."""
+
+
+def _one_or_list(value: object) -> object:
+    """Read a single mapping as a list with one item."""
+    return [value] if isinstance(value, dict) else value
+
+
+def _window(value: object) -> Window:
+    if isinstance(value, str) and value in _WINDOWS:
+        return Window(value)
+    raise UnitError("must be the window of the budget", f"one of {', '.join(_WINDOWS)}")
+
+
+_WINDOWS = tuple(str(window) for window in Window)
+_Per = Annotated[Window, FileForm(_window, {"enum": list(_WINDOWS)})]
+_Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+
+
+class BudgetSection(Section):
+    """The most that may be spent in a window: `amount` or `tokens`."""
+
+    amount: MoneyAmount | None = Field(
+        None, description="The amount, in `usage.currency`. The price of each model must be known."
+    )
+    tokens: _Tokens | None = Field(
+        None, description="The tokens: all that the provider counts (input, cached, output, reasoning)."
+    )
+    per: _Per = Field(description="The window: aligned with the calendar of `usage.timezone`. Weeks begin on Monday.")
+
+
+Budgets = Annotated[list[BudgetSection], Field(min_length=1)]
+OneOrMoreBudgets = Annotated[Budgets, BeforeValidator(_one_or_list, json_schema_input_type=BudgetSection | Budgets)]
+
+
+class ProjectSection(Section):
+    """A group of clients that share budgets."""
+
+    budgets: list[BudgetSection] = Field([], description="The budgets that its clients share.")
+
+
+class MaxRequestSection(Section):
+    """The most that one request may cost."""
+
+    amount: MoneyAmount = Field(description="The amount for all calls of the request together, in `usage.currency`.")
+
+
+class RatesSection(Section):
+    """Exchange rates: units of `usage.currency` for one unit of each other currency."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, hide_input_in_errors=True)
+    __pydantic_extra__: dict[CurrencyCode, ExchangeRate] = Field(init=False)
+
+    as_of: Day | None = Field(None, description="The day of the rates.")
+
+    @property
+    def by_currency(self) -> dict[str, Any]:
+        """The rates as decimal text, by currency."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class OnLossSection(Section):
+    """What each instance may spend while the shared store cannot be asked."""
+
+    allow: MoneyAmount = Field(
+        description="The amount for each instance and outage, in `usage.currency`: what calls cost, and open holds."
+    )
+
+
+class WebhookSection(Section):
+    """The address that gets each alert."""
+
+    url: str = Field(description="Its https URL.", repr=False)
+    territory: str = Field(description="Where the alerts are stored: an ISO 3166 code such as DE.")
+
+
+class AlertsSection(Section):
+    """When a budget raises an alert: a log event, a metric, and a call of the webhook."""
+
+    at: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=1)] = Field(
+        description="The used percentages of a budget, such as [80, 100]."
+    )
+    webhook: WebhookSection | None = Field(None, description="The address that gets each alert. Default: none.")
+
+
+def _on_loss(value: object) -> object:
+    if value == "deny" or isinstance(value, dict | OnLossSection):
+        return None if value == "deny" else value
+    raise UnitError("must be the word deny, or a mapping of its key", "write `deny`, or {allow: 5 EUR}")
+
+
+class UsageSection(Section):
+    """How usage is counted, in which currency, and what happens without the store that counts it."""
+
+    currency: CurrencyCode | None = Field(
+        None, description="Your currency (ISO 4217), of budgets and reports. Default: amounts are not converted."
+    )
+    rates: RatesSection | None = Field(None, description="Exchange rates of the currencies that vendors use.")
+    timezone: TimeZone | None = Field(
+        None, description="The time zone (IANA) of days, weeks and months, such as Europe/Berlin. Default: UTC."
+    )
+    on_loss: Annotated[
+        OnLossSection | None,
+        BeforeValidator(_on_loss, json_schema_input_type=Literal["deny"] | OnLossSection),
+    ] = Field(
+        None,
+        description="What happens to requests with a budget while the shared store cannot be asked: `deny`, or "
+        "{allow: 5 EUR}. Default: deny.",
+    )
+    retention: LedgerRetention = Field(LedgerRetention(), description="How long rows are kept.")
+    alerts: AlertsSection | None = Field(None, description="When a budget raises an alert. Default: never.")
+    internal_project: Name | None = Field(
+        None,
+        description="The project that pays for calls that no client asked for: shadow, evaluation, playground, probes.",
+    )
+
+
+_WHERE = "Where the server, its replicas and its backups are: an ISO 3166 code such as DE."
+
+
+class DatabaseSection(Section):
+    """The PostgreSQL server that keeps the ledger, keys and budgets of the cell."""
+
+    url: str = Field(
+        description="Its address, without a password: postgresql://USER@HOST/NAME. Another machine is called with TLS, "
+        "and its certificate is verified; `sslrootcert` names a file with its certificate authorities.",
+        repr=False,
+    )
+    password: str | None = Field(None, description="Its password: ${NAME} or ${file:/path}.", repr=False)
+    territory: str = Field(description=_WHERE)
+
+
+class ValkeySection(Section):
+    """The Valkey server that counts the limits and budgets of the cell."""
+
+    url: str = Field(
+        description="Its address, without a password: rediss://HOST:6379, or redis:// for this machine. "
+        "`ssl_ca_certs` names a file with its certificate authorities.",
+        repr=False,
+    )
+    password: str | None = Field(None, description="Its password: ${NAME} or ${file:/path}.", repr=False)
+    territory: str = Field(description=_WHERE)
+
+
+StoreSection = DatabaseSection | ValkeySection
+
+
+class StoresSection(Section):
+    """The stores that all instances of the cell share. Without it: SQLite and a file in the state directory."""
+
+    database: DatabaseSection | None = Field(None, description="PostgreSQL, for the ledger, keys and budgets.")
+    valkey: ValkeySection | None = Field(None, description="Valkey, for counting limits and budgets.")

@@ -1,0 +1,235 @@
+"""Compile `stores`: addresses with TLS, passwords, and territories inside the boundaries of the regions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from gateway.config.problems import KeyPath, quoted
+from gateway.config.regions import Regions
+from gateway.config.schema.usage import StoreSection
+from gateway.config.secret_references import Resolution, secret_at
+from gateway.config.service_permits import is_this_machine
+from gateway.config.territories import read_territory
+from gateway.config.validation import Draft, Findings
+from gateway.model.budget import StoreKind, Stores, StoreServer
+from providers.auth import Secret
+from providers.sites import OriginError, parse_origin
+from providers.territories import Places
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The form of the addresses of a kind of store.
+
+    Attributes:
+        schemes: The schemes, and whether each means TLS. None: the parameter `sslmode` decides.
+        database: The path: the name of the database.
+        ca_parameter: The parameter that names the file with certificate authorities.
+    """
+
+    schemes: Mapping[str, bool | None]
+    example: str
+    port: int
+    database: re.Pattern[str]
+    database_meaning: str
+    ca_parameter: str
+    variable: str
+
+
+_FORMS: Mapping[StoreKind, _Form] = {
+    "database": _Form(
+        {"postgresql": None, "postgres": None},
+        "postgresql://gateway@db.internal/gateway",
+        5432,
+        re.compile(r"[^/\x00-\x1f]{1,63}"),
+        "must name the database",
+        "sslrootcert",
+        "GATEWAY_DATABASE_PASSWORD",
+    ),
+    "valkey": _Form(
+        {"rediss": True, "valkeys": True, "redis": False, "valkey": False},
+        "rediss://valkey.internal:6379",
+        6379,
+        re.compile(r"[0-9]{0,4}"),
+        "may have the number of a database and nothing else",
+        "ssl_ca_certs",
+        "GATEWAY_VALKEY_PASSWORD",
+    ),
+}
+_VERIFIED = "verify-full"
+_SSL_MODES = {"disable": False, "allow": False, "prefer": False, "require": True, "verify-ca": True, _VERIFIED: True}
+
+
+def compile_stores(
+    draft: Draft, findings: Findings, regions: Regions, references: Mapping[str, Resolution]
+) -> Stores | None:
+    """Return the shared stores of a draft, or None if it has none."""
+    section = draft.config.stores
+    if section is None:
+        return None
+    is_whole = draft.is_whole("stores")
+    if section.database is None and section.valkey is None and is_whole:
+        findings.error(("stores",), "names no store", "add `database` and `valkey`, or remove it")
+    if section.database is None and section.valkey is not None and is_whole:
+        hint = "add `database`, or remove `stores`: one machine needs neither"
+        findings.error(("stores", "valkey"), "needs `stores.database` too, which keeps the ledger and the keys", hint)
+    stores = Stores(
+        _store(findings, "database", section.database, regions, references),
+        _store(findings, "valkey", section.valkey, regions, references),
+    )
+    if section.database is not None:
+        _check_secrets(draft, findings)
+    return stores
+
+
+def check_place(findings: Findings, path: KeyPath, territory: str, regions: Regions, keeps: str) -> None:
+    """Report each region of this cell whose metadata would be kept outside its boundary.
+
+    Of a region with `transit`, the ledger is kept in the territory of the cell.
+
+    Args:
+        findings: Receives the errors.
+        path: The key of the territory.
+        territory: Where the data is kept.
+        regions: The regions.
+        keeps: The kind of data, as the beginning of the message, such as `rows about`.
+    """
+    place, cell = Places(frozenset({territory})), regions.cell
+    for name, region in regions.by_name.items():
+        is_served = cell is None or cell.serves is None or name in cell.serves
+        is_accepted = region.transit.included is not None and region.transit.contains(territory)
+        if is_served and not is_accepted and not place.within(region.boundary):
+            message = f"{keeps} requests of region {quoted(name)} would be kept in {territory}, outside its boundary"
+            hint = "use a server inside the boundary, or leave the region to another cell (`cell.serves`)"
+            findings.error(path, f"{message} ({region.boundary})", hint)
+
+
+def _check_secrets(draft: Draft, findings: Findings) -> None:
+    """Report each key that all instances need. Without stores, the state directory has its own."""
+    if not draft.is_whole("secrets"):
+        return
+    path: KeyPath = ("stores", "database")
+    if draft.config.secrets.pepper is None:
+        hint = "write secrets: {pepper: ${GATEWAY_PEPPER}}, the same for all instances"
+        findings.error(path, "needs `secrets.pepper`, without which no API key can be checked", hint)
+    if draft.config.secrets.identity is None and any(it.user_budget for it in draft.config.clients.values()):
+        hint = "write secrets: {identity: ${IDENTITY_SECRET}}, the same for all instances"
+        findings.error(path, "needs `secrets.identity`, because a client has a `user_budget`", hint)
+
+
+def _store(
+    findings: Findings,
+    kind: StoreKind,
+    section: StoreSection | None,
+    regions: Regions,
+    references: Mapping[str, Resolution],
+) -> StoreServer | None:
+    if section is None:
+        return None
+    path: KeyPath = ("stores", kind)
+    territory = read_territory(findings, (*path, "territory"), section.territory)
+    if territory is not None:
+        check_place(
+            findings, (*path, "territory"), territory, regions, "rows about" if kind == "database" else "counts of"
+        )
+    password = _password(findings, (*path, "password"), section.password, references, _FORMS[kind].variable)
+    try:
+        return _read_url(kind, section.url, territory or "", password)
+    except _UrlError as error:
+        findings.error((*path, "url"), error.message, error.hint)
+        return None
+
+
+def _password(
+    findings: Findings, path: KeyPath, text: str | None, references: Mapping[str, Resolution], variable: str
+) -> Secret | None:
+    if text is None:
+        return None
+    resolved = secret_at(findings, path, text, references, variable, term="password")
+    if problem := resolved.mistake or resolved.missing:
+        hint = resolved.hint or "set it, or remove it here"
+        findings.error(path, f"{resolved.source or 'the password'} {problem}", hint)
+    return resolved.secret
+
+
+class _UrlError(Exception):
+    """An address of a store that cannot be used. The message never contains the address: it may hold a password."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def _read_url(kind: StoreKind, url: str, territory: str, password: Secret | None) -> StoreServer:
+    form = _FORMS[kind]
+    such_as = f"such as {form.example}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _UrlError("is not a URL", such_as) from None
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise _UrlError("must be visible ASCII without spaces", such_as)
+    if parts.scheme not in form.schemes:
+        raise _UrlError(f"must start with {' or '.join(f'{scheme}://' for scheme in form.schemes)}", such_as)
+    if parts.password is not None:
+        raise _UrlError("must not contain a password", f"write password: ${{{form.variable}}}")
+    if parts.fragment or "#" in url:
+        raise _UrlError("must have no fragment", such_as)
+    origin = _origin(parts, such_as)
+    database = unquote(parts.path.removeprefix("/"))
+    if not form.database.fullmatch(database):
+        raise _UrlError(f"the path {form.database_meaning}", such_as)
+    parameters = _parameters(parts, kind)
+    is_local = is_this_machine(origin)
+    uses_tls = form.schemes[parts.scheme]
+    if uses_tls is None:
+        mode = parameters.get("sslmode", "disable" if is_local else _VERIFIED)
+        if not is_local and mode != _VERIFIED:
+            message = f"the mode `sslmode={mode}` does not verify the server, which is not this machine"
+            raise _UrlError(message, f"remove it: `{_VERIFIED}` is the default")
+        uses_tls = _SSL_MODES[mode]
+    elif not uses_tls and not is_local:
+        raise _UrlError("is not encrypted, and the server is not this machine", "use rediss://")
+    return StoreServer(
+        kind=kind,
+        host=urlsplit(origin).hostname or "",
+        port=port or form.port,
+        territory=territory,
+        database=database,
+        user=unquote(parts.username or ""),
+        password=password,
+        uses_tls=uses_tls,
+        ca_file=parameters.get(form.ca_parameter, ""),
+    )
+
+
+def _origin(parts: SplitResult, such_as: str) -> str:
+    """Return the host in its normal spelling, as the origin of an https URL."""
+    if not parts.hostname:
+        raise _UrlError("has no host name", such_as)
+    try:
+        return parse_origin(f"https://{parts.netloc.rpartition('@')[2]}")[0]
+    except OriginError as error:
+        raise _UrlError(str(error), such_as) from None
+
+
+def _parameters(parts: SplitResult, kind: StoreKind) -> dict[str, str]:
+    """Return the parameters of the query. Unknown ones are refused: a misspelt one would weaken the connection."""
+    form = _FORMS[kind]
+    allowed = ("sslmode", form.ca_parameter) if kind == "database" else (form.ca_parameter,)
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    for name, value in given:
+        if name not in allowed:
+            raise _UrlError(f"has a parameter that is not supported; allowed: {', '.join(allowed)}")
+        if name == "sslmode" and value not in _SSL_MODES:
+            raise _UrlError("has an unknown `sslmode`", f"remove it, or write one of {', '.join(_SSL_MODES)}")
+        if name == form.ca_parameter and not value.startswith("/"):
+            raise _UrlError(f"the file of `{name}` must have an absolute path")
+    if len(dict(given)) != len(given):
+        raise _UrlError("has a parameter twice", "remove one")
+    return dict(given)

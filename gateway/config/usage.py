@@ -1,0 +1,264 @@
+"""Compile `usage`, `projects` and the budgets of clients, and check that money can be counted where it is limited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.regions import Regions
+from gateway.config.schema.file import ClientSection
+from gateway.config.schema.usage import AlertsSection, BudgetSection, UsageSection
+from gateway.config.service_permits import read_service
+from gateway.config.stores import check_place
+from gateway.config.territories import read_territory
+from gateway.config.validation import Draft, Findings
+from gateway.model.budget import (
+    CALENDAR_WINDOWS,
+    NO_SPENDING_RULES,
+    TOKENS,
+    Alerts,
+    AlertWebhook,
+    BudgetRule,
+    Money,
+    Project,
+    SpendingRules,
+    UsageRules,
+)
+from gateway.model.config_version import Assistant, Client
+from gateway.model.deployment import Deployment
+from gateway.model.route import deployments_of
+from providers.catalogue.prices import Price
+
+_NO_CURRENCY = "XXX"
+"""The ISO 4217 code of the price of a model that costs nothing."""
+
+_SHOWN_CLIENTS = 3
+
+
+def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRules:
+    """Return the rules of usage of a draft."""
+    section = draft.config.usage or UsageSection()
+    rates = section.rates.by_currency if section.rates is not None else {}
+    _check_rates(draft, findings, section.currency, rates)
+    on_loss = section.on_loss.allow if section.on_loss is not None else None
+    if on_loss is not None:
+        _check_currency(draft, findings, ("usage", "on_loss", "allow"), on_loss, section.currency)
+        if draft.config.stores is None and not draft.is_broken("stores"):
+            message = "has no effect without `stores`: the state directory is on this machine"
+            findings.warn(("usage", "on_loss"), message, "remove it")
+    return UsageRules(
+        currency=section.currency,
+        rates=rates,
+        rates_as_of=section.rates.as_of if section.rates is not None else None,
+        timezone=section.timezone or "UTC",
+        on_loss=on_loss,
+        retention=section.retention,
+        alerts=_alerts(findings, section.alerts, regions) if section.alerts is not None else None,
+        internal_project=_internal_project(draft, findings, section.internal_project),
+    )
+
+
+def _check_rates(draft: Draft, findings: Findings, currency: str | None, rates: Mapping[str, str]) -> None:
+    if rates and currency is None and not draft.is_broken("usage", "currency"):
+        findings.error(("usage", "rates"), "needs `usage.currency`", "write your own currency, such as currency: EUR")
+    if currency is not None and currency in rates:
+        findings.error(("usage", "rates", currency), "is `usage.currency` itself", "remove it", key=True)
+
+
+def _internal_project(draft: Draft, findings: Findings, name: str | None) -> str | None:
+    if name is not None and draft.config.clients_source == "file":
+        _check_project(draft, findings, ("usage", "internal_project"), name)
+    return name
+
+
+def _check_project(draft: Draft, findings: Findings, path: KeyPath, name: str) -> None:
+    known = draft.names("projects")
+    if name not in known and not draft.is_broken("projects"):
+        findings.error(
+            path, f"unknown project {quoted(name)}", choice_hint(name, known, none="define it in `projects`")
+        )
+
+
+def _alerts(findings: Findings, section: AlertsSection, regions: Regions) -> Alerts:
+    path: KeyPath = ("usage", "alerts")
+    for index, percent in enumerate(section.at):
+        if percent in section.at[:index]:
+            findings.error((*path, "at", index), f"{percent} is listed twice", "remove one")
+    webhook = None
+    if section.webhook is not None:
+        service = read_service(findings, (*path, "webhook", "url"), section.webhook.url, usual_path="/")
+        territory = read_territory(findings, (*path, "webhook", "territory"), section.webhook.territory)
+        if territory is not None:
+            check_place(findings, (*path, "webhook", "territory"), territory, regions, "alerts about")
+        if service is not None and territory is not None:
+            webhook = AlertWebhook(service.permit, service.path, territory)
+    return Alerts(tuple(sorted(set(section.at))), webhook)
+
+
+def _check_currency(draft: Draft, findings: Findings, path: KeyPath, amount: Money, currency: str | None) -> bool:
+    """Return whether the amount is in the operator's currency. Report an error if not."""
+    if draft.is_broken("usage", "currency") or amount.currency == currency:
+        return True
+    if currency is None:
+        hint = f"write usage: {{currency: {amount.currency}}}"
+        findings.error(path, "an amount of money needs `usage.currency`", hint)
+    else:
+        message = f"is in {amount.currency}, but budgets are in `usage.currency` ({currency})"
+        findings.error(path, message, f"write the amount in {currency}")
+    return False
+
+
+@dataclass(slots=True)
+class SpendingCompiler:
+    """Compiles the projects of a draft and the budgets of its clients.
+
+    Mistakes that concern every budget, such as a missing currency, are reported at the first one only.
+    """
+
+    draft: Draft
+    findings: Findings
+    rules: UsageRules
+    projects: Mapping[str, Project] = field(init=False)
+    _names_user: bool = field(init=False)
+    _reported: set[str] = field(default_factory=set)
+    _seen: dict[SpendingRules, SpendingRules] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        location = self.draft.config.location
+        self._names_user = location.claim is not None and "claim" in location.signals
+        self.projects = {
+            name: Project(name, self._budgets(("projects", name, "budgets"), section.budgets))
+            for name, section in self.draft.config.projects.items()
+        }
+        if self.draft.config.clients_source == "database":
+            for section in ("clients", "projects"):
+                if self.draft.names(section):
+                    message = "is in the database (`clients_source: database`), so this file must not have it"
+                    self.findings.error((section,), message, "remove it, or write clients_source: file")
+
+    def client(self, name: str, section: ClientSection) -> SpendingRules:
+        """Return what a client may spend."""
+        path: KeyPath = ("clients", name)
+        if section.project is not None:
+            _check_project(self.draft, self.findings, (*path, "project"), section.project)
+        maximum = section.max_request.amount if section.max_request is not None else None
+        if maximum is not None:
+            self._check_amount((*path, "max_request", "amount"), maximum)
+        rules = SpendingRules(
+            project=self.projects.get(section.project) if section.project is not None else None,
+            budgets=self._budgets((*path, "budgets"), section.budgets or ()),
+            user_budgets=self._budgets((*path, "user_budget"), section.user_budget or ()),
+            max_request=maximum,
+            show_cost=section.show_cost,
+        )
+        if rules.user_budgets and not self._names_user and "user" not in section.may_assert:
+            message = "its requests cannot name an end user, so all are refused (`user_required`)"
+            hint = "add `may_assert: [user]` for a trusted backend, or set up `location.claim`"
+            self.findings.warn((*path, "user_budget"), message, hint)
+        # Thousands of clients have few different rules. Shared values are pickled once.
+        return NO_SPENDING_RULES if rules == NO_SPENDING_RULES else self._seen.setdefault(rules, rules)
+
+    def _budgets(self, path: KeyPath, sections: Sequence[BudgetSection]) -> tuple[BudgetRule, ...]:
+        budgets: list[BudgetRule] = []
+        for index, section in enumerate(sections):
+            here = (*path, index)
+            budget = self._budget(here, section)
+            if budget is None:
+                continue
+            if section.per in CALENDAR_WINDOWS:
+                self._check_time_zone(here)
+            if any((other.unit, other.per) == (budget.unit, budget.per) for other in budgets):
+                message = f"this list has a budget in {budget.unit} per {budget.per} already"
+                self.findings.error(here, message, "keep the smaller one")
+            budgets.append(budget)
+        return tuple(budgets)
+
+    def _budget(self, path: KeyPath, section: BudgetSection) -> BudgetRule | None:
+        amount, tokens = section.amount, section.tokens
+        if amount is not None and tokens is None:
+            self._check_amount((*path, "amount"), amount)
+            return BudgetRule(amount.currency, amount.nano, section.per)
+        if tokens is not None and amount is None:
+            return BudgetRule(TOKENS, tokens, section.per)
+        message = "has no amount" if amount is None else "has two amounts"
+        self.findings.error(path, message, "give it either `amount` or `tokens`")
+        return None
+
+    def _check_amount(self, path: KeyPath, amount: Money) -> None:
+        if self.rules.currency is not None or self._is_first("currency"):
+            _check_currency(self.draft, self.findings, path, amount, self.rules.currency)
+
+    def _check_time_zone(self, path: KeyPath) -> None:
+        section = self.draft.config.usage
+        is_set = section is not None and section.timezone is not None
+        if not is_set and not self.draft.is_broken("usage", "timezone") and self._is_first("time zone"):
+            message = "`usage.timezone` is not set: days, weeks and months begin at midnight UTC"
+            self.findings.warn(path, message, "write usage: {timezone: Europe/Berlin}, or UTC")
+
+    def _is_first(self, mistake: str) -> bool:
+        is_first = mistake not in self._reported
+        self._reported.add(mistake)
+        return is_first
+
+
+def check_prices(
+    draft: Draft,
+    findings: Findings,
+    rules: UsageRules,
+    clients: Iterable[Client],
+    assistants: Mapping[str, Assistant],
+) -> None:
+    """Report the deployments whose calls cannot be priced, although a client with a limit of money reaches them.
+
+    A missing price is a warning: the deployment is skipped or the request refused. A missing rate is an error.
+    """
+    if draft.config.clients_source == "database":
+        reached = {name: ["a client of the database"] for name in _reached(assistants, None, None)}
+    else:
+        reached = _reached_with_money_limit(clients, assistants)
+    deployments = _reached(assistants, None, None)
+    without_rate: dict[str, str] = {}
+    for name, users in reached.items():
+        price = deployments[name].price
+        if price is None:
+            message = f"has no price, so requests with a budget of money are refused there ({_some(users)})"
+            findings.warn(("deployments", name), message, "write its price in your own catalogue (`catalogue.models`)")
+        elif not _is_free(price) and not rules.knows(price.currency):
+            without_rate.setdefault(price.currency, f"the deployment {quoted(name)}, which {_some(users)} reaches")
+    is_known = rules.currency is not None and not draft.is_broken("usage", "rates")
+    for currency, where in without_rate.items() if is_known else ():
+        message = f"has no rate for {currency}, the currency of {where} with a budget of money"
+        path: KeyPath = ("usage", "rates") if findings.source.has(("usage", "rates")) else ("usage",)
+        findings.error(path, message, f"write rates: {{{currency}: …}}, the units of {rules.currency} for 1 {currency}")
+
+
+def _is_free(price: Price) -> bool:
+    return price.currency == _NO_CURRENCY
+
+
+def _some(users: Sequence[str]) -> str:
+    rest = len(users) - _SHOWN_CLIENTS
+    return ", ".join(users[:_SHOWN_CLIENTS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _reached_with_money_limit(clients: Iterable[Client], assistants: Mapping[str, Assistant]) -> dict[str, list[str]]:
+    """Return the clients with a limit of money that reach each deployment, by its name."""
+    alike: dict[tuple[frozenset[str] | None, str | None], dict[str, None]] = {}
+    for client in clients:
+        if client.spending.limits_money:
+            alike.setdefault((client.assistants, client.region), {})[f"the client {quoted(client.name)}"] = None
+    reached: dict[str, list[str]] = {}
+    for (names, region), users in alike.items():
+        for name in _reached(assistants, names, region):
+            reached.setdefault(name, []).extend(users)
+    return reached
+
+
+def _reached(
+    assistants: Mapping[str, Assistant], names: frozenset[str] | None, region: str | None
+) -> dict[str, Deployment]:
+    """Return the enabled deployments that a client with these assistants, bound to this region, may reach."""
+    own = [assistant for name, assistant in assistants.items() if names is None or name in names]
+    routes = [route for one in own for name, route in one.routes.items() if region is None or name == region]
+    return {item.name: item for route in routes for item in deployments_of(route) if item.enabled}

@@ -1,0 +1,250 @@
+"""Budgets of clients, projects and end users, the rules of usage and money, and the stores of a cell: the values.
+
+Amounts of money are integers of billionths of a currency's unit ("nano"). They are exact, and never floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from typing import Literal
+
+from gateway.model.permit import ServicePermit
+from gateway.model.section import PlainSection, key
+from gateway.model.units import AgeSeconds, Seconds
+from providers.auth import Secret
+
+NANO = 1_000_000_000
+"""The number of nano-units in one unit of a currency."""
+
+TOKENS = "tokens"
+"""The unit of budgets in tokens."""
+
+CALENDAR_WINDOWS = frozenset({"day", "week", "month"})
+"""The words of the windows whose bounds depend on the time zone."""
+
+
+class Window(StrEnum):
+    """The time for which a budget holds. The values are the words of the config file."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount of one currency.
+
+    Attributes:
+        nano: Billionths of the currency's unit.
+        currency: The ISO 4217 code.
+    """
+
+    nano: int
+    currency: str
+
+    def __str__(self) -> str:
+        return f"{shown_amount(self.nano)} {self.currency}"
+
+
+def shown_amount(nano: int) -> str:
+    """Format nano-units as decimal text with at least two decimals: `0.000123456`, `5.00`."""
+    whole, rest = divmod(nano, NANO)
+    return f"{whole}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRule:
+    """The most that may be spent in a window.
+
+    Attributes:
+        unit: `tokens`, or the currency.
+        limit: Tokens, or nano-units of the currency.
+        per: The window.
+    """
+
+    unit: str
+    limit: int
+    per: Window
+
+    @property
+    def is_money(self) -> bool:
+        """Whether it limits money, so that the price of each model must be known."""
+        return self.unit != TOKENS
+
+    def __str__(self) -> str:
+        amount = str(Money(self.limit, self.unit)) if self.is_money else f"{self.limit} {TOKENS}"
+        return f"{amount} in total" if self.per is Window.TOTAL else f"{amount} per {self.per}"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A group of clients that share budgets."""
+
+    name: str
+    budgets: tuple[BudgetRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingRules:
+    """What a client may spend, besides its requests per minute and its concurrent requests.
+
+    Attributes:
+        project: The project whose budgets it shares, or None.
+        budgets: Its own budgets, in the order in which they refuse.
+        user_budgets: The budgets of each of its end users.
+        max_request: The most that all calls of one request may cost, or None.
+        show_cost: Whether its answers state what they cost.
+    """
+
+    project: Project | None = None
+    budgets: tuple[BudgetRule, ...] = ()
+    user_budgets: tuple[BudgetRule, ...] = ()
+    max_request: Money | None = None
+    show_cost: bool = False
+
+    @property
+    def all_budgets(self) -> tuple[BudgetRule, ...]:
+        """The budgets that apply to its requests: its own, those of its project, those of each end user."""
+        shared = self.project.budgets if self.project is not None else ()
+        return (*self.budgets, *shared, *self.user_budgets)
+
+    @property
+    def limits_money(self) -> bool:
+        """Whether a limit of money applies, so that the price of each model must be known."""
+        return self.max_request is not None or any(budget.is_money for budget in self.all_budgets)
+
+
+NO_SPENDING_RULES = SpendingRules()
+
+
+@dataclass(frozen=True, slots=True)
+class AlertWebhook:
+    """The address that gets an alert of a budget. The path may be a secret."""
+
+    permit: ServicePermit
+    path: str = field(repr=False)
+    territory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alerts:
+    """When an alert of a budget is sent.
+
+    Attributes:
+        at: Percentages of a budget, ascending.
+        webhook: The address to call, or None: an alert is a log event and a metric only.
+    """
+
+    at: tuple[int, ...]
+    webhook: AlertWebhook | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRetention(PlainSection):
+    """How long rows are kept. Totals by hour and day are always kept."""
+
+    ledger_s: AgeSeconds = field(
+        default=400 * 86_400.0,
+        metadata=key("How long each row of the ledger is kept, in hours or days.", name="ledger", default="400d"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRules:
+    """How usage is counted.
+
+    Attributes:
+        currency: The operator's currency: of budgets and reports. None: amounts are not converted.
+        rates: Units of `currency` for one unit of another currency, as exact decimal text.
+        rates_as_of: The day of the rates, or None.
+        timezone: The IANA time zone of days, weeks and months.
+        on_loss: What each instance may spend while the shared store cannot be asked. None: nothing.
+        retention: How long rows are kept.
+        alerts: When an alert of a budget is sent, or None.
+        internal_project: The project that pays for calls that no client asked for, or None: they have no budget.
+    """
+
+    currency: str | None = None
+    rates: Mapping[str, str] = field(default_factory=dict)
+    rates_as_of: date | None = None
+    timezone: str = "UTC"
+    on_loss: Money | None = None
+    retention: LedgerRetention = LedgerRetention()
+    alerts: Alerts | None = None
+    internal_project: str | None = None
+
+    def knows(self, currency: str) -> bool:
+        """Return whether amounts of a currency can be converted into the operator's."""
+        return self.currency is not None and (currency == self.currency or currency in self.rates)
+
+
+NO_USAGE_RULES = UsageRules()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRules(PlainSection):
+    """The API keys of clients while the key store cannot be asked."""
+
+    max_stale_s: Seconds = field(
+        default=300.0,
+        metadata=key(
+            "How long keys that were seen keep working while the key store cannot be asked.",
+            name="max_stale",
+            default="5m",
+        ),
+    )
+
+
+DEFAULT_KEY_RULES = KeyRules()
+
+
+StoreKind = Literal["database", "valkey"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreServer:
+    """A server that keeps state for all instances of a cell.
+
+    Attributes:
+        host: The name or address of the server.
+        database: The name of the database, or its number in Valkey. Empty: the server's default.
+        user: The name to log in with. Empty: the server's default.
+        password: The password to log in with, or None.
+        uses_tls: Whether the connection is encrypted and the server's certificate is verified.
+        ca_file: The file with the certificate authorities of the server. Empty: those of the system.
+        territory: Where the server, its replicas and its backups are.
+    """
+
+    kind: StoreKind
+    host: str
+    port: int
+    territory: str
+    database: str = ""
+    user: str = ""
+    password: Secret | None = None
+    uses_tls: bool = True
+    ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The shared stores of a cell. None: SQLite and a memory-mapped file in the state directory.
+
+    Attributes:
+        database: PostgreSQL, for the ledger, keys and budgets.
+        valkey: Valkey, for the gate.
+    """
+
+    database: StoreServer | None = None
+    valkey: StoreServer | None = None
+
+
+ClientsSource = Literal["file", "database"]
+"""Where clients, keys, projects and budgets are: in the config file or in the database."""

@@ -1,0 +1,113 @@
+"""A plan shows changed budgets, and names the counters that begin anew."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.changes.plan import ChangePlan, changed_values, plan_of
+from gateway.changes.plan_text import plan_data, plan_markdown, plan_text
+from gateway.config.compile import compile_config
+from gateway.config.loading import parse_document
+from gateway.model.config_version import ConfigVersion
+from providers.registry import load_registry
+from tests.kit.configs import BASE, KEYS, Config
+
+WITH_BUDGETS = BASE.merge("""
+usage: {currency: EUR, rates: {USD: 0.92, CNY: 0.127}, timezone: UTC}
+projects: {shop: {budgets: [{amount: 500 EUR, per: month}]}}
+clients:
+  app: {project: shop, budgets: [{amount: 20 EUR, per: day}], limits: {tpm: 1000}}
+""")
+
+
+def version_of(config: Config) -> ConfigVersion:
+    document = parse_document(config.text.encode(), "test.yaml", KEYS)
+    return compile_config(document, registry=load_registry(), planned=True).config
+
+
+def plan(after: Config, before: Config = WITH_BUDGETS) -> ChangePlan:
+    return plan_of(version_of(before), version_of(after), tuple(changed_values(before.data, after.data)))
+
+
+def renamed(config: Config, section: str, old: str, new: str) -> Config:
+    entries = {new if name == old else name: entry for name, entry in config.data[section].items()}
+    return config.replace(**{section: entries})
+
+
+def test_plan_shows_budgets_in_words_and_the_changed_key() -> None:
+    shown = plan_text(plan(WITH_BUDGETS.merge("clients: {app: {budgets: [{amount: 30 EUR, per: day}]}}")))
+    assert "\nbudgets\n      client app: 20.00 EUR per day -> 30.00 EUR per day\n" in shown
+    assert '\n      clients.app.budgets: [{"amount": "20 EUR", "per": "day"}] -> [{"amount": "30 EUR"' in shown
+    assert "begin anew" not in shown
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ("projects: {shop: {budgets: [{tokens: 5, per: total}]}}", ("project shop", "500.00 EUR per month", "5 tokens in total")),
+        ("clients: {app: {user_budget: {amount: 1 EUR, per: day}, may_assert: [user]}}", ("each end user of app", "none", "1.00 EUR per day")),
+        ("clients: {app: {max_request: {amount: 0.5 EUR}}}", ("each request of app", "none", "0.50 EUR")),
+        ("clients: {app: {budgets: null}}", ("client app", "20.00 EUR per day", "none")),
+    ],
+)  # fmt: skip
+def test_each_kind_of_budget_is_compared(patch: str, expected: tuple[str, str, str]) -> None:
+    (change,) = plan(WITH_BUDGETS.merge(patch)).budgets
+    assert (change.what, change.before, change.after) == expected
+
+
+def test_renamed_client_begins_anew() -> None:
+    changes = plan(renamed(WITH_BUDGETS, "clients", "app", "ios"))
+    note = "the client 'app' is now named 'ios' (same key): its limits and budgets begin anew"
+    assert changes.notes == (note,)
+    assert json.loads(json.dumps(plan_data(changes)))["notes"] == [note]
+    assert "Notes:\n\n- the client 'app' is now named 'ios'" in plan_markdown(changes)
+    assert "notes\n      the client 'app' is now named 'ios' (same key): its limits and" in plan_text(changes)
+
+
+def test_renamed_client_without_limits_has_no_note() -> None:
+    assert plan(renamed(WITH_BUDGETS, "clients", "backend", "server")).notes == ()
+
+
+def test_renamed_project_begins_anew() -> None:
+    after = renamed(WITH_BUDGETS, "projects", "shop", "store").merge("clients: {app: {project: store}}")
+    assert plan(after).notes == ("the project 'shop' is now named 'store' (same clients): its budgets begin anew",)
+
+
+def test_client_that_moves_to_another_project_has_no_note() -> None:
+    before = WITH_BUDGETS.merge("projects: {other: {}}")
+    assert plan(before.merge("clients: {app: {project: other}}"), before).notes == ()
+
+
+def test_other_currency_begins_anew() -> None:
+    after = WITH_BUDGETS.merge("""
+usage: {currency: USD, rates: {USD: null, EUR: 1.08}}
+projects: {shop: {budgets: [{amount: 500 USD, per: month}]}}
+clients: {app: {budgets: [{amount: 20 USD, per: day}]}}
+""")
+    assert plan(after).notes == ("`usage.currency` changes from EUR to USD: all budgets of money begin anew",)
+
+
+def test_plan_never_shows_a_secret_of_a_store_or_webhook() -> None:
+    def with_secret(word: str) -> Config:
+        return WITH_BUDGETS.merge(
+            {
+                "stores": {
+                    "database": {"url": f"postgresql://u:{word}@db.example/gateway", "password": word, "territory": "DE"},
+                    "valkey": {"url": f"rediss://:{word}@valkey.example", "password": "${NAME}", "territory": "DE"},
+                },
+                "usage": {"alerts": {"at": [80], "webhook": {"url": f"https://hooks.example/{word}", "territory": "DE"}}},
+                "secrets": {"pepper": [word, "${OLD}"]},
+            }
+        )  # fmt: skip
+
+    changes = tuple(changed_values(with_secret("hunter2-a").data, with_secret("hunter2-b").data))
+    assert {change.what for change in changes} == {
+        "stores.database.url",
+        "stores.database.password",
+        "stores.valkey.url",
+        "usage.alerts.webhook.url",
+        "secrets.pepper",
+    }
+    assert "hunter2" not in repr(changes)
