@@ -77,26 +77,29 @@ def compile_stores(
         hint = "add `database`, or remove `stores`: one machine needs neither"
         findings.error(("stores", "valkey"), "needs `stores.database` too, which keeps the ledger and the keys", hint)
     stores = Stores(
-        _store(findings, "database", section.database, regions, references),
-        _store(findings, "valkey", section.valkey, regions, references),
+        _store(draft, findings, "database", section.database, regions, references),
+        _store(draft, findings, "valkey", section.valkey, regions, references),
     )
     if section.database is not None:
         _check_secrets(draft, findings)
     return stores
 
 
-def check_place(findings: Findings, path: KeyPath, territory: str, regions: Regions, keeps: str) -> None:
+def check_place(draft: Draft, findings: Findings, path: KeyPath, territory: str, regions: Regions, keeps: str) -> None:
     """Report each region of this cell whose metadata would be kept outside its boundary.
 
     Of a region with `transit`, the ledger is kept in the territory of the cell.
 
     Args:
+        draft: The draft. If its cell is invalid, nothing is reported.
         findings: Receives the errors.
         path: The key of the territory.
         territory: Where the data is kept.
         regions: The regions.
         keeps: The kind of data, as the beginning of the message, such as `rows about`.
     """
+    if draft.is_broken("cell"):
+        return
     place, cell = Places(frozenset({territory})), regions.cell
     for name, region in regions.by_name.items():
         is_served = cell is None or cell.serves is None or name in cell.serves
@@ -121,6 +124,7 @@ def _check_secrets(draft: Draft, findings: Findings) -> None:
 
 
 def _store(
+    draft: Draft,
     findings: Findings,
     kind: StoreKind,
     section: StoreSection | None,
@@ -132,9 +136,8 @@ def _store(
     path: KeyPath = ("stores", kind)
     territory = read_territory(findings, (*path, "territory"), section.territory)
     if territory is not None:
-        check_place(
-            findings, (*path, "territory"), territory, regions, "rows about" if kind == "database" else "counts of"
-        )
+        keeps = "rows about" if kind == "database" else "counts of"
+        check_place(draft, findings, (*path, "territory"), territory, regions, keeps)
     password = _password(findings, (*path, "password"), section.password, references, _FORMS[kind].variable)
     try:
         return _read_url(kind, section.url, territory or "", password)

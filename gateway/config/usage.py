@@ -54,7 +54,7 @@ def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRu
         timezone=section.timezone or "UTC",
         on_loss=on_loss,
         retention=section.retention,
-        alerts=_alerts(findings, section.alerts, regions) if section.alerts is not None else None,
+        alerts=_alerts(draft, findings, section.alerts, regions) if section.alerts is not None else None,
         internal_project=_internal_project(draft, findings, section.internal_project),
     )
 
@@ -80,7 +80,7 @@ def _check_project(draft: Draft, findings: Findings, path: KeyPath, name: str) -
         )
 
 
-def _alerts(findings: Findings, section: AlertsSection, regions: Regions) -> Alerts:
+def _alerts(draft: Draft, findings: Findings, section: AlertsSection, regions: Regions) -> Alerts:
     path: KeyPath = ("usage", "alerts")
     for index, percent in enumerate(section.at):
         if percent in section.at[:index]:
@@ -90,7 +90,7 @@ def _alerts(findings: Findings, section: AlertsSection, regions: Regions) -> Ale
         service = read_service(findings, (*path, "webhook", "url"), section.webhook.url, usual_path="/")
         territory = read_territory(findings, (*path, "webhook", "territory"), section.webhook.territory)
         if territory is not None:
-            check_place(findings, (*path, "webhook", "territory"), territory, regions, "alerts about")
+            check_place(draft, findings, (*path, "webhook", "territory"), territory, regions, "alerts about")
         if service is not None and territory is not None:
             webhook = AlertWebhook(service.permit, service.path, territory)
     return Alerts(tuple(sorted(set(section.at))), webhook)

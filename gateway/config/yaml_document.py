@@ -13,7 +13,7 @@ import yaml
 from gateway.config.problems import ConfigRejected, KeyPath, Problem, quoted
 from gateway.config.source_text import MAX_BYTES
 
-MAX_NODES = 100_000
+MAX_NODES = 300_000
 
 
 MAX_DEPTH = 64

@@ -1,0 +1,480 @@
+"""Compile projects, budgets, rules of usage and clients with budgets, and report their mistakes."""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+from typing import Any
+
+import pytest
+
+from gateway.config.check_report import render_matrix, render_problems
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.loading import parse_document
+from gateway.config.problems import ConfigRejected, Problem, dotted
+from gateway.model.budget import BudgetRule, Money, Window
+from gateway.model.config_version import Client
+from providers.registry import load_registry
+from tests.kit.configs import Config
+
+REGISTRY = load_registry()
+ENVIRON = {
+    "EU_KEY": "sk-eu",
+    "US_KEY": "sk-us",
+    "PEPPER": "pepper" * 6,
+    "IDENTITY": "new-id" * 6,
+    "FORMER": "old-id" * 6,
+    "DB": "db-password",
+    "VALKEY": "valkey-password",
+}
+BASE = Config.parse(
+    """
+version: 1
+cell: {territory: DE, serves: [eu, us], name: eu-1}
+assistants: {assistant: {routes: {eu: [chatgpt-eu], us: [chatgpt-us]}}}
+regions:
+  eu: {territories: ["@EEA", CH], boundary: ["@EEA", CH]}
+  us: {territories: [US], boundary: [US], transit: [DE]}
+deployments:
+  chatgpt-eu: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [zdr], api_key: "${EU_KEY}"}
+  chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${US_KEY}"}
+projects:
+  shop: {budgets: [{amount: 500 EUR, per: month}]}
+  operations: {}
+clients:
+  ios-app:
+    keys: ["sha256:HASH"]
+    project: shop
+    limits: {rpm: 6000, tpm: 2000000, concurrent: 500}
+    budgets: [{amount: 20 EUR, per: day}, {tokens: 5000000, per: month}]
+    user_budget: {amount: 1 EUR, per: day}
+    max_request: {amount: 0.50 EUR}
+    show_cost: true
+    may_assert: [user]
+usage:
+  currency: EUR
+  rates: {USD: 0.92, CNY: 0.127, as_of: 2026-11-20}
+  timezone: Europe/Berlin
+  on_loss: {allow: 5 EUR}
+  retention: {ledger: 400d}
+  alerts: {at: [100, 80], webhook: {url: "https://hooks.example/T0/secret", territory: DE}}
+  internal_project: operations
+secrets: {pepper: "${PEPPER}", identity: ["${IDENTITY}", "${FORMER}"]}
+keys: {max_stale: 2m}
+stores:
+  database: {url: "postgresql://gateway@db.internal/gateway", password: "${DB}", territory: DE}
+  valkey: {url: "rediss://valkey.internal:6379", password: "${VALKEY}", territory: DE}
+""".replace("HASH", "ab" * 32)
+)
+"""Every key of usage and money."""
+
+
+def compiled(config: Config, *, planned: bool = True) -> Compiled:
+    document = parse_document(config.text.encode(), "gateway.yaml", ENVIRON)
+    return compile_config(document, registry=REGISTRY, planned=planned)
+
+
+def problems_of(config: Config) -> tuple[Problem, ...]:
+    try:
+        return compiled(config).warnings
+    except ConfigRejected as rejection:
+        return rejection.problems
+
+
+def messages(config: Config, severity: str = "error") -> list[str]:
+    found = [problem for problem in problems_of(config) if problem.severity == severity]
+    return [
+        f"{dotted(problem.path)}: {problem.message}{'; ' if problem.hint else ''}{problem.hint}" for problem in found
+    ]
+
+
+def client_of(config: Config) -> Client:
+    (client,) = {client.name: client for client in compiled(config).config.clients.values()}.values()
+    return client
+
+
+def with_client(patch: str | dict[str, Any]) -> Config:
+    if isinstance(patch, str):
+        return BASE.merge(f"clients: {{ios-app: {{{patch}}}}}")
+    return BASE.merge({"clients": {"ios-app": patch}})
+
+
+def test_every_key_is_compiled_without_a_problem() -> None:
+    result = compiled(BASE)
+    config = result.config
+    assert result.warnings == ()
+    spending = client_of(BASE).spending
+    assert spending.project == config.projects["shop"]
+    assert config.projects["shop"].budgets == (BudgetRule("EUR", 500 * 10**9, Window.MONTH),)
+    assert spending.budgets == (
+        BudgetRule("EUR", 20 * 10**9, Window.DAY),
+        BudgetRule("tokens", 5_000_000, Window.MONTH),
+    )
+    assert spending.user_budgets == (BudgetRule("EUR", 10**9, Window.DAY),)
+    assert (spending.max_request, spending.show_cost) == (Money(500_000_000, "EUR"), True)
+    limits = client_of(BASE).limits
+    assert limits is not None
+    assert (limits.rpm, limits.tpm, limits.concurrent) == (6000, 2_000_000, 500)
+    usage = config.usage
+    assert (usage.currency, usage.rates) == ("EUR", {"USD": "0.92", "CNY": "0.127"})
+    assert (usage.rates_as_of, usage.timezone) == (date(2026, 11, 20), "Europe/Berlin")
+    assert (usage.on_loss, usage.retention.ledger_s) == (Money(5 * 10**9, "EUR"), 400 * 86_400)
+    assert (usage.internal_project, config.keys.max_stale_s) == ("operations", 120)
+    assert usage.alerts is not None
+    assert usage.alerts.webhook is not None
+    assert (usage.alerts.at, usage.alerts.webhook.permit.origin) == ((80, 100), "https://hooks.example")
+    assert config.cell is not None
+    assert (config.cell.key_name, config.needs_state_dir) == ("eu-1", "stores")
+    assert config.secrets.identity is not None
+    assert config.secrets.former_identity is not None
+    assert config.secrets.identity.reveal().startswith("new-id")
+    assert config.secrets.former_identity.reveal().startswith("old-id")
+    assert [pepper.reveal() for pepper in config.secrets.pepper] == [ENVIRON["PEPPER"]]
+
+
+def test_no_secret_is_shown() -> None:
+    config = compiled(BASE).config
+    shown = f"{config!r}{render_matrix(config)}"
+    for word in (*ENVIRON.values(), "T0/secret"):
+        assert word not in shown
+
+
+def test_file_without_these_sections_has_the_defaults() -> None:
+    plain = BASE.without("projects", "usage", "stores", "keys", "secrets").merge(
+        {"clients": {"ios-app": None}, "cell": {"name": None}}
+    )
+    config = compiled(plain).config
+    assert (config.usage.timezone, config.usage.on_loss, config.usage.currency) == ("UTC", None, None)
+    assert (config.keys.max_stale_s, config.stores, config.clients_source) == (300, None, "file")
+    assert (config.cell.key_name if config.cell else "", config.needs_state_dir) == ("de", "")
+
+
+@pytest.mark.parametrize(
+    ("amount", "message"),
+    [
+        (5, "an amount needs a currency; such as 5 EUR"),
+        (0.5, "an amount needs a currency; such as 0.5 EUR"),
+        ("5", "an amount needs a currency; such as 5 EUR"),
+        (-5, "an amount needs a currency; such as 20 EUR or 0.50 EUR"),
+        ("-5 EUR", "an amount must not be negative; such as 20 EUR or 0.50 EUR"),
+        ("1e309 EUR", "must be a decimal number, one space and the code of a currency (ISO 4217); such as 20"),
+        ("NaN EUR", "must be a decimal number, one space and the code"),
+        ("5 eur", "must be a decimal number, one space and the code"),
+        ("5 €", "must be a decimal number, one space and the code"),
+        ("EUR 5", "must be a decimal number, one space and the code"),
+        ("5,00 EUR", "must be a decimal number, one space and the code"),
+        ("٥ EUR", "must be a decimal number, one space and the code"),
+        ("9000000001 EUR", "must be at most 9,000,000,000"),
+        ("99999999999 EUR", "must be a decimal number, one space and the code"),
+        ("0.0000000001 EUR", "must have at most nine decimals"),
+        (True, "must be an amount with its currency"),
+        ([5], "must be an amount with its currency"),
+        ("5 USD", "is in USD, but budgets are in `usage.currency` (EUR); write the amount in EUR"),
+    ],
+)
+def test_amount_that_cannot_be_used_is_refused(amount: object, message: str) -> None:
+    (found,) = messages(with_client({"max_request": {"amount": amount}}))
+    assert found.startswith(f"clients.ios-app.max_request.amount: {message}")
+
+
+@pytest.mark.parametrize("text", ["1e309", "-1e309", ".inf", "-.inf", ".nan"])
+def test_amount_that_is_no_finite_number_is_refused(text: str) -> None:
+    written = with_client({"max_request": {"amount": "HERE"}}).text.replace('"HERE"', text)
+    with pytest.raises(ConfigRejected) as rejected:
+        compile_config(parse_document(written.encode(), "gateway.yaml", ENVIRON), registry=REGISTRY, planned=True)
+    (problem,) = rejected.value.problems
+    assert (problem.message, problem.hint) == ("an amount needs a currency", "such as 20 EUR or 0.50 EUR")
+
+
+@pytest.mark.parametrize(
+    ("text", "nano"),
+    [("0 EUR", 0), ("0.000000001 EUR", 1), ("0.50 EUR", 500_000_000), ("9000000000 EUR", 9 * 10**18)],
+)
+def test_amount_is_exact(text: str, nano: int) -> None:
+    assert client_of(with_client({"max_request": {"amount": text}})).spending.max_request == Money(nano, "EUR")
+
+
+@pytest.mark.parametrize(
+    ("budgets", "expected"),
+    [
+        ([{"per": "day"}], ["budgets[0]: has no amount; give it either `amount` or `tokens`"]),
+        ([{"amount": "5 EUR", "tokens": 5, "per": "day"}], ["budgets[0]: has two amounts; give it either"]),
+        ([{"tokens": -1, "per": "day"}], ["budgets[0].tokens: must be at least 0"]),
+        ([{"tokens": 1.5, "per": "day"}], ["budgets[0].tokens: must be a whole number, not a number"]),
+        ([{"tokens": 2**53 + 1, "per": "day"}], ["budgets[0].tokens: must be at most 9007199254740992"]),
+        ([{"tokens": 5}], ["budgets[0].per: is missing"]),
+        ([{"tokens": 5, "per": "year"}], ["budgets[0].per: must be the window of the budget; one of minute, hour"]),
+        ([{"tokens": 5, "per": "day", "unit": "k"}], ["budgets[0].unit: unknown key 'unit'"]),
+        ([], ["budgets: must not be empty"]),
+        (
+            [{"tokens": 5, "per": "day"}, {"amount": "5 EUR", "per": "day"}, {"tokens": 7, "per": "day"}],
+            ["budgets[2]: this list has a budget in tokens per day already; keep the smaller one"],
+        ),
+        (
+            [{"amount": "5 EUR", "per": "day"}, {"amount": "5.00 EUR", "per": "day"}],
+            ["budgets[1]: this list has a budget in EUR per day already"],
+        ),
+    ],
+)
+def test_mistake_in_a_budget_is_reported_where_it_is(budgets: object, expected: list[str]) -> None:
+    found = messages(with_client({"budgets": budgets}))
+    assert len(found) == len(expected), found
+    for message, start in zip(found, expected, strict=True):
+        assert message.startswith(f"clients.ios-app.{start}")
+
+
+def test_single_budget_of_end_users_is_reported_without_an_index() -> None:
+    (problem,) = problems_of(with_client({"user_budget": {"amount": "5", "per": "day"}}))
+    assert dotted(problem.path) == "clients.ios-app.user_budget.amount"
+    assert problem.column > 1
+
+
+def test_list_of_budgets_of_end_users_is_accepted() -> None:
+    listed = with_client({"user_budget": [{"amount": "1 EUR", "per": "day"}, {"tokens": 9, "per": "hour"}]})
+    assert [str(budget) for budget in client_of(listed).spending.user_budgets] == [
+        "1.00 EUR per day",
+        "9 tokens per hour",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ({"limits": {"tpm": 0}}, "clients.ios-app.limits.tpm: must be at least 1"),
+        ({"project": "shpo"}, "clients.ios-app.project: unknown project 'shpo'; did you mean 'shop'?"),
+        ({"keys": ["agw_eu-1_abc_s3cret_x"]}, "clients.ios-app.keys[0]: is not the hash of a key; the key itself must"),
+        ({"keys": ["gk-s3cret"]}, "clients.ios-app.keys[0]: is not the hash of a key; the key itself must"),
+        ({"show_cost": "yes"}, "clients.ios-app.show_cost: must be true or false, not a string"),
+        ({"max_request": "0.5 EUR"}, "clients.ios-app.max_request: must be a mapping, not a string"),
+    ],
+)
+def test_mistake_in_a_client_is_reported(patch: dict[str, Any], expected: str) -> None:
+    (found,) = messages(with_client(patch))
+    assert found.startswith(expected)
+    assert "s3cret" not in found
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ("rates: {USD: 0}", "usage.rates.USD: must be a decimal number above 0"),
+        ("rates: {USD: -0.92}", "usage.rates.USD: must be a decimal number above 0"),
+        ("rates: {USD: 1e309}", "usage.rates.USD: must be a decimal number above 0"),
+        ("rates: {USD: 'a'}", "usage.rates.USD: must be a decimal number above 0"),
+        ("rates: {USD: true}", "usage.rates.USD: must be a decimal number above 0"),
+        ("rates: {USD: 0.1234567890123456}", "usage.rates.USD: has more than 15 digits; put it in quotes"),
+        ("rates: {dollar: 0.9}", "usage.rates.dollar: must be the code of a currency, such as EUR"),
+        ("rates: {EUR: 1}", "usage.rates.EUR: is `usage.currency` itself; remove it"),
+        ("rates: {as_of: yesterday}", "usage.rates.as_of: must be a day"),
+        ("rates: {USD: null}", "usage.rates: has no rate for USD, the currency of the deployment 'chatgpt-eu', which"),
+        ("currency: euro", "usage.currency: must be the code of a currency, such as EUR"),
+        ("timezone: Europe/Berln", "usage.timezone: is not a time zone that this machine knows; did you mean 'Europe/Berlin'?"),
+        ("timezone: ../../etc/passwd", "usage.timezone: is not a time zone that this machine knows"),
+        ("timezone: right/Europe/Berlin", "usage.timezone: is not a time zone that this machine knows"),
+        ("timezone: 2", "usage.timezone: must be the name of a time zone"),
+        ("on_loss: allow", "usage.on_loss: must be the word deny, or a mapping of its key; write `deny`, or {allow: 5 EUR}"),
+        ("on_loss: {allow: 5}", "usage.on_loss.allow: an amount needs a currency"),
+        ("on_loss: {allow: 5 USD}", "usage.on_loss.allow: is in USD, but budgets are in `usage.currency` (EUR)"),
+        ("retention: {ledger: 400}", "usage.retention.ledger: "),
+        ("alerts: {at: [101]}", "usage.alerts.at[0]: must be at most 100"),
+        ("alerts: {at: [0]}", "usage.alerts.at[0]: must be at least 1"),
+        ("alerts: {at: []}", "usage.alerts.at: must not be empty"),
+        ("alerts: {at: [80, 80]}", "usage.alerts.at[1]: 80 is listed twice"),
+        ("alerts: {webhook: {url: 'http://hooks.example/x'}}", "usage.alerts.webhook.url: http:// to another machine"),
+        ("alerts: {webhook: {territory: XQ}}", "usage.alerts.webhook.territory: 'XQ' is not a territory"),
+        ("alerts: {webhook: {territory: US}}", "usage.alerts.webhook.territory: alerts about requests of region 'eu' would be kept in US, outside its boundary (@EEA, CH)"),
+        ("internal_project: ops", "usage.internal_project: unknown project 'ops'; there are operations, shop"),
+        ("curency: EUR", "usage.curency: unknown key 'curency'; did you mean 'currency'?"),
+    ],
+)  # fmt: skip
+def test_mistake_in_the_rules_of_usage_is_reported(patch: str, expected: str) -> None:
+    found = messages(BASE.merge(f"usage: {{{patch}}}"))
+    assert len(found) == 1, found
+    assert found[0].startswith(expected)
+
+
+def test_rate_in_quotes_keeps_every_digit() -> None:
+    config = compiled(BASE.merge("usage: {rates: {USD: '0.920000000001', IDR: 5.5e-5}}")).config
+    assert config.usage.rates == {"USD": "0.920000000001", "CNY": "0.127", "IDR": "0.000055"}
+
+
+def test_budget_of_money_without_a_currency_is_reported_once() -> None:
+    found = messages(BASE.merge("usage: {currency: null, rates: null, on_loss: null}"))
+    assert found == [
+        "projects.shop.budgets[0].amount: an amount of money needs `usage.currency`; write usage: {currency: EUR}"
+    ]
+
+
+def test_rates_without_a_currency_are_refused() -> None:
+    config = BASE.merge("usage: {currency: null, on_loss: null}").merge({"projects": {"shop": {"budgets": None}}})
+    config = config.merge({"clients": {"ios-app": {"budgets": None, "user_budget": None, "max_request": None}}})
+    assert messages(config) == [
+        "usage.rates: needs `usage.currency`; write your own currency, such as currency: EUR",
+    ]
+
+
+def test_model_without_a_price_is_a_warning_if_a_client_with_a_budget_of_money_reaches_it() -> None:
+    unpriced = BASE.merge("deployments: {chatgpt-us: {model: gpt-99-unknown}}")
+    (found,) = [text for text in messages(unpriced, "warning") if "price" in text]
+    assert found == (
+        "deployments.chatgpt-us: has no price, so requests with a budget of money are refused there (the client "
+        "'ios-app'); write its price in your own catalogue (`catalogue.models`)"
+    )
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"region": "eu"},
+        {"project": None, "budgets": [{"tokens": 5, "per": "day"}], "user_budget": None, "max_request": None},
+    ],
+)
+def test_model_without_a_price_that_no_budget_of_money_reaches_is_not_reported(patch: dict[str, Any]) -> None:
+    unpriced = BASE.merge("deployments: {chatgpt-us: {model: gpt-99-unknown}}")
+    config = unpriced.merge({"clients": {"ios-app": patch}})
+    assert [text for text in messages(config, "warning") if "price" in text] == []
+
+
+def test_day_without_a_time_zone_is_one_warning() -> None:
+    assert messages(BASE.merge("usage: {timezone: null}"), "warning") == [
+        "projects.shop.budgets[0]: `usage.timezone` is not set: days, weeks and months begin at midnight UTC; "
+        "write usage: {timezone: Europe/Berlin}, or UTC"
+    ]
+
+
+@pytest.mark.parametrize("per", ["minute", "hour", "total"])
+def test_window_that_needs_no_time_zone_has_no_warning(per: str) -> None:
+    plain = BASE.merge("usage: {timezone: null}").merge({"projects": {"shop": {"budgets": None}}})
+    config = plain.merge(
+        {"clients": {"ios-app": {"budgets": [{"tokens": 5, "per": per}], "user_budget": None, "project": None}}}
+    )
+    assert messages(config, "warning") == []
+
+
+def test_budget_of_end_users_that_no_request_can_name_is_a_warning() -> None:
+    (found,) = messages(with_client({"may_assert": []}), "warning")
+    assert found.startswith("clients.ios-app.user_budget: its requests cannot name an end user, so all are refused")
+
+
+def test_on_loss_without_stores_is_a_warning() -> None:
+    (found,) = messages(BASE.without("stores"), "warning")
+    assert found.startswith("usage.on_loss: has no effect without `stores`")
+
+
+def test_clients_in_the_database_must_not_be_in_the_file() -> None:
+    found = messages(BASE.merge("clients_source: database"))
+    assert [text.partition(":")[0] for text in found] == ["projects", "clients"]
+    assert "is in the database (`clients_source: database`)" in found[0]
+    config = compiled(BASE.without("clients", "projects").merge("clients_source: database")).config
+    assert (config.clients_source, config.clients, config.needs_state_dir) == ("database", {}, "stores")
+
+
+def test_clients_in_the_database_need_a_state_directory_without_stores() -> None:
+    plain = BASE.without("clients", "projects", "stores").merge("{clients_source: database, usage: {on_loss: null}}")
+    assert compiled(plain).config.needs_state_dir == "clients_source"
+
+
+@pytest.mark.parametrize(
+    ("patch", "key"),
+    [
+        ({"limits": {"tpm": None}}, "a budget of clients.ios-app"),
+        ({}, "clients.ios-app.limits.tpm"),
+        (
+            {"limits": {"tpm": None}, "budgets": None, "user_budget": None, "project": None},
+            "projects.shop.budgets",
+        ),
+    ],
+)
+def test_setting_that_needs_a_state_directory_is_named(patch: dict[str, Any], key: str) -> None:
+    assert compiled(with_client(patch).without("stores")).config.needs_state_dir == key
+
+
+@pytest.mark.parametrize("name", ["eu_1", "EU", "-a", "a-", "", "a" * 33])
+def test_name_of_a_cell_that_no_key_can_contain_is_refused(name: str) -> None:
+    (found,) = messages(BASE.merge({"cell": {"name": name}}))
+    assert found.startswith("cell.name: must be 1 to 32 lower-case letters, digits and `-`")
+
+
+@pytest.mark.parametrize("count", [3, 0])
+def test_key_has_one_or_two_versions(count: int) -> None:
+    (found,) = messages(BASE.merge({"secrets": {"pepper": ["${PEPPER}"] * count}}))
+    assert found.startswith("secrets.pepper: ")
+
+
+def test_two_equal_versions_of_a_key_are_refused() -> None:
+    (found,) = messages(BASE.merge({"secrets": {"pepper": ["${PEPPER}", "${PEPPER}"]}}))
+    assert found == "secrets.pepper[1]: is the same as the first version; remove one"
+
+
+def test_check_shows_the_limits_in_effect() -> None:
+    shown = render_matrix(compiled(BASE).config).partition("\nlimits\n")[2].partition("\n\nfacts of")[0]
+    assert shown == (
+        "  currency: EUR, 1 USD = 0.92 EUR, 1 CNY = 0.127 EUR, as of 2026-11-20\n"
+        "  days, weeks and months: Europe/Berlin\n"
+        "  project shop: 500.00 EUR per month\n"
+        "  project operations: no budget\n"
+        "  client ios-app: 6000 requests per minute, 2000000 tokens per minute, 500 concurrent requests,\n"
+        "      20.00 EUR per day, 5000000 tokens per month, each end user 1.00 EUR per day, each request 0.50\n"
+        "      EUR, project shop\n"
+        "  budgets of end users do not apply in: us (transit)\n"
+        "  without the shared store: each instance may spend 5.00 EUR per outage: the worst overshoot is\n"
+        "      instances x 5.00 EUR\n"
+        "\n"
+        "stores\n"
+        "  database: PostgreSQL at db.internal:5432 (TLS), in DE\n"
+        "  valkey: Valkey at valkey.internal:6379 (TLS), in DE"
+    )
+
+
+def test_ten_thousand_clients_compile_in_reasonable_time() -> None:
+    clients = {
+        f"team-{number}": {
+            "keys": [f"sha256:{number:064x}"],
+            "project": "shop",
+            "budgets": [{"amount": f"{number} EUR", "per": "day"}, {"tokens": 5000, "per": "month"}],
+            "limits": {"rpm": 60, "tpm": 5000},
+        }
+        for number in range(1, 10_001)
+    }
+    config = BASE.replace(clients=clients).merge("deployments: {chatgpt-us: {model: gpt-99-unknown}}")
+    started = time.process_time()
+    result = compiled(config)
+    elapsed_s = time.process_time() - started
+    shown = render_matrix(result.config)
+    assert len(result.config.clients) == 10_000
+    assert "and 9997 more" in render_problems(result.warnings)
+    assert "  and 9980 more clients\n" in shown
+    assert elapsed_s < 30, "3 s on an idle core"
+
+
+def test_planned_sections_are_one_error_until_they_are_applied() -> None:
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(BASE, planned=False)
+    (problem,) = rejected.value.problems
+    assert (dotted(problem.path), problem.line) == ("cell.name", 2)
+    assert problem.message == (
+        "usage and money: `projects`, `usage`, `stores`, `keys`, `cell.name`, `secrets.pepper`, "
+        "`secrets.identity[1]`, `clients.*.project`, `clients.*.budgets`, `clients.*.user_budget`, "
+        "`clients.*.max_request`, `clients.*.show_cost`, `clients.*.limits.tpm` are not supported by this version yet"
+    )
+
+
+@pytest.mark.parametrize(
+    ("patch", "key"),
+    [
+        ("projects: {a: {}}", "projects"),
+        ("usage: {timezone: UTC}", "usage"),
+        ("clients_source: file", "clients_source"),
+        ("keys: {max_stale: 5m}", "keys"),
+        ("secrets: {cookies: '${PEPPER}'}", "secrets.cookies"),
+        ("secrets: {receipts: '${PEPPER}'}", "secrets.receipts"),
+        ("secrets: {consent: ['${PEPPER}', '${IDENTITY}']}", "secrets.consent[1]"),
+    ],
+)
+def test_each_planned_section_is_refused_by_name(patch: str, key: str) -> None:
+    plain = BASE.without("projects", "usage", "stores", "keys", "secrets", "clients").merge({"cell": {"name": None}})
+    assert compiled(plain, planned=False).config.needs_state_dir == ""
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(plain.merge(patch), planned=False)
+    (problem,) = rejected.value.problems
+    assert problem.message == f"usage and money: `{key}` is not supported by this version yet"
