@@ -21,6 +21,8 @@ from gateway.config.schema.usage import ProjectSection
 from gateway.config.yaml_document import Source
 from gateway.model.section import PlainSection, UnitError
 
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+
 
 @dataclass(slots=True)
 class Findings:
@@ -57,6 +59,8 @@ class Findings:
 
     def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
         path = self._as_written(path)
+        # A message may quote a value that stands at the wrong place.
+        message = _PASSWORD_IN_URL.sub("://…@", message)
         line, column = self.source.position(path, key=key)
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
 
