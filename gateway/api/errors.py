@@ -1,7 +1,8 @@
 """All errors that a client can get: their codes, HTTP statuses and types.
 
 `from_domain` turns the errors of the inner layers (InvalidRequest, UnsupportedFeature, Refused, AssistantNotFound,
-PlanExhausted, LimitReached) into an `ApiError`, which has a code. `encode_error` writes it in OpenAI's envelope.
+PlanExhausted, LimitReached, CallRefused) into an `ApiError`, which has a code. `encode_error` writes it in OpenAI's
+envelope.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.input_requests import OtherEmbeddingSpace
 from gateway.usage.client_limits import LimitReached
+from gateway.usage.refusals import CallRefused
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 
 STATUS: dict[str, int] = {
@@ -51,6 +53,11 @@ STATUS: dict[str, int] = {
     "overloaded": 503,
     "deadline_exceeded": 504,
     "stream_interrupted": 502,
+    "insufficient_quota": 429,
+    "price_unknown": 400,
+    "request_too_expensive": 400,
+    "user_required": 400,
+    "gate_unavailable": 503,
 }
 _TYPE_BY_STATUS = {
     401: "authentication_error",
@@ -163,10 +170,18 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             )
         case LimitReached():
             return ApiError("rate_limited", error.message, retry_after_s=error.retry_after_s)
+        case CallRefused():
+            return _from_call_refused(error)
         case PlanExhausted():
             return _from_exhausted(error, attempts, quoting=quoting)
     message = "the gateway has an internal error: give its operator the `x-request-id`, which is in the log"
     return ApiError("internal_error", message)
+
+
+def _from_call_refused(error: CallRefused) -> ApiError:
+    headers = {} if error.should_retry is None else {"x-should-retry": "true" if error.should_retry else "false"}
+    extra = {"budget": error.budget} if error.budget is not None else {}
+    return ApiError(error.code, error.message, None, error.retry_after_s, headers, extra)
 
 
 def _from_not_found(error: AssistantNotFound) -> ApiError:

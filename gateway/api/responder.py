@@ -31,6 +31,7 @@ from gateway.model.input_requests import InputAnswer
 from gateway.model.record import Record
 from gateway.service.chat_service import AnswerStyle, ErrorStyle
 from gateway.usage.client_limits import LimitReached
+from gateway.usage.refusals import CallRefused
 from providers.chat import ChatCompletion
 
 Receive = Callable[[], Any]
@@ -336,7 +337,7 @@ def _is_failure(shown: ApiError, error: Exception) -> bool:
     An invalid request is not a failure, and neither is a limit of a client. If no deployment was asked because all are
     unavailable, the error belongs to the outage that earlier failures have caused.
     """
-    is_own_limit = error is shown or isinstance(error, LimitReached)
+    is_own_limit = error is shown or isinstance(error, LimitReached | CallRefused)
     return shown.status >= 500 or (shown.code == "rate_limited" and not is_own_limit)
 
 

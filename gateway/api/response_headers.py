@@ -11,12 +11,12 @@ from functools import lru_cache
 from gateway.model.record import Allowance, Record
 
 
-def allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
+def allowance_headers(allowance: Allowance, unit: bytes = b"requests") -> list[tuple[bytes, bytes]]:
     """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026)."""
     return [
-        (b"x-ratelimit-limit-requests", b"%d" % allowance.limit),
-        (b"x-ratelimit-remaining-requests", b"%d" % allowance.remaining),
-        (b"x-ratelimit-reset-requests", _duration(allowance.full_s).encode()),
+        (b"x-ratelimit-limit-" + unit, b"%d" % allowance.limit),
+        (b"x-ratelimit-remaining-" + unit, b"%d" % allowance.remaining),
+        (b"x-ratelimit-reset-" + unit, _duration(allowance.full_s).encode()),
     ]
 
 
@@ -52,6 +52,12 @@ def response_lines(record: Record) -> list[bytes]:
     ]
     if record.allowance is not None:
         lines += map(b": ".join, allowance_headers(record.allowance))
+    if record.token_allowance is not None:
+        lines += map(b": ".join, allowance_headers(record.token_allowance, b"tokens"))
+    if record.max_tokens is not None:
+        lines.append(b"x-gateway-max-tokens: %d" % record.max_tokens)
+    if record.charged is not None and not record.stream:
+        lines.append(("x-gateway-cost: " + record.charged).encode())
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in record.dropped)
         lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())

@@ -17,6 +17,7 @@ from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes, send_bytes
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
+from gateway.assembly.usage import UsageWiring
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.health import Health
@@ -202,7 +203,7 @@ class Gateway:
         config: The config version to start with.
         transport: The transport for requests to providers. None: the gateway's own connection pool.
         quota_store: The store of client limits and concurrency limits. None: limits of this process only.
-        state_dir: The directory for results of shadow traffic. None: there is no shadow traffic.
+        state_dir: The directory for usage rows, budgets and results of shadow traffic. None: there are none of these.
         receipt_settings: How receipts are kept. None: there are no receipts.
         consent_key: The key for consent tokens, shared by all workers. It is used if the configuration has none.
         most_requests: The limit of concurrent requests.
@@ -244,6 +245,11 @@ class Gateway:
         self._shadow_wiring = ShadowWiring(
             lambda: self.config, transport, self._health, limiters, self.metrics, state_dir
         )
+        self._usage = UsageWiring(state_dir, self.metrics) if state_dir is not None else None
+        if self._usage is not None:
+            self._executor.accounting = self._usage.accounting
+            if self._shadow_wiring.shadows is not None:
+                self._shadow_wiring.shadows.accounting = self._usage.accounting
         service = ChatService(
             lambda: self.config,
             self._executor,
@@ -358,5 +364,7 @@ class Gateway:
                     await self._receipts.aclose()
                 await self._locations.aclose()
                 await self._transport.aclose()
+                if self._usage is not None:
+                    self._usage.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

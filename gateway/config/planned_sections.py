@@ -11,8 +11,7 @@ from gateway.config.problems import KeyPath, dotted
 from gateway.config.validation import Findings
 
 _PLANNED: tuple[KeyPath, ...] = (
-    ("projects",),
-    ("usage",),
+    ("usage", "alerts"),
     ("stores",),
     ("clients_source",),
     ("keys",),
@@ -22,12 +21,6 @@ _PLANNED: tuple[KeyPath, ...] = (
     ("secrets", "receipts"),
     ("secrets", "consent", 1),
     ("secrets", "identity", 1),
-    ("clients", "*", "project"),
-    ("clients", "*", "budgets"),
-    ("clients", "*", "user_budget"),
-    ("clients", "*", "max_request"),
-    ("clients", "*", "show_cost"),
-    ("clients", "*", "limits", "tpm"),
 )
 
 

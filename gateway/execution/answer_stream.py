@@ -12,6 +12,7 @@ from typing import Protocol
 
 from gateway.execution.deadline import Deadline, TimeLimit
 from gateway.execution.transport import Body
+from gateway.usage.accounting import CallUsage
 from providers.adapter import StreamParser
 from providers.chat import (
     ChoiceFinish,
@@ -119,6 +120,8 @@ class LiveStream:
         self._ended = self._has_tail = self._closed = False
         self._on_outcome: Callable[[Failure | None], None] | None = None
         self._on_release: Callable[[], None] | None = None
+        # Records what the answer has used, before its last event is returned.
+        self.call: CallUsage | None = None
 
     def text_tap(self) -> TextTap | None:
         """Return this stream, which is its own fast path."""
@@ -129,13 +132,16 @@ class LiveStream:
         read_text = self._shortcuts.text_reader() if self._shortcuts is not None else None
         if read_text is None:
             return
-        clock = self._deadline.clock
+        clock, seen = self._deadline.clock, self.call.seen if self.call is not None else None
 
         def tap(data: bytes) -> bool:
             text = read_text(data)
             if text is None or not take_text(text):
                 return False
             self._received_at = clock()
+            if seen is not None:
+                seen.deltas += 1
+                seen.size += len(text)
             return True
 
         self._tap = tap
@@ -191,6 +197,8 @@ class LiveStream:
             # The client has seen nothing yet, so the events before the failure in the same bytes are dropped.
             raise ProviderFailed(next(event.failure for event in self._first if isinstance(event, Failed)))
         if self._reply.is_read and (self._ended or self._ends_well()):
+            if self.call is not None:
+                await self.call.ended(None)
             self._has_tail = False
             await self._reply.close()
             self._closed = True
@@ -199,6 +207,8 @@ class LiveStream:
         if not chunk:
             return self._finish()
         events = self._parser.feed(chunk)
+        if self.call is not None:
+            self.call.see(events)
         if events and isinstance(events[-1], _TERMINAL):
             self._ended = True
             self._has_tail = isinstance(events[-1], Finished)
@@ -207,6 +217,8 @@ class LiveStream:
     def _ends_well(self) -> bool:
         """Return whether the answer is complete although no more bytes come, as after a content filter."""
         self._last = self._parser.close()
+        if self.call is not None and self._last:
+            self.call.see(self._last)
         if not self._last or not isinstance(self._last[-1], Finished):
             return False
         self._first += self._last
@@ -215,7 +227,11 @@ class LiveStream:
 
     def _finish(self) -> tuple[StreamEvent, ...]:
         """Return the parser's last events. A plug-in's parser may forget the terminal one: then it is added."""
-        events = self._parser.close() if self._last is None else self._last
+        events = self._last
+        if events is None:
+            events = self._parser.close()
+            if self.call is not None:
+                self.call.see(events)
         self._ended = True
         return events if events and isinstance(events[-1], _TERMINAL) else (*events, Failed(_ENDLESS))
 
@@ -229,6 +245,8 @@ class LiveStream:
         """
         if self._first:
             first, self._first = self._first, ()
+            if self._ended and self.call is not None:
+                await self.call.ended(None)
             return first
         deadline = self._deadline
         try:
@@ -240,15 +258,16 @@ class LiveStream:
                     self._received_at = now
                 idle_s = self._idle_s - (now - self._received_at)
                 if idle_s <= 0:
-                    return self._cut(_STALLED)
+                    return await self._counted(self._cut(_STALLED))
                 limit.seconds = idle_s if idle_s < left_s else left_s
                 try:
                     with limit:
                         chunk = await self._reply.read(self._tap)
                 except TimeoutError:
-                    return self._cut(_STALLED if self._received_at + self._idle_s < deadline.total_at else _OVER_TIME)
+                    is_stalled = self._received_at + self._idle_s < deadline.total_at
+                    return await self._counted(self._cut(_STALLED if is_stalled else _OVER_TIME))
                 except ProviderFailed as error:
-                    return self._cut(error.failure)
+                    return await self._counted(self._cut(error.failure))
                 events = self._take(chunk)
                 if events and events[-1].__class__ is not Heartbeat:
                     self._idle_reads = 0
@@ -256,7 +275,7 @@ class LiveStream:
                     # Only the end mark and the usage are missing. Comments must not extend the wait for them.
                     self._idle_reads += 1
                 if events:
-                    return self._shown(events) if self._ended else events
+                    return await self._counted(self._shown(events)) if self._ended else events
             if self._has_tail:
                 self._has_tail = False
                 if not self._reply.is_read:
@@ -266,6 +285,12 @@ class LiveStream:
             raise
         await self.close()
         raise StopAsyncIteration
+
+    async def _counted(self, last: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """Return the last events, after the usage of the answer is recorded."""
+        if self.call is not None:
+            await self.call.ended(last[-1].failure if isinstance(last[-1], Failed) else None)
+        return last
 
     def _begin_limit(self) -> TimeLimit:
         """Make the limit that all reads share, once a read has to wait."""
@@ -313,6 +338,8 @@ class LiveStream:
         callback, self._on_release = self._on_release, None
         if callback is not None:
             callback()
+        if self.call is not None:
+            await self.call.stopped()
         await self._reply.close()
         # Set last: a close that is cancelled is repeated.
         self._closed = True

@@ -54,6 +54,8 @@ async def run_hedged(
         # A task that is cancelled before it first ran has released nothing itself.
         for attempt in attempts:
             attempt.abandon()
+        if decisive is not None:
+            await _settle_others(attempts, decisive)
         await _close_others(attempts, decisive)
     if is_final(decisive):
         return decisive
@@ -91,6 +93,15 @@ async def race(
     finally:
         for task in runs:
             task.cancel()
+
+
+async def _settle_others(attempts: list[Attempt], decisive: Attempt) -> None:
+    """Record the cost of the others before the answer goes to the client. Their tasks have not ended yet."""
+    for attempt in attempts:
+        call = attempt.options.call
+        if attempt is not decisive and call is not None:
+            call.is_unwanted = True
+            await call.stopped()
 
 
 async def _close_others(attempts: list[Attempt], decisive: Attempt | None) -> None:

@@ -16,7 +16,7 @@ from gateway.execution.transport import UpstreamResponse, allow, local_resource_
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
 from gateway.model.permit import EXTENSION
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import ConnectFailed, NotAllowed, Recheck, Tap, lacks_room, tls_context
+from providers.transport import ConnectFailed, NotAllowed, Tap, lacks_room, tls_context
 from providers.transport.connection import joined
 from providers.transport.dial import Names
 
@@ -79,8 +79,7 @@ class HttpxTransport:
         headers = [*head.headers, *request.credential.headers]
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
         extensions: dict[str, object] = {EXTENSION: request.permit, "timeout": timeout}
-        if request.recheck is not None:
-            extensions["trace"] = _before_first_byte(request.recheck)
+        extensions["trace"] = _before_first_byte(request)
         sent = httpx.Request(head.method, url, headers=headers, content=request.take_body(), extensions=extensions)
         try:
             allow(_origin(sent.url), sent.extensions.get(EXTENSION))
@@ -98,15 +97,17 @@ class HttpxTransport:
         await self._inner.aclose()
 
 
-def _before_first_byte(recheck: Recheck) -> Callable[[str, object], Awaitable[None]]:
-    """Return a trace callback for httpcore that calls `recheck` before the request is written.
+def _before_first_byte(request: UpstreamRequest) -> Callable[[str, object], Awaitable[None]]:
+    """Return a trace callback for httpcore that calls `recheck` before the request is written, and notes that it is.
 
     Exceptions of `recheck` are passed on.
     """
 
     async def trace(step: str, _: object) -> None:
         if step == "http11.send_request_headers.started":
-            recheck()
+            if request.recheck is not None:
+                request.recheck()
+            request.is_sent = True
 
     return trace
 

@@ -73,6 +73,8 @@ from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import AttemptAction, AttemptDecision, Bound, DecisionReason
+from gateway.usage.accounting import Accounting
+from gateway.usage.refusals import CallRefused
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -110,6 +112,8 @@ class PlanExecutor:
         self.limiters = limiters or ConcurrencyLimiters()
         self.budget = RetryBudget()
         self.client = UpstreamClient(transport, clock)
+        self.accounting: Accounting | None = None
+        """Holds and records what calls cost. None: usage is not recorded, because there is no state directory."""
         self.sleep = sleep
         self.draw = draw
 
@@ -272,6 +276,7 @@ class PlanExecution(msgspec.Struct):
         options = choose_options(
             request, step, context.bounds, deadline, self.executor.health.latency, left_s, steps.is_last
         )
+        options.usage = context.usage
         steps.used_keys += (secret,)
         ticket = None
         if breaker is not None:
@@ -303,6 +308,12 @@ class PlanExecution(msgspec.Struct):
         except Withdrawn as error:
             if attempt.state is AttemptState.RUNNING:
                 self._withdraw(attempt, str(error))
+        except CallRefused as error:
+            if attempt.state is AttemptState.RUNNING:
+                attempt.withdrawn()
+            if not attempt.is_hedge:
+                raise
+            self.steps.skip(attempt.step, f"no second attempt, because a limit refused it: {error.code}")
         except BaseException:
             attempt.abandon()
             raise

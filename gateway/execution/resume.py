@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from gateway.execution.answer_stream import AnswerStream, TakeText, TextTap
+from gateway.execution.answer_stream import AnswerStream, LiveStream, TakeText, TextTap
 from gateway.execution.overlap_trimmer import OverlapTrimmer
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.resume_request import (
@@ -29,6 +29,7 @@ from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan, Step
 from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
+from gateway.usage.refusals import CallRefused
 from providers.chat import (
     AnnotationsDelta,
     ChatRequest,
@@ -234,7 +235,10 @@ class ResumingStream:
         pieces = [piece if isinstance(piece, str) else text_of_run(piece) for piece in self._text]
         sent = SentAnswer("".join(pieces), "".join(self._reasoning))
         self._is_plain, self._broken = False, None
-        self._next = await self._resumption.resume(self._step, sent, broken)
+        try:
+            self._next = await self._resumption.resume(self._step, sent, broken)
+        except CallRefused as error:
+            return (Failed(Failure(FailureKind.INTERRUPTED, error.message, error.code)),)
         if self._next is None:
             return (broken,)
         return await self._next.batch()
@@ -271,6 +275,8 @@ class ContinuationStream:
         while True:
             events = tuple([shown for event in await anext(self.stream) for shown in self._shown(event)])
             if self._is_over():
+                if isinstance(self.stream, LiveStream) and self.stream.call is not None:
+                    self.stream.call.is_unwanted = True
                 await self.stream.close()
             if events:
                 return events

@@ -19,6 +19,7 @@ from gateway.model.config_version import Resilience
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import Record, Skipped
+from gateway.usage.accounting import RequestUsage
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind
@@ -31,6 +32,7 @@ class ExecutionContext(msgspec.Struct):
         record: Gets every attempt and every skipped step.
         still_allowed: Called before each attempt, and again when its connection is established.
         request_for: Returns the request for a step, if it differs from the client's request.
+        usage: Holds and records the calls. None: usage is not recorded.
     """
 
     bounds: Resilience
@@ -38,6 +40,7 @@ class ExecutionContext(msgspec.Struct):
     record: Record
     still_allowed: StillAllowed
     request_for: Callable[[Step], ChatRequest] | None = None
+    usage: RequestUsage | None = None
 
 
 class StillLimited(Exception):

@@ -172,6 +172,8 @@ class PoolTransport:
             raise FenceBreach(str(error)) from error
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
+        finally:
+            request.is_sent = sent.is_sent
         return _PoolResponse(self._pool, head.origin, connection, self._clock())
 
     async def aclose(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,7 @@ from gateway.execution.input_calls import read_input, write_input
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse
-from gateway.execution.upstream_request import upstream_request
+from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
@@ -81,6 +82,8 @@ class AttemptOptions(msgspec.Struct):
         head_s: Seconds until the head of the response, if that limit is shorter.
         is_quick: One JSON answer is asked for because the deployment is known to answer quickly, so that no answer
             within `limit_s` counts as silence.
+        usage: Holds and records the call. None: usage is not recorded.
+        call: The call, once its cost is held.
     """
 
     request: ServedRequest
@@ -89,6 +92,8 @@ class AttemptOptions(msgspec.Struct):
     idle_s: float
     head_s: float | None = None
     is_quick: bool = False
+    usage: RequestUsage | None = None
+    call: CallUsage | None = None
 
     def __repr__(self) -> str:
         """Do not show the request, which holds a prompt."""
@@ -107,7 +112,7 @@ class UpstreamClient:
         self._transport = transport
         self._clock = clock
 
-    async def send(
+    def send(
         self,
         step: Step,
         secret: Secret | None,
@@ -115,8 +120,8 @@ class UpstreamClient:
         deadline: Deadline,
         still_allowed: StillAllowed | None = None,
         timer: Deadline | None = None,
-    ) -> Answer:
-        """Make one call to one deployment.
+    ) -> Coroutine[Any, Any, Answer]:
+        """Return a coroutine that makes one call to one deployment.
 
         Args:
             still_allowed: Asked again if a connection had to be made, which may take seconds.
@@ -125,20 +130,74 @@ class UpstreamClient:
         Raises:
             ProviderFailed: There is no answer.
             Withdrawn: The step is no longer allowed, and nothing was sent.
+            CallRefused: A limit does not admit the call, and nothing was sent.
         """
-        deployment, request = step.deployment, options.request
-        chat, wire = _write(step, request)
+        clocks, recheck = (deadline, timer or deadline), None
+        if still_allowed is not None:
+            recheck = partial(_recheck, still_allowed, step)
+        if options.usage is not None:
+            return self._send_counted(step, secret, options, clocks, options.usage, recheck)
+        sent, wire = _write(step, options.request)
+        return self._exchange(step, options, sent, self._sign(step, secret, options, wire, recheck), clocks)
+
+    async def _send_counted(
+        self,
+        step: Step,
+        secret: Secret | None,
+        options: AttemptOptions,
+        clocks: tuple[Deadline, Deadline],
+        usage: RequestUsage,
+        recheck: Callable[[], None] | None,
+    ) -> Answer:
+        """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
+        chat, wire = _write(step, options.request)
+        call = options.call = await usage.begin(step, sent)
+        try:
+            if call.held.cap is not None:
+                sent, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))
+            request = call.transmission = self._sign(step, secret, options, wire, recheck)
+            del wire
+            answer = await self._exchange(step, options, sent, request, clocks)
+        except ProviderFailed as error:
+            await call.failed(error.failure)
+            raise
+        except BaseException:
+            await call.stopped()
+            raise
+        if answer.completion is not None:
+            await call.answered(answer.completion)
+        return answer
+
+    def _sign(
+        self,
+        step: Step,
+        secret: Secret | None,
+        options: AttemptOptions,
+        wire: WireRequest,
+        recheck: Callable[[], None] | None,
+    ) -> UpstreamRequest:
+        """Return the request with its credential."""
+        deployment = step.deployment
         headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
-        timer = timer or deadline
-        recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
-        is_large, large = len(wire.body) > _LARGE_BYTES, None
+        return upstream_request(step.permit, wire, options.connect_s, headers, recheck)
+
+    async def _exchange(
+        self,
+        step: Step,
+        options: AttemptOptions,
+        sent: ChatRequest,
+        upstream: UpstreamRequest,
+        clocks: tuple[Deadline, Deadline],
+    ) -> Answer:
+        """Send a request, and read until its answer begins; `clocks` are the deadline and the timer of the limits."""
+        deployment, request, (deadline, timer) = step.deployment, options.request, clocks
+        is_large, large = len(upstream.body) > _LARGE_BYTES, None
         try:
             with timer.limit(options.limit_s):
-                sending = self._transport.send(upstream_request(step.permit, wire, options.connect_s, headers, recheck))
                 # Only the transport holds the body from here on: no copy is kept while the provider thinks.
-                del wire
+                sending = self._transport.send(upstream)
                 if options.head_s is None:
                     response = await sending
                 else:
@@ -215,7 +274,9 @@ def _live_stream(
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
     redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
-    return LiveStream(body, reader, reading, idle_s, redact, sent.n or 1)
+    stream = LiveStream(body, reader, reading, idle_s, redact, sent.n or 1)
+    stream.call = options.call
+    return stream
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:

@@ -70,6 +70,7 @@ class UpstreamRequest(msgspec.Struct):
     Attributes:
         connect_s: Limit for DNS, TCP and TLS together.
         recheck: Called again if a connection had to be made, which may take seconds. Its exceptions are passed on.
+        is_sent: Whether a part of it may have been sent.
     """
 
     permit: AnyPermit
@@ -78,6 +79,7 @@ class UpstreamRequest(msgspec.Struct):
     body: bytes
     connect_s: float
     recheck: Recheck | None = None
+    is_sent: bool = False
 
     def __repr__(self) -> str:
         """Do not show the body, which holds a prompt."""

@@ -129,7 +129,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """A client's request limit: `remaining` of `limit` requests a minute are left. It is full again after `full_s`."""
+    """A limit of a client: `remaining` of `limit` requests or tokens a minute are left. It is full after `full_s`."""
 
     limit: int
     remaining: int
@@ -158,6 +158,9 @@ class Record:
         outcome: `ok`, `refused` (by the gateway, or the client's fault), `failed` (by the providers, or no deployment
             was available), `interrupted` (in mid-stream), `cancelled` (the client disconnected) or `internal_error`.
         code: The error code of the API. None for an answer.
+        token_allowance: The client's tokens per minute, as `allowance` has its requests.
+        max_tokens: The cap that the request got because a limit pays for no more tokens.
+        charged: What all calls of the request have cost so far, with the currency. None if the client may not see it.
         upload_s: The part of the time to the answer in which the gateway waited for the client's body.
         queued_s: The part of it in which the request waited for concurrency slots of deployments.
         shed: The deployments that had no free slot, and why.
@@ -183,6 +186,9 @@ class Record:
     trace: TraceContext | None = None
     client: str | None = None
     allowance: Allowance | None = None
+    token_allowance: Allowance | None = None
+    max_tokens: int | None = None
+    charged: str | None = None
     location: Location | None = None
     assistant: str | None = None
     deployment: str | None = None

@@ -20,7 +20,7 @@ class RefusalReason(StrEnum):
     CONSENT = "consent"  # the user must agree first
     CAPABILITY = "capability"  # no model that may answer supports the request, or has room for it
     CAPACITY = "capacity"  # a rate limit, or a limit of concurrent requests
-    BUDGET = "budget"  # reserved: a budget of tokens or money is used up, or cannot be checked
+    BUDGET = "budget"  # a budget of tokens or money is used up, or cannot be checked
     OUTAGE = "outage"  # no deployment answered, or none is available
     MODERATION = "moderation"  # the content was refused
     ACCESS = "access"  # the key, the claim or the origin is not accepted
@@ -28,7 +28,7 @@ class RefusalReason(StrEnum):
     INTERNAL = "internal"  # the gateway has a defect
 
 
-RESERVED = frozenset({RefusalReason.LANGUAGE, RefusalReason.AGE, RefusalReason.BUDGET})
+RESERVED = frozenset({RefusalReason.LANGUAGE, RefusalReason.AGE})
 """The reasons that no code has yet. They belong to later versions and are named now, so that the set stays closed."""
 
 REASON_BY_CODE: Mapping[str, RefusalReason] = {
@@ -61,4 +61,9 @@ REASON_BY_CODE: Mapping[str, RefusalReason] = {
     "overloaded": RefusalReason.CAPACITY,
     "deadline_exceeded": RefusalReason.OUTAGE,
     "stream_interrupted": RefusalReason.OUTAGE,
+    "insufficient_quota": RefusalReason.BUDGET,
+    "price_unknown": RefusalReason.BUDGET,
+    "request_too_expensive": RefusalReason.BUDGET,
+    "user_required": RefusalReason.REQUEST,
+    "gate_unavailable": RefusalReason.BUDGET,
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api.admin_control import Guard
 from gateway.assembly.receipts import ReceiptSettings, read_receipt_settings
+from gateway.assembly.usage import keeping_ledger
 from gateway.changes.compile_job import CompileJob
 from gateway.changes.initial_config import with_simulators
 from gateway.changes.live_config import LiveConfig
@@ -80,10 +81,23 @@ def _serve_live(
     sockets: tuple[socket.socket, socket.socket, Guard],
     scheduler: Scheduler,
 ) -> None:
-    config, outcome = initial.config, initial.outcome
-    listener, admin_listener, guard = sockets
+    admin_listener = sockets[1]
     job = CompileJob(str(settings.config), written=initial.change_log is not None)
     live = _live(job, initial, admin_listener, scheduler, lambda config: _activation_problem(settings, config))
+    with keeping_ledger(settings.state_dir, lambda: live.config.usage):
+        _serve_processes(settings, initial, receipt_settings, sockets, scheduler, live)
+
+
+def _serve_processes(
+    settings: Settings,
+    initial: InitialConfig,
+    receipt_settings: ReceiptSettings | None,
+    sockets: tuple[socket.socket, socket.socket, Guard],
+    scheduler: Scheduler,
+    live: LiveConfig,
+) -> None:
+    config, outcome = initial.config, initial.outcome
+    listener, admin_listener, guard = sockets
 
     def listening(**more: int) -> None:
         urls = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
@@ -237,6 +251,7 @@ def serve_demo(
             print_text=lambda text: print(text, flush=True),
             on_shown=lambda: configure(settings.log_format, settings.log_level),
         )
+        ending.enter_context(keeping_ledger(settings.state_dir, lambda: initial.config.usage))
         run(run_demo(demo, listener, (admin_listener, guard), settings, _receipt_settings(settings), scheduler))
 
 

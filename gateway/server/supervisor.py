@@ -15,9 +15,11 @@ import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
+from gateway.assembly.usage import recover_calls_forever
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.child_process import child_command, child_environment
@@ -215,11 +217,15 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._live.request)
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
-        counting = asyncio.create_task(self._count())
+        background = [asyncio.create_task(self._count())]
+        if self._serve.state_dir is not None:
+            background.append(asyncio.create_task(recover_calls_forever(Path(self._serve.state_dir))))
         async with serving_in_background(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
             for seat in self._seats:
                 seats.create_task(self._keep_running(seat))
-        counting.cancel()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await self._scheduler.stop()
         await self._live.stop()
         return self._exit_status

@@ -31,6 +31,8 @@ from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.policy.routing import judge_alone
+from gateway.usage.accounting import Accounting
+from gateway.usage.refusals import CallRefused
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -241,6 +243,8 @@ class ShadowTraffic:
         self._draw = draw
         self._clock = clock
         self._running: set[asyncio.Task[None]] = set()
+        self.accounting: Accounting | None = None
+        """Records what requests cost. None: usage is not recorded."""
 
     def begin(self, config: ConfigVersion, location: Location, record: Record, answer: Answer) -> ShadowTurn | None:
         """Decide whether the shadow of this request's route is asked too. Call it before the answer is sent."""
@@ -313,6 +317,8 @@ class ShadowTraffic:
             limit_s = deadline.left_s(committed=not request.stream)
             secret = (self._health.usable_keys(step.deployment) or (None,))[0]
             options = AttemptOptions.within(limit_s, request, config.resilience)
+            if self.accounting is not None:
+                options.usage = self.accounting.internal_request(config, _own_record(turn))
             answer = await self._client.send(
                 step,
                 secret,
@@ -322,7 +328,7 @@ class ShadowTraffic:
             )
             begun_s = deadline.clock() - deadline.started_at
             completion = await _whole(answer)
-        except Withdrawn:
+        except (Withdrawn, CallRefused):
             self._sink.count((*labels, "passed_over"))
             return
         except ProviderFailed as error:
@@ -384,6 +390,12 @@ class ShadowTraffic:
         for task in self._running:
             task.cancel()
         await self.settle()
+
+
+def _own_record(turn: ShadowTurn) -> Record:
+    """Return a record for the usage of the shadow request. The record of the client's request is complete."""
+    record = turn.record
+    return Record(record.request_id, record.started_at, record.config_version, location=turn.location)
 
 
 def _attempt_at(deployment: Deployment) -> AttemptRecord:

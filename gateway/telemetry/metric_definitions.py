@@ -225,6 +225,9 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
         "Days until the last day of a deployment's approval for a region; negative after it.",
         ("deployment", "region"),
     ),
+    "gateway_overshoot_total": MetricDefinition(
+        "counter", "Calls under a limit of tokens or money that used more than was held for them."
+    ),
     "gateway_receipts_lost_total": MetricDefinition("counter", "Receipts that could not be stored."),
     "gateway_model_days_left": MetricDefinition(
         "gauge",

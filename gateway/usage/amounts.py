@@ -73,6 +73,14 @@ class ExchangeRates:
             return CallAmount(currency, 0, 0, None)
         return CallAmount(currency, vendor_nano, None, None)
 
+    def pico_of(self, own_nano: int, currency: str) -> int:
+        """Return the largest exact cost in a vendor's currency whose own amount is not above this one."""
+        known = self._known.get(currency)
+        if known is None:
+            return 0
+        rate = known[0]
+        return own_nano * PICO_PER_NANO * rate.denominator // rate.numerator
+
     def cost(self, usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> CallAmount:
         """Return the cost of a call.
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
-from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, Window
+from gateway.model.budget import Window
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
 from providers.value import Value
 
 LARGEST_AMOUNT = 2**63 - 1

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, tzinfo
-from enum import StrEnum
 from typing import NamedTuple
+
+from gateway.model.budget import Window
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 _HOUR_NS = 60 * MINUTE_NS
 FOREVER_NS = 2**63 - 1
 """The end of the window `total`, as Unix nanoseconds."""
-
-
-class Window(StrEnum):
-    """The time for which a budget holds. The values are the words of the config file."""
-
-    MINUTE = "minute"
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    TOTAL = "total"
 
 
 class WindowBounds(NamedTuple):

@@ -81,6 +81,7 @@ class PoolRequest(msgspec.Struct):
         permit: Given to the pool's `allow` with the origin.
         recheck: Called when a new connection stands. Its exceptions are passed on.
         head_only: The response has no body (HEAD).
+        is_sent: Set when the connection gets the request.
     """
 
     origin: str
@@ -90,6 +91,7 @@ class PoolRequest(msgspec.Struct):
     permit: object
     recheck: Recheck | None = None
     head_only: bool = False
+    is_sent: bool = False
 
     def __repr__(self) -> str:
         """Show neither the head, which holds a key, nor the body, which holds a prompt."""
@@ -132,6 +134,7 @@ class Pool:
                     # No byte was sent on it: another request can use it.
                     self.take_back(origin, connection)
                     raise
+        request.is_sent = True
         try:
             head = connection.begin(data, head_only=request.head_only)
             # The loop's transport holds what the system has not taken yet: the whole need not be held for an answer.

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, GateUnavailable, HoldGranted, HoldRequest, RatePerMinute
 from gateway.usage.gate_file import FileGate
-from gateway.usage.windows import Window
 from tests.kit.reference_gate import at_once, budget, rate, windows_at
 
 SHARED = budget(10**15, window=Window.TOTAL)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
+from gateway.model.budget import Window
 from gateway.usage.gate import (
     BudgetLimit,
     Counter,
@@ -18,7 +19,7 @@ from gateway.usage.gate import (
     RatePerMinute,
     RateState,
 )
-from gateway.usage.windows import MINUTE_NS, AllBounds, Window, bounds
+from gateway.usage.windows import MINUTE_NS, AllBounds, bounds
 
 BERLIN = ZoneInfo("Europe/Berlin")
 _T = TypeVar("_T")

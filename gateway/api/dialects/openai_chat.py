@@ -122,6 +122,7 @@ class ChunkEncoder:
         self.usage: Usage | None = None
         self.failed: Failed | None = None
         self.finished = False
+        self._is_cost_shown = self._is_last_batch = False
         self._record = record
         self._include_usage = style.include_usage
         self._choices = style.choices
@@ -143,6 +144,7 @@ class ChunkEncoder:
             # Another model resumes the answer, and its setup differs.
             self._begin(self._frame)
             self._frame = None
+        self._is_last_batch = isinstance(events[-1], Finished) if events else False
         if len(events) == 1:
             return self._encode(events[0])
         written: list[bytes] = []
@@ -192,7 +194,9 @@ class ChunkEncoder:
                 return self._usage(event.usage) if self._include_usage else b""
             case Finished():
                 self.finished = True
-                return DONE
+                # A finish in an earlier batch was written before the cost was known.
+                cost = self._unshown_cost()
+                return self._chunk(b"", cost) + DONE if cost else DONE
             case ReasoningDelta():
                 return self._delta(event.choice, {"reasoning_content": event.text})
             case RefusalDelta():
@@ -287,12 +291,23 @@ class ChunkEncoder:
             extras["finish_reason"] = event.raw
         if (resumed := self._resumed()) is not None:
             extras["resumed"] = {"from": resumed.broken, "by": resumed.by}
+        if not self._include_usage and self._choices == 1:
+            extras |= self._unshown_cost()
         return self._chunk(body, extras or None)
 
     def _usage(self, usage: Usage) -> bytes:
         resumed = self._resumed()
         is_estimated = resumed is not None and resumed.usage_is_estimated
-        return self._chunk(b"", {"usage": "estimated"} if is_estimated else None, usage)
+        extras: dict[str, object] = {"usage": "estimated"} if is_estimated else {}
+        return self._chunk(b"", extras | self._unshown_cost() or None, usage)
+
+    def _unshown_cost(self) -> dict[str, object]:
+        """Return the cost of the request once, when all of its calls have ended and the client may see it."""
+        record = self._record
+        if record is None or record.charged is None or self._is_cost_shown or not self._is_last_batch:
+            return {}
+        self._is_cost_shown = True
+        return {"cost": record.charged}
 
     def _resumed(self) -> Resumed | None:
         return self._record.resumed if self._record is not None else None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.model.budget import Window
 from gateway.operator_errors import StateError
 from gateway.usage import gate_memory
 from gateway.usage.gate import (
@@ -26,7 +27,7 @@ from gateway.usage.gate import (
     RateState,
 )
 from gateway.usage.gate_file import FileGate
-from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS, Window
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS
 from tests.kit.reference_gate import at_once, budget, rate, windows_at
 
 NOW_NS = 1_795_000_000 * SECOND_NS  # 2026-11-18 in Berlin

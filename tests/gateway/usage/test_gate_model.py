@@ -9,9 +9,10 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, CounterKind, HoldGranted, HoldRequest, RatePerMinute
 from gateway.usage.gate_file import FileGate
-from gateway.usage.windows import SECOND_NS, Window
+from gateway.usage.windows import SECOND_NS
 from tests.kit.reference_gate import ReferenceGate, at_once, budget, rate, windows_at
 
 NOW_NS = 1_795_000_000 * SECOND_NS

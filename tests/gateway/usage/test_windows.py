@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.usage.windows import FOREVER_NS, SECOND_NS, Window, WindowCalendar, bounds
+from gateway.model.budget import Window
+from gateway.usage.windows import FOREVER_NS, SECOND_NS, WindowCalendar, bounds
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR_S = 3600

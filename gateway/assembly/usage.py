@@ -1,0 +1,113 @@
+"""The accounting of this process, and the ledger of the installation. Both need a state directory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from gateway.model.budget import UsageRules
+from gateway.telemetry.log import logger
+from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.usage.accounting import Accounting
+    from gateway.usage.lost_calls import LostCallRecovery
+
+GATE_FOLDER = "gate"
+_CALLS_RECOVERED_S = 0.5
+
+
+class UsageWiring:
+    """Holds and records what the calls of this process cost, in a state directory.
+
+    Attributes:
+        accounting: The accounting of this process.
+    """
+
+    def __init__(self, state_dir: Path, metrics: Metrics) -> None:
+        from gateway.state.generated_key import USER_KEY, generated_key
+        from gateway.usage.accounting import Accounting
+        from gateway.usage.gate_file import FileGate
+        from gateway.usage.spool import Spool
+
+        def overshot() -> None:
+            metrics.count("gateway_overshoot_total", ())
+
+        self._gate = FileGate.open(state_dir / GATE_FOLDER)
+        self._spool = Spool(state_dir, report_problem)
+        self.accounting: Accounting = Accounting(self._spool, self._gate, generated_key(state_dir, USER_KEY), overshot)
+
+    def close(self) -> None:
+        """Finish queued settlements, and give the rows to the ledger writer."""
+        self._gate.close()
+        self._spool.close()
+
+
+def report_problem(detail: str) -> None:
+    """Log a problem of the ledger or the gate."""
+    logger().error("usage", detail=detail)
+
+
+@contextmanager
+def keeping_ledger(state_dir: Path | None, rules: Callable[[], UsageRules]) -> Iterator[None]:
+    """Move usage rows into the ledger while the block runs. First, recover the calls that a killed gateway left open.
+
+    Args:
+        state_dir: The state directory. None: there is no ledger.
+        rules: Returns the present rules of usage.
+
+    Raises:
+        StateError: The ledger or the gate can't be used.
+    """
+    if state_dir is None:
+        yield
+        return
+    from gateway.state.generated_key import USER_KEY, generated_key
+    from gateway.usage.ledger_writer import LedgerWriter
+
+    # Before there are workers, so that all of them find the same key.
+    generated_key(state_dir, USER_KEY)
+    with recovering_calls(state_dir) as recovery:
+        if recovered := asyncio.run(recovery.recover()):
+            _log_recovered(recovered)
+    writer = LedgerWriter(
+        state_dir, lambda: ZoneInfo(rules().timezone), lambda: rules().retention.ledger_s, report_problem
+    )
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+@contextmanager
+def recovering_calls(state_dir: Path) -> Iterator[LostCallRecovery]:
+    """Open the gate of a state directory to recover lost calls. Raises StateError."""
+    from gateway.usage.gate_file import FileGate
+    from gateway.usage.lost_calls import LostCallRecovery
+
+    gate = FileGate.open(state_dir / GATE_FOLDER)
+    recovery = LostCallRecovery(gate, state_dir, report_problem)
+    try:
+        yield recovery
+    finally:
+        recovery.close()
+        gate.close()
+
+
+async def recover_calls_forever(state_dir: Path) -> None:
+    """Recover the calls of workers that were killed, until this task is cancelled."""
+    with recovering_calls(state_dir) as recovery:
+        while True:
+            await asyncio.sleep(_CALLS_RECOVERED_S)
+            if recovered := await recovery.recover():
+                _log_recovered(recovered)
+
+
+def _log_recovered(number: int) -> None:
+    detail = "calls of a process that was killed are in the ledger with the outcome `lost`, at their full hold"
+    logger().warning("calls_lost", calls=number, detail=detail)

@@ -1,0 +1,472 @@
+"""Hold the worst cost of each call to a provider before it is sent, and record what it used when it has ended.
+
+Theory of operation. `Accounting` belongs to a process, `RequestUsage` to a request, `CallUsage` to one upstream call:
+
+    begin     space for the row is reserved, and the worst cost is held; or CallRefused, and nothing is sent
+    (sent)    `see` counts what arrives, for an estimate
+    end       the row is written, so that it survives the end of the process; then the hold is settled. This happens
+              before the last byte of the answer is sent, and once: whatever ends a call first decides.
+    release   the call was not sent: neither a row nor a cost
+
+If the process ends in between, `lost_calls` writes the row.
+"""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.decision import Step
+from gateway.model.deployment import Deployment
+from gateway.model.record import Allowance, Record
+from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
+from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible
+from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
+from gateway.usage.hold_size import CallSize, input_bound, longest_answer, size_of, thinking_apart
+from gateway.usage.holding import CallFacts, Held, hold_call
+from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
+from gateway.usage.spending_limits import (
+    SpendingLimits,
+    calendar_of,
+    exchange_rates,
+    internal_limits,
+    limits_of,
+    user_limits,
+)
+from gateway.usage.spool import Spool, SpoolError
+from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
+from providers.catalogue.prices import Price
+from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent, Usage, UsageReport
+from providers.failures import Failure, FailureKind
+
+_MOST_ROW_BYTES = 2_000
+_PSEUDONYM_DIGITS = 32
+_NO_USAGE = Usage()
+_BROKEN = frozenset(
+    {
+        FailureKind.CONNECT,
+        FailureKind.SILENT,
+        FailureKind.INTERRUPTED,
+        FailureKind.MALFORMED,
+        FailureKind.NOT_JSON,
+        FailureKind.TOO_LARGE,
+        FailureKind.DEADLINE,
+    }
+)
+"""Failures after which a provider may charge for the call. All others are errors that the provider states itself."""
+
+
+class Accounting:
+    """Holds and records the calls of one process. Use it from one event loop.
+
+    Args:
+        spool: Where rows are written.
+        gate: Where costs are held.
+        user_key: Makes the pseudonyms of end users, if the configuration has no key for them.
+        overshot: Called when a call has cost more than its hold.
+        clock: Returns Unix nanoseconds.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        gate: UsageGate,
+        user_key: bytes,
+        overshot: Callable[[], None] = lambda: None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.spool = spool
+        self.gate = gate
+        self.overshot = overshot
+        self.clock = clock
+        self.learned = LearnedUsage()
+        self._user_key = user_key
+        self._prefix = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+
+    def request(self, config: ConfigVersion, client: Client | None, user: str | None, record: Record) -> RequestUsage:
+        """Return the accounting of a client's request.
+
+        Raises:
+            CallRefused: The request must name its end user, and does not.
+        """
+        limits = limits_of(config, client)
+        pseudonym = self._pseudonym(config, user) if user is not None else None
+        if limits.user_budgets:
+            limits = _with_user(limits, pseudonym, record)
+        return RequestUsage(self, config, limits, record, pseudonym)
+
+    def internal_request(self, config: ConfigVersion, record: Record) -> RequestUsage:
+        """Return the accounting of calls that no client asked for, such as shadow traffic."""
+        usage = RequestUsage(self, config, internal_limits(config), record, None)
+        usage.stopped = CallOutcome.CANCELLED
+        return usage
+
+    def new_call(self) -> str:
+        """Return an id that is never used again."""
+        return f"{self._prefix}-{next(self._numbers)}"
+
+    def _pseudonym(self, config: ConfigVersion, user: str) -> str:
+        # The older key, so that open windows go on while a key is replaced.
+        secret = config.secrets.former_identity or config.secrets.identity
+        key = secret.reveal().encode() if secret is not None else self._user_key
+        digest = hmac.digest(key, b"end user 1\0" + user.encode("utf-8", "replace"), "sha256")
+        return f"u_{digest.hex()[:_PSEUDONYM_DIGITS]}"
+
+
+def _with_user(limits: SpendingLimits, pseudonym: str | None, record: Record) -> SpendingLimits:
+    """Return the limits with the budgets of the end user. They do not apply where data only passes through."""
+    region = record.location.region if record.location is not None else None
+    users: tuple[BudgetLimit, ...] = ()
+    if region is None or not region.transit.included:
+        if pseudonym is None:
+            raise CallRefused("user_required", USER_REQUIRED)
+        users = user_limits(pseudonym, limits.user_budgets)
+    return msgspec.structs.replace(limits, budgets=(*limits.budgets, *users), user_budgets=())
+
+
+class RequestUsage:
+    """The calls of one request.
+
+    Attributes:
+        limits: The limits that apply.
+        record: The record of the request.
+        stopped: The outcome of calls that end early: the client leaves, or the gateway stops them.
+    """
+
+    __slots__ = (
+        "_config",
+        "_open_nano",
+        "_own_nano",
+        "_user",
+        "_vendor_nano",
+        "accounting",
+        "limits",
+        "record",
+        "stopped",
+    )
+
+    def __init__(
+        self, accounting: Accounting, config: ConfigVersion, limits: SpendingLimits, record: Record, user: str | None
+    ) -> None:
+        self.accounting = accounting
+        self.limits = limits
+        self.record = record
+        self.stopped = CallOutcome.DISCONNECTED
+        self._config = config
+        self._user = user
+        self._open_nano = 0
+        self._own_nano: int | None = 0
+        self._vendor_nano: dict[str, int] = {}
+
+    async def begin(self, step: Step, sent: ChatRequest) -> CallUsage:
+        """Hold the worst cost of a call before it is sent.
+
+        Args:
+            step: The step of the plan.
+            sent: The request as it is sent.
+
+        Raises:
+            CallRefused: It may not be sent.
+        """
+        accounting, deployment = self.accounting, step.deployment
+        try:
+            accounting.spool.reserve()
+        except SpoolError as error:
+            raise unavailable("usage rows can't be written") from error
+        try:
+            call = await self._hold(accounting, deployment, sent)
+        except BaseException:
+            accounting.spool.release()
+            raise
+        self._open_nano += call.held.amount_nano
+        return call
+
+    async def _hold(self, accounting: Accounting, deployment: Deployment, sent: ChatRequest) -> CallUsage:
+        now_ns, limits, bound = accounting.clock(), self.limits, input_bound(sent)
+        row = self._row(accounting.new_call(), now_ns, deployment)
+        owner = (limits.client or "", deployment.name)
+        most = limits.max_request_nano
+        facts = CallFacts(
+            row.call,
+            deployment,
+            sent,
+            bound,
+            limits,
+            exchange_rates(self._config),
+            calendar_of(self._config).at(now_ns),
+            accounting.learned.usual_most(owner) if sent.max_tokens is None and not limits.are_none else 0,
+            None if most is None else most - (self._own_nano or 0) - self._open_nano,
+            partial(_encode_lost, row),
+        )
+        try:
+            held, is_held = await hold_call(accounting.gate, facts), True
+        except GateUnavailable as error:
+            if not limits.are_none:
+                raise unavailable("the store of limits and budgets can't be asked") from error
+            size = size_of(sent, deployment, bound)
+            held, is_held = Held(size, facts.amount(size)), False
+        if limits.rates:
+            for rate, state in zip(limits.rates, held.rates, strict=True):
+                self._note_rate(rate.unit, rate.per_minute, state)
+        if held.cap is not None:
+            self.record.max_tokens = held.cap
+        return CallUsage(self, facts, held, row, is_held=is_held)
+
+    def _note_rate(self, unit: str, per_minute: int, state: RateState) -> None:
+        if unit == TOKENS:
+            self.record.token_allowance = Allowance(per_minute, state.remaining, state.full_in_ns / NANO)
+
+    def _row(self, call: str, time_ns: int, deployment: Deployment) -> UsageRow:
+        record, limits, price, config = self.record, self.limits, deployment.price, self._config
+        location = record.location
+        region = location.region if location is not None else None
+        return UsageRow(
+            call=call,
+            time_ns=time_ns,
+            request=record.request_id or None,
+            client=limits.client,
+            project=limits.project,
+            user=self._user,
+            region=region.name if region is not None else None,
+            territory=location.territory if location is not None else None,
+            provider=deployment.provider,
+            site=deployment.site,
+            deployment=deployment.name,
+            model=deployment.model,
+            config_version=config.version,
+            price_version=_version_of(price) if price is not None else None,
+            vendor_currency=price.currency if price is not None else None,
+            currency=config.usage.currency,
+        )
+
+    def end(self, held_nano: int, amount: CallAmount | None) -> None:
+        """Add the cost of a call that has ended. None: its price is unknown."""
+        self._open_nano -= held_nano
+        own = amount.own_nano if amount is not None else None
+        self._own_nano = None if own is None or self._own_nano is None else self._own_nano + own
+        if amount is not None:
+            self._vendor_nano[amount.currency] = self._vendor_nano.get(amount.currency, 0) + amount.vendor_nano
+        if self.limits.shows_cost:
+            self.record.charged = self._charged()
+
+    def _charged(self) -> str | None:
+        if self._own_nano is not None:
+            return f"{shown_nano(self._own_nano)} {self._config.usage.currency}"
+        if len(self._vendor_nano) == 1:
+            ((currency, nano),) = self._vendor_nano.items()
+            return f"{shown_nano(nano)} {currency}"
+        return None
+
+
+class Transmission(Protocol):
+    """A request on its way to a provider.
+
+    Attributes:
+        is_sent: Whether a part of it may have been sent.
+    """
+
+    is_sent: bool
+
+
+class CallUsage:
+    """One call to a provider, from its hold to its row.
+
+    Attributes:
+        held: What is held for it.
+        seen: What arrived of the answer.
+        is_ended: Whether its row was written, or its hold released.
+        is_refused: Whether the provider answered with an error status.
+        is_unwanted: Whether the gateway stops it, because another call answered first.
+        transmission: Knows whether a part of the call was sent. None: it was not.
+    """
+
+    __slots__ = (
+        "_facts",
+        "_is_held",
+        "_reported",
+        "_request",
+        "_row",
+        "held",
+        "is_ended",
+        "is_refused",
+        "is_unwanted",
+        "seen",
+        "transmission",
+    )
+
+    def __init__(self, request: RequestUsage, facts: CallFacts, held: Held, row: UsageRow, *, is_held: bool) -> None:
+        self.held = held
+        self.seen = SeenOutput()
+        self.is_ended = self.is_refused = self.is_unwanted = False
+        self.transmission: Transmission | None = None
+        self._request = request
+        # Without the request, which holds a prompt.
+        self._facts = msgspec.structs.replace(facts, request=_without_content(facts.request))
+        self._row = row
+        self._reported: tuple[Usage, bool] | None = None
+        self._is_held = is_held
+
+    def see(self, events: tuple[StreamEvent, ...]) -> None:
+        """Count what arrived of the answer."""
+        self.seen.add(events)
+        for event in events:
+            if isinstance(event, UsageReport):
+                self._reported = event.usage, True
+            elif isinstance(event, Failed) and event.usage is not None:
+                self._reported = event.usage, False
+
+    async def answered(self, completion: ChatCompletion) -> None:
+        """Record a whole answer."""
+        if self.is_ended:
+            return
+        if completion.usage is not None:
+            self._reported = completion.usage, True
+        for choice in completion.choices:
+            message = choice.message
+            for text in (message.content, message.reasoning, message.refusal):
+                if isinstance(text, str):
+                    self.seen.add_text(text)
+            for call in message.tool_calls:
+                self.seen.add_text(call.name + call.arguments)
+        await self._end(CallOutcome.ANSWERED)
+
+    async def ended(self, failure: Failure | None) -> None:
+        """Record a stream that has ended: completely, or with a failure."""
+        await (self._end(CallOutcome.ANSWERED) if failure is None else self.failed(failure))
+
+    async def failed(self, failure: Failure) -> None:
+        """Record a failed call. One whose connection failed was not sent."""
+        if failure.unsent or not self._is_sent:
+            await self.release()
+            return
+        is_stated = failure.kind not in _BROKEN and not self.seen.deltas and self._reported is None
+        self.is_refused = self.is_refused or is_stated
+        await self._end(CallOutcome.FAILED)
+
+    async def stopped(self) -> None:
+        """Record a call that was stopped before its end. One that was not sent leaves no row."""
+        if not self._is_sent:
+            await self.release()
+            return
+        await self._end(CallOutcome.CANCELLED if self.is_unwanted else self._request.stopped)
+
+    @property
+    def _is_sent(self) -> bool:
+        return self.transmission is not None and self.transmission.is_sent
+
+    async def release(self) -> None:
+        """Give back what was held for a call that was not sent."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        accounting = self._request.accounting
+        accounting.spool.release()
+        self._request.end(self.held.amount_nano, _NOTHING)
+        if self._is_held:
+            await accounting.gate.settle(self._row.call, 0, 0)
+
+    async def _end(self, outcome: CallOutcome) -> None:
+        if self.is_ended:
+            return
+        self.is_ended = True
+        facts, request, held = self._facts, self._request, self.held
+        usage, source = self._usage(outcome)
+        price = facts.deployment.price
+        amount = facts.rates.cost(usage, price) if price is not None else None
+        if source is UsageSource.NONE and amount is None:
+            amount = _NOTHING
+        accounting = request.accounting
+        accounting.spool.append(_priced(self._row, usage, source, amount, outcome))
+        own_nano = (amount.own_nano or 0) if amount is not None else 0
+        request.end(held.amount_nano, amount)
+        if not facts.limits.are_none and (usage.total_tokens > held.size.tokens or own_nano > held.amount_nano):
+            accounting.overshot()
+        if self._is_held:
+            await accounting.gate.settle(self._row.call, usage.total_tokens, own_nano)
+
+    def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:
+        """Return what the call has used, and where the numbers come from."""
+        facts, seen = self._facts, self.seen
+        learned, name = self._request.accounting.learned, facts.deployment.name
+        duration_s = (self._request.accounting.clock() - self._row.time_ns) / NANO
+        reported, is_final = self._reported or (None, False)
+        if reported is not None and is_plausible(reported):
+            # A count before the end may be one from the beginning of the answer.
+            if is_final or reported.completion_tokens >= seen.deltas:
+                if outcome is CallOutcome.ANSWERED:
+                    owner = (facts.limits.client or "", name)
+                    learned.learn(owner, reported, facts.choices, facts.bound, duration_s)
+                return reported, UsageSource.PROVIDER
+            return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), UsageSource.ESTIMATED
+        if self.is_refused:
+            return _NO_USAGE, UsageSource.NONE
+        output = seen.tokens
+        if outcome is not CallOutcome.ANSWERED and not output:
+            output = learned.unseen_output(name, duration_s)
+        input_tokens = learned.input_tokens(name, facts.bound)
+        return Usage(input_tokens, self._output(output)), UsageSource.ESTIMATED
+
+    def _output(self, tokens: int) -> int:
+        """Return an estimate of the output, which is at most the cap."""
+        facts = self._facts
+        cap = self.held.cap or facts.request.max_tokens or longest_answer(facts.deployment)
+        return min(tokens, (cap + thinking_apart(facts.request, facts.deployment)) * facts.choices)
+
+
+_NOTHING = CallAmount("XXX", 0, 0, None)
+
+
+def _without_content(request: ChatRequest) -> ChatRequest:
+    return ChatRequest(
+        request.model, (), max_tokens=request.max_tokens, n=request.n, reasoning_effort=request.reasoning_effort
+    )
+
+
+def _priced(
+    row: UsageRow, usage: Usage, source: UsageSource, amount: CallAmount | None, outcome: CallOutcome
+) -> UsageRow:
+    return msgspec.structs.replace(
+        row,
+        input_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.completion_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        usage_source=source,
+        vendor_amount_nano=amount.vendor_nano if amount is not None else None,
+        amount_nano=amount.own_nano if amount is not None and row.currency is not None else None,
+        rate=amount.rate if amount is not None else None,
+        outcome=outcome,
+    )
+
+
+def _encode_lost(row: UsageRow, size: CallSize, amount: CallAmount | None) -> bytes:
+    """Return the row that is written if this process ends before the call does: it used all that was held."""
+    usage = Usage(size.input, size.output)
+    encoded = encode_row(_priced(row, usage, UsageSource.ESTIMATED, amount, CallOutcome.LOST))
+    if len(encoded) <= _MOST_ROW_BYTES:
+        return encoded
+    short = msgspec.structs.replace(row, request=None, site=None, price_version=None, config_version=None)
+    return encode_row(_priced(short, usage, UsageSource.ESTIMATED, amount, CallOutcome.LOST))
+
+
+_VERSIONS: dict[int, tuple[Price, str]] = {}
+
+
+def _version_of(price: Price) -> str:
+    """Return the version of a price, which is computed once for each price."""
+    known = _VERSIONS.get(id(price))
+    if known is None or known[0] is not price:
+        if len(_VERSIONS) > 10_000:
+            _VERSIONS.clear()
+        known = _VERSIONS[id(price)] = price, price_version(price)
+    return known[1]

@@ -1,0 +1,137 @@
+"""Estimate the usage of calls that no provider counted, from what was seen of them and what other calls have used."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from gateway.usage.usage_row import MOST_TOKENS
+from providers.chat import (
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+)
+
+_UNLEARNED_TOKENS_PER_S = 50.0
+_UNLEARNED_ANSWER = 4_096
+_BYTES_PER_TOKEN = 3
+"""A low number, so that the estimate is high. A Chinese character has three bytes and is mostly one token."""
+_SAMPLES = 100
+_FEWEST_RATIOS = 20
+_MARGIN = 1.3
+_MOST_KNOWN = 4_096
+_WEIGHT = 0.1
+_INSTANT_S = 0.05
+
+
+class SeenOutput:
+    """What was seen of an answer.
+
+    Attributes:
+        deltas: The pieces of text, reasoning and arguments.
+        size: Their bytes.
+    """
+
+    __slots__ = ("deltas", "size")
+
+    def __init__(self) -> None:
+        self.deltas = self.size = 0
+
+    def add(self, events: tuple[StreamEvent, ...]) -> None:
+        """Count the pieces of a batch of events."""
+        for event in events:
+            match event:
+                case TextRun(pieces):
+                    self.deltas += len(pieces)
+                    self.size += sum(map(len, pieces))
+                case TextDelta(text) | ReasoningDelta(text) | RefusalDelta(text):
+                    self.add_text(text)
+                case ToolCallDelta():
+                    self.add_text(event.arguments)
+                    if event.name is not None:
+                        self.add_text(event.name)
+
+    def add_text(self, text: str) -> None:
+        """Count a piece of text."""
+        if text:
+            self.deltas += 1
+            self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens it has, rather too many than too few."""
+        return max(self.deltas, -(-self.size // _BYTES_PER_TOKEN))
+
+
+def is_plausible(usage: Usage | None) -> bool:
+    """Return whether a provider's count can be true. If not, it counts as absent."""
+    if usage is None:
+        return False
+    numbers = (
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+    )
+    if not all(type(number) is int and 0 <= number <= MOST_TOKENS for number in numbers):
+        return False
+    return 0 < usage.prompt_tokens >= usage.cached_tokens and usage.reasoning_tokens <= usage.completion_tokens
+
+
+class LearnedUsage:
+    """What calls of this process have used: how long answers are, how fast they come, and tokens for each byte."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[tuple[str, str], deque[int]] = OrderedDict()
+        self._speeds: dict[str, float] = {}
+        self._ratios: dict[str, deque[float]] = {}
+
+    def learn(self, owner: tuple[str, str], usage: Usage, choices: int, bound: int, duration_s: float) -> None:
+        """Learn from a call that its provider counted.
+
+        Args:
+            owner: The client and the deployment.
+            usage: The provider's count.
+            choices: How many choices were asked for.
+            bound: The bound of the input.
+            duration_s: How long the call took.
+        """
+        answers = self._answers.get(owner)
+        if answers is None:
+            if len(self._answers) >= _MOST_KNOWN:
+                self._answers.popitem(last=False)
+            answers = self._answers[owner] = deque(maxlen=_SAMPLES)
+        answers.append(-(-usage.completion_tokens // max(choices, 1)))
+        deployment = owner[1]
+        if duration_s > _INSTANT_S and usage.completion_tokens:
+            speed = usage.completion_tokens / duration_s
+            known = self._speeds.get(deployment, speed)
+            self._speeds[deployment] = known + _WEIGHT * (speed - known)
+        ratios = self._ratios.get(deployment)
+        if ratios is None:
+            if len(self._ratios) >= _MOST_KNOWN:
+                self._ratios.clear()
+                self._speeds.clear()
+            ratios = self._ratios[deployment] = deque(maxlen=_SAMPLES)
+        ratios.append(usage.prompt_tokens / max(bound, 1))
+
+    def usual_most(self, owner: tuple[str, str]) -> int:
+        """Return the 99th percentile of the tokens of an answer."""
+        answers = self._answers.get(owner)
+        # Of a hundred samples, the largest is the 99th percentile or above it.
+        return max(answers) if answers is not None and len(answers) == _SAMPLES else _UNLEARNED_ANSWER
+
+    def input_tokens(self, deployment: str, bound: int) -> int:
+        """Return an estimate of the input, which is not below the real number."""
+        ratios = self._ratios.get(deployment)
+        if ratios is None or len(ratios) < _FEWEST_RATIOS:
+            return bound
+        return min(bound, max(1, round(bound * max(ratios) * _MARGIN)))
+
+    def unseen_output(self, deployment: str, duration_s: float) -> int:
+        """Return about how many tokens a provider has generated in a time."""
+        return int(self._speeds.get(deployment, _UNLEARNED_TOKENS_PER_S) * duration_s) + 1

@@ -1,0 +1,172 @@
+"""The worst cost of a call, before it is sent: the bound of its input, the cap of its output, and the price. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import orjson
+
+from gateway.model.deployment import Deployment
+from providers.catalogue.prices import Price, Rates
+from providers.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    FilePart,
+    ImagePart,
+    JsonSchemaFormat,
+    TextPart,
+    ToolMessage,
+    change_request,
+)
+from providers.chat.messages import Part
+
+LEAST_CAP = 256
+"""A request whose budgets pay for fewer tokens than this is refused, instead of getting such a short answer."""
+
+UNKNOWN_MAXIMUM = 16_384
+"""The longest answer of a model that the catalogue does not know."""
+
+_PER_REQUEST, _PER_MESSAGE = 64, 16
+_PER_IMAGE = 16_384
+"""The most tokens that a vendor counts for one image (Qwen-VL with its largest setting)."""
+_BASE64_PER_AUDIO_TOKEN = 16
+"""A second of audio has at most 32 tokens (Gemini), and at least about 1,000 bytes."""
+_LEAST_CAP_SENT = 16
+"""OpenAI's Responses API accepts no smaller cap, so a smaller one is raised."""
+_BUDGETED_APART = frozenset({"dashscope"})
+"""Providers whose cap limits only the visible text. The tokens of thinking come on top."""
+_THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
+
+
+class CallSize(msgspec.Struct, frozen=True):
+    """The most tokens that a call can use.
+
+    Attributes:
+        input: The bound of the input.
+        output: The cap of the output of all choices, with thinking.
+    """
+
+    input: int
+    output: int
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input + self.output
+
+
+def input_bound(request: ChatRequest) -> int:
+    """Return the most input tokens of a request: no tokenizer makes more tokens than a text has bytes in UTF-8."""
+    total = _PER_REQUEST + _PER_MESSAGE * len(request.messages)
+    for message in request.messages:
+        content = message.content
+        if isinstance(content, str):
+            total += _bytes(content)
+        elif content is not None:
+            total += _parts_bound(content)
+        if isinstance(message, AssistantMessage):
+            total += _bytes(message.reasoning or "") + _bytes(message.refusal or "")
+            for call in message.tool_calls:
+                total += _PER_MESSAGE + _bytes(call.name) + _bytes(call.arguments) + _bytes(call.id)
+        if isinstance(message, ToolMessage):
+            total += _bytes(message.tool_call_id)
+        elif message.name is not None:
+            total += _bytes(message.name)
+    for tool in request.tools or ():
+        total += _PER_MESSAGE + _bytes(tool.name) + _bytes(tool.description or "") + _json_bytes(tool.parameters)
+    if isinstance(request.response_format, JsonSchemaFormat):
+        total += _PER_MESSAGE + _bytes(request.response_format.name) + _json_bytes(request.response_format.schema)
+        total += _bytes(request.response_format.description or "")
+    if request.extra:
+        total += _json_bytes(request.extra)
+    return total
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _json_bytes(value: Mapping[str, object] | None) -> int:
+    if value is None:
+        return 0
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:  # lone surrogates or huge integers
+        return len(repr(value).encode("utf-8", "replace"))
+
+
+def _parts_bound(parts: Iterable[Part]) -> int:
+    total = 0
+    for part in parts:
+        match part:
+            case TextPart(text):
+                total += _bytes(text)
+            case ImagePart():
+                total += _PER_IMAGE
+            case AudioPart(data):
+                total += _PER_MESSAGE + -(-len(data) // _BASE64_PER_AUDIO_TOKEN)
+            case FilePart(data):
+                total += max(_PER_IMAGE, len(data))
+    return total
+
+
+def longest_answer(deployment: Deployment) -> int:
+    """Return the most output tokens that the deployment's model writes for one choice."""
+    return deployment.target.facts.output_tokens or UNKNOWN_MAXIMUM
+
+
+def size_of(request: ChatRequest, deployment: Deployment, bound: int, cap: int | None = None) -> CallSize:
+    """Return the size of a call.
+
+    Args:
+        request: The request as it is sent.
+        deployment: Where it is sent.
+        bound: The bound of its input.
+        cap: The cap of each choice, if it is not the one of the request.
+    """
+    cap = cap if cap is not None else request.max_tokens
+    cap = longest_answer(deployment) if cap is None else max(cap, _LEAST_CAP_SENT)
+    return CallSize(bound, (cap + thinking_apart(request, deployment)) * (request.n or 1))
+
+
+def thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
+    """Return the tokens of thinking that the cap of a choice does not limit."""
+    if deployment.provider not in _BUDGETED_APART or request.reasoning_effort == "none":
+        return 0
+    facts = deployment.target.facts
+    is_wanted = request.reasoning_effort is not None or "enable_thinking" in request.extra
+    thinks = is_wanted or not facts.known or not facts.flags.isdisjoint(_THINKS_BY_DEFAULT)
+    return longest_answer(deployment) if thinks else 0
+
+
+def with_cap(request: ChatRequest, cap: int) -> ChatRequest:
+    """Return the request with a cap of its output."""
+    return change_request(request, max_tokens=cap)
+
+
+def worst_cost(size: CallSize, price: Price) -> int:
+    """Return the most that a call can cost, in 1e-12 units of the price's currency ("pico")."""
+    rates = [price.rates, *(dearer for more_than, dearer in price.above if size.input > more_than)]
+    worst_input = max(max(one.input, one.per_written, one.per_cached) for one in rates)
+    return size.input * worst_input + size.output * max(map(_per_output, rates))
+
+
+def affordable_output(pico: int, bound: int, price: Price) -> int | None:
+    """Return how many output tokens an amount pays after the input, or None if output costs nothing.
+
+    Args:
+        pico: The amount, in 1e-12 units of the price's currency.
+        bound: The bound of the input.
+        price: The price of the model.
+    """
+    per_output = max(_per_output(one) for one in (price.rates, *(dearer for _, dearer in price.above)))
+    rest = pico - worst_cost(CallSize(bound, 0), price)
+    if not per_output:
+        return None if rest >= 0 else 0
+    return max(0, rest // per_output)
+
+
+def _per_output(rates: Rates) -> int:
+    return max(rates.output, rates.per_reasoning)

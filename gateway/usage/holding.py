@@ -1,0 +1,232 @@
+"""Choose the size of a call's hold and ask the gate for it. Raise the error of the API if it is refused.
+
+A cap that the client stated is never lowered. Without a cap:
+
+- While every budget has ample room, the hold is what answers usually need, and the request gets no cap.
+- Otherwise the hold is the longest answer of the model. If a limit cannot pay for that, the request gets a cap: what
+  the limit can pay. A request that would get less than `LEAST_CAP` tokens is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.model.deployment import Deployment
+from gateway.usage.amounts import CallAmount, ExchangeRates
+from gateway.usage.gate import (
+    CounterState,
+    HoldGranted,
+    HoldRefused,
+    HoldRequest,
+    Measure,
+    RateState,
+    UsageGate,
+)
+from gateway.usage.hold_size import (
+    LEAST_CAP,
+    CallSize,
+    affordable_output,
+    longest_answer,
+    size_of,
+    thinking_apart,
+    worst_cost,
+)
+from gateway.usage.refusals import price_unknown, refusal_error, too_expensive
+from gateway.usage.spending_limits import SpendingLimits
+from gateway.usage.windows import AllBounds
+from providers.chat import ChatRequest
+
+_AMPLE_CALLS = 50
+_MOST_TRIES = 3
+_TOKENS, _MONEY = int(Measure.TOKENS), int(Measure.MONEY)
+
+
+class CallFacts(msgspec.Struct):
+    """What the size of a hold depends on.
+
+    Attributes:
+        call: The id of the call.
+        request: The request as it is sent.
+        bound: The bound of its input.
+        usual_output: The tokens that nearly all answers to this client have.
+        request_room_nano: What this request may still cost, or None.
+        row_of: Returns the row of the call, as it is written if this process ends.
+    """
+
+    call: str
+    deployment: Deployment
+    request: ChatRequest
+    bound: int
+    limits: SpendingLimits
+    rates: ExchangeRates
+    windows: AllBounds
+    usual_output: int
+    request_room_nano: int | None
+    row_of: Callable[[CallSize, CallAmount | None], bytes]
+
+    @property
+    def choices(self) -> int:
+        """How many choices were asked for."""
+        return self.request.n or 1
+
+    def amount(self, size: CallSize) -> CallAmount | None:
+        """Return the most that a call of this size costs, or None if the price is unknown."""
+        price = self.deployment.price
+        return None if price is None else self.rates.amount_of(worst_cost(size, price), price.currency)
+
+
+class Held(msgspec.Struct):
+    """A hold that was granted.
+
+    Attributes:
+        size: The tokens that are held.
+        amount: The amount that is held, or None if the price is unknown.
+        cap: The cap of each choice that the request must get, or None.
+        rates: The state of each rate after the hold.
+    """
+
+    size: CallSize
+    amount: CallAmount | None
+    cap: int | None = None
+    rates: tuple[RateState, ...] = ()
+
+    @property
+    def amount_nano(self) -> int:
+        """The held amount in the operator's currency."""
+        return (self.amount.own_nano or 0) if self.amount is not None else 0
+
+
+async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
+    """Hold the worst cost of a call.
+
+    Raises:
+        CallRefused: A limit does not admit it.
+        GateUnavailable: The gate cannot be asked.
+    """
+    limits, price = facts.limits, facts.deployment.price
+    if limits.limits_money and (price is None or not facts.rates.knows(price.currency)):
+        raise price_unknown(facts.deployment.model)
+    size, cap = size_of(facts.request, facts.deployment, facts.bound), None
+    if limits.are_none or facts.request.max_tokens is not None:
+        return await _hold(gate, facts, size, None)
+    can_cap = "max_tokens" in facts.deployment.capabilities.parameters
+    if await _is_ample(gate, facts, size):
+        usual = facts.usual_output + thinking_apart(facts.request, facts.deployment)
+        size = CallSize(size.input, min(size.output, usual * facts.choices))
+        cap = _cap_of_rates(facts) if can_cap else None
+        if facts.request_room_nano is not None and can_cap:
+            cap = _least(cap, _cap_of_request(facts))
+        if cap is not None:
+            cap = max(cap, LEAST_CAP)
+            size = CallSize(size.input, min(size.output, _size_with(facts, cap).output))
+        return await _hold(gate, facts, size, cap)
+    if not can_cap:
+        return await _hold(gate, facts, size, None)
+    if (cap := _least(_cap_of_rates(facts), _cap_of_request(facts))) is not None:
+        size = _size_with(facts, max(cap, LEAST_CAP))
+    for _ in range(_MOST_TRIES):
+        request, granted, amount = await _ask(gate, facts, size)
+        if isinstance(granted, HoldGranted):
+            is_capped = size.output < size_of(facts.request, facts.deployment, facts.bound).output
+            return Held(size, amount, _cap_for(facts, size.output) if is_capped else None, granted.rates)
+        cap = _affordable_cap(facts, request, granted)
+        if cap < LEAST_CAP or _size_with(facts, cap).output >= size.output:
+            break
+        size = _size_with(facts, cap)
+    # The smallest cap, so that the error names the limit that refuses even that.
+    return await _hold(gate, facts, _size_with(facts, LEAST_CAP), LEAST_CAP)
+
+
+async def _hold(gate: UsageGate, facts: CallFacts, size: CallSize, cap: int | None) -> Held:
+    request, granted, amount = await _ask(gate, facts, size)
+    if isinstance(granted, HoldRefused):
+        raise refusal_error(request, granted, shows_projects=facts.limits.shows_cost)
+    return Held(size, amount, cap, granted.rates)
+
+
+async def _ask(
+    gate: UsageGate, facts: CallFacts, size: CallSize
+) -> tuple[HoldRequest, HoldGranted | HoldRefused, CallAmount | None]:
+    amount, limits = facts.amount(size), facts.limits
+    own_nano = (amount.own_nano or 0) if amount is not None else 0
+    room_nano = facts.request_room_nano
+    if room_nano is not None and own_nano > room_nano:
+        raise too_expensive(limits.max_request_nano or 0, own_nano, facts.rates.currency or "")
+    row = facts.row_of(size, amount)
+    request = HoldRequest(facts.call, size.tokens, own_nano, limits.budgets, limits.rates, facts.windows, row)
+    return request, await gate.hold(request), amount
+
+
+async def _is_ample(gate: UsageGate, facts: CallFacts, size: CallSize) -> bool:
+    """Return whether every budget has room for many calls of the largest size."""
+    budgets = facts.limits.budgets
+    if not budgets:
+        return True
+    states = await gate.read([one.counter for one in budgets], facts.windows)
+    amount = facts.amount(size)
+    amounts = (size.tokens, (amount.own_nano or 0) if amount is not None else 0, 1)
+    return all(
+        state.room(one.limit) >= _AMPLE_CALLS * amounts[one.counter.measure]
+        for one, state in zip(budgets, states, strict=True)
+    )
+
+
+def _size_with(facts: CallFacts, cap: int) -> CallSize:
+    return size_of(facts.request, facts.deployment, facts.bound, cap)
+
+
+def _cap_for(facts: CallFacts, output: int) -> int:
+    """Return the cap of each choice with which the call has at most this output."""
+    return output // facts.choices - thinking_apart(facts.request, facts.deployment)
+
+
+def _least(*caps: int | None) -> int | None:
+    return min((cap for cap in caps if cap is not None), default=None)
+
+
+def _cap_of_rates(facts: CallFacts) -> int | None:
+    """Return the cap with which the call fits into each rate at all, or None if the longest answer does."""
+    rates = facts.limits.rates
+    if not rates:
+        return None
+    cap = _cap_for(facts, min(rate.per_minute for rate in rates) - facts.bound)
+    return cap if cap < longest_answer(facts.deployment) else None
+
+
+def _cap_of_request(facts: CallFacts) -> int | None:
+    """Return the cap with which the call fits into what the request may cost, or None if the longest answer does."""
+    if facts.request_room_nano is None:
+        return None
+    output = _payable(facts, facts.request_room_nano)
+    if output is None:
+        return None
+    cap = _cap_for(facts, output)
+    return cap if cap < longest_answer(facts.deployment) else None
+
+
+def _affordable_cap(facts: CallFacts, request: HoldRequest, refused: HoldRefused) -> int:
+    """Return the cap with which the call would have fitted into every budget and rate."""
+    outputs = [rate.remaining - facts.bound for rate in refused.rates]
+    for limit, state in zip(request.budgets, refused.states, strict=True):
+        output = _affordable_output(facts, limit.counter.measure, state, limit.limit)
+        if output is not None:
+            outputs.append(output)
+    return _cap_for(facts, min(outputs)) if outputs else longest_answer(facts.deployment)
+
+
+def _affordable_output(facts: CallFacts, measure: int, state: CounterState, limit: int) -> int | None:
+    room = state.room(limit)
+    if measure == _TOKENS:
+        return room - facts.bound
+    return _payable(facts, room) if measure == _MONEY else None
+
+
+def _payable(facts: CallFacts, room_nano: int) -> int | None:
+    """Return the output that an amount of the operator's currency pays, or None if output costs nothing."""
+    price = facts.deployment.price
+    if price is None or room_nano < 0:
+        return 0
+    pico = facts.rates.pico_of(room_nano, price.currency)
+    return affordable_output(pico, facts.bound, price)

@@ -1,0 +1,145 @@
+"""The errors of calls that a limit or a budget does not admit, with what a client needs to know about them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from gateway.model.budget import Window
+from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.gate import TOKENS, BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest
+from gateway.usage.windows import FOREVER_NS
+
+RefusedCode = Literal[
+    "rate_limited",
+    "insufficient_quota",
+    "price_unknown",
+    "request_too_expensive",
+    "user_required",
+    "gate_unavailable",
+]
+"""The error codes of the API for refused calls."""
+
+_RETRY_S = 1.0
+_KINDS = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterKind.USER: "end user"}
+
+
+@dataclass(slots=True)
+class CallRefused(Exception):
+    """A call may not be sent. Nothing is held, and nothing was sent.
+
+    Attributes:
+        code: The error code of the API.
+        message: The message for the client.
+        retry_after_s: The time after which it may be admitted, or None.
+        should_retry: Whether the client should repeat the request. None: no statement.
+        budget: The budget that refused, as the API shows it, or None.
+    """
+
+    code: RefusedCode
+    message: str
+    retry_after_s: float | None = None
+    should_retry: bool | None = None
+    budget: Mapping[str, object] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+def unavailable(detail: str) -> CallRefused:
+    """Return the error if usage cannot be counted or recorded now."""
+    message = f"usage can't be counted at the moment, so no call to a provider is sent: {detail}"
+    return CallRefused("gate_unavailable", message, _RETRY_S)
+
+
+def price_unknown(model: str) -> CallRefused:
+    """Return the error if a limit of money applies and the cost of a call cannot be computed."""
+    message = (
+        f"a budget of money applies, and the price of {model} is unknown, or has no exchange rate: ask the operator of "
+        "the gateway to add it"
+    )
+    return CallRefused("price_unknown", message, should_retry=False)
+
+
+USER_REQUIRED = (
+    "each end user has a budget here, and the request names no end user: send a signed claim with a subject, or "
+    "`x-gateway-user` with a key that may assert it"
+)
+
+
+def too_expensive(limit_nano: int, needed_nano: int, currency: str) -> CallRefused:
+    """Return the error of a request that may cost more than one request may."""
+    message = (
+        f"this request may cost up to {shown_nano(needed_nano)} {currency}, and one request may cost at most "
+        f"{shown_nano(limit_nano)} {currency}: send a shorter prompt, or a smaller `max_tokens`"
+    )
+    return CallRefused("request_too_expensive", message, should_retry=False)
+
+
+def refusal_error(request: HoldRequest, refused: HoldRefused, *, shows_projects: bool) -> CallRefused:
+    """Return the error of a hold that was refused.
+
+    Args:
+        request: The hold.
+        refused: The answer of the gate.
+        shows_projects: Whether the client may see what its project has spent.
+    """
+    if refused.budget is None:
+        return _rate_error(request, refused)
+    limit, state = request.budgets[refused.budget], refused.states[refused.budget]
+    shown = _shown_budget(limit, state, shows_projects=shows_projects)
+    words = f"{_name(limit)} of {shown['limit']} {limit.counter.unit}{_per(limit.counter.window)}"
+    if refused.only_held:
+        message = f"running requests hold the rest of {words}: retry when they have ended"
+        return CallRefused("rate_limited", message, _RETRY_S, True, shown)
+    until = f"; it is renewed at {shown['resets_at']}" if shown["resets_at"] else ""
+    message = f"{words} has no room for this request{until}"
+    return CallRefused("insufficient_quota", message, None, False, shown)
+
+
+def _rate_error(request: HoldRequest, refused: HoldRefused) -> CallRefused:
+    rate = request.rates[refused.rate or 0]
+    if refused.wait_ns is None:
+        message = (
+            f"this request may use up to {request.tokens} tokens, more than the limit of this client of "
+            f"{rate.per_minute} tokens per minute, so it can never be admitted: send a shorter prompt, or a smaller "
+            "`max_tokens`"
+        )
+        return CallRefused("rate_limited", message, None, False)
+    wait_s = max(1, math.ceil(refused.wait_ns / NANO))
+    message = f"this client has reached its limit of {rate.per_minute} tokens per minute: retry in {wait_s} s"
+    return CallRefused("rate_limited", message, float(wait_s), True)
+
+
+def _shown_budget(limit: BudgetLimit, state: CounterState, *, shows_projects: bool) -> dict[str, object]:
+    counter = limit.counter
+    show = str if counter.unit == TOKENS else shown_nano
+    shown: dict[str, object] = {
+        "of": str(counter.kind),
+        "name": counter.name,
+        "per": str(counter.window),
+        "unit": counter.unit,
+        "limit": show(limit.limit + state.credit),
+        "resets_at": _resets_at(counter.window, state.end_ns),
+    }
+    if counter.kind is not CounterKind.PROJECT or shows_projects:
+        shown |= {"spent": show(state.spent), "held": show(state.held)}
+    return shown
+
+
+def _name(limit: BudgetLimit) -> str:
+    kind, name = limit.counter.kind, limit.counter.name
+    return "the budget of this end user" if kind is CounterKind.USER else f"the budget of {_KINDS[kind]} `{name}`"
+
+
+def _per(window: Window) -> str:
+    return " in total" if window is Window.TOTAL else f" per {window}"
+
+
+def _resets_at(window: Window, end_ns: int) -> str | None:
+    if window is Window.TOTAL or end_ns >= FOREVER_NS:
+        return None
+    return datetime.fromtimestamp(end_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,116 @@
+"""The limits of a client's calls: its budgets, those of its project and of its end user, and its tokens per minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from gateway.model.budget import NO_SPENDING_RULES, BudgetRule, Project
+from gateway.model.config_version import Client, ConfigVersion, remember
+from gateway.usage.amounts import ExchangeRates
+from gateway.usage.gate import TOKENS, BudgetLimit, Counter, CounterKind, RatePerMinute
+from gateway.usage.windows import WindowCalendar
+
+
+class SpendingLimits(msgspec.Struct, frozen=True):
+    """The limits of the calls of a client, ready for the gate.
+
+    Attributes:
+        client: The name of the client, or None.
+        project: The name of the project, or None.
+        budgets: The budgets of the client and of its project, in the order in which they refuse.
+        rates: The tokens per minute.
+        user_budgets: The budgets of each end user.
+        max_request_nano: The most that one request may cost, or None.
+        limits_money: Whether a limit of money applies.
+        shows_cost: Whether the client sees costs.
+    """
+
+    client: str | None = None
+    project: str | None = None
+    budgets: tuple[BudgetLimit, ...] = ()
+    rates: tuple[RatePerMinute, ...] = ()
+    user_budgets: tuple[BudgetRule, ...] = ()
+    max_request_nano: int | None = None
+    limits_money: bool = False
+    shows_cost: bool = False
+
+    @property
+    def are_none(self) -> bool:
+        """Whether no limit applies."""
+        return not (self.budgets or self.rates or self.user_budgets) and self.max_request_nano is None
+
+
+def limits_of(config: ConfigVersion, client: Client | None) -> SpendingLimits:
+    """Return the limits of the calls that a client asks for, or of those that no client asks for."""
+    name = client.name if client is not None else None
+    return remember(config, ("limits_of", name), lambda: _limits_of(client))
+
+
+def internal_limits(config: ConfigVersion) -> SpendingLimits:
+    """Return the limits of calls that no client asked for: those of `usage.internal_project`."""
+    return remember(config, ("internal_limits",), lambda: _internal_limits(config))
+
+
+def _limits_of(client: Client | None) -> SpendingLimits:
+    if client is None:
+        return SpendingLimits()
+    spending = client.spending
+    tpm = client.limits.tpm if client.limits is not None else None
+    rates = () if tpm is None else (RatePerMinute(CounterKind.CLIENT, client.name, TOKENS, tpm),)
+    return SpendingLimits(
+        client=client.name,
+        project=spending.project.name if spending.project is not None else None,
+        budgets=(*_limits(CounterKind.CLIENT, client.name, spending.budgets), *_project_limits(spending.project)),
+        rates=rates,
+        user_budgets=spending.user_budgets,
+        max_request_nano=spending.max_request.nano if spending.max_request is not None else None,
+        limits_money=spending is not NO_SPENDING_RULES and spending.limits_money,
+        shows_cost=spending.show_cost,
+    )
+
+
+def _internal_limits(config: ConfigVersion) -> SpendingLimits:
+    name = config.usage.internal_project
+    project = config.projects.get(name) if name is not None else None
+    if project is None:
+        return SpendingLimits()
+    is_money = any(budget.is_money for budget in project.budgets)
+    return SpendingLimits(project=project.name, budgets=_project_limits(project), limits_money=is_money)
+
+
+def _project_limits(project: Project | None) -> tuple[BudgetLimit, ...]:
+    return _limits(CounterKind.PROJECT, project.name, project.budgets) if project is not None else ()
+
+
+def _limits(kind: CounterKind, name: str, rules: Iterable[BudgetRule]) -> tuple[BudgetLimit, ...]:
+    return tuple(BudgetLimit(Counter(kind, name, rule.unit, rule.per), rule.limit) for rule in rules)
+
+
+@lru_cache(maxsize=16_384)
+def user_limits(pseudonym: str, rules: tuple[BudgetRule, ...]) -> tuple[BudgetLimit, ...]:
+    """Return the budgets of an end user."""
+    return _limits(CounterKind.USER, pseudonym, rules)
+
+
+def counted_budgets(config: ConfigVersion) -> dict[Counter, int]:
+    """Return the counters of all clients and projects, with the limits of their budgets."""
+    found: dict[Counter, int] = {}
+    for client in config.clients.values():
+        found |= {one.counter: one.limit for one in limits_of(config, client).budgets}
+    for project in config.projects.values():
+        found |= {one.counter: one.limit for one in _project_limits(project)}
+    return found
+
+
+def exchange_rates(config: ConfigVersion) -> ExchangeRates:
+    """Return the exchange rates of a config version."""
+    return remember(config, ("exchange_rates",), lambda: ExchangeRates(config.usage.currency, config.usage.rates))
+
+
+def calendar_of(config: ConfigVersion) -> WindowCalendar:
+    """Return the calendar of the windows of budgets."""
+    return remember(config, ("calendar_of",), lambda: WindowCalendar(ZoneInfo(config.usage.timezone)))
