@@ -26,7 +26,6 @@ from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate
 from gateway.model.approval import days_at
-from gateway.model.budget import NO_USAGE_RULES
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from providers.openai_json.misspelled_fields import meant_field
@@ -60,7 +59,7 @@ def compile_config(
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         demo: Compile as if the document contained `demo: true`.
         demo_territory: The territory of callers of a demo whom no signal locates.
-        planned: Accept the sections of usage and money, which this version compiles but does not apply yet.
+        planned: Accept the sections that this version compiles but does not apply yet.
 
     Raises:
         ConfigRejected: The document has errors. The exception holds all of them.
@@ -101,16 +100,13 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
     assistants = compile_assistants(draft, findings, regions, deployments, days)
-    usage, spending, stores = NO_USAGE_RULES, None, None
-    if options.planned:
-        usage = compile_usage(draft, findings, regions)
-        spending = SpendingCompiler(draft, findings, usage)
-        stores = compile_stores(draft, findings, regions, document.references)
-    else:
+    usage = compile_usage(draft, findings, regions)
+    spending = SpendingCompiler(draft, findings, usage)
+    stores = compile_stores(draft, findings, regions, document.references) if options.planned else None
+    if not options.planned:
         refuse_planned_sections(findings)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
-    if options.planned:
-        check_prices(draft, findings, usage, clients.values(), assistants)
+    check_prices(draft, findings, usage, clients.values(), assistants)
     config = ConfigVersion(
         version=document.version,
         assistants=assistants,
@@ -134,7 +130,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         log_sample=draft.config.log.sample,
         blocked_by=draft.config.blocked_by,
         known_fields=_known_fields(registry, deployments),
-        projects=spending.projects if spending is not None else {},
+        projects=spending.projects,
         usage=usage,
         stores=stores,
         clients_source=draft.config.clients_source,

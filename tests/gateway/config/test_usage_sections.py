@@ -453,17 +453,14 @@ def test_planned_sections_are_one_error_until_they_are_applied() -> None:
     (problem,) = rejected.value.problems
     assert (dotted(problem.path), problem.line) == ("cell.name", 2)
     assert problem.message == (
-        "usage and money: `projects`, `usage`, `stores`, `keys`, `cell.name`, `secrets.pepper`, "
-        "`secrets.identity[1]`, `clients.*.project`, `clients.*.budgets`, `clients.*.user_budget`, "
-        "`clients.*.max_request`, `clients.*.show_cost`, `clients.*.limits.tpm` are not supported by this version yet"
+        "usage and money: `usage.alerts`, `stores`, `keys`, `cell.name`, `secrets.pepper`, `secrets.identity[1]` are not "
+        "supported by this version yet"
     )
 
 
 @pytest.mark.parametrize(
     ("patch", "key"),
     [
-        ("projects: {a: {}}", "projects"),
-        ("usage: {timezone: UTC}", "usage"),
         ("clients_source: file", "clients_source"),
         ("keys: {max_stale: 5m}", "keys"),
         ("secrets: {cookies: '${PEPPER}'}", "secrets.cookies"),

@@ -1,0 +1,158 @@
+"""A provider that counts the tokens of every call, in whatever way the call ends, and can hold all answers back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.kit.configs import Config, key_hash
+from tests.kit.faulty_provider import Behaviour, Call, Provider, chunk_of
+
+APP_KEY = "gk-app"
+PROMPT_TOKENS = 10
+INPUT_PRICE, OUTPUT_PRICE = 1, 2
+"""Units of EUR for a million tokens."""
+
+
+@dataclass(slots=True)
+class SeenCall:
+    """One call as the provider counts it.
+
+    Attributes:
+        deployment: The deployment that was called.
+        completion_tokens: The generated tokens, also of an answer that broke off.
+        is_reported: Whether the gateway got the count.
+        is_refused: Whether it got an error status instead of an answer.
+    """
+
+    deployment: str
+    completion_tokens: int = 0
+    is_reported: bool = False
+    is_refused: bool = False
+
+
+@dataclass(slots=True)
+class Meter:
+    """The calls of all deployments. It can hold the answers of some of them back."""
+
+    calls: list[SeenCall] = field(default_factory=list)
+    _held: set[str] = field(default_factory=set)
+    _is_open: threading.Event = field(default_factory=threading.Event)
+
+    def number(self, deployment: str) -> int:
+        """Return how many calls of a deployment were seen."""
+        return sum(call.deployment == deployment for call in self.calls)
+
+    def hold(self, deployment: str) -> None:
+        """Let a deployment answer no more, until `release`."""
+        self._is_open.clear()
+        self._held.add(deployment)
+
+    def release(self) -> None:
+        """Let all deployments answer."""
+        self._held.clear()
+        self._is_open.set()
+
+    def note(self, call: SeenCall) -> SeenCall:
+        self.calls.append(call)
+        return call
+
+    async def wait(self, deployment: str) -> None:
+        if deployment in self._held:
+            await asyncio.to_thread(self._is_open.wait)
+
+
+def usage_of(completion_tokens: int) -> dict[str, int]:
+    total = PROMPT_TOKENS + completion_tokens
+    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": completion_tokens, "total_tokens": total}
+
+
+async def answer_metered(call: Call, seen: SeenCall, *, pause_s: float = 0.0, usage: bool = True) -> None:
+    """Send a whole answer of as many tokens as the cap, a word each. It ends with the usage."""
+    tokens = min(call.body.get("max_tokens") or 20, 200)
+    if not call.stream:
+        seen.completion_tokens, seen.is_reported = tokens, usage
+        choice = {"index": 0, "message": {"role": "assistant", "content": "word " * tokens}, "finish_reason": "stop"}
+        base = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        await call.respond(200, {**base, **({"usage": usage_of(tokens)} if usage else {})})
+        return
+    await call.begin(0)
+    for _ in range(tokens):
+        seen.completion_tokens += 1
+        await call.event(chunk_of({"content": "word "}))
+        if pause_s:
+            await asyncio.sleep(pause_s)
+    await call.event(chunk_of({}, "stop"))
+    if usage:
+        seen.is_reported = True
+        await call.event({**chunk_of({}), "choices": [], "usage": usage_of(tokens)})
+    await call.event("[DONE]")
+    await call.send("0\r\n\r\n")
+
+
+def behaviour(meter: Meter, name: str) -> Behaviour:
+    """Return a behaviour by name: `ok`, `error`, `breaks`, `slow`, `silent`, `uncounted`, `flaky`."""
+
+    async def behave(call: Call) -> None:
+        kind = name.partition("-")[0]
+        if kind == "flaky":
+            kind = ("ok", "error", "breaks", "ok", "uncounted")[call.number % 5]
+        seen = meter.note(SeenCall(name))
+        await meter.wait(name)
+        match kind:
+            case "error":
+                seen.is_refused = True
+                await call.error(500, "server_error")
+            case "breaks" if call.stream:
+                await call.begin(0)
+                for _ in range(5):
+                    seen.completion_tokens += 1
+                    await call.event(chunk_of({"content": "word "}))
+                call.reset()
+            case "breaks":
+                seen.completion_tokens = 5
+                call.reset()
+            case "slow":
+                await answer_metered(call, seen, pause_s=0.02)
+            case "silent":
+                await call.until_closed()
+            case _:
+                await answer_metered(call, seen, usage=kind != "uncounted")
+
+    return behave
+
+
+@contextmanager
+def metered_provider(*names: str) -> Iterator[tuple[Provider, Meter]]:
+    meter = Meter()
+    with Provider({name: behaviour(meter, name) for name in names}) as provider:
+        yield provider, meter
+
+
+def metered_config(provider: Provider, folder: Path, route: str, *patches: str | Mapping[str, Any]) -> Config:
+    """Return a config with a deployment for each behaviour of a route, and one client with a key."""
+    price = {"input": INPUT_PRICE, "output": OUTPUT_PRICE, "currency": "EUR", "as_of": "2026-11-01", "source": "test"}
+    models = {"version": 1, "models": {"openai-compatible": {"m": {"price": price, "output_tokens": 1000}}}}
+    # The date must be a date in YAML.
+    (folder / "models.yaml").write_text(yaml.safe_dump(models).replace("'2026-11-01'", "2026-11-01"), "utf-8")
+    names = [name.strip() for name in route.split(",")]
+    shared = {"provider": "openai-compatible", "model": "m", "stores": "DE", "processes": "DE", "api_key": "${KEY}"}
+    data: dict[str, Any] = {
+        "version": 1,
+        "catalogue": {"models": "models.yaml"},
+        "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
+        "deployments": {name: {**shared, "endpoint": f"{provider.origin}/{name}/v1"} for name in names},
+        "assistants": {"assistant": {"routes": {"default": names}}},
+        "location": {"unknown": "default"},
+        "clients": {"app": {"keys": [key_hash(APP_KEY)]}},
+        "usage": {"currency": "EUR"},
+        "resilience": {"breaker": "off", "retry_budget": "off", "total": "120s", "commit": "100s"},
+    }
+    return Config(data).merge(*patches)
