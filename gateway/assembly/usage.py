@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from gateway.model.budget import UsageRules
+from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 GATE_FOLDER = "gate"
 _CALLS_RECOVERED_S = 0.5
+_PROBLEM_PAUSE_S = 10.0
 
 
 class UsageWiring:
@@ -101,11 +103,16 @@ def recovering_calls(state_dir: Path) -> Iterator[LostCallRecovery]:
 
 async def recover_calls_forever(state_dir: Path) -> None:
     """Recover the calls of workers that were killed, until this task is cancelled."""
-    with recovering_calls(state_dir) as recovery:
-        while True:
-            await asyncio.sleep(_CALLS_RECOVERED_S)
-            if recovered := await recovery.recover():
-                _log_recovered(recovered)
+    while True:
+        try:
+            with recovering_calls(state_dir) as recovery:
+                while True:
+                    await asyncio.sleep(_CALLS_RECOVERED_S)
+                    if recovered := await recovery.recover():
+                        _log_recovered(recovered)
+        except StateError as error:
+            report_problem(str(error))
+            await asyncio.sleep(_PROBLEM_PAUSE_S)
 
 
 def _log_recovered(number: int) -> None:

@@ -67,6 +67,9 @@ from gateway.usage.windows import MINUTE_NS, AllBounds
 SETTLE_WAIT_S = 1.0
 """The time that a settlement waits for the lock before it continues in the background."""
 
+OPEN_WAIT_S = 10.0
+"""The time that opening waits for the lock. Nothing is served yet, and a busy machine may stop its holder for long."""
+
 _MOST_KNOWN = 65_536
 _TOKENS = int(Measure.TOKENS)
 
@@ -124,7 +127,7 @@ class FileGate:
             raise
         gate = cls(memory, descriptor, directory, clock)
         try:
-            gate.lock.run_now(memory.repair_after_power_failure)
+            gate.lock.run_now(memory.repair_after_power_failure, OPEN_WAIT_S)
         except GateUnavailable as error:
             gate.close()
             raise StateError(str(error)) from error

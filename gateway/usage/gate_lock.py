@@ -81,9 +81,9 @@ class GateLock:
             return True
         return False
 
-    def run_now(self, operation: Callable[[], _T]) -> _T:
-        """Run an operation when there is no event loop to wait in."""
-        until_s = time.monotonic() + WAIT_S
+    def run_now(self, operation: Callable[[], _T], wait_s: float = WAIT_S) -> _T:
+        """Run an operation when there is no event loop to wait in. Raises GateUnavailable after the wait."""
+        until_s = time.monotonic() + wait_s
         while not self.take():
             if time.monotonic() > until_s:
                 raise GateUnavailable(_LOCKED)

@@ -196,7 +196,8 @@ def test_every_call_that_a_provider_saw_has_one_row(tmp_path: Path, workers: int
     assert all(row["input_tokens"] == PROMPT_TOKENS for row in counted)
     assert not Counter(row["output_tokens"] for row in counted) - Counter(call.completion_tokens for call in reported)
     refused = [row for row in rows if row["usage_source"] == "none"]
-    assert len(refused) == sum(call.is_refused for call in meter.calls)
+    # A client may leave, or another attempt answer, before the error has arrived.
+    assert len(refused) <= sum(call.is_refused for call in meter.calls)
     assert all(row["total_tokens"] == 0 for row in refused)
     assert all(row["input_tokens"] >= PROMPT_TOKENS for row in rows if row["usage_source"] == "estimated")
     used = sum(PROMPT_TOKENS + call.completion_tokens for call in meter.calls if not call.is_refused)
