@@ -52,6 +52,7 @@ class Capabilities:
         parameters: Tuning fields that can be sent: members of `PARAMETERS`, and fields of this provider such as
             `top_k`. Others are dropped and named in `x-gateway-dropped`, or refused, as the deployment is configured.
         context_tokens: The longest prompt in tokens, or None if unknown.
+        limits_thinking: Whether `max_tokens` limits the tokens of thinking too. If not, they come on top.
 
     Example:
         >>> from providers.contract import Capabilities
@@ -61,6 +62,7 @@ class Capabilities:
     features: frozenset[str]
     parameters: frozenset[str]
     context_tokens: int | None = None
+    limits_thinking: bool = field(default=True, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ _MAY_READ = (
     b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
     b"server-timing, retry-after, x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-gateway-max-tokens, "
+    b"x-gateway-cost, "
     b"location, link, allow"
 )
 _MAX_REQUESTED_BYTES = 4096

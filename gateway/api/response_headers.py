@@ -11,12 +11,21 @@ from functools import lru_cache
 from gateway.model.record import Allowance, Record
 
 
-def allowance_headers(allowance: Allowance, unit: bytes = b"requests") -> list[tuple[bytes, bytes]]:
+def allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
     """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026)."""
     return [
-        (b"x-ratelimit-limit-" + unit, b"%d" % allowance.limit),
-        (b"x-ratelimit-remaining-" + unit, b"%d" % allowance.remaining),
-        (b"x-ratelimit-reset-" + unit, _duration(allowance.full_s).encode()),
+        (b"x-ratelimit-limit-requests", b"%d" % allowance.limit),
+        (b"x-ratelimit-remaining-requests", b"%d" % allowance.remaining),
+        (b"x-ratelimit-reset-requests", _duration(allowance.full_s).encode()),
+    ]
+
+
+def token_allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
+    """Return OpenAI's headers of a limit of tokens."""
+    return [
+        (b"x-ratelimit-limit-tokens", b"%d" % allowance.limit),
+        (b"x-ratelimit-remaining-tokens", b"%d" % allowance.remaining),
+        (b"x-ratelimit-reset-tokens", _duration(allowance.full_s).encode()),
     ]
 
 
@@ -53,7 +62,7 @@ def response_lines(record: Record) -> list[bytes]:
     if record.allowance is not None:
         lines += map(b": ".join, allowance_headers(record.allowance))
     if record.token_allowance is not None:
-        lines += map(b": ".join, allowance_headers(record.token_allowance, b"tokens"))
+        lines += map(b": ".join, token_allowance_headers(record.token_allowance))
     if record.max_tokens is not None:
         lines.append(b"x-gateway-max-tokens: %d" % record.max_tokens)
     if record.charged is not None and not record.stream:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.usage.lost_calls import LostCallRecovery
 
 GATE_FOLDER = "gate"
+_USER_KEY, _KEY_BYTES = "user-key", 32
 _CALLS_RECOVERED_S = 0.5
 _PROBLEM_PAUSE_S = 10.0
 
@@ -31,7 +34,6 @@ class UsageWiring:
     """
 
     def __init__(self, state_dir: Path, metrics: Metrics) -> None:
-        from gateway.state.generated_key import USER_KEY, generated_key
         from gateway.usage.accounting import Accounting
         from gateway.usage.gate_file import FileGate
         from gateway.usage.spool import Spool
@@ -41,12 +43,43 @@ class UsageWiring:
 
         self._gate = FileGate.open(state_dir / GATE_FOLDER)
         self._spool = Spool(state_dir, report_problem)
-        self.accounting: Accounting = Accounting(self._spool, self._gate, generated_key(state_dir, USER_KEY), overshot)
+        self.accounting: Accounting = Accounting(self._spool, self._gate, user_key(state_dir), overshot)
 
     def close(self) -> None:
         """Finish queued settlements, and give the rows to the ledger writer."""
         self._gate.close()
         self._spool.close()
+
+
+def user_key(state_dir: Path) -> bytes:
+    """Return the key that makes the pseudonyms of end users, if the configuration has no `secrets.identity`.
+
+    The first call makes it, readable by this user only.
+
+    Raises:
+        StateError: The file can't be used, or was changed.
+    """
+    path = state_dir / _USER_KEY
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            # Written under another name first, so that no process reads a part of a key.
+            draft = state_dir / f".{_USER_KEY}.{os.getpid()}.{secrets.token_hex(4)}"
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+                file.write(f"{secrets.token_hex(_KEY_BYTES)}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink(missing_ok=True)
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except OSError as error:
+        raise StateError(f"{path} can't be used: {error.strerror}") from error
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise StateError(f"{path} is damaged: restore it from a backup, or delete it, and end users get new pseudonyms")
+    return key
 
 
 def report_problem(detail: str) -> None:
@@ -68,11 +101,10 @@ def keeping_ledger(state_dir: Path | None, rules: Callable[[], UsageRules]) -> I
     if state_dir is None:
         yield
         return
-    from gateway.state.generated_key import USER_KEY, generated_key
     from gateway.usage.ledger_writer import LedgerWriter
 
     # Before there are workers, so that all of them find the same key.
-    generated_key(state_dir, USER_KEY)
+    user_key(state_dir)
     with recovering_calls(state_dir) as recovery:
         if recovered := asyncio.run(recovery.recover()):
             _log_recovered(recovered)

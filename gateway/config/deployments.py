@@ -354,6 +354,7 @@ def _capabilities(
         features=adapter.capabilities.features & features,
         parameters=parameters_of(adapter.capabilities, facts),
         context_tokens=facts.context_tokens or adapter.capabilities.context_tokens,
+        limits_thinking=adapter.capabilities.limits_thinking,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import msgspec
-import orjson
 
 from gateway.model.deployment import Deployment
 from providers.catalogue.prices import Price, Rates
@@ -35,8 +34,6 @@ _BASE64_PER_AUDIO_TOKEN = 16
 """A second of audio has at most 32 tokens (Gemini), and at least about 1,000 bytes."""
 _LEAST_CAP_SENT = 16
 """OpenAI's Responses API accepts no smaller cap, so a smaller one is raised."""
-_BUDGETED_APART = frozenset({"dashscope"})
-"""Providers whose cap limits only the visible text. The tokens of thinking come on top."""
 _THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
 
 
@@ -92,8 +89,8 @@ def _json_bytes(value: Mapping[str, object] | None) -> int:
     if value is None:
         return 0
     try:
-        return len(orjson.dumps(value))
-    except TypeError:  # lone surrogates or huge integers
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError):  # such as a lone surrogate
         return len(repr(value).encode("utf-8", "replace"))
 
 
@@ -133,7 +130,7 @@ def size_of(request: ChatRequest, deployment: Deployment, bound: int, cap: int |
 
 def thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
     """Return the tokens of thinking that the cap of a choice does not limit."""
-    if deployment.provider not in _BUDGETED_APART or request.reasoning_effort == "none":
+    if deployment.capabilities.limits_thinking or request.reasoning_effort == "none":
         return 0
     facts = deployment.target.facts
     is_wanted = request.reasoning_effort is not None or "enable_thinking" in request.extra

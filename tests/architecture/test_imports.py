@@ -56,7 +56,7 @@ HOMES = {
         "gateway/policy",
         "gateway/service",
         "gateway/api/caller",
-        "gateway/usage/usage_row.py",
+        "gateway/usage",
         "providers/transport/pool.py",
         "providers/value.py",
     ),

@@ -51,7 +51,7 @@ class DashScopeAdapter(FactsAdapter):
     @property
     def capabilities(self) -> Capabilities:
         """The features and parameters that the two paths can express together."""
-        return Capabilities(_FEATURES, _PARAMETERS)
+        return Capabilities(_FEATURES, _PARAMETERS, limits_thinking=False)
 
     @property
     def auth(self) -> AuthScheme:
