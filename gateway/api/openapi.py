@@ -356,11 +356,26 @@ _RECEIPT_SCHEMA = _object(
     key={**_NULLABLE, "description": "The public key that verifies it."},
 )
 _RECEIPT = {"200": _found(EXAMPLES["receipt"], _RECEIPT_SCHEMA)["200"], **_failures(401, 403, 404, 429)}
+_SUMS = {
+    **{f"{kind}_tokens": 0 for kind in ("cached", "cache_write", "reasoning")},
+    **{"calls": 1, "input_tokens": 12, "output_tokens": 30, "total_tokens": 42},
+    **{"amount": "0.000123456", "currency": "EUR", "vendor": {"USD": "0.000134192"}},
+}
+_NO_SUMS = {name: 0 if isinstance(value, int) else value for name, value in _SUMS.items()}
+_NO_SUMS |= {"amount": "0.00", "vendor": {}}
+_USAGE_TOTAL = {**_SUMS, "estimated": _NO_SUMS}
+_USAGE_SCHEMA = _object(
+    groups=_list_of({"type": "object"}),
+    total={"type": "object", "description": "The sums of all groups. `estimated` is the part that was estimated."},
+)
+_USAGE_EXAMPLE = {"groups": [{"day": "2026-11-23", **_USAGE_TOTAL}], "total": _USAGE_TOTAL}
+_USAGE = {"200": _found(_USAGE_EXAMPLE, _USAGE_SCHEMA)["200"], **_failures(400, 401, 403, 404, 429)}
 RESPONSES = {
     "/v1/explain": _EXPLAINED,
     "/v1/models": _MODELS,
     "/v1/models/{name}": _found(_MODEL_ENTRY),
     "/v1/disclosure": _DISCLOSURE,
     "/v1/receipts/{id}": _RECEIPT,
+    "/v1/usage": _USAGE,
 }
 """The responses by path. FastAPI would remove each null from these examples, but `param` of an error may be null."""

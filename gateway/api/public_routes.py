@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Request
@@ -62,6 +63,7 @@ _PATHS = (
     ("/models", "GET /v1/models"),
     ("/explain", "GET /v1/explain"),
     ("/disclosure", "GET /v1/disclosure"),
+    ("/usage", "GET /v1/usage"),
     ("/healthz", "GET /healthz"),
     ("/readyz", "GET /readyz"),
     ("/docs", "GET /docs"),
@@ -88,7 +90,7 @@ _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 _ALL_CHATS = ", ".join((_CHAT, *filter(is_served, _OWN_PATHS), "/v1beta/models/ASSISTANT:generateContent"))
 _ALL_PATHS = (
-    f"the paths are {_ALL_CHATS}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts and /docs, and POST "
+    f"the paths are {_ALL_CHATS}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs, and POST "
     "/v1/embeddings and /v1/moderations"
 )
 
@@ -119,6 +121,9 @@ _OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings t
 
 _TAGS = ("chat", "embeddings", "moderations", "models", "explain", "disclosure", "receipts", "health")
 _SLASHES = re.compile(r"//+")
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+_USAGE_GROUPS = frozenset({"day", "region"})
+"""A client may see these. Others could show a model that the operator hides."""
 
 
 def hint_for(path: str) -> str:
@@ -172,8 +177,37 @@ _AssistantName = Annotated[
 ]
 
 
+class ReceiptSource(Protocol):
+    """A store of receipts."""
+
+    async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
+        """Return the receipt of a request of this client, signed if there is a key; None if there is no receipt."""
+        ...
+
+
+class UsageSource(Protocol):
+    """The ledger."""
+
+    async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
+        """Return the usage of a client in a month, grouped. None: all usage; the current month."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSources:
+    """What the routes read from the state directory. Each is None if there is none.
+
+    Attributes:
+        receipts: The receipts of requests.
+        usage: The usage of clients.
+    """
+
+    receipts: ReceiptSource | None = None
+    usage: UsageSource | None = None
+
+
 def build_routes(
-    service: ChatService, chat: ChatEndpoint, probes: Mapping[str, Probe], receipts: ReceiptSource | None, version: str
+    service: ChatService, chat: ChatEndpoint, probes: Mapping[str, Probe], stored: StoredSources, version: str
 ) -> FastAPI:
     """Return the FastAPI application, which includes the chat endpoint and the probes."""
     # FastAPI's own /docs loads its page from a CDN. This one is served from the package, without a network.
@@ -198,7 +232,8 @@ def build_routes(
     _add_models(app, service, chat.limiter)
     _add_explain(app, service, chat.limiter)
     _add_disclosure(app, service, chat.limiter)
-    _add_receipts(app, service, receipts, chat.limiter)
+    _add_receipts(app, service, stored.receipts, chat.limiter)
+    _add_usage(app, service, stored.usage, chat.limiter)
     add_errors(app, hint_for, lambda: service.current().blocked_by)
     _extend_document(app, service.current().demo)
     return app
@@ -316,12 +351,24 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
         return JSONResponse(document, headers=headers)
 
 
-class ReceiptSource(Protocol):
-    """A store of receipts."""
-
-    async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
-        """Return the receipt of a request of this client, signed if there is a key; None if there is no receipt."""
-        ...
+def _add_usage(app: FastAPI, service: ChatService, source: UsageSource | None, limiter: FailedKeyLimiter) -> None:
+    @app.get("/v1/usage", tags=["usage"], summary="Get the tokens and the cost of this client's calls")
+    async def usage(
+        request: Request,
+        month: Annotated[str | None, Query(description="A month, such as 2026-11. Default: the current one.")] = None,
+        by: Annotated[str | None, Query(description="Groups: `day`, `region`, or both with a comma.")] = None,
+    ) -> JSONResponse:
+        _, caller = _identify(request, service, limiter)
+        if source is None:
+            raise ApiError("not_found", "this gateway records no usage (GATEWAY_STATE_DIR is not set)")
+        if month is not None and _MONTH.fullmatch(month) is None:
+            raise ApiError("invalid_request", "`month` must be a month, such as 2026-11", "month")
+        groups = tuple(name.strip() for name in by.split(",")) if by else ()
+        if not {*groups} <= _USAGE_GROUPS or len({*groups}) < len(groups):
+            raise ApiError("invalid_request", "`by` must be `day`, `region`, or both with a comma", "by")
+        client = caller.client
+        document = await source.report(client.name if client is not None else None, month, groups)
+        return JSONResponse(document, headers=request.state.response_headers)
 
 
 def _add_receipts(

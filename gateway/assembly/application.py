@@ -17,7 +17,7 @@ from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes, send_bytes
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
-from gateway.assembly.usage import UsageWiring
+from gateway.assembly.usage import UsageReports, UsageWiring
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.health import Health
@@ -210,6 +210,7 @@ class Gateway:
 
     Attributes:
         config: The active config version.
+        state_dir: The state directory, or None.
         is_draining: Whether the process is about to end. Then the readiness probe fails.
         metrics: The metrics of this process.
 
@@ -228,6 +229,7 @@ class Gateway:
         most_requests: int = MOST_REQUESTS,
     ) -> None:
         self.config = config
+        self.state_dir = state_dir
         self.is_draining = False
         transport = transport or PoolTransport()
         self._transport = transport
@@ -272,9 +274,10 @@ class Gateway:
         probes = health_probes(lambda: self.is_draining)
 
         def rest() -> Application:
-            from gateway.api.public_routes import build_routes
+            from gateway.api.public_routes import StoredSources, build_routes
 
-            return build_routes(service, self._chat, probes, self._receipts, __version__)
+            stored = StoredSources(self._receipts, UsageReports(state_dir) if state_dir is not None else None)
+            return build_routes(service, self._chat, probes, stored, __version__)
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
 

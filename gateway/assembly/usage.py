@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,23 @@ class UsageWiring:
         """Finish queued settlements, and give the rows to the ledger writer."""
         self._gate.close()
         self._spool.close()
+
+
+class UsageReports:
+    """Reports from the ledger of a state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+
+    async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
+        """Return the usage of a client in a month, grouped. None: all usage; the current month. Raises StateError."""
+        return await asyncio.to_thread(self._report, client, month, by)
+
+    def _report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
+        from gateway.usage.reports import UsageQuery, UsageReader
+
+        with UsageReader(self._state_dir) as reader:
+            return reader.report(UsageQuery.of_month(month or reader.month(time.time()), by, client)).data()
 
 
 def user_key(state_dir: Path) -> bytes:

@@ -11,7 +11,6 @@ from gateway.config.problems import KeyPath, dotted
 from gateway.config.validation import Findings
 
 _PLANNED: tuple[KeyPath, ...] = (
-    ("usage", "alerts"),
     ("stores",),
     ("clients_source",),
     ("keys",),

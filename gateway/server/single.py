@@ -14,6 +14,7 @@ from typing import Any
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
 from gateway.assembly.application import Gateway
+from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
@@ -58,9 +59,14 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler) ->
 
     live.start(activate)
     scheduler.start(counts, live.restage)
+    budgets = BudgetWatch(gateway.state_dir, lambda: gateway.config)
+    gateway.metrics.live_rows["gateway_budget_used_ratio"] = budgets.used_shares
+    watching = asyncio.create_task(budgets.run())
     try:
         yield
     finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
         await scheduler.stop()
         await live.stop()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
+from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.assembly.usage import recover_calls_forever
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
@@ -29,7 +30,7 @@ from gateway.server.channel import Activate, Activated, Ask, Channel, Message, R
 from gateway.server.uvicorn_server import serving_in_background
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
-from gateway.telemetry.metric_snapshots import EMPTY, merge, pack, without_gauges
+from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, pack, without_gauges
 from gateway.usage.quota_store import QuotaStore, open_shared_memory
 
 _OK, _FAILED = 0, 1
@@ -208,6 +209,8 @@ class _Supervisor:
         self._failed_starts = 0
         self._restarts = 0
         self._exit_status = _OK
+        state_dir = Path(serve.state_dir) if serve.state_dir is not None else None
+        self._budgets = BudgetWatch(state_dir, lambda: live.config)
 
     async def run(self, admin_listener: socket.socket, guard: Guard) -> int:
         """Run until all workers have stopped; return the exit status."""
@@ -217,7 +220,7 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._live.request)
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
-        background = [asyncio.create_task(self._count())]
+        background = [asyncio.create_task(self._count()), asyncio.create_task(self._budgets.run())]
         if self._serve.state_dir is not None:
             background.append(asyncio.create_task(recover_calls_forever(Path(self._serve.state_dir))))
         async with serving_in_background(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
@@ -249,7 +252,9 @@ class _Supervisor:
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
         snapshots = await self._pool.snapshots()
-        snapshots.append(pack({"gateway_log_lines_dropped_total": {(): [dropped_lines()]}}))
+        used = {labels: [share] for labels, share in self._budgets.used_shares().items()}
+        own: Series = {"gateway_log_lines_dropped_total": {(): [dropped_lines()]}, "gateway_budget_used_ratio": used}
+        snapshots.append(pack(own))
         return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
 
     async def _count(self) -> None:

@@ -94,7 +94,7 @@ def _add(
         bounds = (*map(floatToGoString, family.bounds_s), "+Inf")
         metric.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), sum_us / 1e6)
     else:
-        cast("CounterMetricFamily | GaugeMetricFamily", metric).add_metric(labels, value[0])
+        cast("CounterMetricFamily | GaugeMetricFamily", metric).add_metric(labels, value[0] / family.per)
 
 
 def expose(status: Status, snapshots: Iterable[bytes], accept: str) -> tuple[bytes, str]:

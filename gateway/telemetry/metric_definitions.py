@@ -56,12 +56,14 @@ class MetricDefinition:
     Attributes:
         labels: In the order in which a series has their values. An empty value means unknown or not applicable.
         bounds_s: The bucket bounds of a histogram, without infinity.
+        per: Processes count in whole numbers of this part: 1,000,000 for millionths.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
     bounds_s: tuple[float, ...] = ()
+    per: int = 1
 
     @property
     def width(self) -> int:
@@ -224,6 +226,12 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
         "gauge",
         "Days until the last day of a deployment's approval for a region; negative after it.",
         ("deployment", "region"),
+    ),
+    "gateway_budget_used_ratio": MetricDefinition(
+        "gauge",
+        "The spent part of a budget of a client or a project in its present window; 1 if it is spent.",
+        ("client", "project", "per"),
+        per=1_000_000,
     ),
     "gateway_overshoot_total": MetricDefinition(
         "counter", "Calls under a limit of tokens or money that used more than was held for them."

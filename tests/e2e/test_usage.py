@@ -20,6 +20,9 @@ import pytest
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import row_data
 from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.configs import key_hash
+from tests.kit.faulty_provider import Call, Provider
+from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.metered_provider import APP_KEY, PROMPT_TOKENS, Meter, metered_config, metered_provider
 from tests.kit.waiting import eventually
@@ -321,6 +324,55 @@ def test_unknown_price_under_a_money_budget_is_refused(tmp_path: Path) -> None:
         answer = client.post(CHAT, json=body(max_tokens=_CAP))
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "price_unknown")
         assert meter.calls == []
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_used_budget_is_a_metric_an_event_and_a_call_of_the_webhook(tmp_path: Path, workers: int) -> None:
+    received: list[dict[str, Any]] = []
+
+    async def take_alert(call: Call) -> None:
+        received.append(call.body)
+        await call.respond(200, {})
+
+    with Provider({"alerts": take_alert}) as hook:
+        alerts = {"at": [50, 80], "webhook": {"url": f"{hook.origin}/alerts", "territory": "DE"}}
+        project = {"shop": {"budgets": [{"tokens": 200, "per": "month"}]}}
+        patch = {**of_client(project="shop"), "projects": project, "usage": {"alerts": alerts}}
+        with serving(tmp_path, "ok", patch, workers=workers) as (gateway, _), client_of(gateway) as client:
+            assert client.post(CHAT, json=body(max_tokens=_CAP)).status_code == 200
+            logged = gateway.wait_for("budget_alert")
+            eventually(lambda: len(received) == 1)
+            with httpx.Client(base_url=gateway.admin_url, trust_env=False) as admin:
+                metric = 'gateway_budget_used_ratio{client="",per="month",project="shop"} 0.55'
+                eventually(lambda: metric in admin.get("/metrics").text)
+    for alert in (logged, received[0]):
+        assert (alert["of"], alert["name"], alert["per"], alert["unit"]) == ("project", "shop", "month", "tokens")
+        assert (alert["percent"], alert["spent"], alert["limit"]) == (50, "110", "200")
+
+
+def test_budget_without_a_state_directory_is_not_served(tmp_path: Path) -> None:
+    with metered_provider("ok") as (provider, _):
+        path = metered_config(provider, tmp_path, "ok", in_money(1)).write(tmp_path)
+        done = as_a_process("serve", "--config", str(path), "--port", "0", environ={"KEY": "sk-one"})
+    assert done.returncode != 0
+    assert "a budget of clients.app needs a state directory" in done.stderr
+    assert "GATEWAY_STATE_DIR" in done.stderr
+
+
+def test_client_sees_its_own_usage(tmp_path: Path) -> None:
+    other = {"clients": {"other": {"keys": [key_hash("gk-other")]}}}
+    with serving(tmp_path, "ok", other) as (gateway, _), client_of(gateway) as client:
+        assert client.get("/v1/usage").json()["total"]["calls"] == 0
+        for _ in range(3):
+            client.post(CHAT, json=body(max_tokens=20))
+        mine = client.get("/v1/usage", params={"by": "day,region"}).json()
+        theirs = client.get("/v1/usage", headers={"authorization": "Bearer gk-other"}).json()
+        assert client.get("/v1/usage", params={"by": "provider"}).status_code == 400
+        assert client.get("/v1/usage", params={"month": "November"}).json()["error"]["param"] == "month"
+    total = mine["total"]
+    assert (total["calls"], total["total_tokens"], total["amount"], total["currency"]) == (3, 90, "0.00015", "EUR")
+    assert (total["estimated"]["calls"], mine["groups"][0]["region"]) == (0, "default")
+    assert theirs["total"]["calls"] == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -453,7 +453,7 @@ def test_planned_sections_are_one_error_until_they_are_applied() -> None:
     (problem,) = rejected.value.problems
     assert (dotted(problem.path), problem.line) == ("cell.name", 2)
     assert problem.message == (
-        "usage and money: `usage.alerts`, `stores`, `keys`, `cell.name`, `secrets.pepper`, `secrets.identity[1]` are not "
+        "usage and money: `stores`, `keys`, `cell.name`, `secrets.pepper`, `secrets.identity[1]` are not "
         "supported by this version yet"
     )
 

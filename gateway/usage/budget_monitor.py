@@ -1,0 +1,123 @@
+"""Watch the budgets of clients and projects: the used share of each, and an alert when a share is reached.
+
+One process does this. End users are not watched: there may be any number of them, and their names are not metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.model.config_version import ConfigVersion
+from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.gate import TOKENS, Counter, CounterKind, CounterState, UsageGate
+from gateway.usage.spending_limits import calendar_of, counted_budgets
+from gateway.usage.windows import FOREVER_NS
+
+MILLION = 1_000_000
+_AT_ONCE = 200
+"""The counters that are read before other tasks of the event loop run."""
+
+BudgetLabels = tuple[str, ...]
+"""Client, project and window of a budget. Either client or project is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetAlert:
+    """A budget has reached a share that the configuration names.
+
+    Attributes:
+        of: `client` or `project`.
+        name: Its name.
+        per: The window.
+        unit: `tokens` or the currency.
+        percent: The share that is reached.
+        spent: What was spent, as decimal text.
+        limit: The budget with its top-ups.
+        resets_at: When the next window begins, in ISO 8601, or None.
+    """
+
+    of: str
+    name: str
+    per: str
+    unit: str
+    percent: int
+    spent: str
+    limit: str
+    resets_at: str | None
+
+    @classmethod
+    def at(cls, counter: Counter, limit: int, state: CounterState, percent: int) -> BudgetAlert:
+        """Return the alert of a counter."""
+        show = str if counter.unit == TOKENS else shown_nano
+        resets_at = None
+        if state.end_ns < FOREVER_NS:
+            resets_at = datetime.fromtimestamp(state.end_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        owner = str(counter.kind), counter.name, str(counter.window), counter.unit
+        return cls(*owner, percent, show(state.spent), show(limit + state.credit), resets_at)
+
+
+class BudgetMonitor:
+    """The used shares of all budgets.
+
+    Args:
+        gate: Knows what was spent.
+        current: Returns the active config version.
+        clock: Returns Unix nanoseconds.
+    """
+
+    def __init__(
+        self, gate: UsageGate, current: Callable[[], ConfigVersion], clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._gate = gate
+        self._current = current
+        self._clock = clock
+        self._used: Mapping[BudgetLabels, int] = {}
+        # The highest percentage that was reported, and the start of its window.
+        self._reported: dict[Counter, tuple[int, int]] = {}
+
+    def used_shares(self) -> Mapping[BudgetLabels, int]:
+        """Return the used share of each budget, in millionths. Of several units in one window, the most used counts."""
+        return self._used
+
+    async def poll(self) -> list[BudgetAlert]:
+        """Read all budgets. Return an alert for each share that was reached since the last time."""
+        config = self._current()
+        budgets = list(counted_budgets(config).items())
+        windows = calendar_of(config).at(self._clock())
+        alerts: list[BudgetAlert] = []
+        used: dict[BudgetLabels, int] = {}
+        at = config.usage.alerts.at if config.usage.alerts is not None else ()
+        for start in range(0, len(budgets), _AT_ONCE):
+            some = budgets[start : start + _AT_ONCE]
+            states = await self._gate.read([counter for counter, _ in some], windows)
+            for (counter, limit), state in zip(some, states, strict=True):
+                whole = limit + state.credit
+                share = state.spent * MILLION // whole if whole > 0 else MILLION
+                labels = _labels(counter)
+                used[labels] = max(share, used.get(labels, 0))
+                if at:
+                    alerts += self._alerts(counter, limit, state, at)
+            await asyncio.sleep(0)
+        self._used = used
+        return alerts
+
+    def _alerts(self, counter: Counter, limit: int, state: CounterState, at: tuple[int, ...]) -> list[BudgetAlert]:
+        whole = limit + state.credit
+        reached = max((percent for percent in at if state.spent * 100 >= percent * whole), default=0)
+        start_ns, reported = self._reported.get(counter, (state.start_ns, 0))
+        if start_ns != state.start_ns:
+            reported = 0
+        if not reached or reached <= reported:
+            return []
+        self._reported[counter] = state.start_ns, reached
+        return [BudgetAlert.at(counter, limit, state, percent) for percent in at if reported < percent <= reached]
+
+
+def _labels(counter: Counter) -> BudgetLabels:
+    if counter.kind is CounterKind.CLIENT:
+        return counter.name, "", str(counter.window)
+    return "", counter.name, str(counter.window)
