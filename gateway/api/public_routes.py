@@ -195,7 +195,7 @@ class UsageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredSources:
-    """What the routes read from the state directory. Each is None if there is none.
+    """The sources of routes in the state directory. Each is None if there is no state directory.
 
     Attributes:
         receipts: The receipts of requests.

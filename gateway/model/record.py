@@ -160,7 +160,7 @@ class Record:
         code: The error code of the API. None for an answer.
         token_allowance: The client's tokens per minute, as `allowance` has its requests.
         max_tokens: The cap that the request got because a limit pays for no more tokens.
-        charged: What all calls of the request have cost so far, with the currency. None if the client may not see it.
+        charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
         upload_s: The part of the time to the answer in which the gateway waited for the client's body.
         queued_s: The part of it in which the request waited for concurrency slots of deployments.
         shed: The deployments that had no free slot, and why.

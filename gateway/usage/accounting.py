@@ -281,8 +281,8 @@ class CallUsage:
     """One call to a provider, from its hold to its row.
 
     Attributes:
-        held: What is held for it.
-        seen: What arrived of the answer.
+        held: The tokens and the amount that are held for it.
+        seen: The part of the answer that arrived.
         is_ended: Whether its row was written, or its hold released.
         is_refused: Whether the provider answered with an error status.
         is_unwanted: Whether the gateway stops it, because another call answered first.

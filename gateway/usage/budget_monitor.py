@@ -35,7 +35,7 @@ class BudgetAlert:
         per: The window.
         unit: `tokens` or the currency.
         percent: The share that is reached.
-        spent: What was spent, as decimal text.
+        spent: The spent amount, as decimal text.
         limit: The budget with its top-ups.
         resets_at: When the next window begins, in ISO 8601, or None.
     """

@@ -28,7 +28,7 @@ _INSTANT_S = 0.05
 
 
 class SeenOutput:
-    """What was seen of an answer.
+    """The part of an answer that was seen.
 
     Attributes:
         deltas: The pieces of text, reasoning and arguments.
@@ -83,7 +83,7 @@ def is_plausible(usage: Usage | None) -> bool:
 
 
 class LearnedUsage:
-    """What calls of this process have used: how long answers are, how fast they come, and tokens for each byte."""
+    """The usage of earlier calls of this process: lengths and speeds of answers, and input tokens for each byte."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[str, str], deque[int]] = OrderedDict()

@@ -44,14 +44,14 @@ _TOKENS, _MONEY = int(Measure.TOKENS), int(Measure.MONEY)
 
 
 class CallFacts(msgspec.Struct):
-    """What the size of a hold depends on.
+    """The facts on which the size of a hold depends.
 
     Attributes:
         call: The id of the call.
         request: The request as it is sent.
         bound: The bound of its input.
         usual_output: The tokens that nearly all answers to this client have.
-        request_room_nano: What this request may still cost, or None.
+        request_room_nano: The amount that this request may still cost, or None.
         row_of: Returns the row of the call, as it is written if this process ends.
     """
 

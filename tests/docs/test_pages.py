@@ -103,7 +103,11 @@ def _run_python(blocks: list[Block], workspace: Workspace) -> dict[int, str]:
 @pytest.mark.parametrize("block", _PARTS, ids=str)
 def test_partial_config_of_a_page_compiles(block: Block) -> None:
     compiled = _compiled(block.text)
-    warnings = [str(warning) for warning in compiled.warnings if "no route uses this deployment" not in warning.message]
+    # The example config has vendors without a price, and an example with a budget cannot show them all.
+    expected = ("no route uses this deployment", "has no price")
+    warnings = [
+        str(warning) for warning in compiled.warnings if not any(words in warning.message for words in expected)
+    ]
     assert not warnings
 
 

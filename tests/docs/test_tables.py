@@ -159,7 +159,7 @@ def test_every_section_and_every_refused_key_is_documented() -> None:
         "demo",
     }
     refused = CONFIG_FILE.read_text("utf-8").split("## Keys that this version refuses")[1].split("\n## ")[0]
-    assert set(words(refused)) == validation.UNSUPPORTED_KEYS | {key for _, key in validation.PLANNED}
+    assert set(words(refused)) == validation.UNSUPPORTED_KEYS
 
 
 def test_signals_and_reasons_are_those_of_routing() -> None:
