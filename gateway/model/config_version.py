@@ -488,6 +488,8 @@ class ConfigVersion:
                 return f"clients.{client.name}.limits.tpm"
             if client.spending.all_budgets:
                 return f"a budget of clients.{client.name}"
+            if client.spending.max_request is not None:
+                return f"clients.{client.name}.max_request"
         return next((f"projects.{name}.budgets" for name, project in self.projects.items() if project.budgets), "")
 
     @property

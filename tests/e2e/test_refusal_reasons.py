@@ -19,17 +19,22 @@ from tests.kit.configs import key_hash
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 _BUSY_KEY = "gk-busy"
+_SPENT_KEY = "gk-spent"
 _RULES: dict[str, Any] = {
     "regions": {"cn": {"approvals": "required"}},
     "deployments": {"chatgpt-us": {"consent": {"mode": "per_request", "recipient": "OpenAI"}}},
-    "clients": {"busy": {"keys": [key_hash(_BUSY_KEY)], "limits": {"rpm": 1}}},
+    "clients": {
+        "busy": {"keys": [key_hash(_BUSY_KEY)], "limits": {"rpm": 1}},
+        "spent": {"keys": [key_hash(_SPENT_KEY)], "budgets": [{"tokens": 1, "per": "total"}]},
+    },
 }
 
 
 @pytest.fixture(scope="module")
 def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    config = config_for(providers, PATIENT, _RULES).write(tmp_path_factory.mktemp("config"))
-    with running_gateway(config, KEYS) as process:
+    folder = tmp_path_factory.mktemp("config")
+    config = config_for(providers, PATIENT, _RULES).write(folder)
+    with running_gateway(config, {**KEYS, "GATEWAY_STATE_DIR": str(folder / "state")}) as process:
         yield process
 
 
@@ -55,6 +60,7 @@ _REACHED: dict[RefusalReason, Callable[[GatewayProcess, SimulatorThread], httpx.
     RefusalReason.CONSENT: lambda server, _: _ask(server, "US"),
     RefusalReason.CAPABILITY: lambda server, _: _ask(server, "DE", modalities=["audio"]),
     RefusalReason.CAPACITY: lambda server, _: _ask_too_often(server),
+    RefusalReason.BUDGET: lambda server, _: _ask(server, key=_SPENT_KEY),
     RefusalReason.OUTAGE: lambda server, providers: _ask_during(server, providers, HttpError(500)),
     RefusalReason.MODERATION: lambda server, providers: _ask_during(
         server, providers, HttpError(400, kind=FailureKind.CONTENT_FILTER)

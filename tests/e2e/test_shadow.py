@@ -94,7 +94,9 @@ def test_answered_request_is_copied_to_the_shadow_and_the_result_is_stored(
         assert row["answer_characters"] > 0
         assert 0 < row["first_s"] <= row["total_s"]
         assert rows(tmp_path, "texts") == []
-        assert WORDS.encode() not in b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+        assert WORDS.encode() not in b"".join(
+            path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file()
+        )
         metrics = operator.admin.get("/metrics").text
         path = f"/v1/receipts/{answer.headers['x-request-id']}"
         eventually(lambda: operator.client.get(path).status_code == 200)

@@ -242,6 +242,24 @@ def test_client_that_leaves_pays_for_what_was_generated(tmp_path: Path) -> None:
     assert row["input_tokens"] >= PROMPT_TOKENS
 
 
+def test_shadow_calls_are_paid_by_the_internal_project(tmp_path: Path) -> None:
+    patches = (
+        {"cell": {"territory": "DE"}, "usage": {"internal_project": "operations"}},
+        {"projects": {"operations": {"budgets": [{"tokens": _HELD_TOKENS, "per": "month"}]}}},
+        "assistants: {assistant: {routes: {default: [ok]}, shadow: {default: {deployment: ok-2, share: 100%}}}}",
+    )
+    with serving(tmp_path, "ok, ok-2", *patches) as (gateway, meter), client_of(gateway) as client:
+        assert client.post(CHAT, json=body(max_tokens=_CAP)).status_code == 200
+        eventually(lambda: len(rows_of(tmp_path)) == 2)
+        # The project pays for one shadow call.
+        for _ in range(2):
+            assert client.post(CHAT, json=body(max_tokens=_CAP)).status_code == 200
+        eventually(lambda: len(rows_of(tmp_path)) == 4)
+        assert meter.number("ok-2") == 1
+    paid = {(row["deployment"], row["client"], row["project"]) for row in rows_of(tmp_path)}
+    assert paid == {("ok", "app", None), ("ok-2", None, "operations")}
+
+
 def test_connection_that_fails_has_no_row(tmp_path: Path) -> None:
     patch = {"deployments": {"ok": {"endpoint": "http://127.0.0.1:9/v1"}}}
     with serving(tmp_path, "ok", patch, in_money(2)) as (gateway, _), client_of(gateway) as client:

@@ -1,0 +1,50 @@
+"""Used shares of budgets, and alerts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.model.budget import Alerts, BudgetRule, Project, SpendingRules, UsageRules, Window
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.usage.budget_monitor import BudgetMonitor
+from gateway.usage.gate import Counter, CounterKind
+from gateway.usage.gate_file import FileGate
+from gateway.usage.spending_limits import calendar_of
+from gateway.usage.windows import SECOND_NS
+from tests.kit.configs import BASE, table_of
+
+NOW_NS = 1_795_132_800 * SECOND_NS
+DAY_NS = 86_400 * SECOND_NS
+SHOP = Counter(CounterKind.PROJECT, "shop", "tokens", Window.DAY)
+APP = Counter(CounterKind.CLIENT, "app", "EUR", Window.TOTAL)
+
+
+def config() -> ConfigVersion:
+    project = Project("shop", (BudgetRule("tokens", 100, Window.DAY),))
+    spending = SpendingRules(project, (BudgetRule("EUR", 2 * 10**9, Window.TOTAL),))
+    client = replace(Client("app", None), spending=spending)
+    rules = UsageRules(currency="EUR", alerts=Alerts((50, 80, 100)))
+    return replace(table_of(BASE), clients={"hash": client}, projects={"shop": project}, usage=rules)
+
+
+async def test_each_share_is_reported_once_in_its_window(tmp_path: Path) -> None:
+    now_ns = NOW_NS
+    gate = FileGate.open(tmp_path, clock=lambda: now_ns, rows=64, slots=8)
+    one = config()
+    monitor = BudgetMonitor(gate, lambda: one, lambda: now_ns)
+    assert await monitor.poll() == []
+    await gate.reset(SHOP, calendar_of(one).at(now_ns), 85)
+    await gate.reset(APP, calendar_of(one).at(now_ns), 10**9)
+    alerts = await monitor.poll()
+    assert [(one.of, one.name, one.percent, one.spent, one.limit) for one in alerts] == [
+        ("client", "app", 50, "1.00", "2.00"),
+        ("project", "shop", 50, "85", "100"),
+        ("project", "shop", 80, "85", "100"),
+    ]
+    assert await monitor.poll() == []
+    assert monitor.used_shares() == {("app", "", "total"): 500_000, ("", "shop", "day"): 850_000}
+    now_ns += DAY_NS
+    await gate.reset(SHOP, calendar_of(one).at(now_ns), 60)
+    assert [(one.name, one.percent) for one in await monitor.poll()] == [("shop", 50)]
+    gate.close()

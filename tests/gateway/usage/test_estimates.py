@@ -1,0 +1,55 @@
+"""Estimates of calls that no provider counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible
+from providers.chat import ReasoningDelta, TextDelta, TextRun, ToolCallDelta, Usage
+
+OWNER = ("app", "gpt")
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (Usage(10, 5), True),
+        (Usage(10, 0), True),
+        (Usage(10, 5, cached_tokens=10, reasoning_tokens=5), True),
+        (None, False),
+        (Usage(0, 5), False),
+        (Usage(-1, 5), False),
+        (Usage(10, -5), False),
+        (Usage(10, 5, cached_tokens=11), False),
+        (Usage(10, 5, reasoning_tokens=6), False),
+        (Usage(1.5, 5), False),  # type: ignore[arg-type]
+        (Usage(True, 5), False),
+        (Usage(10**13, 5), False),
+    ],
+)
+def test_impossible_counts_are_not_plausible(usage: Usage | None, expected: bool) -> None:
+    assert is_plausible(usage) is expected
+
+
+def test_seen_output_counts_pieces_and_bytes() -> None:
+    seen = SeenOutput()
+    seen.add((TextDelta("ab"), TextRun((b"c", b"d")), ReasoningDelta("e"), ToolCallDelta(0, "{}", name="get")))
+    assert (seen.deltas, seen.tokens) == (6, 6)
+    seen.add((TextDelta("x" * 300),))
+    assert seen.tokens == 104
+    chinese = SeenOutput()
+    chinese.add((TextDelta("中文" * 10),))
+    assert chinese.tokens == 20
+
+
+def test_values_are_learned_from_counted_calls() -> None:
+    learned = LearnedUsage()
+    assert learned.usual_most(OWNER) == 4096
+    assert learned.input_tokens("gpt", 1000) == 1000
+    assert learned.unseen_output("gpt", 2) == 101
+    for number in range(100):
+        learned.learn(OWNER, Usage(250, 10 + number), 1, 1000, 1.0)
+    assert learned.usual_most(OWNER) == 109
+    assert learned.usual_most(("other", "gpt")) == 4096
+    assert learned.input_tokens("gpt", 1000) == 325
+    assert 50 < learned.unseen_output("gpt", 1) < 111

@@ -1,0 +1,94 @@
+"""The bound of a call's input, the cap of its output, and its worst cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.model.deployment import Deployment
+from gateway.usage.hold_size import CallSize, affordable_output, input_bound, size_of, worst_cost
+from providers.catalogue.prices import Price, Rates
+from providers.chat import (
+    AssistantMessage,
+    ChatRequest,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from tests.kit.configs import BASE, table_of
+
+
+def deployment(**facts: Any) -> Deployment:
+    one = next(iter(table_of(BASE).deployments.values()))
+    return replace(one, target=replace(one.target, facts=replace(one.target.facts, **facts)))
+
+
+def price(**more: Any) -> Price:
+    return Price(Rates(2, 8, **more.pop("rates", {})), "USD", None, "test", **more)
+
+
+@pytest.mark.parametrize(
+    ("messages", "more", "expected"),
+    [
+        ((UserMessage("abcd"),), {}, 64 + 16 + 4),
+        ((SystemMessage("ab"), UserMessage("中文")), {}, 64 + 32 + 2 + 6),
+        ((UserMessage((TextPart("ab"), ImagePart("data:image/png;base64,AA"))),), {}, 64 + 16 + 2 + 16_384),
+        ((UserMessage("ab", name="bob"),), {}, 64 + 16 + 2 + 3),
+        (
+            (
+                UserMessage("a"),
+                AssistantMessage(None, tool_calls=(ToolCall("id", "get", "{}"),)),
+                ToolMessage("id", "done"),
+            ),
+            {},
+            64 + 48 + 1 + (16 + 2 + 3 + 2) + (2 + 4),
+        ),
+        ((UserMessage("a"),), {"tools": (Tool("f", "does", {"type": "object"}),)}, 64 + 16 + 1 + 16 + 1 + 4 + 17),
+    ],
+)
+def test_input_is_bounded_by_its_bytes(messages: tuple[Any, ...], more: dict[str, Any], expected: int) -> None:
+    assert input_bound(ChatRequest("a", messages, **more)) == expected
+
+
+def test_cap_is_that_of_the_request_for_each_choice() -> None:
+    request = ChatRequest("a", (UserMessage("a"),), max_tokens=100, n=3)
+    assert size_of(request, deployment(), 50) == CallSize(50, 300)
+
+
+def test_request_without_a_cap_can_get_the_longest_answer() -> None:
+    request = ChatRequest("a", (UserMessage("a"),))
+    assert size_of(request, deployment(output_tokens=1000), 50).output == 1000
+    assert size_of(request, deployment(output_tokens=None), 50).output == 16_384
+
+
+def test_thinking_comes_on_top_where_the_cap_does_not_limit_it() -> None:
+    request = ChatRequest("a", (UserMessage("a"),), max_tokens=100, reasoning_effort="high")
+    one = deployment(output_tokens=1000)
+    capabilities = one.capabilities
+    one = replace(one, capabilities=replace(capabilities, limits_thinking=True))
+    apart = replace(one, capabilities=replace(capabilities, limits_thinking=False))
+    assert size_of(request, one, 50).output == 100
+    assert size_of(request, apart, 50).output == 1100
+
+
+def test_worst_cost_uses_the_highest_rates_of_the_tier() -> None:
+    assert worst_cost(CallSize(10, 5), price()) == 10 * 2 + 5 * 8
+    assert worst_cost(CallSize(10, 5), price(rates={"cache_write": 3, "reasoning": 9})) == 10 * 3 + 5 * 9
+    tiered = price(above=((100, Rates(4, 16)),))
+    assert worst_cost(CallSize(100, 1), tiered) == 100 * 2 + 8
+    assert worst_cost(CallSize(101, 1), tiered) == 101 * 4 + 16
+
+
+def test_affordable_output_never_costs_more_than_the_amount() -> None:
+    one = price(above=((100, Rates(4, 16)),))
+    for amount in range(0, 1000, 7):
+        output = affordable_output(amount, 50, one)
+        assert output is not None
+        assert output == 0 or worst_cost(CallSize(50, output), one) <= amount
+    assert affordable_output(100, 50, Price(Rates(2, 0), "USD", None, "test")) is None
