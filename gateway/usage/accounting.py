@@ -209,21 +209,25 @@ class RequestUsage:
         )
         try:
             held, is_held = await hold_call(accounting.gate, facts), True
+        except CallRefused as error:
+            self._note_rates(error.rates)
+            raise
         except GateUnavailable as error:
             if not limits.are_none:
                 raise unavailable("the store of limits and budgets can't be asked") from error
             size = size_of(sent, deployment, bound)
             held, is_held = Held(size, facts.amount(size)), False
         if limits.rates:
-            for rate, state in zip(limits.rates, held.rates, strict=True):
-                self._note_rate(rate.unit, rate.per_minute, state)
+            self._note_rates(held.rates)
         if held.cap is not None:
             self.record.max_tokens = held.cap
         return CallUsage(self, facts, held, row, is_held=is_held)
 
-    def _note_rate(self, unit: str, per_minute: int, state: RateState) -> None:
-        if unit == TOKENS:
-            self.record.token_allowance = Allowance(per_minute, state.remaining, state.full_in_ns / NANO)
+    def _note_rates(self, states: tuple[RateState, ...]) -> None:
+        """Show the client how many tokens are left in this minute."""
+        for rate, state in zip(self.limits.rates, states, strict=False):
+            if rate.unit == TOKENS:
+                self.record.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)
 
     def _row(self, call: str, time_ns: int, deployment: Deployment) -> UsageRow:
         record, limits, price, config = self.record, self.limits, deployment.price, self._config

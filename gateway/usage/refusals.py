@@ -10,7 +10,7 @@ from typing import Literal
 
 from gateway.model.budget import Window
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.gate import TOKENS, BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest
+from gateway.usage.gate import TOKENS, BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest, RateState
 from gateway.usage.windows import FOREVER_NS
 
 RefusedCode = Literal[
@@ -37,6 +37,7 @@ class CallRefused(Exception):
         retry_after_s: The time after which it may be admitted, or None.
         should_retry: Whether the client should repeat the request. None: no statement.
         budget: The budget that refused, as the API shows it, or None.
+        rates: The state of each rate of the client, if the gate was asked.
     """
 
     code: RefusedCode
@@ -44,6 +45,7 @@ class CallRefused(Exception):
     retry_after_s: float | None = None
     should_retry: bool | None = None
     budget: Mapping[str, object] | None = None
+    rates: tuple[RateState, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
@@ -87,8 +89,14 @@ def refusal_error(request: HoldRequest, refused: HoldRefused, *, shows_projects:
         refused: The answer of the gate.
         shows_projects: Whether the client may see what its project has spent.
     """
+    error = _rate_error(request, refused) if refused.budget is None else _budget_error(request, refused, shows_projects)
+    error.rates = refused.rates
+    return error
+
+
+def _budget_error(request: HoldRequest, refused: HoldRefused, shows_projects: bool) -> CallRefused:
     if refused.budget is None:
-        return _rate_error(request, refused)
+        raise ValueError("no budget refused this hold")
     limit, state = request.budgets[refused.budget], refused.states[refused.budget]
     shown = _shown_budget(limit, state, shows_projects=shows_projects)
     words = f"{_name(limit)} of {shown['limit']} {limit.counter.unit}{_per(limit.counter.window)}"

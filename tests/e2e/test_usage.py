@@ -144,6 +144,20 @@ def test_tokens_per_minute_admit_ten_of_200_parallel_requests(tmp_path: Path, wo
         assert (refused["code"], "budget" in refused) == ("rate_limited", False)
 
 
+def test_request_above_all_tokens_of_a_minute_is_never_admitted(tmp_path: Path) -> None:
+    limit = of_client(limits={"tpm": _HELD_TOKENS})
+    with serving(tmp_path, "ok", limit) as (gateway, _), client_of(gateway) as client:
+        answer = client.post(CHAT, json=body(max_tokens=_CAP + 1))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limited")
+        assert (answer.headers["x-should-retry"], answer.headers.get("retry-after")) == ("false", None)
+        answer = client.post(CHAT, json=body(max_tokens=_CAP))
+        assert (answer.status_code, answer.headers["x-ratelimit-limit-tokens"]) == (200, str(_HELD_TOKENS))
+        answer = client.post(CHAT, json=body(max_tokens=_CAP))
+        assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "true")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert int(answer.headers["x-ratelimit-remaining-tokens"]) < _HELD_TOKENS
+
+
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_budget_for_ten_calls_bounds_hedged_requests(tmp_path: Path, stream: bool) -> None:
     hedged = "assistants: {assistant: {hedge: {after: 50ms}}}"
@@ -214,13 +228,15 @@ def test_every_call_that_a_provider_saw_has_one_row(tmp_path: Path, workers: int
         ("uncounted", "answered", "estimated"),
         ("error", "failed", "none"),
         ("breaks", "failed", "estimated"),
+        ("silent", "failed", "estimated"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_row_names_the_outcome_and_the_source_of_its_numbers(
     tmp_path: Path, behaviour: str, outcome: str, source: str, stream: bool
 ) -> None:
-    resilience = "resilience: {attempts: {total: 1}}"
+    times = "first_token: 1s, total: 3s, commit: 2s," if behaviour == "silent" else ""
+    resilience = f"resilience: {{{times} attempts: {{total: 1}}}}"
     with serving(tmp_path, behaviour, resilience) as (gateway, _), client_of(gateway) as client:
         client.post(CHAT, json=body(max_tokens=20, stream=stream))
     [row] = rows_of(tmp_path)
