@@ -185,7 +185,7 @@ class ReceiptSource(Protocol):
         ...
 
 
-class UsageSource(Protocol):
+class UsageReportSource(Protocol):
     """The ledger."""
 
     async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
@@ -203,7 +203,7 @@ class StoredSources:
     """
 
     receipts: ReceiptSource | None = None
-    usage: UsageSource | None = None
+    usage: UsageReportSource | None = None
 
 
 def build_routes(
@@ -351,7 +351,7 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
         return JSONResponse(document, headers=headers)
 
 
-def _add_usage(app: FastAPI, service: ChatService, source: UsageSource | None, limiter: FailedKeyLimiter) -> None:
+def _add_usage(app: FastAPI, service: ChatService, source: UsageReportSource | None, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/usage", tags=["usage"], summary="Get the tokens and the cost of this client's calls")
     async def usage(
         request: Request,

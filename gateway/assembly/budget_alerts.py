@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from gateway.assembly.usage import GATE_FOLDER, report_problem
 from gateway.execution.service_client import ServiceClient, ServiceFailed
@@ -94,7 +93,7 @@ class BudgetWatch:
 
 async def _call_webhook(services: ServiceClient, webhook: AlertWebhook, alert: BudgetAlert) -> None:
     """Send the alert. Try again after a failure, and log it if the last try fails."""
-    body = msgspec.json.encode({"event": "budget_alert", **asdict(alert)})
+    body = json.dumps({"event": "budget_alert", **asdict(alert)}).encode()
     headers = (("content-type", "application/json"),)
     problem = ""
     for number in range(_WEBHOOK_TRIES):

@@ -30,7 +30,7 @@ from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.hold_size import CallSize, input_bound, longest_answer, size_of, thinking_apart
+from gateway.usage.hold_size import CallSize, input_bound, size_of
 from gateway.usage.holding import CallFacts, Held, hold_call
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
 from gateway.usage.spending_limits import (
@@ -199,6 +199,7 @@ class RequestUsage:
             row.call,
             deployment,
             sent,
+            size_of(sent, deployment, bound),
             bound,
             limits,
             exchange_rates(self._config),
@@ -215,8 +216,7 @@ class RequestUsage:
         except GateUnavailable as error:
             if not limits.are_none:
                 raise unavailable("the store of limits and budgets can't be asked") from error
-            size = size_of(sent, deployment, bound)
-            held, is_held = Held(size, facts.amount(size)), False
+            held, is_held = Held(facts.largest, facts.amount(facts.largest)), False
         if limits.rates:
             self._note_rates(held.rates)
         if held.cap is not None:
@@ -294,8 +294,10 @@ class CallUsage:
     """
 
     __slots__ = (
+        "_choices",
         "_facts",
         "_is_held",
+        "_most_output",
         "_reported",
         "_request",
         "_row",
@@ -313,8 +315,13 @@ class CallUsage:
         self.is_ended = self.is_refused = self.is_unwanted = False
         self.transmission: Transmission | None = None
         self._request = request
-        # Without the request, which holds a prompt.
-        self._facts = msgspec.structs.replace(facts, request=_without_content(facts.request))
+        self._choices = facts.choices
+        self._most_output = facts.largest.output
+        if held.cap is not None:
+            self._most_output = size_of(facts.request, facts.deployment, facts.bound, held.cap).output
+        # The request holds a prompt, and the answer may take minutes.
+        facts.request = _NO_REQUEST
+        self._facts = facts
         self._row = row
         self._reported: tuple[Usage, bool] | None = None
         self._is_held = is_held
@@ -408,7 +415,7 @@ class CallUsage:
             if is_final or reported.completion_tokens >= seen.deltas:
                 if outcome is CallOutcome.ANSWERED:
                     owner = (facts.limits.client or "", name)
-                    learned.learn(owner, reported, facts.choices, facts.bound, duration_s)
+                    learned.learn(owner, reported, self._choices, facts.bound, duration_s)
                 return reported, UsageSource.PROVIDER
             return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), UsageSource.ESTIMATED
         if self.is_refused:
@@ -421,18 +428,11 @@ class CallUsage:
 
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""
-        facts = self._facts
-        cap = self.held.cap or facts.request.max_tokens or longest_answer(facts.deployment)
-        return min(tokens, (cap + thinking_apart(facts.request, facts.deployment)) * facts.choices)
+        return min(tokens, self._most_output)
 
 
 _NOTHING = CallAmount("XXX", 0, 0, None)
-
-
-def _without_content(request: ChatRequest) -> ChatRequest:
-    return ChatRequest(
-        request.model, (), max_tokens=request.max_tokens, n=request.n, reasoning_effort=request.reasoning_effort
-    )
+_NO_REQUEST = ChatRequest("", ())
 
 
 def _priced(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+
+import msgspec
 
 from providers.catalogue.prices import NO_CURRENCY, Price, exact_cost
 from providers.chat import Usage
@@ -22,8 +23,7 @@ PICO_PER_NANO = 1000
 _MOST_DIGITS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class CallAmount:
+class CallAmount(msgspec.Struct, frozen=True):
     """The cost of a call in both currencies.
 
     Attributes:

@@ -145,9 +145,10 @@ def with_cap(request: ChatRequest, cap: int) -> ChatRequest:
 
 def worst_cost(size: CallSize, price: Price) -> int:
     """Return the most that a call can cost, in 1e-12 units of the price's currency ("pico")."""
+    if not price.above:
+        return size.input * _per_input(price.rates) + size.output * _per_output(price.rates)
     rates = [price.rates, *(dearer for more_than, dearer in price.above if size.input > more_than)]
-    worst_input = max(max(one.input, one.per_written, one.per_cached) for one in rates)
-    return size.input * worst_input + size.output * max(map(_per_output, rates))
+    return size.input * max(map(_per_input, rates)) + size.output * max(map(_per_output, rates))
 
 
 def affordable_output(pico: int, bound: int, price: Price) -> int | None:
@@ -165,5 +166,11 @@ def affordable_output(pico: int, bound: int, price: Price) -> int | None:
     return max(0, rest // per_output)
 
 
+def _per_input(rates: Rates) -> int:
+    if rates.cache_write is None and rates.cached_input is None:
+        return rates.input
+    return max(rates.input, rates.per_written, rates.per_cached)
+
+
 def _per_output(rates: Rates) -> int:
-    return max(rates.output, rates.per_reasoning)
+    return rates.output if rates.reasoning is None else max(rates.output, rates.reasoning)

@@ -49,6 +49,7 @@ class CallFacts(msgspec.Struct):
     Attributes:
         call: The id of the call.
         request: The request as it is sent.
+        largest: The size of the call with its own cap, or with the longest answer of the model.
         bound: The bound of its input.
         usual_output: The tokens that nearly all answers to this client have.
         request_room_nano: The amount that this request may still cost, or None.
@@ -58,6 +59,7 @@ class CallFacts(msgspec.Struct):
     call: str
     deployment: Deployment
     request: ChatRequest
+    largest: CallSize
     bound: int
     limits: SpendingLimits
     rates: ExchangeRates
@@ -108,7 +110,7 @@ async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
     limits, price = facts.limits, facts.deployment.price
     if limits.limits_money and (price is None or not facts.rates.knows(price.currency)):
         raise price_unknown(facts.deployment.model)
-    size, cap = size_of(facts.request, facts.deployment, facts.bound), None
+    size, cap = facts.largest, None
     if limits.are_none or facts.request.max_tokens is not None:
         return await _hold(gate, facts, size, None)
     can_cap = "max_tokens" in facts.deployment.capabilities.parameters
@@ -129,7 +131,7 @@ async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
     for _ in range(_MOST_TRIES):
         request, granted, amount = await _ask(gate, facts, size)
         if isinstance(granted, HoldGranted):
-            is_capped = size.output < size_of(facts.request, facts.deployment, facts.bound).output
+            is_capped = size.output < facts.largest.output
             return Held(size, amount, _cap_for(facts, size.output) if is_capped else None, granted.rates)
         cap = _affordable_cap(facts, request, granted)
         if cap < LEAST_CAP or _size_with(facts, cap).output >= size.output:
