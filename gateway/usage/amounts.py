@@ -19,6 +19,9 @@ from providers.chat import Usage
 NANO = 1_000_000_000
 """The number of nano-units in one unit of a currency, and of nanoseconds in a second."""
 
+MOST_NANO = 10**18
+"""The highest amount of one call: a billion units of the currency. Only a mistake in a request can cost more."""
+
 PICO_PER_NANO = 1000
 _MOST_DIGITS = 20
 
@@ -62,13 +65,13 @@ class ExchangeRates:
         return self.currency is not None and (currency in self._known or currency == NO_CURRENCY)
 
     def amount_of(self, exact_pico: int, currency: str) -> CallAmount:
-        """Return the amount of an exact cost, rounded up once for each currency."""
-        vendor_nano = -(-exact_pico // PICO_PER_NANO)
+        """Return the amount of an exact cost, rounded up once for each currency. `MOST_NANO` is the largest amount."""
+        vendor_nano = min(-(-exact_pico // PICO_PER_NANO), MOST_NANO)
         known = self._known.get(currency)
         if known is not None:
             rate, text = known
             own_nano = -(-exact_pico * rate.numerator // (PICO_PER_NANO * rate.denominator))
-            return CallAmount(currency, vendor_nano, own_nano, text)
+            return CallAmount(currency, vendor_nano, min(own_nano, MOST_NANO), text)
         if self.currency is not None and exact_pico == 0 and currency == NO_CURRENCY:
             return CallAmount(currency, 0, 0, None)
         return CallAmount(currency, vendor_nano, None, None)

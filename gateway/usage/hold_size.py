@@ -27,6 +27,8 @@ LEAST_CAP = 256
 UNKNOWN_MAXIMUM = 16_384
 """The longest answer of a model that the catalogue does not know."""
 
+_MOST_OUTPUT = 10**12
+"""A client may state any cap, and the gate counts in 64 bits."""
 _PER_REQUEST, _PER_MESSAGE = 64, 16
 _PER_IMAGE = 16_384
 """The most tokens that a vendor counts for one image (Qwen-VL with its largest setting)."""
@@ -125,7 +127,7 @@ def size_of(request: ChatRequest, deployment: Deployment, bound: int, cap: int |
     """
     cap = cap if cap is not None else request.max_tokens
     cap = longest_answer(deployment) if cap is None else max(cap, _LEAST_CAP_SENT)
-    return CallSize(bound, (cap + thinking_apart(request, deployment)) * (request.n or 1))
+    return CallSize(bound, min((cap + thinking_apart(request, deployment)) * (request.n or 1), _MOST_OUTPUT))
 
 
 def thinking_apart(request: ChatRequest, deployment: Deployment) -> int:

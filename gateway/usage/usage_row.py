@@ -11,14 +11,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.amounts import MOST_NANO, NANO, shown_nano
 from providers.catalogue.prices import NO_CURRENCY
 
 MOST_TOKENS = 10**12
 """The highest accepted number of tokens of one call. Usage above it is not plausible, and counts as absent."""
-
-MOST_NANO = 10**18
-"""The highest accepted amount of one call: a billion units of the currency."""
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 _Nano = Annotated[int, msgspec.Meta(ge=0, le=MOST_NANO)]

@@ -329,6 +329,15 @@ def test_request_without_a_cap_gets_what_the_budget_pays(tmp_path: Path) -> None
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
 
 
+def test_absurd_cap_is_refused_by_a_budget_and_served_without_one(tmp_path: Path) -> None:
+    other = {"clients": {"other": {"keys": [key_hash("gk-other")]}}}
+    with serving(tmp_path, "ok", in_money(10), other) as (gateway, _), client_of(gateway) as client:
+        answer = client.post(CHAT, json=body(max_tokens=2**31 - 1))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
+        headers = {"authorization": "Bearer gk-other"}
+        assert client.post(CHAT, json=body(max_tokens=2**31 - 1), headers=headers).status_code == 200
+
+
 def test_request_above_the_maximum_of_one_request_is_refused(tmp_path: Path) -> None:
     limit = of_client(max_request={"amount": f"{_HELD_EUR:.9f} EUR"})
     with serving(tmp_path, "ok", limit) as (gateway, meter), client_of(gateway) as client:
