@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.api.errors import ApiError
 from gateway.model.approval import days_at, terms_of
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
+from gateway.model.stored_client import AdminToken, Role, may_act
+from gateway.operator_errors import StateError
 from gateway.policy.routing import config_exclusion
+
+if TYPE_CHECKING:
+    from gateway.service.client_admin import ClientAdmin
 
 
 class Control(Protocol):
@@ -38,6 +44,10 @@ class Control(Protocol):
         """Make the config file active in place of the pinned version, and return the result."""
         ...
 
+    def client_admin(self, who: str) -> ClientAdmin | None:
+        """Return the actions on stored clients, or None without a state directory."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
@@ -46,15 +56,21 @@ class Guard:
     Attributes:
         token: The token that a request must have; None if only this machine can reach the listener.
         hosts: The host names under which a request without a token may call the listener.
+        tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
     """
 
     token: str | None = field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
+    tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
 
-    def check(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise ApiError if a request with these headers of an ASGI scope is not allowed.
+    def check(self, pairs: Iterable[tuple[bytes, bytes]], needed: Role = Role.VIEWER) -> str:
+        """Return the id of the admin token; raise ApiError if a request with these headers is not allowed.
 
-        The first value of a repeated header counts.
+        The id is empty for `GATEWAY_ADMIN_TOKEN`, and without any token. The first value of a repeated header counts.
+
+        Args:
+            pairs: The headers of an ASGI scope.
+            needed: The role that the action needs.
         """
         headers: dict[str, str] = {}
         for key, value in pairs:
@@ -66,7 +82,8 @@ class Guard:
         if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
             message = "the content type is not supported: send `content-type: application/json`, or no body"
             raise ApiError("unsupported_media_type", message)
-        if self.token is None:
+        tokens = self._stored_tokens()
+        if self.token is None and not tokens:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in self.hosts:
@@ -74,14 +91,27 @@ class Guard:
                     "the `host` is not this machine: call the admin listener at an address such as http://127.0.0.1"
                 )
                 raise ApiError("permission_denied", message)
-            return
+            return ""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # Programs send header values in UTF-8, browsers in Latin-1.
-        given, token = given.strip(" \t"), self.token.encode("utf-8")
-        is_valid = any(hmac.compare_digest(given.encode(charset), token) for charset in ("latin-1", "utf-8"))
-        if scheme.lower() != "bearer" or not is_valid:
-            message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`"
-            raise ApiError("invalid_api_key", message)
+        values = [given.strip(" \t").encode(charset, "replace") for charset in ("latin-1", "utf-8")]
+        if scheme.lower() == "bearer":
+            if self.token is not None and any(hmac.compare_digest(it, self.token.encode("utf-8")) for it in values):
+                return ""
+            token = tokens.get(hashlib.sha256(values[1]).hexdigest())
+            if token is not None:
+                if not may_act(token.role, needed):
+                    message = f"the admin token has the role `{token.role}`, and this needs the role `{needed}`"
+                    raise ApiError("permission_denied", message)
+                return token.id
+        message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`"
+        raise ApiError("invalid_api_key", message)
+
+    def _stored_tokens(self) -> Mapping[str, AdminToken]:
+        try:
+            return self.tokens()
+        except StateError as error:
+            raise ApiError("keys_unavailable", f"the admin tokens cannot be read: {error}", retry_after_s=1.0) from None
 
 
 _FINDING = tuple(field.name for field in fields(Finding))
@@ -123,6 +153,7 @@ def readiness(status: Status) -> dict[str, object]:
         "status": readiness_word(status),
         "table": {"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)},
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
+        "revocations_delayed": config.keys_stale,
         "rollback_pinned": status.pinned or None,
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,
         "deployments": {

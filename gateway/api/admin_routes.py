@@ -8,10 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, params
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
+from gateway import __version__
+from gateway.api.admin_clients import AdminRoutes, add_client_routes
 from gateway.api.admin_control import Control, Guard, reload_report, unavailable_by_deployment
 from gateway.api.body import parse_json
 from gateway.api.errors import ApiError
@@ -21,6 +23,7 @@ from gateway.model.config_version import Assistant, Client, ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.location import Reports
 from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
+from gateway.model.stored_client import Role
 from gateway.service.assistants import AssistantNotFound, assistants_of
 from gateway.service.explain import PlainRequest, explain, reports_from
 from providers.territories import TerritoryError
@@ -36,22 +39,39 @@ _ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
 def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Probe]) -> FastAPI:
     """Return the FastAPI application, which includes the probes."""
 
-    async def check_access(request: Request) -> None:
-        guard.check(request.scope["headers"])
+    def requires(role: Role) -> list[params.Depends]:
+        async def check_access(request: Request) -> None:
+            request.state.token_id = guard.check(request.scope["headers"], role)
 
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
-    add_errors(app, lambda _: "the paths are /healthz, /readyz, /metrics, /explain, /reload and /rollback")
+        return [Depends(check_access)]
+
+    app = FastAPI(
+        title="Assistant gateway: admin API",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+    )
+    add_errors(
+        app,
+        lambda _: (
+            "the paths are /healthz, /readyz, /metrics, /explain, /reload, /rollback, and those of the admin API, "
+            "which GET /v1/admin/openapi.json lists"
+        ),
+    )
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
-    guarded = APIRouter(dependencies=[Depends(check_access)])
+    guarded = APIRouter(tags=["config"])
 
-    @guarded.post("/reload")
+    @guarded.post("/reload", dependencies=requires(Role.OPERATOR))
     async def reload(request: Request) -> JSONResponse:
         done = await control.reload(_operator(request))
         if done.is_pinned:
             return JSONResponse({**_pinned_error(done.pinned), **reload_report(done)}, _CONFLICT)
         return JSONResponse(reload_report(done), _status_of(done))
 
-    @guarded.post("/rollback")
+    @guarded.post("/rollback", dependencies=requires(Role.OPERATOR))
     async def rollback(request: Request) -> JSONResponse:
         wanted = _rollback_request(await _read_object(request))
         if wanted.release:
@@ -62,7 +82,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         extra = {"file_active": status.file_is_active, "pinned": status.pinned or None, "missing": done.missing}
         return JSONResponse({**reload_report(done), **extra}, _status_of(done))
 
-    @guarded.get("/explain")
+    @guarded.get("/explain", dependencies=requires(Role.VIEWER))
     async def explain_request(
         assistant: Annotated[str | None, Query()] = None,
         territory: Annotated[str | None, Query()] = None,
@@ -72,6 +92,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         return JSONResponse(_explain(await control.status(), assistant, territory, client, user))
 
     app.include_router(guarded)
+    add_client_routes(app, AdminRoutes(control, requires, _read_object, _operator))
     return app
 
 
@@ -149,7 +170,10 @@ def _rollback_request(given: Mapping[str, object]) -> _RollbackRequest:
 
 
 def _operator(request: Request) -> str:
-    """Return the name that the caller gives itself, for the audit trail. It is not verified and gives no access."""
+    """Return the name that the caller gives itself, and the id of its admin token, for the audit trail.
+
+    The name is not verified and gives no access. The id is verified.
+    """
     name = request.headers.get(OPERATOR_HEADER, "")
     with suppress(UnicodeDecodeError):
         # Names are in UTF-8, and the framework reads headers as Latin-1, which keeps every byte.
@@ -157,7 +181,8 @@ def _operator(request: Request) -> str:
     if len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
         message = f"`{OPERATOR_HEADER}` must be at most {_MAX_NAME_CHARACTERS} printable characters"
         raise ApiError("invalid_request", message)
-    return name
+    token_id = request.state.token_id
+    return " ".join(filter(None, [name, f"(token {token_id})" if token_id else ""]))
 
 
 def _explain(

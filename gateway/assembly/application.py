@@ -16,6 +16,7 @@ from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes, send_bytes
+from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.assembly.usage import UsageReports, UsageWiring
 from gateway.execution.breaker import Breaker, BreakerState
@@ -63,11 +64,17 @@ class Telemetry:
         current: Returns the active config version.
         transport: The transport to collectors.
         take: Stores the receipt of a record. None if receipts are not stored.
+        key_uses: Records the last use of each key. None without a state directory.
     """
 
     def __init__(
-        self, current: Callable[[], ConfigVersion], transport: Transport, take: Callable[[Record], None] | None = None
+        self,
+        current: Callable[[], ConfigVersion],
+        transport: Transport,
+        take: Callable[[Record], None] | None = None,
+        key_uses: KeyUses | None = None,
     ) -> None:
+        self._key_uses = key_uses
         batcher = Batcher(self._flush_batch)
         self.metrics = Metrics()
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
@@ -88,6 +95,8 @@ class Telemetry:
             self.metrics.observe(record)
         log_requests(ended, self._current().log_sample)
         self._tracer.observe(ended)
+        if self._key_uses is not None:
+            self._key_uses.note(ended)
 
     async def _post(self, exporter: Exporter, body: bytes) -> Delivery:
         headers = [("content-type", "application/x-protobuf")]
@@ -102,6 +111,8 @@ class Telemetry:
     async def aclose(self) -> None:
         """Flush waiting records, for a limited time. The caller closes the transport."""
         self.flush()
+        if self._key_uses is not None:
+            await self._key_uses.aclose()
         await self._tracer.aclose()
 
 
@@ -237,7 +248,8 @@ class Gateway:
             open_receipt_service(receipt_settings, lambda: self.config) if receipt_settings is not None else None
         )
         take = self._receipts.take if self._receipts is not None else None
-        self._telemetry = Telemetry(lambda: self.config, transport, take)
+        key_uses = KeyUses(state_dir) if state_dir is not None else None
+        self._telemetry = Telemetry(lambda: self.config, transport, take, key_uses)
         self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)
         quota_store = quota_store or QuotaStore()

@@ -28,6 +28,7 @@ from gateway.telemetry.log import logger
 if TYPE_CHECKING:
     from gateway.changes.change_log import PinnedRollback
     from gateway.changes.initial_config import InitialConfig
+    from gateway.changes.stored_clients import ClientDatabase
 
 
 _SHOWN = 20
@@ -143,6 +144,7 @@ class LiveConfig:
         initial: The version to begin with.
         serving_problem: Returns why this process can't serve a version, or None if it can.
         stage: Returns the version with the shares that its schedules have reached.
+        clients: The stored clients, or None without a state directory.
         compile_job: Compiles in place of a process of its own, for tests.
         wait: Sleeps between two looks at the files, for tests.
     """
@@ -154,12 +156,14 @@ class LiveConfig:
         *,
         serving_problem: Callable[[ConfigVersion], str | None] = lambda _: None,
         stage: Callable[[ConfigVersion], ConfigVersion] = lambda config: config,
+        clients: ClientDatabase | None = None,
         compile_job: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         warnings, change_log = initial.outcome.problems, initial.change_log
-        self._stage = stage
-        self.config = stage(initial.config)
+        self.clients = clients
+        self._stage = stage if clients is None else lambda config: stage(clients.stage(config))
+        self.config = self._stage(initial.config)
         self.failed: Reload | None = None
         self.reloads: Counter[tuple[str, str]] = Counter()
         findings = tuple(map(finding_of, warnings))
@@ -186,11 +190,15 @@ class LiveConfig:
         self._activate = activate
         work = (self.watch(), self._handle_requests(), remind(lambda: self.config))
         self._tasks = [asyncio.create_task(each) for each in work]
+        if self.clients is not None:
+            self.clients.start(self.restage)
 
     async def stop(self) -> None:
         """Stop to watch. A reload that is running is cancelled."""
         for task in self._tasks:
             task.cancel()
+        if self.clients is not None:
+            await self.clients.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._compiler.prepare(is_wanted=False)
 
@@ -312,10 +320,13 @@ class LiveConfig:
             return await self._apply(request, None, await self._outcome(None), started_at)
 
     async def restage(self) -> tuple[int, ...]:
-        """Update the weights of the active config to its schedules. Return the workers that have not confirmed it."""
+        """Update the active config to schedules and stored clients. Return the workers that have not confirmed it."""
         async with self._one_at_a_time:
             config = self._stage(self._state.config)
-            if config.version == self.config.version:
+            active = self.config
+            if (config.version, config.keys_stale) == (active.version, active.keys_stale) and (
+                config.clients is active.clients
+            ):
                 return ()
             packed = await asyncio.to_thread(pack, config)
             self.config = config

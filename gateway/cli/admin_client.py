@@ -56,6 +56,20 @@ class AdminClient:
             raise NotReached(f"{self.url}{path} answers {status}: {_error_message(body)}")
         return status, answer
 
+    def call(
+        self, method: str, path: str, content: Mapping[str, object] | None, operator: str
+    ) -> tuple[int, Mapping[str, object]]:
+        """Return the status and the JSON object of an answer of the admin API. Raises NotReached."""
+        headers = {OPERATOR_HEADER: operator.encode()}
+        if content is not None:
+            headers["content-type"] = b"application/json"
+        body = json.dumps(content).encode() if content is not None else None
+        status, answer = self._request(method, path, body, headers)
+        decoded = _json_object(answer)
+        if not decoded:
+            raise NotReached(f"{self.url}{path} answers {status}, and not in JSON")
+        return status, decoded
+
     def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
         try:
             parse_origin(self.url)

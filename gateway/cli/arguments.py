@@ -17,6 +17,7 @@ from gateway.cli import plan as plan_command
 from gateway.cli import providers as provider_commands
 from gateway.cli import serve as serve_commands
 from gateway.cli import usage as usage_command
+from gateway.cli.client_arguments import add_client_commands
 from gateway.cli.terminal import closed_output_status, prepare_streams
 from gateway.config.examples import example_names
 from gateway.operator_errors import CommandError
@@ -274,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     add_change_commands(group)
     _add_schema(group)
     _add_key(group)
+    add_client_commands(group)
     _add_providers(group)
     _add_evaluate(group)
     return parser

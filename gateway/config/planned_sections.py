@@ -12,10 +12,6 @@ from gateway.config.validation import Findings
 
 _PLANNED: tuple[KeyPath, ...] = (
     ("stores",),
-    ("clients_source",),
-    ("keys",),
-    ("cell", "name"),
-    ("secrets", "pepper"),
     ("secrets", "cookies"),
     ("secrets", "receipts"),
     ("secrets", "consent", 1),

@@ -209,8 +209,9 @@ class Client:
         assistants: The assistants that it may use. None means all.
         region: The region of every request with its keys, or None.
         spending: Its project, its budgets and what it is shown of costs.
-        key_hash: The hex SHA-256 of the key that was sent. It is not part of the client's identity: limits and
-            remembered locations hold for all keys of a client.
+        key_hash: The digest of the key that was sent, by which `ConfigVersion.clients` has the client. It is not part
+            of the client's identity: limits and remembered locations hold for all keys of a client.
+        key_id: The id of the key that was sent, if it is stored in the database.
     """
 
     name: str
@@ -220,6 +221,7 @@ class Client:
     limits: ClientLimitRule | None = None
     spending: SpendingRules = NO_SPENDING_RULES
     key_hash: str = field(default="", compare=False, repr=False)
+    key_id: str = field(default="", compare=False)
 
     def may_ask(self, assistant: str) -> bool:
         """Return whether this client may use the assistant."""
@@ -422,7 +424,7 @@ class ConfigVersion:
     Attributes:
         version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-table` shows it.
         assistants: By name and by alias. An alias may end with `*`.
-        clients: By the hex SHA-256 of each key.
+        clients: By the digest of each key: its hex SHA-256 or, for a key of the database, its HMAC with the pepper.
         region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
         demo: Only simulated providers, except `real`; every peer is a trusted edge, and no key is required.
         real: The deployments of a demo that are not simulated. Only the command `gateway demo --with` adds one.
@@ -435,6 +437,7 @@ class ConfigVersion:
         stores: The servers that all instances of the cell share, or None.
         clients_source: Where clients, keys, projects and budgets are.
         keys: The API keys of clients while the key store cannot be asked.
+        keys_stale: Whether the database of clients cannot be read now, so that an unknown key may be a new one.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
@@ -469,12 +472,18 @@ class ConfigVersion:
     stores: Stores | None = None
     clients_source: ClientsSource = "file"
     keys: KeyRules = DEFAULT_KEY_RULES
+    keys_stale: bool = False
     recipients: frozenset[str] = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         asked = frozenset(item.consent.recipient for item in self.deployments.values() if item.consent is not None)
         object.__setattr__(self, "recipients", asked)
+
+    @property
+    def requires_key(self) -> bool:
+        """Whether each request needs an API key. Without clients, the gateway serves its own machine."""
+        return bool(self.clients) or self.clients_source == "database"
 
     @property
     def needs_state_dir(self) -> str:

@@ -185,6 +185,7 @@ class Record:
     config_version: str
     trace: TraceContext | None = None
     client: str | None = None
+    key_id: str = ""
     allowance: Allowance | None = None
     token_allowance: Allowance | None = None
     max_tokens: int | None = None

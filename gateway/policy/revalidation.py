@@ -50,10 +50,11 @@ class RunningRequest(msgspec.Struct, frozen=True):
 def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_s: float) -> str | None:
     """Return why the active config version does not allow this step for the request, or None if it does."""
     reason = still_permitted(step.permit, active, request.assistant, now_s, request.use)
-    if reason is not None or step.permit.config_version == active.version:
+    is_unchanged = step.permit.config_version == active.version and request.config.clients is active.clients
+    if reason is not None or is_unchanged:
         return reason
     client, location, needs = request.client, request.location, request.needs
-    if active.clients and not request.config.clients:
+    if active.requires_key and not request.config.requires_key:
         return "the current config requires a key, and this request has none"
     now = _client_now(active, client)
     if client is not None and (now is None or not now.may_ask(request.assistant)):

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
@@ -21,6 +21,9 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, Status, WorkerStatus
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, server_config, serving_in_background
 from gateway.telemetry.exposition import expose
+
+if TYPE_CHECKING:
+    from gateway.service.client_admin import ClientAdmin
 
 _SEAT = 1
 
@@ -116,3 +119,7 @@ class _Control:
     async def release(self, who: str, signature: str | None) -> Reload:
         """See `gateway.api.admin_control.Control`."""
         return await self._live.release(who, signature)
+
+    def client_admin(self, who: str) -> ClientAdmin | None:
+        """See `gateway.api.admin_control.Control`."""
+        return self._live.clients.admin(who) if self._live.clients is not None else None

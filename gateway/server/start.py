@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gateway.api.admin_control import Guard
@@ -29,6 +30,7 @@ from gateway.telemetry.log import configure, logger
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog
     from gateway.changes.initial_config import InitialConfig
+    from gateway.changes.stored_clients import ClientDatabase
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import SimulatedPace
 
@@ -70,8 +72,10 @@ def _serve_config(settings: Settings, initial: InitialConfig) -> None:
     receipt_settings = _receipt_settings(settings)
     sockets = _listeners(settings)
     raise_file_limit()
-    with _scheduling(settings) as scheduler:
-        _serve_live(settings, initial, receipt_settings, sockets, scheduler)
+    with _scheduling(settings) as scheduler, _stored_clients(settings, initial) as clients:
+        listener, admin_listener, guard = sockets
+        sockets = listener, admin_listener, _with_tokens(guard, clients)
+        _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients))
 
 
 def _serve_live(
@@ -79,13 +83,13 @@ def _serve_live(
     initial: InitialConfig,
     receipt_settings: ReceiptSettings | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
-    scheduler: Scheduler,
+    staging: Staging,
 ) -> None:
     admin_listener = sockets[1]
     job = CompileJob(str(settings.config), written=initial.change_log is not None)
-    live = _live(job, initial, admin_listener, scheduler, lambda config: _activation_problem(settings, config))
+    live = _live(job, initial, admin_listener, staging, lambda config: _activation_problem(settings, config))
     with keeping_ledger(settings.state_dir, lambda: live.config.usage):
-        _serve_processes(settings, initial, receipt_settings, sockets, scheduler, live)
+        _serve_processes(settings, initial, receipt_settings, sockets, staging.scheduler, live)
 
 
 def _serve_processes(
@@ -128,12 +132,13 @@ def _live(
     job: CompileJob,
     initial: InitialConfig,
     admin_listener: socket.socket,
-    scheduler: Scheduler,
+    staging: Staging,
     serving_problem: Callable[[ConfigVersion], str | None] = lambda _: None,
 ) -> LiveConfig:
     if initial.change_log is not None:
         initial.change_log.lock.write_info({"admin": url_of(admin_listener), "config": os.path.abspath(job.path)})
-    return LiveConfig(job, initial, serving_problem=serving_problem, stage=scheduler.stage)
+    scheduler, clients = staging.scheduler, staging.clients
+    return LiveConfig(job, initial, serving_problem=serving_problem, stage=scheduler.stage, clients=clients)
 
 
 def _serve_with_workers(
@@ -156,6 +161,35 @@ def _serve_with_workers(
     status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler)
     if status:
         raise SystemExit(status)
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """What the state directory adds to each config version."""
+
+    scheduler: Scheduler
+    clients: ClientDatabase | None = None
+
+
+@contextmanager
+def _stored_clients(settings: Settings, initial: InitialConfig) -> Iterator[ClientDatabase | None]:
+    """Provide the stored clients, or None without a state directory. Raises CommandError."""
+    if settings.state_dir is None:
+        yield None
+        return
+    from gateway.changes.stored_clients import ClientDatabase
+
+    try:
+        clients = ClientDatabase(settings.state_dir, initial.change_log, os.path.abspath(settings.config))
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    with closing(clients.store):
+        yield clients
+
+
+def _with_tokens(guard: Guard, clients: ClientDatabase | None) -> Guard:
+    """Return the guard that also accepts the stored admin tokens."""
+    return replace(guard, tokens=clients.store.tokens) if clients is not None else guard
 
 
 @contextmanager
@@ -233,6 +267,8 @@ def serve_demo(
     listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)
     with ExitStack() as ending:
         scheduler = ending.enter_context(_scheduling(settings))
+        clients = ending.enter_context(_stored_clients(settings, initial))
+        guard = _with_tokens(guard, clients)
 
         def live_with(origins: Mapping[tuple[str, str], str]) -> LiveConfig:
             is_written = initial.change_log is not None
@@ -240,7 +276,7 @@ def serve_demo(
             ready = with_simulators(initial, job)
             if ready.change_log is not None:
                 ending.callback(_close, ready.change_log, {})
-            return _live(job, ready, admin_listener, scheduler)
+            return _live(job, ready, admin_listener, Staging(scheduler, clients))
 
         demo = Demo(
             scenarios,

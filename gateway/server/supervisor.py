@@ -16,6 +16,7 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
@@ -32,6 +33,9 @@ from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, pack, without_gauges
 from gateway.usage.quota_store import QuotaStore, open_shared_memory
+
+if TYPE_CHECKING:
+    from gateway.service.client_admin import ClientAdmin
 
 _OK, _FAILED = 0, 1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -288,6 +292,10 @@ class _Supervisor:
     async def release(self, who: str, signature: str | None) -> Reload:
         """See Control."""
         return await self._live.release(who, signature)
+
+    def client_admin(self, who: str) -> ClientAdmin | None:
+        """See `gateway.api.admin_control.Control`."""
+        return self._live.clients.admin(who) if self._live.clients is not None else None
 
     async def _activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
         # Set this first, for workers that start later. One that is starting now gets the message on its channel.

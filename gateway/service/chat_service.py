@@ -375,7 +375,7 @@ class ChatService:
         """Admit the request under its client's limits, if there are any. Raises LimitReached."""
         if client is None:
             return None
-        record.client = client.name
+        record.client, record.key_id = client.name, client.key_id
         return self._limits.take(client, client.limits, record) if client.limits is not None else None
 
     async def _check_again(self, config: ConfigVersion, inbound: Inbound) -> tuple[Caller, Located]:

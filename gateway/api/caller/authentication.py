@@ -15,6 +15,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from gateway.api.errors import ApiError
+from gateway.model.api_key import KEY_START, NO_CELL, digest_of, read_key
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import AddressReport
@@ -22,6 +23,7 @@ from gateway.policy.location.resolution import address_of
 from gateway.policy.location.trusted_edge import parse_peer
 
 _MAX_HEADER_BYTES = 64 * 1024
+_KEYS_RETRY_S = 5.0
 # The headers in which SDKs send a key: Anthropic's, Azure's and Google's.
 _KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 _KEY_QUERY_NAMES = frozenset({"key", "api_key", "access_token"})
@@ -50,22 +52,50 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | Non
         raise _key_in_url(headers.is_google)
     if config.demo:
         return None
-    if not config.clients:
+    if not config.requires_key:
         _require_this_machine(config, headers)
         return None
     key = _key_of(headers)
-    client = config.clients.get(_hash(key))
+    client = _stored_client(config, key) or config.clients.get(_hash(key))
     if client is None and not key.isascii():
         # Programs send header values in UTF-8, browsers in Latin-1.
         client = config.clients.get(_hash(key.decode("latin-1").encode("utf-8")))
     if client is None:
-        raise _no_key("the API key is unknown: send a key from the operator of this gateway, not a provider's key")
+        raise _unknown_key(config, key)
     return client
+
+
+def _stored_client(config: ConfigVersion, key: bytes) -> Client | None:
+    """Return the client of the database to which the key of a cell belongs, or None."""
+    if config.clients_source == "database" and key.startswith(KEY_START):
+        for pepper in config.secrets.pepper:
+            client = config.clients.get(digest_of(pepper, key))
+            if client is not None:
+                return client
+    return None
+
+
+def _unknown_key(config: ConfigVersion, key: bytes) -> ApiError:
+    """Return the error for a key that belongs to no client. It quotes no part of the key."""
+    if key.startswith(KEY_START):
+        read = read_key(key.decode("latin-1"))
+        if read is None:
+            return _no_key("the API key is incomplete or mistyped: its checksum does not fit; copy the whole key again")
+        own = config.cell.key_name if config.cell is not None else NO_CELL
+        if read.cell != own:
+            message = f"the API key was issued by another cell, and this is the cell `{own}`: call the cell of the key"
+            return ApiError("key_of_another_cell", message, headers={"www-authenticate": "Bearer"})
+    if config.keys_stale:
+        message = "the keys cannot be looked up now: try again later"
+        return ApiError("keys_unavailable", message, retry_after_s=_KEYS_RETRY_S)
+    if config.clients_source == "database":
+        return _no_key("the API key is unknown, has expired or was revoked: ask the operator of this gateway for a key")
+    return _no_key("the API key is unknown: send a key from the operator of this gateway, not a provider's key")
 
 
 def key_digest(config: ConfigVersion, headers: RequestHeaders) -> str:
     """Return the digest of the caller's key; empty where the config asks for no keys. Raises ApiError as above."""
-    return _hash(_key_of(headers)) if config.clients and not config.demo else ""
+    return _hash(_key_of(headers)) if config.requires_key and not config.demo else ""
 
 
 def _hash(key: bytes) -> str:
@@ -140,6 +170,7 @@ def _require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> Non
 MOST_FAILED_KEYS = 60
 """Wrong keys that one address may send in a minute. More are guesses, not mistakes."""
 _WINDOW_S = 60.0
+_WRONG_KEY = frozenset({"invalid_api_key", "key_of_another_cell"})
 _MOST_ADDRESSES = 10_000
 # A household or a server has a /64 (RFC 6177), and could send each guess from another address of it.
 _IPV6_PREFIX = 64
@@ -158,7 +189,7 @@ class FailedKeyLimiter:
         try:
             return authenticate(config, headers)
         except ApiError as error:
-            if error.code == "invalid_api_key" and _has_key(headers):
+            if error.code in _WRONG_KEY and _has_key(headers):
                 self._count(_address_of(config, headers))
             raise
 

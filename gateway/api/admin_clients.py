@@ -1,0 +1,267 @@
+"""The routes of the admin API for clients, keys, projects, admin tokens and usage reports, below `/v1/admin`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+
+from gateway.api.admin_control import Control
+from gateway.api.errors import ApiError
+from gateway.model.config_version import ConfigVersion
+from gateway.model.stored_client import Role, facts_of
+from gateway.operator_errors import StateError
+from gateway.service.client_admin import (
+    DEFAULT_GRACE,
+    AdminRefused,
+    ClientAdmin,
+    Json,
+    KeyRequest,
+    clients_in_file,
+)
+from gateway.state.client_store import Section
+
+PATH = "/v1/admin"
+_SHOWN_HASH = 10
+ReadBody = Callable[[Request], Awaitable[dict[str, object]]]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRoutes:
+    """What the routes need.
+
+    Attributes:
+        requires: Returns the dependencies of a route that needs a role.
+        read_body: Reads the JSON object of a request.
+        operator: Returns the name of the sender, for the audit trail.
+    """
+
+    control: Control
+    requires: Callable[[Role], Any]
+    read_body: ReadBody
+    operator: Callable[[Request], str]
+
+    async def run(self, request: Request, action: str, work: Callable[[ClientAdmin], Json]) -> JSONResponse:
+        """Run an action in a thread, and answer with its result."""
+        admin = self.control.client_admin(self.operator(request))
+        try:
+            if admin is None:
+                config = (await self.control.status()).config
+                if config.clients_source == "file":
+                    raise clients_in_file(action, "NAME", facts_of(config))
+                raise AdminRefused(409, "no_state_directory", "there is no state directory: set GATEWAY_STATE_DIR")
+            return JSONResponse(await asyncio.to_thread(work, admin))
+        except AdminRefused as refused:
+            return refusal_response(refused)
+        except StateError as error:
+            return refusal_response(AdminRefused(503, "state_unavailable", str(error)))
+
+
+def refusal_response(refused: AdminRefused) -> JSONResponse:
+    """Return the error in the envelope of all errors. Its codes are of the admin API alone."""
+    kind = "api_error" if refused.status >= 500 else "invalid_request_error"
+    error = {"message": str(refused), "type": kind, "param": None, "code": refused.code, **refused.details}
+    return JSONResponse({"error": error}, refused.status)
+
+
+def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
+    """Add all routes below `/v1/admin`, and the OpenAPI document."""
+    router = APIRouter(prefix=PATH)
+    _add_keys(router, routes)
+    _add_definitions(router, routes, "clients")
+    _add_definitions(router, routes, "projects")
+    _add_tokens(router, routes)
+
+    @router.get("/openapi.json", dependencies=routes.requires(Role.VIEWER), include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    app.include_router(router)
+
+
+def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
+    @router.get("/keys", tags=["keys"], summary="List the keys", dependencies=routes.requires(Role.VIEWER))
+    async def list_keys(request: Request, client: Annotated[str | None, Query()] = None) -> JSONResponse:
+        config = (await routes.control.status()).config
+        if config.clients_source == "file":
+            return JSONResponse({"keys": _keys_of_file(config, client)})
+        return await routes.run(request, "keys list", lambda admin: admin.list_keys(client))
+
+    @router.post(
+        "/keys",
+        tags=["keys"],
+        summary="Create a key of a client. The answer has the key, this one time.",
+        dependencies=routes.requires(Role.OPERATOR),
+        openapi_extra=_body({"client": "the client's name", **_KEY_FIELDS}, "client"),
+    )
+    async def create_key(request: Request) -> JSONResponse:
+        given = _texts(await routes.read_body(request), "client", *_KEY_FIELDS)
+        if "client" not in given:
+            raise ApiError("invalid_request", "`client` is missing: the name of the client that gets the key", "client")
+        wanted = KeyRequest(
+            given["client"], given.get("expires"), given.get("owner", ""), given.get("note", ""), given.get("hash")
+        )
+        return await routes.run(request, "keys create", lambda admin: admin.create_key(wanted))
+
+    @router.get("/keys/{id}", tags=["keys"], summary="Show a key", dependencies=routes.requires(Role.VIEWER))
+    async def show_key(request: Request, id: str) -> JSONResponse:  # the name in the path
+        return await routes.run(request, "keys show", lambda admin: admin.show_key(id))
+
+    @router.post(
+        "/keys/{id}/rotate",
+        tags=["keys"],
+        summary="Give a key a new secret. The old one works until the grace time ends.",
+        dependencies=routes.requires(Role.OPERATOR),
+        openapi_extra=_body({"grace": f"how long the old secret works, such as 10m; {DEFAULT_GRACE} by default"}),
+    )
+    async def rotate_key(request: Request, id: str) -> JSONResponse:
+        grace = _texts(await routes.read_body(request), "grace").get("grace", DEFAULT_GRACE)
+        return await routes.run(request, "keys rotate", lambda admin: admin.rotate_key(id, grace))
+
+    @router.post(
+        "/keys/{id}/revoke",
+        tags=["keys"],
+        summary="End a key at once, with all its secrets",
+        dependencies=routes.requires(Role.OPERATOR),
+    )
+    async def revoke_key(request: Request, id: str) -> JSONResponse:
+        return await routes.run(request, "keys revoke", lambda admin: admin.revoke_key(id))
+
+
+_KEY_FIELDS = {
+    "expires": "how long it works, such as 30d; without it, until it is revoked",
+    "owner": "the person or team that is responsible for it",
+    "note": "a note",
+    "hash": "the hash (sha256:…) of a key that exists; without it, a key is made",
+}
+
+
+def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -> None:
+    """Add the routes of clients or of projects."""
+    word = section.removesuffix("s")
+    fields = f"the keys of `{section}.NAME` in the config file" + (", without `keys`" if section == "clients" else "")
+
+    @router.get(f"/{section}", tags=[section], summary=f"List the {section}", dependencies=routes.requires(Role.VIEWER))
+    async def list_all(request: Request) -> JSONResponse:
+        config = (await routes.control.status()).config
+        if config.clients_source == "file":
+            return JSONResponse({section: _names_in_file(config, section)})
+        return await routes.run(request, f"{section} list", lambda admin: admin.list_all(section))
+
+    @router.post(
+        f"/{section}",
+        tags=[section],
+        summary=f"Create a {word}",
+        dependencies=routes.requires(Role.ADMIN),
+        openapi_extra=_body({"name": f"its name; besides it, {fields}"}, "name"),
+    )
+    async def create(request: Request) -> JSONResponse:
+        given = await routes.read_body(request)
+        name = given.pop("name", None)
+        if not isinstance(name, str):
+            raise ApiError("invalid_request", f"`name` is missing: the name of the {word}", "name")
+        definition = {key: value for key, value in given.items() if value is not None}
+        return await routes.run(request, f"{section} create", lambda admin: admin.create(section, name, definition))
+
+    @router.get(
+        f"/{section}/{{name}}",
+        tags=[section],
+        summary=f"Show a {word}",
+        dependencies=routes.requires(Role.VIEWER),
+    )
+    async def show(request: Request, name: str) -> JSONResponse:
+        return await routes.run(request, f"{section} show", lambda admin: admin.show(section, name))
+
+    @router.patch(
+        f"/{section}/{{name}}",
+        tags=[section],
+        summary=f"Change a {word}: the given members are replaced, and null removes one",
+        dependencies=routes.requires(Role.ADMIN),
+        openapi_extra=_body({}),
+    )
+    async def update(request: Request, name: str) -> JSONResponse:
+        given = await routes.read_body(request)
+        return await routes.run(request, f"{section} update", lambda admin: admin.update(section, name, given))
+
+    @router.delete(
+        f"/{section}/{{name}}",
+        tags=[section],
+        summary=f"Remove a {word}" + (" and its keys" if section == "clients" else " that no client uses"),
+        dependencies=routes.requires(Role.ADMIN),
+    )
+    async def remove(request: Request, name: str) -> JSONResponse:
+        return await routes.run(request, f"{section} remove", lambda admin: admin.remove(section, name))
+
+
+def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:
+    @router.get("/tokens", tags=["tokens"], summary="List the admin tokens", dependencies=routes.requires(Role.VIEWER))
+    async def list_tokens(request: Request) -> JSONResponse:
+        return await routes.run(request, "admin-token list", lambda admin: admin.list_tokens())
+
+    @router.post(
+        "/tokens",
+        tags=["tokens"],
+        summary="Create an admin token. The answer has the token, this one time.",
+        dependencies=routes.requires(Role.ADMIN),
+        openapi_extra=_body({"role": ", ".join(Role), "note": "a note"}, "role"),
+    )
+    async def create_token(request: Request) -> JSONResponse:
+        given = _texts(await routes.read_body(request), "role", "note")
+        if given.get("role") not in set(Role):
+            raise ApiError("invalid_request", f"`role` must be one of {', '.join(Role)}", "role")
+        role, note = Role(given["role"]), given.get("note", "")
+        return await routes.run(request, "admin-token create", lambda admin: admin.create_token(role, note))
+
+    @router.delete(
+        "/tokens/{id}", tags=["tokens"], summary="End an admin token", dependencies=routes.requires(Role.ADMIN)
+    )
+    async def revoke_token(request: Request, id: str) -> JSONResponse:
+        return await routes.run(request, "admin-token revoke", lambda admin: admin.revoke_token(id))
+
+
+def _texts(given: Mapping[str, object], *allowed: str) -> dict[str, str]:
+    """Return the members of a body that are not null. Unknown members are refused, so that no mistyped one is lost."""
+    texts: dict[str, str] = {}
+    for name, value in given.items():
+        if name not in allowed:
+            raise ApiError("invalid_request", f"unknown field: the fields are {', '.join(allowed)}")
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise ApiError("invalid_request", f"`{name}` must be a string", name)
+        texts[name] = value
+    return texts
+
+
+def _body(fields: Mapping[str, str], *required: str) -> dict[str, Any]:
+    """Return the request body in the OpenAPI document. The routes read bodies themselves, after the access check."""
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {name: {"type": "string", "description": text} for name, text in fields.items()},
+    }
+    if required:
+        schema["required"] = list(required)
+    return {"requestBody": {"required": bool(required), "content": {"application/json": {"schema": schema}}}}
+
+
+def _keys_of_file(config: ConfigVersion, client: str | None) -> list[Json]:
+    """Return the keys in the config file. The beginning of its hash identifies each."""
+    return [
+        {"id": digest[:_SHOWN_HASH], "client": one.name, "status": "valid", "hash": f"sha256:{digest}"}
+        for digest, one in config.clients.items()
+        if client is None or one.name == client
+    ]
+
+
+def _names_in_file(config: ConfigVersion, section: Section) -> list[Json]:
+    if section == "projects":
+        return [{"name": name} for name in config.projects]
+    by_name = {client.name: client for client in config.clients.values()}
+    return [
+        {"name": name, **({"region": client.region} if client.region is not None else {})}
+        for name, client in by_name.items()
+    ]

@@ -1,0 +1,260 @@
+"""Put the stored clients into the active config version, and follow the changes of their database.
+
+With `clients_source: database`, a version gets its clients, projects and pepper when it is staged. A change of the
+database stages the active version again, in all workers. The process that does this also holds the audit trail, so it
+appends the entries that commands and the admin API have stored with their changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.model.budget import Project
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.stored_client import ConfigFacts, StoredClients, facts_of
+from gateway.operator_errors import StateError
+from gateway.state.client_store import ClientStore
+from gateway.state.pepper import make_pepper, read_pepper
+from gateway.telemetry.log import logger
+from providers.auth import Secret
+
+if TYPE_CHECKING:
+    from gateway.service.client_admin import ClientAdmin
+
+POLL_S = 0.3
+"""The interval of looks at the database. A change is active within two seconds in all workers."""
+
+_NEVER_S = float("inf")
+
+
+class Trail(Protocol):
+    """The audit trail."""
+
+    def note(self, event: str, fields: Mapping[str, object]) -> None:
+        """Append one line. Raises StateError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loaded:
+    """The compiled content of the database.
+
+    Attributes:
+        until_s: When the first key expires (Unix time). Then the content must be loaded again.
+    """
+
+    generation: int
+    facts: ConfigFacts
+    clients: Mapping[str, Client] = field(default_factory=dict)
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    until_s: float = _NEVER_S
+
+
+class ClientDatabase:
+    """The stored clients of a state directory, as the active config version uses them.
+
+    Args:
+        directory: The state directory.
+        trail: The audit trail, or None if this process does not hold it.
+        config_path: The path of the config file, for messages of commands.
+        clock: Returns the Unix time.
+        wait: Sleeps between two looks.
+
+    Raises:
+        StateError: The database cannot be used.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        trail: Trail | None = None,
+        config_path: str = "",
+        *,
+        clock: Callable[[], float] = time.time,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.store = ClientStore(directory)
+        self._directory = directory
+        self._trail = trail
+        self._config_path = config_path
+        self._clock = clock
+        self._wait = wait
+        self._loaded: _Loaded | None = None
+        self._facts: ConfigFacts | None = None
+        self._peppers: tuple[Secret, ...] = ()
+        self._max_stale_s = 0.0
+        self._failing_since: float | None = None
+        self._was_too_old = False
+        self._last_error = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def newest_pepper(self) -> Secret:
+        """Return the pepper of new keys. Raises StateError before a version is staged."""
+        if not self._peppers:
+            raise StateError("the gateway is starting")
+        return self._peppers[0]
+
+    def admin(self, who: str) -> ClientAdmin:
+        """Return the actions on the stored clients for an operator of this name."""
+        from gateway.service.client_admin import ClientAdmin
+
+        return ClientAdmin(self.store, self._expected_facts, self.newest_pepper, who)
+
+    def _expected_facts(self) -> ConfigFacts:
+        if self._facts is None:
+            raise StateError("the gateway is starting, or serves a demo, which has no clients")
+        return self._facts
+
+    # --- the version ------------------------------------------------------------------------------
+
+    def stage(self, config: ConfigVersion) -> ConfigVersion:
+        """Return the version with the stored clients, if its clients are in the database.
+
+        Raises:
+            StateError: The database or the pepper cannot be read, at the first version. Later, the last content is used
+                and the failure is logged.
+        """
+        if config.demo:
+            return config
+        facts, is_first = facts_of(config, self._config_path), self._facts is None
+        self._max_stale_s = config.keys.max_stale_s
+        try:
+            self._peppers = self._valid_peppers(config)
+            if is_first:
+                self.store.store_facts(facts)
+            if facts.source == "database" and (self._loaded is None or self._loaded.facts != facts):
+                self._loaded = self._load(facts)
+        except StateError as error:
+            if is_first:
+                raise
+            self._fail(error)
+        self._facts = facts
+        if config.clients_source == "file":
+            return config
+        loaded = self._loaded or _Loaded(0, facts)
+        return replace(
+            config,
+            clients=_NO_CLIENTS if self._is_too_old() else loaded.clients,
+            projects=loaded.projects,
+            secrets=replace(config.secrets, pepper=self._peppers),
+            keys_stale=self._failing_since is not None,
+        )
+
+    def _valid_peppers(self, config: ConfigVersion) -> tuple[Secret, ...]:
+        """Return the valid peppers. Keys that were made before the config had one stay valid."""
+        if not config.secrets.pepper:
+            return (make_pepper(self._directory),)
+        own = read_pepper(self._directory)
+        return (*config.secrets.pepper, own) if own is not None else config.secrets.pepper
+
+    def _load(self, facts: ConfigFacts) -> _Loaded:
+        return _compiled(self.store.snapshot(self._clock()), facts)
+
+    def _is_too_old(self) -> bool:
+        """Return whether the known keys must not be used any more, because a revocation may be missing."""
+        return self._failing_since is not None and self._clock() - self._failing_since > self._max_stale_s
+
+    def _fail(self, error: Exception) -> None:
+        """Log a failure once, and note since when the content may be old."""
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+        detail = str(error) if isinstance(error, StateError) else f"{type(error).__name__}: {error}"
+        if detail != self._last_error:
+            logger().error("clients_not_read", detail=f"{detail}; changes and revocations of keys are delayed")
+        self._last_error = detail
+
+    # --- the looks --------------------------------------------------------------------------------
+
+    def start(self, restage: Callable[[], Awaitable[tuple[int, ...]]]) -> None:
+        """Start to follow the database. Needs a running event loop. `restage` stages the active version again."""
+        self._task = asyncio.create_task(self._watch(restage))
+
+    async def stop(self) -> None:
+        """Stop to follow the database, and append the last entries to the audit trail."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        with suppress(StateError):
+            await asyncio.to_thread(self._append_entries)
+
+    async def _watch(self, restage: Callable[[], Awaitable[tuple[int, ...]]]) -> None:
+        must_stage = False
+        while True:
+            await self._wait(POLL_S)
+            try:
+                must_stage = await asyncio.to_thread(self.refresh) or must_stage
+                if must_stage:
+                    unconfirmed = await restage()
+                    must_stage = False
+                    if unconfirmed:
+                        logger().warning("clients_behind", workers_behind=list(unconfirmed))
+                await asyncio.to_thread(self._append_entries)
+            except Exception as error:  # the loop of a background task must go on
+                self._fail(error)
+
+    def refresh(self) -> bool:
+        """Look at the database. Return whether the active version must be staged again."""
+        facts, before = self._facts, (self._loaded, self._failing_since is not None, self._was_too_old)
+        try:
+            if facts is not None:
+                self.store.store_facts(facts)
+            generation = self.store.generation()
+            if facts is not None and facts.source == "database" and self._is_outdated(generation, facts):
+                self._loaded = self._load(facts)
+        except StateError as error:
+            self._fail(error)
+        else:
+            self._failing_since, self._last_error = None, ""
+        self._was_too_old = self._is_too_old()
+        return before != (self._loaded, self._failing_since is not None, self._was_too_old)
+
+    def _is_outdated(self, generation: int, facts: ConfigFacts) -> bool:
+        known = self._loaded
+        if known is None or known.generation != generation or known.facts != facts:
+            return True
+        return self._clock() >= known.until_s
+
+    def _append_entries(self) -> None:
+        if self._trail is None:
+            return
+        for number, entry in self.store.pending_entries():
+            self._trail.note(entry.event, entry.fields)
+            self.store.drop_entry(number)
+
+
+_NO_CLIENTS: Mapping[str, Client] = {}
+
+
+def _compiled(stored: StoredClients, facts: ConfigFacts) -> _Loaded:
+    """Return the usable clients by the digests of their keys. A client that cannot be used is logged and left out."""
+    # Not imported at the top: the types of the config file are large, and most gateways have no stored clients.
+    from gateway.config.stored_clients import InvalidDefinition, compile_stored_client, compile_stored_project
+
+    projects: dict[str, Project] = {}
+    for name, definition in stored.projects.items():
+        try:
+            projects[name] = compile_stored_project(name, definition, facts)
+        except InvalidDefinition as error:
+            logger().error("project_unusable", project=name, detail=f"{error}; its clients are refused")
+    clients: dict[str, Client] = {}
+    for name, definition in stored.clients.items():
+        try:
+            clients[name] = compile_stored_client(name, definition, facts, projects)
+        except InvalidDefinition as error:
+            logger().error("client_unusable", client=name, detail=f"{error}; its requests are refused")
+    by_digest: dict[str, Client] = {}
+    until_s = _NEVER_S
+    for key in stored.keys:
+        client = clients.get(key.client)
+        if key.until_s is not None:
+            until_s = min(until_s, key.until_s)
+        if client is not None:
+            by_digest[key.digest] = replace(client, key_hash=key.digest, key_id=key.id)
+    return _Loaded(stored.generation, facts, by_digest, projects, until_s)

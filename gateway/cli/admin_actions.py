@@ -1,0 +1,201 @@
+"""Run actions on stored clients: in the database of a state directory, or through a running gateway's admin API."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from gateway.cli.admin_client import NotReached
+from gateway.cli.plan import admin_client
+from gateway.cli.terminal import compile_file, settings_of
+from gateway.config.problems import visible
+from gateway.files import path_exists
+from gateway.model.stored_client import ConfigFacts, Definition, Role, facts_of
+from gateway.operator_errors import CommandError, StateError
+from gateway.service.client_admin import AdminRefused, ClientAdmin, Json, KeyRequest
+from gateway.settings import Settings
+from gateway.state.client_store import ClientStore, Section, has_clients
+from gateway.state.pepper import make_pepper
+from providers.auth import Secret
+
+_PATH = "/v1/admin"
+
+
+class RemoteActions:
+    """The actions of a running gateway, through its admin API."""
+
+    def __init__(self, url: str, settings: Settings, operator: str) -> None:
+        self._client = admin_client(url, settings)
+        self._operator = operator
+
+    def create_key(self, request: KeyRequest) -> Json:
+        """See `ClientAdmin`."""
+        body = {
+            "client": request.client,
+            "expires": request.expires,
+            "owner": request.owner or None,
+            "note": request.note or None,
+            "hash": request.imported,
+        }
+        return self._call("POST", "/keys", {name: value for name, value in body.items() if value is not None})
+
+    def rotate_key(self, key_id: str, grace: str) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("POST", f"/keys/{quote(key_id, safe='')}/rotate", {"grace": grace})
+
+    def revoke_key(self, key_id: str) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("POST", f"/keys/{quote(key_id, safe='')}/revoke")
+
+    def show_key(self, key_id: str) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("GET", f"/keys/{quote(key_id, safe='')}")
+
+    def list_keys(self, client: str | None = None) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("GET", "/keys" + (f"?{urlencode({'client': client})}" if client is not None else ""))
+
+    def create(self, section: Section, name: str, definition: Definition) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("POST", f"/{section}", {"name": name, **definition})
+
+    def update(self, section: Section, name: str, changes: Definition) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("PATCH", f"/{section}/{quote(name, safe='')}", dict(changes))
+
+    def remove(self, section: Section, name: str) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("DELETE", f"/{section}/{quote(name, safe='')}")
+
+    def show(self, section: Section, name: str) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("GET", f"/{section}/{quote(name, safe='')}")
+
+    def list_all(self, section: Section) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("GET", f"/{section}")
+
+    def create_token(self, role: Role, note: str = "") -> Json:
+        """See `ClientAdmin`."""
+        return self._call("POST", "/tokens", {"role": str(role), "note": note})
+
+    def revoke_token(self, token_id: str) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("DELETE", f"/tokens/{quote(token_id, safe='')}")
+
+    def list_tokens(self) -> Json:
+        """See `ClientAdmin`."""
+        return self._call("GET", "/tokens")
+
+    def _call(self, method: str, path: str, body: Json | None = None) -> Json:
+        try:
+            status, answer = self._client.call(method, _PATH + path, body, self._operator)
+        except NotReached as error:
+            raise CommandError(str(error)) from None
+        problem = answer.get("error")
+        if isinstance(problem, dict):
+            raise AdminRefused(status, str(problem.get("code")), visible(str(problem.get("message"))), problem)
+        return dict(answer)
+
+
+Actions = ClientAdmin | RemoteActions
+
+
+@contextmanager
+def opened(options: argparse.Namespace) -> Iterator[Actions]:
+    """Provide the actions of `--admin`, or of the state directory. Raises CommandError."""
+    settings = settings_of(options)
+    operator = options.operator or _user()
+    if not operator.isprintable():
+        raise CommandError("--as must have printable characters only, because the audit trail shows it")
+    if options.admin is not None:
+        yield RemoteActions(options.admin, settings, operator)
+        return
+    if settings.state_dir is None:
+        raise CommandError("name the state directory of the gateway with --state, or its admin listener with --admin")
+    try:
+        yield from _opened_directory(options, settings, settings.state_dir, operator)
+    except StateError as error:
+        raise CommandError(str(error)) from None
+
+
+def _opened_directory(
+    options: argparse.Namespace, settings: Settings, directory: Path, operator: str
+) -> Iterator[Actions]:
+    config = _Config(options, settings, directory)
+    facts = config.facts()
+    with closing(ClientStore(directory)) as store:
+        yield ClientAdmin(store, lambda: facts, lambda: config.pepper(facts), operator)
+        append_entries(store, directory)
+
+
+def append_entries(store: ClientStore, directory: Path) -> None:
+    """Append the entries of the changes to the audit trail, unless a gateway runs, which does this itself."""
+    from gateway.changes.change_log import ChangeLog
+    from gateway.state.lock import InUse
+
+    if not store.pending_entries():
+        return
+    try:
+        with closing(ChangeLog(directory)) as change_log:
+            for number, entry in store.pending_entries():
+                change_log.note(entry.event, entry.fields)
+                store.drop_entry(number)
+    except InUse:
+        return
+
+
+class _Config:
+    """The config that the stored clients belong to."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings, directory: Path) -> None:
+        self._directory = directory
+        self._is_named = options.config is not None
+        self._path = settings.config
+
+    def facts(self) -> ConfigFacts:
+        """Return the facts of the active config: as a running gateway stored them, or of the config file itself."""
+        from gateway.state.lock import holder_of
+
+        known = None
+        if has_clients(self._directory):
+            with closing(ClientStore(self._directory)) as store:
+                known = store.facts()
+        if known is not None and holder_of(self._directory) is not None:
+            self._path = Path(known.config)
+            return known
+        if not self._is_named and known is not None:
+            self._path = Path(known.config)
+        if not path_exists(self._path):
+            if known is not None:
+                return known
+            raise CommandError(f"there is no config at {self._path}: name the config file of the gateway with --config")
+        try:
+            return facts_of(compile_file(self._path, resolve_secrets=False).config, str(self._path.absolute()))
+        except CommandError:
+            if known is not None and not self._is_named:
+                return known
+            raise
+
+    def pepper(self, facts: ConfigFacts) -> Secret:
+        """Return the newest pepper. Raises CommandError if it is in the config and cannot be read here."""
+        if facts.pepper == "state":
+            return make_pepper(self._directory)
+        try:
+            peppers = compile_file(self._path).config.secrets.pepper
+        except CommandError as error:
+            hint = "set the variables of the gateway here too, or use --admin URL"
+            message = "`secrets.pepper` is needed to make a key, and the config has errors here"
+            raise CommandError(f"{message}; {hint}:\n{error}") from None
+        return peppers[0]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run with a user id that has no name
+        return ""

@@ -1,0 +1,226 @@
+"""The commands `gateway keys`, `clients`, `projects` and `admin-token`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from gateway.cli.admin_actions import Actions, opened
+from gateway.config.stored_clients import InvalidDefinition, read_budget
+from gateway.model.stored_client import Role
+from gateway.operator_errors import CommandError
+from gateway.service.client_admin import AdminRefused, Json, KeyRequest, new_key
+from gateway.state.client_store import Section
+
+_OK, _REFUSED = 0, 1
+_IN_FILE = "clients_in_file"
+_LIMITS = ("rpm", "tpm", "concurrent", "body_bytes")
+_NO_VALUE = "-"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run one of the commands. `options.action` is the function of the command."""
+    action: Callable[[argparse.Namespace, Actions], int] = options.action
+    try:
+        with opened(options) as actions:
+            return action(options, actions)
+    except AdminRefused as refused:
+        if refused.code == _IN_FILE:
+            _print_lines(options, refused)
+        print(f"gateway: {refused}", file=sys.stderr)
+        return _REFUSED
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def create_key(options: argparse.Namespace, actions: Actions) -> int:
+    """Create a key (`gateway keys create`)."""
+    request = KeyRequest(options.client, options.expires, options.owner, options.note, options.hash)
+    return _print_key(options, actions.create_key(request))
+
+
+def rotate_key(options: argparse.Namespace, actions: Actions) -> int:
+    """Give a key a new secret (`gateway keys rotate`)."""
+    made = actions.rotate_key(options.id, options.grace)
+    status = _print_key(options, made)
+    if not options.json:
+        print(f"The old key works for {options.grace} more.")
+    return status
+
+
+def revoke_key(options: argparse.Namespace, actions: Actions) -> int:
+    """End a key (`gateway keys revoke`)."""
+    return _print(options, actions.revoke_key(options.id), lambda key: f"the key {key['id']} is revoked")
+
+
+def show_key(options: argparse.Namespace, actions: Actions) -> int:
+    """Show a key (`gateway keys show`)."""
+    return _print(options, actions.show_key(options.id), _members)
+
+
+def list_keys(options: argparse.Namespace, actions: Actions) -> int:
+    """List keys (`gateway keys list`)."""
+    columns = ("id", "client", "status", "owner", "created_at", "expires_at", "last_used_at", "note")
+    return _print(options, actions.list_keys(options.client), lambda found: _table(found["keys"], columns))
+
+
+def _print_key(options: argparse.Namespace, made: Json) -> int:
+    def shown(key: Json) -> str:
+        if "key" not in key:
+            return f"the key is stored with the id {key['id']}"
+        note = "Give it to the client application. It is not stored, so it can't be shown again."
+        return f"Key: {key['key']}\n  {note}\n\nId: {key['id']}"
+
+    return _print(options, made, shown)
+
+
+# --- clients and projects -------------------------------------------------------------------------
+
+
+def create(options: argparse.Namespace, actions: Actions) -> int:
+    """Create a client or a project (`gateway clients create`, `gateway projects create`)."""
+    section: Section = options.section
+    made = actions.create(section, options.name, definition_of(options))
+    word = section.removesuffix("s")
+    hint = f"; `gateway keys create --client {options.name}` makes its key" if section == "clients" else ""
+    return _print(options, made, lambda _: f"the {word} {options.name} is created{hint}")
+
+
+def update(options: argparse.Namespace, actions: Actions) -> int:
+    """Change a client or a project (`gateway clients update`, `gateway projects update`)."""
+    section: Section = options.section
+    changes: dict[str, object] = dict.fromkeys(options.unset) | definition_of(options)
+    if not changes:
+        raise CommandError("there is nothing to change: give the options with the new values, or --unset KEY")
+    limits = changes.get("limits")
+    if isinstance(limits, dict):
+        before = actions.show(section, options.name).get("limits")
+        changes["limits"] = {**before, **limits} if isinstance(before, dict) else limits
+    changed = actions.update(section, options.name, changes)
+    return _print(options, changed, lambda it: f"the {section.removesuffix('s')} is changed\n{_members(it)}")
+
+
+def remove(options: argparse.Namespace, actions: Actions) -> int:
+    """Remove a client or a project (`gateway clients remove`, `gateway projects remove`)."""
+    section: Section = options.section
+    word = section.removesuffix("s")
+    return _print(options, actions.remove(section, options.name), lambda _: f"the {word} {options.name} is removed")
+
+
+def show(options: argparse.Namespace, actions: Actions) -> int:
+    """Show a client or a project (`gateway clients show`, `gateway projects show`)."""
+    return _print(options, actions.show(options.section, options.name), _members)
+
+
+def list_all(options: argparse.Namespace, actions: Actions) -> int:
+    """List clients or projects (`gateway clients list`, `gateway projects list`)."""
+    section: Section = options.section
+    columns = ("name", "region", "project", "limits", "budgets") if section == "clients" else ("name", "budgets")
+    return _print(options, actions.list_all(section), lambda found: _table(found[section], columns))
+
+
+def definition_of(options: argparse.Namespace) -> dict[str, object]:
+    """Return the keys that the options of a client or a project give. Raises CommandError."""
+    try:
+        definition: dict[str, object] = {
+            name: [read_budget(text) for text in texts]
+            for name, texts in (("budgets", options.budget), ("user_budget", getattr(options, "user_budget", None)))
+            if texts
+        }
+    except InvalidDefinition as error:
+        raise CommandError(str(error)) from None
+    if options.section == "projects":
+        return definition
+    limits = {name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None}
+    given: dict[str, object] = {
+        "region": options.region,
+        "project": options.project,
+        "assistants": options.assistants.split(",") if options.assistants else None,
+        "may_assert": options.may_assert.split(",") if options.may_assert else None,
+        "limits": limits or None,
+        "max_request": {"amount": options.max_request} if options.max_request else None,
+        "show_cost": options.show_cost or None,
+    }
+    return {name: value for name, value in given.items() if value is not None} | definition
+
+
+# --- admin tokens ---------------------------------------------------------------------------------
+
+
+def create_token(options: argparse.Namespace, actions: Actions) -> int:
+    """Create an admin token (`gateway admin-token create`)."""
+    made = actions.create_token(Role(options.role), options.note)
+    return _print(options, made, lambda it: str(it["token"]))
+
+
+def revoke_token(options: argparse.Namespace, actions: Actions) -> int:
+    """End an admin token (`gateway admin-token revoke`)."""
+    return _print(options, actions.revoke_token(options.id), lambda it: f"the admin token {it['id']} is revoked")
+
+
+def list_tokens(options: argparse.Namespace, actions: Actions) -> int:
+    """List admin tokens (`gateway admin-token list`)."""
+    columns = ("id", "role", "created_at", "note")
+    return _print(options, actions.list_tokens(), lambda found: _table(found["tokens"], columns))
+
+
+# --- output ---------------------------------------------------------------------------------------
+
+
+def _print_lines(options: argparse.Namespace, refused: AdminRefused) -> None:
+    """Print the lines for the config file that have the effect of the refused command, if there are such lines."""
+    if options.action is create_key:
+        key = new_key(str(refused.details.get("cell") or "local"))
+        digest = f"sha256:{hashlib.sha256(key.text.encode()).hexdigest()}"
+        if options.json:
+            print(json.dumps({"id": key.id, "key": key.text, "hash": digest}))
+            return
+        print(f"Key: {key.text}\n  Give it to the client application. It is not stored, so it can't be shown again.\n")
+        print(f'Add this line to the config, in the list `clients.{options.client}.keys`:\n  - "{digest}"')
+    elif options.action is create:
+        keys = {"keys": ["sha256:…"]} if options.section == "clients" else {}
+        definition = {**keys, **definition_of(options)}
+        print(f"Add these lines to the config:\n{options.section}:\n  {options.name}:")
+        for name, value in definition.items():
+            print(f"    {name}: {json.dumps(value, ensure_ascii=False)}")
+
+
+def _print(options: argparse.Namespace, answer: Json, shown: Callable[[Json], str]) -> int:
+    print(json.dumps(answer, indent=2, ensure_ascii=False) if options.json else shown(answer))
+    return _OK
+
+
+def _members(item: Mapping[str, object]) -> str:
+    width = max(map(len, item), default=0)
+    return "\n".join(f"{name.ljust(width)}  {_cell(value)}" for name, value in item.items())
+
+
+def _table(rows: object, columns: Sequence[str]) -> str:
+    """Return rows as a table. Columns without any value are left out."""
+    items: Iterable[Mapping[str, object]] = rows if isinstance(rows, list) else ()
+    lines = [{name: _cell(item.get(name)) for name in columns} for item in items]
+    used = [name for name in columns if any(line[name] != _NO_VALUE for line in lines)]
+    if not used:
+        return "none"
+    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in used}
+    head = {name: name for name in used}
+    return "\n".join("  ".join(line[name].ljust(widths[name]) for name in used).rstrip() for line in (head, *lines))
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None | "" | []:
+            return _NO_VALUE
+        case {"amount": str(amount), "per": str(per)}:
+            return f"{amount} per {per}"
+        case {"tokens": int(tokens), "per": str(per)}:
+            return f"{tokens} tokens per {per}"
+        case dict():
+            return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
+        case list():
+            return ", ".join(map(_cell, value))
+    return str(value)

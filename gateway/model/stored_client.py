@@ -1,0 +1,138 @@
+"""Clients, keys and admin tokens that are stored in the database, and the facts of the config that they refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from gateway.model.api_key import NO_CELL
+from gateway.model.budget import ClientsSource
+from gateway.model.config_version import ConfigVersion
+
+Definition = Mapping[str, object]
+"""The keys of a client or a project as the config file would have them, without `keys`."""
+
+PepperSource = Literal["state", "config"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """What is known of a key. It contains no secret.
+
+    Attributes:
+        expires_at_s: When it stops to work (Unix time), or None.
+        revoked_at_s: When it was revoked, or None.
+        last_used_at_s: When a request used it last, to the minute, or None.
+        secrets: For each valid secret, the newest first: when it was made, and until when it is valid (None: as long
+            as the key).
+    """
+
+    id: str
+    client: str
+    owner: str
+    note: str
+    created_at_s: float
+    expires_at_s: float | None = None
+    revoked_at_s: float | None = None
+    last_used_at_s: float | None = None
+    secrets: tuple[tuple[float, float | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A secret of a key that is not revoked.
+
+    Attributes:
+        digest: The HMAC of the key, or the SHA-256 of an imported one.
+        until_s: When it stops to be valid (Unix time), or None.
+    """
+
+    digest: str
+    id: str
+    client: str
+    until_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClients:
+    """The content of the database at one generation.
+
+    Attributes:
+        clients: The definition of each client by its name.
+        projects: The definition of each project by its name.
+    """
+
+    generation: int
+    clients: Mapping[str, Definition] = field(default_factory=dict)
+    projects: Mapping[str, Definition] = field(default_factory=dict)
+    keys: tuple[StoredKey, ...] = ()
+
+
+class Role(StrEnum):
+    """What the holder of an admin token may do."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+_ALLOWED: Mapping[Role, frozenset[Role]] = {
+    Role.VIEWER: frozenset(Role),
+    Role.OPERATOR: frozenset({Role.OPERATOR, Role.ADMIN}),
+    Role.APPROVER: frozenset({Role.APPROVER, Role.ADMIN}),
+    Role.ADMIN: frozenset({Role.ADMIN}),
+}
+
+
+def may_act(role: Role, needed: Role) -> bool:
+    """Return whether a holder of a role may do what needs another: `admin` may do all, every role may view."""
+    return role in _ALLOWED[needed]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToken:
+    """A token for the admin listener, without its secret."""
+
+    id: str
+    role: Role
+    note: str
+    created_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFacts:
+    """What stored clients refer to: a summary of the active config version.
+
+    Attributes:
+        source: Where clients are.
+        cell: The name of the cell in its keys.
+        assistants: The names of the assistants, without aliases.
+        regions: The names of the regions.
+        currency: `usage.currency`, or None.
+        pepper: Where the newest pepper is: in the state directory, or in the section `secrets`.
+        config: The path of the config file, or an empty text.
+    """
+
+    source: ClientsSource
+    cell: str
+    assistants: tuple[str, ...]
+    regions: tuple[str, ...]
+    currency: str | None
+    pepper: PepperSource
+    config: str = ""
+
+
+def facts_of(config: ConfigVersion, path: str = "") -> ConfigFacts:
+    """Return the facts of a config version as it was compiled, from the file at this path."""
+    return ConfigFacts(
+        source=config.clients_source,
+        cell=config.cell.key_name if config.cell is not None else NO_CELL,
+        assistants=tuple(dict.fromkeys(assistant.name for assistant in config.assistants.values())),
+        regions=tuple(config.regions),
+        currency=config.usage.currency,
+        pepper="config" if config.secrets.pepper else "state",
+        config=path,
+    )

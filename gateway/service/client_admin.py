@@ -1,0 +1,365 @@
+"""Change and show the stored clients, their keys, projects and admin tokens: for the admin API and for commands.
+
+Each method returns the JSON object of the answer. Each change is recorded for the audit trail, without secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.config.stored_clients import (
+    InvalidDefinition,
+    check_name,
+    compile_stored_client,
+    compile_stored_project,
+)
+from gateway.model.api_key import (
+    ALPHABET,
+    ID_ALPHABET,
+    ID_LENGTH,
+    SECRET_LENGTH,
+    ApiKey,
+    compose_key,
+    digest_of,
+)
+from gateway.model.budget import Project
+from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role
+from gateway.model.units import UNIT_S
+from gateway.operator_errors import NotStored
+from gateway.state.client_store import AlreadyStored, ClientStore, Entry, Section
+from providers.auth import Secret
+
+Json = dict[str, object]
+DEFAULT_GRACE = "1h"
+_DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)", re.ASCII)
+_LONGEST_S = 3660 * 86_400.0
+_MOST_TEXT = 200
+_IMPORTED = re.compile(r"sha256:([0-9a-fA-F]{64})", re.ASCII)
+_TOKEN_START = "agwadmin"  # noqa: S105  # the beginning of every token, which is not secret
+
+
+class AdminRefused(Exception):
+    """An action that is refused. The message states the reason and the fix.
+
+    Attributes:
+        status: The HTTP status of the admin API.
+        code: The error code of the admin API.
+        details: Further members of the error, such as the lines to add to the config file.
+    """
+
+    def __init__(self, status: int, code: str, message: str, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = details or {}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequest:
+    """The arguments of a new key.
+
+    Attributes:
+        expires: How long it works, such as `30d`, or None.
+        imported: The hash `sha256:…` of a key that exists, or None to make a key.
+    """
+
+    client: str
+    expires: str | None = None
+    owner: str = ""
+    note: str = ""
+    imported: str | None = None
+
+
+class ClientAdmin:
+    """The actions on stored clients.
+
+    Args:
+        store: The database.
+        facts: Returns the facts of the active config.
+        pepper: Returns the newest pepper. May raise StateError.
+        who: The name of the operator, for the audit trail.
+    """
+
+    def __init__(
+        self,
+        store: ClientStore,
+        facts: Callable[[], ConfigFacts],
+        pepper: Callable[[], Secret],
+        who: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._facts = facts
+        self._pepper = pepper
+        self._who = who
+        self._clock = clock
+
+    # --- keys -------------------------------------------------------------------------------------
+
+    def create_key(self, request: KeyRequest) -> Json:
+        """Make a key, and return its id and, this one time, the key itself."""
+        facts = self._expect_database("keys create", request.client)
+        expires_s = duration_s("expires", request.expires) if request.expires is not None else None
+        if expires_s == 0:
+            raise AdminRefused(400, "invalid_request", "`expires` must be longer than nothing")
+        now_s = self._clock()
+        key = new_key(facts.cell)
+        digest = _imported(request.imported) if request.imported is not None else self._digest(key)
+        info = KeyInfo(
+            key.id,
+            request.client,
+            _line("owner", request.owner),
+            _line("note", request.note),
+            now_s,
+            now_s + expires_s if expires_s is not None else None,
+        )
+        fields = {"key": info.id, "client": info.client, "expires_at": _time(info.expires_at_s), "owner": info.owner}
+        entry = self._entry("key_imported" if request.imported is not None else "key_created", fields)
+        self._change(lambda: self._store.add_key(info, digest, entry))
+        return {"id": key.id} if request.imported is not None else {"id": key.id, "key": key.text}
+
+    def rotate_key(self, key_id: str, grace: str) -> Json:
+        """Give a key a new secret. The one before works until the grace time ends."""
+        facts = self._expect_database("keys rotate")
+        grace_s = duration_s("grace", grace)
+        now_s, info = self._clock(), self._valid_key(key_id)
+        key = new_key(facts.cell, info.id)
+        entry = self._entry("key_rotated", {"key": info.id, "client": info.client, "old_until": _time(now_s + grace_s)})
+        self._change(lambda: self._store.rotate_key(info.id, self._digest(key), now_s, grace_s, entry))
+        return {"id": key.id, "key": key.text}
+
+    def revoke_key(self, key_id: str) -> Json:
+        """End a key at once, with all its secrets."""
+        self._expect_database("keys revoke")
+        info = self._found_key(key_id)
+        entry = self._entry("key_revoked", {"key": info.id, "client": info.client})
+        if info.revoked_at_s is None:
+            self._change(lambda: self._store.revoke_key(info.id, self._clock(), entry))
+        return self.show_key(key_id)
+
+    def show_key(self, key_id: str) -> Json:
+        """Return what is known of a key, without its secret."""
+        return key_json(self._found_key(key_id), self._clock())
+
+    def list_keys(self, client: str | None = None) -> Json:
+        """Return all keys, or those of a client."""
+        if client is not None:
+            self._found("clients", client)
+        now_s = self._clock()
+        return {"keys": [key_json(info, now_s) for info in self._store.keys(client)]}
+
+    def _found_key(self, key_id: str) -> KeyInfo:
+        try:
+            return self._store.key(key_id)
+        except NotStored as error:
+            raise AdminRefused(404, "key_not_found", str(error)) from None
+
+    def _valid_key(self, key_id: str) -> KeyInfo:
+        info = self._found_key(key_id)
+        word = key_status(info, self._clock())
+        if word != "valid":
+            message = f"the key {info.id} is {word}, so it can't be rotated: create a new one"
+            raise AdminRefused(400, "invalid_request", message)
+        return info
+
+    def _digest(self, key: ApiKey) -> str:
+        return digest_of(self._pepper(), key.text.encode())
+
+    # --- clients and projects ---------------------------------------------------------------------
+
+    def create(self, section: Section, name: str, definition: Definition) -> Json:
+        """Create a client or a project."""
+        word = section.removesuffix("s")
+        self._expect_database(f"{section} create", name)
+        self._checked(section, name, definition)
+        entry = self._entry(f"{word}_created", {word: name, "definition": dict(definition)})
+        self._change(lambda: self._store.add(section, name, definition, entry), conflict=f"{word}_exists")
+        return {"name": name, **definition}
+
+    def update(self, section: Section, name: str, changes: Definition) -> Json:
+        """Change the given keys of a client or a project. A null removes a key."""
+        word = section.removesuffix("s")
+        self._expect_database(f"{section} update", name)
+        before = self._found(section, name)
+        definition = {key: value for key, value in {**before, **changes}.items() if value is not None}
+        self._checked(section, name, definition)
+        entry = self._entry(f"{word}_changed", {word: name, "before": dict(before), "definition": definition})
+        self._change(lambda: self._store.replace(section, name, definition, entry))
+        return {"name": name, **definition}
+
+    def remove(self, section: Section, name: str) -> Json:
+        """Remove a project that no client uses, or a client with its keys."""
+        word = section.removesuffix("s")
+        self._expect_database(f"{section} remove", name)
+        definition = self._found(section, name)
+        if section == "projects":
+            clients = self._store.snapshot(self._clock()).clients
+            users = [client for client, its in clients.items() if its.get("project") == name]
+            if users:
+                message = f"the project {name!r} has clients ({', '.join(users[:3])}): give them another project first"
+                raise AdminRefused(409, "project_in_use", message)
+        entry = self._entry(f"{word}_removed", {word: name, "definition": dict(definition)})
+        self._change(lambda: self._store.remove(section, name, entry))
+        return {"name": name, **definition}
+
+    def show(self, section: Section, name: str) -> Json:
+        """Return a client with its keys, or a project."""
+        definition = self._found(section, name)
+        keys = self.list_keys(name) if section == "clients" else {}
+        return {"name": name, **definition, **keys}
+
+    def list_all(self, section: Section) -> Json:
+        """Return all clients or projects."""
+        stored = self._store.snapshot(self._clock())
+        found = stored.clients if section == "clients" else stored.projects
+        return {section: [{"name": name, **definition} for name, definition in sorted(found.items())]}
+
+    def _found(self, section: Section, name: str) -> Definition:
+        try:
+            return self._store.definition(section, name)
+        except NotStored as error:
+            raise AdminRefused(404, f"{section.removesuffix('s')}_not_found", str(error)) from None
+
+    def _checked(self, section: Section, name: str, definition: Definition) -> None:
+        facts = self._facts()
+        try:
+            check_name(name)
+            if section == "projects":
+                compile_stored_project(name, definition, facts)
+                return
+            # Budgets of projects were checked when they were stored. Only their names matter here.
+            projects = {project: Project(project) for project in self._store.names("projects")}
+            compile_stored_client(name, definition, facts, projects)
+        except InvalidDefinition as error:
+            raise AdminRefused(400, "invalid_request", f"{section.removesuffix('s')} {name}: {error}") from None
+
+    # --- admin tokens -----------------------------------------------------------------------------
+
+    def create_token(self, role: Role, note: str = "") -> Json:
+        """Make an admin token, and return it this one time."""
+        token_id = _random(ID_ALPHABET, ID_LENGTH)
+        text = f"{_TOKEN_START}_{token_id}_{_random(ALPHABET, SECRET_LENGTH)}"
+        token = AdminToken(token_id, role, _line("note", note), self._clock())
+        entry = self._entry("admin_token_created", {"token": token_id, "role": str(role)})
+        self._change(lambda: self._store.add_token(token, token_digest(text), entry))
+        return {"id": token_id, "role": str(role), "token": text}
+
+    def revoke_token(self, token_id: str) -> Json:
+        """End an admin token."""
+        entry = self._entry("admin_token_revoked", {"token": token_id})
+        try:
+            self._store.remove_token(token_id, entry)
+        except NotStored as error:
+            raise AdminRefused(404, "token_not_found", str(error)) from None
+        return {"id": token_id}
+
+    def list_tokens(self) -> Json:
+        """Return all admin tokens, without their secrets."""
+        tokens = self._store.tokens().values()
+        return {
+            "tokens": [
+                {"id": it.id, "role": str(it.role), "note": it.note, "created_at": _time(it.created_at_s)}
+                for it in tokens
+            ]
+        }
+
+    # --- shared -----------------------------------------------------------------------------------
+
+    def _expect_database(self, action: str, name: str = "NAME") -> ConfigFacts:
+        facts = self._facts()
+        if facts.source == "file":
+            raise clients_in_file(action, name, facts)
+        return facts
+
+    def _entry(self, event: str, fields: Mapping[str, object]) -> Entry:
+        return Entry(event, {**fields, "who": self._who, "changed_at": _time(self._clock())})
+
+    def _change(self, change: Callable[[], None], conflict: str = "conflict") -> None:
+        try:
+            change()
+        except NotStored as error:
+            raise AdminRefused(404, "not_found", str(error)) from None
+        except AlreadyStored as error:
+            raise AdminRefused(409, conflict, str(error)) from None
+
+
+def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:
+    """Return the refusal of a change of a client that is in the config file, with what to edit."""
+    section = "projects" if action.startswith("projects") else "clients"
+    place = f"`{section}.{name}` of {facts.config or 'the config file'}"
+    message = f"clients are in the config file (`clients_source: file`), so {action} changes nothing: edit {place}"
+    return AdminRefused(409, "clients_in_file", message, {"cell": facts.cell})
+
+
+def new_key(cell: str, key_id: str | None = None) -> ApiKey:
+    """Return a new key of a cell, with a new id unless one is given."""
+    return compose_key(cell, key_id or _random(ID_ALPHABET, ID_LENGTH), _random(ALPHABET, SECRET_LENGTH))
+
+
+def token_digest(token: str) -> str:
+    """Return the SHA-256 (hex) of an admin token, which is all that is stored of it."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def duration_s(name: str, text: str) -> float:
+    """Return the seconds of a duration such as `30d`, `1h` or `3s`. Raises AdminRefused."""
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * UNIT_S[match[2]] if match is not None else _LONGEST_S + 1
+    if seconds > _LONGEST_S:
+        message = f"`{name}` must be a time of at most ten years with its unit, such as 30d, 1h, 10m or 3s"
+        raise AdminRefused(400, "invalid_request", message)
+    return seconds
+
+
+def key_status(info: KeyInfo, now_s: float) -> str:
+    """Return `valid`, `expired` or `revoked`."""
+    if info.revoked_at_s is not None:
+        return "revoked"
+    return "expired" if info.expires_at_s is not None and info.expires_at_s <= now_s else "valid"
+
+
+def key_json(info: KeyInfo, now_s: float) -> Json:
+    """Return a key for the admin API, without its secret."""
+    valid = [(at_s, until_s) for at_s, until_s in info.secrets if until_s is None or until_s > now_s]
+    return {
+        "id": info.id,
+        "client": info.client,
+        "status": key_status(info, now_s),
+        "owner": info.owner,
+        "note": info.note,
+        "created_at": _time(info.created_at_s),
+        "expires_at": _time(info.expires_at_s),
+        "revoked_at": _time(info.revoked_at_s),
+        "last_used_at": _time(info.last_used_at_s),
+        "secrets": [{"created_at": _time(at_s), "valid_until": _time(until_s)} for at_s, until_s in valid],
+    }
+
+
+def _imported(text: str) -> str:
+    match = _IMPORTED.fullmatch(text)
+    if match is None:
+        # The text may be a key, so the message does not show it.
+        message = "`hash` must be `sha256:` and 64 hexadecimal digits; a key itself can't be imported"
+        raise AdminRefused(400, "invalid_request", message)
+    return match[1].lower()
+
+
+def _line(name: str, text: str) -> str:
+    if len(text) > _MOST_TEXT or not text.isprintable():
+        message = f"`{name}` must be at most {_MOST_TEXT} printable characters on one line"
+        raise AdminRefused(400, "invalid_request", message)
+    return text
+
+
+def _random(alphabet: Sequence[str], length: int) -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def _time(at_s: float | None) -> str | None:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds") if at_s is not None else None

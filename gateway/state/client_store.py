@@ -1,0 +1,334 @@
+"""Store clients, keys, projects and admin tokens in `clients.db` of the state directory.
+
+Each change is one transaction. It raises the generation, by which running gateways notice it, and stores the entry for
+the audit trail, which the process that holds the trail appends later. Any number of processes may use the file.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from gateway.files import path_exists
+from gateway.model.stored_client import (
+    AdminToken,
+    ConfigFacts,
+    Definition,
+    KeyInfo,
+    Role,
+    StoredClients,
+    StoredKey,
+)
+from gateway.operator_errors import NotStored, StateError
+from gateway.state.database import describe_error, open_database, transaction
+
+_NAME = "clients"
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS clients (name TEXT PRIMARY KEY, definition TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS projects (name TEXT PRIMARY KEY, definition TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS api_keys (
+  id TEXT PRIMARY KEY,
+  client TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  note TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  expires_at REAL,
+  revoked_at REAL,
+  last_used_at REAL
+) STRICT;
+CREATE INDEX IF NOT EXISTS api_keys_client ON api_keys (client);
+CREATE TABLE IF NOT EXISTS key_secrets (
+  digest TEXT PRIMARY KEY,
+  key_id TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  valid_until REAL
+) STRICT;
+CREATE INDEX IF NOT EXISTS key_secrets_key ON key_secrets (key_id);
+CREATE TABLE IF NOT EXISTS admin_tokens (
+  id TEXT PRIMARY KEY,
+  digest TEXT NOT NULL UNIQUE,
+  role TEXT NOT NULL,
+  note TEXT NOT NULL,
+  created_at REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS audit_entries (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  event TEXT NOT NULL,
+  fields TEXT NOT NULL
+) STRICT;
+"""
+Section = Literal["clients", "projects"]
+_MOST_SECRETS = 2
+_SELECT_KEY = "SELECT id, client, owner, note, created_at, expires_at, revoked_at, last_used_at FROM api_keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry for the audit trail: the event with its fields, which contain no secret."""
+
+    event: str
+    fields: Mapping[str, object]
+
+
+class AlreadyStored(StateError):
+    """The name or the key is stored already."""
+
+
+class ClientStore:
+    """The database of clients. Any thread may use it, one at a time. Methods raise StateError."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._database = open_database(directory, _NAME, _LAYOUT, durable=True)
+        self._one_at_a_time = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._one_at_a_time:
+            self._database.close()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def generation(self) -> int:
+        """Return the number of changes."""
+        return int(self._setting("generation") or 0)
+
+    def snapshot(self, now_s: float) -> StoredClients:
+        """Return all clients and projects, and the secrets of keys that are valid at this time (Unix)."""
+        with self._reading() as database:
+            # One transaction, so that all parts are of one generation.
+            database.execute("BEGIN")
+            try:
+                generation = database.execute("SELECT value FROM settings WHERE name = 'generation'").fetchone()
+                clients, projects = (dict(database.execute(f"SELECT name, definition FROM {table}"))  # noqa: S608  # constants
+                                     for table in ("clients", "projects"))  # fmt: skip
+                keys = database.execute(
+                    "SELECT s.digest, k.id, k.client, min(coalesce(k.expires_at, 9e99), coalesce(s.valid_until, 9e99)) "
+                    "AS until FROM key_secrets s JOIN api_keys k ON k.id = s.key_id "
+                    "WHERE k.revoked_at IS NULL AND until > ?",
+                    (now_s,),
+                ).fetchall()
+            finally:
+                database.execute("COMMIT")
+        return StoredClients(
+            int(generation[0]) if generation is not None else 0,
+            {name: json.loads(text) for name, text in clients.items()},
+            {name: json.loads(text) for name, text in projects.items()},
+            tuple(StoredKey(digest, key_id, client, until if until < 9e98 else None)
+                  for digest, key_id, client, until in keys),
+        )  # fmt: skip
+
+    def definition(self, section: Section, name: str) -> Definition:
+        """Return the definition of a client or a project. Raises NotStored."""
+        with self._reading() as database:
+            row = database.execute(f"SELECT definition FROM {section} WHERE name = ?", (name,)).fetchone()  # noqa: S608  # constant
+        if row is None:
+            raise NotStored(f"there is no {_word(section)} {name!r}")
+        found: Definition = json.loads(row[0])
+        return found
+
+    def names(self, section: Section) -> list[str]:
+        """Return the names of all clients or projects."""
+        with self._reading() as database:
+            return [name for (name,) in database.execute(f"SELECT name FROM {section} ORDER BY name")]  # noqa: S608  # constant
+
+    def keys(self, client: str | None = None) -> list[KeyInfo]:
+        """Return the keys of a client, or all keys, the oldest first."""
+        with self._reading() as database:
+            where, values = (" WHERE client = ?", (client,)) if client is not None else ("", ())
+            rows = database.execute(f"{_SELECT_KEY}{where} ORDER BY created_at, id", values).fetchall()  # constants
+            return [replace(KeyInfo(*row), secrets=_secrets_of(database, row[0])) for row in rows]
+
+    def key(self, key_id: str) -> KeyInfo:
+        """Return a key by its id. Raises NotStored."""
+        with self._reading() as database:
+            row = database.execute(f"{_SELECT_KEY} WHERE id = ?", (key_id,)).fetchone()  # constant
+            if row is None:
+                raise NotStored("there is no key with this id; `gateway keys list` lists the keys")
+            return replace(KeyInfo(*row), secrets=_secrets_of(database, key_id))
+
+    def facts(self) -> ConfigFacts | None:
+        """Return the facts of the config that was active last, or None."""
+        text = self._setting("facts")
+        if text is None:
+            return None
+        with suppress(ValueError, TypeError):
+            values = json.loads(text)
+            return ConfigFacts(**values | {name: tuple(values[name]) for name in ("assistants", "regions")})
+        return None
+
+    def _setting(self, name: str) -> str | None:
+        with self._reading() as database:
+            row = database.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return row[0] if row is not None else None
+
+    # --- changing ---------------------------------------------------------------------------------
+
+    def add(self, section: Section, name: str, definition: Definition, entry: Entry) -> None:
+        """Add a client or a project. Raises AlreadyStored if the name is taken."""
+        with self._changing(entry) as database:
+            if database.execute(f"SELECT 1 FROM {section} WHERE name = ?", (name,)).fetchone():  # noqa: S608  # constant
+                raise AlreadyStored(f"there is a {_word(section)} {name!r} already")
+            row = name, json.dumps(definition)
+            database.execute(f"INSERT INTO {section} VALUES (?, ?)", row)  # noqa: S608  # constant
+
+    def replace(self, section: Section, name: str, definition: Definition, entry: Entry) -> None:
+        """Replace the definition of a client or a project. Raises NotStored."""
+        with self._changing(entry) as database:
+            row = json.dumps(definition), name
+            if not database.execute(f"UPDATE {section} SET definition = ? WHERE name = ?", row).rowcount:  # noqa: S608  # constant
+                raise NotStored(f"there is no {_word(section)} {name!r}")
+
+    def remove(self, section: Section, name: str, entry: Entry) -> None:
+        """Remove a project, or a client with its keys. Raises NotStored."""
+        with self._changing(entry) as database:
+            if not database.execute(f"DELETE FROM {section} WHERE name = ?", (name,)).rowcount:  # noqa: S608  # constant
+                raise NotStored(f"there is no {_word(section)} {name!r}")
+            if section == "clients":
+                database.execute(
+                    "DELETE FROM key_secrets WHERE key_id IN (SELECT id FROM api_keys WHERE client = ?)", (name,)
+                )
+                database.execute("DELETE FROM api_keys WHERE client = ?", (name,))
+
+    def add_key(self, key: KeyInfo, digest: str, entry: Entry) -> None:
+        """Add a key of a client. Raises NotStored if there is no such client."""
+        with self._changing(entry) as database:
+            if not database.execute("SELECT 1 FROM clients WHERE name = ?", (key.client,)).fetchone():
+                raise NotStored(f"there is no client {key.client!r}; `gateway clients create` creates one")
+            if database.execute("SELECT 1 FROM key_secrets WHERE digest = ?", (digest,)).fetchone():
+                raise AlreadyStored("this key is stored already")
+            row = key.id, key.client, key.owner, key.note, key.created_at_s, key.expires_at_s
+            database.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
+            database.execute("INSERT INTO key_secrets VALUES (?, ?, ?, NULL)", (digest, key.id, key.created_at_s))
+
+    def rotate_key(self, key_id: str, digest: str, now_s: float, grace_s: float, entry: Entry) -> None:
+        """Add a secret to a key. The one before stays valid for the grace time, and older ones end now."""
+        with self._changing(entry) as database:
+            database.execute("DELETE FROM key_secrets WHERE key_id = ? AND valid_until <= ?", (key_id, now_s))
+            database.execute(
+                "DELETE FROM key_secrets WHERE key_id = ? AND digest NOT IN "
+                "(SELECT digest FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC LIMIT ?)",
+                (key_id, key_id, _MOST_SECRETS - 1),
+            )
+            if grace_s > 0:
+                until = "UPDATE key_secrets SET valid_until = min(coalesce(valid_until, 9e99), ?) WHERE key_id = ?"
+                database.execute(until, (now_s + grace_s, key_id))
+            else:
+                database.execute("DELETE FROM key_secrets WHERE key_id = ?", (key_id,))
+            database.execute("INSERT INTO key_secrets VALUES (?, ?, ?, NULL)", (digest, key_id, now_s))
+
+    def revoke_key(self, key_id: str, now_s: float, entry: Entry) -> None:
+        """Revoke a key. A key that is revoked stays so."""
+        with self._changing(entry) as database:
+            database.execute("UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now_s, key_id))
+            database.execute("DELETE FROM key_secrets WHERE key_id = ?", (key_id,))
+
+    def note_uses(self, used_at_s: Mapping[str, float]) -> None:
+        """Record when each of these keys was used. This is not a change of the clients."""
+        rows = [(at_s, key_id) for key_id, at_s in used_at_s.items()]
+        with self._writing() as database:
+            database.executemany(
+                "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, 0), ?) WHERE id = ?", rows
+            )
+
+    def store_facts(self, facts: ConfigFacts) -> None:
+        """Store the facts of the active config, for commands."""
+        if facts == self.facts():
+            return
+        with self._writing() as database:
+            database.execute("INSERT OR REPLACE INTO settings VALUES ('facts', ?)", (json.dumps(asdict(facts)),))
+
+    # --- admin tokens -----------------------------------------------------------------------------
+
+    def add_token(self, token: AdminToken, digest: str, entry: Entry) -> None:
+        """Add an admin token."""
+        with self._changing(entry) as database:
+            row = token.id, digest, str(token.role), token.note, token.created_at_s
+            database.execute("INSERT INTO admin_tokens VALUES (?, ?, ?, ?, ?)", row)
+
+    def remove_token(self, token_id: str, entry: Entry) -> None:
+        """Remove an admin token. Raises NotStored."""
+        with self._changing(entry) as database:
+            if not database.execute("DELETE FROM admin_tokens WHERE id = ?", (token_id,)).rowcount:
+                raise NotStored("there is no admin token with this id; `gateway admin-token list` lists them")
+
+    def tokens(self) -> dict[str, AdminToken]:
+        """Return all admin tokens by the SHA-256 (hex) of each."""
+        with self._reading() as database:
+            rows = database.execute("SELECT digest, id, role, note, created_at FROM admin_tokens ORDER BY created_at")
+            return {digest: AdminToken(key_id, Role(role), note, at) for digest, key_id, role, note, at in rows}
+
+    # --- the audit trail --------------------------------------------------------------------------
+
+    def pending_entries(self) -> list[tuple[int, Entry]]:
+        """Return the entries that are not in the audit trail yet, with their numbers."""
+        with self._reading() as database:
+            rows = database.execute("SELECT number, event, fields FROM audit_entries ORDER BY number").fetchall()
+        return [(number, Entry(event, json.loads(fields))) for number, event, fields in rows]
+
+    def drop_entry(self, number: int) -> None:
+        """Remove an entry that the audit trail has."""
+        with self._writing() as database:
+            database.execute("DELETE FROM audit_entries WHERE number = ?", (number,))
+
+    def note(self, entries: Iterable[Entry]) -> None:
+        """Store entries for the audit trail that belong to no change of the clients."""
+        with self._writing() as database:
+            for entry in entries:
+                _add_entry(database, entry)
+
+    @contextmanager
+    def _changing(self, entry: Entry) -> Iterator[sqlite3.Connection]:
+        with self._writing() as database:
+            yield database
+            database.execute(
+                "INSERT INTO settings VALUES ('generation', '1') "
+                "ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
+            )
+            _add_entry(database, entry)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._one_at_a_time:
+            try:
+                with transaction(self._database):
+                    yield self._database
+            except sqlite3.Error as error:
+                raise StateError(f"{_NAME}.db can't be written: {describe_error(error)}") from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._one_at_a_time:
+            try:
+                yield self._database
+            except (sqlite3.Error, ValueError) as error:
+                raise StateError(f"{_NAME}.db can't be read: {describe_error(error)}") from error
+
+
+def has_clients(directory: Path) -> bool:
+    """Return whether the state directory has a database of clients."""
+    return path_exists(directory / f"{_NAME}.db")
+
+
+def _add_entry(database: sqlite3.Connection, entry: Entry) -> None:
+    row = entry.event, json.dumps(entry.fields)
+    database.execute("INSERT INTO audit_entries (event, fields) VALUES (?, ?)", row)
+
+
+def _secrets_of(database: sqlite3.Connection, key_id: str) -> tuple[tuple[float, float | None], ...]:
+    rows = database.execute(
+        "SELECT created_at, valid_until FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC",
+        (key_id,),
+    )
+    return tuple(rows)
+
+
+def _word(section: Section) -> str:
+    return section.removesuffix("s")
