@@ -1,0 +1,281 @@
+"""Clients and keys in the database: commands and the admin API change them while a gateway with workers runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.model.api_key import compose_key
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import key_hash
+from tests.kit.gateway_command import in_this_process
+from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.waiting import eventually
+
+DE = {"cf-ipcountry": "DE"}
+IMPORTED = "gk-imported"
+
+
+class Operator:
+    """A running gateway with its state directory, and the commands that an operator runs."""
+
+    def __init__(self, gateway: GatewayProcess, state: Path) -> None:
+        self.gateway = gateway
+        self.state = state
+        self.admin = httpx.Client(trust_env=False, timeout=60)
+
+    def run(self, *words: str, status: int = 0, environ: Mapping[str, str] | None = None) -> str:
+        """Run a command with the state directory, and return its output."""
+        done = in_this_process(*words, "--state", str(self.state), environ=environ)
+        assert done.returncode == status, done.stderr
+        return done.stdout
+
+    def json(self, *words: str) -> dict[str, Any]:
+        """Run a command with the state directory, and return its JSON."""
+        answer: dict[str, Any] = json.loads(self.run(*words, "--json"))
+        return answer
+
+    def ask(self, key: str) -> httpx.Response:
+        """Send a chat request on a new connection, which any worker may accept."""
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            headers = {"authorization": f"Bearer {key}", **DE}
+            return client.post(f"{self.gateway.url}{CHAT}", json=body(), headers=headers)
+
+    def code(self, key: str) -> str:
+        """Return the error code of a chat request, or an empty text for an answer."""
+        answer = self.ask(key)
+        return "" if answer.status_code == 200 else str(answer.json()["error"]["code"])
+
+    def expect(self, key: str, code: str) -> None:
+        """Wait until all workers answer requests with the key with this code."""
+        eventually(lambda: all(self.code(key) == code for _ in range(8)))
+
+    def call(self, method: str, path: str, content: object = None, token: str | None = None) -> httpx.Response:
+        """Call the admin listener."""
+        headers = {"authorization": f"Bearer {token}"} if token is not None else {}
+        return self.admin.request(method, f"{self.gateway.admin_url}{path}", json=content, headers=headers)
+
+    def trail(self) -> list[dict[str, Any]]:
+        """Return the lines of the audit trail."""
+        return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def operator(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
+    config = config_for(providers, PATIENT).without("clients")
+    path = config.merge({"clients_source": "database"}).write(folder)
+    environ = {**KEYS, "GATEWAY_STATE_DIR": str(state), "GATEWAY_WORKERS": "2"}
+    with running_gateway(path, environ) as gateway:
+        operator = Operator(gateway, state)
+        operator.run("clients", "create", "app")
+        with operator.admin:
+            yield operator
+
+
+def test_key_works_soon_on_all_workers_until_it_is_revoked(operator: Operator) -> None:
+    assert operator.code("gk-unknown") == "invalid_api_key"
+    made = operator.json("keys", "create", "--client", "app", "--owner", "team", "--note", "first")
+    assert set(made) == {"id", "key"}
+    assert made["key"].startswith(f"agw_local_{made['id']}_")
+    operator.expect(made["key"], "")
+    with httpx.Client(trust_env=False, timeout=60, base_url=operator.gateway.url) as client:
+        # A connection whose request head is known must not keep the key alive.
+        send = {"json": body(), "headers": {"authorization": f"Bearer {made['key']}", **DE}}
+        assert client.post(CHAT, **send).status_code == 200
+        operator.run("keys", "revoke", made["id"])
+        began = time.monotonic()
+        eventually(lambda: client.post(CHAT, **send).status_code == 401)
+        assert time.monotonic() - began < 30, "two seconds on a machine that is not busy"
+    operator.expect(made["key"], "invalid_api_key")
+    assert "was revoked" in operator.ask(made["key"]).json()["error"]["message"]
+    assert operator.json("keys", "show", made["id"])["status"] == "revoked"
+
+
+@pytest.mark.slow
+def test_both_secrets_of_a_rotated_key_work_until_the_grace_time_ends(operator: Operator) -> None:
+    old = operator.json("keys", "create", "--client", "app")
+    new = operator.json("keys", "rotate", old["id"], "--grace", "1h")
+    assert new["id"] == old["id"]
+    assert new["key"] != old["key"]
+    operator.expect(new["key"], "")
+    assert operator.code(old["key"]) == ""
+    newest = operator.json("keys", "rotate", old["id"], "--grace", "1s")
+    operator.expect(newest["key"], "")
+    operator.expect(new["key"], "invalid_api_key")
+    assert operator.code(old["key"]) == "invalid_api_key", "at most two secrets are valid"
+    assert operator.code(newest["key"]) == ""
+
+
+@pytest.mark.slow
+def test_key_stops_to_work_when_it_expires(operator: Operator) -> None:
+    made = operator.json("keys", "create", "--client", "app", "--expires", "2s")
+    eventually(lambda: operator.json("keys", "show", made["id"])["status"] == "expired")
+    operator.expect(made["key"], "invalid_api_key")
+
+
+def test_last_use_of_a_key_is_recorded(operator: Operator) -> None:
+    made = operator.json("keys", "create", "--client", "app")
+    assert operator.json("keys", "show", made["id"])["last_used_at"] is None
+    operator.expect(made["key"], "")
+    eventually(lambda: operator.json("keys", "show", made["id"])["last_used_at"] is not None)
+
+
+@pytest.mark.slow
+def test_imported_hash_of_an_existing_key_works(operator: Operator) -> None:
+    operator.run("keys", "create", "--client", "app", "--hash", key_hash(IMPORTED))
+    operator.expect(IMPORTED, "")
+
+
+def test_key_of_another_cell_is_refused_by_name(operator: Operator) -> None:
+    foreign = compose_key("cn", "abcdefghjk", "x" * 43).text
+    answer = operator.ask(foreign)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_of_another_cell")
+    assert foreign not in answer.text
+    mistyped = operator.ask(f"{foreign}x").json()["error"]
+    assert mistyped["code"] == "invalid_api_key"
+    assert "checksum" in mistyped["message"]
+
+
+@pytest.mark.slow
+def test_change_of_a_client_applies_to_its_keys(operator: Operator) -> None:
+    operator.run("clients", "create", "narrow")
+    made = operator.json("keys", "create", "--client", "narrow")
+    operator.expect(made["key"], "")
+    operator.run("clients", "update", "narrow", "--region", "cn")
+    eventually(lambda: operator.ask(made["key"]).headers["x-gateway-region"] == "cn")
+    operator.run("clients", "remove", "narrow")
+    operator.expect(made["key"], "invalid_api_key")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("keys", "create", "--client", "nobody"), "there is no client 'nobody'"),
+        (("keys", "create", "--client", "app", "--expires", "soon"), "`expires` must be a time"),
+        (("keys", "create", "--client", "app", "--hash", "gk-secret"), "a key itself can't be imported"),
+        (("keys", "rotate", "nosuchkey"), "there is no key with this id"),
+        (("clients", "create", "app"), "there is a client 'app' already"),
+        (("clients", "create", "b", "--region", "eur"), "did you mean 'eu'?"),
+        (("clients", "create", "b", "--project", "shop"), "unknown project 'shop'"),
+        (("clients", "create", "b/c"), "'b/c' is not a name"),
+        (("clients", "create", "b", "--budget", "20 EUR per day"), "an amount of money needs `usage.currency`"),
+        (("clients", "create", "b", "--budget", "20 per day"), "'20 per day' is not a budget"),
+        (("clients", "create", "b", "--tpm", "0"), "limits.tpm"),
+        (("projects", "create", "p", "--budget", "1e309 EUR per day"), "decimal number"),
+    ],
+)
+def test_command_that_cannot_be_done_says_why(operator: Operator, words: tuple[str, ...], message: str) -> None:
+    done = in_this_process(*words, "--state", str(operator.state))
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "gk-secret" not in done.stderr
+
+
+def test_every_change_is_in_the_audit_trail_without_secrets(operator: Operator) -> None:
+    made = operator.json("keys", "create", "--client", "app", "--as", "ines")
+    operator.run("keys", "revoke", made["id"], "--as", "ines")
+
+    def events() -> list[str]:
+        return [line["event"] for line in operator.trail() if line.get("key") == made["id"]]
+
+    eventually(lambda: events() == ["key_created", "key_revoked"])
+    assert {line["who"] for line in operator.trail() if line.get("key") == made["id"]} == {"ines"}
+    assert made["key"] not in (operator.state / "audit.jsonl").read_text()
+    assert in_this_process("audit", "verify", "--state", str(operator.state)).returncode == 0
+
+
+def test_database_has_no_key_and_only_its_owner_can_read_it(operator: Operator) -> None:
+    made = operator.json("keys", "create", "--client", "app")
+    files = [*operator.state.glob("clients.db*"), operator.state / "pepper"]
+    assert all(made["key"].encode() not in file.read_bytes() for file in files)
+    assert {file.stat().st_mode & 0o077 for file in files} == {0}
+
+
+# --- the admin API --------------------------------------------------------------------------------
+
+
+def test_admin_api_creates_rotates_and_revokes_keys(operator: Operator) -> None:
+    made = operator.call("POST", "/v1/admin/keys", {"client": "app"}).json()
+    assert set(made) == {"id", "key"}
+    operator.expect(made["key"], "")
+    new = operator.call("POST", f"/v1/admin/keys/{made['id']}/rotate", {"grace": "0s"}).json()
+    operator.expect(new["key"], "")
+    operator.expect(made["key"], "invalid_api_key")
+    assert operator.call("POST", f"/v1/admin/keys/{made['id']}/revoke").json()["status"] == "revoked"
+    operator.expect(new["key"], "invalid_api_key")
+    listed = operator.call("GET", "/v1/admin/keys?client=app").json()["keys"]
+    assert [key["status"] for key in listed if key["id"] == made["id"]] == ["revoked"]
+    assert new["key"] not in str(listed)
+
+
+def test_admin_api_has_a_status_for_each_mistake(operator: Operator) -> None:
+    def answered(method: str, path: str, content: object = None) -> tuple[int, str]:
+        answer = operator.call(method, path, content)
+        return answer.status_code, answer.json()["error"]["code"]
+
+    assert answered("POST", "/v1/admin/keys", {"client": "nobody"}) == (404, "not_found")
+    assert answered("POST", "/v1/admin/keys", {"clint": "app"}) == (400, "invalid_request")
+    assert answered("POST", "/v1/admin/keys") == (400, "invalid_request")
+    assert answered("GET", "/v1/admin/keys/none") == (404, "key_not_found")
+    assert answered("POST", "/v1/admin/clients", {"name": "app"}) == (409, "client_exists")
+    assert answered("POST", "/v1/admin/clients", {"name": "b", "keys": ["sha256:1"]}) == (400, "invalid_request")
+    assert answered("DELETE", "/v1/admin/projects/none") == (404, "project_not_found")
+
+
+@pytest.mark.slow
+def test_command_uses_the_admin_api_of_a_running_gateway(operator: Operator) -> None:
+    done = in_this_process("keys", "create", "--client", "app", "--json", "--admin", operator.gateway.admin_url)
+    assert done.returncode == 0, done.stderr
+    operator.expect(json.loads(done.stdout)["key"], "")
+    refused = in_this_process("keys", "rotate", "none", "--admin", operator.gateway.admin_url)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "there is no key with this id" in refused.stderr
+
+
+def test_openapi_document_lists_the_paths_of_the_admin_api(operator: Operator) -> None:
+    document = operator.call("GET", "/v1/admin/openapi.json").json()
+    assert {"/v1/admin/keys", "/v1/admin/keys/{id}/rotate", "/v1/admin/clients", "/v1/admin/projects"} <= set(
+        document["paths"]
+    )
+
+
+def test_roles_of_admin_tokens_are_enforced_once_one_exists(operator: Operator) -> None:
+    assert operator.call("GET", "/readyz").status_code == 200
+    tokens = {
+        role: operator.run("admin-token", "create", "--role", role).strip()
+        for role in ("viewer", "operator", "approver", "admin")
+    }
+    try:
+        assert operator.call("GET", "/readyz").status_code == 401
+        assert operator.call("GET", "/readyz", token=f"{tokens['viewer']}x").status_code == 401
+        assert operator.call("GET", "/healthz").status_code == 200
+
+        def status(method: str, path: str, content: object, *roles: str) -> list[int]:
+            return [operator.call(method, path, content, tokens[role]).status_code for role in roles]
+
+        everyone = ("viewer", "operator", "approver", "admin")
+        assert status("GET", "/v1/admin/keys", None, *everyone) == [200] * 4
+        assert status("GET", "/metrics", None, *everyone) == [200] * 4
+        assert status("POST", "/v1/admin/keys", {"client": "app"}, *everyone) == [403, 200, 403, 200]
+        assert status("POST", "/v1/admin/projects", {"name": "roles"}, *everyone) == [403, 403, 403, 200]
+        assert status("POST", "/reload", None, "viewer", "approver") == [403, 403]
+        listed = operator.json("admin-token", "list")["tokens"]
+        assert {token["role"] for token in listed} == set(everyone)
+    finally:
+        for token in operator.json("admin-token", "list")["tokens"]:
+            operator.run("admin-token", "revoke", token["id"])
+    assert operator.call("GET", "/readyz").status_code == 200
+    operator.run("projects", "remove", "roles")

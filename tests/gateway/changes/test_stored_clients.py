@@ -1,0 +1,203 @@
+"""`ClientDatabase`: stored clients in a config version, and a database that cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.api.caller.authentication import authenticate
+from gateway.api.errors import ApiError
+from gateway.changes.stored_clients import ClientDatabase
+from gateway.model.budget import KeyRules
+from gateway.model.caller import RequestHeaders
+from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import StateError
+from gateway.service.client_admin import AdminRefused, KeyRequest
+from gateway.state.client_store import ClientStore
+from providers.auth import Secret
+from tests.kit.configs import BASE, table_of
+
+START = 1_795_000_000.0
+TABLE = replace(table_of(BASE.without("clients")), clients_source="database", keys=KeyRules(max_stale_s=300.0))
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = START
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Trail:
+    """An audit trail in memory."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def note(self, event: str, fields: Any) -> None:
+        self.lines.append((event, dict(fields)))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def database(tmp_path: Path, clock: Clock) -> Iterator[ClientDatabase]:
+    database = ClientDatabase(tmp_path, clock=clock)
+    with closing(database.store):
+        yield database
+
+
+def code_of(config: ConfigVersion, key: str) -> str:
+    """Return the error code for a request with this key, or the name of its client."""
+    try:
+        client = authenticate(config, RequestHeaders({b"authorization": f"Bearer {key}".encode()}, 0, "192.0.2.1", ""))
+    except ApiError as error:
+        return error.code
+    assert client is not None
+    return client.name
+
+
+def key_of(database: ClientDatabase, client: str = "app") -> str:
+    """Create a client and a key."""
+    admin = database.admin("ines")
+    admin.create("clients", client, {})
+    return str(admin.create_key(KeyRequest(client))["key"])
+
+
+def break_reading(store: ClientStore, patch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Any:
+        raise StateError("clients.db can't be read: disk I/O error")
+
+    patch.setattr(store, "generation", fail)
+    patch.setattr(store, "snapshot", fail)
+
+
+def test_version_gets_the_stored_clients_once_they_have_changed(database: ClientDatabase) -> None:
+    before = database.stage(TABLE)
+    assert before.requires_key, "without clients, no request is accepted"
+    key = key_of(database)
+    assert database.refresh()
+    after = database.stage(TABLE)
+    assert (code_of(before, key), code_of(after, key)) == ("invalid_api_key", "app")
+    assert not database.refresh()
+    assert database.stage(TABLE).clients is after.clients, "nothing has changed, so no worker is told"
+
+
+def test_clients_of_the_file_are_unchanged(database: ClientDatabase) -> None:
+    config = table_of(BASE)
+    assert database.stage(config) is config
+    with pytest.raises(AdminRefused) as refused:
+        database.admin("").create("clients", "app", {})
+    assert (refused.value.status, refused.value.code) == (409, "clients_in_file")
+
+
+def test_unreadable_database_keeps_known_keys_for_the_allowed_time(
+    database: ClientDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.stage(TABLE)
+    key = key_of(database)
+    database.refresh()
+    with monkeypatch.context() as patch:
+        break_reading(database.store, patch)
+        assert database.refresh()
+        stale = database.stage(TABLE)
+        assert (code_of(stale, key), code_of(stale, "gk-new")) == ("app", "keys_unavailable")
+        clock.now_s += 299
+        assert not database.refresh()
+        clock.now_s += 2
+        assert database.refresh()
+        assert code_of(database.stage(TABLE), key) == "keys_unavailable"
+        assert not database.refresh()
+    assert database.refresh()
+    recovered = database.stage(TABLE)
+    assert (code_of(recovered, key), code_of(recovered, "gk-new")) == ("app", "invalid_api_key")
+
+
+def test_first_version_is_not_served_without_the_database(
+    database: ClientDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_reading(database.store, monkeypatch)
+    with pytest.raises(StateError):
+        database.stage(TABLE)
+
+
+def test_key_is_loaded_again_when_it_expires(database: ClientDatabase, clock: Clock) -> None:
+    database.stage(TABLE)
+    admin = database.admin("")
+    admin._clock = clock
+    admin.create("clients", "app", {})
+    key = str(admin.create_key(KeyRequest("app", expires="1m"))["key"])
+    database.refresh()
+    assert code_of(database.stage(TABLE), key) == "app"
+    clock.now_s += 61
+    assert database.refresh()
+    assert code_of(database.stage(TABLE), key) == "invalid_api_key"
+
+
+def test_client_that_the_config_no_longer_allows_is_left_out(database: ClientDatabase) -> None:
+    database.stage(TABLE)
+    admin = database.admin("")
+    admin.create("clients", "bound", {"region": "eu"})
+    key = str(admin.create_key(KeyRequest("bound"))["key"])
+    other = key_of(database, "free")
+    database.refresh()
+    assert code_of(database.stage(TABLE), key) == "bound"
+    regions = {name: region for name, region in TABLE.regions.items() if name != "eu"}
+    without = database.stage(replace(TABLE, regions=regions))
+    assert (code_of(without, key), code_of(without, other)) == ("invalid_api_key", "free")
+
+
+def test_key_works_with_each_valid_pepper(database: ClientDatabase) -> None:
+    database.stage(TABLE)
+    of_state = key_of(database, "first")
+    configured = replace(TABLE, secrets=replace(TABLE.secrets, pepper=(Secret("n" * 32), Secret("o" * 32))))
+    database.stage(configured)
+    of_config = key_of(database, "second")
+    database.refresh()
+    both = database.stage(configured)
+    assert (code_of(both, of_state), code_of(both, of_config)) == ("first", "second")
+
+
+def test_entries_reach_the_audit_trail_once(tmp_path: Path) -> None:
+    trail = Trail()
+    database = ClientDatabase(tmp_path, trail)
+    with closing(database.store):
+        database.stage(TABLE)
+        key = key_of(database)
+        database._append_entries()
+        database._append_entries()
+    assert [event for event, _ in trail.lines] == ["client_created", "key_created"]
+    assert key not in json.dumps(trail.lines)
+    assert hashlib.sha256(key.encode()).hexdigest() not in json.dumps(trail.lines)
+
+
+def test_ten_thousand_clients_are_loaded_in_reasonable_time(database: ClientDatabase, tmp_path: Path) -> None:
+    database.stage(TABLE)
+    names = [f"client-{number}" for number in range(10_000)]
+    with closing(sqlite3.connect(tmp_path / "clients.db")) as raw, raw:
+        definition = json.dumps({"region": "eu", "limits": {"rpm": 100}})
+        raw.executemany("INSERT INTO clients VALUES (?, ?)", [(name, definition) for name in names])
+        raw.executemany(
+            "INSERT INTO api_keys VALUES (?, ?, '', '', 0, NULL, NULL, NULL)", [(name, name) for name in names]
+        )
+        rows = [(hashlib.sha256(name.encode()).hexdigest(), name) for name in names]
+        raw.executemany("INSERT INTO key_secrets VALUES (?, ?, 0, NULL)", rows)
+        raw.execute("INSERT INTO settings VALUES ('generation', '1')")
+    assert database.refresh()
+    staged = database.stage(TABLE)
+    assert len(staged.clients) == 10_000
+    assert code_of(staged, "client-9999") == "client-9999"
