@@ -13,6 +13,7 @@ from typing import Any
 Group = argparse._SubParsersAction  # typeshed has no public name for this class
 _EXIT = " Exit status: 0 done, 1 refused, 2 the command can't run with these options."
 _DEFAULT_GRACE = "1h"
+_SECRETS = ("consent", "identity", "pepper", "cookies", "receipts")
 _ROLES = ("viewer", "operator", "approver", "admin")
 
 
@@ -168,4 +169,33 @@ def _add_admin_token(group: Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_secrets(group: Group[argparse.ArgumentParser]) -> None:
-    del group
+    description = "Write and rotate the file with all keys of a cell, which the config names: secrets: {file: FILE}."
+    files = _subcommands(group, "secrets", "write the file with the keys of a cell", description)
+    new = files.add_parser("new", help="write a new file", description="Write a new file. It overwrites no file.")
+    new.add_argument("file", type=Path, metavar="FILE", help="the new file, which only its owner can read")
+    new.set_defaults(run=_new_secrets)
+    text = (
+        "Add a new version of one key. The version before stays valid until the next rotation. A running gateway reads "
+        "the changed file."
+    )
+    rotate = files.add_parser("rotate", help="add a new version of one key", description=text)
+    rotate.add_argument("file", type=Path, metavar="FILE", help="the file")
+    rotate.add_argument("name", choices=_SECRETS, help="the key")
+    rotate.set_defaults(run=_rotate_secret)
+
+
+def _new_secrets(options: argparse.Namespace) -> int:
+    from gateway.config.secrets_file import write_new_secrets
+
+    write_new_secrets(options.file)
+    print(f"wrote {options.file}, which only its owner can read")
+    print(f"add this line to the config:\nsecrets: {{file: {options.file}}}")
+    return 0
+
+
+def _rotate_secret(options: argparse.Namespace) -> int:
+    from gateway.config.secrets_file import rotate_secret
+
+    rotate_secret(options.file, options.name)
+    print(f"`{options.name}` has a new version; the one before stays valid until the next rotation")
+    return 0

@@ -95,7 +95,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     stated = StatedFacts(findings)
     endpoints = Endpoints(findings, registry, options.simulators, demo, stated, document.real)
     days = days_at(document.read_at_s)
-    secrets = compile_secrets(draft, findings, document.references)
+    secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)

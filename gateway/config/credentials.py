@@ -9,21 +9,25 @@ from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.secret_references import Resolution, read_literal, secret_at
+from gateway.config.secrets_file import LEAST_CHARACTERS, SecretsFile
+from gateway.config.source_text import SECRET_NAMES
 from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Secrets
 from providers.adapter import Adapter, TakesHeaders
 from providers.auth import AuthScheme, NoAuth, Secret, TencentSignature, secret_problem
 
-_MIN_CHARACTERS = 32
 
-
-def compile_secrets(draft: Draft, findings: Findings, references: Mapping[str, Resolution]) -> Secrets:
+def compile_secrets(
+    draft: Draft, findings: Findings, references: Mapping[str, Resolution], file: SecretsFile | None
+) -> Secrets:
     """Return the gateway's own keys. Report each key that is needed and missing."""
     section = draft.config.secrets
-    consent, identity, pepper, cookies, receipts = (
-        _versions(findings, ("secrets", name), getattr(section, name), references)
-        for name in ("consent", "identity", "pepper", "cookies", "receipts")
-    )
+    if section.file is not None:
+        consent, identity, pepper, cookies, receipts = _of_file(draft, findings, file)
+    else:
+        consent, identity, pepper, cookies, receipts = (
+            _versions(findings, ("secrets", name), getattr(section, name), references) for name in SECRET_NAMES
+        )
     secrets = Secrets(
         consent=consent[0] if consent else None,
         identity=identity[0] if identity else None,
@@ -35,17 +39,45 @@ def compile_secrets(draft: Draft, findings: Findings, references: Mapping[str, R
     )
     deployments = draft.config.deployments
     asking = next((name for name, item in deployments.items() if item.consent is not None), None)
-    if asking is not None and section.consent is None and not draft.is_broken("secrets") and not draft.config.demo:
+    if (
+        asking is not None
+        and section.consent is None
+        and section.file is None
+        and not draft.is_broken("secrets")
+        and not draft.config.demo
+    ):
         message = (
             "`secrets.consent` is not set: "
             "a consent token is valid only until the process ends, and only at this gateway"
         )
         findings.warn(("deployments", asking, "consent"), message, "write secrets: {consent: ${CONSENT_SECRET}}")
     for name, item in deployments.items():
-        if item.identity == "hash" and section.identity is None and not draft.is_broken("secrets"):
+        if (
+            item.identity == "hash"
+            and section.identity is None
+            and section.file is None
+            and not draft.is_broken("secrets")
+        ):
             hint = "write secrets: {identity: ${IDENTITY_SECRET}}"
             findings.error(("deployments", name, "identity"), "needs `secrets.identity`, which makes pseudonyms", hint)
     return secrets
+
+
+def _of_file(draft: Draft, findings: Findings, file: SecretsFile | None) -> tuple[tuple[Secret, ...], ...]:
+    """Return the keys of the secrets file. Without one, because secrets are not read, each key is a placeholder."""
+    section = draft.config.secrets
+    for name in SECRET_NAMES:
+        if getattr(section, name) is not None:
+            findings.error(("secrets", name), "is in the file `secrets.file` too", "remove it here")
+    if file is None:
+        return tuple((Secret(_PLACEHOLDER),) for _ in SECRET_NAMES)
+    if file.problem:
+        findings.error(("secrets", "file"), file.problem, file.hint)
+        return ((),) * len(SECRET_NAMES)
+    return tuple(file.keys[name] for name in SECRET_NAMES)
+
+
+_PLACEHOLDER = "unresolved"
 
 
 def _versions(
@@ -64,9 +96,9 @@ def _secret(findings: Findings, path: KeyPath, text: str, references: Mapping[st
         findings.error(
             path, f"{resolved.source or 'the secret'} {problem}", resolved.hint or "set it, or remove it here"
         )
-    elif resolved.secret is not None and not resolved.is_stand_in and len(resolved.secret.reveal()) < _MIN_CHARACTERS:
+    elif resolved.secret is not None and not resolved.is_stand_in and len(resolved.secret.reveal()) < LEAST_CHARACTERS:
         hint = "create one with: openssl rand -base64 32"
-        findings.error(path, f"is shorter than {_MIN_CHARACTERS} characters", hint)
+        findings.error(path, f"is shorter than {LEAST_CHARACTERS} characters", hint)
     return resolved.secret
 
 

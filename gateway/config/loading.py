@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
+from gateway.config.secrets_file import SecretsFile, read_secrets_file
 from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
@@ -163,6 +164,7 @@ class Document:
         version: The first 12 hex digits of the content hash, which includes the catalogue files.
         references: The resolution of every `${…}` by its text.
         looks: The state of the files of location signals by path. Empty if secrets are not resolved.
+        secrets_file: The file that `secrets.file` names. None if there is none, or if secrets are not resolved.
         catalogues: The operator's own catalogue files.
         files: The digest of every file that was read, by its path.
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
@@ -179,6 +181,7 @@ class Document:
     read_at_s: float = field(default_factory=time.time)
     written: SourceText | None = None
     real: frozenset[str] = frozenset()
+    secrets_file: SecretsFile | None = None
 
 
 def load_document(
@@ -249,11 +252,23 @@ def parse_document(
     references = {text: resolve(text, environ if secrets else None) for text in texts}
     looks = check_files(source.values) if secrets else {}
     catalogues = read_catalogues(source.values, relative_to or file)
+    secrets_file = _secrets_file(source.values, relative_to or file) if secrets else None
     files = {file: digest(data), **secret_files, **catalogues.files}
+    if secrets_file is not None:
+        files[secrets_file.path] = secrets_file.digest
     stored = _canonical(catalogues.values) if catalogues.files else ""
     content = content_hash(source.values, catalogues.values if catalogues.files else None)
     written = SourceText(data, content, source.values, stored)
-    return Document(source, written.version, references, looks, catalogues, files, clock(), written)
+    return Document(
+        source, written.version, references, looks, catalogues, files, clock(), written, secrets_file=secrets_file
+    )
+
+
+def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | None:
+    """Read the file that `secrets.file` names. Its path is relative to the file `config`."""
+    section = values.get("secrets")
+    name = section.get("file") if isinstance(section, dict) else None
+    return read_secrets_file(str(FilePath(config).parent / name)) if isinstance(name, str) and name else None
 
 
 def content_hash(values: object, catalogues: list[dict[str, object]] | None) -> str:

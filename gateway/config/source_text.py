@@ -145,13 +145,17 @@ class Watch:
         self._next_skip = min(self._next_skip * 2, _MAX_SKIPPED_READINGS)
 
 
+SECRET_NAMES = ("consent", "identity", "pepper", "cookies", "receipts")
+"""The keys of the section `secrets`, and of the file that `secrets.file` names."""
+
+
 _SECRETS: tuple[KeyPath, ...] = (
     ("deployments", "*", "api_key"),
     ("deployments", "*", "headers", "*"),
     ("location", "edges", "*", "secret", "value"),
     ("location", "claim", "secret"),
     ("exporters", "*", "headers", "*"),
-    ("secrets", "*"),
+    *(("secrets", name) for name in SECRET_NAMES),
     ("stores", "*", "password"),
 )
 

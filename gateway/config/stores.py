@@ -112,7 +112,7 @@ def check_place(draft: Draft, findings: Findings, path: KeyPath, territory: str,
 
 def _check_secrets(draft: Draft, findings: Findings) -> None:
     """Report each key that all instances need. Without stores, the state directory has its own."""
-    if not draft.is_whole("secrets"):
+    if not draft.is_whole("secrets") or draft.config.secrets.file is not None:
         return
     path: KeyPath = ("stores", "database")
     if draft.config.secrets.pepper is None:

@@ -445,6 +445,8 @@ def _may_refer(path: KeyPath) -> bool:
             return True
         case ("location", "edges", _, "secret", "value") | ("location", "claim", "secret" | "jwks"):
             return True
+        case ("secrets", "file"):
+            return False
         case ("exporters" | "deployments", _, "headers", _) | ("secrets", _) | ("secrets", _, _):
             return True
         case ("stores", _, "password"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hmac
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from providers.auth import Secret
@@ -57,11 +56,6 @@ def read_key(text: str) -> ApiKey | None:
 def digest_of(pepper: Secret, key: bytes) -> str:
     """Return the HMAC-SHA-256 (hex) of a key, which is all that is stored of it."""
     return hmac.digest(pepper.reveal().encode(), key, "sha256").hex()
-
-
-def digests_of(peppers: Sequence[Secret], key: bytes) -> list[str]:
-    """Return the digest of a key under each valid pepper, the newest first."""
-    return [digest_of(pepper, key) for pepper in peppers]
 
 
 def _checksum(text: str) -> str:

@@ -107,6 +107,12 @@ class SecretsSection(Section):
     A key may have two valid versions, the newer one first.
     """
 
+    file: str | None = Field(
+        None,
+        min_length=1,
+        description="A file with all of them, which `gateway secrets new` writes. The section then has no other key. "
+        "The path is relative to this file.",
+    )
     consent: OneOrTwo | None = Field(
         None,
         description="Signs consent tokens. Gateways with the same secret accept each other's tokens. Without it, a "

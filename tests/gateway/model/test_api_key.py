@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from gateway.model.api_key import SECRET_LENGTH, compose_key, digest_of, digests_of, read_key
+from gateway.model.api_key import SECRET_LENGTH, compose_key, digest_of, read_key
 from gateway.service.client_admin import new_key
 from providers.auth import Secret
 
@@ -20,12 +18,20 @@ def test_new_key_is_read_with_its_cell_and_id() -> None:
 
 def test_key_with_a_mistake_is_not_read() -> None:
     text = compose_key("local", "abc", "x" * 43).text
-    for wrong in (text[:-1], text.replace("x", "y", 1), f"{text} ", text.upper(), f"{text}_1", "agw_a", "gk-1", "agw_é"):
+    for wrong in (
+        text[:-1],
+        text.replace("x", "y", 1),
+        f"{text} ",
+        text.upper(),
+        f"{text}_1",
+        "agw_a",
+        "gk-1",
+        "agw_é",
+    ):
         assert read_key(wrong) is None
 
 
-@pytest.mark.parametrize("pepper", ["a" * 32, "b" * 32])
-def test_digest_depends_on_the_pepper(pepper: str) -> None:
+def test_digest_depends_on_the_pepper() -> None:
     key = b"agw_local_abc_secret_123456"
-    assert digest_of(Secret(pepper), key) in digests_of([Secret("a" * 32), Secret("b" * 32)], key)
-    assert digest_of(Secret("c" * 32), key) != digest_of(Secret(pepper), key)
+    assert digest_of(Secret("a" * 32), key) == digest_of(Secret("a" * 32), key)
+    assert digest_of(Secret("b" * 32), key) != digest_of(Secret("a" * 32), key)

@@ -1,0 +1,132 @@
+"""Read, write and rotate the file that `secrets.file` names, with all keys of a cell."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.config.problems import ConfigRejected
+from gateway.config.source_text import MISSING, SECRET_NAMES, digest
+from gateway.config.yaml_document import parse_yaml
+from gateway.files import open_file
+from gateway.operator_errors import CommandError
+from providers.auth import Secret
+
+LEAST_CHARACTERS = 32
+MOST_VERSIONS = 2
+_MOST_BYTES = 64 * 1024
+_HEAD = """\
+# The keys of a cell. All its instances have the same file, and nobody else may read it.
+# Each key has at most two valid versions, the newer one first. `gateway secrets rotate` adds one.
+"""
+_NEW = "`gateway secrets new FILE` writes one"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsFile:
+    """The content of the file.
+
+    Attributes:
+        path: Its path.
+        digest: The digest of its content, for the watch.
+        keys: The valid versions of each key, the newer one first.
+        problem: Why it cannot be used, or empty. It never contains a key.
+        hint: How to fix the problem.
+    """
+
+    path: str
+    digest: str = MISSING
+    keys: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict)
+    problem: str = ""
+    hint: str = ""
+
+
+def read_secrets_file(path: str) -> SecretsFile:
+    """Read the file. Its problem is in the result."""
+    try:
+        with open_file(path) as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
+        return SecretsFile(path, problem=f"the file {path} can't be read ({reason})", hint=_NEW)
+    found = digest(data)
+    if mode & 0o077:
+        return SecretsFile(
+            path, found, problem=f"the file {path} is readable by other users", hint=f"run `chmod 600 {path}`"
+        )
+    try:
+        values = parse_yaml(data, path).values if len(data) <= _MOST_BYTES else {}
+    except ConfigRejected:
+        # A message of the parser could quote a key.
+        values = {}
+    keys: dict[str, tuple[Secret, ...]] = {}
+    for name in SECRET_NAMES:
+        versions = values.get(name)
+        items = versions if isinstance(versions, list) else [versions]
+        texts = [item for item in items if isinstance(item, str) and _is_key(item)]
+        if not 1 <= len(texts) == len(items) <= MOST_VERSIONS or len(set(texts)) < len(texts):
+            rule = f"one or two different texts of at least {LEAST_CHARACTERS} visible ASCII characters"
+            return SecretsFile(path, found, problem=f"`{name}` in the file {path} must be {rule}", hint=_NEW)
+        keys[name] = tuple(Secret(text) for text in texts)
+    if unknown := [name for name in values if name not in SECRET_NAMES]:
+        return SecretsFile(
+            path,
+            found,
+            problem=f"the file {path} has {len(unknown)} unknown keys",
+            hint=f"it has {', '.join(SECRET_NAMES)}",
+        )
+    return SecretsFile(path, found, keys)
+
+
+def write_new_secrets(path: Path) -> None:
+    """Write a new file with a version of each key, mode 0600. Raises CommandError if the file exists."""
+    text = _text({name: [_new()] for name in SECRET_NAMES})
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CommandError(f"{path} exists already; no file was written") from None
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}") from None
+
+
+def rotate_secret(path: Path, name: str) -> None:
+    """Add a new version of a key, and remove the version before the last one. Raises CommandError."""
+    read = read_secrets_file(str(path))
+    if read.problem:
+        raise CommandError(f"{read.problem}; {read.hint}")
+    keys = {one: [version.reveal() for version in versions] for one, versions in read.keys.items()}
+    keys[name] = [_new(), *keys[name]][:MOST_VERSIONS]
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(_text(keys))
+            draft.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink()
+            raise
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _is_key(text: str) -> bool:
+    return len(text) >= LEAST_CHARACTERS and text.isascii() and text.isprintable()
+
+
+def _new() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _text(keys: Mapping[str, list[str]]) -> str:
+    lines = [f"{name}:\n" + "".join(f'  - "{version}"\n' for version in versions) for name, versions in keys.items()]
+    return _HEAD + "".join(lines)

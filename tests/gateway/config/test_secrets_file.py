@@ -1,0 +1,106 @@
+"""`secrets: {file: FILE}`, and the commands that write and rotate the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config.compile import Compiled, compile_config
+from gateway.config.loading import load_document
+from gateway.config.problems import ConfigRejected
+from gateway.config.secrets_file import read_secrets_file
+from gateway.config.source_text import secrets_in_clear
+from providers.registry import load_registry
+from tests.kit.configs import BASE, KEYS
+from tests.kit.gateway_command import in_this_process
+
+
+def compiled(folder: Path, *, secrets: bool = True, extra: str = "{}") -> Compiled:
+    path = BASE.merge("secrets: {file: keys.yaml}", extra).write(folder)
+    return compile_config(load_document(path, KEYS, secrets=secrets), registry=load_registry())
+
+
+def problem_of(folder: Path) -> str:
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(folder)
+    (problem,) = [item for item in rejected.value.problems if item.severity == "error"]
+    return str(problem)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.yaml"
+    assert in_this_process("secrets", "new", str(path)).returncode == 0
+    return path
+
+
+def test_new_file_has_every_key_and_only_its_owner_can_read_it(file: Path) -> None:
+    assert file.stat().st_mode & 0o777 == 0o600
+    config = compiled(file.parent).config
+    secrets = config.secrets
+    assert secrets.consent is not None
+    assert secrets.identity is not None
+    versions = [secrets.consent, secrets.identity, *secrets.pepper, *secrets.cookies, *secrets.receipts]
+    assert len({version.reveal() for version in versions}) == 5
+    assert secrets.consent.reveal() not in repr(config)
+
+
+def test_file_is_not_overwritten(file: Path) -> None:
+    text = file.read_text()
+    done = in_this_process("secrets", "new", str(file))
+    assert (done.returncode, file.read_text()) == (2, text)
+    assert "exists already" in done.stderr
+
+
+def test_rotated_key_has_two_valid_versions_and_the_newer_is_first(file: Path) -> None:
+    (first,) = read_secrets_file(str(file)).keys["pepper"]
+    for _ in range(2):
+        assert in_this_process("secrets", "rotate", str(file), "pepper").returncode == 0
+    third, second = read_secrets_file(str(file)).keys["pepper"]
+    assert first.reveal() not in file.read_text()
+    assert compiled(file.parent).config.secrets.pepper == (third, second)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(read_secrets_file(str(file)).keys["consent"]) == 1
+
+
+def test_changed_file_is_noticed(file: Path) -> None:
+    before = compiled(file.parent).files[str(file)]
+    in_this_process("secrets", "rotate", str(file), "identity")
+    assert compiled(file.parent).files[str(file)] != before
+
+
+def test_path_of_the_file_is_not_a_secret(file: Path) -> None:
+    assert secrets_in_clear({"secrets": {"file": str(file), "pepper": "x" * 32}}) == ["secrets.pepper"]
+
+
+def test_file_is_not_read_without_secrets(tmp_path: Path) -> None:
+    assert compiled(tmp_path, secrets=False).config.secrets.pepper
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "message"),
+    [
+        (None, 0o600, "can't be read (No such file or directory); `gateway secrets new FILE` writes one"),
+        ("", 0o600, "`consent` in the file"),
+        ("consent: [a, b, c]", 0o600, "`consent` in the file"),
+        ("consent: hunter2", 0o600, "one or two different texts of at least 32 visible ASCII characters"),
+        ("consent: [", 0o600, "`consent` in the file"),
+        ("", 0o644, "is readable by other users; run `chmod 600"),
+    ],
+)
+def test_file_that_cannot_be_used_is_an_error_that_shows_no_key(
+    tmp_path: Path, text: str | None, mode: int, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "keys.yaml").write_text(text)
+        (tmp_path / "keys.yaml").chmod(mode)
+    found = problem_of(tmp_path)
+    assert message in found
+    assert "hunter2" not in found
+
+
+def test_key_in_the_section_and_in_the_file_is_an_error(file: Path) -> None:
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(file.parent, extra="secrets: {identity: '${IDENTITY}'}")
+    assert any("is in the file `secrets.file` too" in str(problem) for problem in rejected.value.problems)
