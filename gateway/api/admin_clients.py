@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,9 +13,11 @@ from fastapi.responses import JSONResponse
 
 from gateway.api.admin_control import Control
 from gateway.api.errors import ApiError
+from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import Role, facts_of
 from gateway.operator_errors import StateError
+from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
 from gateway.service.client_admin import (
     DEFAULT_GRACE,
     AdminRefused,
@@ -24,9 +27,13 @@ from gateway.service.client_admin import (
     clients_in_file,
 )
 from gateway.state.client_store import Section
+from gateway.usage.gate import CounterKind
+from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
 
 PATH = "/v1/admin"
+_MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 _SHOWN_HASH = 10
+_OF_CLIENTS = frozenset({"keys", "clients", "projects"})
 ReadBody = Callable[[Request], Awaitable[dict[str, object]]]
 
 
@@ -51,7 +58,7 @@ class AdminRoutes:
         try:
             if admin is None:
                 config = (await self.control.status()).config
-                if config.clients_source == "file":
+                if config.clients_source == "file" and action.partition(" ")[0] in _OF_CLIENTS:
                     raise clients_in_file(action, "NAME", facts_of(config))
                 raise AdminRefused(409, "no_state_directory", "there is no state directory: set GATEWAY_STATE_DIR")
             return JSONResponse(await asyncio.to_thread(work, admin))
@@ -74,6 +81,8 @@ def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
     _add_keys(router, routes)
     _add_definitions(router, routes, "clients")
     _add_definitions(router, routes, "projects")
+    _add_budgets(router, routes)
+    _add_usage(router, routes)
     _add_tokens(router, routes)
 
     @router.get("/openapi.json", dependencies=routes.requires(Role.VIEWER), include_in_schema=False)
@@ -195,6 +204,99 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
     )
     async def remove(request: Request, name: str) -> JSONResponse:
         return await routes.run(request, f"{section} remove", lambda admin: admin.remove(section, name))
+
+
+def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
+    owner = {str(kind): f"the {kind}; exactly one of client, project and user" for kind in CounterKind}
+    per = {"per": f"the window: {', '.join(Window)}"}
+
+    async def run(request: Request, action: str, work: Callable[[BudgetAdmin], Json]) -> JSONResponse:
+        config = (await routes.control.status()).config
+        return await routes.run(request, action, lambda admin: work(BudgetAdmin(admin, config)))
+
+    @router.get(
+        "/budgets",
+        tags=["budgets"],
+        summary="Show budgets with what is spent and held: of one owner, or of all clients and projects",
+        dependencies=routes.requires(Role.VIEWER),
+    )
+    async def show_budgets(
+        request: Request,
+        client: Annotated[str | None, Query()] = None,
+        project: Annotated[str | None, Query()] = None,
+        user: Annotated[str | None, Query()] = None,
+    ) -> JSONResponse:
+        given = {"client": client, "project": project, "user": user}
+        named = _owner_of({name: value for name, value in given.items() if value is not None})
+        return await run(request, "budgets show", lambda budgets: budgets.show(named))
+
+    @router.post(
+        "/budgets/reset",
+        tags=["budgets"],
+        summary="Set what was spent in the open window to 0",
+        dependencies=routes.requires(Role.OPERATOR),
+        openapi_extra=_body({**owner, **per}, "per"),
+    )
+    async def reset_budget(request: Request) -> JSONResponse:
+        given = _texts(await routes.read_body(request), *owner, "per")
+        named, window = _expected_owner(given), given.get("per", "")
+        return await run(request, "budgets reset", lambda budgets: budgets.reset(named, window))
+
+    @router.post(
+        "/budgets/top-up",
+        tags=["budgets"],
+        summary="Add an amount to the open window of a budget",
+        dependencies=routes.requires(Role.OPERATOR),
+        openapi_extra=_body({**owner, **per, "amount": "such as `5 EUR`, or `5000` for tokens"}, "per", "amount"),
+    )
+    async def top_up_budget(request: Request) -> JSONResponse:
+        body = await routes.read_body(request)
+        amount = body.get("amount")
+        if isinstance(amount, int) and not isinstance(amount, bool):
+            body["amount"] = str(amount)
+        given = _texts(body, *owner, "per", "amount")
+        named, window, added = _expected_owner(given), given.get("per", ""), given.get("amount", "")
+        return await run(request, "budgets top-up", lambda budgets: budgets.top_up(named, window, added))
+
+
+def _owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
+    owners = [BudgetOwner(kind, given[kind]) for kind in CounterKind if kind in given]
+    if len(owners) > 1:
+        raise ApiError("invalid_request", "name one owner: `client`, `project` or `user`")
+    return owners[0] if owners else None
+
+
+def _expected_owner(given: Mapping[str, str]) -> BudgetOwner:
+    owner = _owner_of(given)
+    if owner is None:
+        raise ApiError("invalid_request", "name the owner of the budget: `client`, `project` or `user`")
+    return owner
+
+
+def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
+    @router.get(
+        "/usage",
+        tags=["usage"],
+        summary="Report a month, in the form of `gateway usage --json`",
+        dependencies=routes.requires(Role.VIEWER),
+    )
+    async def usage(
+        request: Request,
+        by: Annotated[str, Query(description=", ".join(DIMENSIONS))] = "client",
+        month: Annotated[str | None, Query(pattern=_MONTH)] = None,
+        client: Annotated[str | None, Query()] = None,
+    ) -> JSONResponse:
+        names = tuple(name.strip() for name in by.split(","))
+        if not set(names) <= set(DIMENSIONS) or len(set(names)) < len(names) or {"user", "hour"} <= set(names):
+            message = f"`by` has one or several of {', '.join(DIMENSIONS)}; user and hour can't be combined"
+            raise ApiError("invalid_request", message, "by")
+
+        def report(admin: ClientAdmin) -> Json:
+            with UsageReader(admin.directory) as reader:
+                shown_month = month or reader.month(time.time())
+                return dict(reader.report(UsageQuery.of_month(shown_month, names, client)).data())
+
+        return await routes.run(request, "usage", report)
 
 
 def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:

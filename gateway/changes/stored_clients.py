@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.files import path_exists
 from gateway.model.budget import Project
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.stored_client import ConfigFacts, StoredClients, facts_of
 from gateway.operator_errors import StateError
 from gateway.state.client_store import ClientStore
-from gateway.state.pepper import make_pepper, read_pepper
+from gateway.state.generated_key import PEPPER, generated_key
 from gateway.telemetry.log import logger
 from providers.auth import Secret
 
@@ -149,9 +150,9 @@ class ClientDatabase:
     def _valid_peppers(self, config: ConfigVersion) -> tuple[Secret, ...]:
         """Return the valid peppers. Keys that were made before the config had one stay valid."""
         if not config.secrets.pepper:
-            return (make_pepper(self._directory),)
-        own = read_pepper(self._directory)
-        return (*config.secrets.pepper, own) if own is not None else config.secrets.pepper
+            return (state_pepper(self._directory),)
+        has_own = path_exists(self._directory / PEPPER)
+        return (*config.secrets.pepper, state_pepper(self._directory)) if has_own else config.secrets.pepper
 
     def _load(self, facts: ConfigFacts) -> _Loaded:
         return _compiled(self.store.snapshot(self._clock()), facts)
@@ -227,6 +228,11 @@ class ClientDatabase:
         for number, entry in self.store.pending_entries():
             self._trail.note(entry.event, entry.fields)
             self.store.drop_entry(number)
+
+
+def state_pepper(directory: Path) -> Secret:
+    """Return the pepper of a state directory. The first call makes it. Raises StateError."""
+    return Secret(generated_key(directory, PEPPER).hex())
 
 
 _NO_CLIENTS: Mapping[str, Client] = {}

@@ -9,17 +9,20 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from gateway.changes.stored_clients import ClientDatabase, state_pepper
 from gateway.cli.admin_client import NotReached
 from gateway.cli.plan import admin_client
 from gateway.cli.terminal import compile_file, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
+from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import ConfigFacts, Definition, Role, facts_of
 from gateway.operator_errors import CommandError, StateError
+from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json, KeyRequest
 from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, Section, has_clients
-from gateway.state.pepper import make_pepper
+from gateway.usage.gate import CounterKind
 from providers.auth import Secret
 
 _PATH = "/v1/admin"
@@ -91,6 +94,18 @@ class RemoteActions:
         """See `ClientAdmin`."""
         return self._call("GET", "/tokens")
 
+    def show_budgets(self, owner: BudgetOwner | None) -> Json:
+        """See `BudgetAdmin`."""
+        return self._call("GET", "/budgets" + (f"?{urlencode({str(owner.kind): owner.name})}" if owner else ""))
+
+    def reset_budget(self, owner: BudgetOwner, per: str) -> Json:
+        """See `BudgetAdmin`."""
+        return self._call("POST", "/budgets/reset", {str(owner.kind): owner.name, "per": per})
+
+    def top_up_budget(self, owner: BudgetOwner, per: str, amount: str) -> Json:
+        """See `BudgetAdmin`."""
+        return self._call("POST", "/budgets/top-up", {str(owner.kind): owner.name, "per": per, "amount": amount})
+
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
         try:
             status, answer = self._client.call(method, _PATH + path, body, self._operator)
@@ -102,7 +117,32 @@ class RemoteActions:
         return dict(answer)
 
 
-Actions = ClientAdmin | RemoteActions
+class LocalActions(ClientAdmin):
+    """The actions on the files of a state directory. A gateway may run with it."""
+
+    def __init__(self, store: ClientStore, config: _Config, operator: str) -> None:
+        facts = config.facts()
+        super().__init__(store, lambda: facts, lambda: config.pepper(facts), operator)
+        self._config = config
+
+    def show_budgets(self, owner: BudgetOwner | None) -> Json:
+        """See `BudgetAdmin`."""
+        return self._budgets(owner).show(owner)
+
+    def reset_budget(self, owner: BudgetOwner, per: str) -> Json:
+        """See `BudgetAdmin`."""
+        return self._budgets(owner).reset(owner, per)
+
+    def top_up_budget(self, owner: BudgetOwner, per: str, amount: str) -> Json:
+        """See `BudgetAdmin`."""
+        return self._budgets(owner).top_up(owner, per, amount)
+
+    def _budgets(self, owner: BudgetOwner | None) -> BudgetAdmin:
+        is_user = owner is not None and owner.kind is CounterKind.USER
+        return BudgetAdmin(self, self._config.version(resolve_secrets=is_user))
+
+
+Actions = LocalActions | RemoteActions
 
 
 @contextmanager
@@ -127,9 +167,8 @@ def _opened_directory(
     options: argparse.Namespace, settings: Settings, directory: Path, operator: str
 ) -> Iterator[Actions]:
     config = _Config(options, settings, directory)
-    facts = config.facts()
     with closing(ClientStore(directory)) as store:
-        yield ClientAdmin(store, lambda: facts, lambda: config.pepper(facts), operator)
+        yield LocalActions(store, config, operator)
         append_entries(store, directory)
 
 
@@ -181,10 +220,17 @@ class _Config:
                 return known
             raise
 
+    def version(self, *, resolve_secrets: bool) -> ConfigVersion:
+        """Return the config version with the stored clients. The pseudonym of an end user may need secrets."""
+        self.facts()
+        database = ClientDatabase(self._directory, config_path=str(self._path.absolute()))
+        with closing(database.store):
+            return database.stage(compile_file(self._path, resolve_secrets=resolve_secrets).config)
+
     def pepper(self, facts: ConfigFacts) -> Secret:
         """Return the newest pepper. Raises CommandError if it is in the config and cannot be read here."""
         if facts.pepper == "state":
-            return make_pepper(self._directory)
+            return state_pepper(self._directory)
         try:
             peppers = compile_file(self._path).config.secrets.pepper
         except CommandError as error:

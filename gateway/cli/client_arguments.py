@@ -14,14 +14,16 @@ Group = argparse._SubParsersAction  # typeshed has no public name for this class
 _EXIT = " Exit status: 0 done, 1 refused, 2 the command can't run with these options."
 _DEFAULT_GRACE = "1h"
 _SECRETS = ("consent", "identity", "pepper", "cookies", "receipts")
+_WINDOWS = ("minute", "hour", "day", "week", "month", "total")
 _ROLES = ("viewer", "operator", "approver", "admin")
 
 
 def add_client_commands(group: Group[argparse.ArgumentParser]) -> None:
-    """Add `keys`, `clients`, `projects`, `admin-token` and `secrets`."""
+    """Add `keys`, `clients`, `projects`, `budgets`, `admin-token` and `secrets`."""
     _add_keys(group)
     _add_clients(group)
     _add_projects(group)
+    _add_budgets(group)
     _add_admin_token(group)
     _add_secrets(group)
 
@@ -67,6 +69,9 @@ def _runner(action: str) -> Callable[[argparse.Namespace], int]:
             "remove": stored_clients.remove,
             "show": stored_clients.show,
             "list_all": stored_clients.list_all,
+            "show_budgets": stored_clients.show_budgets,
+            "reset_budget": stored_clients.reset_budget,
+            "top_up_budget": stored_clients.top_up_budget,
             "create_token": stored_clients.create_token,
             "revoke_token": stored_clients.revoke_token,
             "list_tokens": stored_clients.list_tokens,
@@ -123,6 +128,28 @@ def _add_projects(group: Group[argparse.ArgumentParser]) -> None:
         if name == "update":
             _add_unset(parser)
     _add_named(projects, "projects", "show a project", "remove a project that no client uses")
+
+
+def _add_budgets(group: Group[argparse.ArgumentParser]) -> None:
+    description = (
+        "Show budgets with what is spent and held, set what was spent to 0, or add an amount to the open window. It "
+        "works for clients in the config file and in the database, and takes effect at once."
+    )
+    budgets = _subcommands(group, "budgets", "show, reset and top up budgets", description)
+    _add_owner(_command(budgets, "show", "show_budgets", "show budgets: of one owner, or of all clients and projects"))
+    reset = _command(budgets, "reset", "reset_budget", "set what was spent in the open window to 0")
+    top_up = _command(budgets, "top-up", "top_up_budget", "add an amount to the open window of a budget")
+    for parser in (reset, top_up):
+        _add_owner(parser)
+        parser.add_argument("--per", required=True, choices=_WINDOWS, help="the window of the budget")
+    top_up.add_argument("--amount", required=True, metavar="AMOUNT", help="such as '5 EUR', or 5000 for tokens")
+
+
+def _add_owner(parser: argparse.ArgumentParser) -> None:
+    owner = parser.add_mutually_exclusive_group()
+    owner.add_argument("--client", metavar="NAME", help="the client")
+    owner.add_argument("--project", metavar="NAME", help="the project")
+    owner.add_argument("--user", metavar="ID", help="the end user, as clients name it, or its pseudonym (u_…)")
 
 
 def _add_named(group: Group[argparse.ArgumentParser], section: str, show: str, remove: str) -> None:

@@ -12,8 +12,10 @@ from gateway.cli.admin_actions import Actions, opened
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.model.stored_client import Role
 from gateway.operator_errors import CommandError
+from gateway.service.budget_admin import BudgetOwner
 from gateway.service.client_admin import AdminRefused, Json, KeyRequest, new_key
 from gateway.state.client_store import Section
+from gateway.usage.gate import CounterKind
 
 _OK, _REFUSED = 0, 1
 _IN_FILE = "clients_in_file"
@@ -146,6 +148,44 @@ def definition_of(options: argparse.Namespace) -> dict[str, object]:
         "show_cost": options.show_cost or None,
     }
     return {name: value for name, value in given.items() if value is not None} | definition
+
+
+# --- budgets --------------------------------------------------------------------------------------
+
+
+def show_budgets(options: argparse.Namespace, actions: Actions) -> int:
+    """Show budgets with what is spent and held (`gateway budgets show`)."""
+    return _print(options, actions.show_budgets(_owner(options)), _budget_table)
+
+
+def reset_budget(options: argparse.Namespace, actions: Actions) -> int:
+    """Set what was spent in the open window to 0 (`gateway budgets reset`)."""
+    return _print(options, actions.reset_budget(_named_owner(options), options.per), _budget_table)
+
+
+def top_up_budget(options: argparse.Namespace, actions: Actions) -> int:
+    """Add an amount to the open window of a budget (`gateway budgets top-up`)."""
+    done = actions.top_up_budget(_named_owner(options), options.per, options.amount)
+    return _print(options, done, _budget_table)
+
+
+def _owner(options: argparse.Namespace) -> BudgetOwner | None:
+    for kind in CounterKind:
+        name = getattr(options, str(kind))
+        if name is not None:
+            return BudgetOwner(kind, name)
+    return None
+
+
+def _named_owner(options: argparse.Namespace) -> BudgetOwner:
+    owner = _owner(options)
+    if owner is None:
+        raise CommandError("name the owner of the budget with --client, --project or --user")
+    return owner
+
+
+def _budget_table(found: Json) -> str:
+    return _table(found["budgets"], ("of", "name", "per", "unit", "limit", "spent", "held", "resets_at"))
 
 
 # --- admin tokens ---------------------------------------------------------------------------------

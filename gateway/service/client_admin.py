@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from gateway.config.stored_clients import (
     InvalidDefinition,
@@ -29,6 +30,7 @@ from gateway.model.api_key import (
     digest_of,
 )
 from gateway.model.budget import Project
+from gateway.model.config_version import Client
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role
 from gateway.model.units import UNIT_S
 from gateway.operator_errors import NotStored
@@ -99,6 +101,26 @@ class ClientAdmin:
         self._pepper = pepper
         self._who = who
         self._clock = clock
+
+    @property
+    def directory(self) -> Path:
+        """The state directory."""
+        return self._store.directory
+
+    def stored_names(self, section: Section) -> list[str]:
+        """Return the names of all stored clients or projects."""
+        return self._store.names(section)
+
+    def stored_client(self, name: str, projects: Mapping[str, Project]) -> Client:
+        """Return a stored client, without its keys."""
+        try:
+            return compile_stored_client(name, self._found("clients", name), self._facts(), projects)
+        except InvalidDefinition as error:
+            raise AdminRefused(400, "invalid_request", f"client {name}: {error}") from None
+
+    def note(self, event: str, fields: Mapping[str, object]) -> None:
+        """Record an action for the audit trail."""
+        self._store.note([self._entry(event, fields)])
 
     # --- keys -------------------------------------------------------------------------------------
 

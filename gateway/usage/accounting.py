@@ -99,7 +99,7 @@ class Accounting:
             CallRefused: The request must name its end user, and does not.
         """
         limits = limits_of(config, client)
-        pseudonym = self._pseudonym(config, user) if user is not None else None
+        pseudonym = end_user_pseudonym(config, self._user_key, user) if user is not None else None
         if limits.user_budgets:
             limits = _with_user(limits, pseudonym, record)
         return RequestUsage(self, config, limits, record, pseudonym)
@@ -114,12 +114,14 @@ class Accounting:
         """Return an id that is never used again."""
         return f"{self._prefix}-{next(self._numbers)}"
 
-    def _pseudonym(self, config: ConfigVersion, user: str) -> str:
-        # The older key, so that open windows go on while a key is replaced.
-        secret = config.secrets.former_identity or config.secrets.identity
-        key = secret.reveal().encode() if secret is not None else self._user_key
-        digest = hmac.digest(key, b"end user 1\0" + user.encode("utf-8", "replace"), "sha256")
-        return f"u_{digest.hex()[:_PSEUDONYM_DIGITS]}"
+
+def end_user_pseudonym(config: ConfigVersion, user_key: bytes, user: str) -> str:
+    """Return the pseudonym of an end user. `user_key` makes it if the config has no `secrets.identity`."""
+    # The older key, so that open windows go on while a key is replaced.
+    secret = config.secrets.former_identity or config.secrets.identity
+    key = secret.reveal().encode() if secret is not None else user_key
+    digest = hmac.digest(key, b"end user 1\0" + user.encode("utf-8", "replace"), "sha256")
+    return f"u_{digest.hex()[:_PSEUDONYM_DIGITS]}"
 
 
 def _with_user(limits: SpendingLimits, pseudonym: str | None, record: Record) -> SpendingLimits:

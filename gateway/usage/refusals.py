@@ -98,7 +98,7 @@ def _budget_error(request: HoldRequest, refused: HoldRefused, shows_projects: bo
     if refused.budget is None:
         raise ValueError("no budget refused this hold")
     limit, state = request.budgets[refused.budget], refused.states[refused.budget]
-    shown = _shown_budget(limit, state, shows_projects=shows_projects)
+    shown = shown_budget(limit, state, shows_projects=shows_projects)
     words = f"{_name(limit)} of {shown['limit']} {limit.counter.unit}{_per(limit.counter.window)}"
     if refused.only_held:
         message = f"running requests hold the rest of {words}: retry when they have ended"
@@ -122,7 +122,8 @@ def _rate_error(request: HoldRequest, refused: HoldRefused) -> CallRefused:
     return CallRefused("rate_limited", message, float(wait_s), True)
 
 
-def _shown_budget(limit: BudgetLimit, state: CounterState, *, shows_projects: bool) -> dict[str, object]:
+def shown_budget(limit: BudgetLimit, state: CounterState, *, shows_projects: bool) -> dict[str, object]:
+    """Return a budget as the API shows it. Its limit includes top-ups of the window."""
     counter = limit.counter
     show = str if counter.unit == TOKENS else shown_nano
     shown: dict[str, object] = {

@@ -204,6 +204,77 @@ def test_database_has_no_key_and_only_its_owner_can_read_it(operator: Operator) 
     assert {file.stat().st_mode & 0o077 for file in files} == {0}
 
 
+# --- budgets --------------------------------------------------------------------------------------
+
+
+def test_top_up_and_reset_of_a_budget_take_effect_at_once(operator: Operator) -> None:
+    operator.run("projects", "create", "shop", "--budget", "2000000 tokens per month")
+    operator.run("clients", "create", "spender", "--project", "shop", "--budget", "1000000 tokens per day")
+    made = operator.json("keys", "create", "--client", "spender")
+    operator.expect(made["key"], "")
+    own, shared = operator.json("budgets", "show", "--client", "spender")["budgets"]
+    assert (own["of"], own["per"], own["unit"], own["limit"], own["held"]) == (
+        "client",
+        "day",
+        "tokens",
+        "1000000",
+        "0",
+    )
+    assert (shared["of"], shared["name"], shared["per"]) == ("project", "shop", "month")
+    assert int(own["spent"]) > 0
+    operator.run("clients", "update", "spender", "--budget", "10 tokens per day")
+    operator.expect(made["key"], "insufficient_quota")
+    operator.run("budgets", "top-up", "--client", "spender", "--per", "day", "--amount", "1000000", "--as", "ines")
+    assert operator.code(made["key"]) == ""
+    operator.run("budgets", "reset", "--client", "spender", "--per", "day", "--as", "ines")
+    (reset,) = operator.json("budgets", "show", "--client", "spender")["budgets"][:1]
+    assert (reset["spent"], reset["limit"]) == ("0", "1000010")
+
+    def rows() -> list[str]:
+        lines = operator.run("usage", "--rows", "--json").splitlines()
+        return [row["kind"] for row in map(json.loads, lines) if row["client"] == "spender" and row["kind"] != "usage"]
+
+    eventually(lambda: rows() == ["top_up", "reset"])
+
+    def entries() -> list[str]:
+        return [line["event"] for line in operator.trail() if line.get("client") == "spender" and "amount" in line]
+
+    eventually(lambda: entries() == ["budget_topped_up", "budget_reset"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("reset", "--client", "app", "--per", "day"), "the client 'app' has no budget per day; it has none"),
+        (("reset", "--per", "day"), "name the owner of the budget"),
+        (("show", "--client", "nobody"), "there is no client 'nobody'"),
+        (("show", "--project", "nobody"), "there is no project 'nobody'"),
+        (("top-up", "--client", "app", "--per", "day", "--amount", "-5 EUR"), "`amount` must be an amount"),
+        (("top-up", "--client", "app", "--per", "day", "--amount", "1e309"), "`amount` must be an amount"),
+    ],
+)
+def test_change_of_a_budget_that_cannot_be_done_says_why(
+    operator: Operator, words: tuple[str, ...], message: str
+) -> None:
+    done = in_this_process("budgets", *words, "--state", str(operator.state))
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+
+
+def test_admin_api_shows_and_changes_budgets_and_reports_usage(operator: Operator) -> None:
+    operator.run("clients", "create", "saver", "--budget", "500 tokens per total")
+    body = {"client": "saver", "per": "total", "amount": 1000}
+    (topped_up,) = operator.call("POST", "/v1/admin/budgets/top-up", body).json()["budgets"]
+    assert (topped_up["limit"], topped_up["spent"], topped_up["resets_at"]) == ("1500", "0", None)
+    assert operator.call("POST", "/v1/admin/budgets/reset", {"client": "saver", "per": "total"}).status_code == 200
+    shown = operator.call("GET", "/v1/admin/budgets").json()["budgets"]
+    assert topped_up in shown
+    assert operator.call("GET", "/v1/admin/budgets?client=saver&project=x").status_code == 400
+    report = operator.call("GET", "/v1/admin/usage?by=client,model").json()
+    assert set(report) == {"groups", "total"}
+    assert operator.call("GET", "/v1/admin/usage?by=colour").status_code == 400
+
+
 # --- the admin API --------------------------------------------------------------------------------
 
 

@@ -1,0 +1,242 @@
+"""Show budgets, reset them and top them up: for the admin API and for commands.
+
+The counters are in the gate of the state directory, which any process may open. Each change is recorded as a row of the
+ledger and in the audit trail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from gateway.model.budget import BudgetRule, Project, SpendingRules, Window
+from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import StateError
+from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
+from gateway.state.generated_key import USER_KEY, generated_key
+from gateway.usage.accounting import end_user_pseudonym
+from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.gate import TOKENS, BudgetLimit, Counter, CounterKind, CounterState, GateUnavailable
+from gateway.usage.gate_file import FileGate
+from gateway.usage.refusals import shown_budget
+from gateway.usage.spending_limits import calendar_of
+from gateway.usage.spool import Spool, SpoolError
+from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
+
+GATE_FOLDER = "gate"
+_PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
+_AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?)( (?P<unit>[A-Z]{3}|tokens))?", re.ASCII)
+_MOST_UNITS = 9_000_000_000
+_TRIES_S, _PAUSE_S = 5.0, 0.01
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetOwner:
+    """The owner of budgets: a client, a project or an end user.
+
+    Attributes:
+        name: The name of the client or project; the end user as the client names it, or its pseudonym.
+    """
+
+    kind: CounterKind
+    name: str
+
+
+class BudgetAdmin:
+    """The actions on budgets.
+
+    Args:
+        admin: The actions on clients, which know the state directory and the operator.
+        config: The active config version, with the stored clients.
+    """
+
+    def __init__(self, admin: ClientAdmin, config: ConfigVersion, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._admin = admin
+        self._config = config
+        self._directory: Path = admin.directory
+        self._clock_ns = clock_ns
+
+    def show(self, owner: BudgetOwner | None = None) -> Json:
+        """Return the budgets of an owner, or of all clients and projects, with what is spent and held.
+
+        Those of a client include those of its project.
+        """
+        if owner is None:
+            owners = [BudgetOwner(CounterKind.PROJECT, name) for name in self._config.projects]
+            owners += [BudgetOwner(CounterKind.CLIENT, name) for name in self._client_names()]
+        else:
+            owners = [owner]
+        limits = list(dict.fromkeys(limit for one in owners for limit in self._limits(one)))
+        project = self._spending(owner.name).project if owner is not None and owner.kind is CounterKind.CLIENT else None
+        if project is not None:
+            limits += _limits_of(CounterKind.PROJECT, project.name, project.budgets)
+        with self._gate() as gate:
+            windows = calendar_of(self._config).at(self._clock_ns())
+            states = _run(lambda: gate.read([limit.counter for limit in limits], windows))
+        return {"budgets": [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]}
+
+    def reset(self, owner: BudgetOwner, per: str) -> Json:
+        """Set what was spent in the open window to 0. Holds of running calls stay."""
+        limits = self._of_window(owner, per)
+        with self._gate() as gate:
+            changed = [_run(partial(self._reset, gate, limit.counter)) for limit in limits]
+        for limit, (spent, _) in zip(limits, changed, strict=True):
+            self._record(RowKind.RESET, limit.counter, spent)
+        return {"budgets": [_shown(limit, state) for limit, (_, state) in zip(limits, changed, strict=True)]}
+
+    async def _reset(self, gate: FileGate, counter: Counter) -> tuple[int, CounterState]:
+        """Return what was spent before, and the state after."""
+        windows = calendar_of(self._config).at(self._clock_ns())
+        (before,) = await gate.read([counter], windows)
+        return before.spent, await gate.reset(counter, windows)
+
+    def top_up(self, owner: BudgetOwner, per: str, amount: str) -> Json:
+        """Add an amount, such as `5 EUR` or `5000` tokens, to the open window of a budget."""
+        number, unit = self._amount(amount)
+        limits = [limit for limit in self._of_window(owner, per) if limit.counter.unit == unit]
+        if not limits:
+            raise self._no_budget(owner, f"in {unit} per {per}")
+        (limit,) = limits[:1]
+        counter = limit.counter
+        with self._gate() as gate:
+            windows = calendar_of(self._config).at(self._clock_ns())
+            state = _run(lambda: gate.top_up(counter, windows, number))
+        self._record(RowKind.TOP_UP, counter, number)
+        return {"budgets": [_shown(limit, state)]}
+
+    # --- the owners -------------------------------------------------------------------------------
+
+    def _limits(self, owner: BudgetOwner) -> tuple[BudgetLimit, ...]:
+        match owner.kind:
+            case CounterKind.CLIENT:
+                return _limits_of(owner.kind, owner.name, self._spending(owner.name).budgets)
+            case CounterKind.PROJECT:
+                return _limits_of(owner.kind, owner.name, self._project(owner.name).budgets)
+            case CounterKind.USER:
+                rules = dict.fromkeys(
+                    rule for name in self._client_names() for rule in self._spending(name).user_budgets
+                )
+                return _limits_of(owner.kind, self._pseudonym(owner.name), tuple(rules))
+
+    def _of_window(self, owner: BudgetOwner, per: str) -> list[BudgetLimit]:
+        if per not in set(Window):
+            raise AdminRefused(400, "invalid_request", f"`per` must be one of {', '.join(Window)}")
+        limits = [limit for limit in self._limits(owner) if limit.counter.window == per]
+        if not limits:
+            raise self._no_budget(owner, f"per {per}")
+        by_counter = {limit.counter: limit for limit in limits}
+        return list(by_counter.values())
+
+    def _no_budget(self, owner: BudgetOwner, which: str) -> AdminRefused:
+        has = sorted({f"{one.counter.unit} per {one.counter.window}" for one in self._limits(owner)})
+        message = f"the {owner.kind} {owner.name!r} has no budget {which}; it has {', '.join(has) or 'none'}"
+        return AdminRefused(400, "invalid_request", message)
+
+    def _client_names(self) -> list[str]:
+        stored = self._admin.stored_names("clients") if self._config.clients_source == "database" else ()
+        return list(dict.fromkeys([*(client.name for client in self._config.clients.values()), *stored]))
+
+    def _spending(self, name: str) -> SpendingRules:
+        if self._config.clients_source == "database":
+            return self._admin.stored_client(name, self._config.projects).spending
+        for client in self._config.clients.values():
+            if client.name == name:
+                return client.spending
+        raise AdminRefused(404, "client_not_found", f"there is no client {name!r}")
+
+    def _project(self, name: str) -> Project:
+        project = self._config.projects.get(name)
+        if project is None:
+            raise AdminRefused(404, "project_not_found", f"there is no project {name!r}")
+        return project
+
+    def _pseudonym(self, user: str) -> str:
+        if _PSEUDONYM.fullmatch(user):
+            return user
+        return end_user_pseudonym(self._config, generated_key(self._directory, USER_KEY), user)
+
+    def _amount(self, text: str) -> tuple[int, str]:
+        match = _AMOUNT.fullmatch(text)
+        unit = (match["unit"] or TOKENS) if match is not None else ""
+        number = Decimal(match["number"] if match is not None else 0)
+        is_usable = number == int(number) if unit == TOKENS else number <= _MOST_UNITS
+        if number <= 0 or not is_usable:
+            message = "`amount` must be an amount with its currency, such as `5 EUR`, or a number of tokens"
+            raise AdminRefused(400, "invalid_request", message)
+        return (int(number), unit) if unit == TOKENS else (int(number * NANO), unit)
+
+    # --- the stores -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _gate(self) -> Iterator[FileGate]:
+        gate = FileGate.open(self._directory / GATE_FOLDER)
+        try:
+            yield gate
+        finally:
+            gate.close()
+
+    def _record(self, kind: RowKind, counter: Counter, amount: int) -> None:
+        """Write the row of a change, and its entry for the audit trail."""
+        row = UsageRow(
+            call=f"{kind}-{time.time_ns():x}-{counter.tag[0] & 0xFFFFFFFF:x}",
+            time_ns=self._clock_ns(),
+            kind=kind,
+            client=counter.name if counter.kind is CounterKind.CLIENT else None,
+            project=counter.name if counter.kind is CounterKind.PROJECT else None,
+            user=counter.name if counter.kind is CounterKind.USER else None,
+            currency=counter.unit if counter.unit != TOKENS else None,
+            budget=BudgetChange(_OF[counter.kind], str(counter.window), counter.unit, amount),
+        )
+        problems: list[str] = []
+        try:
+            spool = Spool(self._directory, problems.append)
+            spool.reserve()
+            spool.append(row)
+            spool.close()
+        except SpoolError as error:
+            problems.append(str(error))
+        shown = str(amount) if counter.unit == TOKENS else shown_nano(amount)
+        fields = {_OF[counter.kind]: counter.name, "per": str(counter.window), "unit": counter.unit, "amount": shown}
+        self._admin.note("budget_topped_up" if kind is RowKind.TOP_UP else "budget_reset", fields)
+        if problems:
+            raise StateError(f"the budget is changed, but its row is not in the ledger: {problems[0]}")
+
+
+_OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
+    CounterKind.CLIENT: "client",
+    CounterKind.PROJECT: "project",
+    CounterKind.USER: "user",
+}
+
+
+def _limits_of(kind: CounterKind, name: str, rules: tuple[BudgetRule, ...]) -> tuple[BudgetLimit, ...]:
+    return tuple(BudgetLimit(Counter(kind, name, rule.unit, rule.per), rule.limit) for rule in rules)
+
+
+def _shown(limit: BudgetLimit, state: CounterState) -> Json:
+    return shown_budget(limit, state, shows_projects=True)
+
+
+async def _tried(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Return the result of an operation of the gate. Repeat it while the gate is busy."""
+    until_s = time.monotonic() + _TRIES_S
+    while True:
+        try:
+            return await work()
+        except GateUnavailable as error:
+            if time.monotonic() > until_s:
+                raise StateError(str(error)) from None
+            await asyncio.sleep(_PAUSE_S)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    return asyncio.run(_tried(work))
