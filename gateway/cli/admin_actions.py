@@ -19,7 +19,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import ConfigFacts, Definition, Role, facts_of
 from gateway.operator_errors import CommandError, StateError
 from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
-from gateway.service.client_admin import AdminRefused, ClientAdmin, Json, KeyRequest
+from gateway.service.client_admin import AdminRefused, ClientAdmin, Json, KeyRequest, clients_in_file
 from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, Section, has_clients
 from gateway.usage.gate import CounterKind
@@ -156,6 +156,8 @@ def opened(options: argparse.Namespace) -> Iterator[Actions]:
         yield RemoteActions(options.admin, settings, operator)
         return
     if settings.state_dir is None:
+        if options.is_of_clients and path_exists(settings.config):
+            _expect_database(options, _facts_of(settings.config))
         raise CommandError("name the state directory of the gateway with --state, or its admin listener with --admin")
     try:
         yield from _opened_directory(options, settings, settings.state_dir, operator)
@@ -167,9 +169,23 @@ def _opened_directory(
     options: argparse.Namespace, settings: Settings, directory: Path, operator: str
 ) -> Iterator[Actions]:
     config = _Config(options, settings, directory)
+    if options.is_of_clients:
+        # Nothing is created before this check.
+        _expect_database(options, config.facts())
     with closing(ClientStore(directory)) as store:
         yield LocalActions(store, config, operator)
         append_entries(store, directory)
+
+
+def _expect_database(options: argparse.Namespace, facts: ConfigFacts) -> None:
+    """Raise AdminRefused for a command about clients that are in the config file."""
+    if facts.source == "file":
+        name = getattr(options, "client", None) or getattr(options, "name", None) or "NAME"
+        raise clients_in_file(f"{options.section} {options.verb}", name, facts)
+
+
+def _facts_of(path: Path) -> ConfigFacts:
+    return facts_of(compile_file(path, resolve_secrets=False).config, str(path.absolute()))
 
 
 def append_entries(store: ClientStore, directory: Path) -> None:
@@ -214,7 +230,7 @@ class _Config:
                 return known
             raise CommandError(f"there is no config at {self._path}: name the config file of the gateway with --config")
         try:
-            return facts_of(compile_file(self._path, resolve_secrets=False).config, str(self._path.absolute()))
+            return _facts_of(self._path)
         except CommandError:
             if known is not None and not self._is_named:
                 return known

@@ -50,7 +50,7 @@ def _command(
     text = "your name for the audit trail (default: the name of the system user)"
     parser.add_argument("--as", dest="operator", metavar="NAME", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_runner(action), **defaults)
+    parser.set_defaults(run=_runner(action), verb=name, is_of_clients="section" in defaults, **defaults)
     return parser
 
 
@@ -88,21 +88,27 @@ def _add_keys(group: Group[argparse.ArgumentParser]) -> None:
         "gateway follows within two seconds. If clients are in the config file, print the lines to add instead."
     )
     keys = _subcommands(group, "keys", "create, rotate and revoke keys of clients", description)
-    create = _command(keys, "create", "create_key", "create a key of a client, and print it this one time")
+    create = _command(
+        keys, "create", "create_key", "create a key of a client, and print it this one time", section="keys"
+    )
     create.add_argument("--client", required=True, metavar="NAME", help="the client")
     create.add_argument("--expires", metavar="TIME", help="how long it works, such as 30d (default: for ever)")
     create.add_argument("--owner", default="", metavar="TEXT", help="the person or team that is responsible for it")
     create.add_argument("--note", default="", metavar="TEXT", help="a note")
     create.add_argument("--hash", metavar="HASH", help="store the hash (sha256:…) of a key that exists instead")
-    listed = _command(keys, "list", "list_keys", "list the keys, without their secrets")
+    listed = _command(keys, "list", "list_keys", "list the keys, without their secrets", section="keys")
     listed.add_argument("--client", metavar="NAME", help="only those of this client")
-    rotate = _command(keys, "rotate", "rotate_key", "give a key a new secret, and print the new key this one time")
+    rotate = _command(
+        keys, "rotate", "rotate_key", "give a key a new secret, and print the new key this one time", section="keys"
+    )
     rotate.add_argument("id", metavar="ID", help="the id of the key")
     text = f"how long the old secret works, such as 10m or 0s (default: {_DEFAULT_GRACE})"
     rotate.add_argument("--grace", default=_DEFAULT_GRACE, metavar="TIME", help=text)
-    revoke = _command(keys, "revoke", "revoke_key", "end a key at once, with all its secrets")
+    revoke = _command(keys, "revoke", "revoke_key", "end a key at once, with all its secrets", section="keys")
     revoke.add_argument("id", metavar="ID", help="the id of the key")
-    show = _command(keys, "show", "show_key", "show a key: client, owner, expiry, last use, valid secrets")
+    show = _command(
+        keys, "show", "show_key", "show a key: client, owner, expiry, last use, valid secrets", section="keys"
+    )
     show.add_argument("id", metavar="ID", help="the id of the key")
 
 

@@ -1,0 +1,142 @@
+"""`gateway keys`, `clients`, `projects`, `budgets` and `admin-token` without a running gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.model.api_key import read_key
+from tests.cli.conftest import Command
+from tests.kit.configs import BASE, KEYS, Config, table_of
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_STATE_DIR", raising=False)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+
+
+_USAGE = "{currency: EUR, timezone: UTC, rates: {USD: 0.92, CNY: 0.127}}"
+IN_DATABASE = BASE.without("clients").merge(f"{{clients_source: database, usage: {_USAGE}}}")
+
+
+def written(folder: Path, config: Config = BASE) -> str:
+    return str(config.write(folder))
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+def test_key_of_a_client_in_the_file_is_printed_with_its_hash_line(
+    gateway: Command, tmp_path: Path, with_state: bool
+) -> None:
+    config, state = written(tmp_path), tmp_path / "state"
+    words = ["--state", str(state)] if with_state else []
+    shown = gateway("keys", "create", "--client", "app", "--config", config, *words)
+    assert shown.status == 1
+    key = shown.out.partition("Key: ")[2].split()[0]
+    assert read_key(key) is not None
+    assert f'  - "sha256:{hashlib.sha256(key.encode()).hexdigest()}"' in shown.out
+    assert "`clients.app`" in shown.err
+    assert config in shown.err
+    assert not state.exists(), "the command changes nothing"
+
+
+def test_printed_line_makes_the_key_work(gateway: Command, tmp_path: Path) -> None:
+    shown = gateway("keys", "create", "--client", "app", "--config", written(tmp_path), "--json")
+    made = json.loads(shown.out)
+    digest = str(made["hash"]).removeprefix("sha256:")
+    assert table_of(BASE.merge({"clients": {"new": {"keys": [made["hash"]]}}})).clients[digest].name == "new"
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ("clients", "create", "new", "--region", "eu", "--rpm", "5", "--budget", "20 EUR per day"),
+            "clients:\n  new:\n    keys: [\"sha256:…\"]\n    region: \"eu\"\n    limits: {\"rpm\": 5}\n"
+            '    budgets: [{"amount": "20 EUR", "per": "day"}]\n',
+        ),
+        (
+            ("projects", "create", "shop", "--budget", "5 tokens per total"),
+            'projects:\n  shop:\n    budgets: [{"tokens": 5, "per": "total"}]\n',
+        ),
+        (("clients", "list"), ""),
+        (("keys", "revoke", "x"), ""),
+        (("clients", "remove", "app"), ""),
+    ],
+)  # fmt: skip
+def test_command_about_clients_in_the_file_is_refused_with_the_lines_to_add(
+    gateway: Command, tmp_path: Path, words: tuple[str, ...], lines: str
+) -> None:
+    shown = gateway(*words, "--config", written(tmp_path), "--state", str(tmp_path / "state"))
+    assert shown.status == 1
+    assert lines in shown.out
+    assert "clients are in the config file (`clients_source: file`)" in shown.err
+
+
+def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) -> None:
+    place = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
+    assert gateway("projects", "create", "shop", "--budget", "500 EUR per month", *place).status == 0
+    fields = ["--project", "shop", "--budget", "20 EUR per day", "--user-budget", "1 EUR per day", "--show-cost"]
+    assert gateway("clients", "create", "ios-app", *fields, "--max-request", "0.50 EUR", *place).status == 0
+    made = json.loads(gateway("keys", "create", "--client", "ios-app", "--json", *place).out)
+    listed = json.loads(gateway("keys", "list", "--json", *place).out)["keys"]
+    assert [key["id"] for key in listed] == [made["id"]]
+    shown = json.loads(gateway("clients", "show", "ios-app", "--json", *place).out)
+    assert shown["max_request"] == {"amount": "0.50 EUR"}
+    assert shown["budgets"] == [{"amount": "20 EUR", "per": "day"}]
+    budgets = json.loads(gateway("budgets", "show", "--client", "ios-app", "--json", *place).out)["budgets"]
+    assert [(one["of"], one["limit"], one["unit"], one["spent"]) for one in budgets] == [
+        ("client", "20.00", "EUR", "0.00"),
+        ("project", "500.00", "EUR", "0.00"),
+    ]
+    (user,) = json.loads(gateway("budgets", "show", "--user", "ada", "--json", *place).out)["budgets"]
+    assert user["name"].startswith("u_")
+    topped_up = gateway("budgets", "top-up", "--user", user["name"], "--per", "day", "--amount", "5 EUR", *place)
+    assert topped_up.status == 0, topped_up.err
+    assert "6.00" in topped_up.out
+    trail = (tmp_path / "state" / "audit.jsonl").read_text()
+    events = [json.loads(line)["event"] for line in trail.splitlines()]
+    assert events == ["project_created", "client_created", "key_created", "budget_topped_up"]
+    assert made["key"] not in trail
+    assert gateway("audit", "verify", "--state", str(tmp_path / "state")).status == 0
+
+
+def test_budgets_of_clients_in_the_file_can_be_topped_up(gateway: Command, tmp_path: Path) -> None:
+    budgets = {"clients": {"app": {"budgets": [{"tokens": 100, "per": "day"}]}}, "usage": {"timezone": "UTC"}}
+    place = ["--config", written(tmp_path, BASE.merge(budgets)), "--state", str(tmp_path / "state")]
+    done = gateway("budgets", "top-up", "--client", "app", "--per", "day", "--amount", "50", "--json", *place)
+    assert done.status == 0, done.err
+    (budget,) = json.loads(done.out)["budgets"]
+    assert (budget["limit"], budget["unit"]) == ("150", "tokens")
+
+
+def test_admin_token_is_printed_once(gateway: Command, tmp_path: Path) -> None:
+    place = ["--config", written(tmp_path), "--state", str(tmp_path / "state")]
+    token = gateway("admin-token", "create", "--role", "viewer", "--note", "dashboards", *place).out.strip()
+    (listed,) = json.loads(gateway("admin-token", "list", "--json", *place).out)["tokens"]
+    assert (listed["role"], listed["note"]) == ("viewer", "dashboards")
+    assert token not in str(listed)
+    assert token.encode() not in (tmp_path / "state" / "clients.db").read_bytes()
+    assert gateway("admin-token", "revoke", listed["id"], *place).status == 0
+    assert gateway("admin-token", "revoke", listed["id"], *place).status == 1
+
+
+def test_pepper_of_the_config_is_needed_to_make_a_key(gateway: Command, tmp_path: Path) -> None:
+    config = IN_DATABASE.merge({"secrets": {"pepper": "${PEPPER_OF_CELL}"}})
+    place = ["--config", written(tmp_path, config), "--state", str(tmp_path / "state")]
+    assert gateway("clients", "create", "app", *place).status == 0
+    refused = gateway("keys", "create", "--client", "app", *place)
+    assert refused.status == 2
+    assert "PEPPER_OF_CELL is not set" in refused.err
+    assert not (tmp_path / "state" / "pepper").exists()
+
+
+def test_commands_without_a_place_say_what_to_name(gateway: Command, tmp_path: Path) -> None:
+    refused = gateway("keys", "list", "--config", written(tmp_path, IN_DATABASE))
+    assert (refused.status, refused.out) == (2, "")
+    assert "--state" in refused.err
+    assert "--admin" in refused.err
