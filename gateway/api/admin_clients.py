@@ -39,7 +39,7 @@ ReadBody = Callable[[Request], Awaitable[dict[str, object]]]
 
 @dataclass(frozen=True, slots=True)
 class AdminRoutes:
-    """What the routes need.
+    """The functions that the routes share.
 
     Attributes:
         requires: Returns the dependencies of a route that needs a role.

@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.operator_errors import StateError
-from gateway.state.client_store import ClientStore, has_clients
 from gateway.telemetry.batching import Ended
 from gateway.telemetry.log import logger
+
+if TYPE_CHECKING:
+    from gateway.state.client_store import ClientStore
 
 _INTERVAL_S = 60.0
 """A key that is used all the time is written once in this time."""
@@ -49,6 +52,9 @@ class KeyUses:
 
     def write(self) -> None:
         """Write the uses that wait."""
+        # Not imported at the top: most gateways have no stored clients.
+        from gateway.state.client_store import ClientStore, has_clients
+
         with self._one_at_a_time:
             waiting, self._waiting = self._waiting, {}
             if not waiting or not has_clients(self._directory):

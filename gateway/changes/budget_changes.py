@@ -1,4 +1,4 @@
-"""What a plan says about budgets: each change in words, and the counters that begin anew. Pure.
+"""Describe the changes of budgets for a plan: each change in words, and the counters that begin anew. Pure.
 
 Counters belong to a kind, a name, a unit and a window. With another name or unit they begin anew.
 """

@@ -21,7 +21,7 @@ LEAST_CHARACTERS = 32
 MOST_VERSIONS = 2
 _MOST_BYTES = 64 * 1024
 _HEAD = """\
-# The keys of a cell. All its instances have the same file, and nobody else may read it.
+# The keys of a cell. All its instances have the same file, and only their system user may read it.
 # Each key has at most two valid versions, the newer one first. `gateway secrets rotate` adds one.
 """
 _NEW = "`gateway secrets new FILE` writes one"

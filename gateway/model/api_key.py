@@ -24,7 +24,7 @@ NO_CELL = "local"
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKey:
+class CellKey:
     """A key that has the form of a cell's key, with its checksum.
 
     Attributes:
@@ -38,19 +38,19 @@ class ApiKey:
     text: str = field(repr=False)
 
 
-def compose_key(cell: str, key_id: str, secret: str) -> ApiKey:
+def compose_key(cell: str, key_id: str, secret: str) -> CellKey:
     """Return the key of these parts."""
     start = f"{PREFIX}_{cell}_{key_id}_{secret}"
-    return ApiKey(cell, key_id, f"{start}_{_checksum(start)}")
+    return CellKey(cell, key_id, f"{start}_{_checksum(start)}")
 
 
-def read_key(text: str) -> ApiKey | None:
+def read_key(text: str) -> CellKey | None:
     """Return the key, or None if the text is not a complete key of a cell."""
     start, _, checksum = text.rpartition("_")
     parts = start.split("_")
     if len(parts) != 4 or parts[0] != PREFIX or not text.isascii() or checksum != _checksum(start):
         return None
-    return ApiKey(parts[1], parts[2], text)
+    return CellKey(parts[1], parts[2], text)
 
 
 def digest_of(pepper: Secret, key: bytes) -> str:

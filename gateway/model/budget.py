@@ -93,7 +93,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class SpendingRules:
-    """What a client may spend, besides its requests per minute and its concurrent requests.
+    """The limits of a client in tokens and money, and the project that it belongs to.
 
     Attributes:
         project: The project whose budgets it shares, or None.
@@ -165,7 +165,7 @@ class UsageRules:
         rates: Units of `currency` for one unit of another currency, as exact decimal text.
         rates_as_of: The day of the rates, or None.
         timezone: The IANA time zone of days, weeks and months.
-        on_loss: What each instance may spend while the shared store cannot be asked. None: nothing.
+        on_loss: The amount that each instance may spend while the shared store cannot be asked. None: nothing.
         retention: How long rows are kept.
         alerts: When an alert of a budget is sent, or None.
         internal_project: The project that pays for calls that no client asked for, or None: they have no budget.

@@ -19,7 +19,7 @@ PepperSource = Literal["state", "config"]
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What is known of a key. It contains no secret.
+    """A key without its secret.
 
     Attributes:
         expires_at_s: When it stops to work (Unix time), or None.
@@ -71,7 +71,7 @@ class StoredClients:
 
 
 class Role(StrEnum):
-    """What the holder of an admin token may do."""
+    """The permissions of an admin token."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -104,7 +104,7 @@ class AdminToken:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFacts:
-    """What stored clients refer to: a summary of the active config version.
+    """The part of the active config version to which stored clients refer.
 
     Attributes:
         source: Where clients are.

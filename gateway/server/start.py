@@ -165,7 +165,7 @@ def _serve_with_workers(
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """What the state directory adds to each config version."""
+    """The parts of the state directory that change each config version."""
 
     scheduler: Scheduler
     clients: ClientDatabase | None = None

@@ -25,7 +25,7 @@ from gateway.model.api_key import (
     ID_ALPHABET,
     ID_LENGTH,
     SECRET_LENGTH,
-    ApiKey,
+    CellKey,
     compose_key,
     digest_of,
 )
@@ -190,7 +190,7 @@ class ClientAdmin:
             raise AdminRefused(400, "invalid_request", message)
         return info
 
-    def _digest(self, key: ApiKey) -> str:
+    def _digest(self, key: CellKey) -> str:
         return digest_of(self._pepper(), key.text.encode())
 
     # --- clients and projects ---------------------------------------------------------------------
@@ -319,7 +319,7 @@ def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:
     return AdminRefused(409, "clients_in_file", message, {"cell": facts.cell})
 
 
-def new_key(cell: str, key_id: str | None = None) -> ApiKey:
+def new_key(cell: str, key_id: str | None = None) -> CellKey:
     """Return a new key of a cell, with a new id unless one is given."""
     return compose_key(cell, key_id or _random(ID_ALPHABET, ID_LENGTH), _random(ALPHABET, SECRET_LENGTH))
 

@@ -135,7 +135,7 @@ def test_pepper_of_the_config_is_needed_to_make_a_key(gateway: Command, tmp_path
     assert not (tmp_path / "state" / "pepper").exists()
 
 
-def test_commands_without_a_place_say_what_to_name(gateway: Command, tmp_path: Path) -> None:
+def test_commands_without_a_place_name_the_options(gateway: Command, tmp_path: Path) -> None:
     refused = gateway("keys", "list", "--config", written(tmp_path, IN_DATABASE))
     assert (refused.status, refused.out) == (2, "")
     assert "--state" in refused.err

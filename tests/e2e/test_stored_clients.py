@@ -177,7 +177,9 @@ def test_change_of_a_client_applies_to_its_keys(operator: Operator) -> None:
         (("projects", "create", "p", "--budget", "1e309 EUR per day"), "decimal number"),
     ],
 )
-def test_command_that_cannot_be_done_says_why(operator: Operator, words: tuple[str, ...], message: str) -> None:
+def test_command_that_cannot_be_done_states_the_reason(
+    operator: Operator, words: tuple[str, ...], message: str
+) -> None:
     done = in_this_process(*words, "--state", str(operator.state))
     assert done.returncode in (1, 2)
     assert message in done.stderr
@@ -253,7 +255,7 @@ def test_top_up_and_reset_of_a_budget_take_effect_at_once(operator: Operator) ->
         (("top-up", "--client", "app", "--per", "day", "--amount", "1e309"), "`amount` must be an amount"),
     ],
 )
-def test_change_of_a_budget_that_cannot_be_done_says_why(
+def test_change_of_a_budget_that_cannot_be_done_states_the_reason(
     operator: Operator, words: tuple[str, ...], message: str
 ) -> None:
     done = in_this_process("budgets", *words, "--state", str(operator.state))

@@ -74,7 +74,7 @@ class RatesSection(Section):
 
 
 class OnLossSection(Section):
-    """What each instance may spend while the shared store cannot be asked."""
+    """The amount that each instance may spend while the shared store cannot be asked."""
 
     allow: MoneyAmount = Field(
         description="The amount for each instance and outage, in `usage.currency`: what calls cost, and open holds."
@@ -118,7 +118,7 @@ class UsageSection(Section):
         BeforeValidator(_on_loss, json_schema_input_type=Literal["deny"] | OnLossSection),
     ] = Field(
         None,
-        description="What happens to requests with a budget while the shared store cannot be asked: `deny`, or "
+        description="The treatment of requests with a budget while the shared store cannot be asked: `deny`, or "
         "{allow: 5 EUR}. Default: deny.",
     )
     retention: LedgerRetention = Field(LedgerRetention(), description="How long rows are kept.")

@@ -1,4 +1,4 @@
-"""Compile `stores`: TLS, passwords, territories, and what a store needs besides."""
+"""Compile `stores`: TLS, passwords, territories, and the further needs of a store."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from gateway.config.check_report import render_matrix
 from gateway.model.budget import StoreServer
-from tests.gateway.config.test_usage_sections import BASE, ENVIRON, compiled, messages, problems_of
 from tests.kit.configs import Config
+from tests.kit.usage_configs import BASE, ENVIRON, compiled, messages, problems_of
 
 
 def with_store(kind: str, url: str, **others: Any) -> Config:
@@ -152,11 +152,11 @@ def test_password_of_a_url_at_a_wrong_place_is_not_shown() -> None:
     assert "'postgresql://…@db/x' is not a territory" in found[0]
 
 
-def test_check_says_that_a_database_alone_is_for_one_instance() -> None:
+def test_check_states_that_a_database_alone_is_for_one_instance() -> None:
     shown = render_matrix(compiled(BASE.merge({"stores": {"valkey": None}})).config)
     assert "  without Valkey: limits are counted on one machine, so run one instance only\n" in shown
 
 
-def test_check_says_that_budgets_hold_during_an_outage_by_default() -> None:
+def test_check_states_that_budgets_hold_during_an_outage_by_default() -> None:
     shown = render_matrix(compiled(BASE.merge({"usage": {"on_loss": "deny"}})).config)
     assert "requests with a budget are refused, so that no budget is" in shown
