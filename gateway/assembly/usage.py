@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from gateway.model.budget import UsageRules
+from gateway.operator_errors import StateError
 from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
