@@ -14,8 +14,6 @@ _PLANNED: tuple[KeyPath, ...] = (
     ("stores",),
     ("secrets", "cookies"),
     ("secrets", "receipts"),
-    ("secrets", "consent", 1),
-    ("secrets", "identity", 1),
 )
 
 

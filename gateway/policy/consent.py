@@ -42,7 +42,7 @@ class Consenting:
         statement: The consent in the headers.
         request: The request.
         needs: Its requirements.
-        key: Signs tokens.
+        keys: The valid keys of tokens, the newer one first. The first signs new tokens.
         now_s: The Unix time at which the token is judged, for all attempts.
     """
 
@@ -52,7 +52,7 @@ class Consenting:
         self._statement = statement
         self._request = request
         self._needs = needs
-        self._key = key
+        self._keys = keys
         self._now_s = now_s
         self._digest: str | None = None
 
@@ -69,7 +69,9 @@ class Consenting:
         confirmed = frozenset(
             deployment.name
             for deployment in asking
-            if hmac.compare_digest(token[2], self._mac(deployment, region, int(token[1])))
+            if any(
+                hmac.compare_digest(token[2], self._mac(deployment, region, int(token[1]), key)) for key in self._keys
+            )
         )
         return Consents(standing.standing, standing.asserted, confirmed) if confirmed else standing
 
@@ -81,7 +83,7 @@ class Consenting:
             str(deployment.residency.stores),
             str(deployment.residency.processes),
             self._would_send(deployment),
-            f"c1.{expires_at}.{self._mac(deployment, region, expires_at)}",
+            f"c1.{expires_at}.{self._mac(deployment, region, expires_at, self._keys[0])}",
             expires_at,
             self._note(),
         )
@@ -128,7 +130,7 @@ class Consenting:
             elif deployment.identity == "hash" and name != "metadata":
                 yield f"{name} (a pseudonym of it)"
 
-    def _mac(self, deployment: Deployment, region: Region, expires_at: int) -> str:
+    def _mac(self, deployment: Deployment, region: Region, expires_at: int, key: bytes) -> str:
         rule = deployment.consent
         signed = [
             "consent 1",
@@ -141,7 +143,7 @@ class Consenting:
             self._would_send(deployment),
             self._content(),
         ]
-        mac = hmac.digest(self._key, json.dumps(signed).encode(), "sha256")
+        mac = hmac.digest(key, json.dumps(signed).encode(), "sha256")
         return urlsafe_b64encode(mac).rstrip(b"=").decode()
 
     def _content(self) -> str:

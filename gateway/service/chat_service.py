@@ -332,7 +332,7 @@ class ChatService:
             needs = needs_of_input(request)
         consenting, consents, now_s = None, NO_CONSENT, self.clock()
         if config.recipients and location.region is not None:
-            consenting = Consenting(routing.consent, routing.request, needs, self._consent_key_of(config), now_s)
+            consenting = Consenting(routing.consent, routing.request, needs, self._consent_keys_of(config), now_s)
             consents = consenting.under(config, location.region)
         health = self.executor.health.snapshot(config)
         decision = decide(config, assistant, location, needs, health, now_s, consents)

@@ -374,7 +374,7 @@ def consent_token() -> object:
     table = table_of(NEW, ENVIRON)
     request = _request()
     consenting = Consenting(
-        ConsentStatement(caller="me"), request, requirements_of(request), b"k" * 32, 1_800_000_000.0
+        ConsentStatement(caller="me"), request, requirements_of(request), (b"k" * 32,), 1_800_000_000.0
     )
     asked = consenting.ask(table.deployments["first"], table.regions["de"])
     return {word.name: getattr(asked, word.name) for word in fields(asked)}

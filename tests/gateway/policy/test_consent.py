@@ -204,9 +204,13 @@ SAID = ConsentStatement(caller="me")
 
 
 def consenting(
-    request: ChatRequest = REQUEST, statement: ConsentStatement = SAID, key: bytes = KEY, now: float = NOW
+    request: ChatRequest = REQUEST,
+    statement: ConsentStatement = SAID,
+    key: bytes = KEY,
+    now: float = NOW,
+    former: tuple[bytes, ...] = (),
 ) -> Consenting:
-    return Consenting(statement, request, requirements_of(request), key, now)
+    return Consenting(statement, request, requirements_of(request), (key, *former), now)
 
 
 def token(deployment: str = "d0", **changes: Any) -> str:
@@ -225,6 +229,13 @@ def test_a_token_is_good_for_its_recipient_and_again_until_it_ends() -> None:
     assert confirmed(token("d2")) == {"d2"}
     assert confirmed(sent, now=NOW + LIFETIME_S - 1) == {"d0", "d1"}
     assert confirmed(sent, now=NOW + LIFETIME_S) == frozenset()
+
+
+def test_consent_token_of_the_former_key_stays_valid_while_the_key_is_replaced() -> None:
+    new = b"new" * 16
+    assert confirmed(token(), key=new) == frozenset()
+    assert confirmed(token(), key=new, former=(KEY,)) == {"d0", "d1"}
+    assert confirmed(token(key=new, former=(KEY,)), key=new) == {"d0", "d1"}, "the new key signs"
 
 
 MORE = (*REQUEST.messages, AssistantMessage("no"), UserMessage("now"))
