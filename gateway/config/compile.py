@@ -6,7 +6,7 @@ their errors alone, so that fixing one error does not reveal the next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config.clients import compile_clients, compile_cors
@@ -17,8 +17,7 @@ from gateway.config.exporters import compile_exporters
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
 from gateway.config.operator_catalogue import compile_catalogues
-from gateway.config.planned_sections import refuse_planned_sections
-from gateway.config.problems import ConfigRejected, KeyPath, Problem
+from gateway.config.problems import ConfigRejected, KeyPath, Problem, dotted
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
 from gateway.config.source_text import Reading, SourceText, secrets_in_clear
@@ -104,7 +103,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     spending = SpendingCompiler(draft, findings, usage)
     stores = compile_stores(draft, findings, regions, document.references) if options.planned else None
     if not options.planned:
-        refuse_planned_sections(findings)
+        _refuse_planned_sections(findings)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
     check_prices(draft, findings, usage, clients.values(), assistants)
     config = ConfigVersion(
@@ -229,3 +228,38 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
     if breaker is not None and breaker.longest_open_s < breaker.open_s:
         message = f"is shorter than `open` ({breaker.open_s:g}s), so the breaker never stays open for that long"
         findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
+
+
+_PLANNED: tuple[KeyPath, ...] = (
+    ("stores",),
+    ("secrets", "cookies"),
+    ("secrets", "receipts"),
+)
+"""Keys that are compiled but not applied yet. A key without an effect would promise a function that does not exist."""
+
+
+def _refuse_planned_sections(findings: Findings) -> None:
+    """Report the planned keys that are written, all of them as one error at the first."""
+    found = {
+        pattern: path for pattern in _PLANNED if (path := next(_written((), findings.source.values, pattern), None))
+    }
+    if not found:
+        return
+    first = min(found.values(), key=lambda path: findings.source.position(path, key=True))
+    names = ", ".join(f"`{dotted(pattern)}`" for pattern in found)
+    are = "is" if len(found) == 1 else "are"
+    message = f"usage and money: {names} {are} not supported by this version yet"
+    findings.error(first, message, "remove them; `rpm` and `concurrent` limit requests", key=True)
+
+
+def _written(path: KeyPath, value: object, rest: KeyPath) -> Iterator[KeyPath]:
+    """Yield each path of the values that matches a pattern. `*` stands for any name."""
+    if not rest:
+        yield path
+        return
+    part = rest[0]
+    if isinstance(value, Mapping):
+        for name in value if part == "*" else {part} & value.keys():
+            yield from _written((*path, name), value[name], rest[1:])
+    elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        yield from _written((*path, part), value[part], rest[1:])

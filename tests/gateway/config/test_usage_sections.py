@@ -381,21 +381,15 @@ def test_planned_sections_are_one_error_until_they_are_applied() -> None:
     with pytest.raises(ConfigRejected) as rejected:
         compiled(BASE, planned=False)
     (problem,) = rejected.value.problems
-    assert (dotted(problem.path), problem.line) == ("cell.name", 2)
-    assert problem.message == (
-        "usage and money: `stores`, `keys`, `cell.name`, `secrets.pepper`, `secrets.identity[1]` are not "
-        "supported by this version yet"
-    )
+    assert (dotted(problem.path), problem.line) == ("stores", 11)
+    assert problem.message == "usage and money: `stores` is not supported by this version yet"
 
 
 @pytest.mark.parametrize(
     ("patch", "key"),
     [
-        ("clients_source: file", "clients_source"),
-        ("keys: {max_stale: 5m}", "keys"),
         ("secrets: {cookies: '${PEPPER}'}", "secrets.cookies"),
         ("secrets: {receipts: '${PEPPER}'}", "secrets.receipts"),
-        ("secrets: {consent: ['${PEPPER}', '${IDENTITY}']}", "secrets.consent[1]"),
     ],
 )
 def test_each_planned_section_is_refused_by_name(patch: str, key: str) -> None:
