@@ -121,8 +121,7 @@ class LocalActions(ClientAdmin):
     """The actions on the files of a state directory. A gateway may run with it."""
 
     def __init__(self, store: ClientStore, config: _Config, operator: str) -> None:
-        facts = config.facts()
-        super().__init__(store, lambda: facts, lambda: config.pepper(facts), operator)
+        super().__init__(store, config.facts, lambda: config.pepper(config.facts()), operator)
         self._config = config
 
     def show_budgets(self, owner: BudgetOwner | None) -> Json:
@@ -211,9 +210,14 @@ class _Config:
         self._directory = directory
         self._is_named = options.config is not None
         self._path = settings.config
+        self._facts: ConfigFacts | None = None
 
     def facts(self) -> ConfigFacts:
         """Return the facts of the active config: as a running gateway stored them, or of the config file itself."""
+        self._facts = self._facts or self._read_facts()
+        return self._facts
+
+    def _read_facts(self) -> ConfigFacts:
         from gateway.state.lock import holder_of
 
         known = None
