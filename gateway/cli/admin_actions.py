@@ -173,6 +173,7 @@ def _opened_directory(
         _expect_database(options, config.facts())
     with closing(ClientStore(directory)) as store:
         yield LocalActions(store, config, operator)
+        config.remember(store)
         append_entries(store, directory)
 
 
@@ -239,6 +240,13 @@ class _Config:
             if known is not None and not self._is_named:
                 return known
             raise
+
+    def remember(self, store: ClientStore) -> None:
+        """Store the facts of the config file for later commands, unless a gateway runs, which does this itself."""
+        from gateway.state.lock import holder_of
+
+        if self._facts is not None and holder_of(self._directory) is None:
+            store.store_facts(self._facts)
 
     def version(self, *, resolve_secrets: bool) -> ConfigVersion:
         """Return the config version with the stored clients. The pseudonym of an end user may need secrets."""
