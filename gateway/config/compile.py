@@ -230,7 +230,7 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
         findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
 
 
-_PLANNED: tuple[KeyPath, ...] = (
+PLANNED_KEYS: tuple[KeyPath, ...] = (
     ("stores",),
     ("secrets", "cookies"),
     ("secrets", "receipts"),
@@ -241,7 +241,7 @@ _PLANNED: tuple[KeyPath, ...] = (
 def _refuse_planned_sections(findings: Findings) -> None:
     """Report the planned keys that are written, all of them as one error at the first."""
     found = {
-        pattern: path for pattern in _PLANNED if (path := next(_written((), findings.source.values, pattern), None))
+        pattern: path for pattern in PLANNED_KEYS if (path := next(_written((), findings.source.values, pattern), None))
     }
     if not found:
         return
