@@ -57,14 +57,3 @@ def test_mistake_next_to_a_misspelt_name_is_reported_in_the_same_pass(first: str
 @pytest.mark.parametrize("first", _FIRST)
 def test_misspelt_name_is_reported_once(first: str) -> None:
     assert errors(_FIRST[first]) == [f"deployments.house.{first}"]
-
-
-def test_limit_by_tokens_is_refused_by_name() -> None:
-    limits = {"clients": {"shop": {"keys": ["sha256:" + "a" * 64], "limits": {"tpm": 5, "rpm": 1}}}}
-    with pytest.raises(ConfigRejected) as rejected:
-        compile_config(
-            parse_document(_BASE.merge(limits).text.encode(), "gateway.yaml", {"KEY": "sk"}), registry=load_registry()
-        )
-    (problem,) = [problem for problem in rejected.value.problems if problem.severity == "error"]
-    assert "`clients.*.limits.tpm` is not supported by this version yet" in str(problem)
-    assert "did you mean" not in str(problem)
