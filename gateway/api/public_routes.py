@@ -90,8 +90,8 @@ _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 _ALL_CHATS = ", ".join((_CHAT, *filter(is_served, _OWN_PATHS), "/v1beta/models/ASSISTANT:generateContent"))
 _ALL_PATHS = (
-    f"the paths are {_ALL_CHATS}, GET /v1/models, /v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs, and POST "
-    "/v1/embeddings and /v1/moderations"
+    f"the paths are {_ALL_CHATS}, POST /v1/embeddings and /v1/moderations, and GET /v1/models, /v1/explain, "
+    "/v1/disclosure, /v1/receipts, /v1/usage and /docs"
 )
 
 
@@ -119,7 +119,7 @@ _UNSUITABLE_APIS = {
 _OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
 
 
-_TAGS = ("chat", "embeddings", "moderations", "models", "explain", "disclosure", "receipts", "health")
+_TAGS = ("chat", "embeddings", "moderations", "models", "explain", "disclosure", "receipts", "usage", "health")
 _SLASHES = re.compile(r"//+")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _USAGE_GROUPS = frozenset({"day", "region"})

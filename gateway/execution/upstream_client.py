@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,8 @@ from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import InputAnswer, ServedRequest
+from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat
+from gateway.usage.accounting import CallUsage, RequestUsage
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
 from providers.chat import ChatCompletion, ChatRequest, change_request
@@ -137,8 +138,8 @@ class UpstreamClient:
             recheck = partial(_recheck, still_allowed, step)
         if options.usage is not None:
             return self._send_counted(step, secret, options, clocks, options.usage, recheck)
-        sent, wire = _write(step, options.request)
-        return self._exchange(step, options, sent, self._sign(step, secret, options, wire, recheck), clocks)
+        chat, wire = _write(step, options.request)
+        return self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), clocks)
 
     async def _send_counted(
         self,
@@ -151,13 +152,13 @@ class UpstreamClient:
     ) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
         chat, wire = _write(step, options.request)
-        call = options.call = await usage.begin(step, sent)
+        call = options.call = await usage.begin(step, chat or measured_as_chat(options.request))
         try:
-            if call.held.cap is not None:
-                sent, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))
+            if call.held.cap is not None and isinstance(options.request, ChatRequest):
+                chat, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
-            answer = await self._exchange(step, options, sent, request, clocks)
+            answer = await self._exchange(step, options, chat, request, clocks)
         except ProviderFailed as error:
             await call.failed(error.failure)
             raise
@@ -166,6 +167,8 @@ class UpstreamClient:
             raise
         if answer.completion is not None:
             await call.answered(answer.completion)
+        elif answer.result is not None:
+            await call.counted(answer.result.usage)
         return answer
 
     def _sign(
@@ -187,11 +190,16 @@ class UpstreamClient:
         self,
         step: Step,
         options: AttemptOptions,
-        sent: ChatRequest,
+        chat: ChatRequest | None,
         upstream: UpstreamRequest,
         clocks: tuple[Deadline, Deadline],
     ) -> Answer:
-        """Send a request, and read until its answer begins; `clocks` are the deadline and the timer of the limits."""
+        """Send a request, and read until its answer begins.
+
+        Args:
+            chat: The request as it is sent; None if it is not a chat.
+            clocks: The deadline, and the timer of the limits.
+        """
         deployment, request, (deadline, timer) = step.deployment, options.request, clocks
         is_large, large = len(upstream.body) > _LARGE_BYTES, None
         try:
@@ -206,6 +214,8 @@ class UpstreamClient:
                 try:
                     if response.is_refusal:
                         stream = None
+                        if options.call is not None:
+                            options.call.is_refused = True
                     elif chat is None or not isinstance(request, ChatRequest):
                         return Answer(step, result=await _read_result(request, response, deployment))
                     elif not request.stream:
@@ -217,7 +227,7 @@ class UpstreamClient:
                         stream, large = None, whole
                     else:
                         reading = timer if request.folded else deadline
-                        stream = _live_stream(deployment, response, request, chat, reading, options.idle_s, is_large)
+                        stream = _live_stream(deployment, response, options, chat, reading, is_large)
                         await stream.begin()
                 except BaseException:
                     await response.close()
@@ -262,19 +272,21 @@ async def _read_result(request: ServedRequest, response: UpstreamResponse, deplo
 def _live_stream(
     deployment: Deployment,
     response: UpstreamResponse,
-    request: ChatRequest,
+    options: AttemptOptions,
     sent: ChatRequest,
     reading: Deadline,
-    idle_s: float,
     is_large: bool,
 ) -> LiveStream:
     """Return an answer that is read while it arrives; `reading` measures its silence."""
+    request = options.request
+    if not isinstance(request, ChatRequest):
+        raise TypeError("only a chat is streamed")
     start = json_start_of(deployment.adapter, sent, deployment.target)
     reader = AnswerReader(deployment.adapter, response.head, deployment.target, sent.stop, start)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
     redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
-    stream = LiveStream(body, reader, reading, idle_s, redact, sent.n or 1)
+    stream = LiveStream(body, reader, reading, options.idle_s, redact, sent.n or 1)
     stream.call = options.call
     return stream
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TypeAlias, assert_never
 
 from gateway.model.config_version import Use
-from providers.chat import ChatRequest, ImagePart, TextPart
+from providers.chat import ChatRequest, ImagePart, TextPart, UserMessage
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.matching.requirements import Requirements, moving_fields
 from providers.moderations import ModerationAnswer, ModerationRequest
@@ -66,3 +66,27 @@ def texts_of(request: InputRequest) -> Iterator[str]:
 def user_of_input(request: InputRequest) -> str | None:
     """Return the identifier of the user in the request."""
     return request.user if isinstance(request, EmbeddingRequest) else None
+
+
+_MOST_VERDICT_TOKENS = 128
+"""A guard model answers with a word or two, and the names of categories."""
+
+
+def measured_as_chat(request: ServedRequest) -> ChatRequest:
+    """Return a chat whose cost bounds that of the request: with the same texts, and one character for each token."""
+    match request:
+        case ChatRequest():
+            return request
+        case EmbeddingRequest():
+            most = 1
+        case ModerationRequest():
+            most = _MOST_VERDICT_TOKENS * len(request.inputs)
+        case _:
+            assert_never(request)
+    messages = [UserMessage(text) for text in texts_of(request)]
+    tokens = sum(
+        1 for content in request.inputs if not isinstance(content, str) for it in content if isinstance(it, int)
+    )
+    if tokens:
+        messages.append(UserMessage("0" * tokens))
+    return ChatRequest(request.model or "", tuple(messages), max_tokens=most, reasoning_effort="none")

@@ -47,7 +47,12 @@ class Consenting:
     """
 
     def __init__(
-        self, statement: ConsentStatement, request: ServedRequest, needs: Requirements, key: bytes, now_s: float
+        self,
+        statement: ConsentStatement,
+        request: ServedRequest,
+        needs: Requirements,
+        keys: tuple[bytes, ...],
+        now_s: float,
     ) -> None:
         self._statement = statement
         self._request = request

@@ -347,6 +347,8 @@ class ChatService:
         if routing.spaces and isinstance(request, EmbeddingRequest):
             self._space_of(routing).check(routing.spaces, request.dimensions)
         context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
+        if self.executor.accounting is not None:
+            context.usage = self.executor.accounting.request(config, routing.client, routing.user, record)
         returned = request if isinstance(request, ChatRequest) and has_state(request) else None
         if returned is not None:
             context.request_for = partial(self._unsealed, config, returned)
@@ -495,8 +497,14 @@ class ChatService:
             return None
         return seal_of(self._consent_key_of(routing.config), answer.step.deployment)
 
+    def _consent_keys_of(self, config: ConfigVersion) -> tuple[bytes, ...]:
+        """Return the valid keys of consent tokens, the newer one first."""
+        configured = (config.secrets.consent, config.secrets.former_consent)
+        return tuple(key.reveal().encode() for key in configured if key is not None) or (self._consent_key,)
+
     def _consent_key_of(self, config: ConfigVersion) -> bytes:
-        return config.secrets.consent.reveal().encode() if config.secrets.consent is not None else self._consent_key
+        """Return the key that signs consent tokens, and seals reasoning state."""
+        return self._consent_keys_of(config)[0]
 
 
 def _error_style(config: ConfigVersion) -> ErrorStyle:

@@ -352,6 +352,14 @@ class CallUsage:
                 self.seen.add_text(call.name + call.arguments)
         await self._end(CallOutcome.ANSWERED)
 
+    async def counted(self, usage: Usage | None) -> None:
+        """Record a whole answer without text, such as vectors, by the provider's count. None: it did not count."""
+        if self.is_ended:
+            return
+        if usage is not None:
+            self._reported = usage, True
+        await self._end(CallOutcome.ANSWERED)
+
     async def ended(self, failure: Failure | None) -> None:
         """Record a stream that has ended: completely, or with a failure."""
         await (self._end(CallOutcome.ANSWERED) if failure is None else self.failed(failure))
