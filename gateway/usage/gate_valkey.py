@@ -1,0 +1,519 @@
+"""The gate of a cell with many instances: counters in Valkey. Each operation is one script call, on the server's clock.
+
+Theory of operation:
+
+- A process is an *owner*. Its open calls are in a hash of its own, and it gives a sign of life every few seconds. The
+  open calls of an owner that was silent for 30 seconds are lost: any other process settles them to their full hold.
+- A hold whose answer did not arrive may have been counted. It is cancelled in the background, and so is every open call
+  in the store that this process does not know.
+- A settlement that cannot be done now is kept, and done in the background.
+- Counters belong to an *epoch*. If the server has lost data or may have (it is empty, it was restarted, or another
+  server took its place), the epoch has ended: holds with a budget are refused until the counters are rebuilt
+  (`gate_epoch`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.model.budget import StoreServer
+from gateway.usage.gate import (
+    REQUESTS,
+    Counter,
+    CounterState,
+    GateUnavailable,
+    HoldGranted,
+    HoldRefused,
+    HoldRequest,
+    LostCall,
+    Measure,
+    RatePerMinute,
+    RateState,
+    refusal_of,
+)
+from gateway.usage.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable, Word
+from gateway.usage.valkey_scripts import (
+    BASE,
+    BEAT,
+    CHANGE,
+    EPOCH_ENDED,
+    FOREVER_US,
+    FORGET,
+    HOLD,
+    LARGEST_NS,
+    READ,
+    READY,
+    SETTLE,
+)
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
+
+BEAT_S = 5.0
+"""The time between two signs of life."""
+
+SILENT_S = 30.0
+"""The silence after which the open calls of a process are lost."""
+
+_RETRY_S = 0.1
+_SLOW_S = 2.0
+"""The deadline of operations for which no request waits."""
+
+_TOKENS = int(Measure.TOKENS)
+_NOT_REBUILT = "the counters of Valkey are being rebuilt"
+_pack = msgspec.msgpack.encode
+_unpack = msgspec.msgpack.decode
+_EVICTS = "it may evict counters: set its `maxmemory-policy` to noeviction"
+
+
+class _OpenCall(msgspec.Struct, array_like=True):
+    """An open call, as this process and the store keep it.
+
+    Attributes:
+        counters: The tag, the measure and the bounds of the windows of each counter.
+        rates: The tag, the measure and the size of each rate.
+    """
+
+    call: str
+    row: bytes
+    tokens: int
+    amount_nano: int
+    counters: list[tuple[int, int, int, int, int, int]]
+    rates: list[tuple[int, int, int, int]]
+
+    @property
+    def amounts(self) -> tuple[int, int, int]:
+        """The amounts by `Measure`."""
+        return self.tokens, self.amount_nano, 1
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is still to be done for an open call in the background.
+
+    Attributes:
+        is_adopted: Whether the store does not have the hold yet.
+        used: The tokens and the amount of its settlement, if it has ended.
+    """
+
+    is_adopted: bool = False
+    used: tuple[int, int] | None = None
+
+
+class ValkeyGate:
+    """The gate of one process. Call `start`, and `close` at the end.
+
+    Args:
+        server: The address of Valkey.
+        cell: The name of the cell, which all keys contain.
+        owner: A name of this process that is never used again: its instance, a slash, and a random part.
+        now_us: Returns the time instead of the server, for tests.
+
+    Attributes:
+        connection: The connection.
+        epoch: The id of the epoch, or None: it must be found or rebuilt first.
+        is_ready: Whether the counters of budgets are complete.
+        epoch_ended: Set when another epoch must be found.
+        instances: The number of instances that were seen last.
+        run: The run of the server, which changes when it starts again.
+    """
+
+    def __init__(self, server: StoreServer, cell: str, owner: str, *, now_us: Callable[[], int] | None = None) -> None:
+        self.connection = ValkeyConnection(server, self._prepare)
+        self.owner = owner
+        self.epoch: str | None = None
+        self.is_ready = False
+        self.epoch_ended = asyncio.Event()
+        self.instances = 1
+        self.run = ""
+        self._prefix = f"{{gateway:{cell}}}:"
+        self._now_us = now_us
+        self._open: dict[str, _OpenCall] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._settling: set[str] = set()
+        self._lost: dict[str, tuple[str, _OpenCall]] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def epoch_key(self) -> str:
+        """The key of the epoch."""
+        return f"{self._prefix}epoch"
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """The ids of the open calls of this process, also of those that have ended and are not settled."""
+        return tuple(self._open)
+
+    async def start(self) -> None:
+        """Connect, and begin the work in the background."""
+        await self.connection.start()
+        self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def close(self) -> None:
+        """Finish what is pending if Valkey answers, and close the connection. Open calls become lost calls."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        with suppress(GateUnavailable, TimeoutError):
+            async with asyncio.timeout(_SLOW_S):
+                await self._finish_pending()
+                if not self._open and self.epoch is not None:
+                    keys = (self._owners_key, self._open_key(self.owner))
+                    await self._run(FORGET, keys, self.owner, deadline_s=_SLOW_S)
+        await self.connection.close()
+
+    def enter(self, epoch: str | None, *, is_ready: bool) -> None:
+        """Use the counters of an epoch from now on. None: no counters can be used."""
+        self.epoch, self.is_ready = epoch, is_ready
+        if epoch is None:
+            self.epoch_ended.set()
+        else:
+            self.epoch_ended.clear()
+            self._wake.set()
+
+    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        """Hold the worst cost of a call. See `UsageGate.hold`."""
+        if request.tokens < 0 or request.amount_nano < 0 or request.call in self._open:
+            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {request.call}")
+        one = _open_call(request)
+        limits = [divmod(budget.limit, BASE) for budget in request.budgets]
+        needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
+        try:
+            granted, states, missing_ns = await self._hold(one, limits, needs_ready=needs_ready)
+        except (GateUnavailable, asyncio.CancelledError):
+            # It may have been counted. The call is not sent, so it uses nothing.
+            if self.epoch is not None:
+                self._open[request.call] = one
+                self._pending[request.call] = _Pending(used=(0, 0))
+                self._wake.set()
+            raise
+        rates = tuple(map(_rate_state, request.rates, missing_ns))
+        if granted:
+            self._open[request.call] = one
+            return HoldGranted(rates)
+        return _refusal(request, tuple(map(_counter_state, states)), rates, missing_ns)
+
+    def adopt(self, request: HoldRequest) -> None:
+        """Count the hold of a call that was sent without asking, as soon as that is possible."""
+        self._open[request.call] = _open_call(request)
+        self._pending[request.call] = _Pending(is_adopted=True)
+        self._wake.set()
+
+    async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
+        """Replace the hold of a call by what it used. See `UsageGate.settle`."""
+        pending = self._pending.get(call)
+        if call not in self._open or call in self._settling or (pending is not None and pending.used is not None):
+            return False
+        used = (tokens, amount_nano)
+        if pending is not None:  # the store does not have its hold yet
+            pending.used = used
+            return True
+        self._settling.add(call)
+        try:
+            return await self._settle_own(call, used)
+        except (GateUnavailable, asyncio.CancelledError) as error:
+            self._pending[call] = _Pending(used=used)
+            self._wake.set()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return True
+        finally:
+            self._settling.discard(call)
+
+    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+        """Return the numbers of counters in their current windows."""
+        asked = list(counters)
+        keys = (self.epoch_key, *(self._counter_key(one.tag) for one in asked))
+        now_us, states = await self._ask(READ, keys)
+        found = []
+        for counter, state in zip(asked, states, strict=True):
+            if state and state[0] <= now_us < state[1]:
+                found.append(_counter_state(state))
+            else:
+                start, end, following = windows[counter.window]
+                start_ns, end_ns = (start, end) if now_us * 1000 < end else (end, following)
+                found.append(CounterState(start_ns=start_ns, end_ns=end_ns))
+        return found
+
+    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+        """Add an amount to what the counter's budget admits in its current window."""
+        return await self._change(counter, windows, amount, -1)
+
+    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
+        """Set what was spent in the current window. Holds stay."""
+        return await self._change(counter, windows, 0, spent)
+
+    async def lost_calls(self) -> list[LostCall]:
+        """Return open calls of processes that were silent for 30 seconds: a part of them if there are many."""
+        ended = await self._beat()
+        self._lost.clear()
+        for owner in ended:
+            page = await self._call("HSCAN", self._open_key(owner), "0", "COUNT", "200", deadline_s=_SLOW_S)
+            assert isinstance(page, list)  # noqa: S101
+            for raw in page[1][1::2]:
+                one = _stored_call(raw)
+                self._lost[one.call] = (owner, one)
+            if not page[1]:
+                await self._run(FORGET, (self._owners_key, self._open_key(owner)), owner, deadline_s=_SLOW_S)
+        return [LostCall(call, one.row, one.tokens, one.amount_nano, (0, 0)) for call, (_, one) in self._lost.items()]
+
+    async def settle_lost(self, lost: LostCall) -> bool:
+        """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""
+        found = self._lost.pop(lost.call, None)
+        return found is not None and await self._settle(*found, (lost.tokens, lost.amount_nano))
+
+    async def set_spent(self, counter: Counter, windows: AllBounds, spent: int, credit: int) -> None:
+        """Set the numbers of a counter of a new epoch."""
+        await self._change(counter, windows, credit, spent, deadline_s=_SLOW_S)
+
+    async def adopt_open_calls(self, counted: Collection[str]) -> None:
+        """Count all open calls of this process in a new epoch, except those whose cost is counted already."""
+        for call in counted:
+            self._open.pop(call, None)
+            self._pending.pop(call, None)
+        for one in list(self._open.values()):
+            await self._adopt(one)
+
+    # Operations.
+
+    async def _hold(
+        self, one: _OpenCall, limits: Sequence[tuple[int, int]] | None, *, needs_ready: bool
+    ) -> tuple[bool, list[list[int]], list[int]]:
+        """Hold a call. Without limits, it is held in any case."""
+        amounts = one.amounts
+        counters = [
+            (*divmod(amounts[counter[2]], BASE), *limit, *counter[3:])
+            for counter, limit in zip(one.counters, limits or [(0, 0)] * len(one.counters), strict=True)
+        ]
+        rates = [
+            (_bounded(amounts[measure] * MINUTE_NS // size), amounts[measure] > size)
+            for _, _, measure, size in one.rates
+        ]
+        keys = (self.epoch_key, f"{self._prefix}generations", self._open_key(self.owner), *self._keys_of(one))
+        packed = _pack((one.call, limits is None, needs_ready, counters, rates))
+        answer: tuple[bool, list[list[int]], list[int]] = await self._ask(HOLD, keys, packed, _pack(one))
+        return answer
+
+    async def _adopt(self, one: _OpenCall) -> None:
+        await self._hold(one, None, needs_ready=False)
+        if (pending := self._pending.get(one.call)) is not None:
+            pending.is_adopted = False
+
+    async def _settle(self, owner: str, one: _OpenCall, used: tuple[int, int]) -> bool:
+        actual = (*used, 0)
+        seen: set[tuple[int, int]] = set()
+        counters = []
+        for high, low, measure, *_ in one.counters:
+            is_second = (high, low) in seen
+            seen.add((high, low))
+            held, spent = (0, 0) if is_second else (one.amounts[measure], actual[measure])
+            counters.append((*divmod(held, BASE), *divmod(spent, BASE)))
+        # A request stays counted in a rate.
+        rates = [
+            measure == _TOKENS and _bounded((used[0] - one.tokens) * MINUTE_NS // size)
+            for _, _, measure, size in one.rates
+        ]
+        keys = (self.epoch_key, self._open_key(owner), *self._keys_of(one))
+        return bool(await self._ask(SETTLE, keys, _pack((one.call, counters, rates))))
+
+    async def _settle_own(self, call: str, used: tuple[int, int]) -> bool:
+        one = self._open[call]
+        was_open = await self._settle(self.owner, one, used)
+        self._open.pop(call, None)
+        self._pending.pop(call, None)
+        return was_open
+
+    async def _change(
+        self, counter: Counter, windows: AllBounds, credit: int, spent: int, deadline_s: float | None = None
+    ) -> CounterState:
+        spent_parts = divmod(spent, BASE) if spent >= 0 else (-1, 0)
+        packed = _pack((*_bounds_us(windows, counter), *divmod(credit, BASE), *spent_parts))
+        keys = (self.epoch_key, f"{self._prefix}generations", self._counter_key(counter.tag))
+        state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=deadline_s)
+        return _counter_state(state)
+
+    async def _beat(self) -> list[str]:
+        """Give a sign of life. Return the other processes that gave none for 30 seconds."""
+        keys = (self.epoch_key, self._owners_key, self._open_key(self.owner))
+        silent_us = str(int(SILENT_S * 1_000_000))
+        in_store, names, ended = await self._ask(BEAT, keys, self.owner, silent_us, deadline_s=_SLOW_S)
+        alive = {name for name, has_ended in zip(names, ended, strict=True) if not has_ended}
+        self.instances = max(1, len({name.partition("/")[0] for name in alive}))
+        if in_store > len(self._open):
+            await self._cancel_unknown()
+        return [name for name, has_ended in zip(names, ended, strict=True) if has_ended and name != self.owner]
+
+    async def _cancel_unknown(self) -> None:
+        """Cancel open calls of this process in the store that it does not know: their answers did not arrive."""
+        stored = await self._call("HGETALL", self._open_key(self.owner), deadline_s=_SLOW_S)
+        assert isinstance(stored, list)  # noqa: S101
+        for raw in stored[1::2]:
+            one = _stored_call(raw)
+            if one.call not in self._open:
+                self._open[one.call], self._pending[one.call] = one, _Pending(used=(0, 0))
+                self._wake.set()
+
+    # Work in the background.
+
+    async def _work(self) -> None:
+        beat_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            wait_s = _RETRY_S if self._pending else max(0.0, beat_at - loop.time())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                if self.epoch is None or not self.connection.is_connected:
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                if loop.time() >= beat_at:
+                    await self._beat()
+                    beat_at = loop.time() + BEAT_S
+                await self._finish_pending()
+            except GateUnavailable:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _finish_pending(self) -> None:
+        for call, pending in list(self._pending.items()):
+            one = self._open.get(call)
+            if one is None:
+                self._pending.pop(call, None)
+                continue
+            if pending.is_adopted:
+                await self._adopt(one)
+            if pending.used is not None:
+                await self._settle_own(call, pending.used)
+            elif self._pending.get(call) is pending:
+                del self._pending[call]
+
+    # The connection.
+
+    async def _prepare(self, connection: ValkeyConnection) -> None:
+        """Check a new connection, and whether the server may have lost data since the last one."""
+        info = _info(await connection.call("INFO", "server", "memory", deadline_s=_SLOW_S))
+        if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction":
+            raise ValkeyUnavailable(_EVICTS)
+        self.run = info.get("run_id", "")
+        stored = await connection.call("GET", self.epoch_key, deadline_s=_SLOW_S)
+        epoch, _, state = _text(stored).rpartition("|")
+        is_same = epoch.endswith(f"|{self.run}") and epoch == self.epoch
+        self.enter(self.epoch if is_same else None, is_ready=is_same and state == READY)
+
+    async def _ask(self, script: Script, keys: tuple[str, ...], *values: Word, deadline_s: float | None = None) -> Any:
+        """Run a script of the current epoch, and return its decoded answer. Raises GateUnavailable."""
+        if self.epoch is None:
+            raise GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
+        now = "0" if self._now_us is None else str(self._now_us())
+        answer = await self._run(script, keys, now, self.epoch, *values, deadline_s=deadline_s)
+        if answer == EPOCH_ENDED:
+            self.epoch_ended.set()
+            raise GateUnavailable(_NOT_REBUILT)
+        return _unpack(answer) if isinstance(answer, bytes) else answer
+
+    async def _run(
+        self, script: Script, keys: tuple[str, ...], *values: Word, deadline_s: float | None = None
+    ) -> object:
+        try:
+            return await self.connection.run(script, keys, *values, deadline_s=deadline_s)
+        except ValkeyUnavailable as error:
+            raise GateUnavailable(str(error)) from None
+
+    async def _call(self, *words: Word, deadline_s: float | None = None) -> object:
+        try:
+            return await self.connection.call(*words, deadline_s=deadline_s)
+        except ValkeyUnavailable as error:
+            raise GateUnavailable(str(error)) from None
+
+    def _unreachable(self) -> str:
+        return f"Valkey can't be reached: {self.connection.problem}"
+
+    # Keys. Those with counters contain the epoch.
+
+    @property
+    def _owners_key(self) -> str:
+        return f"{self._prefix}{self.epoch}:owners"
+
+    def _open_key(self, owner: str) -> str:
+        return f"{self._prefix}{self.epoch}:open:{owner}"
+
+    def _counter_key(self, tag: Sequence[int]) -> str:
+        return f"{self._prefix}{self.epoch}:c:{tag[0]:x}.{tag[1]:x}"
+
+    def _keys_of(self, one: _OpenCall) -> Iterator[str]:
+        yield from map(self._counter_key, one.counters)
+        for high, low, *_ in one.rates:
+            yield f"{self._prefix}{self.epoch}:r:{high:x}.{low:x}"
+
+
+def _bounded(duration_ns: int) -> int:
+    return max(-LARGEST_NS, min(duration_ns, LARGEST_NS))
+
+
+def _open_call(request: HoldRequest) -> _OpenCall:
+    windows = request.windows
+    return _OpenCall(
+        request.call,
+        request.row,
+        request.tokens,
+        request.amount_nano,
+        [(*one.counter.tag, one.counter.measure, *_bounds_us(windows, one.counter)) for one in request.budgets],
+        [(*rate.tag, rate.measure, rate.per_minute) for rate in request.rates],
+    )
+
+
+def _stored_call(raw: bytes) -> _OpenCall:
+    """Return an open call from the store, where the generations of its counters precede it."""
+    return msgspec.msgpack.decode(raw[8 + int(raw[:8]) :], type=_OpenCall)
+
+
+def _bounds_us(windows: AllBounds, counter: Counter) -> tuple[int, int, int]:
+    start_ns, end_ns, next_end_ns = windows[counter.window]
+    return start_ns // 1000, min(end_ns // 1000, FOREVER_US), min(next_end_ns // 1000, FOREVER_US)
+
+
+def _counter_state(numbers: Sequence[int]) -> CounterState:
+    start_us, end_us, spent, spent_low, held, held_low, credit, credit_low = numbers
+    return CounterState(
+        spent * BASE + spent_low,
+        held * BASE + held_low,
+        credit * BASE + credit_low,
+        start_us * 1000,
+        FOREVER_NS if end_us >= FOREVER_US else end_us * 1000,
+    )
+
+
+def _rate_state(rate: RatePerMinute, missing_ns: int) -> RateState:
+    return RateState(max(0, MINUTE_NS - missing_ns) * rate.per_minute // MINUTE_NS, missing_ns)
+
+
+def _refusal(
+    request: HoldRequest, states: tuple[CounterState, ...], rates: tuple[RateState, ...], missing_ns: Sequence[int]
+) -> HoldRefused:
+    amounts = request.amounts
+    for budget, state in zip(request.budgets, states, strict=True):
+        if state.room(budget.limit) < amounts[budget.counter.measure]:
+            return refusal_of(request, states, rates)
+    for index, (rate, missing) in enumerate(zip(request.rates, missing_ns, strict=True)):
+        amount = amounts[rate.measure]
+        wait_ns = missing + rate.duration_ns(amount) - MINUTE_NS
+        if amount > rate.per_minute:
+            return HoldRefused(states, rates, rate=index)
+        if wait_ns > 0:
+            return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
+    raise AssertionError("a refused hold has a limit that refuses it")
+
+
+def _info(answer: object) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in _text(answer).splitlines() if ":" in line)
+
+
+def _text(answer: object) -> str:
+    return answer.decode() if isinstance(answer, bytes) else ""

@@ -1,0 +1,232 @@
+"""The Lua scripts of the gate on Valkey. One script call is one atomic operation.
+
+**Numbers.** Lua computes with doubles, which are exact up to 2^53. An amount is two numbers, `high * BASE + low`, so it
+is exact up to the largest amount of a budget. Times are microseconds of the server's clock.
+
+**Keys.** All begin with the hash tag of the cell, so a cluster keeps them on one node:
+
+- the epoch: its id, the run of the server, and `building` or `ready`
+- for each counter: `{generation, start, end, spent, held, credit}` in MessagePack. The generation changes with each
+  window, so that a call settles only in the window in which it was admitted
+- for each rate: the nanoseconds until it is full, and when that was computed
+- for each owner (process): a hash of its open calls, with the generations of their counters
+- the owners, with the time of their last sign of life
+
+**Answers.** MessagePack, or the text `EPOCH` if the caller's epoch has ended.
+"""
+
+from __future__ import annotations
+
+from gateway.usage.valkey_connection import Script
+
+BASE = 1_000_000_000
+"""An amount is `high * BASE + low`."""
+
+FOREVER_US = 2**53 - 1
+"""The end of the window `total`."""
+
+LARGEST_NS = 2**53 - 1
+
+EPOCH_ENDED = b"EPOCH"
+
+READY, BUILDING = "ready", "building"
+
+_COMMON = f"""
+local BASE, FOREVER, LARGEST, MINUTE_NS = {BASE}, {FOREVER_US}, {LARGEST_NS}, 60000000000
+local KEPT_MS = 3600000
+
+local function server_us(given)
+  if given ~= '0' then return tonumber(given) end
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function carried(high, low)
+  local carry = math.floor(low / BASE)
+  return high + carry, low - carry * BASE
+end
+
+local function save(key, counter)
+  local packed = cmsgpack.pack(counter)
+  if counter[3] >= FOREVER then
+    redis.call('SET', key, packed)
+  else
+    redis.call('SET', key, packed, 'PXAT', string.format('%.0f', math.floor(counter[3] / 1000) + KEPT_MS))
+  end
+end
+
+-- generation, start, end, spent (high, low), held (high, low), credit (high, low)
+local function opened(key, generations, start, stop, following, now)
+  local raw = redis.call('GET', key)
+  local counter = raw and cmsgpack.unpack(raw)
+  if counter and counter[2] <= now and now < counter[3] then return counter end
+  if now >= stop then start, stop = stop, following end
+  stop = math.max(stop, now)
+  if counter and (counter[2] > now or counter[2] == start) then
+    -- The clock was set back, or the bounds of the caller have ended too: it is still this window.
+    counter[2], counter[3] = start, stop
+  else
+    counter = {{redis.call('INCR', generations), start, stop, 0, 0, 0, 0, 0, 0}}
+  end
+  save(key, counter)
+  return counter
+end
+
+local function missing_ns(key, now)
+  local raw = redis.call('GET', key)
+  if not raw then return 0, now end
+  local rate = cmsgpack.unpack(raw)
+  return math.max(0, rate[1] - math.max(0, now - rate[2]) * 1000)
+end
+
+local function save_rate(key, missing, now)
+  local kept = string.format('%.0f', math.ceil(missing / 1000000) + 60000)
+  redis.call('SET', key, cmsgpack.pack({{missing, now}}), 'PX', kept)
+end
+
+local function state_of(counter)
+  return {{counter[2], counter[3], counter[4], counter[5], counter[6], counter[7], counter[8], counter[9]}}
+end
+"""
+
+HOLD = Script(
+    _COMMON
+    + """
+-- KEYS: epoch, generations, open calls, counters, rates. ARGV: time, epoch, request, record of the open call.
+local call, forced, needs_ready, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[2] .. '|ready' and (needs_ready or epoch ~= ARGV[2] .. '|building') then return 'EPOCH' end
+local now = server_us(ARGV[1])
+if forced and redis.call('HEXISTS', KEYS[3], call) == 1 then return cmsgpack.pack({true, {}, {}}) end
+local found, missing, fits = {}, {}, true
+for index, one in ipairs(counters) do
+  local counter = opened(KEYS[3 + index], KEYS[2], one[5], one[6], one[7], now)
+  found[index] = counter
+  local high, low = carried(
+    one[3] + counter[8] - counter[4] - counter[6] - one[1], one[4] + counter[9] - counter[5] - counter[7] - one[2])
+  if high < 0 then fits = false end
+end
+for index, one in ipairs(rates) do
+  missing[index] = missing_ns(KEYS[3 + #counters + index], now)
+  if one[2] or missing[index] + one[1] > MINUTE_NS then fits = false end
+end
+if not fits and not forced then
+  local states = {}
+  for index, counter in ipairs(found) do states[index] = state_of(counter) end
+  return cmsgpack.pack({false, states, missing})
+end
+local generations = {}
+for index, one in ipairs(counters) do
+  local counter = found[index]
+  counter[6], counter[7] = carried(counter[6] + one[1], counter[7] + one[2])
+  save(KEYS[3 + index], counter)
+  generations[index] = counter[1]
+end
+for index, one in ipairs(rates) do
+  missing[index] = math.min(missing[index] + one[1], LARGEST)
+  save_rate(KEYS[3 + #counters + index], missing[index], now)
+end
+local packed = cmsgpack.pack(generations)
+redis.call('HSET', KEYS[3], call, string.format('%08d', #packed) .. packed .. ARGV[4])
+return cmsgpack.pack({true, {}, missing})
+"""
+)
+
+SETTLE = Script(
+    _COMMON
+    + """
+-- KEYS: epoch, open calls, counters, rates. ARGV: time, epoch, {call, held and used amounts, change of each rate or
+-- false}.
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+local call, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
+local raw = redis.call('HGET', KEYS[2], call)
+if not raw then return 0 end
+redis.call('HDEL', KEYS[2], call)
+local now = server_us(ARGV[1])
+local _, generations = cmsgpack.unpack_one(raw, 8)
+for index, one in ipairs(counters) do
+  local key = KEYS[2 + index]
+  local stored = redis.call('GET', key)
+  local counter = stored and cmsgpack.unpack(stored)
+  if counter and counter[1] == generations[index] then
+    counter[6], counter[7] = carried(counter[6] - one[1], counter[7] - one[2])
+    counter[4], counter[5] = carried(counter[4] + one[3], counter[5] + one[4])
+    redis.call('SET', key, cmsgpack.pack(counter), 'KEEPTTL')
+  end
+end
+for index, more in ipairs(rates) do
+  if more then
+    local key = KEYS[2 + #counters + index]
+    save_rate(key, math.min(math.max(0, missing_ns(key, now) + more), LARGEST), now)
+  end
+end
+return 1
+"""
+)
+
+CHANGE = Script(
+    _COMMON
+    + """
+-- KEYS: epoch, generations, counter. ARGV: time, epoch, {bounds, added credit, spent or false}. Answer: the state.
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+local start, stop, following, credit_high, credit_low, spent_high, spent_low = unpack(cmsgpack.unpack(ARGV[3]))
+local counter = opened(KEYS[3], KEYS[2], start, stop, following, server_us(ARGV[1]))
+counter[8], counter[9] = carried(counter[8] + credit_high, counter[9] + credit_low)
+if spent_high >= 0 then counter[4], counter[5] = spent_high, spent_low end
+save(KEYS[3], counter)
+return cmsgpack.pack(state_of(counter))
+"""
+)
+
+READ = Script(
+    _COMMON
+    + """
+-- KEYS: epoch, counters. ARGV: time, epoch. Answer: the time, and the state of each counter or false.
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+local states = {}
+for index = 2, #KEYS do
+  local raw = redis.call('GET', KEYS[index])
+  states[index - 1] = raw and state_of(cmsgpack.unpack(raw)) or false
+end
+return cmsgpack.pack({server_us(ARGV[1]), states})
+"""
+)
+
+BEAT = Script(
+    _COMMON
+    + """
+-- KEYS: epoch, owners, open calls of this owner. ARGV: time, epoch, owner, the silence in microseconds after which an
+-- owner has ended. Answer: the number of own open calls, the names of the owners, and whether each has ended.
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
+local now = server_us(ARGV[1])
+redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[3])
+local names, ended = {}, {}
+local all = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+for index = 1, #all, 2 do
+  names[#names + 1] = all[index]
+  ended[#ended + 1] = tonumber(all[index + 1]) < now - tonumber(ARGV[4])
+end
+return cmsgpack.pack({redis.call('HLEN', KEYS[3]), names, ended})
+"""
+)
+
+FORGET = Script(
+    """
+-- KEYS: owners, open calls of an owner. ARGV: the owner. Removes an owner that has no open calls.
+if redis.call('HLEN', KEYS[2]) == 0 then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return 0
+"""
+)
+
+MOVE_EPOCH = Script(
+    """
+-- KEYS: epoch. ARGV: the value that is replaced (empty: none), the new value. Answer: the value afterwards.
+local current = redis.call('GET', KEYS[1]) or ''
+if current == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]); return ARGV[2] end
+return current
+"""
+)
