@@ -85,7 +85,7 @@ _INSERT_SERIES = (
 )
 _FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ?' for name in SERIES)}"  # noqa: S608
 
-_SUMS = {
+SUMS = {
     "calls": "SUM(CASE kind WHEN 'usage' THEN 1 ELSE 0 END)",
     **{name: f"SUM({name})" for name in TOKENS},
     "unpriced_calls": "SUM(CASE WHEN vendor_amount_nano IS NULL THEN 1 ELSE 0 END)",
@@ -101,7 +101,7 @@ def _add_totals(table: str, condition: str) -> str:
     """Return the statement that adds the rows of a condition to a table of totals."""
     key = ", ".join(TOTALS[table])
     groups = key.replace("end_user", "COALESCE(end_user, '')")
-    sums = ", ".join(f"{_SUMS[name]} AS {name}" for name in MEASURES)
+    sums = ", ".join(f"{SUMS[name]} AS {name}" for name in MEASURES)
     updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
     numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
     return (

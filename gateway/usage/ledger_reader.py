@@ -24,8 +24,10 @@ from gateway.usage.ledger import (
 from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 
 _COLUMNS = [name for name in ROW if name not in ("day", "hour", "series")]
-_READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}" for name in SERIES)])
-_PAGE_ROWS = 5_000
+READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}" for name in SERIES)])
+"""The columns of a row with those of its series, which `read_row` expects after the row's number."""
+
+PAGE_ROWS = 5_000
 
 
 class LedgerReader:
@@ -104,14 +106,14 @@ class LedgerReader:
             after = (-1, 0)
             while True:
                 page = self._database.execute(
-                    f"SELECT usage_row.number, {_READ} FROM usage_row "  # noqa: S608
+                    f"SELECT usage_row.number, {READ} FROM usage_row "  # noqa: S608
                     "JOIN series ON series.number = usage_row.series "
                     f"WHERE (time_ns, usage_row.number) > (?, ?) AND {where} "
                     "ORDER BY time_ns, usage_row.number LIMIT ?",
-                    (*after, *days, newest, *(() if client is None else (client,)), _PAGE_ROWS),
+                    (*after, *days, newest, *(() if client is None else (client,)), PAGE_ROWS),
                 ).fetchall()
-                yield from map(_row, page)
-                if len(page) < _PAGE_ROWS:
+                yield from map(read_row, page)
+                if len(page) < PAGE_ROWS:
                     return
                 after = page[-1][2], page[-1][0]
 
@@ -154,7 +156,8 @@ def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> Led
     return LedgerLine(key, row.usage_source, row.currency, row.vendor_currency, sums)
 
 
-def _row(values: Sequence[Any]) -> UsageRow:
+def read_row(values: Sequence[Any]) -> UsageRow:
+    """Return the row of a line of the database: its number, and the columns of `READ`."""
     (
         _, call, time_ns, kind, request, user, territory, config_version, price_version, *tokens, vendor_amount, amount,
         rate, outcome, of, per, unit, changed,

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import tzinfo
 from pathlib import Path
+from typing import Protocol
 
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
@@ -28,6 +29,28 @@ _MOST_ROWS = 2_000
 _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
 
 
+class LedgerStore(Protocol):
+    """What the writer needs of a ledger: `Ledger`, or `PostgresLedger`. Every method raises StateError."""
+
+    def close(self) -> None:
+        """Close it."""
+
+    def check(self) -> None:
+        """Raise StateError if later processes would not find its rows."""
+
+    def positions(self) -> dict[str, int]:
+        """Return how far each spool file was read."""
+
+    def insert(self, rows: Sequence[UsageRow], positions: Mapping[str, int] | None = None) -> int:
+        """Insert rows whose calls have none yet, and store positions. Return the number of inserted rows."""
+
+    def forget_positions(self, names: Iterable[str]) -> None:
+        """Delete the positions of spool files that were deleted."""
+
+    def delete_rows(self, before_ns: int) -> int:
+        """Delete a part of the rows of earlier calls. Return their number."""
+
+
 class LedgerWriter:
     """Moves rows into the ledger of a state directory, from `start` to `close`.
 
@@ -37,6 +60,7 @@ class LedgerWriter:
         keep_s: Returns how long rows are kept (`usage.retention.ledger`), or None if they are never deleted.
         failed: Called with a message when rows can't be moved, and when a spool file is damaged.
         clock: Returns Unix time.
+        ledger: The shared ledger, which may be unreachable at first. Default: the SQLite ledger of the directory.
 
     Raises:
         StateError: The ledger cannot be used.
@@ -52,6 +76,7 @@ class LedgerWriter:
         keep_s: Callable[[], float | None],
         failed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        ledger: LedgerStore | None = None,
     ) -> None:
         self._directory = directory
         self._keep_s = keep_s
@@ -65,12 +90,14 @@ class LedgerWriter:
         self._read_positions: dict[str, int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
-        self._ledger = Ledger(directory, zone)
-        try:
-            self._positions = self._ledger.positions()
-        except BaseException:
-            self._ledger.close()
-            raise
+        self._positions: dict[str, int] | None = None
+        self._ledger: LedgerStore = ledger or Ledger(directory, zone)
+        if ledger is None:
+            try:
+                self._positions = self._ledger.positions()
+            except BaseException:
+                self._ledger.close()
+                raise
 
     def start(self) -> None:
         """Start the thread."""
@@ -109,13 +136,16 @@ class LedgerWriter:
 
     def _move(self) -> None:
         self._ledger.check()
+        positions = self._positions
+        if positions is None:
+            positions = self._positions = self._ledger.positions()
         # A process that has ended may have written the row of a call itself before another process recovered the call.
         # Its own row must come first. So recovered rows are read first and inserted last.
         recovered = self._files(recovered=True)
-        last = [(file, file.take(), [*batches(file, self._positions.get(file.name, 0))]) for file in recovered]
+        last = [(file, file.take(), [*batches(file, positions.get(file.name, 0))]) for file in recovered]
         files = [(file, file.take()) for file in self._files(recovered=False)]
         for file, _ in files:
-            for batch in batches(file, self._positions.get(file.name, 0)):
+            for batch in batches(file, positions.get(file.name, 0)):
                 self._add(file, batch)
         self._write()
         for file, _, found in last:
@@ -127,10 +157,10 @@ class LedgerWriter:
                 file.delete()
                 file.close()
                 del self._opened[file.name]
-        if gone := self._positions.keys() - self._opened.keys():
+        if gone := positions.keys() - self._opened.keys():
             self._ledger.forget_positions(gone)
             for name in gone:
-                del self._positions[name]
+                del positions[name]
 
     def _files(self, *, recovered: bool) -> list[SpoolFile]:
         """Return all spool files of one kind, also those that were deleted while they were open."""
@@ -149,7 +179,7 @@ class LedgerWriter:
 
     def _write(self) -> None:
         """Insert the rows that were read, with the positions after them."""
-        if self._read_positions:
+        if self._read_positions and self._positions is not None:
             self._ledger.insert(self._rows, self._read_positions)
             self._positions.update(self._read_positions)
             self._rows.clear()

@@ -207,7 +207,7 @@ class UsageReader:
                 files.update((file.name, file) for file in spool_files(directory, files, recovered=recovered))
             self._ledger = LedgerReader(directory)
             try:
-                self.zone = _zone(self._ledger.zone)
+                self.zone = zone_of(self._ledger.zone)
                 self.deleted_through = self._ledger.deleted_through
                 self._unmoved = self._read_unmoved(files)
             except BaseException:
@@ -242,7 +242,7 @@ class UsageReader:
 
     def month(self, now_s: float) -> str:
         """Return the month of a Unix time, in the time zone of the ledger: `2026-11`."""
-        return datetime.fromtimestamp(now_s, self.zone).strftime("%Y-%m")
+        return month_of(now_s, self.zone)
 
     def report(self, query: UsageQuery) -> GroupedUsage:
         """Return the report of a query."""
@@ -272,7 +272,13 @@ class UsageReader:
                 yield row
 
 
-def _zone(name: str) -> tzinfo:
+def month_of(now_s: float, zone: tzinfo) -> str:
+    """Return the month of a Unix time in a time zone: `2026-11`."""
+    return datetime.fromtimestamp(now_s, zone).strftime("%Y-%m")
+
+
+def zone_of(name: str) -> tzinfo:
+    """Return the time zone of a ledger. Raises StateError."""
     if name == "UTC":
         return UTC
     with suppress(LookupError, ValueError, OSError):

@@ -1,0 +1,148 @@
+"""A connection to the shared PostgreSQL database, with deadlines, and with errors that have no secrets and no data."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]
+
+from gateway.model.budget import StoreServer
+from gateway.operator_errors import StateError
+from gateway.usage.postgres_schema import check_schema
+
+CONNECT_S = 5.0
+COMMAND_S = 15.0
+
+LEDGER_LOCK = 0x67617465_6C656401
+"""The advisory lock of the transaction that adds rows: one process at a time, so that totals never deadlock."""
+
+SCHEMA_LOCK = 0x67617465_6C656402
+"""The advisory lock of `gateway db upgrade`."""
+
+EPOCH_LOCK = 0x67617465_6C656403
+"""The advisory lock of the process that rebuilds counters."""
+
+_T = TypeVar("_T")
+
+PostgresConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+def tls_of(server: StoreServer) -> ssl.SSLContext | bool:
+    """Return the TLS settings of a server: verified, or off on this machine."""
+    if not server.uses_tls:
+        return False
+    try:
+        return ssl.create_default_context(cafile=server.ca_file or None)
+    except OSError as error:
+        raise StateError(f"{server.ca_file} can't be used as the authorities of the database: {error}") from None
+
+
+async def connect(server: StoreServer, command_s: float = COMMAND_S) -> PostgresConnection:
+    """Connect to the database. Raises StateError."""
+    with postgres_errors():
+        async with asyncio.timeout(CONNECT_S):
+            return await asyncpg.connect(
+                host=server.host,
+                port=server.port,
+                user=server.user or None,
+                password=server.password.reveal() if server.password is not None else None,
+                database=server.database,
+                ssl=tls_of(server),
+                timeout=CONNECT_S,
+                command_timeout=command_s,
+                server_settings={"application_name": "gateway"},
+            )
+
+
+@contextmanager
+def postgres_errors() -> Iterator[None]:
+    """Turn every error of the database into StateError."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise StateError(f"the database (`stores.database`) {_description(error)}") from None
+
+
+def _description(error: Exception) -> str:
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # also the wrong password
+        return "refuses the user or the password: check `stores.database.url` and `password`"
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return "does not exist: create it, or check the name in `stores.database.url`"
+    if isinstance(error, asyncpg.PostgresError):
+        # The message may quote data of a row.
+        return f"refused a statement: {type(error).__name__} ({error.sqlstate})"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"has an invalid certificate: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "did not answer in time"
+    if isinstance(error, OSError):
+        return f"can't be reached: {error.strerror or type(error).__name__}"
+    return f"lost the connection ({type(error).__name__})"
+
+
+async def schema_number(connection: PostgresConnection) -> int | None:
+    """Return the number of the schema, or None if there is none."""
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return None
+    found = await connection.fetchval("SELECT version_num FROM alembic_version")
+    return int(found) if found is not None and found.isdecimal() else None
+
+
+class Postgres:
+    """The database for code without an event loop: a thread with a loop of its own, and one connection.
+
+    The connection is opened by the first use, and again after it was lost. Every method raises StateError.
+    """
+
+    def __init__(self, server: StoreServer, command_s: float = COMMAND_S) -> None:
+        self._server = server
+        self._command_s = command_s
+        self._connection: PostgresConnection | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="postgres", daemon=True)
+        self._thread.start()
+
+    def run(self, operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]]) -> _T:
+        """Run an operation on the connection, and return its result."""
+        return asyncio.run_coroutine_threadsafe(self._run(operation), self._loop).result()
+
+    async def _run(self, operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]]) -> _T:
+        if self._connection is None or self._connection.is_closed():
+            connection = await connect(self._server, self._command_s)
+            try:
+                with postgres_errors():
+                    check_schema(await schema_number(connection))
+            except BaseException:
+                connection.terminate()
+                raise
+            self._connection = connection
+        try:
+            with postgres_errors():
+                return await operation(self._connection)
+        except BaseException:
+            # Nothing is known about the state of the connection after a timeout.
+            self._connection.terminate()
+            self._connection = None
+            raise
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        if self._connection is not None:
+            with suppress(StateError):
+                self.run(lambda connection: connection.close(timeout=1))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@asynccontextmanager
+async def locked(connection: PostgresConnection, lock: int) -> AsyncIterator[None]:
+    """A transaction with an advisory lock."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", lock)
+        yield

@@ -1,0 +1,232 @@
+"""The ledger of a cell of many instances: usage rows and their totals in PostgreSQL.
+
+It does what `ledger.Ledger` does, with the same columns and the same sums. Each instance moves the rows of its own
+spools. A row is inserted once by the id of its call, and one statement adds the inserted rows to the totals.
+
+A call whose process was silent has a row with the outcome `lost`, which another instance wrote. If the row that the
+process itself wrote arrives later, it takes the place of that row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import tzinfo
+from typing import Any
+
+from gateway.model.budget import StoreServer
+from gateway.usage.ledger import DELETED_THROUGH, MEASURES, ROW, SERIES, SUMS, TIMEZONE, TOTALS, LocalTime
+from gateway.usage.postgres import LEDGER_LOCK, Postgres, PostgresConnection, locked
+from gateway.usage.postgres_schema import NUMBERS
+from gateway.usage.usage_row import CallOutcome, UsageRow
+
+_DELETED_AT_ONCE = 5_000
+_MOST_KNOWN_SERIES = 100_000
+_REPORTED = "kind IN ('usage', 'unattributed')"
+
+
+def _add_totals(table: str, rows: str, condition: str = "TRUE", sign: str = "") -> str:
+    """Return the statement that adds rows to a table of totals, or subtracts them."""
+    key = ", ".join(TOTALS[table])
+    groups = key.replace("end_user", "COALESCE(end_user, '')")
+    sums = ", ".join(f"{sign}{SUMS[name]} AS {name}" for name in MEASURES)
+    updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
+    numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
+    return (
+        f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {groups}, {sums} FROM {rows} "  # noqa: S608
+        f"WHERE {_REPORTED} AND {condition} GROUP BY {numbers} ON CONFLICT ({key}) DO UPDATE SET {updates}"
+    )
+
+
+_ARRAYS = ", ".join(f"${number}::{'bigint' if name in NUMBERS else 'text'}[]" for number, name in enumerate(ROW, 1))
+_INSERT = (
+    f"WITH inserted AS (INSERT INTO usage_row ({', '.join(ROW)}) SELECT * FROM unnest({_ARRAYS}) "  # noqa: S608
+    "ON CONFLICT (call_id) DO NOTHING RETURNING *), "
+    + ", ".join(f"add_{table} AS ({_add_totals(table, 'inserted')})" for table in TOTALS)
+    + " SELECT count(*) FROM inserted"
+)
+_LOST = "SELECT number FROM usage_row WHERE call_id = ANY($1) AND outcome = 'lost'"
+_INSERT_SERIES = (
+    f"INSERT INTO series ({', '.join(SERIES)}) VALUES ({', '.join(f'${n}' for n in range(1, len(SERIES) + 1))}) "  # noqa: S608
+    f"ON CONFLICT ({', '.join(SERIES)}) DO NOTHING"
+)
+_FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ${n}' for n, name in enumerate(SERIES, 1))}"  # noqa: S608
+
+
+class PostgresLedger:
+    """The ledger, open for the rows of one instance. Methods raise StateError. It connects when it is first used.
+
+    Args:
+        server: The database.
+        instance: The name of this instance, which owns its spool files.
+        zone: Returns the time zone of hours and days (`usage.timezone`).
+    """
+
+    def __init__(self, server: StoreServer, instance: str, zone: Callable[[], tzinfo]) -> None:
+        self._database = Postgres(server)
+        self._instance = instance
+        self._zone = zone
+        self._local_time = LocalTime(zone())
+        self._series: dict[tuple[str, ...], int] = {}
+        self._zone_is_stored = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    def check(self) -> None:
+        """Do nothing: a database cannot be moved away while it is used, as a file can."""
+
+    def positions(self) -> dict[str, int]:
+        """Return how far each spool file of this instance was read."""
+
+        async def read(connection: PostgresConnection) -> dict[str, int]:
+            found = await connection.fetch(
+                "SELECT file, position FROM spool_position WHERE instance = $1", self._instance
+            )
+            return {row[0]: row[1] for row in found}
+
+        return self._database.run(read)
+
+    def insert(self, rows: Sequence[UsageRow], positions: Mapping[str, int] | None = None) -> int:
+        """Insert the rows whose calls have none yet, add them to the totals, and store positions of spool files.
+
+        Returns:
+            The number of inserted rows. The others were in the ledger already.
+        """
+        try:
+            return self._database.run(lambda connection: self._insert(connection, rows, positions or {}))
+        except BaseException:
+            self._series.clear()  # numbers that were not committed
+            self._zone_is_stored = False
+            raise
+
+    def forget_positions(self, names: Iterable[str]) -> None:
+        """Delete the positions of spool files that were deleted."""
+        gone = list(names)
+
+        async def forget(connection: PostgresConnection) -> None:
+            await connection.execute(
+                "DELETE FROM spool_position WHERE instance = $1 AND file = ANY($2)", self._instance, gone
+            )
+
+        self._database.run(forget)
+
+    def delete_rows(self, before_ns: int) -> int:
+        """Delete rows of earlier calls, a limited number at a time. Their totals stay, and so do changes of budgets.
+
+        Returns:
+            The number of deleted rows. Call it again until it is 0.
+        """
+
+        async def delete(connection: PostgresConnection) -> int:
+            async with locked(connection, LEDGER_LOCK):
+                days = await connection.fetch(
+                    "DELETE FROM usage_row WHERE number IN (SELECT number FROM usage_row "  # noqa: S608
+                    f"WHERE time_ns < $1 AND {_REPORTED} ORDER BY time_ns LIMIT $2) RETURNING day",
+                    before_ns,
+                    _DELETED_AT_ONCE,
+                )
+                if days:
+                    last = max(row[0] for row in days)
+                    last = max(last, await fact(connection, DELETED_THROUGH) or "")
+                    await _store_fact(connection, DELETED_THROUGH, last)
+                return len(days)
+
+        return self._database.run(delete)
+
+    def rebuild_totals(self) -> None:
+        """Compute the totals again from the rows, for the days of which no row was deleted."""
+
+        async def rebuild(connection: PostgresConnection) -> None:
+            async with locked(connection, LEDGER_LOCK):
+                since = await fact(connection, DELETED_THROUGH) or ""
+                for table in TOTALS:
+                    await connection.execute(f"DELETE FROM {table} WHERE day > $1", since)  # noqa: S608
+                    await connection.execute(_add_totals(table, "usage_row", "day > $1"), since)
+
+        self._database.run(rebuild)
+
+    async def _insert(
+        self, connection: PostgresConnection, rows: Sequence[UsageRow], positions: Mapping[str, int]
+    ) -> int:
+        async with locked(connection, LEDGER_LOCK):
+            zone = self._zone()
+            if zone is not self._local_time.zone or not self._zone_is_stored:
+                self._local_time = LocalTime(zone)
+                await _store_fact(connection, TIMEZONE, str(zone))
+                self._zone_is_stored = True
+            inserted = 0
+            if rows:
+                own = [_clean(row.call) for row in rows if row.outcome is not CallOutcome.LOST]
+                if lost := [found[0] for found in await connection.fetch(_LOST, own)]:
+                    await _remove(connection, lost)
+                values = [await self._values(connection, row) for row in rows]
+                inserted = await connection.fetchval(_INSERT, *map(list, zip(*values, strict=True)))
+            if positions:
+                await connection.execute(
+                    "INSERT INTO spool_position (instance, file, position) "
+                    "SELECT $1, * FROM unnest($2::text[], $3::bigint[]) "
+                    "ON CONFLICT (instance, file) DO UPDATE SET position = excluded.position",
+                    self._instance,
+                    list(positions),
+                    list(positions.values()),
+                )
+        return inserted
+
+    async def _values(self, connection: PostgresConnection, row: UsageRow) -> tuple[object, ...]:
+        hour, day = self._local_time.hour_and_day(row.time_ns)
+        change = row.budget
+        values = (
+            row.call, row.time_ns, day, hour, await self._series_of(connection, row), row.kind.value, row.request,
+            row.user, row.territory, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
+            row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
+            row.rate, row.outcome.value if row.outcome is not None else None,
+            *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
+        )  # fmt: skip
+        return tuple(_clean(value) if isinstance(value, str) else value for value in values)
+
+    async def _series_of(self, connection: PostgresConnection, row: UsageRow) -> int:
+        """Return the number of the row's series, which is inserted if it is new."""
+        values = tuple(
+            _clean(value or "")
+            for value in (
+                row.client, row.project, row.region, row.provider, row.site, row.deployment, row.model,
+                row.usage_source.value if row.usage_source is not None else "", row.currency, row.vendor_currency,
+            )
+        )  # fmt: skip
+        number = self._series.get(values)
+        if number is None:
+            if len(self._series) >= _MOST_KNOWN_SERIES:
+                self._series.clear()
+            number = await connection.fetchval(_FIND_SERIES, *values)
+            if number is None:
+                await connection.execute(_INSERT_SERIES, *values)
+                number = await connection.fetchval(_FIND_SERIES, *values)
+            self._series[values] = number
+        return int(number)
+
+
+def _clean(text: str) -> str:
+    """PostgreSQL has no NUL in texts."""
+    return text.replace("\0", "\ufffd")
+
+
+async def _remove(connection: PostgresConnection, numbers: list[int]) -> None:
+    """Delete rows, and subtract them from the totals."""
+    for table in TOTALS:
+        await connection.execute(_add_totals(table, "usage_row", "number = ANY($1)", "-"), numbers)
+    await connection.execute("DELETE FROM usage_row WHERE number = ANY($1)", numbers)
+
+
+async def fact(connection: PostgresConnection, name: str) -> str | None:
+    """Return a fact about the ledger."""
+    found: Any = await connection.fetchval("SELECT value FROM ledger_fact WHERE name = $1", name)
+    return None if found is None else str(found)
+
+
+async def _store_fact(connection: PostgresConnection, name: str, value: str) -> None:
+    await connection.execute(
+        "INSERT INTO ledger_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        name,
+        value,
+    )

@@ -1,0 +1,89 @@
+"""The schema of the shared PostgreSQL database, and its migrations.
+
+A schema has the number of its newest migration, which Alembic stores in the database. Each migration keeps the previous
+release working. So a release accepts a schema that is newer by one, and refuses one that is newer still.
+
+The tables of the ledger have the columns of the SQLite ledger (`ledger`), which has no dependency on SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import BigInteger, Column, Identity, Index, MetaData, Table, Text, UniqueConstraint
+
+from gateway.operator_errors import StateError
+from gateway.usage.ledger import MEASURES, ROW, SERIES, TOTALS
+from gateway.usage.usage_row import TOKENS
+
+SCHEMA = 1
+"""The number of the newest migration of this release (`migrations/versions`)."""
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+NUMBERS = frozenset({"time_ns", "series", *TOKENS, "vendor_amount_nano", "amount_nano", "budget_amount"})
+"""The columns of `usage_row` that are integers. The others are texts."""
+
+_NEVER_NULL = frozenset({"call_id", "time_ns", "day", "hour", "series", "kind", *TOKENS})
+
+metadata = MetaData()
+
+
+def _number() -> Column[int]:
+    return Column("number", BigInteger, Identity(), primary_key=True)
+
+
+def _columns(*names: str, kind: type[BigInteger] | type[Text]) -> list[Column[object]]:
+    return [Column(name, kind, nullable=False) for name in names]
+
+
+Table("series", metadata, _number(), *_columns(*SERIES, kind=Text), UniqueConstraint(*SERIES, name="series_key"))
+USAGE_ROW = Table(
+    "usage_row",
+    metadata,
+    _number(),
+    *(Column(name, BigInteger if name in NUMBERS else Text, nullable=name not in _NEVER_NULL) for name in ROW),
+    UniqueConstraint("call_id", name="usage_row_call"),
+)
+Index("usage_row_of_time", USAGE_ROW.c.time_ns)
+Table(
+    "spool_position",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    Column("file", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+Table("ledger_fact", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+for _name, _key in TOTALS.items():
+    Table(
+        _name,
+        metadata,
+        *(Column(it, BigInteger if it == "series" else Text, primary_key=True, autoincrement=False) for it in _key),
+        *_columns(*MEASURES, kind=BigInteger),
+    )
+Table(
+    "gate_owner",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("epoch", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+)
+Table(
+    "gate_epoch",
+    metadata,
+    Column("epoch", Text, primary_key=True),
+    Column("last_row", BigInteger, nullable=False),
+)
+
+
+def check_schema(number: int | None) -> None:
+    """Raise StateError if this release cannot work with a schema. None: the database has none."""
+    if number is None or number < SCHEMA:
+        has = "no schema" if number is None else f"the schema {number}, and this release needs {SCHEMA}"
+        raise StateError(f"the database has {has}: run `gateway db upgrade --config FILE`")
+    if number > SCHEMA + 1:
+        raise StateError(
+            f"the database has the schema {number} of a later release, and this release works with {SCHEMA} and "
+            f"{SCHEMA + 1}: use a newer release"
+        )

@@ -1,0 +1,255 @@
+"""The shared ledger on a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.model.budget import StoreServer
+from gateway.operator_errors import StateError
+from gateway.usage.amounts import NANO
+from gateway.usage.ledger import TOTALS
+from gateway.usage.ledger_writer import LedgerWriter
+from gateway.usage.postgres_ledger import PostgresLedger
+from gateway.usage.postgres_migration import current_schema, upgrade
+from gateway.usage.postgres_reader import PostgresUsageReader
+from gateway.usage.postgres_schema import SCHEMA
+from gateway.usage.reports import UsageQuery
+from gateway.usage.spool import FOLDER, Spool
+from gateway.usage.usage_row import CallOutcome, RowKind, UsageRow, UsageSource
+from tests.gateway.usage.test_ledger import counted, first_of_each_call, without_zeros
+from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
+from tests.kit.usage_rows import NOON_NS, recount, usage_row, usage_rows
+from tests.kit.waiting import eventually
+
+pytestmark = pytest.mark.slow
+EVERY_DAY = ("2000-01-01", "2100-01-01")
+DAY_NS = 86_400 * NANO
+TABLES = ("series", "usage_row", "spool_position", "ledger_fact", *TOTALS, "gate_owner", "gate_epoch")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningPostgres]:
+    with running_postgres() as running:
+        upgrade(running.address())
+        yield running
+
+
+@pytest.fixture
+def database(server: RunningPostgres) -> RunningPostgres:
+    empty(server)
+    return server
+
+
+def empty(server: RunningPostgres) -> None:
+    server.sql(f"TRUNCATE {', '.join(TABLES)}")
+
+
+def opened(server: RunningPostgres, instance: str = "one") -> PostgresLedger:
+    return PostgresLedger(server.address(), instance, lambda: UTC)
+
+
+def totals(server: RunningPostgres) -> dict[str, list[tuple[object, ...]]]:
+    """Return all totals that are not zero."""
+    found = {table: server.sql(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in TOTALS}  # noqa: S608
+    return {table: [line for line in lines if any(line[-12:])] for table, lines in found.items()}
+
+
+def read_rows(address: StoreServer) -> list[UsageRow]:
+    with PostgresUsageReader(address) as reader:
+        return list(reader.rows(UsageQuery((), *EVERY_DAY)))
+
+
+@given(
+    st.lists(st.lists(usage_rows(st.sampled_from([f"call-{number}" for number in range(12)])), max_size=6), max_size=4)
+)
+@settings(max_examples=25)
+def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: list[list[UsageRow]]) -> None:
+    """Also after repeated calls, which are inserted once, and after a rebuild."""
+    empty(server)
+    # A row of a lost call is replaced by a later one of its own process, so these batches have none.
+    batches = [[_not_lost(row) for row in batch] for batch in batches]
+    rows = first_of_each_call([row for batch in batches for row in batch])
+    with closing(opened(server)) as ledger:
+        for batch in batches:
+            assert ledger.insert(batch) <= len(rows)
+        before_rebuild = totals(server)
+        ledger.rebuild_totals()
+    assert totals(server) == before_rebuild
+    with PostgresUsageReader(server.address()) as reader:
+        for names in (("client",), ("user", "model"), ("region", "provider", "project", "site", "deployment"), ()):
+            found = counted(reader.report(UsageQuery(names, *EVERY_DAY)))
+            assert without_zeros(found) == without_zeros(recount(rows, *names)), names
+        assert {row.call: row for row in reader.rows(UsageQuery((), *EVERY_DAY))} == {row.call: row for row in rows}
+
+
+def _not_lost(row: UsageRow) -> UsageRow:
+    import msgspec
+
+    fields = {
+        name: value.replace("\0", "") or None if isinstance(value := getattr(row, name), str) and name not in ("call", "kind", "usage_source", "outcome") else value
+        for name in row.__struct_fields__
+    }  # fmt: skip
+    if fields["outcome"] is CallOutcome.LOST:
+        fields["outcome"] = CallOutcome.FAILED
+    return msgspec.structs.replace(row, **fields)
+
+
+def test_row_of_a_call_takes_the_place_of_its_lost_row(database: RunningPostgres) -> None:
+    lost = usage_row(
+        "call", outcome=CallOutcome.LOST, usage_source=UsageSource.ESTIMATED, output_tokens=9000, amount_nano=10**9
+    )
+    row = usage_row("call")
+    with closing(opened(database, "other")) as ledger:
+        assert ledger.insert([lost]) == 1
+    with closing(opened(database)) as ledger:
+        assert ledger.insert([row]) == 1
+        assert ledger.insert([lost]) == 0
+    assert read_rows(database.address()) == [row]
+    with PostgresUsageReader(database.address()) as reader:
+        found = counted(reader.report(UsageQuery(("client",), *EVERY_DAY)))
+    assert without_zeros(found) == recount([row], "client")
+
+
+def test_instances_add_rows_at_the_same_time(database: RunningPostgres) -> None:
+    """Each inserts its rows in many batches, in another order, and some calls twice."""
+    instances = 3
+    rows = [usage_row(f"call-{number}", client=f"client-{number % 5}") for number in range(300)]
+
+    def insert(number: int) -> None:
+        mine = rows[number * 100 :] + rows[: number * 100]
+        with closing(opened(database, str(number))) as ledger:
+            for start in range(0, 300, 20):
+                ledger.insert(mine[start : start + 20], {"file": start})
+
+    threads = [threading.Thread(target=insert, args=(number,)) for number in range(instances)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {row.call for row in read_rows(database.address())} == {row.call for row in rows}
+    with PostgresUsageReader(database.address()) as reader:
+        assert reader.report(UsageQuery((), *EVERY_DAY)).total.all.calls == 300
+    with closing(opened(database, "1")) as ledger:
+        assert ledger.positions() == {"file": 280}
+        ledger.forget_positions(["file"])
+        assert ledger.positions() == {}
+
+
+def test_retention_deletes_rows_and_keeps_totals_and_top_ups(database: RunningPostgres) -> None:
+    old, new = usage_row("old", time_ns=NOON_NS - 3 * DAY_NS), usage_row("new")
+    top_up = usage_row("top-up", kind=RowKind.TOP_UP, time_ns=NOON_NS - 3 * DAY_NS)
+    with closing(opened(database)) as ledger:
+        ledger.insert([old, new, top_up])
+        before = totals(database)
+        assert ledger.delete_rows(NOON_NS - DAY_NS) == 1
+        assert ledger.delete_rows(NOON_NS - DAY_NS) == 0
+        ledger.rebuild_totals()
+    assert {row.call for row in read_rows(database.address())} == {"new", "top-up"}
+    assert totals(database) == before
+
+
+def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(tmp_path: Path) -> None:
+    failures: list[str] = []
+    with running_postgres() as server:
+        upgrade(server.address())
+        server.kill()
+        writer = LedgerWriter(tmp_path, lambda: UTC, lambda: None, failures.append, ledger=opened(server))
+        spool = Spool(tmp_path, failures.append)
+        writer.start()
+        for number in range(50):
+            spool.append(usage_row(f"call-{number}"))
+        eventually(lambda: writer.problem is not None)
+        server.restart()
+        eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 50)
+        for number in range(50, 90):
+            spool.append(usage_row(f"call-{number}"))
+            if number == 70:
+                server.kill()
+                server.restart()
+        eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 90)
+        spool.close()
+        writer.close()
+        assert {row.call for row in read_rows(server.address())} == {f"call-{number}" for number in range(90)}
+        assert list((tmp_path / FOLDER).iterdir()) == []
+    assert any("can't be reached" in message for message in failures)
+    assert not any(PASSWORD in message for message in failures)
+
+
+def test_wrong_password_is_refused_and_never_shown(database: RunningPostgres) -> None:
+    wrong = database.address("another-secret")
+    for use in (current_schema, upgrade, PostgresUsageReader):
+        with pytest.raises(StateError) as caught:
+            use(wrong)  # type: ignore[operator]
+        assert "refuses the user or the password" in str(caught.value)
+        assert "another-secret" not in f"{caught.value!r}{caught.value.__cause__!r}"
+
+
+def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        assert current_schema(server.address()) is None
+        with (
+            pytest.raises(StateError, match="has no schema: run `gateway db upgrade"),
+            closing(opened(server)) as ledger,
+        ):
+            ledger.insert([usage_row("call")])
+        results: list[tuple[int | None, int]] = []
+        threads = [threading.Thread(target=lambda: results.append(upgrade(server.address()))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [after for _, after in results] == [SCHEMA] * 3
+        assert upgrade(server.address()) == (SCHEMA, SCHEMA)
+        server.sql("UPDATE alembic_version SET version_num = $1", str(SCHEMA + 1))
+        with closing(opened(server)) as ledger:  # a later release keeps the one before it working
+            assert ledger.insert([usage_row("call")]) == 1
+        server.sql("UPDATE alembic_version SET version_num = $1", str(SCHEMA + 2))
+        with pytest.raises(StateError, match="of a later release"), closing(opened(server)) as ledger:
+            ledger.insert([usage_row("other")])
+        with pytest.raises(StateError, match="of a later release"):
+            upgrade(server.address())
+
+
+def test_migrations_create_the_schema_that_the_code_declares(database: RunningPostgres) -> None:
+    import asyncio
+
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from gateway.usage.postgres import connect
+    from gateway.usage.postgres_schema import metadata
+
+    async def differences() -> list[object]:
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: connect(database.address()))
+        async with engine.connect() as connection:
+            found = await connection.run_sync(
+                lambda plain: compare_metadata(MigrationContext.configure(plain), metadata)
+            )
+        await engine.dispose()
+        return list(found)
+
+    assert asyncio.run(differences()) == []
+
+
+def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgres) -> None:
+    from gateway.usage.postgres import Postgres
+
+    reader = Postgres(database.address(), command_s=0.3)
+    assert reader.run(lambda connection: connection.fetchval("SELECT 1")) == 1
+    database.freeze()
+    try:
+        with pytest.raises(StateError, match="did not answer in time"):
+            reader.run(lambda connection: connection.fetchval("SELECT 1"))
+    finally:
+        database.thaw()
+    assert reader.run(lambda connection: connection.fetchval("SELECT 2")) == 2
+    reader.close()

