@@ -117,6 +117,7 @@ class ValkeyGate:
         connection: The connection.
         epoch: The id of the epoch, or None: it must be found or rebuilt first.
         is_ready: Whether the counters of budgets are complete.
+        has_adopted: Whether the open calls of this process are counted in the epoch.
         epoch_ended: Set when another epoch must be found.
         instances: The number of instances that were seen last.
         run: The run of the server, which changes when it starts again.
@@ -127,6 +128,7 @@ class ValkeyGate:
         self.owner = owner
         self.epoch: str | None = None
         self.is_ready = False
+        self.has_adopted = True
         self.epoch_ended = asyncio.Event()
         self.instances = 1
         self.run = ""
@@ -135,6 +137,7 @@ class ValkeyGate:
         self._open: dict[str, _OpenCall] = {}
         self._pending: dict[str, _Pending] = {}
         self._settling: set[str] = set()
+        self._asking = 0
         self._lost: dict[str, tuple[str, _OpenCall]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -170,6 +173,9 @@ class ValkeyGate:
 
     def enter(self, epoch: str | None, *, is_ready: bool) -> None:
         """Use the counters of an epoch from now on. None: no counters can be used."""
+        if epoch != self.epoch:
+            # A settlement would not find its hold before the open calls are counted in the new epoch.
+            self.has_adopted = not self._open
         self.epoch, self.is_ready = epoch, is_ready
         if epoch is None:
             self.epoch_ended.set()
@@ -184,6 +190,7 @@ class ValkeyGate:
         one = _open_call(request)
         limits = [divmod(budget.limit, BASE) for budget in request.budgets]
         needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
+        self._asking += 1
         try:
             granted, states, missing_ns = await self._hold(one, limits, needs_ready=needs_ready)
         except (GateUnavailable, asyncio.CancelledError):
@@ -193,6 +200,8 @@ class ValkeyGate:
                 self._pending[request.call] = _Pending(used=(0, 0))
                 self._wake.set()
             raise
+        finally:
+            self._asking -= 1
         rates = tuple(map(_rate_state, request.rates, missing_ns))
         if granted:
             self._open[request.call] = one
@@ -211,8 +220,8 @@ class ValkeyGate:
         if call not in self._open or call in self._settling or (pending is not None and pending.used is not None):
             return False
         used = (tokens, amount_nano)
-        if pending is not None:  # the store does not have its hold yet
-            pending.used = used
+        if pending is not None or not self.has_adopted:  # the store does not have its hold yet
+            self._pending[call] = _Pending(is_adopted=pending is not None and pending.is_adopted, used=used)
             return True
         self._settling.add(call)
         try:
@@ -268,9 +277,9 @@ class ValkeyGate:
         found = self._lost.pop(lost.call, None)
         return found is not None and await self._settle(*found, (lost.tokens, lost.amount_nano))
 
-    async def set_spent(self, counter: Counter, windows: AllBounds, spent: int, credit: int) -> None:
+    async def set_numbers(self, counter: Counter, windows: AllBounds, spent: int, credit: int) -> None:
         """Set the numbers of a counter of a new epoch."""
-        await self._change(counter, windows, credit, spent, deadline_s=_SLOW_S)
+        await self._change(counter, windows, credit, spent, is_set=True)
 
     async def adopt_open_calls(self, counted: Collection[str]) -> None:
         """Count all open calls of this process in a new epoch, except those whose cost is counted already."""
@@ -279,6 +288,8 @@ class ValkeyGate:
             self._pending.pop(call, None)
         for one in list(self._open.values()):
             await self._adopt(one)
+        self.has_adopted = True
+        self._wake.set()
 
     # Operations.
 
@@ -330,12 +341,12 @@ class ValkeyGate:
         return was_open
 
     async def _change(
-        self, counter: Counter, windows: AllBounds, credit: int, spent: int, deadline_s: float | None = None
+        self, counter: Counter, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
     ) -> CounterState:
         spent_parts = divmod(spent, BASE) if spent >= 0 else (-1, 0)
-        packed = _pack((*_bounds_us(windows, counter), *divmod(credit, BASE), *spent_parts))
+        packed = _pack((*_bounds_us(windows, counter), *divmod(credit, BASE), *spent_parts, is_set))
         keys = (self.epoch_key, f"{self._prefix}generations", self._counter_key(counter.tag))
-        state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=deadline_s)
+        state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
         return _counter_state(state)
 
     async def _beat(self) -> list[str]:
@@ -345,7 +356,7 @@ class ValkeyGate:
         in_store, names, ended = await self._ask(BEAT, keys, self.owner, silent_us, deadline_s=_SLOW_S)
         alive = {name for name, has_ended in zip(names, ended, strict=True) if not has_ended}
         self.instances = max(1, len({name.partition("/")[0] for name in alive}))
-        if in_store > len(self._open):
+        if in_store > len(self._open) and not self._asking:
             await self._cancel_unknown()
         return [name for name, has_ended in zip(names, ended, strict=True) if has_ended and name != self.owner]
 
@@ -382,6 +393,8 @@ class ValkeyGate:
                 await asyncio.sleep(_RETRY_S)
 
     async def _finish_pending(self) -> None:
+        if not self.has_adopted:
+            return
         for call, pending in list(self._pending.items()):
             one = self._open.get(call)
             if one is None:

@@ -83,13 +83,14 @@ async def _page(
     connection: PostgresConnection, where: str, values: Sequence[object], after: tuple[int, int]
 ) -> list[asyncpg.Record]:
     count = len(values)
-    return await connection.fetch(
+    found: list[asyncpg.Record] = await connection.fetch(
         f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
         f"WHERE (time_ns, usage_row.number) > (${count + 1}, ${count + 2}) AND {where} "
         f"ORDER BY time_ns, usage_row.number LIMIT {PAGE_ROWS}",
         *values,
         *after,
     )
+    return found
 
 
 def _where(query: UsageQuery) -> tuple[str, list[object]]:

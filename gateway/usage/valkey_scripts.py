@@ -168,11 +168,13 @@ return 1
 CHANGE = Script(
     _COMMON
     + """
--- KEYS: epoch, generations, counter. ARGV: time, epoch, {bounds, added credit, spent or false}. Answer: the state.
+-- KEYS: epoch, generations, counter. ARGV: time, epoch, {bounds, credit, spent or -1, whether the
+-- credit is set instead of added}. Answer: the state.
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[2] .. '|ready' and epoch ~= ARGV[2] .. '|building' then return 'EPOCH' end
-local start, stop, following, credit_high, credit_low, spent_high, spent_low = unpack(cmsgpack.unpack(ARGV[3]))
+local start, stop, following, credit_high, credit_low, spent_high, spent_low, is_set = unpack(cmsgpack.unpack(ARGV[3]))
 local counter = opened(KEYS[3], KEYS[2], start, stop, following, server_us(ARGV[1]))
+if is_set then counter[8], counter[9] = 0, 0 end
 counter[8], counter[9] = carried(counter[8] + credit_high, counter[9] + credit_low)
 if spent_high >= 0 then counter[4], counter[5] = spent_high, spent_low end
 save(KEYS[3], counter)

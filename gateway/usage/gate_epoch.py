@@ -1,0 +1,325 @@
+"""Rebuild the counters of the gate on Valkey, after the server has lost data or may have.
+
+Theory of operation. An epoch belongs to one run of the Valkey server. When a process finds no epoch, or one of another
+run, it begins a new one in the state `building`, in which requests with a budget are refused. Then, in PostgreSQL:
+
+    shipped   each process reports that all rows of its machine are in the ledger
+    built     one process reads what was spent in each window from the ledger, and sets the counters
+    adopted   each process counts its open calls, except those whose rows the counters contain already
+    ready     all have adopted: requests with a budget are decided again
+
+A process that gave no sign of life for 30 seconds is not waited for. Open calls are settled only after they were
+adopted, so no cost is lost, and none is counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, tzinfo
+
+from gateway.model.budget import StoreServer, Window
+from gateway.operator_errors import StateError
+from gateway.usage.amounts import NANO
+from gateway.usage.gate import TOKENS, Counter, CounterKind, GateUnavailable
+from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
+from gateway.usage.postgres import (
+    EPOCH_LOCK,
+    LEDGER_LOCK,
+    PostgresConnection,
+    connect,
+    locked,
+    postgres_errors,
+    schema_number,
+)
+from gateway.usage.postgres_schema import check_schema
+from gateway.usage.usage_row import RowKind
+from gateway.usage.valkey_connection import ValkeyUnavailable
+from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY
+from gateway.usage.windows import AllBounds, bounds
+
+_STEP_S = 0.2
+_SIGN_OF_LIFE_S = 5.0
+_FORGOTTEN_S = 3600.0
+_AT_ONCE = 100
+_NEW, _SHIPPED, _ADOPTED = "new", "shipped", "adopted"
+
+_NAMES = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterKind.USER: "end_user"}
+_NOW_US = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+Sums = dict[Counter, int]
+
+
+class EpochKeeper:
+    """Keeps one gate in the epoch of its cell, from `start` to `close`.
+
+    Args:
+        gate: The gate of this process.
+        database: The shared database.
+        instance: The name of this instance, whose spool positions show what is shipped.
+        unshipped: Returns whether the spools of this machine have rows after these positions. It may read files.
+        zone: Returns the time zone of windows (`usage.timezone`).
+        failed: Called with a message when the counters can't be rebuilt.
+    """
+
+    def __init__(
+        self,
+        gate: ValkeyGate,
+        database: StoreServer,
+        instance: str,
+        unshipped: Callable[[Mapping[str, int]], bool],
+        zone: Callable[[], tzinfo],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._gate = gate
+        self._server = database
+        self._instance = instance
+        self._unshipped = unshipped
+        self._zone = zone
+        self._failed = failed
+        self._connection: PostgresConnection | None = None
+        self._phase = _NEW
+        self._problem: str | None = None
+        self._signed_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the task."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        """Stop. The process is not waited for any more, unless it leaves open calls."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None and not self._gate.open_calls:
+            with suppress(StateError):
+                await self._execute("DELETE FROM gate_owner WHERE owner = $1", self._gate.owner)
+        self._drop()
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._advance()
+                self._problem = None
+            except (GateUnavailable, ValkeyUnavailable, StateError) as error:
+                self._drop()
+                # A moment without Valkey is usual after its restart, and reported by the gate itself.
+                if isinstance(error, StateError) and str(error) != self._problem:
+                    self._problem = str(error)
+                    self._failed(f"the counters of budgets can't be rebuilt: {error}")
+            wait_s = _STEP_S if not self._is_settled or self._problem else _SIGN_OF_LIFE_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._gate.epoch_ended.wait()
+                    await asyncio.sleep(_STEP_S)
+
+    @property
+    def _is_settled(self) -> bool:
+        gate = self._gate
+        return gate.epoch is not None and gate.is_ready and gate.has_adopted and not gate.epoch_ended.is_set()
+
+    async def _advance(self) -> None:
+        """Do what can be done now for the present epoch."""
+        gate = self._gate
+        if not gate.connection.is_connected:
+            return
+        epoch, state = await self._present_epoch()
+        if epoch != gate.epoch:
+            self._phase = _NEW
+        gate.enter(epoch, is_ready=state == READY)
+        if state == READY and gate.has_adopted:
+            await self._sign(epoch, _ADOPTED)
+            return
+        if self._phase == _NEW and (state == READY or await self._is_shipped()):
+            self._phase = _SHIPPED
+        await self._sign(epoch, self._phase, at_once=True)
+        last_row = await self._last_row(epoch)
+        if last_row is None and self._phase == _SHIPPED and await self._all_have(epoch, _SHIPPED):
+            last_row = await self._build(epoch)
+        if last_row is not None and self._phase == _SHIPPED:
+            await gate.adopt_open_calls(await self._counted(last_row))
+            self._phase = _ADOPTED
+            await self._sign(epoch, _ADOPTED, at_once=True)
+        if state == BUILDING and self._phase == _ADOPTED and await self._all_have(epoch, _ADOPTED):
+            await self._move(f"{epoch}|{BUILDING}", f"{epoch}|{READY}")
+            gate.enter(epoch, is_ready=True)
+
+    async def _present_epoch(self) -> tuple[str, str]:
+        """Return the id of the epoch with its run, and its state. Begin a new one if it is of another run."""
+        gate = self._gate
+        stored = await gate.connection.call("GET", gate.epoch_key)
+        value = stored.decode() if isinstance(stored, bytes) else ""
+        epoch, _, state = value.rpartition("|")
+        if not epoch.endswith(f"|{gate.run}"):
+            value = await self._move(value, f"{secrets.token_hex(8)}|{gate.run}|{BUILDING}")
+            epoch, _, state = value.rpartition("|")
+        return epoch, state
+
+    async def _move(self, before: str, after: str) -> str:
+        value = await self._gate.connection.run(MOVE_EPOCH, (self._gate.epoch_key,), before, after)
+        return value.decode() if isinstance(value, bytes) else ""
+
+    async def _is_shipped(self) -> bool:
+        found = await self._fetch("SELECT file, position FROM spool_position WHERE instance = $1", self._instance)
+        positions = {str(file): int(str(position)) for file, position in found}
+        try:
+            return not await asyncio.to_thread(self._unshipped, positions)
+        except OSError as error:
+            raise StateError(f"{error.filename or 'a spool file'} can't be read: {error.strerror}") from None
+
+    async def _sign(self, epoch: str, phase: str, *, at_once: bool = False) -> None:
+        """Give a sign of life in the database."""
+        now_s = asyncio.get_running_loop().time()
+        if not at_once and now_s - self._signed_at < _SIGN_OF_LIFE_S / 2:
+            return
+        await self._execute(
+            f"INSERT INTO gate_owner (owner, epoch, phase, seen_us) VALUES ($1, $2, $3, {_NOW_US}) "  # noqa: S608
+            "ON CONFLICT (owner) DO UPDATE SET epoch = excluded.epoch, phase = excluded.phase, "
+            "seen_us = excluded.seen_us",
+            self._gate.owner,
+            epoch,
+            phase,
+        )
+        self._signed_at = now_s
+
+    async def _all_have(self, epoch: str, phase: str) -> bool:
+        """Return whether every process that is not silent has reached a phase of this epoch."""
+        found = await self._fetch(
+            f"SELECT epoch, phase FROM gate_owner WHERE seen_us > {_NOW_US} - $1",  # noqa: S608
+            int(SILENT_S * 1_000_000),
+        )
+        enough = (_SHIPPED, _ADOPTED) if phase == _SHIPPED else (_ADOPTED,)
+        return all(its_epoch == epoch and its_phase in enough for its_epoch, its_phase in found)
+
+    async def _last_row(self, epoch: str) -> int | None:
+        found = await self._fetch("SELECT last_row FROM gate_epoch WHERE epoch = $1", epoch)
+        return int(str(found[0][0])) if found else None
+
+    async def _counted(self, last_row: int) -> list[str]:
+        """Return the open calls of this process whose rows are in the counters."""
+        found = await self._fetch(
+            "SELECT call_id FROM usage_row WHERE call_id = ANY($1) AND number <= $2",
+            list(self._gate.open_calls),
+            last_row,
+        )
+        return [str(line[0]) for line in found]
+
+    async def _build(self, epoch: str) -> int | None:
+        """Set all counters from the ledger. Return the last row that they contain, or None if another process does."""
+        connection = await self._connected()
+        with postgres_errors():
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", EPOCH_LOCK):
+                return None
+        # The lock ends with the connection if this fails.
+        if (last_row := await self._last_row(epoch)) is None:
+            zone = self._zone()
+            with postgres_errors():
+                now_us = await connection.fetchval(f"SELECT {_NOW_US}")
+                windows = {window: bounds(window, now_us * 1000, zone) for window in Window}
+                async with locked(connection, LEDGER_LOCK):
+                    last_row = await connection.fetchval("SELECT COALESCE(MAX(number), 0) FROM usage_row")
+                    spent, credit = await _read_sums(connection, windows, zone)
+            counters = list({**spent, **credit})
+            for start in range(0, len(counters), _AT_ONCE):
+                some = counters[start : start + _AT_ONCE]
+                await asyncio.gather(
+                    *(
+                        self._gate.set_numbers(one, windows, max(0, spent.get(one, 0)), credit.get(one, 0))
+                        for one in some
+                    )
+                )
+            with postgres_errors():
+                await connection.execute("DELETE FROM gate_epoch")
+                await connection.execute("INSERT INTO gate_epoch (epoch, last_row) VALUES ($1, $2)", epoch, last_row)
+                await connection.execute(
+                    f"DELETE FROM gate_owner WHERE seen_us < {_NOW_US} - $1",  # noqa: S608
+                    int(_FORGOTTEN_S * 1_000_000),
+                )
+        with postgres_errors():
+            await connection.execute("SELECT pg_advisory_unlock($1)", EPOCH_LOCK)
+        return int(last_row)
+
+    # The database.
+
+    async def _connected(self) -> PostgresConnection:
+        if self._connection is None or self._connection.is_closed():
+            connection = await connect(self._server)
+            self._connection = connection
+            with postgres_errors():
+                check_schema(await schema_number(connection))
+        return self._connection
+
+    async def _fetch(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        connection = await self._connected()
+        with postgres_errors():
+            return [tuple(line) for line in await connection.fetch(statement, *values)]
+
+    async def _execute(self, statement: str, *values: object) -> None:
+        connection = await self._connected()
+        with postgres_errors():
+            await connection.execute(statement, *values)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+async def _read_sums(connection: PostgresConnection, windows: AllBounds, zone: tzinfo) -> tuple[Sums, Sums]:
+    """Return what was spent in each window, and the top-ups."""
+    spent: Sums = defaultdict(int)
+    credit: Sums = defaultdict(int)
+    for window, (start_ns, _, _) in windows.items():
+        for kind, column in _NAMES.items():
+            if window in (Window.MINUTE, Window.HOUR):
+                lines = await connection.fetch(_of_rows(column), start_ns)
+            else:
+                start = "" if window is Window.TOTAL else _day(start_ns, zone)
+                lines = await connection.fetch(_of_totals(column), start)
+            for name, currency, tokens, whole, nano in lines:
+                spent[Counter(kind, name, TOKENS, window)] += int(tokens)
+                if currency:
+                    spent[Counter(kind, name, currency, window)] += int(whole) * NANO + int(nano)
+        for of, name, unit, kind_of_row, amount in await connection.fetch(_CHANGES, window.value, start_ns):
+            counter = Counter(CounterKind(of), name, unit, window)
+            if kind_of_row == RowKind.TOP_UP:
+                credit[counter] += int(amount)
+            else:
+                spent[counter] -= int(amount)
+    return spent, credit
+
+
+def _day(start_ns: int, zone: tzinfo) -> str:
+    return datetime.fromtimestamp(start_ns // NANO, zone).date().isoformat()
+
+
+def _of_rows(column: str) -> str:
+    return (
+        f"SELECT {column}, currency, SUM(input_tokens + output_tokens), "  # noqa: S608
+        f"SUM(COALESCE(amount_nano, 0) / {NANO}), SUM(COALESCE(amount_nano, 0) % {NANO}) "
+        "FROM usage_row JOIN series ON series.number = usage_row.series "
+        f"WHERE time_ns >= $1 AND kind IN ('usage', 'unattributed') AND COALESCE({column}, '') <> '' GROUP BY 1, 2"
+    )
+
+
+def _of_totals(column: str) -> str:
+    table = "total_user_day" if column == "end_user" else "total_day"
+    return (
+        f"SELECT {column}, currency, SUM(input_tokens + output_tokens), SUM(amount_whole), SUM({table}.amount_nano) "  # noqa: S608
+        f"FROM {table} JOIN series ON series.number = {table}.series "
+        f"WHERE day >= $1 AND {column} <> '' GROUP BY 1, 2"
+    )
+
+
+_CHANGES = """
+SELECT budget_of, CASE budget_of WHEN 'client' THEN client WHEN 'project' THEN project ELSE end_user END,
+    budget_unit, kind, SUM(budget_amount)
+FROM usage_row JOIN series ON series.number = usage_row.series
+WHERE kind IN ('top_up', 'reset') AND budget_per = $1 AND time_ns >= $2 AND budget_of IS NOT NULL
+GROUP BY 1, 2, 3, 4
+"""

@@ -1,0 +1,187 @@
+"""Decide what happens while the shared gate cannot be asked: `usage.on_loss`.
+
+- `deny`: a call to which a budget applies is refused.
+- An amount: each instance may spend it in an outage, for what calls cost and for what is held for running calls. All
+  processes of the instance share it, in a file gate of their own.
+- A call without a budget goes on. Its rates are divided by the number of instances that were seen last.
+
+An outage ends when no process of the instance had a failure for a minute. What was spent in it is counted in the shared
+gate as soon as that is possible, so the budgets contain it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from gateway.model.budget import Money, Window
+from gateway.usage.gate import (
+    REQUESTS,
+    TOKENS,
+    BudgetLimit,
+    Counter,
+    CounterKind,
+    CounterState,
+    GateUnavailable,
+    HoldGranted,
+    HoldRefused,
+    HoldRequest,
+    LostCall,
+    RatePerMinute,
+)
+from gateway.usage.gate_file import FileGate
+from gateway.usage.gate_valkey import ValkeyGate
+from gateway.usage.windows import AllBounds
+
+_ENDED_S = 60.0
+_NOTED_S = 1.0
+_SPENT = "on_loss"
+
+
+class OutageGate:
+    """The shared gate, and what `usage.on_loss` allows without it.
+
+    Args:
+        shared: The shared gate.
+        directory: Where the processes of this instance count what they spend in an outage.
+        on_loss: Returns the amount of `usage.on_loss`, or None for `deny`.
+        clock: Returns Unix time.
+    """
+
+    def __init__(
+        self,
+        shared: ValkeyGate,
+        directory: Path,
+        on_loss: Callable[[], Money | None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.shared = shared
+        self._local = FileGate.open(directory)
+        self._failed_path = directory / "last-failure"
+        self._on_loss = on_loss
+        self._clock = clock
+        self._calls: set[str] = set()
+        self._lost: set[str] = set()
+        self._noted_at = self._checked_at = 0.0
+        # A process may start after an outage that was not ended.
+        self._is_outage = True
+
+    def close(self) -> None:
+        """Close the local gate. The shared gate is closed by its owner."""
+        self._local.close()
+
+    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        """Hold the worst cost of a call. See `UsageGate.hold`."""
+        try:
+            found = await self.shared.hold(request)
+        except GateUnavailable:
+            self._note_failure()
+            return await self._hold_without(request)
+        if self._is_outage:
+            await self._end_outage(request.windows)
+        return found
+
+    async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
+        """Replace the hold of a call by what it used. See `UsageGate.settle`."""
+        if call in self._calls:
+            self._calls.discard(call)
+            await self._local.settle(call, tokens, amount_nano)
+        return await self.shared.settle(call, tokens, amount_nano)
+
+    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+        """Return the numbers of counters in their current windows."""
+        return await self.shared.read(counters, windows)
+
+    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+        """Add an amount to what the counter's budget admits in its current window."""
+        return await self.shared.top_up(counter, windows, amount)
+
+    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
+        """Set what was spent in the current window. Holds stay."""
+        return await self.shared.reset(counter, windows, spent)
+
+    async def lost_calls(self) -> list[LostCall]:
+        """Return the lost calls of the instance's own outage, and those of the shared gate if it can be asked."""
+        own = await self._local.lost_calls()
+        self._lost = {one.call for one in own}
+        with suppress(GateUnavailable):
+            own += [one for one in await self.shared.lost_calls() if one.call not in self._lost]
+        return own
+
+    async def settle_lost(self, lost: LostCall) -> bool:
+        """Settle a lost call to its full hold."""
+        if lost.call in self._lost:
+            return await self._local.settle_lost(lost)
+        return await self.shared.settle_lost(lost)
+
+    async def _hold_without(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        """Decide without the shared gate. Raises GateUnavailable if that is not allowed."""
+        budgets = [one for one in request.budgets if one.counter.unit != REQUESTS]
+        instances = self.shared.instances
+        limits = [
+            BudgetLimit(one.counter, max(1, one.limit // instances) if one.limit else 0)
+            for one in request.budgets
+            if one.counter.unit == REQUESTS
+        ]
+        rates = [RatePerMinute(it.kind, it.name, it.unit, max(1, it.per_minute // instances)) for it in request.rates]
+        allowed = self._on_loss() if budgets else None
+        if budgets:
+            self._expect_allowed(request, budgets, allowed)
+        if allowed is not None and budgets:
+            limits.append(BudgetLimit(_counter(allowed), allowed.nano))
+        changed = msgspec.structs.replace(request, budgets=tuple(limits), rates=tuple(rates))
+        found = await self._local.hold(changed)
+        if isinstance(found, HoldGranted):
+            self._calls.add(request.call)
+            self.shared.adopt(request)
+            return found
+        if found.rate is None and found.budget == len(limits) - 1 and budgets:
+            raise GateUnavailable("the shared gate can't be asked, and the amount of `usage.on_loss` is spent")
+        if found.budget is not None:
+            raise GateUnavailable("the shared gate can't be asked, and the divided limit of requests is reached")
+        return found
+
+    @staticmethod
+    def _expect_allowed(request: HoldRequest, budgets: list[BudgetLimit], allowed: Money | None) -> None:
+        if allowed is None:
+            raise GateUnavailable("the shared gate can't be asked, and `usage.on_loss` is deny")
+        if not request.amount_nano and any(one.counter.unit == TOKENS for one in budgets):
+            # An amount does not limit calls that cost nothing, or whose price is unknown.
+            raise GateUnavailable("the shared gate can't be asked, and the call has no price")
+
+    def _note_failure(self) -> None:
+        """Store the time of a failure for all processes of this instance, at most once a second."""
+        self._is_outage = True
+        now_s = self._clock()
+        if not 0 <= now_s - self._noted_at < _NOTED_S:
+            self._noted_at = now_s
+            with suppress(OSError):
+                self._failed_path.touch(mode=0o600)
+                os.utime(self._failed_path, (now_s, now_s))
+
+    async def _end_outage(self, windows: AllBounds) -> None:
+        """End the outage if no process had a failure for a minute. The next one begins with the whole amount."""
+        now_s = self._clock()
+        if 0 <= now_s - self._checked_at < _NOTED_S:
+            return
+        self._checked_at = now_s
+        try:
+            failed_s = self._failed_path.stat().st_mtime
+        except OSError:
+            failed_s = 0.0
+        if now_s - failed_s < _ENDED_S:
+            return
+        allowed = self._on_loss()
+        if allowed is not None:
+            with suppress(GateUnavailable):
+                await self._local.reset(_counter(allowed), windows)
+        self._is_outage = False
+
+
+def _counter(allowed: Money) -> Counter:
+    return Counter(CounterKind.PROJECT, _SPENT, allowed.currency, Window.TOTAL)
