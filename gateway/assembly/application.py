@@ -40,6 +40,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.trace_export import Delivery, Tracer
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import QuotaStore
+from gateway.usage.shared_limits import SharedClientLimits
 from providers.reading.rate_limits import retry_after_s
 from providers.wire import WireRequest
 
@@ -259,7 +260,7 @@ class Gateway:
         self._shadow_wiring = ShadowWiring(
             lambda: self.config, transport, self._health, limiters, self.metrics, state_dir
         )
-        self._usage = UsageWiring(state_dir, self.metrics) if state_dir is not None else None
+        self._usage = UsageWiring(state_dir, self.metrics, lambda: self.config) if state_dir is not None else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
             if self._shadow_wiring.shadows is not None:
@@ -272,6 +273,8 @@ class Gateway:
             consent_key=consent_key,
             uses=PromptUses(self._shadow_wiring.shadows, log_prompt),
         )
+        if self._usage is not None and self._usage.stores is not None:
+            service.shared_limits = SharedClientLimits(self._usage.stores.gate)
         self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
         self._ask = self._chat.answer
         self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
@@ -371,6 +374,8 @@ class Gateway:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._locations.prepare(self.config.location.rules)
+                if self._usage is not None:
+                    await self._usage.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._shadow_wiring.aclose()
@@ -380,6 +385,6 @@ class Gateway:
                 await self._locations.aclose()
                 await self._transport.aclose()
                 if self._usage is not None:
-                    self._usage.close()
+                    await self._usage.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from gateway.model.budget import UsageRules
+from gateway.model.budget import Stores, UsageRules
+from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.telemetry.log import logger
@@ -18,6 +19,7 @@ from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
+    from gateway.usage.gate import UsageGate
     from gateway.usage.lost_calls import LostCallRecovery
 
 GATE_FOLDER = "gate"
@@ -30,9 +32,11 @@ class UsageWiring:
 
     Attributes:
         accounting: The accounting of this process.
+        stores: The shared stores, or None.
     """
 
-    def __init__(self, state_dir: Path, metrics: Metrics) -> None:
+    def __init__(self, state_dir: Path, metrics: Metrics, config: Callable[[], ConfigVersion]) -> None:
+        from gateway.assembly.stores import shared_stores, shared_user_key
         from gateway.usage.accounting import Accounting
         from gateway.usage.gate_file import FileGate
         from gateway.usage.spool import Spool
@@ -40,13 +44,25 @@ class UsageWiring:
         def overshot() -> None:
             metrics.count("gateway_overshoot_total", ())
 
-        self._gate = FileGate.open(state_dir / GATE_FOLDER)
+        self.stores = shared_stores(config, state_dir, report_problem)
+        self._file_gate = FileGate.open(state_dir / GATE_FOLDER) if self.stores is None else None
+        gate: UsageGate | None = self.stores.gate if self.stores is not None else self._file_gate
+        assert gate is not None  # noqa: S101
         self._spool = Spool(state_dir, report_problem)
-        self.accounting: Accounting = Accounting(self._spool, self._gate, user_key(state_dir), overshot)
+        key = shared_user_key(config()) or user_key(state_dir)
+        self.accounting: Accounting = Accounting(self._spool, gate, key, overshot)
 
-    def close(self) -> None:
+    async def start(self) -> None:
+        """Connect to the shared stores, if there are any."""
+        if self.stores is not None:
+            await self.stores.start()
+
+    async def aclose(self) -> None:
         """Finish queued settlements, and give the rows to the ledger writer."""
-        self._gate.close()
+        if self.stores is not None:
+            await self.stores.aclose()
+        if self._file_gate is not None:
+            self._file_gate.close()
         self._spool.close()
 
 
@@ -84,12 +100,15 @@ def report_problem(detail: str) -> None:
 
 
 @contextmanager
-def keeping_ledger(state_dir: Path | None, rules: Callable[[], UsageRules]) -> Iterator[None]:
+def keeping_ledger(
+    state_dir: Path | None, rules: Callable[[], UsageRules], stores: Stores | None = None
+) -> Iterator[None]:
     """Move usage rows into the ledger while the block runs. First, recover the calls that a killed gateway left open.
 
     Args:
         state_dir: The state directory. None: there is no ledger.
         rules: Returns the present rules of usage.
+        stores: The shared stores, or None.
 
     Raises:
         StateError: The ledger or the gate can't be used.
@@ -97,6 +116,7 @@ def keeping_ledger(state_dir: Path | None, rules: Callable[[], UsageRules]) -> I
     if state_dir is None:
         yield
         return
+    from gateway.assembly.stores import shared_ledger
     from gateway.usage.ledger_writer import LedgerWriter
 
     # Before there are workers, so that all of them find the same key.
@@ -105,7 +125,11 @@ def keeping_ledger(state_dir: Path | None, rules: Callable[[], UsageRules]) -> I
         if recovered := asyncio.run(recovery.recover()):
             _log_recovered(recovered)
     writer = LedgerWriter(
-        state_dir, lambda: ZoneInfo(rules().timezone), lambda: rules().retention.ledger_s, report_problem
+        state_dir,
+        lambda: ZoneInfo(rules().timezone),
+        lambda: rules().retention.ledger_s,
+        report_problem,
+        ledger=shared_ledger(stores, state_dir, rules, report_problem),
     )
     writer.start()
     try:

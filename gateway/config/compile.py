@@ -101,7 +101,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     assistants = compile_assistants(draft, findings, regions, deployments, days)
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
-    stores = compile_stores(draft, findings, regions, document.references) if options.planned else None
+    stores = compile_stores(draft, findings, regions, document.references)
     if not options.planned:
         _refuse_planned_sections(findings)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)

@@ -87,8 +87,9 @@ def _serve_live(
 ) -> None:
     admin_listener = sockets[1]
     job = CompileJob(str(settings.config), written=initial.change_log is not None)
-    live = _live(job, initial, admin_listener, staging, lambda config: _activation_problem(settings, config))
-    with keeping_ledger(settings.state_dir, lambda: live.config.usage):
+    problem_of = functools.partial(_activation_problem, settings, initial.config)
+    live = _live(job, initial, admin_listener, staging, problem_of)
+    with keeping_ledger(settings.state_dir, lambda: live.config.usage, initial.config.stores):
         _serve_processes(settings, initial, receipt_settings, sockets, staging.scheduler, live)
 
 
@@ -287,7 +288,7 @@ def serve_demo(
             print_text=lambda text: print(text, flush=True),
             on_shown=lambda: configure(settings.log_format, settings.log_level),
         )
-        ending.enter_context(keeping_ledger(settings.state_dir, lambda: initial.config.usage))
+        ending.enter_context(keeping_ledger(settings.state_dir, lambda: initial.config.usage, initial.config.stores))
         run(run_demo(demo, listener, (admin_listener, guard), settings, _receipt_settings(settings), scheduler))
 
 
@@ -303,10 +304,12 @@ def _serving_problem(settings: Settings, config: ConfigVersion) -> str | None:
     )
 
 
-def _activation_problem(settings: Settings, config: ConfigVersion) -> str | None:
+def _activation_problem(settings: Settings, first: ConfigVersion, config: ConfigVersion) -> str | None:
     """Return why this version can't replace the active one, or None if it can."""
     if config.demo:
         return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"
+    if config.stores != first.stores:
+        return "`stores` can't be changed while serving: restart the gateway with this version"
     return _serving_problem(settings, config)
 
 

@@ -45,6 +45,7 @@ from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transc
 from gateway.service.token_count import count_tokens
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import Admission
+from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from providers.chat import ChatRequest, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
@@ -232,6 +233,7 @@ class ChatService:
         self.clock = clock
         self.executor = executor
         self._limits = limits
+        self.shared_limits: SharedClientLimits | None = None
         uses = uses or PromptUses()
         self._shadows = uses.shadows
         self._log_prompt = uses.log
@@ -242,7 +244,11 @@ class ChatService:
         record.config_version = config.version
         inbound.error_style = _error_style(config)
         caller = inbound.caller(config)
-        admission = self._admit(caller.client, record)
+        admission: Admission | SharedAdmission | None
+        if self.shared_limits is None:
+            admission = self._admit(caller.client, record)
+        else:
+            admission = await self._admit_shared(self.shared_limits, caller.client, record)
         try:
             # Most configs need no lookup. Then do not await, because each call costs time on the hot path.
             located = (
@@ -379,6 +385,15 @@ class ChatService:
             return None
         record.client, record.key_id = client.name, client.key_id
         return self._limits.take(client, client.limits, record) if client.limits is not None else None
+
+    async def _admit_shared(
+        self, limits: SharedClientLimits, client: Client | None, record: Record
+    ) -> SharedAdmission | None:
+        """Admit the request under the limits that all instances share. Raises LimitReached."""
+        if client is None:
+            return None
+        record.client = client.name
+        return await limits.take(client, client.limits, record) if client.limits is not None else None
 
     async def _check_again(self, config: ConfigVersion, inbound: Inbound) -> tuple[Caller, Located]:
         """Check client and location by a version that became active while the body was read.

@@ -63,6 +63,9 @@ class EpochKeeper:
         unshipped: Returns whether the spools of this machine have rows after these positions. It may read files.
         zone: Returns the time zone of windows (`usage.timezone`).
         failed: Called with a message when the counters can't be rebuilt.
+
+    Attributes:
+        is_ready: Set when the counters of budgets were complete for the first time.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class EpochKeeper:
         self._unshipped = unshipped
         self._zone = zone
         self._failed = failed
+        self.is_ready = asyncio.Event()
         self._connection: PostgresConnection | None = None
         self._phase = _NEW
         self._problem: str | None = None
@@ -132,6 +136,8 @@ class EpochKeeper:
         if epoch != gate.epoch:
             self._phase = _NEW
         gate.enter(epoch, is_ready=state == READY)
+        if state == READY:
+            self.is_ready.set()
         if state == READY and gate.has_adopted:
             await self._sign(epoch, _ADOPTED)
             return
@@ -148,6 +154,7 @@ class EpochKeeper:
         if state == BUILDING and self._phase == _ADOPTED and await self._all_have(epoch, _ADOPTED):
             await self._move(f"{epoch}|{BUILDING}", f"{epoch}|{READY}")
             gate.enter(epoch, is_ready=True)
+            self.is_ready.set()
 
     async def _present_epoch(self) -> tuple[str, str]:
         """Return the id of the epoch with its run, and its state. Begin a new one if it is of another run."""

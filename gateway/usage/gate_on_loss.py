@@ -140,7 +140,9 @@ class OutageGate:
             self._calls.add(request.call)
             self.shared.adopt(request)
             return found
-        if found.rate is None and found.budget == len(limits) - 1 and budgets:
+        if not budgets:
+            return found
+        if found.rate is None and found.budget == len(limits) - 1:
             raise GateUnavailable("the shared gate can't be asked, and the amount of `usage.on_loss` is spent")
         if found.budget is not None:
             raise GateUnavailable("the shared gate can't be asked, and the divided limit of requests is reached")

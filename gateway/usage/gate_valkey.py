@@ -112,6 +112,7 @@ class ValkeyGate:
         cell: The name of the cell, which all keys contain.
         owner: A name of this process that is never used again: its instance, a slash, and a random part.
         now_us: Returns the time instead of the server, for tests.
+        failed: Called with a message when the server cannot be used.
 
     Attributes:
         connection: The connection.
@@ -123,8 +124,16 @@ class ValkeyGate:
         run: The run of the server, which changes when it starts again.
     """
 
-    def __init__(self, server: StoreServer, cell: str, owner: str, *, now_us: Callable[[], int] | None = None) -> None:
-        self.connection = ValkeyConnection(server, self._prepare)
+    def __init__(
+        self,
+        server: StoreServer,
+        cell: str,
+        owner: str,
+        *,
+        now_us: Callable[[], int] | None = None,
+        failed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.connection = ValkeyConnection(server, self._prepare, failed)
         self.owner = owner
         self.epoch: str | None = None
         self.is_ready = False

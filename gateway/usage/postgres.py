@@ -29,6 +29,11 @@ EPOCH_LOCK = 0x67617465_6C656403
 
 _T = TypeVar("_T")
 
+
+class DatabaseUnreachable(StateError):
+    """The database does not answer. It may answer later."""
+
+
 PostgresConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
@@ -65,7 +70,14 @@ def postgres_errors() -> Iterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise StateError(f"the database (`stores.database`) {_description(error)}") from None
+        is_refusal = isinstance(error, asyncpg.PostgresError) and not _is_passing(error)
+        kind = StateError if is_refusal else DatabaseUnreachable
+        raise kind(f"the database (`stores.database`) {_description(error)}") from None
+
+
+def _is_passing(error: Exception) -> bool:
+    """Return whether the server is starting, stopping or full."""
+    return isinstance(error, asyncpg.OperatorInterventionError | asyncpg.InsufficientResourcesError)
 
 
 def _description(error: Exception) -> str:

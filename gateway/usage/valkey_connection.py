@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 import libvalkey
 
@@ -27,6 +28,7 @@ from gateway.model.budget import StoreServer
 DEADLINE_S = 0.05
 """The time in which a command must be answered."""
 
+_GRACE_S = 0.001
 _CONNECT_S = 2.0
 _MOST_LATE = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -74,8 +76,8 @@ class _Pipeline(asyncio.Protocol):
         self._late_in_a_row = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self.transport = transport
+        # The transports of uvloop are not subclasses of those of asyncio.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -110,6 +112,11 @@ class _Pipeline(asyncio.Protocol):
         return future
 
     def expire(self, future: asyncio.Future[object]) -> None:
+        """Give up waiting for an answer soon: a busy event loop may not have read it yet."""
+        if not future.done():
+            asyncio.get_running_loop().call_later(_GRACE_S, self._give_up, future)
+
+    def _give_up(self, future: asyncio.Future[object]) -> None:
         """Give up waiting for an answer, and give up the connection after several in a row."""
         if future.done():
             return
@@ -135,6 +142,7 @@ class ValkeyConnection:
         server: The address.
         prepared: Called with the connection after each connect, before any other command is accepted. If it raises
             ValkeyUnavailable, the connection is closed and tried again.
+        failed: Called with a message when the connection is lost, or cannot be made for another reason than before.
         deadline_s: The time in which a command must be answered.
 
     Attributes:
@@ -145,8 +153,10 @@ class ValkeyConnection:
         self,
         server: StoreServer,
         prepared: Callable[[ValkeyConnection], Awaitable[None]] | None = None,
+        failed: Callable[[str], None] = lambda _: None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
+        self._failed = failed
         self._server = server
         self._prepared = prepared
         self._deadline_s = deadline_s
@@ -224,8 +234,11 @@ class ValkeyConnection:
                     await self._prepared(self)
         except (OSError, TimeoutError, ValkeyUnavailable) as error:
             pipeline.abort()
-            self.problem = _description(error)
-            raise ValkeyUnavailable(self.problem) from None
+            problem = _description(error)
+            if problem != self.problem:
+                self._failed(f"the shared gate (`stores.valkey`) can't be used: {problem}")
+            self.problem = problem
+            raise ValkeyUnavailable(problem) from None
         except BaseException:
             pipeline.abort()
             raise
