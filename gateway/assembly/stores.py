@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import random
 import secrets
@@ -19,7 +20,6 @@ from gateway.operator_errors import StateError
 if TYPE_CHECKING:
     from gateway.usage.ledger_writer import LedgerStore
 
-INSTANCE = "instance-id"
 OUTAGE_FOLDER = "outage"
 _RECOVERED_S = 5.0
 _READY_S = 3.0
@@ -149,10 +149,10 @@ def shared_user_key(config: ConfigVersion) -> bytes | None:
 
 
 def instance_name(state_dir: Path) -> str:
-    """Return the name of this instance, which its state directory keeps. Raises StateError."""
-    from gateway.state.generated_key import generated_key
+    """Return the name of the instance with this state directory. Raises StateError."""
+    from gateway.assembly.usage import user_key
 
-    return generated_key(state_dir, INSTANCE)[:8].hex()
+    return hashlib.sha256(b"instance\0" + user_key(state_dir)).hexdigest()[:16]
 
 
 def has_unshipped_rows(state_dir: Path, positions: Mapping[str, int]) -> bool:

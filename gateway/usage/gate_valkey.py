@@ -37,7 +37,7 @@ from gateway.usage.gate import (
     RateState,
     refusal_of,
 )
-from gateway.usage.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable, Word
+from gateway.usage.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
 from gateway.usage.valkey_scripts import (
     BASE,
     BEAT,
@@ -68,6 +68,10 @@ _NOT_REBUILT = "the counters of Valkey are being rebuilt"
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.decode
 _EVICTS = "it may evict counters: set its `maxmemory-policy` to noeviction"
+
+
+class _MayBeCounted(GateUnavailable):
+    """The gate did not answer. It may have done what it was asked for."""
 
 
 class _OpenCall(msgspec.Struct, array_like=True):
@@ -202,12 +206,11 @@ class ValkeyGate:
         self._asking += 1
         try:
             granted, states, missing_ns = await self._hold(one, limits, needs_ready=needs_ready)
-        except (GateUnavailable, asyncio.CancelledError):
-            # It may have been counted. The call is not sent, so it uses nothing.
-            if self.epoch is not None:
-                self._open[request.call] = one
-                self._pending[request.call] = _Pending(used=(0, 0))
-                self._wake.set()
+        except (_MayBeCounted, asyncio.CancelledError):
+            # The call is not sent, so it uses nothing.
+            self._open[request.call] = one
+            self._pending[request.call] = _Pending(used=(0, 0))
+            self._wake.set()
             raise
         finally:
             self._asking -= 1
@@ -343,10 +346,13 @@ class ValkeyGate:
         return bool(await self._ask(SETTLE, keys, _pack((one.call, counters, rates))))
 
     async def _settle_own(self, call: str, used: tuple[int, int]) -> bool:
-        one = self._open[call]
+        one, pending = self._open[call], self._pending.get(call)
         was_open = await self._settle(self.owner, one, used)
-        self._open.pop(call, None)
-        self._pending.pop(call, None)
+        # In the meantime, the call may have been sent without the gate, and adopted.
+        if self._open.get(call) is one:
+            del self._open[call]
+        if pending is not None and self._pending.get(call) is pending:
+            del self._pending[call]
         return was_open
 
     async def _change(
@@ -445,6 +451,8 @@ class ValkeyGate:
     ) -> object:
         try:
             return await self.connection.run(script, keys, *values, deadline_s=deadline_s)
+        except OutcomeUnknown as error:
+            raise _MayBeCounted(str(error)) from None
         except ValkeyUnavailable as error:
             raise GateUnavailable(str(error)) from None
 

@@ -40,6 +40,10 @@ class ValkeyUnavailable(Exception):
     """Valkey did not answer in time, refused the command, or cannot be reached. The message has no secrets."""
 
 
+class OutcomeUnknown(ValkeyUnavailable):
+    """The command was sent, and there was no answer. It may have been executed, or will be."""
+
+
 class ValkeyRefused(ValkeyUnavailable):
     """Valkey answered with an error.
 
@@ -99,7 +103,7 @@ class _Pipeline(asyncio.Protocol):
         self.is_lost.set()
         for future in self._waiting:
             if not future.done():
-                future.set_exception(ValkeyUnavailable("the connection to Valkey was lost"))
+                future.set_exception(OutcomeUnknown("the connection to Valkey was lost"))
         self._waiting.clear()
 
     def send(self, words: tuple[Word, ...]) -> asyncio.Future[object]:
@@ -120,7 +124,7 @@ class _Pipeline(asyncio.Protocol):
         """Give up waiting for an answer, and give up the connection after several in a row."""
         if future.done():
             return
-        future.set_exception(ValkeyUnavailable("Valkey did not answer in time"))
+        future.set_exception(OutcomeUnknown("Valkey did not answer in time"))
         self._late_in_a_row += 1
         if self._late_in_a_row >= _MOST_LATE:
             self.abort()

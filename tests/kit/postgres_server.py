@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,8 +91,9 @@ class RunningPostgres:
             finally:
                 await connection.close()
 
-        with asyncio.Runner() as runner:
-            return runner.run(run())
+        # In a thread, because the test may run an event loop.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(run())).result()
 
     def _processes(self) -> list[psutil.Process]:
         server = psutil.Process(self.process.pid)

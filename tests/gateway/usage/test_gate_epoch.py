@@ -1,0 +1,210 @@
+"""The counters of Valkey are rebuilt from the ledger in PostgreSQL and the open calls: real servers, two processes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import UTC
+
+import msgspec
+import pytest
+
+from gateway.model.budget import Window
+from gateway.usage.gate import BudgetLimit, Counter, CounterKind, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.gate_epoch import EpochKeeper
+from gateway.usage.gate_valkey import ValkeyGate
+from gateway.usage.postgres_ledger import PostgresLedger
+from gateway.usage.postgres_migration import upgrade
+from gateway.usage.usage_row import BudgetChange, RowKind
+from gateway.usage.windows import bounds
+from tests.gateway.usage.test_postgres_ledger import empty
+from tests.kit import waiting
+from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.usage_rows import usage_row
+from tests.kit.valkey_server import RunningValkey, running_valkey
+
+pytestmark = pytest.mark.slow
+NANO = 10**9
+LIMIT_S = 90
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[RunningPostgres]:
+    with running_postgres() as server:
+        upgrade(server.address())
+        yield server
+
+
+@pytest.fixture
+def valkey(postgres: RunningPostgres) -> Iterator[RunningValkey]:
+    empty(postgres)
+    with running_valkey() as server:
+        yield server
+
+
+@dataclass
+class Process:
+    """A gate with its keeper, and what it reported."""
+
+    gate: ValkeyGate
+    keeper: EpochKeeper
+    unshipped: bool = False
+    failures: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def processes(valkey: RunningValkey, postgres: RunningPostgres, number: int = 2) -> AsyncIterator[list[Process]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(_process(valkey, postgres, f"i{one}/p")) for one in range(number)]
+
+
+@asynccontextmanager
+async def _process(valkey: RunningValkey, postgres: RunningPostgres, owner: str) -> AsyncIterator[Process]:
+    gate = ValkeyGate(valkey.address, "test", owner)
+
+    def unshipped(_positions: Mapping[str, int]) -> bool:
+        return process.unshipped
+
+    def failed(message: str) -> None:
+        process.failures.append(message)
+
+    process = Process(gate, EpochKeeper(gate, postgres.address(), owner, unshipped, lambda: UTC, failed))
+    await gate.start()
+    process.keeper.start()
+    await asyncio.wait_for(process.keeper.is_ready.wait(), LIMIT_S)
+    try:
+        yield process
+    finally:
+        await gate.close()
+        await process.keeper.close()
+
+
+def windows() -> dict[Window, object]:
+    return {window: bounds(window, time.time_ns(), UTC) for window in Window}
+
+
+def money(name: str = "app", window: Window = Window.MONTH, kind: CounterKind = CounterKind.CLIENT) -> Counter:
+    return Counter(kind, name, "EUR", window)
+
+
+def request(call: str, euros: int, limit: int = 100) -> HoldRequest:
+    return HoldRequest(call, 10, euros * NANO, (BudgetLimit(money(), limit * NANO),), (), windows())  # type: ignore[arg-type]
+
+
+def row(call: str, euros: int, **more: object) -> object:
+    return usage_row(call, client="app", time_ns=time.time_ns(), amount_nano=euros * NANO, input_tokens=7, output_tokens=3, **more)  # fmt: skip
+
+
+def ship(postgres: RunningPostgres, *rows: object) -> None:
+    with closing(PostgresLedger(postgres.address(), "shipper", lambda: UTC)) as ledger:
+        ledger.insert(rows)  # type: ignore[arg-type]
+
+
+async def hold(gate: ValkeyGate, asked: HoldRequest) -> HoldGranted | HoldRefused:
+    """Hold as soon as the counters are ready."""
+    async with asyncio.timeout(LIMIT_S):
+        for attempt in itertools.count():
+            try:
+                # An id is never used again.
+                call = f"{asked.call}-{attempt}" if attempt else asked.call
+                return await gate.hold(msgspec.structs.replace(asked, call=call))
+            except GateUnavailable:
+                await asyncio.sleep(0.02)
+    raise AssertionError
+
+
+async def numbers(gate: ValkeyGate, counter: Counter | None = None) -> tuple[int, int, int]:
+    """Return what is spent, held and added, in whole units."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            try:
+                [found] = await gate.read([counter or money()], windows())  # type: ignore[arg-type]
+                return found.spent // NANO, found.held // NANO, found.credit // NANO
+            except GateUnavailable:
+                await asyncio.sleep(0.02)
+
+
+async def test_emptied_store_is_rebuilt_from_the_ledger_and_the_open_calls(
+    valkey: RunningValkey, postgres: RunningPostgres
+) -> None:
+    async with processes(valkey, postgres) as (one, two):
+        for process, calls in ((one, ("a", "b", "c")), (two, ("d",))):
+            for call in calls:
+                assert isinstance(await hold(process.gate, request(call, 10)), HoldGranted)
+        ship(postgres, row("a", 4))
+        assert await one.gate.settle("a", 10, 4 * NANO)
+        # The row of this call is in the ledger, and it is not settled yet.
+        ship(postgres, row("b", 5))
+        top_up = BudgetChange("client", "month", "EUR", 50 * NANO)
+        ship(postgres, usage_row("t", client="app", time_ns=time.time_ns(), kind=RowKind.TOP_UP, budget=top_up))
+        assert await numbers(one.gate) == (4, 30, 0)
+        valkey.command("FLUSHALL")
+        # A call that ends in the meantime is neither lost nor counted twice.
+        assert await two.gate.settle("d", 10, 6 * NANO)
+        ship(postgres, row("d", 6))
+        await hold(one.gate, request("e", 1))
+        await asyncio.to_thread(waiting.eventually, lambda: two.gate.open_calls == ())
+        assert not await one.gate.settle("b", 10, 5 * NANO)  # it was counted with its row
+        assert await numbers(two.gate) == (15, 11, 50)
+        assert await one.gate.settle("c", 10, 3 * NANO)
+        assert await numbers(two.gate) == (18, 1, 50)
+
+
+async def test_restarted_server_admits_nothing_beyond_the_budget(
+    valkey: RunningValkey, postgres: RunningPostgres
+) -> None:
+    async with processes(valkey, postgres) as (one, two):
+        assert isinstance(await hold(one.gate, request("open", 60)), HoldGranted)
+        ship(postgres, row("spent", 35))
+        valkey.kill()
+        valkey.restart()
+        for gate in (one.gate, two.gate):
+            assert isinstance(await hold(gate, request(f"too-much-{gate.owner}", 6)), HoldRefused)
+        assert isinstance(await hold(two.gate, request("fits", 5)), HoldGranted)
+        assert await numbers(one.gate) == (35, 65, 0)
+
+
+async def test_budgets_wait_until_every_process_has_shipped_its_rows(
+    valkey: RunningValkey, postgres: RunningPostgres
+) -> None:
+    async with processes(valkey, postgres) as (one, two):
+        two.unshipped = True
+        valkey.command("FLUSHALL")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await hold(one.gate, request("early", 1))
+        ship(postgres, row("late", 99))
+        two.unshipped = False
+        assert isinstance(await hold(one.gate, request("after", 2)), HoldRefused)
+
+
+async def test_all_windows_and_owners_are_rebuilt(valkey: RunningValkey, postgres: RunningPostgres) -> None:
+    ship(postgres, row("one", 3, user="u_1"), row("two", 4, user="u_2"))
+    async with processes(valkey, postgres, 1) as (one,):
+        for window in Window:
+            assert (await numbers(one.gate, money("app", window)))[0] == 7
+            assert (await numbers(one.gate, money("shop", window, CounterKind.PROJECT)))[0] == 7
+            assert (await numbers(one.gate, money("u_1", window, CounterKind.USER)))[0] == 3
+        [tokens] = await one.gate.read([Counter(CounterKind.CLIENT, "app", "tokens", Window.DAY)], windows())  # type: ignore[arg-type]
+        assert tokens.spent == 20
+
+
+async def test_without_the_database_budgets_are_refused_and_it_is_reported(
+    valkey: RunningValkey, postgres: RunningPostgres
+) -> None:
+    with running_postgres() as other:
+        await asyncio.to_thread(upgrade, other.address())
+        async with processes(valkey, other, 1) as (one,):
+            other.kill()
+            valkey.command("FLUSHALL")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await hold(one.gate, request("call", 1))
+            await asyncio.to_thread(waiting.eventually, lambda: bool(one.failures))
+            assert "can't be reached" in one.failures[0]
+            other.restart()
+            assert isinstance(await hold(one.gate, request("later", 1)), HoldGranted)

@@ -1,0 +1,330 @@
+"""The gate on a real Valkey server: parallel holds, and a server that is slow, refuses, restarts or is emptied."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from gateway.model.budget import Money, StoreServer, Window
+from gateway.usage.gate import BudgetLimit, CounterState, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.gate_on_loss import OutageGate
+from gateway.usage.gate_valkey import ValkeyGate
+from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
+from providers.auth import Secret
+from tests.kit import waiting
+from tests.kit.reference_gate import budget, rate, windows_at
+from tests.kit.valkey_server import RunningValkey, running_valkey
+
+LIMIT = budget(1000, window=Window.TOTAL)
+LIMIT_S = 60
+
+
+@pytest.fixture
+def server() -> Iterator[RunningValkey]:
+    with running_valkey() as running:
+        yield running
+
+
+def request(call: str, amount: int = 100, *limits: BudgetLimit, **more: object) -> HoldRequest:
+    return HoldRequest(call, amount, amount, limits or (LIMIT,), more.get("rates", ()), windows_at(time.time_ns()))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def opened(server: RunningValkey, owner: str = "one/1", *, ready: bool = True) -> AsyncIterator[ValkeyGate]:
+    """Open a gate in an epoch that is ready."""
+    gate = ValkeyGate(server.address, "test", owner)
+    await gate.start()
+    if ready:
+        begin(server, gate)
+    try:
+        yield gate
+    finally:
+        await gate.close()
+
+
+def begin(server: RunningValkey, gate: ValkeyGate) -> None:
+    server.command("SET", gate.epoch_key, f"epoch|{gate.run}|ready")
+    gate.enter(f"epoch|{gate.run}", is_ready=True)
+
+
+async def state(gate: ValkeyGate) -> CounterState:
+    [found] = await gate.read([LIMIT.counter], windows_at(time.time_ns()))
+    return found
+
+
+async def eventually(gate: ValkeyGate, **expected: int) -> None:
+    """Wait until the counter has these numbers."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            try:
+                found = await state(gate)
+            except GateUnavailable:
+                found = None
+            if found is not None and all(getattr(found, name) == value for name, value in expected.items()):
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_two_gates_admit_exactly_ten_of_400_parallel_holds(server: RunningValkey) -> None:
+    async with opened(server) as one, opened(server, "two/1") as two:
+
+        async def hold(gate: ValkeyGate, number: int) -> bool:
+            while True:
+                try:
+                    return isinstance(await gate.hold(request(f"{gate.owner}-{number}-{time.time_ns()}")), HoldGranted)
+                except GateUnavailable:  # the machine may be so loaded that 50 ms pass
+                    await asyncio.sleep(0)
+
+        granted = await asyncio.gather(*(hold(gate, number) for number in range(200) for gate in (one, two)))
+        assert sum(granted) == 10
+        await eventually(one, held=1000, spent=0)
+        calls = [(gate, call) for gate in (one, two) for call in gate.open_calls]
+        assert all(await asyncio.gather(*(gate.settle(call, 50, 50) for gate, call in calls)))
+        await eventually(two, held=0, spent=500)
+
+
+async def test_budget_that_occurs_twice_counts_once(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        assert isinstance(await gate.hold(request("call", 100, LIMIT, LIMIT)), HoldGranted)
+        assert (await state(gate)).held == 100
+        assert await gate.settle("call", 30, 30)
+        assert await state(gate) == (30, 0, 0, *(await state(gate))[3:])
+
+
+async def test_amounts_are_exact_beyond_the_numbers_of_lua(server: RunningValkey) -> None:
+    huge = BudgetLimit(LIMIT.counter, 2**62)
+    async with opened(server) as gate:
+        await gate.top_up(LIMIT.counter, windows_at(time.time_ns()), 1)
+        assert isinstance(await gate.hold(request("one", 2**61 + 1, huge)), HoldGranted)
+        refused = await gate.hold(request("two", 2**61 + 1, huge))
+        assert isinstance(refused, HoldRefused)
+        assert refused.only_held
+        assert isinstance(await gate.hold(request("three", 2**61, huge)), HoldGranted)
+        assert (await state(gate)).held == 2**62 + 1
+
+
+async def test_frozen_server_ends_holds_at_the_deadline_and_loses_no_settlement(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        assert isinstance(await gate.hold(request("open", 300)), HoldGranted)
+        longest_s, running = 0.0, True
+
+        async def tick() -> None:
+            nonlocal longest_s
+            while running:
+                before_s = time.monotonic()
+                await asyncio.sleep(0.001)
+                longest_s = max(longest_s, time.monotonic() - before_s)
+
+        ticking = asyncio.create_task(tick())
+        server.freeze()
+        began_s, began_cpu_s = time.monotonic(), time.process_time()
+        for number in range(8):
+            with pytest.raises(GateUnavailable):
+                await gate.hold(request(f"late-{number}", 100))
+        assert await gate.settle("open", 50, 50)  # it continues in the background
+        assert time.monotonic() - began_s < 8 * 0.5, "50 ms each at most"
+        await asyncio.sleep(0.5)
+        assert time.process_time() - began_cpu_s < 0.5 * (time.monotonic() - began_s), "the CPU is not pinned"
+        running = False
+        await ticking
+        assert longest_s < 1, "the event loop never waits"
+        server.thaw()
+        # Holds that were counted late are cancelled.
+        await asyncio.to_thread(waiting.eventually, lambda: gate.connection.is_connected and gate.epoch is not None)
+        await eventually(gate, held=0, spent=50)
+        assert gate.open_calls == ()
+
+
+async def test_killed_server_refuses_at_once_and_a_restarted_one_has_no_epoch(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        assert isinstance(await gate.hold(request("before")), HoldGranted)
+        server.kill()
+        await asyncio.to_thread(waiting.eventually, lambda: not gate.connection.is_connected)
+        with pytest.raises(GateUnavailable, match="can't be reached"):
+            await gate.hold(request("while"))
+        server.restart()
+        async with asyncio.timeout(LIMIT_S):
+            await gate.epoch_ended.wait()
+        with pytest.raises(GateUnavailable, match="being rebuilt"):
+            await gate.hold(request("after"))
+        begin(server, gate)
+        assert await gate.settle("before", 10, 10)
+        await gate.adopt_open_calls([])
+        await eventually(gate, held=0, spent=10)
+        assert isinstance(await gate.hold(request("later")), HoldGranted)
+
+
+async def test_emptied_server_is_noticed_by_the_next_hold(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        server.command("FLUSHALL")
+        with pytest.raises(GateUnavailable, match="being rebuilt"):
+            await gate.hold(request("call"))
+        assert gate.epoch_ended.is_set()
+
+
+async def test_limits_without_a_budget_are_decided_while_counters_are_rebuilt(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        server.command("SET", gate.epoch_key, f"epoch|{gate.run}|building")
+        concurrent = budget(1, unit="requests", window=Window.TOTAL)
+        first = HoldRequest("one", 0, 0, (concurrent,), (rate(100, unit="requests"),), windows_at(time.time_ns()))
+        assert isinstance(await gate.hold(first), HoldGranted)
+        assert isinstance(await gate.hold(replace_call(first, "two")), HoldRefused)
+        with pytest.raises(GateUnavailable):
+            await gate.hold(request("three"))
+
+
+def replace_call(request: HoldRequest, call: str) -> HoldRequest:
+    return HoldRequest(call, request.tokens, request.amount_nano, request.budgets, request.rates, request.windows)
+
+
+async def test_server_that_may_evict_counters_is_refused() -> None:
+    with running_valkey("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as server:
+        failures: list[str] = []
+        gate = ValkeyGate(server.address, "test", "one/1", failed=failures.append)
+        await gate.start()
+        assert not gate.connection.is_connected
+        assert "set its `maxmemory-policy` to noeviction" in failures[0]
+        await gate.close()
+
+
+async def test_wrong_password_is_reported_and_never_shown() -> None:
+    with running_valkey(password="right-secret") as server:
+        failures: list[str] = []
+        wrong = replace(server.address, password=Secret("wrong-secret"))
+        gate = ValkeyGate(wrong, "test", "one/1", failed=failures.append)
+        await gate.start()
+        with pytest.raises(GateUnavailable) as caught:
+            await gate.hold(request("call"))
+        shown = f"{failures}{caught.value!r}{caught.value.__context__!r}"
+        assert "refuses the user or the password (WRONGPASS)" in shown
+        assert "secret" not in shown
+        await gate.close()
+        async with opened(server):  # the right one
+            pass
+
+
+async def test_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(copy(reader, inner), copy(inner_reader, writer))
+
+    with running_valkey(password="secret") as server:
+        front = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
+        port = front.sockets[0].getsockname()[1]
+        address = StoreServer("valkey", "127.0.0.1", port, "DE", password=Secret("secret"))
+        trusting = ValkeyConnection(replace(address, ca_file=str(tmp_path / "ca.pem")), deadline_s=10)
+        await trusting.start()
+        assert await trusting.call("PING") == b"PONG"
+        await trusting.close()
+        doubting = ValkeyConnection(address)
+        await doubting.start()
+        with pytest.raises(ValkeyUnavailable, match="certificate of Valkey is not valid"):
+            await doubting.call("PING")
+        await doubting.close()
+        front.close()
+
+
+# `usage.on_loss`.
+
+
+@asynccontextmanager
+async def with_on_loss(
+    server: RunningValkey, folder: Path, allowed: int | None
+) -> AsyncIterator[tuple[OutageGate, ValkeyGate]]:
+    async with opened(server) as shared:
+        gate = OutageGate(shared, folder, lambda: Money(allowed, "EUR") if allowed is not None else None)
+        try:
+            yield gate, shared
+        finally:
+            gate.close()
+
+
+async def lose(server: RunningValkey, gate: ValkeyGate) -> None:
+    server.kill()
+    await asyncio.to_thread(waiting.eventually, lambda: not gate.connection.is_connected)
+
+
+async def test_on_loss_deny_refuses_budgets_and_divides_rates(server: RunningValkey, tmp_path: Path) -> None:
+    async with with_on_loss(server, tmp_path, None) as (gate, shared):
+        assert isinstance(await gate.hold(request("before")), HoldGranted)
+        await lose(server, shared)
+        shared.instances = 2
+        with pytest.raises(GateUnavailable, match="is deny"):
+            await gate.hold(request("while"))
+        limited = HoldRequest("rate", 50, 0, (), (rate(100),), windows_at(time.time_ns()))
+        assert isinstance(await gate.hold(limited), HoldGranted)
+        refused = await gate.hold(replace_call(limited, "rate-2"))
+        assert isinstance(refused, HoldRefused)
+        assert refused.rate == 0
+
+
+async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: RunningValkey, tmp_path: Path) -> None:
+    async with with_on_loss(server, tmp_path, 250) as (gate, shared):
+        await lose(server, shared)
+        # Settled amounts and open holds count.
+        assert isinstance(await gate.hold(request("one", 100)), HoldGranted)
+        assert await gate.settle("one", 60, 60)
+        assert isinstance(await gate.hold(request("two", 190)), HoldGranted)
+        with pytest.raises(GateUnavailable, match="is spent"):
+            await gate.hold(request("three", 1))
+        # Another process of this instance shares the amount.
+        other = OutageGate(shared, tmp_path, lambda: Money(250, "EUR"))
+        with pytest.raises(GateUnavailable, match="is spent"):
+            await other.hold(request("four", 1))
+        other.close()
+        server.restart()
+        async with asyncio.timeout(LIMIT_S):
+            await shared.epoch_ended.wait()
+        begin(server, shared)
+        await shared.adopt_open_calls([])
+        await eventually(shared, spent=60, held=190)
+        assert await gate.settle("two", 20, 20)
+        await eventually(shared, spent=80, held=0)
+
+
+async def test_next_outage_begins_with_the_whole_amount_after_a_quiet_minute(
+    server: RunningValkey, tmp_path: Path
+) -> None:
+    now_s = time.time()
+    async with opened(server) as shared:
+        gate = OutageGate(shared, tmp_path, lambda: Money(100, "EUR"), lambda: now_s)
+        epoch = shared.epoch
+        shared.enter(None, is_ready=False)
+        assert isinstance(await gate.hold(request("one", 100)), HoldGranted)
+        assert await gate.settle("one", 100, 100)
+        for passed_s, is_over in ((30, False), (31, True)):
+            shared.enter(epoch, is_ready=True)
+            await shared.adopt_open_calls([])
+            now_s += passed_s
+            assert isinstance(await gate.hold(request(f"shared-{passed_s}", 1)), HoldGranted)
+            spent = (await gate._local.read([_allowance()], windows_at(time.time_ns())))[0].spent
+            assert spent == (0 if is_over else 100)
+        gate.close()
+
+
+def _allowance() -> object:
+    from gateway.usage.gate_on_loss import _counter
+
+    return _counter(Money(100, "EUR"))
