@@ -291,7 +291,8 @@ class Gateway:
         def rest() -> Application:
             from gateway.api.public_routes import StoredSources, build_routes
 
-            stored = StoredSources(self._receipts, UsageReports(state_dir) if state_dir is not None else None)
+            reports = UsageReports(state_dir, self.config.stores) if state_dir is not None else None
+            stored = StoredSources(self._receipts, reports)
             return build_routes(service, self._chat, probes, stored, __version__)
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.assembly.usage import GATE_FOLDER, report_problem
+from gateway.assembly.stores import operator_gate
+from gateway.assembly.usage import report_problem
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport
 from gateway.model.budget import AlertWebhook
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
+from gateway.usage.gate import GateUnavailable
+from gateway.usage.gate_file import FileGate
 from providers.wire import WireRequest
 
 if TYPE_CHECKING:
     from gateway.usage.budget_monitor import BudgetAlert, BudgetLabels, BudgetMonitor
+    from gateway.usage.gate_valkey import ValkeyGate
 
 _POLL_S = 1.0
 _SHARE_OF_TIME = 50
 """Reading all budgets takes at most this part of the time: with ten thousand of them, it is done less often."""
 _PROBLEM_PAUSE_S = 10.0
 _WEBHOOK_S = 10.0
+_CLAIMED_S = 35 * 86_400
 _WEBHOOK_TRIES = 3
 _WEBHOOK_BYTES = 64 * 1024
 
@@ -69,26 +76,34 @@ class BudgetWatch:
 
     async def _watch(self, state_dir: Path, services: ServiceClient) -> None:
         from gateway.usage.budget_monitor import BudgetMonitor
-        from gateway.usage.gate_file import FileGate
 
-        gate = FileGate.open(state_dir / GATE_FOLDER)
-        monitor = self._monitor = BudgetMonitor(gate, self._current)
-        try:
+        async with operator_gate(self._current, state_dir) as gate:
+            monitor = self._monitor = BudgetMonitor(gate, self._current)
             while True:
                 begun_at = time.monotonic()
-                for alert in await monitor.poll():
-                    self._send(services, alert)
+                with suppress(GateUnavailable):  # the shared gate reports that itself
+                    for alert in await monitor.poll():
+                        await self._send(services, alert, gate)
                 await asyncio.sleep(max(_POLL_S, _SHARE_OF_TIME * (time.monotonic() - begun_at)))
-        finally:
-            gate.close()
 
-    def _send(self, services: ServiceClient, alert: BudgetAlert) -> None:
+    async def _send(self, services: ServiceClient, alert: BudgetAlert, gate: FileGate | ValkeyGate) -> None:
         logger().warning("budget_alert", **asdict(alert))
         alerts = self._current().usage.alerts
-        if alerts is not None and alerts.webhook is not None:
+        if alerts is not None and alerts.webhook is not None and await _is_first(alert, gate):
             call = asyncio.create_task(_call_webhook(services, alerts.webhook, alert))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
+
+
+async def _is_first(alert: BudgetAlert, gate: FileGate | ValkeyGate) -> bool:
+    """Return whether no other instance of the cell calls the webhook for this alert."""
+    if isinstance(gate, FileGate):
+        return True
+    text = "\0".join((alert.of, alert.name, alert.per, alert.unit, str(alert.percent), alert.resets_at or ""))
+    try:
+        return await gate.claim(hashlib.sha256(text.encode()).hexdigest(), _CLAIMED_S)
+    except GateUnavailable:
+        return True
 
 
 async def _call_webhook(services: ServiceClient, webhook: AlertWebhook, alert: BudgetAlert) -> None:

@@ -7,8 +7,8 @@ import hashlib
 import hmac
 import random
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -18,11 +18,16 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 
 if TYPE_CHECKING:
+    from gateway.usage.gate_file import FileGate
+    from gateway.usage.gate_valkey import ValkeyGate
     from gateway.usage.ledger_writer import LedgerStore
+    from gateway.usage.postgres_reader import PostgresUsageReader
+    from gateway.usage.reports import UsageReader
 
 OUTAGE_FOLDER = "outage"
 _RECOVERED_S = 5.0
 _READY_S = 3.0
+_FOLLOWED_S = 1.0
 _MISSING = "`stores` needs more packages: pip install 'assistant-gateway[stores]'"
 
 
@@ -57,9 +62,8 @@ class SharedStores:
         from gateway.usage.lost_calls import LostCallRecovery
 
         instance = instance_name(state_dir)
-        cell = config().cell
         owner = f"{instance}/{secrets.token_hex(8)}"
-        self._valkey = ValkeyGate(valkey, cell.key_name if cell is not None else "local", owner, failed=failed)
+        self._valkey = ValkeyGate(valkey, _cell_name(config()), owner, failed=failed)
         self._keeper = EpochKeeper(
             self._valkey,
             database,
@@ -167,3 +171,57 @@ def has_unshipped_rows(state_dir: Path, positions: Mapping[str, int]) -> bool:
             finally:
                 file.close()
     return False
+
+
+@asynccontextmanager
+async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) -> AsyncIterator[FileGate | ValkeyGate]:
+    """Open the gate of an installation to read and change budgets. It holds no calls. Raises StateError."""
+    stores = config().stores
+    if stores is None or stores.valkey is None:
+        from gateway.assembly.usage import GATE_FOLDER
+        from gateway.usage.gate_file import FileGate
+
+        file_gate = FileGate.open(state_dir / GATE_FOLDER)
+        try:
+            yield file_gate
+        finally:
+            file_gate.close()
+        return
+    try:
+        from gateway.usage.gate_valkey import ValkeyGate
+    except ImportError:
+        raise StateError(_MISSING) from None
+    gate = ValkeyGate(stores.valkey, _cell_name(config()), f"{instance_name(state_dir)}/operator")
+    await gate.connection.start()
+    await gate.follow_epoch()
+    following = asyncio.get_running_loop().create_task(_follow(gate))
+    try:
+        yield gate
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await gate.connection.close()
+
+
+async def _follow(gate: ValkeyGate) -> None:
+    while True:
+        await asyncio.sleep(_FOLLOWED_S)
+        await gate.follow_epoch()
+
+
+def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader | PostgresUsageReader:
+    """Open the ledger of an installation for reports. Raises StateError."""
+    from gateway.usage.reports import UsageReader
+
+    if stores is None or stores.database is None:
+        return UsageReader(state_dir)
+    try:
+        from gateway.usage.postgres_reader import PostgresUsageReader
+    except ImportError:
+        raise StateError(_MISSING) from None
+    return PostgresUsageReader(stores.database)
+
+
+def _cell_name(config: ConfigVersion) -> str:
+    return config.cell.key_name if config.cell is not None else "local"

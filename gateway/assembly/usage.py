@@ -67,19 +67,21 @@ class UsageWiring:
 
 
 class UsageReports:
-    """Reports from the ledger of a state directory."""
+    """Reports from the ledger of a state directory, or from the shared one."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, stores: Stores | None) -> None:
         self._state_dir = state_dir
+        self._stores = stores
 
     async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
         """Return the usage of a client in a month, grouped. None: all usage; the current month. Raises StateError."""
         return await asyncio.to_thread(self._report, client, month, by)
 
     def _report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
-        from gateway.usage.reports import UsageQuery, UsageReader
+        from gateway.assembly.stores import usage_reader
+        from gateway.usage.reports import UsageQuery
 
-        with UsageReader(self._state_dir) as reader:
+        with usage_reader(self._stores, self._state_dir) as reader:
             return reader.report(UsageQuery.of_month(month or reader.month(time.time()), by, client)).data()
 
 

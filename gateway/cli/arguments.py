@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.cli import check as config_commands
+from gateway.cli import database as database_commands
 from gateway.cli import evaluate as evaluate_command
 from gateway.cli import history as history_commands
 from gateway.cli import keys
@@ -33,6 +34,7 @@ def add_change_commands(group: Group[argparse.ArgumentParser]) -> None:
     _add_history(group)
     _add_rollback(group)
     _add_usage(group)
+    _add_database(group)
     _add_audit(group)
     _add_receipt(group)
 
@@ -48,7 +50,7 @@ def add_no_secrets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-secrets", action="store_true", help=text)
 
 
-def _add_state(parser: argparse.ArgumentParser) -> None:
+def _add_state(parser: argparse._ActionsContainer) -> None:
     text = "the state directory (default: GATEWAY_STATE_DIR)"
     parser.add_argument("--state", dest="state_dir", type=Path, metavar="DIR", help=text)
 
@@ -144,11 +146,13 @@ def _add_rollback(group: Group[argparse.ArgumentParser]) -> None:
 def _add_usage(group: Group[argparse.ArgumentParser]) -> None:
     text = (
         "Report what the calls to providers used and cost in a month: calls, tokens and amounts, with the estimated "
-        "part apart. It reads the ledger of the state directory, also while a gateway runs. Exit status: 0, or 2 if "
-        "there is no readable ledger."
+        "part apart. It reads the ledger of the state directory or, with --config, the shared database of the config "
+        "(`stores.database`), also while a gateway runs. Exit status: 0, or 2 if there is no readable ledger."
     )
     usage = group.add_parser("usage", help="report tokens and costs", description=text)
-    _add_state(usage)
+    source = usage.add_mutually_exclusive_group()
+    _add_state(source)
+    source.add_argument("--config", type=Path, metavar="FILE", help="the config that names the shared database")
     text = (
         "how to group, one or several of: client, project, user, model, region, provider, site, deployment, day, hour "
         "(default: client)"
@@ -162,6 +166,21 @@ def _add_usage(group: Group[argparse.ArgumentParser]) -> None:
     form.add_argument("--csv", action="store_true", help="print CSV, a line for each group")
     usage.add_argument("--rows", action="store_true", help="with --json: print a JSON line for each call instead")
     usage.set_defaults(run=usage_command.usage)
+
+
+def _add_database(group: Group[argparse.ArgumentParser]) -> None:
+    text = "Prepare and check the shared database of a cell (`stores.database`). Exit status: 0, 1 refused, 2 an error."
+    database = group.add_parser("db", help="prepare and check the shared database", description=text)
+    database.set_defaults(parser=database)
+    commands = database.add_subparsers(title="commands", metavar="COMMAND")
+    for name, run, text in (
+        ("upgrade", database_commands.upgrade, "apply the missing migrations; run it before a new release is started"),
+        ("check", database_commands.check, "report whether this release can work with the database"),
+        ("rebuild", database_commands.rebuild, "compute the totals of the ledger again from its rows"),
+    ):
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        add_config(command)
+        command.set_defaults(run=run)
 
 
 def _add_audit(group: Group[argparse.ArgumentParser]) -> None:

@@ -10,14 +10,16 @@ import sys
 import time
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.plan import state_directory
-from gateway.cli.terminal import settings_of
+from gateway.cli.terminal import compile_file, settings_of
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
+    from gateway.usage.postgres_reader import PostgresUsageReader
     from gateway.usage.reports import GroupedUsage, UsageGroup, UsageQuery, UsageReader
 
 _OK = 0
@@ -58,19 +60,14 @@ def month(text: str) -> str:
 def usage(options: argparse.Namespace) -> int:
     """Print a report, or the rows of a month."""
     from gateway.operator_errors import StateError
-    from gateway.usage.reports import UsageQuery, UsageReader
+    from gateway.usage.reports import UsageQuery
 
     if options.rows and not options.json:
         raise CommandError("--rows prints JSON lines: add --json")
     if options.rows and options.by:
         raise CommandError("--rows prints single calls: leave out --by")
-    directory = state_directory(settings_of(options))
-    if not path_exists(directory / "ledger.db"):
-        raise CommandError(
-            f"there is no ledger in {directory}; a gateway that serves with this state directory writes one"
-        )
     try:
-        with UsageReader(directory) as reader:
+        with _reader(options) as reader:
             shown_month = options.month or reader.month(time.time())
             query = UsageQuery.of_month(shown_month, options.by or ("client",), options.client)
             if options.rows:
@@ -90,7 +87,26 @@ def usage(options: argparse.Namespace) -> int:
     return _OK
 
 
-def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
+def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
+    """Open the shared ledger of the config, or the ledger of the state directory. Raises StateError, CommandError."""
+    from gateway.assembly.stores import usage_reader
+
+    settings = settings_of(options)
+    if options.config is not None:
+        stores = compile_file(options.config).config.stores
+        if stores is None or stores.database is None:
+            raise CommandError(f"{options.config} has no `stores.database`: name the state directory with --state")
+        return usage_reader(stores, Path())
+    directory = state_directory(settings)
+    if not path_exists(directory / "ledger.db"):
+        raise CommandError(
+            f"there is no ledger in {directory}; a gateway that serves with this state directory writes one, and one "
+            "with `stores.database` writes to that database: name its config with --config"
+        )
+    return usage_reader(None, directory)
+
+
+def _print_rows(reader: UsageReader | PostgresUsageReader, query: UsageQuery) -> None:
     from gateway.usage.usage_row import row_data
 
     for row in reader.rows(query):

@@ -289,6 +289,18 @@ class ValkeyGate:
         found = self._lost.pop(lost.call, None)
         return found is not None and await self._settle(*found, (lost.tokens, lost.amount_nano))
 
+    async def follow_epoch(self) -> None:
+        """Enter the present epoch, for a process that holds no calls. Without a connection, nothing changes."""
+        with suppress(ValkeyUnavailable):
+            stored = await self.connection.call("GET", self.epoch_key, deadline_s=_SLOW_S)
+            epoch, _, state = _text(stored).rpartition("|")
+            is_current = epoch.endswith(f"|{self.run}")
+            self.enter(epoch if is_current else None, is_ready=is_current and state == READY)
+
+    async def claim(self, name: str, kept_s: int) -> bool:
+        """Return whether this process is the first of the cell to claim a name."""
+        return await self._call("SET", f"{self._prefix}claim:{name}", "1", "NX", "EX", kept_s) is not None
+
     async def set_numbers(self, counter: Counter, windows: AllBounds, spent: int, credit: int) -> None:
         """Set the numbers of a counter of a new epoch."""
         await self._change(counter, windows, credit, spent, is_set=True)

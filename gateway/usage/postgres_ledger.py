@@ -20,6 +20,7 @@ from gateway.usage.postgres_schema import NUMBERS
 from gateway.usage.usage_row import CallOutcome, UsageRow
 
 _DELETED_AT_ONCE = 5_000
+_REBUILD_S = 600.0
 _MOST_KNOWN_SERIES = 100_000
 _REPORTED = "kind IN ('usage', 'unattributed')"
 
@@ -137,14 +138,7 @@ class PostgresLedger:
     def rebuild_totals(self) -> None:
         """Compute the totals again from the rows, for the days of which no row was deleted."""
 
-        async def rebuild(connection: PostgresConnection) -> None:
-            async with locked(connection, LEDGER_LOCK):
-                since = await fact(connection, DELETED_THROUGH) or ""
-                for table in TOTALS:
-                    await connection.execute(f"DELETE FROM {table} WHERE day > $1", since)  # noqa: S608
-                    await connection.execute(_add_totals(table, "usage_row", "day > $1"), since)
-
-        self._database.run(rebuild)
+        self._database.run(_rebuild)
 
     async def _insert(
         self, connection: PostgresConnection, rows: Sequence[UsageRow], positions: Mapping[str, int]
@@ -204,6 +198,28 @@ class PostgresLedger:
                 number = await connection.fetchval(_FIND_SERIES, *values)
             self._series[values] = number
         return int(number)
+
+
+def rebuild_totals(server: StoreServer) -> str | None:
+    """Compute the totals again from the rows. Raises StateError.
+
+    Returns:
+        The last day whose totals were kept, because rows of it were deleted. None: there is no such day.
+    """
+    database = Postgres(server, command_s=_REBUILD_S)
+    try:
+        return database.run(_rebuild)
+    finally:
+        database.close()
+
+
+async def _rebuild(connection: PostgresConnection) -> str | None:
+    async with locked(connection, LEDGER_LOCK):
+        since = await fact(connection, DELETED_THROUGH)
+        for table in TOTALS:
+            await connection.execute(f"DELETE FROM {table} WHERE day > $1", since or "")  # noqa: S608
+            await connection.execute(_add_totals(table, "usage_row", "day > $1"), since or "")
+    return since
 
 
 def _clean(text: str) -> str:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +26,19 @@ from gateway.usage.postgres_migration import upgrade
 from gateway.usage.postgres_reader import PostgresUsageReader
 from gateway.usage.reports import UsageQuery
 from gateway.usage.usage_row import row_data
-from tests.e2e.test_usage import _CAP, _HELD_TOKENS, client_of, in_money, of_client, with_budget
+from tests.e2e.test_usage import (
+    _CAP,
+    _HELD_EUR,
+    _HELD_TOKENS,
+    _ask_in_vain,
+    client_of,
+    in_money,
+    of_client,
+    with_budget,
+)
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import key_hash
+from tests.kit.faulty_provider import Provider
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.metered_provider import APP_KEY, Meter, metered_config, metered_provider
 from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
@@ -68,25 +88,36 @@ def cell(
         valkey = stack.enter_context(running_valkey(password="valkey-secret"))
         names = (name.strip() for name in route.split(","))
         provider, meter = stack.enter_context(metered_provider(*names))
-        stores = {
-            "stores": {
-                "database": {"url": postgres.url, "password": "${DATABASE_PASSWORD}", "territory": "DE"},
-                "valkey": {
-                    "url": f"redis://127.0.0.1:{valkey.port}",
-                    "password": "${VALKEY_PASSWORD}",
-                    "territory": "DE",
-                },
-            },
-            "secrets": {"pepper": "${PEPPER}"},
-        }
-        path = metered_config(provider, folder, route, stores, *patches).write(folder)
+        path = _config(folder, postgres, valkey, provider, route, *patches)
         running = [stack.enter_context(_instance(path, number)) for number in range(instances)]
         yield Cell(running, meter, valkey, postgres, folder)
 
 
+def _config(
+    folder: Path, postgres: RunningPostgres, valkey: RunningValkey, provider: Provider, route: str, *patches: Any
+) -> Path:
+    stores = {
+        "stores": {
+            "database": {"url": postgres.url, "password": "${DATABASE_PASSWORD}", "territory": "DE"},
+            "valkey": {
+                "url": f"redis://127.0.0.1:{valkey.port}",
+                "password": "${VALKEY_PASSWORD}",
+                "territory": "DE",
+            },
+        },
+        "secrets": {"pepper": "${PEPPER}"},
+    }
+    return metered_config(provider, folder, route, stores, *patches).write(folder)
+
+
 @contextmanager
 def _instance(path: Path, number: int, workers: int = 1) -> Iterator[GatewayProcess]:
-    environ = {
+    with running_gateway(path, _environ(path, number, workers)) as gateway:
+        yield gateway
+
+
+def _environ(path: Path, number: int, workers: int = 1) -> dict[str, str]:
+    return {
         "KEY": "sk-one",
         "GATEWAY_WORKERS": str(workers),
         "GATEWAY_STATE_DIR": str(path.parent / f"state-{number}"),
@@ -94,8 +125,6 @@ def _instance(path: Path, number: int, workers: int = 1) -> Iterator[GatewayProc
         "VALKEY_PASSWORD": "valkey-secret",
         "PEPPER": "p" * 40,
     }
-    with running_gateway(path, environ) as gateway:
-        yield gateway
 
 
 async def ask_both(cell: Cell, number: int, last: str = "ok", **more: Any) -> list[tuple[int, Any]]:
@@ -139,3 +168,172 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
 
 def _codes(answers: list[tuple[int, Any]]) -> Counter[str]:
     return Counter(answer["error"]["code"] for status, answer in answers if status != 200)
+
+
+def test_two_instances_share_tokens_per_minute_and_requests_per_minute(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    limits = of_client(limits={"tpm": _HELD_TOKENS * 10, "rpm": 1000})
+    with cell(tmp_path, postgres, limits) as both:
+        began_s = time.monotonic()
+        answers = asyncio.run(ask_both(both, 60))
+        refilled = int((time.monotonic() - began_s) / 6)
+        assert 10 <= sum(status == 200 for status, _ in answers) <= 10 + refilled
+    with cell(tmp_path, postgres, of_client(limits={"rpm": 10})) as both:
+        statuses = Counter(both.ask(number % 2).status_code for number in range(14))
+        assert statuses[200] in (10, 11), statuses
+        refused = both.ask(0)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+        assert refused.headers["x-ratelimit-limit-requests"] == "10"
+
+
+def test_emptied_store_does_not_renew_a_budget(tmp_path: Path, postgres: RunningPostgres) -> None:
+    with cell(tmp_path, postgres, in_money(3.2)) as both:
+        assert [both.ask(number % 2).status_code for number in range(3)] == [200, 200, 200]
+        both.valkey.command("FLUSHALL")
+        _until_asked(both)
+        assert _codes_of(both) == {"insufficient_quota"}
+        both.valkey.kill()
+        both.valkey.restart()
+        _until_asked(both)
+        assert _codes_of(both) == {"insufficient_quota"}
+
+
+def _until_asked(both: Cell) -> None:
+    """Wait until every instance can ask the gate again."""
+    for number in range(len(both.instances)):
+        eventually(lambda number=number: both.ask(number).status_code != 503)
+
+
+def _codes_of(both: Cell) -> set[str]:
+    return {both.ask(number).json()["error"]["code"] for number in range(len(both.instances))}
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_outage_of_the_gate_follows_on_loss(tmp_path: Path, postgres: RunningPostgres, allowed: bool) -> None:
+    """With an amount, each instance spends it for itself, and the budget contains it afterwards."""
+    rule = {"usage": {"on_loss": {"allow": f"{_HELD_EUR * 2.2:.9f} EUR"} if allowed else "deny"}}
+    free = {"clients": {"free": {"keys": [key_hash("gk-free")]}}}
+    with cell(tmp_path, postgres, in_money(7), rule, free) as both:
+        assert both.ask().status_code == 200
+        both.valkey.kill()
+        for number in range(2):
+            statuses = [both.ask(number).status_code for _ in range(4)]
+            assert statuses == ([200, 200, 503, 503] if allowed else [503] * 4)
+            with client_of(both.instances[number], authorization="Bearer gk-free") as client:
+                assert client.post(CHAT, json=body(max_tokens=_CAP)).status_code == 200
+        both.valkey.restart()
+        _until_asked(both)
+        sent = both.meter.number("ok")
+        eventually(lambda: len(both.rows()) == sent)
+        spent = sum(Decimal(row["amount"]) for row in both.rows() if row["client"] == "app")
+        assert Decimal(refused_budget(both)["spent"]) == spent
+
+
+def refused_budget(both: Cell) -> dict[str, str]:
+    """Return the budget as the error of a request states it that is too large."""
+    with client_of(both.instances[0]) as client:
+        answer = client.post(CHAT, json=body(max_tokens=1000))
+        budget: dict[str, str] = answer.json()["error"]["budget"]
+        return budget
+
+
+def test_stores_that_are_killed_lose_no_row_and_admit_nothing_beyond_the_budget(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    """PostgreSQL, Valkey and an instance are killed in turn while clients ask both instances."""
+    with running_postgres() as own, cell(tmp_path, _upgraded(own), in_money(60.5)) as both:
+        answered = 0
+        is_running = threading.Event()
+        is_running.set()
+
+        def ask(number: int) -> int:
+            found = 0
+            while is_running.is_set():
+                with suppress(httpx.TransportError):
+                    found += both.ask(number % len(both.instances)).status_code == 200
+            return found
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask, number) for number in range(4)]
+            eventually(lambda: both.meter.number("ok") > 10)
+            own.kill()
+            seen = both.meter.number("ok")
+            eventually(lambda: both.meter.number("ok") > seen + 5)
+            own.restart()
+            both.valkey.kill()
+            both.valkey.restart()
+            seen = both.meter.number("ok")
+            eventually(lambda: both.meter.number("ok") > seen + 5)
+            both.instances[1].process.send_signal(signal.SIGKILL)
+            seen = both.meter.number("ok")
+            eventually(lambda: both.meter.number("ok") > seen or both.ask().status_code == 429)
+            is_running.clear()
+            answered = sum(one.result() for one in asking)
+        # The holds of the killed instance are settled after 30 seconds, and its spool is shipped at its next start.
+        with _instance(both.folder / "gateway.yaml", 1):
+            eventually(lambda: len(both.rows()) >= both.meter.number("ok"))
+        rows = both.rows()
+        assert len(rows) == both.meter.number("ok")
+        assert sum(row["outcome"] == "answered" for row in rows) >= answered
+        assert sum(Decimal(row["amount"]) for row in rows) <= Decimal(f"{_HELD_EUR * 60.5:.9f}")
+
+
+def _upgraded(server: RunningPostgres) -> RunningPostgres:
+    upgrade(server.address())
+    return server
+
+
+def test_calls_of_a_killed_instance_are_settled_by_the_others(tmp_path: Path, postgres: RunningPostgres) -> None:
+    with cell(tmp_path, postgres, in_money(2.5)) as both:
+        both.meter.hold("ok")
+        threads = [threading.Thread(target=_ask_in_vain, args=(both.instances[1],)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: both.meter.number("ok") == 2)
+        assert both.ask().json()["error"]["code"] == "rate_limited"  # two are held
+        both.instances[1].process.send_signal(signal.SIGKILL)
+        eventually(lambda: len(both.rows()) == 2)
+        both.meter.release()
+        assert {(row["outcome"], row["usage_source"]) for row in both.rows()} == {("lost", "estimated")}
+        eventually(lambda: both.ask().json()["error"]["code"] == "insufficient_quota")
+        for thread in threads:
+            thread.join(_LIMIT_S)
+
+
+def test_commands_prepare_the_database_and_report_from_it(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        with running_valkey(password="valkey-secret") as valkey, metered_provider("ok") as (provider, _):
+            path = _config(tmp_path, server, valkey, provider, "ok")
+            with pytest.raises(AssertionError, match="has no schema"), _instance(path, 0):
+                pass
+        environ = _environ(path, 0)
+        assert _command(environ, "db", "check", "--config", str(path)) == (
+            1,
+            "gateway: the database has no schema: run `gateway db upgrade --config FILE`\n",
+        )
+        assert _command(environ, "db", "upgrade", "--config", str(path)) == (0, "upgraded the schema from none to 1\n")
+        assert _command(environ, "db", "upgrade", "--config", str(path))[1].startswith("the schema 1 is the newest")
+        assert _command(environ, "db", "check", "--config", str(path))[0] == 0
+        with cell(tmp_path, server, of_client(limits={"rpm": 100})) as both:
+            assert [both.ask(number).status_code for number in range(2)] == [200, 200]
+            eventually(lambda: len(both.rows()) == 2)
+            with client_of(both.instances[0]) as client:
+                assert client.get("/v1/usage").json()["total"]["calls"] == 2
+            assert _command(environ, "db", "rebuild", "--config", str(path)) == (0, "rebuilt the totals of all days\n")
+            status, text = _command(environ, "usage", "--config", str(path), "--json")
+            assert (status, json.loads(text)["total"]["calls"]) == (0, 2)
+        wrong = {**environ, "DATABASE_PASSWORD": "not-the-password"}
+        status, text = _command(wrong, "db", "upgrade", "--config", str(path))
+        assert status == 2
+        assert "refuses the user or the password" in text
+        assert "not-the-password" not in text
+
+
+def _command(environ: Mapping[str, str], *arguments: str) -> tuple[int, str]:
+    """Run `gateway` and return its status and its output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *arguments],
+        env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_LIMIT_S,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout

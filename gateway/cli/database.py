@@ -1,0 +1,78 @@
+"""`gateway db`: prepare and check the shared database of a cell (`stores.database`)."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from gateway.cli.terminal import compile_file, settings_of
+from gateway.operator_errors import CommandError, StateError
+
+if TYPE_CHECKING:
+    from gateway.model.budget import StoreServer
+
+_OK, _REFUSED = 0, 1
+_MISSING = "`gateway db` needs more packages: pip install 'assistant-gateway[stores]'"
+
+
+def upgrade(options: argparse.Namespace) -> int:
+    """Apply the missing migrations."""
+    server = _server(options)
+    try:
+        from gateway.usage.postgres_migration import upgrade as upgrade_schema
+
+        before, after = upgrade_schema(server)
+    except ImportError:
+        raise CommandError(_MISSING) from None
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    if before == after:
+        print(f"the schema {after} is the newest: nothing was changed")
+    else:
+        print(f"upgraded the schema from {before or 'none'} to {after}")
+    return _OK
+
+
+def check(options: argparse.Namespace) -> int:
+    """Report whether this release can work with the database."""
+    server = _server(options)
+    try:
+        from gateway.usage.postgres_migration import current_schema
+        from gateway.usage.postgres_schema import SCHEMA, check_schema
+
+        found = current_schema(server)
+    except ImportError:
+        raise CommandError(_MISSING) from None
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    try:
+        check_schema(found)
+    except StateError as error:
+        print(f"gateway: {error}")
+        return _REFUSED
+    print(f"the database answers, and its schema {found} fits this release (which has {SCHEMA})")
+    return _OK
+
+
+def rebuild(options: argparse.Namespace) -> int:
+    """Compute the totals of the ledger again from its rows."""
+    server = _server(options)
+    try:
+        from gateway.usage.postgres_ledger import rebuild_totals
+
+        since = rebuild_totals(server)
+    except ImportError:
+        raise CommandError(_MISSING) from None
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    days = "all days" if since is None else f"the days after {since}; rows of earlier days were deleted"
+    print(f"rebuilt the totals of {days}")
+    return _OK
+
+
+def _server(options: argparse.Namespace) -> StoreServer:
+    path = settings_of(options).config
+    stores = compile_file(path).config.stores
+    if stores is None or stores.database is None:
+        raise CommandError(f"{path} has no `stores.database`: a ledger in a state directory needs no such command")
+    return stores.database
