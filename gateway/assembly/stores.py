@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from gateway.usage.postgres_reader import PostgresUsageReader
     from gateway.usage.reports import UsageReader
 
+GATE_FOLDER = "gate"
 OUTAGE_FOLDER = "outage"
+_USER_KEY, _KEY_BYTES = "user-key", 32
 _RECOVERED_S = 5.0
 _READY_S = 3.0
 _FOLLOWED_S = 1.0
@@ -152,10 +155,39 @@ def shared_user_key(config: ConfigVersion) -> bytes | None:
     return hmac.digest(pepper[-1].reveal().encode(), b"pseudonyms of end users", "sha256")
 
 
+def user_key(state_dir: Path) -> bytes:
+    """Return the key that makes the pseudonyms of end users, if the configuration has no `secrets.identity`.
+
+    The first call makes it, readable by this user only.
+
+    Raises:
+        StateError: The file can't be used, or was changed.
+    """
+    path = state_dir / _USER_KEY
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            # Written under another name first, so that no process reads a part of a key.
+            draft = state_dir / f".{_USER_KEY}.{os.getpid()}.{secrets.token_hex(4)}"
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+                file.write(f"{secrets.token_hex(_KEY_BYTES)}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink(missing_ok=True)
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except OSError as error:
+        raise StateError(f"{path} can't be used: {error.strerror}") from error
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise StateError(f"{path} is damaged: restore it from a backup, or delete it, and end users get new pseudonyms")
+    return key
+
+
 def instance_name(state_dir: Path) -> str:
     """Return the name of the instance with this state directory. Raises StateError."""
-    from gateway.assembly.usage import user_key
-
     return hashlib.sha256(b"instance\0" + user_key(state_dir)).hexdigest()[:16]
 
 
@@ -178,7 +210,6 @@ async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) ->
     """Open the gate of an installation to read and change budgets. It holds no calls. Raises StateError."""
     stores = config().stores
     if stores is None or stores.valkey is None:
-        from gateway.assembly.usage import GATE_FOLDER
         from gateway.usage.gate_file import FileGate
 
         file_gate = FileGate.open(state_dir / GATE_FOLDER)

@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from gateway.assembly.stores import (
+    GATE_FOLDER,
+    shared_ledger,
+    shared_stores,
+    shared_user_key,
+    usage_reader,
+    user_key,
+)
 from gateway.model.budget import Stores, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
@@ -36,7 +44,6 @@ class UsageWiring:
     """
 
     def __init__(self, state_dir: Path, metrics: Metrics, config: Callable[[], ConfigVersion]) -> None:
-        from gateway.assembly.stores import shared_stores, shared_user_key
         from gateway.usage.accounting import Accounting
         from gateway.usage.gate_file import FileGate
         from gateway.usage.spool import Spool
@@ -78,7 +85,6 @@ class UsageReports:
         return await asyncio.to_thread(self._report, client, month, by)
 
     def _report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
-        from gateway.assembly.stores import usage_reader
         from gateway.usage.reports import UsageQuery
 
         with usage_reader(self._stores, self._state_dir) as reader:
@@ -118,7 +124,6 @@ def keeping_ledger(
     if state_dir is None:
         yield
         return
-    from gateway.assembly.stores import shared_ledger
     from gateway.usage.ledger_writer import LedgerWriter
 
     # Before there are workers, so that all of them find the same key.

@@ -19,6 +19,7 @@ _PLANNED: tuple[KeyPath, ...] = (
     ("secrets", "consent", 1),
     ("secrets", "identity", 1),
 )
+"""The paths of the refused keys. In a path, `*` stands for any name."""
 
 
 def refuse_planned_sections(findings: Findings) -> None:

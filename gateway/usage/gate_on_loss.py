@@ -5,8 +5,8 @@
   processes of the instance share it, in a file gate of their own.
 - A call without a budget goes on. Its rates are divided by the number of instances that were seen last.
 
-An outage ends when no process of the instance had a failure for a minute. What was spent in it is counted in the shared
-gate as soon as that is possible, so the budgets contain it.
+An outage ends when no process of the instance had a failure for a minute. The amount that was spent in it is
+counted in the shared gate as soon as that is possible, so the budgets contain it.
 """
 
 from __future__ import annotations

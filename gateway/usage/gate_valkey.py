@@ -97,7 +97,7 @@ class _OpenCall(msgspec.Struct, array_like=True):
 
 @dataclass(slots=True)
 class _Pending:
-    """What is still to be done for an open call in the background.
+    """The work that is still to be done for an open call in the background.
 
     Attributes:
         is_adopted: Whether the store does not have the hold yet.

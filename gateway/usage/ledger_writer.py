@@ -30,7 +30,7 @@ _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
 
 
 class LedgerStore(Protocol):
-    """What the writer needs of a ledger: `Ledger`, or `PostgresLedger`. Every method raises StateError."""
+    """The part of a ledger that the writer needs: `Ledger`, or `PostgresLedger`. Every method raises StateError."""
 
     def close(self) -> None:
         """Close it."""

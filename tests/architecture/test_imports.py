@@ -50,6 +50,17 @@ HOMES = {
     "jwt": ("gateway/policy/location/claim_verification.py",),
     "cryptography": ("gateway/signing.py",),
     "maxminddb": ("gateway/geoip.py",),
+    "alembic": ("gateway/usage/migrations", "gateway/usage/postgres_migration.py"),
+    "sqlalchemy": (
+        "gateway/usage/migrations",
+        "gateway/usage/postgres_migration.py",
+        "gateway/usage/postgres_schema.py",
+    ),
+    "asyncpg": (
+        "gateway/usage/postgres.py",
+        "gateway/usage/postgres_reader.py",
+    ),
+    "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (
         "gateway/model",
         "gateway/execution",

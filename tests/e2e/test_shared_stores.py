@@ -26,16 +26,6 @@ from gateway.usage.postgres_migration import upgrade
 from gateway.usage.postgres_reader import PostgresUsageReader
 from gateway.usage.reports import UsageQuery
 from gateway.usage.usage_row import row_data
-from tests.e2e.test_usage import (
-    _CAP,
-    _HELD_EUR,
-    _HELD_TOKENS,
-    _ask_in_vain,
-    client_of,
-    in_money,
-    of_client,
-    with_budget,
-)
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.faulty_provider import Provider
@@ -47,6 +37,34 @@ from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
 _LIMIT_S = 120
+_CAP = 100
+_INPUT_BOUND = 64 + 16 + len("Hello! Who are you?")
+_HELD_TOKENS = _INPUT_BOUND + _CAP
+"""The hold of a request with this cap: the bound of the input, and the cap."""
+_HELD_EUR = (_INPUT_BOUND + 2 * _CAP) / 1_000_000
+
+
+def client_of(gateway: GatewayProcess, **headers: str) -> httpx.Client:
+    headers = {"authorization": f"Bearer {APP_KEY}", **headers}
+    return httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=_LIMIT_S)
+
+
+def of_client(**settings: Any) -> dict[str, Any]:
+    return {"clients": {"app": settings}}
+
+
+def with_budget(**budget: Any) -> dict[str, Any]:
+    return of_client(budgets=[{"per": "total", **budget}])
+
+
+def in_money(holds: float) -> dict[str, Any]:
+    """Return a patch with a budget for so many holds."""
+    return with_budget(amount=f"{_HELD_EUR * holds:.9f} EUR")
+
+
+def _ask_in_vain(gateway: GatewayProcess) -> None:
+    with client_of(gateway, connection="close") as client, suppress(httpx.TransportError):
+        client.post(CHAT, json=body(max_tokens=_CAP))
 
 
 @dataclass
@@ -80,10 +98,7 @@ def cell(
     folder: Path, postgres: RunningPostgres, *patches: str | Mapping[str, Any], instances: int = 2, route: str = "ok"
 ) -> Iterator[Cell]:
     """Run the instances of a cell. Its database is the given one, emptied."""
-    tables = (
-        "series, usage_row, spool_position, ledger_fact, total_hour, total_day, total_user_day, gate_owner, gate_epoch"
-    )
-    postgres.sql(f"TRUNCATE {tables}")
+    postgres.empty()
     with ExitStack() as stack:
         valkey = stack.enter_context(running_valkey(password="valkey-secret"))
         names = (name.strip() for name in route.split(","))

@@ -18,6 +18,7 @@ import asyncpg
 import psutil
 
 from gateway.model.budget import StoreServer
+from gateway.usage.postgres_schema import metadata
 from providers.auth import Secret
 from tests.kit.waiting import eventually
 
@@ -94,6 +95,10 @@ class RunningPostgres:
         # In a thread, because the test may run an event loop.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(lambda: asyncio.run(run())).result()
+
+    def empty(self) -> None:
+        """Delete all rows of the gateway."""
+        self.sql(f"TRUNCATE {', '.join(table.name for table in metadata.sorted_tables)}")
 
     def _processes(self) -> list[psutil.Process]:
         server = psutil.Process(self.process.pid)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from hypothesis import strategies as st
 
 from gateway.usage.amounts import NANO
+from gateway.usage.reports import GroupedUsage
 from gateway.usage.usage_row import (
     MOST_NANO,
     MOST_TOKENS,
@@ -107,3 +108,23 @@ def recount(rows: Iterable[UsageRow], *names: str) -> dict[tuple[object, ...], C
             if row.vendor_currency is not None:
                 counter[row.vendor_currency] += row.vendor_amount_nano or 0
     return found
+
+
+def counted(found: GroupedUsage) -> dict[tuple[object, ...], Counter[str]]:
+    """Return the sums of a report as `recount` returns them."""
+    sums: dict[tuple[object, ...], Counter[str]] = {}
+    for group in found.groups:
+        counter = sums.setdefault(group.key, Counter())
+        counter["calls"] += group.all.calls
+        counter.update(dict(zip(TOKENS, group.all.tokens, strict=True)))
+        counter["EUR"] += group.all.amount_nano if group.currency == "EUR" else 0
+        counter.update(group.all.vendor_nano)
+    return sums
+
+
+def without_zeros(sums: dict[tuple[object, ...], Counter[str]]) -> dict[tuple[object, ...], Counter[str]]:
+    return {key: +counter for key, counter in sums.items()}
+
+
+def first_of_each_call(rows: Sequence[UsageRow]) -> list[UsageRow]:
+    return list({row.call: row for row in reversed(rows)}.values())

@@ -21,7 +21,6 @@ from gateway.usage.postgres_ledger import PostgresLedger
 from gateway.usage.postgres_migration import upgrade
 from gateway.usage.usage_row import BudgetChange, RowKind
 from gateway.usage.windows import bounds
-from tests.gateway.usage.test_postgres_ledger import empty
 from tests.kit import waiting
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.usage_rows import usage_row
@@ -41,7 +40,7 @@ def postgres() -> Iterator[RunningPostgres]:
 
 @pytest.fixture
 def valkey(postgres: RunningPostgres) -> Iterator[RunningValkey]:
-    empty(postgres)
+    postgres.empty()
     with running_valkey() as server:
         yield server
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -19,8 +17,8 @@ from gateway.usage.amounts import NANO
 from gateway.usage.ledger import TOTALS, Ledger, LocalTime
 from gateway.usage.ledger_reader import LedgerReader
 from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, UsageReader
-from gateway.usage.usage_row import TOKENS, UsageRow
-from tests.kit.usage_rows import NOON_NS, recount, usage_row, usage_rows
+from gateway.usage.usage_row import UsageRow
+from tests.kit.usage_rows import NOON_NS, counted, first_of_each_call, recount, usage_row, usage_rows, without_zeros
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EVERY_DAY = ("2000-01-01", "2100-01-01")
@@ -37,26 +35,6 @@ def opened(directory: Path, zone: tzinfo = UTC) -> Ledger:
 def report(directory: Path, *by: str) -> GroupedUsage:
     with UsageReader(directory) as reader:
         return reader.report(UsageQuery(by, *EVERY_DAY))
-
-
-def counted(found: GroupedUsage) -> dict[tuple[object, ...], Counter[str]]:
-    """Return the sums of a report as `recount` returns them."""
-    sums: dict[tuple[object, ...], Counter[str]] = {}
-    for group in found.groups:
-        counter = sums.setdefault(group.key, Counter())
-        counter["calls"] += group.all.calls
-        counter.update(dict(zip(TOKENS, group.all.tokens, strict=True)))
-        counter["EUR"] += group.all.amount_nano if group.currency == "EUR" else 0
-        counter.update(group.all.vendor_nano)
-    return sums
-
-
-def without_zeros(sums: dict[tuple[object, ...], Counter[str]]) -> dict[tuple[object, ...], Counter[str]]:
-    return {key: +counter for key, counter in sums.items()}
-
-
-def first_of_each_call(rows: Sequence[UsageRow]) -> list[UsageRow]:
-    return list({row.call: row for row in reversed(rows)}.values())
 
 
 def all_totals(directory: Path) -> dict[str, list[tuple[object, ...]]]:

@@ -24,15 +24,21 @@ from gateway.usage.postgres_schema import SCHEMA
 from gateway.usage.reports import UsageQuery
 from gateway.usage.spool import FOLDER, Spool
 from gateway.usage.usage_row import CallOutcome, RowKind, UsageRow, UsageSource
-from tests.gateway.usage.test_ledger import counted, first_of_each_call, without_zeros
 from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
-from tests.kit.usage_rows import NOON_NS, recount, usage_row, usage_rows
+from tests.kit.usage_rows import (
+    NOON_NS,
+    counted,
+    first_of_each_call,
+    recount,
+    usage_row,
+    usage_rows,
+    without_zeros,
+)
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
 EVERY_DAY = ("2000-01-01", "2100-01-01")
 DAY_NS = 86_400 * NANO
-TABLES = ("series", "usage_row", "spool_position", "ledger_fact", *TOTALS, "gate_owner", "gate_epoch")
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +50,8 @@ def server() -> Iterator[RunningPostgres]:
 
 @pytest.fixture
 def database(server: RunningPostgres) -> RunningPostgres:
-    empty(server)
+    server.empty()
     return server
-
-
-def empty(server: RunningPostgres) -> None:
-    server.sql(f"TRUNCATE {', '.join(TABLES)}")
 
 
 def opened(server: RunningPostgres, instance: str = "one") -> PostgresLedger:
@@ -73,7 +75,7 @@ def read_rows(address: StoreServer) -> list[UsageRow]:
 @settings(max_examples=25)
 def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: list[list[UsageRow]]) -> None:
     """Also after repeated calls, which are inserted once, and after a rebuild."""
-    empty(server)
+    server.empty()
     # A row of a lost call is replaced by a later one of its own process, so these batches have none.
     batches = [[_not_lost(row) for row in batch] for batch in batches]
     rows = first_of_each_call([row for batch in batches for row in batch])
