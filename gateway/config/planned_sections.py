@@ -21,11 +21,15 @@ _PLANNED: tuple[KeyPath, ...] = (
 )
 """The paths of the refused keys. In a path, `*` stands for any name."""
 
+_OF_STORES: tuple[KeyPath, ...] = (("secrets", "pepper"),)
+"""The paths of keys that have an effect with `stores` only."""
+
 
 def refuse_planned_sections(findings: Findings) -> None:
     """Report the planned keys that are written, all of them as one error at the first."""
+    patterns = _PLANNED if "stores" in findings.source.values else (*_PLANNED, *_OF_STORES)
     found = {
-        pattern: path for pattern in _PLANNED if (path := next(_written((), findings.source.values, pattern), None))
+        pattern: path for pattern in patterns if (path := next(_written((), findings.source.values, pattern), None))
     }
     if not found:
         return
