@@ -21,6 +21,7 @@ import msgspec
 
 from gateway.model.budget import Money, Window
 from gateway.usage.gate import (
+    LARGEST_AMOUNT,
     REQUESTS,
     TOKENS,
     BudgetLimit,
@@ -94,8 +95,12 @@ class OutageGate:
         return await self.shared.settle(call, tokens, amount_nano)
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
-        """Return the numbers of counters in their current windows."""
-        return await self.shared.read(counters, windows)
+        """Return the numbers of counters. In an outage nothing is known, so they have no room."""
+        asked = list(counters)
+        try:
+            return await self.shared.read(asked, windows)
+        except GateUnavailable:
+            return [CounterState(held=LARGEST_AMOUNT)] * len(asked)
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
         """Add an amount to what the counter's budget admits in its current window."""
@@ -146,7 +151,8 @@ class OutageGate:
             raise GateUnavailable("the shared gate can't be asked, and the amount of `usage.on_loss` is spent")
         if found.budget is not None:
             raise GateUnavailable("the shared gate can't be asked, and the divided limit of requests is reached")
-        return found
+        # The caller expects a state for each of its budgets.
+        return msgspec.structs.replace(found, states=(CounterState(),) * len(request.budgets))
 
     @staticmethod
     def _expect_allowed(request: HoldRequest, budgets: list[BudgetLimit], allowed: Money | None) -> None:

@@ -283,6 +283,12 @@ async def test_on_loss_deny_refuses_budgets_and_divides_rates(server: RunningVal
 async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: RunningValkey, tmp_path: Path) -> None:
     async with with_on_loss(server, tmp_path, 250) as (gate, shared):
         await lose(server, shared)
+        # A caller that asks for the room of a budget gets a cautious answer.
+        assert (await gate.read([LIMIT.counter], windows_at(time.time_ns())))[0].room(LIMIT.limit) < 0
+        limited = HoldRequest("rate", 200, 1, (LIMIT,), (rate(100),), windows_at(time.time_ns()))
+        refused = await gate.hold(limited)
+        assert isinstance(refused, HoldRefused)
+        assert (refused.rate, len(refused.states)) == (0, 1)
         # Settled amounts and open holds count.
         assert isinstance(await gate.hold(request("one", 100)), HoldGranted)
         assert await gate.settle("one", 60, 60)
