@@ -95,7 +95,12 @@ def postgres() -> Iterator[RunningPostgres]:
 
 @contextmanager
 def cell(
-    folder: Path, postgres: RunningPostgres, *patches: str | Mapping[str, Any], instances: int = 2, route: str = "ok"
+    folder: Path,
+    postgres: RunningPostgres,
+    *patches: str | Mapping[str, Any],
+    instances: int = 2,
+    route: str = "ok",
+    workers: int = 1,
 ) -> Iterator[Cell]:
     """Run the instances of a cell. Its database is the given one, emptied."""
     postgres.empty()
@@ -104,7 +109,7 @@ def cell(
         names = (name.strip() for name in route.split(","))
         provider, meter = stack.enter_context(metered_provider(*names))
         path = _config(folder, postgres, valkey, provider, route, *patches)
-        running = [stack.enter_context(_instance(path, number)) for number in range(instances)]
+        running = [stack.enter_context(_instance(path, number, workers)) for number in range(instances)]
         yield Cell(running, meter, valkey, postgres, folder)
 
 
@@ -179,6 +184,16 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
         assert (statuses[200], both.meter.number("ok")) == (10, 10), _codes(answers)
         eventually(lambda: len(both.rows()) == 10)
         assert {row["outcome"] for row in both.rows()} == {"answered"}
+
+
+def test_two_instances_with_two_workers_admit_ten_requests_that_fail_over(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    with cell(tmp_path, postgres, in_money(10.5), route="error, ok", workers=2) as both:
+        answers = asyncio.run(ask_both(both, 200))
+        assert Counter(status for status, _ in answers)[200] == 10, _codes(answers)
+        assert both.meter.number("ok") == 10
+        eventually(lambda: len(both.rows()) == len(both.meter.calls))
 
 
 def _codes(answers: list[tuple[int, Any]]) -> Counter[str]:
