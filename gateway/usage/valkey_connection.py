@@ -76,6 +76,7 @@ class _Pipeline(asyncio.Protocol):
         self.is_lost = asyncio.Event()
         self._reader = libvalkey.Reader(protocolError=_protocol_error, replyError=ValkeyRefused)
         self._waiting: deque[asyncio.Future[object]] = deque()
+        self._unsent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
         self._late_in_a_row = 0
 
@@ -110,10 +111,19 @@ class _Pipeline(asyncio.Protocol):
         """Write a command, and return the future of its answer."""
         if self.transport is None:
             raise ValkeyUnavailable("there is no connection to Valkey")
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         self._waiting.append(future)
-        self.transport.write(libvalkey.pack_command(words))
+        # The commands of all requests that run now leave with one system call.
+        if not self._unsent:
+            loop.call_soon(self._flush)
+        self._unsent.append(libvalkey.pack_command(words))
         return future
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if self.transport is not None:
+            self.transport.write(b"".join(unsent))
 
     def expire(self, future: asyncio.Future[object]) -> None:
         """Give up waiting for an answer soon: a busy event loop may not have read it yet."""
