@@ -46,7 +46,7 @@ def test_commands_and_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"gateway init", "gateway key new"} <= named
     for span in sorted(named):
         words = span.split()[1:]
-        command = words[:2] if words[0] in ("key", "providers") else words[:1]
+        command = words[:2] if words[0] in ("db", "key", "providers") else words[:1]
         with pytest.raises(SystemExit) as ended:
             main([*command, "--help"])
         shown = capsys.readouterr().out
