@@ -27,8 +27,11 @@ Each file contains the text of its licence.
 | data | file | licence |
 |---|---|---|
 | Parts of countries (ISO 3166-2) of Unicode CLDR {cldr} | `providers/subdivisions.toml` | Unicode-3.0 |
+| Land of Natural Earth, as world-atlas {atlas} | `gateway/console/static/land.svg` | public domain; ISC |
+| Positions of territories, of the same source | `gateway/console/points.toml` | public domain; ISC |
 """
 _SUBDIVISIONS = Path(__file__).parents[1] / "providers/subdivisions.toml"
+_POINTS = Path(__file__).parents[1] / "gateway/console/points.toml"
 _SAME = {
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
@@ -61,4 +64,5 @@ def licences_page() -> str:
     """Return the page in Markdown."""
     rows = "".join(f"| {name} | {licence_of(name)} |\n" for name in dependencies())
     cldr = tomllib.loads(_SUBDIVISIONS.read_text("utf-8"))["cldr"]
-    return _HEAD + rows + _DATA.format(cldr=cldr)
+    atlas = tomllib.loads(_POINTS.read_text("utf-8"))["world_atlas"]
+    return _HEAD + rows + _DATA.format(cldr=cldr, atlas=atlas)
