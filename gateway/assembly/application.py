@@ -35,8 +35,10 @@ from gateway.service.chat_service import ChatService, PromptUses
 from gateway.service.location import LocationService
 from gateway.service.shadow_traffic import ShadowSink, ShadowTraffic
 from gateway.telemetry.batching import Batcher, Ended
+from gateway.telemetry.event_feed import EventFeed
 from gateway.telemetry.log import dropped_lines, log_prompt, log_requests, logger
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recent_requests import RecentRequests
 from gateway.telemetry.trace_export import Delivery, Tracer
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import QuotaStore
@@ -60,6 +62,7 @@ class Telemetry:
     Attributes:
         observe: Takes each record once. It neither raises nor waits.
         metrics: The metrics of this process. Their gauges are registered by the objects that they describe.
+        recent: The last finished requests.
 
     Args:
         current: Returns the active config version.
@@ -78,6 +81,7 @@ class Telemetry:
         self._key_uses = key_uses
         batcher = Batcher(self._flush_batch)
         self.metrics = Metrics()
+        self.recent = RecentRequests()
         self.metrics.live["gateway_log_lines_dropped_total"] = dropped_lines
         self.flush = self.metrics.settle = batcher.flush
         self._current = current
@@ -224,6 +228,7 @@ class Gateway:
         config: The active config version.
         state_dir: The state directory, or None.
         is_draining: Whether the process is about to end. Then the readiness probe fails.
+        events: The events of this process for operators.
         metrics: The metrics of this process.
 
     Example:
@@ -243,6 +248,7 @@ class Gateway:
         self.config = config
         self.state_dir = state_dir
         self.is_draining = False
+        self.events = EventFeed()
         transport = transport or PoolTransport()
         self._transport = transport
         self._receipts = (
@@ -304,11 +310,13 @@ class Gateway:
             config: The config version.
         """
         self.config = config
+        self._telemetry.recent.settle()
         self._executor.prune(config)
         self._locations.prepare(config.location.rules)
 
     def _on_breaker_change(self, deployment: str, breaker: Breaker, for_s: float) -> None:
         self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))
+        self.events.publish("health", {"deployment": deployment, "breaker": str(breaker.state)})
         match breaker.state:
             case BreakerState.OPEN:
                 logger().warning("breaker_open", deployment=deployment, reason=breaker.reason, for_s=round(for_s, 1))
@@ -318,10 +326,20 @@ class Gateway:
     def drain(self) -> None:
         """Prepare for the end of the process: the readiness probe fails, and running requests are finished."""
         self.is_draining = True
+        self.events.close()
 
     def flush(self) -> None:
         """Write the logs and metrics of finished requests now instead of with the next batch."""
         self._telemetry.flush()
+
+    def recent_requests(self) -> list[dict[str, object]]:
+        """Return the last finished requests of this process, the latest first.
+
+        Returns:
+            A JSON object for each request, with its attempts.
+        """
+        self._telemetry.flush()
+        return self._telemetry.recent.documents()
 
     def unavailable_deployments(self) -> Mapping[str, Unavailable]:
         """Return the deployments that this process does not use now.

@@ -139,6 +139,9 @@ Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
 class LiveConfig:
     """The active config version, how it became active, and the last failed attempt to load the config since then.
 
+    Attributes:
+        on_change: Called after each attempt to change the version, and after a schedule has changed its weights.
+
     Args:
         job: How to compile the config file.
         initial: The version to begin with.
@@ -179,6 +182,7 @@ class LiveConfig:
         self._is_our_compiler = compile_job is None
         self._wait = wait
         self._activate: Activate = _activate_nothing
+        self.on_change: Callable[[], None] = _note_nothing
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()
@@ -330,7 +334,9 @@ class LiveConfig:
                 return ()
             packed = await asyncio.to_thread(pack, config)
             self.config = config
-            return await self._activate(packed, config)
+            unconfirmed = await self._activate(packed, config)
+            self.on_change()
+            return unconfirmed
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
         """Activate a version of the history with today's environment. None means the version before the active one."""
@@ -416,6 +422,11 @@ class LiveConfig:
             self.loaded, self.failed = done, None
         elif done.cause not in _REQUESTED:
             self.failed = done
+        self.on_change()
+
+
+def _note_nothing() -> None:
+    pass
 
 
 async def _activate_nothing(_: bytes, __: ConfigVersion) -> tuple[int, ...]:

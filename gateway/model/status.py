@@ -127,3 +127,34 @@ class Status:
     file_is_active: bool = True
     pinned: str = ""
     at_s: float = field(kw_only=True)
+
+
+EventKind = Literal["config", "health", "faults"]
+"""The subject of an event: a load of the config, a breaker, or the simulated faults of a demo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a running gateway. `detail` is JSON data without secrets."""
+
+    kind: EventKind
+    at: datetime
+    detail: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedSite:
+    """A simulated site of a demo and its fault, which holds for every deployment there.
+
+    Attributes:
+        deployments: The names of the deployments of the active config at this site.
+        fault: The fault in the notation of `gateway simulate`, such as `429=2`. Empty if there is none, or if the
+            command line injected faults with probabilities.
+        description: The faults in words. Empty if there is none.
+    """
+
+    provider: str
+    site: str
+    deployments: tuple[str, ...]
+    fault: str
+    description: str

@@ -1,0 +1,95 @@
+"""The last finished requests of this process, in memory, for the operator: who answered, and every attempt.
+
+They never contain a prompt, an answer, a key, an address or an end user.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from gateway.model.record import AttemptRecord, Record
+from gateway.telemetry.batching import Ended
+
+MOST_REQUESTS = 200
+"""The number of requests that are kept."""
+
+
+class RecentRequests:
+    """Keeps the last finished requests. A request costs an append; its description is made when it is read."""
+
+    def __init__(self) -> None:
+        self._ended: deque[Ended | dict[str, object]] = deque(maxlen=MOST_REQUESTS)
+
+    def add(self, ended: Sequence[Ended]) -> None:
+        """Add finished requests. A request of a region whose data must not be stored in this cell is left out."""
+        for one in ended:
+            location = one[0].location
+            if location is None or location.region is None or location.region.keeps_receipts:
+                self._ended.append(one)
+
+    def settle(self) -> None:
+        """Describe all requests now, so that they no longer refer to the config version that they used."""
+        described = [_described(one) for one in self._ended]
+        self._ended.clear()
+        self._ended.extend(described)
+
+    def documents(self) -> list[dict[str, object]]:
+        """Return the requests as JSON data, the latest first."""
+        self.settle()
+        return [one for one in reversed(self._ended) if isinstance(one, dict)]
+
+
+def _described(one: Ended | dict[str, object]) -> dict[str, object]:
+    return one if isinstance(one, dict) else describe_request(*one)
+
+
+def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
+    """Return a finished request as JSON data. Its attempts have the names of fields that the log line has."""
+    location = record.location
+    region = location.region if location is not None else None
+    return {
+        "request_id": record.request_id,
+        "at": datetime.fromtimestamp(ended_at_s, UTC).isoformat(timespec="milliseconds"),
+        "table": record.config_version,
+        "client": record.client,
+        "assistant": record.assistant,
+        "region": region.name if region is not None else None,
+        "territory": location.territory if location is not None and region is not None else None,
+        "outcome": record.outcome,
+        "status": record.status,
+        "code": record.code,
+        "reason": str(record.reason) if record.reason is not None else None,
+        "deployment": record.deployment,
+        "provider": record.provider,
+        "stream": record.stream,
+        "first_ms": _milliseconds(record.first_s),
+        "total_ms": _milliseconds(record.total_s),
+        "resumed_from": record.resumed.broken if record.resumed is not None else None,
+        "attempts": [_attempt(attempt, record.started_at) for attempt in record.attempts],
+        "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped},
+    }
+
+
+def _attempt(attempt: AttemptRecord, started_at: float) -> dict[str, object]:
+    failure = attempt.failure
+    known: Mapping[str, object] = {
+        "hedge": attempt.is_hedge,
+        "lost": attempt.lost,
+        "status": failure.status if failure is not None else None,
+        "detail": failure.message if failure is not None else None,
+    }
+    return {
+        "deployment": attempt.deployment,
+        "provider": attempt.provider,
+        "start_ms": _milliseconds(attempt.started_at - started_at),
+        "ms": _milliseconds(attempt.duration_s),
+        "outcome": str(attempt.outcome),
+        **{name: value for name, value in known.items() if value},
+        **attempt.decision_fields(),
+    }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(max(seconds, 0.0) * 1000, 1)
