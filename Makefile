@@ -3,14 +3,14 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
 export PYTHON
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: install ## start the demo on 127.0.0.1, without keys or network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
@@ -64,6 +64,9 @@ format: install-dev ## format the code with ruff
 
 docs: install-dev ## build the documentation site into site/ (ARGS=serve for a live preview)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+
+docs-pictures: install-sdks ## take the pictures of the console for README.md and docs/ with Chromium; look at each
+	@$(BIN)/python -m scripts.docs_pictures
 
 types: install-dev ## check the code with mypy in strict mode
 	@$(BIN)/mypy

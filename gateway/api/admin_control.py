@@ -12,10 +12,11 @@ from gateway.api.errors import ApiError
 from gateway.model.approval import days_at, terms_of
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
-from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
+from gateway.model.status import Changes, Finding, Reload, SimulatedSite, Status, WorkerStatus
 from gateway.model.stored_client import AdminToken, Role, may_act
 from gateway.operator_errors import StateError
 from gateway.policy.routing import config_exclusion
+from gateway.telemetry.event_feed import Subscription
 
 if TYPE_CHECKING:
     from gateway.service.client_admin import ClientAdmin
@@ -238,6 +239,22 @@ def reload_report(done: Reload) -> dict[str, object]:
         "changes": {name: list(values) for name in _CHANGES if (values := getattr(done.changes, name))},
         "workers_behind": list(done.unconfirmed),
         "retriable": done.retriable,
+    }
+
+
+def change_report(version: str, loaded: Reload, failed: Reload | None) -> dict[str, object]:
+    """Return the detail of an event after an attempt to change the config: the active version, and the attempt."""
+    return {"table": version, "loaded": reload_report(loaded), "failed": reload_report(failed) if failed else None}
+
+
+def fault_report(site: SimulatedSite) -> dict[str, object]:
+    """Return a simulated site with its fault."""
+    return {
+        "provider": site.provider,
+        "site": site.site,
+        "deployments": list(site.deployments),
+        "fault": site.fault or None,
+        "description": site.description or None,
     }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, params
 from fastapi.responses import JSONResponse
@@ -14,10 +14,12 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.api.admin_clients import AdminRoutes, add_client_routes
-from gateway.api.admin_control import Control, Guard, reload_report, unavailable_by_deployment
+from gateway.api.admin_control import Control, Guard, fault_report, reload_report
+from gateway.api.admin_explain import explain_document, territories_document
 from gateway.api.body import parse_json
 from gateway.api.errors import ApiError
-from gateway.api.public_routes import NO_TELEMETRY, add_errors, named_assistant
+from gateway.api.event_stream import EventStream
+from gateway.api.public_routes import NO_TELEMETRY, add_errors
 from gateway.api.raw_responses import Probe
 from gateway.model.config_version import Assistant, Client, ConfigVersion
 from gateway.model.decision import Unavailable
@@ -32,6 +34,11 @@ _CONFLICT = 409
 _MAX_NAME_CHARACTERS = 120
 _MAX_BODY_BYTES = 64 * 1024
 _BODY_TIME_S = 10.0
+_MAX_FAULT_CHARACTERS = 200
+_PATHS = (
+    "the paths are /healthz, /readyz, /metrics, /explain, /territories, /requests, /events, /faults, /reload "
+    "and /rollback"
+)
 _ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
 """The fields of a rollback, and how many characters each may have."""
 
@@ -62,6 +69,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         ),
     )
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
+    app.router.routes.append(Route("/events", EventStream(control, guard)))
     guarded = APIRouter(tags=["config"])
 
     @guarded.post("/reload", dependencies=requires(Role.OPERATOR))
@@ -73,7 +81,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
 
     @guarded.post("/rollback", dependencies=requires(Role.OPERATOR))
     async def rollback(request: Request) -> JSONResponse:
-        wanted = _rollback_request(await _read_object(request))
+        wanted = _rollback_request(await read_object(request.receive))
         if wanted.release:
             done = await control.release(_operator(request), wanted.signature)
         else:
@@ -89,7 +97,32 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         client: Annotated[str | None, Query()] = None,
         user: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
-        return JSONResponse(_explain(await control.status(), assistant, territory, client, user))
+        return JSONResponse(explain_document(await control.status(), assistant, territory, client, user))
+
+    @guarded.get("/territories")
+    async def territories(assistant: Annotated[str | None, Query()] = None) -> JSONResponse:
+        status = await control.status()
+        # This decides for every territory, which takes too long for the event loop.
+        return JSONResponse(await asyncio.to_thread(territories_document, status.config, assistant, status.at_s))
+
+    @guarded.get("/requests")
+    async def requests(id: Annotated[str | None, Query()] = None) -> JSONResponse:
+        documents = await control.requests()
+        return JSONResponse({"requests": [one for one in documents if id is None or one["request_id"] == id]})
+
+    @guarded.get("/faults")
+    async def faults() -> JSONResponse:
+        return JSONResponse({"sites": [*map(fault_report, await control.faults())]})
+
+    @guarded.put("/faults")
+    async def set_fault(request: Request) -> JSONResponse:
+        await control.set_fault(*fault_request(await read_object(request.receive)))
+        return await faults()
+
+    @guarded.delete("/faults")
+    async def clear_faults() -> JSONResponse:
+        await control.clear_faults()
+        return await faults()
 
     app.include_router(guarded)
     add_client_routes(app, AdminRoutes(control, requires, _read_object, _operator))
@@ -110,7 +143,7 @@ def _status_of(done: Reload) -> int:
     return 503 if done.retriable else 422
 
 
-async def _read_object(request: Request) -> dict[str, object]:
+async def read_object(receive: Callable[[], Awaitable[Any]]) -> dict[str, object]:
     """Return the JSON object in the body; an empty one if there is no body.
 
     FastAPI would read a body of any size, at any speed, before the access check.
@@ -120,7 +153,7 @@ async def _read_object(request: Request) -> dict[str, object]:
         async with asyncio.timeout(_BODY_TIME_S):
             is_whole = False
             while not is_whole:
-                message = await request.receive()
+                message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ApiError("invalid_request", "the connection was closed before the body was complete")
                 data += message.get("body", b"")
@@ -135,6 +168,20 @@ async def _read_object(request: Request) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ApiError("invalid_request", "the body must be a JSON object, or empty")
     return value
+
+
+def fault_request(given: Mapping[str, object]) -> tuple[str, str]:
+    """Return the deployment and the fault of a request that sets a fault; no fault is an empty text."""
+    if unknown := given.keys() - {"deployment", "fault"}:
+        message = f"unknown field {min(unknown)[:40]!r}: send `deployment` and `fault`, such as 429=2; null removes it"
+        raise ApiError("invalid_request", message)
+    deployment, fault = given.get("deployment"), given.get("fault")
+    if not isinstance(deployment, str):
+        raise ApiError("invalid_request", "`deployment` must be the name of a simulated deployment", "deployment")
+    if fault is not None and (not isinstance(fault, str) or len(fault) > _MAX_FAULT_CHARACTERS):
+        message = f"`fault` must be a text of at most {_MAX_FAULT_CHARACTERS} characters, such as 429=2, or null"
+        raise ApiError("invalid_request", message, "fault")
+    return deployment, fault or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,55 +230,3 @@ def _operator(request: Request) -> str:
         raise ApiError("invalid_request", message)
     token_id = request.state.token_id
     return " ".join(filter(None, [name, f"(token {token_id})" if token_id else ""]))
-
-
-def _explain(
-    status: Status, assistant: str | None, territory: str | None, client: str | None, user: str | None
-) -> dict[str, object]:
-    config = status.config
-    caller = _client(config, client)
-    named = _assistant(config, caller, assistant)
-    # A deployment that only some workers skip is still used by the others.
-    everywhere = _unavailable_everywhere(status.workers)
-    explained = explain(PlainRequest(config, caller, _reports(territory), named, status.at_s, everywhere, user))
-    unavailable = {
-        "benched": unavailable_by_deployment(status.workers, by_breaker=False),
-        "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
-    }
-    return {**explained, "client": client, **unavailable}
-
-
-def _client(config: ConfigVersion, name: str | None) -> Client | None:
-    if name is None:
-        return None
-    match = next((client for client in config.clients.values() if client.name == name), None)
-    if match is None:
-        known = ", ".join(sorted({client.name for client in config.clients.values()})) or "none"
-        raise ApiError("invalid_request", f"there is no client with this name; the clients are: {known}", "client")
-    return match
-
-
-def _assistant(config: ConfigVersion, caller: Client | None, name: str | None) -> Assistant:
-    """Return the assistant as `named_assistant` does. The error lists the names: operators have no `GET /v1/models`."""
-    try:
-        return named_assistant(config, caller, name)
-    except AssistantNotFound as error:
-        known = ", ".join(sorted({one.name for one in assistants_of(config, caller).values()}))
-        hint = error.question or f"the assistants are: {known or 'none'}"
-        scope = f" for the client {caller.name!r}" if caller is not None else ""
-        raise ApiError("model_not_found", f"there is no assistant with this name{scope}; {hint}", "assistant") from None
-
-
-def _reports(territory: str | None) -> Reports:
-    try:
-        return reports_from(territory) if territory is not None else Reports()
-    except TerritoryError as error:
-        raise ApiError("invalid_request", str(error), "territory") from None
-
-
-def _unavailable_everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
-    """Return the deployments that are unavailable in every worker that answers."""
-    maps = [worker.unavailable for worker in workers if worker.answers]
-    if not maps:
-        return {}
-    return {name: reason for name, reason in maps[0].items() if all(name in other for other in maps)}

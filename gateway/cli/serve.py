@@ -20,6 +20,7 @@ from gateway.operator_errors import CommandError, expect_file
 if TYPE_CHECKING:
     from gateway.changes.compile_process import Child
     from gateway.config.real_deployment import RealDeployment
+    from gateway.server.demo import BuildConsole
     from gateway.settings import Settings
 
 
@@ -69,7 +70,7 @@ def _serve(settings: Settings, child: Child) -> int:
                 raise CommandError(
                     "a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)"
                 )
-            start.serve_demo(settings, initial)
+            start.serve_demo(settings, initial, build_console=_console(settings))
             return _OK
         for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
@@ -135,10 +136,19 @@ def _serve_simulated(
             hint = "use `gateway serve` to serve that config, or unset the variable to run the built-in demo"
             print(f"gateway: GATEWAY_CONFIG is {settings.config}: {hint}", file=sys.stderr)
         raise
-    from gateway.server.demo import SimulatedPace
+    from gateway.server.demo import Rehearsal, SimulatedPace
 
-    rehearsal = SimulatedPace(*pace) if pace is not None else None
-    start.serve_demo(settings, initial, faults, faults_at, rehearsal, options.territory, real)
+    rehearsal = Rehearsal(faults, faults_at, SimulatedPace(*pace) if pace is not None else None)
+    start.serve_demo(settings, initial, rehearsal, options.territory, real, _console(settings, options.territory))
+
+
+def _console(settings: Settings, territory: str | None = None) -> BuildConsole:
+    """Return the function that puts the console in front of the demo. Jinja2 is loaded when the demo starts."""
+    from gateway.console.application import Console
+    from gateway.console.page import PageSettings
+
+    shown = PageSettings(settings.config, territory)
+    return lambda application, control: Console(application, control, shown)
 
 
 def _real_deployment(text: str) -> RealDeployment:

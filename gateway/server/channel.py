@@ -57,6 +57,13 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class AskRequests:
+    """To a worker: send its last requests."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopWorker:
     """To a worker: accept no new connection, finish the running requests, then exit."""
 
@@ -88,16 +95,26 @@ class Report:
     metrics: bytes = field(default=b"", repr=False)
 
 
-Message = Serve | Activate | Ask | StopWorker | Ready | Activated | Report
+@dataclass(frozen=True, slots=True)
+class LastRequests:
+    """From a worker: its last finished requests, as JSON."""
+
+    number: int
+    documents: bytes = field(repr=False)
+
+
+Message = Serve | Activate | Ask | AskRequests | StopWorker | Ready | Activated | Report | LastRequests
 
 _TYPES: dict[type[Message], str] = {
     Serve: "serve",
     Activate: "activate",
     Ask: "ask",
+    AskRequests: "ask_requests",
     StopWorker: "stop",
     Ready: "ready",
     Activated: "activated",
     Report: "report",
+    LastRequests: "requests",
 }
 """The word for each message on the channel, in the member `type`."""
 
@@ -163,6 +180,10 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
             return {"number": message.number}, message.packed_config
         case Ask():
             return {"number": message.number, "metrics": message.metrics}, b""
+        case AskRequests():
+            return {"number": message.number}, b""
+        case LastRequests():
+            return {"number": message.number}, message.documents
         case StopWorker():
             return {}, b""
         case Ready():
@@ -193,6 +214,10 @@ def _decode(fields: dict[str, Any], payload: bytes) -> Message:
             return Activate(packed_config=payload, **fields)
         case "ask":
             return Ask(**fields)
+        case "ask_requests":
+            return AskRequests(**fields)
+        case "requests":
+            return LastRequests(documents=payload, **fields)
         case "stop":
             return StopWorker()
         case "ready":

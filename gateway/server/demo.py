@@ -7,19 +7,19 @@ production. Three requests from three places show how the gateway routes.
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-from gateway.api.admin_control import Guard
+from gateway.api.admin_control import Control, Guard
+from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import ReceiptSettings
 from gateway.changes.live_config import LiveConfig
@@ -30,7 +30,8 @@ from gateway.model.deployment import Deployment
 from gateway.operator_errors import CommandError
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
-from gateway.server.single import serve_single
+from gateway.server.fault_switch import FaultSwitch, fault_text
+from gateway.server.single import DemoParts, Process, serve_single
 from gateway.server.uvicorn_server import url_of
 from gateway.service.explain import NO_NEEDS, reports_from
 from gateway.settings import Settings
@@ -72,6 +73,44 @@ class SimulatedPace:
     first_token_s: float = 0.0
     between_events_s: float = 0.0
     seed: int = 0
+
+
+_STREAM_PACE = SimulatedPace(between_events_s=0.03)
+"""The pace of the plain demo: a reader sees that an answer streams, and an answer without a stream loses no time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """The faults and the speed of `gateway simulate`.
+
+    Attributes:
+        faults: Faults of all sites.
+        faults_at: The name of a deployment, and a fault of its site.
+        pace: The speed. None for the plain demo.
+    """
+
+    faults: Sequence[str] = ()
+    faults_at: Sequence[tuple[str, str]] = ()
+    pace: SimulatedPace | None = None
+
+    def scenarios(self, config: ConfigVersion) -> Mapping[tuple[str, str], Scenario]:
+        """Return the scenario of each simulated site; raises RehearsalError."""
+        return rehearse(config, self.faults, self.faults_at, self.pace or _STREAM_PACE)
+
+
+class PreparedApplication(Protocol):
+    """An application that can compute something in advance: the gateway with the console in front of it."""
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        """Handle one ASGI connection."""
+        ...
+
+    async def prepare(self) -> None:
+        """Compute in advance what the first page needs."""
+        ...
+
+
+BuildConsole = Callable[[Application, Control], PreparedApplication]
 
 
 def simulated_sites(config: ConfigVersion) -> set[tuple[str, str]]:
@@ -137,6 +176,7 @@ class Demo:
         is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
         print_text: Prints a text.
         on_shown: Called when everything has been printed.
+        build_console: Returns the application with the console in front of it. None: there is no console.
     """
 
     scenarios: Mapping[tuple[str, str], Scenario]
@@ -146,6 +186,7 @@ class Demo:
     real: RealDeployment | None
     print_text: Callable[[str], None]
     on_shown: Callable[[], None]
+    build_console: BuildConsole | None = None
 
 
 async def run_demo(
@@ -161,10 +202,12 @@ async def run_demo(
     simulators = load_simulators().simulators
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
+        servers: dict[tuple[str, str], SimulatorServer] = {}
         for provider, site in sorted(scenarios):
             scenario = scenarios[provider, site]
             simulator = SimulatorServer(simulators[provider], f"{provider} {site}", scenario)
-            origins[provider, site] = (await stack.enter_async_context(simulator)).origin
+            servers[provider, site] = await stack.enter_async_context(simulator)
+            origins[provider, site] = simulator.origin
         live = demo.live_with(origins)
 
         async def show() -> None:
@@ -188,9 +231,20 @@ async def run_demo(
             # Flush first: the log begins now, without the three requests of the demo itself.
             gateway.flush()
             demo.on_shown()
+            for console in consoles:
+                await console.prepare()
+
+        consoles: list[PreparedApplication] = []
+
+        def wrap(application: Application, control: Control) -> Application:
+            if demo.build_console is None:
+                return application
+            consoles.append(demo.build_console(application, control))
+            return consoles[-1]
 
         gateway = Gateway(live.config, state_dir=settings.state_dir, receipt_settings=receipt_settings)
-        await serve_single(gateway, listener, settings.grace_s, live, admin, show, scheduler)
+        parts = DemoParts(FaultSwitch(servers, lambda: gateway.config), wrap)
+        await serve_single(Process(gateway, live, scheduler, settings.grace_s, parts), listener, admin, show)
 
 
 def why_unused(config: ConfigVersion, real: RealDeployment) -> str | None:
@@ -266,19 +320,6 @@ async def _answers(
     return table
 
 
-def fault_text(fault: Fault) -> str:
-    """Return a fault in words: its name, and its values with their units, such as `http error: status 503`."""
-    name = re.sub("(?<!^)(?=[A-Z])", " ", type(fault).__name__).lower()
-    values = []
-    for member, value in asdict(fault).items():
-        if value is None or value == "":
-            continue
-        words = member.removesuffix("_s").replace("_", " ")
-        unit = " s" if member.endswith("_s") else ""
-        values.append(f"{words} {value:g}{unit}" if isinstance(value, int | float) else f"{words} {value}")
-    return f"{name}: {', '.join(values)}" if values else name
-
-
 def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
     rows = [
         (provider, site, f"{share:.0%}" if fault else "", fault_text(fault) if fault else "none")
@@ -290,7 +331,9 @@ def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
 
 def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path, example: str) -> None:
     (url, admin_url), print_text = urls, demo.print_text
-    print_text("\nSend a request. An edge would set the header with your territory, such as DE, US, JP, HK or CU:\n")
+    print_text("\nSend a request. An edge would set the header with your territory, such as DE, US, JP, HK or CU.")
+    if demo.build_console is not None:
+        print_text(f"Or open {url}/ in a browser: a map with who answers where, and why.")
     print_text(
         f"  curl -i {url}/v1/chat/completions \\\n"
         f"    -H 'content-type: application/json' -H 'cf-ipcountry: {example}' \\\n"

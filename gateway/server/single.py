@@ -9,17 +9,20 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard
+from gateway.api.admin_control import Control, Guard, change_report, fault_report, no_faults
+from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway
 from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import Reload, Status, WorkerStatus
+from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, server_config, serving_in_background
+from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
 
 if TYPE_CHECKING:
@@ -28,20 +31,64 @@ if TYPE_CHECKING:
 _SEAT = 1
 
 
+class Faults(Protocol):
+    """The switch for the faults of simulated providers."""
+
+    def sites(self) -> tuple[SimulatedSite, ...]:
+        """Return every simulated site with its fault."""
+        ...
+
+    def set(self, name: str, words: str) -> None:
+        """Set the fault of the site of this deployment, or remove it. Raises ApiError."""
+        ...
+
+    def clear(self) -> None:
+        """Remove all faults."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DemoParts:
+    """The parts that only a demo has.
+
+    Attributes:
+        faults: The switch for the faults of its simulated providers.
+        wrap: Returns the application with the console in front of it. None: there is no console.
+    """
+
+    faults: Faults
+    wrap: Callable[[Application, Control], Application] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One serving process: the application with its live config.
+
+    Attributes:
+        demo: The parts that only a demo has.
+    """
+
+    gateway: Gateway
+    live: LiveConfig
+    scheduler: Scheduler
+    grace_s: float
+    demo: DemoParts | None = None
+
+
 async def serve_single(
-    gateway: Gateway,
+    process: Process,
     listener: socket.socket,
-    grace_s: float,
-    live: LiveConfig,
     admin: tuple[socket.socket, Guard],
     on_started: Callable[[], Coroutine[Any, Any, None]],
-    scheduler: Scheduler | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `on_started` is awaited once the server accepts connections."""
-    server = GatewayServer(server_config(gateway, grace_s), on_started, gateway.drain)
+    gateway, live, scheduler = process.gateway, process.live, process.scheduler
+    control = _Control(process)
+    wrap = process.demo.wrap if process.demo is not None else None
+    application = wrap(gateway, control) if wrap is not None else gateway
+    server = control.server = GatewayServer(server_config(application, process.grace_s), on_started, gateway.drain)
     admin_listener, guard = admin
-    scheduler = scheduler or Scheduler()
-    control = _Control(gateway, server, live, scheduler)
+    live.on_change = control.note_change
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
     async with serving_in_background(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
@@ -77,16 +124,18 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler) ->
 class _Control:
     """The state and the actions that the admin listener of a single process offers."""
 
-    def __init__(self, gateway: Gateway, server: GatewayServer, live: LiveConfig, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._gateway = gateway
-        self._server = server
-        self._live = live
+    def __init__(self, process: Process) -> None:
+        self._scheduler = process.scheduler
+        self._gateway = process.gateway
+        self._live = process.live
+        self._faults = process.demo.faults if process.demo is not None else None
+        self.server: GatewayServer | None = None
 
     async def status(self) -> Status:
         """See `gateway.api.admin_control.Control`."""
         gateway, live = self._gateway, self._live
-        state = gateway.config.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
+        running = self.server.running if self.server is not None else 0
+        state = gateway.config.version, running, gateway.is_draining, gateway.unavailable_deployments()
         worker = WorkerStatus(_SEAT, os.getpid(), *state)
         return Status(
             live.config,

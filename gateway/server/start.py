@@ -7,7 +7,7 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.changes.initial_config import InitialConfig
     from gateway.changes.stored_clients import ClientDatabase
     from gateway.config.real_deployment import RealDeployment
-    from gateway.server.demo import SimulatedPace
+    from gateway.server.demo import BuildConsole, Rehearsal
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NOT_SERVED = {"detail": "nothing was served"}
@@ -117,7 +117,7 @@ def _serve_processes(
         listening()
 
     from gateway.assembly.application import Gateway, transport_named
-    from gateway.server.single import serve_single
+    from gateway.server.single import Process, serve_single
 
     gateway = Gateway(
         live.config,
@@ -126,7 +126,8 @@ def _serve_processes(
         receipt_settings=receipt_settings,
         most_requests=settings.max_requests,
     )
-    run(serve_single(gateway, listener, settings.grace_s, live, (admin_listener, guard), started, scheduler))
+    process = Process(gateway, live, scheduler, settings.grace_s)
+    run(serve_single(process, listener, (admin_listener, guard), started))
 
 
 def _live(
@@ -239,19 +240,19 @@ def _receipt_settings(settings: Settings) -> ReceiptSettings | None:
 def serve_demo(
     settings: Settings,
     initial: InitialConfig,
-    faults: Sequence[str] = (),
-    faults_at: Sequence[tuple[str, str]] = (),
-    pace: SimulatedPace | None = None,
+    rehearsal: Rehearsal | None = None,
     territory: str | None = None,
     real: RealDeployment | None = None,
+    build_console: BuildConsole | None = None,
 ) -> None:
-    """Serve simulated providers with these faults until the process is stopped; raises CommandError.
+    """Serve simulated providers until the process is stopped; raises CommandError.
 
-    pace: The speed of a rehearsal; None for the plain demo.
+    rehearsal: Their faults and speed; None for the plain demo.
     territory: The territory of callers whom no signal locates; None refuses them.
     real: The real deployment that is added.
+    build_console: Puts the console in front of the application.
     """
-    from gateway.server.demo import Demo, RehearsalError, SimulatedPace, rehearse, run_demo, why_unused
+    from gateway.server.demo import Demo, Rehearsal, RehearsalError, run_demo, why_unused
     from providers.testkit.simulator import NoSimulator, load_simulators
 
     if real is not None and not _is_loopback(settings.host):
@@ -260,7 +261,8 @@ def serve_demo(
     if real is not None and (unused := why_unused(initial.config, real)) is not None:
         raise CommandError(f"{unused}. `gateway init --example one-key` writes a config of your own")
     try:
-        scenarios = rehearse(initial.config, faults, faults_at, pace or SimulatedPace())
+        rehearsal = rehearsal or Rehearsal()
+        scenarios = rehearsal.scenarios(initial.config)
         for provider, _ in scenarios:
             load_simulators().named(provider)
     except (NoSimulator, RehearsalError) as error:
@@ -282,11 +284,12 @@ def serve_demo(
         demo = Demo(
             scenarios,
             live_with,
-            is_rehearsal=pace is not None,
+            is_rehearsal=rehearsal.pace is not None,
             territory=territory,
             real=real,
             print_text=lambda text: print(text, flush=True),
             on_shown=lambda: configure(settings.log_format, settings.log_level),
+            build_console=build_console,
         )
         ending.enter_context(keeping_ledger(settings.state_dir, lambda: initial.config.usage, initial.config.stores))
         run(run_demo(demo, listener, (admin_listener, guard), settings, _receipt_settings(settings), scheduler))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import signal
 import socket
 import time
@@ -19,19 +20,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard
+from gateway.api.admin_control import Guard, change_report, no_faults
 from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.assembly.usage import recover_calls_forever
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.child_process import child_command, child_environment
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import Reload, Status, WorkerStatus
-from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
+from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
+from gateway.server.channel import (
+    Activate,
+    Activated,
+    Ask,
+    AskRequests,
+    Channel,
+    LastRequests,
+    Message,
+    Ready,
+    Report,
+    Serve,
+    StopWorker,
+)
 from gateway.server.uvicorn_server import serving_in_background
+from gateway.telemetry.event_feed import EventFeed, Subscription
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, pack, without_gauges
+from gateway.telemetry.recent_requests import MOST_REQUESTS
 from gateway.usage.quota_store import QuotaStore, open_shared_memory
 
 if TYPE_CHECKING:
@@ -64,6 +79,7 @@ class Worker:
         config_version: The version that it has confirmed.
         report: Its last report.
         metrics: Its last snapshot of metrics.
+        requests: Its last requests as JSON, as it sent them last.
         waiting: The answers that it still owes, by message number.
         missed: The rounds of heartbeats since its last message.
     """
@@ -75,6 +91,7 @@ class Worker:
     config_version: str = ""
     report: Report | None = None
     metrics: bytes = EMPTY
+    requests: bytes = b"[]"
     waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
     missed: int = 0
 
@@ -111,9 +128,12 @@ class WorkerPool:
         for future in worker.waiting.values():
             future.cancel()
 
-    def receive(self, worker: Worker, answer: Activated | Report) -> None:
+    def receive(self, worker: Worker, answer: Activated | Report | LastRequests) -> None:
         """Process an answer of a worker."""
-        worker.config_version = answer.config_version
+        if isinstance(answer, LastRequests):
+            worker.requests = answer.documents
+        else:
+            worker.config_version = answer.config_version
         if isinstance(answer, Report):
             worker.report = answer
             worker.metrics = answer.metrics or worker.metrics
@@ -136,6 +156,12 @@ class WorkerPool:
         await self._ask_all(lambda number: Ask(number, metrics=True), _ASK_S)
         return [self._ended_counts, *(worker.metrics for worker in self)]
 
+    async def requests(self) -> list[dict[str, object]]:
+        """Return the last requests of the workers that answer, the latest first."""
+        answered = await self._ask_all(lambda number: AskRequests(number), _ASK_S, _MOST_MISSED_FOR_STATUS)
+        documents = [document for worker in answered for document in json.loads(worker.requests)]
+        return sorted(documents, key=lambda document: str(document["at"]), reverse=True)[:MOST_REQUESTS]
+
     async def _ask_all(
         self, message: Callable[[int], Message], limit_s: float, most_missed: int = _MOST_MISSED
     ) -> set[Worker]:
@@ -154,6 +180,11 @@ class WorkerPool:
         for worker in asked.values():
             worker.waiting = {number: future for number, future in worker.waiting.items() if future not in asked}
         return {asked[future] for future in done if not future.cancelled()}
+
+
+def _open_breakers(worker: Worker) -> set[str]:
+    unavailable = worker.report.unavailable if worker.report is not None else {}
+    return {name for name, reason in unavailable.items() if reason.by_breaker}
 
 
 def _status(worker: Worker, answers: bool) -> WorkerStatus:
@@ -209,6 +240,7 @@ class _Supervisor:
         self._scheduler = scheduler
         self._on_listening: Callable[[], None] | None = on_listening
         self._pool = WorkerPool()
+        self._events = EventFeed()
         self._stopping = asyncio.Event()
         self._failed_starts = 0
         self._restarts = 0
@@ -222,6 +254,7 @@ class _Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._live.request)
+        self._live.on_change = self._note_change
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
         background = [asyncio.create_task(self._count()), asyncio.create_task(self._budgets.run())]
@@ -352,8 +385,12 @@ class _Supervisor:
                 case Ready(config_version):
                     worker.config_version = config_version
                     self._note_ready(worker)
-                case Activated() | Report():
+                case Activated() | Report() | LastRequests():
+                    before = _open_breakers(worker)
                     self._pool.receive(worker, message)
+                    for name in before ^ _open_breakers(worker):
+                        state = "closed" if name in before else "open"
+                        self._events.publish("health", {"deployment": name, "breaker": state, "worker": worker.seat})
                 case _:
                     raise ValueError(f"unexpected message from a worker: {type(message).__name__}")
         status = await _end_of(worker.process)
@@ -402,6 +439,7 @@ class _Supervisor:
 
     def _stop(self) -> None:
         self._stopping.set()
+        self._events.close()
         self._listener.close()
         for worker in self._pool:
             _dismiss(worker)

@@ -7,6 +7,7 @@ of this worker (0, 1, …). A worker reads no config file: every config version 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,18 @@ from pathlib import Path
 from gateway.assembly.application import Gateway, transport_named
 from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
-from gateway.server.channel import Activate, Activated, Ask, Channel, Ready, Report, Serve, StopWorker
+from gateway.server.channel import (
+    Activate,
+    Activated,
+    Ask,
+    AskRequests,
+    Channel,
+    LastRequests,
+    Ready,
+    Report,
+    Serve,
+    StopWorker,
+)
 from gateway.server.uvicorn_server import GatewayServer, run, server_config
 from gateway.telemetry.log import configure, logger
 from gateway.usage.quota_store import QuotaStore
@@ -88,9 +100,11 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
                 channel.send(Activated(number, config.version))
             case Ask(number, metrics):
                 channel.send(_report(gateway, server, number, metrics=metrics))
+            case AskRequests(number):
+                channel.send(LastRequests(number, json.dumps(gateway.recent_requests()).encode()))
             case StopWorker():
                 server.stop()
-            case Serve() | Ready() | Activated() | Report():
+            case Serve() | Ready() | Activated() | Report() | LastRequests():
                 raise ValueError(f"unexpected message from the supervisor: {type(message).__name__}")
     logger().warning("supervisor_gone", pid=os.getpid(), detail="this worker finishes its running requests and exits")
 

@@ -14,7 +14,7 @@ from gateway.model.region_text import NO_PREFERENCES
 from gateway.policy.location.resolution import resolve
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
-from gateway.service.explain import NO_NEEDS, PlainRequest, consent_of
+from gateway.service.explain import NO_NEEDS, PlainRequest, consent_of, labels_of
 
 
 def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[str, object]:
@@ -44,7 +44,7 @@ def _labels(region: Region | None, accept_language: str | None) -> list[dict[str
     if region is None or region.texts is None:
         return []
     locale = choose_locale(region.texts, accept_language, NO_PREFERENCES)
-    return [{"name": label.name, "text": label.text, "show": label.show} for label in locale.labels]
+    return labels_of(locale)
 
 
 def _may_answer(verdict: Verdict) -> bool:

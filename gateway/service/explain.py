@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from textwrap import wrap
+from typing import Any
 
 from gateway.model.config_version import Assistant, Client, ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location, Reports
+from gateway.model.region_text import Locale
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import SIGNALS, resolve, suppose
 from gateway.policy.routing import decide
+from providers.evidence import NO_CITATION
 from providers.matching.requirements import Requirements
 from providers.territories import parse_territory, territory_data, territory_name
 from providers.value import change
@@ -162,6 +165,46 @@ def _considered(config: ConfigVersion, item: Considered, *, to_operator: bool) -
         **({"share": round(item.share, 6)} if item.share is not None else {}),
         "consent": consent_of(config.deployments[item.deployment]),
     }
+
+
+def explain_with_facts(request: PlainRequest) -> dict[str, object]:
+    """Return what `explain` returns, with what an operator can look up in the config.
+
+    These are the region's boundary and labels, the facts of each considered deployment's site, and the deployments that
+    are not on the route.
+    """
+    explained, config = explain(request), request.config
+    location = resolve(config, request.client, request.reports)
+    region = location.region
+    considered: Any = explained["considered"]
+    return {
+        **explained,
+        "boundary": str(region.bounds_of(location.territory)) if region is not None else None,
+        "labels": labels_of(region.texts.default_locale) if region is not None and region.texts is not None else [],
+        "considered": [{**item, "facts": facts_of(config.deployments[item["deployment"]])} for item in considered],
+        "not_on_route": sorted(config.deployments.keys() - {item["deployment"] for item in considered}),
+    }
+
+
+def facts_of(deployment: Deployment) -> dict[str, object]:
+    """Return the facts of a deployment's site on which the decision relies, with their source and its day."""
+    site = deployment.adapter.sites.get(deployment.site)
+    citation = site.citation_of(deployment.model) if site is not None else NO_CITATION
+    return {
+        "model": deployment.model,
+        "site": deployment.site,
+        "stores": str(deployment.residency.stores),
+        "processes": str(deployment.residency.processes),
+        "serves": str(deployment.available),
+        "source": citation.source or None,
+        "as_of": citation.as_of.isoformat() if citation.as_of is not None else None,
+        "unconfirmed": citation.unconfirmed or None,
+    }
+
+
+def labels_of(locale: Locale) -> list[dict[str, object]]:
+    """Return the labels that an answer in this locale has."""
+    return [{"name": label.name, "text": label.text, "show": label.show} for label in locale.labels]
 
 
 def explain_text(request: PlainRequest) -> str:

@@ -25,7 +25,7 @@ HOMES = {
     ),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
-    "babel": ("gateway/config/locales.py", "gateway/config/region_text.py"),
+    "babel": ("gateway/console/world.py", "gateway/config/locales.py", "gateway/config/region_text.py"),
     "certifi": ("providers/transport",),
     "google": ("providers/signing/google.py",),
     "botocore": ("providers/signing/sigv4.py",),
@@ -71,7 +71,7 @@ HOMES = {
         "providers/transport/pool.py",
         "providers/value.py",
     ),
-    "jinja2": ("gateway/evaluate/report_page.py",),
+    "jinja2": ("gateway/console/page.py", "gateway/evaluate/report_page.py"),
     "jsonschema": ("gateway/evaluate/scorers.py",),
     "referencing": ("gateway/evaluate/scorers.py",),  # of jsonschema
     "matplotlib": ("gateway/evaluate/report_page.py",),

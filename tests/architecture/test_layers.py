@@ -33,7 +33,8 @@ changes evaluate                    live configuration, plan and history; the ba
 assembly                            wiring: a config version becomes an application
 app                                 the public face of assembly
 server                              HTTP/1.1, supervisor and workers
-console cli                         the web console; the command line
+console                             the web console
+cli                                 the command line
 __main__                            `python -m gateway`
 """
 PROVIDERS = """

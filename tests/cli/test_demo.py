@@ -66,7 +66,7 @@ def test_printed_demo_commands_work(demo: Running) -> None:
     assert "x-gateway-deployment: qwen-cn" in head.splitlines()
     assert json.loads(body)["choices"][0]["message"]["content"]
     done = subprocess.run(["sh", "-c", why], env=environ, capture_output=True, text=True, check=True)
-    assert [step["deployment"] for step in json.loads(done.stdout)["outcome"]["plan"]] == ["qwen-intl"]
+    assert [step["deployment"] for step in json.loads(done.stdout)["outcome"]["plan"]] == ["qwen-hk", "qwen-intl"]
     done = subprocess.run(["sh", "-c", operate], env=environ, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["status"] == "ready"
     documentation = re.search(r"http\S+/docs", demo.out)
@@ -161,7 +161,7 @@ def test_demo_has_a_history_and_can_be_rolled_back(
     before = who_answers_japan()
     assert before[0] == "gemini"
     text = config.read_text("utf-8")
-    config.write_text(edited(text, ("[gemini, qwen-intl]", "[chatgpt-us, gemini]")), "utf-8")
+    config.write_text(edited(text, ("[gemini, qwen-hk, qwen-intl]", "[chatgpt-us, gemini]")), "utf-8")
     assert httpx.post(f"{admin}/reload").json()["result"] == "activated"
     after = who_answers_japan()
     assert after[0] == "chatgpt-us"

@@ -102,7 +102,7 @@ def test_provider_of_which_the_demo_has_no_deployment_is_refused() -> None:
 
 def test_scheduled_route_is_left_as_it_is() -> None:
     schedule = "    schedules: {default: {candidate: gemini, steps: 100%}}\nregions:\n"
-    text = edited(DEMO, ("default: [gemini, qwen-intl]", "default: [{gemini: 0, qwen-intl: 100}]"))
+    text = edited(DEMO, ("default: [gemini, qwen-hk, qwen-intl]", "default: [{gemini: 0, qwen-intl: 100}]"))
     config = demo_with("openai", edited(text, ("\nregions:\n", f"\n{schedule}")))
     assert territories_of(config, "assistant", "real-openai", time.time()) == {}
 

@@ -1,0 +1,105 @@
+"""The documents about decisions for operators: one request explained, and who answers in each territory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.api.admin_control import unavailable_by_deployment
+from gateway.api.errors import ApiError
+from gateway.api.public_routes import named_assistant
+from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.decision import Plan, Refusal, Unavailable
+from gateway.model.location import Reports
+from gateway.model.status import Status, WorkerStatus
+from gateway.policy.location.resolution import resolve
+from gateway.policy.routing import decide
+from gateway.service.assistants import AssistantNotFound, assistants_of
+from gateway.service.explain import NO_NEEDS, PlainRequest, explain_with_facts, reports_from
+from providers.territories import TerritoryError, territory_data
+
+
+def explain_document(
+    status: Status, assistant: str | None, territory: str | None, client: str | None, user: str | None
+) -> dict[str, object]:
+    """Return how a request would be routed, as `explain` does, with the health of the running gateway."""
+    config = status.config
+    caller = _client(config, client)
+    named = _assistant(config, caller, assistant)
+    # A deployment that only some workers skip is still used by the others.
+    everywhere = _unavailable_everywhere(status.workers)
+    explained = explain_with_facts(
+        PlainRequest(config, caller, _reports(territory), named, status.at_s, everywhere, user)
+    )
+    unavailable = {
+        "benched": unavailable_by_deployment(status.workers, by_breaker=False),
+        "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
+    }
+    return {**explained, "client": client, **unavailable}
+
+
+def _client(config: ConfigVersion, name: str | None) -> Client | None:
+    if name is None:
+        return None
+    match = next((client for client in config.clients.values() if client.name == name), None)
+    if match is None:
+        known = ", ".join(sorted({client.name for client in config.clients.values()})) or "none"
+        raise ApiError("invalid_request", f"there is no client with this name; the clients are: {known}", "client")
+    return match
+
+
+def _assistant(config: ConfigVersion, caller: Client | None, name: str | None) -> Assistant:
+    """Return the assistant as `named_assistant` does. The error lists the names: operators have no `GET /v1/models`."""
+    try:
+        return named_assistant(config, caller, name)
+    except AssistantNotFound as error:
+        known = ", ".join(sorted({one.name for one in assistants_of(config, caller).values()}))
+        hint = error.question or f"the assistants are: {known or 'none'}"
+        scope = f" for the client {caller.name!r}" if caller is not None else ""
+        raise ApiError("model_not_found", f"there is no assistant with this name{scope}; {hint}", "assistant") from None
+
+
+def _reports(territory: str | None) -> Reports:
+    try:
+        return reports_from(territory) if territory is not None else Reports()
+    except TerritoryError as error:
+        raise ApiError("invalid_request", str(error), "territory") from None
+
+
+def _unavailable_everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
+    """Return the deployments that are unavailable in every worker that answers."""
+    maps = [worker.unavailable for worker in workers if worker.answers]
+    if not maps:
+        return {}
+    return {name: reason for name, reason in maps[0].items() if all(name in other for other in maps)}
+
+
+def territories_document(config: ConfigVersion, assistant: str | None, now_s: float) -> dict[str, object]:
+    """Return the regions, and for each territory its region and the deployments that would be asked, in order.
+
+    Deployments that are unavailable at the moment are included. A territory that gets no answer has the refusal's code.
+    """
+    named = _assistant(config, None, assistant)
+    return {
+        "table": config.version,
+        "assistant": named.name,
+        "regions": [
+            {
+                "name": region.name,
+                "territories": str(region.territories),
+                "boundary": str(region.boundary),
+                "approvals_required": region.approvals_required,
+            }
+            for region in config.regions.values()
+        ],
+        "blocked": str(config.blocked),
+        "territories": {code: _territory(config, named, code, now_s) for code in sorted(territory_data().names)},
+    }
+
+
+def _territory(config: ConfigVersion, assistant: Assistant, code: str, now_s: float) -> dict[str, object]:
+    location = resolve(config, None, reports_from(code))
+    outcome = decide(config, assistant, location, NO_NEEDS, {}, now_s).outcome
+    region = config.region_of(code)
+    names = [step.deployment.name for step in outcome.steps] if isinstance(outcome, Plan) else []
+    refusal = str(outcome.code) if isinstance(outcome, Refusal) else None
+    return {"region": region.name if region is not None else None, "deployments": names, "refusal": refusal}

@@ -1,0 +1,75 @@
+"""Send the events of a running gateway as server-sent events (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from gateway.api.admin_control import Control, Guard
+from gateway.api.errors import ApiError
+from gateway.api.raw_responses import Send, error_response, method_not_allowed, send_response
+from gateway.model.status import Event
+from gateway.telemetry.event_feed import TooManySubscribers
+
+_Receive = Callable[[], Awaitable[Any]]
+_COMMENT = b":\n\n"
+_COMMENT_AFTER_S = 15.0
+
+
+class EventStream:
+    """The path `/events` of the admin listener, as an ASGI application."""
+
+    def __init__(self, control: Control, guard: Guard) -> None:
+        self._control = control
+        self._guard = guard
+
+    async def __call__(self, scope: Any, receive: _Receive, send: Send) -> None:
+        """Send events until the client leaves or the process ends."""
+        try:
+            self._guard.check(scope["headers"])
+            if scope["method"] != "GET":
+                raise method_not_allowed(scope["method"], "GET")
+            await stream_events(self._control, receive, send)
+        except ApiError as error:
+            await send_response(send, error_response(scope, error))
+
+
+async def stream_events(
+    control: Control, receive: _Receive, send: Send, headers: Mapping[str, str] | None = None
+) -> None:
+    """Send every later event until the client leaves or the process ends; raises ApiError before the first byte."""
+    try:
+        subscription = control.events()
+    except TooManySubscribers as error:
+        raise ApiError("overloaded", f"{error}; close one and try again") from None
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        named = {"content-type": "text/event-stream", "cache-control": "no-store", **(headers or {})}
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": encoded})
+        await send({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+        gone.add_done_callback(lambda _: subscription.close())
+        while not subscription.is_closed:
+            event = await subscription.next_event(_COMMENT_AFTER_S)
+            if not gone.done():
+                body = encode_event(event) if event is not None else _COMMENT
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        if not gone.done():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        subscription.close()
+        gone.cancel()
+
+
+def encode_event(event: Event) -> bytes:
+    """Return an event in the form of the stream."""
+    detail = {"at": event.at.isoformat(timespec="milliseconds"), **event.detail}
+    return b"event: %s\ndata: %s\n\n" % (event.kind.encode(), orjson.dumps(detail))
+
+
+async def _disconnected(receive: _Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

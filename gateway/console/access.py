@@ -1,0 +1,71 @@
+"""The access check of the console, and the headers of its responses.
+
+The console of the demo needs no login. Therefore only its own pages may use it, in a browser on this machine. A host
+name that is not loopback may be an attacker's name that now resolves to this machine (DNS rebinding). A request of
+another site could read the state or switch faults.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from gateway.api.errors import ApiError
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""The headers of every response."""
+
+_OWN = ("same-origin", "none")
+
+
+def check_access(scope: Any, *, is_page: bool) -> None:
+    """Raise ApiError unless a browser on this machine sends the request for itself or for a page of the console.
+
+    Args:
+        scope: The ASGI scope.
+        is_page: Whether a page is requested. Links of other sites may lead to it.
+    """
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip().lower())
+    hosts = headers.get("host", [])
+    if len(hosts) != 1 or not _is_loopback(hosts[0]):
+        message = "the console serves this machine only: open it as http://127.0.0.1 or http://localhost, with its port"
+        raise ApiError("permission_denied", message)
+    site = headers.get("sec-fetch-site", ["none"])
+    if is_page and scope["method"] == "GET" and "origin" not in headers and _is_navigation(headers):
+        return
+    if not all(one in _OWN for one in site) or not all(_is_own(one, hosts[0]) for one in headers.get("origin", [])):
+        raise ApiError("permission_denied", "other sites may only link to the page of the console")
+
+
+def _is_navigation(headers: dict[str, list[str]]) -> bool:
+    """Return whether the browser opens the page in a window, not in a frame and not for a script."""
+    return headers.get("sec-fetch-mode") == ["navigate"] and headers.get("sec-fetch-dest", ["document"]) == ["document"]
+
+
+def _is_own(origin: str, host: str) -> bool:
+    return origin in (f"http://{host}", f"https://{host}")
+
+
+def _is_loopback(host: str) -> bool:
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, "80"
+    if not (port.isascii() and port.isdigit()):
+        return False
+    if name == "localhost":
+        return True
+    bare = name.removeprefix("[").removesuffix("]") if name.startswith("[") else name
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,140 @@
+"""The console of the demo in front of the gateway's application: the page at `/`, and its own paths below `/console/`.
+
+Everything that the page shows is read through `Control`, as the admin API does. The browser never calls the admin
+listener. Questions go to the public API, as every client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from gateway.api.admin_control import Control
+from gateway.api.admin_routes import fault_request, read_object
+from gateway.api.errors import ApiError
+from gateway.api.event_stream import stream_events
+from gateway.api.front_page import HTML, accepts_html
+from gateway.api.raw_responses import (
+    Application,
+    RawResponse,
+    Send,
+    error_response,
+    json_response,
+    method_not_allowed,
+    send_response,
+)
+from gateway.console.access import HEADERS, check_access
+from gateway.console.assets import STATIC, assets
+from gateway.console.page import Pages, PageSettings, Request
+from gateway.console.timeline import timeline
+
+_Receive = Callable[[], Any]
+_REQUEST = re.compile(r"/console/requests/([!-~]{1,200})")
+_FOUND_WITHIN_S, _LOOK_EVERY_S = 2.0, 0.05
+_KEPT = {"cache-control": "public, max-age=31536000, immutable"}
+_NOT_KEPT = {"cache-control": "no-store"}
+
+
+class Console:
+    """The application of a demo with the console in front of it.
+
+    Args:
+        application: The application that answers every other request.
+        control: The state and the operations of the gateway.
+        settings: The config file and the first territory.
+    """
+
+    def __init__(self, application: Application, control: Control, settings: PageSettings) -> None:
+        self._application = application
+        self._control = control
+        self._pages = Pages(settings)
+        # One page is rendered at a time, so that many pages leave the processor to requests.
+        self._rendering = asyncio.Lock()
+
+    def __call__(self, scope: Any, receive: _Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Handle one ASGI connection."""
+        if scope["type"] == "http" and _is_ours(scope):
+            return self._serve(scope, receive, send)
+        return self._application(scope, receive, send)
+
+    async def prepare(self) -> None:
+        """Compute in advance what the first page needs."""
+        status = await self._control.status()
+        async with self._rendering:
+            await asyncio.to_thread(self._pages.prepare, status)
+
+    async def _serve(self, scope: Any, receive: _Receive, send: Send) -> None:
+        path = scope["path"]
+        try:
+            check_access(scope, is_page=path == "/")
+            if path == "/console/events":
+                _expect(scope, "GET")
+                await stream_events(self._control, receive, send, HEADERS)
+                return
+            response = await self._respond(scope, path, receive)
+        except ApiError as error:
+            response = error_response(scope, error)
+        except Exception as error:  # a fault of ours: the client gets an error, and the server logs it
+            await send_response(send, _with_headers(error_response(scope, error)))
+            raise
+        await send_response(send, _with_headers(response))
+
+    async def _respond(self, scope: Any, path: str, receive: _Receive) -> RawResponse:
+        if path == "/":
+            return await self._page(scope)
+        if path.startswith(STATIC) and (asset := assets().get(path.removeprefix(STATIC))) is not None:
+            _expect(scope, "GET")
+            return RawResponse(asset.body, headers=_KEPT, kind=asset.kind)
+        if path == "/console/faults":
+            return await self._switch_faults(scope, receive)
+        if (named := _REQUEST.fullmatch(path)) is not None:
+            _expect(scope, "GET")
+            return json_response(timeline(await self._find_request(named[1])))
+        raise ApiError("not_found", "there is nothing at this path of the console: its page is at /")
+
+    async def _page(self, scope: Any) -> RawResponse:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        host = next(value.decode("latin-1") for name, value in scope["headers"] if name == b"host")
+        known = {name: query.get(name, "") for name in ("territory", "assistant", "question", "view")}
+        request = Request(f"{scope['scheme']}://{host}", **known)
+        status, sites = await self._control.status(), await self._control.faults()
+        async with self._rendering:
+            html, code = await asyncio.to_thread(self._pages.render, status, sites, request)
+        return RawResponse(html.encode("utf-8", "replace"), code, {"vary": "accept"}, HTML)
+
+    async def _switch_faults(self, scope: Any, receive: _Receive) -> RawResponse:
+        if scope["method"] == "PUT":
+            await self._control.set_fault(*fault_request(await read_object(receive)))
+        elif scope["method"] == "DELETE":
+            await self._control.clear_faults()
+        else:
+            raise method_not_allowed(scope["method"], "PUT, DELETE")
+        return RawResponse(b"", 204)
+
+    async def _find_request(self, request_id: str) -> Mapping[str, Any]:
+        """Return a finished request. The page asks at its last byte, a moment before its record is complete."""
+        for _ in range(round(_FOUND_WITHIN_S / _LOOK_EVERY_S)):
+            for document in await self._control.requests():
+                if document["request_id"] == request_id:
+                    return document
+            await asyncio.sleep(_LOOK_EVERY_S)
+        message = "the request is not among the last ones, or has not ended"
+        raise ApiError("not_found", message)
+
+
+def _is_ours(scope: Any) -> bool:
+    path = scope["path"]
+    return path.startswith("/console/") or (path == "/" and scope["method"] == "GET" and accepts_html(scope))
+
+
+def _expect(scope: Any, method: str) -> None:
+    if scope["method"] != method:
+        raise method_not_allowed(scope["method"], method)
+
+
+def _with_headers(response: RawResponse) -> RawResponse:
+    headers = {**_NOT_KEPT, **HEADERS, **response.headers}
+    return RawResponse(response.body, response.status, headers, response.kind)

@@ -1,0 +1,380 @@
+"use strict";
+// The page works without this script, except asking and switching faults. Parts of the page are rendered on the server: the
+// script fetches the page again and replaces the elements of the class "part". Text of others is only ever set as text.
+
+const byId = (id) => document.getElementById(id);
+const decision = () => byId("decision").dataset;
+document.documentElement.classList.add("js");
+
+// --- the chosen territory ---------------------------------------------------------------------------------------------
+
+let refreshing = Promise.resolve();
+
+function address(territory, extra = {}) {
+  const query = new URLSearchParams({ territory, assistant: byId("assistant").value, ...extra });
+  return `/?${query}`;
+}
+
+// Fetch the page and replace its parts. Calls run one after another, so that the last one decides what is shown.
+function refresh(territory = decision().territory) {
+  refreshing = refreshing.then(() => fetchParts(territory)).catch(() => setOffline(true));
+  return refreshing;
+}
+
+async function fetchParts(territory) {
+  const url = address(territory, { question: byId("question").value });
+  const response = await fetch(url, { headers: { accept: "text/html" } });
+  if (response.status !== 200 && response.status !== 404) throw new Error(response.statusText);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  setOffline(false);
+  const focused = document.activeElement;
+  const marks = markChanges(page);
+  const opened = [...document.querySelectorAll("details[open]")].map((one) => one.querySelector("summary").textContent);
+  for (const part of document.querySelectorAll(".part")) {
+    const fresh = page.getElementById(part.id);
+    if (!fresh.isEqualNode(part)) part.replaceWith(document.adoptNode(fresh));
+  }
+  for (const one of document.querySelectorAll("details:not([open])")) {
+    if (opened.includes(one.querySelector("summary").textContent)) one.open = true;
+  }
+  marks();
+  document.title = page.title;
+  const ask = byId("ask").querySelector("button");
+  const freshAsk = page.getElementById("ask").querySelector("button");
+  ask.textContent = freshAsk.textContent;
+  if (!asking) ask.disabled = freshAsk.disabled;
+  if (!focused.isConnected) refocus(focused);
+  noteDeadlines();
+  showAges();
+}
+
+function refocus(gone) {
+  const chosen = gone.closest("[data-choose]") && document.querySelector(`.mark[data-choose="${CSS.escape(gone.dataset.choose)}"]`);
+  (gone.id ? byId(gone.id) : chosen)?.focus({ preventScroll: true });
+}
+
+// Return a function that outlines the marks whose first deployment is another one than before.
+function markChanges(page) {
+  const firsts = (root) => new Map([...root.querySelectorAll(".mark")].map((one) => [one.dataset.choose, one.dataset.first]));
+  const before = firsts(document);
+  const sameAssistant = page.getElementById("decision").dataset.assistant === decision().assistant;
+  const versionOf = (root) => root.querySelector("#config code").textContent;
+  const isNewVersion = versionOf(page) !== versionOf(document);
+  const outlined = new Set([...document.querySelectorAll(".mark.changed")].map((one) => one.dataset.choose));
+  return () => {
+    let count = 0;
+    for (const [code, first] of firsts(document)) {
+      const changed = isNewVersion ? sameAssistant && before.get(code) !== first : outlined.has(code);
+      if (changed) count += 1;
+      document.querySelector(`.mark[data-choose="${code}"]`).classList.toggle("changed", changed);
+    }
+    if (isNewVersion && count) announce(`${count} territories have another first deployment`);
+  };
+}
+
+async function choose(territory) {
+  await refresh(territory);
+  const { territory: code } = decision();
+  if (code) {
+    history.pushState(null, "", address(code));
+    byId("territory").value = byId("decision-title").textContent;
+    announce(byId("decision").querySelector(".verdict")?.textContent.trim() ?? "");
+  }
+}
+
+const announce = (text) => { byId("announce").textContent = text; };
+const setOffline = (isOffline) => { byId("offline").hidden = !isOffline; };
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-choose]");
+  const view = event.target.closest("[data-box]");
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (link && !link.closest("#map")) {
+    event.preventDefault();
+    choose(link.dataset.choose);
+  } else if (view?.closest(".views")) {
+    event.preventDefault();
+    setBox(view.dataset.box.split(" ").map(Number));
+  }
+});
+byId("find").addEventListener("submit", (event) => { event.preventDefault(); choose(byId("territory").value); });
+byId("territory").addEventListener("focus", (event) => event.target.select());
+byId("assistant").addEventListener("change", () => choose(decision().territory));
+byId("question").addEventListener("change", () => refresh());
+window.addEventListener("popstate", () => refresh(new URLSearchParams(location.search).get("territory") ?? ""));
+
+// --- the map ----------------------------------------------------------------------------------------------------------
+
+const map = byId("map");
+const whole = document.querySelector(".views a").dataset.box.split(" ").map(Number);
+let box = map.getAttribute("viewBox").split(" ").map(Number);
+
+function setBox([x, y, width, height]) {
+  const keep = (low, size, most) => Math.min(Math.max(low, 0), most - size);
+  box = [keep(x, width, whole[2]), keep(y, height, whole[3]), width, height];
+  map.setAttribute("viewBox", box.join(" "));
+  map.style.setProperty("--zoom", whole[2] / width);
+  map.toggleAttribute("data-panned", width < whole[2]);
+  for (const one of document.querySelectorAll(".views a")) {
+    one.toggleAttribute("aria-current", one.dataset.box === box.map(Math.round).join(" "));
+  }
+}
+
+function zoom(factor) {
+  const chosen = map.querySelector(".chosen");
+  const [x, y] = chosen ? centre(chosen) : [box[0] + box[2] / 2, box[1] + box[3] / 2];
+  const width = Math.min(Math.max(box[2] / factor, whole[2] / 128), whole[2]);
+  const height = (width * whole[3]) / whole[2];
+  setBox([x - width / 2, y - height / 2, width, height]);
+}
+byId("zoom-in").addEventListener("click", () => zoom(2));
+byId("zoom-out").addEventListener("click", () => zoom(0.5));
+
+const centre = (mark) => mark.getAttribute("transform").match(/[\d.]+/g).map(Number);
+const distance = ([x, y], [x2, y2]) => Math.hypot(x - x2, y - y2);
+
+function positionOf(event) {
+  const frame = map.getBoundingClientRect();
+  const scale = box[2] / frame.width;
+  return [box[0] + (event.clientX - frame.left) * scale, box[1] + (event.clientY - frame.top) * scale, scale];
+}
+
+// A click chooses the nearest mark, because marks overlap.
+map.addEventListener("click", (event) => {
+  event.preventDefault();
+  if (drag?.moved) return;
+  const focusedByKey = event.detail === 0 && event.target.closest?.("[data-choose]");
+  if (focusedByKey) { choose(focusedByKey.dataset.choose); return; }
+  const [x, y, scale] = positionOf(event);
+  const near = [...map.querySelectorAll(".mark")].map((mark) => [distance(centre(mark), [x, y]), mark]).sort((a, b) => a[0] - b[0]);
+  if (near[0][0] < 24 * scale) choose(near[0][1].dataset.choose);
+});
+
+let drag = null;
+map.addEventListener("pointerdown", (event) => { drag = { x: event.clientX, y: event.clientY, box, moved: false }; });
+map.addEventListener("pointermove", (event) => {
+  if (!drag || !event.buttons || box[2] >= whole[2]) return;
+  const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
+  if (!drag.moved && Math.hypot(dx, dy) < 6) return;
+  drag.moved = true;
+  const scale = box[2] / map.getBoundingClientRect().width;
+  setBox([drag.box[0] - dx * scale, drag.box[1] - dy * scale, box[2], box[3]]);
+});
+map.addEventListener("dragstart", (event) => event.preventDefault());
+
+const directions = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+map.addEventListener("keydown", (event) => {
+  const mark = event.target.closest?.(".mark");
+  const direction = directions[event.key];
+  if (!mark) return;
+  if (event.key === "Enter" || event.key === " ") {
+    event.preventDefault();
+    choose(mark.dataset.choose);
+  } else if (direction) {
+    event.preventDefault();
+    const here = centre(mark);
+    let best = null;
+    for (const other of map.querySelectorAll(".mark")) {
+      const [dx, dy] = [centre(other)[0] - here[0], centre(other)[1] - here[1]];
+      const ahead = dx * direction[0] + dy * direction[1];
+      const aside = Math.abs(dx * direction[1]) + Math.abs(dy * direction[0]);
+      if (ahead > 0 && ahead + 2 * aside < (best?.cost ?? Infinity)) best = { cost: ahead + 2 * aside, other };
+    }
+    if (best) focusMark(best.other);
+  }
+});
+
+function focusMark(mark) {
+  for (const one of map.querySelectorAll('.mark[tabindex="0"]')) one.setAttribute("tabindex", "-1");
+  mark.setAttribute("tabindex", "0");
+  const [x, y] = centre(mark);
+  const isOutside = x < box[0] || y < box[1] || x > box[0] + box[2] || y > box[1] + box[3];
+  if (isOutside) setBox([x - box[2] / 2, y - box[3] / 2, box[2], box[3]]);
+  mark.focus({ preventScroll: true });
+  announce(mark.getAttribute("aria-label"));
+}
+
+// --- ask --------------------------------------------------------------------------------------------------------------
+
+let asking = false;
+
+byId("ask").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (asking || !decision().territory) return;
+  asking = true;
+  const button = byId("ask").querySelector("button");
+  button.disabled = true;
+  byId("result").hidden = false;
+  byId("answer").textContent = "";
+  byId("refusal").hidden = true;
+  byId("headers").replaceChildren();
+  byId("attempts").replaceChildren();
+  const started = performance.now();
+  const ticking = setInterval(() => showTotal(`waiting for ${seconds(performance.now() - started)}`), 100);
+  let requestId = null;
+  try {
+    requestId = await ask(byId("question").value);
+  } catch (error) {
+    showRefusal(`The connection failed: ${error.message}`);
+  } finally {
+    clearInterval(ticking);
+    byId("answer").classList.remove("live");
+    showTotal("");
+    asking = false;
+    button.disabled = false;
+  }
+  if (requestId) await showAttempts(requestId);
+  refresh();
+});
+
+const seconds = (milliseconds) => `${(milliseconds / 1000).toFixed(1)} s`;
+const showTotal = (text) => { byId("total").textContent = text; };
+
+function showRefusal(text) {
+  byId("refusal").textContent = text;
+  byId("refusal").hidden = false;
+}
+
+// Send the question as every client does, and show the answer as it arrives. Return the id of the request.
+async function ask(question) {
+  const { territory, assistant, header } = decision();
+  const response = await fetch("/v1/chat/completions", {
+    method: "POST",
+    headers: { "content-type": "application/json", [header]: territory },
+    body: JSON.stringify({ model: assistant, stream: true, messages: [{ role: "user", content: question }] }),
+  });
+  showHeaders(response.headers);
+  const requestId = response.headers.get("x-request-id");
+  if (!response.ok) {
+    const { error } = await response.json();
+    showRefusal(`${response.status} ${error.code}: ${error.message}${error.reason ? ` (reason: ${error.reason})` : ""}`);
+    return requestId;
+  }
+  const answer = byId("answer");
+  answer.classList.add("live");
+  for await (const data of eventsOf(response.body)) {
+    if (data === "[DONE]") break;
+    const event = JSON.parse(data);
+    if (event.error) showRefusal(`The answer broke off. ${event.error.code}: ${event.error.message}`);
+    for (const choice of event.choices ?? []) answer.append(choice.delta?.content ?? "");
+  }
+  return requestId;
+}
+
+async function* eventsOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split(/\r?\n/);
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
+  }
+}
+
+function showHeaders(headers) {
+  for (const [name, value] of headers) {
+    if (!name.startsWith("x-gateway-") && name !== "x-request-id") continue;
+    const row = document.createElement("div");
+    row.append(element("dt", name), element("dd", value));
+    byId("headers").append(row);
+  }
+}
+
+function element(name, text, className = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+async function showAttempts(requestId) {
+  const response = await fetch(`/console/requests/${encodeURIComponent(requestId)}`);
+  if (!response.ok) { showTotal("The attempts of this request are not known."); return; }
+  const shown = await response.json();
+  const share = (milliseconds) => `${(100 * milliseconds) / Math.max(shown.total_ms, 1)}%`;
+  const rows = shown.rows.map((row) => {
+    const item = document.createElement("li");
+    item.append(element("b", row.deployment), " ", element("span", row.words, row.outcome === "ok" ? "" : "failed"));
+    const bar = element("span", "", "bar");
+    bar.setAttribute("aria-hidden", "true");
+    const parts = [[row.start_ms, row.waited_ms, row.outcome === "ok" || row.outcome === "lost" ? "waiting" : "failing"]];
+    if (row.end_ms > row.waited_ms) parts.push([row.waited_ms, row.end_ms, "text"]);
+    for (const [from, to, className] of parts) {
+      const part = element("i", "", className);
+      part.style.left = share(from);
+      part.style.width = share(to - from);
+      bar.append(part);
+    }
+    item.append(bar);
+    if (row.next) item.append(element("span", `→ ${row.next}`, "next"));
+    return item;
+  });
+  byId("attempts").replaceChildren(...rows, ...shown.skipped.map((text) => element("li", text)));
+  showTotal(shown.rows.length ? `${shown.rows.length} ${shown.rows.length === 1 ? "attempt" : "attempts"}, ${seconds(shown.total_ms)} in total` : "No deployment was asked.");
+}
+
+// --- faults, breakers and the configuration ---------------------------------------------------------------------------
+
+async function switchFaults(method, body) {
+  const response = await fetch("/console/faults", {
+    method,
+    headers: body ? { "content-type": "application/json" } : {},
+    body: body && JSON.stringify(body),
+  });
+  if (!response.ok) announce((await response.json()).error.message);
+  await refresh();
+}
+
+document.addEventListener("change", (event) => {
+  const { fault: deployment } = event.target.dataset;
+  if (deployment) switchFaults("PUT", { deployment, fault: event.target.value || null });
+});
+document.addEventListener("click", (event) => {
+  if (event.target.id === "heal") switchFaults("DELETE");
+  const { copy } = event.target.dataset;
+  if (copy) navigator.clipboard.writeText(byId(copy).textContent).then(() => { event.target.textContent = "Copied"; });
+});
+
+function noteDeadlines() {
+  for (const one of document.querySelectorAll(".countdown:not([data-until])")) {
+    one.dataset.until = performance.now() + 1000 * Number(one.dataset.forS);
+  }
+}
+
+function showAges() {
+  const since = document.querySelector("[data-age]");
+  const age = Math.max(0, Math.round((Date.now() - Date.parse(since.dateTime)) / 1000));
+  since.title = since.dateTime;
+  since.textContent = age < 60 ? `${age} s ago` : age < 3600 ? `${Math.floor(age / 60)} min ago` : `${Math.floor(age / 3600)} h ago`;
+  since.parentElement.childNodes.forEach((node) => {
+    if (node.nodeType === Node.TEXT_NODE) node.data = node.data.replace("active since", "active");
+  });
+}
+
+setInterval(() => {
+  let isOver = false;
+  for (const one of document.querySelectorAll(".countdown")) {
+    const left = (Number(one.dataset.until) - performance.now()) / 1000;
+    one.textContent = left > 0 ? `${Math.ceil(left)} s` : "a moment";
+    if (left <= 0 && !one.dataset.over) { one.dataset.over = "1"; isOver = true; }
+  }
+  if (isOver) setTimeout(refresh, 300);
+  showAges();
+}, 500);
+
+// A browser opens few connections to one host. One page holds the stream of events, and passes them to the others.
+const channel = new BroadcastChannel("gateway-console");
+channel.addEventListener("message", () => refresh());
+navigator.locks.request("gateway-console", () => new Promise(() => {
+  let wasLost = false;
+  const source = new EventSource("/console/events");
+  const pass = () => { channel.postMessage("changed"); refresh(); };
+  for (const kind of ["config", "health", "faults"]) source.addEventListener(kind, pass);
+  source.addEventListener("open", () => { if (wasLost) pass(); wasLost = false; });
+  source.addEventListener("error", () => { wasLost = true; setOffline(true); });
+}));
+
+noteDeadlines();
+showAges();

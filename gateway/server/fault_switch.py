@@ -1,0 +1,93 @@
+"""Switch the faults of a demo's simulated providers while they run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+
+from gateway.api.errors import ApiError
+from gateway.model.config_version import ConfigVersion
+from gateway.model.status import SimulatedSite
+from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
+from providers.testkit.server import SimulatorServer
+
+Site = tuple[str, str]
+
+
+class FaultSwitch:
+    """The faults of the simulated sites. It has no access to real deployments.
+
+    Args:
+        servers: The simulator of each site, by provider and site.
+        current: Returns the active config version.
+    """
+
+    def __init__(self, servers: Mapping[Site, SimulatorServer], current: Callable[[], ConfigVersion]) -> None:
+        self._servers = servers
+        self._current = current
+        self._words: dict[Site, str] = {}
+
+    def sites(self) -> tuple[SimulatedSite, ...]:
+        """Return every simulated site with its fault."""
+        by_site: dict[Site, list[str]] = {site: [] for site in self._servers}
+        for name, deployment in self._current().deployments.items():
+            site = deployment.provider, deployment.simulates or ""
+            if deployment.simulates is not None and site in by_site:
+                by_site[site].append(name)
+        return tuple(
+            SimulatedSite(*site, tuple(names), self._words.get(site, ""), describe(self._servers[site].scenario))
+            for site, names in by_site.items()
+        )
+
+    def set(self, name: str, words: str) -> None:
+        """Set the fault of the site of this deployment for every request; an empty text removes it. Raises ApiError."""
+        site = self._site_of(name)
+        faults: tuple[tuple[Fault, float], ...] = ()
+        if words:
+            try:
+                faults = (parse_fault(words),)
+            except ScenarioError as error:
+                raise ApiError("invalid_request", str(error), "fault") from None
+        self._apply(site, words, replace(self._servers[site].scenario, faults=faults))
+
+    def clear(self) -> None:
+        """Remove the faults of all sites, also those that the command line injected."""
+        for site, server in self._servers.items():
+            if server.scenario.faults:
+                self._apply(site, "", replace(server.scenario, faults=()))
+
+    def _apply(self, site: Site, words: str, scenario: Scenario) -> None:
+        self._servers[site].scenario = scenario
+        self._words[site] = words
+
+    def _site_of(self, name: str) -> Site:
+        deployment = self._current().deployments.get(name)
+        if deployment is not None and deployment.simulates is None:
+            message = f"{name} is real: only simulated deployments can have a fault"
+            raise ApiError("invalid_request", message, "deployment")
+        if deployment is None or (site := (deployment.provider, deployment.simulates or "")) not in self._servers:
+            known = ", ".join(sorted(name for site in self.sites() for name in site.deployments))
+            message = f"there is no simulated deployment with this name; there are: {known}"
+            raise ApiError("invalid_request", message, "deployment")
+        return site
+
+
+def describe(scenario: Scenario) -> str:
+    """Return the faults of a scenario in words; empty if there are none."""
+    return "; ".join(
+        f"{share:.0%} {fault_text(fault)}" if share < 1 else fault_text(fault) for fault, share in scenario.faults
+    )
+
+
+def fault_text(fault: Fault) -> str:
+    """Return a fault in words: its name, and its values with their units, such as `http error: status 503`."""
+    name = re.sub("(?<!^)(?=[A-Z])", " ", type(fault).__name__).lower()
+    values = []
+    for member, value in asdict(fault).items():
+        if value is None or value == "":
+            continue
+        words = member.removesuffix("_s").replace("_", " ")
+        unit = " s" if member.endswith("_s") else ""
+        values.append(f"{words} {value:g}{unit}" if isinstance(value, int | float) else f"{words} {value}")
+    return f"{name}: {', '.join(values)}" if values else name

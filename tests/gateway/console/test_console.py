@@ -1,0 +1,287 @@
+"""The console: who may use it, its paths and headers, and that text of others is never markup."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+
+from gateway.console.assets import assets
+from gateway.console.world import find_territory
+from gateway.model.decision import Unavailable
+from gateway.model.status import Finding, Reload, SimulatedSite
+from providers.testkit.scenario import FAULT_WORDS, parse_fault
+from tests.kit.config_cases import edited
+from tests.kit.console_pages import BROWSER, DEMO, ask_console, console_of, demo_config
+
+OWN = {"host": "localhost:8080", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
+
+
+def words_of(html: str) -> str:
+    """Return the text of a page without markup, with single spaces."""
+    texts: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_data(self, data: str) -> None:
+            texts.append(data)
+
+    Reader().feed(html)
+    return " ".join(" ".join(texts).split())
+
+
+async def test_page_names_who_answers_in_hong_kong_and_why() -> None:
+    console, _ = console_of(demo_config())
+    shown = await ask_console(console, "/?territory=HK")
+    words = words_of(shown.text)
+    assert shown.status == 200
+    assert "qwen-hk answers. If it fails: qwen-intl ." in words
+    assert "Gemini does not serve Hong Kong, so gemini is skipped." in words
+    assert "Region default, for every territory that no other region lists" in words
+    assert "chatgpt-eu , chatgpt-us , qwen-cn : not on the route of region default" in words
+    assert "Stores HK Processes any Serves HK, MO Source vendor’s page , read 2026-11-23" in words
+
+
+async def test_page_shows_a_refusal_with_its_reason() -> None:
+    console, _ = console_of(demo_config())
+    words = words_of((await ask_console(console, "/?territory=Cuba")).text)
+    assert "Nobody answers. the assistant is not available in Cuba region_blocked (reason: territory)" in words
+
+
+async def test_page_shows_the_label_that_an_answer_carries() -> None:
+    text = edited(
+        DEMO,
+        (
+            "boundary: [CN], approvals: required}",
+            "boundary: [CN], approvals: required, labels: [{name: ai, text: {en: Made by AI}, show: always}]}",
+        ),
+    )
+    console, _ = console_of(demo_config(text))
+    assert "the label “Made by AI”" in words_of((await ask_console(console, "/?territory=CN")).text)
+
+
+def test_territory_is_found_by_code_and_name() -> None:
+    found = {
+        "hk": "HK",
+        " Hong  Kong ": "HK",
+        "香港": "HK",
+        "germany": "DE",
+        "uk": "GB",
+        "Guinea": "GN",
+        "US-CA": "US-CA",
+    }
+    assert {text: find_territory(text) for text in found} == found
+    for text in ("deutschl", "an", "X", "<b>", ""):
+        assert find_territory(text) is None, text
+
+
+async def test_unknown_territory_is_shown_as_text() -> None:
+    console, _ = console_of(demo_config())
+    shown = await ask_console(console, "/?territory=%3Cscript%3Ealert(1)%3C/script%3E")
+    assert "“&lt;script&gt;alert(1)&lt;/script&gt;”" in shown.text
+    assert (shown.status, shown.text.count("<script")) == (404, 1)
+
+
+async def test_text_of_others_is_never_markup() -> None:
+    config = demo_config(edited(DEMO, ("gemini-3.8-flash", "evil<b>model")))
+    console, control = console_of(config)
+    finding = Finding("error", "demo.yaml", 7, 3, NASTY, NASTY, NASTY)
+    failed = Reload("file", False, config.version, datetime.now(UTC), 0.1, (finding,))
+    worker = replace(control.now.workers[0], unavailable={"gemini": Unavailable(NASTY, 9.0, by_breaker=True)})
+    control.now = replace(control.now, failed=failed, workers=(worker,))
+    control.sites = [SimulatedSite("gemini", NASTY, ("gemini", NASTY), NASTY, NASTY)]
+    question = "%3C/pre%3E%3Cscript%3Ealert(3)%3C/script%3E"
+    shown = await ask_console(console, f"/?territory=JP&question={question}&view={question}")
+    assert shown.status == 200
+    assert re.findall(r"<script[^>]*>", shown.text) == re.findall(r'<script src="/console/static/[^>]*>', shown.text)
+    assert "<img" not in shown.text
+    assert "<b>model" not in shown.text
+    assert "49" not in re.findall(r"onerror=alert\(2\)&gt;(\S*)", shown.text)
+    assert " on" not in "".join(re.findall(r"<[a-z]+( on[a-z]+=)", shown.text))
+    assert " style=" not in shown.text
+
+
+async def test_problem_of_the_file_is_shown_with_its_line_and_the_version_that_answers() -> None:
+    console, control = console_of(demo_config())
+    finding = Finding(
+        "error", "/here/demo.yaml", 14, 9, "assistants.assistant", "there is no deployment 'x'", "Write gemini"
+    )
+    control.now = replace(
+        control.now, failed=Reload("file", False, control.now.config.version, datetime.now(UTC), 0.1, (finding,))
+    )
+    words = words_of((await ask_console(console, "/")).text)
+    assert f"The last good version, {control.now.config.version} , still answers." in words
+    assert "demo.yaml:14:9 assistants.assistant there is no deployment 'x'; Write gemini" in words
+
+
+async def test_edit_is_named_in_one_line_on_the_next_page() -> None:
+    console, control = console_of(demo_config())
+    await console.prepare()
+    assert "→" not in words_of((await ask_console(console, "/")).text)
+    other = demo_config(edited(DEMO, ("default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini]")))
+    control.activate(other)
+    for _ in range(2):
+        words = words_of((await ask_console(console, "/?territory=JP")).text)
+        assert "default (Japan and others): gemini → chatgpt-us" in words
+        assert other.version in words
+
+
+async def test_open_breaker_is_shown_with_the_time_to_its_probe() -> None:
+    console, control = console_of(demo_config())
+    open_breaker = Unavailable("breaker open: 5 failures in a row, the last: 500", 9.2, by_breaker=True)
+    control.now = replace(
+        control.now, workers=(replace(control.now.workers[0], unavailable={"qwen-hk": open_breaker}),)
+    )
+    shown = (await ask_console(console, "/?territory=HK")).text
+    assert "qwen-intl answers. Gemini does not serve Hong Kong" in words_of(shown)
+    assert 'class="countdown" data-for-s="9.2"' in shown
+
+
+async def test_every_fault_word_of_the_simulators_is_offered() -> None:
+    console, _ = console_of(demo_config())
+    shown = (await ask_console(console, "/?territory=HK")).text
+    offered = set(re.findall(r'<option value="([^"]+)"', shown))
+    notations = {one for one in offered if one.split("=")[0] in FAULT_WORDS or one[:3].isdigit()}
+    assert {one.split("=")[0] for one in notations} >= {*FAULT_WORDS, "429", "500"}
+    for notation in notations:
+        parse_fault(notation)
+
+
+# --- access ---------------------------------------------------------------------------------------
+
+OTHER_HOSTS = (
+    "evil.example",
+    "localhost.evil.example:8080",
+    "10.0.0.1",
+    "[::2]",
+    "",
+    "127.0.0.1:80:80",
+    "localhost.",
+    "127.0.0.1@evil.example",
+)
+
+
+async def test_loopback_host_gets_the_page() -> None:
+    console, _ = console_of(demo_config())
+    for host in ("localhost", "localhost:8080", "127.0.0.1:9", "127.8.8.8", "[::1]:8080", "LOCALHOST:1"):
+        assert (await ask_console(console, "/", headers={**BROWSER, "host": host})).status == 200, host
+
+
+async def test_other_host_names_are_refused() -> None:
+    console, _ = console_of(demo_config())
+    for path in ("/", "/console/events", "/console/faults", "/console/static/page.js", "/console/requests/a"):
+        for host in OTHER_HOSTS:
+            refused = await ask_console(console, path, headers={**BROWSER, "host": host})
+            assert (refused.status, json.loads(refused.text)["error"]["code"]) == (403, "permission_denied"), host
+
+
+NAVIGATION = {**BROWSER, "sec-fetch-site": "cross-site"}
+OTHERS = [
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+    {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors", "origin": "http://localhost:3000"},
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"sec-fetch-site": "same-origin", "origin": "http://evil.example"},
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/console/events"),
+        ("PUT", "/console/faults"),
+        ("DELETE", "/console/faults"),
+        ("GET", "/console/requests/a"),
+    ],
+)
+async def test_requests_of_other_sites_are_refused(method: str, path: str) -> None:
+    console, control = console_of(demo_config())
+    before = list(control.sites)
+    body = b'{"deployment": "gemini", "fault": "500"}'
+    for headers in OTHERS:
+        given = {"host": "localhost:8080", "accept": "text/html", **headers}
+        refused = await ask_console(console, path, method, given, body)
+        assert refused.status == 403, headers
+        assert control.sites == before
+        assert "access-control-allow-origin" not in refused.headers
+
+
+async def test_link_of_another_site_opens_the_page_but_nothing_else() -> None:
+    console, _ = console_of(demo_config())
+    assert (await ask_console(console, "/?territory=HK", headers=NAVIGATION)).status == 200
+    assert (await ask_console(console, "/", headers={**NAVIGATION, "sec-fetch-dest": "iframe"})).status == 403
+    assert (await ask_console(console, "/console/events", headers=NAVIGATION)).status == 403
+    assert (await ask_console(console, "/console/faults", "PUT", NAVIGATION, b"{}")).status == 403
+
+
+async def test_every_response_has_the_strict_policy() -> None:
+    console, _ = console_of(demo_config())
+    for path, headers in (
+        ("/", BROWSER),
+        ("/console/static/page.css", OWN),
+        ("/console/nothing", OWN),
+        ("/", {**BROWSER, "host": "x"}),
+    ):
+        policy = (await ask_console(console, path, headers=headers)).headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "http" not in policy
+
+
+async def test_other_requests_go_to_the_gateway() -> None:
+    console, _ = console_of(demo_config())
+    plain = {"host": "evil.example", "accept": "*/*"}
+    for method, path, headers in (("GET", "/", plain), ("POST", "/v1/chat/completions", plain), ("POST", "/", BROWSER)):
+        assert (await ask_console(console, path, method, headers)).status == 299
+
+
+# --- paths ----------------------------------------------------------------------------------------
+
+
+async def test_faults_are_switched_and_removed() -> None:
+    console, control = console_of(demo_config())
+    body = b'{"deployment": "qwen-hk", "fault": "429=1"}'
+    assert (await ask_console(console, "/console/faults", "PUT", OWN, body)).status == 204
+    assert [site.fault for site in control.sites if "qwen-hk" in site.deployments] == ["429=1"]
+    shown = (await ask_console(console, "/?territory=HK")).text
+    assert '<option value="429=1" selected>' in shown
+    for wrong in (
+        b"[]",
+        b'{"deployment": 5}',
+        b'{"deployment": "nobody", "fault": null}',
+        b'{"deployment": "qwen-hk", "word": "x"}',
+    ):
+        assert (await ask_console(console, "/console/faults", "PUT", OWN, wrong)).status == 400
+    assert (await ask_console(console, "/console/faults", "DELETE", OWN)).status == 204
+    assert {site.fault for site in control.sites} == {""}
+    assert (await ask_console(console, "/console/faults", "POST", OWN)).status == 405
+
+
+async def test_request_that_is_not_known_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.console.application._LOOK_EVERY_S", 0.001)
+    console, _ = console_of(demo_config())
+    assert (await ask_console(console, "/console/requests/one", headers=OWN)).status == 404
+
+
+async def test_page_and_assets_are_small_and_fast() -> None:
+    console, _ = console_of(demo_config())
+    await console.prepare()
+    times = []
+    for _ in range(5):
+        begun = time.process_time()
+        shown = await ask_console(console, "/?territory=HK")
+        times.append(time.process_time() - begun)
+    assert min(times) < 0.05
+    sizes = [len(gzip.compress(asset.body)) for asset in assets().values()]
+    assert sum(sizes) + len(gzip.compress(shown.text.encode())) <= 200 * 1024
+    for url in re.findall(r'(?:href|src)="(/console/static/[^"#]+)', shown.text):
+        asset = await ask_console(console, url, headers=OWN)
+        assert (asset.status, "immutable" in asset.headers["cache-control"]) == (200, True)
