@@ -125,6 +125,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        environment.filters["places"] = _places
         environment.globals.update(asset=asset_url, name_of=name_of)
         self._template = environment.get_template("page.html")
 
@@ -199,6 +200,11 @@ class Pages:
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""
         self.render(status, (), Request("http://127.0.0.1"))
+
+
+def _places(text: str) -> str:
+    """Return a set of territories, as `Places` writes it, with the word that a reader expects for all of them."""
+    return f"anywhere{text.removeprefix('any')}" if text.startswith("any") else text
 
 
 def _shown_path(path: Path) -> str:

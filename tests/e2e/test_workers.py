@@ -332,3 +332,22 @@ def test_running_requests_of_a_dead_worker_are_released_and_answered_ones_count(
     assert answers[-1].status_code == 429
     assert 3 <= len(answers) - 1 <= 2 + come_back
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 12
+
+
+def test_admin_listener_has_the_requests_and_events_of_all_workers(config: Path) -> None:
+    with two_workers(config) as gateway:
+        ids = {ask(gateway).headers["x-request-id"] for _ in range(6)}
+        found = httpx.get(f"{gateway.admin_url}/requests", trust_env=False, timeout=LIMIT_S).json()["requests"]
+        assert {one["request_id"] for one in found} == ids
+        assert all(len(one["attempts"]) == 1 for one in found)
+        assert [one["at"] for one in found] == sorted((one["at"] for one in found), reverse=True)
+        with (
+            httpx.Client(trust_env=False, timeout=LIMIT_S) as client,
+            client.stream("GET", f"{gateway.admin_url}/events") as events,
+        ):
+            lines = events.iter_lines()
+            assert next(lines) == ":"
+            httpx.post(f"{gateway.admin_url}/reload", trust_env=False, timeout=LIMIT_S)
+            assert next(line for line in lines if line.startswith("event:")) == "event: config"
+            assert json.loads(next(lines).removeprefix("data: "))["loaded"]["cause"] == "admin"
+        assert httpx.get(f"{gateway.admin_url}/faults", trust_env=False, timeout=LIMIT_S).status_code == 404

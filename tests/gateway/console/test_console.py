@@ -45,7 +45,7 @@ async def test_page_names_who_answers_in_hong_kong_and_why() -> None:
     assert "Gemini does not serve Hong Kong, so gemini is skipped." in words
     assert "Region default, for every territory that no other region lists" in words
     assert "chatgpt-eu , chatgpt-us , qwen-cn : not on the route of region default" in words
-    assert "Stores HK Processes any Serves HK, MO Source vendor’s page , read 2026-11-23" in words
+    assert "Stores HK Processes anywhere Serves HK, MO Source vendor’s page , read 2026-11-23" in words
 
 
 async def test_page_shows_a_refusal_with_its_reason() -> None:

@@ -16,7 +16,19 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
-from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
+from gateway.server.channel import (
+    Activate,
+    Activated,
+    Ask,
+    AskRequests,
+    Channel,
+    LastRequests,
+    Message,
+    Ready,
+    Report,
+    Serve,
+    StopWorker,
+)
 from providers.registry import load_registry
 from tests.kit.configs import table_of
 
@@ -47,6 +59,8 @@ async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
         Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"),
         Activate(1, pack(table)),
         Ask(2, metrics=True),
+        AskRequests(3),
+        LastRequests(3, b'[{"request_id":"one"}]'),
         StopWorker(),
         Ready("abc"),
         Activated(1, "abc"),
