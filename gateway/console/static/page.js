@@ -99,7 +99,6 @@ document.addEventListener("click", (event) => {
 });
 byId("find").addEventListener("submit", (event) => { event.preventDefault(); choose(byId("territory").value); });
 byId("territory").addEventListener("focus", (event) => event.target.select());
-byId("assistant").addEventListener("change", () => choose(decision().territory));
 byId("question").addEventListener("change", () => refresh());
 window.addEventListener("popstate", () => refresh(new URLSearchParams(location.search).get("territory") ?? ""));
 
@@ -330,6 +329,7 @@ async function switchFaults(method, body) {
 document.addEventListener("change", (event) => {
   const { fault: deployment } = event.target.dataset;
   if (deployment) switchFaults("PUT", { deployment, fault: event.target.value || null });
+  if (event.target.id === "assistant") choose(decision().territory);
 });
 document.addEventListener("click", (event) => {
   if (event.target.id === "heal") switchFaults("DELETE");
