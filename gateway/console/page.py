@@ -14,7 +14,7 @@ from gateway.api.admin_control import reload_report, unavailable_by_deployment
 from gateway.api.admin_explain import explain_document
 from gateway.api.errors import ApiError
 from gateway.console.assets import asset_url
-from gateway.console.route_changes import Answers, TerritoryAnswer, answers_of, differences
+from gateway.console.route_changes import Answers, answers_of, differences
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.world import CROSS, FOLDER, SHAPES, find_territory, name_of, territory_names, world
 from gateway.model.approval import days_at
@@ -216,7 +216,8 @@ def _groups(config: ConfigVersion, answers: Answers) -> list[Group]:
     """Return a group for each region in the order of the config, then those of territories without an answer."""
     members: dict[str, list[str]] = {name: [] for name in config.regions}
     for code, answer in answers.items():
-        members.setdefault(_key(answer), []).append(code)
+        name = _BLOCKED if config.blocked.contains(code) else answer.region or _NONE
+        members.setdefault(name, []).append(code)
     groups = []
     shapes = [*SHAPES.items()]
     for number, (name, codes) in enumerate(members.items()):
@@ -230,12 +231,6 @@ def _groups(config: ConfigVersion, answers: Answers) -> list[Group]:
             title = "blocked" if name == _BLOCKED else "in no region"
             groups.append(Group(title, "cross", 0, CROSS, "", named))
     return groups
-
-
-def _key(answer: TerritoryAnswer) -> str:
-    if answer.refusal == "region_blocked":
-        return _BLOCKED
-    return answer.region or _NONE
 
 
 def _group_of(code: str, answers: Answers, groups: Sequence[Group]) -> Group | None:

@@ -54,6 +54,15 @@ async def test_page_shows_a_refusal_with_its_reason() -> None:
     assert "Nobody answers. the assistant is not available in Cuba region_blocked (reason: territory)" in words
 
 
+async def test_territory_whose_region_lacks_the_assistant_keeps_its_region_on_the_map() -> None:
+    siri = "assistants:\n  siri: {routes: {default: [gemini]}}\n"
+    console, _ = console_of(demo_config(edited(DEMO, ("assistants:\n", siri))))
+    shown = (await ask_console(console, "/?assistant=siri")).text
+    assert 'aria-label="Germany: eu, refused (region_blocked)"' in shown
+    assert 'aria-label="Cuba: blocked, refused (region_blocked)"' in shown
+    assert "eu 31 territories" in words_of(shown)
+
+
 async def test_page_shows_the_label_that_an_answer_carries() -> None:
     text = edited(
         DEMO,
