@@ -49,6 +49,32 @@ class Control(Protocol):
         """Return the actions on stored clients, or None without a state directory."""
         ...
 
+    async def requests(self) -> list[dict[str, object]]:
+        """Return the last finished requests with their attempts, as JSON data, the latest first."""
+        ...
+
+    def events(self) -> Subscription:
+        """Return a subscription to events; raises TooManySubscribers. It must be closed."""
+        ...
+
+    async def faults(self) -> tuple[SimulatedSite, ...]:
+        """Return the simulated sites of a demo with their faults. Raises ApiError outside a demo."""
+        ...
+
+    async def set_fault(self, deployment: str, fault: str) -> None:
+        """Set the fault of a simulated deployment's site, or remove it with an empty text. Raises ApiError."""
+        ...
+
+    async def clear_faults(self) -> None:
+        """Remove the faults of all simulated sites. Raises ApiError outside a demo."""
+        ...
+
+
+def no_faults() -> ApiError:
+    """Return the error for a request about simulated faults outside a demo."""
+    message = "there are no simulated providers: faults exist only in a demo (`demo: true`, `gateway demo`)"
+    return ApiError("not_found", message)
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:

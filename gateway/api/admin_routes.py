@@ -21,14 +21,8 @@ from gateway.api.errors import ApiError
 from gateway.api.event_stream import EventStream
 from gateway.api.public_routes import NO_TELEMETRY, add_errors
 from gateway.api.raw_responses import Probe
-from gateway.model.config_version import Assistant, Client, ConfigVersion
-from gateway.model.decision import Unavailable
-from gateway.model.location import Reports
-from gateway.model.status import OPERATOR_HEADER, Reload, Status, WorkerStatus
+from gateway.model.status import OPERATOR_HEADER, Reload
 from gateway.model.stored_client import Role
-from gateway.service.assistants import AssistantNotFound, assistants_of
-from gateway.service.explain import PlainRequest, explain, reports_from
-from providers.territories import TerritoryError
 
 _CONFLICT = 409
 _MAX_NAME_CHARACTERS = 120
@@ -36,8 +30,8 @@ _MAX_BODY_BYTES = 64 * 1024
 _BODY_TIME_S = 10.0
 _MAX_FAULT_CHARACTERS = 200
 _PATHS = (
-    "the paths are /healthz, /readyz, /metrics, /explain, /territories, /requests, /events, /faults, /reload "
-    "and /rollback"
+    "the paths are /healthz, /readyz, /metrics, /explain, /territories, /requests, /events, /faults, /reload, "
+    "/rollback, and those of the admin API, which GET /v1/admin/openapi.json lists"
 )
 _ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
 """The fields of a rollback, and how many characters each may have."""
@@ -61,13 +55,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
-    add_errors(
-        app,
-        lambda _: (
-            "the paths are /healthz, /readyz, /metrics, /explain, /reload, /rollback, and those of the admin API, "
-            "which GET /v1/admin/openapi.json lists"
-        ),
-    )
+    add_errors(app, lambda _: _PATHS)
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     app.router.routes.append(Route("/events", EventStream(control, guard)))
     guarded = APIRouter(tags=["config"])
@@ -99,33 +87,33 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     ) -> JSONResponse:
         return JSONResponse(explain_document(await control.status(), assistant, territory, client, user))
 
-    @guarded.get("/territories")
+    @guarded.get("/territories", dependencies=requires(Role.VIEWER))
     async def territories(assistant: Annotated[str | None, Query()] = None) -> JSONResponse:
         status = await control.status()
         # This decides for every territory, which takes too long for the event loop.
         return JSONResponse(await asyncio.to_thread(territories_document, status.config, assistant, status.at_s))
 
-    @guarded.get("/requests")
+    @guarded.get("/requests", dependencies=requires(Role.VIEWER))
     async def requests(id: Annotated[str | None, Query()] = None) -> JSONResponse:
         documents = await control.requests()
         return JSONResponse({"requests": [one for one in documents if id is None or one["request_id"] == id]})
 
-    @guarded.get("/faults")
+    @guarded.get("/faults", dependencies=requires(Role.VIEWER))
     async def faults() -> JSONResponse:
         return JSONResponse({"sites": [*map(fault_report, await control.faults())]})
 
-    @guarded.put("/faults")
+    @guarded.put("/faults", dependencies=requires(Role.OPERATOR))
     async def set_fault(request: Request) -> JSONResponse:
         await control.set_fault(*fault_request(await read_object(request.receive)))
         return await faults()
 
-    @guarded.delete("/faults")
+    @guarded.delete("/faults", dependencies=requires(Role.OPERATOR))
     async def clear_faults() -> JSONResponse:
         await control.clear_faults()
         return await faults()
 
     app.include_router(guarded)
-    add_client_routes(app, AdminRoutes(control, requires, _read_object, _operator))
+    add_client_routes(app, AdminRoutes(control, requires, lambda request: read_object(request.receive), _operator))
     return app
 
 

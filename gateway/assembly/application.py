@@ -15,7 +15,8 @@ from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
-from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes, send_bytes
+from gateway.api.front_page import FRONT_PAGE, accepts_html
+from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, health_probes
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.assembly.usage import UsageReports, UsageWiring
@@ -102,6 +103,7 @@ class Telemetry:
         self._tracer.observe(ended)
         if self._key_uses is not None:
             self._key_uses.note(ended)
+        self.recent.add(ended)
 
     async def _post(self, exporter: Exporter, body: bytes) -> Delivery:
         headers = [("content-type", "application/x-protobuf")]
@@ -380,9 +382,11 @@ class Gateway:
                     return self._chat.count_tokens(scope, receive, send, counter)
             if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
                 self._refused_origins.note(origin)
-            if scope["method"] == "HEAD" and scope["path"] == "/":
-                # Claude Code asks before its first request whether the host is there.
-                return send_bytes(send, 200, [(b"content-length", b"0")], b"")
+            # Claude Code asks with HEAD before its first request whether the host is there.
+            if scope["path"] == "/" and (
+                scope["method"] == "HEAD" or (scope["method"] == "GET" and accepts_html(scope))
+            ):
+                return FRONT_PAGE(scope, receive, send)
             if scope["method"] == "HEAD":
                 # HEAD is answered like GET (RFC 9110, section 9.3.2). The server omits the body.
                 scope = {**scope, "method": "GET"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,6 +16,7 @@ from zoneinfo import ZoneInfo
 from gateway.model.budget import Stores, StoreServer, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
+from gateway.state.generated_key import USER_KEY, generated_key
 
 if TYPE_CHECKING:
     from gateway.usage.gate_file import FileGate
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 GATE_FOLDER = "gate"
 OUTAGE_FOLDER = "outage"
-_USER_KEY, _KEY_BYTES = "user-key", 32
 _RECOVERED_S = 5.0
 _READY_S = 3.0
 _FOLLOWED_S = 1.0
@@ -163,27 +162,7 @@ def user_key(state_dir: Path) -> bytes:
     Raises:
         StateError: The file can't be used, or was changed.
     """
-    path = state_dir / _USER_KEY
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            # Written under another name first, so that no process reads a part of a key.
-            draft = state_dir / f".{_USER_KEY}.{os.getpid()}.{secrets.token_hex(4)}"
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-                file.write(f"{secrets.token_hex(_KEY_BYTES)}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(draft, path)
-            draft.unlink(missing_ok=True)
-        key = bytes.fromhex(path.read_text("ascii").strip())
-    except OSError as error:
-        raise StateError(f"{path} can't be used: {error.strerror}") from error
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise StateError(f"{path} is damaged: restore it from a backup, or delete it, and end users get new pseudonyms")
-    return key
+    return generated_key(state_dir, USER_KEY)
 
 
 def instance_name(state_dir: Path) -> str:

@@ -21,7 +21,6 @@ from gateway.assembly.stores import (
 from gateway.model.budget import Stores, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
-from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from gateway.usage.gate import UsageGate
     from gateway.usage.lost_calls import LostCallRecovery
 
-GATE_FOLDER = "gate"
 _CALLS_RECOVERED_S = 0.5
 _PROBLEM_PAUSE_S = 10.0
 
@@ -89,17 +87,6 @@ class UsageReports:
 
         with usage_reader(self._stores, self._state_dir) as reader:
             return reader.report(UsageQuery.of_month(month or reader.month(time.time()), by, client)).data()
-
-
-def user_key(state_dir: Path) -> bytes:
-    """Return the key that makes the pseudonyms of end users, if the configuration has no `secrets.identity`.
-
-    The first call makes it, readable by this user only.
-
-    Raises:
-        StateError: The file can't be used, or was changed.
-    """
-    return generated_key(state_dir, USER_KEY)
 
 
 def report_problem(detail: str) -> None:

@@ -172,3 +172,38 @@ class _Control:
     def client_admin(self, who: str) -> ClientAdmin | None:
         """See `gateway.api.admin_control.Control`."""
         return self._live.clients.admin(who) if self._live.clients is not None else None
+
+    async def requests(self) -> list[dict[str, object]]:
+        """See `gateway.api.admin_control.Control`."""
+        return self._gateway.recent_requests()
+
+    def events(self) -> Subscription:
+        """See `gateway.api.admin_control.Control`."""
+        return self._gateway.events.subscribe()
+
+    def note_change(self) -> None:
+        """Publish that the config has changed, or that a change was rejected."""
+        live = self._live
+        self._gateway.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
+
+    async def faults(self) -> tuple[SimulatedSite, ...]:
+        """See `gateway.api.admin_control.Control`."""
+        return self._switch().sites()
+
+    async def set_fault(self, deployment: str, fault: str) -> None:
+        """See `gateway.api.admin_control.Control`."""
+        self._switch().set(deployment, fault)
+        self._publish_faults()
+
+    async def clear_faults(self) -> None:
+        """See `gateway.api.admin_control.Control`."""
+        self._switch().clear()
+        self._publish_faults()
+
+    def _switch(self) -> Faults:
+        if self._faults is None:
+            raise no_faults()
+        return self._faults
+
+    def _publish_faults(self) -> None:
+        self._gateway.events.publish("faults", {"sites": [*map(fault_report, self._switch().sites())]})

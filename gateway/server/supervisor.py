@@ -330,6 +330,29 @@ class _Supervisor:
         """See `gateway.api.admin_control.Control`."""
         return self._live.clients.admin(who) if self._live.clients is not None else None
 
+    def _note_change(self) -> None:
+        self._events.publish("config", change_report(self._live.config.version, self._live.loaded, self._live.failed))
+
+    async def requests(self) -> list[dict[str, object]]:
+        """See Control."""
+        return await self._pool.requests()
+
+    def events(self) -> Subscription:
+        """See Control."""
+        return self._events.subscribe()
+
+    async def faults(self) -> tuple[SimulatedSite, ...]:
+        """See Control."""
+        raise no_faults()
+
+    async def set_fault(self, deployment: str, fault: str) -> None:
+        """See Control."""
+        raise no_faults()
+
+    async def clear_faults(self) -> None:
+        """See Control."""
+        raise no_faults()
+
     async def _activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
         # Set this first, for workers that start later. One that is starting now gets the message on its channel.
         self._serve = replace(self._serve, packed_config=packed)
