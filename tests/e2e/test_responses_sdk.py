@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -12,12 +13,13 @@ from pydantic import BaseModel
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.test_sdk import PIXEL, WITH_IMAGES, City
 from tests.kit.event_grammar.responses import read_stream
 from tests.kit.gateway_process import APP_KEY
 from tests.kit.sdk_examples import PLACES, WEATHER
 
 PATH = "/v1/responses"
+WITH_IMAGES = ["DE", "US", "JP", "HK"]
+PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
 TOOL: Any = {"type": "function", **WEATHER["function"], "strict": True}
 
 
@@ -93,6 +95,11 @@ def test_json_schema_is_parsed(sdk: openai.OpenAI, territory: str) -> None:
         model="assistant", input="Name a city, as JSON.", text_format=City, extra_headers=headers(territory)
     )
     assert isinstance(answer.output_parsed, City)
+
+
+class City(BaseModel):
+    name: str
+    inhabitants: int
 
 
 class Weather(BaseModel):

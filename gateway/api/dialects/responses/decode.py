@@ -105,7 +105,7 @@ class MessagePaths:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedResponse:
     """A request as it was read.
 
     Attributes:
@@ -136,7 +136,7 @@ class _RareFields:
 _NO_RARE_FIELDS = _RareFields({}, {})
 
 
-def decode_request(body: object) -> Decoded:
+def decode_request(body: object) -> DecodedResponse:
     """Return the request in a parsed body.
 
     Args:
@@ -175,7 +175,9 @@ def decode_request(body: object) -> Decoded:
         unread=frozenset(unread),
         **rare.fields,
     )
-    return Decoded(request, MessagePaths(paths, 1 if instructions else 0), names, rare.wants_state, _echo(source))
+    return DecodedResponse(
+        request, MessagePaths(paths, 1 if instructions else 0), names, rare.wants_state, _echo(source)
+    )
 
 
 def _echo(source: Mapping[str, object]) -> Mapping[str, object]:

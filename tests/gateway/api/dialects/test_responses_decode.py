@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.dialects.responses import Responses
-from gateway.api.dialects.responses.decode import Decoded, decode_request
+from gateway.api.dialects.responses.decode import DecodedResponse, decode_request
 from gateway.api.dialects.responses.tools import allows_strict
 from gateway.api.errors import ApiError
 from providers.chat import (
@@ -41,7 +41,7 @@ OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "sunny"}
 ASK = {"role": "user", "content": "Weather?"}
 
 
-def decoded(given: Any = "Hi", **more: Any) -> Decoded:
+def decoded(given: Any = "Hi", **more: Any) -> DecodedResponse:
     return decode_request({"model": "assistant", "input": given, **more})
 
 
