@@ -64,7 +64,12 @@ class PromptForm:
             objects = body if isinstance(body, list) else [body]
         for one in objects:
             self.read(one, outcome)
+        if not content_type.startswith("text/event-stream") and objects[0].get("object") in _WHOLE:
+            outcome.done = True  # it need not have a count of tokens
         return outcome
+
+
+_WHOLE = ("chat.completion", "text_completion")
 
 
 def _chat(assistant: str, prompt: str, stream: bool) -> tuple[str, dict[str, Any]]:
