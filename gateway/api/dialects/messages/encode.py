@@ -103,12 +103,15 @@ def _input(call: ToolCall) -> object:
 
 
 def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> str:
-    """Return the `stop_reason`. An answer with calls ends with them, and no other, whatever word its provider uses."""
-    if reason in ("stop", "other", "tool_calls"):
-        if has_calls:
-            return "tool_use"
+    """Return the `stop_reason`. An answer with calls ends with them, and no other, whatever word its provider uses.
+
+    An unknown reason is never presented as a natural end.
+    """
+    if has_calls and reason in ("stop", "other", "tool_calls"):
+        return "tool_use"
+    if reason in ("stop", "tool_calls"):
         return "refusal" if is_refusal else "end_turn"
-    return "max_tokens" if reason == "length" else "refusal"
+    return "max_tokens" if reason in ("length", "other") else "refusal"
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:

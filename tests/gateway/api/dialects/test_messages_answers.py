@@ -176,7 +176,7 @@ def test_short_ids_of_calls_differ_between_answers() -> None:
         ("tool_calls", True, "tool_use"),
         ("stop", True, "tool_use"),
         ("length", True, "max_tokens"),
-        ("other", False, "end_turn"),
+        ("other", False, "max_tokens"),
     ],
 )
 def test_stop_reason(reason: FinishReason, has_call: bool, expected: str) -> None:
