@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from textwrap import wrap
-from typing import Any
+from typing import Any, get_args
 
-from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.config_version import Assistant, Client, ConfigVersion, Use
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location, Reports
 from gateway.model.region_text import Locale
+from gateway.model.route import deployments_of
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
@@ -182,8 +183,23 @@ def explain_with_facts(request: PlainRequest) -> dict[str, object]:
         "boundary": str(region.bounds_of(location.territory)) if region is not None else None,
         "labels": labels_of(region.texts.default_locale) if region is not None and region.texts is not None else [],
         "considered": [{**item, "facts": facts_of(config.deployments[item["deployment"]])} for item in considered],
-        "not_on_route": sorted(config.deployments.keys() - {item["deployment"] for item in considered}),
+        "not_on_route": sorted(
+            config.deployments.keys()
+            - {item["deployment"] for item in considered}
+            - _only_for_other_uses(config, request.assistant.use)
+        ),
     }
+
+
+def _only_for_other_uses(config: ConfigVersion, use: Use) -> set[str]:
+    """Return the deployments that routes name, but no route of this use, such as those of embeddings for a chat."""
+
+    def named(one: Use) -> set[str]:
+        routes = [route for assistant in config.assistants.values() for route in assistant.routes_for(one).values()]
+        return {deployment.name for route in routes for deployment in deployments_of(route)}
+
+    every_use: tuple[Use, ...] = get_args(Use)
+    return {name for one in every_use for name in named(one)} - named(use)
 
 
 def facts_of(deployment: Deployment) -> dict[str, object]:

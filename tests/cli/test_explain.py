@@ -120,7 +120,7 @@ def test_explain_uses_the_region_of_a_bound_key(gateway: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--assistant", "asistant"], "there is no assistant 'asistant'; did you mean assistant?"),
+        (["--assistant", "asistant"], "there is no assistant 'asistant'; did you mean assistant or claude-assistant?"),
         (["--assistant", "zzz"], "there is no assistant 'zzz'; the assistants are: assistant"),
         (["--client", "nobody"], "there is no client 'nobody'; the clients are: none"),
         (["--from", "Germany"], "--from: 'GERMANY' is not a territory (ISO 3166); did you mean DE (Germany)?"),

@@ -40,13 +40,16 @@ def test_targets_of_make_exist() -> None:
         assert next(word for word in words if "=" not in word) in targets, f"make {' '.join(words)}"
 
 
+COMMANDS_WITH_PARTS = {"db", "key", "keys", "clients", "projects", "budgets", "secrets", "admin-token", "providers"}
+
+
 def test_commands_and_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
     spans = [span.removeprefix(".venv/bin/") for page in PAGES for span in spans_of(page)]
     named = {span for span in spans if re.match(r"gateway [a-z]", span)}
     assert {"gateway init", "gateway key new"} <= named
     for span in sorted(named):
         words = span.split()[1:]
-        command = words[:2] if words[0] in ("db", "key", "providers") else words[:1]
+        command = words[:2] if words[0] in COMMANDS_WITH_PARTS else words[:1]
         with pytest.raises(SystemExit) as ended:
             main([*command, "--help"])
         shown = capsys.readouterr().out

@@ -223,7 +223,7 @@ def test_secret_in_the_config_is_not_in_the_history(operator: Operator, provider
     replace_config(operator, config(providers, "b", 2))
     answer = operator.admin.post("/rollback", json={"version": version})
     assert "a secret is written in it (deployments.a.api_key" in answer.json()["findings"][0]["message"]
-    assert b"sk-in-clear" not in b"".join(file.read_bytes() for file in state_dir_of(path).iterdir())
+    assert b"sk-in-clear" not in b"".join(file.read_bytes() for file in state_dir_of(path).rglob("*") if file.is_file())
 
 
 @pytest.mark.slow

@@ -289,6 +289,7 @@ class PlanRaisingExecutor:
 
     def __init__(self, health: Health) -> None:
         self.health = health
+        self.accounting = None
 
     async def run(self, plan: Plan, request: Any, context: ExecutionContext) -> NoReturn:
         raise PlanMade(plan, context.still_allowed)

@@ -310,7 +310,7 @@ def test_clients_in_the_database_need_a_state_directory_without_stores() -> None
         ({"limits": {"tpm": None}}, "a budget of clients.ios-app"),
         ({}, "clients.ios-app.limits.tpm"),
         (
-            {"limits": {"tpm": None}, "budgets": None, "user_budget": None, "project": None},
+            {"limits": {"tpm": None}, "budgets": None, "user_budget": None, "project": None, "max_request": None},
             "projects.shop.budgets",
         ),
     ],

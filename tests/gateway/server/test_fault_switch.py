@@ -50,8 +50,16 @@ def test_all_faults_are_removed_also_those_of_the_command_line() -> None:
     ("name", "words", "message"),
     [
         ("gemini", "500", "gemini is real: only simulated deployments can have a fault"),
-        ("nothing", "500", "there is no simulated deployment with this name; there are: qwen-hk, qwen-intl"),
-        ("qwen-cn", "500", "there is no simulated deployment with this name; there are: qwen-hk, qwen-intl"),
+        (
+            "nothing",
+            "500",
+            "there is no simulated deployment with this name; there are: embed-intl, guard-intl, qwen-hk",
+        ),
+        (
+            "qwen-cn",
+            "500",
+            "there is no simulated deployment with this name; there are: embed-intl, guard-intl, qwen-hk",
+        ),
         ("qwen-hk", "cutt", "'cutt' is not known; did you mean 'cut'?"),
     ],
 )

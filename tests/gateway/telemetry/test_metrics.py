@@ -331,6 +331,8 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_traces_total",
         "gateway_shadow_requests_total",
         "gateway_shadow_answer_seconds",
+        "gateway_budget_used_ratio",
+        "gateway_overshoot_total",
         *configuration,
         *breakers,
         *limiters,

@@ -36,7 +36,8 @@ def encode_answer(
     labelled = label_answer(completion, style, record)
     choice = labelled.completion.choices[0]
     message = choice.message
-    usage = completion.usage or Usage(prompt_tokens, _estimate(choice))
+    counted = counted_usage(completion.usage)
+    usage = counted or Usage(prompt_tokens, _estimate(choice))
     body: dict[str, object] = {
         **message_head(completion.id, style.shown_model or completion.model, style, record),
         "content": _content(choice, record, hides_thinking=hides_thinking),
@@ -47,7 +48,7 @@ def encode_answer(
         "usage": encode_usage(usage),
     }
     member = dict(labelled.member or {})
-    if completion.usage is None:
+    if counted is None:
         member["usage"] = "estimated"
     if message.annotations:
         member["annotations"] = message.annotations
@@ -112,6 +113,11 @@ def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> s
     if reason in ("stop", "tool_calls"):
         return "refusal" if is_refusal else "end_turn"
     return "max_tokens" if reason in ("length", "other") else "refusal"
+
+
+def counted_usage(usage: Usage | None) -> Usage | None:
+    """Return the provider's count, or None if it has none. Zero tokens are no count: clients take them as free."""
+    return usage if usage is not None and usage.prompt_tokens and usage.completion_tokens else None
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:

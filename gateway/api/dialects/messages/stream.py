@@ -23,7 +23,7 @@ import orjson
 
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.dialects.messages.blocks import NO_STATE
-from gateway.api.dialects.messages.encode import call_head, encode_usage, message_head, stop_reason
+from gateway.api.dialects.messages.encode import call_head, counted_usage, encode_usage, message_head, stop_reason
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
@@ -281,13 +281,14 @@ class MessageStreamEncoder:
             self._encode(event, written)
         self._close(written)
         reason = stop_reason(self._finish, has_calls=bool(self._calls), is_refusal=self._is_refusal)
-        usage = self.usage or Usage(self._prompt_tokens, max(1, self._bytes // 4))
+        counted = counted_usage(self.usage)
+        usage = counted or Usage(self._prompt_tokens, max(1, self._bytes // 4))
         last: dict[str, object] = {
             "delta": {"stop_reason": reason, "stop_sequence": None},
             "usage": encode_usage(usage),
         }
         member = dict(self._labels.member() or {})
-        if self.usage is None:
+        if counted is None:
             member["usage"] = "estimated"
         if self._annotations:
             member["annotations"] = self._annotations
