@@ -116,7 +116,7 @@ def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> s
 
 
 def counted_usage(usage: Usage | None) -> Usage | None:
-    """Return the provider's count, or None if it has none. Zero tokens are no count: clients take them as free."""
+    """Return the provider's count, or None if it has none. Clients take zero tokens as free."""
     return usage if usage is not None and usage.prompt_tokens and usage.completion_tokens else None
 
 
