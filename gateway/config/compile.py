@@ -231,7 +231,6 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
 
 
 PLANNED_KEYS: tuple[KeyPath, ...] = (
-    ("stores",),
     ("secrets", "cookies"),
     ("secrets", "receipts"),
 )

@@ -379,10 +379,15 @@ def test_ten_thousand_clients_compile_in_reasonable_time() -> None:
 
 def test_planned_sections_are_one_error_until_they_are_applied() -> None:
     with pytest.raises(ConfigRejected) as rejected:
-        compiled(BASE, planned=False)
+        compiled(BASE.merge("secrets: {cookies: '${PEPPER}', receipts: '${PEPPER}'}"), planned=False)
     (problem,) = rejected.value.problems
-    assert (dotted(problem.path), problem.line) == ("stores", 11)
-    assert problem.message == "usage and money: `stores` is not supported by this version yet"
+    assert dotted(problem.path) == "secrets.cookies"
+    expected = "usage and money: `secrets.cookies`, `secrets.receipts` are not supported by this version yet"
+    assert problem.message == expected
+
+
+def test_every_key_of_usage_and_stores_is_applied() -> None:
+    assert compiled(BASE, planned=False).config.stores is not None
 
 
 @pytest.mark.parametrize(
