@@ -23,6 +23,8 @@ from gateway.cli.terminal import closed_output_status, prepare_streams
 from gateway.config.examples import example_names
 from gateway.operator_errors import CommandError
 
+_USES = ("chat", "embeddings", "moderations")
+"""The same as `gateway.model.config_version.USES`, whose import takes too long for `--help`."""
 DEFAULT_CONFIG = "default: GATEWAY_CONFIG, or config/gateway.yaml"
 
 Group = argparse._SubParsersAction  # typeshed has no public name for this class
@@ -429,6 +431,9 @@ def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
     )
     explain.add_argument("--client", metavar="NAME", help="a client of the config (default: a caller without a key)")
     explain.add_argument("--user", metavar="NAME", help="the end user, who decides the deployment of a weighted step")
+    explain.add_argument(
+        "--use", choices=_USES, metavar="KIND", help=f"the kind of the request: {', '.join(_USES)} (default: chat)"
+    )
     explain.add_argument("--json", action="store_true", help="print JSON, in the form of GET /v1/explain")
     add_no_secrets(explain)
     text = "explain a request that has ended; ID is the `x-request-id` of its answer. The config is not read"

@@ -110,7 +110,7 @@ def explain(options: argparse.Namespace) -> int:
         raise CommandError("--log and --state belong to a request that has ended: add --request ID")
     config = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).config
     client = _client(config, options.client)
-    assistant = _assistant(config, client, options.assistant)
+    assistant = _assistant(config, client, options.assistant).for_use(options.use or "chat")
     reports = _reports(config, options.territory)
     request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user)
     if options.json:

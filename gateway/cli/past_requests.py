@@ -27,7 +27,13 @@ _NO_RECEIPT = (
     "each successful request has one; --log FILE reads a log"
 )
 _NO_LINE = ". With `log.sample`, not each successful request has a line"
-_BESIDES_REQUEST = {"assistant": "--assistant", "territory": "--from", "client": "--client", "user": "--user"}
+_BESIDES_REQUEST = {
+    "assistant": "--assistant",
+    "territory": "--from",
+    "client": "--client",
+    "user": "--user",
+    "use": "--use",
+}
 _IN_WORDS: dict[DecisionReason, str] = {
     DecisionReason.NAMED_WAIT: "the wait that the provider named is within the bound",
     DecisionReason.BACKOFF: "the provider named no wait, so the wait is random",
@@ -124,12 +130,12 @@ def _text(past: Past) -> str:
     reason = REASON_BY_CODE.get(str(code)) if code else None
     why = f", {code}" + (f" (reason: {reason})" if reason else "") if code else ""
     evidence = past.get("evidence") or past.get("why")
-    region = past.get("region") or "none"
+    region, use = past.get("region") or "none", past.get("use", "chat")
     lines = [
         f"request      {past.get('id') or past.get('request_id')}",
         f"ended        {past.get('at') or past.get('timestamp')}",
         f"client       {past.get('client') or 'none'}",
-        f"assistant    {past.get('assistant') or 'none'}",
+        f"assistant    {past.get('assistant') or 'none'}" + (f" ({use})" if use != "chat" else ""),
         f"region       {region}" + (f", decided by {evidence}" if evidence else ""),
         f"outcome      {past.get('outcome')}, status {past.get('status')}{why}",
         "",

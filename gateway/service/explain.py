@@ -228,9 +228,10 @@ def explain_text(request: PlainRequest) -> str:
     config, assistant = request.config, request.assistant
     location = resolve(config, request.client, request.reports)
     name = _user_name(request.reports, request.user)
-    decision = decide(config, assistant, location, NO_NEEDS, {}, request.now_s)
+    decision = decide(config, assistant, location, _needs_of(assistant), {}, request.now_s)
     decision = assign_variant(decision, _key_of(name))
-    lines = [f"assistant    {assistant.name}", f"region       {_region_text(location)}"]
+    use = f" ({assistant.use})" if assistant.use != "chat" else ""
+    lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
     lines += ["", *_outcome_text(decision.outcome)]

@@ -54,6 +54,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "at": datetime.fromtimestamp(ended_at_s, UTC).isoformat(timespec="milliseconds"),
         "client": record.client,
         "assistant": record.assistant,
+        "use": record.use,
         "region": region.name,
         "territory": location.territory,
         "evidence": location.why,

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.model.config_version import USES
 from tests.cli.conftest import ROOT, Command
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, config_of_four_regions, running_gateway
@@ -105,6 +106,22 @@ def test_explain_marks_an_assumed_region(gateway: Command) -> None:
         "region       us, assumed, because no signal names the location"
         in gateway("explain", "--config", "demo.yaml").out
     )
+
+
+def test_explain_shows_the_routes_of_another_use(gateway: Command) -> None:
+    shown = gateway("explain", "--config", DEMO, "--from", "DE", "--use", "embeddings")
+    assert (shown.status, shown.err) == (0, "")
+    assert shown.out.startswith("assistant    assistant (embeddings)\n")
+    assert "1. embed-eu: " in shown.out
+    listed = gateway("explain", "--config", DEMO, "--from", "DE", "--use", "embeddings", "--json")
+    assert json.loads(listed.out)["outcome"]["plan"][0]["deployment"] == "embed-eu"
+    refused = gateway("explain", "--config", DEMO, "--request", "r", "--use", "embeddings")
+    assert "--use is for a request that is supposed: leave it out with --request" in refused.err
+
+
+@pytest.mark.parametrize("use", USES)
+def test_explain_knows_every_use(gateway: Command, use: str) -> None:
+    assert gateway("explain", "--config", DEMO, "--from", "DE", "--use", use).status == 0
 
 
 def test_explain_uses_the_region_of_a_bound_key(gateway: Command) -> None:

@@ -67,6 +67,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "at": "2026-11-18T11:06:40.000+00:00",
         "client": "shop-cn",
         "assistant": "assistant",
+        "use": "chat",
         "region": "cn",
         "territory": None,
         "evidence": "api_key",
