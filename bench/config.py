@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-__all__ = ["ASSISTANTS", "CLIENT_KEY", "ENVIRON", "chat_body", "client_headers", "production_config"]
+__all__ = ["ASSISTANTS", "CLIENT_KEY", "ENVIRON", "chat_body", "client_headers", "production_config", "request_for"]
 
 CLIENT_KEY = "gk-bench-of-an-ordinary-length-0123456789abcdef"
 ENVIRON = {"BENCH_OPENAI_KEY": "sk-bench-openai", "BENCH_GEMINI_KEY": "bench-gemini"}
@@ -92,14 +92,32 @@ def chat_body(model: str, *, stream: bool) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def responses_body(model: str, *, stream: bool) -> bytes:
-    """Return the same chat as a request of the Responses API."""
+def request_for(dialect: str, model: str, *, stream: bool) -> tuple[str, bytes]:
+    """Return the path and the body of the same chat in another dialect: chat, Responses, Messages or Gemini."""
     chat = json.loads(chat_body(model, stream=stream))
-    body = {"model": chat["model"], "input": chat["messages"], "temperature": chat["temperature"]}
-    body["max_output_tokens"] = chat["max_completion_tokens"]
-    if stream:
+    system, user = (message["content"] for message in chat["messages"])
+    temperature, most_tokens = chat["temperature"], chat["max_completion_tokens"]
+    body: dict[str, object] = {"model": model, "temperature": temperature}
+    match dialect:
+        case "Responses":
+            path = "/v1/responses"
+            body |= {"input": chat["messages"], "max_output_tokens": most_tokens}
+        case "Messages":
+            path = "/v1/messages"
+            body |= {"system": system, "messages": chat["messages"][1:], "max_tokens": most_tokens}
+        case "Gemini":
+            method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+            path = f"/v1beta/models/{model}:{method}"
+            body = {
+                "systemInstruction": {"parts": [{"text": system}]},
+                "contents": [{"role": "user", "parts": [{"text": user}]}],
+                "generationConfig": {"temperature": temperature, "maxOutputTokens": most_tokens},
+            }
+        case _:
+            return "/v1/chat/completions", chat_body(model, stream=stream)
+    if stream and dialect != "Gemini":
         body["stream"] = True
-    return json.dumps(body, separators=(",", ":")).encode()
+    return path, json.dumps(body, separators=(",", ":")).encode()
 
 
 def client_headers(key: str = CLIENT_KEY) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from uvicorn.server import ServerState
 
-from bench.config import ENVIRON, chat_body, client_headers, production_config, responses_body
+from bench.config import ENVIRON, client_headers, production_config, request_for
 from bench.stub import Answers
 from gateway.assembly.application import Gateway
 from gateway.config.compile import compile_config
@@ -41,8 +41,18 @@ CASES = {
     "stream of 64 padded events one by one": ("assistant", True),
     "Responses: JSON": ("assistant", False),
     "Responses: stream of 64 events one by one": ("assistant", True),
+    "Messages: JSON": ("assistant", False),
+    "Messages: stream of 64 events one by one": ("assistant", True),
+    "Gemini: JSON": ("assistant", False),
+    "Gemini: stream of 64 events one by one": ("assistant", True),
 }
-_RESPONSES = "Responses: "
+# Bytes of each whole answer of a dialect, and of the last event of each stream.
+_MARKS = {
+    "chat": (b'"choices"', b"data: [DONE]"),
+    "Responses": (b'"output"', b"response.completed"),
+    "Messages": (b'"role":"assistant"', b"message_stop"),
+    "Gemini": (b'"candidates"', b'"finishReason":"STOP"'),
+}
 _CHUNKED_EVENT = re.compile(rb"[0-9a-f]+\r\n(data: \{[^\n]+)\}\n\n\r\n")
 _PADDING = b"bK7xq0ZtR2mVw9Pc"
 
@@ -53,12 +63,16 @@ def bench_table(text: str | None = None) -> ConfigVersion:
     return compile_config(document, registry=load_registry()).config
 
 
+def _parts_of(case: str) -> tuple[str, str]:
+    """Return the dialect of a case, and the rest of its name."""
+    dialect, colon, rest = case.partition(": ")
+    return (dialect, rest) if colon else ("chat", case)
+
+
 def request_bytes(case: str) -> bytes:
     """Return the bytes that a client sends for a case of CASES."""
     model, stream = CASES[case]
-    is_response = case.startswith(_RESPONSES)
-    path = "/v1/responses" if is_response else "/v1/chat/completions"
-    body = responses_body(model, stream=stream) if is_response else chat_body(model, stream=stream)
+    path, body = request_for(_parts_of(case)[0], model, stream=stream)
     lines = [
         f"POST {path} HTTP/1.1",
         "host: 127.0.0.1",
@@ -71,7 +85,7 @@ def request_bytes(case: str) -> bytes:
 def provider_answers(case: str) -> list[bytes]:
     """Return the pieces in which the provider's answer arrives."""
     answers = Answers(_EVENTS, _EVENTS)
-    if case.removeprefix(_RESPONSES) == "JSON":
+    if _parts_of(case)[1] == "JSON":
         return [answers.json_answers["openai"]]
     if case.endswith("one by one"):
         pieces = list(answers.paced["openai+usage"])
@@ -176,8 +190,7 @@ class InProcess:
     async def ask_checked(self, case: str) -> None:
         """Send one request, and raise if the response is not the expected answer."""
         response = await self.ask(request_bytes(case), provider_answers(case))
-        is_response = case.startswith(_RESPONSES)
-        answer, end = (b'"output"', b"response.completed") if is_response else (b'"choices"', b"data: [DONE]")
+        answer, end = _MARKS[_parts_of(case)[0]]
         if b" 200 " not in response[:20] or answer not in response:
             raise RuntimeError(f"{case}: the gateway answers {response[:600].decode('utf-8', 'replace')}")
         if CASES[case][1] and end not in response:

@@ -1,4 +1,4 @@
-"""The cost of the Responses API, compared with chat: function calls of one request, which no machine's speed changes."""
+"""The cost of the dialects, compared with chat: function calls of one request, which no machine's speed changes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import pytest
 
 from bench.guard import count
 
+_PACED = "stream of 64 events one by one"
+
+
+@pytest.fixture(scope="module")
+def calls() -> dict[str, int]:
+    return {case: counter.total() for case, counter in count().items()}
+
 
 @pytest.mark.slow
-def test_responses_cost_little_more_than_chat() -> None:
-    calls = {case: counter.total() for case, counter in count().items()}
-    assert calls["Responses: JSON"] <= 1.6 * calls["JSON"]
-    paced = "stream of 64 events one by one"
-    assert calls[f"Responses: {paced}"] <= 1.5 * calls[paced]
+@pytest.mark.parametrize("dialect", ["Responses", "Messages", "Gemini"])
+def test_dialect_costs_little_more_than_chat(calls: dict[str, int], dialect: str) -> None:
+    assert calls[f"{dialect}: JSON"] <= 1.6 * calls["JSON"]
+    assert calls[f"{dialect}: {_PACED}"] <= 1.5 * calls[_PACED]

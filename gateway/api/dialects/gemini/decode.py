@@ -103,8 +103,10 @@ def _decode(source: Fields, assistant: str, path: str, *, stream: bool, is_parti
 
 
 def _tools(source: Fields, path: str, dropped: DroppedFields) -> tuple[Tool, ...]:
+    if "tools" not in source:
+        return ()
     tools: list[Tool] = []
-    for position, entry in enumerate(items(source.get("tools", []), f"{path}tools")):
+    for position, entry in enumerate(items(source["tools"], f"{path}tools")):
         place = f"{path}tools[{position}]"
         tool = read_object(entry, place)
         for name in tool:
@@ -144,7 +146,9 @@ def _tool(value: object, path: str, dropped: DroppedFields) -> Tool:
 
 
 def _tool_choice(source: Fields, path: str, tools: tuple[Tool, ...], dropped: DroppedFields) -> ToolChoice | None:
-    outer = read_object(source.get("toolConfig", {}), f"{path}toolConfig")
+    if "toolConfig" not in source:
+        return None
+    outer = read_object(source["toolConfig"], f"{path}toolConfig")
     dropped.add_unknown(outer, frozenset({"functionCallingConfig"}), "toolConfig")
     place = f"{path}toolConfig.functionCallingConfig"
     config = read_object(outer.get("functionCallingConfig", {}), place)
@@ -209,8 +213,10 @@ def _config(config: Fields, path: str, dropped: DroppedFields) -> tuple[dict[str
 
 
 def _stop(config: Fields, path: str) -> tuple[str, ...]:
+    if "stopSequences" not in config:
+        return ()
     stops: list[str] = []
-    for position, entry in enumerate(items(config.get("stopSequences", []), path, at_most=_MOST_STOPS)):
+    for position, entry in enumerate(items(config["stopSequences"], path, at_most=_MOST_STOPS)):
         if not isinstance(entry, str):
             raise InvalidRequest(f"`{path}[{position}]` must be a string", f"{path}[{position}]")
         if entry:
@@ -219,8 +225,10 @@ def _stop(config: Fields, path: str) -> tuple[str, ...]:
 
 
 def _thinking(config: Fields, path: str, dropped: DroppedFields) -> tuple[str | None, bool]:
+    if "thinkingConfig" not in config:
+        return None, False
     place = f"{path}.thinkingConfig"
-    thinking = read_object(config.get("thinkingConfig", {}), place)
+    thinking = read_object(config["thinkingConfig"], place)
     dropped.add_unknown(thinking, _THINKING, "generationConfig.thinkingConfig")
     shown = boolean(thinking, "includeThoughts", f"{place}.includeThoughts") or False
     budget = integer(thinking, "thinkingBudget", f"{place}.thinkingBudget", -1, 2**31 - 1)
