@@ -1,9 +1,9 @@
 """Seal a model's opaque reasoning state, so that only the deployment's vendor, site and model get it back.
 
 Clients keep the state (thoughts and signatures) between turns and return it with a tool call. The seal is a MAC over
-vendor, site, model and state, with a key of the cell. State whose seal does not fit the deployment that is asked is
-left out and named in `x-gateway-dropped`: it is foreign, of another model, or of a site that is not asked. It is never
-an error.
+vendor, site, model and state, with a key of the cell. While that key is replaced, seals of the former one are valid.
+State whose seal does not fit the deployment that is asked is left out and named in `x-gateway-dropped`: it is foreign,
+of another model, or of a site that is not asked. It is never an error.
 """
 
 from __future__ import annotations
@@ -34,18 +34,23 @@ _MAC_BYTES = 16
 
 
 class ReasoningSeal(msgspec.Struct, frozen=True):
-    """Seals and unseals the state of one deployment's vendor, site and model."""
+    """Seals and unseals the state of one deployment's vendor, site and model.
 
-    key: bytes
+    Attributes:
+        keys: The valid keys, the newer one first. It seals; each of them unseals.
+    """
+
+    keys: tuple[bytes, ...]
 
     def seal(self, state: str) -> str:
         """Return the state with its seal."""
-        return f"{self._mac(state)}{_SEPARATOR}{state}"
+        return f"{_mac(self.keys[0], state)}{_SEPARATOR}{state}"
 
     def unseal(self, sealed: str) -> str | None:
         """Return the state, or None if the seal does not fit."""
         mac, _, state = sealed.partition(_SEPARATOR)
-        return state if hmac.compare_digest(mac.encode(), self._mac(state).encode()) else None
+        fits = [hmac.compare_digest(mac.encode(), _mac(key, state).encode()) for key in self.keys]
+        return state if any(fits) else None
 
     def seal_completion(self, completion: ChatCompletion) -> ChatCompletion:
         """Return a whole answer with sealed state."""
@@ -90,15 +95,17 @@ class ReasoningSeal(msgspec.Struct, frozen=True):
     def _unsealed(self, call: ToolCall) -> ToolCall:
         return replace(call, signature=self.unseal(call.signature)) if call.signature is not None else call
 
-    def _mac(self, state: str) -> str:
-        mac = hmac.digest(self.key, state.encode("utf-8", "surrogatepass"), "sha256")
-        return urlsafe_b64encode(mac[:_MAC_BYTES]).rstrip(b"=").decode()
+
+def _mac(key: bytes, state: str) -> str:
+    mac = hmac.digest(key, state.encode("utf-8", "surrogatepass"), "sha256")
+    return urlsafe_b64encode(mac[:_MAC_BYTES]).rstrip(b"=").decode()
 
 
-def seal_of(cell_key: bytes, deployment: Deployment) -> ReasoningSeal:
-    """Return the seal of a deployment. `cell_key`: the secret of this cell."""
+def seal_of(cell_keys: tuple[bytes, ...], deployment: Deployment) -> ReasoningSeal:
+    """Return the seal of a deployment. `cell_keys`: the valid secrets of this cell, the newer one first."""
     bound: tuple[Any, ...] = ("reasoning 1", deployment.provider, deployment.site, deployment.origin, deployment.model)
-    return ReasoningSeal(hmac.digest(cell_key, msgspec.json.encode(bound), "sha256"))
+    data = msgspec.json.encode(bound)
+    return ReasoningSeal(tuple(hmac.digest(key, data, "sha256") for key in cell_keys))
 
 
 def has_state(request: ChatRequest) -> bool:

@@ -372,7 +372,7 @@ class ChatService:
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
-        if returned is not None and not seal_of(self._consent_key_of(config), deployment).unseals_all(returned):
+        if returned is not None and not seal_of(self._consent_keys_of(config), deployment).unseals_all(returned):
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places
         if isinstance(request, ChatRequest):
@@ -504,22 +504,18 @@ class ChatService:
 
     def _unsealed(self, config: ConfigVersion, request: ChatRequest, step: Step) -> ChatRequest:
         """Return the request for a step, with the reasoning state that its deployment may get."""
-        return seal_of(self._consent_key_of(config), step.deployment).unseal_request(request)
+        return seal_of(self._consent_keys_of(config), step.deployment).unseal_request(request)
 
     def _seal_of(self, routing: RoutingInput, answer: Answer) -> ReasoningSeal | None:
         """Return the seal for the state of the answer. Only an answer to a request with tools has state."""
         if not isinstance(routing.request, ChatRequest) or not routing.request.tools:
             return None
-        return seal_of(self._consent_key_of(routing.config), answer.step.deployment)
+        return seal_of(self._consent_keys_of(routing.config), answer.step.deployment)
 
     def _consent_keys_of(self, config: ConfigVersion) -> tuple[bytes, ...]:
-        """Return the valid keys of consent tokens, the newer one first."""
+        """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
         configured = (config.secrets.consent, config.secrets.former_consent)
         return tuple(key.reveal().encode() for key in configured if key is not None) or (self._consent_key,)
-
-    def _consent_key_of(self, config: ConfigVersion) -> bytes:
-        """Return the key that signs consent tokens, and seals reasoning state."""
-        return self._consent_keys_of(config)[0]
 
 
 def _error_style(config: ConfigVersion) -> ErrorStyle:

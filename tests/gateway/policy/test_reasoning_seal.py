@@ -23,9 +23,9 @@ from providers.chat import (
 )
 from tests.kit.configs import BASE, table_of
 
-KEY = b"k" * 32
+KEY, OTHER_KEY = b"k" * 32, b"x" * 32
 DEPLOYMENT: Deployment = next(iter(table_of(BASE).deployments.values()))
-SEAL = seal_of(KEY, DEPLOYMENT)
+SEAL = seal_of((KEY,), DEPLOYMENT)
 
 
 def request_with(*signatures: str | None) -> ChatRequest:
@@ -48,16 +48,23 @@ def test_sealed_state_is_unsealed_for_the_same_deployment(state: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        seal_of(b"x" * 32, DEPLOYMENT),
-        seal_of(KEY, replace(DEPLOYMENT, provider="another")),
-        seal_of(KEY, replace(DEPLOYMENT, site="another")),
-        seal_of(KEY, replace(DEPLOYMENT, origin="https://another.example")),
-        seal_of(KEY, replace(DEPLOYMENT, model="another")),
+        seal_of((OTHER_KEY,), DEPLOYMENT),
+        seal_of((KEY,), replace(DEPLOYMENT, provider="another")),
+        seal_of((KEY,), replace(DEPLOYMENT, site="another")),
+        seal_of((KEY,), replace(DEPLOYMENT, origin="https://another.example")),
+        seal_of((KEY,), replace(DEPLOYMENT, model="another")),
     ],
     ids=["cell", "vendor", "site", "origin", "model"],
 )
 def test_state_of_another_deployment_is_left_out(other: object) -> None:
     assert SEAL.unseal(other.seal("state")) is None  # type: ignore[attr-defined]
+
+
+def test_state_of_the_former_key_is_unsealed_while_the_key_is_replaced() -> None:
+    rotated = seal_of((OTHER_KEY, KEY), DEPLOYMENT)
+    assert rotated.unseal(SEAL.seal("state")) == "state"
+    assert rotated.seal("state") == seal_of((OTHER_KEY,), DEPLOYMENT).seal("state")
+    assert SEAL.unseal(rotated.seal("state")) is None
 
 
 @given(st.text())
