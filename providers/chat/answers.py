@@ -55,6 +55,7 @@ class Choice(Value, frozen=True):
         index: The number of the choice, from 0.
         logprobs: Log probabilities, or None if they were not requested.
         raw_finish_reason: The provider's own word, if `finish_reason` does not express it exactly.
+        stop_sequence: The stop sequence that ended the text, where the provider names it or it was found in the text.
     """
 
     message: AssistantMessage
@@ -62,6 +63,7 @@ class Choice(Value, frozen=True):
     index: int = 0
     logprobs: Logprobs | None = None
     raw_finish_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class ChatCompletion(Value, frozen=True):

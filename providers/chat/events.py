@@ -134,11 +134,13 @@ class ChoiceFinish(Value, frozen=True):
         reason: Why it ended.
         choice: The number of the choice.
         raw: The provider's own word, if `reason` does not express it exactly.
+        stop_sequence: The stop sequence that ended the text, where the provider names it or it was found in the text.
     """
 
     reason: FinishReason
     choice: int = 0
     raw: str | None = None
+    stop_sequence: str | None = None
 
 
 class UsageReport(Value, frozen=True):

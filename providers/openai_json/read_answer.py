@@ -139,6 +139,8 @@ def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
     content = message.get("content")
     if type(content) is not str or finish not in PLAIN_FINISH or take("logprobs") or take("delta"):
         return None
+    if take("stop_reason") or take("matched_stop"):
+        return None
     if not content.isascii() and _SURROGATE.search(content):
         return None
     return Choice(AssistantMessage(content), PLAIN_FINISH[finish], position)
@@ -260,7 +262,10 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
         text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
     word = take("finish_reason")
     if word and type(word) is str and word != "null":
-        assembler.finish(FINISH.get(word, "other"), index, None if word in FINISH else word[:100])
+        # vLLM and SGLang name the stop sequence; a number in its place is a token.
+        stop = take("stop_reason") or take("matched_stop")
+        raw = None if word in FINISH else word[:100]
+        assembler.finish(FINISH.get(word, "other"), index, raw, stop if type(stop) is str else None)
     elif not text:
         assembler.see(index)
 

@@ -68,12 +68,24 @@ class ChoiceState:
         empty: The last call, if it was reported to have no arguments.
     """
 
-    __slots__ = ("by_id", "by_index", "calls", "content_kinds", "cut", "empty", "filtered", "finish", "raw")
+    __slots__ = (
+        "by_id",
+        "by_index",
+        "calls",
+        "content_kinds",
+        "cut",
+        "empty",
+        "filtered",
+        "finish",
+        "raw",
+        "stop_sequence",
+    )
 
     def __init__(self) -> None:
         self.filtered = False
         self.finish: FinishReason | None = None
         self.raw: str | None = None
+        self.stop_sequence: str | None = None
         self.calls: list[CallState] = []
         self.by_index: dict[int, CallState] = {}
         self.by_id: dict[str, CallState] = {}

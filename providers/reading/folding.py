@@ -57,6 +57,7 @@ class _Draft:
     logprobs: list[Logprobs] = field(default_factory=list)
     finish: FinishReason = "other"
     raw: str | None = None
+    stop_sequence: str | None = None
 
     def choice(self, index: int) -> Choice:
         text = "".join(self.text)
@@ -70,7 +71,7 @@ class _Draft:
             ),
             annotations=tuple(self.annotations),
         )
-        return Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw)
+        return Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw, self.stop_sequence)
 
 
 class Folding:
@@ -172,8 +173,8 @@ def _add(
             call.id, call.name = call.id or id or "", call.name or name or ""
             call.signature = call.signature or signature
             call.arguments.append(arguments)
-        case ChoiceFinish(reason, _, raw):
-            draft.finish, draft.raw = reason, raw
+        case ChoiceFinish(reason, _, raw, stop_sequence):
+            draft.finish, draft.raw, draft.stop_sequence = reason, raw, stop_sequence
         case _:
             assert_never(event)
 
@@ -228,7 +229,7 @@ def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:
         for position, call in enumerate(message.tool_calls):
             yield ToolCallDelta(position, call.arguments, call.id, call.name, call.signature, index)
     for choice in completion.choices:
-        yield ChoiceFinish(choice.finish_reason, choice.index, choice.raw_finish_reason)
+        yield ChoiceFinish(choice.finish_reason, choice.index, choice.raw_finish_reason, choice.stop_sequence)
     if completion.usage is not None:
         yield UsageReport(completion.usage)
     yield Finished()

@@ -44,8 +44,11 @@ def _trimmed_choice(choice: Choice, stops: Sequence[str]) -> Choice:
     content = choice.message.content
     if choice.finish_reason != "stop" or not isinstance(content, str):
         return choice
-    text = _without(content, stops)
-    return choice if text == content else replace(choice, message=replace(choice.message, content=text))
+    stop = _stop_in(content, stops)
+    if not stop:
+        return choice
+    message = replace(choice.message, content=content[: -len(stop)])
+    return replace(choice, message=message, stop_sequence=stop)
 
 
 class StopTrimmer:
@@ -73,9 +76,10 @@ class StopTrimmer:
                     yield replace(event, text=text[: len(text) - keep])
             case ChoiceFinish(reason, choice):
                 held = self._held.pop(choice, "")
-                if rest := _without(held, self._stops) if reason == "stop" else held:
+                stop = _stop_in(held, self._stops) if reason == "stop" else ""
+                if rest := held[: len(held) - len(stop)]:
                     yield TextDelta(rest, choice)
-                yield event
+                yield replace(event, stop_sequence=stop) if stop else event
             case ReasoningDelta() | RefusalDelta() | ToolCallDelta():
                 if held := self._held.pop(event.choice, ""):
                     yield TextDelta(held, event.choice)
@@ -101,6 +105,6 @@ def _may_begin_stop(text: str, stops: Sequence[str]) -> int:
     return longest
 
 
-def _without(text: str, stops: Sequence[str]) -> str:
-    longest = max((stop for stop in stops if text.endswith(stop)), key=len, default="")
-    return text[: len(text) - len(longest)]
+def _stop_in(text: str, stops: Sequence[str]) -> str:
+    """Return the stop sequence at the end of the text; empty if there is none."""
+    return max((stop for stop in stops if text.endswith(stop)), key=len, default="")

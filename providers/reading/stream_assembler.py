@@ -289,17 +289,21 @@ class Assembler:
             call.has_arguments = True
             self._emit(ToolCallDelta(call.index, arguments, choice=choice))
 
-    def finish(self, reason: FinishReason, choice: int = 0, raw: str | None = None) -> None:
+    def finish(
+        self, reason: FinishReason, choice: int = 0, raw: str | None = None, stop_sequence: str | None = None
+    ) -> None:
         """Record the end of a choice. Of several finishes the most specific one is used.
 
         Args:
             reason: Why it ended.
             choice: The number of the choice.
             raw: The provider's own word, if `reason` does not express it exactly.
+            stop_sequence: The stop sequence that ended the text, if the provider names it.
         """
         state = self._choice(choice)
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
             state.finish, state.raw = reason, repair_surrogates(raw) if raw else None
+            state.stop_sequence = repair_surrogates(stop_sequence) if stop_sequence else None
 
     def filtered(self, choice: int = 0) -> None:
         """Record that the safety system filtered a choice, whatever its finish is.
@@ -345,7 +349,7 @@ class Assembler:
                 reason = "tool_calls"
             elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
-            self._emit(ChoiceFinish(reason, number, state.raw))
+            self._emit(ChoiceFinish(reason, number, state.raw, state.stop_sequence if reason == "stop" else None))
         if (usage := self._counted()) is not None:
             self._emit(UsageReport(usage))
         self._events.append(_FINISHED)

@@ -38,8 +38,8 @@ def block(index: int, content: dict[str, object], *deltas: dict[str, object]) ->
     return b"".join((begun, *pieces, event("content_block_stop", index=index)))
 
 
-def ended(word: str | None = "end_turn", **usage: object) -> bytes:
-    delta = {"stop_reason": word, "stop_sequence": None}
+def ended(word: str | None = "end_turn", stop_sequence: str | None = None, **usage: object) -> bytes:
+    delta = {"stop_reason": word, "stop_sequence": stop_sequence}
     return event("message_delta", delta=delta, usage={"output_tokens": 55, **usage}) + event("message_stop")
 
 
@@ -151,6 +151,13 @@ def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | No
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
     streamed = folded(started(), block(0, {"type": "text", "text": "x"}), ended(word)).choices[0]
     assert (streamed.finish_reason, streamed.raw_finish_reason) == (reason, raw)
+
+
+def test_stop_sequence_that_ended_the_text_is_named() -> None:
+    text = {"type": "text", "text": "x"}
+    whole = completion(text, stop_reason="stop_sequence", stop_sequence="END").choices[0]
+    streamed = folded(started(), block(0, text), ended("stop_sequence", "END")).choices[0]
+    assert whole.stop_sequence == streamed.stop_sequence == "END"
 
 
 def test_stream_without_a_stop_reason_fails() -> None:

@@ -298,6 +298,24 @@ def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"stop_reason": "END"}, "END"),  # vLLM
+        ({"matched_stop": "END"}, "END"),  # SGLang
+        ({"stop_reason": 128009}, None),  # a token
+        ({"stop_reason": None}, None),
+    ],
+)
+def test_stop_sequence_that_a_server_names_is_read(fields: dict[str, object], named: str | None) -> None:
+    last = {"index": 0, "delta": {}, "finish_reason": "stop", **fields}
+    streamed = fold(stream(delta(content="x"), {"id": "r", "created": 7, "choices": [last]}))
+    entry = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop", **fields}
+    body = {"id": "r", "model": "m", "created": 7, "choices": [entry]}
+    whole = COMPATIBLE.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 5.0), PLAIN)
+    assert streamed.choices[0].stop_sequence == whole.choices[0].stop_sequence == named
+
+
 def test_call_without_an_id_gets_one_from_the_answer_id() -> None:
     events = stream(delta("tool_calls", tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]))
     (call,) = fold(events).choices[0].message.tool_calls

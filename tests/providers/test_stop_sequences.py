@@ -140,11 +140,13 @@ def test_reader_with_stop_sequences_does_not_bypass_text() -> None:
 def test_stop_sequences_are_removed_from_streams_and_json_answers() -> None:
     head = WireResponse(200, {"content-type": "text/event-stream"}, b"", 1)
     reader = AnswerReader(NATIVE, head, TARGET, ("END",))
-    assert fold([*reader.feed(native("foE", "ND")), *reader.close()]).choices[0].message.content == "fo"
+    streamed = fold([*reader.feed(native("foE", "ND")), *reader.close()]).choices[0]
+    assert (streamed.message.content, streamed.stop_sequence) == ("fo", "END")
     choice = {"Index": 0, "FinishReason": "stop", "Message": {"Role": "assistant", "Content": "fooEND"}}
     body = json.dumps({"Response": {"Id": "r", "Choices": [choice]}}).encode()
     response = WireResponse(200, {"content-type": "application/json"}, body, 1)
-    assert read_answer(NATIVE, response, TARGET, ("END",)).choices[0].message.content == "foo"
+    whole = read_answer(NATIVE, response, TARGET, ("END",)).choices[0]
+    assert (whole.message.content, whole.stop_sequence) == ("foo", "END")
     assert read_answer(NATIVE, response, TARGET).choices[0].message.content == "fooEND"
     for_a_stream = AnswerReader(NATIVE, WireResponse(200, response.headers, b"", 1), TARGET, ("END",))
     assert fold([*for_a_stream.feed(body), *for_a_stream.close()]).choices[0].message.content == "foo"

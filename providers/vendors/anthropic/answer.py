@@ -198,7 +198,9 @@ class MessageReader:
 
     def _finish(self, source: Mapping[str, object]) -> None:
         if reason := read_str(source, "stop_reason"):
-            self.assembler.finish(_FINISH.get(reason, "other"), raw=None if reason in _SAME_AS_OURS else reason[:100])
+            raw = None if reason in _SAME_AS_OURS else reason[:100]
+            stop = read_str(source, "stop_sequence") if reason == "stop_sequence" else None
+            self.assembler.finish(_FINISH.get(reason, "other"), raw=raw, stop_sequence=stop)
 
     def _count(self, source: Mapping[str, object]) -> None:
         """Read usage: counts are cumulative, and later reports contain only changes. Check the place of inference."""

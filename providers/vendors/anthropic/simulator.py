@@ -139,7 +139,9 @@ def _head(completion: ChatCompletion) -> dict[str, object]:
 
 def _end(choice: Choice) -> dict[str, object]:
     reason = choice.raw_finish_reason or _STOP.get(choice.finish_reason, choice.finish_reason)
-    return {"stop_reason": reason, "stop_sequence": None}
+    if choice.stop_sequence is not None:
+        reason = "stop_sequence"
+    return {"stop_reason": reason, "stop_sequence": choice.stop_sequence}
 
 
 def _input(usage: Usage | None, request: ChatRequest) -> dict[str, object]:

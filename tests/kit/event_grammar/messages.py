@@ -39,6 +39,7 @@ class ReadMessage:
     start: dict[str, Any] = field(default_factory=dict)
     content: list[dict[str, Any]] = field(default_factory=list)
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     ended: bool = False
@@ -165,6 +166,7 @@ class _Reader:
         whole = sum(body["usage"][name] for name in _COUNTS[:3])
         _check(whole > 0, "no input tokens")
         self.message.stop_reason, self.message.usage = reason, body["usage"]
+        self.message.stop_sequence = body["delta"]["stop_sequence"]
         self.message.member = body.get("x_gateway", {})
         self._state = "finished"
 

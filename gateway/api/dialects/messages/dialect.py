@@ -35,23 +35,22 @@ class Messages:
     stream_type = b"content-type: text/event-stream; charset=utf-8"
 
     def __init__(self) -> None:
-        self._prompt_tokens = 1
-        self._hides_thinking = False
+        self._asked = encode.Asked()
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""
         decoded = decode_request(_parse(body))
-        self._hides_thinking = decoded.hides_thinking
-        self._prompt_tokens = count_tokens(decoded.request)
-        return decoded.request
+        request = decoded.request
+        self._asked = encode.Asked(count_tokens(request), decoded.hides_thinking, request.stop)
+        return request
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """See Dialect."""
-        return encode.encode_answer(completion, style, record, self._prompt_tokens, hides_thinking=self._hides_thinking)
+        return encode.encode_answer(completion, style, record, self._asked)
 
     def encoder(self, style: AnswerStyle, record: Record) -> MessageStreamEncoder:
         """See Dialect."""
-        return MessageStreamEncoder(style, record, self._prompt_tokens, hides_thinking=self._hides_thinking)
+        return MessageStreamEncoder(style, record, self._asked)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect. Inner layers name the fields as chat completions does."""

@@ -6,6 +6,7 @@ Source: anthropic 2.12 (Message, Usage, StopReason), platform.claude.com on stre
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.blocks import NO_STATE
@@ -21,30 +22,46 @@ _LONG_ENOUGH = 16
 _PREFIX = "msg_"
 
 
-def encode_answer(
-    completion: ChatCompletion, style: AnswerStyle, record: Record, prompt_tokens: int, *, hides_thinking: bool
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The facts of a request that its answer depends on.
+
+    Attributes:
+        prompt_tokens: An estimate, for an answer whose provider has not counted, or not yet.
+        hides_thinking: The text of thoughts is left out.
+        stops: The stop sequences.
+    """
+
+    prompt_tokens: int = 1
+    hides_thinking: bool = False
+    stops: tuple[str, ...] = ()
+
+    def end(self, reason: str, stop_sequence: str | None) -> dict[str, object]:
+        """Return the end of an answer: `stop_reason`, and `stop_sequence` if one of the request's is named."""
+        if reason == "end_turn" and stop_sequence in self.stops:
+            return {"stop_reason": "stop_sequence", "stop_sequence": stop_sequence}
+        return {"stop_reason": reason, "stop_sequence": None}
+
+
+def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, asked: Asked) -> bytes:
     """Return the body of a whole answer.
 
     Args:
         completion: The answer. Its reasoning state is sealed.
         style: How it is shown.
         record: The record of the request.
-        prompt_tokens: An estimate, for an answer without usage.
-        hides_thinking: The text of thoughts is left out.
+        asked: The facts of the request.
     """
     labelled = label_answer(completion, style, record)
     choice = labelled.completion.choices[0]
     message = choice.message
     counted = counted_usage(completion.usage)
-    usage = counted or Usage(prompt_tokens, _estimate(choice))
+    usage = counted or Usage(asked.prompt_tokens, _estimate(choice))
+    reason = stop_reason(choice.finish_reason, has_calls=bool(message.tool_calls), is_refusal=bool(message.refusal))
     body: dict[str, object] = {
         **message_head(completion.id, style.shown_model or completion.model, style, record),
-        "content": _content(choice, record, hides_thinking=hides_thinking),
-        "stop_reason": stop_reason(
-            choice.finish_reason, has_calls=bool(message.tool_calls), is_refusal=bool(message.refusal)
-        ),
-        "stop_sequence": None,
+        "content": _content(choice, record, hides_thinking=asked.hides_thinking),
+        **asked.end(reason, choice.stop_sequence),
         "usage": encode_usage(usage),
     }
     member = dict(labelled.member or {})

@@ -23,7 +23,14 @@ import orjson
 
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.dialects.messages.blocks import NO_STATE
-from gateway.api.dialects.messages.encode import call_head, counted_usage, encode_usage, message_head, stop_reason
+from gateway.api.dialects.messages.encode import (
+    Asked,
+    call_head,
+    counted_usage,
+    encode_usage,
+    message_head,
+    stop_reason,
+)
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
@@ -34,7 +41,6 @@ from providers.chat import (
     ChoiceFinish,
     Failed,
     Finished,
-    FinishReason,
     Heartbeat,
     Opened,
     ReasoningDelta,
@@ -66,29 +72,27 @@ class _Call:
 class MessageStreamEncoder:
     """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
 
-    def __init__(self, style: AnswerStyle, record: Record, prompt_tokens: int, *, hides_thinking: bool) -> None:
+    def __init__(self, style: AnswerStyle, record: Record, asked: Asked) -> None:
         """Make it for one stream.
 
         Args:
             style: How the answer is shown.
             record: The record of the request.
-            prompt_tokens: An estimate, which is shown until the provider has counted.
-            hides_thinking: The text of thoughts is left out.
+            asked: The facts of the request.
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
         self.finished = False
         self._style = style
         self._record = record
-        self._prompt_tokens = prompt_tokens
-        self._hides_thinking = hides_thinking
+        self._asked = asked
         self._labels = StreamLabels(style, record)
         self._state = _IDLE
         self._block = _NONE
         self._index = -1
         # The bytes before a further text of the open block.
         self._head = b""
-        self._finish: FinishReason = "stop"
+        self._finish = ChoiceFinish("stop")
         self._calls: dict[int, _Call] = {}
         # The index of the call that is open; the calls that wait, in order; and those that have ended.
         self._open_call = -1
@@ -134,7 +138,7 @@ class MessageStreamEncoder:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": encode_usage(Usage(self._prompt_tokens, 1)),
+            "usage": encode_usage(Usage(self._asked.prompt_tokens, 1)),
         }
         if (member := self._labels.first_member()) is not None:
             message[MEMBER] = member
@@ -151,8 +155,8 @@ class MessageStreamEncoder:
             case TextRun(pieces):
                 self._run(pieces, written)
             case ReasoningDelta(text):
-                shown = b"" if self._hides_thinking else orjson.dumps(text)[1:-1]
-                self._bytes += len(text) if self._hides_thinking else 0
+                shown = b"" if self._asked.hides_thinking else orjson.dumps(text)[1:-1]
+                self._bytes += len(text) if self._asked.hides_thinking else 0
                 self._say(_THINKING, shown, written)
             case RefusalDelta(text):
                 self._is_refusal = True
@@ -161,8 +165,8 @@ class MessageStreamEncoder:
                 self._call(event, written)
             case AnnotationsDelta(annotations):
                 self._annotations += annotations
-            case ChoiceFinish(reason):
-                self._finish = reason
+            case ChoiceFinish():
+                self._finish = event
             case UsageReport(usage):
                 self.usage = usage
             case Finished():
@@ -280,11 +284,11 @@ class MessageStreamEncoder:
         for event in self._later:
             self._encode(event, written)
         self._close(written)
-        reason = stop_reason(self._finish, has_calls=bool(self._calls), is_refusal=self._is_refusal)
+        reason = stop_reason(self._finish.reason, has_calls=bool(self._calls), is_refusal=self._is_refusal)
         counted = counted_usage(self.usage)
-        usage = counted or Usage(self._prompt_tokens, max(1, self._bytes // 4))
+        usage = counted or Usage(self._asked.prompt_tokens, max(1, self._bytes // 4))
         last: dict[str, object] = {
-            "delta": {"stop_reason": reason, "stop_sequence": None},
+            "delta": self._asked.end(reason, self._finish.stop_sequence),
             "usage": encode_usage(usage),
         }
         member = dict(self._labels.member() or {})

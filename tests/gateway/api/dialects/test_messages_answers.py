@@ -186,6 +186,28 @@ def test_stop_reason(reason: FinishReason, has_call: bool, expected: str) -> Non
     assert whole(completion_of(AssistantMessage("Hi", tool_calls=calls), reason))["stop_reason"] == expected
 
 
+@pytest.mark.parametrize(
+    ("named", "reason", "shown"),
+    [
+        ("END", "stop", ("stop_sequence", "END")),
+        (None, "stop", ("end_turn", None)),
+        # Only a sequence of the request may be named: the field of another server may mean something else.
+        ("other", "stop", ("end_turn", None)),
+        ("END", "length", ("max_tokens", None)),
+    ],
+)
+def test_stop_sequence_is_named_where_the_provider_names_it(
+    named: str | None, reason: FinishReason, shown: tuple[str, str | None]
+) -> None:
+    dialect = asked(stop_sequences=["END", "x"])
+    ended = ChoiceFinish(reason, stop_sequence=named)
+    message = read_stream(dialect.encoder(PLAIN, record()).encode((OPENED, TextDelta("Hi"), ended, USAGE, Finished())))
+    assert (message.stop_reason, message.stop_sequence) == shown
+    choice = Choice(AssistantMessage("Hi"), reason, stop_sequence=named)
+    answer = json.loads(dialect.encode_answer(ChatCompletion("id-1", "m", 7, (choice,)), PLAIN, record()))
+    assert (answer["stop_reason"], answer["stop_sequence"]) == shown
+
+
 def test_refusal_is_text_with_its_stop_reason() -> None:
     message = streamed(RefusalDelta("No."), *END)
     assert (message.text, message.stop_reason) == ("No.", "refusal")
