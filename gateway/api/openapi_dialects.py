@@ -26,9 +26,15 @@ _QUESTION = "Hello!"
 
 
 def _operation(
-    path: str, summary: str, description: str, properties: dict[str, Any], example: dict[str, Any]
+    path: str,
+    summary: str,
+    description: str,
+    properties: dict[str, Any],
+    example: dict[str, Any],
+    tag: str = "chat",
 ) -> dict[str, Any]:
     """Return the description of a POST operation. The fields in its example are required."""
+    elsewhere = ELSEWHERE - {409} if tag == "embeddings" else ELSEWHERE
     required = [name for name in example if name != "stream"]
     schema = {"type": "object", "required": required, "properties": properties, "additionalProperties": True}
     parameters: list[Any] = [*CHAT_OPERATION["parameters"]]
@@ -49,7 +55,7 @@ def _operation(
             parameters.append({**alt, "description": "`sse`: a stream of events; else one JSON array."})
     body = {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
     return {
-        "tags": ["chat"],
+        "tags": [tag],
         "summary": summary,
         "description": f"{description} {_SHARED}",
         "operationId": path.removeprefix("/v1").strip("/").translate(str.maketrans("/:{}", "____")),
@@ -57,7 +63,7 @@ def _operation(
         "requestBody": body,
         "responses": {
             "200": {"description": "The answer.", "content": answer},
-            **{str(status): _failure(path, status) for status in WHEN if status not in ELSEWHERE},
+            **{str(status): _failure(path, status) for status in WHEN if status not in elsewhere},
         },
     }
 
@@ -88,6 +94,17 @@ _GENERATE = {
     "generationConfig": _OBJECT,
 }
 _COUNT = {"contents": _GENERATE["contents"], "generateContentRequest": _OBJECT}
+_EMBED = {
+    "content": {
+        "type": "object",
+        "required": ["parts"],
+        "properties": {"parts": {**_OBJECTS, "minItems": 1, "maxItems": 1}},
+    },
+    "taskType": {"type": "string", "description": "The purpose of the vectors, for a model that distinguishes them."},
+    "outputDimensionality": {**_WHOLE, "minimum": 1, "maximum": 65536},
+}
+_EMBED_EXAMPLE = {"content": {"parts": [{"text": "a text"}]}}
+_REQUESTS = {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "object", "properties": _EMBED}}
 _CONTENTS = {"contents": [{"role": "user", "parts": [{"text": _QUESTION}]}]}
 _MESSAGE = {"role": "user", "content": _QUESTION}
 _MESSAGES = {
@@ -97,6 +114,7 @@ _MESSAGES = {
     "tools": _OBJECTS,
     "tool_choice": _OBJECT,
 }
+_SPACE = "The header `x-gateway-embedding-space` names the model and the length of the vectors."
 _SAME_UNDER_V1 = "The same path under `/v1` works too."
 _ESTIMATED = "The number is an estimate of the gateway, which the header `x-gateway-estimated` states."
 
@@ -159,6 +177,22 @@ def _dialect_operations() -> dict[str, dict[str, Any]]:
             f"{_ESTIMATED} {_SAME_UNDER_V1}",
             _COUNT,
             _CONTENTS,
+        ),
+        "/v1beta/models/{assistant}:embedContent": _operation(
+            "/v1beta/models/{assistant}:embedContent",
+            "Compute the vector of a text with Gemini's API",
+            f"{_SPACE} {_SAME_UNDER_V1}",
+            _EMBED,
+            _EMBED_EXAMPLE,
+            "embeddings",
+        ),
+        "/v1beta/models/{assistant}:batchEmbedContents": _operation(
+            "/v1beta/models/{assistant}:batchEmbedContents",
+            "Compute the vectors of texts with Gemini's API",
+            f"{_SPACE} {_SAME_UNDER_V1}",
+            {"requests": _REQUESTS},
+            {"requests": [_EMBED_EXAMPLE]},
+            "embeddings",
         ),
     }
 

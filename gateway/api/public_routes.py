@@ -256,7 +256,7 @@ class _DialectRoute:
         elif (counter := counter_at(path)) is not None:
             await self._chat.count_tokens(scope, receive, send, counter)
         else:
-            message = "embeddings are not offered in the form of Gemini's API"
+            message = "jobs are not offered, because a vendor keeps their prompts: send each request by itself"
             raise ApiError("not_implemented", message)
 
 

@@ -38,6 +38,7 @@ def needs_of_input(request: InputRequest) -> Requirements:
         case EmbeddingRequest():
             features |= {"token_input"} if request.takes_tokens else set()
             features |= {"dimensions"} if request.dimensions is not None else set()
+            parameters |= request.unread
             parameters |= {"user"} if request.user is not None else set()
         case ModerationRequest():
             for content in request.inputs:

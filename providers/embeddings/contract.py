@@ -22,6 +22,7 @@ class EmbeddingFacts:
         takes_tokens: Whether inputs may be tokens.
         shortens: Whether the request may name the length of the vectors.
         takes_user: Whether the request may have a `user`.
+        takes_task: Whether the request may have Gemini's `taskType`, the purpose of the vectors.
         base64: Whether the provider can send vectors as base64.
         dimensions: The length of the model's vectors if the request names none, or None if it is unknown.
     """
@@ -31,6 +32,7 @@ class EmbeddingFacts:
     takes_tokens: bool = False
     shortens: bool = False
     takes_user: bool = False
+    takes_task: bool = False
     base64: bool = False
     dimensions: int | None = None
 
@@ -95,5 +97,5 @@ def embeddings_of(adapter: Adapter) -> EmbeddingFormat | None:
 def capabilities_of(facts: EmbeddingFacts) -> Capabilities:
     """Return the facts in the form in which routing compares them with a request."""
     features = {"token_input": facts.takes_tokens, "dimensions": facts.shortens}
-    parameters = frozenset({"user"}) if facts.takes_user else frozenset[str]()
-    return Capabilities(frozenset(name for name, has in features.items() if has), parameters)
+    parameters = {"user": facts.takes_user, "taskType": facts.takes_task}
+    return Capabilities(*(frozenset(name for name, has in one.items() if has) for one in (features, parameters)))

@@ -18,7 +18,7 @@ _OF_MODEL: Mapping[str, Shape] = {
     "most_inputs": WHOLE,
     "most_tokens": WHOLE,
     "dimensions": WHOLE,
-    **dict.fromkeys(("takes_tokens", "shortens", "takes_user", "base64"), FLAG),
+    **dict.fromkeys(("takes_tokens", "shortens", "takes_user", "takes_task", "base64"), FLAG),
 }
 _OF_VENDOR: Mapping[str, Shape] = {
     **_OF_MODEL,

@@ -44,6 +44,7 @@ class EmbeddingRequest(Value, frozen=True):
         dimensions: The length of the vectors, or None for the model's own.
         user: An identifier of the user.
         extra: Unknown top-level fields as parsed JSON.
+        unread: Names of fields that are not sent.
         stream: Always false: the answer is one JSON body.
         folded: Always false.
 
@@ -61,6 +62,7 @@ class EmbeddingRequest(Value, frozen=True):
     dimensions: int | None = None
     user: str | None = None
     extra: Mapping[str, object] = {}
+    unread: frozenset[str] = frozenset()
 
     @property
     def takes_tokens(self) -> bool:

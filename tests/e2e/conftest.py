@@ -37,6 +37,31 @@ def config_for(providers: SimulatorThread, *patches: str | Mapping[str, Any]) ->
     return config_of_four_regions({name: providers[name].origin for name in SITES}, *patches)
 
 
+def config_with_inputs(providers: SimulatorThread, *patches: str) -> Config:
+    """Return the config of four regions, with deployments for embeddings and moderations in each."""
+    origin = {name: providers[name].origin for name in SITES}
+    return config_for(
+        providers,
+        PATIENT,
+        f"""
+assistants:
+  assistant:
+    embeddings: {{cn: [embed-cn], eu: [embed-eu], us: [embed-us], default: [embed-gemini]}}
+    moderations: {{cn: [guard-cn], eu: [judge-eu], us: [judge-us], default: [guard-intl]}}
+deployments:
+  embed-cn: {{provider: dashscope, model: text-embedding-v4, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
+  embed-eu: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
+  embed-us: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
+  embed-gemini: {{provider: gemini, model: gemini-embedding-001, endpoint: "{origin["gemini"]}/v1beta", stores: any, processes: any, available: [JP, GB, IN], api_key: "${{KEY_GEMINI}}"}}
+  guard-cn: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
+  guard-intl: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["intl"]}/api/v1", stores: SG, processes: ["*", "!CN"], available: [HK, MO], api_key: "${{KEY_INTL}}"}}
+  judge-eu: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
+  judge-us: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
+""",
+        *patches,
+    )
+
+
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
     dialects = checked_simulators()

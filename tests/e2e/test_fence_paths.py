@@ -18,7 +18,12 @@ ALLOWED = {"CN": {"cn"}, "DE": {"eu", "eu2"}, "US": {"us"}}
 """The sites that may receive a prompt from a territory. A failure of its own sites must not lead to others."""
 SHAPES = [pytest.param(form, stream, id=f"{form}-{stream}") for form in PROMPT_FORMS for stream in form.shapes]
 ASKING = [pytest.param(form, stream, id=f"{form}-{stream}") for form in ASKING_FORMS for stream in form.shapes]
-ELSEWHERE = {"/v1/embeddings", "/v1/moderations"}
+ELSEWHERE = {
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1beta/models/{assistant}:embedContent",
+    "/v1beta/models/{assistant}:batchEmbedContents",
+}
 """POST paths whose attacks are in tests of their own, because their answers are not texts."""
 
 

@@ -154,10 +154,11 @@ def test_error_has_the_status_and_code_of_the_gateway(
     assert refused.value.details["error"]["details"][0]["reason"] == reason
 
 
-def test_embeddings_are_refused_as_not_implemented(clients: Any) -> None:
-    with pytest.raises(genai.errors.ServerError) as refused:
+def test_assistant_without_embeddings_refuses_them(clients: Any) -> None:
+    with pytest.raises(genai.errors.ClientError) as refused:
         clients("DE").models.embed_content(model=ASSISTANT, contents="Hello!")
-    assert (refused.value.code, refused.value.status) == (501, "UNIMPLEMENTED")
+    assert (refused.value.code, refused.value.status) == (451, "PERMISSION_DENIED")
+    assert "has no embeddings" in refused.value.message
 
 
 def test_stream_that_breaks_raises(clients: Any, providers: SimulatorThread) -> None:

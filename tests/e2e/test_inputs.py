@@ -28,14 +28,13 @@ from providers.testkit.scenario import (
     Truncated,
 )
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
-from tests.kit.configs import Config
+from tests.e2e.conftest import KEYS, SITES, config_with_inputs
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
-PATHS = (EMBEDDINGS, MODERATIONS)
+EMBED, EMBED_MANY = "/v1beta/models/assistant:embedContent", "/v1beta/models/assistant:batchEmbedContents"
+PATHS = (EMBEDDINGS, MODERATIONS, EMBED, EMBED_MANY)
 SECRET = "what nobody else may know"
-BODY: dict[str, Any] = {"model": "assistant", "input": [SECRET, "another text"]}
 SPACES = {
     "CN": ("embed-cn", "text-embedding-v4@1024"),
     "DE": ("embed-eu", "text-embedding-3-small@1536"),
@@ -43,31 +42,6 @@ SPACES = {
     "JP": ("embed-gemini", "gemini-embedding-001@3072"),
 }
 JUDGES = {"CN": "guard-cn", "DE": "judge-eu", "US": "judge-us", "HK": "guard-intl"}
-
-
-def config_with_inputs(providers: SimulatorThread, *patches: str) -> Config:
-    """Return the config of four regions, with deployments for embeddings and moderations in each."""
-    origin = {name: providers[name].origin for name in SITES}
-    return config_for(
-        providers,
-        PATIENT,
-        f"""
-assistants:
-  assistant:
-    embeddings: {{cn: [embed-cn], eu: [embed-eu], us: [embed-us], default: [embed-gemini]}}
-    moderations: {{cn: [guard-cn], eu: [judge-eu], us: [judge-us], default: [guard-intl]}}
-deployments:
-  embed-cn: {{provider: dashscope, model: text-embedding-v4, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
-  embed-eu: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
-  embed-us: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
-  embed-gemini: {{provider: gemini, model: gemini-embedding-001, endpoint: "{origin["gemini"]}/v1beta", stores: any, processes: any, available: [JP, GB, IN], api_key: "${{KEY_GEMINI}}"}}
-  guard-cn: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
-  guard-intl: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["intl"]}/api/v1", stores: SG, processes: ["*", "!CN"], available: [HK, MO], api_key: "${{KEY_INTL}}"}}
-  judge-eu: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
-  judge-us: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
-""",
-        *patches,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +68,20 @@ def sdk(server: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]
         yield sdk
 
 
+def body_for(path: str, *texts: str) -> dict[str, Any]:
+    """Return the body of a request with these texts. `embedContent` has one."""
+    contents = [{"content": {"parts": [{"text": text}]}} for text in texts or (SECRET, "another text")]
+    if path == EMBED:
+        return contents[0]
+    return {"requests": contents} if path == EMBED_MANY else {"model": "assistant", "input": list(texts) or [SECRET]}
+
+
+def error_of(path: str, response: httpx.Response) -> tuple[int, str]:
+    """Return the status and the code of an error in the form of the path's API."""
+    error = response.json()["error"]
+    return response.status_code, error["details"][0]["reason"] if "/v1beta/" in path else error["code"]
+
+
 def received(providers: SimulatorThread) -> dict[str, int]:
     return {name: providers[name].received for name in SITES}
 
@@ -111,6 +99,27 @@ def test_sdk_gets_vectors_of_each_region(sdk: openai.OpenAI, territory: str) -> 
     numbers = placed.embeddings.create(model="assistant", input="one", encoding_format="float").data[0].embedding
     assert numbers == pytest.approx(first.embedding, abs=1e-7)
     assert raw.parse().usage.total_tokens > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+@pytest.mark.parametrize("territory", SPACES)
+def test_google_genai_gets_the_vectors_of_openai(
+    sdk: openai.OpenAI, server: GatewayProcess, territory: str, version: str
+) -> None:
+    genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
+    options = {"base_url": server.url, "api_version": version, "headers": {"cf-ipcountry": territory}}
+    with genai.Client(api_key=APP_KEY, http_options=options) as client:
+        config = {"output_dimensionality": 64, "task_type": "RETRIEVAL_QUERY"}
+        answer = client.models.embed_content(model="assistant", contents=["one", "two"], config=config)
+        with pytest.raises(genai.errors.APIError) as refused:
+            client.models.embed_content(model="nothing", contents="one")
+    placed = sdk.with_options(default_headers={"cf-ipcountry": territory})
+    same = placed.embeddings.create(model="assistant", input=["one", "two"], dimensions=64, encoding_format="float")
+    assert len(answer.embeddings) == 2
+    for embedding, expected in zip(answer.embeddings, same.data, strict=True):
+        assert embedding.values == pytest.approx(expected.embedding, abs=1e-6)
+    assert (refused.value.code, refused.value.status) == (404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize("territory", SPACES)
@@ -186,8 +195,10 @@ def test_refused_request_reaches_no_provider(
     client: httpx.Client, providers: SimulatorThread, path: str, headers: dict[str, str], status: int, code: str
 ) -> None:
     before = received(providers)
-    response = client.post(path, content=json.dumps(BODY), headers={"content-type": "application/json", **headers})
-    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    response = client.post(
+        path, content=json.dumps(body_for(path)), headers={"content-type": "application/json", **headers}
+    )
+    assert error_of(path, response) == (status, code)
     assert received(providers) == before
 
 
@@ -199,8 +210,8 @@ def test_no_failure_sends_the_prompt_across_the_boundary(
     for name in SITES:
         providers[name].scenario = Scenario(faults=((HttpError(503), 1.0),))
     before = received(providers)
-    response = client.post(path, json=BODY, headers={"cf-ipcountry": territory})
-    assert (response.status_code, response.json()["error"]["code"]) == (502, "provider_error")
+    response = client.post(path, json=body_for(path), headers={"cf-ipcountry": territory})
+    assert error_of(path, response) == (502, "provider_error")
     allowed = {"CN": {"cn"}, "DE": {"eu"}, "US": {"us"}}[territory]
     assert {name for name, count in received(providers).items() if count > before[name]} == allowed
 
@@ -212,16 +223,16 @@ def test_silent_provider_ends_with_the_deadline_of_the_client(
 ) -> None:
     providers["eu"].scenario = Scenario(faults=((fault, 1.0),))
     headers = {"cf-ipcountry": "DE", "x-gateway-timeout-ms": "1500"}
-    response = client.post(path, json=BODY, headers=headers)
-    assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+    response = client.post(path, json=body_for(path), headers=headers)
+    assert error_of(path, response) == (504, "deadline_exceeded")
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_redirect_is_not_followed(client: httpx.Client, providers: SimulatorThread, path: str) -> None:
     before = received(providers)
     providers["eu"].scenario = Scenario(faults=((Redirect(f"{providers['us'].origin}/v1{path}"), 1.0),))
-    response = client.post(path, json=BODY, headers={"cf-ipcountry": "DE"})
-    assert (response.status_code, response.json()["error"]["code"]) == (502, "provider_error")
+    response = client.post(path, json=body_for(path), headers={"cf-ipcountry": "DE"})
+    assert error_of(path, response) == (502, "provider_error")
     assert received(providers)["us"] == before["us"]
 
 
@@ -229,15 +240,15 @@ def test_redirect_is_not_followed(client: httpx.Client, providers: SimulatorThre
 def test_request_has_a_log_line_and_a_receipt_without_its_text(
     client: httpx.Client, server: GatewayProcess, path: str
 ) -> None:
-    request_id = f"inputs-{path.rpartition('/')[2]}"
-    response = client.post(path, json=BODY, headers={"cf-ipcountry": "DE", "x-request-id": request_id})
+    request_id = f"inputs-{path.rpartition('/')[2].replace(':', '-')}"
+    response = client.post(path, json=body_for(path), headers={"cf-ipcountry": "DE", "x-request-id": request_id})
     assert response.status_code == 200
     line = server.wait_for("request", request_id=request_id)
     assert (line["region"], line["assistant"], line["outcome"]) == ("eu", "assistant", "ok")
     assert SECRET not in json.dumps(line)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [EMBEDDINGS, MODERATIONS])
 def test_path_takes_post_only(client: httpx.Client, path: str) -> None:
     response = client.get(path, headers={"cf-ipcountry": "DE"})
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
@@ -268,7 +279,7 @@ def test_fault_of_a_provider_is_never_a_success(
     client: httpx.Client, providers: SimulatorThread, path: str, territory: str, fault: Fault
 ) -> None:
     providers[{"CN": "cn", "DE": "eu"}[territory]].scenario = Scenario(faults=((fault, 1.0),))
-    response = client.post(path, json={**BODY, "input": SECRET}, headers={"cf-ipcountry": territory})
+    response = client.post(path, json=body_for(path, SECRET), headers={"cf-ipcountry": territory})
     assert response.status_code >= 400, response.text
-    assert {"data", "results"}.isdisjoint(response.json())
+    assert {"data", "results", "embedding", "embeddings"}.isdisjoint(response.json())
     assert SECRET not in response.text

@@ -13,7 +13,8 @@ import pytest
 from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, HttpError, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.e2e.conftest import KEYS, SITES, config_with_inputs
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.node_clients import SOURCES, installed_node, installed_packages
 from tests.kit.waiting import eventually
 
@@ -66,6 +67,16 @@ def test_node_client_passes_its_tests(
     assert re.search(r"^# (fail|skipped|todo) [1-9]", output, re.MULTILINE) is None, output
     if name.startswith("openai"):
         eventually(lambda: providers["cn"].disconnects >= disconnects + 2)
+
+
+def test_node_clients_get_vectors_and_verdicts(
+    node: Path, workspace: Path, providers: SimulatorThread, tmp_path: Path
+) -> None:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    with running_gateway(config_with_inputs(providers).write(tmp_path), KEYS) as gateway:
+        output = run(node, workspace, gateway, "--test", "--test-reporter=tap", "inputs.mjs")
+    assert re.search(r"^# pass 8$", output, re.MULTILINE), output
 
 
 def test_lock_file_names_no_registry() -> None:

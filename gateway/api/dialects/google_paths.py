@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 VERSIONS = ("/v1beta", "/v1")
 """google-genai for Python uses `/v1`; the SDK for Node and Gemini CLI use `/v1beta`."""
-METHODS = ("generateContent", "streamGenerateContent", "countTokens")
+METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
 """The methods that the gateway answers."""
+NOT_OFFERED = ("batchGenerateContent", "asyncBatchEmbedContent")
+"""Methods that the gateway knows and does not answer: jobs that Google runs later."""
 EXAMPLE_ASSISTANT = "assistant"
-NOT_OFFERED = ("embedContent", "batchEmbedContents")
-"""Methods that the gateway knows and does not answer."""
 
 _PATH = re.compile(r"/v1(?:beta)?/models/(.+):([A-Za-z]+)", re.DOTALL)
 _EVENTS = re.compile(rb"(?:^|&)(?:alt|%24alt|\$alt)=sse(?:&|$)")

@@ -45,7 +45,7 @@ class OpenAIEmbeddingsDialect(InputDialect):
     def decode_input(self, body: bytes) -> InputRequest:
         """See InputDialect."""
         request, self._encoding = decode_embedding_request(parse_input(body))
-        self._estimated_tokens = _estimated_tokens(request)
+        self._estimated_tokens = estimated_tokens(request)
         return request
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
@@ -57,7 +57,8 @@ class OpenAIEmbeddingsDialect(InputDialect):
         return encode_embeddings(result, style.shown_model or record.model or "", self._encoding)
 
 
-def _estimated_tokens(request: EmbeddingRequest) -> int:
+def estimated_tokens(request: EmbeddingRequest) -> int:
+    """Return an estimate of the tokens of all inputs, for an answer without a count."""
     text_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts_of(request))
     tokens = sum(len(item) for item in request.inputs if not isinstance(item, str))
     return tokens + -(-text_bytes // _BYTES_PER_TOKEN)

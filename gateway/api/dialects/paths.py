@@ -53,6 +53,8 @@ def dialect_at(path: str, query: bytes = b"") -> Dialect | None:
             return gemini.Gemini(asked.assistant)
         case "streamGenerateContent":
             return gemini.Gemini(asked.assistant, stream=True, events=asks_for_events(query))
+        case "embedContent" | "batchEmbedContents":
+            return gemini.GeminiEmbeddings(asked.assistant, is_batch=asked.method == "batchEmbedContents")
     return None
 
 

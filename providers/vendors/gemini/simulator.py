@@ -27,6 +27,10 @@ from providers.wire import WireResponse
 _FACTS = FactsFile("providers.vendors.gemini", "gemini")
 _PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):(?P<method>generateContent|streamGenerateContent)")
 _EMBEDDINGS_PATH = re.compile(r"(/[^?#]*)?/models/(?P<model>[^/?#]+):batchEmbedContents")
+_TASKS = frozenset(
+    "RETRIEVAL_QUERY RETRIEVAL_DOCUMENT SEMANTIC_SIMILARITY CLASSIFICATION CLUSTERING QUESTION_ANSWERING"
+    " FACT_VERIFICATION CODE_RETRIEVAL_QUERY".split()
+)
 _VERTEX_PATH = re.compile(
     r"/v1(beta1)?/projects/[^/]+/locations/[^/]+/publishers/google/models/(?P<model>[^/?#]+)"
     r":(?P<method>generateContent|streamGenerateContent)"
@@ -106,7 +110,11 @@ class GeminiSimulator:
             raise _refused(400, "INVALID_ARGUMENT", f"at most {most} requests can be in one batch")
         if any(read_str(one, "model") != f"models/{model}" for one in requests):
             raise _refused(400, "INVALID_ARGUMENT", "the model of each request must be that of the path")
-        return EmbeddingRequest(model, texts, read_int(requests[0], "outputDimensionality"))
+        tasks = {read_str(one, "taskType") for one in requests} - {None}
+        if not tasks <= _TASKS:
+            raise _refused(400, "INVALID_ARGUMENT", "Invalid value at 'requests[0].task_type'")
+        extra: dict[str, object] = {"taskType": tasks.pop()} if tasks else {}
+        return EmbeddingRequest(model, texts, read_int(requests[0], "outputDimensionality"), extra=extra)
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
         """See `providers.testkit.simulator.SimulatesInputs`. The vendor reports no usage."""

@@ -40,7 +40,7 @@ _GOOGLES_WORDS = {
 }
 
 
-# The fields of a chat that a later stage names, in the words of this API.
+# The fields of a chat or of embeddings that a later stage names, in the words of this API.
 _PARAMS = {
     "messages": "contents",
     "max_tokens": "generationConfig.maxOutputTokens",
@@ -57,6 +57,8 @@ _PARAMS = {
     "reasoning_effort": "generationConfig.thinkingConfig",
     "response_format": "generationConfig.responseMimeType",
     "tool_choice": "toolConfig.functionCallingConfig",
+    "dimensions": "outputDimensionality",
+    "input": "content",
 }
 _FIELD = re.compile(r"[A-Za-z_]+")
 
