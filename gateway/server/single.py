@@ -89,6 +89,8 @@ async def serve_single(
     server = control.server = GatewayServer(server_config(application, process.grace_s), on_started, gateway.drain)
     admin_listener, guard = admin
     live.on_change = control.note_change
+    if process.demo is not None:
+        live.is_followed = lambda: gateway.events.has_subscribers
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
     async with serving_in_background(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):

@@ -26,6 +26,11 @@ class EventFeed:
         self._subscriptions: set[Subscription] = set()
         self._is_closed = False
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether there is a subscription now."""
+        return bool(self._subscriptions)
+
     def publish(self, kind: EventKind, detail: Mapping[str, object]) -> None:
         """Publish an event that happened now."""
         if self._subscriptions:

@@ -335,6 +335,24 @@ async def test_no_process_is_started_in_advance_for_a_distant_retry(
     await files.live.stop()
 
 
+async def test_next_compile_is_started_in_advance_while_a_page_follows(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[bool] = []
+
+    async def prepare(*, is_wanted: bool) -> None:
+        requests.append(is_wanted)
+
+    monkeypatch.setattr(files.live, "_is_our_compiler", True)
+    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
+    files.live.start(files.activate)
+    followed = [False, True, True, False]
+    files.live.is_followed = lambda: followed[len(requests)]
+    await files.look(4)
+    assert requests == [False, True, True, False], "a process waits only while a page is open"
+    await files.live.stop()
+
+
 async def test_internal_error_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
     files.live.start(files.activate)
 
