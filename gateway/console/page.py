@@ -308,19 +308,28 @@ def _unavailable(status: Status) -> Mapping[str, dict[str, object]]:
 
 
 def _sites(sites: Sequence[SimulatedSite], decision: Mapping[str, Any] | None) -> list[dict[str, object]]:
-    """Return the simulated sites. Those of the chosen territory's route are first, in its order."""
-    considered = decision["considered"] if decision is not None and decision["error"] is None else []
-    rank = {item["deployment"]: number for number, item in enumerate(considered)}
+    """Return the simulated sites: those that are asked first, in their order, then the rest of the territory's route.
 
-    def place_of(site: SimulatedSite) -> int:
+    A site's deployments on the route are apart from the others, such as those of embeddings.
+    """
+    route = [*decision["steps"], *decision["skipped"]] if decision is not None and decision["error"] is None else []
+    rank = {item["deployment"]: number for number, item in enumerate(route)}
+
+    def rank_of(site: SimulatedSite) -> int:
         return min((rank.get(name, len(rank)) for name in site.deployments), default=len(rank))
 
-    return [
-        {
-            "site": site,
-            "is_on_route": place_of(site) < len(rank),
-            "is_unlisted": bool(site.description) and site.fault not in FAULTS,
-        }
-        for site in sorted(sites, key=place_of)
-        if site.deployments
-    ]
+    shown: list[dict[str, object]] = []
+    for site in sorted(sites, key=rank_of):
+        on_route = sorted((name for name in site.deployments if name in rank), key=rank.__getitem__)
+        names = on_route or site.deployments[:1]
+        if names:
+            shown.append(
+                {
+                    "site": site,
+                    "names": names,
+                    "others": [name for name in site.deployments if name not in names],
+                    "is_on_route": bool(on_route),
+                    "is_unlisted": bool(site.description) and site.fault not in FAULTS,
+                }
+            )
+    return shown

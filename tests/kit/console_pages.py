@@ -77,11 +77,11 @@ def control_of(config: ConfigVersion) -> StatedControl:
     """Return a control of a gateway that has just started with this configuration."""
     loaded = Reload("start", True, config.version, datetime.now(UTC), 0.0)
     worker = WorkerStatus(1, 1, config.version, 0, False, {})
-    sites = [
-        SimulatedSite(one.provider, one.simulates, (one.name,), "", "")
-        for one in config.deployments.values()
-        if one.simulates is not None
-    ]
+    names: dict[tuple[str, str], list[str]] = {}
+    for one in config.deployments.values():
+        if one.simulates is not None:
+            names.setdefault((one.provider, one.simulates), []).append(one.name)
+    sites = [SimulatedSite(*site, tuple(listed), "", "") for site, listed in names.items()]
     return StatedControl(Status(config, loaded, None, {}, False, (worker,), at_s=time.time()), sites)
 
 

@@ -51,7 +51,7 @@ async def test_page_names_who_answers_in_hong_kong_and_why() -> None:
 async def test_page_shows_a_refusal_with_its_reason() -> None:
     console, _ = console_of(demo_config())
     words = words_of((await ask_console(console, "/?territory=Cuba")).text)
-    assert "Nobody answers. the assistant is not available in Cuba region_blocked (reason: territory)" in words
+    assert "No deployment answers : the assistant is not available in Cuba region_blocked (reason: territory)" in words
 
 
 async def test_territory_whose_region_lacks_the_assistant_keeps_its_region_on_the_map() -> None:
@@ -139,6 +139,15 @@ async def test_edit_is_named_in_one_line_on_the_next_page() -> None:
         words = words_of((await ask_console(console, "/?territory=JP")).text)
         assert "default (Japan and others): gemini → chatgpt-us" in words
         assert other.version in words
+
+
+async def test_faults_begin_with_the_deployment_that_is_asked_first_and_name_every_one_at_the_site() -> None:
+    console, _ = console_of(demo_config())
+    words = words_of((await ask_console(console, "/?territory=HK")).text)
+    table = words.split("Deployment and site")[1]
+    assert table.index("qwen-hk dashscope hongkong") < table.index("qwen-intl dashscope intl")
+    assert table.index("qwen-intl dashscope intl; also embed-intl, guard-intl") < table.index("gemini gemini global")
+    assert "chatgpt-eu openai eu; also embed-eu, moderation-eu" in table
 
 
 async def test_open_breaker_is_shown_with_the_time_to_its_probe() -> None:
