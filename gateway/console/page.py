@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ _MOST_CHARACTERS = 2000
 _MOST_TABLES = 16
 _NONE, _BLOCKED = "", "!"
 _COLOURS = 8
+_MOST_NAMED = 6
+_PLACES = {"any": "anywhere", "@EU": "the European Union", "@EEA": "the European Economic Area"}
 
 FAULTS: Mapping[str, str] = {
     "429=1": "429: wait 1 s",
@@ -98,7 +101,6 @@ class Group:
     shape: str
     colour: int
     outline: str
-    boundary: str = ""
     members: Sequence[tuple[str, str]] = ()
 
 
@@ -203,8 +205,11 @@ class Pages:
 
 
 def _places(text: str) -> str:
-    """Return a set of territories, as `Places` writes it, with the word that a reader expects for all of them."""
-    return f"anywhere{text.removeprefix('any')}" if text.startswith("any") else text
+    """Return a set of territories, as `Places` writes it, with their names. A long list keeps its codes."""
+    words = re.split(r"(, | but not | but )", text)
+    if len(words) > 2 * _MOST_NAMED:
+        return text
+    return "".join(_PLACES.get(word) or (name_of(word) if word[:2] in territory_names() else word) for word in words)
 
 
 def _shown_path(path: Path) -> str:
@@ -225,11 +230,10 @@ def _groups(config: ConfigVersion, answers: Answers) -> list[Group]:
         if name in config.regions:
             # Further regions repeat the colours with other shapes.
             shape, outline = shapes[(number + number // len(shapes)) % len(shapes)]
-            boundary = str(config.regions[name].boundary)
-            groups.append(Group(name, shape, number % _COLOURS + 1, outline, boundary, named))
+            groups.append(Group(name, shape, number % _COLOURS + 1, outline, named))
         else:
             title = "blocked" if name == _BLOCKED else "in no region"
-            groups.append(Group(title, "cross", 0, CROSS, "", named))
+            groups.append(Group(title, "cross", 0, CROSS, named))
     return groups
 
 

@@ -333,7 +333,7 @@ def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path,
     (url, admin_url), print_text = urls, demo.print_text
     print_text("\nSend a request. An edge would set the header with your territory, such as DE, US, JP, HK or CU.")
     if demo.build_console is not None:
-        print_text(f"Or open {url}/ in a browser: a map with who answers where, and why.")
+        print_text(f"Or open {url}/ in a browser: a map shows who answers where, and why.")
     print_text(
         f"  curl -i {url}/v1/chat/completions \\\n"
         f"    -H 'content-type: application/json' -H 'cf-ipcountry: {example}' \\\n"

@@ -42,7 +42,7 @@ async function fetchParts(territory) {
   const ask = byId("ask").querySelector("button");
   const freshAsk = page.getElementById("ask").querySelector("button");
   ask.textContent = freshAsk.textContent;
-  if (!asking) ask.disabled = freshAsk.disabled;
+  ask.disabled = freshAsk.disabled;
   if (!focused.isConnected) refocus(focused);
   noteDeadlines();
   showAges();
@@ -78,11 +78,14 @@ async function choose(territory) {
   if (code) {
     history.pushState(null, "", address(code));
     byId("territory").value = byId("decision-title").textContent;
-    announce(byId("decision").querySelector(".verdict")?.textContent.trim() ?? "");
+    const verdict = byId("decision").querySelector(".verdict");
+    announce(verdict?.textContent.trim() ?? "");
+    show(verdict ?? byId("decision"));
   }
 }
 
 const announce = (text) => { byId("announce").textContent = text; };
+const show = (part) => part.scrollIntoView({ block: "nearest" }); // on a small screen it may be below the map
 const setOffline = (isOffline) => { byId("offline").hidden = !isOffline; };
 
 document.addEventListener("click", (event) => {
@@ -202,12 +205,13 @@ byId("ask").addEventListener("submit", async (event) => {
   if (asking || !decision().territory) return;
   asking = true;
   const button = byId("ask").querySelector("button");
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true"); // a disabled button would lose the focus
   byId("result").hidden = false;
   byId("answer").textContent = "";
   byId("refusal").hidden = true;
   byId("headers").replaceChildren();
   byId("attempts").replaceChildren();
+  show(byId("result"));
   const started = performance.now();
   const ticking = setInterval(() => showTotal(`waiting for ${seconds(performance.now() - started)}`), 100);
   let requestId = null;
@@ -220,9 +224,10 @@ byId("ask").addEventListener("submit", async (event) => {
     byId("answer").classList.remove("live");
     showTotal("");
     asking = false;
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
   }
   if (requestId) await showAttempts(requestId);
+  if (byId("ask").contains(document.activeElement)) show(byId("total"));
   refresh();
 });
 

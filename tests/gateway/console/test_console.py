@@ -45,13 +45,31 @@ async def test_page_names_who_answers_in_hong_kong_and_why() -> None:
     assert "Gemini does not serve Hong Kong, so gemini is skipped." in words
     assert "Region default, for every territory that no other region lists" in words
     assert "chatgpt-eu , chatgpt-us , qwen-cn : not on the route of region default" in words
-    assert "Stores HK Processes anywhere Serves HK, MO Source vendor’s page , read 2026-11-23" in words
+    assert "gemini : gemini does not serve Hong Kong availability" in words
+    assert (
+        "Stores Hong Kong SAR China Processes anywhere Serves Hong Kong SAR China, Macao SAR China Source vendor’s page , read 2026-11-23"
+        in words
+    )
+
+
+@pytest.mark.parametrize(
+    ("territory", "words"),
+    [
+        ("DE", "Boundary prompts are stored and processed only in the European Economic Area, Switzerland The"),
+        ("CN", "Boundary prompts are stored and processed only in China The"),
+        ("HK", "Stores Singapore Processes anywhere but China Serves"),
+    ],
+)
+async def test_boundary_and_facts_name_territories_as_a_reader_does(territory: str, words: str) -> None:
+    console, _ = console_of(demo_config())
+    assert words in words_of((await ask_console(console, f"/?territory={territory}")).text)
 
 
 async def test_page_shows_a_refusal_with_its_reason() -> None:
     console, _ = console_of(demo_config())
     words = words_of((await ask_console(console, "/?territory=Cuba")).text)
     assert "No deployment answers : the assistant is not available in Cuba region_blocked (reason: territory)" in words
+    assert "The answer carries" not in words
 
 
 async def test_territory_whose_region_lacks_the_assistant_keeps_its_region_on_the_map() -> None:
