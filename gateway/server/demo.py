@@ -331,14 +331,16 @@ def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
 
 def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path, example: str) -> None:
     (url, admin_url), print_text = urls, demo.print_text
-    print_text("\nSend a request. An edge would set the header with your territory, such as DE, US, JP, HK or CU.")
     if demo.build_console is not None:
-        print_text(f"Or open {url}/ in a browser: a map shows who answers where, and why.")
+        print_text(f"\nOpen {url}/ in a browser: a map shows who answers where, and why. Or send a request:")
+    else:
+        print_text("\nSend a request:")
     print_text(
         f"  curl -i {url}/v1/chat/completions \\\n"
         f"    -H 'content-type: application/json' -H 'cf-ipcountry: {example}' \\\n"
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
+    print_text("An edge would set the header with your territory. Try DE, US, JP, HK or CU.")
     if demo.territory is not None:
         place = territory_name(demo.territory)
         print_text(f"Without the header: your territory is {place}; choose another with --territory")

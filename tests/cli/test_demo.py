@@ -56,6 +56,17 @@ def test_demo_prints_answers_for_three_territories(demo: Running) -> None:
     assert demo.err == ""
 
 
+def test_address_of_the_page_is_printed_on_the_line_before_the_curl_command(demo: Running) -> None:
+    lines = demo.out.splitlines()
+    url = demo.wait_for(r"listens on (\S+)\.")[1]
+    first_command = next(number for number, line in enumerate(lines) if line.lstrip().startswith("curl "))
+    assert f"Open {url}/ in a browser" in lines[first_command - 1]
+    page = httpx.get(f"{url}/", headers={"accept": "text/html"}, timeout=60, trust_env=False)
+    assert (page.status_code, "chatgpt-eu" in page.text) == (200, True)
+    assert httpx.get(f"{url}/", timeout=60, trust_env=False).json()["error"]["code"] == "not_found"
+    assert httpx.head(f"{url}/", timeout=60, trust_env=False).status_code == 200
+
+
 @pytest.mark.slow
 def test_printed_demo_commands_work(demo: Running) -> None:
     ask, why, operate = re.findall(r"(curl (?:.*\\\n)*.*)", demo.out)
