@@ -8,7 +8,8 @@ An `Attempt` is in one of five states. It starts as RUNNING and changes once:
     ANSWERED   a whole answer, or the first event of a stream         ticket: success; a stream takes over both ticket
                                                                       and slot
     FAILED     the provider failed                                    ticket: failure if it counts, else released
-    WITHDRAWN  the step is no longer allowed, nothing was sent        ticket released; it becomes a skipped step
+    WITHDRAWN  the step is no longer allowed, or a limit refused      ticket released; it becomes a skipped step
+               it: nothing was sent
     ABANDONED  the client left, or the other attempt of a hedge       ticket released: it shows nothing about the
                answered                                               provider
 """
@@ -54,6 +55,7 @@ class Attempt(msgspec.Struct, eq=False):
     Attributes:
         ticket: None if the deployment has no breaker, or the breaker gave no ticket.
         is_hedge: It was started because another attempt was slow.
+        has_no_room: A limit refused it: in WITHDRAWN.
         answer: Set in ANSWERED.
         failure: Set in FAILED.
         ended_at: When it left RUNNING.
@@ -68,6 +70,7 @@ class Attempt(msgspec.Struct, eq=False):
     ticket: int | None
     slot: Slot | None
     is_hedge: bool = False
+    has_no_room: bool = False
     state: AttemptState = _RUNNING
     answer: Answer | None = None
     failure: Failure | None = None

@@ -21,7 +21,8 @@ The states of an `Attempt` (see `attempt`):
     RUNNING     the breaker's ticket is taken, the slot is held, the key is chosen
     ANSWERED    a whole answer, or the first event of a stream
     FAILED      the provider failed
-    WITHDRAWN   revalidation refused it before a byte was sent: a skipped step, no attempt
+    WITHDRAWN   revalidation refused it before a byte was sent: a skipped step, no attempt. The same for a hedge that
+                a budget refused; after any other such refusal the request ends with its error
     ABANDONED   cancelled: the client left, or the other attempt of a hedge answered
 
 Before an attempt these checks run in this order, and the first refusal counts. The checks that take something come
@@ -313,7 +314,8 @@ class PlanExecution(msgspec.Struct):
                 attempt.withdrawn()
             if not attempt.is_hedge:
                 raise
-            self.steps.skip(attempt.step, f"no second attempt, because a limit refused it: {error.code}")
+            attempt.has_no_room = True
+            self.steps.skip(attempt.step, f"no second attempt, because a limit has no room for it: {error.code}")
         except BaseException:
             attempt.abandon()
             raise
@@ -367,7 +369,8 @@ class PlanExecution(msgspec.Struct):
     async def _attempt_hedged(self, first: Attempt, after_s: float) -> Attempt:
         """Run the attempt, and a second one if it is slow; record both, and return the one that decides."""
         record, deadline = self.context.record, self.context.deadline
-        attempts = [first]
+        attempts, steps = [first], self.steps
+        position, used_keys = steps.position, steps.used_keys
 
         def start_second() -> Attempt | None:
             second = self._start_second(first)
@@ -381,6 +384,11 @@ class PlanExecution(msgspec.Struct):
             for attempt in attempts:
                 self._record_abandoned(attempt)
             raise
+        if attempts[-1].has_no_room:
+            # Another step needs a hold of its own, which may fit once the first attempt has ended.
+            attempts.pop()
+            decisive = first
+            steps.return_to(position, used_keys)
         now = deadline.clock()
         # The one that decides comes last in the record, as everywhere.
         for attempt in sorted(attempts, key=lambda attempt: attempt is decisive):
@@ -439,7 +447,7 @@ class PlanExecution(msgspec.Struct):
             return None
         steps.move_to(position)
         attempt = self._begin(step, slot, secret, left_s)
-        attempt.is_hedge = True
+        attempt.is_hedge = attempt.options.is_hedge = True
         return attempt
 
     # --- after a failure --------------------------------------------------------------------------

@@ -197,3 +197,8 @@ class StepSelector(msgspec.Struct):
         if position != self.position:
             self.position, self.used_keys = position, ()
         self.breaker = self.health.breaker(self.plan.steps[position].deployment, self.context.bounds.breaker)
+
+    def return_to(self, position: int, used_keys: tuple[Secret | None, ...]) -> None:
+        """Undo `move_to` and the use of a key, for an attempt that was not sent."""
+        self.move_to(position)
+        self.used_keys = used_keys

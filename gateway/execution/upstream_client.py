@@ -83,6 +83,7 @@ class AttemptOptions(msgspec.Struct):
         head_s: Seconds until the head of the response, if that limit is shorter.
         is_quick: One JSON answer is asked for because the deployment is known to answer quickly, so that no answer
             within `limit_s` counts as silence.
+        is_hedge: It is sent because another attempt is slow.
         usage: Holds and records the call. None: usage is not recorded.
         call: The call, once its cost is held.
     """
@@ -93,6 +94,7 @@ class AttemptOptions(msgspec.Struct):
     idle_s: float
     head_s: float | None = None
     is_quick: bool = False
+    is_hedge: bool = False
     usage: RequestUsage | None = None
     call: CallUsage | None = None
 
@@ -152,7 +154,9 @@ class UpstreamClient:
     ) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
         chat, wire = _write(step, options.request)
-        call = options.call = await usage.begin(step, chat or measured_as_chat(options.request))
+        sent = chat or measured_as_chat(options.request)
+        call = options.call = await usage.begin(step, sent, is_hedge=options.is_hedge)
+        del sent
         try:
             if call.held.cap is not None and isinstance(options.request, ChatRequest):
                 chat, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))

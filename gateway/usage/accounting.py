@@ -148,6 +148,7 @@ class RequestUsage:
         "_config",
         "_open_nano",
         "_own_nano",
+        "_rates",
         "_user",
         "_vendor_nano",
         "accounting",
@@ -167,14 +168,16 @@ class RequestUsage:
         self._user = user
         self._open_nano = 0
         self._own_nano: int | None = 0
+        self._rates: tuple[RateState, ...] = ()
         self._vendor_nano: dict[str, int] = {}
 
-    async def begin(self, step: Step, sent: ChatRequest) -> CallUsage:
+    async def begin(self, step: Step, sent: ChatRequest, *, is_hedge: bool = False) -> CallUsage:
         """Hold the worst cost of a call before it is sent.
 
         Args:
             step: The step of the plan.
             sent: The request as it is sent.
+            is_hedge: It is sent because another call of the request is slow.
 
         Raises:
             CallRefused: It may not be sent.
@@ -185,14 +188,16 @@ class RequestUsage:
         except SpoolError as error:
             raise unavailable("usage rows can't be written") from error
         try:
-            call = await self._hold(accounting, deployment, sent)
+            call = await self._hold(accounting, deployment, sent, is_hedge=is_hedge)
         except BaseException:
             accounting.spool.release()
             raise
         self._open_nano += call.held.amount_nano
         return call
 
-    async def _hold(self, accounting: Accounting, deployment: Deployment, sent: ChatRequest) -> CallUsage:
+    async def _hold(
+        self, accounting: Accounting, deployment: Deployment, sent: ChatRequest, *, is_hedge: bool
+    ) -> CallUsage:
         now_ns, limits, bound = accounting.clock(), self.limits, input_bound(sent)
         row = self._row(accounting.new_call(), now_ns, deployment)
         owner = (limits.client or "", deployment.name)
@@ -209,6 +214,8 @@ class RequestUsage:
             accounting.learned.usual_most(owner) if sent.max_tokens is None and not limits.are_none else 0,
             None if most is None else most - (self._own_nano or 0) - self._open_nano,
             partial(_encode_lost, row),
+            is_hedge,
+            self._rates if is_hedge else (),
         )
         try:
             held, is_held = await hold_call(accounting.gate, facts), True
@@ -227,6 +234,7 @@ class RequestUsage:
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""
+        self._rates = states
         for rate, state in zip(self.limits.rates, states, strict=False):
             if rate.unit == TOKENS:
                 self.record.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)

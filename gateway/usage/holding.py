@@ -5,6 +5,8 @@ A cap that the client stated is never lowered. Without a cap:
 - While every budget has ample room, the hold is what answers usually need, and the request gets no cap.
 - Otherwise the hold is the longest answer of the model. If a limit cannot pay for that, the request gets a cap: what
   the limit can pay. A request that would get less than `LEAST_CAP` tokens is refused.
+
+A hedge leaves the rest of a limit to requests: it is refused unless every limit has room for many calls like it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from gateway.usage.hold_size import (
     thinking_apart,
     worst_cost,
 )
-from gateway.usage.refusals import price_unknown, refusal_error, too_expensive
+from gateway.usage.refusals import hedge_skipped, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.windows import AllBounds
 from providers.chat import ChatRequest
@@ -53,6 +55,8 @@ class CallFacts(msgspec.Struct):
         bound: The bound of its input.
         usual_output: The tokens that nearly all answers to this client have.
         request_room_nano: The amount that this request may still cost, or None.
+        is_hedge: It is sent because another call is slow.
+        known_rates: The state of each rate after the last hold of the request.
         row_of: Returns the row of the call, as it is written if this process ends.
     """
 
@@ -67,6 +71,8 @@ class CallFacts(msgspec.Struct):
     usual_output: int
     request_room_nano: int | None
     row_of: Callable[[CallSize, CallAmount | None], bytes]
+    is_hedge: bool = False
+    known_rates: tuple[RateState, ...] = ()
 
     @property
     def choices(self) -> int:
@@ -111,12 +117,13 @@ async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
     if limits.limits_money and (price is None or not facts.rates.knows(price.currency)):
         raise price_unknown(facts.deployment.model)
     size, cap = facts.largest, None
+    if facts.is_hedge and not await _has_room_for_hedges(gate, facts):
+        raise hedge_skipped()
     if limits.are_none or facts.request.max_tokens is not None:
         return await _hold(gate, facts, size, None)
     can_cap = "max_tokens" in facts.deployment.capabilities.parameters
     if await _is_ample(gate, facts, size):
-        usual = facts.usual_output + thinking_apart(facts.request, facts.deployment)
-        size = CallSize(size.input, min(size.output, usual * facts.choices))
+        size = _usual_size(facts)
         cap = _cap_of_rates(facts) if can_cap else None
         if facts.request_room_nano is not None and can_cap:
             cap = _least(cap, _cap_of_request(facts))
@@ -161,8 +168,27 @@ async def _ask(
     return request, await gate.hold(request), amount
 
 
+async def _has_room_for_hedges(gate: UsageGate, facts: CallFacts) -> bool:
+    """Return whether every limit has room for many calls like this one.
+
+    Otherwise hedges of a few slow requests would take the room of the next requests.
+    """
+    size = _usual_size(facts)
+    if any(state.remaining < _AMPLE_CALLS * size.tokens for state in facts.known_rates):
+        return False
+    return await _is_ample(gate, facts, size)
+
+
+def _usual_size(facts: CallFacts) -> CallSize:
+    """Return the size of nearly all calls to which the client states no cap, or the largest if it states one."""
+    if facts.request.max_tokens is not None:
+        return facts.largest
+    usual = facts.usual_output + thinking_apart(facts.request, facts.deployment)
+    return CallSize(facts.largest.input, min(facts.largest.output, usual * facts.choices))
+
+
 async def _is_ample(gate: UsageGate, facts: CallFacts, size: CallSize) -> bool:
-    """Return whether every budget has room for many calls of the largest size."""
+    """Return whether every budget has room for many calls of this size."""
     budgets = facts.limits.budgets
     if not budgets:
         return True

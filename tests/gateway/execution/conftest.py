@@ -20,6 +20,7 @@ from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
+from gateway.usage.accounting import RequestUsage
 from providers.chat import ChatRequest, ResponseFormat, UserMessage
 from providers.matching.requirements import requirements_of
 from tests.kit.configs import Config, table_of
@@ -55,6 +56,7 @@ class Bench:
     record: Record = field(default_factory=lambda: Record("req", 0.0, "t"))
     time: float = 1000.0
     forbidden: dict[str, str] = field(default_factory=dict)
+    usage: RequestUsage | None = None
 
     def __post_init__(self) -> None:
         self.health = Health(self.clock)
@@ -84,6 +86,7 @@ class Bench:
         messages = (UserMessage("hello"),)
         request = ChatRequest("assistant", messages, stream=stream, response_format=response_format)
         context = ExecutionContext(self.table.resilience, self.deadline, self.record, self.still_allowed)
+        context.usage = self.usage
         return await self.executor.run(self.plan(request), request, context)
 
     @property

@@ -1,0 +1,118 @@
+"""Hedges and budgets: a hedge that has no room is skipped, and the request goes on as if there were no hedge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.execution.plan_execution import PlanExhausted
+from gateway.model.record import Record, Skipped
+from gateway.usage.accounting import Accounting
+from gateway.usage.gate_file import FileGate
+from gateway.usage.hold_size import LEAST_CAP, UNKNOWN_MAXIMUM
+from gateway.usage.refusals import CallRefused
+from gateway.usage.spool import Spool
+from tests.gateway.execution.conftest import FIRST, SECOND, TWO_KEYS, Bench
+from tests.gateway.execution.test_hedge import ENVIRON, HEDGED, Provider
+from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.runner_answers import error, until
+
+_INPUT = 64 + 16 + len("hello")
+_HOLD = _INPUT + UNKNOWN_MAXIMUM
+"""The tokens of the hold of a call: the bound of its input, and the longest answer of an unknown model."""
+
+Start = Callable[..., tuple[Provider, Provider]]
+
+
+@pytest.fixture
+def start(bench: Bench, tmp_path: Path) -> Iterator[Start]:
+    """Start the providers of a config whose client has limits, with the accounting of one request."""
+    gate, spool = FileGate.open(tmp_path / "gate"), Spool(tmp_path, print)
+
+    def begin(client: dict[str, Any], config: Config = HEDGED) -> tuple[Provider, Provider]:
+        bench.table = table_of(config.merge({"clients": {"app": {"keys": [key_hash("gk-app")], **client}}}), ENVIRON)
+        bench.record = Record("req", 0.0, "t", client="app")
+        accounting = Accounting(spool, gate, b"key of pseudonyms")
+        bench.usage = accounting.request(bench.table, next(iter(bench.table.clients.values())), None, bench.record)
+        return Provider(bench, FIRST), Provider(bench, SECOND)
+
+    yield begin
+    gate.close()
+    spool.close()
+
+
+def of_tokens(holds: float) -> dict[str, Any]:
+    return {"budgets": [{"tokens": int(_HOLD * holds), "per": "total"}]}
+
+
+async def test_hedge_is_sent_while_its_budget_has_room_for_many_calls(bench: Bench, start: Start) -> None:
+    _, second = start(of_tokens(60))
+    asking = asyncio.ensure_future(bench.ask())
+    await until(lambda: second.asked)
+    second.answer()
+    assert (await asking).step.deployment.name == "second"
+
+
+@pytest.mark.parametrize("limit", [of_tokens(1.5), of_tokens(11), {"limits": {"tpm": _HOLD * 5}}])
+async def test_hedge_without_room_is_skipped_and_the_first_attempt_answers(
+    bench: Bench, start: Start, limit: dict[str, Any]
+) -> None:
+    first, second = start(limit)
+    asking = asyncio.ensure_future(bench.ask())
+    await until(lambda: bench.record.skipped)
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    assert (second.asked, len(bench.record.attempts)) == (0, 1)
+    [skipped] = bench.record.skipped
+    assert skipped == Skipped("second", "no second attempt, because a limit has no room for it: rate_limited")
+
+
+async def test_step_of_a_skipped_hedge_is_tried_after_the_first_attempt_failed(bench: Bench, start: Start) -> None:
+    first, second = start(of_tokens(1.5))
+    asking = asyncio.ensure_future(bench.ask())
+    await until(lambda: bench.record.skipped)
+    # An error costs nothing, so its hold is free again.
+    first.answers.put_nowait(error(401))
+    second.answer()
+    assert (await asking).step.deployment.name == "second"
+    assert [attempt.is_hedge for attempt in bench.record.attempts] == [False, False]
+
+
+async def test_request_whose_hedge_was_skipped_ends_with_the_error_of_admission(bench: Bench, start: Start) -> None:
+    # This pays for one call with the smallest cap, and a few tokens more.
+    first, second = start({"budgets": [{"tokens": _INPUT + LEAST_CAP + 50, "per": "total"}]})
+    asking = asyncio.ensure_future(bench.ask())
+    await until(lambda: bench.record.skipped)
+    # The answer breaks off, so that its prompt is paid: the next hold does not fit.
+    first.answers.put_nowait(httpx.Response(200, text="<html>"))
+    with pytest.raises(CallRefused) as refused:
+        await asking
+    assert refused.value.code == "insufficient_quota"
+    assert second.asked == 0
+    assert bench.tried[0] == "first"
+
+
+async def test_key_of_a_skipped_hedge_is_used_after_the_first_attempt_failed(bench: Bench, start: Start) -> None:
+    first, _ = start(of_tokens(1.5), HEDGED.merge(TWO_KEYS, "assistants: {assistant: {routes: {default: [first]}}}"))
+    asking = asyncio.ensure_future(bench.ask())
+    await until(lambda: bench.record.skipped)
+    first.answers.put_nowait(error(401))
+    first.answer()
+    assert (await asking).step.deployment.name == "first"
+    assert len(set(first.keys)) == 2
+
+
+async def test_other_errors_follow_the_plan_after_a_skipped_hedge(bench: Bench, start: Start) -> None:
+    first, second = start(of_tokens(1.5))
+    asking = asyncio.ensure_future(bench.ask())
+    await until(lambda: bench.record.skipped)
+    first.answers.put_nowait(error(401))
+    second.answers.put_nowait(error(400))
+    with pytest.raises(PlanExhausted):
+        await asking
+    assert bench.tried == ["first", "second"]
