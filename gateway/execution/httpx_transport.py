@@ -84,6 +84,8 @@ class HttpxTransport:
         try:
             allow(_origin(sent.url), sent.extensions.get(EXTENSION))
             response = await self._inner.handle_async_request(sent)
+            # A transport that is not httpcore's does not call `trace`.
+            request.is_sent = True
         except (NotAllowed, httpx.LocalProtocolError) as error:
             raise FenceBreach("the request was stopped, because its permit does not allow its origin") from error
         except ConnectFailed as error:

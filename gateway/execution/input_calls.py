@@ -9,6 +9,7 @@ from gateway.execution.pseudonyms import pseudonymous
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.input_requests import InputAnswer, InputRequest
+from providers.chat import AnswerRefused
 from providers.embeddings import EmbeddingAnswer, EmbeddingFormat, EmbeddingRequest, check_answer, embeddings_of
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
@@ -70,7 +71,10 @@ def _read(request: InputRequest, response: WireResponse, deployment: Deployment)
 def _read_embeddings(request: EmbeddingRequest, response: WireResponse, deployment: Deployment) -> EmbeddingAnswer:
     embeddings = _embeddings(deployment)
     answer = embeddings.parse_response(response, deployment.target)
-    return check_answer(answer, request, embeddings.facts(deployment.model).dimensions)
+    try:
+        return check_answer(answer, request, embeddings.facts(deployment.model).dimensions)
+    except ProviderFailed as error:
+        raise AnswerRefused(error.failure, answer.usage) from None
 
 
 def _read_moderations(request: ModerationRequest, response: WireResponse, deployment: Deployment) -> ModerationAnswer:
@@ -78,7 +82,7 @@ def _read_moderations(request: ModerationRequest, response: WireResponse, deploy
     if len(answer.results) != len(request.inputs):
         kind = FailureKind.MALFORMED
         detail = f"{len(answer.results)} verdicts for {len(request.inputs)} inputs"
-        raise ProviderFailed(Failure(kind, MESSAGES[kind], detail))
+        raise AnswerRefused(Failure(kind, MESSAGES[kind], detail), answer.usage)
     return answer
 
 

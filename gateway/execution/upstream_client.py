@@ -30,7 +30,7 @@ from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as
 from gateway.usage.accounting import CallUsage, RequestUsage
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
-from providers.chat import ChatCompletion, ChatRequest, change_request
+from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
@@ -164,7 +164,7 @@ class UpstreamClient:
             del wire
             answer = await self._exchange(step, options, chat, request, clocks)
         except ProviderFailed as error:
-            await call.failed(error.failure)
+            await call.failed(error.failure, error.usage if isinstance(error, AnswerRefused) else None)
             raise
         except BaseException:
             await call.stopped()

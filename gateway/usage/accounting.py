@@ -13,6 +13,7 @@ If the process ends in between, `lost_calls` writes the row.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import itertools
 import secrets
@@ -73,6 +74,11 @@ class Accounting:
         user_key: Makes the pseudonyms of end users, if the configuration has no key for them.
         overshot: Called when a call has cost more than its hold.
         clock: Returns Unix nanoseconds.
+
+    Attributes:
+        is_stopping: Whether the process is ending, so that the gateway stops the calls that end early from now on.
+        is_closed: Whether no further call can be recorded.
+        open_calls: The calls that have not ended.
     """
 
     def __init__(
@@ -88,6 +94,8 @@ class Accounting:
         self.overshot = overshot
         self.clock = clock
         self.learned = LearnedUsage()
+        self.is_stopping = self.is_closed = False
+        self.open_calls: set[CallUsage] = set()
         self._user_key = user_key
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -113,6 +121,11 @@ class Accounting:
     def new_call(self) -> str:
         """Return an id that is never used again."""
         return f"{self._prefix}-{next(self._numbers)}"
+
+    async def aclose(self) -> None:
+        """Record the calls that are still open. Their requests were cancelled, but may not have ended yet."""
+        self.is_stopping = self.is_closed = True
+        await asyncio.gather(*(call.stopped() for call in tuple(self.open_calls)), return_exceptions=True)
 
 
 def end_user_pseudonym(config: ConfigVersion, user_key: bytes, user: str) -> str:
@@ -183,6 +196,8 @@ class RequestUsage:
             CallRefused: It may not be sent.
         """
         accounting, deployment = self.accounting, step.deployment
+        if accounting.is_closed:
+            raise unavailable("the gateway is stopping")
         try:
             accounting.spool.reserve()
         except SpoolError as error:
@@ -193,6 +208,7 @@ class RequestUsage:
             accounting.spool.release()
             raise
         self._open_nano += call.held.amount_nano
+        accounting.open_calls.add(call)
         return call
 
     async def _hold(
@@ -201,6 +217,7 @@ class RequestUsage:
         now_ns, limits, bound = accounting.clock(), self.limits, input_bound(sent)
         row = self._row(accounting.new_call(), now_ns, deployment)
         owner = (limits.client or "", deployment.name)
+        learned, is_open = accounting.learned, sent.max_tokens is None and not limits.are_none
         most = limits.max_request_nano
         facts = CallFacts(
             row.call,
@@ -211,7 +228,8 @@ class RequestUsage:
             limits,
             exchange_rates(self._config),
             calendar_of(self._config).at(now_ns),
-            accounting.learned.usual_most(owner) if sent.max_tokens is None and not limits.are_none else 0,
+            learned.input_tokens(deployment.name, bound) if is_open else bound,
+            learned.usual_most(owner) if is_open else 0,
             None if most is None else most - (self._own_nano or 0) - self._open_nano,
             partial(_encode_lost, row),
             is_hedge,
@@ -372,11 +390,18 @@ class CallUsage:
         """Record a stream that has ended: completely, or with a failure."""
         await (self._end(CallOutcome.ANSWERED) if failure is None else self.failed(failure))
 
-    async def failed(self, failure: Failure) -> None:
-        """Record a failed call. One whose connection failed was not sent."""
+    async def failed(self, failure: Failure, usage: Usage | None = None) -> None:
+        """Record a failed call. One whose connection failed was not sent.
+
+        Args:
+            failure: The failure.
+            usage: The provider's count for a whole answer that was refused, or None.
+        """
         if failure.unsent or not self._is_sent:
             await self.release()
             return
+        if usage is not None and self._reported is None:
+            self._reported = usage, True
         is_stated = failure.kind not in _BROKEN and not self.seen.deltas and self._reported is None
         self.is_refused = self.is_refused or is_stated
         await self._end(CallOutcome.FAILED)
@@ -386,7 +411,8 @@ class CallUsage:
         if not self._is_sent:
             await self.release()
             return
-        await self._end(CallOutcome.CANCELLED if self.is_unwanted else self._request.stopped)
+        is_ours = self.is_unwanted or self._request.accounting.is_stopping
+        await self._end(CallOutcome.CANCELLED if is_ours else self._request.stopped)
 
     @property
     def _is_sent(self) -> bool:
@@ -398,6 +424,7 @@ class CallUsage:
             return
         self.is_ended = True
         accounting = self._request.accounting
+        accounting.open_calls.discard(self)
         accounting.spool.release()
         self._request.end(self.held.amount_nano, _NOTHING)
         if self._is_held:
@@ -414,6 +441,7 @@ class CallUsage:
         if source is UsageSource.NONE and amount is None:
             amount = _NOTHING
         accounting = request.accounting
+        accounting.open_calls.discard(self)
         accounting.spool.append(_priced(self._row, usage, source, amount, outcome))
         own_nano = (amount.own_nano or 0) if amount is not None else 0
         request.end(held.amount_nano, amount)

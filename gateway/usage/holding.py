@@ -2,7 +2,7 @@
 
 A cap that the client stated is never lowered. Without a cap:
 
-- While every budget has ample room, the hold is what answers usually need, and the request gets no cap.
+- While every budget has ample room, the hold is what calls usually need, and the request gets no cap.
 - Otherwise the hold is the longest answer of the model. If a limit cannot pay for that, the request gets a cap: what
   the limit can pay. A request that would get less than `LEAST_CAP` tokens is refused.
 
@@ -53,6 +53,7 @@ class CallFacts(msgspec.Struct):
         request: The request as it is sent.
         largest: The size of the call with its own cap, or with the longest answer of the model.
         bound: The bound of its input.
+        usual_input: The most input tokens by what earlier calls had for each byte. At most the bound.
         usual_output: The tokens that nearly all answers to this client have.
         request_room_nano: The amount that this request may still cost, or None.
         is_hedge: It is sent because another call is slow.
@@ -68,6 +69,7 @@ class CallFacts(msgspec.Struct):
     limits: SpendingLimits
     rates: ExchangeRates
     windows: AllBounds
+    usual_input: int
     usual_output: int
     request_room_nano: int | None
     row_of: Callable[[CallSize, CallAmount | None], bytes]
@@ -184,7 +186,7 @@ def _usual_size(facts: CallFacts) -> CallSize:
     if facts.request.max_tokens is not None:
         return facts.largest
     usual = facts.usual_output + thinking_apart(facts.request, facts.deployment)
-    return CallSize(facts.largest.input, min(facts.largest.output, usual * facts.choices))
+    return CallSize(facts.usual_input, min(facts.largest.output, usual * facts.choices))
 
 
 async def _is_ample(gate: UsageGate, facts: CallFacts, size: CallSize) -> bool:

@@ -8,7 +8,7 @@ converts the values to OpenAI's JSON and back.
 
 from __future__ import annotations
 
-from providers.chat.answers import ChatCompletion, Choice, FinishReason, Logprobs, Usage
+from providers.chat.answers import AnswerRefused, ChatCompletion, Choice, FinishReason, Logprobs, Usage
 from providers.chat.events import (
     AnnotationsDelta,
     ChoiceFinish,
@@ -58,6 +58,7 @@ __all__ = [
     "AllowedTools",
     "Annotation",
     "AnnotationsDelta",
+    "AnswerRefused",
     "AssistantMessage",
     "AudioPart",
     "CacheTime",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from providers.chat.messages import AssistantMessage
+from providers.failures import Failure, ProviderFailed
 from providers.value import Value
 
-__all__ = ["ChatCompletion", "Choice", "FinishReason", "Logprobs", "Usage"]
+__all__ = ["AnswerRefused", "ChatCompletion", "Choice", "FinishReason", "Logprobs", "Usage"]
 
 Logprobs = Mapping[str, object]
 """Log probabilities in OpenAI's shape (`content` and `refusal` are lists of tokens). They are passed through unread."""
@@ -44,6 +45,22 @@ class Usage(Value, frozen=True):
     def total_tokens(self) -> int:
         """The sum of prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
+
+
+class AnswerRefused(ProviderFailed):
+    """The provider has answered, and the answer is not accepted.
+
+    Args:
+        failure: The classified failure.
+        usage: The tokens that the provider reported for the answer, or None.
+
+    Attributes:
+        usage: The argument of this name.
+    """
+
+    def __init__(self, failure: Failure, usage: Usage | None) -> None:
+        super().__init__(failure)
+        self.usage = usage
 
 
 class Choice(Value, frozen=True):

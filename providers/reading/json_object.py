@@ -18,6 +18,7 @@ from enum import Enum, auto
 
 from providers.adapter import Adapter, EmulatesFeatures, Target
 from providers.chat import (
+    AnswerRefused,
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
@@ -37,7 +38,7 @@ from providers.chat import (
     change_request,
     text_of,
 )
-from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.failures import Failure, FailureKind
 from providers.json_values import is_json_object
 from providers.reading.folding import expand
 
@@ -116,20 +117,20 @@ def checked(completion: ChatCompletion, start: str, *, may_stop: bool) -> ChatCo
         start: The beginning of the object in the request.
         may_stop: The request has stop sequences, so that the object may be incomplete.
     """
-    choices = tuple(_checked_choice(choice, start, may_stop=may_stop) for choice in completion.choices)
+    try:
+        choices = tuple(_checked_choice(choice, start, may_stop=may_stop) for choice in completion.choices)
+    except _NotAccepted as error:
+        raise AnswerRefused(error.failure, completion.usage) from None
     return replace(completion, choices=choices)
 
 
 def _checked_choice(choice: Choice, start: str, *, may_stop: bool) -> Choice:
     message = choice.message
     text = _ObjectText(start)
-    try:
-        shown = text.feed(text_of(message.content))
-        if message.tool_calls or message.refusal:
-            shown += text.release()
-        shown += text.finish(choice.finish_reason, may_stop=may_stop)
-    except _NotAccepted as error:
-        raise ProviderFailed(error.failure) from None
+    shown = text.feed(text_of(message.content))
+    if message.tool_calls or message.refusal:
+        shown += text.release()
+    shown += text.finish(choice.finish_reason, may_stop=may_stop)
     return choice if shown == text_of(message.content) else replace(choice, message=replace(message, content=shown))
 
 

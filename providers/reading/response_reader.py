@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 from providers.adapter import Adapter, StreamParser, Target
-from providers.chat import ChatCompletion, Failed, Heartbeat, Opened, StreamEvent, ToolCallDelta
+from providers.chat import AnswerRefused, ChatCompletion, Failed, Heartbeat, Opened, StreamEvent, ToolCallDelta
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.choice_state import named_by_moment, with_named_calls
 from providers.reading.error_classification import failure, is_html, request_id_of
@@ -212,6 +212,8 @@ class AnswerReader:
         whole = replace(self._head, body=bytes(self._body))
         try:
             return tuple(unfold(read_answer(self._adapter, whole, self._target, self._stop, self._json_start)))
+        except AnswerRefused as error:
+            return (Failed(error.failure, error.usage),)
         except ProviderFailed as error:
             return (Failed(error.failure),)
 

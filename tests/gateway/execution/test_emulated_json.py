@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +13,10 @@ from gateway.execution.breaker import BreakerState
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
+from gateway.usage.accounting import Accounting
+from gateway.usage.gate_file import FileGate
+from gateway.usage.spool import Spool, batches, spool_files
+from gateway.usage.usage_row import CallOutcome, UsageSource
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -107,6 +112,30 @@ async def test_one_json_body_is_checked_too(claude: Bench) -> None:
     assert raised.value.failure.kind is FailureKind.NOT_JSON
     assert OTHER[:8] not in f"{raised.value.failure}"
     assert text_of((await claude.ask()).completion) == OTHER
+
+
+@pytest.mark.parametrize("form", ["json", "folded", "stream"])
+async def test_usage_of_an_answer_that_is_not_json_is_the_provider_count(
+    claude: Bench, tmp_path: Path, form: str
+) -> None:
+    body, kind = sse(OTHER), SSE
+    if form == "json":
+        body, kind = SIMULATOR.write_answer(completion(OTHER), ASK).body, {"content-type": "application/json"}
+    for url in (FIRST, SECOND):
+        claude.router.post(url).respond(headers=kind, content=body)
+    gate, spool = FileGate.open(tmp_path / "gate"), Spool(tmp_path, print)
+    claude.usage = Accounting(spool, gate, b"key of pseudonyms").request(TABLE, None, None, claude.record)
+    with pytest.raises(PlanExhausted):
+        await claude.ask(stream=form == "stream", response_format=FORM)
+    gate.close()
+    spool.close()
+    (file,) = spool_files(tmp_path, {}, recovered=False)
+    rows = [row for batch in batches(file, 0) for row in batch.rows]
+    file.close()
+    assert len(rows) == len(claude.tried) >= 3
+    assert {(row.usage_source, row.outcome, row.input_tokens, row.output_tokens) for row in rows} == {
+        (UsageSource.PROVIDER, CallOutcome.FAILED, 3, 4)
+    }
 
 
 async def test_truncated_object_is_an_answer(claude: Bench) -> None:
