@@ -142,7 +142,8 @@ class BodyLease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_turn()
+        if self._turns is not None:
+            self._end_turn()
         if self._held_bytes:
             self.release()
 

@@ -33,10 +33,8 @@ from gateway.api.caller.request_headers import (
     read_context,
     remember_caller,
 )
-from gateway.api.connection import HEAD, SameHead
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
-from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import ApiError
 from gateway.api.responder import Receive, Responder, Send
 from gateway.execution.deadline import Deadline, Sweep
@@ -192,8 +190,7 @@ class InboundChat:
         self._scope = scope
         self._receive = receive
         self._responder = Responder(scope, receive, send, record, dialect)
-        extensions: Mapping[str, Any] | None = scope.get("extensions")
-        self._head: SameHead | None = extensions.get(HEAD) if extensions is not None else None
+        self._head = self._responder.head
         self._deadline_set = self._is_counted = self._is_known = self._body_begun = self._body_read = False
         self._received_body: bytes | None = None
         # The limit of the client for bodies, if it has one.
@@ -273,8 +270,7 @@ class InboundChat:
 
     def decode(self, body: HeldBody) -> ServedRequest:
         """See Inbound."""
-        dialect = self._dialect
-        return dialect.decode_input(body.take()) if isinstance(dialect, InputDialect) else dialect.decode(body.take())
+        return self._dialect.decode(body.take())
 
     def begin(self, request: ServedRequest) -> None:
         """See Inbound."""

@@ -20,7 +20,7 @@ from traceback import extract_tb
 from typing import Any
 
 from gateway.api.body import drain
-from gateway.api.connection import CONNECTION, NOT_TAKEN, ClientConnection
+from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection, SameHead
 from gateway.api.dialects.dialect import Dialect, StreamEncoder
 from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, whole_seconds
@@ -53,6 +53,7 @@ class Responder:
     Attributes:
         connection: The client's connection, if the server is ours.
         cycle: The request on that connection.
+        head: The head of the request, if the connection has seen it before.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Responder:
         "_send",
         "connection",
         "cycle",
+        "head",
     )
 
     def __init__(self, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect) -> None:
@@ -77,7 +79,8 @@ class Responder:
         self._record = record
         extensions: Mapping[str, Any] = scope.get("extensions", _NO_EXTENSIONS)
         connection: ClientConnection | None = extensions.get(CONNECTION)
-        self.connection = connection
+        head: SameHead | None = extensions.get(HEAD)
+        self.connection, self.head = connection, head
         cycle = self.cycle = connection.cycle if connection is not None else None
         # If something wraps `send`, as CORS does, it must see the head of the answer: then nothing is written directly.
         self._direct = cycle if cycle is not None and cycle.send == send else None

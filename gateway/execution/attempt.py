@@ -213,8 +213,6 @@ def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds
     if deployment.first_token_s is not None:
         return deployment.first_token_s
     facts = deployment.target.facts
-    if not isinstance(request, ChatRequest):
-        return bounds.first_token_s
-    if facts.first_token_factor != 1 and reasons_unseen(request, facts):
+    if facts.first_token_factor != 1 and isinstance(request, ChatRequest) and reasons_unseen(request, facts):
         return bounds.first_token_s * facts.first_token_factor
     return bounds.first_token_s

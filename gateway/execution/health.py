@@ -79,8 +79,6 @@ class Health:
 
     def keys_in_turn(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """Return the usable keys. Each call starts with another one, so that they share the work."""
-        if len(deployment.credentials) < 2 and not self._cooldowns:
-            return deployment.credentials or _NO_KEY
         keys = self.usable_keys(deployment)
         if len(keys) < 2:
             return keys
@@ -90,9 +88,10 @@ class Health:
 
     def next_key(self, deployment: Deployment, used: tuple[Secret | None, ...]) -> Secret | None:
         """Return a usable key that this request has not used; if there is none, the first one."""
-        keys = self.keys_in_turn(deployment) or deployment.credentials or _NO_KEY
-        if len(keys) == 1:
-            return keys[0]
+        credentials = deployment.credentials
+        if len(credentials) < 2:
+            return credentials[0] if credentials else None
+        keys = self.keys_in_turn(deployment) or credentials
         return next((key for key in keys if key not in used), keys[0])
 
     def breaker(self, deployment: Deployment, rule: BreakerRule | None) -> Breaker | None:

@@ -220,7 +220,7 @@ class UpstreamClient:
                         stream = None
                         if options.call is not None:
                             options.call.is_refused = True
-                    elif chat is None or not isinstance(request, ChatRequest):
+                    elif chat is None:
                         return Answer(step, result=await _read_result(request, response, deployment))
                     elif not request.stream:
                         whole = await response.read_whole()
@@ -351,7 +351,9 @@ def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -
     Not for several choices, which not every wire format streams, and not where asking again could do something twice.
     """
     wanted = deployment.fold if deployment.fold is not None else not is_last_step
-    return wanted and (request.n is None or request.n == 1) and not has_effects(request)
+    has_one_choice = request.n is None or request.n == 1
+    # Most requests have no further fields, and a look costs less than a call.
+    return wanted and has_one_choice and not (request.extra and has_effects(request))
 
 
 def as_stream(request: ChatRequest) -> ChatRequest:

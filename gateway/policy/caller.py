@@ -42,7 +42,7 @@ def user_of(caller: Caller, claim: ClaimReport | None) -> str | None:
     """
     if claim is not None and claim.subject:
         return claim.subject
-    return asserted_user(caller)
+    return asserted_user(caller) if caller.user else None
 
 
 def asserted_user(caller: Caller) -> str | None:

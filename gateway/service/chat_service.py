@@ -25,6 +25,7 @@ from gateway.model.caller import Caller
 from gateway.model.config_version import Assistant, Client, ConfigVersion, Resilience, remember
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Plan, Refusal, Refused, Step
+from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -242,7 +243,8 @@ class ChatService:
         """Answer one request. The endpoint sends the errors that this raises to the client."""
         config, record = self.current(), inbound.record
         record.config_version = config.version
-        inbound.error_style = _error_style(config)
+        if config.blocked_by is not None:
+            inbound.error_style = ErrorStyle(config.blocked_by)
         caller = inbound.caller(config)
         admission: Admission | SharedAdmission | None
         if self.shared_limits is None:
@@ -272,7 +274,9 @@ class ChatService:
                     return
                 routing, answer = await self._begin_answer(config, caller, located, request, inbound)
                 record.first_s = time.monotonic() - record.started_at
-                style = _answer_style(routing, record, self._seal_of(routing, answer))
+                # Only the answer to a request with tools has reasoning state.
+                seal = self._seal_of(routing.config, answer.step.deployment) if request.tools else None
+                style = _answer_style(routing, request, record, seal)
                 turn = self._shadows.begin(routing.config, routing.location, record, answer) if self._shadows else None
                 if turn is not None:
                     answer = turn.captured(answer)
@@ -331,9 +335,10 @@ class ChatService:
         config, location, assistant = routing.config, routing.location, routing.assistant
         record.assistant = assistant.name
         request: ServedRequest = part or routing.request
+        chat = None
         if isinstance(request, ChatRequest):
-            request = _with_region_text(routing, request, record)
-            needs = requirements_of(request)
+            request = chat = _with_region_text(routing, request, record) if routing.locale is not None else request
+            needs = requirements_of(chat)
         else:
             needs = needs_of_input(request)
         consenting, consents, now_s = None, NO_CONSENT, self.clock()
@@ -342,8 +347,8 @@ class ChatService:
             consents = consenting.under(config, location.region)
         health = self.executor.health.snapshot(config)
         decision = decide(config, assistant, location, needs, health, now_s, consents)
-        if decision.lanes and isinstance(request, ChatRequest):
-            decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, request))
+        if decision.lanes and chat is not None:
+            decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, chat))
         record.decision, plan = decision, decision.outcome
         if not isinstance(plan, Plan):
             raise _refused(plan, routing, consenting)
@@ -355,7 +360,7 @@ class ChatService:
         context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, routing.client, routing.user, record)
-        returned = request if isinstance(request, ChatRequest) and has_state(request) else None
+        returned = chat if chat is not None and has_state(chat) else None
         if returned is not None:
             context.request_for = partial(self._unsealed, config, returned)
         try:
@@ -367,16 +372,16 @@ class ChatService:
         finally:
             if consenting is not None:
                 record.note_consent(plan.steps)
-        if assistant.resume and isinstance(request, ChatRequest) and request.stream:
-            answer = resuming(answer, Resumption(self.executor, plan, request, context))
+        if assistant.resume and chat is not None and chat.stream:
+            answer = resuming(answer, Resumption(self.executor, plan, chat, context))
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
         if returned is not None and not seal_of(self._consent_keys_of(config), deployment).unseals_all(returned):
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places
-        if isinstance(request, ChatRequest):
-            record.emulated = emulated_fields(deployment.adapter, request)
+        if chat is not None and chat.response_format is not None:
+            record.emulated = emulated_fields(deployment.adapter, chat)
         return answer
 
     def _admit(self, client: Client | None, record: Record) -> Admission | None:
@@ -434,7 +439,8 @@ class ChatService:
             space.check(routing.spaces, result.dimensions)
             record.embedding_space = space.name(result.dimensions)
         record.first_s = time.monotonic() - record.started_at
-        style = _answer_style(routing, record, None)
+        assistant = routing.assistant
+        style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
         sending = inbound.respond(change(last, result=result), style)
         if sending is not None:
             await sending
@@ -506,11 +512,9 @@ class ChatService:
         """Return the request for a step, with the reasoning state that its deployment may get."""
         return seal_of(self._consent_keys_of(config), step.deployment).unseal_request(request)
 
-    def _seal_of(self, routing: RoutingInput, answer: Answer) -> ReasoningSeal | None:
-        """Return the seal for the state of the answer. Only an answer to a request with tools has state."""
-        if not isinstance(routing.request, ChatRequest) or not routing.request.tools:
-            return None
-        return seal_of(self._consent_keys_of(routing.config), answer.step.deployment)
+    def _seal_of(self, config: ConfigVersion, deployment: Deployment) -> ReasoningSeal:
+        """Return the seal for the reasoning state of a deployment's answers."""
+        return seal_of(self._consent_keys_of(config), deployment)
 
     def _consent_keys_of(self, config: ConfigVersion) -> tuple[bytes, ...]:
         """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
@@ -523,16 +527,15 @@ def _error_style(config: ConfigVersion) -> ErrorStyle:
     return ErrorStyle(config.blocked_by) if config.blocked_by is not None else _PLAIN_ERRORS
 
 
-def _answer_style(routing: RoutingInput, record: Record, seal: ReasoningSeal | None) -> AnswerStyle:
+def _answer_style(
+    routing: RoutingInput, request: ChatRequest, record: Record, seal: ReasoningSeal | None
+) -> AnswerStyle:
     """Return how the answer is shown, and record its labels."""
-    request, assistant = routing.request, routing.assistant
-    if not isinstance(request, ChatRequest):
-        return AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
     labelling = labelling_of(routing.locale, request) if routing.locale is not None else None
     if labelling is not None:
         record.labels = labelling.names
+    assistant, keep_alive_s = routing.assistant, routing.config.resilience.keep_alive_s
     shown_model = None if assistant.reveal_model else assistant.name
-    keep_alive_s = routing.config.resilience.keep_alive_s
     return AnswerStyle(request.include_usage, request.n or 1, labelling, shown_model, keep_alive_s, seal)
 
 

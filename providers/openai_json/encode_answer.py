@@ -49,7 +49,7 @@ def encode_completion(completion: ChatCompletion, model: str | None = None) -> d
 
 def _message(message: AssistantMessage) -> dict[str, object]:
     content = message.content
-    text = content if content is None or isinstance(content, str) else text_of(content)
+    text = content if content is None or type(content) is str else text_of(content)
     if message.refusal is not None:
         # OpenAI writes null if there is a refusal instead of a text, and so do the streams.
         text = text or None

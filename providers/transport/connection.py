@@ -330,12 +330,11 @@ class ResponseHeaders(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         line = f"\r\n{name}:"
-        parts = self._lower.split(line, 2)
-        if len(parts) == 1:
+        before, found, behind = self._lower.partition(line)
+        if not found:
             raise KeyError(name)
-        if len(parts) == 3:
+        if line in behind:
             return self._joined()[name]
-        before, behind = parts
         start = len(before) + len(line)
         return self._text[start : start + behind.find("\r\n")].strip(" \t")
 

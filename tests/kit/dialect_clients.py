@@ -86,7 +86,9 @@ class DialectClient:
         """Return the gateway's side of a request that was sent, and the request as the gateway reads it."""
         dialect = dialect_at(unquote(wire.path), urlencode(wire.query).encode())
         assert dialect is not None, f"no dialect at {wire.path}"
-        return dialect, dialect.decode(wire.body)
+        request = dialect.decode(wire.body)
+        assert isinstance(request, ChatRequest), f"no chat at {wire.path}"
+        return dialect, request
 
     def read_answer(self, body: bytes) -> ChatCompletion:
         """Return a whole answer as the client reads it."""

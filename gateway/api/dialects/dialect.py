@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.api.errors import ApiError
+from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.service.chat_service import AnswerStyle
-from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent, Usage
+from providers.chat import ChatCompletion, Failed, StreamEvent, Usage
 
 
 class StreamEncoder(Protocol):
@@ -60,7 +61,7 @@ class Dialect(Protocol):
     @property
     def stream_type(self) -> bytes: ...
 
-    def decode(self, body: bytes) -> ChatRequest:
+    def decode(self, body: bytes) -> ServedRequest:
         """Parse and decode the body. Raises ApiError, InvalidRequest or UnsupportedFeature.
 
         Names of fields that are dropped are in `ChatRequest.unread`.

@@ -14,13 +14,13 @@ import orjson
 
 from gateway.api.body import read_request
 from gateway.api.errors import ApiError, encode_error
+from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record, Resumed
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChatCompletion,
-    ChatRequest,
     ChoiceFinish,
     Failed,
     Finished,
@@ -49,7 +49,7 @@ class OpenAIChat:
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
 
-    def decode(self, body: bytes) -> ChatRequest:
+    def decode(self, body: bytes) -> ServedRequest:
         """See Dialect."""
         return read_request(body)
 

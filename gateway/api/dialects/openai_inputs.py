@@ -27,8 +27,8 @@ class InputDialect(OpenAIChat, ABC):
     """One request for embeddings or moderations. Its errors are those of chats."""
 
     @abstractmethod
-    def decode_input(self, body: bytes) -> InputRequest:
-        """Parse and decode the body in place of `decode`. Raises ApiError or InvalidRequest."""
+    def decode(self, body: bytes) -> InputRequest:
+        """Parse and decode the body. Raises ApiError or InvalidRequest."""
 
     @abstractmethod
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
@@ -42,8 +42,8 @@ class OpenAIEmbeddingsDialect(InputDialect):
         self._encoding: Encoding = "float"
         self._estimated_tokens = 0
 
-    def decode_input(self, body: bytes) -> InputRequest:
-        """See InputDialect."""
+    def decode(self, body: bytes) -> InputRequest:
+        """See Dialect."""
         request, self._encoding = decode_embedding_request(parse_input(body))
         self._estimated_tokens = estimated_tokens(request)
         return request
@@ -67,8 +67,8 @@ def estimated_tokens(request: EmbeddingRequest) -> int:
 class OpenAIModerationsDialect(InputDialect):
     """One request for moderations."""
 
-    def decode_input(self, body: bytes) -> InputRequest:
-        """See InputDialect."""
+    def decode(self, body: bytes) -> InputRequest:
+        """See Dialect."""
         return decode_moderation_request(parse_input(body))
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:

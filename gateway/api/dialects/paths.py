@@ -26,7 +26,6 @@ EMBEDDINGS_PATH = "/v1/embeddings"
 MODERATIONS_PATH = "/v1/moderations"
 
 _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
-    CHAT_PATH: lambda: OPENAI_CHAT,
     MESSAGES_PATH: messages.Messages,
     RESPONSES_PATH: Responses,
     COMPLETIONS_PATH: Completions,
@@ -43,6 +42,8 @@ def dialect_at(path: str, query: bytes = b"") -> Dialect | None:
         path: The decoded path.
         query: The query, which decides on the form of a stream in Gemini's API.
     """
+    if path == CHAT_PATH:
+        return OPENAI_CHAT
     make = _AT_PATH.get(path)
     if make is not None:
         return make()
