@@ -38,6 +38,10 @@ class StateError(Exception):
     """The state directory, or a file in it, cannot be used. The message names it and gives the reason."""
 
 
+class DatabaseUnreachable(StateError):
+    """The shared database does not answer. It may answer later."""
+
+
 class NotStored(StateError):
     """The requested item is not stored. Everything else in the state directory is usable."""
 

@@ -28,7 +28,8 @@ from gateway.service.client_admin import (
 )
 from gateway.state.client_store import Section
 from gateway.usage.gate import CounterKind
-from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
+from gateway.usage.installation import usage_reader
+from gateway.usage.reports import DIMENSIONS, UsageQuery
 
 PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
@@ -291,8 +292,10 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
             message = f"`by` has one or several of {', '.join(DIMENSIONS)}; user and hour can't be combined"
             raise ApiError("invalid_request", message, "by")
 
+        stores = (await routes.control.status()).config.stores
+
         def report(admin: ClientAdmin) -> Json:
-            with UsageReader(admin.directory) as reader:
+            with usage_reader(stores, admin.directory) as reader:
                 shown_month = month or reader.month(time.time())
                 return dict(reader.report(UsageQuery.of_month(shown_month, names, client)).data())
 

@@ -257,7 +257,7 @@ class Gateway:
             open_receipt_service(receipt_settings, lambda: self.config) if receipt_settings is not None else None
         )
         take = self._receipts.take if self._receipts is not None else None
-        key_uses = KeyUses(state_dir) if state_dir is not None else None
+        key_uses = KeyUses(state_dir, lambda: self.config) if state_dir is not None else None
         self._telemetry = Telemetry(lambda: self.config, transport, take, key_uses)
         self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)

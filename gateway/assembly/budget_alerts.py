@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.assembly.stores import operator_gate
 from gateway.assembly.usage import report_problem
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport
@@ -22,6 +21,7 @@ from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_file import FileGate
+from gateway.usage.installation import operator_gate
 from providers.wire import WireRequest
 
 if TYPE_CHECKING:

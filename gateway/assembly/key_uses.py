@@ -14,6 +14,7 @@ from gateway.telemetry.batching import Ended
 from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
+    from gateway.model.config_version import ConfigVersion
     from gateway.state.client_store import ClientStore
 
 _INTERVAL_S = 60.0
@@ -25,11 +26,15 @@ class KeyUses:
 
     Args:
         directory: The state directory.
+        current: Returns the active config version.
         clock: Returns the Unix time.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, current: Callable[[], ConfigVersion], clock: Callable[[], float] = time.time
+    ) -> None:
         self._directory = directory
+        self._current = current
         self._clock = clock
         self._written_at_s: dict[str, float] = {}
         self._waiting: dict[str, float] = {}
@@ -53,16 +58,19 @@ class KeyUses:
     def write(self) -> None:
         """Write the uses that wait."""
         # Not imported at the top: most gateways have no stored clients.
-        from gateway.state.client_store import ClientStore, has_clients
+        from gateway.state.client_store import has_clients
+        from gateway.usage.installation import client_store
 
         with self._one_at_a_time:
             waiting, self._waiting = self._waiting, {}
             if not waiting or not has_clients(self._directory):
                 return
             try:
-                self._store = self._store or ClientStore(self._directory)
+                self._store = self._store or client_store(self._current(), self._directory)
                 self._store.note_uses(waiting)
             except StateError as error:
+                # They are written after the next request.
+                self._waiting = waiting | self._waiting
                 if not self._is_lost:
                     logger().warning("key_uses_not_kept", detail=str(error))
                 self._is_lost = True

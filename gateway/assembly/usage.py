@@ -10,19 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from gateway.assembly.stores import (
-    GATE_FOLDER,
-    shared_ledger,
-    shared_stores,
-    shared_user_key,
-    usage_reader,
-    user_key,
-)
+from gateway.assembly.stores import shared_ledger, shared_stores
 from gateway.model.budget import Stores, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
+from gateway.usage.installation import GATE_FOLDER, pseudonym_key, usage_reader, user_key
 
 if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
@@ -54,8 +48,7 @@ class UsageWiring:
         gate: UsageGate | None = self.stores.gate if self.stores is not None else self._file_gate
         assert gate is not None  # noqa: S101
         self._spool = Spool(state_dir, report_problem)
-        key = shared_user_key(config()) or user_key(state_dir)
-        self.accounting: Accounting = Accounting(self._spool, gate, key, overshot)
+        self.accounting: Accounting = Accounting(self._spool, gate, pseudonym_key(config(), state_dir), overshot)
 
     async def start(self) -> None:
         """Connect to the shared stores, if there are any."""

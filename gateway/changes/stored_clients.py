@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.files import path_exists
 from gateway.model.budget import Project
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.stored_client import ConfigFacts, StoredClients, facts_of
-from gateway.operator_errors import StateError
+from gateway.model.stored_client import AdminToken, ConfigFacts, StoredClients, facts_of
+from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.state.client_store import ClientStore
 from gateway.state.generated_key import PEPPER, generated_key
 from gateway.telemetry.log import logger
@@ -58,12 +58,13 @@ class _Loaded:
 
 
 class ClientDatabase:
-    """The stored clients of a state directory, as the active config version uses them.
+    """The stored clients of an installation, as the active config version uses them.
 
     Args:
         directory: The state directory.
         trail: The audit trail, or None if this process does not hold it.
         config_path: The path of the config file, for messages of commands.
+        store: The database. Default: the one of the state directory.
         clock: Returns the Unix time.
         wait: Sleeps between two looks.
 
@@ -76,11 +77,12 @@ class ClientDatabase:
         directory: Path,
         trail: Trail | None = None,
         config_path: str = "",
+        store: ClientStore | None = None,
         *,
         clock: Callable[[], float] = time.time,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.store = ClientStore(directory)
+        self.store = store or ClientStore(directory)
         self._directory = directory
         self._trail = trail
         self._config_path = config_path
@@ -89,6 +91,7 @@ class ClientDatabase:
         self._loaded: _Loaded | None = None
         self._facts: ConfigFacts | None = None
         self._peppers: tuple[Secret, ...] = ()
+        self._tokens: Mapping[str, AdminToken] | None = None
         self._max_stale_s = 0.0
         self._failing_since: float | None = None
         self._was_too_old = False
@@ -112,6 +115,17 @@ class ClientDatabase:
             raise StateError("the gateway is starting, or serves a demo, which has no clients")
         return self._facts
 
+    def tokens(self) -> Mapping[str, AdminToken]:
+        """Return the admin tokens by the SHA-256 of each. Raises StateError if they are unknown, or too old.
+
+        Those of a shared database are as old as the last look at it, because the caller must not wait for the network.
+        """
+        if not self.store.is_shared:
+            return self.store.tokens()
+        if self._tokens is None or self._is_too_old():
+            raise StateError(self._last_error or "the gateway is starting")
+        return self._tokens
+
     # --- the version ------------------------------------------------------------------------------
 
     def stage(self, config: ConfigVersion) -> ConfigVersion:
@@ -119,7 +133,7 @@ class ClientDatabase:
 
         Raises:
             StateError: The database or the pepper cannot be read, at the first version. Later, the last content is used
-                and the failure is logged.
+                and the failure is logged. A shared database that does not answer is logged at once, and has no clients.
         """
         if config.demo:
             return config
@@ -132,7 +146,7 @@ class ClientDatabase:
             if facts.source == "database" and (self._loaded is None or self._loaded.facts != facts):
                 self._loaded = self._load(facts)
         except StateError as error:
-            if is_first:
+            if is_first and not isinstance(error, DatabaseUnreachable):
                 raise
             self._fail(error)
         self._facts = facts
@@ -155,7 +169,10 @@ class ClientDatabase:
         return (*config.secrets.pepper, state_pepper(self._directory)) if has_own else config.secrets.pepper
 
     def _load(self, facts: ConfigFacts) -> _Loaded:
-        return _compiled(self.store.snapshot(self._clock()), facts)
+        stored = self.store.snapshot(self._clock())
+        if self.store.is_shared:
+            self._tokens = self.store.tokens()
+        return _compiled(stored, facts)
 
     def _is_too_old(self) -> bool:
         """Return whether the known keys must not be used any more, because a revocation may be missing."""
@@ -218,16 +235,16 @@ class ClientDatabase:
 
     def _is_outdated(self, generation: int, facts: ConfigFacts) -> bool:
         known = self._loaded
-        if known is None or known.generation != generation or known.facts != facts:
+        # After a failure, the database may be another one, such as a restored backup.
+        if known is None or self._failing_since is not None or known.generation != generation or known.facts != facts:
             return True
         return self._clock() >= known.until_s
 
     def _append_entries(self) -> None:
         if self._trail is None:
             return
-        for number, entry in self.store.pending_entries():
-            self._trail.note(entry.event, entry.fields)
-            self.store.drop_entry(number)
+        trail = self._trail
+        self.store.move_entries(lambda entry: trail.note(entry.event, entry.fields))
 
 
 def state_pepper(directory: Path) -> Secret:

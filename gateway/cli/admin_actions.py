@@ -23,6 +23,7 @@ from gateway.service.client_admin import AdminRefused, ClientAdmin, Json, KeyReq
 from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, Section, has_clients
 from gateway.usage.gate import CounterKind
+from gateway.usage.installation import client_store
 from providers.auth import Secret
 
 _PATH = "/v1/admin"
@@ -171,7 +172,7 @@ def _opened_directory(
     if options.is_of_clients:
         # Nothing is created before this check.
         _expect_database(options, config.facts())
-    with closing(ClientStore(directory)) as store:
+    with closing(config.opened_store()) as store:
         yield LocalActions(store, config, operator)
         config.remember(store)
         append_entries(store, directory)
@@ -193,13 +194,11 @@ def append_entries(store: ClientStore, directory: Path) -> None:
     from gateway.changes.change_log import ChangeLog
     from gateway.state.lock import InUse
 
-    if not store.pending_entries():
+    if not store.has_entries():
         return
     try:
         with closing(ChangeLog(directory)) as change_log:
-            for number, entry in store.pending_entries():
-                change_log.note(entry.event, entry.fields)
-                store.drop_entry(number)
+            store.move_entries(lambda entry: change_log.note(entry.event, entry.fields))
     except InUse:
         return
 
@@ -241,6 +240,20 @@ class _Config:
                 return known
             raise
 
+    def opened_store(self) -> ClientStore:
+        """Open the database of the clients. Raises CommandError if the config does not have its password here."""
+        if not self.facts().is_shared:
+            return ClientStore(self._directory)
+        return client_store(self._resolved("`stores.database`"), self._directory)
+
+    def _resolved(self, needed: str) -> ConfigVersion:
+        """Return the config version with its secrets. Raises CommandError if they cannot be read here."""
+        try:
+            return compile_file(self._path).config
+        except CommandError as error:
+            hint = "set the variables of the gateway here too, or use --admin URL"
+            raise CommandError(f"{needed} needs secrets, and the config has errors here; {hint}:\n{error}") from None
+
     def remember(self, store: ClientStore) -> None:
         """Store the facts of the config file for later commands, unless a gateway runs, which does this itself."""
         from gateway.state.lock import holder_of
@@ -249,23 +262,23 @@ class _Config:
             store.store_facts(self._facts)
 
     def version(self, *, resolve_secrets: bool) -> ConfigVersion:
-        """Return the config version with the stored clients. The pseudonym of an end user may need secrets."""
+        """Return the config version with the stored clients.
+
+        The pseudonym of an end user may need secrets, and the shared stores have passwords.
+        """
         self.facts()
-        database = ClientDatabase(self._directory, config_path=str(self._path.absolute()))
-        with closing(database.store):
-            return database.stage(compile_file(self._path, resolve_secrets=resolve_secrets).config)
+        config = compile_file(self._path, resolve_secrets=False).config
+        if resolve_secrets or config.stores is not None:
+            config = self._resolved("`stores`" if config.stores is not None else "the pseudonym of an end user")
+        store = client_store(config, self._directory)
+        with closing(store):
+            return ClientDatabase(self._directory, config_path=str(self._path.absolute()), store=store).stage(config)
 
     def pepper(self, facts: ConfigFacts) -> Secret:
         """Return the newest pepper. Raises CommandError if it is in the config and cannot be read here."""
         if facts.pepper == "state":
             return state_pepper(self._directory)
-        try:
-            peppers = compile_file(self._path).config.secrets.pepper
-        except CommandError as error:
-            hint = "set the variables of the gateway here too, or use --admin URL"
-            message = "`secrets.pepper` is needed to make a key, and the config has errors here"
-            raise CommandError(f"{message}; {hint}:\n{error}") from None
-        return peppers[0]
+        return self._resolved("a new key").secrets.pepper[0]
 
 
 def _user() -> str:

@@ -89,7 +89,7 @@ def usage(options: argparse.Namespace) -> int:
 
 def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
     """Open the shared ledger of the config, or the ledger of the state directory. Raises StateError, CommandError."""
-    from gateway.assembly.stores import usage_reader
+    from gateway.usage.installation import usage_reader
 
     settings = settings_of(options)
     if options.config is not None:

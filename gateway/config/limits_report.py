@@ -24,7 +24,8 @@ def limit_lines(config: ConfigVersion) -> Iterator[tuple[str, str]]:
             if len(entries) > _MOST_NAMES:
                 yield f"  and {len(entries) - _MOST_NAMES} more {kind}s", ""
         if config.clients_source == "database":
-            yield "  clients, keys, projects and budgets are in the database", ""
+            where = "`stores.database`" if config.has_shared_clients else "`clients.db` of the state directory"
+            yield "  clients, keys, projects and budgets: ", f"in {where}"
         yield from _exceptions(config, clients.values())
     if config.stores is not None:
         yield "stores", ""

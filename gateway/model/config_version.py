@@ -486,6 +486,11 @@ class ConfigVersion:
         return bool(self.clients) or self.clients_source == "database"
 
     @property
+    def has_shared_clients(self) -> bool:
+        """Whether clients, keys, projects and budgets are in `stores.database`."""
+        return self.clients_source == "database" and self.stores is not None and self.stores.database is not None
+
+    @property
     def needs_state_dir(self) -> str:
         """The setting that needs a state directory, or an empty text if none does."""
         if self.stores is not None:

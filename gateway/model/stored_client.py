@@ -114,6 +114,7 @@ class ConfigFacts:
         currency: `usage.currency`, or None.
         pepper: Where the newest pepper is: in the state directory, or in the section `secrets`.
         config: The path of the config file, or an empty text.
+        is_shared: Whether the database of the clients is `stores.database`.
     """
 
     source: ClientsSource
@@ -123,6 +124,7 @@ class ConfigFacts:
     currency: str | None
     pepper: PepperSource
     config: str = ""
+    is_shared: bool = False
 
 
 def facts_of(config: ConfigVersion, path: str = "") -> ConfigFacts:
@@ -135,4 +137,5 @@ def facts_of(config: ConfigVersion, path: str = "") -> ConfigFacts:
         currency=config.usage.currency,
         pepper="config" if config.secrets.pepper else "state",
         config=path,
+        is_shared=config.has_shared_clients,
     )

@@ -180,9 +180,11 @@ def _stored_clients(settings: Settings, initial: InitialConfig) -> Iterator[Clie
         yield None
         return
     from gateway.changes.stored_clients import ClientDatabase
+    from gateway.usage.installation import client_store
 
     try:
-        clients = ClientDatabase(settings.state_dir, initial.change_log, os.path.abspath(settings.config))
+        store = client_store(initial.config, settings.state_dir)
+        clients = ClientDatabase(settings.state_dir, initial.change_log, os.path.abspath(settings.config), store)
     except StateError as error:
         raise CommandError(str(error)) from None
     with closing(clients.store):
@@ -191,7 +193,7 @@ def _stored_clients(settings: Settings, initial: InitialConfig) -> Iterator[Clie
 
 def _with_tokens(guard: Guard, clients: ClientDatabase | None) -> Guard:
     """Return the guard that also accepts the stored admin tokens."""
-    return replace(guard, tokens=clients.store.tokens) if clients is not None else guard
+    return replace(guard, tokens=clients.tokens) if clients is not None else guard
 
 
 @contextmanager
@@ -313,6 +315,8 @@ def _activation_problem(settings: Settings, first: ConfigVersion, config: Config
         return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"
     if config.stores != first.stores:
         return "`stores` can't be changed while serving: restart the gateway with this version"
+    if config.has_shared_clients != first.has_shared_clients:
+        return "with `stores`, `clients_source` can't be changed while serving: restart the gateway with this version"
     return _serving_problem(settings, config)
 
 

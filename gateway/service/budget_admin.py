@@ -1,7 +1,7 @@
 """Show budgets, reset them and top them up: for the admin API and for commands.
 
-The counters are in the gate of the state directory, which any process may open. Each change is recorded as a row of the
-ledger and in the audit trail.
+The counters are in the gate of the installation: a file of the state directory, or Valkey. Any process may open it.
+Each change is recorded as a row of the ledger and in the audit trail.
 """
 
 from __future__ import annotations
@@ -9,34 +9,35 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from gateway.model.budget import BudgetRule, Project, SpendingRules, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
-from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.gate import TOKENS, BudgetLimit, Counter, CounterKind, CounterState, GateUnavailable
-from gateway.usage.gate_file import FileGate
+from gateway.usage.gate import TOKENS, BudgetLimit, Counter, CounterKind, CounterState, GateUnavailable, MayBeDone
+from gateway.usage.installation import operator_gate, pseudonym_key
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of
 from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
 
-GATE_FOLDER = "gate"
+if TYPE_CHECKING:
+    from gateway.usage.gate_file import FileGate
+    from gateway.usage.gate_valkey import ValkeyGate
+
 _PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
 _AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?)( (?P<unit>[A-Z]{3}|tokens))?", re.ASCII)
 _MOST_UNITS = 9_000_000_000
 _TRIES_S, _PAUSE_S = 5.0, 0.01
 _T = TypeVar("_T")
+OperatorGate: TypeAlias = "FileGate | ValkeyGate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +80,28 @@ class BudgetAdmin:
         project = self._spending(owner.name).project if owner is not None and owner.kind is CounterKind.CLIENT else None
         if project is not None:
             limits += _limits_of(CounterKind.PROJECT, project.name, project.budgets)
-        with self._gate() as gate:
-            windows = calendar_of(self._config).at(self._clock_ns())
-            states = _run(lambda: gate.read([limit.counter for limit in limits], windows))
+        states = self._in_gate(lambda gate: self._states(gate, limits))
         return {"budgets": [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]}
 
     def reset(self, owner: BudgetOwner, per: str) -> Json:
         """Set what was spent in the open window to 0. Holds of running calls stay."""
         limits = self._of_window(owner, per)
-        with self._gate() as gate:
-            changed = [_run(partial(self._reset, gate, limit.counter)) for limit in limits]
+        changed = self._in_gate(lambda gate: self._reset(gate, limits))
         for limit, (spent, _) in zip(limits, changed, strict=True):
             self._record(RowKind.RESET, limit.counter, spent)
         return {"budgets": [_shown(limit, state) for limit, (_, state) in zip(limits, changed, strict=True)]}
 
-    async def _reset(self, gate: FileGate, counter: Counter) -> tuple[int, CounterState]:
-        """Return what was spent before, and the state after."""
+    async def _states(self, gate: OperatorGate, limits: list[BudgetLimit]) -> list[CounterState]:
+        return await gate.read([limit.counter for limit in limits], calendar_of(self._config).at(self._clock_ns()))
+
+    async def _reset(self, gate: OperatorGate, limits: list[BudgetLimit]) -> list[tuple[int, CounterState]]:
+        """Return what was spent before, and the state after, of each."""
         windows = calendar_of(self._config).at(self._clock_ns())
-        (before,) = await gate.read([counter], windows)
-        return before.spent, await gate.reset(counter, windows)
+        counters = [limit.counter for limit in limits]
+        before = await gate.read(counters, windows)
+        return [
+            (state.spent, await gate.reset(counter, windows)) for counter, state in zip(counters, before, strict=True)
+        ]
 
     def top_up(self, owner: BudgetOwner, per: str, amount: str) -> Json:
         """Add an amount, such as `5 EUR` or `5000` tokens, to the open window of a budget."""
@@ -107,9 +111,8 @@ class BudgetAdmin:
             raise self._no_budget(owner, f"in {unit} per {per}")
         (limit,) = limits[:1]
         counter = limit.counter
-        with self._gate() as gate:
-            windows = calendar_of(self._config).at(self._clock_ns())
-            state = _run(lambda: gate.top_up(counter, windows, number))
+        windows = calendar_of(self._config).at(self._clock_ns())
+        state = self._in_gate(lambda gate: gate.top_up(counter, windows, number))
         self._record(RowKind.TOP_UP, counter, number)
         return {"budgets": [_shown(limit, state)]}
 
@@ -162,7 +165,7 @@ class BudgetAdmin:
     def _pseudonym(self, user: str) -> str:
         if _PSEUDONYM.fullmatch(user):
             return user
-        return end_user_pseudonym(self._config, generated_key(self._directory, USER_KEY), user)
+        return end_user_pseudonym(self._config, pseudonym_key(self._config, self._directory), user)
 
     def _amount(self, text: str) -> tuple[int, str]:
         match = _AMOUNT.fullmatch(text)
@@ -176,13 +179,14 @@ class BudgetAdmin:
 
     # --- the stores -------------------------------------------------------------------------------
 
-    @contextmanager
-    def _gate(self) -> Iterator[FileGate]:
-        gate = FileGate.open(self._directory / GATE_FOLDER)
-        try:
-            yield gate
-        finally:
-            gate.close()
+    def _in_gate(self, work: Callable[[OperatorGate], Awaitable[_T]]) -> _T:
+        """Return the result of an operation of the gate. Raises StateError if the gate stays busy or unreachable."""
+
+        async def run() -> _T:
+            async with operator_gate(lambda: self._config, self._directory) as gate:
+                return await _tried(lambda: work(gate))
+
+        return asyncio.run(run())
 
     def _record(self, kind: RowKind, counter: Counter, amount: int) -> None:
         """Write the row of a change, and its entry for the audit trail."""
@@ -226,17 +230,17 @@ def _shown(limit: BudgetLimit, state: CounterState) -> Json:
     return shown_budget(limit, state, shows_projects=True)
 
 
-async def _tried(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """Return the result of an operation of the gate. Repeat it while the gate is busy."""
+async def _tried(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Return the result of an operation of the gate. Repeat it while the gate is busy or unreachable."""
     until_s = time.monotonic() + _TRIES_S
     while True:
         try:
             return await work()
+        except MayBeDone as error:
+            # A top-up that is repeated may be counted twice.
+            hint = "look at the budget with `gateway budgets show`, because a change may be made or not"
+            raise StateError(f"{error}; {hint}") from None
         except GateUnavailable as error:
             if time.monotonic() > until_s:
                 raise StateError(str(error)) from None
             await asyncio.sleep(_PAUSE_S)
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    return asyncio.run(_tried(work))

@@ -397,7 +397,7 @@ class ChatService:
         """Admit the request under the limits that all instances share. Raises LimitReached."""
         if client is None:
             return None
-        record.client = client.name
+        record.client, record.key_id = client.name, client.key_id
         return await limits.take(client, client.limits, record) if client.limits is not None else None
 
     async def _check_again(self, config: ConfigVersion, inbound: Inbound) -> tuple[Caller, Located]:

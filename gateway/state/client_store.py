@@ -2,6 +2,8 @@
 
 Each change is one transaction. It raises the generation, by which running gateways notice it, and stores the entry for
 the audit trail, which the process that holds the trail appends later. Any number of processes may use the file.
+
+The SQL is understood by PostgreSQL too: see `gateway.usage.postgres_clients`.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from gateway.files import path_exists
 from gateway.model.stored_client import (
@@ -66,6 +68,8 @@ CREATE TABLE IF NOT EXISTS audit_entries (
 """
 Section = Literal["clients", "projects"]
 _MOST_SECRETS = 2
+_INSERT_DIGEST = "INSERT INTO key_secrets (digest, key_id, created_at) VALUES (?, ?, ?)"
+_UPSERT_SETTING = "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = "
 _SELECT_KEY = "SELECT id, client, owner, note, created_at, expires_at, revoked_at, last_used_at FROM api_keys"
 
 
@@ -81,8 +85,39 @@ class AlreadyStored(StateError):
     """The name or the key is stored already."""
 
 
+class Result(Protocol):
+    """The result of a statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """The number of changed rows."""
+        ...
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows."""
+        ...
+
+
+class Statements(Protocol):
+    """A transaction, which runs statements of SQLite."""
+
+    def execute(self, sql: str, values: Sequence[object] = (), /) -> Result:
+        """Run a statement."""
+        ...
+
+
 class ClientStore:
-    """The database of clients. Any thread may use it, one at a time. Methods raise StateError."""
+    """The database of clients. Any thread may use it, one at a time. Methods raise StateError.
+
+    Attributes:
+        is_shared: Whether other machines use the database too.
+    """
+
+    is_shared = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -98,32 +133,35 @@ class ClientStore:
 
     def generation(self) -> int:
         """Return the number of changes."""
-        return int(self._setting("generation") or 0)
+        with self._reading() as database:
+            row = database.execute("SELECT value FROM settings WHERE name = 'generation'").fetchone()
+        return int(row[0]) if row is not None else 0
 
     def snapshot(self, now_s: float) -> StoredClients:
         """Return all clients and projects, and the secrets of keys that are valid at this time (Unix)."""
         with self._reading() as database:
-            # One transaction, so that all parts are of one generation.
-            database.execute("BEGIN")
-            try:
-                generation = database.execute("SELECT value FROM settings WHERE name = 'generation'").fetchone()
-                clients, projects = (dict(database.execute(f"SELECT name, definition FROM {table}"))  # noqa: S608  # constants
-                                     for table in ("clients", "projects"))  # fmt: skip
-                keys = database.execute(
-                    "SELECT s.digest, k.id, k.client, min(coalesce(k.expires_at, 9e99), coalesce(s.valid_until, 9e99)) "
-                    "AS until FROM key_secrets s JOIN api_keys k ON k.id = s.key_id "
-                    "WHERE k.revoked_at IS NULL AND until > ?",
-                    (now_s,),
-                ).fetchall()
-            finally:
-                database.execute("COMMIT")
+            generation = database.execute("SELECT value FROM settings WHERE name = 'generation'").fetchone()
+            clients, projects = (
+                dict(database.execute(f"SELECT name, definition FROM {table}").fetchall())  # noqa: S608  # constants
+                for table in ("clients", "projects")
+            )
+            keys = database.execute(
+                "SELECT s.digest, k.id, k.client, k.expires_at, s.valid_until "
+                "FROM key_secrets s JOIN api_keys k ON k.id = s.key_id WHERE k.revoked_at IS NULL "
+                "AND coalesce(k.expires_at, 9e99) > ? AND coalesce(s.valid_until, 9e99) > ?",
+                (now_s, now_s),
+            ).fetchall()
         return StoredClients(
             int(generation[0]) if generation is not None else 0,
             {name: json.loads(text) for name, text in clients.items()},
             {name: json.loads(text) for name, text in projects.items()},
-            tuple(StoredKey(digest, key_id, client, until if until < 9e98 else None)
-                  for digest, key_id, client, until in keys),
-        )  # fmt: skip
+            tuple(
+                StoredKey(
+                    digest, key_id, client, min(ends) if (ends := [it for it in until if it is not None]) else None
+                )
+                for digest, key_id, client, *until in keys
+            ),
+        )
 
     def definition(self, section: Section, name: str) -> Definition:
         """Return the definition of a client or a project. Raises NotStored."""
@@ -137,7 +175,8 @@ class ClientStore:
     def names(self, section: Section) -> list[str]:
         """Return the names of all clients or projects."""
         with self._reading() as database:
-            return [name for (name,) in database.execute(f"SELECT name FROM {section} ORDER BY name")]  # noqa: S608  # constant
+            rows = database.execute(f"SELECT name FROM {section} ORDER BY name").fetchall()  # noqa: S608  # constant
+        return [name for (name,) in rows]
 
     def keys(self, client: str | None = None) -> list[KeyInfo]:
         """Return the keys of a client, or all keys, the oldest first."""
@@ -156,18 +195,14 @@ class ClientStore:
 
     def facts(self) -> ConfigFacts | None:
         """Return the facts of the config that was active last, or None."""
-        text = self._setting("facts")
-        if text is None:
+        with self._reading_file() as database:
+            row = database.execute("SELECT value FROM settings WHERE name = 'facts'").fetchone()
+        if row is None:
             return None
         with suppress(ValueError, TypeError):
-            values = json.loads(text)
+            values = json.loads(row[0])
             return ConfigFacts(**values | {name: tuple(values[name]) for name in ("assistants", "regions")})
         return None
-
-    def _setting(self, name: str) -> str | None:
-        with self._reading() as database:
-            row = database.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-        return row[0] if row is not None else None
 
     # --- changing ---------------------------------------------------------------------------------
 
@@ -206,7 +241,7 @@ class ClientStore:
                 raise AlreadyStored("this key is stored already")
             row = key.id, key.client, key.owner, key.note, key.created_at_s, key.expires_at_s
             database.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
-            database.execute("INSERT INTO key_secrets VALUES (?, ?, ?, NULL)", (digest, key.id, key.created_at_s))
+            database.execute(_INSERT_DIGEST, (digest, key.id, key.created_at_s))
 
     def rotate_key(self, key_id: str, digest: str, now_s: float, grace_s: float, entry: Entry) -> None:
         """Add a secret to a key. The one before stays valid for the grace time, and older ones end now."""
@@ -218,11 +253,13 @@ class ClientStore:
                 (key_id, key_id, _MOST_SECRETS - 1),
             )
             if grace_s > 0:
-                until = "UPDATE key_secrets SET valid_until = min(coalesce(valid_until, 9e99), ?) WHERE key_id = ?"
-                database.execute(until, (now_s + grace_s, key_id))
+                database.execute(
+                    "UPDATE key_secrets SET valid_until = ? WHERE key_id = ? AND coalesce(valid_until, 9e99) > ?",
+                    (now_s + grace_s, key_id, now_s + grace_s),
+                )
             else:
                 database.execute("DELETE FROM key_secrets WHERE key_id = ?", (key_id,))
-            database.execute("INSERT INTO key_secrets VALUES (?, ?, ?, NULL)", (digest, key_id, now_s))
+            database.execute(_INSERT_DIGEST, (digest, key_id, now_s))
 
     def revoke_key(self, key_id: str, now_s: float, entry: Entry) -> None:
         """Revoke a key. A key that is revoked stays so."""
@@ -232,18 +269,19 @@ class ClientStore:
 
     def note_uses(self, used_at_s: Mapping[str, float]) -> None:
         """Record when each of these keys was used. This is not a change of the clients."""
-        rows = [(at_s, key_id) for key_id, at_s in used_at_s.items()]
         with self._writing() as database:
-            database.executemany(
-                "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, 0), ?) WHERE id = ?", rows
-            )
+            for key_id, at_s in sorted(used_at_s.items()):
+                database.execute(
+                    "UPDATE api_keys SET last_used_at = ? WHERE id = ? AND coalesce(last_used_at, 0) < ?",
+                    (at_s, key_id, at_s),
+                )
 
     def store_facts(self, facts: ConfigFacts) -> None:
-        """Store the facts of the active config, for commands."""
+        """Store the facts of the active config, for commands on this machine."""
         if facts == self.facts():
             return
-        with self._writing() as database:
-            database.execute("INSERT OR REPLACE INTO settings VALUES ('facts', ?)", (json.dumps(asdict(facts)),))
+        with self._writing_file() as database:
+            database.execute(f"{_UPSERT_SETTING} excluded.value", ("facts", json.dumps(asdict(facts))))
 
     # --- admin tokens -----------------------------------------------------------------------------
 
@@ -262,40 +300,64 @@ class ClientStore:
     def tokens(self) -> dict[str, AdminToken]:
         """Return all admin tokens by the SHA-256 (hex) of each."""
         with self._reading() as database:
-            rows = database.execute("SELECT digest, id, role, note, created_at FROM admin_tokens ORDER BY created_at")
-            return {digest: AdminToken(key_id, Role(role), note, at) for digest, key_id, role, note, at in rows}
+            rows = database.execute(
+                "SELECT digest, id, role, note, created_at FROM admin_tokens ORDER BY created_at"
+            ).fetchall()
+        return {digest: AdminToken(key_id, Role(role), note, at) for digest, key_id, role, note, at in rows}
 
     # --- the audit trail --------------------------------------------------------------------------
 
-    def pending_entries(self) -> list[tuple[int, Entry]]:
-        """Return the entries that are not in the audit trail yet, with their numbers."""
+    def has_entries(self) -> bool:
+        """Return whether there are entries that belong into the audit trail of this directory."""
         with self._reading() as database:
-            rows = database.execute("SELECT number, event, fields FROM audit_entries ORDER BY number").fetchall()
-        return [(number, Entry(event, json.loads(fields))) for number, event, fields in rows]
+            return self._next_entry(database) is not None
 
-    def drop_entry(self, number: int) -> None:
-        """Remove an entry that the audit trail has."""
-        with self._writing() as database:
-            database.execute("DELETE FROM audit_entries WHERE number = ?", (number,))
+    def move_entries(self, append: Callable[[Entry], None]) -> None:
+        """Append the entries to the audit trail of this directory, and remove each that the trail has."""
+        is_left = self.has_entries()
+        while is_left:
+            with self._writing() as database:
+                row = self._next_entry(database, "FOR UPDATE SKIP LOCKED" if self.is_shared else "")
+                if is_left := row is not None:
+                    number, event, fields = row
+                    append(Entry(event, json.loads(fields)))
+                    database.execute("DELETE FROM audit_entries WHERE number = ?", (number,))
 
     def note(self, entries: Iterable[Entry]) -> None:
         """Store entries for the audit trail that belong to no change of the clients."""
         with self._writing() as database:
             for entry in entries:
-                _add_entry(database, entry)
+                self._add_entry(database, entry)
 
     @contextmanager
-    def _changing(self, entry: Entry) -> Iterator[sqlite3.Connection]:
+    def _changing(self, entry: Entry) -> Iterator[Statements]:
         with self._writing() as database:
-            yield database
+            # First, so that two changes of a shared database are made one after the other.
             database.execute(
-                "INSERT INTO settings VALUES ('generation', '1') "
-                "ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
+                f"{_UPSERT_SETTING} CAST(CAST(settings.value AS INTEGER) + 1 AS TEXT)", ("generation", "1")
             )
-            _add_entry(database, entry)
+            yield database
+            self._add_entry(database, entry)
+
+    # --- the database: a subclass keeps all but the facts elsewhere --------------------------------
+
+    def _add_entry(self, database: Statements, entry: Entry) -> None:
+        row = entry.event, json.dumps(entry.fields)
+        database.execute("INSERT INTO audit_entries (event, fields) VALUES (?, ?)", row)
+
+    def _next_entry(self, database: Statements, lock: str = "") -> Any:
+        """Return the oldest entry for this audit trail as a row of its number, event and fields, or None."""
+        sql = f"SELECT number, event, fields FROM audit_entries ORDER BY number LIMIT 1 {lock}"  # noqa: S608  # constant
+        return database.execute(sql).fetchone()
+
+    def _writing(self) -> AbstractContextManager[Statements]:
+        return self._writing_file()
+
+    def _reading(self) -> AbstractContextManager[Statements]:
+        return self._reading_file()
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing_file(self) -> Iterator[Statements]:
         with self._one_at_a_time:
             try:
                 with transaction(self._database):
@@ -304,10 +366,15 @@ class ClientStore:
                 raise StateError(f"{_NAME}.db can't be written: {describe_error(error)}") from error
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _reading_file(self) -> Iterator[Statements]:
         with self._one_at_a_time:
             try:
-                yield self._database
+                # One transaction, so that all parts are of one generation.
+                self._database.execute("BEGIN")
+                try:
+                    yield self._database
+                finally:
+                    self._database.execute("COMMIT")
             except (sqlite3.Error, ValueError) as error:
                 raise StateError(f"{_NAME}.db can't be read: {describe_error(error)}") from error
 
@@ -317,17 +384,12 @@ def has_clients(directory: Path) -> bool:
     return path_exists(directory / f"{_NAME}.db")
 
 
-def _add_entry(database: sqlite3.Connection, entry: Entry) -> None:
-    row = entry.event, json.dumps(entry.fields)
-    database.execute("INSERT INTO audit_entries (event, fields) VALUES (?, ?)", row)
-
-
-def _secrets_of(database: sqlite3.Connection, key_id: str) -> tuple[tuple[float, float | None], ...]:
+def _secrets_of(database: Statements, key_id: str) -> tuple[tuple[float, float | None], ...]:
     rows = database.execute(
         "SELECT created_at, valid_until FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC",
         (key_id,),
-    )
-    return tuple(rows)
+    ).fetchall()
+    return tuple((created_at, until) for created_at, until in rows)
 
 
 def _word(section: Section) -> str:

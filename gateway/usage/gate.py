@@ -39,6 +39,10 @@ class GateUnavailable(Exception):
     """The gate cannot be asked now, so a request to which a limit applies must not be sent."""
 
 
+class MayBeDone(GateUnavailable):
+    """The gate did not answer. It may have done what it was asked for."""
+
+
 class CounterKind(StrEnum):
     """The kind of owner of a counter."""
 

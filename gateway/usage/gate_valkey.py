@@ -32,6 +32,7 @@ from gateway.usage.gate import (
     HoldRefused,
     HoldRequest,
     LostCall,
+    MayBeDone,
     Measure,
     RatePerMinute,
     RateState,
@@ -68,10 +69,6 @@ _NOT_REBUILT = "the counters of Valkey are being rebuilt"
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.decode
 _EVICTS = "it may evict counters: set its `maxmemory-policy` to noeviction"
-
-
-class _MayBeCounted(GateUnavailable):
-    """The gate did not answer. It may have done what it was asked for."""
 
 
 class _OpenCall(msgspec.Struct, array_like=True):
@@ -117,6 +114,7 @@ class ValkeyGate:
         owner: A name of this process that is never used again: its instance, a slash, and a random part.
         now_us: Returns the time instead of the server, for tests.
         failed: Called with a message when the server cannot be used.
+        deadline_s: The deadline of each operation, if it is not the usual one of requests.
 
     Attributes:
         connection: The connection.
@@ -136,6 +134,7 @@ class ValkeyGate:
         *,
         now_us: Callable[[], int] | None = None,
         failed: Callable[[str], None] = lambda _: None,
+        deadline_s: float | None = None,
     ) -> None:
         self.connection = ValkeyConnection(server, self._prepare, failed)
         self.owner = owner
@@ -147,6 +146,7 @@ class ValkeyGate:
         self.run = ""
         self._prefix = f"{{gateway:{cell}}}:"
         self._now_us = now_us
+        self._deadline_s = deadline_s
         self._open: dict[str, _OpenCall] = {}
         self._pending: dict[str, _Pending] = {}
         self._settling: set[str] = set()
@@ -206,7 +206,7 @@ class ValkeyGate:
         self._asking += 1
         try:
             granted, states, missing_ns = await self._hold(one, limits, needs_ready=needs_ready)
-        except (_MayBeCounted, asyncio.CancelledError):
+        except (MayBeDone, asyncio.CancelledError):
             # The call is not sent, so it uses nothing.
             self._open[request.call] = one
             self._pending[request.call] = _Pending(used=(0, 0))
@@ -452,7 +452,7 @@ class ValkeyGate:
         if self.epoch is None:
             raise GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
         now = "0" if self._now_us is None else str(self._now_us())
-        answer = await self._run(script, keys, now, self.epoch, *values, deadline_s=deadline_s)
+        answer = await self._run(script, keys, now, self.epoch, *values, deadline_s=deadline_s or self._deadline_s)
         if answer == EPOCH_ENDED:
             self.epoch_ended.set()
             raise GateUnavailable(_NOT_REBUILT)
@@ -464,7 +464,7 @@ class ValkeyGate:
         try:
             return await self.connection.run(script, keys, *values, deadline_s=deadline_s)
         except OutcomeUnknown as error:
-            raise _MayBeCounted(str(error)) from None
+            raise MayBeDone(str(error)) from None
         except ValkeyUnavailable as error:
             raise GateUnavailable(str(error)) from None
 

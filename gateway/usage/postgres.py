@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
 
 from gateway.model.budget import StoreServer
-from gateway.operator_errors import StateError
+from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.usage.postgres_schema import check_schema
 
 CONNECT_S = 5.0
@@ -28,10 +28,6 @@ EPOCH_LOCK = 0x67617465_6C656403
 """The advisory lock of the process that rebuilds counters."""
 
 _T = TypeVar("_T")
-
-
-class DatabaseUnreachable(StateError):
-    """The database does not answer. It may answer later."""
 
 
 PostgresConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -123,6 +119,31 @@ class Postgres:
         """Run an operation on the connection, and return its result."""
         return asyncio.run_coroutine_threadsafe(self._run(operation), self._loop).result()
 
+    @contextmanager
+    def transaction(self, *, reads_only: bool = False) -> Iterator[PostgresTransaction]:
+        """Run statements in one transaction. No other operation may run at the same time.
+
+        Args:
+            reads_only: All statements see the same state.
+        """
+        opened = self.run(lambda connection: _begin(connection, reads_only=reads_only))
+        statements = PostgresTransaction(lambda operation: self._in_transaction(opened, operation))
+        try:
+            yield statements
+        except BaseException:
+            if self._connection is opened:
+                with suppress(StateError):
+                    self.run(lambda connection: connection.execute("ROLLBACK"))
+            raise
+        statements.execute("COMMIT")
+
+    def _in_transaction(
+        self, opened: PostgresConnection, operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]]
+    ) -> _T:
+        if self._connection is not opened:
+            raise DatabaseUnreachable("the database (`stores.database`) lost the connection")
+        return self.run(operation)
+
     async def _run(self, operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]]) -> _T:
         if self._connection is None or self._connection.is_closed():
             connection = await connect(self._server, self._command_s)
@@ -150,6 +171,54 @@ class Postgres:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class PostgresTransaction:
+    """A transaction of `Postgres`, which runs statements in the form of SQLite. Methods raise StateError."""
+
+    def __init__(
+        self,
+        run: Callable[[Callable[[PostgresConnection], Coroutine[Any, Any, PostgresResult]]], PostgresResult],
+    ) -> None:
+        self._run = run
+
+    def execute(self, sql: str, values: Sequence[object] = (), /) -> PostgresResult:
+        """Run a statement, which has a `?` for each value."""
+        first, *others = sql.split("?")
+        numbered = "".join([first, *(f"${number}{text}" for number, text in enumerate(others, 1))])
+        return self._run(lambda connection: _execute(connection, numbered, values))
+
+
+class PostgresResult:
+    """The result of a statement.
+
+    Attributes:
+        rowcount: The number of changed rows.
+    """
+
+    def __init__(self, rows: list[tuple[Any, ...]], rowcount: int = 0) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """Return the first row, or None."""
+        return self._rows[0] if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows."""
+        return self._rows
+
+
+async def _begin(connection: PostgresConnection, *, reads_only: bool) -> PostgresConnection:
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if reads_only else "BEGIN")
+    return connection
+
+
+async def _execute(connection: PostgresConnection, sql: str, values: Sequence[object]) -> PostgresResult:
+    if sql.startswith("SELECT"):
+        return PostgresResult([tuple(row) for row in await connection.fetch(sql, *values)])
+    word = (await connection.execute(sql, *values)).rpartition(" ")[2]
+    return PostgresResult([], int(word) if word.isdecimal() else 0)
 
 
 @asynccontextmanager

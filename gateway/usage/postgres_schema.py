@@ -3,20 +3,21 @@
 A schema has the number of its newest migration, which Alembic stores in the database. Each migration keeps the previous
 release working. So a release accepts a schema that is newer by one, and refuses one that is newer still.
 
-The tables of the ledger have the columns of the SQLite ledger (`ledger`), which has no dependency on SQLAlchemy.
+The tables of the ledger have the columns of the SQLite ledger (`ledger`), and those of clients the columns of
+`gateway.state.client_store`. Both have no dependency on SQLAlchemy.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import BigInteger, Column, Identity, Index, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Double, Identity, Index, MetaData, Table, Text, UniqueConstraint
 
 from gateway.operator_errors import StateError
 from gateway.usage.ledger import MEASURES, ROW, SERIES, TOTALS
 from gateway.usage.usage_row import TOKENS
 
-SCHEMA = 1
+SCHEMA = 2
 """The number of the newest migration of this release (`migrations/versions`)."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -74,6 +75,43 @@ Table(
     metadata,
     Column("epoch", Text, primary_key=True),
     Column("last_row", BigInteger, nullable=False),
+)
+
+for _name, _value in (("settings", "value"), ("clients", "definition"), ("projects", "definition")):
+    Table(_name, metadata, Column("name", Text, primary_key=True), Column(_value, Text, nullable=False))
+Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *_columns("client", "owner", "note", kind=Text),
+    Column("created_at", Double, nullable=False),
+    *(Column(name, Double) for name in ("expires_at", "revoked_at", "last_used_at")),
+    Index("api_keys_client", "client"),
+)
+Table(
+    "key_secrets",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("valid_until", Double),
+    Column("rowid", BigInteger, Identity(), nullable=False),
+    Index("key_secrets_key", "key_id"),
+)
+Table(
+    "admin_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, nullable=False, unique=True),
+    *_columns("role", "note", kind=Text),
+    Column("created_at", Double, nullable=False),
+)
+Table(
+    "audit_entries",
+    metadata,
+    _number(),
+    *_columns("event", "fields", "instance", kind=Text),
+    Column("noted_at", Double, nullable=False),
 )
 
 

@@ -1,0 +1,124 @@
+"""Open the parts of an installation, in its state directory or in the shared stores: clients, budgets and the ledger.
+
+The gate of a process that serves requests is opened by `gateway.assembly`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.model.budget import Stores
+from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import StateError
+from gateway.state.generated_key import USER_KEY, generated_key
+
+if TYPE_CHECKING:
+    from gateway.state.client_store import ClientStore
+    from gateway.usage.gate_file import FileGate
+    from gateway.usage.gate_valkey import ValkeyGate
+    from gateway.usage.postgres_reader import PostgresUsageReader
+    from gateway.usage.reports import UsageReader
+
+GATE_FOLDER = "gate"
+MISSING_PACKAGES = "`stores` needs more packages: pip install 'assistant-gateway[stores]'"
+_FOLLOWED_S = 1.0
+_DEADLINE_S = 2.0
+
+
+def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
+    """Open the database of the clients of an installation. Raises StateError."""
+    database = config.stores.database if config.stores is not None else None
+    if not config.has_shared_clients or database is None:
+        from gateway.state.client_store import ClientStore
+
+        return ClientStore(state_dir)
+    try:
+        from gateway.usage.postgres_clients import SharedClientStore
+    except ImportError:
+        raise StateError(MISSING_PACKAGES) from None
+    return SharedClientStore(state_dir, database, instance_name(state_dir))
+
+
+def pseudonym_key(config: ConfigVersion, state_dir: Path) -> bytes:
+    """Return the key of the pseudonyms of end users: with stores, one that all instances share. Raises StateError."""
+    pepper = config.secrets.pepper
+    if config.stores is None or not pepper:
+        return user_key(state_dir)
+    # The older one, so that pseudonyms stay the same while the pepper is replaced.
+    return hmac.digest(pepper[-1].reveal().encode(), b"pseudonyms of end users", "sha256")
+
+
+def user_key(state_dir: Path) -> bytes:
+    """Return the key of this state directory for the pseudonyms of end users. The first call makes it.
+
+    Raises:
+        StateError: The file can't be used, or was changed.
+    """
+    return generated_key(state_dir, USER_KEY)
+
+
+def instance_name(state_dir: Path) -> str:
+    """Return the name of the instance with this state directory. Raises StateError."""
+    return hashlib.sha256(b"instance\0" + user_key(state_dir)).hexdigest()[:16]
+
+
+@asynccontextmanager
+async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) -> AsyncIterator[FileGate | ValkeyGate]:
+    """Open the gate of an installation to read and change budgets. It holds no calls. Raises StateError."""
+    stores = config().stores
+    if stores is None or stores.valkey is None:
+        from gateway.usage.gate_file import FileGate
+
+        file_gate = FileGate.open(state_dir / GATE_FOLDER)
+        try:
+            yield file_gate
+        finally:
+            file_gate.close()
+        return
+    try:
+        from gateway.usage.gate_valkey import ValkeyGate
+    except ImportError:
+        raise StateError(MISSING_PACKAGES) from None
+    gate = ValkeyGate(
+        stores.valkey, cell_name(config()), f"{instance_name(state_dir)}/operator", deadline_s=_DEADLINE_S
+    )
+    await gate.connection.start()
+    await gate.follow_epoch()
+    following = asyncio.get_running_loop().create_task(_follow(gate))
+    try:
+        yield gate
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await gate.connection.close()
+
+
+async def _follow(gate: ValkeyGate) -> None:
+    while True:
+        await asyncio.sleep(_FOLLOWED_S)
+        await gate.follow_epoch()
+
+
+def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader | PostgresUsageReader:
+    """Open the ledger of an installation for reports. Raises StateError."""
+    if stores is None or stores.database is None:
+        from gateway.usage.reports import UsageReader
+
+        return UsageReader(state_dir)
+    try:
+        from gateway.usage.postgres_reader import PostgresUsageReader
+    except ImportError:
+        raise StateError(MISSING_PACKAGES) from None
+    return PostgresUsageReader(stores.database)
+
+
+def cell_name(config: ConfigVersion) -> str:
+    """Return the name of the cell in the keys of the shared store."""
+    return config.cell.key_name if config.cell is not None else "local"

@@ -1,0 +1,138 @@
+"""The shared database of clients on a real PostgreSQL: its SQL, its changes in parallel, and its audit entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.model.stored_client import AdminToken, KeyInfo, Role
+from gateway.operator_errors import DatabaseUnreachable, NotStored
+from gateway.state.client_store import AlreadyStored, Entry
+from gateway.usage.postgres_clients import SharedClientStore
+from gateway.usage.postgres_migration import upgrade
+from tests.kit.postgres_server import RunningPostgres, running_postgres
+
+pytestmark = pytest.mark.slow
+_ENTRY = Entry("changed", {"who": "test"})
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[RunningPostgres]:
+    with running_postgres() as server:
+        upgrade(server.address())
+        yield server
+
+
+@pytest.fixture
+def store(postgres: RunningPostgres, tmp_path: Path) -> Iterator[SharedClientStore]:
+    postgres.empty()
+    with closing(SharedClientStore(tmp_path / "one", postgres.address(), "one")) as store:
+        yield store
+
+
+@pytest.fixture
+def other(postgres: RunningPostgres, tmp_path: Path) -> Iterator[SharedClientStore]:
+    with closing(SharedClientStore(tmp_path / "other", postgres.address(), "other")) as store:
+        yield store
+
+
+def _key(key_id: str, **more: float) -> KeyInfo:
+    return KeyInfo(key_id, "app", "owner", "note", 100.0, **more)
+
+
+def test_change_by_one_instance_is_read_by_another(store: SharedClientStore, other: SharedClientStore) -> None:
+    assert other.generation() == 0
+    store.add("projects", "shop", {"budgets": []}, _ENTRY)
+    store.add("clients", "app", {"project": "shop"}, _ENTRY)
+    store.add_key(_key("k1", expires_at_s=900.0), "digest-1", _ENTRY)
+    store.rotate_key("k1", "digest-2", 200.0, 50.0, _ENTRY)
+    assert other.generation() == 4
+    found = other.snapshot(200.0)
+    assert (found.generation, found.clients, found.projects) == (
+        4,
+        {"app": {"project": "shop"}},
+        {"shop": {"budgets": []}},
+    )
+    assert {(it.digest, it.until_s) for it in found.keys} == {("digest-1", 250.0), ("digest-2", 900.0)}
+    assert [it.digest for it in other.snapshot(250.0).keys] == ["digest-2"]
+    assert other.key("k1").secrets == ((200.0, None), (100.0, 250.0))
+    other.rotate_key("k1", "digest-3", 210.0, 50.0, _ENTRY)
+    assert {it.digest for it in store.snapshot(210.0).keys} == {"digest-2", "digest-3"}
+    other.revoke_key("k1", 300.0, _ENTRY)
+    assert store.snapshot(210.0).keys == ()
+    assert [it.revoked_at_s for it in store.keys("app")] == [300.0]
+    store.replace("clients", "app", {}, _ENTRY)
+    assert other.definition("clients", "app") == {}
+    store.remove("clients", "app", _ENTRY)
+    assert (other.names("clients"), other.names("projects"), other.keys()) == ([], ["shop"], [])
+
+
+def test_uses_of_keys_and_admin_tokens_are_stored(store: SharedClientStore, other: SharedClientStore) -> None:
+    store.add("clients", "app", {}, _ENTRY)
+    store.add_key(_key("k1"), "digest-1", _ENTRY)
+    before = store.generation()
+    store.note_uses({"k1": 500.0, "unknown": 1.0})
+    other.note_uses({"k1": 400.0})
+    assert (store.key("k1").last_used_at_s, store.generation()) == (500.0, before)
+    token = AdminToken("t1", Role.VIEWER, "", 100.0)
+    store.add_token(token, "token-digest", _ENTRY)
+    assert other.tokens() == {"token-digest": token}
+    other.remove_token("t1", _ENTRY)
+    assert store.tokens() == {}
+
+
+def test_failed_change_changes_nothing(store: SharedClientStore) -> None:
+    store.add("clients", "app", {}, _ENTRY)
+    with pytest.raises(AlreadyStored):
+        store.add("clients", "app", {}, _ENTRY)
+    with pytest.raises(NotStored):
+        store.add_key(KeyInfo("k", "nobody", "", "", 1.0), "digest", _ENTRY)
+    assert store.generation() == 1
+
+
+def test_parallel_changes_are_counted_one_by_one(store: SharedClientStore, other: SharedClientStore) -> None:
+    def add(number: int) -> bool:
+        try:
+            (store, other)[number % 2].add("clients", f"client-{number // 2}", {}, _ENTRY)
+        except AlreadyStored:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        added = list(pool.map(add, range(20)))
+    assert (sum(added), store.generation()) == (10, 10)
+
+
+def test_entry_is_for_the_trail_of_its_instance_until_that_is_gone(
+    postgres: RunningPostgres, store: SharedClientStore, other: SharedClientStore
+) -> None:
+    store.add("clients", "app", {}, Entry("client_created", {"client": "app"}))
+    other.note([Entry("budget_reset", {"client": "app"})])
+    mine: list[Entry] = []
+    assert store.has_entries()
+    store.move_entries(mine.append)
+    assert mine == [Entry("client_created", {"client": "app"})]
+    assert not store.has_entries()
+    postgres.sql("UPDATE audit_entries SET noted_at = noted_at - 61")
+    store.move_entries(mine.append)
+    assert [entry.event for entry in mine] == ["client_created", "budget_reset"]
+    assert not other.has_entries()
+
+
+def test_database_that_is_down_is_unreachable_and_used_again_later(
+    postgres: RunningPostgres, store: SharedClientStore
+) -> None:
+    store.add("clients", "app", {}, _ENTRY)
+    postgres.kill()
+    try:
+        with pytest.raises(DatabaseUnreachable):
+            store.generation()
+        with pytest.raises(DatabaseUnreachable):
+            store.add("clients", "b", {}, _ENTRY)
+    finally:
+        postgres.restart()
+    assert store.names("clients") == ["app"]

@@ -1,0 +1,146 @@
+"""Instances of a gateway that share a real Valkey and a real PostgreSQL, with a provider that counts its calls."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway.usage.postgres_reader import PostgresUsageReader
+from gateway.usage.reports import UsageQuery
+from gateway.usage.usage_row import row_data
+from tests.kit.chat_http import CHAT, body
+from tests.kit.faulty_provider import Provider
+from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.metered_provider import APP_KEY, Meter, metered_config, metered_provider
+from tests.kit.postgres_server import PASSWORD, RunningPostgres
+from tests.kit.valkey_server import RunningValkey, running_valkey
+
+LIMIT_S = 120
+CAP = 100
+INPUT_BOUND = 64 + 16 + len("Hello! Who are you?")
+HELD_TOKENS = INPUT_BOUND + CAP
+"""The hold of a request with this cap: the bound of the input, and the cap."""
+HELD_EUR = (INPUT_BOUND + 2 * CAP) / 1_000_000
+
+
+def client_of(gateway: GatewayProcess, **headers: str) -> httpx.Client:
+    headers = {"authorization": f"Bearer {APP_KEY}", **headers}
+    return httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=LIMIT_S)
+
+
+def of_client(**settings: Any) -> dict[str, Any]:
+    return {"clients": {"app": settings}}
+
+
+def with_budget(**budget: Any) -> dict[str, Any]:
+    return of_client(budgets=[{"per": "total", **budget}])
+
+
+def in_money(holds: float) -> dict[str, Any]:
+    """Return a patch with a budget for so many holds."""
+    return with_budget(amount=f"{HELD_EUR * holds:.9f} EUR")
+
+
+@dataclass
+class Cell:
+    """The instances of a cell, their stores and their provider."""
+
+    instances: list[GatewayProcess]
+    meter: Meter
+    valkey: RunningValkey
+    postgres: RunningPostgres
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The config file."""
+        return self.folder / "gateway.yaml"
+
+    def state(self, number: int) -> Path:
+        """Return the state directory of an instance."""
+        return self.folder / f"state-{number}"
+
+    def run(self, *words: str, number: int = 0) -> str:
+        """Run a command with the state directory of an instance, and return its output."""
+        status, text = run_command(environ_of(self.path, number), *words, "--config", str(self.path))
+        assert status == 0, text
+        return text
+
+    def rows(self) -> list[dict[str, Any]]:
+        with PostgresUsageReader(self.postgres.address()) as reader:
+            return [row_data(row) for row in reader.rows(UsageQuery((), "2000-01-01", "2999-12-31"))]
+
+    def ask(self, number: int = 0, **more: Any) -> httpx.Response:
+        with client_of(self.instances[number]) as client:
+            return client.post(CHAT, json=body(max_tokens=CAP, **more))
+
+
+@contextmanager
+def cell(
+    folder: Path,
+    postgres: RunningPostgres,
+    *patches: str | Mapping[str, Any],
+    instances: int = 2,
+    route: str = "ok",
+    workers: int = 1,
+) -> Iterator[Cell]:
+    """Run the instances of a cell. Its database is the given one, emptied."""
+    postgres.empty()
+    with ExitStack() as stack:
+        valkey = stack.enter_context(running_valkey(password="valkey-secret"))
+        names = (name.strip() for name in route.split(","))
+        provider, meter = stack.enter_context(metered_provider(*names))
+        path = cell_config(folder, postgres, valkey, provider, route, *patches)
+        running = [stack.enter_context(instance(path, number, workers)) for number in range(instances)]
+        yield Cell(running, meter, valkey, postgres, folder)
+
+
+def cell_config(
+    folder: Path, postgres: RunningPostgres, valkey: RunningValkey, provider: Provider, route: str, *patches: Any
+) -> Path:
+    stores = {
+        "stores": {
+            "database": {"url": postgres.url, "password": "${DATABASE_PASSWORD}", "territory": "DE"},
+            "valkey": {
+                "url": f"redis://127.0.0.1:{valkey.port}",
+                "password": "${VALKEY_PASSWORD}",
+                "territory": "DE",
+            },
+        },
+        "secrets": {"pepper": "${PEPPER}"},
+    }
+    return metered_config(provider, folder, route, stores, *patches).write(folder)
+
+
+@contextmanager
+def instance(path: Path, number: int, workers: int = 1) -> Iterator[GatewayProcess]:
+    with running_gateway(path, environ_of(path, number, workers)) as gateway:
+        yield gateway
+
+
+def environ_of(path: Path, number: int, workers: int = 1) -> dict[str, str]:
+    return {
+        "KEY": "sk-one",
+        "GATEWAY_WORKERS": str(workers),
+        "GATEWAY_STATE_DIR": str(path.parent / f"state-{number}"),
+        "DATABASE_PASSWORD": PASSWORD,
+        "VALKEY_PASSWORD": "valkey-secret",
+        "PEPPER": "p" * 40,
+    }
+
+
+def run_command(environ: Mapping[str, str], *arguments: str) -> tuple[int, str]:
+    """Run `gateway` and return its status and its output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *arguments],
+        env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout
