@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.api.errors import ApiError
 from gateway.model.approval import days_at, terms_of
+from gateway.model.budget import shown_amount
+from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Reload, SimulatedSite, Status, WorkerStatus
@@ -181,6 +183,7 @@ def readiness(status: Status) -> dict[str, object]:
         "table": {"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)},
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
         "revocations_delayed": config.keys_stale,
+        "stores": _stores(status),
         "rollback_pinned": status.pinned or None,
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,
         "deployments": {
@@ -199,6 +202,33 @@ def readiness(status: Status) -> dict[str, object]:
             "running": [_worker(worker) for worker in status.workers],
         },
     }
+
+
+def _stores(status: Status) -> dict[str, object] | None:
+    """Return for each shared store `ok`, or why it cannot be used and what happens meanwhile."""
+    config = status.config
+    if config.stores is None or config.stores.valkey is None:
+        return None
+    problems: dict[str, str] = {}
+    for worker in status.workers:
+        problems.update(worker.store_problems)
+    effects = {"valkey": _without_valkey(config), "database": _without_database(config)}
+    return {kind: f"{problems[kind]}; {effect}" if kind in problems else "ok" for kind, effect in effects.items()}
+
+
+def _without_valkey(config: ConfigVersion) -> str:
+    allowed = config.usage.on_loss
+    if allowed is None:
+        budgets = "requests with a budget are refused (`usage.on_loss: deny`)"
+    else:
+        amount = f"{shown_amount(allowed.nano)} {allowed.currency}"
+        budgets = f"this instance may spend {amount} on requests with a budget (`usage.on_loss`)"
+    return f"{budgets}, and the others are served with their limits divided by the number of instances"
+
+
+def _without_database(config: ConfigVersion) -> str:
+    clients = ", and changes of clients and keys are delayed" if config.has_shared_clients else ""
+    return f"requests are served, and usage rows wait in the state directory{clients}"
 
 
 def _approvals(status: Status) -> list[dict[str, object]]:

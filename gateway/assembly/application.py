@@ -343,6 +343,15 @@ class Gateway:
         self._telemetry.flush()
         return self._telemetry.recent.documents()
 
+    def store_problems(self) -> Mapping[str, str]:
+        """Return why shared stores cannot be used now.
+
+        Returns:
+            The reason by the kind of the store: `valkey`, `database`. Empty without shared stores.
+        """
+        stores = self._usage.stores if self._usage is not None else None
+        return stores.problems() if stores is not None else {}
+
     def unavailable_deployments(self) -> Mapping[str, Unavailable]:
         """Return the deployments that this process does not use now.
 

@@ -69,6 +69,11 @@ class SharedStores:
         self._recovery = LostCallRecovery(self.gate, state_dir, failed)
         self._recovering: asyncio.Task[None] | None = None
 
+    def problems(self) -> dict[str, str]:
+        """Return why a store cannot be used now, by the kind of the store."""
+        found = {"valkey": self._valkey.problem, "database": self._keeper.problem}
+        return {kind: problem for kind, problem in found.items() if problem is not None}
+
     async def start(self) -> None:
         """Connect, and begin the work in the background."""
         await self._valkey.start()

@@ -8,6 +8,8 @@ from gateway.model.budget import Money, StoreServer, shown_amount
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 
 _MOST_NAMES = 20
+_WORST = "what running calls cost beyond their holds, so 0 while providers keep to the caps"
+_ON_ONE_MACHINE = "requests with a budget are refused, so that no budget is exceeded"
 _STORE_NAMES = {"database": "PostgreSQL", "valkey": "Valkey"}
 
 
@@ -73,8 +75,11 @@ def _exceptions(config: ConfigVersion, clients: Iterable[Client]) -> Iterator[tu
     transit = [name for name, region in config.regions.items() if region.transit.included]
     if transit and any(client.spending.user_budgets for client in clients):
         yield "  budgets of end users do not apply in: ", f"{', '.join(transit)} (transit)"
-    if config.stores is not None:
-        yield "  without the shared store: ", _on_loss(config.usage.on_loss)
+    yield "  worst overshoot of a budget: ", _WORST
+    if config.stores is not None and config.stores.valkey is not None:
+        yield "  without Valkey: ", _on_loss(config.usage.on_loss)
+    else:
+        yield "  if the counters can't be read: ", _ON_ONE_MACHINE
 
 
 def _on_loss(allowed: Money | None) -> str:

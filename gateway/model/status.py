@@ -87,6 +87,7 @@ class WorkerStatus:
     Attributes:
         unavailable: The deployments that it does not use at the moment.
         answers: Whether it answered the latest request for its state.
+        store_problems: Why it cannot use a shared store at the moment, by the kind of the store.
     """
 
     seat: int
@@ -96,6 +97,7 @@ class WorkerStatus:
     is_draining: bool
     unavailable: Mapping[str, Unavailable]
     answers: bool = True
+    store_problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

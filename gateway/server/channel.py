@@ -93,6 +93,7 @@ class Report:
     is_draining: bool
     unavailable: Mapping[str, Unavailable]
     metrics: bytes = field(default=b"", repr=False)
+    store_problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,8 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
                 "is_draining": message.is_draining,
                 "unwell": unavailable,
             }
+            if message.store_problems:
+                reported["store_problems"] = dict(message.store_problems)
             return reported, message.metrics
         case _:
             assert_never(message)

@@ -138,7 +138,7 @@ class _Control:
         gateway, live = self._gateway, self._live
         running = self.server.running if self.server is not None else 0
         state = gateway.config.version, running, gateway.is_draining, gateway.unavailable_deployments()
-        worker = WorkerStatus(_SEAT, os.getpid(), *state)
+        worker = WorkerStatus(_SEAT, os.getpid(), *state, store_problems=gateway.store_problems())
         return Status(
             live.config,
             live.loaded,

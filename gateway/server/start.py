@@ -300,7 +300,7 @@ def serve_demo(
 def _serving_problem(settings: Settings, config: ConfigVersion) -> str | None:
     """Return why this version can't be served with these settings, or None if it can."""
     if settings.state_dir is None and (key := config.needs_state_dir):
-        return f"{key} needs a state directory, which keeps the counts and the ledger: set --state (GATEWAY_STATE_DIR)"
+        return f"{key} needs a state directory, which keeps the counts and the ledger: set GATEWAY_STATE_DIR"
     if config.clients or config.clients_source == "database" or _is_loopback(settings.host):
         return None
     return (

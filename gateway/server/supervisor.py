@@ -192,7 +192,8 @@ def _status(worker: Worker, answers: bool) -> WorkerStatus:
     if report is None:
         return WorkerStatus(worker.seat, worker.process.pid, worker.config_version, 0, False, {}, answers)
     state = report.running, report.is_draining, report.unavailable
-    return WorkerStatus(worker.seat, worker.process.pid, worker.config_version, *state, answers)
+    found = WorkerStatus(worker.seat, worker.process.pid, worker.config_version, *state, answers)
+    return replace(found, store_problems=report.store_problems)
 
 
 def next_wait_s(last_wait_s: float, lived_s: float) -> float:

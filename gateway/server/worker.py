@@ -111,9 +111,8 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
 
 def _report(gateway: Gateway, server: GatewayServer, number: int, *, metrics: bool) -> Report:
     counted = gateway.metrics.snapshot() if metrics else b""
-    return Report(
-        number, gateway.config.version, server.running, gateway.is_draining, gateway.unavailable_deployments(), counted
-    )
+    state = gateway.config.version, server.running, gateway.is_draining, gateway.unavailable_deployments()
+    return Report(number, *state, counted, gateway.store_problems())
 
 
 if __name__ == "__main__":

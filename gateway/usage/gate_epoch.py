@@ -66,6 +66,7 @@ class EpochKeeper:
 
     Attributes:
         is_ready: Set when the counters of budgets were complete for the first time.
+        problem: Why the database could not be used last, or None.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class EpochKeeper:
         self.is_ready = asyncio.Event()
         self._connection: PostgresConnection | None = None
         self._phase = _NEW
-        self._problem: str | None = None
+        self.problem: str | None = None
         self._signed_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -109,14 +110,14 @@ class EpochKeeper:
         while True:
             try:
                 await self._advance()
-                self._problem = None
+                self.problem = None
             except (GateUnavailable, ValkeyUnavailable, StateError) as error:
                 self._drop()
                 # A moment without Valkey is usual after its restart, and reported by the gate itself.
-                if isinstance(error, StateError) and str(error) != self._problem:
-                    self._problem = str(error)
+                if isinstance(error, StateError) and str(error) != self.problem:
+                    self.problem = str(error)
                     self._failed(f"the counters of budgets can't be rebuilt: {error}")
-            wait_s = _STEP_S if not self._is_settled or self._problem else _SIGN_OF_LIFE_S
+            wait_s = _STEP_S if not self._is_settled or self.problem else _SIGN_OF_LIFE_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._gate.epoch_ended.wait()

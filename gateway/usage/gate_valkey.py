@@ -165,6 +165,13 @@ class ValkeyGate:
         """The ids of the open calls of this process, also of those that have ended and are not settled."""
         return tuple(self._open)
 
+    @property
+    def problem(self) -> str | None:
+        """Why budgets cannot be decided now, or None."""
+        if not self.connection.is_connected:
+            return self._unreachable()
+        return None if self.epoch is not None and self.is_ready else _NOT_REBUILT
+
     async def start(self) -> None:
         """Connect, and begin the work in the background."""
         await self.connection.start()

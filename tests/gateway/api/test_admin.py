@@ -13,6 +13,7 @@ import pytest
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Guard
+from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding
 from tests.kit.admin_calls import LOADED, TABLE, AdminCallbacks
@@ -69,6 +70,31 @@ async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -
     assert state["last_failed_reload"]["result"] == "rejected"
     (finding,) = state["last_failed_reload"]["findings"]
     assert (finding["file"], finding["line"], finding["column"], finding["hint"]) == ("gateway.yaml", 3, 5, "add it")
+
+
+async def test_lost_store_is_named_with_its_effect_and_the_gateway_stays_ready(callbacks: AdminCallbacks) -> None:
+    assert (await client(callbacks).get("/readyz")).json()["stores"] is None
+    database = StoreServer("database", "db", 5432, "DE")
+    valkey = StoreServer("valkey", "valkey", 6379, "DE")
+    config = replace(callbacks.now.config, stores=Stores(database, valkey))
+    callbacks.now = replace(callbacks.now, config=config)
+    assert (await client(callbacks).get("/readyz")).json()["stores"] == {"valkey": "ok", "database": "ok"}
+    one, other = callbacks.now.workers
+    problems = {"valkey": "Valkey can't be reached: refused", "database": "the database did not answer in time"}
+    callbacks.now = replace(callbacks.now, workers=(one, replace(other, store_problems=problems)))
+    answer = await client(callbacks).get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    stores = answer.json()["stores"]
+    assert stores["valkey"].startswith(
+        "Valkey can't be reached: refused; requests with a budget are refused (`usage.on_loss: deny`)"
+    )
+    assert stores["database"].startswith(
+        "the database did not answer in time; requests are served, and usage rows wait"
+    )
+    allowed = replace(config, usage=replace(config.usage, on_loss=Money(5_000_000_000, "EUR")))
+    callbacks.now = replace(callbacks.now, config=allowed)
+    stores = (await client(callbacks).get("/readyz")).json()["stores"]
+    assert "this instance may spend 5.00 EUR on requests with a budget" in stores["valkey"]
 
 
 @pytest.mark.parametrize(

@@ -347,13 +347,22 @@ def test_check_shows_the_limits_in_effect() -> None:
         "      20.00 EUR per day, 5000000 tokens per month, each end user 1.00 EUR per day, each request 0.50\n"
         "      EUR, project shop\n"
         "  budgets of end users do not apply in: us (transit)\n"
-        "  without the shared store: each instance may spend 5.00 EUR per outage: the worst overshoot is\n"
-        "      instances x 5.00 EUR\n"
+        "  worst overshoot of a budget: what running calls cost beyond their holds, so 0 while providers keep\n"
+        "      to the caps\n"
+        "  without Valkey: each instance may spend 5.00 EUR per outage: the worst overshoot is instances x\n"
+        "      5.00 EUR\n"
         "\n"
         "stores\n"
         "  database: PostgreSQL at db.internal:5432 (TLS), in DE\n"
         "  valkey: Valkey at valkey.internal:6379 (TLS), in DE"
     )
+
+
+def test_check_states_the_worst_overshoot_without_stores() -> None:
+    shown = " ".join(render_matrix(compiled(BASE.without("stores")).config).split())
+    assert "worst overshoot of a budget: what running calls cost beyond their holds, so 0 while" in shown
+    assert "if the counters can't be read: requests with a budget are refused, so that no budget is exceeded" in shown
+    assert "instances x" not in shown
 
 
 def test_ten_thousand_clients_compile_in_reasonable_time() -> None:

@@ -66,6 +66,7 @@ async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
         Activated(1, "abc"),
         Report(2, "abc", 3, False, unwell, b"bytes\nof any kind\0"),
         Report(3, "abc", 0, True, {}),
+        Report(4, "abc", 0, False, {}, store_problems={"valkey": "refused"}),
     ]
     for message in sent:
         here.send(message)
