@@ -13,6 +13,8 @@ from typing import get_args, get_type_hints
 from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
+from gateway.api.admin_control import Guard
+from gateway.api.admin_routes import build_admin_routes
 from gateway.api.errors import STATUS, from_domain
 from gateway.config import validation
 from gateway.config.compile import PLANNED_KEYS
@@ -36,6 +38,7 @@ from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.reading.stream_assembler import Assembler
 from providers.sites import Site
+from tests.kit.console_pages import control_of, demo_config
 from tests.kit.doc_pages import ROOT, docs_table, table_of
 
 LOCATION = ROOT / "docs" / "operate" / "location.md"
@@ -271,3 +274,11 @@ def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
     assert len(named) > 50
     for name in named:
         assert all(part in known for part in name.split("…")), name
+
+
+def test_page_of_the_admin_listener_names_every_route() -> None:
+    page = (ROOT / "docs" / "operate" / "admin-listener.md").read_text("utf-8")
+    routes = build_admin_routes(control_of(demo_config()), Guard(None), {}).openapi()["paths"]
+    ends = [path.removeprefix("/v1/admin").removesuffix("/{name}") for path in routes]
+    assert len(ends) >= 20
+    assert [end for end in ends if re.search(rf"{re.escape(end)}[`?]", page) is None] == []
