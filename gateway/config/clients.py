@@ -23,6 +23,9 @@ def compile_clients(
     sections = draft.config.clients
     if demo and sections:
         findings.error(("clients",), "in demo mode any key or none is accepted", "remove `clients`")
+    if demo and draft.config.clients_source == "database":
+        message = "in demo mode any key or none is accepted, so keys and budgets of the database have no effect"
+        findings.error(("clients_source",), message, "remove `clients_source`, or `demo`")
     compiled: dict[str, Client] = {}
     for name, section in sections.items():
         path: KeyPath = ("clients", name)

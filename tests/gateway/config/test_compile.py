@@ -586,6 +586,13 @@ class TestDemo:
             (("location", "edges"), "in demo mode every peer is a trusted edge (cf-ipcountry)"),
         ]
 
+    def test_no_clients_in_the_database(self) -> None:
+        [problem] = rejected(f"{self.TEXT}clients_source: database\n")
+        assert (dotted(problem.path), problem.message) == (
+            "clients_source",
+            "in demo mode any key or none is accepted, so keys and budgets of the database have no effect",
+        )
+
     def test_a_key_of_a_simulator_is_not_sent(self) -> None:
         text = edited(self.TEXT, ("simulates: us}", "simulates: us, api_key: '${REAL}'}"))
         assert demo(text).deployments["chatgpt-us"].credentials == (Secret("simulated"),)
