@@ -377,7 +377,7 @@ class ChatService:
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
-        if returned is not None and not seal_of(self._consent_keys_of(config), deployment).unseals_all(returned):
+        if returned is not None and not self._seal_of(config, deployment).unseals_all(returned):
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places
         if chat is not None and chat.response_format is not None:
@@ -510,7 +510,7 @@ class ChatService:
 
     def _unsealed(self, config: ConfigVersion, request: ChatRequest, step: Step) -> ChatRequest:
         """Return the request for a step, with the reasoning state that its deployment may get."""
-        return seal_of(self._consent_keys_of(config), step.deployment).unseal_request(request)
+        return self._seal_of(config, step.deployment).unseal_request(request)
 
     def _seal_of(self, config: ConfigVersion, deployment: Deployment) -> ReasoningSeal:
         """Return the seal for the reasoning state of a deployment's answers."""

@@ -98,4 +98,7 @@ def capabilities_of(facts: EmbeddingFacts) -> Capabilities:
     """Return the facts in the form in which routing compares them with a request."""
     features = {"token_input": facts.takes_tokens, "dimensions": facts.shortens}
     parameters = {"user": facts.takes_user, "taskType": facts.takes_task}
-    return Capabilities(*(frozenset(name for name, has in one.items() if has) for one in (features, parameters)))
+    return Capabilities(
+        features=frozenset(name for name, has in features.items() if has),
+        parameters=frozenset(name for name, has in parameters.items() if has),
+    )

@@ -42,8 +42,8 @@ class GeminiEmbeddings(InputDialect):
         self._is_batch = is_batch
         self._estimated_tokens = 0
 
-    def decode_input(self, body: bytes) -> EmbeddingRequest:
-        """See InputDialect."""
+    def decode(self, body: bytes) -> EmbeddingRequest:
+        """See Dialect."""
         request = decode_embed(parse_input(body), self._assistant, is_batch=self._is_batch)
         self._estimated_tokens = estimated_tokens(request)
         return request
