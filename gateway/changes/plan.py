@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, TypeVar
 
@@ -11,7 +11,7 @@ from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.source_text import without_secrets
 from gateway.model.approval import Approval
-from gateway.model.config_version import USES, Assistant, ConfigVersion, Region
+from gateway.model.config_version import USES, Assistant, ConfigVersion, Region, Use
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import LocationRules
 from gateway.model.region_text import RegionText
@@ -340,7 +340,10 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
         olds = before[name].regions if name in before else ()
         news = after[name].regions if name in after else ()
         for region in dict.fromkeys([*olds, *news]):
-            old_steps, new_steps = _steps(before.get(name), region), _steps(after.get(name), region)
+            was, will_be = before.get(name), after.get(name)
+            # A route of another use is shown only if it changes.
+            uses = [use for use in USES[1:] if _steps_for(was, region, use) != _steps_for(will_be, region, use)]
+            old_steps, new_steps = _steps(was, region, uses), _steps(will_be, region, uses)
             asked = deployments_prompted(after[name], region) if name in after else ()
             reached = tuple(deployment.name for deployment in asked if deployment.name in touched)
             because = (f"region {region}",) * (region in moved) + reached
@@ -349,7 +352,13 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
                 yield RouteChange(name, region, kind, old_steps, new_steps, because)
 
 
-def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
+def _steps_for(assistant: Assistant | None, region: str, use: Use) -> tuple[str, ...]:
+    if assistant is None:
+        return ()
+    return tuple(map(step_text, assistant.routes_for(use).get(region, ())))
+
+
+def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tuple[str, ...]:
     """Return the steps of a route in words, with its schedule, its shadow, and the deployments of other uses."""
     if assistant is None:
         return ()
@@ -359,8 +368,8 @@ def _steps(assistant: Assistant | None, region: str) -> tuple[str, ...]:
         words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")
     if (shadow := assistant.shadows.get(region)) is not None:
         words.append(f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}")
-    for use in USES[1:]:
-        words += [f"{use}: {step_text(step)}" for step in assistant.routes_for(use).get(region, ())]
+    for use in uses:
+        words += [f"{use}: {step}" for step in _steps_for(assistant, region, use)]
     return tuple(words)
 
 

@@ -176,4 +176,4 @@ def _plain(value: object) -> object:
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return sorted(value) if isinstance(value, frozenset) else value

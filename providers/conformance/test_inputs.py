@@ -103,6 +103,8 @@ def test_one_input_too_many_is_refused_and_the_limit_is_accepted(
     most = embeddings.facts(_MODEL).most_inputs
     whole = EmbeddingRequest("assistant", ("x",) * most)
     assert simulator.read_input(subject.incoming(embeddings.build_request(whole, _target(subject)))) is not None
+    if subject.simulator.name != subject.adapter.name:
+        return  # a server of the operator's own: the limit is the adapter's, and the simulated vendor has another
     more = change(whole, inputs=("x",) * (most + 1))
     with pytest.raises(RequestRejected):
         simulator.read_input(subject.incoming(embeddings.build_request(more, _target(subject))))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentStatement
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
+from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input
 from gateway.model.location import EdgeReport
 from gateway.model.route import WeightedSet
 from gateway.policy.consent import LIFETIME_S, Consenting, standing_consents
@@ -27,9 +28,14 @@ from providers.chat import (
     SystemMessage,
     TextPart,
     Tool,
+    ToolCall,
+    ToolMessage,
     UserMessage,
 )
+from providers.embeddings import EmbeddingRequest
 from providers.matching.requirements import Requirements, requirements_of
+from providers.moderations import ModerationRequest
+from providers.value import change
 from tests.kit.configs import Config, table_of
 from tests.kit.location_reports import reported
 
@@ -204,13 +210,14 @@ SAID = ConsentStatement(caller="me")
 
 
 def consenting(
-    request: ChatRequest = REQUEST,
+    request: ServedRequest = REQUEST,
     statement: ConsentStatement = SAID,
     key: bytes = KEY,
     now: float = NOW,
     former: tuple[bytes, ...] = (),
 ) -> Consenting:
-    return Consenting(statement, request, requirements_of(request), (key, *former), now)
+    needs = requirements_of(request) if isinstance(request, ChatRequest) else needs_of_input(request)
+    return Consenting(statement, request, needs, (key, *former), now)
 
 
 def token(deployment: str = "d0", **changes: Any) -> str:
@@ -258,6 +265,40 @@ OTHERS = {
 def test_consent_token_is_valid_only_for_the_confirmed_content(other: ChatRequest) -> None:
     assert confirmed(token(), request=other) == frozenset()
     assert confirmed(token(request=other), request=other) == {"d0", "d1"}
+
+
+CALLED = AssistantMessage("no", tool_calls=(ToolCall("c1", "f", "{}"),))
+
+
+def called(**fields: Any) -> ChatRequest:
+    """A chat with a tool call, and the fields of its result."""
+    return replace(REQUEST, messages=(*MORE[:2], CALLED, ToolMessage("c1", "done", **fields)))
+
+
+def test_consent_token_of_a_version_without_marks_of_errors_and_caches_stays_valid() -> None:
+    assert token(request=called()) == "c1.1800000300.szOMv8Jp5PwTYQaopCx4hcm0FH4okqciQHBYjuRKBv8"
+    assert confirmed(token(request=called()), request=called(is_error=True)) == frozenset()
+    assert confirmed(token(request=called()), request=called(cache="5m")) == frozenset()
+
+
+EMBEDDED = EmbeddingRequest("assistant", ("one", "two"), user="u", extra={"b": 1}, unread=frozenset({"z", "y"}))
+MODERATED = ModerationRequest("assistant", ("one", "two"))
+OTHER_INPUTS: dict[str, tuple[InputRequest, InputRequest]] = {
+    "another text": (EMBEDDED, change(EMBEDDED, inputs=("one", "three"))),
+    "a text less": (EMBEDDED, change(EMBEDDED, inputs=("one",))),
+    "tokens": (EMBEDDED, change(EMBEDDED, inputs=((1, 2),))),
+    "another user": (EMBEDDED, change(EMBEDDED, user="somebody")),
+    "an unknown field": (EMBEDDED, change(EMBEDDED, extra={"b": 2})),
+    "another text to moderate": (MODERATED, change(MODERATED, inputs=("one", "three"))),
+    "a moderation": (EmbeddingRequest("assistant", MODERATED.inputs), MODERATED),
+}
+
+
+@pytest.mark.parametrize(("request_", "other"), OTHER_INPUTS.values(), ids=OTHER_INPUTS.keys())
+def test_consent_token_is_valid_only_for_the_confirmed_inputs(request_: InputRequest, other: InputRequest) -> None:
+    sent = token(request=request_)
+    assert confirmed(sent, request=request_) == {"d0", "d1"}
+    assert confirmed(sent, request=other) == frozenset()
 
 
 def test_consent_token_covers_reasoning_in_the_history() -> None:
@@ -335,7 +376,7 @@ def test_consent_question_names_recipient_places_and_fields() -> None:
     assert "secret" not in asked.token
 
 
-def would_send(request: ChatRequest, more: str = "{}") -> tuple[str, ...]:
+def would_send(request: ServedRequest, more: str = "{}") -> tuple[str, ...]:
     asking = table(REFUSE_EACH, more=more)
     return consenting(request).ask(asking.deployments["d0"], asking.regions["de"]).would_send
 
@@ -350,6 +391,13 @@ def test_consent_question_lists_the_fields_that_would_be_sent() -> None:
     assert would_send(request) == ("messages",)
     assert would_send(request, "{identity: pass}") == ("messages", "user")
     assert would_send(request, "{passthrough: [documents, metadata]}") == ("messages", "documents", "metadata")
+
+
+def test_consent_question_lists_the_inputs_that_would_be_sent() -> None:
+    assert would_send(EMBEDDED) == ("input",)
+    assert would_send(EMBEDDED, "{identity: pass, passthrough: [b]}") == ("input", "b", "user")
+    pictured = change(MODERATED, inputs=((TextPart("x"), ImagePart("data:image/png;base64,aa")),))
+    assert would_send(pictured) == ("input", "images")
 
 
 @pytest.mark.parametrize(
