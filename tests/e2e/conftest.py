@@ -37,7 +37,7 @@ def config_for(providers: SimulatorThread, *patches: str | Mapping[str, Any]) ->
     return config_of_four_regions({name: providers[name].origin for name in SITES}, *patches)
 
 
-def config_with_inputs(providers: SimulatorThread, *patches: str) -> Config:
+def config_with_inputs(providers: SimulatorThread, *patches: str | Mapping[str, Any]) -> Config:
     """Return the config of four regions, with deployments for embeddings and moderations in each."""
     origin = {name: providers[name].origin for name in SITES}
     return config_for(

