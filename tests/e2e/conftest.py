@@ -54,7 +54,7 @@ deployments:
   embed-us: {{provider: openai, model: text-embedding-3-small, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
   embed-gemini: {{provider: gemini, model: gemini-embedding-001, endpoint: "{origin["gemini"]}/v1beta", stores: any, processes: any, available: [JP, GB, IN], api_key: "${{KEY_GEMINI}}"}}
   guard-cn: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["cn"]}/api/v1", stores: CN, processes: CN, api_key: "${{KEY_CN}}"}}
-  guard-intl: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["intl"]}/api/v1", stores: SG, processes: ["*", "!CN"], available: [HK, MO], api_key: "${{KEY_INTL}}"}}
+  guard-intl: {{provider: dashscope, model: qwen3guard-gen-8b, endpoint: "{origin["intl"]}/api/v1", stores: SG, processes: ["*", "!CN"], available: [HK, MO, JP], api_key: "${{KEY_INTL}}"}}
   judge-eu: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["eu"]}/v1", stores: DE, processes: DE, api_key: "${{KEY_EU}}"}}
   judge-us: {{provider: openai, model: omni-moderation-latest, endpoint: "{origin["us"]}/v1", stores: US, processes: US, api_key: "${{KEY_US}}"}}
 """,
