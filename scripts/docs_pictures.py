@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.kit.browsers import chromium
+from tests.kit.browsers import LIMIT_MS, chromium
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs/images"
 _ROUTE = "default: [gemini, qwen-hk, qwen-intl]"
-_LIMIT_MS = 60_000
 
 
 @contextmanager
@@ -77,7 +76,7 @@ def _opened(browser: Any, address: str, width: int, scheme: str, scale: int = 1)
         viewport={"width": width, "height": 900}, color_scheme=scheme, device_scale_factor=scale
     )
     page = context.new_page()
-    page.set_default_timeout(_LIMIT_MS)
+    page.set_default_timeout(LIMIT_MS)
     page.goto(address)
     return page
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import ROOT, Running
-from tests.kit.browsers import chromium
+from tests.kit.browsers import LIMIT_MS, chromium
 from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
 
 pytestmark = pytest.mark.slow
 
-_LIMIT_MS = 60_000
 _DEMO = (ROOT / "config" / "demo.yaml").read_text("utf-8")
 
 
@@ -29,9 +27,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def demo(start: Callable[..., Running]) -> Running:
-    """Return a running demo with a configuration of its own, `my.yaml`."""
-    shutil.copy(ROOT / "config" / "demo.yaml", "my.yaml")
+def demo(start: Callable[..., Running], request: pytest.FixtureRequest) -> Running:
+    """Return a running demo with a configuration of its own, `my.yaml`. The parameter is added to it."""
+    Path("my.yaml").write_text(f"{_DEMO}{getattr(request, 'param', '')}", "utf-8")
     running = start("demo", "--config", "my.yaml", "--port", "0")
     running.wait_for("Ctrl-C")
     return running
@@ -52,7 +50,7 @@ def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(_LIMIT_MS)
+        page.set_default_timeout(LIMIT_MS)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: message.type == "error" and problems.append(message.text))
         page.on("request", lambda one: one.url.startswith((url, "data:")) or problems.append(one.url))
@@ -63,7 +61,8 @@ def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     yield begin
     for context in contexts:
         context.close()
-    assert [one for one in problems if "status of 404" not in one] == []
+    # The browser reports each answer with an error status, such as that of a provider with a fault.
+    assert [one for one in problems if "responded with a status of" not in one] == []
 
 
 def chosen(page: Any, territory: str) -> None:
@@ -72,21 +71,33 @@ def chosen(page: Any, territory: str) -> None:
 
 
 def ask(page: Any) -> None:
+    """Ask by click, and wait for the attempts and for the page that follows."""
+    page.evaluate("document.getElementById('attempts').replaceChildren()")
     page.click("#ask button")
     page.wait_for_selector("#attempts li")
+    page.wait_for_function("refreshing.then(() => true)")
+
+
+def focused(page: Any, selector: str) -> bool:
+    return bool(page.evaluate("selector => document.activeElement.matches(selector)", selector))
+
+
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until this element has the focus."""
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        if focused(page, selector):
+            return
+    raise AssertionError(f"Tab does not reach {selector}")
 
 
 def test_hong_kong_is_chosen_by_click_and_by_keyboard(open_page: Callable[..., Any]) -> None:
-    page = open_page()
-    page.locator('#map [data-choose="HK"]').dispatch_event("click", {"detail": 0, "bubbles": True, "cancelable": True})
+    page = open_page("/?view=asia")
+    mark = page.locator('#map [data-choose="HK"] use').bounding_box()
+    page.mouse.click(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
     chosen(page, "HK")
     assert "territory=HK" in page.url
     assert "qwen-hk answers" in page.inner_text("#decision .verdict")
-
-    page = open_page()
-    mark = page.locator('#map [data-choose="HK"]').bounding_box()
-    page.mouse.click(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
-    page.wait_for_selector('#decision[data-territory="HK"], #decision[data-territory="MO"]')
 
     page = open_page()
     page.focus("#territory")
@@ -103,15 +114,69 @@ def test_hong_kong_is_chosen_by_click_and_by_keyboard(open_page: Callable[..., A
     chosen(page, "HK")
 
 
+def test_everything_is_done_with_the_keyboard_alone(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert focused(page, ".skip")
+    tab_to(page, "#territory")
+    page.keyboard.type("Macao")
+    page.keyboard.press("Enter")
+    chosen(page, "MO")
+    tab_to(page, "#map .mark")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    code = page.evaluate("document.activeElement.dataset.choose")
+    page.keyboard.press("Enter")
+    chosen(page, code)
+    page.wait_for_function(f"document.activeElement.dataset.choose === '{code}'")
+    tab_to(page, '#find [data-choose="HK"]')
+    page.keyboard.press("Enter")
+    chosen(page, "HK")
+    tab_to(page, "#ask button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#attempts li")
+    page.wait_for_function("refreshing.then(() => true)")
+    assert focused(page, "#ask button"), "the focus stays where the reader is"
+    tab_to(page, 'select[data-fault="qwen-hk"]')
+    page.keyboard.type("500")
+    page.wait_for_selector("select.broken")
+    page.wait_for_function("document.activeElement.matches('select.broken')")
+    tab_to(page, "#heal")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("select.broken", state="detached")
+    page.wait_for_function("document.activeElement.id === 'heal'")
+
+
+def test_decision_and_attempts_are_in_view_on_a_small_screen(open_page: Callable[..., Any]) -> None:
+    page = open_page("/", viewport={"width": 360, "height": 640}, has_touch=True)
+    is_in_view = """selector => {
+        const {top, bottom} = document.querySelector(selector).getBoundingClientRect();
+        return top >= 0 && bottom <= innerHeight + 1;
+    }"""
+    page.focus('#map [data-choose="DE"]')
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    page.wait_for_selector('#decision:not([data-territory="DE"])')
+    page.wait_for_function(is_in_view, arg="#decision .verdict")
+    page.focus("#question")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#attempts li")
+    page.wait_for_function(is_in_view, arg="#total")
+
+
 def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: Callable[..., Any]) -> None:
     page = open_page("/?territory=HK")
-    page.evaluate(
-        "window.seen = new Set(); new MutationObserver(() => window.seen.add(document.getElementById('answer').textContent.length))"
-        ".observe(document.getElementById('answer'), {childList: true, characterData: true, subtree: true})"
-    )
+    page.select_option('select[data-fault="qwen-hk"]', "stall")
+    page.wait_for_selector("select.broken")
+    page.click("#ask button")
+    page.wait_for_function("document.querySelector('#answer.live')?.textContent.length > 2")
+    assert page.locator("#attempts li").count() == 0, "the text appears before the end of the answer"
+
+    page = open_page("/?territory=HK")
+    page.click("#heal")
+    page.wait_for_selector("select.broken", state="detached")
     ask(page)
     assert "I am dashscope hongkong" in page.inner_text("#answer")
-    assert page.evaluate("window.seen.size") > 3, "the answer appeared at once"
     headers = page.inner_text("#headers")
     assert re.search(r"x-gateway-deployment\s+qwen-hk", headers)
     assert re.search(r"x-gateway-region\s+default", headers)
@@ -119,6 +184,7 @@ def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: C
     assert page.locator("#attempts .bar i").count() == 2
 
 
+@pytest.mark.parametrize("demo", ["resilience: {breaker: {open: 10m}}\n"], indirect=True)
 def test_failure_shows_retry_failover_and_the_open_breaker(open_page: Callable[..., Any]) -> None:
     page = open_page("/?territory=HK")
     page.select_option('select[data-fault="qwen-hk"]', "500")
@@ -130,15 +196,30 @@ def test_failure_shows_retry_failover_and_the_open_breaker(open_page: Callable[.
     assert "qwen-intl answered" in attempts
     assert "I am dashscope intl" in page.inner_text("#answer")
     for _ in range(2):
-        page.evaluate("document.getElementById('attempts').replaceChildren()")
         ask(page)
     page.wait_for_selector("#decision .countdown")
     assert "5 failures in a row" in page.inner_text("#decision")
     assert re.search(r"probe in \d+ s", page.inner_text("#decision"))
+    assert "qwen-intl answers" in page.inner_text("#decision .verdict")
+
+
+@pytest.mark.parametrize("demo", ["resilience: {breaker: {open: 1s}}\n"], indirect=True)
+def test_deployment_answers_again_without_its_faults(open_page: Callable[..., Any]) -> None:
+    page = open_page("/?territory=HK")
+    page.select_option('select[data-fault="qwen-hk"]', "500")
+    page.select_option('select[data-fault="qwen-intl"]', "quota")
+    page.wait_for_function("document.querySelectorAll('select.broken').length === 2")
+    for _ in range(3):
+        page.evaluate("document.getElementById('attempts').replaceChildren()")
+        page.click("#ask button")
+        page.wait_for_selector("#refusal:not([hidden])")
+        page.wait_for_selector("#attempts li")
     page.click("#heal")
     page.wait_for_selector("select.broken", state="detached")
-    page.wait_for_selector("#decision .countdown", state="detached")
-    assert "qwen-hk answers" in page.inner_text("#decision .verdict")
+    # The end of the countdown brings a fresh page.
+    page.wait_for_selector("#decision .verdict >> text=qwen-hk answers")
+    ask(page)
+    assert "qwen-hk answered" in page.inner_text("#attempts")
 
 
 def test_edit_of_the_file_changes_the_marks_and_is_named(open_page: Callable[..., Any]) -> None:
@@ -176,7 +257,7 @@ def test_mistake_in_the_file_is_shown_and_the_last_version_answers(open_page: Ca
 def test_page_is_readable_without_javascript(open_page: Callable[..., Any]) -> None:
     page = open_page("/?territory=CN", java_script_enabled=False)
     assert "qwen-cn answers" in page.inner_text("#decision .verdict")
-    assert "prompts are stored and processed only in CN" in page.inner_text("#decision")
+    assert "prompts are stored and processed only in China" in page.inner_text("#decision")
     assert page.locator("#ask").is_hidden()
     page.click("text=Oceania")
     assert page.get_attribute("#map", "viewBox") != "0 0 10000 4432"
@@ -252,12 +333,13 @@ def test_a_dozen_pages_follow_an_edit_and_do_not_delay_the_end(browser: Any, url
     context = browser.new_context()
     pages = [context.new_page() for _ in range(12)]
     for page in pages:
-        page.set_default_timeout(_LIMIT_MS)
+        page.set_default_timeout(LIMIT_MS)
         page.goto(f"{url}/?territory=JP")
     Path("my.yaml").write_text(edited(_DEMO, ("default: [gemini,", "default: [chatgpt-us, gemini,")), "utf-8")
     for page in pages:
         page.bring_to_front()
         page.wait_for_selector("text=default (Japan and others): gemini → chatgpt-us")
     assert demo.end(signal.SIGTERM).status == 0
-    pages[0].wait_for_selector("#offline:not([hidden])")
+    for page in pages:
+        page.wait_for_selector("#offline:not([hidden])")
     context.close()

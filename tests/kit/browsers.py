@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-__all__ = ["chromium"]
+__all__ = ["LIMIT_MS", "chromium"]
+
+LIMIT_MS = 180_000.0
+"""The most that a start of the browser or a wait of a page takes on a busy machine."""
 
 
 @contextmanager
@@ -20,7 +23,7 @@ def chromium() -> Iterator[Any]:
     if program is None:
         pytest.skip("no chromium is installed here (Debian: apt-get install chromium)")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"], timeout=LIMIT_MS)
         try:
             yield browser
         finally:

@@ -378,7 +378,11 @@ navigator.locks.request("gateway-console", () => new Promise(() => {
   const pass = () => { channel.postMessage("changed"); refresh(); };
   for (const kind of ["config", "health", "faults"]) source.addEventListener(kind, pass);
   source.addEventListener("open", () => { if (wasLost) pass(); wasLost = false; });
-  source.addEventListener("error", () => { wasLost = true; setOffline(true); });
+  source.addEventListener("error", () => {
+    if (!wasLost) channel.postMessage("lost"); // the other pages find out by asking for a fresh page
+    wasLost = true;
+    setOffline(true);
+  });
 }));
 
 noteDeadlines();
