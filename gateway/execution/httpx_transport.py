@@ -85,7 +85,7 @@ class HttpxTransport:
             allow(_origin(sent.url), sent.extensions.get(EXTENSION))
             response = await self._inner.handle_async_request(sent)
             # A transport that is not httpcore's does not call `trace`.
-            request.is_sent = True
+            request.was_sent = True
         except (NotAllowed, httpx.LocalProtocolError) as error:
             raise FenceBreach("the request was stopped, because its permit does not allow its origin") from error
         except ConnectFailed as error:
@@ -109,7 +109,7 @@ def _before_first_byte(request: UpstreamRequest) -> Callable[[str, object], Awai
         if step == "http11.send_request_headers.started":
             if request.recheck is not None:
                 request.recheck()
-            request.is_sent = True
+            request.was_sent = True
 
     return trace
 

@@ -165,15 +165,15 @@ class PoolTransport:
         """See Transport."""
         head = request.head
         start = head.start + request.credential.lines
-        sent = PoolRequest(head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck)
+        sent = request.pooled = PoolRequest(
+            head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck
+        )
         try:
             connection = await self._pool.open(sent)
         except NotAllowed as error:
             raise FenceBreach(str(error)) from error
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
-        finally:
-            request.is_sent = sent.is_sent
         return _PoolResponse(self._pool, head.origin, connection, self._clock())
 
     async def aclose(self) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from gateway.model.permit import AnyPermit
-from providers.transport import Recheck, request_start
+from providers.transport import PoolRequest, Recheck, request_start
 from providers.wire import WireRequest
 
 Headers = Sequence[tuple[str, str]]
@@ -70,7 +70,8 @@ class UpstreamRequest(msgspec.Struct):
     Attributes:
         connect_s: Limit for DNS, TCP and TLS together.
         recheck: Called again if a connection had to be made, which may take seconds. Its exceptions are passed on.
-        is_sent: Whether a part of it may have been sent.
+        was_sent: Set by a transport when it sends a part of it.
+        pooled: The request of the pool that sends it, if one does.
     """
 
     permit: AnyPermit
@@ -79,7 +80,13 @@ class UpstreamRequest(msgspec.Struct):
     body: bytes
     connect_s: float
     recheck: Recheck | None = None
-    is_sent: bool = False
+    was_sent: bool = False
+    pooled: PoolRequest | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether a part of it may have been sent. It is up to date at any moment, also while the transport waits."""
+        return self.was_sent or (self.pooled is not None and self.pooled.is_sent)
 
     def __repr__(self) -> str:
         """Do not show the body, which holds a prompt."""

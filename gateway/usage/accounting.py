@@ -300,13 +300,12 @@ class RequestUsage:
 
 
 class Transmission(Protocol):
-    """A request on its way to a provider.
+    """A request on its way to a provider."""
 
-    Attributes:
-        is_sent: Whether a part of it may have been sent.
-    """
-
-    is_sent: bool
+    @property
+    def is_sent(self) -> bool:
+        """Whether a part of it may have been sent."""
+        ...
 
 
 class CallUsage:
