@@ -10,7 +10,7 @@ run() {
     case $1 in
         properties) .venv/bin/pytest -n 2 -m hypothesis --hypothesis-profile=prove ;;
         ledger) LEDGER_ROWS=1000000 .venv/bin/pytest -s tests/gateway/usage/test_ledger_volume.py ;;
-        accounts) USAGE_REQUESTS=100000 .venv/bin/pytest -s tests/e2e/test_usage.py -k every_call ;;
+        accounts) USAGE_REQUESTS=100000 .venv/bin/pytest -s tests/e2e/test_accounts.py tests/e2e/test_shared_stores.py -k every_call ;;
         kit) .venv/bin/pytest -n 2 -m every_model tests/conformance ;;
         answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;

@@ -268,7 +268,7 @@ class Gateway:
         self._shadow_wiring = ShadowWiring(
             lambda: self.config, transport, self._health, limiters, self.metrics, state_dir
         )
-        self._usage = UsageWiring(state_dir, self.metrics, lambda: self.config) if state_dir is not None else None
+        self._usage = UsageWiring(state_dir, lambda: self.config, self._count_overshoot) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
             if self._shadow_wiring.shadows is not None:
@@ -325,10 +325,18 @@ class Gateway:
             case BreakerState.CLOSED:
                 logger().warning("breaker_closed", deployment=deployment)
 
+    def _count_overshoot(self) -> None:
+        self.metrics.count("gateway_overshoot_total", ())
+
     def drain(self) -> None:
         """Prepare for the end of the process: the readiness probe fails, and running requests are finished."""
         self.is_draining = True
         self.events.close()
+
+    def cut(self) -> None:
+        """Note that the requests that still run are cancelled, because the process does not wait any longer."""
+        if self._usage is not None:
+            self._usage.accounting.is_stopping = True
 
     def flush(self) -> None:
         """Write the logs and metrics of finished requests now instead of with the next batch."""

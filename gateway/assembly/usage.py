@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -30,18 +30,22 @@ _PROBLEM_PAUSE_S = 10.0
 class UsageWiring:
     """Holds and records what the calls of this process cost, in a state directory.
 
+    Args:
+        state_dir: The state directory.
+        config: Returns the present config.
+        overshot: Called when a call has cost more than its hold.
+
     Attributes:
         accounting: The accounting of this process.
         stores: The shared stores, or None.
     """
 
-    def __init__(self, state_dir: Path, metrics: Metrics, config: Callable[[], ConfigVersion]) -> None:
+    def __init__(
+        self, state_dir: Path, config: Callable[[], ConfigVersion], overshot: Callable[[], None] = lambda: None
+    ) -> None:
         from gateway.usage.accounting import Accounting
         from gateway.usage.gate_file import FileGate
         from gateway.usage.spool import Spool
-
-        def overshot() -> None:
-            metrics.count("gateway_overshoot_total", ())
 
         self.stores = shared_stores(config, state_dir, report_problem)
         self._file_gate = FileGate.open(state_dir / GATE_FOLDER) if self.stores is None else None
@@ -56,12 +60,35 @@ class UsageWiring:
             await self.stores.start()
 
     async def aclose(self) -> None:
-        """Finish queued settlements, and give the rows to the ledger writer."""
+        """Record the calls that are still open, finish queued settlements, and give the rows to the ledger writer."""
+        await self.accounting.aclose()
         if self.stores is not None:
             await self.stores.aclose()
         if self._file_gate is not None:
             self._file_gate.close()
         self._spool.close()
+
+
+@asynccontextmanager
+async def command_accounting(state_dir: Path | None, config: ConfigVersion) -> AsyncIterator[Accounting | None]:
+    """Open the accounting of a command that calls providers. The ledger writer of a gateway moves its rows.
+
+    Args:
+        state_dir: The state directory. None: usage is not recorded.
+        config: The config version.
+
+    Raises:
+        StateError: The directory can't be used.
+    """
+    if state_dir is None:
+        yield None
+        return
+    wiring = UsageWiring(state_dir, lambda: config)
+    await wiring.start()
+    try:
+        yield wiring.accounting
+    finally:
+        await wiring.aclose()
 
 
 class UsageReports:

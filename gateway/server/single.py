@@ -86,7 +86,9 @@ async def serve_single(
     control = _Control(process)
     wrap = process.demo.wrap if process.demo is not None else None
     application = wrap(gateway, control) if wrap is not None else gateway
-    server = control.server = GatewayServer(server_config(application, process.grace_s), on_started, gateway.drain)
+    server = control.server = GatewayServer(
+        server_config(application, process.grace_s), on_started, gateway.drain, gateway.cut
+    )
     admin_listener, guard = admin
     live.on_change = control.note_change
     if process.demo is not None:

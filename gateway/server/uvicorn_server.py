@@ -150,6 +150,7 @@ class GatewayServer(_QuietServer):
     Args:
         on_started: Awaited once the server accepts connections.
         on_stopping: Called when the server begins to stop.
+        on_cut: Called before the requests that still run are cancelled.
     """
 
     def __init__(
@@ -157,8 +158,10 @@ class GatewayServer(_QuietServer):
         config: uvicorn.Config,
         on_started: Callable[[], Coroutine[Any, Any, None]] | None = None,
         on_stopping: Callable[[], None] = lambda: None,
+        on_cut: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
+        self._on_cut = on_cut
         self._on_started = on_started
         self._on_stopping = on_stopping
         self._after_start: asyncio.Task[None] | None = None
@@ -204,8 +207,12 @@ class GatewayServer(_QuietServer):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the running requests. An error of `on_started` is raised after everything is closed."""
         await self._stop_listening(sockets or [])
+        # uvicorn cancels the requests that still run after this time.
+        cut = asyncio.get_running_loop().call_later(self.config.timeout_graceful_shutdown or 0, self._on_cut)
         await super().shutdown(sockets)
+        cut.cancel()
         if self.force_exit:
+            self._on_cut()
             for task in self.server_state.tasks:
                 task.cancel()
         if self.server_state.tasks:

@@ -76,7 +76,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
     async def started() -> None:
         channel.send(Ready(gateway.config.version))
 
-    server = GatewayServer(server_config(gateway, serve.grace_s), started, gateway.drain)
+    server = GatewayServer(server_config(gateway, serve.grace_s), started, gateway.drain, gateway.cut)
     receiving = asyncio.create_task(_receive_messages(gateway, server, channel))
     # Without the supervisor, this worker gets no further config versions, so it must stop.
     receiving.add_done_callback(lambda _: server.stop())

@@ -40,6 +40,7 @@ from tests.kit.store_cell import (
     run_command,
     with_budget,
 )
+from tests.kit.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.valkey_server import running_valkey
 from tests.kit.waiting import eventually
 
@@ -95,6 +96,29 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
         assert (statuses[200], both.meter.number("ok")) == (10, 10), _codes(answers)
         eventually(lambda: len(both.rows()) == 10)
         assert {row["outcome"] for row in both.rows()} == {"answered"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_instances_admit_exactly_ten_of_200_parallel_requests_with_hedging(
+    tmp_path: Path, postgres: RunningPostgres, stream: bool
+) -> None:
+    hedged = "assistants: {assistant: {hedge: {after: 1ms}}}"
+    with cell(tmp_path, postgres, in_money(10.5), hedged, route="ok, ok-2") as both:
+        answers = asyncio.run(ask_both(both, 200, stream=stream))
+        assert Counter(status for status, _ in answers)[200] == 10, _codes(answers)
+        assert (both.meter.number("ok"), both.meter.number("ok-2")) == (10, 0)
+
+
+def test_every_call_of_two_instances_has_one_row_in_the_shared_ledger(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    with cell(tmp_path, postgres, *ACCOUNTS, route=ROUTE_OF_ACCOUNTS) as both:
+        ask_in_all_ways(both.instances, REQUESTS)
+        for gateway in both.instances:
+            assert gateway.stop() == 0
+        # The provider may not have read the last calls yet.
+        eventually(lambda: len(both.meter.calls) == len(both.rows()))
+        print(compare_accounts(both.rows(), both.meter.calls))
 
 
 def test_two_instances_with_two_workers_admit_ten_requests_that_fail_over(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +19,10 @@ from tests.kit.faulty_provider import Behaviour, Call, Provider, chunk_of
 
 APP_KEY = "gk-app"
 PROMPT_TOKENS = 10
+"""The least input of a call."""
+
+_LATE_S = 0.25
+_NAMED = re.compile(r"request-\d+")
 INPUT_PRICE, OUTPUT_PRICE = 1, 2
 """Units of EUR for a million tokens."""
 
@@ -27,15 +33,33 @@ class SeenCall:
 
     Attributes:
         deployment: The deployment that was called.
+        request: The name of the request, such as `request-7`, if its prompt has one.
+        prompt_tokens: The input.
+        cached_tokens: The part of the input that was cached.
+        reasoning_tokens: The part of a whole answer that is reasoning.
         completion_tokens: The generated tokens, also of an answer that broke off.
         is_reported: Whether the gateway got the count.
         is_refused: Whether it got an error status instead of an answer.
     """
 
     deployment: str
+    request: str = ""
+    prompt_tokens: int = PROMPT_TOKENS
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
     completion_tokens: int = 0
     is_reported: bool = False
     is_refused: bool = False
+
+    def usage(self) -> dict[str, Any]:
+        """Return the count as the provider reports it."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
+        }
 
 
 @dataclass(slots=True)
@@ -69,11 +93,6 @@ class Meter:
             await asyncio.to_thread(self._is_open.wait)
 
 
-def usage_of(completion_tokens: int) -> dict[str, int]:
-    total = PROMPT_TOKENS + completion_tokens
-    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": completion_tokens, "total_tokens": total}
-
-
 async def answer_metered(call: Call, seen: SeenCall, *, pause_s: float = 0.0, usage: bool = True) -> None:
     """Send a whole answer of as many tokens as the cap, a word each. It ends with the usage."""
     tokens = min(call.body.get("max_tokens") or 20, 200)
@@ -81,7 +100,7 @@ async def answer_metered(call: Call, seen: SeenCall, *, pause_s: float = 0.0, us
         seen.completion_tokens, seen.is_reported = tokens, usage
         choice = {"index": 0, "message": {"role": "assistant", "content": "word " * tokens}, "finish_reason": "stop"}
         base = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-        await call.respond(200, {**base, **({"usage": usage_of(tokens)} if usage else {})})
+        await call.respond(200, {**base, **({"usage": seen.usage()} if usage else {})})
         return
     await call.begin(0)
     for _ in range(tokens):
@@ -92,19 +111,23 @@ async def answer_metered(call: Call, seen: SeenCall, *, pause_s: float = 0.0, us
     await call.event(chunk_of({}, "stop"))
     if usage:
         seen.is_reported = True
-        await call.event({**chunk_of({}), "choices": [], "usage": usage_of(tokens)})
+        await call.event({**chunk_of({}), "choices": [], "usage": seen.usage()})
     await call.event("[DONE]")
     await call.send("0\r\n\r\n")
 
 
 def behaviour(meter: Meter, name: str) -> Behaviour:
-    """Return a behaviour by name: `ok`, `error`, `breaks`, `slow`, `silent`, `uncounted`, `flaky`."""
+    """Return a behaviour by name: a kind of `behave`, or `flaky` for several in turn with varied numbers of tokens."""
 
     async def behave(call: Call) -> None:
-        kind = name.partition("-")[0]
+        kind, number = name.partition("-")[0], call.number
+        named = _NAMED.search(json.dumps(call.body.get("messages", "")))
+        seen = SeenCall(name, named[0] if named else "")
         if kind == "flaky":
-            kind = ("ok", "error", "breaks", "ok", "uncounted")[call.number % 5]
-        seen = meter.note(SeenCall(name))
+            kind = ("ok", "error", "breaks", "late", "uncounted", "ok")[number % 6]
+            seen.prompt_tokens += number % 7
+            seen.cached_tokens, seen.reasoning_tokens = number % 4, number % 3
+        meter.note(seen)
         await meter.wait(name)
         match kind:
             case "error":
@@ -123,6 +146,19 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
                 await answer_metered(call, seen, pause_s=0.02)
             case "silent":
                 await call.until_closed()
+            case "pauses":
+                if call.stream:
+                    await call.begin(0)
+                    for _ in range(5):
+                        seen.completion_tokens += 1
+                        await call.event(chunk_of({"content": "word "}))
+                await call.until_closed()
+            case "late":
+                try:
+                    async with asyncio.timeout(_LATE_S):
+                        await call.until_closed()
+                except TimeoutError:
+                    await answer_metered(call, seen)
             case _:
                 await answer_metered(call, seen, usage=kind != "uncounted")
 
