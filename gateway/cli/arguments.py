@@ -546,6 +546,8 @@ def _add_evaluate(group: Group[argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--seed", type=int, metavar="N", help="the seed of all random choices (default: the suite's)")
     evaluate.add_argument("--dry-run", action="store_true", help="only estimate questions, tokens, cost and time")
     evaluate.add_argument("--fresh", action="store_true", help="start again: discard the run in --out")
+    text = "the state directory in which usage is recorded (default: GATEWAY_STATE_DIR)"
+    evaluate.add_argument("--state", dest="state_dir", type=Path, metavar="DIR", help=text)
     evaluate_command.add_other_modes(evaluate)
     evaluate.set_defaults(run=evaluate_command.evaluate)
 

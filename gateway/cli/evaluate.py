@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.terminal import compile_file, config_path
+from gateway.cli.terminal import compile_file, config_path, settings_of
 from gateway.files import open_file
 from gateway.operator_errors import CommandError
 
@@ -75,6 +76,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> int:
+    from gateway.assembly.usage import command_accounting
     from gateway.evaluate.run import EvaluateOptions, OptionsError, run_evaluation
     from gateway.evaluate.shadow_run import ShadowOptions, run_shadow
 
@@ -84,9 +86,9 @@ def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> in
         if options.sheet or options.marks:
             raise OptionsError("people mark answers of candidates only: leave out --sheet and --marks, or --shadow")
         subject = (options.suite, options.region, options.assistant)
-        return run_shadow(
-            ShadowOptions(options.shadow, *subject, options.out, options.dry_run, options.fresh), compile_with
-        )
+        usage = partial(command_accounting, options.shadow)
+        shadow = ShadowOptions(options.shadow, *subject, options.out, options.dry_run, options.fresh, usage)
+        return run_shadow(shadow, compile_with)
     if options.sheet_items < 1:
         raise OptionsError("--sheet-items must be at least 1")
     candidates = tuple(dict.fromkeys(name.strip() for name in options.candidates.split(",") if name.strip()))
@@ -103,6 +105,7 @@ def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> in
         options.sheet,
         options.sheet_items,
         options.marks,
+        partial(command_accounting, settings_of(options).state_dir),
     )
     return run_evaluation(evaluate_options, compile_with)
 

@@ -26,6 +26,7 @@ from gateway.model.region_text import NO_PREFERENCES
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.region_text import compose, with_block
 from gateway.policy.routing import decide_evaluation, judge_alone
+from gateway.usage.accounting import Accounting
 from providers.chat import (
     ChatRequest,
     Message,
@@ -128,6 +129,7 @@ class CandidateClient:
 
     Args:
         clock: Returns Unix time.
+        accounting: Holds and records what the questions cost. None: usage is not recorded.
         of_people: The questions contain text of users. Then no approval is waived: a deployment needs the same approval
             and consent as a step of a route.
     """
@@ -140,9 +142,11 @@ class CandidateClient:
         transport: Transport,
         clock: Callable[[], float] = time.time,
         *,
+        accounting: Accounting | None = None,
         of_people: bool = False,
     ) -> None:
         self.config = config
+        self._accounting = accounting
         # A hedge would measure the answer of two attempts instead of the candidate's own.
         self.assistant = replace(assistant, hedge=None)
         self.region = region
@@ -182,6 +186,7 @@ class CandidateClient:
 
         Raises:
             NotPermitted: The decision refuses the candidate.
+            CallRefused: A budget of `usage.internal_project` refuses the question.
         """
         step = self.step_for(deployment, request)
         if once and deployment.concurrency is not None:
@@ -190,10 +195,12 @@ class CandidateClient:
         plan = Plan(self.assistant, self.region, (step,))
         bounds: Resilience = self._once if once else self._patient
         started_at = time.monotonic()
-        record = Record("evaluation", started_at, self.config.version)
+        record = Record("evaluation", started_at, self.config.version, location=_within(self.region))
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
             context = ExecutionContext(bounds, deadline, record, self._still_allowed)
+            if self._accounting is not None:
+                context.usage = self._accounting.internal_request(self.config, record)
             answer = await self._runner.run(plan, request, context)
             return replace(asked := await _read(answer, started_at), first_failure=_first_failure(record, asked))
         except PlanExhausted as error:

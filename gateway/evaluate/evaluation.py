@@ -23,6 +23,7 @@ from gateway.evaluate.work_queue import Budget, SpendReached, Work, run_work
 from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.units import parse_seconds
+from gateway.usage.refusals import CallRefused
 from providers.chat import ChatRequest, UserMessage
 
 _PATIENCE_FACTOR = 1.5
@@ -143,12 +144,20 @@ class Evaluation:
             request = request_of(item, assistant, deployment, stream=stream)
             # The judge is not an assistant of the region, so the region's profile does not apply.
             with_profile = request if deployment is self.judge else self.client.with_profile(request)
-            return await self.client.ask(deployment, with_profile)
+            return await self._ask(deployment, with_profile)
 
         work = Work(axis, items, ask, self._progress_callback(axis))
         limits = self.suite.file.limits
         await run_work(work, self.candidates, self.store, self.budget, concurrent=limits.concurrent, rpm=limits.rpm)
         return work.given_up
+
+    async def _ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
+        """Send one question. Raises SpendReached if the project that pays for evaluations cannot pay for it."""
+        try:
+            return await self.client.ask(deployment, request, once=once)
+        except CallRefused as error:
+            self.budget.refused = f"`usage.internal_project` pays for evaluations: {error.message}"
+            raise SpendReached(self.budget.refused) from None
 
     def _progress_callback(self, part: str) -> Callable[[Deployment, QuestionResult], None]:
         def advance(_: Deployment, __: QuestionResult) -> None:
@@ -185,13 +194,14 @@ class Evaluation:
         spending = LoadSpending(candidate, self.budget, prompt_tokens_of(request), section.max_tokens)
 
         async def ask() -> QuestionResult:
-            return await spending.count(self.client.ask(candidate, request, once=True))
+            return await spending.count(self._ask(candidate, request, once=True))
 
         # All candidates get the same arrivals; each step has different ones.
         due = arrivals(step.rate, step.duration_s, (self.suite.file.seed, number))
         try:
             async with blank.sampling() as own_samples:
                 rows = await offer(step, due, ask, spending.reserve)
+                self.budget.check_refused()
         finally:  # the tokens of an interrupted step are spent, even if the step is repeated
             self.store.count_load(candidate.name, spending.prompt_tokens, spending.completion_tokens)
         own_s, own_most_s = overhead_of(own_samples)

@@ -8,7 +8,7 @@ import difflib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,7 @@ from gateway.execution.transport import PoolTransport
 from gateway.model.config_version import Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.policy.routing import config_exclusion
+from gateway.usage.accounting import Accounting
 from providers.registry import load_registry
 
 
@@ -111,6 +112,16 @@ Sites = Mapping[tuple[str, str], str]
 Compile = Callable[[Sites | None], ConfigVersion]
 
 
+OpenAccounting = Callable[[ConfigVersion], contextlib.AbstractAsyncContextManager[Accounting | None]]
+"""Opens the accounting of the calls of a command. None: there is no state directory, so usage is not recorded."""
+
+
+@contextlib.asynccontextmanager
+async def no_accounting(_: ConfigVersion) -> AsyncIterator[None]:
+    """Record no usage."""
+    yield None
+
+
 class OptionsError(Exception):
     """The command's options can't be used. The message states the reason and the fix."""
 
@@ -124,6 +135,7 @@ class EvaluateOptions:
         sheet: Where to write a sheet of answers for people to mark.
         sheet_items: The number of items in the sheet.
         marks: A marked sheet.
+        usage: Opens the accounting of the questions.
     """
 
     config: Path
@@ -138,6 +150,7 @@ class EvaluateOptions:
     sheet: Path | None = None
     sheet_items: int = 50
     marks: Path | None = None
+    usage: OpenAccounting = no_accounting
 
 
 def run_evaluation(options: EvaluateOptions, compile_with: Compile) -> int:
@@ -183,7 +196,7 @@ def run_evaluation(options: EvaluateOptions, compile_with: Compile) -> int:
             config = compile_with(origins)
             candidates, judge = _named_deployments(config, suite, options)
         blank = origins.get(BLANK)
-        return asyncio.run(_evaluate(options, suite, config, config.assistants[assistant], candidates, judge, blank))
+        return asyncio.run(_run(options, suite, config, config.assistants[assistant], (candidates, judge), blank))
 
 
 def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
@@ -244,17 +257,31 @@ def assistant_of(config: ConfigVersion, name: str | None) -> str:
     return config.assistants[name].name
 
 
-async def _evaluate(
+async def _run(
     options: EvaluateOptions,
     suite: Suite,
     config: ConfigVersion,
     assistant: Assistant,
+    asked: tuple[list[Deployment], Deployment | None],
+    blank: str | None,
+) -> int:
+    """Run the evaluation of candidates, with a judge if there is one."""
+    async with options.usage(config) as accounting:
+        region = config.regions[options.region]
+        client = CandidateClient(config, assistant, region, PoolTransport(), accounting=accounting)
+        return await _evaluate(options, suite, client, *asked, blank)
+
+
+async def _evaluate(
+    options: EvaluateOptions,
+    suite: Suite,
+    client: CandidateClient,
     candidates: list[Deployment],
     judge: Deployment | None,
     blank: str | None,
 ) -> int:
-    region = config.regions[options.region]
-    client = CandidateClient(config, assistant, region, PoolTransport())
+    config, region = client.config, client.region
+    assistant = config.assistants[client.assistant.name]
     eligibilities = [check_eligibility(config, assistant, region, candidate) for candidate in candidates]
     if judge is not None and (refused := check_eligibility(config, assistant, region, judge).refused) is not None:
         raise OptionsError(f"the judge {judge.name} is not permitted: {refused}")

@@ -22,12 +22,14 @@ from gateway.evaluate.report import shadow_markdown, write_report
 from gateway.evaluate.results import Setting, shadow_report
 from gateway.evaluate.run import (
     Compile,
+    OpenAccounting,
     OptionsError,
     TerminalProgress,
     assistant_of,
     choose_suite,
     create_budget,
     first_exception,
+    no_accounting,
     simulated,
 )
 from gateway.evaluate.run_store import RunStore
@@ -58,7 +60,13 @@ _SUITE = Suite(SuiteFile(version=1, name="shadow"), (), (), (), None, "none")
 
 @dataclass(frozen=True, slots=True)
 class ShadowOptions:
-    """The options of the command. `state` is the directory of `shadow.db`. Without a suite, there are no checks."""
+    """The options of the command.
+
+    Attributes:
+        state: The state directory, with `shadow.db`.
+        suite: The suite. Without one, there are no checks.
+        usage: Opens the accounting of the judge's questions.
+    """
 
     state: Path
     suite: str | None
@@ -67,6 +75,7 @@ class ShadowOptions:
     out: Path
     dry_run: bool = False
     fresh: bool = False
+    usage: OpenAccounting = no_accounting
 
 
 def run_shadow(options: ShadowOptions, compile_with: Compile) -> int:
@@ -98,7 +107,7 @@ def run_shadow(options: ShadowOptions, compile_with: Compile) -> int:
         if origins:
             config = compile_with(origins)
             assistant, judge = config.assistants[assistant.name], _judge(config, suite)
-        return asyncio.run(_score(options, suite, config, assistant, judge, records))
+        return asyncio.run(_run(options, suite, config, assistant, judge, records))
 
 
 def _read(options: ShadowOptions, assistant: Assistant, *, keep_text: bool) -> list[Recorded]:
@@ -136,7 +145,7 @@ def _print_summary(records: Sequence[Recorded], suite: Suite, *, keep_text: bool
         print(f"The judge {suite.file.judge.deployment} will get {questions:,} questions.")
 
 
-async def _score(
+async def _run(
     options: ShadowOptions,
     suite: Suite,
     config: ConfigVersion,
@@ -144,8 +153,21 @@ async def _score(
     judge: Deployment | None,
     records: Sequence[Recorded],
 ) -> int:
-    region = config.regions[options.region]
-    client = CandidateClient(config, assistant, region, PoolTransport(), of_people=True)
+    async with options.usage(config) as accounting:
+        region = config.regions[options.region]
+        client = CandidateClient(config, assistant, region, PoolTransport(), accounting=accounting, of_people=True)
+        return await _score(options, suite, client, judge, records)
+
+
+async def _score(
+    options: ShadowOptions,
+    suite: Suite,
+    client: CandidateClient,
+    judge: Deployment | None,
+    records: Sequence[Recorded],
+) -> int:
+    config, region = client.config, client.region
+    assistant = config.assistants[client.assistant.name]
     if judge is not None:
         _permitted(client, judge)
     key = {

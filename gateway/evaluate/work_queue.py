@@ -127,6 +127,7 @@ class Budget:
     Attributes:
         reserved_tokens: The most tokens that open requests of a load step may still need.
         reserved_cost: Their cost.
+        refused: Why the gateway's own budget refused a question, or None.
         cost_of: Returns the cost of an answer.
     """
 
@@ -136,6 +137,7 @@ class Budget:
     cost: float = 0.0
     reserved_tokens: int = 0
     reserved_cost: float = 0.0
+    refused: str | None = None
     cost_of: Callable[[str, int, int], float | None] = lambda _, __, ___: None
 
     def add(self, deployment: Deployment, prompt_tokens: int, completion_tokens: int) -> None:
@@ -145,6 +147,7 @@ class Budget:
 
     def reserve(self, deployment: Deployment, prompt_tokens: int, completion_tokens: int) -> None:
         """Reserve the most that a request may need. Raises SpendReached if a limit could then be exceeded."""
+        self.check_refused()
         tokens = prompt_tokens + completion_tokens
         cost = self._limited_cost(deployment, prompt_tokens, completion_tokens)
         reserved = self.reserved_tokens + tokens, self.reserved_cost + cost
@@ -171,8 +174,14 @@ class Budget:
             return 0.0
         return self.cost_of(deployment.name, prompt_tokens, completion_tokens) or 0.0
 
+    def check_refused(self) -> None:
+        """Raise SpendReached if the gateway's own budget refused a question."""
+        if self.refused is not None:
+            raise SpendReached(self.refused)
+
     def check(self) -> None:
         """Raise SpendReached if a limit is reached."""
+        self.check_refused()
         if self.most_tokens is not None and self.tokens >= self.most_tokens:
             raise SpendReached(f"spent {self.tokens:,} tokens of {self.most_tokens:,}")
         if self.most_cost is not None and self.cost >= self.most_cost:
@@ -292,6 +301,8 @@ class _Lane:
                 asked = await self._ask(item)
                 if asked is None:
                     return
+            except SpendReached:
+                return  # `budget.refused` stops the other workers
             except NotPermitted as error:
                 # A question that needs an unsupported feature counts as failed.
                 asked = QuestionResult(Timing(0.0), failure=Failure(FailureKind.UNSUPPORTED, str(error)))
