@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
 
 from gateway.usage.postgres_migration import upgrade
-from tests.kit.chat_http import CHAT, body
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import CAP, HELD_TOKENS, Cell, cell, client_of
+from tests.kit.store_cell import HELD_TOKENS, Cell, cell
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -38,9 +36,8 @@ def _codes(both: Cell, key: str) -> set[str]:
     return {_code(both, number, key) for number in range(2)}
 
 
-def _code(both: Cell, number: int, key: str, **more: Any) -> str:
-    with client_of(both.instances[number], authorization=f"Bearer {key}") as client:
-        answer = client.post(CHAT, json=body(max_tokens=CAP, **more))
+def _code(both: Cell, number: int, key: str) -> str:
+    answer = both.ask(number, key)
     return "" if answer.status_code == 200 else str(answer.json()["error"]["code"])
 
 

@@ -167,7 +167,7 @@ def test_emptied_store_does_not_renew_a_budget(tmp_path: Path, postgres: Running
 def _until_asked(both: Cell) -> None:
     """Wait until every instance can ask the gate again."""
     for number in range(len(both.instances)):
-        eventually(lambda number=number: both.ask(number).status_code != 503)
+        eventually(lambda number=number: both.ask_once(number).status_code != 503)
 
 
 def _codes_of(both: Cell) -> set[str]:
@@ -183,7 +183,7 @@ def test_outage_of_the_gate_follows_on_loss(tmp_path: Path, postgres: RunningPos
         assert both.ask().status_code == 200
         both.valkey.kill()
         for number in range(2):
-            statuses = [both.ask(number).status_code for _ in range(4)]
+            statuses = [both.ask_once(number).status_code for _ in range(4)]
             assert statuses == ([200, 200, 503, 503] if allowed else [503] * 4)
             with client_of(both.instances[number], authorization="Bearer gk-free") as client:
                 assert client.post(CHAT, json=body(max_tokens=CAP)).status_code == 200
@@ -215,7 +215,7 @@ def test_stores_that_are_killed_lose_no_row_and_admit_nothing_beyond_the_budget(
             while not is_done.is_set():
                 is_fast.wait(0.2)
                 with suppress(httpx.TransportError):
-                    answers.append(both.ask(0 if is_fast.is_set() else number % 2).status_code)
+                    answers.append(both.ask_once(0 if is_fast.is_set() else number % 2).status_code)
 
         def wait_for_calls(number: int) -> None:
             seen = both.meter.number("ok")

@@ -37,9 +37,13 @@ class RunningPostgres:
 
     Args:
         directory: Where it keeps its files.
+
+    Attributes:
+        directory: The same. Its user can write there.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._data = directory / "data"
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = int(listener.getsockname()[1])
@@ -63,6 +67,38 @@ class RunningPostgres:
     @property
     def url(self) -> str:
         return f"postgresql://gateway@127.0.0.1:{self.port}/gateway"
+
+    def tool(self, line: str) -> None:
+        """Run a shell command with the programs of PostgreSQL, in the directory of the server and as its user."""
+        environ = {
+            "PATH": f"{_BINARIES}:/usr/bin:/bin",
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self.port),
+            "PGUSER": "gateway",
+            "PGPASSWORD": PASSWORD,
+            "PGDATABASE": "gateway",
+        }
+        done = subprocess.run(
+            ["sh", "-euc", line], env=environ, cwd=self.directory, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **_USER,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}: {done.stdout}"
+
+    def start_standby(self) -> subprocess.Popen[bytes]:
+        """Start the server whose data is in `standby` of the directory, on any port."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = int(listener.getsockname()[1])
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB"]
+        standby = self.directory / "standby"
+        return subprocess.Popen(
+            [_BINARIES / "postgres", "-D", standby, "-p", str(port), *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=standby, **_USER,
+        )  # fmt: skip
+
+    def continue_as_standby(self) -> None:
+        """Start the promoted standby on the address of the server that was killed."""
+        self._data = self.directory / "standby"
+        self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB", "-c", "max_connections=40", "-c", "fsync=off"]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ def in_money(holds: float) -> dict[str, Any]:
     return with_budget(amount=f"{HELD_EUR * holds:.9f} EUR")
 
 
+def is_unavailable(answer: httpx.Response) -> bool:
+    """Return whether a request was refused because the gate could not be asked. A busy machine may be the reason."""
+    return answer.status_code == 503 and answer.json()["error"]["code"] == "gate_unavailable"
+
+
 @dataclass
 class Cell:
     """The instances of a cell, their stores and their provider."""
@@ -78,9 +84,18 @@ class Cell:
         with PostgresUsageReader(self.postgres.address()) as reader:
             return [row_data(row) for row in reader.rows(UsageQuery((), "2000-01-01", "2999-12-31"))]
 
-    def ask(self, number: int = 0, **more: Any) -> httpx.Response:
-        with client_of(self.instances[number]) as client:
-            return client.post(CHAT, json=body(max_tokens=CAP, **more))
+    def ask(self, number: int = 0, key: str = APP_KEY) -> httpx.Response:
+        """Send a request to an instance. It is repeated while its gate does not answer in time."""
+        until_s = time.monotonic() + LIMIT_S
+        while True:
+            answer = self.ask_once(number, key)
+            if not is_unavailable(answer) or time.monotonic() > until_s:
+                return answer
+
+    def ask_once(self, number: int = 0, key: str = APP_KEY) -> httpx.Response:
+        """Send a request to an instance."""
+        with client_of(self.instances[number], authorization=f"Bearer {key}") as client:
+            return client.post(CHAT, json=body(max_tokens=CAP))
 
 
 @contextmanager

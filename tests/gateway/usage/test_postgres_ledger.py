@@ -255,3 +255,18 @@ def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgre
         database.thaw()
     assert reader.run(lambda connection: connection.fetchval("SELECT 2")) == 2
     reader.close()
+
+
+def test_old_rows_are_deleted_by_schedule(database: RunningPostgres, tmp_path: Path) -> None:
+    with closing(opened(database)) as ledger:
+        ledger.insert([usage_row("old", time_ns=NOON_NS - 11 * NANO), usage_row("new", time_ns=NOON_NS - 9 * NANO)])
+    failures: list[str] = []
+    writer = LedgerWriter(
+        tmp_path, lambda: UTC, lambda: 10.0, failures.append, clock=lambda: NOON_NS / NANO, ledger=opened(database)
+    )
+    writer.start()
+    eventually(lambda: [row.call for row in read_rows(database.address())] == ["new"])
+    writer.close()
+    with PostgresUsageReader(database.address()) as reader:
+        assert reader.report(UsageQuery((), *EVERY_DAY)).total.all.calls == 2
+    assert failures == []

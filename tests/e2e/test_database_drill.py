@@ -1,0 +1,100 @@
+"""The drills of docs/operate/stores.md: the database is restored from a backup, and fails over to a standby."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from gateway.usage.postgres_migration import upgrade
+from tests.kit.doc_pages import ROOT
+from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.store_cell import HELD_TOKENS, Cell, cell, instance
+from tests.kit.waiting import eventually
+
+pytestmark = pytest.mark.slow
+_PAGE = ROOT / "docs" / "operate" / "stores.md"
+_LIMIT_S = 300
+
+
+@pytest.fixture
+def postgres() -> Iterator[RunningPostgres]:
+    with running_postgres() as server:
+        upgrade(server.address())
+        yield server
+
+
+def commands_of(heading: str) -> list[str]:
+    """Return the commands in a section of the page, in order."""
+    section = _PAGE.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^    (\S.*)$", section, re.MULTILINE)
+
+
+def run(both: Cell, command: str) -> None:
+    """Run a command of the page."""
+    if command == "valkey-cli FLUSHALL":
+        both.valkey.command("FLUSHALL")
+    elif command.startswith("gateway "):
+        both.run(*command.removesuffix(" --config gateway.yaml").split()[1:])
+    else:
+        both.postgres.tool(command)
+
+
+def test_backup_is_restored_with_keys_ledger_and_budgets(tmp_path: Path, postgres: RunningPostgres) -> None:
+    back_up, *restore = commands_of("Back up and restore PostgreSQL")
+    with cell(tmp_path, postgres, {"clients": None, "clients_source": "database"}) as both, ExitStack() as later:
+        # A call costs 110 tokens, and holds more. The budget is for three of them.
+        both.run("clients", "create", "app", "--budget", f"{2 * 110 + HELD_TOKENS} tokens per total")
+        key = json.loads(both.run("keys", "create", "--client", "app", "--json"))["key"]
+        for number in range(2):
+            eventually(lambda number=number: both.ask(number, key).status_code == 200, _LIMIT_S)
+        eventually(lambda: len(both.rows()) == both.meter.number("ok"), _LIMIT_S)
+        run(both, back_up)
+        assert both.ask(1, key).status_code == 200
+        assert both.ask(1, key).json()["error"]["code"] == "insufficient_quota"
+        for one in both.instances:
+            one.stop()
+        assert len(both.rows()) == 3
+        postgres.sql("DROP SCHEMA public CASCADE")
+        postgres.sql("CREATE SCHEMA public")
+        for command in restore:
+            run(both, command)
+        assert len(both.rows()) == 2
+        both.instances[:] = [later.enter_context(instance(both.path, number)) for number in range(2)]
+        eventually(lambda: both.ask(0, key).status_code != 503, _LIMIT_S)
+        # The third call of the budget was after the backup, so it is admitted once more.
+        eventually(lambda: both.ask(1, key).json().get("error", {}).get("code") == "insufficient_quota", _LIMIT_S)
+        eventually(lambda: len(both.rows()) == 3, _LIMIT_S)
+        assert both.meter.number("ok") == 4
+
+
+def test_failover_to_a_standby_loses_no_row(tmp_path: Path, postgres: RunningPostgres) -> None:
+    copy, synchronous, promote = commands_of("Fail over to a standby")
+    with cell(tmp_path, postgres) as both:
+        assert both.ask(0).status_code == 200
+        run(both, copy)
+        standby = postgres.start_standby()
+        try:
+            run(both, synchronous)
+            state = "SELECT sync_state FROM pg_stat_replication"
+            eventually(lambda: postgres.sql(state) == [("sync",)], _LIMIT_S)
+            assert both.ask(1).status_code == 200
+            eventually(lambda: len(both.rows()) == 2, _LIMIT_S)
+            postgres.kill()
+            assert [both.ask(number).status_code for number in range(2)] == [200, 200]
+            run(both, promote)
+            # The address moves to the standby.
+            run(both, "pg_ctl stop --wait --pgdata standby")
+        finally:
+            if standby.poll() is None:
+                standby.kill()
+            standby.wait()
+        postgres.continue_as_standby()
+        eventually(lambda: len(both.rows()) == 4, _LIMIT_S)
+        assert both.ask(0).status_code == 200
+        eventually(lambda: len(both.rows()) == 5, _LIMIT_S)
+        assert {row["outcome"] for row in both.rows()} == {"answered"}
