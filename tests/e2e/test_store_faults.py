@@ -1,0 +1,77 @@
+"""Stores that hang, refuse connections or are lost: each request is answered or refused, and no process is busy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gateway.usage.postgres_migration import upgrade
+from tests.kit.configs import key_hash
+from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.store_cell import Cell, cell, in_money, is_unavailable
+from tests.kit.waiting import eventually
+
+pytestmark = pytest.mark.slow
+_FREE = {"clients": {"free": {"keys": [key_hash("gk-free")]}}}
+_WATCHED_S = 5.0
+_MOST_BUSY = 0.6
+"""The part of a core that an idle process may use while a store is lost. A loop without a pause uses a whole one."""
+
+
+@pytest.fixture
+def postgres() -> Iterator[RunningPostgres]:
+    with running_postgres() as server:
+        upgrade(server.address())
+        yield server
+
+
+def _stores(one: Cell) -> Mapping[str, str]:
+    url = f"{one.instances[0].admin_url}/readyz"
+    answer = httpx.get(url, trust_env=False, timeout=60)
+    assert answer.status_code == 200, "an instance without a store is ready"
+    stores: Mapping[str, str] = answer.json()["stores"]
+    return stores
+
+
+def _used_s(one: Cell) -> float:
+    process = psutil.Process(one.instances[0].process.pid)
+    times = [child.cpu_times() for child in [process, *process.children(recursive=True)]]
+    return sum(its.user + its.system for its in times)
+
+
+def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, postgres: RunningPostgres) -> None:
+    with cell(tmp_path, postgres, in_money(100), _FREE, instances=1) as one:
+        valkey = one.valkey
+        assert one.ask().status_code == 200
+        faults: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
+            ("valkey", valkey.freeze, valkey.thaw),
+            ("valkey", valkey.kill, valkey.restart),
+            ("database", postgres.freeze, postgres.thaw),
+            ("database", postgres.kill, postgres.restart),
+        ]
+        for kind, begin, end in faults:
+            eventually(lambda: set(_stores(one).values()) == {"ok"}, 300)
+            begin()
+            try:
+                # A request without a budget is served. A budget needs Valkey, and no request needs PostgreSQL.
+                assert one.ask_once(key="gk-free").status_code == 200
+                if kind == "valkey":
+                    assert is_unavailable(one.ask_once())
+                else:
+                    assert one.ask().status_code == 200
+                eventually(lambda kind=kind: _stores(one)[kind] != "ok", 300)
+                expected = "requests with a budget are refused" if kind == "valkey" else "requests are served"
+                assert expected in _stores(one)[kind]
+                began_s, used_s = time.monotonic(), _used_s(one)
+                time.sleep(_WATCHED_S)
+                assert _used_s(one) - used_s < _MOST_BUSY * (time.monotonic() - began_s), kind
+            finally:
+                end()
+            assert one.ask(key="gk-free").status_code == 200
+            eventually(lambda: one.ask_once().status_code == 200, 300)
+        eventually(lambda: len(one.rows()) == one.meter.number("ok"), 300)
