@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from gateway.usage.postgres_migration import upgrade
@@ -45,6 +47,8 @@ from tests.kit.valkey_server import running_valkey
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
+_ROUNDS = int(os.environ.get("STORE_ROUNDS", "1"))
+"""How often the stores are killed in turn. `make prove` sets a higher number."""
 
 
 def _ask_in_vain(gateway: GatewayProcess) -> None:
@@ -81,6 +85,21 @@ async def ask_both(cell: Cell, number: int, last: str = "ok", **more: Any) -> li
         return await asyncio.gather(*asking)
 
 
+@contextmanager
+def decided(
+    folder: Path, postgres: RunningPostgres, *patches: Mapping[str, Any], stream: bool = False, **options: Any
+) -> Iterator[tuple[Cell, list[tuple[int, Any]]]]:
+    """Run a cell that has decided 200 parallel requests. A busy machine that is too late for a decision tries again."""
+    for attempt in range(5):
+        (folder / str(attempt)).mkdir()
+        with cell(folder / str(attempt), postgres, *patches, **options) as both:
+            answers = asyncio.run(ask_both(both, 200, stream=stream))
+            if "gate_unavailable" not in _codes(answers):
+                yield both, answers
+                return
+    pytest.fail("Valkey did not answer in time in any try")
+
+
 @pytest.mark.parametrize(
     "patch",
     [in_money(10.5), with_budget(tokens=HELD_TOKENS * 10 + 1), of_client(limits={"concurrent": 10})],
@@ -90,8 +109,7 @@ async def ask_both(cell: Cell, number: int, last: str = "ok", **more: Any) -> li
 def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
     tmp_path: Path, postgres: RunningPostgres, patch: Mapping[str, Any], stream: bool
 ) -> None:
-    with cell(tmp_path, postgres, patch) as both:
-        answers = asyncio.run(ask_both(both, 200, stream=stream))
+    with decided(tmp_path, postgres, patch, stream=stream) as (both, answers):
         statuses = Counter(status for status, _ in answers)
         assert (statuses[200], both.meter.number("ok")) == (10, 10), _codes(answers)
         eventually(lambda: len(both.rows()) == 10)
@@ -124,8 +142,7 @@ def test_every_call_of_two_instances_has_one_row_in_the_shared_ledger(
 def test_two_instances_with_two_workers_admit_ten_requests_that_fail_over(
     tmp_path: Path, postgres: RunningPostgres
 ) -> None:
-    with cell(tmp_path, postgres, in_money(10.5), route="error, ok", workers=2) as both:
-        answers = asyncio.run(ask_both(both, 200))
+    with decided(tmp_path, postgres, in_money(10.5), route="error, ok", workers=2) as (both, answers):
         assert Counter(status for status, _ in answers)[200] == 10, _codes(answers)
         assert both.meter.number("ok") == 10
         eventually(lambda: len(both.rows()) == len(both.meter.calls))
@@ -142,14 +159,15 @@ def test_two_instances_share_tokens_per_minute_and_requests_per_minute(
     with cell(tmp_path, postgres, limits) as both:
         began_s = time.monotonic()
         answers = asyncio.run(ask_both(both, 60))
-        refilled = int((time.monotonic() - began_s) / 6)
+        refilled = 1 + int((time.monotonic() - began_s) / 6)
         assert 10 <= sum(status == 200 for status, _ in answers) <= 10 + refilled
     with cell(tmp_path, postgres, of_client(limits={"rpm": 10})) as both:
-        statuses = Counter(both.ask(number % 2).status_code for number in range(14))
-        assert statuses[200] in (10, 11), statuses
-        refused = both.ask(0)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
-        assert refused.headers["x-ratelimit-limit-requests"] == "10"
+        began_s = time.monotonic()
+        answers = asyncio.run(ask_both(both, 60))
+        refilled = 1 + int((time.monotonic() - began_s) / 6)
+        assert 10 <= sum(status == 200 for status, _ in answers) <= 10 + refilled
+        assert set(_codes(answers)) == {"rate_limited"}
+        assert both.ask().headers["x-ratelimit-limit-requests"] == "10"
 
 
 def test_emptied_store_does_not_renew_a_budget(tmp_path: Path, postgres: RunningPostgres) -> None:
@@ -206,9 +224,11 @@ def refused_budget(both: Cell) -> dict[str, str]:
 def test_stores_that_are_killed_lose_no_row_and_admit_nothing_beyond_the_budget(
     tmp_path: Path, postgres: RunningPostgres
 ) -> None:
-    """PostgreSQL, Valkey and an instance are killed in turn while clients ask, until the budget is spent."""
-    holds = 400
-    with running_postgres() as own, cell(tmp_path, _upgraded(own), in_money(holds)) as both:
+    """PostgreSQL, Valkey, a worker and an instance are killed in turn while clients ask, until the budget is spent."""
+    holds = 400 * _ROUNDS
+    with ExitStack() as stack:
+        own = _upgraded(stack.enter_context(running_postgres()))
+        both = stack.enter_context(cell(tmp_path, own, in_money(holds), workers=2))
         is_done, is_fast, answers = threading.Event(), threading.Event(), []
 
         def ask(number: int) -> None:
@@ -219,33 +239,44 @@ def test_stores_that_are_killed_lose_no_row_and_admit_nothing_beyond_the_budget(
 
         def wait_for_calls(number: int) -> None:
             seen = both.meter.number("ok")
-            eventually(lambda: both.meter.number("ok") >= seen + number or 429 in answers)
+            eventually(lambda: both.meter.number("ok") >= seen + number or 429 in answers, 300)
 
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(ask, number) for number in range(4)]
             try:
-                wait_for_calls(8)
-                own.kill()
-                wait_for_calls(8)
-                own.restart()
-                both.valkey.kill()
-                both.valkey.restart()
-                wait_for_calls(8)
-                both.instances[1].process.send_signal(signal.SIGKILL)
-                wait_for_calls(8)
+                for _ in range(_ROUNDS):
+                    wait_for_calls(8)
+                    own.kill()
+                    wait_for_calls(8)
+                    own.restart()
+                    both.valkey.kill()
+                    both.valkey.restart()
+                    wait_for_calls(8)
+                    _kill_worker(both.instances[0])
+                    wait_for_calls(8)
+                    both.instances[1].process.send_signal(signal.SIGKILL)
+                    both.instances[1].process.wait()
+                    wait_for_calls(8)
+                    # Another process writes the rows of the killed calls, and the start moves the spool.
+                    both.instances[1] = stack.enter_context(instance(both.path, 1, workers=2))
                 is_fast.set()
-                eventually(lambda: 429 in answers)
+                eventually(lambda: 429 in answers, 300 * _ROUNDS)
             finally:
                 is_done.set()
             for one in asking:
                 one.result()
-        # Another instance writes the rows of the killed calls, and the spool is moved at the next start.
-        with instance(both.folder / "gateway.yaml", 1):
-            eventually(lambda: len(both.rows()) >= both.meter.number("ok"))
+        eventually(lambda: len(both.rows()) >= both.meter.number("ok"), 300)
         rows = both.rows()
+        print(f"{len(rows)} calls, {sum(row['outcome'] == 'lost' for row in rows)} lost, {_ROUNDS} rounds of kills")
         assert len(rows) == both.meter.number("ok")
         assert sum(row["outcome"] == "answered" for row in rows) >= answers.count(200)
         assert sum(Decimal(row["amount"]) for row in rows) <= Decimal(f"{HELD_EUR * holds:.9f}")
+
+
+def _kill_worker(gateway: GatewayProcess) -> None:
+    """Kill one worker. The supervisor starts another one."""
+    children = psutil.Process(gateway.process.pid).children()
+    next(child for child in children if "gateway.server.worker" in " ".join(child.cmdline())).kill()
 
 
 def _upgraded(server: RunningPostgres) -> RunningPostgres:
