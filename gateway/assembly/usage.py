@@ -15,7 +15,6 @@ from gateway.model.budget import Stores, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
-from gateway.telemetry.metrics import Metrics
 from gateway.usage.installation import GATE_FOLDER, pseudonym_key, usage_reader, user_key
 
 if TYPE_CHECKING:
