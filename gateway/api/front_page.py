@@ -19,7 +19,8 @@ _PAGE = f"""\
 <body>
 <main>
 <h1>Assistant gateway {__version__}</h1>
-<p>One chat endpoint for every model: <code>POST /v1/chat/completions</code>, as in OpenAI's API.</p>
+<p>One address for every model, in the form of OpenAI's, Anthropic's or Gemini's API, such as
+<code>POST /v1/chat/completions</code>.</p>
 <ul>
 <li><a href="/docs">Documentation of the API</a></li>
 <li><a href="/openapi.json">OpenAPI document</a></li>

@@ -214,7 +214,7 @@ def build_routes(
     app = FastAPIOffline(
         title="Assistant gateway",
         version=version,
-        summary="One chat endpoint that is routed by region.",
+        summary="One address for every model, routed by region.",
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
         openapi_tags=[{"name": name} for name in _TAGS],

@@ -280,7 +280,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gateway",
-        description="One chat endpoint for AI assistants, with routes and boundaries by region.",
+        description="One address for AI assistants, with routes and boundaries by region.",
         epilog=_START,
         formatter_class=_Formatter,
     )

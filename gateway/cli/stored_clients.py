@@ -121,7 +121,8 @@ def show(options: argparse.Namespace, actions: Actions) -> int:
 def list_all(options: argparse.Namespace, actions: Actions) -> int:
     """List clients or projects (`gateway clients list`, `gateway projects list`)."""
     section: Section = options.section
-    columns = ("name", "region", "project", "limits", "budgets") if section == "clients" else ("name", "budgets")
+    of_clients = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")
+    columns = of_clients if section == "clients" else ("name", "budgets")
     return _print(options, actions.list_all(section), lambda found: _table(found[section], columns))
 
 
@@ -259,6 +260,8 @@ def _cell(value: object) -> str:
             return f"{amount} per {per}"
         case {"tokens": int(tokens), "per": str(per)}:
             return f"{tokens} tokens per {per}"
+        case {"amount": str(amount)}:
+            return amount
         case dict():
             return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
         case list():

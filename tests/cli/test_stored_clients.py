@@ -88,6 +88,8 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     shown = json.loads(gateway("clients", "show", "ios-app", "--json", *place).out)
     assert shown["max_request"] == {"amount": "0.50 EUR"}
     assert shown["budgets"] == [{"amount": "20 EUR", "per": "day"}]
+    table = gateway("clients", "list", *place).out
+    assert table.splitlines()[1].split() == "ios-app shop 20 EUR per day 1 EUR per day 0.50 EUR".split()
     budgets = json.loads(gateway("budgets", "show", "--client", "ios-app", "--json", *place).out)["budgets"]
     assert [(one["of"], one["limit"], one["unit"], one["spent"]) for one in budgets] == [
         ("client", "20.00", "EUR", "0.00"),

@@ -59,6 +59,8 @@ def test_page_blocks_run_with_the_shown_output(page: Path, workspace: Workspace)
             assert pattern_of(block.text).search(output), f"{block} is not the output:\n{output}"
         elif block.language == "json":
             json.loads(block.text)
+        elif block.language == "toml":
+            tomllib.loads(block.text)
 
 
 def _write_file(block: Block, blocks: list[Block], workspace: Workspace) -> None:
