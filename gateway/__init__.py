@@ -1,3 +1,3 @@
-"""A region-aware gateway for AI assistants: one address for every model, with answers from inside the boundary of the caller's region."""
+"""A region-aware gateway for AI assistants: one address for every model, and answers from inside a boundary."""
 
 __version__ = "0.1.0"
