@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.problems import KeyPath, choice_hint, quoted
@@ -176,7 +177,7 @@ def compile_assistants(
             entries = _entries(draft, findings, route_path, steps, deployments)
             _check_availability_now(findings, route_path, steps, entries, region, days)
             if region is not None:
-                _check_boundary(findings, region, entries, deployments)
+                _check_boundary(findings, region, entries, partial(_proposable, draft, "chat", deployments))
                 routes[region_name] = _route(steps, deployments)
         if section.resume and routes and all(len(steps) == 1 for steps in routes.values()):
             message = "no route of this assistant has a second step that could continue an answer"
@@ -235,9 +236,21 @@ def _compile_lists(
         else:
             _check_moderations(findings, entries)
         if region is not None:
-            _check_boundary(findings, region, entries, deployments)
+            use: Use = "embeddings" if path[-1] == "embeddings" else "moderations"
+            _check_boundary(findings, region, entries, partial(_proposable, draft, use, deployments))
             compiled[region_name] = _route(steps, deployments)
     return compiled
+
+
+def _proposable(draft: Draft, use: Use, deployments: Mapping[str, Deployment]) -> Mapping[str, Deployment]:
+    """Return the deployments that a hint may propose for a use: those that no route of another use names."""
+    named: dict[Use, set[str]] = {"chat": set(), "embeddings": set(), "moderations": set()}
+    for section in draft.config.assistants.values():
+        named["chat"] |= {name for steps in section.routes.values() for step in steps for name in _names_in(step)}
+        for other, lists in _other_uses(section):
+            named[other] |= {name for names in lists.values() for name in names}
+    elsewhere = set().union(*(names for other, names in named.items() if other != use)) - named[use]
+    return {name: deployment for name, deployment in deployments.items() if name not in elsewhere}
 
 
 def _check_embeddings(findings: Findings, path: KeyPath, entries: list[_Entry]) -> None:
@@ -360,7 +373,7 @@ def _check_availability_now(
 
 
 def _check_boundary(
-    findings: Findings, region: Region, entries: list[_Entry], deployments: Mapping[str, Deployment]
+    findings: Findings, region: Region, entries: list[_Entry], proposable: Callable[[], Mapping[str, Deployment]]
 ) -> None:
     hint = ""
     for entry in entries:
@@ -370,7 +383,7 @@ def _check_boundary(
                 message = f"{quoted(step.name)} serves no territory of this region: it is available in {step.available}"
                 findings.warn(entry.path, message, "remove it from the route")
             continue
-        hint = hint or boundary_fix(region, deployments)
+        hint = hint or boundary_fix(region, proposable())
         findings.error(entry.path, outside_boundary(region, step), hint, key=entry.at_key)
 
 
