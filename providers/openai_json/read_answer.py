@@ -139,7 +139,7 @@ def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
     content = message.get("content")
     if type(content) is not str or finish not in PLAIN_FINISH or take("logprobs") or take("delta"):
         return None
-    if take("stop_reason") or take("matched_stop"):
+    if ("stop_reason" in entry or "matched_stop" in entry) and (take("stop_reason") or take("matched_stop")):
         return None
     if not content.isascii() and _SURROGATE.search(content):
         return None
@@ -263,7 +263,8 @@ def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
     word = take("finish_reason")
     if word and type(word) is str and word != "null":
         # vLLM and SGLang name the stop sequence; a number in its place is a token.
-        stop = take("stop_reason") or take("matched_stop")
+        has_stop = "stop_reason" in source or "matched_stop" in source
+        stop = (take("stop_reason") or take("matched_stop")) if has_stop else None
         raw = None if word in FINISH else word[:100]
         assembler.finish(FINISH.get(word, "other"), index, raw, stop if type(stop) is str else None)
     elif not text:

@@ -42,7 +42,7 @@ _SOURCE = {
     "text": frozenset({"type", "media_type", "data"}),
     "content": frozenset({"type", "content"}),
 }
-_TIMES: dict[object, CacheTime] = {None: "5m", "5m": "5m", "1h": "1h"}
+_TIMES: dict[str | None, CacheTime] = {None: "5m", "5m": "5m", "1h": "1h"}
 _MAX_CALLS = 512
 
 
@@ -69,9 +69,10 @@ class BlockReader:
             return None
         control = mapping(source["cache_control"], f"{path}.cache_control")
         self.note_unknown(control, frozenset({"type", "ttl"}), f"{place}.cache_control")
-        if control.get("ttl") not in _TIMES:
+        ttl = text(control, "ttl", f"{path}.cache_control.ttl")
+        if ttl not in _TIMES:
             raise InvalidRequest(f"{path}.cache_control.ttl: Input should be '5m' or '1h'", f"{path}.cache_control.ttl")
-        return _TIMES[control.get("ttl")]
+        return _TIMES[ttl]
 
     def text_part(self, block: Mapping[str, object], path: str, place: str = "messages.content") -> TextPart:
         """Return a text block."""

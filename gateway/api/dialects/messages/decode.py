@@ -250,7 +250,7 @@ def _tool_choice(
         if name is None or all(tool.name != name for tool in tools):
             raise InvalidRequest("tool_choice.name: the tool is not one of the `tools`", "tool_choice.name")
         return NamedTool(name), is_parallel
-    if kind not in _CHOICES:
+    if not isinstance(kind, str) or kind not in _CHOICES:
         message = "tool_choice.type: Input should be 'auto', 'any', 'tool' or 'none'"
         raise InvalidRequest(message, "tool_choice.type")
     if not tools:

@@ -1,0 +1,235 @@
+"""A request of any dialect with any part replaced, removed or added is read, or refused by name: never another error."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.api.dialects.openai_inputs import InputDialect
+from gateway.api.dialects.paths import counter_at, dialect_at
+from gateway.api.errors import ApiError, from_domain
+from providers.failures import InvalidRequest, UnsupportedFeature
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+PIXEL = "iVBORw0KGgoAAAANSUhEUg=="
+CHAT = {
+    "model": "assistant",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Hi"},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "seen"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "look", "parameters": SCHEMA, "strict": True}}],
+    "tool_choice": {"type": "function", "function": {"name": "look"}},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}},
+    "stop": ["END"],
+    "stream_options": {"include_usage": True},
+    "stream": True,
+}
+RESPONSES = {
+    "model": "assistant",
+    "instructions": "Be brief.",
+    "input": [
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "Hi"},
+                {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "auto"},
+                {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{PIXEL}"},
+            ],
+        },
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x.y"},
+        {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "seen"}]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Yes", "annotations": []}]},
+        {"role": "user", "content": "And?"},
+    ],
+    "tools": [
+        {"type": "function", "name": "look", "parameters": SCHEMA},
+        {"type": "namespace", "name": "more", "tools": [{"type": "function", "name": "see", "parameters": SCHEMA}]},
+    ],
+    "tool_choice": {"type": "function", "name": "look"},
+    "text": {"format": {"type": "json_schema", "name": "city", "schema": SCHEMA}, "verbosity": "low"},
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "include": ["reasoning.encrypted_content"],
+    "max_output_tokens": 100,
+    "metadata": {"a": "b"},
+    "store": False,
+    "stream": True,
+}
+MESSAGES = {
+    "model": "assistant",
+    "max_tokens": 4000,
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Hi"},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
+                {"type": "image", "source": {"type": "url", "url": "https://images.example/a.png"}},
+                {
+                    "type": "document",
+                    "title": "t",
+                    "source": {"type": "base64", "media_type": "application/pdf", "data": PIXEL},
+                },
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Well", "signature": "x.y"},
+                {"type": "tool_use", "id": "c1", "name": "look", "input": {"city": "Oslo"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "c1",
+                    "is_error": True,
+                    "content": [{"type": "text", "text": "no"}],
+                }
+            ],
+        },
+    ],
+    "tools": [{"name": "look", "description": "Look", "input_schema": SCHEMA}],
+    "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+    "metadata": {"user_id": "u"},
+    "stop_sequences": ["END"],
+    "stream": True,
+}
+GEMINI = {
+    "systemInstruction": {"parts": [{"text": "Be brief."}]},
+    "contents": [
+        {
+            "role": "user",
+            "parts": [
+                {"text": "Hi"},
+                {"inlineData": {"mimeType": "image/png", "data": PIXEL}},
+                {"fileData": {"mimeType": "image/png", "fileUri": "https://images.example/a.png"}},
+            ],
+        },
+        {
+            "role": "model",
+            "parts": [
+                {"text": "Well", "thought": True},
+                {"functionCall": {"id": "c1", "name": "look", "args": {"city": "Oslo"}}, "thoughtSignature": "eC55"},
+            ],
+        },
+        {"role": "user", "parts": [{"functionResponse": {"id": "c1", "name": "look", "response": {"result": 1}}}]},
+    ],
+    "tools": [{"functionDeclarations": [{"name": "look", "parameters": SCHEMA}]}],
+    "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["look"]}},
+    "generationConfig": {
+        "temperature": 0.5,
+        "stopSequences": ["END"],
+        "responseMimeType": "application/json",
+        "responseSchema": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}},
+        "thinkingConfig": {"thinkingBudget": 100, "includeThoughts": True},
+    },
+}
+EMBED = {"model": "models/assistant", "content": {"parts": [{"text": "Hi"}]}, "taskType": "RETRIEVAL_QUERY"}
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+_MODEL = "/v1beta/models/assistant"
+BODIES: dict[str, Any] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": {"model": "assistant", "prompt": ["Hi"], "stop": ["END"], "stream": True, "logit_bias": {}},
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
+    "/v1/messages/count_tokens": MESSAGES,
+    f"{_MODEL}:generateContent": GEMINI,
+    f"{_MODEL}:countTokens": {"generateContentRequest": {"model": "m", **GEMINI}},
+    f"{_MODEL}:embedContent": EMBED,
+    f"{_MODEL}:batchEmbedContents": {"requests": [EMBED, {**EMBED, "title": "t"}]},
+    "/v1/embeddings": {"model": "assistant", "input": ["a", "b"], "dimensions": 8, "encoding_format": "base64"},
+    "/v1/moderations": {"model": "assistant", "input": [{"type": "text", "text": "a"}, IMAGE]},
+}
+"""A request with many parts for each path."""
+REPLACEMENTS: list[Any] = [
+    *(None, True, False, 0, -1, 1, 0.5, 1e300, 2**63, -(2**70), "", "x", " ", "\x00", "\ud800", "data:,", "é" * 70),
+    *([], {}, [[]], [None], [{}], [1], [""], {"": ""}, {"type": "text"}, {"type": None}, {"type": []}, {"text": 1}),
+    *({"$ref": "#"}, {"type": "object", "properties": []}, {"type": ["string", "null"]}, {"role": "user"}),
+]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container of a value, with each of its keys or positions."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(entries):
+        yield value, key
+        yield from places(inner)
+
+
+def decode(path: str, body: Any) -> None:
+    """Read a body as the endpoint at this path does, and write the error of a refusal."""
+    dialect = counter_at(path) or dialect_at(path)
+    assert dialect is not None
+    data = json.dumps(body).encode("utf-8", "surrogatepass")
+    try:
+        if isinstance(dialect, InputDialect):
+            dialect.decode_input(data)
+        else:
+            dialect.decode(data)
+    except (ApiError, InvalidRequest, UnsupportedFeature) as error:
+        shown = from_domain(error, [])
+        assert shown.status in (400, 413, 422), shown
+        assert json.loads(dialect.encode_error(shown, "req_1"))
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_whole_body_is_read(path: str) -> None:
+    dialect = counter_at(path) or dialect_at(path)
+    read = dialect.decode_input if isinstance(dialect, InputDialect) else dialect.decode  # type: ignore[union-attr]
+    assert read(json.dumps(BODIES[path]).encode()).model == "assistant"
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_body_with_one_part_changed_is_read_or_refused(path: str) -> None:
+    count = len(list(places(BODIES[path])))
+    changes: list[Callable[[Any, Any], None]] = [lambda container, key: container.pop(key)]
+    for value in REPLACEMENTS:
+        changes.append(lambda container, key, value=value: container.__setitem__(key, copy.deepcopy(value)))  # type: ignore[misc]
+    for position in range(count):
+        for change in changes:
+            body = copy.deepcopy(BODIES[path])
+            change(*list(places(body))[position])
+            decode(path, body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(data=st.data(), path=st.sampled_from(list(BODIES)))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+def test_body_with_several_parts_changed_is_read_or_refused(data: st.DataObject, path: str) -> None:
+    body = copy.deepcopy(BODIES[path])
+    for _ in range(data.draw(st.integers(1, 3))):
+        container, key = data.draw(st.sampled_from(list(places(body)) or [(body, "x")]))
+        container[key] = data.draw(JSON | st.sampled_from(REPLACEMENTS))
+    decode(path, body)
