@@ -53,6 +53,7 @@ audit: install-sdks ## check the dependencies for known vulnerabilities; needs t
 
 bench: install ## measure the cost of a request, compared with other proxies: bench/README.md (ARGS="--quick --only ours")
 	@$(BIN)/python -m bench.run $(ARGS)
+	@$(BIN)/python -m bench.dialects
 
 lint: install-dev ## check rules and formatting with ruff
 	@$(BIN)/ruff check
