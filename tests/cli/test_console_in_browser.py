@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from tests.kit.node_clients import installed_node, installed_packages
 
 pytestmark = pytest.mark.slow
 
-_DEMO = (ROOT / "config" / "demo.yaml").read_text("utf-8")
+# A busy machine may need longer for an answer than the defaults allow.
+_PATIENCE = "connect: 1m, first_token: 2m, commit: 3m, idle: 10m, total: 20m"
+_DEMO = (ROOT / "config" / "demo.yaml").read_text("utf-8") + f"resilience: {{{_PATIENCE}}}\n"
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def demo(start: Callable[..., Running], request: pytest.FixtureRequest) -> Running:
-    """Return a running demo with a configuration of its own, `my.yaml`. The parameter is added to it."""
-    Path("my.yaml").write_text(f"{_DEMO}{getattr(request, 'param', '')}", "utf-8")
+    """Return a running demo with a configuration of its own, `my.yaml`. The parameter is the time of open breakers."""
+    breaker = f"{_PATIENCE}, breaker: {{open: {getattr(request, 'param', '10s')}}}"
+    Path("my.yaml").write_text(_DEMO.replace(_PATIENCE, breaker), "utf-8")
     running = start("demo", "--config", "my.yaml", "--port", "0")
     running.wait_for("Ctrl-C")
     return running
@@ -75,7 +79,15 @@ def ask(page: Any) -> None:
     page.evaluate("document.getElementById('attempts').replaceChildren()")
     page.click("#ask button")
     page.wait_for_selector("#attempts li")
-    page.wait_for_function("refreshing.then(() => true)")
+    page.evaluate("refreshing")
+
+
+def until(page: Any, condition: str, argument: str = "") -> None:
+    """Wait until an expression is true. Playwright's own wait evaluates a string, which the page's policy forbids."""
+    deadline_s = time.monotonic() + LIMIT_MS / 1000
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < deadline_s, condition
+        page.wait_for_timeout(50)
 
 
 def focused(page: Any, selector: str) -> bool:
@@ -128,23 +140,23 @@ def test_everything_is_done_with_the_keyboard_alone(open_page: Callable[..., Any
     code = page.evaluate("document.activeElement.dataset.choose")
     page.keyboard.press("Enter")
     chosen(page, code)
-    page.wait_for_function(f"document.activeElement.dataset.choose === '{code}'")
+    until(page, f"document.activeElement.dataset.choose === '{code}'")
     tab_to(page, '#find [data-choose="HK"]')
     page.keyboard.press("Enter")
     chosen(page, "HK")
     tab_to(page, "#ask button")
     page.keyboard.press("Enter")
     page.wait_for_selector("#attempts li")
-    page.wait_for_function("refreshing.then(() => true)")
+    page.evaluate("refreshing")
     assert focused(page, "#ask button"), "the focus stays where the reader is"
     tab_to(page, 'select[data-fault="qwen-hk"]')
-    page.keyboard.type("500")
+    page.keyboard.press("5")
     page.wait_for_selector("select.broken")
-    page.wait_for_function("document.activeElement.matches('select.broken')")
+    until(page, "document.activeElement.matches('select.broken')")
     tab_to(page, "#heal")
     page.keyboard.press("Enter")
     page.wait_for_selector("select.broken", state="detached")
-    page.wait_for_function("document.activeElement.id === 'heal'")
+    until(page, "document.activeElement.id === 'heal'")
 
 
 def test_decision_and_attempts_are_in_view_on_a_small_screen(open_page: Callable[..., Any]) -> None:
@@ -157,11 +169,11 @@ def test_decision_and_attempts_are_in_view_on_a_small_screen(open_page: Callable
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
     page.wait_for_selector('#decision:not([data-territory="DE"])')
-    page.wait_for_function(is_in_view, arg="#decision .verdict")
+    until(page, is_in_view, "#decision .verdict")
     page.focus("#question")
     page.keyboard.press("Enter")
     page.wait_for_selector("#attempts li")
-    page.wait_for_function(is_in_view, arg="#total")
+    until(page, is_in_view, "#total")
 
 
 def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: Callable[..., Any]) -> None:
@@ -169,7 +181,7 @@ def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: C
     page.select_option('select[data-fault="qwen-hk"]', "stall")
     page.wait_for_selector("select.broken")
     page.click("#ask button")
-    page.wait_for_function("document.querySelector('#answer.live')?.textContent.length > 2")
+    until(page, "document.querySelector('#answer.live')?.textContent.length > 2")
     assert page.locator("#attempts li").count() == 0, "the text appears before the end of the answer"
 
     page = open_page("/?territory=HK")
@@ -184,7 +196,7 @@ def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: C
     assert page.locator("#attempts .bar i").count() == 2
 
 
-@pytest.mark.parametrize("demo", ["resilience: {breaker: {open: 10m}}\n"], indirect=True)
+@pytest.mark.parametrize("demo", ["10m"], indirect=True)
 def test_failure_shows_retry_failover_and_the_open_breaker(open_page: Callable[..., Any]) -> None:
     page = open_page("/?territory=HK")
     page.select_option('select[data-fault="qwen-hk"]', "500")
@@ -203,17 +215,13 @@ def test_failure_shows_retry_failover_and_the_open_breaker(open_page: Callable[.
     assert "qwen-intl answers" in page.inner_text("#decision .verdict")
 
 
-@pytest.mark.parametrize("demo", ["resilience: {breaker: {open: 1s}}\n"], indirect=True)
+@pytest.mark.parametrize("demo", ["1s"], indirect=True)
 def test_deployment_answers_again_without_its_faults(open_page: Callable[..., Any]) -> None:
     page = open_page("/?territory=HK")
     page.select_option('select[data-fault="qwen-hk"]', "500")
-    page.select_option('select[data-fault="qwen-intl"]', "quota")
-    page.wait_for_function("document.querySelectorAll('select.broken').length === 2")
+    page.wait_for_selector("select.broken")
     for _ in range(3):
-        page.evaluate("document.getElementById('attempts').replaceChildren()")
-        page.click("#ask button")
-        page.wait_for_selector("#refusal:not([hidden])")
-        page.wait_for_selector("#attempts li")
+        ask(page)
     page.click("#heal")
     page.wait_for_selector("select.broken", state="detached")
     # The end of the countdown brings a fresh page.
