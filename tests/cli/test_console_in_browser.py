@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,6 +197,17 @@ def test_question_is_answered_as_a_stream_with_headers_and_attempts(open_page: C
     assert re.search(r"x-gateway-region\s+default", headers)
     assert "qwen-hk answered: first token after" in page.inner_text("#attempts")
     assert page.locator("#attempts .bar i").count() == 2
+
+
+def test_copied_commands_send_the_same_request(open_page: Callable[..., Any]) -> None:
+    page = open_page("/?territory=HK")
+    page.fill("#question", 'it\'s "quoted" $HOME 两')
+    page.keyboard.press("Tab")  # the end of the edit
+    page.wait_for_selector("#curl >> text=$HOME 两", state="attached")
+    environ = {**os.environ, "NO_PROXY": "127.0.0.1"}
+    for command in (["sh", "-c", page.text_content("#curl")], [sys.executable, "-c", page.text_content("#python")]):
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=LIMIT_MS / 1000)
+        assert "hongkong" in done.stdout
 
 
 @pytest.mark.parametrize("demo", ["10m"], indirect=True)
