@@ -119,10 +119,9 @@ def _worker_pids(gateway: GatewayProcess) -> list[int]:
         return [worker["pid"] for worker in admin.get("/readyz").json()["workers"]["running"]]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_calls_that_a_shutdown_cuts_are_recorded_as_cancelled(tmp_path: Path, workers: int) -> None:
+def test_calls_that_a_shutdown_cuts_are_recorded_as_cancelled(tmp_path: Path) -> None:
     patient = "resilience: {first_token: 90s, idle: 90s, commit: 100s, total: 120s}"
-    with serving(tmp_path, "pauses", in_money(1000), patient, workers=workers, GATEWAY_GRACE_S="1") as (gateway, meter):
+    with serving(tmp_path, "pauses", in_money(1000), patient, GATEWAY_GRACE_S="1") as (gateway, meter):
         begun: list[str] = []
         asking = [threading.Thread(target=_read_words, args=(gateway, begun)) for _ in range(2)]
         asking += [threading.Thread(target=_ask_in_vain, args=(gateway,)) for _ in range(2)]

@@ -137,8 +137,12 @@ def test_ample_budget_pays_for_hedges(tmp_path: Path) -> None:
         meter.hold("ok")
         assert client.post(CHAT, json=body(max_tokens=CAP)).headers["x-gateway-deployment"] == "ok-2"
         meter.release()
-    outcomes = {(row["deployment"], row["outcome"]) for row in rows_of(tmp_path)}
-    assert outcomes == {("ok", "cancelled"), ("ok-2", "answered")}
+        assert gateway.stop() == 0
+        outcomes = [(row["deployment"], row["outcome"]) for row in rows_of(tmp_path)]
+        # The provider may not have read the slower attempt yet.
+        eventually(lambda: len(meter.calls) == len(outcomes))
+    assert ("ok-2", "answered") in outcomes
+    assert {*outcomes} <= {("ok", "cancelled"), ("ok-2", "answered")}
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
