@@ -504,6 +504,8 @@ def _add_providers(group: Group[argparse.ArgumentParser]) -> None:
     check = subcommands.add_parser("check", help="send one small real request", description=text)
     check.add_argument("name", metavar="NAME", help="a deployment of the config, or a provider for all its deployments")
     add_config(check)
+    text = "the state directory in which usage is recorded (default: GATEWAY_STATE_DIR)"
+    check.add_argument("--state", dest="state_dir", type=Path, metavar="DIR", help=text)
     check.set_defaults(run=provider_commands.check)
     text = (
         "Write an adapter with its simulator, test and page from a template. "

@@ -18,7 +18,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.terminal import compile_file, compiled_config, write_new
+from gateway.cli.terminal import compile_file, compiled_config, settings_of, write_new
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -222,18 +222,22 @@ def check(options: argparse.Namespace) -> int:
             f"no deployment in the config has the name or the provider {options.name!r}; "
             f"the deployments are: {', '.join(sorted(config.deployments))}"
         )
-    statuses = [asyncio.run(_send_check(config, deployment)) for deployment in chosen]
+    state_dir = settings_of(options).state_dir
+    statuses = [asyncio.run(_send_check(config, deployment, state_dir)) for deployment in chosen]
     return max(statuses)
 
 
-async def _send_check(config: ConfigVersion, deployment: Deployment) -> int:
+async def _send_check(config: ConfigVersion, deployment: Deployment, state_dir: Path | None) -> int:
     from gateway.assembly.application import transport_named
+    from gateway.assembly.usage import command_accounting
     from gateway.cli.exchange_log import ExchangeLog, exchange_text, secret_mask
     from gateway.cli.provider_facts import compared
     from gateway.config.problems import visible
     from gateway.execution.deadline import Deadline
     from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
     from gateway.model.decision import Step
+    from gateway.model.record import Record
+    from gateway.usage.refusals import CallRefused
     from providers.chat import ChatRequest, UserMessage, text_of
     from providers.failures import ProviderFailed
     from providers.matching.capability_matching import without_parameters
@@ -259,7 +263,10 @@ async def _send_check(config: ConfigVersion, deployment: Deployment) -> int:
     try:
         step = Step(deployment, permit, dropped)
         options = AttemptOptions.within(bounds.commit_s, request, bounds)
-        answer = await UpstreamClient(log).send(step, secret, options, deadline)
+        async with command_accounting(state_dir, config) as accounting:
+            if accounting is not None:
+                options.usage = accounting.internal_request(config, Record("check", time.monotonic(), config.version))
+            answer = await UpstreamClient(log).send(step, secret, options, deadline)
         text = text_of(answer.completion.choices[0].message.content) if answer.completion else ""
         status, verdict = _OK, f"it answered: {text!r}"
         if answer.completion is not None:
@@ -268,6 +275,9 @@ async def _send_check(config: ConfigVersion, deployment: Deployment) -> int:
             verdict += "\n\ncompared with the facts of the adapter and the catalogue:" + "".join(
                 f"\n  {line}" for line in lines
             )
+    except CallRefused as error:
+        print(f"not sent: `usage.internal_project` pays for it: {error.message}")
+        return _FAILED
     except ProviderFailed as error:
         status, verdict = _FAILED, f"it failed ({error.failure.kind}): {error.failure.message}"
         if error.failure.detail:

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gateway.usage.spool import batches, spool_files
 from providers.registry import load_registry
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
@@ -61,6 +62,28 @@ def _config(provider: str, model: str, endpoint: str) -> str:
         "deployments": {"real": deployment},
     }
     return json.dumps(config)
+
+
+def test_request_of_a_check_leaves_a_row_of_the_internal_project(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REAL_KEY", "sk-very-secret")
+    with SimulatorThread({"real": SimulatorServer(load_simulators().simulators["openai"], "the real one")}) as provider:
+        data = json.loads(_config("openai", "gpt-5.4-mini", f"{provider['real'].origin}/v1"))
+        path, state = tmp_path / "gateway.yaml", tmp_path / "state"
+        for budget in (10_000, 1):
+            data["usage"] = {"internal_project": "operations"}
+            data["projects"] = {"operations": {"budgets": [{"tokens": budget, "per": "total"}]}}
+            path.write_text(json.dumps(data), "utf-8")
+            shown = gateway("providers", "check", "real", "--config", path, "--state", state)
+            assert shown.status == (0 if budget > 1 else 1), shown
+        assert "not sent: `usage.internal_project` pays for it" in shown.out
+        assert provider["real"].received == 1
+    files = [*spool_files(state, {}, recovered=False)]
+    rows = [row for file in files for batch in batches(file, 0) for row in batch.rows]
+    for file in files:
+        file.close()
+    assert [(row.client, row.project, row.request) for row in rows] == [(None, "operations", "check")]
 
 
 @pytest.mark.parametrize("fault", [None, HttpError(401)], ids=["well", "refused"])
