@@ -58,7 +58,11 @@ class ExchangeRates:
     def __init__(self, currency: str | None = None, rates: Mapping[str, str] | None = None) -> None:
         self.currency = currency
         known = {} if currency is None else {**(rates or {}), currency: "1"}
-        self._known = {name: (exact_rate(text), f"{Decimal(text):f}") for name, text in known.items()}
+        # The numerator and the denominator of each rate, and its text: read faster than the parts of a fraction.
+        self._known: dict[str, tuple[int, int, str]] = {}
+        for name, text in known.items():
+            rate = exact_rate(text)
+            self._known[name] = rate.numerator, rate.denominator, f"{Decimal(text):f}"
 
     def knows(self, currency: str) -> bool:
         """Return whether amounts of a currency can be converted."""
@@ -69,8 +73,8 @@ class ExchangeRates:
         vendor_nano = min(-(-exact_pico // PICO_PER_NANO), MOST_NANO)
         known = self._known.get(currency)
         if known is not None:
-            rate, text = known
-            own_nano = -(-exact_pico * rate.numerator // (PICO_PER_NANO * rate.denominator))
+            numerator, denominator, text = known
+            own_nano = -(-exact_pico * numerator // (PICO_PER_NANO * denominator))
             return CallAmount(currency, vendor_nano, min(own_nano, MOST_NANO), text)
         if self.currency is not None and exact_pico == 0 and currency == NO_CURRENCY:
             return CallAmount(currency, 0, 0, None)
@@ -81,8 +85,8 @@ class ExchangeRates:
         known = self._known.get(currency)
         if known is None:
             return 0
-        rate = known[0]
-        return own_nano * PICO_PER_NANO * rate.denominator // rate.numerator
+        numerator, denominator, _ = known
+        return own_nano * PICO_PER_NANO * denominator // numerator
 
     def cost(self, usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> CallAmount:
         """Return the cost of a call.

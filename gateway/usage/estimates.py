@@ -70,16 +70,13 @@ def is_plausible(usage: Usage | None) -> bool:
     """Return whether a provider's count can be true. If not, it counts as absent."""
     if usage is None:
         return False
-    numbers = (
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.cached_tokens,
-        usage.cache_write_tokens,
-        usage.reasoning_tokens,
-    )
-    if not all(type(number) is int and 0 <= number <= MOST_TOKENS for number in numbers):
+    prompt, completion, reasoning = usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens
+    cached, written = usage.cached_tokens, usage.cache_write_tokens
+    if not type(prompt) is type(completion) is type(reasoning) is type(cached) is type(written) is int:
         return False
-    return 0 < usage.prompt_tokens >= usage.cached_tokens and usage.reasoning_tokens <= usage.completion_tokens
+    if min(completion, reasoning, cached, written) < 0 or max(prompt, completion, written) > MOST_TOKENS:
+        return False
+    return 0 < prompt >= cached and reasoning <= completion
 
 
 class LearnedUsage:

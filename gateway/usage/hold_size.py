@@ -16,6 +16,7 @@ from providers.chat import (
     ImagePart,
     JsonSchemaFormat,
     TextPart,
+    Texts,
     ToolMessage,
     change_request,
 )
@@ -58,8 +59,12 @@ class CallSize(msgspec.Struct, frozen=True):
 
 def input_bound(request: ChatRequest) -> int:
     """Return the most input tokens of a request: no tokenizer makes more tokens than a text has bytes in UTF-8."""
-    total = _PER_REQUEST + _PER_MESSAGE * len(request.messages)
-    for message in request.messages:
+    messages = request.messages
+    total = _PER_REQUEST + _PER_MESSAGE * len(messages)
+    if type(messages) is Texts:
+        total += sum([_bytes(entry["content"]) for entry in messages.entries])
+        messages = ()
+    for message in messages:
         content = message.content
         if isinstance(content, str):
             total += _bytes(content)
@@ -169,9 +174,7 @@ def affordable_output(pico: int, bound: int, price: Price) -> int | None:
 
 
 def _per_input(rates: Rates) -> int:
-    if rates.cache_write is None and rates.cached_input is None:
-        return rates.input
-    return max(rates.input, rates.per_written, rates.per_cached)
+    return max(rates.input, rates.cache_write or 0, rates.cached_input or 0)
 
 
 def _per_output(rates: Rates) -> int:

@@ -46,6 +46,8 @@ _GROW_BYTES = 256 * 1024
 _ROTATE_BYTES = 8 * 1024 * 1024
 _MOST_RECORD_BYTES = 256 * 1024
 _READ_BYTES = 2 * _MOST_RECORD_BYTES
+_FIRST_READ_BYTES = 64 * 1024
+"""The bytes that are read first: enough for the new rows of most moves. The rest of the file is mostly unused."""
 
 
 class SpoolError(StateError):
@@ -89,10 +91,11 @@ class Spool:
         if self._waiting and not self._write():
             raise SpoolError(f"{len(self._waiting)} usage rows can't be written to {self._path}")
         try:
-            if self._needed() > self._allocated and not os.fstat(self._descriptor).st_nlink:
-                self._rotate()  # a person deleted the file
             if self._needed() > self._allocated:
-                self._allocated = _allocate(self._descriptor, self._allocated, self._needed())
+                if not os.fstat(self._descriptor).st_nlink:
+                    self._rotate()  # a person deleted the file
+                if self._needed() > self._allocated:
+                    self._allocated = _allocate(self._descriptor, self._allocated, self._needed())
         except OSError as error:
             raise SpoolError(
                 f"there is no space for usage rows in {self._folder}: {error.strerror}; free some space, or no call to "
@@ -259,11 +262,13 @@ class SpoolFile:
     def _read(self, position: int) -> SpoolBatch:
         if not self._is_abandoned and os.pread(self._descriptor, len(_UNUSED), position) in (_UNUSED, b""):
             return SpoolBatch((), position)
+        first = os.pread(self._descriptor, _FIRST_READ_BYTES, position)
+        rows, offset = _rows_from(first)
+        if first[offset : offset + len(_UNUSED)] == _UNUSED and not self._is_abandoned:
+            return SpoolBatch(tuple(rows), position + offset)
         data = os.pread(self._descriptor, _READ_BYTES, position)
         is_last = len(data) < _READ_BYTES
-        rows: list[UsageRow] = []
         damaged: list[tuple[int, int]] = []
-        offset = 0
         while is_last or offset + _MOST_RECORD_BYTES <= len(data):
             found = _row_at(data, offset)
             if found is None:
@@ -297,6 +302,16 @@ class SpoolFile:
                 break
             position += len(data) - len(_MARK) + 1
         return None
+
+
+def _rows_from(data: bytes) -> tuple[list[UsageRow], int]:
+    """Return the rows at the beginning, and the offset after them."""
+    rows: list[UsageRow] = []
+    offset = 0
+    while (found := _row_at(data, offset)) is not None:
+        row, offset = found
+        rows.append(row)
+    return rows, offset
 
 
 def _row_at(data: bytes, offset: int) -> tuple[UsageRow, int] | None:

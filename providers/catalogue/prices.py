@@ -114,9 +114,11 @@ def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None 
     rates = price.rates_for(prompt) if price.above else price.rates
     if cached > prompt:
         cached = prompt
-    written = min(usage.cache_write_tokens, prompt - cached)
-    exact = (prompt - cached - written) * rates.input + cached * rates.per_cached + written * rates.per_written
-    exact += usage.completion_tokens * rates.output
+    exact = prompt * rates.input + usage.completion_tokens * rates.output
+    if cached:
+        exact += cached * (rates.per_cached - rates.input)
+    if usage.cache_write_tokens:
+        exact += min(usage.cache_write_tokens, prompt - cached) * (rates.per_written - rates.input)
     if rates.reasoning is not None:
         exact += min(usage.reasoning_tokens, usage.completion_tokens) * (rates.reasoning - rates.output)
     if tool_calls:
