@@ -19,7 +19,8 @@ from gateway.changes.stored_clients import ClientDatabase
 from gateway.model.budget import KeyRules
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
-from gateway.operator_errors import StateError
+from gateway.model.stored_client import StoredClients
+from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.service.client_admin import AdminRefused, KeyRequest
 from gateway.state.client_store import ClientStore
 from providers.auth import Secret
@@ -201,3 +202,50 @@ def test_ten_thousand_clients_are_loaded_in_reasonable_time(database: ClientData
     staged = database.stage(TABLE)
     assert len(staged.clients) == 10_000
     assert code_of(staged, "client-9999") == "client-9999"
+
+
+class UnreachableStore(ClientStore):
+    """A shared database that can be out of reach, or be another one after a restore."""
+
+    is_shared = True
+    is_down = True
+
+    def generation(self) -> int:
+        self._expect_up()
+        return 7
+
+    def snapshot(self, now_s: float) -> StoredClients:
+        self._expect_up()
+        return replace(super().snapshot(now_s), generation=7)
+
+    def _expect_up(self) -> None:
+        if self.is_down:
+            raise DatabaseUnreachable("the database did not answer in time")
+
+
+def test_shared_database_that_is_down_at_the_start_is_read_later(tmp_path: Path, clock: Clock) -> None:
+    with closing(UnreachableStore(tmp_path)) as store:
+        database = ClientDatabase(tmp_path, store=store, clock=clock)
+        assert code_of(database.stage(TABLE), "gk-any") == "keys_unavailable"
+        with pytest.raises(StateError, match="did not answer in time"):
+            database.tokens()
+        assert not database.refresh()
+        store.is_down = False
+        assert database.refresh()
+        assert code_of(database.stage(TABLE), "gk-any") == "invalid_api_key"
+        assert database.tokens() == {}
+
+
+def test_shared_database_is_read_again_after_a_failure(tmp_path: Path, clock: Clock) -> None:
+    """It may have been restored from a backup, with the same number of changes."""
+    with closing(UnreachableStore(tmp_path)) as store:
+        store.is_down = False
+        database = ClientDatabase(tmp_path, store=store, clock=clock)
+        database.stage(TABLE)
+        key = key_of(database)
+        assert not database.refresh()
+        store.is_down = True
+        assert database.refresh()
+        store.is_down = False
+        assert database.refresh()
+        assert code_of(database.stage(TABLE), key) == "app"
