@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -145,3 +146,15 @@ def test_known_keys_work_while_the_database_is_down(both: Cell) -> None:
     eventually(lambda: _codes(both, "gk-unknown") == {"invalid_api_key"})
     made = json.loads(both.run("keys", "create", "--client", "steady", "--json"))
     eventually(lambda: _codes(both, made["key"]) == {""})
+
+
+def test_database_without_valkey_has_the_clients_of_one_instance(tmp_path: Path, postgres: RunningPostgres) -> None:
+    with cell(tmp_path, postgres, _STORED, {"stores": {"valkey": None}}, instances=1) as one:
+        one.run("clients", "create", "solo", "--budget", f"{HELD_TOKENS + 1} tokens per total")
+        key = json.loads(one.run("keys", "create", "--client", "solo", "--json"))["key"]
+        eventually(lambda: _code(one, 0, key) == "")
+        assert _code(one, 0, key) == "insufficient_quota"
+        assert [
+            it["spent"] for it in json.loads(one.run("budgets", "show", "--client", "solo", "--json"))["budgets"]
+        ] == ["110"]
+        eventually(lambda: [row["client"] for row in one.rows()] == ["solo"])
