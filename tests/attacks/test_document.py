@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 # header is allowed.
 LEFT_OUT = "positive_data_acceptance,not_a_server_error,ignored_auth,negative_data_rejection"
 _EXAMPLES = 150
-_LIMIT_S = 400
+_LIMIT_S = 1800
 
 
 @pytest.fixture(scope="module")
