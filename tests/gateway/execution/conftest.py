@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import httpx
@@ -25,6 +27,7 @@ from providers.chat import ChatRequest, ResponseFormat, UserMessage
 from providers.matching.requirements import requirements_of
 from tests.kit.configs import Config, table_of
 from tests.kit.location_reports import reported
+from tests.kit.runner_answers import SSE, chunk
 
 CONFIG = Config.parse("""
 version: 1
@@ -98,3 +101,46 @@ class Bench:
 def bench() -> Bench:
     table = table_of(CONFIG, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
     return Bench(respx.Router(assert_all_called=False), table)
+
+
+ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
+HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
+
+
+class Provider:
+    """A provider that answers on demand and records the end of each call."""
+
+    def __init__(self, bench: Bench, url: str, *, stream: bool = False) -> None:
+        self.asked = self.cancelled = self.closed = 0
+        self.keys: list[str] = []
+        self.answers: asyncio.Queue[httpx.Response] = asyncio.Queue()
+        self.stream = stream
+        bench.router.post(url).mock(side_effect=self)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        self.keys.append(request.headers["authorization"].removeprefix("Bearer "))
+        try:
+            return await self.answers.get()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    def answer(self) -> None:
+        body = httpx.Response(200, stream=Pieces(self), headers=SSE)
+        self.answers.put_nowait(body if self.stream else httpx.Response(200, json=answer_json()))
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A stream that records when it is closed."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield chunk("hi")
+        await asyncio.sleep(0)
+        yield chunk(finish="stop") + b"data: [DONE]\n\n"
+
+    async def aclose(self) -> None:
+        self.provider.closed += 1

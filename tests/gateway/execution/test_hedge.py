@@ -21,52 +21,21 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.conftest import (
+    CONFIG,
+    ENVIRON,
+    FIRST,
+    HEDGED,
+    SECOND,
+    Bench,
+    Pieces,
+    Provider,
+    answer_json,
+)
 from tests.kit.configs import Config, table_of
 from tests.kit.runner_answers import SSE, chunk, error, until
 
-ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
 BOUNDED = HEDGED.merge("deployments: {first: {concurrency: 5}, second: {concurrency: 5}}")
-
-
-class Provider:
-    """A provider that answers on demand and records the end of each call."""
-
-    def __init__(self, bench: Bench, url: str, *, stream: bool = False) -> None:
-        self.asked = self.cancelled = self.closed = 0
-        self.keys: list[str] = []
-        self.answers: asyncio.Queue[httpx.Response] = asyncio.Queue()
-        self.stream = stream
-        bench.router.post(url).mock(side_effect=self)
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked += 1
-        self.keys.append(request.headers["authorization"].removeprefix("Bearer "))
-        try:
-            return await self.answers.get()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-
-    def answer(self) -> None:
-        body = httpx.Response(200, stream=Pieces(self), headers=SSE)
-        self.answers.put_nowait(body if self.stream else httpx.Response(200, json=answer_json()))
-
-
-class Pieces(httpx.AsyncByteStream):
-    """A stream that records when it is closed."""
-
-    def __init__(self, provider: Provider) -> None:
-        self.provider = provider
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield chunk("hi")
-        await asyncio.sleep(0)
-        yield chunk(finish="stop") + b"data: [DONE]\n\n"
-
-    async def aclose(self) -> None:
-        self.provider.closed += 1
 
 
 def providers_of(bench: Bench, config: Config = HEDGED, *, stream: bool = False) -> tuple[Provider, Provider]:

@@ -17,8 +17,7 @@ from gateway.usage.gate_file import FileGate
 from gateway.usage.hold_size import LEAST_CAP, UNKNOWN_MAXIMUM
 from gateway.usage.refusals import CallRefused
 from gateway.usage.spool import Spool
-from tests.gateway.execution.conftest import FIRST, SECOND, TWO_KEYS, Bench
-from tests.gateway.execution.test_hedge import ENVIRON, HEDGED, Provider
+from tests.gateway.execution.conftest import ENVIRON, FIRST, HEDGED, SECOND, TWO_KEYS, Bench, Provider
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.runner_answers import error, until
 
