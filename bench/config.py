@@ -1,6 +1,7 @@
 """The production-like config for measuring the gateway, with the provider stub at every deployment's origin.
 It has hashed client keys, an edge that sends the country, regions with boundaries, and a fallback for each route. Two
-numbers make it grow: more deployments (two for each assistant) and more keys (one for each client).
+numbers make it grow: more deployments (two for each assistant) and more keys (one for each client). With `accounts`
+each client has limits, and four budgets: two of its own and two of its project, none of which is ever spent.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 __all__ = ["ASSISTANTS", "CLIENT_KEY", "ENVIRON", "chat_body", "client_headers", "production_config", "request_for"]
 
@@ -42,9 +44,20 @@ assistants:
 deployments:
 {deployments}
 """
+_ACCOUNTS = f"""
+catalogue: {{models: "{Path(__file__).with_name("models.yaml")}"}}
+projects: {{shop: {{budgets: [{{amount: 1000000 EUR, per: month}}, {{amount: 5000000 EUR, per: total}}]}}}}
+usage: {{currency: EUR, rates: {{USD: 0.92, as_of: 2026-11-20}}, timezone: Europe/Berlin}}
+"""
+_CLIENT_ACCOUNTS = (
+    ", project: shop, limits: {rpm: 1000000, tpm: 1000000000, concurrent: 10000}"
+    ", budgets: [{amount: 1000000 EUR, per: day}, {tokens: 900000000000, per: month}]"
+)
 
 
-def production_config(ports: Mapping[str, int], deployments: int = 10, keys: int = 10) -> str:
+def production_config(
+    ports: Mapping[str, int], deployments: int = 10, keys: int = 10, *, accounts: bool = False
+) -> str:
     """Return the config as YAML. `ports` are those of the stub: fast, paced, held. At least two deployments for each of
     ASSISTANTS are created. `assistant-folded` is asked for streams, whatever its clients request.
     """
@@ -54,8 +67,10 @@ def production_config(ports: Mapping[str, int], deployments: int = 10, keys: int
         fold = ", fold: true" if name == "assistant-folded" else ""
         listed += [_deployment(f"{name}-{number}", provider, model, ports[port], fold) for number in (1, 2)]
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in _keys(keys)]
-    clients = [f'  client-{number}: {{keys: ["sha256:{digest}"]}}' for number, digest in enumerate(hashes)]
-    return _HEAD.format(clients="\n".join(clients), assistants="\n".join(assistants), deployments="\n".join(listed))
+    more = _CLIENT_ACCOUNTS if accounts else ""
+    clients = [f'  client-{number}: {{keys: ["sha256:{digest}"]{more}}}' for number, digest in enumerate(hashes)]
+    text = _HEAD.format(clients="\n".join(clients), assistants="\n".join(assistants), deployments="\n".join(listed))
+    return text + _ACCOUNTS if accounts else text
 
 
 def _assistants(deployments: int) -> dict[str, tuple[str, str, str]]:

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any, cast
 
 from uvicorn.server import ServerState
@@ -25,7 +26,7 @@ from providers.registry import load_registry
 from providers.transport.connection import Connection
 from providers.transport.pool import Pool
 
-__all__ = ["CASES", "PORTS", "InProcess", "bench_table", "provider_answers", "request_bytes"]
+__all__ = ["CASES", "PORTS", "InProcess", "accounting_gateway", "bench_table", "provider_answers", "request_bytes"]
 
 PORTS = {"fast": 1, "paced": 1, "held": 1}
 _ORIGIN = "http://127.0.0.1:1"

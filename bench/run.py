@@ -26,7 +26,7 @@ from bench.report import growth_table, main_table
 from bench.subjects import Ours, Subject, python_environ
 from bench.turns import EXTENT, take_turns, turns_table
 
-_NAMES = ("ours", "floor", "lean", "naive", "nginx", "litellm")
+_NAMES = ("ours", "budgets", "floor", "lean", "naive", "nginx", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _STUB_EVENTS = 64
 _PACED_EVENTS = 100
@@ -137,7 +137,7 @@ def _measure_all(bench: Bench, options: argparse.Namespace, failed: list[str]) -
             continue
         try:
             result = bench.measure(subject)
-            if isinstance(subject, Ours):
+            if isinstance(subject, Ours) and not subject.accounts:
                 result.figures["help_s"] = _help_s(subject.python)
                 result.growth = bench.growth(subject.python)
         except RuntimeError as error:
@@ -150,6 +150,8 @@ def _subject(name: str, options: argparse.Namespace) -> Subject | None:
     match name:
         case "ours":
             return Ours(options.python)
+        case "budgets":
+            return Ours(options.python, name="ours, budgets", accounts=True)
         case "floor":
             return Floor(options.python)
         case "lean":

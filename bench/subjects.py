@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,12 +100,17 @@ def versions(python: str, *packages: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """`gateway serve` with one worker on a production-like config. Its JSON log lines go to a file."""
+    """`gateway serve` with one worker on a production-like config. Its JSON log lines go to a file.
+
+    Attributes:
+        accounts: Whether its clients have limits and four budgets, and calls are recorded, in the default stores.
+    """
 
     python: str = sys.executable
     deployments: int = 8
     keys: int = 10
     name: str = "ours"
+    accounts: bool = False
 
     @property
     def requests(self) -> Mapping[str, Request]:
@@ -133,7 +139,7 @@ class Ours:
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`."""
         config, port, admin_port = folder / f"{self.name}.yaml", free_port(), free_port()
-        config.write_text(production_config(ports, self.deployments, self.keys), "utf-8")
+        config.write_text(production_config(ports, self.deployments, self.keys, accounts=self.accounts), "utf-8")
         command = [self.python, "-m", "gateway.cli", "serve", "--config", str(config), "--port", str(port)]
         environ = {
             "GATEWAY_LOG_FORMAT": "json",
@@ -141,5 +147,7 @@ class Ours:
             **ENVIRON,
             **python_environ(folder / "cache"),
         }
+        if self.accounts:
+            environ["GATEWAY_STATE_DIR"] = tempfile.mkdtemp(prefix="state-", dir=folder)
         process = Process(command, cores.subject, folder / f"{self.name}.log", environ)
         return Running(process, port, process.wait_until_healthy(port, "/healthz"), admin_port, config)
