@@ -38,6 +38,7 @@ from tests.kit.store_cell import (
     environ_of,
     in_money,
     instance,
+    is_unavailable,
     of_client,
     run_command,
     with_budget,
@@ -52,8 +53,10 @@ _ROUNDS = int(os.environ.get("STORE_ROUNDS", "1"))
 
 
 def _ask_in_vain(gateway: GatewayProcess) -> None:
+    """Send a request to an instance that ends before its answer. It is repeated while the gate is too late."""
     with client_of(gateway, connection="close") as client, suppress(httpx.TransportError):
-        client.post(CHAT, json=body(max_tokens=CAP))
+        while is_unavailable(client.post(CHAT, json=body(max_tokens=CAP))):
+            pass
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +296,7 @@ def test_calls_of_a_killed_instance_are_settled_by_the_others(tmp_path: Path, po
         eventually(lambda: both.meter.number("ok") == 2)
         assert both.ask().json()["error"]["code"] == "rate_limited"  # two are held
         both.instances[1].process.send_signal(signal.SIGKILL)
-        eventually(lambda: len(both.rows()) == 2)
+        eventually(lambda: len(both.rows()) == 2, 300)
         both.meter.release()
         assert {(row["outcome"], row["usage_source"]) for row in both.rows()} == {("lost", "estimated")}
         eventually(lambda: both.ask().json()["error"]["code"] == "insufficient_quota")
