@@ -55,7 +55,7 @@ def dialect_at(path: str, query: bytes = b"") -> Dialect | None:
         case "streamGenerateContent":
             return gemini.Gemini(asked.assistant, stream=True, events=asks_for_events(query))
         case "embedContent" | "batchEmbedContents":
-            return gemini.GeminiEmbeddings(asked.assistant, is_batch=asked.method == "batchEmbedContents")
+            return gemini.GeminiEmbeddingsDialect(asked.assistant, is_batch=asked.method == "batchEmbedContents")
     return None
 
 

@@ -4,7 +4,7 @@ Source: ai.google.dev/api/generate-content and google-genai 3.4 for Python, read
 """
 
 from gateway.api.dialects.gemini.dialect import Gemini, GeminiCount
-from gateway.api.dialects.gemini.embeddings import GeminiEmbeddings
+from gateway.api.dialects.gemini.embeddings import GeminiEmbeddingsDialect
 from gateway.api.dialects.gemini.errors import encode_error
 
-__all__ = ["Gemini", "GeminiCount", "GeminiEmbeddings", "encode_error"]
+__all__ = ["Gemini", "GeminiCount", "GeminiEmbeddingsDialect", "encode_error"]

@@ -28,7 +28,7 @@ _MOST_REQUESTS = 2048
 _MOST_DIMENSIONS = 65_536
 
 
-class GeminiEmbeddings(InputDialect):
+class GeminiEmbeddingsDialect(InputDialect):
     """One request for `embedContent` or `batchEmbedContents`."""
 
     def __init__(self, assistant: str, *, is_batch: bool) -> None:
