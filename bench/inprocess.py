@@ -64,6 +64,12 @@ def bench_table(text: str | None = None) -> ConfigVersion:
     return compile_config(document, registry=load_registry()).config
 
 
+def accounting_gateway(state_dir: Path) -> InProcess:
+    """Return a gateway whose clients have limits and four budgets, with the default stores in this directory."""
+    config = bench_table(production_config(PORTS, accounts=True))
+    return InProcess(config, lambda transport: Gateway(config, transport, state_dir=state_dir))
+
+
 def _parts_of(case: str) -> tuple[str, str]:
     """Return the dialect of a case, and the rest of its name."""
     dialect, colon, rest = case.partition(": ")
