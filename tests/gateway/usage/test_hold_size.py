@@ -16,11 +16,13 @@ from providers.chat import (
     ImagePart,
     SystemMessage,
     TextPart,
+    Texts,
     Tool,
     ToolCall,
     ToolMessage,
     UserMessage,
 )
+from providers.openai_json.plain_request import plain_request
 from tests.kit.configs import BASE, table_of
 
 
@@ -92,3 +94,12 @@ def test_affordable_output_never_costs_more_than_the_amount() -> None:
         assert output is not None
         assert output == 0 or worst_cost(CallSize(50, output), one) <= amount
     assert affordable_output(100, 50, Price(Rates(2, 0), "USD", None, "test")) is None
+
+
+@pytest.mark.parametrize("text", ["hello", "", "grüße 你好 🙂", "x" * 1000])
+def test_plain_messages_have_the_bound_of_the_same_messages_in_another_form(text: str) -> None:
+    entries = [{"role": "system", "content": text}, {"role": "user", "content": text[::-1]}]
+    plain = plain_request({"model": "m", "messages": entries}, 10)
+    assert plain is not None
+    assert type(plain.messages) is Texts
+    assert input_bound(plain) == input_bound(ChatRequest("m", (*plain.messages,)))
