@@ -143,7 +143,10 @@ def _unplaced(config: ConfigVersion) -> Iterator[str]:
     if not can_locate(config):
         keys = dict.fromkeys(signal.setup_key for signal in SIGNALS.values() if signal.setup_key is not None)
         fix = f"bind a client to a `region`, or set up one of {', '.join(f'`{key}`' for key in keys)}"
-        yield from _wrapped("  none yet: ", f"no signal locates a caller, so every request is refused; {fix}")
+        refused = "no signal locates a caller, so every request is refused"
+        if config.clients_source == "database":
+            refused = "no signal locates a caller, except a client of the database with a region; others are refused"
+        yield from _wrapped("  none yet: ", f"{refused}; {fix}")
 
 
 def _region(region: Region, config: ConfigVersion) -> Iterator[str]:

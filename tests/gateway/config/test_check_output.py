@@ -125,3 +125,12 @@ def test_terminal_control_characters_are_escaped() -> None:
 def test_a_problem_of_the_whole_file_has_no_line() -> None:
     problem = Problem("a.yaml", 0, 0, (), "is too large", "make it smaller", "warning")
     assert render_problems([problem]) == "a.yaml: warning: is too large; make it smaller\n\n1 warning"
+
+
+def test_matrix_excepts_stored_clients_from_those_whom_no_signal_locates() -> None:
+    trial = Trial()
+    trial.can = False
+    with registered(trial):
+        config = replace(listing("trial"), clients={}, clients_source="database")
+        matrix = " ".join(render_matrix(config).split())
+    assert f"{_NO_SIGNAL}, except a client of the database with a region" in matrix
