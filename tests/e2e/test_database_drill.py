@@ -12,8 +12,9 @@ import pytest
 
 from gateway.usage.postgres_migration import upgrade
 from tests.kit.doc_pages import ROOT
+from tests.kit.metered_gateway import HELD_TOKENS
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import HELD_TOKENS, Cell, cell, instance
+from tests.kit.store_cell import Cell, cell, instance
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from gateway.usage.postgres_migration import upgrade
+from tests.kit.metered_gateway import HELD_TOKENS
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import HELD_TOKENS, Cell, cell
+from tests.kit.store_cell import Cell, cell
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow

@@ -24,25 +24,10 @@ from gateway.usage.postgres_migration import upgrade
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.gateway_process import GatewayProcess
+from tests.kit.metered_gateway import CAP, HELD_EUR, HELD_TOKENS, LIMIT_S, client_of, in_money, of_client, with_budget
 from tests.kit.metered_provider import APP_KEY, metered_provider
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import (
-    CAP,
-    HELD_EUR,
-    HELD_TOKENS,
-    LIMIT_S,
-    Cell,
-    cell,
-    cell_config,
-    client_of,
-    environ_of,
-    in_money,
-    instance,
-    is_unavailable,
-    of_client,
-    run_command,
-    with_budget,
-)
+from tests.kit.store_cell import Cell, cell, cell_config, environ_of, instance, is_unavailable, run_command
 from tests.kit.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.valkey_server import running_valkey
 from tests.kit.waiting import eventually

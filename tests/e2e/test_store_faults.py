@@ -12,8 +12,9 @@ import pytest
 
 from gateway.usage.postgres_migration import upgrade
 from tests.kit.configs import key_hash
+from tests.kit.metered_gateway import in_money
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import Cell, cell, in_money, is_unavailable
+from tests.kit.store_cell import Cell, cell, is_unavailable
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow

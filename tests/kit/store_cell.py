@@ -20,34 +20,10 @@ from gateway.usage.usage_row import row_data
 from tests.kit.chat_http import CHAT, body
 from tests.kit.faulty_provider import Provider
 from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.metered_gateway import CAP, LIMIT_S, client_of
 from tests.kit.metered_provider import APP_KEY, Meter, metered_config, metered_provider
 from tests.kit.postgres_server import PASSWORD, RunningPostgres
 from tests.kit.valkey_server import RunningValkey, running_valkey
-
-LIMIT_S = 120
-CAP = 100
-INPUT_BOUND = 64 + 16 + len("Hello! Who are you?")
-HELD_TOKENS = INPUT_BOUND + CAP
-"""The hold of a request with this cap: the bound of the input, and the cap."""
-HELD_EUR = (INPUT_BOUND + 2 * CAP) / 1_000_000
-
-
-def client_of(gateway: GatewayProcess, **headers: str) -> httpx.Client:
-    headers = {"authorization": f"Bearer {APP_KEY}", **headers}
-    return httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=LIMIT_S)
-
-
-def of_client(**settings: Any) -> dict[str, Any]:
-    return {"clients": {"app": settings}}
-
-
-def with_budget(**budget: Any) -> dict[str, Any]:
-    return of_client(budgets=[{"per": "total", **budget}])
-
-
-def in_money(holds: float) -> dict[str, Any]:
-    """Return a patch with a budget for so many holds."""
-    return with_budget(amount=f"{HELD_EUR * holds:.9f} EUR")
 
 
 def is_unavailable(answer: httpx.Response) -> bool:
