@@ -3,7 +3,8 @@
 - `deny`: a call to which a budget applies is refused.
 - An amount: each instance may spend it in an outage, for what calls cost and for what is held for running calls. All
   processes of the instance share it, in a file gate of their own.
-- A call without a budget goes on. Its rates are divided by the number of instances that were seen last.
+- A call without a budget goes on. Its rates are divided by the number of instances that were seen last, and so is its
+  limit of concurrent requests, which contains those that the shared gate has admitted to this process before.
 
 An outage ends when no process of the instance had a failure for a minute. The amount that was spent in it is
 counted in the shared gate as soon as that is possible, so the budgets contain it.
@@ -129,7 +130,7 @@ class OutageGate:
         budgets = [one for one in request.budgets if one.counter.unit != REQUESTS]
         instances = self.shared.instances
         limits = [
-            BudgetLimit(one.counter, max(1, one.limit // instances) if one.limit else 0)
+            BudgetLimit(one.counter, max(0, _share(one.limit, instances) - self.shared.open_in(one.counter)))
             for one in request.budgets
             if one.counter.unit == REQUESTS
         ]
@@ -189,6 +190,10 @@ class OutageGate:
             with suppress(GateUnavailable):
                 await self._local.reset(_counter(allowed), windows)
         self._is_outage = False
+
+
+def _share(limit: int, instances: int) -> int:
+    return min(limit, max(1, limit // instances))
 
 
 def _counter(allowed: Money) -> Counter:

@@ -172,6 +172,15 @@ class ValkeyGate:
             return self._unreachable()
         return None if self.epoch is not None and self.is_ready else _NOT_REBUILT
 
+    def open_in(self, counter: Counter) -> int:
+        """Return how many open calls of this process the store has counted in a counter."""
+        tag = counter.tag
+        return sum(
+            any(one[:2] == tag for one in call.counters)
+            for name, call in self._open.items()
+            if name not in self._pending
+        )
+
     async def start(self) -> None:
         """Connect, and begin the work in the background."""
         await self.connection.start()

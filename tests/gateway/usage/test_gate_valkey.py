@@ -74,21 +74,28 @@ async def eventually(gate: ValkeyGate, **expected: int) -> None:
 
 
 async def test_two_gates_admit_exactly_ten_of_400_parallel_holds(server: RunningValkey) -> None:
+    late = 0
     async with opened(server) as one, opened(server, "two/1") as two:
 
-        async def hold(gate: ValkeyGate, number: int) -> bool:
+        async def hold(gate: ValkeyGate, number: int) -> str:
+            """Return the id of the call, or an empty text if it was refused."""
+            nonlocal late
             while True:
+                call = f"{gate.owner}-{number}-{time.time_ns()}"
                 try:
-                    return isinstance(await gate.hold(request(f"{gate.owner}-{number}-{time.time_ns()}")), HoldGranted)
+                    return call if isinstance(await gate.hold(request(call)), HoldGranted) else ""
                 except GateUnavailable:  # the machine may be so loaded that 50 ms pass
+                    late += 1
                     await asyncio.sleep(0)
 
-        granted = await asyncio.gather(*(hold(gate, number) for number in range(200) for gate in (one, two)))
-        assert sum(granted) == 10
-        await eventually(one, held=1000, spent=0)
-        calls = [(gate, call) for gate in (one, two) for call in gate.open_calls]
-        assert all(await asyncio.gather(*(gate.settle(call, 50, 50) for gate, call in calls)))
-        await eventually(two, held=0, spent=500)
+        asked = [(gate, number) for number in range(200) for gate in (one, two)]
+        calls = await asyncio.gather(*(hold(gate, number) for gate, number in asked))
+        granted = [(gate, call) for (gate, _), call in zip(asked, calls, strict=True) if call]
+        # A late hold takes room from others until it is cancelled.
+        assert len(granted) == 10 or (late and len(granted) < 10)
+        await eventually(one, held=100 * len(granted), spent=0)
+        assert all(await asyncio.gather(*(gate.settle(call, 50, 50) for gate, call in granted)))
+        await eventually(two, held=0, spent=50 * len(granted))
 
 
 async def test_budget_that_occurs_twice_counts_once(server: RunningValkey) -> None:
@@ -278,6 +285,24 @@ async def test_on_loss_deny_refuses_budgets_and_divides_rates(server: RunningVal
         refused = await gate.hold(replace_call(limited, "rate-2"))
         assert isinstance(refused, HoldRefused)
         assert refused.rate == 0
+
+
+async def test_concurrent_requests_before_an_outage_count_in_the_divided_limit(
+    server: RunningValkey, tmp_path: Path
+) -> None:
+    concurrent = budget(3, unit="requests", window=Window.TOTAL)
+
+    def asked(call: str) -> HoldRequest:
+        return HoldRequest(call, 0, 0, (concurrent,), (), windows_at(time.time_ns()))
+
+    async with with_on_loss(server, tmp_path, None) as (gate, shared):
+        assert isinstance(await gate.hold(asked("one")), HoldGranted)
+        assert isinstance(await gate.hold(asked("two")), HoldGranted)
+        await lose(server, shared)
+        assert isinstance(await gate.hold(asked("three")), HoldGranted)
+        assert isinstance(await gate.hold(asked("four")), HoldRefused)
+        await gate.settle("one", 0, 0)
+        assert isinstance(await gate.hold(asked("five")), HoldGranted)
 
 
 async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: RunningValkey, tmp_path: Path) -> None:
