@@ -227,5 +227,5 @@ def test_body_with_several_parts_changed_is_read_or_refused(data: st.DataObject,
     body = copy.deepcopy(BODIES[path])
     for _ in range(data.draw(st.integers(1, 3))):
         container, key = data.draw(st.sampled_from(list(places(body)) or [(body, "x")]))
-        container[key] = data.draw(JSON | st.sampled_from(REPLACEMENTS))
+        container[key] = copy.deepcopy(data.draw(JSON | st.sampled_from(REPLACEMENTS)))
     decode(path, body)
