@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 # possible (504), and internal errors are searched in the log; every request here has the key as a header; an unknown
 # header is allowed.
 LEFT_OUT = "positive_data_acceptance,not_a_server_error,ignored_auth,negative_data_rejection"
-_EXAMPLES = 150
+_EXAMPLES = 60
 _LIMIT_S = 1800
 
 
