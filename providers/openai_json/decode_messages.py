@@ -358,5 +358,5 @@ def _check_tool_loop(messages: list[Message]) -> None:
         if isinstance(message, AssistantMessage):
             open_calls = [call.id for call in message.tool_calls]
     if open_calls:
-        problem = "the last tool calls have no answer"
+        problem = "`messages` ends with tool calls that have no answer"
         raise InvalidRequest(f"{problem} (ids: {', '.join(open_calls)[:200]})", "messages", log_message=problem)

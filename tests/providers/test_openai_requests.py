@@ -98,6 +98,13 @@ def test_any_body_raises_only_request_errors(value: Any) -> None:
         assert isinstance(again, ChatRequest), again
 
 
+def test_unanswered_tool_calls_at_the_end_are_refused_by_name() -> None:
+    call = {"id": "0", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    found = outcome({"model": "m", "messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]})
+    assert isinstance(found, InvalidRequest)
+    assert (str(found), found.param) == ("`messages` ends with tool calls that have no answer (ids: 0)", "messages")
+
+
 def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
     try:
         return decode_request(value)
