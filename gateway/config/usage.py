@@ -28,10 +28,7 @@ from gateway.model.budget import (
 from gateway.model.config_version import Assistant, Client
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
-from providers.catalogue.prices import Price
-
-_NO_CURRENCY = "XXX"
-"""The ISO 4217 code of the price of a model that costs nothing."""
+from providers.catalogue.prices import NO_CURRENCY, Price
 
 _SHOWN_CLIENTS = 3
 
@@ -234,7 +231,7 @@ def check_prices(
 
 
 def _is_free(price: Price) -> bool:
-    return price.currency == _NO_CURRENCY
+    return price.currency == NO_CURRENCY
 
 
 def _some(users: Sequence[str]) -> str:

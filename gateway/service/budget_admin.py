@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from gateway.model.budget import BudgetRule, Project, SpendingRules, Window
+from gateway.model.budget import Project, SpendingRules, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
@@ -24,7 +24,7 @@ from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.gate import TOKENS, BudgetLimit, Counter, CounterKind, CounterState, GateUnavailable, MayBeDone
 from gateway.usage.installation import operator_gate, pseudonym_key
 from gateway.usage.refusals import shown_budget
-from gateway.usage.spending_limits import calendar_of
+from gateway.usage.spending_limits import calendar_of, limits_from
 from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
 
@@ -79,7 +79,7 @@ class BudgetAdmin:
         limits = list(dict.fromkeys(limit for one in owners for limit in self._limits(one)))
         project = self._spending(owner.name).project if owner is not None and owner.kind is CounterKind.CLIENT else None
         if project is not None:
-            limits += _limits_of(CounterKind.PROJECT, project.name, project.budgets)
+            limits += limits_from(CounterKind.PROJECT, project.name, project.budgets)
         states = self._in_gate(lambda gate: self._states(gate, limits))
         return {"budgets": [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]}
 
@@ -121,14 +121,14 @@ class BudgetAdmin:
     def _limits(self, owner: BudgetOwner) -> tuple[BudgetLimit, ...]:
         match owner.kind:
             case CounterKind.CLIENT:
-                return _limits_of(owner.kind, owner.name, self._spending(owner.name).budgets)
+                return limits_from(owner.kind, owner.name, self._spending(owner.name).budgets)
             case CounterKind.PROJECT:
-                return _limits_of(owner.kind, owner.name, self._project(owner.name).budgets)
+                return limits_from(owner.kind, owner.name, self._project(owner.name).budgets)
             case CounterKind.USER:
                 rules = dict.fromkeys(
                     rule for name in self._client_names() for rule in self._spending(name).user_budgets
                 )
-                return _limits_of(owner.kind, self._pseudonym(owner.name), tuple(rules))
+                return limits_from(owner.kind, self._pseudonym(owner.name), tuple(rules))
 
     def _of_window(self, owner: BudgetOwner, per: str) -> list[BudgetLimit]:
         if per not in set(Window):
@@ -220,10 +220,6 @@ _OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
     CounterKind.PROJECT: "project",
     CounterKind.USER: "user",
 }
-
-
-def _limits_of(kind: CounterKind, name: str, rules: tuple[BudgetRule, ...]) -> tuple[BudgetLimit, ...]:
-    return tuple(BudgetLimit(Counter(kind, name, rule.unit, rule.per), rule.limit) for rule in rules)
 
 
 def _shown(limit: BudgetLimit, state: CounterState) -> Json:

@@ -44,7 +44,7 @@ from gateway.usage.spending_limits import (
 )
 from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
-from providers.catalogue.prices import Price
+from providers.catalogue.prices import NO_CURRENCY, Price
 from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
 
@@ -476,7 +476,7 @@ class CallUsage:
         return min(tokens, self._most_output)
 
 
-_NOTHING = CallAmount("XXX", 0, 0, None)
+_NOTHING = CallAmount(NO_CURRENCY, 0, 0, None)
 _NO_REQUEST = ChatRequest("", ())
 
 

@@ -64,7 +64,7 @@ def _limits_of(client: Client | None) -> SpendingLimits:
     return SpendingLimits(
         client=client.name,
         project=spending.project.name if spending.project is not None else None,
-        budgets=(*_limits(CounterKind.CLIENT, client.name, spending.budgets), *_project_limits(spending.project)),
+        budgets=(*limits_from(CounterKind.CLIENT, client.name, spending.budgets), *_project_limits(spending.project)),
         rates=rates,
         user_budgets=spending.user_budgets,
         max_request_nano=spending.max_request.nano if spending.max_request is not None else None,
@@ -83,17 +83,18 @@ def _internal_limits(config: ConfigVersion) -> SpendingLimits:
 
 
 def _project_limits(project: Project | None) -> tuple[BudgetLimit, ...]:
-    return _limits(CounterKind.PROJECT, project.name, project.budgets) if project is not None else ()
+    return limits_from(CounterKind.PROJECT, project.name, project.budgets) if project is not None else ()
 
 
-def _limits(kind: CounterKind, name: str, rules: Iterable[BudgetRule]) -> tuple[BudgetLimit, ...]:
+def limits_from(kind: CounterKind, name: str, rules: Iterable[BudgetRule]) -> tuple[BudgetLimit, ...]:
+    """Return the budgets of an owner as limits of the gate."""
     return tuple(BudgetLimit(Counter(kind, name, rule.unit, rule.per), rule.limit) for rule in rules)
 
 
 @lru_cache(maxsize=16_384)
 def user_limits(pseudonym: str, rules: tuple[BudgetRule, ...]) -> tuple[BudgetLimit, ...]:
     """Return the budgets of an end user."""
-    return _limits(CounterKind.USER, pseudonym, rules)
+    return limits_from(CounterKind.USER, pseudonym, rules)
 
 
 def counted_budgets(config: ConfigVersion) -> dict[Counter, int]:

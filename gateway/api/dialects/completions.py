@@ -15,6 +15,7 @@ import orjson
 
 from gateway.api.body import parse_json
 from gateway.api.dialects.labelling import MEMBER, StreamLabels, label_answer
+from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record
 from gateway.service.chat_service import AnswerStyle
@@ -176,7 +177,7 @@ class CompletionStreamEncoder:
 
     def encode_failure(self, error: ApiError) -> bytes:
         """See StreamEncoder."""
-        return b"data: " + orjson.dumps(encode_error(error)) + b"\n\n"
+        return encode_stream_error(error)
 
     def _encode(self, event: StreamEvent) -> bytes:
         match event:
