@@ -5,6 +5,8 @@
 set -u
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
+# Some tests take more than the usual limit of 15 minutes.
+export TEST_LIMIT_S=14400
 
 run() {
     case $1 in

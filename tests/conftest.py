@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import os
 import time
 from collections.abc import Generator
 from functools import cache
@@ -41,10 +42,9 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
 
 
-_HANGS_S = 900
+_HANGS_S = int(os.environ.get("TEST_LIMIT_S", "900"))
 """A test that hangs is ended with the traceback of each thread. A shorter interval could crash the interpreter of a
-busy
-test, because the threads are read while they run.
+busy test, because the threads are read while they run. `make prove` sets a longer one.
 """
 _REARM_S = 60
 _ARMED_AT_S: pytest.StashKey[float] = pytest.StashKey()

@@ -26,6 +26,7 @@ ACCOUNTS = ("assistants: {assistant: {hedge: {after: 100ms}, resume: true}}", "r
 Row = Mapping[str, Any]
 _LEAST_SHARE = Decimal("0.95")
 _MILLION = 1_000_000
+_REPORTED_AFTER = 5_000
 
 
 @dataclass
@@ -46,7 +47,9 @@ def ask_in_all_ways(gateways: Sequence[GatewayProcess], number: int) -> None:
             turn = index // 10 % len(gateways)
             _ask_or_leave(gateways[turn], staying[turn], index)
 
-        list(pool.map(ask, range(number)))
+        for done, _ in enumerate(pool.map(ask, range(number)), 1):
+            if done % _REPORTED_AFTER == 0:
+                print(f"{done} of {number} requests", flush=True)
 
 
 def _ask_or_leave(gateway: GatewayProcess, staying: httpx.Client, index: int) -> None:
