@@ -299,7 +299,9 @@ class ResponseStreamEncoder:
         """End all items, in their order."""
         status = status_of(self._finish)
         written: list[bytes] = []
-        if not self._items and status == COMPLETED:
+        is_answered = any(isinstance(item, _Message | _Call) for item in self._items)
+        if not is_answered and status == COMPLETED:
+            # A complete answer has a text, if need be an empty one.
             written.append(self._message(is_refusal=False)[1])
         self._current = self._texts = None
         for item in self._items:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.api.dialects.responses import Responses
@@ -23,8 +23,10 @@ from gateway.policy.labels import labelling_of
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
+    AssistantMessage,
     ChatCompletion,
     ChatRequest,
+    Choice,
     ChoiceFinish,
     Failed,
     Finished,
@@ -292,7 +294,11 @@ def shown_part(completion: ChatCompletion) -> ChatCompletion:
     )
 
 
+REASONING_ALONE = ChatCompletion("", "", 0, (Choice(AssistantMessage("", reasoning="0"), "stop"),))
+
+
 @given(completions(), st.booleans())
+@example(REASONING_ALONE, False)
 @unhurried
 def test_last_event_is_the_whole_answer(completion: ChatCompletion, wants_state: bool) -> None:
     completion = shown_part(completion)
