@@ -1,8 +1,8 @@
 """The ledger of one machine: usage rows and their totals in SQLite, in the state directory.
 
 Rows are inserted once by the id of their call. The same transaction adds them to the totals and stores how far each
-spool file was read, so that a crash neither loses nor doubles a row. The statement that adds rows to the totals is the
-one that rebuilds them, limited to the new rows.
+spool file was read, so that a crash neither loses nor doubles a row. The statements that add rows to the totals are
+those that rebuild them, limited to the new rows.
 
 A *series* is a combination of client, project, region, provider, site, deployment, model, source and currencies. Rows
 and totals refer to it by number, which keeps them small. Totals have a line for each hour and series, each day and
@@ -23,7 +23,7 @@ from pathlib import Path
 from gateway.operator_errors import StateError
 from gateway.state.database import OpenedFile, describe_error, open_database, transaction
 from gateway.usage.amounts import NANO
-from gateway.usage.usage_row import TOKENS, UsageRow
+from gateway.usage.usage_row import TOKENS, CallOutcome, RowKind, UsageRow, UsageSource
 
 NAME = "ledger"
 VERSION = 1
@@ -97,25 +97,42 @@ SUMS = {
 }
 
 
-def _add_totals(table: str, condition: str) -> str:
-    """Return the statement that adds the rows of a condition to a table of totals."""
-    key = ", ".join(TOTALS[table])
-    groups = key.replace("end_user", "COALESCE(end_user, '')")
-    sums = ", ".join(f"{SUMS[name]} AS {name}" for name in MEASURES)
-    updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
-    numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
+_GROUP = ("day", "hour", "end_user", "series")
+_LAYOUT_OF_SUMS = f"PRAGMA temp_store = MEMORY; CREATE TEMP TABLE new_sums ({', '.join(_GROUP)}, {', '.join(MEASURES)})"
+"""Rows are summed up once, in memory, and the few sums are added to each table of totals."""
+
+
+def _sum_rows(condition: str) -> str:
+    """Return the statement that sums up the rows of a condition."""
+    sums = ", ".join(SUMS[name] for name in MEASURES)
     return (
-        f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {groups}, {sums} FROM usage_row "  # noqa: S608
-        f"WHERE kind IN ('usage', 'unattributed') AND {condition} GROUP BY {numbers} "
-        f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
+        f"INSERT INTO new_sums SELECT day, hour, COALESCE(end_user, ''), series, {sums} FROM usage_row "  # noqa: S608
+        f"WHERE kind IN ('usage', 'unattributed') AND {condition} GROUP BY 1, 2, 3, 4"
     )
 
+
+def _add_totals(table: str) -> str:
+    """Return the statement that adds the new sums to a table of totals."""
+    key = ", ".join(TOTALS[table])
+    sums = ", ".join(f"SUM({name}) AS {name}" for name in MEASURES)
+    updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
+    return (
+        f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {key}, {sums} FROM new_sums "  # noqa: S608
+        f"GROUP BY {key} ON CONFLICT ({key}) DO UPDATE SET {updates}"
+    )
+
+
+_SUM_NEW_ROWS, _SUM_DAY = _sum_rows("number > ?"), _sum_rows("day = ?")
+_ADD_TOTALS = tuple(map(_add_totals, TOTALS))
 
 DELETED_THROUGH = "rows_deleted_through_day"
 TIMEZONE = "timezone"
 _DELETED_AT_ONCE = 5_000
 _QUARTER_NS = 900 * NANO
 _MOST_KNOWN_SERIES = 100_000
+# SQLite's driver takes several microseconds for a value of a subclass of `str`.
+_TEXTS: dict[str | None, str | None] = {one: one.value for kind in (RowKind, UsageSource, CallOutcome) for one in kind}
+_TEXTS[None] = None
 
 
 class LocalTime:
@@ -153,8 +170,10 @@ class Ledger:
         self._database = open_database(directory, NAME, _LAYOUT, version=VERSION, durable=True)
         try:
             self._file = OpenedFile(directory / f"{NAME}.db")
-            with ledger_errors("written"), transaction(self._database):
-                self._store_fact(TIMEZONE, str(self._local_time.zone))
+            with ledger_errors("written"):
+                self._database.executescript(_LAYOUT_OF_SUMS)
+                with transaction(self._database):
+                    self._store_fact(TIMEZONE, str(self._local_time.zone))
         except BaseException:
             self._database.close()
             raise
@@ -185,8 +204,7 @@ class Ledger:
                 before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
                 inserted = database.executemany(_INSERT, [self._values(row) for row in rows]).rowcount if rows else 0
                 if inserted:
-                    for table in TOTALS:
-                        database.execute(_add_totals(table, "number > ?"), (before,))
+                    self._add(_SUM_NEW_ROWS, before)
                 database.executemany(
                     "INSERT INTO spool_position (file, position) VALUES (?, ?) "
                     "ON CONFLICT (file) DO UPDATE SET position = excluded.position",
@@ -227,7 +245,16 @@ class Ledger:
             since = fact(self._database, DELETED_THROUGH) or ""
             for table in TOTALS:
                 self._database.execute(f"DELETE FROM {table} WHERE day > ?", (since,))  # noqa: S608
-                self._database.execute(_add_totals(table, "day > ?"), (since,))
+            days = self._database.execute("SELECT DISTINCT day FROM usage_row WHERE day > ?", (since,)).fetchall()
+            for (day,) in days:
+                self._add(_SUM_DAY, day)
+
+    def _add(self, sum_rows: str, chosen: object) -> None:
+        """Add the rows that a statement chooses to the totals."""
+        self._database.execute(sum_rows, (chosen,))
+        for add in _ADD_TOTALS:
+            self._database.execute(add)
+        self._database.execute("DELETE FROM new_sums")
 
     def _follow_zone(self) -> None:
         zone = self._zone()
@@ -246,9 +273,10 @@ class Ledger:
         hour, day = self._local_time.hour_and_day(row.time_ns)
         change = row.budget
         return (
-            row.call, row.time_ns, day, hour, self._series_of(row), row.kind, row.request, row.user, row.territory,
-            row.config_version, row.price_version, row.input_tokens, row.cached_tokens, row.cache_write_tokens,
-            row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano, row.rate, row.outcome,
+            row.call, row.time_ns, day, hour, self._series_of(row), _TEXTS[row.kind], row.request, row.user,
+            row.territory, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
+            row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
+            row.rate, _TEXTS[row.outcome],
             *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
         )  # fmt: skip
 
@@ -256,7 +284,7 @@ class Ledger:
         """Return the number of the row's series, which is inserted if it is new."""
         values = (
             row.client or "", row.project or "", row.region or "", row.provider or "", row.site or "",
-            row.deployment or "", row.model or "", row.usage_source or "",
+            row.deployment or "", row.model or "", _TEXTS[row.usage_source] or "",
             row.currency or "", row.vendor_currency or "",
         )  # fmt: skip
         number = self._series.get(values)
