@@ -11,22 +11,18 @@ from functools import lru_cache
 from gateway.model.record import Allowance, Record
 
 
-def allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
-    """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026)."""
-    return [
-        (b"x-ratelimit-limit-requests", b"%d" % allowance.limit),
-        (b"x-ratelimit-remaining-requests", b"%d" % allowance.remaining),
-        (b"x-ratelimit-reset-requests", _duration(allowance.full_s).encode()),
-    ]
+def allowance_lines(unit: bytes, allowance: Allowance) -> tuple[bytes, bytes, bytes]:
+    """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026).
 
-
-def token_allowance_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
-    """Return OpenAI's headers of a limit of tokens."""
-    return [
-        (b"x-ratelimit-limit-tokens", b"%d" % allowance.limit),
-        (b"x-ratelimit-remaining-tokens", b"%d" % allowance.remaining),
-        (b"x-ratelimit-reset-tokens", _duration(allowance.full_s).encode()),
-    ]
+    Args:
+        unit: `requests` or `tokens`.
+        allowance: The limit.
+    """
+    return (
+        b"x-ratelimit-limit-%b: %d" % (unit, allowance.limit),
+        b"x-ratelimit-remaining-%b: %d" % (unit, allowance.remaining),
+        b"x-ratelimit-reset-%b: %b" % (unit, _duration(allowance.full_s).encode()),
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -60,9 +56,9 @@ def response_lines(record: Record) -> list[bytes]:
         *_source_headers(record.config_version, why, region, record.deployment, len(record.attempts)),
     ]
     if record.allowance is not None:
-        lines += map(b": ".join, allowance_headers(record.allowance))
+        lines += allowance_lines(b"requests", record.allowance)
     if record.token_allowance is not None:
-        lines += map(b": ".join, token_allowance_headers(record.token_allowance))
+        lines += allowance_lines(b"tokens", record.token_allowance)
     if record.max_tokens is not None:
         lines.append(b"x-gateway-max-tokens: %d" % record.max_tokens)
     if record.charged is not None and not record.stream:

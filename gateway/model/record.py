@@ -127,8 +127,7 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Value, frozen=True):
     """A limit of a client: `remaining` of `limit` requests or tokens a minute are left. It is full after `full_s`."""
 
     limit: int

@@ -138,7 +138,8 @@ async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
     if (cap := _least(_cap_of_rates(facts), _cap_of_request(facts))) is not None:
         size = _size_with(facts, max(cap, LEAST_CAP))
     for _ in range(_MOST_TRIES):
-        request, granted, amount = await _ask(gate, facts, size)
+        request, amount = _hold_request(facts, size)
+        granted = await gate.hold(request)
         if isinstance(granted, HoldGranted):
             is_capped = size.output < facts.largest.output
             return Held(size, amount, _cap_for(facts, size.output) if is_capped else None, granted.rates)
@@ -151,23 +152,22 @@ async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
 
 
 async def _hold(gate: UsageGate, facts: CallFacts, size: CallSize, cap: int | None) -> Held:
-    request, granted, amount = await _ask(gate, facts, size)
+    request, amount = _hold_request(facts, size)
+    granted = await gate.hold(request)
     if isinstance(granted, HoldRefused):
         raise refusal_error(request, granted, shows_projects=facts.limits.shows_cost)
     return Held(size, amount, cap, granted.rates)
 
 
-async def _ask(
-    gate: UsageGate, facts: CallFacts, size: CallSize
-) -> tuple[HoldRequest, HoldGranted | HoldRefused, CallAmount | None]:
+def _hold_request(facts: CallFacts, size: CallSize) -> tuple[HoldRequest, CallAmount | None]:
+    """Return the request for a hold of this size, and its amount. Raises CallRefused if `max_request` is below it."""
     amount, limits = facts.amount(size), facts.limits
     own_nano = (amount.own_nano or 0) if amount is not None else 0
     room_nano = facts.request_room_nano
     if room_nano is not None and own_nano > room_nano:
         raise too_expensive(limits.max_request_nano or 0, own_nano, facts.rates.currency or "")
     row = facts.row_of(size, amount)
-    request = HoldRequest(facts.call, size.tokens, own_nano, limits.budgets, limits.rates, facts.windows, row)
-    return request, await gate.hold(request), amount
+    return HoldRequest(facts.call, size.tokens, own_nano, limits.budgets, limits.rates, facts.windows, row), amount
 
 
 async def _has_room_for_hedges(gate: UsageGate, facts: CallFacts) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.api.errors import ApiError, from_domain
-from gateway.api.response_headers import allowance_headers
+from gateway.api.response_headers import allowance_lines
 from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.record import Allowance, Record
 from gateway.usage.client_limits import ClientLimits, LimitReached
@@ -112,8 +112,8 @@ def test_names_without_end_are_forgotten_and_their_counts_are_not() -> None:
     ],
 )
 def test_times_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
-    assert allowance_headers(Allowance(60, 59, seconds)) == [
-        (b"x-ratelimit-limit-requests", b"60"),
-        (b"x-ratelimit-remaining-requests", b"59"),
-        (b"x-ratelimit-reset-requests", text.encode()),
-    ]
+    assert allowance_lines(b"requests", Allowance(60, 59, seconds)) == (
+        b"x-ratelimit-limit-requests: 60",
+        b"x-ratelimit-remaining-requests: 59",
+        b"x-ratelimit-reset-requests: " + text.encode(),
+    )
