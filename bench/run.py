@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -23,10 +23,11 @@ from bench.measure import FULL, QUICK, Bench, Result
 from bench.peers import Floor, Lean, LiteLLM, Naive, Nginx
 from bench.processes import Cores, Process, Tools, build_tools, machine, most_streams, raise_file_limit
 from bench.report import growth_table, main_table
+from bench.stores import Stores, running_stores
 from bench.subjects import Ours, Subject, python_environ
 from bench.turns import EXTENT, take_turns, turns_table
 
-_NAMES = ("ours", "budgets", "floor", "lean", "naive", "nginx", "litellm")
+_NAMES = ("ours", "budgets", "stores", "floor", "lean", "naive", "nginx", "litellm")
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 _STUB_EVENTS = 64
 _PACED_EVENTS = 100
@@ -63,7 +64,11 @@ def main() -> int:
                 _PACED_EVENTS,
                 _log_progress,
             )
-            measured = _in_turns(bench, options) if options.turns else _one_by_one(bench, options, failed)
+            with running_stores(cores) if "stores" in options.only else contextlib.nullcontext() as stores:
+                subjects = _subjects(options, stores)
+                measured = (
+                    _in_turns(bench, subjects, options.turns) if options.turns else _one_by_one(bench, subjects, failed)
+                )
     report = f"{_heading(cores, options)}\n\n{measured.report}"
     print(report)
     if options.json is not None:
@@ -85,17 +90,16 @@ class _Measured:
     figures: object
 
 
-def _one_by_one(bench: Bench, options: argparse.Namespace, failed: list[str]) -> _Measured:
-    results = list(_measure_all(bench, options, failed))
+def _one_by_one(bench: Bench, subjects: Sequence[Subject], failed: list[str]) -> _Measured:
+    results = list(_measure_all(bench, subjects, failed))
     lines = [f"- {result.name}: {result.version}" for result in results]
     tables = [main_table(results), *(growth_table(result) for result in results if result.growth)]
     return _Measured("\n\n".join(["\n".join(lines), *tables]), [asdict(result) for result in results])
 
 
-def _in_turns(bench: Bench, options: argparse.Namespace) -> _Measured:
-    subjects = [subject for name in options.only if (subject := _subject(name, options)) is not None]
+def _in_turns(bench: Bench, subjects: Sequence[Subject], turns: int) -> _Measured:
     try:
-        samples = take_turns(bench, subjects, options.turns)
+        samples = take_turns(bench, subjects, turns)
     except RuntimeError as error:
         raise SystemExit(f"bench: {error}") from None
     lines = [f"- {subject.name}: {subject.version()}" for subject in subjects]
@@ -128,30 +132,42 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _measure_all(bench: Bench, options: argparse.Namespace, failed: list[str]) -> Iterator[Result]:
+def _measure_all(bench: Bench, subjects: Sequence[Subject], failed: list[str]) -> Iterator[Result]:
     yield bench.direct()
-    for name in options.only:
-        subject = _subject(name, options)
-        if subject is None:
-            _log_progress(f"{name}: not installed, skipped")
-            continue
+    for subject in subjects:
         try:
             result = bench.measure(subject)
             if isinstance(subject, Ours) and not subject.accounts:
                 result.figures["help_s"] = _help_s(subject.python)
                 result.growth = bench.growth(subject.python)
         except RuntimeError as error:
-            failed.append(f"{name}: {error}")
+            failed.append(f"{subject.name}: {error}")
             continue
         yield result
 
 
-def _subject(name: str, options: argparse.Namespace) -> Subject | None:
+def _subjects(options: argparse.Namespace, stores: Stores | None) -> list[Subject]:
+    """Return the chosen subjects that are installed."""
+    subjects: list[Subject] = []
+    for name in options.only:
+        subject = _subject(name, options, stores)
+        if subject is None:
+            _log_progress(f"{name}: not installed, skipped")
+        else:
+            subjects.append(subject)
+    return subjects
+
+
+def _subject(name: str, options: argparse.Namespace, stores: Stores | None) -> Subject | None:
     match name:
         case "ours":
             return Ours(options.python)
         case "budgets":
             return Ours(options.python, name="ours, budgets", accounts=True)
+        case "stores":
+            if stores is None:
+                return None
+            return Ours(options.python, name="ours, stores", accounts=True, stores=stores)
         case "floor":
             return Floor(options.python)
         case "lean":

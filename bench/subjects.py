@@ -14,6 +14,7 @@ from typing import Protocol
 
 from bench.config import ENVIRON, chat_body, client_headers, production_config
 from bench.processes import Cores, Process, free_port
+from bench.stores import Stores
 
 __all__ = ["CHAT", "ROOT", "Ours", "Request", "Running", "Subject", "ask", "chats", "python_environ", "versions"]
 
@@ -103,7 +104,8 @@ class Ours:
     """`gateway serve` with one worker on a production-like config. Its JSON log lines go to a file.
 
     Attributes:
-        accounts: Whether its clients have limits and four budgets, and calls are recorded, in the default stores.
+        accounts: Whether its clients have limits and four budgets, and calls are recorded.
+        stores: Shared stores for the limits and the records. None: the default stores.
     """
 
     python: str = sys.executable
@@ -111,6 +113,7 @@ class Ours:
     keys: int = 10
     name: str = "ours"
     accounts: bool = False
+    stores: Stores | None = None
 
     @property
     def requests(self) -> Mapping[str, Request]:
@@ -139,12 +142,14 @@ class Ours:
     def start(self, folder: Path, ports: Mapping[str, int], cores: Cores) -> Running:
         """See `Subject`."""
         config, port, admin_port = folder / f"{self.name}.yaml", free_port(), free_port()
-        config.write_text(production_config(ports, self.deployments, self.keys, accounts=self.accounts), "utf-8")
+        text = production_config(ports, self.deployments, self.keys, accounts=self.accounts)
+        config.write_text(text + (self.stores.config if self.stores is not None else ""), "utf-8")
         command = [self.python, "-m", "gateway.cli", "serve", "--config", str(config), "--port", str(port)]
         environ = {
             "GATEWAY_LOG_FORMAT": "json",
             "GATEWAY_ADMIN_PORT": str(admin_port),
             **ENVIRON,
+            **(self.stores.environ if self.stores is not None else {}),
             **python_environ(folder / "cache"),
         }
         if self.accounts:
