@@ -90,6 +90,7 @@ def usage(options: argparse.Namespace) -> int:
 def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
     """Open the shared ledger of the config, or the ledger of the state directory. Raises StateError, CommandError."""
     from gateway.usage.installation import usage_reader
+    from gateway.usage.spool import has_spool
 
     settings = settings_of(options)
     if options.config is not None:
@@ -98,7 +99,7 @@ def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
             raise CommandError(f"{options.config} has no `stores.database`: name the state directory with --state")
         return usage_reader(stores, Path())
     directory = state_directory(settings)
-    if not path_exists(directory / "ledger.db"):
+    if not path_exists(directory / "ledger.db") and not has_spool(directory):
         raise CommandError(
             f"there is no ledger in {directory}; a gateway that serves with this state directory writes one, and one "
             "with `stores.database` writes to that database: name its config with --config"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.files import path_exists
 from gateway.state.database import open_large_to_read
 from gateway.usage.amounts import NANO
 from gateway.usage.ledger import (
@@ -33,6 +35,8 @@ PAGE_ROWS = 5_000
 class LedgerReader:
     """The ledger at one moment, while a gateway may be writing to it. Methods raise StateError.
 
+    Without a file it is empty: a command such as `gateway evaluate` writes a spool, and only a gateway moves its rows.
+
     Attributes:
         positions: How far each spool file was read.
         zone: The name of the time zone of hours and days.
@@ -40,7 +44,10 @@ class LedgerReader:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._database = open_large_to_read(directory, NAME, version=VERSION)
+        if path_exists(directory / f"{NAME}.db"):
+            self._database = open_large_to_read(directory, NAME, version=VERSION)
+        else:
+            self._database = sqlite3.connect(":memory:", isolation_level=None)
         try:
             with ledger_errors("read"):
                 # The file may be new, and have no layout yet. Otherwise, all statements read the same moment.

@@ -345,6 +345,13 @@ def _is_damaged(data: bytes, offset: int) -> bool:
     return end > _MOST_RECORD_BYTES or bool(rest[end - 1 :].strip(b"\0"))
 
 
+def has_spool(directory: Path) -> bool:
+    """Return whether a state directory has spool files."""
+    with suppress(OSError):
+        return any(name.endswith((_SUFFIX, _RECOVERED_SUFFIX)) for name in os.listdir(directory / FOLDER))
+    return False
+
+
 def spool_files(directory: Path, opened: Mapping[str, SpoolFile], *, recovered: bool) -> Iterator[SpoolFile]:
     """Open and yield the spool files of one kind, oldest first, except those that are open already. Raises OSError."""
     folder = directory / FOLDER

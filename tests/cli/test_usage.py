@@ -205,3 +205,12 @@ def test_reading_leaves_no_files(gateway: Command, tmp_path: Path) -> None:
     gateway("usage", "--state", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
     assert (tmp_path / "ledger.db").read_bytes() == before
+
+
+def test_rows_of_a_command_are_reported_before_a_gateway_has_made_the_ledger(gateway: Command, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, lambda _: None)
+    spool.append(usage_row("first"))
+    spool.close()
+    shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--json")
+    assert json.loads(shown.out)["total"]["calls"] == 1
+    assert not (tmp_path / "ledger.db").exists()
