@@ -47,7 +47,7 @@ ASKS = st.lists(
 
 
 class Answer(NamedTuple):
-    """Whether it was granted, what remains, the time until the rate is full, and the wait. None: it never fits."""
+    """What the rate answers: the wait is None if the amount never fits."""
 
     is_granted: bool
     remaining: int
