@@ -47,7 +47,7 @@ ASKS = st.lists(
 
 
 class Answer(NamedTuple):
-    """What the rate answers: the wait is None if the amount never fits."""
+    """An answer of a rate. The wait is None if the amount never fits."""
 
     is_granted: bool
     remaining: int
