@@ -62,7 +62,8 @@ def check(options: argparse.Namespace) -> int:
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)
-    print(render_matrix(compiled.config, days_at(time.time())))
+    now_s = time.time()
+    print(render_matrix(compiled.config, days_at(now_s), now_s))
     return _REFUSED if refused or missing_simulators else _OK
 
 

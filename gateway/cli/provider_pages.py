@@ -260,7 +260,7 @@ _PRICES_HEAD = """\
 
 Prices are for a million tokens. *Cached* and *written* are prompt tokens that the vendor read from its cache, or wrote
 to it. *Longer prompts*: from this number of prompt tokens, the whole request has other prices (input, cached, written,
-output).
+output). A price with *from* and a day holds from 00:00 UTC of that day.
 """
 
 
@@ -301,20 +301,18 @@ def models_text(adapters: Mapping[str, Adapter]) -> str:
     return "\n\n".join(_aligned(titles, list(rows)) for titles, rows in tables) + "\n"
 
 
-def deployments_text(deployments: Iterable[Deployment]) -> str:
-    """Return a table of a config's deployments with prices and retirement dates, as aligned text."""
-    rows = [
-        (
-            one.name,
-            one.provider,
-            one.model,
-            _tokens(one.capabilities.context_tokens),
-            *_amounts(one.price),
-            str(one.retires_on or ""),
-            ", ".join(sorted(one.capabilities.features)),
-        )
-        for one in deployments
-    ]
+def deployments_text(deployments: Iterable[Deployment], now_s: float) -> str:
+    """Return a table of a config's deployments with prices and retirement dates, as aligned text.
+
+    A price that holds only from a later day on than `now_s` (Unix time) has a row below that of the present one.
+    """
+    rows: list[_Row] = []
+    for one in deployments:
+        features = ", ".join(sorted(one.capabilities.features))
+        names, context = (one.name, one.provider, one.model), _tokens(one.capabilities.context_tokens)
+        rows.append((*names, context, *_amounts(one.price_at(now_s)), str(one.retires_on or ""), features))
+        for price in one.coming_prices(now_s):
+            rows.append((f"  from {price.valid_from}", "", "", "", *_amounts(price), "", ""))
     return _aligned(_DEPLOYMENTS, rows)
 
 
@@ -342,7 +340,7 @@ def _price_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
                 name,
                 ", ".join(row.models),
                 ", ".join([*sorted(row.sites), *dearer]),
-                *_amounts(row.price),
+                *_dated_amounts(row.price),
                 "; ".join(longer),
                 *_cited(row.price.citation),
             )
@@ -359,6 +357,12 @@ def _offers_of(adapters: Mapping[str, Adapter]) -> Iterator[tuple[str, Offers]]:
         adapter = adapters[name]
         if isinstance(adapter, KnowsOffers):
             yield name, adapter.offers
+
+
+def _dated_amounts(price: Price) -> _Row:
+    """Return the amounts of a price. The first names its first day, if it has one."""
+    first, *rest = _amounts(price)
+    return (first if price.valid_from is None else f"from {price.valid_from}: {first}", *rest)
 
 
 def _amounts(price: Price | None) -> _Row:

@@ -92,7 +92,8 @@ def models(options: argparse.Namespace) -> int:
         raise CommandError(f"there is no provider {unknown[0]!r}; the providers are: {', '.join(sorted(adapters))}")
     if options.config is not None:
         deployments = compile_file(options.config, resolve_secrets=False).config.deployments.values()
-        print(deployments_text(one for one in deployments if not options.names or one.provider in options.names))
+        chosen_ones = (one for one in deployments if not options.names or one.provider in options.names)
+        print(deployments_text(chosen_ones, time.time()))
         return _OK
     chosen = {name: one for name, one in adapters.items() if not options.names or name in options.names}
     print(models_page(chosen) if options.markdown else models_text(chosen), end="")
@@ -154,6 +155,7 @@ def _offers(adapter: Adapter) -> dict[str, Any]:
                 "currency": row.price.currency,
                 "input": shown_amount(row.price.rates.input),
                 "output": shown_amount(row.price.rates.output),
+                **({"valid_from": str(row.price.valid_from)} if row.price.valid_from is not None else {}),
                 **_cited(row.price.citation),
             }
             for row in offers.prices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
@@ -17,6 +18,7 @@ from gateway.model.route import WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.location import SIGNALS, can_locate
+from providers.catalogue.prices import Price, shown_amount
 from providers.sites import Residency
 from providers.territories import Places, territory_data
 
@@ -24,6 +26,7 @@ _WIDTH = 100
 _LISTED_WARNINGS = 8
 """Up to this number, similar warnings are printed line by line."""
 _LISTED_NAMES = 8
+_PRICE_DAYS = 30
 _NAME = re.compile(r"'[^']*'|\b[A-Z][A-Z0-9]*_[A-Z0-9_]*\b|\d+")
 """A part of a message that may differ between similar warnings: a quoted name, an environment variable, a number."""
 
@@ -86,12 +89,13 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}" if number else ""
 
 
-def render_matrix(config: ConfigVersion, days: Days | None = None) -> str:
+def render_matrix(config: ConfigVersion, days: Days | None = None, now_s: float | None = None) -> str:
     """Return the matrix of routes: for each assistant and region, the steps in order.
 
     Each step is shown with the territories where it stores and processes, and with the reason if it is skipped now for
-    every request. Without `days`, approvals are not checked.
+    every request. Without `days`, approvals are not checked. `now_s` is the time of the prices (Unix time).
     """
+    now_s = time.time() if now_s is None else now_s
     lines = [
         f"table {config.version}{' (demo)' if config.demo else ''}",
         *_cell(config),
@@ -116,7 +120,8 @@ def render_matrix(config: ConfigVersion, days: Days | None = None) -> str:
         lines += _exporter(exporter, config)
     for start, text in limit_lines(config):
         lines += _wrapped(start, text) if text else [start] if start.startswith(" ") else ["", start]
-    lines += _facts(config)
+    lines += _price_changes(config, now_s)
+    lines += _facts(config, now_s)
     return "\n".join(lines)
 
 
@@ -285,14 +290,36 @@ def _exporter(exporter: Exporter, config: ConfigVersion) -> Iterator[str]:
         yield "      not now: a header has no value"
 
 
-def _facts(config: ConfigVersion) -> Iterator[str]:
+def _price_changes(config: ConfigVersion, now_s: float) -> Iterator[str]:
+    """Yield the prices that change within 30 days."""
+    head = ["", f"prices that change within {_PRICE_DAYS} days, at 00:00 UTC"]
+    for deployment in config.deployments.values():
+        until_s = now_s + _PRICE_DAYS * 86_400
+        changes = [
+            f"from {price.valid_from} on {_price(price)}"
+            for price in deployment.coming_prices(now_s)
+            if price.at(until_s) is price
+        ]
+        if changes:
+            yield from head
+            head = []
+            yield from _wrapped(f"  {deployment.name}: ", "; ".join([_price(deployment.price_at(now_s)), *changes]))
+
+
+def _price(price: Price | None) -> str:
+    if price is None:
+        return "no known price"
+    return f"{price.currency} {shown_amount(price.rates.input)} input, {shown_amount(price.rates.output)} output"
+
+
+def _facts(config: ConfigVersion, now_s: float) -> Iterator[str]:
     """Yield the oldest fact of a vendor that the config relies on, and the facts that no page confirms."""
     deployments = config.deployments.values()
-    oldest = oldest_fact(deployments)
+    oldest = oldest_fact(deployments, now_s)
     if oldest is not None:
         yield from ("", "facts of the vendors")
         yield from _wrapped("  oldest: ", dated(*oldest))
-    for subject, reason in unconfirmed_facts(deployments).items():
+    for subject, reason in unconfirmed_facts(deployments, now_s).items():
         yield from _wrapped("  unconfirmed: ", f"{subject}: {reason}")
 
 

@@ -14,6 +14,7 @@ from gateway.config.credentials import compile_secrets
 from gateway.config.deployments import compile_deployments
 from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
+from gateway.config.fact_ages import warn_of_facts
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
 from gateway.config.operator_catalogue import compile_catalogues
@@ -98,6 +99,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
+    warn_of_facts(findings, deployments.values(), document.read_at_s)
     assistants = compile_assistants(draft, findings, regions, deployments, days)
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
@@ -105,7 +107,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     if not options.planned:
         _refuse_planned_sections(findings)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
-    check_prices(draft, findings, usage, clients.values(), assistants)
+    check_prices(draft, findings, usage, clients.values(), assistants, document.read_at_s)
     config = ConfigVersion(
         version=document.version,
         assistants=assistants,

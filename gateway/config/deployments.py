@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import compile_credentials
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
-from gateway.config.fact_ages import warn_of_facts
 from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
@@ -168,6 +167,7 @@ def compile_deployments(
             draft.broken.add(path)
             continue
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
+        known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
         credentials = compile_credentials(findings, path, section, adapter, endpoint, references)
         site = endpoint.facts
         compiled[name] = Deployment(
@@ -205,11 +205,10 @@ def compile_deployments(
             pseudonym_key=secrets.identity if section.identity == "hash" else None,
             concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
             guard=section.guard,
-            price=shared(own.price(vendor.price(section.model, site.name if site is not None else ""))),
+            price=shared(own.price(known_price)),
             retirement=own.retirement(vendor.retirement(section.model), section.model),
         )
         _warn_of_retirement(findings, path, compiled[name], days)
-    warn_of_facts(findings, compiled.values(), days)
     return compiled
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from gateway.config.validation import Findings
-from gateway.model.approval import Days
+from gateway.model.approval import days_at
 from gateway.model.deployment import Deployment
 from providers.adapter import KnowsOffers
 from providers.evidence import Citation
@@ -35,8 +35,8 @@ class ReliedFact:
     is_vendors: bool = True
 
 
-def relied_facts(deployment: Deployment) -> Iterator[ReliedFact]:
-    """Yield the facts of a deployment's site, of its list of territories, and of its price and retirement."""
+def relied_facts(deployment: Deployment, now_s: float) -> Iterator[ReliedFact]:
+    """Yield the facts of a deployment's site, of its list of territories, and of its present price and retirement."""
     provider, model = deployment.provider, deployment.model
     site = _site_of(deployment)
     if site is not None:
@@ -45,10 +45,11 @@ def relied_facts(deployment: Deployment) -> Iterator[ReliedFact]:
             subject = f"the list of territories that {site.availability.listed_as} serves"
             yield ReliedFact(subject, site.availability.citation)
     offers = deployment.adapter.offers if isinstance(deployment.adapter, KnowsOffers) else None
-    if deployment.price is not None:
+    price = deployment.price_at(now_s)
+    if price is not None:
         known = offers.price(model, site.name if site is not None else "") if offers is not None else None
         subject = f"the price of {provider} {model} at {deployment.site}"
-        yield ReliedFact(subject, deployment.price.citation, known == deployment.price)
+        yield ReliedFact(subject, price.citation, known is not None and known.at(now_s) == price)
     if deployment.retirement is not None:
         end = offers.retirement(model) if offers is not None else None
         subject = f"the retirement of {provider} {model}"
@@ -60,38 +61,39 @@ def _site_of(deployment: Deployment) -> Site | None:
     return deployment.adapter.sites.get(deployment.site)
 
 
-def oldest_fact(deployments: Iterable[Deployment]) -> tuple[ReliedFact, date] | None:
+def oldest_fact(deployments: Iterable[Deployment], now_s: float) -> tuple[ReliedFact, date] | None:
     """Return the fact with the earliest day, and this day. None if no fact has a day."""
     dated = (
         (fact, fact.citation.as_of)
         for deployment in deployments
-        for fact in relied_facts(deployment)
+        for fact in relied_facts(deployment, now_s)
         if fact.citation.as_of is not None
     )
     return min(dated, key=lambda one: one[1], default=None)
 
 
-def unconfirmed_facts(deployments: Iterable[Deployment]) -> dict[str, str]:
+def unconfirmed_facts(deployments: Iterable[Deployment], now_s: float) -> dict[str, str]:
     """Return what is not confirmed about the facts, by subject."""
     return {
         fact.subject: fact.citation.unconfirmed
         for deployment in deployments
-        for fact in relied_facts(deployment)
+        for fact in relied_facts(deployment, now_s)
         if fact.citation.unconfirmed
     }
 
 
-def warn_of_facts(findings: Findings, deployments: Iterable[Deployment], days: Days) -> None:
+def warn_of_facts(findings: Findings, deployments: Iterable[Deployment], now_s: float) -> None:
     """Warn of each fact that is older than a year or has no source, once, at the first deployment that relies on it."""
     seen: set[str] = set()
+    today = days_at(now_s).last
     for deployment in deployments:
         path = ("deployments", deployment.name)
-        for fact in relied_facts(deployment):
+        for fact in relied_facts(deployment, now_s):
             if fact.subject in seen:
                 continue
             seen.add(fact.subject)
             as_of = fact.citation.as_of
-            if as_of is not None and days.last - as_of.toordinal() > _YEAR_DAYS:
+            if as_of is not None and today - as_of.toordinal() > _YEAR_DAYS:
                 findings.warn(path, f"relies on a fact older than a year: {dated(fact, as_of)}", _refresh(fact))
             if fact.is_vendors and fact.citation.missing:
                 missing = ", ".join(fact.citation.missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
@@ -20,7 +20,7 @@ from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.names import plain_name
-from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of
+from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS
 from providers.registry import Registry
 
@@ -39,6 +39,11 @@ def _amount(value: object, per: str = "a million tokens") -> int:
 
 def _fee(value: object) -> int:
     return _amount(value, "one call")
+
+
+def _prices(value: object) -> object:
+    """Read a single price as a list with one item."""
+    return value if value is None else [_price_or_zero(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def _price_or_zero(value: object) -> object:
@@ -80,7 +85,7 @@ class AboveSection(Section):
 
 
 class PriceSection(Section):
-    """The price of the model in your contract. It replaces the whole known price."""
+    """A price of the model in your contract. It replaces the whole known price, from `valid_from` on."""
 
     input: Amount = Field(description="Price of a million prompt tokens.")
     output: Amount = Field(description="Price of a million answer tokens.")
@@ -104,10 +109,16 @@ class PriceSection(Section):
     tool_calls: dict[Visible, _Fee] = Field(
         {}, description="Price of one call of each tool that the provider runs, such as {web_search: 0.01}."
     )
+    valid_from: Day | None = Field(
+        None,
+        description="The first day on which it holds, from 00:00 UTC. Until then, an earlier price of this list or the "
+        "known price holds. Default: it always holds.",
+    )
 
 
 _FREE = PriceSection.model_construct(input=0, output=0, currency=NO_CURRENCY, as_of=date.min)
 """The value of `price: 0`. Its day is not used."""
+_OnePrice = PriceSection | Literal[0]
 
 
 class OwnModelSection(Section):
@@ -126,9 +137,12 @@ class OwnModelSection(Section):
     thinking: str | None = Field(None, description="The provider's method to switch thinking that it uses.")
     flags: list[str] | None = Field(None, description="All its flags, with the names that its adapter defines.")
     price: Annotated[
-        PriceSection | None,
-        BeforeValidator(_price_or_zero, json_schema_input_type=PriceSection | Literal[0] | None),
-    ] = Field(None, description="Its price. 0: it costs nothing, in any currency.")
+        Annotated[list[PriceSection], Field(min_length=1)] | None,
+        BeforeValidator(_prices, json_schema_input_type=_OnePrice | list[_OnePrice] | None),
+    ] = Field(
+        None,
+        description="Its price, or a list of prices with different `valid_from`. 0: it costs nothing, in any currency.",
+    )
     retires_on: Day | None = Field(None, description="The first day on which the vendor no longer serves it.")
 
 
@@ -209,8 +223,8 @@ class OwnModel:
         )
 
     def price(self, known: Price | None) -> Price | None:
-        """Return the operator's price, else the known one."""
-        return known if self.section.price is None else _price(self.section.price)
+        """Return the operator's prices, and the known one until the first of them."""
+        return price_series(map(_price, self.section.price or ()), known)
 
     def retirement(self, known: Retirement | None, model: str) -> Retirement | None:
         """Return the retirement on the operator's day, else the known one."""
@@ -253,6 +267,7 @@ def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: 
                 here.error(path, f"is already defined in {earlier}", "remove one", key=True)
             if adapter is not None:
                 _check_words(here, path, section, adapter)
+            _check_days(here, path, section.price or ())
             models.setdefault(provider, {})[name] = OwnModel(section)
         findings.problems.extend(here.problems)
     return OwnCatalogue(models)
@@ -316,6 +331,16 @@ def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, ad
             findings.error((*path, key), f"unknown value {quoted(word)}", hint)
 
 
+def _check_days(findings: Findings, path: KeyPath, prices: Sequence[PriceSection]) -> None:
+    """Report prices that hold from the same day on."""
+    days = [price.valid_from for price in prices]
+    for index, day in enumerate(days):
+        if day in days[:index]:
+            start = "has no `valid_from`" if day is None else f"holds from {day} on"
+            message = f"{start}, as price {days.index(day) + 1} of this list"
+            findings.error((*path, "price", index), message, "give each price another day, or remove one")
+
+
 def _price(section: PriceSection) -> Price:
     if section is _FREE:
         return free_price(_OWN)
@@ -326,6 +351,7 @@ def _price(section: PriceSection) -> Price:
         section.source,
         tuple((dearer.prompt_tokens, _rates(dearer)) for dearer in section.above),
         tool_calls=tuple(sorted(section.tool_calls.items())),
+        valid_from=section.valid_from,
     )
 
 

@@ -205,10 +205,12 @@ def check_prices(
     rules: UsageRules,
     clients: Iterable[Client],
     assistants: Mapping[str, Assistant],
+    now_s: float,
 ) -> None:
     """Report the deployments whose calls cannot be priced, although a client with a limit of money reaches them.
 
-    A missing price is a warning: the deployment is skipped or the request refused. A missing rate is an error.
+    A missing price is a warning: the deployment is skipped or the request refused. A missing rate is an error, also
+    for a price that holds from a later day on than `now_s` (Unix time).
     """
     if draft.config.clients_source == "database":
         reached = {name: ["a client of the database"] for name in _reached(assistants, None, None)}
@@ -217,12 +219,15 @@ def check_prices(
     deployments = _reached(assistants, None, None)
     without_rate: dict[str, str] = {}
     for name, users in reached.items():
-        price = deployments[name].price
+        price, coming = deployments[name].price_at(now_s), deployments[name].coming_prices(now_s)
         if price is None:
-            message = f"has no price, so requests with a budget of money are refused there ({_some(users)})"
-            findings.warn(("deployments", name), message, "write its price in your own catalogue (`catalogue.models`)")
-        elif not _is_free(price) and not rules.knows(price.currency):
-            without_rate.setdefault(price.currency, f"the deployment {quoted(name)}, which {_some(users)} reaches")
+            before, until = (f" before {coming[0].valid_from}", " until then") if coming else ("", "")
+            message = f"has no price{before}, so requests with a budget of money are refused there{until}"
+            hint = f"write its {'price until then' if coming else 'price'} in your own catalogue (`catalogue.models`)"
+            findings.warn(("deployments", name), f"{message} ({_some(users)})", hint)
+        for one in (*([price] if price is not None else ()), *coming):
+            if not _is_free(one) and not rules.knows(one.currency):
+                without_rate.setdefault(one.currency, f"the deployment {quoted(name)}, which {_some(users)} reaches")
     is_known = rules.currency is not None and not draft.is_broken("usage", "rates")
     for currency, where in without_rate.items() if is_known else ():
         message = f"has no rate for {currency}, the currency of {where} with a budget of money"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -251,10 +251,10 @@ def _keys_of(section: Any) -> Mapping[str, _Key]:
 
 
 def _bare(kind: Any) -> Any:
-    """Return the type without None."""
+    """Return the type without None and without annotations."""
     if get_origin(kind) in (Union, UnionType):
-        return next(choice for choice in get_args(kind) if choice is not type(None))
-    return kind
+        kind = next(choice for choice in get_args(kind) if choice is not type(None))
+    return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
 
 
 _NAMED: dict[str, type[BaseModel]] = {

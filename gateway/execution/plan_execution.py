@@ -117,6 +117,7 @@ class PlanExecutor:
         """Holds and records what calls cost. None: usage is not recorded, because there is no state directory."""
         self.sleep = sleep
         self.draw = draw
+        self.clock = clock
 
     def prune(self, config: ConfigVersion) -> None:
         """Apply the rules of this config version, and forget deployments that it does not have."""

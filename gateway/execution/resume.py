@@ -137,7 +137,8 @@ class Resumption:
         record.places = deployment.places
         record.dropped |= by.dropped
         # One price for the tokens of two deployments would be wrong, unless it is the same.
-        record.price = deployment.price if deployment.price == broken.deployment.price else None
+        price = deployment.price_at(self.executor.clock())
+        record.price = price if price == record.price else None
 
 
 def resuming(answer: Answer, resumption: Resumption) -> Answer:

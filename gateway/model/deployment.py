@@ -71,7 +71,8 @@ class Deployment:
         consent: The consent that it requires of the user, if any.
         identity: The treatment of fields that identify the user.
         pseudonym_key: The key for pseudonyms, if these fields are hashed.
-        price: The price of the model's tokens at the site, or None if it is unknown.
+        price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
+            returns the one that holds at a moment.
         retirement: When the vendor retires the model, or None if it is unknown.
         concurrency: None if there is no limit.
         guard: How a guard model answers, if its name does not show it.
@@ -113,6 +114,14 @@ class Deployment:
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
+
+    def price_at(self, time_s: float) -> Price | None:
+        """Return the price that holds at a moment (Unix time), or None if it is unknown."""
+        return self.price.at(time_s) if self.price is not None else None
+
+    def coming_prices(self, time_s: float) -> list[Price]:
+        """Return the prices that hold from a later day on than a moment (Unix time), the next one first."""
+        return self.price.coming(time_s) if self.price is not None else []
 
     @property
     def retires_on(self) -> date | None:

@@ -376,7 +376,10 @@ class ChatService:
             answer = resuming(answer, Resumption(self.executor, plan, chat, context))
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
-        record.model, record.dropped, record.price = deployment.model, answer.step.dropped, deployment.price
+        record.model, record.dropped, price = deployment.model, answer.step.dropped, deployment.price
+        if price is not None and price.valid_from is not None:
+            price = price.at(now_s)
+        record.price = price
         if returned is not None and not self._seal_of(config, deployment).unseals_all(returned):
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places

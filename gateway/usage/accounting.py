@@ -214,14 +214,17 @@ class RequestUsage:
     async def _hold(
         self, accounting: Accounting, deployment: Deployment, sent: ChatRequest, *, is_hedge: bool
     ) -> CallUsage:
-        now_ns, limits, bound = accounting.clock(), self.limits, input_bound(sent)
-        row = self._row(accounting.new_call(), now_ns, deployment)
+        now_ns, limits, bound, price = accounting.clock(), self.limits, input_bound(sent), deployment.price
+        if price is not None and price.valid_from is not None:
+            price = price.at(now_ns // NANO)
+        row = self._row(accounting.new_call(), now_ns, deployment, price)
         owner = (limits.client or "", deployment.name)
         learned, is_open = accounting.learned, sent.max_tokens is None and not limits.are_none
         most = limits.max_request_nano
         facts = CallFacts(
             row.call,
             deployment,
+            price,
             sent,
             size_of(sent, deployment, bound),
             bound,
@@ -257,8 +260,8 @@ class RequestUsage:
             if rate.unit == TOKENS:
                 self.record.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)
 
-    def _row(self, call: str, time_ns: int, deployment: Deployment) -> UsageRow:
-        record, limits, price, config = self.record, self.limits, deployment.price, self._config
+    def _row(self, call: str, time_ns: int, deployment: Deployment, price: Price | None) -> UsageRow:
+        record, limits, config = self.record, self.limits, self._config
         location = record.location
         region = location.region if location is not None else None
         return UsageRow(
@@ -435,7 +438,7 @@ class CallUsage:
         self.is_ended = True
         facts, request, held = self._facts, self._request, self.held
         usage, source = self._usage(outcome)
-        price = facts.deployment.price
+        price = facts.price
         amount = facts.rates.cost(usage, price) if price is not None else None
         if source is UsageSource.NONE and amount is None:
             amount = _NOTHING

@@ -38,6 +38,7 @@ from gateway.usage.hold_size import (
 from gateway.usage.refusals import hedge_skipped, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.windows import AllBounds
+from providers.catalogue.prices import Price
 from providers.chat import ChatRequest
 
 _AMPLE_CALLS = 50
@@ -50,6 +51,7 @@ class CallFacts(msgspec.Struct):
 
     Attributes:
         call: The id of the call.
+        price: The price that holds when the call is admitted, or None if it is unknown.
         request: The request as it is sent.
         largest: The size of the call with its own cap, or with the longest answer of the model.
         bound: The bound of its input.
@@ -63,6 +65,7 @@ class CallFacts(msgspec.Struct):
 
     call: str
     deployment: Deployment
+    price: Price | None
     request: ChatRequest
     largest: CallSize
     bound: int
@@ -83,7 +86,7 @@ class CallFacts(msgspec.Struct):
 
     def amount(self, size: CallSize) -> CallAmount | None:
         """Return the most that a call of this size costs, or None if the price is unknown."""
-        price = self.deployment.price
+        price = self.price
         return None if price is None else self.rates.amount_of(worst_cost(size, price), price.currency)
 
 
@@ -115,7 +118,7 @@ async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
         CallRefused: A limit does not admit it.
         GateUnavailable: The gate cannot be asked.
     """
-    limits, price = facts.limits, facts.deployment.price
+    limits, price = facts.limits, facts.price
     if limits.limits_money and (price is None or not facts.rates.knows(price.currency)):
         raise price_unknown(facts.deployment.model)
     size, cap = facts.largest, None
@@ -255,7 +258,7 @@ def _affordable_output(facts: CallFacts, measure: int, state: CounterState, limi
 
 def _payable(facts: CallFacts, room_nano: int) -> int | None:
     """Return the output that an amount of the operator's currency pays, or None if output costs nothing."""
-    price = facts.deployment.price
+    price = facts.price
     if price is None or room_nano < 0:
         return 0
     pico = facts.rates.pico_of(room_nano, price.currency)

@@ -18,6 +18,9 @@ from providers.evidence import Citation
 MICROS = 1_000_000
 """The number of micro-units in one unit of a currency."""
 
+_DAY_S = 86_400
+_UNIX_DAY = date(1970, 1, 1).toordinal()
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -66,6 +69,8 @@ class Price:
         quote: The page's own words, in a few words.
         unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
         tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the name of the tool.
+        valid_from: The first day on which it holds, from 00:00 UTC. None: it has always held.
+        before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
     """
 
     rates: Rates
@@ -76,11 +81,30 @@ class Price:
     quote: str = ""
     unconfirmed: str = ""
     tool_calls: tuple[tuple[str, int], ...] = ()
+    valid_from: date | None = None
+    before: Price | None = None
 
     @property
     def citation(self) -> Citation:
         """The evidence for the price."""
         return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
+
+    def at(self, time_s: float) -> Price | None:
+        """Return the price that holds at a moment (Unix time), or None if it is unknown."""
+        day = int(time_s // _DAY_S) + _UNIX_DAY
+        price: Price | None = self
+        while price is not None and price.valid_from is not None and price.valid_from.toordinal() > day:
+            price = price.before
+        return price
+
+    def coming(self, time_s: float) -> list[Price]:
+        """Return the prices that hold from a later day on than a moment (Unix time), the next one first."""
+        held, coming = self.at(time_s), list[Price]()
+        price: Price | None = self
+        while price is not None and price is not held:
+            coming.append(price)
+            price = price.before
+        return coming[::-1]
 
     def rates_for(self, prompt_tokens: int) -> Rates:
         """Return the rates of a request with a prompt of this length."""
@@ -98,6 +122,29 @@ NO_CURRENCY = "XXX"
 def free_price(source: str) -> Price:
     """Return the price of a model that costs nothing."""
     return Price(Rates(0, 0), NO_CURRENCY, None, source)
+
+
+def price_series(prices: Iterable[Price], before: Price | None = None) -> Price | None:
+    """Return prices with different days as one: each holds from its day until the day of the next one.
+
+    Args:
+        prices: The prices. One without a day has always held.
+        before: The price that holds until the first of them.
+
+    Returns:
+        The price with the latest day, or None if there is no price at all.
+    """
+    series = before
+    for price in sorted(prices, key=_first_day):
+        # An earlier price with a later day never holds.
+        while series is not None and _first_day(series) >= _first_day(price):
+            series = series.before
+        series = replace(price, before=series)
+    return series
+
+
+def _first_day(price: Price) -> date:
+    return price.valid_from or date.min
 
 
 def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> int:
@@ -140,7 +187,9 @@ def shown_amount(micros: int) -> str:
 _RATES = frozenset({"input", "output", "cached_input", "cache_write", "reasoning"})
 
 
-_PRICE_KEYS = _RATES | {"models", "sites", "currency", "above", "dearer", "tool_calls"} | CITATION_KEYS.keys()
+_PRICE_KEYS = (
+    _RATES | {"models", "sites", "currency", "above", "dearer", "tool_calls", "valid_from"} | CITATION_KEYS.keys()
+)
 
 
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
@@ -220,7 +269,7 @@ class Offers:
     """Prices and retirement dates of a provider's models.
 
     If several entries match, the most specific one applies: the exact name, then the longest pattern, and among equal
-    patterns an entry for the site.
+    patterns an entry for the site. Prices that are equally specific and have different days are one series.
 
     Attributes:
         prices: The price list.
@@ -238,14 +287,19 @@ class Offers:
             site: The name of the site.
 
         Returns:
-            The price, or None if it is unknown.
+            The price, or None if it is unknown. It may hold only from a later day on: see `Price.at`.
         """
         ranked = [
             ((rank, bool(row.sites)), row)
             for row in self.prices
             if (not row.sites or site in row.sites) and (rank := _rank(model, row.models))
         ]
-        return max(ranked, key=lambda one: one[0])[1].at(site) if ranked else None
+        best = max((one[0] for one in ranked), default=None)
+        by_day: dict[date | None, Price] = {}
+        for specificity, row in ranked:
+            if specificity == best:
+                by_day.setdefault(row.price.valid_from, row.at(site))
+        return price_series(by_day.values())
 
     def retirement(self, model: str) -> Retirement | None:
         """Return the announced retirement of a model.
@@ -279,6 +333,7 @@ def offers_of(data: Mapping[str, Any], *, required: bool = False) -> Offers:
     """
     sources = Sources.of(data, required=required)
     prices = [_price_row(row, f"prices[{number}]", sources) for number, row in enumerate(_rows(data, "prices"))]
+    _check_days(prices)
     retirements = [
         _retirement(row, f"retirements[{number}]", sources) for number, row in enumerate(_rows(data, "retirements"))
     ]
@@ -315,12 +370,28 @@ def _price_row(row: Mapping[str, Any], path: str, sources: Sources) -> PriceRow:
         raise CatalogueError(f"{path}.currency: {currency!r} is not an ISO 4217 code")
     cited, as_of = _cited(row, path, sources)
     rates, fees = _rates(row, path), _tool_calls(row, path)
-    price = Price(rates, currency, as_of, cited.source, tuple(above), cited.quote, cited.unconfirmed, fees)
+    day = _day(row, path, "valid_from") if "valid_from" in row else None
+    price = Price(rates, currency, as_of, cited.source, tuple(above), cited.quote, cited.unconfirmed, fees, day)
     sites = frozenset(_names(row, path, "sites", optional=True))
     percents: object = row.get("dearer", {})
     if not isinstance(percents, dict) or not all(type(one) is int and 0 < one <= 1000 for one in percents.values()):
         raise CatalogueError(f"{path}.dearer: must be whole percents by site, such as {{ eu = 10 }}")
     return PriceRow(_names(row, path, "models"), sites, price, percents)
+
+
+def _check_days(rows: Iterable[PriceRow]) -> None:
+    """Refuse two prices of a model at a site from the same day on."""
+    seen: dict[tuple[str, str, date], int] = {}
+    for number, row in enumerate(rows):
+        day = row.price.valid_from
+        if day is None:
+            continue
+        for model in row.models:
+            for site in row.sites or ("",):
+                if (other := seen.setdefault((model, site, day), number)) != number:
+                    raise CatalogueError(
+                        f"prices[{number}].valid_from: prices[{other}] has a price of {model!r} from {day} on already"
+                    )
 
 
 def _rates(row: Mapping[str, Any], path: str) -> Rates:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway.cli.provider_pages import deployments_text, models_page, models_text
 from providers.adapter import KnowsModels, KnowsOffers
 from providers.registry import load_registry
@@ -26,7 +28,7 @@ def test_every_model_price_and_retirement_has_a_row() -> None:
 
 def test_each_deployment_has_a_row() -> None:
     table = table_of(BASE)
-    head, *rows = deployments_text(table.deployments.values()).splitlines()
+    head, *rows = deployments_text(table.deployments.values(), time.time()).splitlines()
     assert head.split()[:4] == ["deployment", "provider", "model", "prompt"]
     [qwen] = [row for row in rows if row.startswith("qwen-cn ")]
     assert qwen.split()[1:7] == ["dashscope", "qwen3-max", "262144", "CNY", "2.50", "2.50"]

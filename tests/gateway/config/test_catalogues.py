@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import jsonschema
@@ -22,8 +22,11 @@ from gateway.config.source_text import read_files
 from gateway.model.deployment import Deployment
 from providers.catalogue.prices import Rates, free_price
 from providers.registry import load_registry
-from tests.kit.catalogue_files import CONFIG, load
+from tests.kit.catalogue_files import CONFIG, NOW, load
 from tests.kit.config_cases import ENVIRON, edited
+
+DECEMBER = date(2026, 12, 1)
+DECEMBER_S = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
 
 
 @pytest.fixture
@@ -137,7 +140,42 @@ def test_price_zero_is_a_model_that_costs_nothing(home: Path, zero: str) -> None
     compiled = load(home, f"version: 1\nmodels: {{openai-compatible: {{m: {{price: {zero}}}}}}}")
     assert compiled.config.deployments["house"].price == free_price("your own catalogue")
     assert not any("price" in warning.message for warning in compiled.warnings)
-    assert "XXX" not in deployments_text(compiled.config.deployments.values())
+    assert "XXX" not in deployments_text(compiled.config.deployments.values(), NOW)
+
+
+def own_price(*prices: str) -> str:
+    known = "currency: USD, as_of: 2026-11-01"
+    listed = ", ".join(price if price == "0" else f"{{{price}, {known}}}" for price in prices)
+    return f"version: 1\nmodels: {{openai: {{gpt-6-luna: {{price: {f'[{listed}]' if len(prices) > 1 else listed}}}}}}}"
+
+
+def test_own_price_holds_from_its_day_and_the_known_one_until_then(home: Path) -> None:
+    compiled = load(home, own_price("input: 1, output: 2, valid_from: 2026-12-01"))
+    luna, known = compiled.config.deployments["luna"], deployments(home, "version: 1\nmodels: {}")["luna"].price
+    assert known is not None
+    assert unpack(pack(compiled.config)).deployments["luna"].price == luna.price
+    (coming,) = luna.coming_prices(NOW)
+    assert (luna.price_at(NOW), coming.rates, coming.valid_from) == (known, Rates(1_000_000, 2_000_000), DECEMBER)
+    assert luna.price_at(DECEMBER_S - 1) == known
+    assert luna.price_at(DECEMBER_S) is coming
+    matrix = " ".join(render_matrix(compiled.config, None, NOW).split())
+    head = "prices that change within 30 days, at 00:00 UTC luna: "
+    assert f"{head}USD 0.11 input, 0.55 output; from 2026-12-01 on USD 1.00 input, 2.00 output" in matrix
+    assert "prices that change" not in render_matrix(compiled.config, None, DECEMBER_S)
+    assert "prices that change" not in render_matrix(compiled.config, None, DECEMBER_S - 31 * 86_400)
+    lines = deployments_text([luna], NOW).splitlines()
+    assert [line.split()[:6] for line in lines[1:]] == [
+        ["luna", "openai", "gpt-6-luna", "922000", "USD", "0.11"],
+        ["from", "2026-12-01", "USD", "1.00", "1.00", "1.00"],
+    ]
+
+
+def test_list_of_own_prices_replaces_the_known_price(home: Path) -> None:
+    later = "input: 3, output: 3, valid_from: 2027-01-01"
+    luna = deployments(home, own_price("input: 2, output: 2, valid_from: 2026-12-01", "0", later))["luna"]
+    days = (NOW, DECEMBER_S, DECEMBER_S + 31 * 86_400)
+    found = [price.rates.input if (price := luna.price_at(day_s)) is not None else None for day_s in days]
+    assert found == [0, 2_000_000, 3_000_000]
 
 
 def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
@@ -214,6 +252,21 @@ def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
             "version: 1\nmodels: {openai: {g: {price: {input: 1, output: 1, currency: US$, as_of: 2026-01-01}}}}",
             "2:62: models.openai.g.price.currency: must be the code of a currency, such as EUR",
         ),
+        (
+            "version: 1\nmodels: {openai: {g: {price: {input: 1, valid_form: 2026-01-01, output: 1, currency: USD, as_of: 2026-01-01}}}}",
+            "2:41: models.openai.g.price.valid_form: unknown key 'valid_form'; did you mean 'valid_from'?",
+        ),
+        (
+            "version: 1\nmodels:\n  openai:\n    g:\n      price:\n"
+            "        - {input: 1, output: 1, currency: USD, as_of: 2026-01-01, valid_from: 2026-12-01}\n"
+            "        - {input: 2, output: 1, currency: USD, as_of: 2026-01-01, valid_from: 2026-12-01}\n",
+            "7:11: models.openai.g.price[1]: holds from 2026-12-01 on, as price 1 of this list; give each price another",
+        ),
+        (
+            "version: 1\nmodels: {openai: {g: {price: [0, {input: 1, output: 1, currency: USD, as_of: 2026-01-01}]}}}",
+            "2:34: models.openai.g.price[1]: has no `valid_from`, as price 1 of this list; give each price another day",
+        ),
+        ("version: 1\nmodels: {openai: {g: {price: []}}}", "2:23: models.openai.g.price: must not be empty"),
         ("version: 1\nmodels: {openai: {g: }}", "2:19: models.openai.g: is empty; give it a value, or remove it"),
         ("models: {}", "1:1: version: is missing; add it: The version of this format: 1."),
         ("version: 1\nsites: {}\nmodels: {}", "2:1: sites: unknown key 'sites'; there are models, version"),
@@ -325,7 +378,10 @@ def test_catalogue_schema_accepts_the_files_that_compile(home: Path) -> None:
     catalogue = {"version": 1, "models": {"openai": {"gpt-6*": {"price": price, "retires_on": "2027-01-01"}}}}
     jsonschema.validate(catalogue, SCHEMA)
     load(home, json.dumps(catalogue))
-    for change in ({"input": -1}, {"currency": "euro"}, {"as_of": "soon"}, {"inputt": 1}):
+    catalogue["models"]["openai"]["gpt-6*"]["price"] = [0, price | {"valid_from": "2027-01-01"}]  # type: ignore[index]
+    jsonschema.validate(catalogue, SCHEMA)
+    load(home, json.dumps(catalogue))
+    for change in ({"input": -1}, {"currency": "euro"}, {"as_of": "soon"}, {"inputt": 1}, {"valid_from": "soon"}):
         broken = {"version": 1, "models": {"openai": {"gpt-6*": {"price": price | change}}}}
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, SCHEMA)

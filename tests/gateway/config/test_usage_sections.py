@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from datetime import date
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.config.check_report import render_matrix, render_problems
 from gateway.config.compile import compile_config
-from gateway.config.loading import parse_document
-from gateway.config.problems import ConfigRejected, dotted
+from gateway.config.loading import load_document, parse_document
+from gateway.config.problems import ConfigRejected, Problem, dotted
 from gateway.model.budget import BudgetRule, Money, Window
 from gateway.model.config_version import Client
 from tests.kit.configs import Config
@@ -156,6 +157,8 @@ def test_mistake_in_a_budget_is_reported_where_it_is(budgets: object, expected: 
 def test_single_budget_of_end_users_is_reported_without_an_index() -> None:
     (problem,) = problems_of(with_client({"user_budget": {"amount": "5", "per": "day"}}))
     assert dotted(problem.path) == "clients.ios-app.user_budget.amount"
+    (found,) = messages(with_client({"user_budget": {"tokens": 5, "pre": "day"}}))
+    assert found == "clients.ios-app.user_budget.pre: unknown key 'pre'; did you mean 'per'?"
     assert problem.column > 1
 
 
@@ -250,6 +253,32 @@ def test_model_without_a_price_is_a_warning_if_a_client_with_a_budget_of_money_r
         "deployments.chatgpt-us: has no price, so requests with a budget of money are refused there (the client "
         "'ios-app'); write its price in your own catalogue (`catalogue.models`)"
     )
+
+
+def test_price_that_does_not_hold_yet_is_a_warning_and_its_currency_needs_a_rate(tmp_path: Path) -> None:
+    price = "{input: 1, output: 2, currency: %s, as_of: 2026-11-01, valid_from: 2026-12-01}"
+    config = BASE.merge({"catalogue": {"models": "models.yaml"}, "deployments": {"chatgpt-us": {"model": "gpt-99-x"}}})
+
+    def found(currency: str, day: int) -> list[Problem]:
+        models = f"version: 1\nmodels: {{openai: {{gpt-99-x: {{price: {price % currency}}}}}}}"
+        (tmp_path / "models.yaml").write_text(models, "utf-8")
+        now_s = datetime(2026, 11, day, tzinfo=UTC).timestamp()
+        document = load_document(config.write(tmp_path), ENVIRON, clock=lambda: now_s)
+        try:
+            problems = compile_config(document, registry=REGISTRY, planned=True).warnings
+        except ConfigRejected as rejection:
+            problems = rejection.problems
+        return [one for one in problems if "price" in one.message or "rate" in one.message]
+
+    (warning,) = found("USD", 30)
+    assert warning.message == (
+        "has no price before 2026-12-01, so requests with a budget of money are refused there until then (the client "
+        "'ios-app')"
+    )
+    assert [one.message for one in found("GBP", 30) if one.severity == "error"] == [
+        "has no rate for GBP, the currency of the deployment 'chatgpt-us', which the client 'ios-app' reaches with a "
+        "budget of money"
+    ]
 
 
 @pytest.mark.parametrize(
