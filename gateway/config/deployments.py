@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import compile_credentials
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
-from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint
+from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint, warn_of_fees
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
 from gateway.config.secret_references import Resolution
@@ -168,6 +168,8 @@ def compile_deployments(
             continue
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
         known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
+        if known_price is not None and own.section.price is None:
+            warn_of_fees(findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
         credentials = compile_credentials(findings, path, section, adapter, endpoint, references)
         site = endpoint.facts
         compiled[name] = Deployment(

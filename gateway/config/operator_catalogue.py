@@ -21,7 +21,7 @@ from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewh
 from providers.catalogue.models import ModelFacts
 from providers.catalogue.names import plain_name
 from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
-from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS
+from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import Registry
 
 _MAX_TOKENS = 1_000_000_000
@@ -107,7 +107,9 @@ class PriceSection(Section):
         [], description="Higher rates of long prompts, in ascending order of tokens."
     )
     tool_calls: dict[Visible, _Fee] = Field(
-        {}, description="Price of one call of each tool that the provider runs, such as {web_search: 0.01}."
+        {},
+        description="Price of one call of each tool that the provider runs, by the request field that switches it on, "
+        "such as {web_search: 0.01}.",
     )
     valid_from: Day | None = Field(
         None,
@@ -268,6 +270,9 @@ def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: 
             if adapter is not None:
                 _check_words(here, path, section, adapter)
             _check_days(here, path, section.price or ())
+            for index, price in enumerate(section.price or ()):
+                for tool in price.tool_calls:
+                    warn_of_fees(here, (*path, "price", index, "tool_calls", tool), [tool])
             models.setdefault(provider, {})[name] = OwnModel(section)
         findings.problems.extend(here.problems)
     return OwnCatalogue(models)
@@ -329,6 +334,16 @@ def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, ad
         if word not in allowed:
             hint = choice_hint(word, allowed - {""}, none=f"{adapter.name} has none; remove it")
             findings.error((*path, key), f"unknown value {quoted(word)}", hint)
+
+
+def warn_of_fees(findings: Findings, path: KeyPath, tools: Iterable[str]) -> None:
+    """Warn of tools that no known field of a request switches on, because their fee is never charged."""
+    for tool in tools:
+        if tool not in moves_data():
+            message = f"its fee for {quoted(tool)} is never charged, because no known request field has this name"
+            near = nearest(tool, moves_data())
+            hint = f"did you mean {quoted(near)}?" if near is not None else "such as web_search_options"
+            findings.warn(path, message, hint)
 
 
 def _check_days(findings: Findings, path: KeyPath, prices: Sequence[PriceSection]) -> None:

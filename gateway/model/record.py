@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -174,6 +174,7 @@ class Record:
         abandoned: The attempts that were running when the client disconnected.
         places: Where the deployment that answers stores and processes data, in words.
         price: The price of the deployment that answered.
+        called_tools: How many calls of each tool with a fee count in the cost, or None.
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
         use: The kind of the request.
         embedding_space: The model and the length of the vectors of an answer.
@@ -220,6 +221,7 @@ class Record:
     abandoned: tuple[AttemptRecord, ...] = ()
     places: tuple[str, str] | None = None
     price: Price | None = None
+    called_tools: Mapping[str, int] | None = None
     cost_micros: int | None = None
     use: Use = "chat"
     embedding_space: str | None = None
@@ -295,4 +297,4 @@ class Record:
         """Record the usage that the provider counted, and its cost if a price is known."""
         self.usage = usage
         if usage is not None and self.price is not None:
-            self.cost_micros = cost_of(usage, self.price)
+            self.cost_micros = cost_of(usage, self.price, self.called_tools)

@@ -45,11 +45,13 @@ from gateway.service.location import Located, LocationService, locate
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.service.token_count import count_tokens
 from gateway.usage.client_limits import ClientLimits
+from gateway.usage.hold_size import called_tools
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from providers.chat import ChatRequest, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
+from providers.matching.capability_matching import without_parameters
 from providers.matching.requirements import requirements_of
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.reading.json_object import emulated_fields
@@ -380,6 +382,8 @@ class ChatService:
         if price is not None and price.valid_from is not None:
             price = price.at(now_s)
         record.price = price
+        if price is not None and price.tool_calls and chat is not None and chat.extra:
+            record.called_tools = called_tools(without_parameters(chat, answer.step.dropped).extra, price)
         if returned is not None and not self._seal_of(config, deployment).unseals_all(returned):
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places

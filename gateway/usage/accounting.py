@@ -31,7 +31,7 @@ from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.hold_size import CallSize, input_bound, size_of
+from gateway.usage.hold_size import CallSize, called_tools, input_bound, size_of
 from gateway.usage.holding import CallFacts, Held, hold_call
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
 from gateway.usage.spending_limits import (
@@ -237,6 +237,7 @@ class RequestUsage:
             partial(_encode_lost, row),
             is_hedge,
             self._rates if is_hedge else (),
+            called_tools(sent.extra, price) if price is not None and price.tool_calls and sent.extra else None,
         )
         try:
             held, is_held = await hold_call(accounting.gate, facts), True
@@ -438,8 +439,8 @@ class CallUsage:
         self.is_ended = True
         facts, request, held = self._facts, self._request, self.held
         usage, source = self._usage(outcome)
-        price = facts.price
-        amount = facts.rates.cost(usage, price) if price is not None else None
+        price, tools = facts.price, None if self.is_refused else facts.tools
+        amount = facts.rates.cost(usage, price, tools) if price is not None else None
         if source is UsageSource.NONE and amount is None:
             amount = _NOTHING
         accounting = request.accounting

@@ -21,6 +21,7 @@ from providers.chat import (
     change_request,
 )
 from providers.chat.messages import Part
+from providers.matching.requirements import moving_fields
 
 LEAST_CAP = 256
 """A request whose budgets pay for fewer tokens than this is refused, instead of getting such a short answer."""
@@ -148,6 +149,17 @@ def thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
 def with_cap(request: ChatRequest, cap: int) -> ChatRequest:
     """Return the request with a cap of its output."""
     return change_request(request, max_tokens=cap)
+
+
+def called_tools(extra: Mapping[str, object], price: Price) -> dict[str, int] | None:
+    """Return the tools with a fee that a request lets the provider run, each with one call, or None.
+
+    Args:
+        extra: The unknown fields of the request as it is sent.
+        price: The price of the model.
+    """
+    switched_on = {name.rpartition(".")[2] for name in moving_fields(extra)}
+    return {tool: 1 for tool, _ in price.tool_calls if tool in switched_on} or None
 
 
 def worst_cost(size: CallSize, price: Price) -> int:

@@ -11,7 +11,7 @@ A hedge leaves the rest of a limit to requests: it is refused unless every limit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -38,7 +38,7 @@ from gateway.usage.hold_size import (
 from gateway.usage.refusals import hedge_skipped, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.windows import AllBounds
-from providers.catalogue.prices import Price
+from providers.catalogue.prices import Price, tool_fees
 from providers.chat import ChatRequest
 
 _AMPLE_CALLS = 50
@@ -60,6 +60,7 @@ class CallFacts(msgspec.Struct):
         request_room_nano: The amount that this request may still cost, or None.
         is_hedge: It is sent because another call is slow.
         known_rates: The state of each rate after the last hold of the request.
+        tools: How many calls of each tool with a fee are held and charged, or None.
         row_of: Returns the row of the call, as it is written if this process ends.
     """
 
@@ -78,6 +79,7 @@ class CallFacts(msgspec.Struct):
     row_of: Callable[[CallSize, CallAmount | None], bytes]
     is_hedge: bool = False
     known_rates: tuple[RateState, ...] = ()
+    tools: Mapping[str, int] | None = None
 
     @property
     def choices(self) -> int:
@@ -87,7 +89,12 @@ class CallFacts(msgspec.Struct):
     def amount(self, size: CallSize) -> CallAmount | None:
         """Return the most that a call of this size costs, or None if the price is unknown."""
         price = self.price
-        return None if price is None else self.rates.amount_of(worst_cost(size, price), price.currency)
+        if price is None:
+            return None
+        pico = worst_cost(size, price)
+        if self.tools is not None:
+            pico += tool_fees(price, self.tools)
+        return self.rates.amount_of(pico, price.currency)
 
 
 class Held(msgspec.Struct):
@@ -262,4 +269,6 @@ def _payable(facts: CallFacts, room_nano: int) -> int | None:
     if price is None or room_nano < 0:
         return 0
     pico = facts.rates.pico_of(room_nano, price.currency)
+    if facts.tools is not None:
+        pico -= tool_fees(price, facts.tools)
     return affordable_output(pico, facts.bound, price)

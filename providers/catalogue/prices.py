@@ -68,7 +68,8 @@ class Price:
         above: Rates of a whole request whose prompt has more tokens than the first item. Ascending.
         quote: The page's own words, in a few words.
         unconfirmed: The part that no page confirms, and why. Empty: the page confirms it.
-        tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the name of the tool.
+        tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the request field that
+            switches the tool on.
         valid_from: The first day on which it holds, from 00:00 UTC. None: it has always held.
         before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
     """
@@ -147,6 +148,16 @@ def _first_day(price: Price) -> date:
     return price.valid_from or date.min
 
 
+def tool_fees(price: Price, tool_calls: Mapping[str, int]) -> int:
+    """Return the exact cost of calls of tools that the vendor runs, in millionths of a micro-unit.
+
+    Args:
+        price: The price of the model.
+        tool_calls: The number of calls of each tool. A tool without a price costs nothing.
+    """
+    return sum(MICROS * fee * tool_calls.get(tool, 0) for tool, fee in price.tool_calls)
+
+
 def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> int:
     """Return the exact cost of a request in millionths of a micro-unit (1e-12 units) of the price's currency.
 
@@ -169,13 +180,13 @@ def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None 
     if rates.reasoning is not None:
         exact += min(usage.reasoning_tokens, usage.completion_tokens) * (rates.reasoning - rates.output)
     if tool_calls:
-        exact += sum(MICROS * fee * tool_calls.get(tool, 0) for tool, fee in price.tool_calls)
+        exact += tool_fees(price, tool_calls)
     return exact
 
 
-def cost_of(usage: Usage, price: Price) -> int:
+def cost_of(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> int:
     """Return the cost of a request in micro-units of the price's currency, rounded to the nearest."""
-    return (exact_cost(usage, price) + MICROS // 2) // MICROS
+    return (exact_cost(usage, price, tool_calls) + MICROS // 2) // MICROS
 
 
 def shown_amount(micros: int) -> str:

@@ -178,6 +178,18 @@ def test_list_of_own_prices_replaces_the_known_price(home: Path) -> None:
     assert found == [0, 2_000_000, 3_000_000]
 
 
+def test_fee_that_is_never_charged_is_warned_of(home: Path) -> None:
+    price = "input: 1, output: 2, tool_calls: {web_serch: 0.01, web_search_options: 0.02, zzzzzzzzzz: 1}"
+    warned = [str(one).partition("models.yaml:")[2] for one in load(home, own_price(price)).warnings]
+    start = "models.openai.gpt-6-luna.price.tool_calls"
+    assert [one for one in warned if "tool_calls" in one] == [
+        f"2:85: warning: {start}.web_serch: its fee for 'web_serch' is never charged, because no known request field "
+        "has this name; did you mean 'web_search'?",
+        f"2:129: warning: {start}.zzzzzzzzzz: its fee for 'zzzzzzzzzz' is never charged, because no known request field "
+        "has this name; such as web_search_options",
+    ]
+
+
 def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
     def warned(on: str) -> list[str]:
         compiled = load(home, f"version: 1\nmodels: {{openai: {{gpt-4o: {{retires_on: {on}}}}}}}")

@@ -85,3 +85,13 @@ def test_operators_own_price_needs_no_page_but_grows_old(tmp_path: Path) -> None
         "relies on a fact older than a year: the price of openai-compatible m at https://llm.example.com, "
         "as of 2024-11-01 (contract 7); read its source again, and set `as_of` in your own catalogue"
     ]
+
+
+def test_fee_of_a_vendor_that_is_never_charged_is_warned_of() -> None:
+    price = 'models = ["m"]\ninput = 1\noutput = 1\ncurrency = "EUR"\nas_of = 2026-11-01\nsource = "page"\n'
+    found = _check(f"{_ACME}{_SOURCE.format('2026-11-01')}[[prices]]\n{price}tool_calls = {{web_serch = 0.01}}\n")
+    (warning,) = [str(one).partition("warning: ")[2] for one in found.warnings if "fee" in one.message]
+    assert warning == (
+        "deployments.x.model: its fee for 'web_serch' is never charged, because no known request field has this name; "
+        "did you mean 'web_search'?"
+    )

@@ -1,4 +1,4 @@
-"""The price of a call: the one that holds on the day of its admission."""
+"""The price of a call: the one that holds on its day, and the fees of tools that the provider runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.hold_size import called_tools
 from gateway.usage.usage_row import UsageRow, decode_row
+from providers.catalogue.prices import Price, Rates
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 from tests.kit.chat_http import CHAT
 from tests.kit.configs import Config, key_hash
+from tests.kit.faulty_provider import chunk_of
 from tests.kit.metered_gateway import INPUT_BOUND
 
 PROMPT = "Hello! Who are you?"
@@ -66,9 +69,11 @@ clients: {app: {region: no, show_cost: true}}
 usage: {currency: EUR}
 resilience: {breaker: off, retry_budget: off}
 """).merge({"clients": {"app": {"keys": [key_hash("gk-app")]}}})
-CAP = 100
+SEARCH = {"web_search_options": {}}
+FEE, CAP = NANO // 100, 100
 HELD = 1000 * (INPUT_BOUND + 2 * CAP)
 """The hold of a request without a fee, in nano-units."""
+SEARCH_HELD = HELD + 1000 * len(json.dumps(SEARCH, separators=(",", ":")))
 USED = 1000 * (10 + 2 * 5)
 MIDNIGHT_S = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp())
 
@@ -78,6 +83,15 @@ def answer(request: httpx.Request, tokens: int = 5) -> httpx.Response:
     usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
     body = {"id": "a", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
     return httpx.Response(200, json=body)
+
+
+def stream_answer(request: httpx.Request) -> httpx.Response:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    events = [chunk_of({"content": "hi"}), chunk_of({}, "stop"), {**chunk_of({}), "choices": [], "usage": usage}]
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return httpx.Response(
+        200, text="".join([*lines, "data: [DONE]\n\n"]), headers={"content-type": "text/event-stream"}
+    )
 
 
 @dataclass
@@ -180,3 +194,74 @@ async def test_call_before_the_first_day_of_its_price_is_refused_under_a_budget(
     assert codes(await acme.ask(budget(1000 * HELD))) == ["price_unknown"]
     acme.now_s = MIDNIGHT_S
     assert codes(await acme.ask(budget(1000 * HELD))) == [""]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("n", [1, 2])
+async def test_fee_is_held_and_charged_once_for_a_call(acme: PricedGateway, n: int, stream: bool) -> None:
+    held = SEARCH_HELD + (n - 1) * 2000 * CAP
+    acme.provider = stream_answer if stream else answer
+    more = {**SEARCH, "n": n, "stream": stream}
+    assert codes(await acme.ask(budget(held + FEE - 1), **more)) == ["insufficient_quota"]
+    (answered,) = await acme.ask(budget(held + FEE), **more)
+    assert answered.status_code == 200
+    assert acme.bodies[0]["web_search_options"] == {}
+    assert acme.rows() == [("answered", "provider", USED + FEE)]
+    assert [(row.outcome, row.amount_nano) for row in acme.held] == [("lost", held + FEE)] * 2
+    assert acme.records[-1].cost_micros == (USED + FEE) // 1000
+    assert ("0.01002 EUR" in answered.text) if stream else (answered.headers["x-gateway-cost"] == "0.01002 EUR")
+
+
+async def test_request_without_the_tool_pays_no_fee(acme: PricedGateway) -> None:
+    await acme.ask()
+    await acme.ask(enable_search=False)
+    assert [nano for _, _, nano in acme.rows()] == [USED, USED]
+
+
+async def test_cap_is_what_is_left_after_the_fee(acme: PricedGateway) -> None:
+    room = FEE + SEARCH_HELD - 2000 * CAP + 2000 * 500
+    for patch in (budget(room), {"clients": {"app": {"max_request": {"amount": f"{room / NANO:.9f} EUR"}}}}):
+        (answered,) = await acme.ask(patch, **SEARCH, max_tokens=None)
+        assert (answered.headers["x-gateway-max-tokens"], acme.bodies[-1]["max_tokens"]) == ("500", 500)
+
+
+async def test_request_whose_fee_exceeds_the_rest_is_refused(acme: PricedGateway) -> None:
+    assert codes(await acme.ask(budget(FEE // 2), **SEARCH, max_tokens=None)) == ["insufficient_quota"]
+    limited = {"clients": {"app": {"max_request": {"amount": f"{(SEARCH_HELD + FEE - 1) / NANO:.9f} EUR"}}}}
+    assert codes(await acme.ask(limited, **SEARCH)) == ["request_too_expensive"]
+    assert acme.bodies == []
+
+
+async def test_fee_is_charged_unless_the_call_ended_with_an_error_status(acme: PricedGateway) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(500, json={"error": {"message": "no"}})
+
+    def break_off(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text='{"id"', headers={"content-type": "application/json"})
+
+    def refuse_connection(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    for acme.provider in (refuse, break_off, refuse_connection):
+        await acme.ask("resilience: {attempts: {total: 1}}", **SEARCH)
+    refused, broken = acme.rows()
+    assert refused == ("failed", "none", 0)
+    assert broken[:2] == ("failed", "estimated")
+    assert FEE < broken[2] < SEARCH_HELD + FEE
+
+
+@pytest.mark.parametrize(
+    ("extra", "tools"),
+    [
+        ({}, None),
+        ({"web_search_options": {}}, {"web_search_options": 1}),
+        ({"web_search_options": False, "x_search": True}, None),
+        ({"extra_body": {"enable_search": True}}, {"enable_search": 1}),
+        ({"enable_search": True, "options": [{"enable_search": True}]}, {"enable_search": 1}),
+        ({"enable_search": True, "web_search_options": {"a": 1}}, {"enable_search": 1, "web_search_options": 1}),
+        ({"store": True}, None),
+    ],
+)
+def test_tools_are_those_whose_field_is_switched_on(extra: dict[str, Any], tools: dict[str, int] | None) -> None:
+    fees = (("enable_search", 1), ("web_search_options", 2))
+    assert called_tools(extra, Price(Rates(0, 0), "EUR", None, "test", tool_calls=fees)) == tools
