@@ -5,22 +5,26 @@ Write-ahead logging lets workers read while one of them writes. Each statement w
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from gateway.files import is_file_at, open_file
+from gateway.files import is_file_at
 from gateway.operator_errors import StateError, moved_error
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
 _MEMORY = "/dev/shm"  # noqa: S108  # a private directory is created in it
 _OF_DAMAGE = ("malformed", "not a database", "Could not decode")
+_one_creates = threading.Lock()
 
 
 def open_database(
@@ -44,7 +48,7 @@ def open_database(
     path = directory / f"{name}.db"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _create(path)
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             _set_up(connection, path, layout, version)
@@ -56,6 +60,31 @@ def open_database(
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{path} can't be used: {describe_error(error)}") from error
     return connection
+
+
+def _create(path: Path) -> None:
+    """Create an empty file that only its owner can read, if there is none. Raises OSError if it cannot be written.
+
+    An existing file must not be opened and closed here: closing a file ends all locks of this process on it (POSIX),
+    also those of another connection. A command in another process would then take itself for the last user of the
+    database and delete its log, so that this process would read old data and damage the file.
+    """
+    with _one_creates:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            _check_access(path, os.R_OK | os.W_OK)
+
+
+def _check_access(path: Path, mode: int) -> None:
+    """Raise OSError if the path is not a file with these permissions. It is not opened: see `_create`."""
+    kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(kind):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if not os.access(path, mode):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: int) -> None:
@@ -124,7 +153,7 @@ def open_to_read(directory: Path, name: str, *, version: int = 1) -> sqlite3.Con
     """
     path = directory / f"{name}.db"
     try:
-        open_file(path).close()
+        _check_access(path, os.R_OK)
         # SQLite creates files next to the database. It may lack the permission, and it should not leave any there.
         if Path(f"{path}-shm").exists():
             with suppress(sqlite3.OperationalError):
@@ -142,7 +171,7 @@ def open_large_to_read(directory: Path, name: str, *, version: int = 1) -> sqlit
     """
     path = directory / f"{name}.db"
     try:
-        open_file(path).close()
+        _check_access(path, os.R_OK)
         if Path(f"{path}-shm").exists():
             return _for_reading(path, path, version)
         with suppress(sqlite3.OperationalError):

@@ -3,19 +3,22 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
 from gateway.state import database
-from gateway.state.database import open_database, open_to_read, transaction
+from gateway.state.database import open_database, open_large_to_read, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
 from gateway.state.shadows import ShadowStore, read_shadow_records
@@ -34,6 +37,22 @@ def test_database_persists_and_is_readable_only_by_its_owner(tmp_path: Path) -> 
     reader.close()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((directory / "history.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("opens", [open_database, open_to_read, open_large_to_read])
+def test_second_connection_of_a_process_keeps_the_log_of_the_first(tmp_path: Path, opens: Callable[..., Any]) -> None:
+    """A command of another process must not delete the log that this process uses."""
+    layout = [LAYOUT] if opens is open_database else []
+    command = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
+        "connection.execute('INSERT INTO line VALUES (?)', sys.argv[2:]); connection.commit(); connection.close()"
+    )
+    with closing(open_database(tmp_path, "history", LAYOUT)) as first:
+        opens(tmp_path, "history", *layout).close()
+        for text in ("one", "two"):
+            subprocess.run([sys.executable, "-c", command, str(tmp_path / "history.db"), text], check=True)
+        assert (tmp_path / "history.db-wal").exists()
+        assert first.execute("SELECT text FROM line").fetchall() == [("one",), ("two",)]
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no writable shared memory")  # noqa: S108
@@ -173,9 +192,7 @@ def test_damage_found_while_reading_is_reported_with_its_fix(tmp_path: Path, rea
 def test_missing_read_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(tmp_path, "history", LAYOUT).close()
 
-    def refuse(path: object) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr("gateway.state.database.open_file", refuse)
+    # As for a user without the permission: the tests may run as root.
+    monkeypatch.setattr("gateway.state.database.os.access", lambda _path, _mode: False)
     with pytest.raises(StateError, match=r"history\.db can't be read: Permission denied$"):
         open_to_read(tmp_path, "history")
