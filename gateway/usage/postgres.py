@@ -94,11 +94,13 @@ def _description(error: Exception) -> str:
 
 
 async def schema_number(connection: PostgresConnection) -> int | None:
-    """Return the number of the schema, or None if there is none."""
+    """Return the number of the schema, or None if there is none. Raises StateError if it is not one of a release."""
     if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
         return None
     found = await connection.fetchval("SELECT version_num FROM alembic_version")
-    return int(found) if found is not None and found.isdecimal() else None
+    if found is not None and not (found.isascii() and found.isdecimal()):
+        raise StateError(f"the database has the schema {found!r}, which this release does not know: use the newest")
+    return int(found) if found is not None else None
 
 
 class Postgres:

@@ -218,6 +218,10 @@ def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path:
             ledger.insert([usage_row("other")])
         with pytest.raises(StateError, match="of a later release"):
             upgrade(server.address())
+        server.sql("UPDATE alembic_version SET version_num = 'f00'")
+        for asks in (upgrade, current_schema):
+            with pytest.raises(StateError, match="has the schema 'f00', which this release does not know"):
+                asks(server.address())
 
 
 def test_migrations_create_the_schema_that_the_code_declares(database: RunningPostgres) -> None:
