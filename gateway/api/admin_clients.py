@@ -278,7 +278,7 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
     @router.get(
         "/usage",
         tags=["usage"],
-        summary="Report a month, in the form of `gateway usage --json`",
+        summary="Report a month, in the form of `gateway usage --json`, with `month` and `timezone`",
         dependencies=routes.requires(Role.VIEWER),
     )
     async def usage(
@@ -297,7 +297,8 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         def report(admin: ClientAdmin) -> Json:
             with usage_reader(stores, admin.directory) as reader:
                 shown_month = month or reader.month(time.time())
-                return dict(reader.report(UsageQuery.of_month(shown_month, names, client)).data())
+                data = reader.report(UsageQuery.of_month(shown_month, names, client)).data()
+                return {**data, "month": shown_month, "timezone": str(reader.zone)}
 
         return await routes.run(request, "usage", report)
 

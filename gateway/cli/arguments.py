@@ -149,12 +149,14 @@ def _add_usage(group: Group[argparse.ArgumentParser]) -> None:
     text = (
         "Report what the calls to providers used and cost in a month: calls, tokens and amounts, with the estimated "
         "part apart. It reads the ledger of the state directory or, with --config, the shared database of the config "
-        "(`stores.database`), also while a gateway runs. Exit status: 0, or 2 if there is no readable ledger."
+        "(`stores.database`), also while a gateway runs. With --admin, a running gateway reports. Exit status: 0, or 2 "
+        "if there is no readable ledger."
     )
     usage = group.add_parser("usage", help="report tokens and costs", description=text)
-    source = usage.add_mutually_exclusive_group()
-    _add_state(source)
-    source.add_argument("--config", type=Path, metavar="FILE", help="the config that names the shared database")
+    _add_state(usage)
+    usage.add_argument("--config", type=Path, metavar="FILE", help="the config that names the shared database")
+    text = "the admin listener of a running gateway, which makes the report; its token: GATEWAY_ADMIN_TOKEN"
+    usage.add_argument("--admin", metavar="URL", help=text)
     text = (
         "how to group, one or several of: client, project, user, model, region, provider, site, deployment, day, hour "
         "(default: client)"

@@ -8,19 +8,24 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from gateway.cli.plan import state_directory
+from gateway.cli.admin_client import NotReached
+from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import compile_file, settings_of
+from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
+    from gateway.model.budget import Stores
     from gateway.usage.postgres_reader import PostgresUsageReader
-    from gateway.usage.reports import GroupedUsage, UsageGroup, UsageQuery, UsageReader
+    from gateway.usage.reports import UsageQuery, UsageReader
 
 _OK = 0
 _NO_VALUE = "-"
@@ -66,25 +71,48 @@ def usage(options: argparse.Namespace) -> int:
         raise CommandError("--rows prints JSON lines: add --json")
     if options.rows and options.by:
         raise CommandError("--rows prints single calls: leave out --by")
-    try:
-        with _reader(options) as reader:
-            shown_month = options.month or reader.month(time.time())
-            query = UsageQuery.of_month(shown_month, options.by or ("client",), options.client)
-            if options.rows:
-                _print_rows(reader, query)
-                return _OK
-            report = reader.report(query)
-            zone = reader.zone
-    except StateError as error:
-        raise CommandError(str(error)) from None
-    if options.json:
-        print(json.dumps(report.data(), indent=2, ensure_ascii=False))
-    elif options.csv:
-        _print_csv(report)
+    by = options.by or ("client",)
+    if options.admin is not None:
+        report = _remote_report(options, by)
     else:
-        print(f"usage of {shown_month}, days in {zone}\n")
-        print(_text(report))
+        try:
+            with _reader(options) as reader:
+                shown_month = options.month or reader.month(time.time())
+                query = UsageQuery.of_month(shown_month, by, options.client)
+                if options.rows:
+                    _print_rows(reader, query)
+                    return _OK
+                report = reader.report(query).data() | {"month": shown_month, "timezone": str(reader.zone)}
+        except StateError as error:
+            raise CommandError(str(error)) from None
+    if options.json:
+        shown = {name: report[name] for name in ("groups", "total")}
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+    elif options.csv:
+        _print_csv(report, by)
+    else:
+        print(f"usage of {visible(str(report['month']))}, days in {visible(str(report['timezone']))}\n")
+        print(_text(report, by))
     return _OK
+
+
+def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, Any]:
+    """Return the report of a running gateway, through its admin API. Raises CommandError."""
+    if options.rows:
+        raise CommandError("--rows reads the ledger itself: name it with --state or --config instead of --admin")
+    query = {"by": ",".join(by), "month": options.month, "client": options.client}
+    query_text = urlencode({name: value for name, value in query.items() if value is not None})
+    client = admin_client(options.admin, settings_of(options))
+    try:
+        status, answer = client.call("GET", f"/v1/admin/usage?{query_text}", None, "")
+    except NotReached as error:
+        raise CommandError(str(error)) from None
+    problem = answer.get("error")
+    if isinstance(problem, dict):
+        raise CommandError(visible(str(problem.get("message"))))
+    if not {"groups", "total", "month", "timezone"} <= set(answer):
+        raise CommandError(f"{options.admin} answers {status}, and not with a report: is it an older version?")
+    return dict(answer)
 
 
 def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
@@ -95,16 +123,39 @@ def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
     settings = settings_of(options)
     if options.config is not None:
         stores = compile_file(options.config).config.stores
-        if stores is None or stores.database is None:
+        if stores is not None and stores.database is not None:
+            return usage_reader(stores, Path())
+        if settings.state_dir is None:
             raise CommandError(f"{options.config} has no `stores.database`: name the state directory with --state")
-        return usage_reader(stores, Path())
     directory = state_directory(settings)
-    if not path_exists(directory / "ledger.db") and not has_spool(directory):
+    if path_exists(directory / "ledger.db"):
+        return usage_reader(None, directory)
+    # The spool of an instance with a shared database has only the rows that it did not move yet.
+    stores = _stores_of(directory)
+    if stores is None and not has_spool(directory):
         raise CommandError(
             f"there is no ledger in {directory}; a gateway that serves with this state directory writes one, and one "
             "with `stores.database` writes to that database: name its config with --config"
         )
-    return usage_reader(None, directory)
+    return usage_reader(stores, directory)
+
+
+def _stores_of(directory: Path) -> Stores | None:
+    """Return the stores of the instance with this state directory, if it has a shared database. Raises CommandError."""
+    from gateway.state.client_store import ClientStore, has_clients
+
+    if not has_clients(directory):
+        return None
+    with closing(ClientStore(directory)) as store:
+        facts = store.facts()
+    if facts is None or not facts.config or not path_exists(facts.config):
+        return None
+    try:
+        stores = compile_file(Path(facts.config), resolve_secrets=False).config.stores
+    except CommandError:
+        return None
+    is_shared = stores is not None and stores.database is not None
+    return compile_file(Path(facts.config)).config.stores if is_shared else None
 
 
 def _print_rows(reader: UsageReader | PostgresUsageReader, query: UsageQuery) -> None:
@@ -119,19 +170,18 @@ def _print_rows(reader: UsageReader | PostgresUsageReader, query: UsageQuery) ->
         )
 
 
-def _print_csv(report: GroupedUsage) -> None:
+def _print_csv(report: Mapping[str, Any], by: Sequence[str]) -> None:
     """Print a line for each group, with a column for each vendor's currency. There is no line with the total."""
-    currencies = sorted(report.total.all.vendor_nano)
+    currencies = sorted(report["total"]["vendor"])
     lines = []
-    for group in report.groups:
-        data = group.data(report.by)
-        lines.append({**data, **_flat(data, "", currencies), **_flat(data.pop("estimated"), "estimated_", currencies)})
-    sums = [name for name in report.total.data(()) if name not in ("vendor", "estimated", "currency")]
+    for data in report["groups"]:
+        lines.append({**data, **_flat(data, "", currencies), **_flat(data["estimated"], "estimated_", currencies)})
+    sums = [name for name in report["total"] if name not in ("vendor", "estimated", "currency")]
     vendor = [f"vendor_{currency}" for currency in currencies]
     columns = [*sums, *vendor]
     writer = csv.DictWriter(
         sys.stdout,
-        [*report.by, *columns, "currency", *(f"estimated_{name}" for name in columns)],
+        [*by, *columns, "currency", *(f"estimated_{name}" for name in columns)],
         extrasaction="ignore",
         lineterminator="\n",
     )
@@ -139,40 +189,34 @@ def _print_csv(report: GroupedUsage) -> None:
     writer.writerows(lines)
 
 
-def _flat(data: object, prefix: str, currencies: Sequence[str]) -> dict[str, object]:
-    assert isinstance(data, dict)  # noqa: S101
+def _flat(data: Mapping[str, Any], prefix: str, currencies: Sequence[str]) -> dict[str, object]:
     vendor = {f"{prefix}vendor_{currency}": data["vendor"].get(currency) for currency in currencies}
     return {**{f"{prefix}{name}": value for name, value in data.items()}, **vendor}
 
 
-def _text(report: GroupedUsage) -> str:
-    if not report.groups:
+def _text(report: Mapping[str, Any], by: Sequence[str]) -> str:
+    groups, total = report["groups"], report["total"]
+    if not groups:
         return "there were no calls to providers"
-    currencies = {group.currency for group in report.groups if group.currency is not None}
-    shown = [name for name in _TOKENS if name in _ALWAYS_SHOWN or report.total.data(())[name]]
-    header = [*report.by, "calls", *(_TOKENS[name] for name in shown)]
-    header += ["amount", "estimated"] if currencies else []
+    has_currency = any(group["currency"] is not None for group in groups)
+    shown = [name for name in _TOKENS if name in _ALWAYS_SHOWN or total[name]]
+    header = [*by, "calls", *(_TOKENS[name] for name in shown)]
+    header += ["amount", "estimated"] if has_currency else []
     header += ["vendor amounts"]
     lines = [header]
-    lines += [[*_labels(group), *_cells(group, shown, bool(currencies))] for group in report.groups]
-    if len(report.groups) > 1:
-        total_label = ["total", *[""] * (len(report.by) - 1)]
-        lines.append([*total_label, *_cells(report.total, shown, bool(currencies))])
-    return _aligned(lines, len(report.by)) + _notes(report.total)
+    lines += [
+        [*(visible(group[name] or _NO_VALUE) for name in by), *_cells(group, shown, has_currency)] for group in groups
+    ]
+    if len(groups) > 1:
+        lines.append(["total", *[""] * (len(by) - 1), *_cells(total, shown, has_currency)])
+    return _aligned(lines, len(by)) + _notes(total)
 
 
-def _labels(group: UsageGroup) -> list[str]:
-    return [text or _NO_VALUE for text in group.key]
-
-
-def _cells(group: UsageGroup, shown: Sequence[str], has_currency: bool) -> list[str]:
-    data, estimated = group.all.data(group.currency), group.estimated.data(group.currency)
+def _cells(data: Mapping[str, Any], shown: Sequence[str], has_currency: bool) -> list[str]:
     cells = [f"{data['calls']:,}", *(f"{data[name]:,}" for name in shown)]
     if has_currency:
-        cells += [_amount(data["amount"], group.currency), _amount(estimated["amount"], group.currency)]
-    vendor = data["vendor"]
-    assert isinstance(vendor, dict)  # noqa: S101
-    return [*cells, " + ".join(_amount(text, name) for name, text in vendor.items()) or _NO_VALUE]
+        cells += [_amount(data["amount"], data["currency"]), _amount(data["estimated"]["amount"], data["currency"])]
+    return [*cells, " + ".join(_amount(text, name) for name, text in data["vendor"].items()) or _NO_VALUE]
 
 
 def _amount(text: object, currency: str | None) -> str:
@@ -192,17 +236,16 @@ def _aligned(lines: Sequence[Sequence[str]], labels: int) -> str:
     )
 
 
-def _notes(total: UsageGroup) -> str:
+def _notes(total: Mapping[str, Any]) -> str:
     notes = []
-    if total.estimated.calls:
+    if total["estimated"]["calls"]:
         notes.append(
-            f"the provider did not report the usage of {total.estimated.calls:,} of these calls: it is estimated"
+            f"the provider did not report the usage of {total['estimated']['calls']:,} of these calls: it is estimated"
         )
-    if total.all.unpriced_calls:
-        notes.append(f"the amounts do not contain {total.all.unpriced_calls:,} calls whose price is unknown")
-    if total.all.unconverted_calls and total.currency is not None:
+    if unpriced := total.get("unpriced_calls"):
+        notes.append(f"the amounts do not contain {unpriced:,} calls whose price is unknown")
+    if (unconverted := total.get("unconverted_calls")) and total["currency"] is not None:
         notes.append(
-            f"the amounts in {total.currency} do not contain {total.all.unconverted_calls:,} calls without an exchange "
-            "rate"
+            f"the amounts in {total['currency']} do not contain {unconverted:,} calls without an exchange rate"
         )
     return "".join(f"\n\n{note}" if number == 0 else f"\n{note}" for number, note in enumerate(notes))

@@ -13,7 +13,7 @@ import pytest
 from gateway.usage.postgres_migration import upgrade
 from tests.kit.metered_gateway import HELD_TOKENS
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import Cell, cell
+from tests.kit.store_cell import Cell, cell, environ_of, run_command
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -99,6 +99,11 @@ def test_budget_is_shown_topped_up_and_reset_in_the_shared_store(both: Cell) -> 
     report = _admin(both, 1, "GET", "/v1/admin/usage?by=client")
     assert report.status_code == 200
     eventually(lambda: _calls(both, 0) == _calls(both, 1) == 3)
+    # The state directory of an instance names its config, and so the shared ledger.
+    command = ("usage", "--by", "client", "--client", "spender")
+    status, text = run_command(environ_of(both.path, 0), *command)
+    assert (status, text) == (0, both.run(*command))
+    assert "spender" in text
 
 
 def _calls(both: Cell, number: int) -> int:

@@ -273,8 +273,21 @@ def test_admin_api_shows_and_changes_budgets_and_reports_usage(operator: Operato
     assert topped_up in shown
     assert operator.call("GET", "/v1/admin/budgets?client=saver&project=x").status_code == 400
     report = operator.call("GET", "/v1/admin/usage?by=client,model").json()
-    assert set(report) == {"groups", "total"}
+    assert set(report) == {"groups", "total", "month", "timezone"}
     assert operator.call("GET", "/v1/admin/usage?by=colour").status_code == 400
+
+
+def test_usage_command_reports_the_same_through_the_admin_listener(operator: Operator) -> None:
+    made = operator.json("keys", "create", "--client", "app")
+    operator.expect(made["key"], "")
+    admin = ("--admin", operator.gateway.admin_url)
+    for form in (), ("--json",), ("--csv",):
+        command = ("usage", "--by", "client,model", "--client", "app", *form)
+        assert "app" in operator.run(*command, *admin)
+        eventually(lambda command=command: operator.run(*command, *admin) == operator.run(*command))  # type: ignore[misc]
+    assert set(json.loads(operator.run("usage", "--json", *admin))) == {"groups", "total"}
+    refused = in_this_process("usage", "--rows", "--json", *admin)
+    assert (refused.returncode, "instead of --admin" in refused.stderr) == (2, True)
 
 
 # --- the admin API --------------------------------------------------------------------------------
