@@ -283,6 +283,23 @@ def read_count(source: Mapping[str, object], key: str) -> int:
     return number if number is not None and not number >> 53 else 0
 
 
+def are_counts(source: Mapping[str, object], *keys: str) -> bool:
+    """Return whether these members are counts.
+
+    Args:
+        source: A parsed object.
+        keys: The names of the members.
+
+    Returns:
+        Whether `read_count` reads each of them as it is. A missing or null member is fine.
+    """
+    for key in keys:
+        value = source.get(key)
+        if value is not None and ((number := _whole(value)) is None or number >> 53):
+            return False
+    return True
+
+
 def _whole(value: object) -> int | None:
     if isinstance(value, bool):
         return None

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.tool_calls import arguments_text, calls_in
-from providers.json_values import JsonError, as_list, as_map, loads, read_count, read_int, read_list, read_map, read_str
+from providers.json_values import (
+    JsonError,
+    are_counts,
+    as_list,
+    as_map,
+    loads,
+    read_count,
+    read_int,
+    read_list,
+    read_map,
+    read_str,
+)
 from providers.openai_json.read_errors import BY_CODE, NO_HTTP_ERROR, classify
 from providers.reading.choice_state import Content
 from providers.reading.error_classification import failure
@@ -19,7 +30,7 @@ from providers.wire import WireResponse
 
 
 def read_usage(source: Mapping[str, object], separate_reasoning: bool = False) -> Usage:
-    """Return the token counts. A missing one is 0.
+    """Return the token counts. A missing one is 0. The prompt is 0 if one is invalid: such a usage is not used.
 
     Args:
         source: The `usage` object.
@@ -46,10 +57,15 @@ def read_usage(source: Mapping[str, object], separate_reasoning: bool = False) -
             completion = count_completion(prompt, completion, reasoning, source.get("total_tokens"), separate_reasoning)
         return Usage(prompt, completion, cached, reasoning, written, sound, accepted, rejected)
     of_prompt, of_completion = as_map(of_prompt), as_map(of_completion)
+    are_valid = (
+        are_counts(source, "prompt_tokens", "completion_tokens")
+        and are_counts(of_prompt, "cached_tokens", "cache_write_tokens")
+        and are_counts(of_completion, "reasoning_tokens")
+    )
     prompt, completion = read_count(source, "prompt_tokens"), read_count(source, "completion_tokens")
     reasoning = read_count(of_completion, "reasoning_tokens")
     return Usage(
-        prompt,
+        prompt if are_valid else 0,
         count_completion(prompt, completion, reasoning, source.get("total_tokens"), separate_reasoning),
         read_count(of_prompt, "cached_tokens"),
         reasoning,

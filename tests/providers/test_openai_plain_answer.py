@@ -162,20 +162,34 @@ def details(names: tuple[str, ...]) -> st.SearchStrategy[object]:
         },
     )
 )
-def test_counts_are_whole_numbers_and_those_that_are_not_there_none(source: dict[str, Any]) -> None:
+def test_counts_are_whole_numbers_and_an_invalid_one_leaves_no_prompt(source: dict[str, Any]) -> None:
     def count(source: object, name: str) -> int:
         number = read_int(as_map(source), name) or 0
         return number if 0 <= number < 2**53 else 0
+
+    def is_valid(source: object, name: str) -> bool:
+        number = read_int(as_map(source), name)
+        return as_map(source).get(name) is None or (number is not None and 0 <= number < 2**53)
 
     usage = read_usage(source)
     assert [type(number) for number in astuple(usage)] == [int] * 8
     prompt, completion = count(source, "prompt_tokens"), count(source, "completion_tokens")
     reasoning = count(source.get("completion_tokens_details"), "reasoning_tokens")
+    of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
+    are_valid = all(
+        is_valid(part, name)
+        for part, names in (
+            (source, ("prompt_tokens", "completion_tokens")),
+            (of_prompt, ("cached_tokens", "cache_write_tokens")),
+            (of_completion, ("reasoning_tokens",)),
+        )
+        for name in names
+    )
     assert usage == Usage(
-        prompt,
+        prompt if are_valid else 0,
         count_completion(prompt, completion, reasoning, source.get("total_tokens")),
-        **{name: count(source.get("prompt_tokens_details"), name) for name in OF_PROMPT},
-        **{name: count(source.get("completion_tokens_details"), name) for name in OF_COMPLETION},
+        **{name: count(of_prompt, name) for name in OF_PROMPT},
+        **{name: count(of_completion, name) for name in OF_COMPLETION},
     )
 
 

@@ -17,6 +17,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import Thought, ThoughtCollector
 from providers.json_values import (
     JsonError,
+    are_counts,
     as_map,
     dumps_text,
     read_count,
@@ -216,11 +217,16 @@ class MessageReader:
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    """Return the counts; a missing one is 0. `input_tokens` excludes tokens read from or written to the cache."""
+    """Return the counts; a missing one is 0. The prompt is 0 if one is invalid.
+
+    `input_tokens` excludes tokens read from or written to the cache.
+    """
     cached = read_count(source, "cache_read_input_tokens")
     written = read_count(source, "cache_creation_input_tokens")
+    names = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"
+    prompt = read_count(source, "input_tokens") + cached + written
     return Usage(
-        prompt_tokens=read_count(source, "input_tokens") + cached + written,
+        prompt_tokens=prompt if are_counts(source, *names) else 0,
         completion_tokens=read_count(source, "output_tokens"),
         cached_tokens=cached,
         reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "thinking_tokens"),

@@ -15,6 +15,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import Thought, ThoughtCollector
 from providers.json_values import (
     JsonError,
+    are_counts,
     as_map,
     dumps_text,
     loads,
@@ -240,11 +241,16 @@ class _Reader:
         self.assembler.finish(_FINISH.get(stop_reason, "other"), raw=raw)
 
     def count(self, source: Mapping[str, object]) -> None:
-        """Read the counts, if there are any. Reasoning is part of the output; it has no separate count."""
+        """Read the counts, if there are any. Reasoning is part of the output; it has no separate count.
+
+        The prompt is 0 if a count is invalid.
+        """
         if not (usage := read_map(source, "usage")):
             return
         cached = read_count(usage, "cacheReadInputTokens")
         written = read_count(usage, "cacheWriteInputTokens")
         prompt = read_count(usage, "inputTokens") + cached + written
+        if not are_counts(usage, "inputTokens", "outputTokens", "cacheReadInputTokens", "cacheWriteInputTokens"):
+            prompt = 0
         completion = read_count(usage, "outputTokens")
         self.assembler.usage(Usage(prompt, completion, cached_tokens=cached, cache_write_tokens=written))

@@ -12,7 +12,7 @@ from typing import Literal
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.tool_calls import arguments_text
-from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
+from providers.json_values import are_counts, as_map, read_count, read_int, read_list, read_map, read_str
 from providers.openai_json.read_answer import read_text
 from providers.reading.error_classification import error_object, failure
 from providers.reading.folding import fold
@@ -243,12 +243,12 @@ class DashScopeReader:
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    """Return the counts; a missing one is 0."""
+    """Return the counts; a missing one is 0. The prompt is 0 if one is invalid."""
     of_prompt = read_map(source, "prompt_tokens_details")
     prompt, completion = read_count(source, "input_tokens"), read_count(source, "output_tokens")
     reasoning = read_count(read_map(source, "output_tokens_details"), "reasoning_tokens")
     return Usage(
-        prompt_tokens=prompt,
+        prompt_tokens=prompt if are_counts(source, "input_tokens", "output_tokens") else 0,
         completion_tokens=count_completion(prompt, completion, reasoning, source.get("total_tokens")),
         cached_tokens=read_count(of_prompt if "cached_tokens" in of_prompt else source, "cached_tokens"),
         reasoning_tokens=reasoning,

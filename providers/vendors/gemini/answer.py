@@ -16,6 +16,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import mark_signature
 from providers.json_values import (
     JsonError,
+    are_counts,
     as_map,
     dumps_text,
     dumps_texts,
@@ -294,10 +295,15 @@ def _token(source: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_usage(source: Mapping[str, object]) -> Usage:
-    """Return the counts; a missing one is 0. The vendor counts thoughts and tool use separately."""
+    """Return the counts; a missing one is 0. The prompt is 0 if one is invalid.
+
+    The vendor counts thoughts and tool use separately.
+    """
     thoughts = read_count(source, "thoughtsTokenCount")
+    names = "promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"
+    prompt = read_count(source, "promptTokenCount") + read_count(source, "toolUsePromptTokenCount")
     return Usage(
-        prompt_tokens=read_count(source, "promptTokenCount") + read_count(source, "toolUsePromptTokenCount"),
+        prompt_tokens=prompt if are_counts(source, *names, "cachedContentTokenCount") else 0,
         completion_tokens=read_count(source, "candidatesTokenCount") + thoughts,
         cached_tokens=read_count(source, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,

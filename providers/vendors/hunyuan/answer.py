@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.json_values import as_map, read_count, read_int, read_list, read_map, read_str
+from providers.json_values import are_counts, as_map, read_count, read_int, read_list, read_map, read_str
 from providers.openai_json.read_errors import TOO_LONG
 from providers.reading.error_classification import by_code, by_status, error_object, failure, plain_text
 from providers.reading.folding import fold
@@ -158,7 +158,7 @@ def _usage(source: Mapping[str, object]) -> Usage:
     prompt, completion = read_count(source, "PromptTokens"), read_count(source, "CompletionTokens")
     reasoning = read_count(read_map(source, "CompletionTokensDetails"), "ReasoningTokens")
     return Usage(
-        prompt,
+        prompt if are_counts(source, "PromptTokens", "CompletionTokens") else 0,
         count_completion(prompt, completion, reasoning, source.get("TotalTokens")),
         read_count(read_map(source, "PromptTokensDetails"), "CachedTokens"),
         reasoning,

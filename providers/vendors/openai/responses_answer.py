@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.json_values import as_map, read_count, read_float, read_int, read_list, read_map, read_str
+from providers.json_values import are_counts, as_map, read_count, read_float, read_int, read_list, read_map, read_str
 from providers.openai_json.read_errors import classify
 from providers.reading.error_classification import error_object, failure
 from providers.reading.folding import fold
@@ -198,12 +198,12 @@ def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
 
 
 def _usage(source: Mapping[str, object]) -> Usage:
-    """Return the counts; a missing one is 0."""
+    """Return the counts; a missing one is 0. The prompt is 0 if one is invalid."""
     of_input = read_map(source, "input_tokens_details")
     prompt, completion = read_count(source, "input_tokens"), read_count(source, "output_tokens")
     reasoning = read_count(read_map(source, "output_tokens_details"), "reasoning_tokens")
     return Usage(
-        prompt,
+        prompt if are_counts(source, "input_tokens", "output_tokens") else 0,
         count_completion(prompt, completion, reasoning, source.get("total_tokens")),
         read_count(of_input, "cached_tokens"),
         reasoning,
