@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse
 from gateway.api.admin_control import Control
 from gateway.api.errors import ApiError
 from gateway.model.budget import Window
-from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import Role, facts_of
 from gateway.operator_errors import StateError
 from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
@@ -22,6 +21,7 @@ from gateway.service.client_admin import (
     DEFAULT_GRACE,
     AdminRefused,
     ClientAdmin,
+    FileClients,
     Json,
     KeyRequest,
     clients_in_file,
@@ -33,7 +33,6 @@ from gateway.usage.reports import DIMENSIONS, UsageQuery
 
 PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
-_SHOWN_HASH = 10
 _OF_CLIENTS = frozenset({"keys", "clients", "projects"})
 ReadBody = Callable[[Request], Awaitable[dict[str, object]]]
 
@@ -68,6 +67,18 @@ class AdminRoutes:
         except StateError as error:
             return refusal_response(AdminRefused(503, "state_unavailable", str(error)))
 
+    async def show(
+        self, request: Request, action: str, work: Callable[[ClientAdmin | FileClients], Json]
+    ) -> JSONResponse:
+        """Answer with stored clients, or with those of the config file."""
+        config = (await self.control.status()).config
+        if config.clients_source != "file":
+            return await self.run(request, action, work)
+        try:
+            return JSONResponse(work(FileClients(config)))
+        except AdminRefused as refused:
+            return refusal_response(refused)
+
 
 def refusal_response(refused: AdminRefused) -> JSONResponse:
     """Return the error in the envelope of all errors. Its codes are of the admin API alone."""
@@ -96,10 +107,7 @@ def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
 def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
     @router.get("/keys", tags=["keys"], summary="List the keys", dependencies=routes.requires(Role.VIEWER))
     async def list_keys(request: Request, client: Annotated[str | None, Query()] = None) -> JSONResponse:
-        config = (await routes.control.status()).config
-        if config.clients_source == "file":
-            return JSONResponse({"keys": _keys_of_file(config, client)})
-        return await routes.run(request, "keys list", lambda admin: admin.list_keys(client))
+        return await routes.show(request, "keys list", lambda admin: admin.list_keys(client))
 
     @router.post(
         "/keys",
@@ -119,7 +127,7 @@ def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
 
     @router.get("/keys/{id}", tags=["keys"], summary="Show a key", dependencies=routes.requires(Role.VIEWER))
     async def show_key(request: Request, id: str) -> JSONResponse:  # the name in the path
-        return await routes.run(request, "keys show", lambda admin: admin.show_key(id))
+        return await routes.show(request, "keys show", lambda admin: admin.show_key(id))
 
     @router.post(
         "/keys/{id}/rotate",
@@ -157,10 +165,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
 
     @router.get(f"/{section}", tags=[section], summary=f"List the {section}", dependencies=routes.requires(Role.VIEWER))
     async def list_all(request: Request) -> JSONResponse:
-        config = (await routes.control.status()).config
-        if config.clients_source == "file":
-            return JSONResponse({section: _names_in_file(config, section)})
-        return await routes.run(request, f"{section} list", lambda admin: admin.list_all(section))
+        return await routes.show(request, f"{section} list", lambda admin: admin.list_all(section))
 
     @router.post(
         f"/{section}",
@@ -184,7 +189,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         dependencies=routes.requires(Role.VIEWER),
     )
     async def show(request: Request, name: str) -> JSONResponse:
-        return await routes.run(request, f"{section} show", lambda admin: admin.show(section, name))
+        return await routes.show(request, f"{section} show", lambda admin: admin.show(section, name))
 
     @router.patch(
         f"/{section}/{{name}}",
@@ -352,22 +357,3 @@ def _body(fields: Mapping[str, str], *required: str) -> dict[str, Any]:
     if required:
         schema["required"] = list(required)
     return {"requestBody": {"required": bool(required), "content": {"application/json": {"schema": schema}}}}
-
-
-def _keys_of_file(config: ConfigVersion, client: str | None) -> list[Json]:
-    """Return the keys in the config file. The beginning of its hash identifies each."""
-    return [
-        {"id": digest[:_SHOWN_HASH], "client": one.name, "status": "valid", "hash": f"sha256:{digest}"}
-        for digest, one in config.clients.items()
-        if client is None or one.name == client
-    ]
-
-
-def _names_in_file(config: ConfigVersion, section: Section) -> list[Json]:
-    if section == "projects":
-        return [{"name": name} for name in config.projects]
-    by_name = {client.name: client for client in config.clients.values()}
-    return [
-        {"name": name, **({"region": client.region} if client.region is not None else {})}
-        for name, client in by_name.items()
-    ]

@@ -19,7 +19,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import ConfigFacts, Definition, Role, facts_of
 from gateway.operator_errors import CommandError, StateError
 from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
-from gateway.service.client_admin import AdminRefused, ClientAdmin, Json, KeyRequest, clients_in_file
+from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, Json, KeyRequest, clients_in_file
 from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, Section, has_clients
 from gateway.usage.gate import CounterKind
@@ -27,6 +27,7 @@ from gateway.usage.installation import client_store
 from providers.auth import Secret
 
 _PATH = "/v1/admin"
+_SHOWS = frozenset({"list", "show"})
 
 
 class RemoteActions:
@@ -143,10 +144,12 @@ class LocalActions(ClientAdmin):
 
 
 Actions = LocalActions | RemoteActions
+Shown = Actions | FileClients
+"""What the commands that change nothing use."""
 
 
 @contextmanager
-def opened(options: argparse.Namespace) -> Iterator[Actions]:
+def opened(options: argparse.Namespace) -> Iterator[Shown]:
     """Provide the actions of `--admin`, or of the state directory. Raises CommandError."""
     settings = settings_of(options)
     operator = options.operator or _user()
@@ -157,7 +160,11 @@ def opened(options: argparse.Namespace) -> Iterator[Actions]:
         return
     if settings.state_dir is None:
         if options.is_of_clients and path_exists(settings.config):
-            _expect_database(options, _facts_of(settings.config))
+            version = compile_file(settings.config, resolve_secrets=False).config
+            if _shows_file(options, facts := facts_of(version, str(settings.config.absolute()))):
+                yield FileClients(version)
+                return
+            _expect_database(options, facts)
         raise CommandError("name the state directory of the gateway with --state, or its admin listener with --admin")
     try:
         yield from _opened_directory(options, settings, settings.state_dir, operator)
@@ -167,15 +174,22 @@ def opened(options: argparse.Namespace) -> Iterator[Actions]:
 
 def _opened_directory(
     options: argparse.Namespace, settings: Settings, directory: Path, operator: str
-) -> Iterator[Actions]:
+) -> Iterator[Shown]:
     config = _Config(options, settings, directory)
     if options.is_of_clients:
+        if _shows_file(options, config.facts()):
+            yield FileClients(config.in_file())
+            return
         # Nothing is created before this check.
         _expect_database(options, config.facts())
     with closing(config.opened_store()) as store:
         yield LocalActions(store, config, operator)
         config.remember(store)
         append_entries(store, directory)
+
+
+def _shows_file(options: argparse.Namespace, facts: ConfigFacts) -> bool:
+    return facts.source == "file" and options.verb in _SHOWS
 
 
 def _expect_database(options: argparse.Namespace, facts: ConfigFacts) -> None:
@@ -273,6 +287,11 @@ class _Config:
         store = client_store(config, self._directory)
         with closing(store):
             return ClientDatabase(self._directory, config_path=str(self._path.absolute()), store=store).stage(config)
+
+    def in_file(self) -> ConfigVersion:
+        """Return the config version of the file."""
+        self.facts()
+        return compile_file(self._path, resolve_secrets=False).config
 
     def pepper(self, facts: ConfigFacts) -> Secret:
         """Return the newest pepper. Raises CommandError if it is in the config and cannot be read here."""

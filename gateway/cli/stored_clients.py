@@ -7,8 +7,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from gateway.cli.admin_actions import Actions, opened
+from gateway.cli.admin_actions import Actions, Shown, opened
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.model.stored_client import Role
 from gateway.operator_errors import CommandError
@@ -25,7 +26,7 @@ _NO_VALUE = "-"
 
 def run(options: argparse.Namespace) -> int:
     """Run one of the commands. `options.action` is the function of the command."""
-    action: Callable[[argparse.Namespace, Actions], int] = options.action
+    action: Callable[[argparse.Namespace, Any], int] = options.action
     try:
         with opened(options) as actions:
             return action(options, actions)
@@ -59,12 +60,12 @@ def revoke_key(options: argparse.Namespace, actions: Actions) -> int:
     return _print(options, actions.revoke_key(options.id), lambda key: f"the key {key['id']} is revoked")
 
 
-def show_key(options: argparse.Namespace, actions: Actions) -> int:
+def show_key(options: argparse.Namespace, actions: Shown) -> int:
     """Show a key (`gateway keys show`)."""
     return _print(options, actions.show_key(options.id), _members)
 
 
-def list_keys(options: argparse.Namespace, actions: Actions) -> int:
+def list_keys(options: argparse.Namespace, actions: Shown) -> int:
     """List keys (`gateway keys list`)."""
     columns = ("id", "client", "status", "owner", "created_at", "expires_at", "last_used_at", "note")
     return _print(options, actions.list_keys(options.client), lambda found: _table(found["keys"], columns))
@@ -113,12 +114,12 @@ def remove(options: argparse.Namespace, actions: Actions) -> int:
     return _print(options, actions.remove(section, options.name), lambda _: f"the {word} {options.name} is removed")
 
 
-def show(options: argparse.Namespace, actions: Actions) -> int:
+def show(options: argparse.Namespace, actions: Shown) -> int:
     """Show a client or a project (`gateway clients show`, `gateway projects show`)."""
     return _print(options, actions.show(options.section, options.name), _members)
 
 
-def list_all(options: argparse.Namespace, actions: Actions) -> int:
+def list_all(options: argparse.Namespace, actions: Shown) -> int:
     """List clients or projects (`gateway clients list`, `gateway projects list`)."""
     section: Section = options.section
     of_clients = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")

@@ -30,7 +30,7 @@ from gateway.model.api_key import (
     digest_of,
 )
 from gateway.model.budget import Project
-from gateway.model.config_version import Client
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role
 from gateway.model.units import UNIT_S
 from gateway.operator_errors import NotStored
@@ -42,6 +42,7 @@ DEFAULT_GRACE = "1h"
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)", re.ASCII)
 _LONGEST_S = 3660 * 86_400.0
 _MOST_TEXT = 200
+_SHOWN_HASH = 10
 _IMPORTED = re.compile(r"sha256:([0-9a-fA-F]{64})", re.ASCII)
 _TOKEN_START = "agwadmin"  # noqa: S105  # the beginning of every token, which is not secret
 
@@ -309,6 +310,54 @@ class ClientAdmin:
             raise AdminRefused(404, "not_found", str(error)) from None
         except AlreadyStored as error:
             raise AdminRefused(409, conflict, str(error)) from None
+
+
+class FileClients:
+    """Shows the clients, keys and projects of the config file, as `ClientAdmin` shows stored ones."""
+
+    def __init__(self, config: ConfigVersion) -> None:
+        self._config = config
+
+    def list_keys(self, client: str | None = None) -> Json:
+        """Return all keys, or those of a client. The beginning of its hash identifies each."""
+        if client is not None:
+            self.show("clients", client)
+        return {"keys": [key for key in self._keys() if client in (None, key["client"])]}
+
+    def show_key(self, key_id: str) -> Json:
+        """Return a key by its id."""
+        found = next((key for key in self._keys() if key["id"] == key_id), None)
+        if found is None:
+            raise AdminRefused(404, "key_not_found", "there is no key with this id; `gateway keys list` lists the keys")
+        return found
+
+    def list_all(self, section: Section) -> Json:
+        """Return all clients or projects."""
+        if section == "projects":
+            return {section: [{"name": name} for name in self._config.projects]}
+        by_name = {client.name: client for client in self._config.clients.values()}
+        return {
+            section: [
+                {"name": name, **({"region": client.region} if client.region is not None else {})}
+                for name, client in by_name.items()
+            ]
+        }
+
+    def show(self, section: Section, name: str) -> Json:
+        """Return a client with its keys, or a project."""
+        word = section.removesuffix("s")
+        listed = self.list_all(section)[section]
+        found = next((one for one in listed if one["name"] == name), None) if isinstance(listed, list) else None
+        if found is None:
+            raise AdminRefused(404, f"{word}_not_found", f"there is no {word} {name!r}")
+        keys = {"keys": [key for key in self._keys() if key["client"] == name]} if section == "clients" else {}
+        return {**found, **keys}
+
+    def _keys(self) -> list[Json]:
+        return [
+            {"id": digest[:_SHOWN_HASH], "client": one.name, "status": "valid", "hash": f"sha256:{digest}"}
+            for digest, one in self._config.clients.items()
+        ]
 
 
 def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:

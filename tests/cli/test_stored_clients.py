@@ -29,6 +29,24 @@ def written(folder: Path, config: Config = BASE) -> str:
 
 
 @pytest.mark.parametrize("with_state", [False, True])
+def test_clients_and_keys_of_the_file_are_shown(gateway: Command, tmp_path: Path, with_state: bool) -> None:
+    state = tmp_path / "state"
+    where = ["--config", written(tmp_path), *(["--state", str(state)] if with_state else [])]
+    listed = json.loads(gateway("keys", "list", "--json", *where).out)["keys"]
+    first = listed[0]
+    assert first["hash"].startswith(f"sha256:{first['id']}")
+    assert json.loads(gateway("keys", "show", first["id"], "--json", *where).out) == first
+    name = first["client"]
+    assert name in gateway("clients", "list", *where).out
+    shown = json.loads(gateway("clients", "show", name, "--json", *where).out)
+    assert shown["keys"] == [key for key in listed if key["client"] == name]
+    assert gateway("projects", "list", *where).status == 0
+    for section in "keys", "clients", "projects":
+        assert gateway(section, "show", "none", *where).status == 1
+    assert not state.exists(), "nothing is created"
+
+
+@pytest.mark.parametrize("with_state", [False, True])
 def test_key_of_a_client_in_the_file_is_printed_with_its_hash_line(
     gateway: Command, tmp_path: Path, with_state: bool
 ) -> None:
@@ -63,7 +81,6 @@ def test_printed_line_makes_the_key_work(gateway: Command, tmp_path: Path) -> No
             ("projects", "create", "shop", "--budget", "5 tokens per total"),
             'projects:\n  shop:\n    budgets: [{"tokens": 5, "per": "total"}]\n',
         ),
-        (("clients", "list"), ""),
         (("keys", "revoke", "x"), ""),
         (("clients", "remove", "app"), ""),
     ],

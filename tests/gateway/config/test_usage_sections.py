@@ -133,7 +133,7 @@ def test_amount_is_exact(text: str, nano: int) -> None:
         ([{"tokens": -1, "per": "day"}], ["budgets[0].tokens: must be at least 0"]),
         ([{"tokens": 1.5, "per": "day"}], ["budgets[0].tokens: must be a whole number, not a number"]),
         ([{"tokens": 2**53 + 1, "per": "day"}], ["budgets[0].tokens: must be at most 9007199254740992"]),
-        ([{"tokens": 5}], ["budgets[0].per: is missing"]),
+        ([{"tokens": 5}], ["budgets[0].per: is missing; add it: The window: aligned with"]),
         ([{"tokens": 5, "per": "year"}], ["budgets[0].per: must be the window of the budget; one of minute, hour"]),
         ([{"tokens": 5, "per": "day", "unit": "k"}], ["budgets[0].unit: unknown key 'unit'"]),
         ([], ["budgets: must not be empty"]),
