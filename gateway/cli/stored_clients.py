@@ -226,7 +226,7 @@ def _print_lines(options: argparse.Namespace, refused: AdminRefused) -> None:
     elif options.action is create:
         keys = {"keys": ["sha256:…"]} if options.section == "clients" else {}
         definition = {**keys, **definition_of(options)}
-        print(f"Add these lines to the config:\n{options.section}:\n  {options.name}:")
+        print(f"Add these lines to the config:\n{options.section}:\n  {options.name}:{'' if definition else ' {}'}")
         for name, value in definition.items():
             print(f"    {name}: {json.dumps(value, ensure_ascii=False)}")
 

@@ -81,6 +81,7 @@ def test_printed_line_makes_the_key_work(gateway: Command, tmp_path: Path) -> No
             ("projects", "create", "shop", "--budget", "5 tokens per total"),
             'projects:\n  shop:\n    budgets: [{"tokens": 5, "per": "total"}]\n',
         ),
+        (("projects", "create", "plain"), "projects:\n  plain: {}\n"),
         (("keys", "revoke", "x"), ""),
         (("clients", "remove", "app"), ""),
     ],
