@@ -145,7 +145,7 @@ class LocalActions(ClientAdmin):
 
 Actions = LocalActions | RemoteActions
 Shown = Actions | FileClients
-"""What the commands that change nothing use."""
+"""The actions for commands that change nothing."""
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from gateway.cli.admin_client import NotReached
 from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import compile_file, settings_of
 from gateway.config.problems import visible
@@ -98,6 +97,8 @@ def usage(options: argparse.Namespace) -> int:
 
 def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, Any]:
     """Return the report of a running gateway, through its admin API. Raises CommandError."""
+    from gateway.cli.admin_client import NotReached
+
     if options.rows:
         raise CommandError("--rows reads the ledger itself: name it with --state or --config instead of --admin")
     query = {"by": ",".join(by), "month": options.month, "client": options.client}
