@@ -271,6 +271,10 @@ class Gateway:
         self._usage = UsageWiring(state_dir, lambda: self.config, self._count_overshoot) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
+            counts = self._usage.accounting.counts
+            self.metrics.live_rows["gateway_client_calls_total"] = counts.calls
+            self.metrics.live_rows["gateway_client_tokens_total"] = counts.tokens
+            self.metrics.live_rows["gateway_client_cost_total"] = counts.costs
             if self._shadow_wiring.shadows is not None:
                 self._shadow_wiring.shadows.accounting = self._usage.accounting
         service = ChatService(

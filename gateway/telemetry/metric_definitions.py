@@ -233,6 +233,21 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
         ("client", "project", "per"),
         per=1_000_000,
     ),
+    "gateway_client_calls_total": MetricDefinition(
+        "counter",
+        "Calls to providers that have ended. `usage_source` is the source of their numbers, as in the ledger. An empty "
+        "client: no client asked for them.",
+        ("client", "project", "usage_source"),
+    ),
+    "gateway_client_tokens_total": MetricDefinition(
+        "counter", "Tokens of these calls. `type` is `input` or `output`.", ("client", "project", "type")
+    ),
+    "gateway_client_cost_total": MetricDefinition(
+        "counter",
+        "Cost of these calls in `usage.currency`, or in the vendor's currency if there is no rate.",
+        ("client", "project", "currency"),
+        per=1_000_000_000,
+    ),
     "gateway_overshoot_total": MetricDefinition(
         "counter", "Calls under a limit of tokens or money that used more than was held for them."
     ),

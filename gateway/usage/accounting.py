@@ -43,6 +43,7 @@ from gateway.usage.spending_limits import (
     user_limits,
 )
 from gateway.usage.spool import Spool, SpoolError
+from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
 from providers.catalogue.prices import NO_CURRENCY, Price
 from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent, Usage, UsageReport
@@ -79,6 +80,7 @@ class Accounting:
         is_stopping: Whether the process is ending, so that the gateway stops the calls that end early from now on.
         is_closed: Whether no further call can be recorded.
         open_calls: The calls that have not ended.
+        counts: The calls that have ended, for metrics.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Accounting:
         self.learned = LearnedUsage()
         self.is_stopping = self.is_closed = False
         self.open_calls: set[CallUsage] = set()
+        self.counts = UsageCounts()
         self._user_key = user_key
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -445,7 +448,9 @@ class CallUsage:
             amount = _NOTHING
         accounting = request.accounting
         accounting.open_calls.discard(self)
-        accounting.spool.append(_priced(self._row, usage, source, amount, outcome))
+        row = _priced(self._row, usage, source, amount, outcome)
+        accounting.spool.append(row)
+        accounting.counts.add(row)
         own_nano = (amount.own_nano or 0) if amount is not None else 0
         request.end(held.amount_nano, amount)
         if not facts.limits.are_none and (usage.total_tokens > held.size.tokens or own_nano > held.amount_nano):

@@ -30,7 +30,7 @@ from tests.kit.metered_gateway import (
     serving_file,
     with_budget,
 )
-from tests.kit.metered_provider import APP_KEY, Meter, metered_config, metered_provider
+from tests.kit.metered_provider import APP_KEY, PROMPT_TOKENS, Meter, metered_config, metered_provider
 from tests.kit.waiting import eventually
 
 
@@ -283,6 +283,14 @@ def test_used_budget_is_a_metric_an_event_and_a_call_of_the_webhook(tmp_path: Pa
             with httpx.Client(base_url=gateway.admin_url, trust_env=False) as admin:
                 metric = 'gateway_budget_used_ratio{client="",per="month",project="shop"} 0.55'
                 eventually(lambda: metric in admin.get("/metrics").text)
+                metrics = admin.get("/metrics").text
+    of_app = 'client="app",project="shop"'
+    for line in (
+        f'gateway_client_calls_total{{{of_app},usage_source="provider"}} 1.0',
+        f'gateway_client_tokens_total{{{of_app},type="input"}} {PROMPT_TOKENS}.0',
+        'gateway_client_cost_total{client="app",currency="EUR",project="shop"} ',
+    ):
+        assert line in metrics
     for alert in (logged, received[0]):
         assert (alert["of"], alert["name"], alert["per"], alert["unit"]) == ("project", "shop", "month", "tokens")
         assert (alert["percent"], alert["spent"], alert["limit"]) == (50, "110", "200")
