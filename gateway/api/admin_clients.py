@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.api.admin_control import Control
 from gateway.api.errors import ApiError
 from gateway.model.budget import Window
+from gateway.model.status import ROWS_DELETED_HEADER
 from gateway.model.stored_client import Role, facts_of
 from gateway.operator_errors import StateError
 from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
@@ -29,10 +31,15 @@ from gateway.service.client_admin import (
 from gateway.state.client_store import Section
 from gateway.usage.gate import CounterKind
 from gateway.usage.installation import usage_reader
-from gateway.usage.reports import DIMENSIONS, UsageQuery
+from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
+from gateway.usage.usage_row import json_line
+
+if TYPE_CHECKING:
+    from gateway.usage.postgres_reader import PostgresUsageReader
 
 PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
+_ROWS_AT_ONCE = 500
 _OF_CLIENTS = frozenset({"keys", "clients", "projects"})
 ReadBody = Callable[[Request], Awaitable[dict[str, object]]]
 
@@ -52,7 +59,7 @@ class AdminRoutes:
     read_body: ReadBody
     operator: Callable[[Request], str]
 
-    async def run(self, request: Request, action: str, work: Callable[[ClientAdmin], Json]) -> JSONResponse:
+    async def run(self, request: Request, action: str, work: Callable[[ClientAdmin], Json | Response]) -> Response:
         """Run an action in a thread, and answer with its result."""
         admin = self.control.client_admin(self.operator(request))
         try:
@@ -61,15 +68,14 @@ class AdminRoutes:
                 if config.clients_source == "file" and action.partition(" ")[0] in _OF_CLIENTS:
                     raise clients_in_file(action, "NAME", facts_of(config))
                 raise AdminRefused(409, "no_state_directory", "there is no state directory: set GATEWAY_STATE_DIR")
-            return JSONResponse(await asyncio.to_thread(work, admin))
+            result = await asyncio.to_thread(work, admin)
+            return result if isinstance(result, Response) else JSONResponse(result)
         except AdminRefused as refused:
             return refusal_response(refused)
         except StateError as error:
             return refusal_response(AdminRefused(503, "state_unavailable", str(error)))
 
-    async def show(
-        self, request: Request, action: str, work: Callable[[ClientAdmin | FileClients], Json]
-    ) -> JSONResponse:
+    async def show(self, request: Request, action: str, work: Callable[[ClientAdmin | FileClients], Json]) -> Response:
         """Answer with stored clients, or with those of the config file."""
         config = (await self.control.status()).config
         if config.clients_source != "file":
@@ -98,7 +104,7 @@ def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
     _add_tokens(router, routes)
 
     @router.get("/openapi.json", dependencies=routes.requires(Role.VIEWER), include_in_schema=False)
-    async def openapi() -> JSONResponse:
+    async def openapi() -> Response:
         return JSONResponse(app.openapi())
 
     app.include_router(router)
@@ -106,7 +112,7 @@ def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
 
 def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
     @router.get("/keys", tags=["keys"], summary="List the keys", dependencies=routes.requires(Role.VIEWER))
-    async def list_keys(request: Request, client: Annotated[str | None, Query()] = None) -> JSONResponse:
+    async def list_keys(request: Request, client: Annotated[str | None, Query()] = None) -> Response:
         return await routes.show(request, "keys list", lambda admin: admin.list_keys(client))
 
     @router.post(
@@ -116,7 +122,7 @@ def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
         dependencies=routes.requires(Role.OPERATOR),
         openapi_extra=_body({"client": "the client's name", **_KEY_FIELDS}, "client"),
     )
-    async def create_key(request: Request) -> JSONResponse:
+    async def create_key(request: Request) -> Response:
         given = _texts(await routes.read_body(request), "client", *_KEY_FIELDS)
         if "client" not in given:
             raise ApiError("invalid_request", "`client` is missing: the name of the client that gets the key", "client")
@@ -126,7 +132,7 @@ def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
         return await routes.run(request, "keys create", lambda admin: admin.create_key(wanted))
 
     @router.get("/keys/{id}", tags=["keys"], summary="Show a key", dependencies=routes.requires(Role.VIEWER))
-    async def show_key(request: Request, id: str) -> JSONResponse:  # the name in the path
+    async def show_key(request: Request, id: str) -> Response:  # the name in the path
         return await routes.show(request, "keys show", lambda admin: admin.show_key(id))
 
     @router.post(
@@ -136,7 +142,7 @@ def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
         dependencies=routes.requires(Role.OPERATOR),
         openapi_extra=_body({"grace": f"how long the old secret works, such as 10m; {DEFAULT_GRACE} by default"}),
     )
-    async def rotate_key(request: Request, id: str) -> JSONResponse:
+    async def rotate_key(request: Request, id: str) -> Response:
         grace = _texts(await routes.read_body(request), "grace").get("grace", DEFAULT_GRACE)
         return await routes.run(request, "keys rotate", lambda admin: admin.rotate_key(id, grace))
 
@@ -146,7 +152,7 @@ def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
         summary="End a key at once, with all its secrets",
         dependencies=routes.requires(Role.OPERATOR),
     )
-    async def revoke_key(request: Request, id: str) -> JSONResponse:
+    async def revoke_key(request: Request, id: str) -> Response:
         return await routes.run(request, "keys revoke", lambda admin: admin.revoke_key(id))
 
 
@@ -164,7 +170,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
     fields = f"the keys of `{section}.NAME` in the config file" + (", without `keys`" if section == "clients" else "")
 
     @router.get(f"/{section}", tags=[section], summary=f"List the {section}", dependencies=routes.requires(Role.VIEWER))
-    async def list_all(request: Request) -> JSONResponse:
+    async def list_all(request: Request) -> Response:
         return await routes.show(request, f"{section} list", lambda admin: admin.list_all(section))
 
     @router.post(
@@ -174,7 +180,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         dependencies=routes.requires(Role.ADMIN),
         openapi_extra=_body({"name": f"its name; besides it, {fields}"}, "name"),
     )
-    async def create(request: Request) -> JSONResponse:
+    async def create(request: Request) -> Response:
         given = await routes.read_body(request)
         name = given.pop("name", None)
         if not isinstance(name, str):
@@ -188,7 +194,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         summary=f"Show a {word}",
         dependencies=routes.requires(Role.VIEWER),
     )
-    async def show(request: Request, name: str) -> JSONResponse:
+    async def show(request: Request, name: str) -> Response:
         return await routes.show(request, f"{section} show", lambda admin: admin.show(section, name))
 
     @router.patch(
@@ -198,7 +204,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         dependencies=routes.requires(Role.ADMIN),
         openapi_extra=_body({}),
     )
-    async def update(request: Request, name: str) -> JSONResponse:
+    async def update(request: Request, name: str) -> Response:
         given = await routes.read_body(request)
         return await routes.run(request, f"{section} update", lambda admin: admin.update(section, name, given))
 
@@ -208,7 +214,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         summary=f"Remove a {word}" + (" and its keys" if section == "clients" else " that no client uses"),
         dependencies=routes.requires(Role.ADMIN),
     )
-    async def remove(request: Request, name: str) -> JSONResponse:
+    async def remove(request: Request, name: str) -> Response:
         return await routes.run(request, f"{section} remove", lambda admin: admin.remove(section, name))
 
 
@@ -216,7 +222,7 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
     owner = {str(kind): f"the {kind}; exactly one of client, project and user" for kind in CounterKind}
     per = {"per": f"the window: {', '.join(Window)}"}
 
-    async def run(request: Request, action: str, work: Callable[[BudgetAdmin], Json]) -> JSONResponse:
+    async def run(request: Request, action: str, work: Callable[[BudgetAdmin], Json]) -> Response:
         config = (await routes.control.status()).config
         return await routes.run(request, action, lambda admin: work(BudgetAdmin(admin, config)))
 
@@ -231,7 +237,7 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
         client: Annotated[str | None, Query()] = None,
         project: Annotated[str | None, Query()] = None,
         user: Annotated[str | None, Query()] = None,
-    ) -> JSONResponse:
+    ) -> Response:
         given = {"client": client, "project": project, "user": user}
         named = _owner_of({name: value for name, value in given.items() if value is not None})
         return await run(request, "budgets show", lambda budgets: budgets.show(named))
@@ -243,7 +249,7 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
         dependencies=routes.requires(Role.OPERATOR),
         openapi_extra=_body({**owner, **per}, "per"),
     )
-    async def reset_budget(request: Request) -> JSONResponse:
+    async def reset_budget(request: Request) -> Response:
         given = _texts(await routes.read_body(request), *owner, "per")
         named, window = _expected_owner(given), given.get("per", "")
         return await run(request, "budgets reset", lambda budgets: budgets.reset(named, window))
@@ -255,7 +261,7 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
         dependencies=routes.requires(Role.OPERATOR),
         openapi_extra=_body({**owner, **per, "amount": "such as `5 EUR`, or `5000` for tokens"}, "per", "amount"),
     )
-    async def top_up_budget(request: Request) -> JSONResponse:
+    async def top_up_budget(request: Request) -> Response:
         body = await routes.read_body(request)
         amount = body.get("amount")
         if isinstance(amount, int) and not isinstance(amount, bool):
@@ -291,7 +297,7 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         by: Annotated[str, Query(description=", ".join(DIMENSIONS))] = "client",
         month: Annotated[str | None, Query(pattern=_MONTH)] = None,
         client: Annotated[str | None, Query()] = None,
-    ) -> JSONResponse:
+    ) -> Response:
         names = tuple(name.strip() for name in by.split(","))
         if not set(names) <= set(DIMENSIONS) or len(set(names)) < len(names) or {"user", "hour"} <= set(names):
             message = f"`by` has one or several of {', '.join(DIMENSIONS)}; user and hour can't be combined"
@@ -307,10 +313,43 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
 
         return await routes.run(request, "usage", report)
 
+    @router.get(
+        "/usage/rows",
+        tags=["usage"],
+        summary="Send the rows of a month, oldest first, one JSON line each, as `gateway usage --rows --json`",
+        dependencies=routes.requires(Role.VIEWER),
+    )
+    async def rows(
+        request: Request,
+        month: Annotated[str | None, Query(pattern=_MONTH)] = None,
+        client: Annotated[str | None, Query()] = None,
+    ) -> Response:
+        stores = (await routes.control.status()).config.stores
+
+        def send(admin: ClientAdmin) -> Response:
+            reader = usage_reader(stores, admin.directory)
+            query = UsageQuery.of_month(month or reader.month(time.time()), (), client)
+            deleted = reader.deleted_through or ""
+            return StreamingResponse(
+                _row_lines(reader, query),
+                headers={ROWS_DELETED_HEADER: deleted} if query.first_day <= deleted else {},
+                media_type="application/x-ndjson",
+            )
+
+        return await routes.run(request, "usage", send)
+
+
+def _row_lines(reader: UsageReader | PostgresUsageReader, query: UsageQuery) -> Iterator[bytes]:
+    """Yield rows as JSON lines, many at once."""
+    with reader:
+        rows = reader.rows(query)
+        while lines := [json_line(row) for row in islice(rows, _ROWS_AT_ONCE)]:
+            yield "".join(lines).encode()
+
 
 def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:
     @router.get("/tokens", tags=["tokens"], summary="List the admin tokens", dependencies=routes.requires(Role.VIEWER))
-    async def list_tokens(request: Request) -> JSONResponse:
+    async def list_tokens(request: Request) -> Response:
         return await routes.run(request, "admin-token list", lambda admin: admin.list_tokens())
 
     @router.post(
@@ -320,7 +359,7 @@ def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:
         dependencies=routes.requires(Role.ADMIN),
         openapi_extra=_body({"role": ", ".join(Role), "note": "a note"}, "role"),
     )
-    async def create_token(request: Request) -> JSONResponse:
+    async def create_token(request: Request) -> Response:
         given = _texts(await routes.read_body(request), "role", "note")
         if given.get("role") not in set(Role):
             raise ApiError("invalid_request", f"`role` must be one of {', '.join(Role)}", "role")
@@ -330,7 +369,7 @@ def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:
     @router.delete(
         "/tokens/{id}", tags=["tokens"], summary="End an admin token", dependencies=routes.requires(Role.ADMIN)
     )
-    async def revoke_token(request: Request, id: str) -> JSONResponse:
+    async def revoke_token(request: Request, id: str) -> Response:
         return await routes.run(request, "admin-token revoke", lambda admin: admin.revoke_token(id))
 
 

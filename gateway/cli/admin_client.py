@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Thread
 from urllib.parse import urlsplit
 
 from gateway.config.problems import visible
-from gateway.model.status import OPERATOR_HEADER
+from gateway.model.status import OPERATOR_HEADER, ROWS_DELETED_HEADER
 from providers.sites import OriginError, parse_origin
 
 _LIMIT_S = 70.0
@@ -70,17 +71,37 @@ class AdminClient:
             raise NotReached(f"{self.url}{path} answers {status}, and not in JSON")
         return status, decoded
 
-    def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
+    def lines(self, path: str, rows_deleted: Callable[[str], None]) -> Iterator[str]:
+        """Yield the lines of an answer of any length, which are JSON. Raises NotReached.
+
+        Args:
+            path: The path and the query.
+            rows_deleted: Called with the last day whose rows were deleted, if there is one.
+        """
+        self._check_url()
         try:
-            parse_origin(self.url)
-        except OriginError as error:  # the URL may contain a password, so it is not shown
-            raise NotReached(f"the URL of the admin listener {error}; for example http://127.0.0.1:8081") from None
-        headers = {**headers, "authorization": f"Bearer {self.token}".encode()} if self.token is not None else headers
+            with closing(self._connection()) as connection:
+                connection.request("GET", self._target(path), headers=self._headers({}))
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    message = _error_message(answer.read(_MAX_ANSWER_BYTES))
+                    raise NotReached(f"{self.url} answers {answer.status}: {message}")
+                while line := answer.readline(_MAX_ANSWER_BYTES):
+                    if not line.endswith(b"}\n"):
+                        raise NotReached(f"{self.url} broke off its answer")
+                    yield line.decode("utf-8", "replace")
+                if day := answer.getheader(ROWS_DELETED_HEADER):
+                    rows_deleted(day)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._not_reached(error) from None
+
+    def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
+        self._check_url()
         answer: Future[tuple[int, bytes]] = Future()
 
         def call() -> None:
             try:
-                answer.set_result(self._call(method, path, body, headers))
+                answer.set_result(self._call(method, path, body, self._headers(headers)))
             except Exception as error:  # raised again in the thread that waits for the answer
                 answer.set_exception(error)
 
@@ -91,20 +112,33 @@ class AdminClient:
         except TimeoutError:
             raise NotReached(f"{self.url} did not answer completely within {self.limit_s:g} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise NotReached(
-                f"no gateway answers at {self.url}: {_printable(str(error)) or type(error).__name__}"
-            ) from None
+            raise self._not_reached(error) from None
 
-    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
+    def _check_url(self) -> None:
+        try:
+            parse_origin(self.url)
+        except OriginError as error:  # the URL may contain a password, so it is not shown
+            raise NotReached(f"the URL of the admin listener {error}; for example http://127.0.0.1:8081") from None
+
+    def _not_reached(self, error: Exception) -> NotReached:
+        return NotReached(f"no gateway answers at {self.url}: {_printable(str(error)) or type(error).__name__}")
+
+    def _headers(self, headers: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        return {**headers, "authorization": f"Bearer {self.token}".encode()} if self.token is not None else headers
+
+    def _target(self, path: str) -> str:
+        return urlsplit(self.url).path.rstrip("/") + path
+
+    def _connection(self) -> http.client.HTTPConnection:
         target = urlsplit(self.url)
         connection_class = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
-        connection = connection_class(target.hostname or "", target.port, timeout=self.limit_s)
-        try:
-            connection.request(method, target.path.rstrip("/") + path, body, headers)
+        return connection_class(target.hostname or "", target.port, timeout=self.limit_s)
+
+    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
+        with closing(self._connection()) as connection:
+            connection.request(method, self._target(path), body, headers)
             answer = connection.getresponse()
             return answer.status, answer.read(_MAX_ANSWER_BYTES)
-        finally:
-            connection.close()
 
 
 def _json_object(body: bytes) -> Mapping[str, object]:

@@ -20,13 +20,16 @@ def upgrade(options: argparse.Namespace) -> int:
     server = _server(options)
     try:
         from gateway.usage.postgres_migration import upgrade as upgrade_schema
+        from gateway.usage.postgres_schema import SCHEMA
 
         before, after = upgrade_schema(server)
     except ImportError:
         raise CommandError(_MISSING) from None
     except StateError as error:
         raise CommandError(str(error)) from None
-    if before == after:
+    if after > SCHEMA:
+        print(f"the schema {after} is of the next release, and this release works with it: nothing was changed")
+    elif before == after:
         print(f"the schema {after} is the newest: nothing was changed")
     else:
         print(f"upgraded the schema from {before or 'none'} to {after}")

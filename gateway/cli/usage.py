@@ -72,6 +72,9 @@ def usage(options: argparse.Namespace) -> int:
         raise CommandError("--rows prints single calls: leave out --by")
     by = options.by or ("client",)
     if options.admin is not None:
+        if options.rows:
+            _print_remote_rows(options)
+            return _OK
         report = _remote_report(options, by)
     else:
         try:
@@ -99,8 +102,6 @@ def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, 
     """Return the report of a running gateway, through its admin API. Raises CommandError."""
     from gateway.cli.admin_client import NotReached
 
-    if options.rows:
-        raise CommandError("--rows reads the ledger itself: name it with --state or --config instead of --admin")
     query = {"by": ",".join(by), "month": options.month, "client": options.client}
     query_text = urlencode({name: value for name, value in query.items() if value is not None})
     client = admin_client(options.admin, settings_of(options))
@@ -160,15 +161,30 @@ def _stores_of(directory: Path) -> Stores | None:
 
 
 def _print_rows(reader: UsageReader | PostgresUsageReader, query: UsageQuery) -> None:
-    from gateway.usage.usage_row import row_data
+    from gateway.usage.usage_row import json_line
 
     for row in reader.rows(query):
-        print(json.dumps(row_data(row), separators=(",", ":"), ensure_ascii=False))
+        sys.stdout.write(json_line(row))
     if reader.deleted_through is not None and query.first_day <= reader.deleted_through:
-        print(
-            f"gateway: rows up to {reader.deleted_through} were deleted (usage.retention); reports still count them",
-            file=sys.stderr,
-        )
+        _note_deleted(reader.deleted_through)
+
+
+def _note_deleted(day: str) -> None:
+    message = f"rows up to {visible(day)} were deleted (usage.retention); reports still count them"
+    print(f"gateway: {message}", file=sys.stderr)
+
+
+def _print_remote_rows(options: argparse.Namespace) -> None:
+    """Print the rows that a running gateway sends. Raises CommandError."""
+    from gateway.cli.admin_client import NotReached
+
+    query = {name: value for name in ("month", "client") if (value := getattr(options, name)) is not None}
+    client = admin_client(options.admin, settings_of(options))
+    try:
+        for line in client.lines(f"/v1/admin/usage/rows?{urlencode(query)}", _note_deleted):
+            sys.stdout.write(line)
+    except NotReached as error:
+        raise CommandError(str(error)) from None
 
 
 def _print_csv(report: Mapping[str, Any], by: Sequence[str]) -> None:

@@ -14,6 +14,9 @@ from gateway.model.schedule import ScheduleStatus
 OPERATOR_HEADER = "x-gateway-operator"
 """The header of an admin request that names its sender. The name is not verified."""
 
+ROWS_DELETED_HEADER = "x-gateway-rows-deleted-through"
+"""The header of sent usage rows with the last day whose rows were deleted, if it is one of the asked days."""
+
 Cause = Literal["start", "file", "sighup", "admin", "rollback", "release"]
 """Why a config was loaded: process start, a changed file, the signal, the admin listener, a rollback or its release."""
 

@@ -198,13 +198,14 @@ def _copied_in(parent: str | None, path: Path, version: int) -> sqlite3.Connecti
             if Path(f"{path}{end}").exists():
                 shutil.copyfile(f"{path}{end}", Path(folder, f"copy.db{end}"))
         with closing(_for_reading(Path(folder, "copy.db"), path, version)) as copied:
-            memory = sqlite3.connect(":memory:", isolation_level=None)
+            memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             copied.backup(memory)
             return memory
 
 
 def _for_reading(path: Path, known_as: Path, version: int, mode: str = "mode=ro") -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", timeout=_BUSY_S, isolation_level=None, uri=True)
+    address = f"{path.absolute().as_uri()}?{mode}"
+    connection = sqlite3.connect(address, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
     try:
         connection.execute("PRAGMA query_only = TRUE")
         _layout_of(connection, known_as, version)

@@ -35,6 +35,8 @@ PAGE_ROWS = 5_000
 class LedgerReader:
     """The ledger at one moment, while a gateway may be writing to it. Methods raise StateError.
 
+    Any thread may use it, one at a time.
+
     Without a file it is empty: a command such as `gateway evaluate` writes a spool, and only a gateway moves its rows.
 
     Attributes:
@@ -47,7 +49,7 @@ class LedgerReader:
         if path_exists(directory / f"{NAME}.db"):
             self._database = open_large_to_read(directory, NAME, version=VERSION)
         else:
-            self._database = sqlite3.connect(":memory:", isolation_level=None)
+            self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         try:
             with ledger_errors("read"):
                 # The file may be new, and have no layout yet. Otherwise, all statements read the same moment.

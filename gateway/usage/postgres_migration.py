@@ -15,11 +15,14 @@ from sqlalchemy.pool import NullPool
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
 from gateway.usage.postgres import SCHEMA_LOCK, connect, postgres_errors, schema_number
-from gateway.usage.postgres_schema import MIGRATIONS, SCHEMA
+from gateway.usage.postgres_schema import MIGRATIONS, SCHEMA, check_schema
 
 
 def upgrade(server: StoreServer) -> tuple[int | None, int]:
-    """Apply all missing migrations. Return the numbers of the schema before and after. Raises StateError."""
+    """Apply all missing migrations. Return the numbers of the schema before and after. Raises StateError.
+
+    A schema that is newer by one release stays: this release works with it.
+    """
     return asyncio.run(_upgrade(server))
 
 
@@ -40,7 +43,8 @@ async def _current(server: StoreServer) -> int | None:
 async def _upgrade(server: StoreServer) -> tuple[int | None, int]:
     before = await _current(server)
     if before is not None and before > SCHEMA:
-        raise StateError(f"the database has the schema {before} of a later release; this release knows {SCHEMA}")
+        check_schema(before)
+        return before, before
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: connect(server, command_s=600.0), poolclass=NullPool
     )

@@ -5,6 +5,7 @@ Amounts are integers in units of 1e-9 of their currency (`…_nano`). Times are 
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -151,8 +152,13 @@ def decode_row(data: bytes) -> UsageRow:
         raise ValueError(f"it is not a usage row: {error}") from error
 
 
+def json_line(row: UsageRow) -> str:
+    """Return the row as a line of JSON: `gateway usage --rows --json`."""
+    return json.dumps(row_data(row), separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
 def row_data(row: UsageRow) -> dict[str, object]:
-    """Return the row as JSON data for people and programs: `gateway usage --rows --json`."""
+    """Return the row as JSON data for people and programs."""
     time = datetime.fromtimestamp(row.time_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     data: dict[str, object] = {
         "kind": row.kind,
