@@ -11,17 +11,21 @@ from functools import lru_cache
 from gateway.model.record import Allowance, Record
 
 
-def allowance_lines(unit: bytes, allowance: Allowance) -> tuple[bytes, bytes, bytes]:
-    """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026).
-
-    Args:
-        unit: `requests` or `tokens`.
-        allowance: The limit.
-    """
+def allowance_lines(allowance: Allowance) -> tuple[bytes, bytes, bytes]:
+    """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026)."""
     return (
-        b"x-ratelimit-limit-%b: %d" % (unit, allowance.limit),
-        b"x-ratelimit-remaining-%b: %d" % (unit, allowance.remaining),
-        b"x-ratelimit-reset-%b: %b" % (unit, _duration(allowance.full_s).encode()),
+        b"x-ratelimit-limit-requests: %d" % allowance.limit,
+        b"x-ratelimit-remaining-requests: %d" % allowance.remaining,
+        b"x-ratelimit-reset-requests: %b" % _duration(allowance.full_s).encode(),
+    )
+
+
+def token_allowance_lines(allowance: Allowance) -> tuple[bytes, bytes, bytes]:
+    """Return OpenAI's headers of a limit of tokens."""
+    return (
+        b"x-ratelimit-limit-tokens: %d" % allowance.limit,
+        b"x-ratelimit-remaining-tokens: %d" % allowance.remaining,
+        b"x-ratelimit-reset-tokens: %b" % _duration(allowance.full_s).encode(),
     )
 
 
@@ -56,9 +60,9 @@ def response_lines(record: Record) -> list[bytes]:
         *_source_headers(record.config_version, why, region, record.deployment, len(record.attempts)),
     ]
     if record.allowance is not None:
-        lines += allowance_lines(b"requests", record.allowance)
+        lines += allowance_lines(record.allowance)
     if record.token_allowance is not None:
-        lines += allowance_lines(b"tokens", record.token_allowance)
+        lines += token_allowance_lines(record.token_allowance)
     if record.max_tokens is not None:
         lines.append(b"x-gateway-max-tokens: %d" % record.max_tokens)
     if record.charged is not None and not record.stream:
