@@ -24,7 +24,7 @@ from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection
 from gateway.api.dialects.dialect import Dialect, StreamEncoder
 from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, whole_seconds
-from gateway.api.response_headers import pairs_of, response_lines
+from gateway.api.response_headers import json_lines, pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
 from gateway.model.input_requests import InputAnswer
@@ -43,7 +43,6 @@ answer is sent separately, and waits."""
 _LAST_EVENT_S = 1.0
 """The time beyond the request's deadline in which a client can read the end of its answer, such as an error."""
 _STOPPED = "the gateway was stopped before the answer was complete: repeat the request"
-_JSON_LINE = b"content-type: application/json"
 _STREAM_LINES = (b"cache-control: no-cache", b"x-accel-buffering: no")
 
 
@@ -105,7 +104,7 @@ class Responder:
         if style.seal is not None:
             completion = style.seal.seal_completion(completion)
         body = self._dialect.encode_answer(completion, style, record)
-        if self._direct is not None and self._direct.respond([_JSON_LINE, *response_lines(record)], body):
+        if self._direct is not None and self._direct.respond(json_lines(record), body):
             self._head_sent = True
             return None
         return self._write_within(deadline, limit_s, self._write_response(200, body))
@@ -279,7 +278,7 @@ class Responder:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _json_headers(self, body: bytes, more: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
-        headers = pairs_of([_JSON_LINE, *response_lines(self._record), b"content-length: %d" % len(body)])
+        headers = pairs_of([*json_lines(self._record), b"content-length: %d" % len(body)])
         if more:
             headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
         return headers

@@ -65,8 +65,6 @@ def response_lines(record: Record) -> list[bytes]:
         lines += token_allowance_lines(record.token_allowance)
     if record.max_tokens is not None:
         lines.append(b"x-gateway-max-tokens: %d" % record.max_tokens)
-    if record.charged is not None and not record.stream:
-        lines.append(("x-gateway-cost: " + record.charged).encode())
     if record.dropped:
         names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in record.dropped)
         lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
@@ -90,6 +88,14 @@ def response_lines(record: Record) -> list[bytes]:
         )
         # OpenAI's name for the whole time.
         lines.append(b"openai-processing-ms: %d" % (took_s * 1000))
+    return lines
+
+
+def json_lines(record: Record) -> list[bytes]:
+    """Return the headers of a whole answer, which is an error or complete: also what its calls cost."""
+    lines = [b"content-type: application/json", *response_lines(record)]
+    if record.charged is not None:
+        lines.append(("x-gateway-cost: " + record.charged).encode())
     return lines
 
 

@@ -90,6 +90,7 @@ def create(options: argparse.Namespace, actions: Actions) -> int:
     made = actions.create(section, options.name, definition_of(options))
     word = section.removesuffix("s")
     hint = f"; `gateway keys create --client {options.name}` makes its key" if section == "clients" else ""
+    _note_unnamed_users(section, made)
     return _print(options, made, lambda _: f"the {word} {options.name} is created{hint}")
 
 
@@ -104,7 +105,22 @@ def update(options: argparse.Namespace, actions: Actions) -> int:
         before = actions.show(section, options.name).get("limits")
         changes["limits"] = {**before, **limits} if isinstance(before, dict) else limits
     changed = actions.update(section, options.name, changes)
+    _note_unnamed_users(section, changed)
     return _print(options, changed, lambda it: f"the {section.removesuffix('s')} is changed\n{_members(it)}")
+
+
+def _note_unnamed_users(section: Section, made: Json) -> None:
+    """Print a note if a client has budgets of end users, and may not name them."""
+    may_assert = made.get("may_assert")
+    if (
+        section == "clients"
+        and made.get("user_budget")
+        and "user" not in (may_assert if isinstance(may_assert, list) else ())
+    ):
+        message = (
+            "without --may-assert user, only a verified claim (`location.claim`) names the end users of its requests"
+        )
+        print(f"gateway: note: {message}; all other requests are refused (`user_required`)", file=sys.stderr)
 
 
 def remove(options: argparse.Namespace, actions: Actions) -> int:

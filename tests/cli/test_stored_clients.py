@@ -99,7 +99,10 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     place = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
     assert gateway("projects", "create", "shop", "--budget", "500 EUR per month", *place).status == 0
     fields = ["--project", "shop", "--budget", "20 EUR per day", "--user-budget", "1 EUR per day", "--show-cost"]
-    assert gateway("clients", "create", "ios-app", *fields, "--max-request", "0.50 EUR", *place).status == 0
+    created = gateway("clients", "create", "ios-app", *fields, "--max-request", "0.50 EUR", *place)
+    assert (created.status, "without --may-assert user" in created.err) == (0, True)
+    changed = gateway("clients", "update", "ios-app", "--may-assert", "user", *place)
+    assert (changed.status, changed.err) == (0, "")
     made = json.loads(gateway("keys", "create", "--client", "ios-app", "--json", *place).out)
     listed = json.loads(gateway("keys", "list", "--json", *place).out)["keys"]
     assert [key["id"] for key in listed] == [made["id"]]
@@ -120,7 +123,7 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     assert "6.00" in topped_up.out
     trail = (tmp_path / "state" / "audit.jsonl").read_text()
     events = [json.loads(line)["event"] for line in trail.splitlines()]
-    assert events == ["project_created", "client_created", "key_created", "budget_topped_up"]
+    assert events == ["project_created", "client_created", "client_changed", "key_created", "budget_topped_up"]
     assert made["key"] not in trail
     assert gateway("audit", "verify", "--state", str(tmp_path / "state")).status == 0
 

@@ -179,6 +179,17 @@ def test_shadow_calls_are_paid_by_the_internal_project(tmp_path: Path) -> None:
     assert paid == {("ok", "app", None), ("ok-2", None, "operations")}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_request_that_fails_before_its_answer_shows_its_cost(tmp_path: Path, stream: bool) -> None:
+    once = "resilience: {attempts: {total: 1}}"
+    with (
+        serving(tmp_path, "error", once, in_money(9), of_client(show_cost=True)) as (gateway, _),
+        client_of(gateway) as client,
+    ):
+        answer = client.post(CHAT, json=body(max_tokens=CAP, stream=stream))
+        assert (answer.status_code, answer.headers["x-gateway-cost"]) == (502, "0.00 EUR")
+
+
 def test_budget_is_spent_before_the_next_request_and_survives_a_restart(tmp_path: Path) -> None:
     with metered_provider("ok") as (provider, _):
         path = metered_config(provider, tmp_path, "ok", in_money(1.2), of_client(show_cost=True)).write(tmp_path)
