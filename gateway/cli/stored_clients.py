@@ -111,12 +111,10 @@ def update(options: argparse.Namespace, actions: Actions) -> int:
 
 def _note_unnamed_users(section: Section, made: Json) -> None:
     """Print a note if a client has budgets of end users, and may not name them."""
+    if section != "clients" or not made.get("user_budget"):
+        return
     may_assert = made.get("may_assert")
-    if (
-        section == "clients"
-        and made.get("user_budget")
-        and "user" not in (may_assert if isinstance(may_assert, list) else ())
-    ):
+    if not isinstance(may_assert, list) or "user" not in may_assert:
         message = (
             "without --may-assert user, only a verified claim (`location.claim`) names the end users of its requests"
         )

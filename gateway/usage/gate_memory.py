@@ -144,10 +144,7 @@ class GateMemory:
         changes = self.cells[REDO : REDO + length].tolist()
         if not all(0 < cell < len(self.cells) for cell in changes[::2]):
             raise GateUnavailable(f"{self.path} is damaged: its redo record names unknown cells; {_ADVICE}")
-        # They may have been applied before, in part or completely.
-        for cell, value in zip(changes[::2], changes[1::2], strict=True):
-            self.cells[cell] = value
-        self.cells[COMMIT] = 0
+        self.apply(changes)
 
     def find(self, tag: Tag) -> int | None:
         """Return the first cell of the row of a tag, or None if there is none."""
