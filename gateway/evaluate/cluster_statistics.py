@@ -202,13 +202,16 @@ def sign_flip_p(parts: Sequence[float], noise: float = 0.0, noise_sd: float = 0.
 
 
 def _grid_step(parts: Sequence[float], reach: float) -> float:
-    """Return the step of the grid of sums. It is exact if all parts are multiples of the smallest one."""
-    smallest = min((abs(part) for part in parts if abs(part) > reach * 1e-12), default=0.0)
-    if smallest and reach / smallest <= _GRID_POINTS:
-        multiples = [part / smallest for part in parts]
-        if all(abs(multiple - round(multiple)) < 1e-6 for multiple in multiples):
-            return smallest
-    return reach / _GRID_POINTS
+    """Return the step of the grid of sums. It is exact if all parts are multiples of one that is not too small."""
+    nothing = reach * 1e-9
+    step = 0.0
+    for part in parts:
+        # Euclid's algorithm. Parts such as 2/7 and 3/7 have the common step 1/7.
+        larger, smaller = max(abs(part), step), min(abs(part), step)
+        while smaller > nothing:
+            larger, smaller = smaller, abs(math.remainder(larger, smaller))
+        step = larger
+    return max(step, reach / _GRID_POINTS)
 
 
 def interval_of(difference: PairedDifference) -> tuple[float, float]:
