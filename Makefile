@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run test ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -18,9 +18,18 @@ run: install ## start the demo on 127.0.0.1, without keys or network (PORT=8080)
 test: lint types ## run lint, types and the fast tests
 	@$(BIN)/pytest -n 3 --dist loadfile -m "not slow" $(CI_OPTIONS)
 
+PURE := tests/providers $(addprefix tests/gateway/,model policy config usage execution telemetry api/dialects)
+
+quick: install-dev ## run the fast tests of the pure parts in less than a minute, while you write
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow" --ignore-glob='*valkey*' --ignore-glob='*process*' $(PURE)
+
+select: install-dev ## choose again which tests are in make test and which only in make ci: ten minutes
+	@$(BIN)/python -m tests.selection.run
+
 # CI_OPTIONS applies to `test` too, so that no property runs twice. A test that fails on a busy machine runs once more, and the
-# summary lists it as a rerun. pytest is last, so that the last line of the output has its counts.
-ci: CI_OPTIONS := --hypothesis-profile=wide --reruns 1 --reruns-delay 2 -r fER
+# summary lists it as a rerun. A fast test that takes a second of CPU fails: the limit of 0.25 s (tests/selection), with more examples
+# and on a busy machine. pytest is last, so that the last line of the output has its counts.
+ci: CI_OPTIONS := --hypothesis-profile=wide --reruns 1 --reruns-delay 2 -r fER --most-cpu 1
 ci: ci-check test ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
 	@$(BIN)/pytest -n 2 $(CI_OPTIONS) -m "slow and not every_model"
 

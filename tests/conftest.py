@@ -10,9 +10,11 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import resource
 import time
 from collections.abc import Generator
 from functools import cache
+from pathlib import Path
 
 import httpx._transports.default as httpx_default
 import pytest
@@ -40,6 +42,40 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+
+
+_LEFT_TO_CI = Path(__file__).parent / "selection" / "left_to_ci.txt"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `python -m tests.selection.run` leaves to `make ci`."""
+    left = set() if "SELECTION_FOLDER" in os.environ else set(_LEFT_TO_CI.read_text("utf-8").splitlines())
+    for item in items:
+        if item.nodeid in left:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--most-cpu", type=float, metavar="S", help="fail a test that takes more CPU and is not `slow`")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Fail a test that belongs to `make ci` because of its CPU time."""
+    before_s = _cpu_s()
+    try:
+        return (yield)
+    finally:
+        most_s = pyfuncitem.config.getoption("most_cpu")
+        if most_s is not None and pyfuncitem.get_closest_marker("slow") is None:
+            taken_s = _cpu_s() - before_s
+            assert taken_s <= most_s, f"{taken_s:.2f} s of CPU: mark it `slow`, or make it cheaper"
+
+
+def _cpu_s() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 _HANGS_S = int(os.environ.get("TEST_LIMIT_S", "900"))

@@ -19,7 +19,7 @@ LOCK = ROOT / "requirements-dev.lock"
 SKIPPING = {"importorskip", "find_spec", "needs"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Programs that a command starts.
-PROGRAMS = {"chaos", "fuzz", "mutation", "soak"}
+PROGRAMS = {"chaos", "fuzz", "mutation", "selection", "soak"}
 BLOCKS = [
     block
     for page in PAGES
