@@ -1,4 +1,4 @@
-# The image starts the demo: docker run --rm -p 8080:8080 IMAGE
+# The image starts the demo: docker run --rm --network host IMAGE
 #
 # For your own config, mount its directory and pass its keys in the environment:
 #
@@ -52,4 +52,4 @@ WORKDIR /
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
     CMD ["python", "-c", "from urllib.request import *; build_opener(ProxyHandler({})).open('http://127.0.0.1:8080/healthz', timeout=4)"]
-CMD ["gateway", "demo", "--host", "0.0.0.0", "--port", "8080"]
+CMD ["gateway", "demo", "--port", "8080"]

@@ -39,7 +39,6 @@ _MAY_READ = (
     b"location, link, allow"
 )
 _MAX_REQUESTED_BYTES = 4096
-_LOOPBACK = re.compile(r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
 _MOST_LOGGED = 16
 _PRINTABLE = re.compile(r"[!-~]{1,200}")
 _PREFLIGHT_MAX_AGE_S = b"600"
@@ -109,9 +108,7 @@ def _allow_origin(cors: Cors, origin: bytes | None) -> list[tuple[bytes, bytes]]
         return []
     if cors.any_origin:
         return [(b"access-control-allow-origin", b"*")]
-    name = origin.decode("latin-1")
-    is_allowed = name in cors.origins or (cors.loopback and _LOOPBACK.fullmatch(name) is not None)
-    return [(b"access-control-allow-origin", origin)] if is_allowed else []
+    return [(b"access-control-allow-origin", origin)] if cors.allows(origin.decode("latin-1")) else []
 
 
 async def _answer_preflight(

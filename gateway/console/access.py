@@ -1,8 +1,8 @@
 """The access check of the console, and the headers of its responses.
 
 The console of the demo needs no login. Therefore only its own pages may use it, in a browser on this machine. A host
-name that is not loopback may be an attacker's name that now resolves to this machine (DNS rebinding). A request of
-another site could read the state or switch faults.
+name that is not loopback may be an attacker's name that now resolves to this machine (DNS rebinding), and a program on
+another machine can send any host name. A request of another site could read the state or switch faults.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+from gateway.api.caller.authentication import is_this_machine
 from gateway.api.errors import ApiError
 
 HEADERS = {
@@ -36,8 +37,8 @@ def check_access(scope: Any, *, is_page: bool) -> None:
     headers: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip().lower())
-    hosts = headers.get("host", [])
-    if len(hosts) != 1 or not _is_loopback(hosts[0]):
+    hosts, (peer, _) = headers.get("host", []), scope.get("client") or (None, 0)
+    if not is_this_machine(peer) or len(hosts) != 1 or not _is_loopback(hosts[0]):
         message = "the console serves this machine only: open it as http://127.0.0.1 or http://localhost, with its port"
         raise ApiError("permission_denied", message)
     site = headers.get("sec-fetch-site", ["none"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
@@ -402,6 +403,9 @@ class LogRules(PlainSection):
     )
 
 
+_LOOPBACK = re.compile(r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
+
+
 @dataclass(frozen=True, slots=True)
 class Cors:
     """The web origins whose pages may call the API from a browser.
@@ -415,6 +419,10 @@ class Cors:
     origins: frozenset[str] = frozenset()
     any_origin: bool = False
     loopback: bool = False
+
+    def allows(self, origin: str) -> bool:
+        """Return whether pages of this origin may call."""
+        return self.any_origin or origin in self.origins or (self.loopback and _LOOPBACK.fullmatch(origin) is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

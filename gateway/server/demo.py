@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from gateway.api.admin_control import Control, Guard
+from gateway.api.caller.authentication import is_this_machine
 from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import ReceiptSettings
@@ -220,6 +221,8 @@ async def run_demo(
                 places, expected = _places_with(demo.territory, answered), demo.real.name
                 note = _introduction(live.config.deployments[demo.real.name], demo.real, answered)
             print_text(f"The gateway listens on {url}. {note}\n")
+            if not is_this_machine(listener.getsockname()[0]):
+                print_text(_opened(settings.host, listener.getsockname()[1]))
             if demo.is_rehearsal:
                 print_text(_faults(scenarios))
             elif (answers := await _answers(url, assistant, lambda: gateway.is_draining, places, expected)) is not None:
@@ -245,6 +248,14 @@ async def run_demo(
         gateway = Gateway(live.config, state_dir=settings.state_dir, receipt_settings=receipt_settings)
         parts = DemoParts(FaultSwitch(servers, lambda: gateway.config), wrap)
         await serve_single(Process(gateway, live, scheduler, settings.grace_s, parts), listener, admin, show)
+
+
+def _opened(host: str, port: int) -> str:
+    """Return the description of what another machine can reach."""
+    return (
+        f"--host {host} opens port {port} to other machines. They get the documentation (/docs, /openapi.json)\n"
+        "and the health check (/healthz). The API and the page answer this machine only; others get the status 403.\n"
+    )
 
 
 def why_unused(config: ConfigVersion, real: RealDeployment) -> str | None:

@@ -312,7 +312,7 @@ def _serving_problem(settings: Settings, config: ConfigVersion) -> str | None:
 def _activation_problem(settings: Settings, first: ConfigVersion, config: ConfigVersion) -> str | None:
     """Return why this version can't replace the active one, or None if it can."""
     if config.demo:
-        return "`demo: true` takes any key and any peer, so it can't be switched on while serving; start it as a demo"
+        return "`demo: true` takes any key, so it can't be switched on while serving; start it as a demo"
     if config.stores != first.stores:
         return "`stores` can't be changed while serving: restart the gateway with this version"
     if config.has_shared_clients != first.has_shared_clients:

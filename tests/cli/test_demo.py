@@ -123,6 +123,46 @@ def test_demo_logs_requests_after_the_table(demo: Running) -> None:
     assert (line["outcome"], line["code"], line["why"]) == ("refused", "unsupported_media_type", "demo_territory")
 
 
+def own_address() -> str:
+    """Return an address of this machine that is not loopback. Skip the test if there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect(("192.0.2.1", 9))  # sends nothing, and only selects the interface
+        except OSError:
+            pytest.skip("this machine has no network interface")
+        return str(asking.getsockname()[0])
+
+
+def test_demo_with_an_open_listener_states_it_and_answers_no_other_machine(start: Start) -> None:
+    running = start("demo", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
+    running.wait_for("Ctrl-C")
+    port = running.wait_for(r"listens on http://127\.0\.0\.1:([0-9]+)\.")[1]
+    assert f"--host 0.0.0.0 opens port {port} to other machines. They get the documentation" in running.out
+    assert "The API and the page answer this machine only" in running.out
+    question = {"model": "assistant", "messages": [{"role": "user", "content": "Hello"}]}
+    local, other = f"http://127.0.0.1:{port}", f"http://{own_address()}:{port}"
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        for host in ({}, {"host": f"localhost:{port}"}):
+            germany = {**host, "cf-ipcountry": "DE"}
+            assert client.post(f"{local}/v1/chat/completions", json=question, headers=germany).status_code == 200
+            refused = [
+                client.post(f"{other}/v1/chat/completions", json=question, headers=germany),
+                client.get(f"{other}/v1/models", headers=host),
+                client.get(f"{other}/", headers={**host, "accept": "text/html"}),
+                client.put(f"{other}/console/faults", json={"deployment": "gemini", "fault": "503"}, headers=host),
+            ]
+            assert [answer.status_code for answer in refused] == [403] * 4
+            assert {answer.json()["error"]["code"] for answer in refused} == {"permission_denied"}
+        for name in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
+            answer = client.post(f"{local}/v1/chat/completions", json=question, headers=germany | name)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
+        assert client.get(f"{other}/healthz").status_code == 200
+
+
+def test_demo_of_this_machine_only_does_not_name_other_machines(demo: Running) -> None:
+    assert "other machines" not in demo.out
+
+
 def test_demo_rejects_a_real_deployment(gateway: Command) -> None:
     shown = gateway("demo", "--config", ROOT / "config" / "gateway.yaml", "--port", "0")
     assert (shown.status, shown.out) == (1, "")

@@ -106,7 +106,12 @@ class Answered:
 
 
 async def ask_console(
-    console: Console, target: str, method: str = "GET", headers: Mapping[str, str] = BROWSER, body: bytes = b""
+    console: Console,
+    target: str,
+    method: str = "GET",
+    headers: Mapping[str, str] = BROWSER,
+    body: bytes = b"",
+    peer: str = "127.0.0.1",
 ) -> Answered:
     """Return the console's response to a request."""
     path, _, query = target.partition("?")
@@ -114,6 +119,7 @@ async def ask_console(
         "type": "http",
         "method": method,
         "scheme": "http",
+        "client": (peer, 1),
         "path": path,
         "query_string": query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],

@@ -50,9 +50,7 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | Non
         name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(headers.query, keep_blank_values=True)
     ):
         raise _key_in_url(headers.is_google)
-    if config.demo:
-        return None
-    if not config.requires_key:
+    if config.demo or not config.requires_key:
         _require_this_machine(config, headers)
         return None
     key = _key_of(headers)
@@ -139,32 +137,45 @@ def _no_key(message: str) -> ApiError:
     return ApiError("invalid_api_key", message, headers={"www-authenticate": "Bearer"})
 
 
+def is_this_machine(peer: str | None) -> bool:
+    """Return whether the peer has a loopback address."""
+    address = parse_peer(peer)
+    return address is not None and address.is_loopback
+
+
 def _require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> None:
     """Raise ApiError for a request from another machine: without client keys the gateway serves its own only."""
-    address = parse_peer(headers.peer)
-    if address is None or not address.is_loopback:
-        message = (
-            "this gateway has no client keys, so it serves its own machine only: add `clients` to the config to serve "
-            "other machines"
-        )
-        raise ApiError("permission_denied", message)
+    reason, remedy = "this gateway has no client keys, so it serves its own machine only", "add `clients` to the config"
+    if config.demo:
+        reason, remedy = "a demo serves its own machine only", "serve a config with `clients` (gateway serve)"
+    if not is_this_machine(headers.peer):
+        raise ApiError("permission_denied", f"{reason}: {remedy} to serve other machines")
     # A web page in a browser on this machine can reach the gateway under the page's own host name (CWE-350).
     host = headers.one(b"host")
     if host is not None and not _NO_PAGES_NAME.fullmatch(host.lower()):
         raise ApiError(
             "permission_denied",
-            "this gateway has no client keys, so it serves its own machine only, and this request has a host name of "
-            "the network: call the gateway at an address such as http://127.0.0.1, or add `clients` to the config",
+            f"{reason}, and this request has a host name of the network: call it at an address such as "
+            f"http://127.0.0.1, or {remedy}",
         )
+    # A browser sends some requests without a preflight: it withholds only the answer from the page.
+    cors, own = config.cors, {f"http://{host}", f"https://{host}"}
+    if any(origin not in own and not (cors is not None and cors.allows(origin)) for origin in headers.all(b"origin")):
+        raise ApiError(
+            "permission_denied",
+            f"{reason}, and this request comes from a web page of another site: add the origin to `cors.origins`",
+        )
+    if not config.demo:  # In a demo every peer is an edge, whose headers locate the caller.
+        _refuse_proxies(config, headers, reason, remedy)
+
+
+def _refuse_proxies(config: ConfigVersion, headers: RequestHeaders, reason: str, remedy: str) -> None:
     edge_headers = config.location.edge_headers
     names = (name.decode("latin-1") for name in headers.headers)
     proxy_headers = sorted(name for name in names if name in edge_headers or _FORWARDING.fullmatch(name))
     if proxy_headers:
-        raise ApiError(
-            "permission_denied",
-            "this gateway has no client keys, so it serves its own machine only, and this request came through a "
-            f"proxy (it has {', '.join(proxy_headers)[:200]}): add `clients` to the config",
-        )
+        came = f"this request came through a proxy (it has {', '.join(proxy_headers)[:200]})"
+        raise ApiError("permission_denied", f"{reason}, and {came}: {remedy}")
 
 
 MOST_FAILED_KEYS = 60

@@ -137,7 +137,8 @@ class GatewaySection(Section):
     version: FormatVersion = Field(description="The version of this format: 1.")
     demo: bool = Field(
         False,
-        description="true: only simulated providers, every peer is a trusted edge, and any key or none is accepted.",
+        description="true: only simulated providers, every peer is a trusted edge, any key or none is accepted, and "
+        "only this machine is served.",
     )
     cell: CellSection | None = Field(None, description="Where this installation runs and which regions it serves.")
     assistants: dict[Visible, AssistantSection] = Field(description="The names that clients send in `model`.")

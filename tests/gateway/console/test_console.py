@@ -209,6 +209,17 @@ async def test_loopback_host_gets_the_page() -> None:
         assert (await ask_console(console, "/", headers={**BROWSER, "host": host})).status == 200, host
 
 
+@pytest.mark.parametrize("peer", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8::7"])
+async def test_other_machine_is_refused_with_every_host_name(peer: str) -> None:
+    console, _ = console_of(demo_config())
+    fault = json.dumps({"deployment": "gemini", "fault": "503"}).encode()
+    for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080"):
+        own = {**OWN, "host": host}
+        assert (await ask_console(console, "/", headers={**BROWSER, "host": host}, peer=peer)).status == 403
+        assert (await ask_console(console, "/console/events", headers=own, peer=peer)).status == 403
+        assert (await ask_console(console, "/console/faults", "PUT", own, fault, peer)).status == 403
+
+
 async def test_other_host_names_are_refused() -> None:
     console, _ = console_of(demo_config())
     for path in ("/", "/console/events", "/console/faults", "/console/static/page.js", "/console/requests/a"):

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.caller.authentication import authenticate
+from gateway.api.caller.authentication import authenticate, key_digest
 from gateway.api.caller.request_headers import headers_of, read_context, request_id_of
 from gateway.api.errors import ApiError, from_domain
+from gateway.config.examples import example_path
 from gateway.model.caller import RequestHeaders
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import ConfigVersion, Cors
 from gateway.model.location import AddressReport, ClaimProblem, ClaimQuestion, ClaimReport, EdgeNote, EdgeReport
 from gateway.model.location_rules import LocationRules, SignalName
 from gateway.policy.caller import timeout_s
@@ -46,6 +47,7 @@ def with_edges(edges: str) -> ConfigVersion:
 
 TABLE = table_of(with_keys())
 WITHOUT_CLIENTS = table_of(BASE.without("clients"))
+DEMO = table_of(Config.parse(example_path("demo.yaml").read_text("utf-8")))
 SECRET_EDGE = with_edges(
     '{from: [127.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge-Auth, value: "${EDGE_SECRET}"}}'
 )
@@ -229,8 +231,38 @@ def test_gateway_without_clients_serves_the_local_machine(peer: str) -> None:
 @pytest.mark.parametrize(
     "peer", ["10.0.0.1", "8.8.8.8", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "x", "", None]
 )
-def test_gateway_without_clients_refuses_other_machines(peer: str | None) -> None:
+def test_gateway_without_clients_and_a_demo_refuse_other_machines(peer: str | None) -> None:
     assert refusal_of(WITHOUT_CLIENTS, visit(peer=peer)) == (403, "permission_denied")
+    assert refusal_of(DEMO, visit(peer=peer)) == (403, "permission_denied")
+
+
+def test_refusal_of_a_demo_states_how_other_machines_are_served() -> None:
+    with pytest.raises(ApiError, match=r"a demo serves its own machine only: serve a config with `clients`"):
+        authenticate(DEMO, visit(peer="10.0.0.1"))
+
+
+def test_demo_takes_any_key_and_the_headers_of_an_edge_from_this_machine() -> None:
+    pairs = ("authorization", "Bearer anything"), ("cf-ipcountry", "DE"), ("host", "localhost:8080")
+    assert authenticate(DEMO, visit(*pairs)) is None
+    assert key_digest(DEMO, visit(*pairs)) == ""
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example"])
+def test_gateway_without_clients_and_a_demo_refuse_pages_of_other_sites(origin: str) -> None:
+    for config in (WITHOUT_CLIENTS, DEMO):
+        assert refusal_of(config, visit(("host", "localhost:8080"), ("origin", origin))) == (403, "permission_denied")
+        both = ("origin", "http://localhost:8080"), ("origin", origin)
+        assert refusal_of(config, visit(("host", "localhost:8080"), *both)) == (403, "permission_denied")
+    listed = replace(WITHOUT_CLIENTS, cors=Cors(frozenset({origin})))
+    assert authenticate(listed, visit(("origin", origin))) is None
+
+
+def test_gateway_without_clients_and_a_demo_accept_their_own_pages() -> None:
+    own = visit(("host", "gateway:8080"), ("origin", "http://gateway:8080"))
+    assert authenticate(WITHOUT_CLIENTS, own) is None
+    assert authenticate(DEMO, own) is None
+    # A demo may be called by pages of this machine, from any port.
+    assert authenticate(DEMO, visit(("host", "127.0.0.1:8080"), ("origin", "http://localhost:5173"))) is None
 
 
 @pytest.mark.parametrize(
@@ -286,6 +318,7 @@ def test_gateway_without_clients_refuses_proxied_requests(name: str) -> None:
 def test_gateway_without_clients_refuses_requests_of_web_pages(host: str) -> None:
     """Its name may be resolved to this machine's address (DNS rebinding); a page has no address, and no name without a dot."""
     assert refusal_of(WITHOUT_CLIENTS, visit(("host", host))) == (403, "permission_denied")
+    assert refusal_of(DEMO, visit(("host", host))) == (403, "permission_denied")
     assert authenticate(TABLE, visit(("host", host), ("x-api-key", KEY))) is not None
 
 
