@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import floor
 
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import AttemptAction, AttemptRecord, Record
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.telemetry.metric_definitions import (
     FIRST_TOKEN_BOUNDS_S,
@@ -23,6 +23,7 @@ from gateway.telemetry.metric_snapshots import ANSWER_TIMES, REQUESTS, Series, p
 from providers.chat import Usage
 
 _OTHER = "other"
+_AGAIN = (AttemptAction.RETRY, AttemptAction.FAILOVER)
 _MOST_ROWS = 10_000
 _MOST_NEW = 64
 # region, assistant, deployment, provider, outcome, status, code, stream
@@ -203,15 +204,14 @@ class Metrics:
     def _count_attempts(self, region: str, attempts: list[AttemptRecord]) -> None:
         for attempt in attempts:
             self._count_attempt(region, attempt)
-        for hedge in attempts[:2]:
-            if hedge.is_hedge:
-                outcome = "failed" if hedge.failure is not None else "lost" if hedge.lost else "won"
-                self.count("gateway_hedges_total", (region, hedge.deployment, outcome))
-                # The first two attempts ran at the same time, so the second was not a retry or a failover.
-                attempts = attempts[1:]
+            if attempt.is_hedge:
+                outcome = "failed" if attempt.failure is not None else "lost" if attempt.lost else "won"
+                self.count("gateway_hedges_total", (region, attempt.deployment, outcome))
         for before, after in pairwise(attempts):
-            name = "gateway_retries_total" if before.deployment == after.deployment else "gateway_failovers_total"
-            self.count(name, (region, before.deployment))
+            # The next attempt may also be the other one of a hedge, or that of the next call of a batch.
+            if before.decision is not None and before.decision.action in _AGAIN:
+                name = "gateway_retries_total" if before.deployment == after.deployment else "gateway_failovers_total"
+                self.count(name, (region, before.deployment))
 
     def count(self, name: str, labels: tuple[str, ...], by: int = 1) -> None:
         """Add to a counter that is not about finished requests. The labels must not be chosen by clients."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.model.config_version import Region
 from gateway.model.location import Location, LocationProblem
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, DecisionReason, Record
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
 from providers.territories import ANYWHERE, Places
@@ -23,10 +23,15 @@ def attempt(deployment: str = "house", duration_s: float = 0.3, started_at: floa
 
 
 def failed_attempt(
-    kind: FailureKind, deployment: str = "house", status: int | None = None, started_at: float = 100.1
+    kind: FailureKind,
+    deployment: str = "house",
+    status: int | None = None,
+    started_at: float = 100.1,
+    action: AttemptAction | None = None,
 ) -> AttemptRecord:
     failure = Failure(kind, "told the client", "the provider's own words", status, request_id="req_up-1")
-    return AttemptRecord(deployment, "openai", "m-1", 0.2, failure, started_at)
+    decision = AttemptDecision(action, DecisionReason.FAILURE_KIND) if action is not None else None
+    return AttemptRecord(deployment, "openai", "m-1", 0.2, failure, started_at, decision=decision)
 
 
 def answered(

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.telemetry.metric_snapshots import unpack
 from tests.kit.configs import key_hash, table_of
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, InputGateway, vectors_of
 
@@ -124,6 +125,7 @@ def test_batch_above_the_limit_is_split_in_order() -> None:
     assert [entry["embedding"][0] for entry in data] == [float(place + 1) for place in range(600)]
     assert response.json()["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
     assert response.headers["x-gateway-attempts"] == "3"
+    assert not unpack(gateway.gateway.metrics.snapshot())["gateway_retries_total"]
 
 
 def test_failure_of_a_later_call_returns_no_vectors() -> None:

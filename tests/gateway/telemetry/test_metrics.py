@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from gateway.model.record import Record, Resumed
+from gateway.model.record import AttemptAction, Record, Resumed
 from gateway.telemetry import metrics as module
 from gateway.telemetry.exposition import render
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, REQUEST_BOUNDS_S
@@ -131,7 +131,8 @@ def test_request_cancelled_before_the_status_line_has_no_status() -> None:
 
 
 def test_retries_and_failovers_are_counted_separately() -> None:
-    first, again = failed_attempt(FailureKind.UNAVAILABLE), failed_attempt(FailureKind.SILENT)
+    first = failed_attempt(FailureKind.UNAVAILABLE, action=AttemptAction.RETRY)
+    again = failed_attempt(FailureKind.SILENT, action=AttemptAction.FAILOVER)
     metrics = counted([answered(first, again, attempt("other"))])
     assert value(metrics, "gateway_retries_total", region="eu", deployment="house") == 1
     assert value(metrics, "gateway_failovers_total", region="eu", deployment="house") == 1
@@ -139,6 +140,23 @@ def test_retries_and_failovers_are_counted_separately() -> None:
     assert value(metrics, "gateway_attempts_total", deployment="house", outcome="silent") == 1
     assert value(metrics, "gateway_attempts_total", deployment="other", outcome="ok") == 1
     assert value(metrics, "gateway_overhead_seconds_count") is None, "a wait between attempts is not overhead"
+
+
+def test_calls_of_a_batch_are_no_retries() -> None:
+    hedged = replace(attempt(), lost=True), replace(attempt(), is_hedge=True)
+    metrics = counted([answered(attempt(), *hedged, attempt(), attempt("other"))])
+    assert value(metrics, "gateway_retries_total") is None
+    assert value(metrics, "gateway_failovers_total") is None
+    assert value(metrics, "gateway_hedges_total", outcome="won", region="eu", deployment="house") == 1
+    retried = failed_attempt(FailureKind.UNAVAILABLE, action=AttemptAction.RETRY)
+    metrics = counted([answered(attempt(), retried, attempt(), attempt())])
+    assert value(metrics, "gateway_retries_total", region="eu", deployment="house") == 1
+
+
+def test_retry_after_a_failed_hedge_is_counted_once() -> None:
+    other = replace(failed_attempt(FailureKind.SILENT, action=AttemptAction.AWAIT), is_hedge=True)
+    decisive = failed_attempt(FailureKind.UNAVAILABLE, action=AttemptAction.RETRY)
+    assert value(counted([answered(other, decisive, attempt())]), "gateway_retries_total") == 1
 
 
 def test_overhead_excludes_provider_and_upload_time() -> None:
@@ -186,7 +204,7 @@ def test_number_of_series_is_bounded_over_many_reloads(monkeypatch: pytest.Monke
     metrics = Metrics()
     for number in range(500):
         name = f"d{number}"
-        record = answered(failed_attempt(FailureKind.SILENT, name), attempt(name))
+        record = answered(failed_attempt(FailureKind.SILENT, name, action=AttemptAction.RETRY), attempt(name))
         metrics.observe(record)
     assert value(metrics, "gateway_requests_total") == 500
     assert value(metrics, "gateway_attempts_total", outcome="ok") == 500
@@ -305,10 +323,12 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     resumed.resumed = Resumed("a", "b")
     weighted = answered(attempt("b"))
     weighted.variant = "b"
+    retried = failed_attempt(FailureKind.SILENT, action=AttemptAction.RETRY)
+    failed_over = failed_attempt(FailureKind.SILENT, action=AttemptAction.FAILOVER)
     everything = counted(
         [
             resumed,
-            answered(failed_attempt(FailureKind.SILENT), failed_attempt(FailureKind.SILENT), attempt("b"), stream=True),
+            answered(retried, failed_over, attempt("b"), stream=True),
             answered(usage=Usage(1, 1)),
             priced(Usage(1, 1)),
             answered(replace(attempt(), lost=True), hedge),
