@@ -146,9 +146,9 @@ def hint_for(path: str) -> str:
         return "metrics, reload and rollback are on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"
     for ending, probable in _PATHS:
         if plain.endswith(ending):
-            return (
-                f"did you mean {probable}? The base URL for OpenAI's clients ends in /v1, and paths have no final slash"
-            )
+            is_anthropic = probable.startswith("POST /v1/messages")
+            base = "Anthropic's clients ends without /v1" if is_anthropic else "OpenAI's clients ends in /v1"
+            return f"did you mean {probable}? The base URL for {base}, and paths have no final slash"
     if f"/v1/{api}" in _OWN_PATHS and is_served(f"/v1/{api}"):
         return f"the gateway keeps no answers and no batches, so only POST /v1/{api} is there"
     if api in _OTHER_APIS:
@@ -301,7 +301,7 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         if not name:
             raise ApiError("not_found", f"there is no endpoint at this path; {hint_for(request.url.path)}")
         assistant = find_assistant(config, client, name)
-        if region.name not in assistant.routes:
+        if region.name not in assistant.regions:
             raise Refused(not_offered(assistant, region))
         return JSONResponse(encode_model(form, name), headers=headers)
 

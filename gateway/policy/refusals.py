@@ -35,7 +35,9 @@ _UNCHECKED_RETRY_S = 10.0
 _CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER})
 _MAX_NAMES_CHARACTERS = 300
 # Most clients that send such a request do not know the term "prefill".
-_PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with a `user` message"
+_PREFILL_HINT = (
+    ": the last message has the role `assistant`, and few models continue one; end with one of the user"
+)
 
 
 def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None:
@@ -74,8 +76,11 @@ def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None
 
 
 def not_offered(assistant: Assistant, region: Region) -> Refusal:
-    """Return the refusal for an assistant without a route in the region."""
+    """Return the refusal for an assistant without a route in the region, or without routes of this use at all."""
     offered = "is not available" if assistant.use == "chat" else f"has no {assistant.use}"
+    if not assistant.routes:
+        lacks = f"the assistant {assistant.name!r} has no {assistant.use} in any region"
+        return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, f"{lacks}: name another assistant", param="model")
     message = f"the assistant {assistant.name!r} {offered} in the region {region.name!r}"
     return Refusal(RefusalCode.REGION_BLOCKED, message)
 
@@ -207,6 +212,11 @@ def _by_detail(details: Iterable[tuple[str, str]]) -> str:
 
 def _reason(verdict: Verdict) -> SkipReason | None:
     return None if isinstance(verdict, Step) else verdict[0]
+
+
+def quoted_names(fields: frozenset[str]) -> str:
+    """Return the names of fields as `refusal_text` does, each in backticks: an API dialect puts its own names there."""
+    return refusal_text(frozenset(f"`{name}`" for name in fields))
 
 
 def refusal_text(names: frozenset[str]) -> str:

@@ -34,6 +34,7 @@ from gateway.policy.refusals import (
     consent_required,
     deployment_needing_consent,
     not_offered,
+    quoted_names,
     refusal_text,
     refuse_all,
     refuse_location,
@@ -295,7 +296,7 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
 def _refused_parameters(dropped: frozenset[str], deployments: Iterable[Deployment]) -> Exclusion:
     """Return the exclusion for parameters that would be dropped. The log names those that a deployment knows."""
     ending = ", and is set to refuse instead of dropping it"
-    detail = f"does not support {refusal_text(dropped)}{ending}"
+    detail = f"does not support {quoted_names(dropped)}{ending}"
     known = known_names(dropped, deployments)
     if len(known) == len(dropped):
         return Exclusion(SkipReason.PARAMETER, detail)

@@ -157,7 +157,7 @@ def test_error_has_the_status_and_code_of_the_gateway(
 def test_assistant_without_embeddings_refuses_them(clients: Any) -> None:
     with pytest.raises(genai.errors.ClientError) as refused:
         clients("DE").models.embed_content(model=ASSISTANT, contents="Hello!")
-    assert (refused.value.code, refused.value.status) == (451, "PERMISSION_DENIED")
+    assert (refused.value.code, refused.value.status) == (400, "INVALID_ARGUMENT")
     assert "has no embeddings" in refused.value.message
 
 

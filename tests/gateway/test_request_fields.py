@@ -660,7 +660,8 @@ def test_unsupported_refuse_rejects_a_field_that_would_be_dropped(
     outcome = asked(REFUSING, column, CASES[name][0])
     assert len(outcome) == 3, outcome
     assert outcome[0] == "unsupported_capability"
-    assert f"{column}: does not support {', '.join(sorted(dropped))}, and is set to refuse" in outcome[2]
+    names = ", ".join(f"`{field}`" for field in sorted(dropped))
+    assert f"{column}: does not support {names}, and is set to refuse" in outcome[2]
 
 
 WHO = {"user": "anna", "safety_identifier": "anna", "prompt_cache_key": "anna", "metadata": {"person": "anna"}}

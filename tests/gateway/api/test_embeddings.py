@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -23,6 +25,13 @@ def answer_with(body: object, status: int = 200) -> httpx.Response:
 
 def honest(request: httpx.Request) -> httpx.Response:
     return answer_with(vectors_of(request))
+
+
+def counters_of(gateway: InputGateway) -> Mapping[str, Mapping[tuple[str, ...], tuple[int, ...]]]:
+    async def snapshot() -> bytes:
+        return gateway.gateway.metrics.snapshot()
+
+    return unpack(asyncio.run(snapshot()))
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
@@ -125,7 +134,7 @@ def test_batch_above_the_limit_is_split_in_order() -> None:
     assert [entry["embedding"][0] for entry in data] == [float(place + 1) for place in range(600)]
     assert response.json()["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
     assert response.headers["x-gateway-attempts"] == "3"
-    assert not unpack(gateway.gateway.metrics.snapshot())["gateway_retries_total"]
+    assert not counters_of(gateway)["gateway_retries_total"]
 
 
 def test_failure_of_a_later_call_returns_no_vectors() -> None:
@@ -263,10 +272,21 @@ def test_missing_usage_is_estimated_for_the_client() -> None:
     assert gateway.post(EMBEDDINGS, {**TEXT, "input": "a text of some length"}).json()["usage"]["prompt_tokens"] == 6
 
 
-def test_assistant_without_embeddings_here_is_refused() -> None:
+def test_assistant_with_embeddings_only_in_another_region_is_blocked_here() -> None:
+    config = CONFIG.merge(
+        "regions: {far: {territories: [JP], boundary: ['*']}}", "assistants: {assistant: {embeddings: null}}"
+    ).merge("assistants: {assistant: {embeddings: {far: [house, spare]}}}")
+    assert error_of(InputGateway(honest, config).post(EMBEDDINGS, TEXT))[:2] == (451, "region_blocked")
+
+
+def test_assistant_without_embeddings_is_refused() -> None:
     config = CONFIG.merge("assistants: {assistant: {embeddings: null}, other: {embeddings: {default: [house, spare]}}}")
     gateway = InputGateway(honest, config)
-    assert error_of(gateway.post(EMBEDDINGS, TEXT))[:2] == (451, "region_blocked")
+    refused = gateway.post(EMBEDDINGS, TEXT)
+    assert error_of(refused) == (400, "unsupported_capability", "model")
+    assert refused.json()["error"]["message"] == (
+        "the assistant 'assistant' has no embeddings in any region: name another assistant"
+    )
     assert gateway.post(EMBEDDINGS, {**TEXT, "model": "other"}).status_code == 200
     assert error_of(gateway.post(EMBEDDINGS, {**TEXT, "model": "nobody"}))[:2] == (404, "model_not_found")
 
@@ -305,7 +325,8 @@ def test_assistant_with_embeddings_only_is_listed() -> None:
     assert [entry["id"] for entry in listed] == ["assistant", "vectors"]
     chat = {"model": "vectors", "messages": [{"role": "user", "content": "hello"}]}
     refused = InputGateway(honest, config).post("/v1/chat/completions", chat)
-    assert error_of(refused)[:2] == (451, "region_blocked")
+    assert error_of(refused) == (400, "unsupported_capability", "model")
+    assert InputGateway(honest, config).get("/v1/models/vectors").status_code == 200
 
 
 MANY = {"model": "assistant", "input": ["x"] * 600}

@@ -125,6 +125,7 @@ async def test_unknown_path_gets_a_hint(path: str, words: str) -> None:
         ("/openai/v1/responses", "/v1/responses", "Responses API is not supported"),
         ("/anthropic/v1/messages", "/v1/messages", "this API is not supported"),
         ("/messages/count_tokens", "/v1/messages/count_tokens", "this API is not supported"),
+        ("/v1/v1/messages", "/v1/messages", "this API is not supported"),
         ("/v1/v1/completions", "/v1/completions", "this API is not supported"),
     ],
 )
@@ -133,6 +134,12 @@ async def test_path_of_a_dialect_that_is_written_differently_gets_a_hint(path: s
     assert words in hint_for(path)
     found = await ask("POST", f"http://gateway{path}")
     assert (found.status_code, error_of(found)["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/v1/v1/messages", "/v1/v1/messages/count_tokens", "/messages"])
+def test_path_of_a_client_of_anthropic_gets_advice_on_its_base_url(path: str) -> None:
+    assert "The base URL for Anthropic's clients ends without /v1" in hint_for(path)
+    assert "The base URL for OpenAI's clients ends in /v1" in hint_for("/v1/v1/chat/completions")
 
 
 def test_entry_of_a_dialect_that_keeps_nothing_is_not_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ _FIELDS: Mapping[str, str] = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
 }
 """The names of fields here, by their name in chat completions."""
+_FIELD_NAME = re.compile(rf"`({'|'.join(_FIELDS)})`")
 
 
 class Messages:
@@ -54,9 +56,9 @@ class Messages:
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect. Inner layers name the fields as chat completions does."""
-        if error.param is not None:
-            error = replace(error, param=_FIELDS.get(error.param, error.param))
-        return errors.encode_error(error, request_id)
+        message = _FIELD_NAME.sub(lambda found: f"`{_FIELDS[found[1]]}`", error.message)
+        param = _FIELDS.get(error.param, error.param) if error.param is not None else None
+        return errors.encode_error(replace(error, param=param, message=message), request_id)
 
 
 class TokenCount(Messages):

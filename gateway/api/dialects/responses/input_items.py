@@ -118,7 +118,7 @@ class InputReader:
     def _read_item(self, item: Mapping[str, object], path: str) -> None:
         kind = item.get("type")
         if kind is None:
-            kind = "message" if "role" in item else "item_reference"
+            kind = "message" if "role" in item else "item_reference" if "id" in item else None
         match kind:
             case "message":
                 self._read_message(item, path)
@@ -130,8 +130,8 @@ class InputReader:
                 self._read_reasoning(item, path)
             case "item_reference":
                 raise InvalidRequest(
-                    f"`{path}` {_KEPT_AT_PROVIDER}: send the item itself (in the Vercel AI SDK, set the provider "
-                    "option `store` to false)",
+                    f"`{path}` is an `item_reference`: it {_KEPT_AT_PROVIDER}; send the item itself (in the Vercel AI "
+                    "SDK, set the provider option `store` to false)",
                     path,
                 )
             case "custom_tool_call" | "custom_tool_call_output":

@@ -317,6 +317,13 @@ def test_every_answer_obeys_the_grammar_as_stream_and_as_body(completion: ChatCo
     assert len(names) == len(choice.message.tool_calls)
 
 
+def test_errors_name_fields_as_the_client_sent_them() -> None:
+    detail = "house: does not support `stop`, `user`, and is set to refuse instead of dropping it"
+    shown = json.loads(Messages().encode_error(ApiError("unsupported_capability", detail, "user"), "req_1"))
+    assert shown["error"]["message"].startswith("house: does not support `stop_sequences`, `metadata.user_id`, and")
+    assert shown["error"]["param"] == "metadata.user_id"
+
+
 @pytest.mark.parametrize("code", STATUS)
 def test_errors_have_anthropics_shape(code: str) -> None:
     if code not in STATUS:
