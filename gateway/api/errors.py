@@ -151,7 +151,8 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
     Args:
         error: The error that was raised.
         attempts: The attempts of the request.
-        quoting: The provider's message about an invalid request may be shown. It mostly names the model.
+        quoting: The provider's message about an invalid request, and its `param`, may be shown. The message mostly
+            names the model.
     """
     match error:
         case ApiError():
@@ -238,7 +239,8 @@ def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quot
     if STATUS[code] >= 429:
         extra["attempts"] = [_encode_attempt(attempt) for attempt in attempts]
     # The field is shown only if the request is wrong. In other failures it comes from the provider's own message.
-    param = failure.param if STATUS[code] == 400 else None
+    is_shown = STATUS[code] == 400 and (quoting or failure.unsent)
+    param = failure.param if is_shown else None
     return ApiError(code, message, param, retry_after_s, headers, extra)
 
 

@@ -55,7 +55,7 @@ class OpenAIChat:
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """See Dialect."""
-        if not completion.id:
+        if not completion.id or style.shown_model is not None:
             completion = replace(completion, id=f"chatcmpl-{record.request_id}")
         return orjson.dumps(encode_answer(completion, style, record.request_id))
 
@@ -215,7 +215,7 @@ class ChunkEncoder:
 
     def _open(self, event: Opened) -> None:
         head: dict[str, object] = {
-            "id": event.id or self._fallback_id,
+            "id": event.id if event.id and self._model is None else self._fallback_id,
             "object": "chat.completion.chunk",
             "created": event.created,
             "model": self._model or event.model,

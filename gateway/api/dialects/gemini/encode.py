@@ -40,7 +40,7 @@ def encode_answer(
         "candidates": [_candidate(choice, shows_thoughts) for choice in labelled.completion.choices],
         "usageMetadata": encode_usage(usage),
         "modelVersion": style.shown_model or completion.model,
-        "responseId": completion.id or record.request_id,
+        "responseId": completion.id if completion.id and style.shown_model is None else record.request_id,
     }
     member = dict(labelled.member or {})
     if completion.usage is None:

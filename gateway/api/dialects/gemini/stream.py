@@ -182,7 +182,8 @@ class GeminiEncoder:
         return self._candidates.setdefault(choice, _Candidate())
 
     def _open(self, event: Opened) -> None:
-        known = {"modelVersion": self._model or event.model, "responseId": event.id or self._request_id}
+        shown_id = event.id if event.id and self._model is None else self._request_id
+        known = {"modelVersion": self._model or event.model, "responseId": shown_id}
         self._tail = b"," + orjson.dumps(known)[1:]
         if self._text_head:
             self._expect_texts()

@@ -1,0 +1,85 @@
+"""With `reveal_model: false`, nothing that the provider writes about itself reaches a client, in any dialect."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from tests.kit.input_gateway import CONFIG, EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
+
+MARK = "vendor-mark"
+HIDDEN = CONFIG.merge("assistants: {assistant: {reveal_model: false}}", "secrets: {identity: '${ID}'}")
+HEAD = {"id": f"{MARK}-id", "model": f"{MARK}-model", "created": 1, "system_fingerprint": MARK, "service_tier": MARK}
+ASKED = {"role": "user", "content": "hello"}
+CHATS = {
+    "chat": ("/v1/chat/completions", {"model": "assistant", "messages": [ASKED]}),
+    "completions": ("/v1/completions", {"model": "assistant", "prompt": "hello"}),
+    "responses": ("/v1/responses", {"model": "assistant", "input": "hello"}),
+    "messages": ("/v1/messages", {"model": "assistant", "max_tokens": 9, "messages": [ASKED]}),
+    "gemini": ("/v1beta/models/assistant:generateContent", {"contents": [{"role": "user", "parts": [{"text": "a"}]}]}),
+}
+INPUTS = {
+    "embeddings": (EMBEDDINGS, {"model": "assistant", "input": "hello"}),
+    "moderations": (MODERATIONS, {"model": "assistant", "input": "hello"}),
+}
+
+
+def provider(request: httpx.Request) -> httpx.Response:
+    """Answer a chat in either form, and write the mark wherever a vendor writes about itself."""
+    headers = {"x-request-id": MARK, "openai-version": MARK, "server": MARK}
+    if request.url.path.endswith("/embeddings"):
+        return httpx.Response(200, json={**vectors_of(request), **HEAD}, headers=headers)
+    if request.url.path.endswith("/moderations"):
+        return httpx.Response(200, json={**HEAD, "results": [{"flagged": False, "categories": {}}]}, headers=headers)
+    if not json.loads(request.content).get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+        return httpx.Response(200, json={**HEAD, "choices": [choice]}, headers=headers)
+    deltas = [({"role": "assistant", "content": "h"}, None), ({"content": "i"}, None), ({}, "stop")]
+    chunks = [{**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]} for delta, finish in deltas]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    return httpx.Response(200, text=body, headers={**headers, "content-type": "text/event-stream"})
+
+
+def refusing(_: httpx.Request) -> httpx.Response:
+    error = {"message": f"{MARK} refuses", "type": MARK, "param": MARK, "code": MARK, "id": MARK}
+    return httpx.Response(400, json={"error": error, "id": MARK}, headers={"x-request-id": MARK})
+
+
+def streamed(path: str, body: dict[str, object]) -> tuple[str, dict[str, object]]:
+    if "generateContent" in path:
+        return path.replace("generateContent", "streamGenerateContent") + "?alt=sse", body
+    return path, {**body, "stream": True}
+
+
+def whole_text(response: httpx.Response) -> str:
+    return f"{dict(response.headers)} {response.text}"
+
+
+@pytest.mark.parametrize("name", [*CHATS, *INPUTS])
+def test_answer_of_a_hidden_model_has_nothing_of_its_provider(name: str) -> None:
+    response = InputGateway(provider, HIDDEN, {"ID": "i" * 32}).post(*{**CHATS, **INPUTS}[name])
+    assert response.status_code == 200
+    assert MARK not in whole_text(response)
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_stream_of_a_hidden_model_has_nothing_of_its_provider(name: str) -> None:
+    response = InputGateway(provider, HIDDEN, {"ID": "i" * 32}).post(*streamed(*CHATS[name]))
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert MARK not in whole_text(response)
+
+
+@pytest.mark.parametrize("name", [*CHATS, *INPUTS])
+def test_error_of_a_hidden_model_has_nothing_of_its_provider(name: str) -> None:
+    refused = InputGateway(refusing, HIDDEN, {"ID": "i" * 32}).post(*{**CHATS, **INPUTS}[name])
+    assert refused.status_code == 400
+    assert MARK not in whole_text(refused)
+
+
+@pytest.mark.parametrize("name", ["chat", "gemini"])
+def test_id_and_param_of_the_provider_of_a_shown_model_pass(name: str) -> None:
+    assert f"{MARK}-id" in InputGateway(provider).post(*CHATS[name]).text
+    assert MARK in InputGateway(refusing).post(*CHATS[name]).json()["error"]["message"]
