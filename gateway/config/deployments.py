@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, TypeVar
 
@@ -20,7 +21,16 @@ from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
 from gateway.model.config_version import Secrets
 from gateway.model.deployment import Concurrency, Deployment, retirement_notices_of
-from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, Capabilities, KnowsOffers, Target, known_models
+from providers.adapter import (
+    STREAM_OPTIONS,
+    Adapter,
+    AsksForUsage,
+    Capabilities,
+    EmulatesFeatures,
+    KnowsOffers,
+    Target,
+    known_models,
+)
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
 from providers.catalogue.prices import Offers, Price, Retirement
 from providers.matching.capability_matching import parameters_of
@@ -31,6 +41,8 @@ from providers.sites import Residency, Site
 from providers.territories import ANYWHERE, Places, parent
 
 _WORD = re.compile("[A-Za-z]{3,}")
+_NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")
+_USUAL_WORDS = frozenset({"latest", "preview", "instruct", "chat"})
 _TYPO = 0.75
 
 
@@ -47,9 +59,11 @@ class Vendor:
         self.knows_models = bool(models)
         offered = (*(row.models for row in offers.prices), *(row.models for row in offers.retirements))
         patterns = {*models}.union(*offered)
+        self._patterns = patterns
         names = (pattern.rstrip("*-.") for pattern in patterns)
         self.names = frozenset(name for name in names if name and "*" not in name)
         self._words = frozenset(word for name in self.names for word in _WORD.findall(name))
+        self._numbers = frozenset(number for name in self.names for number in _NUMBER.findall(name))
         self._facts = cache(lambda model: model_facts(models, model))
         self._price = cache(offers.price)
         self._retirement = cache(offers.retirement)
@@ -65,6 +79,17 @@ class Vendor:
         """
         unknown = [word for word in _WORD.findall(model) if word not in self._words]
         return any(nearest_names(word, self._words, most=1, cutoff=_TYPO) for word in unknown)
+
+    def knows(self, model: str) -> bool:
+        """Return whether an entry is about this model, or all parts of its name are known.
+
+        The pattern of a whole family, such as `claude-*`, is no entry about a model. A date is not a part of the name.
+        """
+        matching = [pattern for pattern in self._patterns if fnmatchcase(model, pattern)]
+        if any("*" not in pattern or _NUMBER.search(pattern) for pattern in matching):
+            return True
+        words = all(word in self._words or word in _USUAL_WORDS for word in _WORD.findall(model))
+        return words and (not self._numbers or self._numbers.issuperset(_NUMBER.findall(_DATE.sub("", model))))
 
     def price(self, model: str, site: str) -> Price | None:
         """Return the price of the model at the site, or None if it is unknown."""
@@ -326,14 +351,23 @@ def _facts(
         model = f"{section.provider}'s model {quoted(section.model)}"
         message = f"no facts are known about {model}: only text and tools are allowed"
         near = nearest_names(section.model, vendor.names)
-        question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name"
+        question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name."
         findings.warn((*path, "model"), message, f"{question} If the name is right, list its `capabilities`")
-    elif facts is not UNKNOWN_MODEL and not own.has_capabilities and vendor.is_misspelt(section.model):
-        message = f"the catalogue does not know {section.provider}'s model {quoted(section.model)}"
-        names = " or ".join(map(quoted, nearest_names(section.model, vendor.names)))
-        hint = f"did you mean {names}? If the name is right, add it to your own `catalogue`"
-        findings.warn((*path, "model"), message, hint)
+    elif (
+        facts is not UNKNOWN_MODEL
+        and not own.is_listed
+        and (vendor.is_misspelt(section.model) or not vendor.knows(section.model))
+    ):
+        warn_of_unknown_model(findings, (*path, "model"), section.provider, section.model, vendor.names)
     return facts
+
+
+def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, model: str, names: Iterable[str]) -> None:
+    """Warn of a model that is neither in the catalogue nor in the operator's own."""
+    message = f"the catalogue does not know {provider}'s model {quoted(model)}"
+    near = nearest_names(model, names)
+    question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name."
+    findings.warn(path, message, f"{question} If the name is right, add it to your own `catalogue`")
 
 
 def _capabilities(
@@ -351,6 +385,9 @@ def _capabilities(
                 message = f"{section.provider} cannot express {quoted(word)} with any model"
                 findings.warn((*path, "capabilities", index), message, "remove it")
         features = frozenset(section.capabilities)
+    if isinstance(adapter, EmulatesFeatures):
+        # A list of the operator states what the model can do itself.
+        features |= adapter.emulated
     return Capabilities(
         features=adapter.capabilities.features & features,
         parameters=parameters_of(adapter.capabilities, facts),

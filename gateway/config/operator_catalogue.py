@@ -202,6 +202,11 @@ class OwnModel:
     section: OwnModelSection = _NOTHING
 
     @property
+    def is_listed(self) -> bool:
+        """Whether the operator has an entry for the model."""
+        return self.section is not _NOTHING
+
+    @property
     def has_capabilities(self) -> bool:
         """Whether it lists the capabilities of the model."""
         return self.section.capabilities is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gateway.config.approvals import warn_if_unapproved
+from gateway.config.deployments import warn_of_unknown_model
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions, is_cell_inside
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
@@ -17,7 +18,7 @@ from gateway.model.config_version import Assistant, Region, Use
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
-from providers.embeddings import embeddings_of
+from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
 
 
@@ -259,11 +260,20 @@ def _check_embeddings(findings: Findings, path: KeyPath, entries: list[_Entry]) 
         if embeddings_of(entry.deployment.adapter) is None:
             message = f"{quoted(entry.deployment.name)} has no embeddings: {entry.deployment.provider} offers none here"
             findings.error(entry.path, message, "use a deployment of another provider")
+        else:
+            _warn_of_unknown_embeddings(findings, entry)
         _check_pins(findings, entry, "embeddings")
     models = dict.fromkeys(entry.deployment.model for entry in entries)
     if len(models) > 1:
         message = f"the deployments have different models ({', '.join(models)}), whose vectors cannot be compared"
         findings.error(path, message, "list deployments of one model, so that a failover changes no vector")
+
+
+def _warn_of_unknown_embeddings(findings: Findings, entry: _Entry) -> None:
+    deployment, known = entry.deployment, load_embedding_facts(entry.deployment.provider)
+    # An own server has any model, and a price shows that the operator's own catalogue has this one.
+    if known is not None and known.models and not known.knows(deployment.model) and deployment.price is None:
+        warn_of_unknown_model(findings, entry.path, deployment.provider, deployment.model, known.models)
 
 
 def _check_moderations(findings: Findings, entries: list[_Entry]) -> None:

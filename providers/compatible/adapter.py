@@ -94,6 +94,11 @@ class CompatibleAdapter:
         return self.dialect.auth
 
     @property
+    def emulated(self) -> frozenset[str]:
+        """See `providers.adapter.EmulatesFeatures`."""
+        return self.dialect.emulated
+
+    @property
     def ends_behind_stop(self) -> bool:
         """See `providers.adapter.EndsBehindStop`."""
         return self.dialect.answers.stop_left_in

@@ -32,6 +32,7 @@ from providers.failures import LACKABLE, FailureKind
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.matching.requirements import FEATURES
 from providers.reading.error_classification import Phrases
+from providers.reading.json_object import JSON_OBJECT
 from providers.reading.rate_limits import LimitHeaders
 
 
@@ -41,6 +42,7 @@ class DialectError(ValueError):
 
 DIALECT: Mapping[str, Shape] = {
     **{"source": TEXT, "as_of": DAY, "auth": TEXT, "features": TEXTS, "parameters": TEXTS},
+    "emulated": TEXTS,
     "lacks": TEXTS,
     "unconfirmed": FLAG,
     **{"request": TABLE, "thinking": TABLE, "answer": TABLE, "errors": TABLE},
@@ -302,6 +304,8 @@ class CompatibleDialect:
         answers: Differences of answers (`[dialect.answer]`).
         errors: Differences of errors (`[dialect.errors]`).
         source: The source of these facts.
+        emulated: The features, also among `capabilities`, that the API does not have and the model is asked for in
+            words. Only `json_object` is possible.
         lacks: Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask
             for them.
         unconfirmed: Whether there are no two recordings from the vendor's documentation or a real call.
@@ -314,8 +318,14 @@ class CompatibleDialect:
     answers: Answers
     errors: Errors
     source: str = ""
+    emulated: frozenset[str] = frozenset()
     lacks: frozenset[str] = frozenset()
     unconfirmed: bool = False
+
+    @property
+    def native(self) -> frozenset[str]:
+        """The features that the vendor's API has itself."""
+        return self.capabilities.features - self.emulated
 
 
 def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
@@ -324,6 +334,9 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
     features = frozenset(data.get("features", ()))
     if unknown := features - FEATURES:
         raise DialectError(f"dialect.features: {min(unknown)!r} is not known; expected {', '.join(sorted(FEATURES))}")
+    emulated = frozenset(data.get("emulated", ()))
+    if not emulated <= features & {JSON_OBJECT}:
+        raise DialectError(f"dialect.emulated: can only be [{JSON_OBJECT!r}], which must be in dialect.features too")
     requests = _requests(data.get("request", {}))
     if ("prefill" in features) != (requests.prefill is not None):
         raise DialectError(
@@ -337,6 +350,7 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
         answers=_answers(data.get("answer", {})),
         errors=_errors(data.get("errors", {})),
         source=str(data.get("source", "")),
+        emulated=emulated,
         lacks=_lacks(data),
         unconfirmed=data.get("unconfirmed", False),
     )

@@ -28,6 +28,7 @@ from providers.formats.request_options import with_end_user_in_user
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import requirements_of
 from providers.openai_json.encode_request import encode_request, encode_tool_choice
+from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 
 _LADDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -126,6 +127,8 @@ def path_and_query(
 def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect) -> dict[str, object]:
     """Return the request's body. Raises UnsupportedFeature for anything that the vendor's API cannot express."""
     rule = dialect.requests
+    if JSON_OBJECT in dialect.emulated:
+        request = with_json_instruction(request)
     _check_features(request, dialect, target)
     request = _in_bounds(with_end_user_in_user(request, target), rule, target.facts.output_tokens)
     tools, choice = _tools(request, rule, strict="strict_tools" in dialect.capabilities.parameters)

@@ -36,7 +36,7 @@ _WITH_FEATURES = {
 
 def objections(body: Mapping[str, object], dialect: CompatibleDialect, facts: ModelFacts, path: str) -> Iterator[str]:
     """Yield a message for each rule of the vendor that a parsed body breaks, in the order of the checks."""
-    able = dialect.capabilities.features & facts.features
+    able = dialect.native & facts.features
     known = _fields(dialect)
     yield from (f"{name}: Extra inputs are not permitted" for name in body if name not in known)
     for name in facts.without:
@@ -63,7 +63,7 @@ def _fields(dialect: CompatibleDialect) -> frozenset[str]:
     known = {"model", "messages", "stream", *rule.constants, *rule.streaming, *rule.streaming_tools}
     known |= {"stream_options"} if rule.stream_options else set()
     for feature, names in _WITH_FEATURES.items():
-        known |= set(names) if feature in dialect.capabilities.features else set()
+        known |= set(names) if feature in dialect.native else set()
     known |= {_field_of(name, dialect) for name in dialect.capabilities.parameters - _NO_FIELDS}
     for form in dialect.thinking.values():
         known |= {*form.on, *form.off, form.effort, form.budget} - {""}

@@ -49,6 +49,10 @@ class VendorEmbeddings:
     usual: EmbeddingFacts = field(default_factory=EmbeddingFacts)
     models: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
 
+    def knows(self, model: str) -> bool:
+        """Return whether the model is listed, by name or pattern."""
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
+
     def facts(self, model: str) -> EmbeddingFacts:
         """Return the facts of a model: by exact name, by the longest pattern that matches, or else the usual ones.
 

@@ -22,6 +22,8 @@ MODELS = {
     "anthropic": "claude-opus-5",
     "bedrock": "eu.anthropic.claude-opus-4-6-v1",
     "hunyuan": "hunyuan-turbos-latest",
+    "hunyuan-compatible": "hunyuan-turbos-latest",
+    "minimax": "MiniMax-M3",
 }
 JSON: Any = {"type": "json_object"}
 ASK: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a city."}]

@@ -521,7 +521,6 @@ def test_only_allowed_tools_are_sent() -> None:
     [
         ("zhipu", "glm-5.3", replace(TOOLS, tool_choice="required"), "tool_choice_required"),
         ("zhipu", "glm-5.3", replace(ASK, n=2), "n"),
-        ("minimax", "MiniMax-M3", replace(ASK, response_format=JsonObjectFormat()), "json_object"),
         ("deepseek", "deepseek-v4-pro", replace(ASK, response_format=JsonObjectFormat()), "json_object"),
         ("qianfan", "ernie-5.1", replace(ASK, stop=("x" * 21,)), "stop"),
         ("ark", "deepseek-v3.2", replace(ASK, stop=("a", "b", "c", "d", "e")), "stop"),

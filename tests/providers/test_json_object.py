@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.adapter import Target, known_models
+from providers.adapter import EmulatesFeatures, Target, known_models
 from providers.catalogue.models import model_facts
 from providers.chat import (
     AssistantMessage,
@@ -52,7 +52,13 @@ from tests.kit.chat_strategies import json_objects
 
 ADAPTERS = load_registry().adapters
 ASK = ChatRequest("a", (SystemMessage("Be brief."), UserMessage("A city")), response_format=JsonObjectFormat())
-EMULATING = {"anthropic": "claude-opus-5", "bedrock": "eu.anthropic.claude-opus-5", "hunyuan": "hunyuan-turbos-latest"}
+EMULATING = {
+    "anthropic": "claude-opus-5",
+    "bedrock": "eu.anthropic.claude-opus-5",
+    "hunyuan": "hunyuan-turbos-latest",
+    "hunyuan-compatible": "hunyuan-turbos-latest",
+    "minimax": "MiniMax-M3",
+}
 COUNTED = Usage(3, 4)
 
 
@@ -267,9 +273,16 @@ def test_object_is_asked_for_in_the_system_text(provider: str, model: str) -> No
     text = json.dumps(body)
     assert text.index("Be brief.") < text.index("JSON object") < text.index("A city") or provider != "hunyuan"
     assert not {"response_format", "output_config", "outputConfig"} & body.keys()
-    assert "JSON object" in json.dumps(body.get("system") or body["Messages"][0])
+    assert "JSON object" in json.dumps(body.get("system") or body.get("Messages", body.get("messages"))[:2])
     plain = json.loads(adapter.build_request(replace(ASK, response_format=None), target).body)
     assert "JSON object" not in json.dumps(plain)
+
+
+def test_every_provider_without_a_json_mode_emulates_json_objects() -> None:
+    chats = {name: adapter for name, adapter in ADAPTERS.items() if adapter.capabilities.features}
+    emulating = {name for name, one in chats.items() if isinstance(one, EmulatesFeatures) and one.emulated}
+    assert emulating == set(EMULATING)
+    assert {name for name, one in chats.items() if "json_object" not in one.capabilities.features} == set()
 
 
 def test_instruction_follows_the_last_system_message() -> None:

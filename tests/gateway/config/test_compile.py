@@ -201,6 +201,34 @@ class TestCapabilities:
             "capabilities[1]: dashscope cannot express 'file' with any model",
         ]
 
+    @pytest.mark.parametrize("listed", [", capabilities: [tools]", ""])
+    @pytest.mark.parametrize(
+        "model",
+        [
+            "provider: anthropic, model: claude-opus-5, endpoint: global",
+            "provider: minimax, model: MiniMax-M3, endpoint: intl",
+        ],
+    )
+    def test_every_list_of_capabilities_has_what_the_gateway_emulates(self, model: str, listed: str) -> None:
+        assert {"json_object", "tools"} <= deployment(f"{model}{listed}").capabilities.features
+
+    @pytest.mark.parametrize(
+        ("provider", "model", "is_known"),
+        [
+            ("anthropic", "claude-unheard-of", False),
+            ("anthropic", "claude-opus-99", False),
+            ("anthropic", "claude-opus-5-20261101", True),
+            ("gemini", "gemini-99-ultra", False),
+            ("gemini", "gemini-flash-latest", True),
+            ("minimax, endpoint: intl", "MiniMax-Text-01", False),
+            ("minimax, endpoint: intl", "MiniMax-M3", True),
+        ],
+    )
+    def test_model_that_no_catalogue_knows_is_a_warning(self, provider: str, model: str, *, is_known: bool) -> None:
+        provider = provider if "endpoint" in provider else f"{provider}, endpoint: global"
+        found = warned(f"provider: {provider}, api_key: '${{KEY}}', model: {model}")
+        assert (not any("model: " in message for message in found)) is is_known
+
     def test_an_unknown_model_has_text_and_tools(self) -> None:
         x = deployment(OWN)
         assert x.target.facts is UNKNOWN_MODEL

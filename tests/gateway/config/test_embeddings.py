@@ -140,3 +140,14 @@ def test_hidden_model_without_a_key_is_a_warning() -> None:
 def warnings_of(config: Config, environ: dict[str, str] | None = None) -> list[str]:
     document = parse_document(config.text.encode(), "test.yaml", environ or {})
     return [str(problem) for problem in compile_config(document, registry=load_registry()).warnings]
+
+
+@pytest.mark.parametrize(("model", "is_known"), [("text-embedding-3-small", True), ("text-embedding-99", False)])
+def test_embedding_model_that_no_catalogue_knows_is_a_warning(model: str, *, is_known: bool) -> None:
+    vectors = f"{{provider: openai, model: {model}, endpoint: global, api_key: '${{K}}'}}"
+    config = CONFIG.merge(f"deployments: {{vectors: {vectors}}}").merge(
+        "assistants: {b: {embeddings: {default: [vectors]}}}"
+    )
+    found = [one for one in warnings_of(config, {"K": "sk-1234567890"}) if "does not know" in one]
+    assert len(found) == (0 if is_known else 1)
+    assert all("the catalogue does not know openai's model 'text-embedding-99'" in one for one in found)
