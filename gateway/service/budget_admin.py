@@ -20,8 +20,17 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.usage.accounting import end_user_pseudonym
-from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.gate import TOKENS, BudgetLimit, Counter, CounterKind, CounterState, GateUnavailable, MayBeDone
+from gateway.usage.amounts import NANO
+from gateway.usage.gate import (
+    TOKENS,
+    BudgetLimit,
+    Counter,
+    CounterKind,
+    CounterState,
+    GateUnavailable,
+    MayBeDone,
+    shown_in,
+)
 from gateway.usage.installation import operator_gate, pseudonym_key
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of, limits_from
@@ -208,7 +217,7 @@ class BudgetAdmin:
             spool.close()
         except SpoolError as error:
             problems.append(str(error))
-        shown = str(amount) if counter.unit == TOKENS else shown_nano(amount)
+        shown = shown_in(counter.unit, amount)
         fields = {_OF[counter.kind]: counter.name, "per": str(counter.window), "unit": counter.unit, "amount": shown}
         self._admin.note("budget_topped_up" if kind is RowKind.TOP_UP else "budget_reset", fields)
         if problems:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.model.config_version import ConfigVersion
-from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.gate import TOKENS, Counter, CounterKind, CounterState, UsageGate
+from gateway.usage.amounts import NANO
+from gateway.usage.gate import Counter, CounterKind, CounterState, UsageGate, shown_in
 from gateway.usage.spending_limits import calendar_of, counted_budgets
 from gateway.usage.windows import FOREVER_NS
 
@@ -52,12 +52,12 @@ class BudgetAlert:
     @classmethod
     def at(cls, counter: Counter, limit: int, state: CounterState, percent: int) -> BudgetAlert:
         """Return the alert of a counter."""
-        show = str if counter.unit == TOKENS else shown_nano
         resets_at = None
         if state.end_ns < FOREVER_NS:
             resets_at = datetime.fromtimestamp(state.end_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         owner = str(counter.kind), counter.name, str(counter.window), counter.unit
-        return cls(*owner, percent, show(state.spent), show(limit + state.credit), resets_at)
+        shown = shown_in(counter.unit, state.spent), shown_in(counter.unit, limit + state.credit)
+        return cls(*owner, percent, *shown, resets_at)
 
 
 class BudgetMonitor:

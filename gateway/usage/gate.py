@@ -16,12 +16,14 @@ leaves an open hold or an open hold and a row; both are repaired by call id (`lo
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, assert_never
 
 from gateway.model.budget import Window
+from gateway.usage.amounts import shown_nano
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
 from providers.value import Value
 
@@ -33,6 +35,9 @@ TOKENS = "tokens"
 
 REQUESTS = "requests"
 """The unit of a limit of concurrent requests, and of rates of requests."""
+
+
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 
 
 class GateUnavailable(Exception):
@@ -69,9 +74,26 @@ def _tag(*words: str) -> Tag:
     return high | 1, low
 
 
-def _measure(unit: str) -> int:
-    # A plain integer: an index that is an enum member is slower, and holds use it several times.
-    return int({TOKENS: Measure.TOKENS, REQUESTS: Measure.REQUESTS}.get(unit, Measure.MONEY))
+def measure_of(unit: str) -> Measure:
+    """Return what a unit measures. Raises ValueError if it is neither tokens nor requests nor a currency."""
+    if unit == TOKENS:
+        return Measure.TOKENS
+    if unit == REQUESTS:
+        return Measure.REQUESTS
+    if _CURRENCY.fullmatch(unit):
+        return Measure.MONEY
+    raise ValueError(f"a unit must be `{TOKENS}`, `{REQUESTS}` or the code of a currency, not {unit!r}")
+
+
+def shown_in(unit: str, amount: int) -> str:
+    """Return an amount of a unit as decimal text."""
+    match measure_of(unit):
+        case Measure.TOKENS | Measure.REQUESTS:
+            return str(amount)
+        case Measure.MONEY:
+            return shown_nano(amount)
+        case never:
+            assert_never(never)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +117,12 @@ class Counter:
     tag: Tag = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "measure", _measure(self.unit))
+        measure = measure_of(self.unit)
+        if measure is Measure.REQUESTS and self.window is not Window.TOTAL:
+            # A request that has ended counts as none, so such a window would admit any number of them.
+            raise ValueError(f"a counter of running requests has the window `total`, not `{self.window}`")
+        # A plain integer: an index that is an enum member is slower, and holds use it several times.
+        object.__setattr__(self, "measure", int(measure))
         object.__setattr__(self, "tag", _tag("counter", self.kind, self.name, self.unit, self.window))
 
 
@@ -139,7 +166,10 @@ class RatePerMinute:
     def __post_init__(self) -> None:
         if not 0 < self.per_minute <= LARGEST_AMOUNT:
             raise ValueError(f"a rate must be from 1 to {LARGEST_AMOUNT} per minute, not {self.per_minute}")
-        object.__setattr__(self, "measure", _measure(self.unit))
+        measure = measure_of(self.unit)
+        if measure is Measure.MONEY:
+            raise ValueError(f"a rate counts tokens or requests, not {self.unit}")
+        object.__setattr__(self, "measure", int(measure))
         object.__setattr__(self, "tag", _tag("rate", self.kind, self.name, self.unit))
 
     def duration_ns(self, amount: int) -> int:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from gateway.model.budget import Window
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.gate import TOKENS, BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest, RateState
+from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest, RateState, shown_in
 from gateway.usage.windows import FOREVER_NS
 
 RefusedCode = Literal[
@@ -130,17 +130,16 @@ def _rate_error(request: HoldRequest, refused: HoldRefused) -> CallRefused:
 def shown_budget(limit: BudgetLimit, state: CounterState, *, shows_projects: bool) -> dict[str, object]:
     """Return a budget as the API shows it. Its limit includes top-ups of the window."""
     counter = limit.counter
-    show = str if counter.unit == TOKENS else shown_nano
     shown: dict[str, object] = {
         "of": str(counter.kind),
         "name": counter.name,
         "per": str(counter.window),
         "unit": counter.unit,
-        "limit": show(limit.limit + state.credit),
+        "limit": shown_in(counter.unit, limit.limit + state.credit),
         "resets_at": _resets_at(counter.window, state.end_ns),
     }
     if counter.kind is not CounterKind.PROJECT or shows_projects:
-        shown |= {"spent": show(state.spent), "held": show(state.held)}
+        shown |= {"spent": shown_in(counter.unit, state.spent), "held": shown_in(counter.unit, state.held)}
     return shown
 
 

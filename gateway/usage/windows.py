@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, tzinfo
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from gateway.model.budget import Window
 
@@ -53,8 +53,20 @@ def bounds(window: Window, at_ns: int, zone: tzinfo) -> WindowBounds:
             return _regular(MINUTE_NS, at_ns, zone)
         case Window.HOUR:
             return _regular(_HOUR_NS, at_ns, zone)
-    following = _FOLLOWING[window]
-    day = _first_day(window, _local(at_ns, zone).date())
+        case Window.DAY:
+            first, following = _local(at_ns, zone).date(), _next_day
+        case Window.WEEK:
+            first, following = _monday(_local(at_ns, zone).date()), _next_week
+        case Window.MONTH:
+            first, following = _local(at_ns, zone).date().replace(day=1), _next_month
+        case _:
+            assert_never(window)
+    return _calendar_bounds(first, following, at_ns, zone)
+
+
+def _calendar_bounds(first: date, following: Callable[[date], date], at_ns: int, zone: tzinfo) -> WindowBounds:
+    """Return the bounds of a window of whole days, of which `first` is the first by the date of the zone."""
+    day = first
     start, end = _midnight_ns(day, zone), _midnight_ns(following(day), zone)
     day = following(day)
     # A clock that is set back over midnight repeats a part of the day before. That part belongs to the new day.
@@ -108,18 +120,17 @@ def _midnight_ns(day: date, zone: tzinfo) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()) * SECOND_NS
 
 
-def _first_day(window: Window, day: date) -> date:
-    if window is Window.WEEK:
-        return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if window is Window.MONTH else day
+def _monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def _next_day(day: date) -> date:
+    return day + timedelta(days=1)
+
+
+def _next_week(day: date) -> date:
+    return day + timedelta(days=7)
 
 
 def _next_month(day: date) -> date:
     return date(day.year + day.month // 12, day.month % 12 + 1, 1)
-
-
-_FOLLOWING: dict[Window, Callable[[date], date]] = {
-    Window.DAY: lambda day: day + timedelta(days=1),
-    Window.WEEK: lambda day: day + timedelta(days=7),
-    Window.MONTH: _next_month,
-}

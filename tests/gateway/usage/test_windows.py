@@ -79,6 +79,25 @@ def test_total_never_ends() -> None:
     assert bounds(Window.TOTAL, ns("2026-11-20"), BERLIN) == (0, FOREVER_NS, FOREVER_NS)
 
 
+EVERY_WINDOW = {  # at 12:30:45 on Friday, 20 November 2026
+    Window.MINUTE: ("2026-11-20T12:30", "2026-11-20T12:31", "2026-11-20T12:32"),
+    Window.HOUR: ("2026-11-20T12:00", "2026-11-20T13:00", "2026-11-20T14:00"),
+    Window.DAY: ("2026-11-20", "2026-11-21", "2026-11-22"),
+    Window.WEEK: ("2026-11-16", "2026-11-23", "2026-11-30"),
+    Window.MONTH: ("2026-11-01", "2026-12-01", "2027-01-01"),
+    Window.TOTAL: None,
+}
+
+
+@pytest.mark.parametrize("window", Window)
+def test_every_window_has_its_own_bounds(window: Window) -> None:
+    expected = EVERY_WINDOW[window]
+    never = (0, FOREVER_NS, FOREVER_NS)
+    assert bounds(window, ns("2026-11-20T12:30:45"), BERLIN) == (
+        never if expected is None else tuple(map(ns, expected))
+    )
+
+
 @given(st.sampled_from([Window.DAY, Window.WEEK, Window.MONTH]), TIMES, ZONES)
 def test_windows_have_no_gap_and_no_overlap(window: Window, at_ns: int, zone: tzinfo) -> None:
     found = bounds(window, at_ns, zone)
