@@ -3,7 +3,7 @@
 Theory of operation:
 
 - One lock covers the file (`gate_lock`). An operation under it takes a few microseconds and never waits.
-- A hold that is not done after 50 ms raises GateUnavailable and has no effect. A settlement stays queued.
+- A hold that is not done after a second raises GateUnavailable and has no effect. A settlement stays queued.
 - Every operation is one commit of the redo record (`gate_memory`), so `kill -9` never leaves a half of one.
 - Each process that holds has a *run*: a number that is never used again, and a lock file (*seat*) that it keeps locked
   until it ends. Open calls of a run whose seat is not locked are lost.

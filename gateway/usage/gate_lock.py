@@ -18,14 +18,14 @@ from typing import NamedTuple, TypeVar
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_memory import COMMIT, GateMemory
 
-WAIT_S = 0.05
+WAIT_S = 1.0
 """The time that an operation waits for the lock, unless it must not be lost."""
 
 _PAUSE_S = 0.0005
 _SETTLE_PAUSE_S = 0.01
 _TRIES_AT_ONCE = 5
 _MOST_AT_ONCE = 256
-_LOCKED = "another process has locked the counters for more than 50 ms; it may be stopped"
+_LOCKED = "another process has locked the counters for more than a second; it may be stopped"
 
 _T = TypeVar("_T")
 
@@ -94,7 +94,7 @@ class GateLock:
             self.release()
 
     async def run(self, operation: Callable[[], _T]) -> _T:
-        """Run an operation under the lock. Raises GateUnavailable after 50 ms."""
+        """Run an operation under the lock. Raises GateUnavailable after a second."""
         if not self.queue and self.take():
             try:
                 return operation()

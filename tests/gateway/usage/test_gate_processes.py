@@ -158,8 +158,8 @@ async def test_process_that_is_stopped_with_the_lock_makes_the_gate_unavailable(
         begun_s, cpu_s = loop.time(), time.process_time()
         with pytest.raises(GateUnavailable, match="it may be stopped"):
             await gate.hold(request)
-        assert 0.05 <= loop.time() - begun_s < 2
-        assert time.process_time() - cpu_s < 0.05, "waiting does not use the CPU"
+        assert 1 <= loop.time() - begun_s < 5
+        assert time.process_time() - cpu_s < 0.5, "waiting does not use the CPU"
         assert turns > 5
         turning.cancel()
         process.send_signal(signal.SIGKILL)
