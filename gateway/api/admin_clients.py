@@ -219,7 +219,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
 
 
 def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
-    owner = {str(kind): f"the {kind}; exactly one of client, project and user" for kind in CounterKind}
+    owner = {str(kind): f"the {kind}; one owner: client, project, or user with its client" for kind in CounterKind}
     per = {"per": f"the window: {', '.join(Window)}"}
 
     async def run(request: Request, action: str, work: Callable[[BudgetAdmin], Json]) -> Response:
@@ -272,9 +272,11 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
 
 
 def _owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
+    if CounterKind.USER in given and CounterKind.PROJECT not in given:
+        return BudgetOwner(CounterKind.USER, given[CounterKind.USER], given.get(CounterKind.CLIENT))
     owners = [BudgetOwner(kind, given[kind]) for kind in CounterKind if kind in given]
     if len(owners) > 1:
-        raise ApiError("invalid_request", "name one owner: `client`, `project` or `user`")
+        raise ApiError("invalid_request", "name one owner: `client`, `project`, or `user` with its `client`")
     return owners[0] if owners else None
 
 

@@ -98,15 +98,15 @@ class RemoteActions:
 
     def show_budgets(self, owner: BudgetOwner | None) -> Json:
         """See `BudgetAdmin`."""
-        return self._call("GET", "/budgets" + (f"?{urlencode({str(owner.kind): owner.name})}" if owner else ""))
+        return self._call("GET", "/budgets" + (f"?{urlencode(_named(owner))}" if owner else ""))
 
     def reset_budget(self, owner: BudgetOwner, per: str) -> Json:
         """See `BudgetAdmin`."""
-        return self._call("POST", "/budgets/reset", {str(owner.kind): owner.name, "per": per})
+        return self._call("POST", "/budgets/reset", {**_named(owner), "per": per})
 
     def top_up_budget(self, owner: BudgetOwner, per: str, amount: str) -> Json:
         """See `BudgetAdmin`."""
-        return self._call("POST", "/budgets/top-up", {str(owner.kind): owner.name, "per": per, "amount": amount})
+        return self._call("POST", "/budgets/top-up", {**_named(owner), "per": per, "amount": amount})
 
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
         try:
@@ -117,6 +117,12 @@ class RemoteActions:
         if isinstance(problem, dict):
             raise AdminRefused(status, str(problem.get("code")), visible(str(problem.get("message"))), problem)
         return dict(answer)
+
+
+def _named(owner: BudgetOwner) -> dict[str, str]:
+    """Return the members with which the admin API names an owner."""
+    client = {"client": owner.client} if owner.client is not None else {}
+    return {str(owner.kind): owner.name, **client}
 
 
 class LocalActions(ClientAdmin):

@@ -152,10 +152,9 @@ def _add_budgets(group: Group[argparse.ArgumentParser]) -> None:
 
 
 def _add_owner(parser: argparse.ArgumentParser) -> None:
-    owner = parser.add_mutually_exclusive_group()
-    owner.add_argument("--client", metavar="NAME", help="the client")
-    owner.add_argument("--project", metavar="NAME", help="the project")
-    owner.add_argument("--user", metavar="ID", help="the end user, as clients name it, or its pseudonym (u_…)")
+    parser.add_argument("--client", metavar="NAME", help="the client; with --user, the client whose user it is")
+    parser.add_argument("--project", metavar="NAME", help="the project")
+    parser.add_argument("--user", metavar="ID", help="the end user, as its client names it, or its pseudonym (u_…)")
 
 
 def _add_named(group: Group[argparse.ArgumentParser], section: str, show: str, remove: str) -> None:

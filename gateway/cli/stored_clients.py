@@ -186,11 +186,13 @@ def top_up_budget(options: argparse.Namespace, actions: Actions) -> int:
 
 
 def _owner(options: argparse.Namespace) -> BudgetOwner | None:
-    for kind in CounterKind:
-        name = getattr(options, str(kind))
-        if name is not None:
-            return BudgetOwner(kind, name)
-    return None
+    if options.user is not None and options.project is None:
+        return BudgetOwner(CounterKind.USER, options.user, options.client)
+    owners = [(CounterKind.CLIENT, options.client), (CounterKind.PROJECT, options.project)]
+    named = [BudgetOwner(kind, name) for kind, name in owners if name is not None]
+    if len(named) > 1 or options.user is not None:
+        raise CommandError("name one owner of the budget: --client, --project, or --user with its --client")
+    return named[0] if named else None
 
 
 def _named_owner(options: argparse.Namespace) -> BudgetOwner:
@@ -201,7 +203,7 @@ def _named_owner(options: argparse.Namespace) -> BudgetOwner:
 
 
 def _budget_table(found: Json) -> str:
-    return _table(found["budgets"], ("of", "name", "per", "unit", "limit", "spent", "held", "resets_at"))
+    return _table(found["budgets"], ("of", "name", "client", "per", "unit", "limit", "spent", "held", "resets_at"))
 
 
 # --- admin tokens ---------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from gateway.usage.gate import (
 )
 from gateway.usage.installation import operator_gate, pseudonym_key
 from gateway.usage.refusals import shown_budget
-from gateway.usage.spending_limits import calendar_of, limits_from
+from gateway.usage.spending_limits import calendar_of, limits_from, user_limits
 from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
 
@@ -55,10 +55,12 @@ class BudgetOwner:
 
     Attributes:
         name: The name of the client or project; the end user as the client names it, or its pseudonym.
+        client: The client to which the budgets of an end user belong. None: all clients with budgets of end users.
     """
 
     kind: CounterKind
     name: str
+    client: str | None = None
 
 
 class BudgetAdmin:
@@ -134,10 +136,11 @@ class BudgetAdmin:
             case CounterKind.PROJECT:
                 return limits_from(owner.kind, owner.name, self._project(owner.name).budgets)
             case CounterKind.USER:
-                rules = dict.fromkeys(
-                    rule for name in self._client_names() for rule in self._spending(name).user_budgets
+                user = self._pseudonym(owner.name)
+                clients = self._client_names() if owner.client is None else [owner.client]
+                return tuple(
+                    limit for name in clients for limit in user_limits(name, user, self._spending(name).user_budgets)
                 )
-                return limits_from(owner.kind, self._pseudonym(owner.name), tuple(rules))
 
     def _of_window(self, owner: BudgetOwner, per: str) -> list[BudgetLimit]:
         if per not in set(Window):
@@ -145,6 +148,11 @@ class BudgetAdmin:
         limits = [limit for limit in self._limits(owner) if limit.counter.window == per]
         if not limits:
             raise self._no_budget(owner, f"per {per}")
+        clients = {limit.counter.client for limit in limits}
+        if len(clients) > 1:
+            names = ", ".join(sorted(clients))
+            message = f"the user {owner.name!r} has a budget per {per} with several clients: name one as `client`"
+            raise AdminRefused(400, "invalid_request", f"{message}: {names}")
         by_counter = {limit.counter: limit for limit in limits}
         return list(by_counter.values())
 
@@ -203,7 +211,7 @@ class BudgetAdmin:
             call=f"{kind}-{time.time_ns():x}-{counter.tag[0] & 0xFFFFFFFF:x}",
             time_ns=self._clock_ns(),
             kind=kind,
-            client=counter.name if counter.kind is CounterKind.CLIENT else None,
+            client=counter.name if counter.kind is CounterKind.CLIENT else counter.client or None,
             project=counter.name if counter.kind is CounterKind.PROJECT else None,
             user=counter.name if counter.kind is CounterKind.USER else None,
             currency=counter.unit if counter.unit != TOKENS else None,
@@ -219,6 +227,8 @@ class BudgetAdmin:
             problems.append(str(error))
         shown = shown_in(counter.unit, amount)
         fields = {_OF[counter.kind]: counter.name, "per": str(counter.window), "unit": counter.unit, "amount": shown}
+        if counter.client:
+            fields["client"] = counter.client
         self._admin.note("budget_topped_up" if kind is RowKind.TOP_UP else "budget_reset", fields)
         if problems:
             raise StateError(f"the budget is changed, but its row is not in the ledger: {problems[0]}")
@@ -232,7 +242,8 @@ _OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
 
 
 def _shown(limit: BudgetLimit, state: CounterState) -> Json:
-    return shown_budget(limit, state, shows_projects=True)
+    shown = shown_budget(limit, state, shows_projects=True)
+    return shown | {"client": limit.counter.client} if limit.counter.client else shown
 
 
 async def _tried(work: Callable[[], Awaitable[_T]]) -> _T:

@@ -147,7 +147,7 @@ def _with_user(limits: SpendingLimits, pseudonym: str | None, record: Record) ->
     if region is None or not region.transit.included:
         if pseudonym is None:
             raise CallRefused("user_required", USER_REQUIRED)
-        users = user_limits(pseudonym, limits.user_budgets)
+        users = user_limits(limits.client or "", pseudonym, limits.user_budgets)
     return msgspec.structs.replace(limits, budgets=(*limits.budgets, *users), user_budgets=())
 
 

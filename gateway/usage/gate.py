@@ -105,6 +105,7 @@ class Counter:
         name: The name of the client or project, or the pseudonym of the end user.
         unit: `tokens`, a currency code, or `requests` (running requests, with the window `total`).
         window: The window.
+        client: The client whose `user_budget` it counts, for an end user. Two clients may both have a user `1`.
         measure: Which amount of a hold counts.
         tag: The digest by which a store finds the counter.
     """
@@ -113,6 +114,7 @@ class Counter:
     name: str
     unit: str
     window: Window
+    client: str = ""
     measure: int = field(init=False, compare=False, repr=False)
     tag: Tag = field(init=False, compare=False, repr=False)
 
@@ -121,9 +123,10 @@ class Counter:
         if measure is Measure.REQUESTS and self.window is not Window.TOTAL:
             # A request that has ended counts as none, so such a window would admit any number of them.
             raise ValueError(f"a counter of running requests has the window `total`, not `{self.window}`")
+        owner = (self.client,) if self.client else ()
         # A plain integer: an index that is an enum member is slower, and holds use it several times.
         object.__setattr__(self, "measure", int(measure))
-        object.__setattr__(self, "tag", _tag("counter", self.kind, self.name, self.unit, self.window))
+        object.__setattr__(self, "tag", _tag("counter", self.kind, self.name, self.unit, self.window, *owner))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 
 from gateway.model.budget import StoreServer, Window
 from gateway.operator_errors import StateError
-from gateway.usage.amounts import NANO
-from gateway.usage.gate import TOKENS, Counter, CounterKind, GateUnavailable
+from gateway.usage.counter_sums import CounterSums
+from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
 from gateway.usage.postgres import (
     EPOCH_LOCK,
@@ -36,10 +35,9 @@ from gateway.usage.postgres import (
     schema_number,
 )
 from gateway.usage.postgres_schema import check_schema
-from gateway.usage.usage_row import RowKind
 from gateway.usage.valkey_connection import ValkeyUnavailable
 from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY
-from gateway.usage.windows import AllBounds, bounds
+from gateway.usage.windows import bounds
 
 _STEP_S = 0.2
 _SIGN_OF_LIFE_S = 5.0
@@ -47,10 +45,7 @@ _FORGOTTEN_S = 3600.0
 _AT_ONCE = 100
 _NEW, _SHIPPED, _ADOPTED = "new", "shipped", "adopted"
 
-_NAMES = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterKind.USER: "end_user"}
 _NOW_US = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-
-Sums = dict[Counter, int]
 
 
 class EpochKeeper:
@@ -231,16 +226,13 @@ class EpochKeeper:
                 windows = {window: bounds(window, now_us * 1000, zone) for window in Window}
                 async with locked(connection, LEDGER_LOCK):
                     last_row = await connection.fetchval("SELECT COALESCE(MAX(number), 0) FROM usage_row")
-                    spent, credit = await _read_sums(connection, windows, zone)
-            counters = list({**spent, **credit})
-            for start in range(0, len(counters), _AT_ONCE):
-                some = counters[start : start + _AT_ONCE]
-                await asyncio.gather(
-                    *(
-                        self._gate.set_numbers(one, windows, max(0, spent.get(one, 0)), credit.get(one, 0))
-                        for one in some
-                    )
-                )
+                    sums = CounterSums(windows, zone)
+                    for statement in sums.statements():
+                        statement.add(await connection.fetch(statement.text, *statement.values))
+            found = list(sums.numbers())
+            for start in range(0, len(found), _AT_ONCE):
+                some = found[start : start + _AT_ONCE]
+                await asyncio.gather(*(self._gate.set_numbers(one, windows, *numbers) for one, *numbers in some))
             with postgres_errors():
                 await connection.execute("DELETE FROM gate_epoch")
                 await connection.execute("INSERT INTO gate_epoch (epoch, last_row) VALUES ($1, $2)", epoch, last_row)
@@ -276,58 +268,3 @@ class EpochKeeper:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-
-
-async def _read_sums(connection: PostgresConnection, windows: AllBounds, zone: tzinfo) -> tuple[Sums, Sums]:
-    """Return what was spent in each window, and the top-ups."""
-    spent: Sums = defaultdict(int)
-    credit: Sums = defaultdict(int)
-    for window, (start_ns, _, _) in windows.items():
-        for kind, column in _NAMES.items():
-            if window in (Window.MINUTE, Window.HOUR):
-                lines = await connection.fetch(_of_rows(column), start_ns)
-            else:
-                start = "" if window is Window.TOTAL else _day(start_ns, zone)
-                lines = await connection.fetch(_of_totals(column), start)
-            for name, currency, tokens, whole, nano in lines:
-                spent[Counter(kind, name, TOKENS, window)] += int(tokens)
-                if currency:
-                    spent[Counter(kind, name, currency, window)] += int(whole) * NANO + int(nano)
-        for of, name, unit, kind_of_row, amount in await connection.fetch(_CHANGES, window.value, start_ns):
-            counter = Counter(CounterKind(of), name, unit, window)
-            if kind_of_row == RowKind.TOP_UP:
-                credit[counter] += int(amount)
-            else:
-                spent[counter] -= int(amount)
-    return spent, credit
-
-
-def _day(start_ns: int, zone: tzinfo) -> str:
-    return datetime.fromtimestamp(start_ns // NANO, zone).date().isoformat()
-
-
-def _of_rows(column: str) -> str:
-    return (
-        f"SELECT {column}, currency, SUM(input_tokens + output_tokens), "  # noqa: S608
-        f"SUM(COALESCE(amount_nano, 0) / {NANO}), SUM(COALESCE(amount_nano, 0) % {NANO}) "
-        "FROM usage_row JOIN series ON series.number = usage_row.series "
-        f"WHERE time_ns >= $1 AND kind IN ('usage', 'unattributed') AND COALESCE({column}, '') <> '' GROUP BY 1, 2"
-    )
-
-
-def _of_totals(column: str) -> str:
-    table = "total_user_day" if column == "end_user" else "total_day"
-    return (
-        f"SELECT {column}, currency, SUM(input_tokens + output_tokens), SUM(amount_whole), SUM({table}.amount_nano) "  # noqa: S608
-        f"FROM {table} JOIN series ON series.number = {table}.series "
-        f"WHERE day >= $1 AND {column} <> '' GROUP BY 1, 2"
-    )
-
-
-_CHANGES = """
-SELECT budget_of, CASE budget_of WHEN 'client' THEN client WHEN 'project' THEN project ELSE end_user END,
-    budget_unit, kind, SUM(budget_amount)
-FROM usage_row JOIN series ON series.number = usage_row.series
-WHERE kind IN ('top_up', 'reset') AND budget_per = $1 AND time_ns >= $2 AND budget_of IS NOT NULL
-GROUP BY 1, 2, 3, 4
-"""

@@ -86,15 +86,15 @@ def _project_limits(project: Project | None) -> tuple[BudgetLimit, ...]:
     return limits_from(CounterKind.PROJECT, project.name, project.budgets) if project is not None else ()
 
 
-def limits_from(kind: CounterKind, name: str, rules: Iterable[BudgetRule]) -> tuple[BudgetLimit, ...]:
-    """Return the budgets of an owner as limits of the gate."""
-    return tuple(BudgetLimit(Counter(kind, name, rule.unit, rule.per), rule.limit) for rule in rules)
+def limits_from(kind: CounterKind, name: str, rules: Iterable[BudgetRule], client: str = "") -> tuple[BudgetLimit, ...]:
+    """Return the budgets of an owner as limits of the gate. An end user's belong to a client too."""
+    return tuple(BudgetLimit(Counter(kind, name, rule.unit, rule.per, client), rule.limit) for rule in rules)
 
 
 @lru_cache(maxsize=16_384)
-def user_limits(pseudonym: str, rules: tuple[BudgetRule, ...]) -> tuple[BudgetLimit, ...]:
-    """Return the budgets of an end user."""
-    return limits_from(CounterKind.USER, pseudonym, rules)
+def user_limits(client: str, pseudonym: str, rules: tuple[BudgetRule, ...]) -> tuple[BudgetLimit, ...]:
+    """Return the budgets that an end user has with a client."""
+    return limits_from(CounterKind.USER, pseudonym, rules, client)
 
 
 def counted_budgets(config: ConfigVersion) -> dict[Counter, int]:

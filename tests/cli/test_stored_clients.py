@@ -10,7 +10,7 @@ import pytest
 
 from gateway.model.api_key import read_key
 from tests.cli.conftest import Command
-from tests.kit.configs import BASE, KEYS, Config, table_of
+from tests.kit.configs import BASE, KEYS, Config, key_hash, table_of
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +126,29 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     assert events == ["project_created", "client_created", "client_changed", "key_created", "budget_topped_up"]
     assert made["key"] not in trail
     assert gateway("audit", "verify", "--state", str(tmp_path / "state")).status == 0
+
+
+def test_budget_of_an_end_user_is_that_of_one_client(gateway: Command, tmp_path: Path) -> None:
+    budget = {"user_budget": {"amount": "1 EUR", "per": "day"}, "may_assert": ["user"], "region": "eu"}
+    clients = {name: {**budget, "keys": [key_hash(name)]} for name in ("shop", "blog")}
+    config = BASE.without("clients").merge({"clients": clients}).merge(f"{{usage: {_USAGE}}}")
+    place = ["--config", written(tmp_path, config), "--state", str(tmp_path / "state")]
+    shop = ["--user", "1", "--client", "shop"]
+    change = ["--per", "day", "--amount", "5 EUR", *place]
+    refused = gateway("budgets", "top-up", "--user", "1", *change)
+    assert (refused.status, "name one as `client`: blog, shop" in refused.err) == (1, True)
+    assert gateway("budgets", "top-up", *shop, *change).status == 0
+    shown = json.loads(gateway("budgets", "show", "--user", "1", "--json", *place).out)["budgets"]
+    assert {one["client"]: one["limit"] for one in shown} == {"shop": "6.00", "blog": "1.00"}
+    (one,) = json.loads(gateway("budgets", "show", *shop, "--json", *place).out)["budgets"]
+    assert one["limit"] == "6.00"
+    table = gateway("budgets", "show", *shop, *place).out.splitlines()
+    assert (table[0].split()[:3], table[1].split()[2]) == (["of", "name", "client"], "shop")
+    assert gateway("budgets", "reset", *shop, "--per", "day", *place).status == 0
+    both = gateway("budgets", "show", "--project", "x", *shop, *place)
+    assert (both.status, "name one owner" in both.err) == (2, True)
+    trail = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
+    assert [entry["fields"]["client"] if "fields" in entry else entry["client"] for entry in trail] == ["shop", "shop"]
 
 
 def test_budgets_of_clients_in_the_file_can_be_topped_up(gateway: Command, tmp_path: Path) -> None:

@@ -86,8 +86,10 @@ def windows() -> dict[Window, object]:
     return {window: bounds(window, time.time_ns(), UTC) for window in Window}
 
 
-def money(name: str = "app", window: Window = Window.MONTH, kind: CounterKind = CounterKind.CLIENT) -> Counter:
-    return Counter(kind, name, "EUR", window)
+def money(
+    name: str = "app", window: Window = Window.MONTH, kind: CounterKind = CounterKind.CLIENT, client: str = ""
+) -> Counter:
+    return Counter(kind, name, "EUR", window, client)
 
 
 def request(call: str, euros: int, limit: int = 100) -> HoldRequest:
@@ -182,12 +184,14 @@ async def test_budgets_wait_until_every_process_has_shipped_its_rows(
 
 
 async def test_all_windows_and_owners_are_rebuilt(valkey: RunningValkey, postgres: RunningPostgres) -> None:
-    ship(postgres, row("one", 3, user="u_1"), row("two", 4, user="u_2"))
+    other = usage_row("three", client="other", project=None, user="u_1", time_ns=time.time_ns(), amount_nano=5 * NANO)
+    ship(postgres, row("one", 3, user="u_1"), row("two", 4, user="u_2"), other)
     async with processes(valkey, postgres, 1) as (one,):
         for window in Window:
             assert (await numbers(one.gate, money("app", window)))[0] == 7
             assert (await numbers(one.gate, money("shop", window, CounterKind.PROJECT)))[0] == 7
-            assert (await numbers(one.gate, money("u_1", window, CounterKind.USER)))[0] == 3
+            user = [money("u_1", window, CounterKind.USER, client) for client in ("app", "other")]
+            assert [(await numbers(one.gate, counter))[0] for counter in user] == [3, 5]
         [tokens] = await one.gate.read([Counter(CounterKind.CLIENT, "app", "tokens", Window.DAY)], windows())  # type: ignore[arg-type]
         assert tokens.spent == 20
 

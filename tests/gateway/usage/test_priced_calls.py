@@ -70,6 +70,7 @@ usage: {currency: EUR}
 resilience: {breaker: off, retry_budget: off}
 """).merge({"clients": {"app": {"keys": [key_hash("gk-app")]}}})
 SEARCH = {"web_search_options": {}}
+APP = {"authorization": "Bearer gk-app"}
 FEE, CAP = NANO // 100, 100
 HELD = 1000 * (INPUT_BOUND + 2 * CAP)
 """The hold of a request without a fee, in nano-units."""
@@ -108,7 +109,9 @@ class PricedGateway:
     """The row of each call as it is written if the process ends before the call."""
     written: list[UsageRow] = field(default_factory=list)
 
-    async def ask(self, *patches: str | Mapping[str, Any], number: int = 1, **more: Any) -> list[httpx.Response]:
+    async def ask(
+        self, *patches: str | Mapping[str, Any], number: int = 1, headers: Mapping[str, str] = APP, **more: Any
+    ) -> list[httpx.Response]:
         """Send a request several times, one after another, and return the answers."""
         registry = load_registry()
         registry = replace(registry, adapters={**registry.adapters, "acme": adapter_of(self.toml)})
@@ -127,7 +130,6 @@ class PricedGateway:
         gateway._chat.service.clock = lambda: self.now_s
         gateway._chat._observe = self.records.append
         body = {"model": "assistant", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": CAP, **more}
-        headers = {"authorization": "Bearer gk-app"}
         asgi = httpx.ASGITransport(app=gateway)
         async with httpx.AsyncClient(transport=asgi, base_url="http://gateway", headers=headers) as client:
             answers = [await client.post(CHAT, json=body) for _ in range(number)]
@@ -265,3 +267,14 @@ async def test_fee_is_charged_unless_the_call_ended_with_an_error_status(acme: P
 def test_tools_are_those_whose_field_is_switched_on(extra: dict[str, Any], tools: dict[str, int] | None) -> None:
     fees = (("enable_search", 1), ("web_search_options", 2))
     assert called_tools(extra, Price(Rates(0, 0), "EUR", None, "test", tool_calls=fees)) == tools
+
+
+async def test_one_client_cannot_spend_the_budget_of_another_clients_user(acme: PricedGateway) -> None:
+    user_budget = {"amount": f"{HELD / NANO:.9f} EUR", "per": "total"}
+    client = {"region": "no", "may_assert": ["user"], "user_budget": user_budget}
+    apps = {name: {**client, "keys": [key_hash(f"gk-{name}")]} for name in ("app", "other")}
+    headers = {name: {"authorization": f"Bearer gk-{name}", "x-gateway-user": "1"} for name in apps}
+    patch = {"clients": apps}
+    assert codes(await acme.ask(patch, number=2, headers=headers["app"])) == ["", "insufficient_quota"]
+    assert codes(await acme.ask(patch, number=2, headers=headers["other"])) == ["", "insufficient_quota"]
+    assert len({row.user for row in acme.written}) == 1
