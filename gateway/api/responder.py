@@ -238,8 +238,9 @@ class Responder:
             shown = replace(shown, message=style.refusals[shown.code])
         if self._head_sent:
             self._record.outcome, self._record.status = "interrupted", 200
-            interrupted = ApiError("stream_interrupted", shown.message)
-            data = self._encoder.encode_failure(interrupted) if self._encoder is not None else b""
+            # A limit that refuses a further call is no break of the answer: the client can act on it.
+            last = shown if isinstance(error, CallRefused) else ApiError("stream_interrupted", shown.message)
+            data = self._encoder.encode_failure(last) if self._encoder is not None else b""
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
         headers = {**shown.headers, **blocking_link(shown, style.blocked_by)}

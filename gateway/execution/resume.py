@@ -29,7 +29,6 @@ from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan, Step
 from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
-from gateway.usage.refusals import CallRefused
 from providers.chat import (
     AnnotationsDelta,
     ChatRequest,
@@ -195,7 +194,7 @@ class ResumingStream:
         return self
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
-        """Return the next batch."""
+        """Return the next batch. Raises CallRefused if a limit does not admit the call that would continue it."""
         if self._next is not None:
             return await self._next.batch()
         if self._broken is not None:
@@ -236,10 +235,7 @@ class ResumingStream:
         pieces = [piece if isinstance(piece, str) else text_of_run(piece) for piece in self._text]
         sent = SentAnswer("".join(pieces), "".join(self._reasoning))
         self._is_plain, self._broken = False, None
-        try:
-            self._next = await self._resumption.resume(self._step, sent, broken)
-        except CallRefused as error:
-            return (Failed(Failure(FailureKind.INTERRUPTED, error.message, error.code)),)
+        self._next = await self._resumption.resume(self._step, sent, broken)
         if self._next is None:
             return (broken,)
         return await self._next.batch()

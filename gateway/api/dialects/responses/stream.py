@@ -233,7 +233,7 @@ class ResponseStreamEncoder:
         """Return the last event of a stream that broke off. Items that had not ended are incomplete in it."""
         self._state, self._texts = _ENDED, None
         output = b",".join([item.done or self._whole(item, INCOMPLETE) for item in self._items])
-        reason = orjson.dumps({"code": error.code, "message": error.message})
+        reason = orjson.dumps({"code": error.code, "message": error.message, **error.extra})
         usage = encode_usage(self.usage) if self.usage is not None else b"null"
         return self._event(b"response.failed", b'"response":' + self._head.encode(FAILED, output, usage, reason))
 
