@@ -195,7 +195,9 @@ class CompletionStreamEncoder:
                 return self._usage(event.usage) if self._include_usage else b""
             case Finished():
                 self.finished = True
-                return DONE
+                # A finish in an earlier batch was written before the cost was known.
+                cost = self._labels.cost()
+                return b'%b],"%b":%b}\n\n' % (self._head, MEMBER.encode(), orjson.dumps(cost)) + DONE if cost else DONE
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
                 return self.encode_failure(ApiError("stream_interrupted", event.failure.message))
@@ -216,10 +218,13 @@ class CompletionStreamEncoder:
     def _chunk(self, choice: Mapping[str, object]) -> bytes:
         """Return a chunk with one choice. The last finish has the member `x_gateway`."""
         tail: dict[str, object] = {"usage": None} if self._include_usage else {}
-        if self._ended == self._choices and (member := self._labels.member()) is not None:
+        if self._ended == self._choices and (member := self._labels.member(with_cost=not self._include_usage)):
             tail[MEMBER] = member
         rest = b"," + orjson.dumps(tail)[1:] if tail else b"}"
         return b"%b%b]%b\n\n" % (self._head, orjson.dumps(choice), rest)
 
     def _usage(self, usage: Usage) -> bytes:
-        return b'%b],"usage":%b}\n\n' % (self._head, orjson.dumps(encode_usage(usage)))
+        tail: dict[str, object] = {"usage": encode_usage(usage)}
+        if cost := self._labels.cost():
+            tail[MEMBER] = cost
+        return b"%b],%b\n\n" % (self._head, orjson.dumps(tail)[1:])

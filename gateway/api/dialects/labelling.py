@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gateway.model.record import Record
 from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks
 from gateway.service.chat_service import AnswerStyle
-from providers.chat import ChatCompletion, ChoiceFinish, StreamEvent, TextDelta, TextRun
+from providers.chat import ChatCompletion, ChoiceFinish, Finished, StreamEvent, TextDelta, TextRun
 from providers.reading.folding import text_of_run
 
 MEMBER = "x_gateway"
@@ -67,11 +67,13 @@ class StreamLabels:
         self._prefixer = Prefixer(labelling.prefix) if labelling is not None else None
         self._integrity = Integrity() if labelling is not None and labelling.has_integrity else None
         self._raw: list[str] = []
+        self._is_cost_shown = self._is_last_batch = False
 
     def add(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Return the events to encode in place of these, with one more before the first text of each choice."""
         if self._prefixer is not None:
             events = tuple(self._prefixer.add(events))
+        self._is_last_batch = bool(events) and isinstance(events[-1], Finished)
         for event in events:
             match event:
                 case ChoiceFinish("other", _, raw) if raw:
@@ -86,7 +88,7 @@ class StreamLabels:
         """Return the value of `x_gateway` at the start of the stream; None if there are no labels."""
         return {"labels": self._marks("")} if self._labelling is not None else None
 
-    def member(self) -> dict[str, object] | None:
+    def member(self, *, with_cost: bool = True) -> dict[str, object] | None:
         """Return the value of `x_gateway` at the end of a whole answer; None if there is none."""
         member: dict[str, object] = {"finish_reason": ", ".join(sorted(self._raw))} if self._raw else {}
         if (resumed := self._record.resumed) is not None:
@@ -95,7 +97,17 @@ class StreamLabels:
                 member["usage"] = "estimated"
         if self._labelling is not None:
             member["labels"] = self._marks(self._integrity.value if self._integrity is not None else "")
+        if with_cost:
+            member |= self.cost()
         return member or None
+
+    def cost(self) -> dict[str, object]:
+        """Return the cost of the request once, when all of its calls have ended and the client may see it."""
+        charged = self._record.charged
+        if charged is None or self._is_cost_shown or not self._is_last_batch:
+            return {}
+        self._is_cost_shown = True
+        return {"cost": charged}
 
     def _marks(self, integrity: str) -> list[dict[str, object]]:
         if self._labelling is None or self._prefixer is None:

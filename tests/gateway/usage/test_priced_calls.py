@@ -70,8 +70,21 @@ usage: {currency: EUR}
 resilience: {breaker: off, retry_budget: off}
 """).merge({"clients": {"app": {"keys": [key_hash("gk-app")]}}})
 SEARCH = {"web_search_options": {}}
+CAP = 100
+_MESSAGES = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": CAP}
+STREAMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": (CHAT, {"model": "assistant", **_MESSAGES}),
+    "completions": ("/v1/completions", {"model": "assistant", "prompt": PROMPT, "max_tokens": CAP}),
+    "responses": ("/v1/responses", {"model": "assistant", "input": PROMPT, "max_output_tokens": CAP}),
+    "messages": ("/v1/messages", {"model": "assistant", **_MESSAGES}),
+    "gemini": (
+        "/v1beta/models/assistant:streamGenerateContent?alt=sse",
+        {"contents": [{"parts": [{"text": PROMPT}]}], "generationConfig": {"maxOutputTokens": CAP}},
+    ),
+}
+"""The path of a stream in each dialect, and its request. Gemini's path alone makes it a stream."""
 APP = {"authorization": "Bearer gk-app"}
-FEE, CAP = NANO // 100, 100
+FEE = NANO // 100
 HELD = 1000 * (INPUT_BOUND + 2 * CAP)
 """The hold of a request without a fee, in nano-units."""
 SEARCH_HELD = HELD + 1000 * len(json.dumps(SEARCH, separators=(",", ":")))
@@ -110,7 +123,12 @@ class PricedGateway:
     written: list[UsageRow] = field(default_factory=list)
 
     async def ask(
-        self, *patches: str | Mapping[str, Any], number: int = 1, headers: Mapping[str, str] = APP, **more: Any
+        self,
+        *patches: str | Mapping[str, Any],
+        number: int = 1,
+        headers: Mapping[str, str] = APP,
+        dialect: str = "chat",
+        **more: Any,
     ) -> list[httpx.Response]:
         """Send a request several times, one after another, and return the answers."""
         registry = load_registry()
@@ -129,10 +147,11 @@ class PricedGateway:
         accounting.clock = lambda: int(self.now_s * NANO)
         gateway._chat.service.clock = lambda: self.now_s
         gateway._chat._observe = self.records.append
-        body = {"model": "assistant", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": CAP, **more}
+        path, prompt = STREAMS[dialect]
+        body = {**prompt, **more}
         asgi = httpx.ASGITransport(app=gateway)
         async with httpx.AsyncClient(transport=asgi, base_url="http://gateway", headers=headers) as client:
-            answers = [await client.post(CHAT, json=body) for _ in range(number)]
+            answers = [await client.post(path, json=body) for _ in range(number)]
         await gateway._usage.aclose()
         return answers
 
@@ -278,3 +297,60 @@ async def test_one_client_cannot_spend_the_budget_of_another_clients_user(acme: 
     assert codes(await acme.ask(patch, number=2, headers=headers["app"])) == ["", "insufficient_quota"]
     assert codes(await acme.ask(patch, number=2, headers=headers["other"])) == ["", "insufficient_quota"]
     assert len({row.user for row in acme.written}) == 1
+
+
+WITH_USAGE = {"stream_options": {"include_usage": True}}
+
+
+def streaming(dialect: str) -> dict[str, Any]:
+    return {"dialect": dialect} if dialect == "gemini" else {"dialect": dialect, "stream": True}
+
+
+def events_of(answer: httpx.Response) -> list[dict[str, Any]]:
+    """Return the events of a stream, without `[DONE]`."""
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def member_of(event: dict[str, Any]) -> dict[str, Any]:
+    """Return `x_gateway` of an event."""
+    found: dict[str, Any] = event.get("response", event).get("x_gateway", {})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dialect", "more"),
+    [*((dialect, {}) for dialect in STREAMS), ("chat", WITH_USAGE), ("completions", WITH_USAGE)],
+)
+async def test_stream_of_every_dialect_states_its_cost_once_at_its_end(
+    acme: PricedGateway, dialect: str, more: dict[str, Any]
+) -> None:
+    acme.provider = stream_answer
+    (answer,) = await acme.ask(**streaming(dialect), **more)
+    events = [event for event in events_of(answer) if event.get("type") != "message_stop"]
+    assert member_of(events[-1])["cost"] == "0.00002 EUR"
+    assert not any("cost" in member_of(event) for event in events[:-1])
+    hidden = {"clients": {"app": {"show_cost": False}}}
+    (answer,) = await acme.ask(hidden, **streaming(dialect), **more)
+    assert "cost" not in answer.text
+
+
+@pytest.mark.parametrize("dialect", STREAMS)
+async def test_budget_that_refuses_to_resume_an_answer_ends_it_with_its_error(
+    acme: PricedGateway, dialect: str
+) -> None:
+    def break_off(request: httpx.Request) -> httpx.Response:
+        text = f"data: {json.dumps(chunk_of({'content': 'hi'}))}\n\n"
+        return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
+
+    acme.provider = break_off
+    second = "{provider: acme, model: m, endpoint: oslo, api_key: k2, capabilities: [n]}"
+    two = f"{{assistants: {{assistant: {{resume: true, routes: {{no: [acme, b]}}}}}}, deployments: {{b: {second}}}}}"
+    (answer,) = await acme.ask(two, budget(HELD + HELD // 10), **streaming(dialect))
+    assert "hi" in answer.text, "the first part was sent"
+    assert len(acme.bodies) == 1
+    last = events_of(answer)[-1]
+    assert "insufficient_quota" in json.dumps(last)
+    assert '"spent"' in json.dumps(last), "it names the budget"
+    assert "stream_interrupted" not in answer.text
+    assert [(record.outcome, record.code) for record in acme.records] == [("interrupted", "insufficient_quota")]
