@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
     from gateway.usage.gate import UsageGate
     from gateway.usage.lost_calls import LostCallRecovery
+    from providers.chat import Usage
 
 _CALLS_RECOVERED_S = 0.5
 _PROBLEM_PAUSE_S = 10.0
@@ -51,7 +52,9 @@ class UsageWiring:
         gate: UsageGate | None = self.stores.gate if self.stores is not None else self._file_gate
         assert gate is not None  # noqa: S101
         self._spool = Spool(state_dir, report_problem)
-        self.accounting: Accounting = Accounting(self._spool, gate, pseudonym_key(config(), state_dir), overshot)
+        self.accounting: Accounting = Accounting(
+            self._spool, gate, pseudonym_key(config(), state_dir), overshot, implausible=_log_implausible
+        )
 
     async def start(self) -> None:
         """Connect to the shared stores, if there are any."""
@@ -178,6 +181,12 @@ async def recover_calls_forever(state_dir: Path) -> None:
         except StateError as error:
             report_problem(str(error))
             await asyncio.sleep(_PROBLEM_PAUSE_S)
+
+
+def _log_implausible(deployment: str, usage: Usage) -> None:
+    detail = "the provider states a count of tokens that cannot be true, so the usage row has an estimate"
+    counts = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
+    logger().warning("usage_implausible", deployment=deployment, **counts, detail=detail)
 
 
 def _log_recovered(number: int) -> None:

@@ -29,7 +29,7 @@ from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
-from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible
+from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
 from gateway.usage.hold_size import CallSize, called_tools, input_bound, size_of
 from gateway.usage.holding import CallFacts, Held, hold_call
@@ -75,6 +75,7 @@ class Accounting:
         user_key: Makes the pseudonyms of end users, if the configuration has no key for them.
         overshot: Called when a call has cost more than its hold.
         clock: Returns Unix nanoseconds.
+        implausible: Called with the deployment and its provider's count if the count cannot be true.
 
     Attributes:
         is_stopping: Whether the process is ending, so that the gateway stops the calls that end early from now on.
@@ -90,7 +91,9 @@ class Accounting:
         user_key: bytes,
         overshot: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
+        implausible: Callable[[str, Usage], None] = lambda _deployment, _usage: None,
     ) -> None:
+        self.implausible = implausible
         self.spool = spool
         self.gate = gate
         self.overshot = overshot
@@ -332,6 +335,7 @@ class CallUsage:
         "_facts",
         "_is_held",
         "_most_output",
+        "_most_stated",
         "_reported",
         "_request",
         "_row",
@@ -353,6 +357,8 @@ class CallUsage:
         self._most_output = facts.largest.output
         if held.cap is not None:
             self._most_output = size_of(facts.request, facts.deployment, facts.bound, held.cap).output
+        is_capped = facts.request.max_tokens is not None or held.cap is not None
+        self._most_stated = most_input(facts.request, facts.bound), 2 * held.size.output if is_capped else None
         # The request holds a prompt, and the answer may take minutes.
         facts.request = _NO_REQUEST
         self._facts = facts
@@ -464,7 +470,10 @@ class CallUsage:
         learned, name = self._request.accounting.learned, facts.deployment.name
         duration_s = (self._request.accounting.clock() - self._row.time_ns) / NANO
         reported, is_final = self._reported or (None, False)
-        if reported is not None and is_plausible(reported):
+        if reported is not None and not is_plausible(reported, *self._most_stated):
+            self._request.accounting.implausible(name, reported)
+            reported = None
+        if reported is not None:
             # A count before the end may be one from the beginning of the answer.
             if is_final or reported.completion_tokens >= seen.deltas:
                 if outcome is CallOutcome.ANSWERED:

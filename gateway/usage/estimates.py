@@ -6,14 +6,19 @@ from collections import OrderedDict, deque
 
 from gateway.usage.usage_row import MOST_TOKENS
 from providers.chat import (
+    ChatRequest,
+    ImagePart,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
     TextDelta,
     TextRun,
+    Texts,
     ToolCallDelta,
     Usage,
 )
+from providers.chat.messages import Part
+from providers.matching.requirements import moving_fields
 
 _UNLEARNED_TOKENS_PER_S = 50.0
 _UNLEARNED_ANSWER = 4_096
@@ -25,6 +30,7 @@ _MARGIN = 1.3
 _MOST_KNOWN = 4_096
 _WEIGHT = 0.1
 _INSTANT_S = 0.05
+_ADDED_BY_VENDORS = 4_096
 
 
 class SeenOutput:
@@ -66,8 +72,35 @@ class SeenOutput:
         return max(self.deltas, -(-self.size // _BYTES_PER_TOKEN))
 
 
-def is_plausible(usage: Usage | None) -> bool:
-    """Return whether a provider's count can be true. If not, it counts as absent."""
+def most_input(request: ChatRequest, bound: int) -> int | None:
+    """Return the highest input that a provider's count may state, or None if the provider adds what nobody here sees.
+
+    Args:
+        request: The request as it is sent.
+        bound: The bound of its input. A vendor may add a text of its own.
+    """
+    if request.extra and moving_fields(request.extra):
+        return None
+    if type(request.messages) is not Texts and any(_has_url(message.content) for message in request.messages):
+        return None
+    return 2 * bound + _ADDED_BY_VENDORS
+
+
+def _has_url(content: str | tuple[Part, ...] | None) -> bool:
+    """Return whether the provider reads a URL for a message."""
+    if content is None or isinstance(content, str):
+        return False
+    return any(isinstance(part, ImagePart) and part.url[:5].lower() != "data:" for part in content)
+
+
+def is_plausible(usage: Usage | None, most_input: int | None = None, most_output: int | None = None) -> bool:
+    """Return whether a provider's count can be true. If not, it counts as absent.
+
+    Args:
+        usage: The count.
+        most_input: The highest input that it may state. None: any.
+        most_output: The highest output that it may state. None: any.
+    """
     if usage is None:
         return False
     prompt, completion, reasoning = usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens
@@ -75,6 +108,8 @@ def is_plausible(usage: Usage | None) -> bool:
     if not type(prompt) is type(completion) is type(reasoning) is type(cached) is type(written) is int:
         return False
     if min(completion, reasoning, cached, written) < 0 or max(prompt, completion, written) > MOST_TOKENS:
+        return False
+    if (most_input is not None and prompt > most_input) or (most_output is not None and completion > most_output):
         return False
     return 0 < prompt >= cached and reasoning <= completion
 

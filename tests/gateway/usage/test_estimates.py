@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible
-from providers.chat import ReasoningDelta, TextDelta, TextRun, ToolCallDelta, Usage
+from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
+from providers.chat import (
+    ChatRequest,
+    ImagePart,
+    ReasoningDelta,
+    TextDelta,
+    TextPart,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    UserMessage,
+)
 
 OWNER = ("app", "gpt")
 
@@ -29,6 +39,32 @@ OWNER = ("app", "gpt")
 )
 def test_impossible_counts_are_not_plausible(usage: Usage | None, expected: bool) -> None:
     assert is_plausible(usage) is expected
+
+
+def ask(content: object = "Hi", **extra: object) -> ChatRequest:
+    return ChatRequest("m", (UserMessage(content),), extra=extra)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "most"),
+    [
+        (ask(), 4_296),
+        (ask((TextPart("a"), ImagePart("data:image/png;base64,AA"))), 4_296),
+        (ask((TextPart("a"), ImagePart("https://example.com/a.png"))), None),
+        (ask(web_search_options={}), None),
+        (ask(web_search_options=False), 4_296),
+        (ask(verbosity="low"), 4_296),
+    ],
+)
+def test_most_input_is_judged_unless_the_provider_reads_more(request_: ChatRequest, most: int | None) -> None:
+    assert most_input(request_, 100) == most
+
+
+def test_counts_above_the_most_are_not_plausible() -> None:
+    assert is_plausible(Usage(20, 40), 20, 40)
+    assert not is_plausible(Usage(21, 40), 20, 40)
+    assert not is_plausible(Usage(20, 41), 20, 40)
+    assert is_plausible(Usage(21, 41), None, None)
 
 
 def test_seen_output_counts_pieces_and_bytes() -> None:

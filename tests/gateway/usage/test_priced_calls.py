@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog.testing
 
 from gateway.assembly.application import Gateway
 from gateway.config.compile import compile_config
@@ -97,6 +98,23 @@ def answer(request: httpx.Request, tokens: int = 5) -> httpx.Response:
     usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
     body = {"id": "a", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
     return httpx.Response(200, json=body)
+
+
+def stating(prompt: int, completion: int, **details: int) -> Callable[[httpx.Request], httpx.Response]:
+    """Return a provider that answers with `hi` and states these counts."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    usage |= {"prompt_tokens_details": details} if details else {}  # type: ignore[dict-item]
+
+    def answer_stating(request: httpx.Request) -> httpx.Response:
+        if json.loads(request.content).get("stream"):
+            text = stream_answer(request).text.replace(_STREAM_USAGE, json.dumps(usage))
+            return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
+        return httpx.Response(200, json={**answer(request).json(), "usage": usage})
+
+    return answer_stating
+
+
+_STREAM_USAGE = '{"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}'
 
 
 def stream_answer(request: httpx.Request) -> httpx.Response:
@@ -354,3 +372,38 @@ async def test_budget_that_refuses_to_resume_an_answer_ends_it_with_its_error(
     assert '"spent"' in json.dumps(last), "it names the budget"
     assert "stream_interrupted" not in answer.text
     assert [(record.outcome, record.code) for record in acme.records] == [("interrupted", "insufficient_quota")]
+
+
+MOST_INPUT, MOST_OUTPUT = 2 * INPUT_BOUND + 4096, 2 * CAP
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("prompt", "completion", "cached"),
+    [(10**12, 5, 0), (MOST_INPUT + 1, 5, 0), (10, MOST_OUTPUT + 1, 0), (0, 5, 0), (-1, 5, 0), (10, 5, 11)],
+)
+async def test_count_that_cannot_be_true_is_estimated_and_reported(
+    acme: PricedGateway, prompt: int, completion: int, cached: int, stream: bool
+) -> None:
+    acme.provider = stating(prompt, completion, **({"cached_tokens": cached} if cached else {}))
+    with structlog.testing.capture_logs() as log:
+        answers = await acme.ask(budget(10 * HELD), number=2, stream=stream)
+    assert codes(answers) == ["", ""], "one absurd count does not end the budget"
+    assert [(outcome, source) for outcome, source, _ in acme.rows()] == [("answered", "estimated")] * 2
+    assert all(0 < nano <= HELD for _, _, nano in acme.rows())
+    assert [line["deployment"] for line in log if line["event"] == "usage_implausible"] == ["acme"] * 2
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [(MOST_INPUT, 5), (10, MOST_OUTPUT)])
+async def test_count_that_may_be_true_is_exact(acme: PricedGateway, prompt: int, completion: int) -> None:
+    acme.provider = stating(prompt, completion)
+    await acme.ask()
+    assert acme.rows() == [("answered", "provider", 1000 * (prompt + 2 * completion))]
+
+
+async def test_output_without_a_cap_and_input_with_a_tool_of_the_provider_are_not_judged(acme: PricedGateway) -> None:
+    acme.provider = stating(10, 10**6)
+    await acme.ask(max_tokens=None)
+    acme.provider = stating(10**6, 5)
+    await acme.ask(**SEARCH)
+    assert [source for _, source, _ in acme.rows()] == ["provider", "provider"]
