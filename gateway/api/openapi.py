@@ -366,7 +366,11 @@ _NO_SUMS |= {"amount": "0.00", "vendor": {}}
 _USAGE_TOTAL = {**_SUMS, "estimated": _NO_SUMS}
 _USAGE_SCHEMA = _object(
     groups=_list_of({"type": "object"}),
-    total={"type": "object", "description": "The sums of all groups. `estimated` is the part that was estimated."},
+    total={
+        "type": "object",
+        "description": "The sums of all groups. `estimated` is the part that was estimated. Members about the cost are "
+        "left out if the client may not see it.",
+    },
 )
 _USAGE_EXAMPLE = {"groups": [{"day": "2026-11-23", **_USAGE_TOTAL}], "total": _USAGE_TOTAL}
 _USAGE = {"200": _found(_USAGE_EXAMPLE, _USAGE_SCHEMA)["200"], **_failures(400, 401, 403, 404, 429)}

@@ -123,6 +123,8 @@ _TAGS = ("chat", "embeddings", "moderations", "models", "explain", "disclosure",
 _SLASHES = re.compile(r"//+")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _USAGE_GROUPS = frozenset({"day", "region"})
+_AMOUNTS = frozenset({"amount", "currency", "vendor", "unpriced_calls", "unconverted_calls"})
+"""The members of a report of usage that are about its cost."""
 """A client may see these. Others could show a model that the operator hides."""
 
 
@@ -367,8 +369,19 @@ def _add_usage(app: FastAPI, service: ChatService, source: UsageReportSource | N
         if not {*groups} <= _USAGE_GROUPS or len({*groups}) < len(groups):
             raise ApiError("invalid_request", "`by` must be `day`, `region`, or both with a comma", "by")
         client = caller.client
-        document = await source.report(client.name if client is not None else None, month, groups)
+        document: object = await source.report(client.name if client is not None else None, month, groups)
+        if client is not None and not client.spending.show_cost:
+            document = _without_amounts(document)
         return JSONResponse(document, headers=request.state.response_headers)
+
+
+def _without_amounts(document: object) -> object:
+    """Return a report of usage without what the calls cost."""
+    if isinstance(document, list):
+        return [_without_amounts(item) for item in document]
+    if not isinstance(document, dict):
+        return document
+    return {name: _without_amounts(value) for name, value in document.items() if name not in _AMOUNTS}
 
 
 def _add_receipts(

@@ -318,7 +318,7 @@ def test_budget_without_a_state_directory_is_not_served(tmp_path: Path) -> None:
 
 def test_client_sees_its_own_usage(tmp_path: Path) -> None:
     other = {"clients": {"other": {"keys": [key_hash("gk-other")]}}}
-    with serving(tmp_path, "ok", other) as (gateway, _), client_of(gateway) as client:
+    with serving(tmp_path, "ok", other, of_client(show_cost=True)) as (gateway, _), client_of(gateway) as client:
         assert client.get("/v1/usage").json()["total"]["calls"] == 0
         for _ in range(3):
             client.post(CHAT, json=body(max_tokens=20))
@@ -330,3 +330,4 @@ def test_client_sees_its_own_usage(tmp_path: Path) -> None:
     assert (total["calls"], total["total_tokens"], total["amount"], total["currency"]) == (3, 90, "0.00015", "EUR")
     assert (total["estimated"]["calls"], mine["groups"][0]["region"]) == (0, "default")
     assert theirs["total"]["calls"] == 0
+    assert not {"amount", "currency", "vendor"} & (theirs["total"].keys() | theirs["total"]["estimated"].keys())
