@@ -78,12 +78,17 @@ class BudgetWatch:
         from gateway.usage.budget_monitor import BudgetMonitor
 
         async with operator_gate(self._current, state_dir) as gate:
-            monitor = self._monitor = BudgetMonitor(gate, self._current)
+            monitor = self._monitor = BudgetMonitor(gate, self._current, state_dir=state_dir)
             while True:
                 begun_at = time.monotonic()
                 with suppress(GateUnavailable):  # the shared gate reports that itself
-                    for alert in await monitor.poll():
-                        await self._send(services, alert, gate)
+                    if alerts := await monitor.poll():
+                        for alert in alerts:
+                            await self._send(services, alert, gate)
+                        try:
+                            monitor.keep_reported()
+                        except StateError as error:
+                            report_problem(f"a restart will repeat alerts: {error}")
                 await asyncio.sleep(max(_POLL_S, _SHARE_OF_TIME * (time.monotonic() - begun_at)))
 
     async def _send(self, services: ServiceClient, alert: BudgetAlert, gate: FileGate | ValkeyGate) -> None:

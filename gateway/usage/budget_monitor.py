@@ -1,25 +1,37 @@
 """Watch the budgets of clients and projects: the used share of each, and an alert when a share is reached.
 
 One process does this. End users are not watched: there may be any number of them, and their names are not metrics.
+
+What was reported is kept in the file `alerts.json` of the state directory, so that a restart does not repeat it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
+import msgspec
+
+from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
+from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import Counter, CounterKind, CounterState, UsageGate, shown_in
 from gateway.usage.spending_limits import calendar_of, counted_budgets
 from gateway.usage.windows import FOREVER_NS
 
+FILE_NAME = "alerts.json"
 MILLION = 1_000_000
 _AT_ONCE = 200
 """The counters that are read before other tasks of the event loop run."""
+
+_Line = tuple[CounterKind, str, str, Window, int, int]
+"""A counter, the start of its window, and the highest percentage that was reported."""
 
 BudgetLabels = tuple[str, ...]
 """Client, project and window of a budget. Either client or project is empty."""
@@ -67,21 +79,45 @@ class BudgetMonitor:
         gate: Knows what was spent.
         current: Returns the active config version.
         clock: Returns Unix nanoseconds.
+        state_dir: Where the reported percentages are kept. None: nowhere.
     """
 
     def __init__(
-        self, gate: UsageGate, current: Callable[[], ConfigVersion], clock: Callable[[], int] = time.time_ns
+        self,
+        gate: UsageGate,
+        current: Callable[[], ConfigVersion],
+        clock: Callable[[], int] = time.time_ns,
+        state_dir: Path | None = None,
     ) -> None:
         self._gate = gate
         self._current = current
         self._clock = clock
         self._used: Mapping[BudgetLabels, int] = {}
         # The highest percentage that was reported, and the start of its window.
-        self._reported: dict[Counter, tuple[int, int]] = {}
+        self._file = state_dir / FILE_NAME if state_dir is not None else None
+        self._reported: dict[Counter, tuple[int, int]] = _read(self._file) if self._file is not None else {}
 
     def used_shares(self) -> Mapping[BudgetLabels, int]:
         """Return the used share of each budget, in millionths. Of several units in one window, the most used counts."""
         return self._used
+
+    def keep_reported(self) -> None:
+        """Write what was reported of the present budgets to the file. Raises StateError."""
+        if self._file is None:
+            return
+        present = counted_budgets(self._current())
+        lines: list[_Line] = [
+            (counter.kind, counter.name, counter.unit, counter.window, start_ns, percent)
+            for counter, (start_ns, percent) in self._reported.items()
+            if counter in present
+        ]
+        draft = self._file.with_name(f".{FILE_NAME}.{os.getpid()}")
+        try:
+            draft.touch(mode=0o600)
+            draft.write_bytes(msgspec.json.encode(lines))
+            draft.replace(self._file)
+        except OSError as error:
+            raise StateError(f"{error.filename or self._file} can't be written: {error.strerror}") from error
 
     async def poll(self) -> list[BudgetAlert]:
         """Read all budgets. Return an alert for each share that was reached since the last time."""
@@ -115,6 +151,17 @@ class BudgetMonitor:
             return []
         self._reported[counter] = state.start_ns, reached
         return [BudgetAlert.at(counter, limit, state, percent) for percent in at if reported < percent <= reached]
+
+
+def _read(file: Path) -> dict[Counter, tuple[int, int]]:
+    """Return what was reported. Nothing if the file is missing or damaged: then alerts are repeated once."""
+    try:
+        lines = msgspec.json.decode(file.read_bytes(), type=list[_Line])
+        return {
+            Counter(kind, name, unit, window): (start, percent) for kind, name, unit, window, start, percent in lines
+        }
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return {}
 
 
 def _labels(counter: Counter) -> BudgetLabels:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from gateway.model.budget import Alerts, BudgetRule, Project, SpendingRules, UsageRules, Window
 from gateway.model.config_version import Client, ConfigVersion
@@ -47,4 +50,28 @@ async def test_each_share_is_reported_once_in_its_window(tmp_path: Path) -> None
     now_ns += DAY_NS
     await gate.reset(SHOP, calendar_of(one).at(now_ns), 60)
     assert [(one.name, one.percent) for one in await monitor.poll()] == [("shop", 50)]
+    gate.close()
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"[[1]]", b'[["client","app","euro","total",0,50]]'])
+async def test_restart_does_not_repeat_an_alert_unless_the_file_is_damaged(
+    tmp_path: Path, damage: bytes | None
+) -> None:
+    gate = FileGate.open(tmp_path, clock=lambda: NOW_NS, rows=64, slots=8)
+    one = config()
+
+    def started() -> BudgetMonitor:
+        return BudgetMonitor(gate, lambda: one, lambda: NOW_NS, tmp_path)
+
+    windows = calendar_of(one).at(NOW_NS)
+    await gate.reset(APP, windows, 10**9)
+    monitor = started()
+    assert len(await monitor.poll()) == 1
+    monitor.keep_reported()
+    kept = tmp_path / "alerts.json"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    if damage is not None:
+        kept.write_bytes(damage)
+    await gate.reset(APP, windows, 2 * 10**9)
+    assert [alert.percent for alert in await started().poll()] == ([80, 100] if damage is None else [50, 80, 100])
     gate.close()
