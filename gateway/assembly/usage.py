@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -20,6 +20,7 @@ from gateway.usage.installation import GATE_FOLDER, pseudonym_key, usage_reader,
 if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
     from gateway.usage.gate import UsageGate
+    from gateway.usage.ledger_writer import LedgerWriter
     from gateway.usage.lost_calls import LostCallRecovery
     from providers.chat import Usage
 
@@ -118,13 +119,15 @@ def report_problem(detail: str) -> None:
 
 @contextmanager
 def keeping_ledger(
-    state_dir: Path | None, rules: Callable[[], UsageRules], stores: Stores | None = None
+    state_dir: Path | None, config: Callable[[], ConfigVersion], stores: Stores | None = None
 ) -> Iterator[None]:
-    """Move usage rows into the ledger while the block runs. First, recover the calls that a killed gateway left open.
+    """Move usage rows into the ledger while the block runs.
+
+    First, recover the calls that a killed gateway left open, and rebuild the counters of budgets if their file is new.
 
     Args:
         state_dir: The state directory. None: there is no ledger.
-        rules: Returns the present rules of usage.
+        config: Returns the present config, with the stored clients.
         stores: The shared stores, or None.
 
     Raises:
@@ -140,6 +143,10 @@ def keeping_ledger(
     with recovering_calls(state_dir) as recovery:
         if recovered := asyncio.run(recovery.recover()):
             _log_recovered(recovered)
+
+    def rules() -> UsageRules:
+        return config().usage
+
     writer = LedgerWriter(
         state_dir,
         lambda: ZoneInfo(rules().timezone),
@@ -147,11 +154,36 @@ def keeping_ledger(
         report_problem,
         ledger=shared_ledger(stores, state_dir, rules, report_problem),
     )
+    if stores is None or stores.valkey is None:
+        _rebuild_new_counters(state_dir, config(), writer)
     writer.start()
     try:
         yield
     finally:
         writer.close()
+
+
+def _rebuild_new_counters(state_dir: Path, config: ConfigVersion, writer: LedgerWriter) -> None:
+    """Count open windows again from the ledger if the file of the gate was lost, so that budgets do not begin at 0."""
+    from gateway.usage.counter_sums import CounterSums
+    from gateway.usage.gate import GateUnavailable
+    from gateway.usage.gate_file import FileGate
+    from gateway.usage.spending_limits import calendar_of, has_budget
+
+    with closing(FileGate.open(state_dir / GATE_FOLDER)) as gate:
+        if not gate.is_new:
+            return
+        windows, is_wanted = calendar_of(config).at(time.time_ns()), has_budget(config)
+        sums = CounterSums(windows, ZoneInfo(config.usage.timezone))
+        try:
+            writer.sum_up(sums)
+            rebuilt = gate.rebuild((found for found in sums.numbers() if is_wanted(found[0])), windows)
+        except (StateError, GateUnavailable) as error:
+            report_problem(f"the counters of budgets are new and can't be rebuilt, so open windows begin at 0: {error}")
+            return
+    if rebuilt:
+        detail = "gate/counters was missing or new, so the budgets of open windows are counted again from the ledger"
+        logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)
 
 
 @contextmanager

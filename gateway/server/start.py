@@ -89,7 +89,7 @@ def _serve_live(
     job = CompileJob(str(settings.config), written=initial.change_log is not None)
     problem_of = functools.partial(_activation_problem, settings, initial.config)
     live = _live(job, initial, admin_listener, staging, problem_of)
-    with keeping_ledger(settings.state_dir, lambda: live.config.usage, initial.config.stores):
+    with keeping_ledger(settings.state_dir, lambda: live.config, initial.config.stores):
         _serve_processes(settings, initial, receipt_settings, sockets, staging.scheduler, live)
 
 
@@ -293,7 +293,7 @@ def serve_demo(
             on_shown=lambda: configure(settings.log_format, settings.log_level),
             build_console=build_console,
         )
-        ending.enter_context(keeping_ledger(settings.state_dir, lambda: initial.config.usage, initial.config.stores))
+        ending.enter_context(keeping_ledger(settings.state_dir, lambda: initial.config, initial.config.stores))
         run(run_demo(demo, listener, (admin_listener, guard), settings, _receipt_settings(settings), scheduler))
 
 

@@ -54,7 +54,9 @@ class CounterSums:
     def numbers(self) -> Iterator[tuple[Counter, int, int]]:
         """Return each counter with what was spent, and its top-ups."""
         for counter in dict.fromkeys([*self._spent, *self._credit]):
-            yield counter, max(0, self._spent.get(counter, 0)), self._credit.get(counter, 0)
+            spent, credit = max(0, self._spent.get(counter, 0)), self._credit.get(counter, 0)
+            if spent or credit:
+                yield counter, spent, credit
 
     def statements(self) -> Iterator[SumStatement]:
         """Return the statements to run."""

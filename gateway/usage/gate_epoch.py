@@ -34,6 +34,7 @@ from gateway.usage.postgres import (
     postgres_errors,
     schema_number,
 )
+from gateway.usage.postgres_ledger import sum_up
 from gateway.usage.postgres_schema import check_schema
 from gateway.usage.valkey_connection import ValkeyUnavailable
 from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY
@@ -227,8 +228,7 @@ class EpochKeeper:
                 async with locked(connection, LEDGER_LOCK):
                     last_row = await connection.fetchval("SELECT COALESCE(MAX(number), 0) FROM usage_row")
                     sums = CounterSums(windows, zone)
-                    for statement in sums.statements():
-                        statement.add(await connection.fetch(statement.text, *statement.values))
+                    await sum_up(connection, sums)
             found = list(sums.numbers())
             for start in range(0, len(found), _AT_ONCE):
                 some = found[start : start + _AT_ONCE]

@@ -44,6 +44,7 @@ from gateway.usage.gate_memory import (
     FREE_SLOT,
     GENERATION,
     HELD,
+    IS_NEW,
     LAST_RUN,
     MAX_ENTRIES,
     MAX_TEXT_BYTES,
@@ -145,6 +146,28 @@ class FileGate:
         self.memory.close()
         os.close(self._descriptor)
         self.is_closed = True
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the file was created, and `rebuild` was never called. Earlier costs of open windows are missing."""
+        return bool(self._cells[IS_NEW])
+
+    def rebuild(self, numbers: Iterable[tuple[Counter, int, int]], windows: AllBounds) -> int:
+        """Set counters of a new file, before requests are served.
+
+        What a counter shows already stays if it is more: commands may have changed it.
+
+        Args:
+            numbers: Counters with what was spent in their window, and the top-ups.
+            windows: The bounds of all windows.
+
+        Returns:
+            The number of counters.
+
+        Raises:
+            GateUnavailable: The lock is not free, or the disk is full.
+        """
+        return self.lock.run_now(partial(self._rebuild, numbers, windows), OPEN_WAIT_S)
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
@@ -309,6 +332,17 @@ class FileGate:
         self.memory.commit(changes)
         row = self.memory.row(place)
         return CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END])
+
+    def _rebuild(self, numbers: Iterable[tuple[Counter, int, int]], windows: AllBounds) -> int:
+        count, now_ns = 0, self._clock()
+        for counter, spent, credit in numbers:
+            place = self._place_of(counter, windows, now_ns)
+            row = self.memory.row(place)
+            spent, credit = _bounded(max(row[SPENT], spent)), _bounded(max(row[CREDIT], credit))
+            self.memory.commit([place + SPENT, spent, place + CREDIT, credit])
+            count += 1
+        self._cells[IS_NEW] = 0
+        return count
 
     def _lost_calls(self) -> list[LostCall]:
         cells, memory = self._cells, self.memory

@@ -4,7 +4,7 @@ The file has integers of 64 bits ("cells") in the byte order of the machine:
 
 | part | content |
 |---|---|
-| header | magic, version, sizes; the list of free slots; the runs of the processes that use the file (`SEATS`) |
+| header | magic, version, sizes; whether it is new; the free slots; the runs of the processes that use it (`SEATS`) |
 | redo record | the cells that the current operation sets. Its length is the commit point |
 | owners | one cell per slot: the run that owns the open call, or the link to the next free slot |
 | slots | open calls: their amounts, the counters that they hold, the call id and the unfinished usage row |
@@ -43,7 +43,7 @@ _MAGIC = int.from_bytes(b"AGW-gate", "little")
 _VERSION = 1
 
 # Cells of the header.
-_MAGIC_AT, _VERSION_AT, _ROWS_AT, _SLOTS_AT, _BOOT_AT = range(5)
+_MAGIC_AT, _VERSION_AT, _ROWS_AT, _SLOTS_AT, _BOOT_AT, IS_NEW = range(6)
 COMMIT, FREE_SLOT, USED_SLOTS, LAST_RUN = range(8, 12)
 SEAT_RUNS = 256
 REDO = 512
@@ -268,7 +268,7 @@ def _create(directory: Path, path: Path, rows: int, slots: int) -> None:
     try:
         os.ftruncate(descriptor, _size(rows, slots))
         _reserve(descriptor, path, 0, _align(_OWNERS + slots))
-        os.pwrite(descriptor, struct.pack("5q", _MAGIC, _VERSION, rows, slots, _boot()), 0)
+        os.pwrite(descriptor, struct.pack("6q", _MAGIC, _VERSION, rows, slots, _boot(), 1), 0)
         os.fsync(descriptor)
         with suppress(FileExistsError):
             os.link(new, path)

@@ -23,6 +23,7 @@ from pathlib import Path
 from gateway.operator_errors import StateError
 from gateway.state.database import OpenedFile, describe_error, open_database, transaction
 from gateway.usage.amounts import NANO
+from gateway.usage.counter_sums import CounterSums
 from gateway.usage.usage_row import TOKENS, CallOutcome, RowKind, UsageRow, UsageSource
 
 NAME = "ledger"
@@ -221,12 +222,13 @@ class Ledger:
             self._database.executemany("DELETE FROM spool_position WHERE file = ?", [(name,) for name in names])
 
     def delete_rows(self, before_ns: int) -> int:
-        """Delete rows of earlier calls, a limited number at a time. Their totals stay.
+        """Delete rows of earlier calls, a limited number at a time. Their totals stay, and so do changes of budgets.
 
         Returns:
             The number of deleted rows. Call it again until it is 0.
         """
-        chosen = "SELECT number FROM usage_row WHERE time_ns < ? ORDER BY time_ns LIMIT ?"
+        reported = "kind IN ('usage', 'unattributed')"
+        chosen = f"SELECT number FROM usage_row WHERE time_ns < ? AND {reported} ORDER BY time_ns LIMIT ?"  # noqa: S608
         limits = (before_ns, _DELETED_AT_ONCE)
         with ledger_errors("written"), transaction(self._database):
             last = self._database.execute(
@@ -238,6 +240,13 @@ class Ledger:
             deleted = self._database.execute(f"DELETE FROM usage_row WHERE number IN ({chosen})", limits)  # noqa: S608
             self._store_fact(DELETED_THROUGH, max(last, fact(self._database, DELETED_THROUGH) or ""))
             return deleted.rowcount
+
+    def sum_up(self, sums: CounterSums) -> None:
+        """Sum up what the counters of open windows must show."""
+        with ledger_errors("read"):
+            for statement in sums.statements():
+                values = {str(number): value for number, value in enumerate(statement.values, 1)}
+                statement.add(self._database.execute(statement.text, values))
 
     def rebuild_totals(self) -> None:
         """Compute the totals again from the rows, for the days of which no row was deleted."""

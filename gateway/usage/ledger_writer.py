@@ -18,6 +18,7 @@ from typing import Protocol
 
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
+from gateway.usage.counter_sums import CounterSums
 from gateway.usage.ledger import Ledger
 from gateway.usage.spool import SpoolBatch, SpoolFile, batches, spool_files
 from gateway.usage.usage_row import UsageRow
@@ -43,6 +44,9 @@ class LedgerStore(Protocol):
 
     def insert(self, rows: Sequence[UsageRow], positions: Mapping[str, int] | None = None) -> int:
         """Insert rows whose calls have none yet, and store positions. Return the number of inserted rows."""
+
+    def sum_up(self, sums: CounterSums) -> None:
+        """Sum up what the counters of open windows must show."""
 
     def forget_positions(self, names: Iterable[str]) -> None:
         """Delete the positions of spool files that were deleted."""
@@ -113,6 +117,17 @@ class LedgerWriter:
             file.close()
         self._opened.clear()
         self._ledger.close()
+
+    def sum_up(self, sums: CounterSums) -> None:
+        """Sum up what the counters of open windows must show, with the rows that are still in spools. Call it first.
+
+        Raises:
+            StateError: The ledger cannot be used now.
+        """
+        self.move()
+        if self.problem is not None:
+            raise StateError(self.problem)
+        self._ledger.sum_up(sums)
 
     def _work(self) -> None:
         while not self._ended.wait(_MOVE_S):

@@ -14,6 +14,7 @@ from datetime import tzinfo
 from typing import Any
 
 from gateway.model.budget import StoreServer
+from gateway.usage.counter_sums import CounterSums
 from gateway.usage.ledger import DELETED_THROUGH, MEASURES, ROW, SERIES, SUMS, TIMEZONE, TOTALS, LocalTime
 from gateway.usage.postgres import LEDGER_LOCK, Postgres, PostgresConnection, locked
 from gateway.usage.postgres_schema import NUMBERS
@@ -135,6 +136,10 @@ class PostgresLedger:
 
         return self._database.run(delete)
 
+    def sum_up(self, sums: CounterSums) -> None:
+        """Sum up what the counters of open windows must show."""
+        self._database.run(lambda connection: sum_up(connection, sums))
+
     def rebuild_totals(self) -> None:
         """Compute the totals again from the rows, for the days of which no row was deleted."""
 
@@ -198,6 +203,12 @@ class PostgresLedger:
                 number = await connection.fetchval(_FIND_SERIES, *values)
             self._series[values] = number
         return int(number)
+
+
+async def sum_up(connection: PostgresConnection, sums: CounterSums) -> None:
+    """Sum up what the counters of open windows must show."""
+    for statement in sums.statements():
+        statement.add(await connection.fetch(statement.text, *statement.values))
 
 
 def rebuild_totals(server: StoreServer) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -105,6 +105,23 @@ def counted_budgets(config: ConfigVersion) -> dict[Counter, int]:
     for project in config.projects.values():
         found |= {one.counter: one.limit for one in _project_limits(project)}
     return found
+
+
+def has_budget(config: ConfigVersion) -> Callable[[Counter], bool]:
+    """Return the function that tells whether a counter belongs to a budget of the config."""
+    owners = counted_budgets(config)
+    users = {
+        (client.name, rule.unit, rule.per)
+        for client in config.clients.values()
+        for rule in client.spending.user_budgets
+    }
+
+    def is_of_budget(counter: Counter) -> bool:
+        if counter.kind is CounterKind.USER:
+            return (counter.client, counter.unit, counter.window) in users
+        return counter in owners
+
+    return is_of_budget
 
 
 def exchange_rates(config: ConfigVersion) -> ExchangeRates:

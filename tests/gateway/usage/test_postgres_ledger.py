@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
-from gateway.usage.ledger import TOTALS
+from gateway.usage.counter_sums import CounterSums
+from gateway.usage.ledger import TOTALS, Ledger
 from gateway.usage.ledger_writer import LedgerWriter
 from gateway.usage.postgres_ledger import PostgresLedger
 from gateway.usage.postgres_migration import current_schema, upgrade
@@ -23,7 +24,8 @@ from gateway.usage.postgres_reader import PostgresUsageReader
 from gateway.usage.postgres_schema import SCHEMA
 from gateway.usage.reports import UsageQuery
 from gateway.usage.spool import FOLDER, Spool
-from gateway.usage.usage_row import CallOutcome, RowKind, UsageRow, UsageSource
+from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
+from gateway.usage.windows import WindowCalendar
 from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
 from tests.kit.usage_rows import (
     NOON_NS,
@@ -102,6 +104,31 @@ def _not_lost(row: UsageRow) -> UsageRow:
     if fields["outcome"] is CallOutcome.LOST:
         fields["outcome"] = CallOutcome.FAILED
     return msgspec.structs.replace(row, **fields)
+
+
+def test_counters_are_summed_up_as_in_sqlite(database: RunningPostgres, tmp_path: Path) -> None:
+    rows = [
+        usage_row(f"{client}-{user}-{ago}", client=client, user=user, time_ns=NOON_NS - ago * NANO)
+        for client in ("app", "other")
+        for user in ("u_1", None)
+        for ago in (0, 60, 7_200, 3 * 86_400, 40 * 86_400)
+    ]
+    for kind, of, owner in (
+        (RowKind.TOP_UP, "user", {"client": "app", "user": "u_1"}),
+        (RowKind.RESET, "client", {"client": "other"}),
+        (RowKind.TOP_UP, "project", {"project": "shop"}),
+    ):
+        change = BudgetChange(of, "month", "EUR", 70_000)  # type: ignore[arg-type]
+        rows.append(UsageRow(call=of, time_ns=NOON_NS, kind=kind, budget=change, **owner))
+    windows = WindowCalendar(UTC).at(NOON_NS)
+    local, shared = CounterSums(windows, UTC), CounterSums(windows, UTC)
+    with closing(Ledger(tmp_path, lambda: UTC)) as ledger, closing(opened(database)) as on_postgres:
+        for one, sums in ((ledger, local), (on_postgres, shared)):
+            one.insert(rows)
+            one.sum_up(sums)
+    found = sorted(map(str, local.numbers()))
+    assert len(found) == 60, "six windows, two units; two clients, a project, and a user of each client"
+    assert sorted(map(str, shared.numbers())) == found
 
 
 def test_row_of_a_call_takes_the_place_of_its_lost_row(database: RunningPostgres) -> None:

@@ -1,0 +1,165 @@
+"""Counters of open windows that are counted again from the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+import structlog.testing
+
+from gateway.assembly import usage as assembly
+from gateway.model.budget import BudgetRule, Project, SpendingRules, UsageRules, Window
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.usage.amounts import NANO
+from gateway.usage.counter_sums import CounterSums
+from gateway.usage.gate import Counter, CounterKind
+from gateway.usage.gate_file import FileGate
+from gateway.usage.installation import GATE_FOLDER
+from gateway.usage.ledger import Ledger
+from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
+from gateway.usage.windows import WindowCalendar
+from tests.kit.configs import BASE, table_of
+from tests.kit.usage_rows import NOON_NS, usage_row
+
+NOW_NS = NOON_NS + 1_800 * NANO
+"""A Tuesday, half an hour after a full hour."""
+
+WINDOWS = WindowCalendar(UTC).at(NOW_NS)
+AGO_NS = {"minute": 60, "hour": 3_600, "day": 86_400, "week": 7 * 86_400, "month": 31 * 86_400}
+EURO = NANO
+
+
+def change(call: str, kind: RowKind, of: str, per: str, amount: int, **owner: object) -> UsageRow:
+    budget = BudgetChange(of, per, "EUR", amount)  # type: ignore[arg-type]
+    return UsageRow(call=call, time_ns=NOW_NS, kind=kind, budget=budget, **owner)  # type: ignore[arg-type]
+
+
+def rows() -> list[UsageRow]:
+    """Return rows: one in each window, and one before each; top-ups and resets."""
+    usage = [
+        usage_row(f"{name}-{user}", client="app", user=user, amount_nano=EURO, time_ns=NOW_NS - ago * NANO)
+        for name, ago in {"now": 0, **AGO_NS}.items()
+        for user in ("u_1", None)
+    ]
+    other = usage_row("other", client="other", project=None, user="u_1", amount_nano=5 * EURO, time_ns=NOW_NS)
+    top_up, reset = RowKind.TOP_UP, RowKind.RESET
+    return [
+        *usage,
+        other,
+        change("t", top_up, "client", "day", 7 * EURO, client="app"),
+        change("r", reset, "client", "month", 3 * EURO, client="app"),
+        change("u", top_up, "user", "day", 2 * EURO, client="app", user="u_1"),
+        change("v", reset, "user", "day", 5 * EURO, client="other", user="u_1"),
+    ]
+
+
+def numbers_of(sums: CounterSums) -> Mapping[tuple[str, str, str, str], tuple[int, int]]:
+    """Return what was spent and added in money, by kind, name, client and window."""
+    return {
+        (str(counter.kind), counter.name, counter.client, str(counter.window)): (spent // EURO, credit // EURO)
+        for counter, spent, credit in sums.numbers()
+        if counter.unit == "EUR"
+    }
+
+
+def test_every_counter_of_open_windows_is_summed_up(tmp_path: Path) -> None:
+    sums = CounterSums(WINDOWS, UTC)
+    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+        ledger.insert(rows())
+        ledger.sum_up(sums)
+    found = numbers_of(sums)
+    # An hour ago is another hour of this day; a day ago another day of this week; a week ago another week of this month.
+    spent = {"minute": 1, "hour": 2, "day": 3, "week": 4, "month": 5, "total": 6}
+    credit = {"day": 2}
+    for window, calls in spent.items():
+        assert found["user", "u_1", "app", window] == (calls, credit.get(window, 0))
+        assert found["project", "shop", "", window] == (2 * calls, 0)
+    assert {window: found["client", "app", "", window] for window in spent} == {
+        "minute": (2, 0),
+        "hour": (4, 0),
+        "day": (6, 7),
+        "week": (8, 0),
+        "month": (7, 0),
+        "total": (12, 0),
+    }
+    assert ("user", "u_1", "other", "day") not in found, "it was reset"
+    assert found["user", "u_1", "other", "week"] == (5, 0)
+
+
+def test_retention_keeps_changes_of_budgets_for_the_counters(tmp_path: Path) -> None:
+    sums = CounterSums(WINDOWS, UTC)
+    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+        ledger.insert(rows())
+        while ledger.delete_rows(NOW_NS + 1):
+            pass
+        ledger.sum_up(sums)
+    assert numbers_of(sums)["client", "app", "", "day"] == (6, 7)
+
+
+# The start of a gateway.
+
+
+def config() -> ConfigVersion:
+    project = Project("shop", (BudgetRule("tokens", 10**9, Window.TOTAL),))
+    mine = BudgetRule("EUR", 100 * EURO, Window.TOTAL)
+    client = replace(Client("app", None), spending=SpendingRules(project, (mine,), (mine,)))
+    plain = Client("plain", None)
+    rules = UsageRules(currency="EUR")
+    return replace(table_of(BASE), clients={"a": client, "b": plain}, projects={"shop": project}, usage=rules)
+
+
+COUNTERS = (
+    Counter(CounterKind.CLIENT, "app", "EUR", Window.TOTAL),
+    Counter(CounterKind.PROJECT, "shop", "tokens", Window.TOTAL),
+    Counter(CounterKind.USER, "u_1", "EUR", Window.TOTAL, "app"),
+)
+
+
+async def spent_in(state: Path, *counters: Counter) -> list[int]:
+    with closing(FileGate.open(state / GATE_FOLDER)) as gate:
+        return [found.spent for found in await gate.read(counters, WINDOWS)]
+
+
+def started(state: Path) -> list[dict[str, object]]:
+    """Start and stop what keeps the ledger. Return the lines of the log about counters."""
+    with structlog.testing.capture_logs() as log, assembly.keeping_ledger(state, config):
+        pass
+    return [dict(line) for line in log if line["event"] in ("counters_rebuilt", "usage")]
+
+
+@pytest.mark.parametrize("is_created", [False, True], ids=["missing", "new"])
+def test_lost_counters_are_rebuilt_at_the_start(tmp_path: Path, is_created: bool) -> None:
+    assert started(tmp_path) == [], "a new installation has nothing to rebuild"
+    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+        ledger.insert(rows())
+    assert asyncio.run(spent_in(tmp_path, *COUNTERS)) == [0, 0, 0]
+    assert started(tmp_path) == [], "counters that were not lost stay as they are"
+    shutil.rmtree(tmp_path / GATE_FOLDER)
+    if is_created:
+        FileGate.open(tmp_path / GATE_FOLDER).close()
+    (line,) = started(tmp_path)
+    assert (line["event"], line["counters"]) == ("counters_rebuilt", 3), "others belong to no budget"
+    assert asyncio.run(spent_in(tmp_path, *COUNTERS)) == [12 * EURO, 12 * 120, 6 * EURO]
+    assert started(tmp_path) == [], "it is done once"
+
+
+def test_counters_that_cannot_be_rebuilt_are_reported_and_rebuilt_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+        ledger.insert(rows())
+
+    def fail(self: Ledger, sums: CounterSums) -> None:
+        raise assembly.StateError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Ledger, "sum_up", fail)
+        (line,) = started(tmp_path)
+    assert "open windows begin at 0: the disk is full" in str(line["detail"])
+    assert [line["event"] for line in started(tmp_path)] == ["counters_rebuilt"]
