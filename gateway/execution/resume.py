@@ -20,6 +20,7 @@ from gateway.execution.resume_request import (
     added_tokens,
     is_prefilled,
     is_resumable,
+    most_tokens,
     resume_request,
     summed,
     why_too_long,
@@ -72,6 +73,8 @@ class Resumption:
         attempts[-1] = replace(attempts[-1], failure=failed.failure)
         broken_at = len(attempts) - 1
         deadline.recommit(bounds.commit_s)
+        if (usage := context.usage) is not None and usage.named_cap is not None:
+            usage.named_cap = max(usage.named_cap - most_tokens(sent), 1)
         prefills = True
         while len(attempts) < bounds.attempts.total and (steps := self._able(steps, sent, prefills=prefills)):
             attempts[broken_at] = replace(attempts[broken_at], decision=_CONTINUED)

@@ -55,8 +55,7 @@ def resume_request(request: ChatRequest, sent: SentAnswer, *, prefilled: bool) -
     max_tokens = request.max_tokens
     if max_tokens is not None:
         # The limit was not reached, so at least one token is left. The estimate is high, so the limit is not passed.
-        spent = _tokens(sent.text, _FEWEST_CHARACTERS_A_TOKEN) + _tokens(sent.reasoning, _FEWEST_CHARACTERS_A_TOKEN)
-        max_tokens = max(max_tokens - spent, 1)
+        max_tokens = max(max_tokens - most_tokens(sent), 1)
     if not sent.text.strip():
         return replace(request, max_tokens=max_tokens)
     before, text, last = request.messages, sent.text, request.messages[-1]
@@ -66,6 +65,11 @@ def resume_request(request: ChatRequest, sent: SentAnswer, *, prefilled: bool) -
     if not prefilled:
         messages += (UserMessage(_instruction(sent)),)
     return replace(request, messages=messages, max_tokens=max_tokens)
+
+
+def most_tokens(sent: SentAnswer) -> int:
+    """Return an estimate of the tokens of what was sent, which is rather too high."""
+    return _tokens(sent.text, _FEWEST_CHARACTERS_A_TOKEN) + _tokens(sent.reasoning, _FEWEST_CHARACTERS_A_TOKEN)
 
 
 def added_tokens(sent: SentAnswer, *, prefilled: bool) -> int:

@@ -69,7 +69,7 @@ def user_of_input(request: InputRequest) -> str | None:
     return request.user if isinstance(request, EmbeddingRequest) else None
 
 
-_MOST_VERDICT_TOKENS = 128
+_MOST_VERDICT_TOKENS = 256
 """A guard model answers with a word or two, and the names of categories."""
 
 

@@ -31,7 +31,7 @@ from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.hold_size import CallSize, called_tools, input_bound, size_of
+from gateway.usage.hold_size import CallSize, called_tools, input_bound, size_of, thinks
 from gateway.usage.holding import CallFacts, Held, hold_call
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
 from gateway.usage.spending_limits import (
@@ -46,7 +46,7 @@ from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
 from providers.catalogue.prices import NO_CURRENCY, Price
-from providers.chat import ChatCompletion, ChatRequest, Failed, StreamEvent, Usage, UsageReport
+from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
 
 _MOST_ROW_BYTES = 2_000
@@ -159,6 +159,8 @@ class RequestUsage:
 
     Attributes:
         limits: The limits that apply.
+        named_cap: The cap that a call of the request got because no cap was stated, or None. No further call gets a
+            larger one.
         record: The record of the request.
         stopped: The outcome of calls that end early: the client leaves, or the gateway stops them.
     """
@@ -167,11 +169,11 @@ class RequestUsage:
         "_config",
         "_open_nano",
         "_own_nano",
-        "_rates",
         "_user",
         "_vendor_nano",
         "accounting",
         "limits",
+        "named_cap",
         "record",
         "stopped",
     )
@@ -181,13 +183,13 @@ class RequestUsage:
     ) -> None:
         self.accounting = accounting
         self.limits = limits
+        self.named_cap: int | None = None
         self.record = record
         self.stopped = CallOutcome.DISCONNECTED
         self._config = config
         self._user = user
         self._open_nano = 0
         self._own_nano: int | None = 0
-        self._rates: tuple[RateState, ...] = ()
         self._vendor_nano: dict[str, int] = {}
 
     async def begin(self, step: Step, sent: ChatRequest, *, is_hedge: bool = False) -> CallUsage:
@@ -224,9 +226,8 @@ class RequestUsage:
         if price is not None and price.valid_from is not None:
             price = price.at(now_ns // NANO)
         row = self._row(accounting.new_call(), now_ns, deployment, price)
-        owner = (limits.client or "", deployment.name)
-        learned, is_open = accounting.learned, sent.max_tokens is None and not limits.are_none
-        most = limits.max_request_nano
+        owner = (limits.client or "", deployment.model)
+        learned, most = accounting.learned, limits.max_request_nano
         facts = CallFacts(
             row.call,
             deployment,
@@ -237,12 +238,13 @@ class RequestUsage:
             limits,
             exchange_rates(self._config),
             calendar_of(self._config).at(now_ns),
-            learned.input_tokens(deployment.name, bound) if is_open else bound,
-            learned.usual_most(owner) if is_open else 0,
+            learned.input_tokens(deployment.name, bound) if limits.rates else bound,
+            learned.usual_most(owner) if limits.rates else 0,
+            0 if limits.are_none else learned.usual_cap(owner, thinks=thinks(sent, deployment)),
+            self.named_cap,
             None if most is None else most - (self._own_nano or 0) - self._open_nano,
             partial(_encode_lost, row),
             is_hedge,
-            self._rates if is_hedge else (),
             called_tools(sent.extra, price) if price is not None and price.tool_calls and sent.extra else None,
         )
         try:
@@ -257,12 +259,11 @@ class RequestUsage:
         if limits.rates:
             self._note_rates(held.rates)
         if held.cap is not None:
-            self.record.max_tokens = held.cap
+            self.named_cap = self.record.max_tokens = held.cap
         return CallUsage(self, facts, held, row, is_held=is_held)
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""
-        self._rates = states
         for rate, state in zip(self.limits.rates, states, strict=False):
             if rate.unit == TOKENS:
                 self.record.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)
@@ -332,6 +333,7 @@ class CallUsage:
 
     __slots__ = (
         "_choices",
+        "_ended_at_cap",
         "_facts",
         "_is_held",
         "_most_output",
@@ -364,6 +366,7 @@ class CallUsage:
         self._facts = facts
         self._row = row
         self._reported: tuple[Usage, bool] | None = None
+        self._ended_at_cap = False
         self._is_held = is_held
 
     def see(self, events: tuple[StreamEvent, ...]) -> None:
@@ -374,6 +377,12 @@ class CallUsage:
                 self._reported = event.usage, True
             elif isinstance(event, Failed) and event.usage is not None:
                 self._reported = event.usage, False
+            elif isinstance(event, ChoiceFinish):
+                self._note_finish(event.reason)
+
+    def _note_finish(self, reason: str) -> None:
+        """Note whether a choice ended at a cap that the gateway had set."""
+        self._ended_at_cap |= reason == "length" and self.held.cap is not None
 
     async def answered(self, completion: ChatCompletion) -> None:
         """Record a whole answer."""
@@ -382,6 +391,7 @@ class CallUsage:
         if completion.usage is not None:
             self._reported = completion.usage, True
         for choice in completion.choices:
+            self._note_finish(choice.finish_reason)
             message = choice.message
             for text in (message.content, message.reasoning, message.refusal):
                 if isinstance(text, str):
@@ -477,8 +487,8 @@ class CallUsage:
             # A count before the end may be one from the beginning of the answer.
             if is_final or reported.completion_tokens >= seen.deltas:
                 if outcome is CallOutcome.ANSWERED:
-                    owner = (facts.limits.client or "", name)
-                    learned.learn(owner, reported, self._choices, facts.bound, duration_s)
+                    owner, at_cap = (facts.limits.client or "", facts.deployment.model), self._ended_at_cap
+                    learned.learn(owner, name, reported, self._choices, facts.bound, duration_s, at_cap=at_cap)
                 return reported, UsageSource.PROVIDER
             return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), UsageSource.ESTIMATED
         if self.is_refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from gateway.usage.hold_size import LEAST_CAP_SENT
 from gateway.usage.usage_row import MOST_TOKENS
 from providers.chat import (
     ChatRequest,
@@ -22,6 +23,10 @@ from providers.matching.requirements import moving_fields
 
 _UNLEARNED_TOKENS_PER_S = 50.0
 _UNLEARNED_ANSWER = 4_096
+_UNLEARNED_THINKING = 16_384
+_CAPPED_FACTOR = 2
+"""How many times longer an answer may have been that ended at a cap of ours."""
+_CAP_FACTOR = 4
 _BYTES_PER_TOKEN = 3
 """A low number, so that the estimate is high. A Chinese character has three bytes and is mostly one token."""
 _SAMPLES = 100
@@ -122,23 +127,35 @@ class LearnedUsage:
         self._speeds: dict[str, float] = {}
         self._ratios: dict[str, deque[float]] = {}
 
-    def learn(self, owner: tuple[str, str], usage: Usage, choices: int, bound: int, duration_s: float) -> None:
+    def learn(
+        self,
+        owner: tuple[str, str],
+        deployment: str,
+        usage: Usage,
+        choices: int,
+        bound: int,
+        duration_s: float,
+        *,
+        at_cap: bool = False,
+    ) -> None:
         """Learn from a call that its provider counted.
 
         Args:
-            owner: The client and the deployment.
+            owner: The client and the model.
+            deployment: The deployment that was called.
             usage: The provider's count.
             choices: How many choices were asked for.
             bound: The bound of the input.
             duration_s: How long the call took.
+            at_cap: Whether the answer ended at a cap that the gateway had set, so it would have been longer.
         """
         answers = self._answers.get(owner)
         if answers is None:
             if len(self._answers) >= _MOST_KNOWN:
                 self._answers.popitem(last=False)
             answers = self._answers[owner] = deque(maxlen=_SAMPLES)
-        answers.append(-(-usage.completion_tokens // max(choices, 1)))
-        deployment = owner[1]
+        length = -(-usage.completion_tokens // max(choices, 1))
+        answers.append(length * _CAPPED_FACTOR if at_cap else length)
         if duration_s > _INSTANT_S and usage.completion_tokens:
             speed = usage.completion_tokens / duration_s
             known = self._speeds.get(deployment, speed)
@@ -152,10 +169,25 @@ class LearnedUsage:
         ratios.append(usage.prompt_tokens / max(bound, 1))
 
     def usual_most(self, owner: tuple[str, str]) -> int:
-        """Return the 99th percentile of the tokens of an answer."""
+        """Return the 99th percentile of the tokens of an answer to a client by a model."""
+        return self._percentile(owner) or _UNLEARNED_ANSWER
+
+    def usual_cap(self, owner: tuple[str, str], *, thinks: bool) -> int:
+        """Return a cap that ends next to no answer to a client by a model.
+
+        Args:
+            owner: The client and the model.
+            thinks: Whether the model thinks before it answers.
+        """
+        percentile = self._percentile(owner)
+        if percentile is None:
+            return _UNLEARNED_THINKING if thinks else _UNLEARNED_ANSWER
+        return max(_CAP_FACTOR * percentile, LEAST_CAP_SENT)
+
+    def _percentile(self, owner: tuple[str, str]) -> int | None:
         answers = self._answers.get(owner)
         # Of a hundred samples, the largest is the 99th percentile or above it.
-        return max(answers) if answers is not None and len(answers) == _SAMPLES else _UNLEARNED_ANSWER
+        return max(answers) if answers is not None and len(answers) == _SAMPLES else None
 
     def input_tokens(self, deployment: str, bound: int) -> int:
         """Return an estimate of the input, which is not below the real number."""

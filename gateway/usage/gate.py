@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol, assert_never
@@ -192,6 +192,9 @@ class HoldRequest(Value, frozen=True):
         rates: The rates that apply.
         windows: The bounds of all windows (`WindowCalendar.at`).
         row: The usage row as far as it is known, for `lost_calls`. Empty if a lost call needs no row.
+        usual_tokens: The tokens that count in rates, which promise no exactness. None: as many as `tokens`.
+        room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
+        free_calls: The hold is refused if a budget or a rate has not enough free now for so many calls like this one.
     """
 
     call: str
@@ -201,11 +204,26 @@ class HoldRequest(Value, frozen=True):
     rates: tuple[RatePerMinute, ...]
     windows: AllBounds
     row: bytes = b""
+    usual_tokens: int | None = None
+    room_calls: int = 1
+    free_calls: int = 1
 
     @property
     def amounts(self) -> tuple[int, int, int]:
-        """The amounts by `Measure`."""
+        """What counts in budgets, by `Measure`."""
         return self.tokens, self.amount_nano, 1
+
+    @property
+    def rate_amounts(self) -> tuple[int, int, int]:
+        """What counts in rates, by `Measure`."""
+        return self.tokens if self.usual_tokens is None else self.usual_tokens, self.amount_nano, 1
+
+    def fits(self, limit: BudgetLimit, state: CounterState) -> bool:
+        """Return whether a budget admits this hold."""
+        amount = self.amounts[limit.counter.measure]
+        return (
+            state.free(limit.limit) >= self.free_calls * amount and state.room(limit.limit) >= self.room_calls * amount
+        )
 
 
 class CounterState(NamedTuple):
@@ -226,8 +244,12 @@ class CounterState(NamedTuple):
     end_ns: int = FOREVER_NS
 
     def room(self, limit: int) -> int:
-        """Return what another hold may take. Negative after an overshoot or a lowered limit."""
-        return limit + self.credit - self.spent - self.held
+        """Return what is not spent. Negative after an overshoot or a lowered limit."""
+        return limit + self.credit - self.spent
+
+    def free(self, limit: int) -> int:
+        """Return what another hold may take now: the room without the holds of running calls."""
+        return self.room(limit) - self.held
 
 
 class RateState(Value, frozen=True):
@@ -264,6 +286,8 @@ class HoldRefused(Value, frozen=True):
         only_held: Whether the hold fits into every budget as soon as running calls have ended.
         rate: The index of the rate that refused, or None.
         wait_ns: The time until the hold fits into the rate. None: it never fits, because it is above the whole rate.
+        instead: The budgets that decided instead of those of the request, as `usage.on_loss` allows. Empty: none.
+            `states` and `budget` refer to them.
     """
 
     states: tuple[CounterState, ...]
@@ -272,6 +296,7 @@ class HoldRefused(Value, frozen=True):
     only_held: bool = False
     rate: int | None = None
     wait_ns: int | None = None
+    instead: tuple[BudgetLimit, ...] = ()
 
 
 class LostCall(NamedTuple):
@@ -326,20 +351,38 @@ class UsageGate(Protocol):
         """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""
 
 
-def refusal_of(request: HoldRequest, states: tuple[CounterState, ...], rates: tuple[RateState, ...]) -> HoldRefused:
-    """Return the refusal of a hold that at least one budget does not admit.
+def refusal_of(
+    request: HoldRequest, states: tuple[CounterState, ...], rates: tuple[RateState, ...], missing_ns: Sequence[int]
+) -> HoldRefused:
+    """Return the refusal of a hold that at least one budget or rate does not admit.
 
-    If the hold would fit everywhere without the running calls, the first budget without room is named. Otherwise the
-    first that does not fit even without them: waiting for running calls does not help.
+    Budgets come before rates. If the hold would fit into every budget without the running calls, the first budget that
+    refuses is named. Otherwise the first into which it does not fit even without them: waiting for running calls does
+    not help.
+
+    Args:
+        request: The hold.
+        states: The state of each budget.
+        rates: The state of each rate.
+        missing_ns: The time until each rate is full.
     """
     amounts = request.amounts
     spent_first = held_first = None
     for index, (budget, state) in enumerate(zip(request.budgets, states, strict=True)):
-        room = state.room(budget.limit) - amounts[budget.counter.measure]
-        if room < 0 and held_first is None:
+        if held_first is None and not request.fits(budget, state):
             held_first = index
-        if room + state.held < 0 and spent_first is None:
+        if spent_first is None and state.room(budget.limit) < amounts[budget.counter.measure]:
             spent_first = index
     if spent_first is not None:
         return HoldRefused(states, rates, spent_first)
-    return HoldRefused(states, rates, held_first, only_held=True)
+    if held_first is not None:
+        return HoldRefused(states, rates, held_first, only_held=True)
+    amounts = request.rate_amounts
+    for index, (rate, missing) in enumerate(zip(request.rates, missing_ns, strict=True)):
+        amount = amounts[rate.measure]
+        wait_ns = missing + rate.duration_ns(request.free_calls * amount) - MINUTE_NS
+        if amount > rate.per_minute:
+            return HoldRefused(states, rates, rate=index)
+        if wait_ns > 0:
+            return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
+    raise AssertionError("a refused hold has a limit that refuses it")

@@ -239,6 +239,7 @@ class FileGate:
             raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {call}")
         memory, places = self.memory, self._places
         mapped, amounts = memory.map, (tokens, amount_nano, 1)
+        room_calls, free_calls = request.room_calls, request.free_calls
         changes: list[int] = []
         entries: list[int] = []
         for budget in request.budgets:
@@ -251,12 +252,15 @@ class FileGate:
                 _, _, generation, _, _, spent, held, credit = row_of(mapped, place << 3)
             measure = counter.measure
             amount = amounts[measure]
-            held += amount
-            if spent + held > budget.limit + credit:
+            room = budget.limit + credit - spent
+            if held + free_calls * amount > room or room_calls * amount > room:
                 return self._refuse(request, now_ns)
+            held += amount
             changes += (place + HELD, held)
             entries += (place, generation, amount, measure)
         states = []
+        if request.rates:
+            amounts = request.rate_amounts
         for rate in request.rates:
             high, low = rate.tag
             place = places.get(low, 0)
@@ -267,11 +271,10 @@ class FileGate:
             if start_ns > now_ns:
                 full_ns -= start_ns - now_ns
             amount, per_minute = amounts[rate.measure], rate.per_minute
-            left_ns = amount * MINUTE_NS // per_minute
-            if full_ns > now_ns:
-                left_ns += full_ns - now_ns
-            if left_ns > MINUTE_NS or amount > per_minute:
+            left_ns = full_ns - now_ns if full_ns > now_ns else 0
+            if left_ns + free_calls * amount * MINUTE_NS // per_minute > MINUTE_NS or amount > per_minute:
                 return self._refuse(request, now_ns)
+            left_ns += amount * MINUTE_NS // per_minute
             changes += (place + START, now_ns, place + END, now_ns + left_ns)
             if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
                 changes += (place + HELD, held + 1)
@@ -289,20 +292,7 @@ class FileGate:
             RateState(max(0, MINUTE_NS - left_ns) * rate.per_minute // MINUTE_NS, left_ns)
             for rate, left_ns in zip(request.rates, lefts_ns, strict=True)
         )
-        amounts = request.amounts
-        if any(
-            state.room(limit.limit) < amounts[limit.counter.measure]
-            for limit, state in zip(request.budgets, states, strict=True)
-        ):
-            return refusal_of(request, states, rates)
-        for index, (rate, left_ns) in enumerate(zip(request.rates, lefts_ns, strict=True)):
-            amount = amounts[rate.measure]
-            wait_ns = left_ns + rate.duration_ns(amount) - MINUTE_NS
-            if amount > rate.per_minute:
-                return HoldRefused(states, rates, rate=index)
-            if wait_ns > 0:
-                return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
-        raise AssertionError("a refused hold has a limit that refuses it")
+        return refusal_of(request, states, rates, lefts_ns)
 
     def _settle(self, call: str, tokens: int, amount_nano: int) -> bool:
         opened = self._open.get(call)
@@ -317,7 +307,7 @@ class FileGate:
         memory = self.memory
         if self._cells[memory.owners + slot] != run or self._lost_call(slot, run).call != lost.call:
             return False
-        self._free_slot(slot, memory.entries(slot), (lost.tokens, lost.amount_nano, 0))
+        self._free_slot(slot, memory.entries(slot), (lost.tokens, lost.amount_nano, 0), is_lost=True)
         return True
 
     def _change(
@@ -400,8 +390,8 @@ class FileGate:
         memory.map[start : start + len(text)] = text
         return slot
 
-    def _free_slot(self, slot: int, entries: list[int], actual: tuple[int, int, int]) -> None:
-        """Replace what an open call holds by what it used, and free its slot."""
+    def _free_slot(self, slot: int, entries: list[int], actual: tuple[int, int, int], *, is_lost: bool = False) -> None:
+        """Replace what an open call holds by what it used, and free its slot. In rates, a lost call used its hold."""
         memory = self.memory
         mapped = memory.map
         changes: list[int] = []
@@ -421,7 +411,7 @@ class FileGate:
                 continue
             now_ns = self._clock()
             full_ns = end_ns - max(0, start_ns - now_ns)
-            more_ns = (actual[_TOKENS] - amount) * MINUTE_NS // -measure
+            more_ns = 0 if is_lost else (actual[_TOKENS] - amount) * MINUTE_NS // -measure
             full_ns = max(full_ns, now_ns) + more_ns if more_ns > 0 else full_ns + more_ns
             full_ns = min(max(full_ns, 0), LARGEST_AMOUNT)
             changes += (place + START, now_ns, place + END, full_ns, place + HELD, held - 1)

@@ -22,7 +22,6 @@ import msgspec
 
 from gateway.model.budget import Money, Window
 from gateway.usage.gate import (
-    LARGEST_AMOUNT,
     REQUESTS,
     TOKENS,
     BudgetLimit,
@@ -96,12 +95,8 @@ class OutageGate:
         return await self.shared.settle(call, tokens, amount_nano)
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
-        """Return the numbers of counters. In an outage nothing is known, so they have no room."""
-        asked = list(counters)
-        try:
-            return await self.shared.read(asked, windows)
-        except GateUnavailable:
-            return [CounterState(held=LARGEST_AMOUNT)] * len(asked)
+        """Return the numbers of counters in their current windows."""
+        return await self.shared.read(counters, windows)
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
         """Add an amount to what the counter's budget admits in its current window."""
@@ -146,14 +141,7 @@ class OutageGate:
             self._calls.add(request.call)
             self.shared.adopt(request)
             return found
-        if not budgets:
-            return found
-        if found.rate is None and found.budget == len(limits) - 1:
-            raise GateUnavailable("the shared gate can't be asked, and the amount of `usage.on_loss` is spent")
-        if found.budget is not None:
-            raise GateUnavailable("the shared gate can't be asked, and the divided limit of requests is reached")
-        # The caller expects a state for each of its budgets.
-        return msgspec.structs.replace(found, states=(CounterState(),) * len(request.budgets))
+        return msgspec.structs.replace(found, instead=changed.budgets)
 
     @staticmethod
     def _expect_allowed(request: HoldRequest, budgets: list[BudgetLimit], allowed: Money | None) -> None:

@@ -85,11 +85,17 @@ class _OpenCall(msgspec.Struct, array_like=True):
     amount_nano: int
     counters: list[tuple[int, int, int, int, int, int]]
     rates: list[tuple[int, int, int, int]]
+    usual_tokens: int | None = None
 
     @property
     def amounts(self) -> tuple[int, int, int]:
-        """The amounts by `Measure`."""
+        """What counts in budgets, by `Measure`."""
         return self.tokens, self.amount_nano, 1
+
+    @property
+    def rate_amounts(self) -> tuple[int, int, int]:
+        """What counts in rates, by `Measure`."""
+        return self.tokens if self.usual_tokens is None else self.usual_tokens, self.amount_nano, 1
 
 
 @dataclass(slots=True)
@@ -217,11 +223,10 @@ class ValkeyGate:
         if request.tokens < 0 or request.amount_nano < 0 or request.call in self._open:
             raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {request.call}")
         one = _open_call(request)
-        limits = [divmod(budget.limit, BASE) for budget in request.budgets]
         needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
         self._asking += 1
         try:
-            granted, states, missing_ns = await self._hold(one, limits, needs_ready=needs_ready)
+            granted, states, missing_ns = await self._hold(one, request, needs_ready=needs_ready)
         except (MayBeDone, asyncio.CancelledError):
             # The call is not sent, so it uses nothing.
             self._open[request.call] = one
@@ -234,7 +239,7 @@ class ValkeyGate:
         if granted:
             self._open[request.call] = one
             return HoldGranted(rates)
-        return _refusal(request, tuple(map(_counter_state, states)), rates, missing_ns)
+        return refusal_of(request, tuple(map(_counter_state, states)), rates, missing_ns)
 
     def adopt(self, request: HoldRequest) -> None:
         """Count the hold of a call that was sent without asking, as soon as that is possible."""
@@ -303,7 +308,7 @@ class ValkeyGate:
     async def settle_lost(self, lost: LostCall) -> bool:
         """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""
         found = self._lost.pop(lost.call, None)
-        return found is not None and await self._settle(*found, (lost.tokens, lost.amount_nano))
+        return found is not None and await self._settle(*found, (lost.tokens, lost.amount_nano), is_lost=True)
 
     async def follow_epoch(self) -> None:
         """Enter the present epoch, for a process that holds no calls. Without a connection, nothing changes."""
@@ -334,20 +339,37 @@ class ValkeyGate:
     # Operations.
 
     async def _hold(
-        self, one: _OpenCall, limits: Sequence[tuple[int, int]] | None, *, needs_ready: bool
+        self, one: _OpenCall, request: HoldRequest | None, *, needs_ready: bool
     ) -> tuple[bool, list[list[int]], list[int]]:
-        """Hold a call. Without limits, it is held in any case."""
+        """Hold a call. Without a request, it is held in any case."""
         amounts = one.amounts
+        # What must be left of the limit without its holds, and with them.
+        rests = [(0, 0, 0, 0)] * len(one.counters)
+        free_calls = 1
+        if request is not None:
+            free_calls = request.free_calls
+            rests = [
+                (
+                    *divmod(budget.limit - request.room_calls * amounts[budget.counter.measure], BASE),
+                    *divmod(budget.limit - free_calls * amounts[budget.counter.measure], BASE),
+                )
+                for budget in request.budgets
+            ]
         counters = [
-            (*divmod(amounts[counter[2]], BASE), *limit, *counter[3:])
-            for counter, limit in zip(one.counters, limits or [(0, 0)] * len(one.counters), strict=True)
+            (*divmod(amounts[counter[2]], BASE), *counter[3:], *rest)
+            for counter, rest in zip(one.counters, rests, strict=True)
         ]
+        amounts = one.rate_amounts
         rates = [
-            (_bounded(amounts[measure] * MINUTE_NS // size), amounts[measure] > size)
+            (
+                _bounded(amounts[measure] * MINUTE_NS // size),
+                _bounded(free_calls * amounts[measure] * MINUTE_NS // size),
+                amounts[measure] > size,
+            )
             for _, _, measure, size in one.rates
         ]
         keys = (self.epoch_key, f"{self._prefix}generations", self._open_key(self.owner), *self._keys_of(one))
-        packed = _pack((one.call, limits is None, needs_ready, counters, rates))
+        packed = _pack((one.call, request is None, needs_ready, counters, rates))
         answer: tuple[bool, list[list[int]], list[int]] = await self._ask(HOLD, keys, packed, _pack(one))
         return answer
 
@@ -356,7 +378,7 @@ class ValkeyGate:
         if (pending := self._pending.get(one.call)) is not None:
             pending.is_adopted = False
 
-    async def _settle(self, owner: str, one: _OpenCall, used: tuple[int, int]) -> bool:
+    async def _settle(self, owner: str, one: _OpenCall, used: tuple[int, int], *, is_lost: bool = False) -> bool:
         actual = (*used, 0)
         seen: set[tuple[int, int]] = set()
         counters = []
@@ -365,11 +387,9 @@ class ValkeyGate:
             seen.add((high, low))
             held, spent = (0, 0) if is_second else (one.amounts[measure], actual[measure])
             counters.append((*divmod(held, BASE), *divmod(spent, BASE)))
-        # A request stays counted in a rate.
-        rates = [
-            measure == _TOKENS and _bounded((used[0] - one.tokens) * MINUTE_NS // size)
-            for _, _, measure, size in one.rates
-        ]
+        # A request stays counted in a rate. A lost call used its hold.
+        more = 0 if is_lost else used[0] - one.rate_amounts[_TOKENS]
+        rates = [measure == _TOKENS and _bounded(more * MINUTE_NS // size) for _, _, measure, size in one.rates]
         keys = (self.epoch_key, self._open_key(owner), *self._keys_of(one))
         return bool(await self._ask(SETTLE, keys, _pack((one.call, counters, rates))))
 
@@ -524,6 +544,7 @@ def _open_call(request: HoldRequest) -> _OpenCall:
         request.amount_nano,
         [(*one.counter.tag, one.counter.measure, *_bounds_us(windows, one.counter)) for one in request.budgets],
         [(*rate.tag, rate.measure, rate.per_minute) for rate in request.rates],
+        request.usual_tokens,
     )
 
 
@@ -550,23 +571,6 @@ def _counter_state(numbers: Sequence[int]) -> CounterState:
 
 def _rate_state(rate: RatePerMinute, missing_ns: int) -> RateState:
     return RateState(max(0, MINUTE_NS - missing_ns) * rate.per_minute // MINUTE_NS, missing_ns)
-
-
-def _refusal(
-    request: HoldRequest, states: tuple[CounterState, ...], rates: tuple[RateState, ...], missing_ns: Sequence[int]
-) -> HoldRefused:
-    amounts = request.amounts
-    for budget, state in zip(request.budgets, states, strict=True):
-        if state.room(budget.limit) < amounts[budget.counter.measure]:
-            return refusal_of(request, states, rates)
-    for index, (rate, missing) in enumerate(zip(request.rates, missing_ns, strict=True)):
-        amount = amounts[rate.measure]
-        wait_ns = missing + rate.duration_ns(amount) - MINUTE_NS
-        if amount > rate.per_minute:
-            return HoldRefused(states, rates, rate=index)
-        if wait_ns > 0:
-            return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
-    raise AssertionError("a refused hold has a limit that refuses it")
 
 
 def _info(answer: object) -> dict[str, str]:

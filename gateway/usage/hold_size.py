@@ -18,7 +18,6 @@ from providers.chat import (
     TextPart,
     Texts,
     ToolMessage,
-    change_request,
 )
 from providers.chat.messages import Part
 from providers.matching.requirements import moving_fields
@@ -26,18 +25,21 @@ from providers.matching.requirements import moving_fields
 LEAST_CAP = 256
 """A request whose budgets pay for fewer tokens than this is refused, instead of getting such a short answer."""
 
+LEAST_CAP_SENT = 16
+"""OpenAI's Responses API accepts no smaller cap, so a smaller one is raised."""
+
 UNKNOWN_MAXIMUM = 16_384
-"""The longest answer of a model that the catalogue does not know."""
+"""The longest answer of a model whose maximum the catalogue does not know. It is sent as a cap under a budget."""
 
 _MOST_OUTPUT = 10**12
 """A client may state any cap, and the gate counts in 64 bits."""
 _PER_REQUEST, _PER_MESSAGE = 64, 16
+_PER_REQUEST_WITH_TOOLS = 1_024
+"""Vendors add text of their own that explains tools to the model."""
 _PER_IMAGE = 16_384
 """The most tokens that a vendor counts for one image (Qwen-VL with its largest setting)."""
 _BASE64_PER_AUDIO_TOKEN = 16
 """A second of audio has at most 32 tokens (Gemini), and at least about 1,000 bytes."""
-_LEAST_CAP_SENT = 16
-"""OpenAI's Responses API accepts no smaller cap, so a smaller one is raised."""
 _THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
 
 
@@ -61,7 +63,7 @@ class CallSize(msgspec.Struct, frozen=True):
 def input_bound(request: ChatRequest) -> int:
     """Return the most input tokens of a request: no tokenizer makes more tokens than a text has bytes in UTF-8."""
     messages = request.messages
-    total = _PER_REQUEST + _PER_MESSAGE * len(messages)
+    total = (_PER_REQUEST_WITH_TOOLS if request.tools else _PER_REQUEST) + _PER_MESSAGE * len(messages)
     if type(messages) is Texts:
         total += sum([_bytes(entry["content"]) for entry in messages.entries])
         messages = ()
@@ -132,7 +134,7 @@ def size_of(request: ChatRequest, deployment: Deployment, bound: int, cap: int |
         cap: The cap of each choice, if it is not the one of the request.
     """
     cap = cap if cap is not None else request.max_tokens
-    cap = longest_answer(deployment) if cap is None else max(cap, _LEAST_CAP_SENT)
+    cap = longest_answer(deployment) if cap is None else max(cap, LEAST_CAP_SENT)
     return CallSize(bound, min((cap + thinking_apart(request, deployment)) * (request.n or 1), _MOST_OUTPUT))
 
 
@@ -141,14 +143,20 @@ def thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
     if deployment.capabilities.limits_thinking or request.reasoning_effort == "none":
         return 0
     facts = deployment.target.facts
-    is_wanted = request.reasoning_effort is not None or "enable_thinking" in request.extra
-    thinks = is_wanted or not facts.known or not facts.flags.isdisjoint(_THINKS_BY_DEFAULT)
+    thinks = _asks_to_think(request) or not facts.known or not facts.flags.isdisjoint(_THINKS_BY_DEFAULT)
     return longest_answer(deployment) if thinks else 0
 
 
-def with_cap(request: ChatRequest, cap: int) -> ChatRequest:
-    """Return the request with a cap of its output."""
-    return change_request(request, max_tokens=cap)
+def thinks(request: ChatRequest, deployment: Deployment) -> bool:
+    """Return whether the model is known to think before it answers this request."""
+    if request.reasoning_effort == "none":
+        return False
+    facts = deployment.target.facts
+    return _asks_to_think(request) or "reasoning" in facts.features or not facts.flags.isdisjoint(_THINKS_BY_DEFAULT)
+
+
+def _asks_to_think(request: ChatRequest) -> bool:
+    return request.reasoning_effort is not None or "enable_thinking" in request.extra
 
 
 def called_tools(extra: Mapping[str, object], price: Price) -> dict[str, int] | None:
@@ -166,23 +174,30 @@ def worst_cost(size: CallSize, price: Price) -> int:
     """Return the most that a call can cost, in 1e-12 units of the price's currency ("pico")."""
     if not price.above:
         return size.input * _per_input(price.rates) + size.output * _per_output(price.rates)
-    rates = [price.rates, *(dearer for more_than, dearer in price.above if size.input > more_than)]
+    rates = _reached(price, size.input)
     return size.input * max(map(_per_input, rates)) + size.output * max(map(_per_output, rates))
 
 
 def affordable_output(pico: int, bound: int, price: Price) -> int | None:
-    """Return how many output tokens an amount pays after the input, or None if output costs nothing.
+    """Return the most output tokens that an amount pays after the input, or None if output costs nothing.
+
+    It is negative if the amount does not pay the input.
 
     Args:
         pico: The amount, in 1e-12 units of the price's currency.
         bound: The bound of the input.
         price: The price of the model.
     """
-    per_output = max(_per_output(one) for one in (price.rates, *(dearer for _, dearer in price.above)))
+    per_output = max(map(_per_output, _reached(price, bound)))
     rest = pico - worst_cost(CallSize(bound, 0), price)
     if not per_output:
-        return None if rest >= 0 else 0
-    return max(0, rest // per_output)
+        return None if rest >= 0 else -1
+    return rest // per_output
+
+
+def _reached(price: Price, bound: int) -> list[Rates]:
+    """Return the rates of the tiers that an input can reach."""
+    return [price.rates, *(dearer for more_than, dearer in price.above if bound > more_than)]
 
 
 def _per_input(rates: Rates) -> int:

@@ -24,6 +24,7 @@ RefusedCode = Literal[
 """The error codes of the API for refused calls."""
 
 _RETRY_S = 1.0
+_IN_OUTAGE = "the amount for the time in which the counters can't be asked,"
 _KINDS = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterKind.USER: "end user"}
 
 
@@ -86,25 +87,31 @@ def too_expensive(limit_nano: int, needed_nano: int, currency: str) -> CallRefus
     return CallRefused("request_too_expensive", message, should_retry=False)
 
 
-def refusal_error(request: HoldRequest, refused: HoldRefused, *, shows_projects: bool) -> CallRefused:
+def refusal_error(
+    request: HoldRequest, refused: HoldRefused, *, shows_projects: bool, max_tokens: int | None = None
+) -> CallRefused:
     """Return the error of a hold that was refused.
 
     Args:
         request: The hold.
         refused: The answer of the gate.
         shows_projects: Whether the client may see what its project has spent.
+        max_tokens: The largest cap with which the call fits now, or None.
     """
-    error = _rate_error(request, refused) if refused.budget is None else _budget_error(request, refused, shows_projects)
+    if refused.budget is None:
+        error = _rate_error(request, refused)
+    else:
+        budgets = refused.instead or request.budgets
+        error = _budget_error(budgets[refused.budget], refused.states[refused.budget], refused, shows_projects)
+        error.budget = {**(error.budget or {}), "max_tokens": max_tokens}
     error.rates = refused.rates
     return error
 
 
-def _budget_error(request: HoldRequest, refused: HoldRefused, shows_projects: bool) -> CallRefused:
-    if refused.budget is None:
-        raise ValueError("no budget refused this hold")
-    limit, state = request.budgets[refused.budget], refused.states[refused.budget]
+def _budget_error(limit: BudgetLimit, state: CounterState, refused: HoldRefused, shows_projects: bool) -> CallRefused:
     shown = shown_budget(limit, state, shows_projects=shows_projects)
-    words = f"{_name(limit)} of {shown['limit']} {limit.counter.unit}{_per(limit.counter.window)}"
+    name = _IN_OUTAGE if refused.instead else _name(limit)
+    words = f"{name} of {shown['limit']} {limit.counter.unit}{_per(limit.counter.window)}"
     if refused.only_held:
         message = f"running requests hold the rest of {words}: retry when they have ended"
         return CallRefused("rate_limited", message, _RETRY_S, True, shown)
@@ -117,9 +124,9 @@ def _rate_error(request: HoldRequest, refused: HoldRefused) -> CallRefused:
     rate = request.rates[refused.rate or 0]
     if refused.wait_ns is None:
         message = (
-            f"this request may use up to {request.tokens} tokens, more than the limit of this client of "
-            f"{rate.per_minute} tokens per minute, so it can never be admitted: send a shorter prompt, or a smaller "
-            "`max_tokens`"
+            f"this request counts as {request.rate_amounts[rate.measure]} tokens, more than the limit of this client, "
+            f"which is {rate.per_minute} tokens per minute, so it can never be admitted: send a shorter prompt, or a "
+            "smaller `max_tokens`"
         )
         return CallRefused("rate_limited", message, None, False)
     wait_s = max(1, math.ceil(refused.wait_ns / NANO))

@@ -100,15 +100,16 @@ local now = server_us(ARGV[1])
 if forced and redis.call('HEXISTS', KEYS[3], call) == 1 then return cmsgpack.pack({true, {}, {}}) end
 local found, missing, fits = {}, {}, true
 for index, one in ipairs(counters) do
-  local counter = opened(KEYS[3 + index], KEYS[2], one[5], one[6], one[7], now)
+  local counter = opened(KEYS[3 + index], KEYS[2], one[3], one[4], one[5], now)
   found[index] = counter
-  local high, low = carried(
-    one[3] + counter[8] - counter[4] - counter[6] - one[1], one[4] + counter[9] - counter[5] - counter[7] - one[2])
-  if high < 0 then fits = false end
+  local high, low = counter[8] - counter[4], counter[9] - counter[5]
+  local room = carried(one[6] + high, one[7] + low)
+  local free = carried(one[8] + high - counter[6], one[9] + low - counter[7])
+  if room < 0 or free < 0 then fits = false end
 end
 for index, one in ipairs(rates) do
   missing[index] = missing_ns(KEYS[3 + #counters + index], now)
-  if one[2] or missing[index] + one[1] > MINUTE_NS then fits = false end
+  if one[3] or missing[index] + one[2] > MINUTE_NS then fits = false end
 end
 if not fits and not forced then
   local states = {}

@@ -29,7 +29,7 @@ __all__ = ["GUARD_KINDS", "GuardKind", "GuardModel", "guard_kind_of"]
 
 GuardKind: TypeAlias = Literal["llama-guard", "qwen3guard"]
 GUARD_KINDS: tuple[GuardKind, ...] = get_args(GuardKind)
-_MOST_TOKENS = 128
+_MOST_TOKENS = 256
 _HAZARDS: Mapping[str, tuple[str, ...]] = {
     "S1": ("violence", "illicit/violent"),
     "S2": ("illicit",),

@@ -104,19 +104,22 @@ class ReferenceGate:
         amounts = request.amounts
         fits_now, fits_later = [], []
         for limit, window in zip(request.budgets, opened, strict=True):
-            room = limit.limit + window.credit - window.spent - amounts[limit.counter.measure]
-            fits_later.append(room >= 0)
-            fits_now.append(room >= sum(window.held.values()))
+            room, amount = limit.limit + window.credit - window.spent, amounts[limit.counter.measure]
+            fits_later.append(room >= amount)
+            free = room - sum(window.held.values())
+            fits_now.append(room >= request.room_calls * amount and free >= request.free_calls * amount)
         states = tuple(window.state for window in opened)
         rates = tuple(map(_state, request.rates, missing_ns))
         if not all(fits_later):
             return HoldRefused(states, rates, fits_later.index(False))
         if not all(fits_now):
             return HoldRefused(states, rates, fits_now.index(False), only_held=True)
-        needed_ns = [amounts[one.measure] * MINUTE_NS // one.per_minute for one in request.rates]
+        needed = [request.rate_amounts[one.measure] for one in request.rates]
+        needed_ns = [amount * MINUTE_NS // one.per_minute for amount, one in zip(needed, request.rates, strict=True)]
         for index, limit in enumerate(request.rates):
-            wait_ns = missing_ns[index] + needed_ns[index] - MINUTE_NS
-            if amounts[limit.measure] > limit.per_minute:
+            all_ns = request.free_calls * needed[index] * MINUTE_NS // limit.per_minute
+            wait_ns = missing_ns[index] + all_ns - MINUTE_NS
+            if needed[index] > limit.per_minute:
                 return HoldRefused(states, rates, rate=index)
             if wait_ns > 0:
                 return HoldRefused(states, rates, rate=index, wait_ns=wait_ns)
@@ -128,7 +131,7 @@ class ReferenceGate:
         self.open[request.call] = _Call(owner, request, list(zip(request.budgets, opened, strict=True)))
         return HoldGranted(tuple(map(_state, request.rates, after_ns)))
 
-    def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
+    def settle(self, call: str, tokens: int, amount_nano: int, *, is_lost: bool = False) -> bool:
         found = self.open.pop(call, None)
         if found is None:
             return False
@@ -139,7 +142,7 @@ class ReferenceGate:
         for limit in found.request.rates:
             if limit.unit == "tokens":
                 bucket = self._bucket(limit, now_ns)
-                more = tokens - found.request.tokens
+                more = 0 if is_lost else tokens - found.request.rate_amounts[0]
                 missing = bucket.missing_at(now_ns) + more * MINUTE_NS // limit.per_minute
                 bucket.missing_ns, bucket.at_ns = max(0, missing), now_ns
         return True

@@ -14,7 +14,7 @@ from gateway.execution.plan_execution import PlanExhausted
 from gateway.model.record import Record, Skipped
 from gateway.usage.accounting import Accounting
 from gateway.usage.gate_file import FileGate
-from gateway.usage.hold_size import LEAST_CAP, UNKNOWN_MAXIMUM
+from gateway.usage.hold_size import LEAST_CAP
 from gateway.usage.refusals import CallRefused
 from gateway.usage.spool import Spool
 from tests.gateway.execution.conftest import ENVIRON, FIRST, HEDGED, SECOND, TWO_KEYS, Bench, Provider
@@ -22,8 +22,8 @@ from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.runner_answers import error, until
 
 _INPUT = 64 + 16 + len("hello")
-_HOLD = _INPUT + UNKNOWN_MAXIMUM
-"""The tokens of the hold of a call: the bound of its input, and the longest answer of an unknown model."""
+_HOLD = _INPUT + 4096
+"""The tokens of the hold of a call in a small budget: the bound of its input, and the usual cap before one is learned."""
 
 Start = Callable[..., tuple[Provider, Provider]]
 
@@ -49,15 +49,18 @@ def of_tokens(holds: float) -> dict[str, Any]:
     return {"budgets": [{"tokens": int(_HOLD * holds), "per": "total"}]}
 
 
-async def test_hedge_is_sent_while_its_budget_has_room_for_many_calls(bench: Bench, start: Start) -> None:
-    _, second = start(of_tokens(60))
+@pytest.mark.parametrize("limit", [of_tokens(100), of_tokens(3), {"limits": {"tpm": _HOLD * 3}}])
+async def test_hedge_is_sent_if_one_more_of_its_size_would_be_free(
+    bench: Bench, start: Start, limit: dict[str, Any]
+) -> None:
+    _, second = start(limit)
     asking = asyncio.ensure_future(bench.ask())
     await until(lambda: second.asked)
     second.answer()
     assert (await asking).step.deployment.name == "second"
 
 
-@pytest.mark.parametrize("limit", [of_tokens(1.5), of_tokens(11), {"limits": {"tpm": _HOLD * 5}}])
+@pytest.mark.parametrize("limit", [of_tokens(1.5), of_tokens(2.9), {"limits": {"tpm": int(_HOLD * 2.9)}}])
 async def test_hedge_without_room_is_skipped_and_the_first_attempt_answers(
     bench: Bench, start: Start, limit: dict[str, Any]
 ) -> None:

@@ -84,8 +84,27 @@ def test_values_are_learned_from_counted_calls() -> None:
     assert learned.input_tokens("gpt", 1000) == 1000
     assert learned.unseen_output("gpt", 2) == 101
     for number in range(100):
-        learned.learn(OWNER, Usage(250, 10 + number), 1, 1000, 1.0)
+        learned.learn(OWNER, "gpt", Usage(250, 10 + number), 1, 1000, 1.0)
     assert learned.usual_most(OWNER) == 109
     assert learned.usual_most(("other", "gpt")) == 4096
     assert learned.input_tokens("gpt", 1000) == 325
     assert 50 < learned.unseen_output("gpt", 1) < 111
+
+
+def test_usual_cap_is_four_times_the_learned_percentile() -> None:
+    learned = LearnedUsage()
+    assert learned.usual_cap(OWNER, thinks=False) == 4096
+    assert learned.usual_cap(OWNER, thinks=True) == 16_384
+    for _ in range(100):
+        learned.learn(OWNER, "gpt", Usage(250, 300), 2, 1000, 1.0)
+    assert learned.usual_cap(OWNER, thinks=True) == 4 * 150
+    for _ in range(100):
+        learned.learn(OWNER, "gpt", Usage(250, 1), 1, 1000, 1.0)
+    assert learned.usual_cap(OWNER, thinks=False) == 16
+
+
+def test_answer_that_ended_at_a_cap_of_the_gateway_is_learned_with_twice_its_length() -> None:
+    learned = LearnedUsage()
+    for _ in range(100):
+        learned.learn(OWNER, "gpt", Usage(250, 100), 1, 1000, 1.0, at_cap=True)
+    assert learned.usual_most(OWNER) == 200

@@ -32,6 +32,9 @@ LIMITS = st.lists(st.sampled_from(COUNTERS), unique=True, max_size=4).flatmap(
 )
 RATES = st.sampled_from([(), (rate(100),), (rate(7),), (rate(60, unit="requests"), rate(100))])
 AMOUNTS = st.integers(0, 60)
+USUAL = st.none() | AMOUNTS
+CALLS = st.sampled_from([(1, 1), (1, 1), (10, 1), (1, 2), (10, 2)])
+"""How many calls of the same size the room and what is free must pay."""
 OWNERS = st.integers(0, 2)
 # A caller may compute the bounds of windows some time before the store asks its clock.
 LAGS_S = st.sampled_from([0, 0, 0, 0, 1, 61, 200, DAY_S])
@@ -60,7 +63,9 @@ class GateMachine(RuleBasedStateMachine):
             gate.close()
         self._home.cleanup()
 
-    @rule(owner=OWNERS, limits=LIMITS, rates=RATES, tokens=AMOUNTS, amount=AMOUNTS, lag_s=LAGS_S)
+    @rule(
+        owner=OWNERS, limits=LIMITS, rates=RATES, tokens=AMOUNTS, amount=AMOUNTS, lag_s=LAGS_S, usual=USUAL, calls=CALLS
+    )
     def hold(
         self,
         owner: int,
@@ -69,10 +74,12 @@ class GateMachine(RuleBasedStateMachine):
         tokens: int,
         amount: int,
         lag_s: int,
+        usual: int | None,
+        calls: tuple[int, int],
     ) -> None:
         call = f"call-{len(self.calls)}"
         windows = windows_at(self.now_ns - lag_s * SECOND_NS)
-        request = HoldRequest(call, tokens, amount, limits, rates, windows, call.encode() * 3)
+        request = HoldRequest(call, tokens, amount, limits, rates, windows, call.encode() * 3, usual, *calls)
         found = at_once(self.gates[owner].hold(request))
         assert found == self.model.hold(self.names[owner], request)
         if isinstance(found, HoldGranted):
@@ -120,7 +127,7 @@ class GateMachine(RuleBasedStateMachine):
         }
         for one in data.draw(st.permutations(lost)):
             assert at_once(other.settle_lost(one))
-            assert self.model.settle(one.call, one.tokens, one.amount_nano)
+            assert self.model.settle(one.call, one.tokens, one.amount_nano, is_lost=True)
             assert not at_once(self.gates[(owner + 2) % 3].settle_lost(one))  # it was settled already
         assert at_once(other.lost_calls()) == []
         if not starts_first:

@@ -308,8 +308,6 @@ async def test_concurrent_requests_before_an_outage_count_in_the_divided_limit(
 async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: RunningValkey, tmp_path: Path) -> None:
     async with with_on_loss(server, tmp_path, 250) as (gate, shared):
         await lose(server, shared)
-        # A caller that asks for the room of a budget gets a cautious answer.
-        assert (await gate.read([LIMIT.counter], windows_at(time.time_ns())))[0].room(LIMIT.limit) < 0
         limited = HoldRequest("rate", 200, 1, (LIMIT,), (rate(100),), windows_at(time.time_ns()))
         refused = await gate.hold(limited)
         assert isinstance(refused, HoldRefused)
@@ -318,12 +316,15 @@ async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: 
         assert isinstance(await gate.hold(request("one", 100)), HoldGranted)
         assert await gate.settle("one", 60, 60)
         assert isinstance(await gate.hold(request("two", 190)), HoldGranted)
-        with pytest.raises(GateUnavailable, match="is spent"):
-            await gate.hold(request("three", 1))
         # Another process of this instance shares the amount.
         other = OutageGate(shared, tmp_path, lambda: Money(250, "EUR"))
-        with pytest.raises(GateUnavailable, match="is spent"):
-            await other.hold(request("four", 1))
+        for asked, process in ((request("three", 1), gate), (request("four", 1), other)):
+            refused = await process.hold(asked)
+            assert isinstance(refused, HoldRefused)
+            # The caller chooses its cap by the amount, which is the only budget now.
+            assert [one.limit for one in refused.instead] == [250]
+            assert (refused.budget, refused.only_held) == (0, True)
+            assert (refused.states[0].spent, refused.states[0].held) == (60, 190)
         other.close()
         server.restart()
         async with asyncio.timeout(LIMIT_S):

@@ -42,6 +42,8 @@ LIMITS = st.lists(st.sampled_from(COUNTERS), unique=True, max_size=4).flatmap(
     )
 )  # fmt: skip
 RATES = st.sampled_from([(), (rate(100),), (rate(7),), (rate(60, unit="requests"), rate(100))])
+USUAL = st.none() | TOKENS
+CALLS = st.sampled_from([(1, 1), (1, 1), (10, 1), (1, 2), (10, 2)])
 OWNERS = st.integers(0, 2)
 LAGS_S = st.sampled_from([0, 0, 0, 0, 1, 61, 200, DAY_S])
 SERVERS: list[RunningValkey] = []
@@ -87,7 +89,9 @@ class ValkeyGateMachine(RuleBasedStateMachine):
             self.do(gate.connection.close())
         self.loop.close()
 
-    @rule(owner=OWNERS, limits=LIMITS, rates=RATES, tokens=TOKENS, amount=AMOUNTS, lag_s=LAGS_S)
+    @rule(
+        owner=OWNERS, limits=LIMITS, rates=RATES, tokens=TOKENS, amount=AMOUNTS, lag_s=LAGS_S, usual=USUAL, calls=CALLS
+    )
     def hold(
         self,
         owner: int,
@@ -96,10 +100,12 @@ class ValkeyGateMachine(RuleBasedStateMachine):
         tokens: int,
         amount: int,
         lag_s: int,
+        usual: int | None,
+        calls: tuple[int, int],
     ) -> None:
         call = f"call-{len(self.calls)}"
         windows = windows_at(self.now_ns - lag_s * SECOND_NS)
-        request = HoldRequest(call, tokens, amount, limits, rates, windows, call.encode() * 3)
+        request = HoldRequest(call, tokens, amount, limits, rates, windows, call.encode() * 3, usual, *calls)
         found = self.do(self.gates[owner].hold(request))
         assert found == self.model.hold(self.names[owner], request)
         if isinstance(found, HoldGranted):
@@ -152,7 +158,7 @@ class ValkeyGateMachine(RuleBasedStateMachine):
         }
         for one in data.draw(st.permutations(lost)):
             assert self.do(others[0].settle_lost(one))
-            assert self.model.settle(one.call, one.tokens, one.amount_nano)
+            assert self.model.settle(one.call, one.tokens, one.amount_nano, is_lost=True)
             assert not self.do(others[1].settle_lost(one))  # it was settled already
         assert self.do(others[0].lost_calls()) == []
         self.gates[owner] = self.start(owner)

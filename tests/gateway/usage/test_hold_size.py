@@ -51,7 +51,7 @@ def price(**more: Any) -> Price:
             {},
             64 + 48 + 1 + (16 + 2 + 3 + 2) + (2 + 4),
         ),
-        ((UserMessage("a"),), {"tools": (Tool("f", "does", {"type": "object"}),)}, 64 + 16 + 1 + 16 + 1 + 4 + 17),
+        ((UserMessage("a"),), {"tools": (Tool("f", "does", {"type": "object"}),)}, 1024 + 16 + 1 + 16 + 1 + 4 + 17),
     ],
 )
 def test_input_is_bounded_by_its_bytes(messages: tuple[Any, ...], more: dict[str, Any], expected: int) -> None:
@@ -87,12 +87,14 @@ def test_worst_cost_uses_the_highest_rates_of_the_tier() -> None:
     assert worst_cost(CallSize(101, 1), tiered) == 101 * 4 + 16
 
 
-def test_affordable_output_never_costs_more_than_the_amount() -> None:
+def test_affordable_output_is_the_most_that_the_amount_pays() -> None:
     one = price(above=((100, Rates(4, 16)),))
-    for amount in range(0, 1000, 7):
-        output = affordable_output(amount, 50, one)
-        assert output is not None
-        assert output == 0 or worst_cost(CallSize(50, output), one) <= amount
+    for bound in (50, 100, 101):
+        for amount in range(0, 1000, 7):
+            output = affordable_output(amount, bound, one)
+            assert output is not None
+            assert output < 0 or worst_cost(CallSize(bound, output), one) <= amount
+            assert worst_cost(CallSize(bound, output + 1), one) > amount
     assert affordable_output(100, 50, Price(Rates(2, 0), "USD", None, "test")) is None
 
 

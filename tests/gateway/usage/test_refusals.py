@@ -38,6 +38,7 @@ def test_spent_budget_is_an_insufficient_quota() -> None:
         "resets_at": "2026-11-30T00:00:00Z",
         "spent": "19.98",
         "held": "0.01",
+        "max_tokens": None,
     }
 
 
