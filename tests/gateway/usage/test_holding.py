@@ -1,0 +1,341 @@
+"""The size of holds and the caps of requests without one, against a small model of the rule."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.model.budget import Window
+from gateway.model.deployment import Deployment
+from gateway.usage.amounts import ExchangeRates
+from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.hold_size import size_of
+from gateway.usage.holding import CallFacts, Held, hold_call
+from gateway.usage.refusals import CallRefused
+from gateway.usage.spending_limits import SpendingLimits
+from gateway.usage.windows import SECOND_NS
+from providers.catalogue.prices import Price, Rates
+from providers.chat import ChatRequest, UserMessage
+from tests.kit.configs import BASE, table_of
+from tests.kit.reference_gate import ReferenceGate, at_once, budget, rate, windows_at
+
+NOW_NS = 1_795_000_000 * SECOND_NS
+DAY_S = 86_400
+DEPLOYMENT = next(iter(table_of(BASE).deployments.values()))
+RATES = ExchangeRates("EUR", {"USD": "0.9"})
+FLAT = Price(Rates(1_000_000, 2_000_000), "EUR", None, "test")
+"""1 EUR for a million input tokens, so 1,000 nano-units for a token."""
+
+TIERED = Price(Rates(1_000_000, 3_000_000), "USD", None, "test", above=((500, Rates(2_000_000, 7_000_000)),))
+
+
+class Gate:
+    """The reference gate, as the code under test sees it. It counts the operations."""
+
+    def __init__(self, clock: Callable[[], int] = lambda: NOW_NS) -> None:
+        self.model = ReferenceGate(clock)
+        self.asked: list[HoldRequest] = []
+
+    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        self.asked.append(request)
+        return self.model.hold(0, request)
+
+
+def deployment_with(maximum: int | None, *, takes_cap: bool = True) -> Deployment:
+    one = replace(
+        DEPLOYMENT, target=replace(DEPLOYMENT.target, facts=replace(DEPLOYMENT.target.facts, output_tokens=maximum))
+    )
+    parameters = frozenset({"max_tokens"}) if takes_cap else frozenset()
+    return replace(one, capabilities=replace(one.capabilities, parameters=parameters, limits_thinking=True))
+
+
+@dataclass
+class Ask:
+    """A call without a cap, unless one is stated."""
+
+    bound: int = 100
+    stated: int | None = None
+    maximum: int | None = 1000
+    usual_cap: int = 16
+    named: int | None = None
+    choices: int = 1
+    price: Price = FLAT
+    request_room: int | None = None
+    budgets: tuple[BudgetLimit, ...] = ()
+    is_hedge: bool = False
+    takes_cap: bool = True
+    tpm: int | None = None
+    usual_input: int | None = None
+    usual_answer: int = 4096
+    now_ns: int = NOW_NS
+    call: str = field(default_factory=map(str, itertools.count()).__next__)
+
+    def facts(self) -> CallFacts:
+        deployment = deployment_with(self.maximum, takes_cap=self.takes_cap)
+        n = self.choices if self.choices > 1 else None
+        request = ChatRequest("m", (UserMessage("a"),), max_tokens=self.stated, n=n)
+        rates = () if self.tpm is None else (rate(self.tpm),)
+        limits = SpendingLimits("app", None, self.budgets, rates, max_request_nano=self.request_room)
+        return CallFacts(
+            self.call,
+            deployment,
+            self.price,
+            request,
+            size_of(request, deployment, self.bound),
+            self.bound,
+            limits,
+            RATES,
+            windows_at(self.now_ns),
+            self.bound if self.usual_input is None else self.usual_input,
+            self.usual_answer,
+            self.usual_cap,
+            self.named,
+            self.request_room,
+            lambda size, amount: b"",
+            self.is_hedge,
+        )
+
+    def cost(self, cap: int, measure: str) -> int:
+        """The worst cost with a cap."""
+        output = self.choices * cap
+        if measure == "tokens":
+            return self.bound + output
+        if self.price is FLAT:
+            return 1_000 * self.bound + 2_000 * output
+        dear = self.bound > 500
+        micros = self.bound * (2 if dear else 1) + output * (7 if dear else 3)
+        return micros * 900
+
+
+def hold(gate: Gate, ask: Ask) -> Held:
+    return at_once(hold_call(gate, ask.facts()))  # type: ignore[arg-type]
+
+
+def refusal(gate: Gate, ask: Ask) -> CallRefused:
+    with pytest.raises(CallRefused) as refused:
+        hold(gate, ask)
+    return refused.value
+
+
+# The rule in the words of the contract.
+
+
+def pays(ask: Ask, measure: str, amount: int) -> int:
+    """The largest cap with which the call fits into an amount, found by bisection. -1 if not even its input fits."""
+    low, high = -1, 2**40
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if ask.cost(middle, measure) <= amount else (low, middle - 1)
+    return low
+
+
+def expected(ask: Ask, states: Iterable[CounterState]) -> tuple[str, int | None]:
+    """The outcome of a hold: "held" and the cap that is sent, or the code of the error and the cap that fits now."""
+    known = [
+        (one.counter.unit, state.room(one.limit), state.free(one.limit))
+        for one, state in zip(ask.budgets, states, strict=True)
+    ]
+    by_request = 2**40 if ask.request_room is None else pays(ask, "EUR", ask.request_room)
+    room = min([by_request, *(pays(ask, unit, one) for unit, one, _ in known)])
+    free = min([by_request, *(pays(ask, unit, one) for unit, _, one in known)])
+    fits_now = free if free >= 16 else None
+    if ask.stated is not None:
+        cap = max(ask.stated, 16)
+        if cap > by_request:
+            return "request_too_expensive", None
+        return ("held", None) if cap <= free else ("rate_limited" if cap <= room else "insufficient_quota", fits_now)
+    maximum = 16_384 if ask.maximum is None else ask.maximum
+    if ask.named is not None:
+        maximum = min(maximum, ask.named)
+    least = min(256, maximum)
+    if by_request < least:
+        return "request_too_expensive", None
+    if room < least:
+        return "insufficient_quota", fits_now
+    # 1. The room pays ten calls with the maximum.
+    if by_request >= maximum and all(10 * ask.cost(maximum, unit) <= amount for unit, amount, _ in known):
+        cap, sent = maximum, ask.maximum is None or ask.named is not None
+    else:  # 2. What a tenth of the room pays.
+        tenth = min([by_request, *(pays(ask, unit, amount // 10) for unit, amount, _ in known)])
+        cap, sent = min(max(tenth, ask.usual_cap), maximum), True
+    if cap > free:  # 3. What is free pays.
+        cap, sent = max(free, min(ask.usual_cap, room, maximum)), True
+        if cap > free:
+            return "rate_limited", fits_now
+    return "held", cap if sent else None
+
+
+TOKENS = budget(0, unit="tokens", window=Window.HOUR).counter
+MONEY = budget(0, unit="EUR", window=Window.DAY).counter
+PROJECT = budget(0, unit="EUR", window=Window.TOTAL, kind=CounterKind.PROJECT).counter
+LIMITS = {
+    TOKENS: st.integers(0, 60_000),
+    MONEY: st.integers(0, 100_000_000),
+    PROJECT: st.integers(0, 200_000_000),
+}
+
+
+class HoldMachine(RuleBasedStateMachine):
+    """Runs holds, settlements, top-ups and windows, and compares each hold with the rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_ns = NOW_NS
+        self.gate = Gate(lambda: self.now_ns)
+        self.limits: dict[object, int] = {}
+        self.open: list[tuple[Ask, Held]] = []
+
+    @rule(limits=st.fixed_dictionaries(LIMITS))
+    @precondition(lambda self: not self.limits)
+    def begin(self, limits: dict[object, int]) -> None:
+        self.limits = limits
+
+    @precondition(lambda self: self.limits)
+    @rule(
+        ask=st.builds(
+            Ask,
+            bound=st.integers(1, 1000),
+            stated=st.none() | st.none() | st.integers(1, 20_000),
+            maximum=st.sampled_from([300, 1000, 8000, None]),
+            usual_cap=st.sampled_from([16, 100, 400, 4096]),
+            named=st.none() | st.none() | st.integers(16, 2000),
+            choices=st.sampled_from([1, 1, 3]),
+            price=st.sampled_from([FLAT, TIERED]),
+            request_room=st.none() | st.integers(0, 20_000_000),
+            call=st.none(),
+        ),
+        counters=st.sets(st.sampled_from([TOKENS, MONEY, PROJECT])),
+        times=st.sampled_from([1, 1, 1, 3, 11]),
+    )
+    def hold(self, ask: Ask, counters: set[object], times: int) -> None:
+        """Hold the same call one time, or as often as requests that run at once."""
+        ask.budgets = tuple(BudgetLimit(one, self.limits[one]) for one in LIMITS if one in counters)
+        ask.now_ns = self.now_ns
+        for _ in range(times):
+            ask = replace(ask, call=f"call-{len(self.gate.asked)}")
+            windows = windows_at(self.now_ns)
+            states = [self.gate.model.read(one.counter, windows) for one in ask.budgets]
+            outcome = expected(ask, states)
+            if not ask.budgets and ask.request_room is None:
+                outcome = "held", None
+            if outcome[0] != "held":
+                error = refusal(self.gate, ask)
+                assert error.code == outcome[0]
+                assert (error.budget or {"max_tokens": None})["max_tokens"] == outcome[1]
+                return
+            held = hold(self.gate, ask)
+            assert held.cap == outcome[1]
+            self.open.append((ask, held))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        """The provider keeps to the cap, or to the maximum that is known."""
+        ask, held = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        share = data.draw(st.sampled_from([0, 1, 50, 99, 100]))
+        tokens, nano = (amount * share // 100 for amount in (held.size.tokens, held.amount_nano))
+        assert self.gate.model.settle(ask.call, tokens, nano)
+
+    @precondition(lambda self: self.limits)
+    @rule(counter=st.sampled_from([TOKENS, MONEY, PROJECT]), amount=st.integers(0, 10_000_000))
+    def top_up(self, counter: object, amount: int) -> None:
+        self.gate.model.change(counter, windows_at(self.now_ns), credit=amount)  # type: ignore[arg-type]
+
+    @rule(seconds=st.sampled_from([1, 3600, DAY_S]))
+    def pass_time(self, seconds: int) -> None:
+        self.now_ns += seconds * SECOND_NS
+
+    @invariant()
+    def no_budget_is_exceeded(self) -> None:
+        for counter, limit in self.limits.items():
+            state = self.gate.model.read(counter, windows_at(self.now_ns))  # type: ignore[arg-type]
+            assert state.free(limit) >= 0
+
+
+TestHoldMachine = HoldMachine.TestCase
+TestHoldMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def of_tokens(limit: int) -> tuple[BudgetLimit, ...]:
+    return (budget(limit, unit="tokens"),)
+
+
+def test_room_for_ten_calls_holds_the_maximum_in_one_operation_and_sets_no_cap() -> None:
+    gate = Gate()
+    held = hold(gate, Ask(budgets=of_tokens(11_000)))
+    assert (held.cap, held.size.tokens, len(gate.asked)) == (None, 1100, 1)
+
+
+def test_maximum_that_is_not_known_is_sent_as_a_cap() -> None:
+    assert hold(Gate(), Ask(maximum=None, budgets=of_tokens(10**9))).cap == 16_384
+
+
+def test_small_room_gives_caps_with_which_ten_calls_run_at_once() -> None:
+    gate = Gate()
+    asks = [Ask(maximum=128_000, budgets=of_tokens(50_000)) for _ in range(10)]
+    assert [hold(gate, ask).cap for ask in asks] == [4900] * 10
+    assert refusal(gate, Ask(maximum=128_000, budgets=of_tokens(50_000))).code == "rate_limited"
+
+
+def test_short_answers_of_the_past_do_not_make_a_hold_smaller() -> None:
+    gate = Gate()
+    asks = [Ask(maximum=100_000, usual_cap=16, usual_answer=1, budgets=of_tokens(6_000_000)) for _ in range(400)]
+    # 59 calls with the longest answer, and one with what is left.
+    assert [hold(gate, ask).cap for ask in asks[:60]] == [None] * 59 + [94_000]
+    assert {refusal(gate, ask).code for ask in asks[60:]} == {"rate_limited"}
+    assert gate.model.read(asks[0].budgets[0].counter, windows_at(NOW_NS)).held == 6_000_000
+
+
+def test_no_call_gets_a_larger_cap_than_one_that_was_named() -> None:
+    assert hold(Gate(), Ask(named=300, budgets=of_tokens(10**9))).cap == 300
+
+
+def test_deployment_without_caps_is_held_at_its_maximum() -> None:
+    held = hold(Gate(), Ask(takes_cap=False, budgets=of_tokens(2000)))
+    assert (held.cap, held.size.tokens) == (None, 1100)
+    error = refusal(Gate(), Ask(takes_cap=False, budgets=of_tokens(1000)))
+    assert error.code == "insufficient_quota"
+    assert error.budget is not None
+    assert error.budget["max_tokens"] is None
+
+
+@pytest.mark.parametrize(("limit", "is_sent"), [(3300, True), (3299, False)])
+def test_hedge_needs_that_one_more_of_its_size_would_be_free(limit: int, is_sent: bool) -> None:
+    gate, budgets = Gate(), of_tokens(limit)
+    hold(gate, Ask(stated=1000, budgets=budgets))
+    hedge = Ask(stated=1000, budgets=budgets, is_hedge=True)
+    if is_sent:
+        assert hold(gate, hedge).size.tokens == 1100
+    else:
+        assert "second attempt" in refusal(gate, hedge).message
+
+
+def test_tokens_per_minute_count_the_usual_size_also_with_a_budget() -> None:
+    gate = Gate()
+    ask = Ask(tpm=6000, usual_input=50, usual_answer=200, budgets=of_tokens(10**6))
+    assert hold(gate, ask).rates[0].remaining == 6000 - 250
+    assert gate.model.read(ask.budgets[0].counter, windows_at(NOW_NS)).held == 1100
+    assert gate.model.settle(ask.call, 600, 0)
+    [state] = hold(gate, Ask(tpm=6000, usual_input=50, usual_answer=200)).rates
+    assert state.remaining == 6000 - 600 - 250
+
+
+def test_tokens_per_minute_set_no_cap_and_admit_any_request_without_one() -> None:
+    held = hold(Gate(), Ask(bound=5000, tpm=3000))
+    assert (held.cap, held.rates[0].remaining) == (None, 0)
+
+
+def test_stated_cap_above_all_tokens_of_a_minute_can_never_fit() -> None:
+    error = refusal(Gate(), Ask(stated=3000, tpm=3000))
+    assert (error.code, error.should_retry, error.retry_after_s) == ("rate_limited", False, None)
+    assert "never" in error.message
+
+
+def test_choices_count_for_the_usual_size() -> None:
+    assert hold(Gate(), Ask(tpm=60_000, usual_answer=200, stated=5000, choices=3)).rates[0].remaining == 60_000 - 700
