@@ -8,7 +8,7 @@ from gateway.model.budget import Money, StoreServer, shown_amount
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 
 _MOST_NAMES = 20
-_WORST = "what running calls cost beyond their holds, so 0 while providers keep to the caps"
+_BEYOND = "only by calls whose provider counts more than the cap, or than the longest answer of the model"
 _ON_ONE_MACHINE = "requests with a budget are refused, so that no budget is exceeded"
 _STORE_NAMES = {"database": "PostgreSQL", "valkey": "Valkey"}
 
@@ -71,11 +71,11 @@ def _listed(budgets: Iterable[object]) -> str:
 
 
 def _exceptions(config: ConfigVersion, clients: Iterable[Client]) -> Iterator[tuple[str, str]]:
-    """Yield what is not limited, and the worst overshoot of an outage."""
+    """Yield what is not limited, how a budget can be exceeded, and what an outage may cost."""
     transit = [name for name, region in config.regions.items() if region.transit.included]
     if transit and any(client.spending.user_budgets for client in clients):
         yield "  budgets of end users do not apply in: ", f"{', '.join(transit)} (transit)"
-    yield "  worst overshoot of a budget: ", _WORST
+    yield "  a budget can be exceeded: ", _BEYOND
     if config.stores is not None and config.stores.valkey is not None:
         yield "  without Valkey: ", _on_loss(config.usage.on_loss)
     else:

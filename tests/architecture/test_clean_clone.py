@@ -16,7 +16,7 @@ from tests.kit.doc_pages import PAGES, blocks_of
 ROOT = Path(__file__).parents[2]
 OURS = frozenset({"bench", "gateway", "providers", "scripts", "tests"})
 # Programs that no test of `make test` imports.
-PROGRAMS = frozenset({"chaos", "evaluation", "fixtures", "fuzz", "mutation", "node", "soak", "typing"})
+PROGRAMS = frozenset({"chaos", "evaluation", "fixtures", "fuzz", "mutation", "node", "selection", "soak", "typing"})
 IMPORT = re.compile(
     r"^([ \t]*)(?:from ([\w.]+) import \(?([^#\n]*)|import ([\w.]+)(?: as \w+)?[ \t]*(?:#.*)?$)", re.MULTILINE
 )

@@ -209,6 +209,7 @@ def test_budget_is_spent_before_the_next_request_and_survives_a_restart(tmp_path
         "spent": "0.00021",
         "held": "0.00",
         "resets_at": None,
+        "max_tokens": (int(HELD_EUR * 1.2e6) - 210 - INPUT_BOUND) // 2,
     }
 
 

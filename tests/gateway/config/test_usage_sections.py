@@ -376,8 +376,8 @@ def test_check_shows_the_limits_in_effect() -> None:
         "      20.00 EUR per day, 5000000 tokens per month, each end user 1.00 EUR per day, each request 0.50\n"
         "      EUR, project shop\n"
         "  budgets of end users do not apply in: us (transit)\n"
-        "  worst overshoot of a budget: what running calls cost beyond their holds, so 0 while providers keep\n"
-        "      to the caps\n"
+        "  a budget can be exceeded: only by calls whose provider counts more than the cap, or than the\n"
+        "      longest answer of the model\n"
         "  without Valkey: each instance may spend 5.00 EUR per outage: the worst overshoot is instances x\n"
         "      5.00 EUR\n"
         "\n"
@@ -387,9 +387,9 @@ def test_check_shows_the_limits_in_effect() -> None:
     )
 
 
-def test_check_states_the_worst_overshoot_without_stores() -> None:
+def test_check_states_how_a_budget_can_be_exceeded_without_stores() -> None:
     shown = " ".join(render_matrix(compiled(BASE.without("stores")).config).split())
-    assert "worst overshoot of a budget: what running calls cost beyond their holds, so 0 while" in shown
+    assert "a budget can be exceeded: only by calls whose provider counts more than the cap" in shown
     assert "if the counters can't be read: requests with a budget are refused, so that no budget is exceeded" in shown
     assert "instances x" not in shown
 

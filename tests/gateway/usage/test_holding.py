@@ -175,9 +175,9 @@ TOKENS = budget(0, unit="tokens", window=Window.HOUR).counter
 MONEY = budget(0, unit="EUR", window=Window.DAY).counter
 PROJECT = budget(0, unit="EUR", window=Window.TOTAL, kind=CounterKind.PROJECT).counter
 LIMITS = {
-    TOKENS: st.integers(0, 60_000),
-    MONEY: st.integers(0, 100_000_000),
-    PROJECT: st.integers(0, 200_000_000),
+    TOKENS: st.sampled_from([0, 900, 5000, 30_000, 60_000, 300_000]),
+    MONEY: st.sampled_from([0, 900_000, 10_000_000, 60_000_000, 600_000_000]),
+    PROJECT: st.sampled_from([50_000_000, 500_000_000, 10**12]),
 }
 
 
@@ -207,10 +207,10 @@ class HoldMachine(RuleBasedStateMachine):
             named=st.none() | st.none() | st.integers(16, 2000),
             choices=st.sampled_from([1, 1, 3]),
             price=st.sampled_from([FLAT, TIERED]),
-            request_room=st.none() | st.integers(0, 20_000_000),
+            request_room=st.none() | st.none() | st.integers(0, 20_000_000),
             call=st.none(),
         ),
-        counters=st.sets(st.sampled_from([TOKENS, MONEY, PROJECT])),
+        counters=st.sets(st.sampled_from([TOKENS, MONEY, PROJECT]), min_size=1),
         times=st.sampled_from([1, 1, 1, 3, 11]),
     )
     def hold(self, ask: Ask, counters: set[object], times: int) -> None:
@@ -222,8 +222,6 @@ class HoldMachine(RuleBasedStateMachine):
             windows = windows_at(self.now_ns)
             states = [self.gate.model.read(one.counter, windows) for one in ask.budgets]
             outcome = expected(ask, states)
-            if not ask.budgets and ask.request_room is None:
-                outcome = "held", None
             if outcome[0] != "held":
                 error = refusal(self.gate, ask)
                 assert error.code == outcome[0]
@@ -339,3 +337,9 @@ def test_stated_cap_above_all_tokens_of_a_minute_can_never_fit() -> None:
 
 def test_choices_count_for_the_usual_size() -> None:
     assert hold(Gate(), Ask(tpm=60_000, usual_answer=200, stated=5000, choices=3)).rates[0].remaining == 60_000 - 700
+
+
+def test_smallest_of_all_limits_decides_the_cap() -> None:
+    # A tenth of the room pays 400 tokens, and `max_request` pays 300.
+    ask = Ask(budgets=of_tokens(5000), request_room=1000 * 100 + 2000 * 300)
+    assert hold(Gate(), ask).cap == 300
