@@ -29,6 +29,7 @@ RUN pip --python /opt/gateway/bin/python install --require-hashes -r requirement
 
 # Then the project, as the wheel that users install. Its build tools are in the lock too, and are removed afterwards.
 COPY pyproject.toml README.md LICENSE ./
+COPY evaluation evaluation
 COPY gateway gateway
 COPY providers providers
 COPY config config

@@ -95,7 +95,7 @@ wheel: install-dev ## build the sdist and the wheel into dist/
 
 clean: ## remove .venv, caches and builds
 	@rm -rf .venv dist build site htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
-	@find gateway providers tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find evaluation gateway providers tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 install:
 	@scripts/bootstrap.sh runtime

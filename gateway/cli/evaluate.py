@@ -14,7 +14,7 @@ from gateway.files import open_file
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
-    from gateway.evaluate.run import Compile
+    from evaluation.run import Compile
     from gateway.model.config_version import ConfigVersion
 
 
@@ -47,11 +47,11 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from evaluation.human_marks import MarksError
+    from evaluation.run import OptionsError, first_exception
+    from evaluation.run_store import StoreError
+    from evaluation.simulation import SimulationFailed
     from gateway.config.problems import ConfigRejected
-    from gateway.evaluate.human_marks import MarksError
-    from gateway.evaluate.run import OptionsError, first_exception
-    from gateway.evaluate.run_store import StoreError
-    from gateway.evaluate.simulation import SimulationFailed
 
     config = config_path(options)
 
@@ -76,9 +76,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> int:
+    from evaluation.run import EvaluateOptions, OptionsError, run_evaluation
+    from evaluation.shadow_run import ShadowOptions, run_shadow
     from gateway.assembly.usage import command_accounting
-    from gateway.evaluate.run import EvaluateOptions, OptionsError, run_evaluation
-    from gateway.evaluate.shadow_run import ShadowOptions, run_shadow
 
     if options.shadow:
         if options.candidates or options.seed is not None:
@@ -111,8 +111,8 @@ def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> in
 
 
 def _compare(old: Path, new: Path) -> int:
-    from gateway.evaluate.comparison import NotComparable, compare_runs, comparison_text
-    from gateway.evaluate.visible_text import visible_text
+    from evaluation.comparison import NotComparable, compare_runs, comparison_text
+    from evaluation.visible_text import visible_text
 
     try:
         differences = compare_runs(_report(old), _report(new))

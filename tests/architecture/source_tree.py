@@ -1,4 +1,4 @@
-"""The source of both packages, read once: every module with its imports, and which module imports which.
+"""The source of the three packages, read once: every module with its imports, and which module imports which.
 
 An import counts as one of three kinds:
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("gateway", "providers")
+PACKAGES = ("evaluation", "gateway", "providers")
 
 Kind = Literal["eager", "lazy", "types"]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -51,7 +51,7 @@ class Module:
 
 @cache
 def modules() -> Mapping[str, Module]:
-    """Return every module of both packages by its dotted name."""
+    """Return every module of the packages by its dotted name."""
     paths = {_name_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
     return {name: _read(name, path, paths) for name, path in paths.items()}
 

@@ -68,7 +68,7 @@ def test_child_process_has_the_clean_environment(module: Module) -> None:
 
 def test_every_known_child_process_is_found() -> None:
     found = {name for name, module in modules().items() if starts_of(module.tree)}
-    assert {"gateway.changes.compile_process", "gateway.evaluate.simulation", "gateway.server.supervisor"} <= found
+    assert {"gateway.changes.compile_process", "evaluation.simulation", "gateway.server.supervisor"} <= found
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,7 @@ def test_rule_finds_each_fault(code: str, fault: str) -> None:
     assert fault_of(call, code) == fault
 
 
-@pytest.mark.parametrize(
-    "name", ["gateway.changes.compile_job", "gateway.evaluate.simulation", "gateway.server.worker"]
-)
+@pytest.mark.parametrize("name", ["gateway.changes.compile_job", "evaluation.simulation", "gateway.server.worker"])
 def test_child_imports_nothing_from_the_current_directory(name: str, tmp_path: Path) -> None:
     for library in ("json", "pickle", "asyncio", "gateway", "socket"):
         (tmp_path / f"{library}.py").write_text(HOSTILE, "utf-8")

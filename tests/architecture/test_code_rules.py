@@ -1,4 +1,4 @@
-"""Rules for the code of both packages that neither ruff nor mypy checks. Known violations are in `exceptions/`."""
+"""Rules for the code of the packages that neither ruff nor mypy checks. Known violations are in `exceptions/`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_no_function_has_more_than_seven_parameters() -> Iterator[str]:
 
 @shrinking
 def test_no_two_classes_share_a_name() -> Iterator[str]:
-    """A name has one meaning in both packages. Private classes are not checked."""
+    """A name has one meaning in the packages. Private classes are not checked."""
     places: dict[str, list[str]] = defaultdict(list)
     for module in modules().values():
         for node in module.tree.body:

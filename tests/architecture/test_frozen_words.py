@@ -27,6 +27,19 @@ from typing import Any
 
 import pytest
 
+from evaluation.candidate_client import QuestionResult, Timing
+from evaluation.compliance import Compliance
+from evaluation.human_marks import Marked, People
+from evaluation.items import RecordedAnswer
+from evaluation.judge import JudgedPair
+from evaluation.load_test import LoadStepResult, Scalability
+from evaluation.performance import FailedItem, Performance
+from evaluation.ranking import Requirement, Scores
+from evaluation.recommendation import Power, Recommendation
+from evaluation.run_store import LoadRow, RunStore
+from evaluation.shadow_scores import ShadowScores, TimeComparison
+from evaluation.statistics import Comparison, Estimate
+from evaluation.tie_groups import TotalComparison
 from gateway.api.admin_control import readiness
 from gateway.api.errors import STATUS
 from gateway.changes.activation import changes_between
@@ -35,19 +48,6 @@ from gateway.changes.plan_checks import checks_of
 from gateway.changes.plan_text import plan_data, plan_markdown, plan_summary, plan_text
 from gateway.config.schema.file import schema_json
 from gateway.config.yaml_document import parse_yaml
-from gateway.evaluate.candidate_client import QuestionResult, Timing
-from gateway.evaluate.compliance import Compliance
-from gateway.evaluate.human_marks import Marked, People
-from gateway.evaluate.items import RecordedAnswer
-from gateway.evaluate.judge import JudgedPair
-from gateway.evaluate.load_test import LoadStepResult, Scalability
-from gateway.evaluate.performance import FailedItem, Performance
-from gateway.evaluate.ranking import Requirement, Scores
-from gateway.evaluate.recommendation import Power, Recommendation
-from gateway.evaluate.run_store import LoadRow, RunStore
-from gateway.evaluate.shadow_scores import ShadowScores, TimeComparison
-from gateway.evaluate.statistics import Comparison, Estimate
-from gateway.evaluate.tie_groups import TotalComparison
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind, ConsentStatement

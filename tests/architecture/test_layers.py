@@ -1,6 +1,7 @@
-"""The layers of the two packages, and which layer may import which.
-`providers` is a library: it never imports `gateway`. Inside each package there are layers, lowest first. A module may
-import its own layer and any layer on an earlier line. Layers on the same line do not import each other.
+"""The layers of the three packages, and which layer may import which.
+`providers` is a library: it imports no other package. `evaluation` is above `gateway`, in which only the command knows
+it. Inside each package there are layers, lowest first. A module may import its own layer and any layer on an earlier
+line. Layers on the same line do not import each other.
 
 Known violations are listed in `exceptions/`, one file for each test. The lists may only get shorter.
 """
@@ -29,7 +30,7 @@ usage                               limits and budgets of clients
 execution                           all I/O to providers: permits, attempts, retries, failover, streams
 service                             one request, from its values to its answer, in reading order
 api                                 HTTP in and out
-changes evaluate                    live configuration, plan and history; the bake-off
+changes                             live configuration, plan and history
 assembly                            wiring: a config version becomes an application
 app                                 the public face of assembly
 server                              HTTP/1.1, supervisor and workers
@@ -54,6 +55,36 @@ testkit                             simulated providers
 vendors compatible                  one folder for each vendor; vendors that speak OpenAI's dialect
 client conformance contract         a client without the gateway; the conformance kit; the face for plug-ins
 """
+EVALUATION = """
+statistics visible_text             intervals and tests; texts of others, shown safely
+cluster_statistics                  items that depend on each other
+items suite_schema refusal_wording  questions; the keys of a suite file; wordings of refusals
+candidate_client samples            questions to a deployment; several answers to one question
+text_rules                          rules for the text of an answer
+refusals scorers run_store          scores of an answer; the stored answers of a run
+public_sets judge work_queue        public question sets; the judge; questions in parallel within a budget
+item_files performance              question files; the axis of scores
+compliance                          the axis of refusals and languages
+suite                               a compiled suite
+overhead                            the own time of the gateway
+load_test                           the axis of load
+load_spending                       tokens of an open load step
+human_marks                         marks of people
+judge_bias verdict_coverage         verdicts compared with marks; missing verdicts
+estimate measurement shadow_scores  the cost before a run; a run; scores of shadow answers
+simulation                          simulated candidates in a child process
+ranking                             scores and requirements
+tie_groups                          groups without a measurable difference
+recommendation                      the recommended route
+results                             the values of a report
+comparison report                   two reports; a report as Markdown
+report_page                         a report as HTML
+run                                 the steps of the command
+shadow_run                          the same for shadow answers
+"""
+# The only module that imports `evaluation`, inside functions. `evaluation` imports no layer of `gateway` above `api`.
+COMMAND = "gateway.cli.evaluate"
+HIGHEST_EVALUATED = "api"
 # This module imports none of the layers, and only layers with I/O import it.
 TRANSPORT = "transport"
 TRANSPORT_USERS = ("client", "conformance", "testkit")
@@ -65,7 +96,8 @@ def lines_of(table: str) -> dict[str, int]:
     return {layer: number for number, layers in enumerate(lines) for layer in layers}
 
 
-LINES = {"gateway": lines_of(GATEWAY), "providers": lines_of(PROVIDERS)}
+# The packages, lowest first.
+LINES = {"providers": lines_of(PROVIDERS), "gateway": lines_of(GATEWAY), "evaluation": lines_of(EVALUATION)}
 
 
 @cache
@@ -95,9 +127,12 @@ def test_every_module_is_in_a_layer() -> None:
 def is_allowed(importer: str, imported: str) -> bool:
     """Return whether a module may import another by the tables above."""
     ours, theirs = importer.partition(".")[0], imported.partition(".")[0]
-    if ours != theirs:
-        return ours == "gateway"
     here, there = layer_of(importer), layer_of(imported)
+    if (ours, theirs) == ("evaluation", "gateway"):
+        return LINES[theirs].get(there, -1) <= LINES[theirs][HIGHEST_EVALUATED]
+    if ours != theirs:
+        packages = list(LINES)
+        return packages.index(theirs) < packages.index(ours) or (importer == COMMAND and theirs == "evaluation")
     if here == there or not there:
         return True
     if TRANSPORT in (here, there):
@@ -118,6 +153,14 @@ def is_allowed(importer: str, imported: str) -> bool:
         ("gateway.state.audit", "gateway.unheard_of", False),
         ("gateway.api.chat", "providers.chat", True),
         ("providers.chat", "gateway.files", False),
+        ("providers.chat", "evaluation.items", False),
+        ("evaluation.run", "gateway.usage.accounting", True),
+        ("evaluation.run", "providers.chat", True),
+        ("evaluation.run", "gateway.assembly.usage", False),
+        ("gateway.cli.evaluate", "evaluation.run", True),
+        ("gateway.cli.arguments", "evaluation.run", False),
+        ("gateway.changes.plan", "evaluation.run", False),
+        ("evaluation.statistics", "evaluation.run", False),
         ("providers.vendors.gemini.adapter", "providers.formats.tool_calls", True),
         ("providers.formats.tool_calls", "providers.openai_json.fields", False),
         ("providers.testkit.app", "providers.vendors.gemini.adapter", False),
@@ -142,8 +185,20 @@ def test_imports_flow_downwards() -> Iterator[str]:
     return (f"{here} -> {there}" for here, there in pairs() if not is_allowed(here, there))
 
 
-def test_providers_never_import_the_gateway() -> None:
-    assert [pair for pair in pairs() if pair[0].startswith("providers") and pair[1].startswith("gateway")] == []
+def test_providers_import_neither_other_package() -> None:
+    assert [pair for pair in pairs() if pair[0].startswith("providers") and not pair[1].startswith("providers")] == []
+
+
+def test_only_the_command_imports_the_evaluation_and_only_when_it_runs() -> None:
+    """So `serve` and every other command load none of it, and need none of its libraries."""
+    importers = [
+        (here.name, kind)
+        for kind in ("eager", "lazy", "types")
+        for here, there, _ in our_imports([kind])
+        if there.name.startswith("evaluation") and not here.name.startswith("evaluation")
+    ]
+    assert {name for name, _ in importers} == {COMMAND}
+    assert {kind for _, kind in importers} == {"lazy", "types"}
 
 
 def test_only_plugins_import_the_public_face() -> None:

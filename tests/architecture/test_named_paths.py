@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.source_tree import ROOT, modules
+from tests.architecture.source_tree import PACKAGES, ROOT, modules
 from tests.kit.doc_pages import PAGES, name_of
 from tests.mutation.run import MODULES
 
-PYTHON = sorted(
-    path for folder in ("gateway", "providers", "bench", "tests", "scripts") for path in ROOT.glob(f"{folder}/**/*.py")
-)
-_DOTTED = re.compile(r"(?:gateway|providers)(?:\.[a-z_]\w*)+(?:[.:]\w+)*")
-_IN_STRING = re.compile(r"(?:gateway|providers)(?:\.[a-z_]\w*){2,}(?<!_)")  # `gateway.line` is a key of a scope
-_PATH = re.compile(r"(?<![\w./-])(?:gateway|providers|tests|bench|scripts)/[\w/.-]*\.(?:py|toml)\b")
+PYTHON = sorted(path for folder in (*PACKAGES, "bench", "tests", "scripts") for path in ROOT.glob(f"{folder}/**/*.py"))
+_DOTTED = re.compile(r"(?:evaluation|gateway|providers)(?:\.[a-z_]\w*)+(?:[.:]\w+)*")
+_IN_STRING = re.compile(
+    r"(?:evaluation|gateway|providers)(?:\.[a-z_]\w*){2,}(?<!_)"
+)  # `gateway.line` is a key of a scope
+_PATH = re.compile(r"(?<![\w./-])(?:evaluation|gateway|providers|tests|bench|scripts)/[\w/.-]*\.(?:py|toml)\b")
 _FILE = re.compile(r"`([a-z_]+\.py)`")
 # Dotted names that look like modules of the packages and are not: files, hosts, loggers, entry points.
 _NOT_MODULES = re.compile(

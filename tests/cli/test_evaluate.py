@@ -41,7 +41,7 @@ CANDIDATES = "qwen-cn,ernie-cn,doubao-cn"
 @pytest.fixture(scope="module", autouse=True)
 def drawn_once() -> Iterator[None]:
     """Cache the charts, because most of the pages here show the same run."""
-    from gateway.evaluate import report_page
+    from evaluation import report_page
 
     def remembering(draw: Callable[..., str]) -> Callable[..., str]:
         drawings: dict[str, str] = {}
@@ -243,7 +243,7 @@ def test_markdown_report_counts_hidden_failed_items(out: Path) -> None:
 
 
 def test_html_report_omits_axes_that_were_not_measured(out: Path) -> None:
-    from gateway.evaluate.report_page import html_page
+    from evaluation.report_page import html_page
 
     report = report_of(out)
     report["comparisons"] = report["comparisons"][:1]
@@ -299,8 +299,8 @@ def test_changed_requirements_apply_to_a_finished_run(
 def test_expired_approval_is_accepted_if_none_is_required(
     out: Path, asked_for: bool, html_text: str, markdown_text: str
 ) -> None:
-    from gateway.evaluate.report import markdown_page
-    from gateway.evaluate.report_page import html_page
+    from evaluation.report import markdown_page
+    from evaluation.report_page import html_page
 
     report = report_of(out)
     assert report["candidates"]["doubao-cn"]["approval"]["asked_for"] is True
@@ -419,7 +419,7 @@ def test_missing_extra_is_named_with_its_install_command(
 ) -> None:
     import sys
 
-    for name in [name for name in sys.modules if name.startswith("gateway.evaluate.")]:
+    for name in [name for name in sys.modules if name.startswith("evaluation.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     shown = gateway(*arguments(folder, "--out", "none"))

@@ -96,7 +96,7 @@ def test_the_wheel_needs_no_checkout(checkout: Path, tmp_path: Path) -> None:
     subprocess.run(build, cwd=checkout, env=newcomer(), check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"gateway", "providers"}
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"evaluation", "gateway", "providers"}
     assert {"gateway/examples/gateway.yaml", "gateway/examples/demo.yaml", "providers/py.typed"} <= set(names)
     venv = _venv_with(wheel, tmp_path)
     shutil.rmtree(checkout)

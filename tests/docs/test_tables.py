@@ -38,6 +38,7 @@ from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.reading.stream_assembler import Assembler
 from providers.sites import Site
+from tests.architecture.source_tree import PACKAGES
 from tests.kit.console_pages import control_of, demo_config
 from tests.kit.doc_pages import ROOT, docs_table, table_of
 
@@ -263,7 +264,7 @@ def test_files_of_a_vendor_folder_are_those_of_the_repository() -> None:
 
 def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
     texts: list[str] = []
-    for path in [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "providers").rglob("*.py")]:
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)

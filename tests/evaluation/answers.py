@@ -19,19 +19,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gateway.evaluate.candidate_client import QuestionResult, Timing
-from gateway.evaluate.compliance import AXIS, score_compliance
-from gateway.evaluate.items import Item, JudgeCheck, RecordedAnswer
-from gateway.evaluate.judge import questions_about, verdict_axis
-from gateway.evaluate.judge_bias import measure_bias
-from gateway.evaluate.performance import AXIS as PERFORMANCE
-from gateway.evaluate.ranking import CandidateFindings, check_requirements
-from gateway.evaluate.run_store import RunStore
-from gateway.evaluate.scorers import Score
-from gateway.evaluate.simulation import judge_of, scenario_of
-from gateway.evaluate.suite import Suite
-from gateway.evaluate.suite_schema import RequirementsSection, SimulatedSection
-from gateway.evaluate.verdict_coverage import coverage_of, read_verdicts
+from evaluation.candidate_client import QuestionResult, Timing
+from evaluation.compliance import AXIS, score_compliance
+from evaluation.items import Item, JudgeCheck, RecordedAnswer
+from evaluation.judge import questions_about, verdict_axis
+from evaluation.judge_bias import measure_bias
+from evaluation.performance import AXIS as PERFORMANCE
+from evaluation.ranking import CandidateFindings, check_requirements
+from evaluation.run_store import RunStore
+from evaluation.scorers import Score
+from evaluation.simulation import judge_of, scenario_of
+from evaluation.suite import Suite
+from evaluation.suite_schema import RequirementsSection, SimulatedSection
+from evaluation.verdict_coverage import coverage_of, read_verdicts
 from tests.kit.evaluation_candidates import BANK, suite_in, table_for
 
 _TABLE = table_for(dict.fromkeys(("one", "two", "judge"), "http://127.0.0.1:9001"))

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.evaluate.candidate_client import CandidateClient
-from gateway.evaluate.evaluation import Evaluation
-from gateway.evaluate.run import create_budget
-from gateway.evaluate.run_store import RunStore
-from gateway.evaluate.suite import Suite
-from gateway.evaluate.work_queue import SpendReached
+from evaluation.candidate_client import CandidateClient
+from evaluation.measurement import Evaluation
+from evaluation.run import create_budget
+from evaluation.run_store import RunStore
+from evaluation.suite import Suite
+from evaluation.work_queue import SpendReached
 from gateway.execution.transport import PoolTransport
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.testkit.capacity import Capacity

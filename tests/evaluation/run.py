@@ -17,14 +17,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from gateway.evaluate.cluster_statistics import clustered_mean, compare_pairs
-from gateway.evaluate.comparison import compare_runs
-from gateway.evaluate.performance import Performance
-from gateway.evaluate.ranking import CandidateFindings, check_requirements, scores_of
-from gateway.evaluate.recommendation import Recommendation, RouteEvidence, compared_names, recommend
-from gateway.evaluate.suite import Suite
-from gateway.evaluate.suite_schema import RequirementsSection, SuiteFile
-from gateway.evaluate.tie_groups import compare_totals
+from evaluation.cluster_statistics import clustered_mean, compare_pairs
+from evaluation.comparison import compare_runs
+from evaluation.performance import Performance
+from evaluation.ranking import CandidateFindings, check_requirements, scores_of
+from evaluation.recommendation import Recommendation, RouteEvidence, compared_names, recommend
+from evaluation.suite import Suite
+from evaluation.suite_schema import RequirementsSection, SuiteFile
+from evaluation.tie_groups import compare_totals
 
 NAMES = ("aa", "bb", "cc")
 ROUTE = ("bb", "aa")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.evaluate.suite import Suite, load_suite
+from evaluation.suite import Suite, load_suite
 from gateway.model.config_version import ConfigVersion
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.suite import Suite
 from gateway.cli import main
-from gateway.evaluate.suite import Suite
 from gateway.model.shadow import ShadowRecord
 from gateway.state.shadows import ShadowStore
 from tests.kit.evaluation_candidates import config_of, suite_in

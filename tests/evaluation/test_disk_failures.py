@@ -1,0 +1,112 @@
+"""A directory that becomes unwritable or unreadable: one line of error, and no stored answer is lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluation import run_store
+from gateway.cli import main
+from gateway.state.database import open_database
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
+from tests.kit.evaluation_candidates import config_of, servers, suite_in
+
+SUITE = "performance: {sets: [{name: a, file: many.yaml}]}"
+ITEMS = 60
+
+
+class Evaluation:
+    """The command with one candidate and sixty questions. `asked` is the number of questions that the last call sent."""
+
+    def __init__(self, folder: Path, candidate: SimulatorThread) -> None:
+        self.folder, self.candidate, self.asked = folder, candidate, 0
+        suite_in(folder, SUITE, items=ITEMS)
+        (folder / "gateway.yaml").write_text(config_of({"one": candidate["one"].origin}).text)
+
+    def __call__(self, *more: str) -> int:
+        before = self.candidate["one"].received
+        named = ["--config", str(self.folder / "gateway.yaml"), "--suite", str(self.folder / "suite.yaml")]
+        named += ["--region", "cn", "--candidates", "one", "--out", str(self.folder / "out")]
+        status = main(["evaluate", *named, *more])
+        self.asked = self.candidate["one"].received - before
+        return status
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Evaluation]:
+    monkeypatch.setenv("KEY", "sk-test")
+    with servers({"one": Scenario(text="x")}) as thread:
+        yield Evaluation(tmp_path, thread)
+
+
+def test_full_disk_prints_one_line_and_keeps_stored_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
+) -> None:
+
+    def small(*named: object) -> sqlite3.Connection:
+        database = open_database(*named)  # type: ignore[arg-type]
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages + 1}")
+        return database
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_store, "open_database", small)
+        assert evaluate() == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message == f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: database or disk is full"
+
+    database = sqlite3.connect(tmp_path / "out" / "run.db")
+    (kept,) = database.execute("SELECT count(*) FROM answer WHERE answered").fetchone()
+    database.close()
+    assert 0 < kept < ITEMS
+    assert evaluate() == 0
+    assert evaluate.asked == ITEMS - kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE answer SET value = '{'", "it has a value that is not JSON; move it away"),
+        ("UPDATE run SET value = '{'", "it has a value that is not JSON; move it away"),
+        ("ALTER TABLE answer RENAME COLUMN axis TO other", "no such column: axis"),
+    ],
+)
+def test_damaged_run_file_prints_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation, statement: str, message: str
+) -> None:
+    assert evaluate() == 0
+    database = sqlite3.connect(tmp_path / "out" / "run.db", isolation_level=None)
+    database.execute(statement)
+    database.close()
+
+    assert evaluate() == 2
+    shown = capsys.readouterr().err.strip().splitlines()[-1]
+    assert shown.startswith(f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: {message}")
+
+
+def test_unwritable_report_keeps_all_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
+) -> None:
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    assert evaluate() == 2
+    assert "the report can't be written to" in capsys.readouterr().err
+    (tmp_path / "out" / "report.html").rmdir()
+    assert evaluate() == 0
+    assert evaluate.asked == 0
+    for name in ("run.db", "report.json", "report.html", "report.md"):
+        assert (tmp_path / "out" / name).stat().st_mode & 0o077 == 0, "what candidates wrote is its owner's alone"
+
+
+@pytest.mark.slow
+def test_unwritable_sheet_is_rejected_before_the_first_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
+) -> None:
+    assert evaluate("--sheet", str(tmp_path / "nowhere" / "sheet.csv")) == 2
+    assert "there is no directory" in capsys.readouterr().err
+    assert evaluate.asked == 0
+    assert evaluate("--sheet", str(tmp_path / "out" / "sheet.csv")) == 0
