@@ -61,17 +61,9 @@ def add_known_prices(suite: Suite, asked: Iterable[Deployment], now_s: float | N
 
 
 _ANSWER_TOKENS = 120
-
-
 _ANSWER_S = 3.0
-
-
 _OVERHEAD_TOKENS = 12
-
-
 _TOKENS_PER_WORD = 1.4
-
-
 _JUDGED_TOKENS = 400
 
 

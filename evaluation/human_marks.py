@@ -19,26 +19,12 @@ from evaluation.suite_schema import read_text
 from evaluation.visible_text import open_private, visible_text
 
 COLUMNS = ("item", "prompt", "label", "answer", "mark", "check")
-
-
 HIGHEST = 5
-
-
 _REQUIRED_COLUMNS = ("item", "label", "mark", "check")
-
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # also the full-width forms
-
-
 _MAX_FILE_BYTES = 64 * 1024 * 1024
-
-
 _MAX_LISTED_MISTAKES = 10
-
-
 _MARKS = {str(mark): mark for mark in range(1, HIGHEST + 1)}
-
-
 _MARK_HINT = f"write a whole number from 1 to {HIGHEST}"
 
 
@@ -230,8 +216,6 @@ def _raise_mistakes(path: Path, mistakes: Sequence[str]) -> None:
 
 
 _GOOD = 4
-
-
 Marks = Mapping[str, Mapping[str, int]]
 """The marks of each candidate, by item."""
 

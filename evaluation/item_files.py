@@ -36,17 +36,10 @@ from providers.chat import Tool, ToolCall
 from providers.json_values import dumps_text
 
 _CHECKS = ("letter", "exact", "same", "number", "pattern", "schema", "rules", "call", "rubric")
-
-
 _MAX_REDRAWS = 1000
-
-
 WRONG_CHECK = (ValueError, re.error, SyntaxError, ZeroDivisionError)
 """The errors that an invalid check raises."""
-
-
 _LETTERS = "ABCDEFGHIJ"
-
 
 _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,

@@ -17,8 +17,6 @@ from providers.failures import FailureKind
 
 UNANSWERED = "unanswered"
 """The failure of a request without an answer at the end of the step."""
-
-
 AskOnce = Callable[[], Awaitable[QuestionResult]]
 
 
@@ -128,11 +126,7 @@ def _row(due_s: float, late_s: float, asked: QuestionResult) -> LoadRow:
 
 
 HOLDS = 0.9
-
-
 _REJECTED_STATUSES = frozenset({429, 503})
-
-
 _LATE_S = 0.05
 
 

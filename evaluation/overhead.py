@@ -24,8 +24,6 @@ from providers.testkit.server import SimulatorServer
 from providers.testkit.simulator import load_simulators
 
 _STATM, _MB = Path("/proc/self/statm"), 1024 * 1024
-
-
 _MAX_SAMPLES = 400
 
 
@@ -74,10 +72,7 @@ class Footprint:
 
 
 _PROVIDER = "openai-compatible"
-
-
 _BETWEEN_S = 0.1
-
 
 _CONFIG = """
 version: 1
@@ -86,7 +81,6 @@ regions: {{here: {{territories: ["*"], boundary: ["*"]}}}}
 deployments:
   blank: {{provider: {provider}, model: blank, endpoint: "{origin}/v1", stores: any, processes: any}}
 """
-
 
 _REQUEST = ChatRequest("blank", (UserMessage("?"),), stream=True)
 

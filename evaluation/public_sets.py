@@ -58,7 +58,6 @@ def _nth(arguments: _Arguments) -> list[TextRule]:
 
 _CONSTRAINED = [f"My answer is {answer}." for answer in ("yes", "no", "maybe")]
 
-
 # fmt: off
 _RULES: Mapping[str, Callable[[_Arguments], list[TextRule]]] = {
     "punctuation:no_comma": lambda args: [TextRule("no_comma")],
@@ -97,7 +96,6 @@ _RULES: Mapping[str, Callable[[_Arguments], list[TextRule]]] = {
     "combination:repeat_prompt": lambda args: [TextRule("starts_with", {"text": args["prompt_to_repeat"]})],
 }
 
-
 # fmt: on
 _DETECTED_LANGUAGES = frozenset({"zh", "en", "de", "ja", "ko", "ru", "fr", "es"})
 
@@ -110,10 +108,7 @@ def _known_language(code: object) -> str:
 
 
 _MAX_FILE_BYTES = 256 * 1024 * 1024
-
-
 _LETTERS = "ABCDEFGHIJ"
-
 
 _CHOICE_INSTRUCTIONS = {
     "zh": "请只回答正确选项的字母。",
@@ -122,7 +117,6 @@ _CHOICE_INSTRUCTIONS = {
     "ja": "正しい選択肢の文字だけを答えてください。",
     "ko": "정답의 글자만 답하세요.",
 }
-
 
 _NUMBER_INSTRUCTIONS = {
     "zh": "最后只写出数字答案。",
@@ -273,7 +267,6 @@ def _values(value: object) -> list[list[object]]:
 
 
 _TextReader = Callable[[Path, str, str, str], Iterator[Item]]
-
 
 READERS: Mapping[str, tuple[_TextReader, str]] = {
     "c-eval": (_choices, "zh"),

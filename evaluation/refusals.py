@@ -50,7 +50,6 @@ _UNSURE = RefusalFinding("unsure", "rule")
 # The rule reads the beginning and the end of a long answer.
 _MAX_BEGINNING_CHARACTERS, _MAX_END_CHARACTERS = 4000, 1000
 _IGNORED_WEIGHT = 5
-_AROUND_CLAUSES = " \t:：-–—·•()（）"
 _BURIED_CLAUSES, _BURIED_WEIGHT = 3, 60
 
 

@@ -111,11 +111,7 @@ def change_of(report: Mapping[str, Any]) -> str:
 
 
 _MAX_LISTED_FAILURES = 10
-
-
 _MAX_SHOWN_CHARACTERS = 300
-
-
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|#~!@])")
 
 

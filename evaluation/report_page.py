@@ -20,23 +20,12 @@ from evaluation.visible_text import visible_text
 
 # Okabe and Ito's palette, which is distinguishable with any kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-
-
 # One fewer than the colours, so that the ninth candidate differs from the first. Lines without marks use dashes.
 _MARKS = "osD^vP*"
-
-
 _DASHES = ("-", "--", ":", "-.")
-
-
 _MAX_NAME_CHARACTERS = 30
-
-
 _WIDTH_INCHES, _BASE_HEIGHT_INCHES = 4.6, 1.0
-
-
 _LEAST_MARGIN = 0.01
-
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -50,13 +39,8 @@ _STYLE: Any = {
     "axes.axisbelow": True,
 }
 
-
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
-
-
 _GROUP_ID = re.compile(r'(?<=<g) id="[^"]*"')
-
-
 Interval = Mapping[str, Any]
 """An estimate of the report: value, low, high (null if unbounded), of."""
 
@@ -211,8 +195,6 @@ def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
 
 
 _MIN_SAMPLES = 8
-
-
 _TEMPLATES = Path(__file__).parent / "templates"
 
 

@@ -154,11 +154,7 @@ def _coverages(
 
 
 FORMAT = 1
-
-
 AXES = ("performance", "compliance", "scalability")
-
-
 Report = Mapping[str, Any]
 
 

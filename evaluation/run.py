@@ -104,14 +104,8 @@ class TerminalProgress:
 
 
 _RECOMMENDED, _NOT_RECOMMENDED = 0, 1
-
-
 Sites = Mapping[tuple[str, str], str]
-
-
 Compile = Callable[[Sites | None], ConfigVersion]
-
-
 OpenAccounting = Callable[[ConfigVersion], contextlib.AbstractAsyncContextManager[Accounting | None]]
 """Opens the accounting of the calls of a command. None: there is no state directory, so usage is not recorded."""
 

@@ -28,13 +28,8 @@ from evaluation.text_rules import bare, broken_rule, numbers_in
 from providers.json_values import JsonError, loads_text
 
 _MAX_SHOWN_CHARACTERS = 120
-
-
 _MAX_SEARCHED_CHARACTERS = 20_000
-
-
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*$", re.DOTALL)
-
 
 _STATED_CHOICE = re.compile(
     r"(?:answer|option|choice|antwort|lösung|option ist|答案|选项?|选择|正解|答え|정답|답)"
@@ -42,13 +37,8 @@ _STATED_CHOICE = re.compile(
     re.IGNORECASE,
 )
 
-
 _BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\s*\}?\s*\}")
-
-
 _LEADING_LETTER = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
-
-
 _LETTERS = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
 
 

@@ -22,20 +22,10 @@ from gateway.model.shadow import ShadowRecord
 from providers.chat import ToolCall
 
 _MAX_LISTED_FAILURES = 300
-
-
 _ROLE = re.compile(r"^(?:system|developer|user|assistant|tool): ", re.MULTILINE)
-
-
 _USER, _CHECK = "user: ", "check "
-
-
 _MAX_SHOWN_CHARACTERS, _ALPHA = 4000, 0.05
-
-
 Recorded = tuple[int, ShadowRecord]
-
-
 Verdicts = Mapping[str, Score]
 """The judge's verdicts by the id of the question."""
 
@@ -294,11 +284,7 @@ def _share(one: Estimate | None) -> str:
 
 ANSWERING_DEPLOYMENT = "who answered"
 """The name of the other candidate of each pair: the deployment that answered the client."""
-
-
 _AXIS = "shadow pairs"
-
-
 _Pair = tuple[Item, RecordedAnswer, RecordedAnswer]
 
 

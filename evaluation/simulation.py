@@ -83,15 +83,9 @@ def judge_of(suite: Suite, seed: int, quality: float) -> SimulatedJudge:
 
 
 Site = tuple[str, str]
-
-
 BLANK: Site = ("openai-compatible", "blank")
 """A simulated site that answers at once. It measures the time that both processes add."""
-
-
 _BEYOND: Mapping[str, Literal["slow", 429, 503]] = {"slow": "slow", "429": 429, "503": 503}
-
-
 _WRONG_TEXTS = ("?", "I do not know.", "", "No. " * 400)
 
 

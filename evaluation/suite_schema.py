@@ -31,20 +31,10 @@ def _duration(value: object) -> str:
 
 
 Percent = Annotated[str, Field(pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$", examples=["95%"])]
-
-
 Duration = Annotated[str, FileForm(_duration, DURATION_SCHEMA)]
-
-
 Weight = Annotated[int, Field(ge=0, le=100)]
-
-
 Drawn = Annotated[list[int], Field(min_length=1, max_length=2), AfterValidator(_rising)]
-
-
 LanguageCode = Literal["zh", "en", "de", "ja", "ko"]
-
-
 Format = Literal["items", "c-eval", "cmmlu", "safetybench", "xstest", "ifeval", "mgsm", "bank"]
 
 
@@ -393,8 +383,6 @@ class BankFile(_Section):
 
 
 _AnySection = TypeVar("_AnySection", bound=BaseModel)
-
-
 FileFindings = Findings
 
 

@@ -10,13 +10,8 @@ from evaluation.items import TextRule
 from providers.json_values import JsonError, loads_text
 
 _IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-
-
 _KANA = "\u3040-\u30ff\u31f0-\u31ff"
-
-
 _HANGUL = "\uac00-\ud7a3\u1100-\u11ff\u3130-\u318f"
-
 
 _SCRIPTS = {
     "han": re.compile(f"[{_IDEOGRAPHS}]"),
@@ -26,21 +21,11 @@ _SCRIPTS = {
     "cyrillic": re.compile("[\u0400-\u04ff]"),
 }
 
-
 _WORD = re.compile(rf"[{_IDEOGRAPHS}{_KANA}]|[{_HANGUL}]+|[^\W_]+(?:['’\-][^\W_]+)*")
-
-
 _SENTENCE = re.compile(r"[.!?](?:[\"'”’)]*)(?=\s|$)|[。！？]+")
-
-
 _ARTICLES = re.compile(r"\b(?:a|an|the|der|die|das|ein|eine)\b")
-
-
 _GROUPED = r"\d{1,3}(?:[,.'’ \u00a0\u202f]\d{3})+"
-
-
 _NUMBER = re.compile(rf"(?<![A-Za-z0-9_.,])[-+−]?(?:{_GROUPED}|\d+)(?:[.,]\d+)?(?![\d])")
-
 
 # Function words: frequent in one of these languages and absent from the others.
 _COMMON = {
@@ -49,7 +34,6 @@ _COMMON = {
     "fr": frozenset("le la les et est un une des du que pas pour dans sur avec vous je il elle au".split()),
     "es": frozenset("el los las y es un una del que por para con se su al lo como más pero".split()),
 }
-
 
 _MIN_SCRIPT_SHARE = 0.3
 
@@ -218,10 +202,7 @@ def _first_word(text: str, arguments: Arguments) -> bool:
 
 
 _Rule = Callable[[str, Arguments], bool]
-
-
 _COUNT: Mapping[str, type | tuple[type, ...]] = {"least": int, "most": int}
-
 
 # fmt: off
 RULES: Mapping[str, tuple[_Rule, Mapping[str, type | tuple[type, ...]]]] = {

@@ -14,15 +14,9 @@ from gateway.model.deployment import Deployment
 from providers.failures import Failure, FailureKind
 
 _SLOWEST_S, _FIRST_S, _LEAST_S = 4.0, 0.005, 0.0005
-
-
 _SLOWER = 1.5
-
-
 # The fraction by which each answer shortens the interval between questions: a rate per second, with bounds.
 _FASTER_A_SECOND, _FASTER_AT_LEAST, _FASTER_AT_MOST = 0.2, 0.02, 0.25
-
-
 _NEAR_EDGE, _CAREFUL_A_SECOND, _CAREFUL_AT_LEAST = 1.05, 0.01, 0.0005
 
 
@@ -85,7 +79,6 @@ _GIVES_UP_AFTER = 20
 # is asked several times, so 20 questions would take many minutes.
 _GIVES_UP_ATTEMPTS, _GIVES_UP_S = 20, 30.0
 
-
 # How often a question is asked until its failure counts, by kind of failure.
 _TRIES = {
     FailureKind.RATE_LIMITED: 8,
@@ -97,22 +90,11 @@ _TRIES = {
     FailureKind.MALFORMED: 3,
 }
 
-
 _MAX_TRIES = 32
-
-
 _REJECTION_KINDS = frozenset({FailureKind.RATE_LIMITED, FailureKind.OVERLOADED})
-
-
 _BUSY_STATUSES = frozenset({503, 529})
-
-
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 4.0
-
-
 Ask = Callable[[Deployment, Item], Awaitable[QuestionResult]]
-
-
 Sleep = Callable[[float], Awaitable[None]]
 
 
