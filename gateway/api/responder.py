@@ -238,7 +238,7 @@ class Responder:
             shown = replace(shown, message=style.refusals[shown.code])
         if self._head_sent:
             self._record.outcome, self._record.status = "interrupted", 200
-            # A limit that refuses a further call is no break of the answer: the client can act on it.
+            # The client can act on a limit that refuses a further call, so the error names it.
             last = shown if isinstance(error, CallRefused) else ApiError("stream_interrupted", shown.message)
             data = self._encoder.encode_failure(last) if self._encoder is not None else b""
             await self._send({"type": "http.response.body", "body": data, "more_body": False})

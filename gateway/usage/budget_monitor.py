@@ -2,7 +2,7 @@
 
 One process does this. End users are not watched: there may be any number of them, and their names are not metrics.
 
-What was reported is kept in the file `alerts.json` of the state directory, so that a restart does not repeat it.
+The file `alerts.json` of the state directory has the shares that were reported, so that a restart does not repeat them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class BudgetMonitor:
         return self._used
 
     def keep_reported(self) -> None:
-        """Write what was reported of the present budgets to the file. Raises StateError."""
+        """Write the reported shares of the present budgets to the file. Raises StateError."""
         if self._file is None:
             return
         present = counted_budgets(self._current())

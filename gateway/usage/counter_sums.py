@@ -38,7 +38,7 @@ class SumStatement(NamedTuple):
 
 
 class CounterSums:
-    """What was spent in each open window, and the top-ups. It is complete when all statements have run.
+    """The spent amounts and the top-ups of each open window. They are complete when all statements have run.
 
     Args:
         windows: The bounds of the windows.

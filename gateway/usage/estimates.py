@@ -78,7 +78,7 @@ class SeenOutput:
 
 
 def most_input(request: ChatRequest, bound: int) -> int | None:
-    """Return the highest input that a provider's count may state, or None if the provider adds what nobody here sees.
+    """Return the highest input that a provider's count may state, or None if the provider adds an unknown part.
 
     Args:
         request: The request as it is sent.

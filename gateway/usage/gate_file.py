@@ -155,7 +155,7 @@ class FileGate:
     def rebuild(self, numbers: Iterable[tuple[Counter, int, int]], windows: AllBounds) -> int:
         """Set counters of a new file, before requests are served.
 
-        What a counter shows already stays if it is more: commands may have changed it.
+        A higher number in the file stays, because commands may have changed it.
 
         Args:
             numbers: Counters with what was spent in their window, and the top-ups.

@@ -108,7 +108,7 @@ def counted_budgets(config: ConfigVersion) -> dict[Counter, int]:
 
 
 def has_budget(config: ConfigVersion) -> Callable[[Counter], bool]:
-    """Return the function that tells whether a counter belongs to a budget of the config."""
+    """Return a function: whether a counter belongs to a budget of the config."""
     owners = counted_budgets(config)
     users = {
         (client.name, rule.unit, rule.per)
