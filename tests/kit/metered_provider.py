@@ -21,6 +21,9 @@ APP_KEY = "gk-app"
 PROMPT_TOKENS = 10
 """The least input of a call."""
 
+MAXIMUM = 1000
+"""The longest answer of the model."""
+
 _LATE_S = 0.25
 _NAMED = re.compile(r"request-\d+")
 INPUT_PRICE, OUTPUT_PRICE = 1, 2
@@ -64,9 +67,14 @@ class SeenCall:
 
 @dataclass(slots=True)
 class Meter:
-    """The calls of all deployments. It can hold the answers of some of them back."""
+    """The calls of all deployments. It can hold the answers of some of them back.
+
+    Attributes:
+        answers_briefly: Whether the answers of `long` have one token. Otherwise they are the longest that are allowed.
+    """
 
     calls: list[SeenCall] = field(default_factory=list)
+    answers_briefly: bool = False
     _held: set[str] = field(default_factory=set)
     _is_open: threading.Event = field(default_factory=threading.Event)
 
@@ -91,6 +99,29 @@ class Meter:
     async def wait(self, deployment: str) -> None:
         if deployment in self._held:
             await asyncio.to_thread(self._is_open.wait)
+
+
+async def answer_long(call: Call, seen: SeenCall, *, briefly: bool) -> None:
+    """Send a short text, and count as many tokens as the cap or the maximum of the model allows, or one."""
+    seen.completion_tokens = 1 if briefly else min(call.body.get("max_tokens") or MAXIMUM, MAXIMUM)
+    seen.is_reported = True
+    if "input" in call.body:
+        seen.completion_tokens, vector = 0, {"object": "embedding", "index": 0, "embedding": [0.5]}
+        await call.respond(200, {"object": "list", "model": "m", "data": [vector], "usage": seen.usage()})
+    elif call.stream:
+        await call.begin(0)
+        for chunk in (
+            chunk_of({"content": "word"}),
+            chunk_of({}, "stop"),
+            {**chunk_of({}), "choices": [], "usage": seen.usage()},
+        ):
+            await call.event(chunk)
+        await call.event("[DONE]")
+        await call.send("0\r\n\r\n")
+    else:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "word"}, "finish_reason": "stop"}
+        base = {"id": "chatcmpl-p", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        await call.respond(200, {**base, "usage": seen.usage()})
 
 
 async def answer_metered(call: Call, seen: SeenCall, *, pause_s: float = 0.0, usage: bool = True) -> None:
@@ -153,6 +184,8 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
                         seen.completion_tokens += 1
                         await call.event(chunk_of({"content": "word "}))
                 await call.until_closed()
+            case "long":
+                await answer_long(call, seen, briefly=meter.answers_briefly)
             case "late":
                 try:
                     async with asyncio.timeout(_LATE_S):
@@ -175,7 +208,7 @@ def metered_provider(*names: str) -> Iterator[tuple[Provider, Meter]]:
 def metered_config(provider: Provider, folder: Path, route: str, *patches: str | Mapping[str, Any]) -> Config:
     """Return a config with a deployment for each behaviour of a route, and one client with a key."""
     price = {"input": INPUT_PRICE, "output": OUTPUT_PRICE, "currency": "EUR", "as_of": "2026-11-01", "source": "test"}
-    models = {"version": 1, "models": {"openai-compatible": {"m": {"price": price, "output_tokens": 1000}}}}
+    models = {"version": 1, "models": {"openai-compatible": {"m": {"price": price, "output_tokens": MAXIMUM}}}}
     # The date must be a date in YAML.
     (folder / "models.yaml").write_text(yaml.safe_dump(models).replace("'2026-11-01'", "2026-11-01"), "utf-8")
     names = [name.strip() for name in route.split(",")]
