@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator, finding_of
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
@@ -136,6 +136,14 @@ Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
 """Activates a version, given pickled and as an object. Returns the workers that have not confirmed it."""
 
 
+class Stage(Protocol):
+    """Puts the shares of schedules into a version."""
+
+    def __call__(self, config: ConfigVersion, *, is_pinned: bool) -> ConfigVersion:
+        """Return the version with the shares that its schedules have reached, frozen if a rollback pinned it."""
+        ...
+
+
 class LiveConfig:
     """The active config version, how it became active, and the last failed attempt to load the config since then.
 
@@ -148,7 +156,7 @@ class LiveConfig:
         job: How to compile the config file.
         initial: The version to begin with.
         serving_problem: Returns why this process can't serve a version, or None if it can.
-        stage: Returns the version with the shares that its schedules have reached.
+        stage: Returns the version with the shares that its schedules have reached, frozen if a rollback pinned it.
         clients: The stored clients, or None without a state directory.
         compile_job: Compiles in place of a process of its own, for tests.
         wait: Sleeps between two looks at the files, for tests.
@@ -160,14 +168,15 @@ class LiveConfig:
         initial: InitialConfig,
         *,
         serving_problem: Callable[[ConfigVersion], str | None] = lambda _: None,
-        stage: Callable[[ConfigVersion], ConfigVersion] = lambda config: config,
+        stage: Stage | None = None,
         clients: ClientDatabase | None = None,
         compile_job: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         warnings, change_log = initial.outcome.problems, initial.change_log
         self.clients = clients
-        self._stage = stage if clients is None else lambda config: stage(clients.stage(config))
+        self._stage_schedules = stage
+        self._pinned = initial.pinned
         self.config = self._stage(initial.config)
         self.failed: Reload | None = None
         self.reloads: Counter[tuple[str, str]] = Counter()
@@ -177,7 +186,6 @@ class LiveConfig:
         self._state = CompiledState(initial.config, initial.outcome.written, distinct_warnings(warnings))
         self._change_log = change_log
         self._activator = VersionActivator(job, serving_problem, change_log)
-        self._pinned = initial.pinned
         self._watch = Watch({**initial.outcome.files, **self._read_signature()})
         self._compiler = Compiler()
         self._compile = compile_job or self._compiler.compile
@@ -191,6 +199,14 @@ class LiveConfig:
         self._one_at_a_time = asyncio.Lock()
         self._requested = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _stage(self, config: ConfigVersion) -> ConfigVersion:
+        """Return the version with its stored clients and the shares of its schedules."""
+        if self.clients is not None:
+            config = self.clients.stage(config)
+        if self._stage_schedules is None:
+            return config
+        return self._stage_schedules(config, is_pinned=self._pinned is not None)
 
     def start(self, activate: Activate) -> None:
         """Start to watch the files. Needs a running event loop."""

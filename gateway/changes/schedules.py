@@ -3,6 +3,9 @@
 The rules are pure functions in `gateway.policy.canary_schedule`. The sources of counts and the activation are
 parameters, so that a single process and a supervisor use the same code. Progress is stored in the state directory;
 without one, no schedule runs.
+
+While a version is pinned by a rollback, no schedule runs either: its candidates keep the shares with which the version
+ended. The progress of the version that the rollback replaced stays as it is, for the release.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
 from gateway.model.config_version import ConfigVersion
@@ -25,18 +29,25 @@ CHECK_INTERVAL_S = 2.0
 _LONGEST_S = 5 * CHECK_INTERVAL_S
 _OFF = "schedules need GATEWAY_STATE_DIR: the weights of the config are used"
 _RouteKey = tuple[str, str]
+_Progress = dict[_RouteKey, tuple[str, ScheduleProgress]]
+"""By route: the identity of the schedule, and its progress."""
+_HELD = "", ScheduleProgress(Phase.HELD, reason="it is not known at which share the version ended")
 _Restage = Callable[[], Awaitable[tuple[int, ...]]]
 
 
 class Store(Protocol):
-    """Stores the progress of schedules. Both methods may raise StateError."""
+    """Stores the progress of schedules. All methods may raise StateError."""
 
-    def load(self) -> dict[_RouteKey, tuple[str, ScheduleProgress]]:
+    def load(self) -> _Progress:
         """Return the progress that was saved last."""
         ...
 
-    def save(self, progress: Mapping[_RouteKey, tuple[str, ScheduleProgress]]) -> None:
-        """Replace the saved progress by this one."""
+    def progress_of(self, version: str) -> _Progress:
+        """Return the progress that was saved last for this config version."""
+        ...
+
+    def save(self, progress: _Progress, by_version: Mapping[str, _Progress]) -> None:
+        """Replace the saved progress by this one, and also that of these config versions."""
         ...
 
 
@@ -62,7 +73,14 @@ class Scheduler:
         self._store = store
         self._clock = clock
         self._wait = wait
-        self._progress = store.load() if store is not None else {}
+        self._progress: _Progress = store.load() if store is not None else {}
+        self._frozen: _Progress | None = None
+        """The progress that is shown instead while a version is pinned by a rollback."""
+        self._version = ""
+        """The version that `_progress` belongs to. Empty if it is that of an earlier process."""
+        self._frozen_version = ""
+        self._ended: dict[str, _Progress] = {}
+        """The progress with which versions ended, until it is saved."""
         self._running: dict[_RouteKey, Schedule] = {}
         self._baselines: dict[_RouteKey, tuple[str, ...]] = {}
         self._seen: dict[tuple[str, str, str], Tally] | None = None
@@ -75,8 +93,11 @@ class Scheduler:
 
     # --- the shares -------------------------------------------------------------------------------
 
-    def stage(self, config: ConfigVersion) -> ConfigVersion:
-        """Return the version with the weights of its schedules. Known schedules go on; new ones begin."""
+    def stage(self, config: ConfigVersion, *, is_pinned: bool = False) -> ConfigVersion:
+        """Return the version with the weights of its schedules.
+
+        Known schedules go on, and new ones begin. Those of a version that is pinned by a rollback are frozen.
+        """
         schedules = _schedules_of(config)
         if self._store is None:
             if schedules:
@@ -84,29 +105,72 @@ class Scheduler:
             if any(assistant.shadows for assistant in config.assistants.values()):
                 logger().warning("shadows_off", detail="shadows need GATEWAY_STATE_DIR: no request is sent to one")
             return config
-        before, self._progress = self._progress, {}
-        for key, schedule in schedules.items():
-            known = before.get(key)
-            if known is None or known[0] != schedule.identity:
-                known = schedule.identity, begin(schedule)
-                self._fresh.add(key)
-            self._progress[key] = known
-        self._has_news = self._has_news or self._progress != before
+        if is_pinned:
+            self._freeze(config.version, schedules)
+        else:
+            self._go_on(config.version, schedules)
         self._running = schedules
         self._baselines = {
             key: tuple(member for member in _first_set(config, key) if member != schedule.candidate)
             for key, schedule in schedules.items()
         }
-        return with_shares(config, {key: self._share(key) for key in schedules})
+        return with_shares(config, {key: self._share(key) for key in schedules}, is_frozen=is_pinned)
+
+    def _freeze(self, version: str, schedules: Mapping[_RouteKey, Schedule]) -> None:
+        """Restore the progress with which the version ended."""
+        ended = self._ended_progress(version)
+        frozen: _Progress = {}
+        for key, schedule in schedules.items():
+            same = _known([ended, self._progress], key, schedule)
+            # If the same schedule was rolled back in a later version, its candidate stays rolled back.
+            rolled_back = [it for it in same if it[1].phase is Phase.ROLLED_BACK]
+            frozen[key] = [*rolled_back, *same, _HELD][0]
+        self._frozen, self._frozen_version = frozen, version
+        self._seen = None  # requests during the pin count for no stage
+
+    def _ended_progress(self, version: str) -> _Progress:
+        if version == self._version or self._store is None:
+            return self._progress
+        if version in self._ended:
+            return self._ended[version]
+        try:
+            return self._store.progress_of(version)
+        except StateError as error:
+            logger().error("schedules_failed", detail=f"{error}; candidates of unknown shares get no users")
+            return {}
+
+    def _go_on(self, version: str, schedules: Mapping[_RouteKey, Schedule]) -> None:
+        """Continue the schedules that are known, and begin the others."""
+        before, frozen = self._progress, self._frozen or {}
+        is_same = version == self._frozen_version
+        self._frozen, self._frozen_version, self._progress = None, "", {}
+        for key, schedule in schedules.items():
+            known = _known([frozen, before] if is_same else [before, frozen], key, schedule)
+            if not known:
+                known = [(schedule.identity, begin(schedule))]
+                self._fresh.add(key)
+            self._progress[key] = known[0]
+        if self._version not in ("", version):
+            self._ended[self._version] = before
+        self._has_news = self._has_news or self._progress != before or self._version != version
+        self._version = version
+
+    def _shown(self, key: _RouteKey) -> ScheduleProgress:
+        return (self._progress if self._frozen is None else self._frozen)[key][1]
 
     def _share(self, key: _RouteKey) -> float:
-        return share_at(self._running[key], self._progress[key][1])
+        return share_at(self._running[key], self._shown(key))
 
     def status(self) -> tuple[ScheduleStatus, ...]:
         """Return the progress of each schedule."""
+        is_frozen = self._frozen is not None
         return tuple(
             ScheduleStatus(
-                *key, schedule, self._progress[key][1], self._share(key), waits_for(schedule, self._progress[key][1])
+                *key,
+                replace(schedule, is_frozen=is_frozen),
+                self._shown(key),
+                self._share(key),
+                "" if is_frozen else waits_for(schedule, self._shown(key)),
             )
             for key, schedule in self._running.items()
         )
@@ -141,7 +205,8 @@ class Scheduler:
 
     async def check(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
         """Evaluate the requests since the last check, and change the weights if a stage begins or ends."""
-        if any(progress.phase is Phase.RUNNING for _, progress in self._progress.values()):
+        is_running = any(progress.phase is Phase.RUNNING for _, progress in self._progress.values())
+        if is_running and self._frozen is None:
             snapshots = await counts()
             if self._judge(await asyncio.to_thread(tallies, snapshots)):
                 unconfirmed = await restage()
@@ -154,6 +219,8 @@ class Scheduler:
 
     def _judge(self, now: dict[tuple[str, str, str], Tally]) -> bool:
         """Advance each schedule. Return whether a weight has changed."""
+        if self._frozen is not None:  # since the counts were requested
+            return False
         before, self._seen = self._seen, now
         at_s = self._clock()
         elapsed_s, self._judged_at = min(at_s - self._judged_at, _LONGEST_S), at_s
@@ -184,8 +251,10 @@ class Scheduler:
         if self._store is None or not self._has_news:
             return
         self._has_news = False
+        ended = dict(self._ended)
+        current = {self._version: dict(self._progress)} if self._version else {}
         try:
-            await asyncio.to_thread(self._store.save, dict(self._progress))
+            await asyncio.to_thread(self._store.save, dict(self._progress), {**ended, **current})
         except StateError as error:
             self._has_news = True
             if not self._is_lost:
@@ -194,6 +263,7 @@ class Scheduler:
             self._is_lost = True
         else:
             self._is_lost = False
+            self._ended = {name: it for name, it in self._ended.items() if it is not ended.get(name)}
 
 
 def _schedules_of(config: ConfigVersion) -> dict[_RouteKey, Schedule]:
@@ -203,6 +273,11 @@ def _schedules_of(config: ConfigVersion) -> dict[_RouteKey, Schedule]:
         if name == assistant.name  # an alias names the same assistant
         for region, schedule in assistant.schedules.items()
     }
+
+
+def _known(sources: list[_Progress], key: _RouteKey, schedule: Schedule) -> list[tuple[str, ScheduleProgress]]:
+    """Return the progress of this schedule in each source that has it."""
+    return [known for source in sources if (known := source.get(key)) is not None and known[0] == schedule.identity]
 
 
 def _first_set(config: ConfigVersion, key: _RouteKey) -> tuple[str, ...]:

@@ -49,12 +49,14 @@ class Schedule:
 
     Attributes:
         identity: Identifies the text of the schedule and the candidate's definition. Progress belongs to it.
+        is_frozen: Whether a rollback keeps the shares as they are.
     """
 
     candidate: str
     stages: tuple[Stage, ...]
     stop: StopRule
     identity: str
+    is_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +108,12 @@ NO_TALLY = Tally()
 
 
 class Phase(StrEnum):
-    """The phase of a schedule."""
+    """The phase of a schedule. It is held if a rollback restored it, and the share at its end is not known."""
 
     RUNNING = "running"
     DONE = "done"
     ROLLED_BACK = "rolled_back"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)

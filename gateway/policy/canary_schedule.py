@@ -55,7 +55,7 @@ _TAIL = 0.95
 
 def share_at(schedule: Schedule, progress: ScheduleProgress) -> float:
     """Return the candidate's share (0 to 1)."""
-    return 0.0 if progress.phase is Phase.ROLLED_BACK else schedule.stages[progress.stage].share
+    return 0.0 if progress.phase in (Phase.ROLLED_BACK, Phase.HELD) else schedule.stages[progress.stage].share
 
 
 def advance(
@@ -136,7 +136,9 @@ def _is_slower(stop: StopRule, candidate: Tally, baseline: Tally, allowed: float
     )
 
 
-def with_shares(config: ConfigVersion, shares: Mapping[tuple[str, str], float]) -> ConfigVersion:
+def with_shares(
+    config: ConfigVersion, shares: Mapping[tuple[str, str], float], *, is_frozen: bool = False
+) -> ConfigVersion:
     """Return the config version with these shares of the candidates, by (assistant, region).
 
     The other members of each step share the rest. The result has its own version: that of the config, and four digits
@@ -144,20 +146,21 @@ def with_shares(config: ConfigVersion, shares: Mapping[tuple[str, str], float]) 
     """
     if not shares:
         return config
-    changed = {it.name: _with_shares(it, shares) for it in config.assistants.values()}
+    changed = {it.name: _with_shares(it, shares, is_frozen=is_frozen) for it in config.assistants.values()}
     assistants = {name: changed[assistant.name] for name, assistant in config.assistants.items()}
     text = json.dumps(sorted([*key, share] for key, share in shares.items()))
     digits = hashlib.sha256(text.encode()).hexdigest()[:4]
     return replace(config, version=f"{config.version}+{digits}", assistants=assistants)
 
 
-def _with_shares(assistant: Assistant, shares: Mapping[tuple[str, str], float]) -> Assistant:
+def _with_shares(assistant: Assistant, shares: Mapping[tuple[str, str], float], *, is_frozen: bool) -> Assistant:
     routes = dict(assistant.routes)
+    schedules = {region: replace(schedule, is_frozen=is_frozen) for region, schedule in assistant.schedules.items()}
     for region, schedule in assistant.schedules.items():
         first, *rest = routes[region]
         if (assistant.name, region) in shares and isinstance(first, WeightedSet):
             routes[region] = (_shared(first, schedule.candidate, shares[assistant.name, region]), *rest)
-    return replace(assistant, routes=routes)
+    return replace(assistant, routes=routes, schedules=schedules)
 
 
 def _shared(step: WeightedSet, candidate: str, share: float) -> WeightedSet:

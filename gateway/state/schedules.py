@@ -1,11 +1,14 @@
-"""Store the progress of schedules over restarts: `canary.db`, one row for each route."""
+"""Store the progress of schedules over restarts: `canary.db`, one row for each route.
+
+A second table keeps the last progress of every config version, for a rollback to it.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +23,18 @@ CREATE TABLE IF NOT EXISTS schedules (
   identity TEXT NOT NULL,
   progress TEXT NOT NULL,
   PRIMARY KEY (assistant, region)
+) STRICT;
+CREATE TABLE IF NOT EXISTS version_schedules (
+  version TEXT NOT NULL,
+  assistant TEXT NOT NULL,
+  region TEXT NOT NULL,
+  identity TEXT NOT NULL,
+  progress TEXT NOT NULL,
+  PRIMARY KEY (version, assistant, region)
 ) STRICT
 """
 
+Progress = Mapping[tuple[str, str], tuple[str, ScheduleProgress]]
 StoredProgress = dict[tuple[str, str], tuple[str, ScheduleProgress]]
 """By assistant and region: the identity of the schedule, and its progress."""
 
@@ -35,9 +47,18 @@ class ScheduleStore:
         self._one_at_a_time = threading.Lock()
 
     def load(self) -> StoredProgress:
-        """Return the stored progress. Rows that cannot be read are ignored."""
+        """Return the stored progress. Rows that cannot be read are ignored. Raises StateError."""
+        return self._stored("SELECT assistant, region, identity, progress FROM schedules")
+
+    def progress_of(self, version: str) -> StoredProgress:
+        """Return the last progress of a config version. Rows that cannot be read are ignored. Raises StateError."""
+        sql = "SELECT assistant, region, identity, progress FROM version_schedules WHERE version = ?"
+        return self._stored(sql, version)
+
+    def _stored(self, sql: str, *values: str) -> StoredProgress:
         try:
-            rows = self._database.execute("SELECT assistant, region, identity, progress FROM schedules").fetchall()
+            with self._one_at_a_time:
+                rows = self._database.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise StateError(f"canary.db can't be read: {describe_error(error)}") from error
         stored: StoredProgress = {}
@@ -47,23 +68,30 @@ class ScheduleStore:
                 stored[assistant, region] = identity, progress
         return stored
 
-    def save(self, stored: Mapping[tuple[str, str], tuple[str, ScheduleProgress]]) -> None:
-        """Replace the stored progress. If that fails, the previous progress stays. Raises StateError."""
-        rows = [(*key, identity, json.dumps(asdict(progress))) for key, (identity, progress) in stored.items()]
+    def save(self, stored: Progress, by_version: Mapping[str, Progress]) -> None:
+        """Replace the stored progress, and that of these config versions. If that fails, all stays. Raises StateError."""
         with self._one_at_a_time:
             try:
-                self._replace(rows)
+                with transaction(self._database):
+                    self._replace(stored, by_version)
             except sqlite3.Error as error:
                 raise StateError(f"canary.db can't be written: {describe_error(error)}") from error
 
-    def _replace(self, rows: Sequence[tuple[str, ...]]) -> None:
-        with transaction(self._database):
-            self._database.execute("DELETE FROM schedules")
-            self._database.executemany("INSERT INTO schedules VALUES (?, ?, ?, ?)", rows)
+    def _replace(self, stored: Progress, by_version: Mapping[str, Progress]) -> None:
+        self._database.execute("DELETE FROM schedules")
+        self._database.executemany("INSERT INTO schedules VALUES (?, ?, ?, ?)", _rows(stored))
+        for version, progress in by_version.items():
+            self._database.execute("DELETE FROM version_schedules WHERE version = ?", (version,))
+            rows = [(version, *row) for row in _rows(progress)]
+            self._database.executemany("INSERT INTO version_schedules VALUES (?, ?, ?, ?, ?)", rows)
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _rows(stored: Progress) -> list[tuple[str, ...]]:
+    return [(*key, identity, json.dumps(asdict(progress))) for key, (identity, progress) in stored.items()]
 
 
 def _decode(text: str) -> ScheduleProgress | None:

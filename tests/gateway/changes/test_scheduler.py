@@ -14,7 +14,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
 from gateway.model.schedule import Phase, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
-from gateway.state.schedules import ScheduleStore
+from gateway.state.schedules import Progress, ScheduleStore
 from gateway.telemetry.metrics import Metrics
 from providers.failures import FailureKind
 from tests.kit.configs import BASE, table_of
@@ -56,19 +56,18 @@ def closed() -> Iterator[None]:
 class Cell:
     """A gateway with schedules: its active version, its counts, and a fake clock."""
 
-    def __init__(self, folder: Path, table: ConfigVersion | None = None) -> None:
+    def __init__(self, folder: Path, table: ConfigVersion | None = None, *, is_pinned: bool = False) -> None:
         self.now_s = 1000.0
         self.unconfirmed: tuple[int, ...] = ()
         self.store = opened(folder)
         self.scheduler = Scheduler(self.store, clock=lambda: self.now_s)
-        self.written = table or scheduled()
-        self.table = self.scheduler.stage(self.written)
+        self.change(table or scheduled(), is_pinned=is_pinned)
         self.metrics = Metrics()
         self.region = self.written.regions["default"]
 
-    def change(self, table: ConfigVersion) -> None:
-        self.written = table
-        self.table = self.scheduler.stage(table)
+    def change(self, table: ConfigVersion, *, is_pinned: bool = False) -> None:
+        self.written, self.is_pinned = table, is_pinned
+        self.table = self.scheduler.stage(table, is_pinned=is_pinned)
 
     def serve(self, ok: int = 0, failed: int = 0, side: str = "chatgpt-us") -> None:
         from gateway.model.location import Location
@@ -84,7 +83,7 @@ class Cell:
             return [self.metrics.snapshot()]
 
         async def restage() -> tuple[int, ...]:
-            self.table = self.scheduler.stage(self.written)
+            self.change(self.written, is_pinned=self.is_pinned)
             return self.unconfirmed
 
         for _ in range(times):
@@ -221,7 +220,10 @@ class FullDisk:
     def load(self) -> dict[tuple[str, str], tuple[str, ScheduleProgress]]:
         return {}
 
-    def save(self, _: Mapping[tuple[str, str], tuple[str, ScheduleProgress]]) -> None:
+    def progress_of(self, version: str) -> dict[tuple[str, str], tuple[str, ScheduleProgress]]:
+        raise StateError("canary.db can't be read: disk full")
+
+    def save(self, _: Progress, by_version: Mapping[str, Progress]) -> None:
         raise StateError("canary.db can't be written: disk full")
 
 
@@ -235,9 +237,144 @@ async def test_progress_that_cannot_be_saved_is_logged_once_and_still_applied(tm
     assert [line["event"] for line in logs].count("schedules_not_kept") == 1
 
 
+# --- after a rollback -----------------------------------------------------------------------------
+
+PROMOTED = table_of(BASE.merge("assistants: {assistant: {routes: {default: [chatgpt-us]}}}"))
+"""The version after the schedule: the candidate has the route."""
+
+
+async def stays(cell: Cell, share: float) -> None:
+    """Check that no stage begins, however many requests there are."""
+    version = cell.table.version
+    for _ in range(3):
+        await passed(cell)
+    assert (cell.share, cell.table.version) == (share, version)
+    [status] = cell.scheduler.status()
+    assert status.schedule.is_frozen
+    assert cell.table.assistants["assistant"].schedules["default"].is_frozen
+
+
+@pytest.mark.parametrize(("stages", "share"), [(0, 0.05), (1, 0.25), (2, 1.0)])
+async def test_rollback_restores_the_share_at_which_the_version_ended(
+    tmp_path: Path, stages: int, share: float
+) -> None:
+    cell = Cell(tmp_path)
+    for _ in range(stages):
+        await passed(cell)
+    cell.change(PROMOTED)
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, share)
+    restarted = Cell(tmp_path, is_pinned=True)
+    await stays(restarted, share)
+
+
+async def test_rollback_to_a_version_whose_candidate_was_worse_gives_it_no_users(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await cell.look()
+    cell.serve(ok=30, failed=30)
+    cell.serve(ok=1000, side="gemini")
+    await cell.look()
+    cell.change(PROMOTED)
+    await cell.look()
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.0)
+    assert cell.progress.phase is Phase.ROLLED_BACK
+
+
+async def test_candidate_that_was_worse_later_under_the_same_schedule_gets_no_users(tmp_path: Path) -> None:
+    cell, other = Cell(tmp_path), scheduled(route="{gemini: 10, chatgpt-us: 90}")
+    await passed(cell)
+    cell.change(other)
+    await cell.look()
+    cell.serve(ok=30, failed=30)
+    cell.serve(ok=1000, side="gemini")
+    await cell.look()
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.0)
+    cell.change(other)
+    assert (cell.share, cell.progress.phase) == (0.0, Phase.ROLLED_BACK), "a release repeats no schedule"
+
+
+async def test_rollback_to_a_version_whose_end_is_unknown_gives_its_candidate_no_users(tmp_path: Path) -> None:
+    cell = Cell(tmp_path, PROMOTED)
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.0)
+    assert cell.progress.phase is Phase.HELD
+    # With the release, the version is like a new one.
+    cell.change(scheduled())
+    assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
+
+
+async def test_rollback_to_the_active_version_freezes_its_share(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await passed(cell)
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.25)
+
+
+async def test_second_rollback_restores_the_share_of_the_version_that_the_first_replaced(tmp_path: Path) -> None:
+    cell, other = Cell(tmp_path), scheduled("5% for 10s, 50% for 10s, 100%")
+    await passed(cell)
+    cell.change(other)
+    await passed(cell)
+    assert cell.share == 0.5
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.25)
+    cell.change(other, is_pinned=True)
+    await stays(cell, 0.5)
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.25)
+    await stays(Cell(tmp_path, other, is_pinned=True), 0.5)
+
+
+async def test_schedule_goes_on_from_the_frozen_share_after_the_release_of_the_same_version(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await passed(cell)
+    cell.change(PROMOTED)
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.25)
+    cell.change(scheduled())
+    assert (cell.share, cell.progress.candidate) == (0.25, Tally()), "requests during the pin count for no stage"
+    await passed(cell)
+    assert cell.share == 1.0
+
+
+async def test_schedule_of_the_file_goes_on_where_it_was_after_the_release(tmp_path: Path) -> None:
+    cell, other = Cell(tmp_path), scheduled(route="{gemini: 10, chatgpt-us: 90}")
+    cell.change(other)
+    await passed(cell)
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.05)
+    await cell.scheduler.stop()
+    cell.change(other)
+    assert cell.share == 0.25
+    restarted = Cell(tmp_path, scheduled(), is_pinned=True)
+    restarted.change(other)
+    assert restarted.share == 0.25
+
+
+async def test_new_schedule_begins_after_a_rollback(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    await passed(cell)
+    cell.change(PROMOTED)
+    cell.change(scheduled(), is_pinned=True)
+    cell.change(scheduled("5% for 20s, 100%"))
+    assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
+
+
+async def test_progress_that_cannot_be_saved_is_still_restored(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    cell.scheduler = Scheduler(FullDisk(), clock=lambda: cell.now_s)
+    cell.change(scheduled())
+    await passed(cell)
+    cell.change(PROMOTED)
+    cell.change(scheduled(), is_pinned=True)
+    await stays(cell, 0.25)
+
+
 def test_unreadable_row_is_ignored(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.save({PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))})
+    store.save({PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}, {})
     assert store.load() == {PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}
     for text in ("{", "[]", "{}", '{"phase": "running", "candidate": {"times": [1]}, "baseline": {"times": [1]}}'):
         with sqlite3.connect(tmp_path / "canary.db") as database:

@@ -37,21 +37,21 @@ def change(folder: Path, statement: str, *values: object) -> None:
 
 def test_saved_schedules_are_kept_and_others_are_deleted(store: ScheduleStore, tmp_path: Path) -> None:
     for progress in (KEPT, {place: KEPT[place] for place in [("b", "eu")]}, {}, KEPT):
-        store.save(progress)
+        store.save(progress, {})
         assert store.load() == progress
     with closing(ScheduleStore(tmp_path)) as again:
         assert again.load() == KEPT
 
 
 def test_failed_save_keeps_the_previous_progress(store: ScheduleStore, tmp_path: Path) -> None:
-    store.save(KEPT)
+    store.save(KEPT, {})
     change(
         tmp_path,
         "CREATE TRIGGER full BEFORE INSERT ON schedules WHEN NEW.assistant = 'c' BEGIN "
         "SELECT RAISE(ABORT, 'database or disk is full'); END",
     )
     with pytest.raises(StateError, match=r"^canary\.db can't be written: database or disk is full$"):
-        store.save({("a", "eu"): ("new", PROGRESS), ("c", "eu"): ("new", PROGRESS)})
+        store.save({("a", "eu"): ("new", PROGRESS), ("c", "eu"): ("new", PROGRESS)}, {})
     assert store.load() == KEPT
 
 
@@ -78,6 +78,6 @@ SHORT = asdict(NO_TALLY) | {"times": [0]}
 def test_unreadable_progress_is_ignored_and_the_others_are_loaded(
     store: ScheduleStore, tmp_path: Path, text: str
 ) -> None:
-    store.save(KEPT)
+    store.save(KEPT, {})
     change(tmp_path, "UPDATE schedules SET progress = ? WHERE identity = 'one'", text)
     assert store.load() == {place: KEPT[place] for place in [("a", "us"), ("b", "eu")]}
