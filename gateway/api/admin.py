@@ -5,6 +5,7 @@ Health checks and metrics are answered here. FastAPI answers the rest, and is im
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from gateway.api.admin_control import Control, Guard, is_ready, readiness
@@ -36,7 +37,9 @@ def _probes(control: Control, guard: Guard) -> dict[str, Probe]:
     async def ready(scope: Any) -> RawResponse:
         guard.check(scope["headers"])
         status = await control.status()
-        return json_response(readiness(status), 200 if is_ready(status) else 503)
+        # After a rollback, the document names who answers, which takes too long for the event loop.
+        document = await asyncio.to_thread(readiness, status) if status.pinned else readiness(status)
+        return json_response(document, 200 if is_ready(status) else 503)
 
     async def metrics(scope: Any) -> RawResponse:
         guard.check(scope["headers"])

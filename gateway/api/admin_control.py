@@ -18,6 +18,7 @@ from gateway.model.status import Changes, Finding, Reload, SimulatedSite, Status
 from gateway.model.stored_client import AdminToken, Role, may_act
 from gateway.operator_errors import StateError
 from gateway.policy.routing import config_exclusion
+from gateway.service.explain import region_answers
 from gateway.telemetry.event_feed import Subscription
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ def readiness(status: Status) -> dict[str, object]:
         "revocations_delayed": config.keys_stale,
         "stores": _stores(status),
         "rollback_pinned": status.pinned or None,
+        "answers": answers_report(status) if status.pinned else None,
         "last_failed_reload": reload_report(status.failed) if status.failed is not None else None,
         "deployments": {
             "count": len(config.deployments),
@@ -267,6 +269,7 @@ def _schedule(status: ScheduleStatus) -> dict[str, object]:
         "region": status.region,
         "candidate": schedule.candidate,
         "phase": progress.phase,
+        "frozen": schedule.is_frozen,
         "reason": progress.reason or None,
         "waits_for": status.waits_for or None,
         "stage": progress.stage + 1,
@@ -275,6 +278,22 @@ def _schedule(status: ScheduleStatus) -> dict[str, object]:
         "elapsed_s": round(progress.elapsed_s, 1),
         "sides": {"candidate": _tally_report(progress.candidate), "baseline": _tally_report(progress.baseline)},
     }
+
+
+def answers_report(status: Status) -> list[dict[str, object]]:
+    """Return who answers in each region, without regard to health. For many assistants this takes seconds."""
+    return [
+        {
+            "assistant": one.assistant,
+            "region": one.region,
+            "territories": list(one.territories) or None,
+            "shares": {name: round(share, 6) for name, share in one.shares.items()},
+            "refusal": one.refusal,
+            "frozen": one.is_frozen,
+            "text": str(one),
+        }
+        for one in region_answers(status.config, status.at_s)
+    ]
 
 
 def _tally_report(tally: Tally) -> dict[str, object]:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.api.admin_clients import AdminRoutes, add_client_routes
-from gateway.api.admin_control import Control, Guard, fault_report, reload_report
+from gateway.api.admin_control import Control, Guard, answers_report, fault_report, reload_report
 from gateway.api.admin_explain import explain_document, territories_document
 from gateway.api.body import parse_json
 from gateway.api.errors import ApiError
@@ -75,7 +75,13 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         else:
             done = await control.rollback(wanted.version, _operator(request), wanted.signature)
         status = await control.status()
-        extra = {"file_active": status.file_is_active, "pinned": status.pinned or None, "missing": done.missing}
+        answers = await asyncio.to_thread(answers_report, status) if done.activated else []
+        extra = {
+            "file_active": status.file_is_active,
+            "pinned": status.pinned or None,
+            "missing": done.missing,
+            "answers": answers,
+        }
         return JSONResponse({**reload_report(done), **extra}, _status_of(done))
 
     @guarded.get("/explain", dependencies=requires(Role.VIEWER))

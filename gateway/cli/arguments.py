@@ -442,7 +442,10 @@ def _add_explain(group: Group[argparse.ArgumentParser]) -> None:
     explain.add_argument("--request", metavar="ID", help=text)
     text = "with --request: read this log (JSON lines; - for standard input) instead of the receipts"
     explain.add_argument("--log", metavar="FILE", help=text)
-    text = "with --request: the state directory with the receipts (default: GATEWAY_STATE_DIR)"
+    text = (
+        "the state directory, with the receipts for --request; without it, a version that a rollback pinned is named "
+        "(default: GATEWAY_STATE_DIR)"
+    )
     explain.add_argument("--state", dest="state_dir", type=Path, metavar="DIR", help=text)
     explain.set_defaults(run=config_commands.explain)
 

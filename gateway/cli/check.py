@@ -82,7 +82,8 @@ def _print_pinned_version(settings: Settings) -> None:
         return
     if pointer is not None and pointer.overrides:
         reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
-        print(f"gateway: {reason}; `gateway rollback --release` activates it", file=sys.stderr)
+        shares = "the shares of its schedules are frozen, and `/explain` of the admin listener shows who answers"
+        print(f"gateway: {reason}; `gateway rollback --release` activates it. {shares.capitalize()}", file=sys.stderr)
 
 
 def _missing_simulators(config: ConfigVersion) -> list[str]:
@@ -107,9 +108,11 @@ def explain(options: argparse.Namespace) -> int:
         from gateway.cli.past_requests import explain_past
 
         return explain_past(options)
-    if options.log is not None or options.state_dir is not None:
-        raise CommandError("--log and --state belong to a request that has ended: add --request ID")
-    config = compile_file(settings_of(options).config, resolve_secrets=not options.no_secrets).config
+    if options.log is not None:
+        raise CommandError("--log belongs to a request that has ended: add --request ID")
+    settings = settings_of(options)
+    _print_pinned_version(settings)
+    config = compile_file(settings.config, resolve_secrets=not options.no_secrets).config
     client = _client(config, options.client)
     assistant = _assistant(config, client, options.assistant).for_use(options.use or "chat")
     reports = _reports(config, options.territory)

@@ -6,6 +6,7 @@ import argparse
 import getpass
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from gateway.operator_errors import CommandError, expect_file
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog
     from gateway.changes.compile_job import CompiledState
+    from gateway.model.config_version import ConfigVersion
+    from gateway.service.explain import RegionAnswer
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
 
@@ -258,6 +261,8 @@ def _switch_running(url: str, content: Mapping[str, object], operator: str, sett
         print(f"workers that have not confirmed it yet: {unconfirmed}")
     pinned = None if content.get("release") else str(answer.get("table"))
     _print_pin(config, pinned, file_is_active=bool(answer.get("file_active")))
+    answers = answer.get("answers")
+    _print_answers(one.get("text") for one in (answers if isinstance(answers, list) else []))
     return _OK
 
 
@@ -271,13 +276,15 @@ def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
             pass  # report a missing history; ChangeLog would create one
         with closing(ChangeLog(directory)) as change_log:
             config = _last_config(settings, change_log)
-            version = _record_at_rest(change_log, wanted, settings, config)
+            new = _record_at_rest(change_log, wanted, settings, config)
+            answers = _answers_at_rest(new, directory, is_pinned=not wanted.release) if new is not None else ()
     except StateError as error:
         raise CommandError(str(error)) from None
-    if version is None:
+    if new is None:
         return _REFUSED
-    print(f"no gateway runs with {directory}; the next one serves {version}")
-    _print_pin(config, None if wanted.release else version)
+    print(f"no gateway runs with {directory}; the next one serves {new.version}")
+    _print_pin(config, None if wanted.release else new.version)
+    _print_answers(answers)
     return _OK
 
 
@@ -291,7 +298,7 @@ def _last_config(settings: Settings, change_log: ChangeLog) -> Path:
     return Path(change_log.lock.config)
 
 
-def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, config: Path) -> str | None:
+def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, config: Path) -> ConfigVersion | None:
     """Make the next gateway serve the wanted version, and return it.
 
     Prints the reasons and returns None if it can't be served. Raises StateError.
@@ -335,7 +342,22 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
         print(f"gateway: {error}", file=sys.stderr)
         return None
     change_log.record_switch(reviewed, new, cause, wanted.operator, overrides)
-    return new.config.version
+    return new.config
+
+
+def _answers_at_rest(config: ConfigVersion, directory: Path, *, is_pinned: bool) -> tuple[RegionAnswer, ...]:
+    """Return who will answer in each region when the next gateway serves this version. Raises StateError."""
+    from gateway.changes.schedules import Scheduler
+    from gateway.service.explain import region_answers
+    from gateway.state.schedules import ScheduleStore
+
+    with closing(ScheduleStore(directory)) as store:
+        return region_answers(Scheduler(store).stage(config, is_pinned=is_pinned), time.time())
+
+
+def _print_answers(answers: Iterable[object]) -> None:
+    for answer in answers:
+        print(f"answered by  {answer}")
 
 
 def _print_pin(config: str | Path, pinned: str | None, *, file_is_active: bool = False) -> None:

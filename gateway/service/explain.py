@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any, get_args
 
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Use
+from gateway.model.approval import days_at
+from gateway.model.config_version import USES, Assistant, Client, ConfigVersion, Use, remember
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
@@ -27,6 +28,7 @@ from providers.value import change
 _WIDTH = 100
 _STICKY = "this user keeps this variant while its deployment is available, also when its share grows"
 _UNNAMED = "the variant depends on the user: name one; the plan shown is that of the largest share"
+FROZEN = "a rollback restored these shares; they are frozen until `gateway rollback --release` or another version"
 NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 
 
@@ -74,7 +76,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "location": _location(location),
         "outcome": _outcome(decision, reveal_model=reveal_model, to_operator=to_operator),
         "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
-        **({"weighted": _weighted(decision, name is not None)} if decision.lanes else {}),
+        **({"weighted": _weighted(request, decision, location, name is not None)} if decision.lanes else {}),
     }
 
 
@@ -93,14 +95,21 @@ def _key_of(name: str | None) -> Callable[[], bytes] | None:
     return None if name is None else lambda: named_sticky_key(name)
 
 
-def _weighted(decision: Decision, named: bool) -> dict[str, object]:
+def _weighted(request: PlainRequest, decision: Decision, location: Location, named: bool) -> dict[str, object]:
     """Return the shares of a weighted step, and the variant of this user if the user is known."""
     variant = decision.outcome.variant if isinstance(decision.outcome, Plan) else None
     return {
         "shares": {name: round(share, 6) for name, share in decision.shares.items()},
         "side": variant,
         "note": _STICKY if named else _UNNAMED,
+        **({"frozen": FROZEN} if _is_frozen(request.assistant, location) else {}),
     }
+
+
+def _is_frozen(assistant: Assistant, location: Location) -> bool:
+    """Return whether a rollback keeps the shares of the route as they are."""
+    schedule = assistant.schedules.get(location.region.name) if location.region is not None else None
+    return schedule is not None and schedule.is_frozen
 
 
 def _location(location: Location) -> dict[str, object]:
@@ -140,6 +149,75 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
             ]
         }
     return {"refusal": {"code": outcome.code, "reason": outcome.reason, "message": outcome.message}}
+
+
+@dataclass(frozen=True, slots=True)
+class RegionAnswer:
+    """Who answers the users of an assistant in a region first.
+
+    Attributes:
+        shares: The share of users (0 to 1) of each deployment.
+        refusal: The code of the refusal, if there is no answer.
+        territories: The territories that it is about. Empty for all that no other answer of the region names.
+        is_frozen: Whether a rollback keeps the shares as they are.
+    """
+
+    assistant: str
+    region: str
+    shares: Mapping[str, float]
+    refusal: str | None = None
+    territories: tuple[str, ...] = ()
+    is_frozen: bool = False
+
+    def __str__(self) -> str:
+        places = f" in {', '.join(self.territories)}" if self.territories else ""
+        shares = ", ".join(f"{name} {share * 100:.3g}%" for name, share in self.shares.items())
+        frozen = " (frozen until `gateway rollback --release` or another version)" if self.is_frozen else ""
+        return f"{self.assistant}/{self.region}{places}: {shares or f'refused with {self.refusal}'}{frozen}"
+
+
+def region_answers(config: ConfigVersion, now_s: float) -> tuple[RegionAnswer, ...]:
+    """Return who answers in each region, as the config alone decides: deployments that are unavailable count too."""
+    answers: tuple[RegionAnswer, ...] = remember(
+        config, ("region_answers", days_at(now_s)), lambda: tuple(_region_answers(config, now_s))
+    )
+    return answers
+
+
+def _region_answers(config: ConfigVersion, now_s: float) -> Iterator[RegionAnswer]:
+    places: dict[str, list[str]] = {name: [] for name in config.regions}
+    for code in sorted(territory_data().names):
+        if (region := config.region_of(code)) is not None:
+            places[region.name].append(code)
+    for assistant in {one.name: one for one in config.assistants.values()}.values():
+        # One without chats answers another use.
+        seen = assistant.for_use(next((use for use in USES if assistant.routes_for(use)), "chat"))
+        for name in seen.routes:
+            groups: dict[tuple[tuple[tuple[str, float], ...], str | None], list[str]] = {}
+            for code in places[name] or [""]:
+                location = Location(config.regions[name], code or None, "", ())
+                decision = decide(config, seen, location, _needs_of(seen), {}, now_s)
+                groups.setdefault(_first_answer(decision), []).append(code)
+            schedule = seen.schedules.get(name)
+            is_frozen = schedule is not None and schedule.is_frozen
+            largest, *others = sorted(groups.items(), key=lambda group: -len(group[1]))
+            for (shares, refusal), codes in [(largest[0], []), *others]:
+                yield RegionAnswer(
+                    assistant.name, name, dict(shares), refusal, tuple(codes), is_frozen=is_frozen and not refusal
+                )
+
+
+def _first_answer(decision: Decision) -> tuple[tuple[tuple[str, float], ...], str | None]:
+    """Return the share of each deployment that is asked first, or the code of the refusal."""
+    outcome = decision.outcome
+    if isinstance(outcome, Refusal):
+        return (), str(outcome.code)
+    for lane in decision.lanes:
+        able = {name: lane.weights[name] for name in lane.able}
+        if able:
+            total = sum(able.values())
+            return tuple((name, weight / total) for name, weight in able.items()), None
+    return ((outcome.steps[0].deployment.name, 1.0),), None
 
 
 def _has_public_site(deployment: Deployment) -> bool:
@@ -238,6 +316,7 @@ def explain_text(request: PlainRequest) -> str:
     if decision.lanes:
         shares = ", ".join(f"{each} {share * 100:.3g}%" for each, share in decision.shares.items())
         lines += ["", *_wrapped("weighted     ", shares), *_wrapped("             ", _STICKY if name else _UNNAMED)]
+        lines += _wrapped("             ", FROZEN) if _is_frozen(assistant, location) else []
     if passed_over := [other for other in decision.considered if other.reason is not None]:
         lines += ["", "passed over"]
         for other in passed_over:

@@ -69,7 +69,7 @@ class ScheduleStore:
         return stored
 
     def save(self, stored: Progress, by_version: Mapping[str, Progress]) -> None:
-        """Replace the stored progress, and that of these config versions. If that fails, all stays. Raises StateError."""
+        """Replace the stored progress, and that of these versions. If that fails, it all stays. Raises StateError."""
         with self._one_at_a_time:
             try:
                 with transaction(self._database):

@@ -440,7 +440,13 @@ def schedule_progress(folder: Path) -> object:
     """Return a row of `canary.db`, which outlives an upgrade of the gateway."""
     store = ScheduleStore(folder)
     store.save(
-        {("assistant", "de"): ("abcdef", ScheduleProgress(Phase.ROLLED_BACK, 1, 5.0, Tally(3, 1), Tally(7), 2, 4, "w"))}
+        {
+            ("assistant", "de"): (
+                "abcdef",
+                ScheduleProgress(Phase.ROLLED_BACK, 1, 5.0, Tally(3, 1), Tally(7), 2, 4, "w"),
+            )
+        },
+        {},
     )
     store.close()
     found = _rows(folder / "canary.db", "schedules")

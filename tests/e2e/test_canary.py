@@ -19,6 +19,7 @@ from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
 from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated, two_providers
+from tests.kit.switching_gateway import gateway_command
 from tests.kit.waiting import eventually
 
 ROUTE = "{a: 95, b: 5}, a"
@@ -139,6 +140,39 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
         operator.wait_for_another(version)
         assert schedule(operator)["phase"] == "done"
         assert operator.answered_by() == "b"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rollback_after_a_promotion_restores_the_shares_of_the_end_and_keeps_them(
+    tmp_path: Path, providers: SimulatorThread, workers: int
+) -> None:
+    path, state = tmp_path / "gateway.yaml", str(tmp_path / "state")
+    path.write_text(canary(providers, "5% for 1h, 100%").text, "utf-8")
+    frozen = "assistant/default: a 95%, b 5% (frozen until `gateway rollback --release` or another version)"
+    command = ["rollback", "--as", "ada"]
+    with operated(path, workers, GATEWAY_STATE_DIR=state) as operator:
+        version = operator.version()
+        operator.replace(config(providers, "b", 1))
+        operator.wait_for_another(version)
+        done = gateway_command(path, *command)
+        assert f"answered by  {frozen}" in done.stdout.splitlines(), done.stdout
+        ready = operator.ready()
+        assert [one["text"] for one in ready["answers"] if not one["refusal"]] == [frozen]
+        assert (schedule(operator)["frozen"], schedule(operator)["share"]) == (True, 0.05)
+        assert (
+            operator.admin.get("/explain").json()["weighted"]["frozen"].startswith("a rollback restored these shares")
+        )
+        assert "frozen" in operator.client.get("/v1/explain").json()["weighted"]
+    with operated(path, workers, GATEWAY_STATE_DIR=state) as operator:
+        assert (operator.version(), schedule(operator)["frozen"]) == (version, True)
+        operator.replace(canary(providers, "100%", 2))
+        done = gateway_command(path, *command, "--release")
+        assert "answered by  assistant/default: b 100%" in done.stdout.splitlines(), done.stdout
+        assert (schedule(operator)["phase"], schedule(operator)["frozen"]) == ("done", False)
+        assert operator.ready()["answers"] is None
+    done = gateway_command(path, *command, version)
+    assert f"answered by  {frozen}" in done.stdout.splitlines(), done.stdout
 
 
 @pytest.mark.slow
