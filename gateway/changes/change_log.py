@@ -135,9 +135,9 @@ class ChangeLog:
 
     def __init__(
         self, directory: Path, on_append: Callable[[TrailHead, str], None] = lambda _, __: None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time, *, wait_s: float = 0.0,
     ) -> None:  # fmt: skip
-        self.lock = Lock(directory)
+        self.lock = Lock(directory, wait_s)
         self._clock = clock
         self._on_append = on_append
         # At the end of the process, the thread of a change may still be running.

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from gateway.state.audit import TrailHead
     from gateway.state.history import Version
 
+_LOCK_WAIT_S = 3.0
+"""How long a start waits for the lock: the workers of a supervisor that was killed hold it until they end."""
+
 
 @dataclass(frozen=True, slots=True)
 class InitialConfig:
@@ -71,7 +74,7 @@ class InitialConfigLoader:
             from gateway.changes.change_log import ChangeLog
 
             try:
-                self._change_log = ChangeLog(settings.state_dir, _log_audit_head)
+                self._change_log = ChangeLog(settings.state_dir, _log_audit_head, wait_s=_LOCK_WAIT_S)
                 self._pinned = self._change_log.active_rollback()
             except StateError as error:
                 if self._change_log is not None:

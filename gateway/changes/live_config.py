@@ -231,6 +231,11 @@ class LiveConfig:
         return self._change_log is not None
 
     @property
+    def lock_descriptor(self) -> int | None:
+        """The locked file of the state directory, which the workers hold too. None without a state directory."""
+        return self._change_log.lock.descriptor if self._change_log is not None else None
+
+    @property
     def file_is_active(self) -> bool:
         """Whether the text of the config file is active. False after a rollback, until its release."""
         return self._pinned is None or self._pinned.has_the_text_of_the_file

@@ -134,6 +134,8 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send without waiting. Does nothing if the other process is gone."""
+        if self._writer.is_closing():  # uvloop raises an error for a write
+            return
         fields, payload = _encode(message)
         line = json.dumps({"type": _TYPES[type(message)], **fields, "payload_bytes": len(payload)})
         self._writer.write(line.encode() + b"\n" + payload)

@@ -380,11 +380,13 @@ class _Supervisor:
         """Start a worker and send it what to serve; raises OSError."""
         ours, theirs = socket.socketpair()
         descriptors = (self._listener.fileno(), theirs.fileno(), self._quotas_descriptor)
+        # If the supervisor is killed, its directory stays locked until the last worker has ended.
+        lock = self._live.lock_descriptor
         try:
             process = await asyncio.create_subprocess_exec(
                 *child_command("gateway.server.worker", *map(str, descriptors), str(seat - 1)),
                 stdin=DEVNULL,
-                pass_fds=descriptors,
+                pass_fds=descriptors if lock is None else (*descriptors, lock),
                 # A process group of its own: Ctrl-C in a terminal reaches only the supervisor, which stops the workers.
                 process_group=0,
                 env=child_environment(),

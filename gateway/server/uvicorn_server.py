@@ -193,6 +193,11 @@ class GatewayServer(_QuietServer):
         self._on_stopping()
         self.should_exit = True
 
+    def cut(self) -> None:
+        """Stop without waiting for the running requests, as after a second SIGINT."""
+        self.stop()
+        self.force_exit = True
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections, then run `on_started`."""
         await super().startup(sockets)

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from gateway.assembly.application import Gateway, transport_named
@@ -35,6 +36,9 @@ from gateway.usage.quota_store import QuotaStore
 
 _FINAL_REPORT = 0
 _FINAL_REPORT_S = 1.0
+_LAST_REQUESTS_S = 0.4
+_LAST_S = 0.9
+"""How long a worker outlives its supervisor. The next process books the calls that it could not book."""
 
 
 def main() -> None:
@@ -78,7 +82,6 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
 
     server = GatewayServer(server_config(gateway, serve.grace_s), started, gateway.drain, gateway.cut)
     receiving = asyncio.create_task(_receive_messages(gateway, server, channel))
-    # Without the supervisor, this worker gets no further config versions, so it must stop.
     receiving.add_done_callback(lambda _: server.stop())
     try:
         await server.serve([listener])
@@ -91,7 +94,11 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
 
 
 async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Channel) -> None:
-    """Carry out the supervisor's messages, also while the last requests finish."""
+    """Carry out the supervisor's messages, also while the last requests finish.
+
+    Without the supervisor, this worker gets no further config versions, and the next gateway cannot start before it has
+    ended. So it ends within a second.
+    """
     while (message := await channel.receive()) is not None:
         match message:
             case Activate(number, packed):
@@ -106,7 +113,12 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
                 server.stop()
             case Serve() | Ready() | Activated() | Report() | LastRequests():
                 raise ValueError(f"unexpected message from the supervisor: {type(message).__name__}")
-    logger().warning("supervisor_gone", pid=os.getpid(), detail="this worker finishes its running requests and exits")
+    detail = f"this worker ends its running requests after {_LAST_REQUESTS_S:g} s, and exits"
+    logger().warning("supervisor_gone", pid=os.getpid(), detail=detail)
+    asyncio.get_running_loop().call_later(_LAST_REQUESTS_S, server.cut)
+    watchdog = threading.Timer(_LAST_S, os._exit, [1])
+    watchdog.daemon = True
+    watchdog.start()
 
 
 def _report(gateway: Gateway, server: GatewayServer, number: int, *, metrics: bool) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gateway.operator_errors import StateError
 
 _FILE = "gateway.lock"
 _MOST_BYTES = 4096
+_LOOK_S = 0.02
 
 
 class InUse(StateError):
@@ -23,27 +25,37 @@ class InUse(StateError):
 class Lock:
     """Locks the directory for this process, until `release` or the end of the process.
 
+    Child processes that inherit the descriptor hold the lock too.
+
     Attributes:
         config: The absolute path of the config that the previous gateway served. Empty if unknown.
+        descriptor: The open file.
+
+    Args:
+        directory: The state directory.
+        wait_s: How long to wait for another process to release the lock.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, wait_s: float = 0.0) -> None:
         path = directory / _FILE
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except FileExistsError as error:
             raise StateError(f"the state directory {directory} is a file; name a directory") from error
         except OSError as error:
             raise StateError(
                 f"{error.filename or path} can't be used: {error.strerror}; name another state directory"
             ) from error
-        if not take(self._descriptor):
-            details = _read(self._descriptor)
-            os.close(self._descriptor)
+        until_s = time.monotonic() + wait_s
+        while not (is_ours := take(self.descriptor)) and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+        if not is_ours:
+            details = _read(self.descriptor)
+            os.close(self.descriptor)
             raise InUse(directory, details)
         self._path = path
-        self.config = str(_read(self._descriptor).get("config") or "")
+        self.config = str(_read(self.descriptor).get("config") or "")
         try:
             self.write_info({})
         except StateError:
@@ -55,14 +67,14 @@ class Lock:
         known = {"config": self.config} if self.config else {}
         data = json.dumps({"pid": os.getpid(), **known, **details}).encode()
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, data, 0)
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, data, 0)
         except OSError as error:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
 
     def release(self) -> None:
         """Release the lock."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 def holder_of(directory: Path) -> Mapping[str, object] | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,15 +169,42 @@ def test_second_ctrl_c_stops_at_once(config: Path, providers: SimulatorThread) -
             assert gateway.process.wait(GRACE_S / 2) == 0
 
 
-def test_workers_end_when_their_supervisor_is_gone(config: Path, providers: SimulatorThread) -> None:
-    with two_workers(config) as gateway:
+def test_workers_end_within_a_second_when_their_supervisor_is_killed_and_the_next_start_waits(
+    config: Path, providers: SimulatorThread, tmp_path: Path
+) -> None:
+    providers["eu"].scenario = Scenario(faults=((Stall(after_events=2), 1.0),))
+    state = {"GATEWAY_STATE_DIR": str(tmp_path / "state")}
+    with two_workers(config, **state) as gateway:
         pids = set(pids_of(gateway).values())
-        with running_stream(gateway, providers):
+        with (
+            httpx.Client(base_url=gateway.url, headers=HEADERS, trust_env=False, timeout=LIMIT_S) as client,
+            client.stream("POST", CHAT, json=body(stream=True)) as response,
+        ):
+            pieces = response.iter_bytes()
+            first = next(pieces)
             gateway.process.kill()
             assert {gateway.wait_for("supervisor_gone")["pid"] for _ in pids} == pids
-        eventually(lambda: all(state_of(pid) == "Z" for pid in pids))
-        with pytest.raises(httpx.ConnectError):
-            ask(gateway)
+            events = events_of(httpx.Response(200, content=first + b"".join(pieces)))
+        assert "error" in events[-1], "the stream ends with an error"
+        # The workers hold the lock until they end.
+        with two_workers(config, **state) as successor:
+            assert {state_of(pid) for pid in pids} == {"Z"}
+            providers["eu"].scenario = Scenario()
+            assert ask(successor).status_code == 200
+
+
+def test_hung_request_does_not_keep_a_worker_without_its_supervisor(config: Path, providers: SimulatorThread) -> None:
+    providers["eu"].scenario = Scenario(faults=((Stall(after_events=0), 1.0),))
+    with two_workers(config) as gateway:
+        pids = set(pids_of(gateway).values())
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(ask, gateway)
+            eventually(lambda: providers["eu"].received > 0)
+            gateway.process.kill()
+            killed_at = time.monotonic()
+            eventually(lambda: {state_of(pid) for pid in pids} == {"Z"})
+            assert time.monotonic() - killed_at < 2.0, "a second, and one for a busy machine"
+            assert running.exception(LIMIT_S) is not None or running.result().status_code >= 500
 
 
 def test_worker_that_does_not_stop_is_killed(config: Path) -> None:

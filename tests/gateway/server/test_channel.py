@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from gateway.changes.pickling import ConfigNotPortable, pack, unpack
 from gateway.config.compile import compile_config
@@ -117,3 +119,22 @@ def test_adapter_that_cannot_be_pickled_is_reported(table: ConfigVersion) -> Non
     other = replace(table, deployments={name: replace(deployment, adapter=local)})
     with pytest.raises(ConfigNotPortable, match="make the adapter an object of a class"):
         pack(other)
+
+
+def test_send_to_a_process_that_is_gone_does_nothing_on_every_loop() -> None:
+    async def send() -> None:
+        ours, theirs = socket.socketpair()
+        channel = await Channel.over(ours)
+        theirs.close()
+        for number in range(3):
+            channel.send(Ask(number, metrics=False))
+            await asyncio.sleep(0)
+        assert await channel.receive() is None
+        channel.send(StopWorker())
+        channel.close()
+        channel.send(StopWorker())
+        await channel.finish(1.0)
+        channel.send(StopWorker())
+
+    for run in (asyncio.run, uvloop.run):
+        run(send())

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -208,3 +209,13 @@ def test_column_with_a_wrong_type_is_reported_as_damage(
     for message in info.values():
         assert message.startswith("history.db can't be used: ")
         assert "; move it away together with its -wal and -shm, or restore it" in message
+
+
+def test_start_waits_until_the_workers_of_a_killed_gateway_have_released_the_lock(tmp_path: Path) -> None:
+    held = Lock(tmp_path)
+    inherited = os.dup(held.descriptor)  # as a worker has it
+    held.release()
+    with pytest.raises(InUse):
+        Lock(tmp_path)
+    Timer(0.05, os.close, [inherited]).start()
+    Lock(tmp_path, wait_s=10.0).release()
