@@ -15,7 +15,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Reload, SimulatedSite, Status, WorkerStatus
-from gateway.model.stored_client import AdminToken, Role, may_act
+from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.operator_errors import StateError
 from gateway.policy.routing import config_exclusion
 from gateway.service.explain import region_answers
@@ -87,11 +87,13 @@ class Guard:
         token: The token that a request must have; None if only this machine can reach the listener.
         hosts: The host names under which a request without a token may call the listener.
         tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
+        is_closed: Returns whether a token is needed although there is none. May raise StateError.
     """
 
     token: str | None = field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
     tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
+    is_closed: Callable[[], bool] = field(default=bool, repr=False)
 
     def check(self, pairs: Iterable[tuple[bytes, bytes]], needed: Role = Role.VIEWER) -> str:
         """Return the id of the admin token; raise ApiError if a request with these headers is not allowed.
@@ -112,7 +114,9 @@ class Guard:
         if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
             message = "the content type is not supported: send `content-type: application/json`, or no body"
             raise ApiError("unsupported_media_type", message)
-        tokens = self._stored_tokens()
+        tokens, is_closed = self._stored_tokens()
+        if self.token is None and is_closed:
+            raise ApiError("invalid_api_key", LISTENER_CLOSED)
         if self.token is None and not tokens:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
@@ -137,9 +141,11 @@ class Guard:
         message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`"
         raise ApiError("invalid_api_key", message)
 
-    def _stored_tokens(self) -> Mapping[str, AdminToken]:
+    def _stored_tokens(self) -> tuple[Mapping[str, AdminToken], bool]:
+        """Return the tokens, and whether the last one was revoked."""
         try:
-            return self.tokens()
+            tokens = self.tokens()
+            return tokens, not tokens and self.is_closed()
         except StateError as error:
             raise ApiError("keys_unavailable", f"the admin tokens cannot be read: {error}", retry_after_s=1.0) from None
 

@@ -92,6 +92,7 @@ class ClientDatabase:
         self._facts: ConfigFacts | None = None
         self._peppers: tuple[Secret, ...] = ()
         self._tokens: Mapping[str, AdminToken] | None = None
+        self._is_closed = True
         self._max_stale_s = 0.0
         self._failing_since: float | None = None
         self._was_too_old = False
@@ -125,6 +126,10 @@ class ClientDatabase:
         if self._tokens is None or self._is_too_old():
             raise StateError(self._last_error or "the gateway is starting")
         return self._tokens
+
+    def is_closed(self) -> bool:
+        """Return whether requests without a token are refused although there is no token. Raises StateError."""
+        return self._is_closed if self.store.is_shared else self.store.is_closed()
 
     # --- the version ------------------------------------------------------------------------------
 
@@ -171,7 +176,7 @@ class ClientDatabase:
     def _load(self, facts: ConfigFacts) -> _Loaded:
         stored = self.store.snapshot(self._clock())
         if self.store.is_shared:
-            self._tokens = self.store.tokens()
+            self._tokens, self._is_closed = self.store.tokens(), self.store.is_closed()
         return _compiled(stored, facts)
 
     def _is_too_old(self) -> bool:

@@ -15,7 +15,7 @@ _EXIT = " Exit status: 0 done, 1 refused, 2 the command can't run with these opt
 _DEFAULT_GRACE = "1h"
 _SECRETS = ("consent", "identity", "pepper", "cookies", "receipts")
 _WINDOWS = ("minute", "hour", "day", "week", "month", "total")
-_ROLES = ("viewer", "operator", "approver", "admin")
+_ROLES = ("viewer", "operator", "admin")
 
 
 def add_client_commands(group: Group[argparse.ArgumentParser]) -> None:
@@ -75,6 +75,7 @@ def _runner(action: str) -> Callable[[argparse.Namespace], int]:
             "create_token": stored_clients.create_token,
             "revoke_token": stored_clients.revoke_token,
             "list_tokens": stored_clients.list_tokens,
+            "open_listener": stored_clients.open_listener,
         }
         options.action = actions[action]
         return stored_clients.run(options)
@@ -198,6 +199,8 @@ def _add_admin_token(group: Group[argparse.ArgumentParser]) -> None:
     _command(tokens, "list", "list_tokens", "list the tokens, without their secrets")
     revoke = _command(tokens, "revoke", "revoke_token", "end a token")
     revoke.add_argument("id", metavar="ID", help="the id of the token")
+    text = "after the last token was revoked, let programs on this machine call the listener without a token again"
+    _command(tokens, "open", "open_listener", text)
 
 
 def _add_secrets(group: Group[argparse.ArgumentParser]) -> None:

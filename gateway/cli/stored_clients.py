@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gateway.cli.admin_actions import Actions, Shown, opened
+from gateway.cli.admin_actions import Actions, RemoteActions, Shown, opened
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.model.stored_client import Role
 from gateway.operator_errors import CommandError
@@ -217,13 +217,37 @@ def create_token(options: argparse.Namespace, actions: Actions) -> int:
 
 def revoke_token(options: argparse.Namespace, actions: Actions) -> int:
     """End an admin token (`gateway admin-token revoke`)."""
-    return _print(options, actions.revoke_token(options.id), lambda it: f"the admin token {it['id']} is revoked")
+
+    def shown(done: Json) -> str:
+        closed = f"\n{done['closed']}" if "closed" in done else ""
+        return f"the admin token {done['id']} is revoked{closed}"
+
+    return _print(options, actions.revoke_token(options.id), shown)
+
+
+def open_listener(options: argparse.Namespace, actions: Actions) -> int:
+    """Open the admin listener after the last token was revoked (`gateway admin-token open`)."""
+    if isinstance(actions, RemoteActions):
+        raise CommandError("a closed listener opens only on its own machine: use --state in place of --admin")
+
+    def shown(done: Json) -> str:
+        if done["tokens"]:
+            return f"{done['tokens']} admin tokens exist, so each request needs one"
+        return "programs on this machine can call the admin listener without a token, unless GATEWAY_ADMIN_TOKEN is set"
+
+    return _print(options, actions.open_listener(), shown)
 
 
 def list_tokens(options: argparse.Namespace, actions: Actions) -> int:
     """List admin tokens (`gateway admin-token list`)."""
-    columns = ("id", "role", "created_at", "note")
-    return _print(options, actions.list_tokens(), lambda found: _table(found["tokens"], columns))
+    columns = ("id", "role", "was", "created_at", "note")
+
+    def shown(found: Json) -> str:
+        table = _table(found["tokens"], columns)
+        former = "\nthe role `approver` does not exist any more: its tokens are those of a `viewer`"
+        return table + (former if "  was" in table.partition("\n")[0] else "")
+
+    return _print(options, actions.list_tokens(), shown)
 
 
 # --- output ---------------------------------------------------------------------------------------

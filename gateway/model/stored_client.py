@@ -75,14 +75,12 @@ class Role(StrEnum):
 
     VIEWER = "viewer"
     OPERATOR = "operator"
-    APPROVER = "approver"
     ADMIN = "admin"
 
 
 _ALLOWED: Mapping[Role, frozenset[Role]] = {
     Role.VIEWER: frozenset(Role),
     Role.OPERATOR: frozenset({Role.OPERATOR, Role.ADMIN}),
-    Role.APPROVER: frozenset({Role.APPROVER, Role.ADMIN}),
     Role.ADMIN: frozenset({Role.ADMIN}),
 }
 
@@ -92,14 +90,26 @@ def may_act(role: Role, needed: Role) -> bool:
     return role in _ALLOWED[needed]
 
 
+LISTENER_CLOSED = (
+    "the last admin token was revoked, so the admin listener stays closed to everyone without a token: "
+    "`gateway admin-token create --state DIR` on the gateway's machine makes one, GATEWAY_ADMIN_TOKEN sets one, and "
+    "`gateway admin-token open --state DIR` opens the listener without one"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class AdminToken:
-    """A token for the admin listener, without its secret."""
+    """A token for the admin listener, without its secret.
+
+    Attributes:
+        was: The role that it was made with, if that one does not exist any more. Then its role is `viewer`.
+    """
 
     id: str
     role: Role
     note: str
     created_at_s: float
+    was: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def _stored_clients(settings: Settings, initial: InitialConfig) -> Iterator[Clie
 
 def _with_tokens(guard: Guard, clients: ClientDatabase | None) -> Guard:
     """Return the guard that also accepts the stored admin tokens."""
-    return replace(guard, tokens=clients.tokens) if clients is not None else guard
+    return replace(guard, tokens=clients.tokens, is_closed=clients.is_closed) if clients is not None else guard
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from gateway.model.api_key import (
 )
 from gateway.model.budget import Project
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role
+from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, ConfigFacts, Definition, KeyInfo, Role
 from gateway.model.units import UNIT_S
 from gateway.operator_errors import NotStored
 from gateway.state.client_store import AlreadyStored, ClientStore, Entry, Section
@@ -274,20 +274,31 @@ class ClientAdmin:
         return {"id": token_id, "role": str(role), "token": text}
 
     def revoke_token(self, token_id: str) -> Json:
-        """End an admin token."""
+        """End an admin token. After the last one, the listener stays closed."""
         entry = self._entry("admin_token_revoked", {"token": token_id})
         try:
-            self._store.remove_token(token_id, entry)
+            is_last = self._store.remove_token(token_id, entry)
         except NotStored as error:
             raise AdminRefused(404, "token_not_found", str(error)) from None
-        return {"id": token_id}
+        return {"id": token_id, **({"closed": LISTENER_CLOSED} if is_last else {})}
+
+    def open_listener(self) -> Json:
+        """Let programs on this machine call the admin listener without a token again, while there is none."""
+        self._store.open_listener(self._entry("admin_listener_opened", {}))
+        return {"tokens": len(self._store.tokens())}
 
     def list_tokens(self) -> Json:
         """Return all admin tokens, without their secrets."""
         tokens = self._store.tokens().values()
         return {
             "tokens": [
-                {"id": it.id, "role": str(it.role), "note": it.note, "created_at": _time(it.created_at_s)}
+                {
+                    "id": it.id,
+                    "role": str(it.role),
+                    "note": it.note,
+                    "created_at": _time(it.created_at_s),
+                    **({"was": it.was} if it.was else {}),
+                }
                 for it in tokens
             ]
         }

@@ -69,6 +69,9 @@ CREATE TABLE IF NOT EXISTS audit_entries (
 Section = Literal["clients", "projects"]
 _MOST_SECRETS = 2
 _INSERT_DIGEST = "INSERT INTO key_secrets (digest, key_id, created_at) VALUES (?, ?, ?)"
+_CLOSED = "admin_listener_closed"
+_FORMER_ROLES = frozenset({"approver"})
+"""Roles of earlier releases. The rows stay, for a release that still knows them."""
 _UPSERT_SETTING = "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = "
 _SELECT_KEY = "SELECT id, client, owner, note, created_at, expires_at, revoked_at, last_used_at FROM api_keys"
 
@@ -228,7 +231,9 @@ class ClientStore:
                 raise NotStored(f"there is no {_word(section)} {name!r}")
             if section == "clients":
                 database.execute(
-                    "DELETE FROM key_secrets WHERE key_id IN (SELECT id FROM api_keys WHERE client = ?)", (name,)
+                    "DELETE FROM key_secrets WHERE key_id IN "
+                    "(SELECT id FROM api_keys WHERE client = ? AND revoked_at IS NULL)",
+                    (name,),
                 )
                 database.execute("DELETE FROM api_keys WHERE client = ?", (name,))
 
@@ -237,8 +242,14 @@ class ClientStore:
         with self._changing(entry) as database:
             if not database.execute("SELECT 1 FROM clients WHERE name = ?", (key.client,)).fetchone():
                 raise NotStored(f"there is no client {key.client!r}; `gateway clients create` creates one")
-            if database.execute("SELECT 1 FROM key_secrets WHERE digest = ?", (digest,)).fetchone():
-                raise AlreadyStored("this key is stored already")
+            # Of a client that was removed, only the digests of revoked keys are left.
+            sql = (
+                "SELECT k.id IS NULL OR k.revoked_at IS NOT NULL "
+                "FROM key_secrets s LEFT JOIN api_keys k ON k.id = s.key_id WHERE s.digest = ?"
+            )
+            if (known := database.execute(sql, (digest,)).fetchone()) is not None:
+                problem = "this key was revoked: create another one" if known[0] else "this key is stored already"
+                raise AlreadyStored(problem)
             row = key.id, key.client, key.owner, key.note, key.created_at_s, key.expires_at_s
             database.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
             database.execute(_INSERT_DIGEST, (digest, key.id, key.created_at_s))
@@ -262,10 +273,13 @@ class ClientStore:
             database.execute(_INSERT_DIGEST, (digest, key_id, now_s))
 
     def revoke_key(self, key_id: str, now_s: float, entry: Entry) -> None:
-        """Revoke a key. A key that is revoked stays so."""
+        """Revoke a key. A key that is revoked stays so, and its digests stay: it can't be added again."""
         with self._changing(entry) as database:
             database.execute("UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now_s, key_id))
-            database.execute("DELETE FROM key_secrets WHERE key_id = ?", (key_id,))
+            database.execute(
+                "UPDATE key_secrets SET valid_until = ? WHERE key_id = ? AND coalesce(valid_until, 9e99) > ?",
+                (now_s, key_id, now_s),
+            )
 
     def note_uses(self, used_at_s: Mapping[str, float]) -> None:
         """Record when each of these keys was used. This is not a change of the clients."""
@@ -291,11 +305,25 @@ class ClientStore:
             row = token.id, digest, str(token.role), token.note, token.created_at_s
             database.execute("INSERT INTO admin_tokens VALUES (?, ?, ?, ?, ?)", row)
 
-    def remove_token(self, token_id: str, entry: Entry) -> None:
-        """Remove an admin token. Raises NotStored."""
+    def remove_token(self, token_id: str, entry: Entry) -> bool:
+        """Remove an admin token, and return whether it was the last one. Raises NotStored."""
         with self._changing(entry) as database:
             if not database.execute("DELETE FROM admin_tokens WHERE id = ?", (token_id,)).rowcount:
                 raise NotStored("there is no admin token with this id; `gateway admin-token list` lists them")
+            is_last = database.execute("SELECT 1 FROM admin_tokens").fetchone() is None
+            if is_last:
+                database.execute(f"{_UPSERT_SETTING} excluded.value", (_CLOSED, "1"))
+        return is_last
+
+    def is_closed(self) -> bool:
+        """Return whether the last admin token was revoked, and the listener was not opened since then."""
+        with self._reading() as database:
+            return database.execute("SELECT 1 FROM settings WHERE name = ?", (_CLOSED,)).fetchone() is not None
+
+    def open_listener(self, entry: Entry) -> None:
+        """Note that the admin listener needs no token while there is none."""
+        with self._changing(entry) as database:
+            database.execute("DELETE FROM settings WHERE name = ?", (_CLOSED,))
 
     def tokens(self) -> dict[str, AdminToken]:
         """Return all admin tokens by the SHA-256 (hex) of each."""
@@ -303,7 +331,12 @@ class ClientStore:
             rows = database.execute(
                 "SELECT digest, id, role, note, created_at FROM admin_tokens ORDER BY created_at"
             ).fetchall()
-        return {digest: AdminToken(key_id, Role(role), note, at) for digest, key_id, role, note, at in rows}
+        return {
+            digest: AdminToken(token_id, Role.VIEWER, note, at, was=role)
+            if role in _FORMER_ROLES
+            else AdminToken(token_id, Role(role), note, at)
+            for digest, token_id, role, note, at in rows
+        }
 
     # --- the audit trail --------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from gateway.operator_errors import DatabaseUnreachable, NotStored
 from gateway.state.client_store import AlreadyStored, Entry
 from gateway.usage.postgres_clients import SharedClientStore
 from gateway.usage.postgres_migration import upgrade
+from tests.kit.client_store_checks import last_token_stays_closed, revoked_digest_stays
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 
 pytestmark = pytest.mark.slow
@@ -136,3 +137,18 @@ def test_database_that_is_down_is_unreachable_and_used_again_later(
     finally:
         postgres.restart()
     assert store.names("clients") == ["app"]
+
+
+def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: SharedClientStore) -> None:
+    revoked_digest_stays(store)
+
+
+def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: SharedClientStore) -> None:
+    last_token_stays_closed(store)
+
+
+def test_token_of_a_former_role_is_that_of_a_viewer(store: SharedClientStore) -> None:
+    store.add_token(AdminToken("t1", Role.ADMIN, "", 1.0), "digest", _ENTRY)
+    with store._writing() as database:
+        database.execute("UPDATE admin_tokens SET role = 'approver'")
+    assert store.tokens() == {"digest": AdminToken("t1", Role.VIEWER, "", 1.0, was="approver")}

@@ -1,0 +1,37 @@
+"""The stored clients: what stays of a revoked key and of the last admin token, and roles of earlier releases."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.model.stored_client import AdminToken, Role
+from gateway.state.client_store import ClientStore
+from tests.kit.client_store_checks import ENTRY, last_token_stays_closed, revoked_digest_stays
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ClientStore]:
+    with closing(ClientStore(tmp_path)) as store:
+        yield store
+
+
+def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: ClientStore) -> None:
+    revoked_digest_stays(store)
+
+
+def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: ClientStore) -> None:
+    last_token_stays_closed(store)
+
+
+def test_token_of_a_former_role_is_that_of_a_viewer_and_keeps_its_row(store: ClientStore, tmp_path: Path) -> None:
+    store.add_token(AdminToken("t1", Role.ADMIN, "", 1.0), "digest", ENTRY)
+    with closing(sqlite3.connect(tmp_path / "clients.db")) as database, database:
+        database.execute("UPDATE admin_tokens SET role = 'approver'")
+    assert store.tokens() == {"digest": AdminToken("t1", Role.VIEWER, "", 1.0, was="approver")}
+    with closing(sqlite3.connect(tmp_path / "clients.db")) as database:
+        assert database.execute("SELECT role FROM admin_tokens").fetchall() == [("approver",)]
