@@ -153,7 +153,7 @@ class Guard:
 _FINDING = tuple(field.name for field in fields(Finding))
 
 
-_CHANGES = tuple(field.name for field in fields(Changes))
+_LISTED = tuple(field.name for field in fields(Changes) if field.name != "answers")
 
 
 def readiness_word(status: Status) -> str:
@@ -317,10 +317,16 @@ def reload_report(done: Reload) -> dict[str, object]:
         "duration_ms": round(done.duration_s * 1000, 1),
         # This runs on the event loop. For a thousand warnings, `asdict` takes seven milliseconds, and this takes one.
         "findings": [{name: getattr(finding, name) for name in _FINDING} for finding in done.findings],
-        "changes": {name: list(values) for name in _CHANGES if (values := getattr(done.changes, name))},
+        "changes": _changes(done),
         "workers_behind": list(done.unconfirmed),
         "retriable": done.retriable,
     }
+
+
+def _changes(done: Reload) -> dict[str, object]:
+    listed: dict[str, object] = {name: list(values) for name in _LISTED if (values := getattr(done.changes, name))}
+    answers = [change.data() for change in done.changes.answers]
+    return listed | ({"answers": answers} if answers else {})
 
 
 def change_report(version: str, loaded: Reload, failed: Reload | None) -> dict[str, object]:

@@ -8,14 +8,13 @@ from gateway.api.admin_control import unavailable_by_deployment
 from gateway.api.errors import ApiError
 from gateway.api.public_routes import named_assistant
 from gateway.model.config_version import Assistant, Client, ConfigVersion
-from gateway.model.decision import Plan, Refusal, Unavailable
+from gateway.model.decision import Unavailable
 from gateway.model.location import Reports
 from gateway.model.status import Status, WorkerStatus
-from gateway.policy.location.resolution import resolve
-from gateway.policy.routing import decide
+from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of
-from gateway.service.explain import NO_NEEDS, PlainRequest, explain_with_facts, reports_from
-from providers.territories import TerritoryError, territory_data
+from gateway.service.explain import PlainRequest, explain_with_facts, reports_from
+from providers.territories import TerritoryError
 
 
 def explain_document(
@@ -92,14 +91,8 @@ def territories_document(config: ConfigVersion, assistant: str | None, now_s: fl
             for region in config.regions.values()
         ],
         "blocked": str(config.blocked),
-        "territories": {code: _territory(config, named, code, now_s) for code in sorted(territory_data().names)},
+        "territories": {
+            code: {"region": answer.region, "deployments": list(answer.deployments), "refusal": answer.refusal}
+            for code, answer in answers_of(config, named, now_s, territories_of(config)).items()
+        },
     }
-
-
-def _territory(config: ConfigVersion, assistant: Assistant, code: str, now_s: float) -> dict[str, object]:
-    location = resolve(config, None, reports_from(code))
-    outcome = decide(config, assistant, location, NO_NEEDS, {}, now_s).outcome
-    region = config.region_of(code)
-    names = [step.deployment.name for step in outcome.steps] if isinstance(outcome, Plan) else []
-    refusal = str(outcome.code) if isinstance(outcome, Refusal) else None
-    return {"region": region.name if region is not None else None, "deployments": names, "refusal": refusal}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.route import step_text
 from gateway.model.status import Cause, Changes, Finding
 from gateway.operator_errors import StateError
+from gateway.policy.territory_answers import answer_changes
 from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ class VersionActivator:
         is_judged = outcome.is_judged
         if outcome.packed is not None:
             state = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(problems))
-            changes = changes_between(active.config, state.config)
+            answers = answer_changes(active.config, state.config, time.time())
+            changes = replace(changes_between(active.config, state.config), answers=answers)
             reason = self.serving_problem(state.config)
             if reason is None and self.change_log is not None:
                 try:

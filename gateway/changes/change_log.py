@@ -25,6 +25,7 @@ from gateway.changes.stored_versions import verified
 from gateway.config.source_text import SourceText, digest, read_files, secrets_in_clear
 from gateway.files import open_file
 from gateway.operator_errors import NotStored, StateError
+from gateway.policy.territory_answers import answer_changes
 from gateway.state.audit import Audit, TrailHead
 from gateway.state.history import Activation, History, Pointer, Version, open_history
 from gateway.state.lock import Lock
@@ -91,7 +92,8 @@ def review_change(
     before = old.written.values if old.written is not None else {}
     after = new.written.values if new.written is not None else {}
     plan = plan_of(old.config, new.config, tuple(changed_values(before, after)))
-    plan = replace(plan, checks=checks_of(old.config, new.config, warnings, now_s))
+    answers = answer_changes(old.config, new.config, now_s)
+    plan = replace(plan, answers=answers, checks=checks_of(old.config, new.config, warnings, now_s, answers=answers))
     protected = protected_changes(old.config, new.config, plan)
     if not protected or old.written is None or new.written is None:
         return ReviewedChange(plan, protected)

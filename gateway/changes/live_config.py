@@ -88,6 +88,7 @@ def _in_short(changes: Changes) -> dict[str, list[str]]:
         "changed": changes.changed,
         "routes": changes.routes,
         "sections": changes.sections,
+        "answers": tuple(change.summary for change in changes.answers),
     }
     return {
         word: [*names[:_SHOWN], *([f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])]

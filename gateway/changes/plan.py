@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
 from gateway.config.source_text import without_secrets
+from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
 from gateway.model.config_version import USES, Assistant, ConfigVersion, Region, Use
 from gateway.model.deployment import Deployment
@@ -52,7 +53,9 @@ class RouteChange:
     """The change for users of one assistant in one region.
 
     Attributes:
-        before: The steps in order. The same holds for `after`.
+        before: The steps of chats in order, then in words the schedule, the shadow, and the steps of other uses. The
+            same holds for `after`.
+        chat_steps: The number of steps of chats before and after.
         because: The region or the deployments whose own change affects this route.
         share: The share of recent requests. None if requests were not counted.
     """
@@ -64,6 +67,12 @@ class RouteChange:
     after: tuple[str, ...]
     because: tuple[str, ...] = ()
     share: float | None = None
+    chat_steps: tuple[int, int] = (0, 0)
+
+    @property
+    def steps(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The steps of chats before and after."""
+        return self.before[: self.chat_steps[0]], self.after[: self.chat_steps[1]]
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -104,6 +113,7 @@ class ChangePlan:
         requests: The number of requests from which shares are computed. None if requests were not counted.
         budgets: The budgets of each client and project that change.
         notes: Effects that no key shows, such as counters of budgets that begin anew.
+        answers: The territories that lose, gain or change their first answer.
     """
 
     before: str
@@ -118,6 +128,7 @@ class ChangePlan:
     requests: float | None = None
     budgets: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
+    answers: tuple[AnswerChange, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -349,7 +360,8 @@ def _routes(old: ConfigVersion, new: ConfigVersion, touched: set[str], moved: se
             because = (f"region {region}",) * (region in moved) + reached
             if old_steps != new_steps or because:
                 kind: Kind = "added" if region not in olds else "removed" if region not in news else "changed"
-                yield RouteChange(name, region, kind, old_steps, new_steps, because)
+                counts = len(_steps_for(was, region, "chat")), len(_steps_for(will_be, region, "chat"))
+                yield RouteChange(name, region, kind, old_steps, new_steps, because, chat_steps=counts)
 
 
 def _steps_for(assistant: Assistant | None, region: str, use: Use) -> tuple[str, ...]:
@@ -362,7 +374,7 @@ def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tup
     """Return the steps of a route in words, with its schedule, its shadow, and the deployments of other uses."""
     if assistant is None:
         return ()
-    words = [step_text(step) for step in assistant.routes.get(region, ())]
+    words = [*_steps_for(assistant, region, "chat")]
     if (schedule := assistant.schedules.get(region)) is not None:
         shares = ", ".join(f"{stage.share:.0%}" for stage in schedule.stages)
         words.append(f"schedule of {schedule.candidate}: {shares} ({schedule.identity[:6]})")

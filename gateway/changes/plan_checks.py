@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, deployments_prompted
+from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion, Region
-from gateway.model.deployment import Deployment
-from gateway.policy.fence import is_inside, lacking_approval
-from gateway.policy.routing import config_exclusion
+from gateway.policy.fence import lacking_approval
+from gateway.policy.territory_answers import answer_changes
+
+_MOST_NAMED = 40
+_MOST_ACCEPTED = 8
 
 
 def protected_changes(old: ConfigVersion, new: ConfigVersion, plan: ChangePlan) -> dict[str, str]:
@@ -86,7 +90,15 @@ def compiles(errors: Sequence[str]) -> Check:
     return Check("compiles", not errors, tuple(errors))
 
 
-def checks_of(old: ConfigVersion, new: ConfigVersion, warnings: Sequence[str], now_s: float) -> tuple[Check, ...]:
+def checks_of(
+    old: ConfigVersion,
+    new: ConfigVersion,
+    warnings: Sequence[str],
+    now_s: float,
+    *,
+    answers: Sequence[AnswerChange] | None = None,
+    accepted: Collection[str] = (),
+) -> tuple[Check, ...]:
     """Return the checks of a change between two versions that compile.
 
     Args:
@@ -94,43 +106,43 @@ def checks_of(old: ConfigVersion, new: ConfigVersion, warnings: Sequence[str], n
         new: The new version.
         warnings: The warnings of the new config that the old one does not have.
         now_s: Unix time, for approvals that end.
+        answers: What `answer_changes` returns for these versions. None computes it.
+        accepted: The territories and regions whose users may lose their answer.
     """
-    unanswered, unapproved = tuple(_unanswered(old, new, now_s)), tuple(_unapproved(old, new, now_s))
+    unapproved = tuple(_unapproved(old, new, now_s))
     return (
-        Check("answered", not unanswered, unanswered),
+        _answered(answer_changes(old, new, now_s) if answers is None else answers, accepted),
         Check("approved", not unapproved, unapproved),
         Check("warnings", True, tuple(warnings)),
     )
 
 
-def why_not_asked(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> str | None:
-    """Return why a step of the region's routes would be skipped now for every request, or None."""
-    if not is_inside(config, region, deployment):
-        return "outside the boundary"
-    if deployment.unmet:
-        return f"not attested: {', '.join(deployment.unmet)}"
-    lacking = lacking_approval(region, deployment, now_s)
-    if lacking is not None:
-        return lacking
-    stopped = config_exclusion(deployment)
-    return stopped[1] if stopped is not None else None
+def _answered(answers: Sequence[AnswerChange], accepted: Collection[str]) -> Check:
+    """Return the check that nobody loses an answer whose loss the operator does not accept."""
+    lost = [change for change in answers if change.kind == "lost"]
+    refused = [rest for change in lost if (rest := _unaccepted(change, lost, accepted)) is not None]
+    if not refused:
+        return Check("answered", True, tuple(f"accepted: {change.summary}" for change in lost))
+    return Check("answered", False, tuple(map(_finding, refused)))
 
 
-def _unanswered(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterator[str]:
-    """Yield each route that could answer before the change and cannot after it."""
-    for name in old.regions:
-        region = new.regions.get(name)
-        routes = deployments_by_assistant(new, name) if region is not None else {}
-        for assistant, steps in deployments_by_assistant(old, name).items():
-            if all(why_not_asked(old, old.regions[name], step, now_s) for step in steps):
-                continue
-            if region is None or assistant not in routes:
-                yield f"{assistant}/{name}: no deployment answers these users any more (region_blocked)"
-                continue
-            reasons = {step.name: why_not_asked(new, region, step, now_s) for step in routes[assistant]}
-            if all(reasons.values()):
-                details = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
-                yield f"{assistant}/{name}: no deployment is available ({details})"
+def _unaccepted(change: AnswerChange, lost: Sequence[AnswerChange], accepted: Collection[str]) -> AnswerChange | None:
+    """Return the part of a loss that is not accepted, or None."""
+    if change.territories:
+        rest = tuple(code for code in change.territories if not {code, code[:2]} & set(accepted))
+        return replace(change, territories=rest) if rest else None
+    # Who accepts that all of a region's territories lose their answer means its other callers too.
+    same = [other for other in lost if other.route == change.route and other.territories]
+    is_accepted = bool(same) and all(_unaccepted(other, lost, accepted) is None for other in same)
+    return None if is_accepted or change.region in accepted else change
+
+
+def _finding(change: AnswerChange) -> str:
+    where = change.territories[:_MOST_ACCEPTED]
+    is_long = len(change.territories) > len(where)
+    fix = f"--accept-loss {','.join(where or (str(change.region),))}{',…' if is_long else ''}"
+    who = change.who(_MOST_NAMED)
+    return f"{change.route}: no deployment answers these users any more: {who} ({change.why}); `{fix}` accepts this"
 
 
 def _unapproved(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterator[str]:

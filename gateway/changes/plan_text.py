@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from gateway.changes.plan import Change, ChangePlan, PlanItem, RouteChange
+from gateway.model.answer_change import AnswerChange
 
 _WIDTH = 100
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
+_ANSWER_MARKS = {"lost": "-", "gained": "+", "changed": "~"}
 _MOST_KEYS = 400
+_MOST_NAMED = 12
+"""The territories that a line names; `--json` lists all."""
 _UNKNOWN = "unknown"
 
 
@@ -28,6 +32,7 @@ def plan_data(plan: ChangePlan) -> dict[str, object]:
         "keys": list(plan.keys),
         "budgets": [{"what": it.what, "before": it.before, "after": it.after} for it in plan.budgets],
         "notes": list(plan.notes),
+        "answers": [change.data() for change in plan.answers],
         "checks": [{"name": it.name, "ok": it.ok, "findings": list(it.findings)} for it in plan.checks],
         "traffic": None if plan.requests is None else {"requests": plan.requests, "share": _rounded(plan.share)},
     }
@@ -76,6 +81,13 @@ def plan_text(plan: ChangePlan) -> str:
         lines += _wrapped(f"  {_MARKS[route.kind]} ", f"{route.assistant} in {route.region}{_share(route)}")
         for line in _route_lines(route):
             lines += _wrapped("      ", line)
+    if plan.answers:
+        lines += ["", "territories"]
+    for answer in plan.answers[:_MOST_KEYS]:
+        lines += _wrapped(f"  {_ANSWER_MARKS[answer.kind]} ", f"{answer.route}: {_counted(answer)} {answer.words}")
+        lines += _wrapped("      ", answer.who(_MOST_NAMED))
+    if len(plan.answers) > _MOST_KEYS:
+        lines.append(f"      and {len(plan.answers) - _MOST_KEYS} more")
     for title, items in (("regions", plan.regions), ("deployments", plan.deployments)):
         if items:
             lines += ["", title]
@@ -121,6 +133,16 @@ def _share(route: RouteChange) -> str:
     return f" ({route.share:.1%} of requests)" if route.share is not None else ""
 
 
+def _counted(answer: AnswerChange) -> str:
+    match len(answer.territories):
+        case 0:
+            return "callers"
+        case 1:
+            return "users in 1 territory"
+        case number:
+            return f"users in {number} territories"
+
+
 def _titled(item: PlanItem) -> str:
     if item.asked_by:
         return f"{item.name} (used by {', '.join(item.asked_by)})"
@@ -128,17 +150,24 @@ def _titled(item: PlanItem) -> str:
 
 
 def _route_lines(route: RouteChange) -> Iterator[str]:
+    before, after = route.steps
     if route.kind == "removed":
-        yield f"was {' then '.join(route.before)}; its users are refused from now on (region_blocked)"
+        yield f"was {_then(before) or '; '.join(route.before)}; its users are refused from now on (region_blocked)"
         return
-    if route.before != route.after:
-        yield f"steps: {' then '.join(route.before) or 'none'} -> {' then '.join(route.after)}"
-        parts = [*(f"+{step}" for step in route.added), *(f"-{step}" for step in route.removed)]
-        parts += ["reordered"] if route.reordered else []
-        if parts and route.kind == "changed":
-            yield ", ".join(parts)
+    if before != after:
+        yield f"steps: {_then(before) or 'none'} -> {_then(after) or 'none'}"
+    parts = [*(f"+{step}" for step in route.added), *(f"-{step}" for step in route.removed)]
+    parts += ["reordered"] if route.reordered else []
+    if route.kind == "added":
+        parts = [f"+{other}" for other in route.after[len(after) :]]
+    if parts:
+        yield ", ".join(parts)
     if route.because:
         yield f"changed by: {', '.join(route.because)}"
+
+
+def _then(steps: Sequence[str]) -> str:
+    return " then ".join(steps)
 
 
 def _change(change: Change) -> str:
@@ -166,6 +195,14 @@ def plan_markdown(plan: ChangePlan) -> str:
             share = f"{route.share:.1%}" if route.share is not None else "not known"
             what = "; ".join(_route_lines(route))
             lines.append(f"| {_cell(route.assistant)} | {_cell(route.region)} | {_cell(what)} | {share} |")
+        lines.append("")
+    if plan.answers:
+        lines += ["| territories | assistant/region | what |", "|---|---|---|"]
+        lines += [
+            f"| {_cell(answer.who(_MOST_NAMED))} | {_cell(answer.route)} | {_cell(answer.words)} |"
+            for answer in plan.answers[:_MOST_KEYS]
+        ]
+        lines += ["", f"And {len(plan.answers) - _MOST_KEYS} more."] if len(plan.answers) > _MOST_KEYS else []
         lines.append("")
     for title, items in (("region", plan.regions), ("deployment", plan.deployments)):
         if items:

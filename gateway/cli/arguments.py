@@ -73,6 +73,9 @@ def _add_plan(group: Group[argparse.ArgumentParser]) -> None:
     form.add_argument("--markdown", action="store_true", help="print Markdown, for a pull request")
     plan.add_argument("--exit-code", action="store_true", help="exit status 3 if something changes")
     plan.add_argument("--strict", action="store_true", help="treat warnings as errors")
+    plan.add_argument(
+        "--accept-loss", default="", metavar="HK,MO", help="territories whose users may lose their answer"
+    )
     add_no_secrets(plan)
     plan.add_argument(
         "--admin", metavar="URL", help="the running gateway that reports the share of traffic that changes"
@@ -412,7 +415,7 @@ def _add_check(group: Group[argparse.ArgumentParser]) -> None:
     add_config(check)
     _add_state(check)
     check.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    check.add_argument("--all", action="store_true", help="print each warning, also those that many entries have")
+    check.add_argument("--all", action="store_true", help="print each warning and each territory, also of many")
     add_no_secrets(check)
     check.set_defaults(run=config_commands.check)
 

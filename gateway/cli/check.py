@@ -63,7 +63,7 @@ def check(options: argparse.Namespace) -> int:
     for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)
     now_s = time.time()
-    print(render_matrix(compiled.config, days_at(now_s), now_s))
+    print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
     return _REFUSED if refused or missing_simulators else _OK
 
 

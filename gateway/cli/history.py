@@ -147,7 +147,7 @@ def diff(options: argparse.Namespace) -> int:
     if options.text:
         sys.stdout.writelines(_lines_between(old, new))
         return _OK
-    changes = replace(plan_between(old, new, False), checks=())
+    changes = replace(plan_between(old, new), checks=())
     print(json.dumps(plan_data(changes), indent=2, ensure_ascii=False) if options.json else plan_text(changes))
     return _OK
 

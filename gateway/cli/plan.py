@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ def plan(options: argparse.Namespace) -> int:
         version = before.config.version if before is not None else ""
         _print_plan(options, ChangePlan(version, "", checks=(compiles(errors),)))
         return _REFUSED
-    changes = plan_between(before, after, options.strict)
+    changes = plan_between(before, after, strict=options.strict, accepted=options.accept_loss)
     if options.admin is not None:
         changes = _add_traffic(changes, options.admin, settings)
     changes = _add_signature_check(changes, before, after, path, options)
@@ -139,19 +139,50 @@ def _compile_text(text: bytes, name: str, config_path: Path, *, secrets: bool) -
     return CompiledState(compiled.config, compiled.written, distinct_warnings(compiled.warnings))
 
 
-def plan_between(before: CompiledState | None, after: CompiledState, strict: bool) -> ChangePlan:
-    """Return the changes from one state to the other, with their checks. `before` is None if no config was active."""
+def plan_between(
+    before: CompiledState | None, after: CompiledState, *, strict: bool = False, accepted: str = ""
+) -> ChangePlan:
+    """Return the changes from one state to the other, with their checks.
+
+    Args:
+        before: None if no config was active.
+        after: The new state.
+        strict: Treat warnings as errors.
+        accepted: The territories whose users may lose their answer, separated by commas.
+
+    Raises:
+        CommandError: A word of `accepted` is no territory.
+    """
     from gateway.changes.plan import NO_CONFIG_VERSION, changed_values, plan_of
     from gateway.changes.plan_checks import checks_of, compiles
+    from gateway.policy.territory_answers import answer_changes
 
     old = before.config if before is not None else NO_CONFIG_VERSION
     changes = plan_of(old, after.config, tuple(changed_values(_values(before), _values(after))))
     known_warnings = before.warnings if before is not None else ()
     new_warnings = [warning for warning in after.warnings if warning not in known_warnings]
-    checks = [compiles(()), *checks_of(old, after.config, new_warnings, time.time())]
+    now_s, words = time.time(), _accepted(accepted, {*old.regions, *after.config.regions})
+    answers = answer_changes(old, after.config, now_s)
+    checks = [compiles(()), *checks_of(old, after.config, new_warnings, now_s, answers=answers, accepted=words)]
     if strict and after.warnings:
         checks[-1] = replace(checks[-1], ok=False, findings=after.warnings)
-    return replace(changes, checks=tuple(checks))
+    return replace(changes, answers=answers, checks=tuple(checks))
+
+
+def _accepted(text: str, regions: Collection[str]) -> set[str]:
+    """Return the territories and regions of `--accept-loss`. A region stands for its callers without a territory."""
+    from providers.territories import TerritoryError, parse_territory, territory_data
+
+    words = set(filter(None, (word.strip() for word in text.split(","))))
+    accepted = words & set(regions)
+    for word in words:
+        code = territory_data().aliases.get(word.upper(), word.upper())
+        try:
+            accepted.add(parse_territory(code))
+        except TerritoryError as error:
+            if word not in accepted:
+                raise CommandError(f"--accept-loss: {error}") from None
+    return accepted
 
 
 def _values(state: CompiledState | None) -> Mapping[str, object]:

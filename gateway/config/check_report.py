@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 
 from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.limits_report import limit_lines
 from gateway.config.problems import Problem, visible
 from gateway.config.routes import ineligible_now
+from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
-from gateway.model.config_version import USES, Assistant, ConfigVersion, Exporter, Region
+from gateway.model.config_version import USES, Assistant, ConfigVersion, Exporter, Region, Use
 from gateway.model.deployment import Deployment
 from gateway.model.route import WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.location import SIGNALS, can_locate
+from gateway.policy.territory_answers import unanswered
 from providers.catalogue.prices import Price, shown_amount
 from providers.sites import Residency
 from providers.territories import Places, territory_data
@@ -26,6 +28,7 @@ _WIDTH = 100
 _LISTED_WARNINGS = 8
 """Up to this number, similar warnings are printed line by line."""
 _LISTED_NAMES = 8
+_LISTED_GAPS = 24
 _PRICE_DAYS = 30
 _NAME = re.compile(r"'[^']*'|\b[A-Z][A-Z0-9]*_[A-Z0-9_]*\b|\d+")
 """A part of a message that may differ between similar warnings: a quoted name, an environment variable, a number."""
@@ -89,11 +92,18 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}" if number else ""
 
 
-def render_matrix(config: ConfigVersion, days: Days | None = None, now_s: float | None = None) -> str:
+def render_matrix(
+    config: ConfigVersion,
+    days: Days | None = None,
+    now_s: float | None = None,
+    *,
+    every_territory: bool = False,
+) -> str:
     """Return the matrix of routes: for each assistant and region, the steps in order.
 
     Each step is shown with the territories where it stores and processes, and with the reason if it is skipped now for
     every request. Without `days`, approvals are not checked. `now_s` is the time of the prices (Unix time).
+    Territories of a region that nobody may answer are listed: all of them with `every_territory`.
     """
     now_s = time.time() if now_s is None else now_s
     lines = [
@@ -113,7 +123,8 @@ def render_matrix(config: ConfigVersion, days: Days | None = None, now_s: float 
     lines += _unplaced(config)
     for name, assistant in config.assistants.items():
         if name == assistant.name:
-            lines += ["", *_assistant(assistant, config, days)]
+            gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
+            lines += ["", *_assistant(assistant, config, days, gaps)]
     if config.exporters:
         lines += ["", "exporters"]
     for exporter in config.exporters:
@@ -182,7 +193,20 @@ def _has(config: ConfigVersion, region: Region, territory: str) -> bool:
     return config.region_of(territory) is region and not config.blocked.contains(territory)
 
 
-def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None) -> Iterator[str]:
+_Gaps = Mapping[tuple[str, Use], list[str]]
+
+
+def _gaps(assistant: Assistant, config: ConfigVersion, now_s: float, most: int | None) -> _Gaps:
+    """Return the lines about territories that nobody may answer, by region and use."""
+    gaps: dict[tuple[str, Use], list[str]] = {}
+    for use in USES:
+        start = "    nobody may answer in: " if use == "chat" else f"    {use}: nobody may answer in: "
+        for region, codes in unanswered(config, assistant.for_use(use), now_s).items():
+            gaps[region, use] = _wrapped(start, territory_list(codes, most or len(codes)))
+    return gaps
+
+
+def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, gaps: _Gaps) -> Iterator[str]:
     aliases = f" (also {', '.join(assistant.aliases)})" if assistant.aliases else ""
     yield from _wrapped("assistant ", assistant.name + aliases)
     for name in config.regions:
@@ -190,7 +214,7 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None) -
         if steps is None:
             what = "no route; requests" if name not in assistant.regions else "no route of chats; those"
             yield f"  {name}: {what} are refused (region_blocked)"
-            yield from _other_uses(assistant, config.regions[name], days)
+            yield from _other_uses(assistant, config.regions[name], days, gaps)
             continue
         yield from _wrapped(f"  {name}", f"{_elsewhere(name, config)}:")
         for number, step in enumerate(steps, 1):
@@ -201,7 +225,8 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None) -
                     yield from _step(share, deployment, config.regions[name], days)
             else:
                 yield from _step(f"    {number}. ", step, config.regions[name], days)
-        yield from _other_uses(assistant, config.regions[name], days)
+        yield from gaps.get((name, "chat"), ())
+        yield from _other_uses(assistant, config.regions[name], days, gaps)
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))
         if shadow := assistant.shadows.get(name):
@@ -210,10 +235,11 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None) -
             yield from _step("    - ", shadow.deployment, config.regions[name], days)
 
 
-def _other_uses(assistant: Assistant, region: Region, days: Days | None) -> Iterator[str]:
+def _other_uses(assistant: Assistant, region: Region, days: Days | None, gaps: _Gaps) -> Iterator[str]:
     for use in USES[1:]:
         for deployment in deployments_of(assistant.routes_for(use).get(region.name, ())):
             yield from _step(f"    {use}: ", deployment, region, days)
+        yield from gaps.get((region.name, use), ())
 
 
 def _schedule(schedule: Schedule) -> str:

@@ -15,13 +15,14 @@ from gateway.api.admin_control import reload_report, unavailable_by_deployment
 from gateway.api.admin_explain import explain_document
 from gateway.api.errors import ApiError
 from gateway.console.assets import asset_url
-from gateway.console.route_changes import Answers, answers_of, differences
+from gateway.console.route_changes import differences
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.world import CROSS, FOLDER, SHAPES, find_territory, name_of, territory_names, world
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import SimulatedSite, Status
 from gateway.policy.location.resolution import locator_of
+from gateway.policy.territory_answers import Answers, answers_of
 from gateway.service.explain import why_not_supposed
 
 _EXAMPLES = ("CN", "DE", "HK", "JP", "US", "CU")
@@ -186,7 +187,7 @@ class Pages:
         if key not in self._tables:
             if len(self._tables) >= _MOST_TABLES:
                 self._tables.clear()
-            self._tables[key] = answers_of(config, assistant, now_s)
+            self._tables[key] = answers_of(config, config.assistants[assistant], now_s, territory_names())
         return self._tables[key]
 
     def _changes(self, status: Status, assistant: str, answers: Answers) -> list[str]:

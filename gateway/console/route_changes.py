@@ -1,89 +1,67 @@
-"""The deployments that answer in each territory, and the difference between two config versions in a few lines."""
+"""The difference between who answers in two config versions, in a few lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from gateway.api.admin_explain import territories_document
 from gateway.console.world import name_of
-from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Changes
+from gateway.policy.territory_answers import Answers, TerritoryAnswer
 
 # Names that a reader knows, for the one example of many territories.
 _EXAMPLES = "JP DE CN US GB FR IN BR CA AU SG KR ZA MX ES IT HK".split()
 _MOST_LINES = 6
-
-
-@dataclass(frozen=True, slots=True)
-class TerritoryAnswer:
-    """The deployments that answer in a territory.
-
-    Attributes:
-        region: None if no region has the territory.
-        deployments: The deployments in the order in which they would be asked.
-        refusal: The code of the refusal, if there is no answer.
-    """
-
-    region: str | None
-    deployments: tuple[str, ...]
-    refusal: str | None = None
-
-    @property
-    def first(self) -> str:
-        """The deployment that is asked first, or `refused`."""
-        return self.deployments[0] if self.deployments else "refused"
-
-
-Answers = Mapping[str, TerritoryAnswer]
-
-
-def answers_of(config: ConfigVersion, assistant: str, now_s: float) -> Answers:
-    """Return who answers in each territory: the document of the admin API."""
-    territories: Any = territories_document(config, assistant, now_s)["territories"]
-    return {
-        code: TerritoryAnswer(one["region"], tuple(one["deployments"]), one["refusal"])
-        for code, one in territories.items()
-    }
+_MOST_NAMED = 20
 
 
 def differences(before: Answers, after: Answers, changes: Changes) -> list[str]:
-    """Return a line for each change that a user would notice; if there is none, what else has changed."""
-    groups: dict[tuple[str | None, str | None, str], list[str]] = {}
+    """Return a line for each change that a user would notice; if there is none, what else has changed.
+
+    Territories that lose their answer are first, and all of them are named.
+    """
+    groups: dict[tuple[bool, str | None, str | None, str], list[str]] = {}
     for code, new in after.items():
         old = before.get(code, new)
         if old != new:
-            groups.setdefault((old.region, new.region, _change(old, new)), []).append(code)
-    largest = sorted(groups.items(), key=lambda item: -len(item[1]))
-    lines = [_line(*key, codes) for key, codes in largest[:_MOST_LINES]]
-    if len(largest) > _MOST_LINES:
-        lines.append(f"and {len(largest) - _MOST_LINES} more differences")
+            is_loss = old.has_answer and not new.has_answer
+            groups.setdefault((is_loss, old.region, new.region, _change(old, new)), []).append(code)
+    ordered = sorted(groups.items(), key=lambda item: (not item[0][0], -len(item[1])))
+    shown = max(sum(is_loss for is_loss, *_ in groups), _MOST_LINES)
+    lines = [
+        _line(old_region, region, change, _named(codes, is_loss=is_loss))
+        for (is_loss, old_region, region, change), codes in ordered[:shown]
+    ]
+    if len(ordered) > shown:
+        lines.append(f"and {len(ordered) - shown} more differences")
     return lines or [_other(changes)]
 
 
 def _change(old: TerritoryAnswer, new: TerritoryAnswer) -> str:
     """Return the first deployments before and after; if they are the same, all. Empty if only the region changed."""
     if old.first != new.first:
-        return f"{old.first} → {new.first}"
+        words = "no answer any more, " if old.has_answer and not new.has_answer else ""
+        words = "an answer now, " if new.has_answer and not old.has_answer else words
+        return f"{words}{old.first} → {new.first}"
     if (old.deployments, old.refusal) == (new.deployments, new.refusal):
         return ""
     return f"{', '.join(old.deployments) or old.refusal} → {', '.join(new.deployments) or new.refusal}"
 
 
-def _line(old_region: str | None, region: str | None, change: str, codes: Sequence[str]) -> str:
+def _line(old_region: str | None, region: str | None, change: str, named: str) -> str:
     if old_region == region:
-        return f"{region or 'no region'} ({_named(codes)}): {change}"
-    moved = f"{_named(codes)}: region {old_region or 'none'} → {region or 'none'}"
+        return f"{region or 'no region'} ({named}): {change}"
+    moved = f"{named}: region {old_region or 'none'} → {region or 'none'}"
     return f"{moved}, {change}" if change else moved
 
 
-def _named(codes: Sequence[str]) -> str:
-    """Return one or two territories by name, or an example of many."""
+def _named(codes: Sequence[str], *, is_loss: bool) -> str:
+    """Return one or two territories by name, or an example of many. Those that lose their answer are all named."""
     known = [code for code in _EXAMPLES if code in codes] or sorted(codes)
     if len(codes) <= 2:
         return " and ".join(name_of(code) for code in sorted(codes, key=lambda code: code not in known))
-    return f"{name_of(known[0])} and others"
+    if is_loss and len(codes) <= _MOST_NAMED:
+        return ", ".join(sorted(map(name_of, codes)))
+    return f"{name_of(known[0])} and {len(codes) - 1} others" if is_loss else f"{name_of(known[0])} and others"
 
 
 def _other(changes: Changes) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.schedule import ScheduleStatus
@@ -36,13 +37,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The differences between two config versions. Routes are `assistant/region`; sections are the config's keys."""
+    """The differences between two config versions. Routes are `assistant/region`; sections are the config's keys.
+
+    `answers` has the territories that lose, gain or change their first answer.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
+    answers: tuple[AnswerChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,11 @@ from gateway.model.deployment import Deployment
 from gateway.operator_errors import CommandError
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
+from gateway.policy.territory_answers import NO_NEEDS
 from gateway.server.fault_switch import FaultSwitch, fault_text
 from gateway.server.single import DemoParts, Process, serve_single
 from gateway.server.uvicorn_server import url_of
-from gateway.service.explain import NO_NEEDS, reports_from
+from gateway.service.explain import reports_from
 from gateway.settings import Settings
 from providers.territories import territory_data, territory_name
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault

@@ -14,7 +14,8 @@ from gateway.model.region_text import NO_PREFERENCES
 from gateway.policy.location.resolution import resolve
 from gateway.policy.region_text import choose_locale
 from gateway.policy.routing import decide
-from gateway.service.explain import NO_NEEDS, PlainRequest, consent_of, labels_of
+from gateway.policy.territory_answers import NO_NEEDS
+from gateway.service.explain import PlainRequest, consent_of, labels_of
 
 
 def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[str, object]:

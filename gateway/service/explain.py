@@ -20,16 +20,14 @@ from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import SIGNALS, resolve, suppose
 from gateway.policy.routing import decide
+from gateway.policy.territory_answers import plain_needs
 from providers.evidence import NO_CITATION
-from providers.matching.requirements import Requirements
 from providers.territories import parse_territory, territory_data, territory_name
-from providers.value import change
 
 _WIDTH = 100
 _STICKY = "this user keeps this variant while its deployment is available, also when its share grows"
 _UNNAMED = "the variant depends on the user: name one; the plan shown is that of the largest share"
 FROZEN = "a rollback restored these shares; they are frozen until `gateway rollback --release` or another version"
-NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     config, assistant = request.config, request.assistant
     location = resolve(config, request.client, request.reports)
     name, consents = _user_name(request.reports, request.user), standing_consents(config, request.consent)
-    decision = decide(config, assistant, location, _needs_of(assistant), request.health, request.now_s, consents)
+    decision = decide(config, assistant, location, plain_needs(assistant), request.health, request.now_s, consents)
     decision = assign_variant(decision, _key_of(name))
     return {
         "table": config.version,
@@ -78,11 +76,6 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
         **({"weighted": _weighted(request, decision, location, name is not None)} if decision.lanes else {}),
     }
-
-
-def _needs_of(assistant: Assistant) -> Requirements:
-    """Return the needs of a request of the assistant's use with nothing special in its body."""
-    return NO_NEEDS if assistant.use == "chat" else change(NO_NEEDS, use=assistant.use)
 
 
 def _user_name(reports: Reports, user: str | None) -> str | None:
@@ -196,7 +189,7 @@ def _region_answers(config: ConfigVersion, now_s: float) -> Iterator[RegionAnswe
             groups: dict[tuple[tuple[tuple[str, float], ...], str | None], list[str]] = {}
             for code in places[name] or [""]:
                 location = Location(config.regions[name], code or None, "", ())
-                decision = decide(config, seen, location, _needs_of(seen), {}, now_s)
+                decision = decide(config, seen, location, plain_needs(seen), {}, now_s)
                 groups.setdefault(_first_answer(decision), []).append(code)
             schedule = seen.schedules.get(name)
             is_frozen = schedule is not None and schedule.is_frozen
@@ -306,7 +299,7 @@ def explain_text(request: PlainRequest) -> str:
     config, assistant = request.config, request.assistant
     location = resolve(config, request.client, request.reports)
     name = _user_name(request.reports, request.user)
-    decision = decide(config, assistant, location, _needs_of(assistant), {}, request.now_s)
+    decision = decide(config, assistant, location, plain_needs(assistant), {}, request.now_s)
     decision = assign_variant(decision, _key_of(name))
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]

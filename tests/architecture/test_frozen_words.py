@@ -68,6 +68,7 @@ from gateway.model.schedule import Phase, Schedule, ScheduleProgress, ScheduleSt
 from gateway.model.shadow import ShadowRecord
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from gateway.policy.consent import Consenting
+from gateway.policy.territory_answers import answer_changes
 from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.service.shadow_traffic import transcript
 from gateway.settings import Settings
@@ -202,7 +203,7 @@ def _plan() -> ChangePlan:
     old, new = _tables()
     before, after = (parse_yaml(dedent(text).encode(), "test.yaml").values for text in (OLD, NEW))
     plan = plan_of(old, new, tuple(changed_values(before, after)))
-    plan = replace(plan, checks=checks_of(old, new, (), NOW_S))
+    plan = replace(plan, answers=answer_changes(old, new, NOW_S), checks=checks_of(old, new, (), NOW_S))
     return with_traffic(plan, {("assistant", "de"): 30.0, ("assistant", "default"): 10.0})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.examples import example_path
 from tests.cli.conftest import Command
 from tests.kit.configs import Config
 
@@ -59,6 +60,25 @@ def test_plan_lists_new_warnings_and_strict_fails_on_them(gateway: Command) -> N
     assert "NOT_SET is not set" in shown.out
     assert gateway("plan", "new.yaml", "--config", "gateway.yaml", "--no-secrets").status == 0
     assert gateway("plan", "new.yaml", "--config", "gateway.yaml", "--strict").status == 1
+
+
+def test_lost_territory_fails_the_plan_until_it_is_accepted(gateway: Command) -> None:
+    demo = example_path("demo.yaml").read_text("utf-8")
+    Path("demo.yaml").write_text(demo, "utf-8")
+    Path("new.yaml").write_text(demo.replace("[gemini, qwen-hk, qwen-intl]", "[chatgpt-us, gemini]"), "utf-8")
+    asked = ("plan", "new.yaml", "--from", "demo.yaml")
+    shown = gateway(*asked)
+    assert shown.status == 1
+    assert "users in 2 territories lose their answer" in shown.out
+    assert "FAIL answered" in shown.out
+    assert "`--accept-loss HK,MO` accepts this" in " ".join(shown.out.split())
+    assert "HK (Hong Kong), MO (Macao)" in gateway(*asked, "--markdown").out
+    (lost,) = (it for it in json.loads(gateway(*asked, "--json").out)["answers"] if it["kind"] == "lost")
+    assert (lost["territories"], lost["assistant"], lost["region"]) == (["HK", "MO"], "assistant", "default")
+    assert gateway(*asked, "--accept-loss", "HK").status == 1
+    assert gateway(*asked, "--accept-loss", "hk, MO").status == 0
+    shown = gateway(*asked, "--accept-loss", "HK,Macao")
+    assert (shown.status, "'MACAO' is not a territory" in shown.err) == (2, True)
 
 
 def test_plan_without_an_active_config_shows_everything_as_new(

@@ -194,6 +194,15 @@ def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> L
     readings = [reading for reading in all_readings if reading is not None]
     if not readings and (territory := config.location.rules.demo_territory) is not None:
         readings = [read_territory(config, DEMO_TERRITORY, (territory,))]
+    return _conclude(config, client, readings)
+
+
+def locate(config: ConfigVersion, territory: str) -> Location:
+    """Return the location of a caller of whom one signal reports this territory, and who sends nothing else."""
+    return _conclude(config, None, [read_territory(config, "edge_header", (territory,))])
+
+
+def _conclude(config: ConfigVersion, client: Client | None, readings: list[Reading]) -> Location:
     evidence = tuple(reading.evidence for reading in readings)
     if blocked := blocked_among(config, evidence):
         return Location(None, blocked.territory, blocked.signal, _decided(evidence, blocked), LocationProblem.BLOCKED)

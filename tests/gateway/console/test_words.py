@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.console.route_changes import answers_of, differences
+from gateway.console.route_changes import differences
 from gateway.console.snippets import curl_command, python_program
 from gateway.console.timeline import duration, timeline
 from gateway.model.status import Changes
+from gateway.policy.territory_answers import answers_of
+from providers.territories import territory_data
 from tests.kit.config_cases import edited
 from tests.kit.console_pages import DEMO, demo_config
 
@@ -21,7 +23,8 @@ NOW_S = 1_795_132_800.0
 
 def lines_between(*edits: tuple[str, str]) -> list[str]:
     text = edited(DEMO, *edits)
-    before, after = (answers_of(demo_config(one), "assistant", NOW_S) for one in (DEMO, text))
+    configs = (demo_config(one) for one in (DEMO, text))
+    before, after = (answers_of(it, it.assistants["assistant"], NOW_S, territory_data().names) for it in configs)
     return differences(before, after, Changes(sections=("resilience",)))
 
 
@@ -31,6 +34,14 @@ def lines_between(*edits: tuple[str, str]) -> list[str]:
         (
             ("default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini, qwen-hk, qwen-intl]"),
             ["default (Japan and others): gemini → chatgpt-us"],
+        ),
+        (
+            ("default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini]"),
+            [
+                "default (Hong Kong SAR China and Macao SAR China): no answer any more, qwen-hk → refused",
+                "default (Japan and others): gemini → chatgpt-us",
+                "default (Afghanistan and others): an answer now, refused → chatgpt-us",
+            ],
         ),
         (
             ("[gemini, qwen-hk, qwen-intl]", "[gemini, qwen-intl]"),

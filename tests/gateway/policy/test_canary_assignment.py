@@ -12,8 +12,9 @@ from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
+from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.disclosure import disclose
-from gateway.service.explain import NO_NEEDS, PlainRequest, explain
+from gateway.service.explain import PlainRequest, explain
 from providers.matching.requirements import Requirements
 from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import reported

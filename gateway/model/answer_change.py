@@ -1,0 +1,92 @@
+"""A change of who answers first, for the territories in which it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from unicodedata import normalize
+
+from gateway.model.config_version import Use
+from providers.territories import territory_name
+
+AnswerChangeKind: TypeAlias = Literal["lost", "gained", "changed"]
+"""Whether users have no answer any more, have one now, or are answered first by another deployment."""
+
+_WORDS: Mapping[AnswerChangeKind, str] = {
+    "lost": "lose their answer",
+    "gained": "gain an answer",
+    "changed": "have another first answer",
+}
+_MOST_CODES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerChange:
+    """Territories whose users lose, gain or change their first answer from one assistant.
+
+    Attributes:
+        region: The region of these users: before the change if they lose their answer, else after it.
+        before: The deployment that was asked first, or `refused` with the code of the refusal. The same holds for
+            `after`.
+        why: Why there is no answer in the first of these territories. Empty if there is one.
+        territories: ISO 3166 codes. Empty for the callers of the region whose territory is unknown.
+    """
+
+    assistant: str
+    use: Use
+    kind: AnswerChangeKind
+    region: str | None
+    before: str
+    after: str
+    why: str = ""
+    territories: tuple[str, ...] = ()
+
+    @property
+    def route(self) -> str:
+        """The route as `assistant/region`, with the use if it is not chat."""
+        use = f" ({self.use})" if self.use != "chat" else ""
+        return f"{self.assistant}/{self.region or 'no region'}{use}"
+
+    @property
+    def words(self) -> str:
+        """What happens to these users."""
+        return f"{_WORDS[self.kind]}: {self.before} -> {self.after}"
+
+    @property
+    def summary(self) -> str:
+        """The change in one line. Only the first of many territories are listed."""
+        codes = [*self.territories[:_MOST_CODES]] or ["callers without a known territory"]
+        more = f" and {len(self.territories) - _MOST_CODES} more" if len(self.territories) > _MOST_CODES else ""
+        return f"{self.route}: {', '.join(codes)}{more} {self.words}"
+
+    def who(self, most: int) -> str:
+        """Return the territories with their names. If there are more than `most`, the rest is a number."""
+        return territory_list(self.territories, most) if self.territories else "callers without a known territory"
+
+    def data(self) -> dict[str, object]:
+        """Return the change as JSON data."""
+        return {
+            "assistant": self.assistant,
+            "use": self.use,
+            "kind": self.kind,
+            "region": self.region,
+            "before": self.before,
+            "after": self.after,
+            "why": self.why or None,
+            "count": len(self.territories),
+            "territories": list(self.territories),
+        }
+
+
+def territory_list(codes: Collection[str], most: int) -> str:
+    """Return codes with the names of the territories. If there are more than `most`, the rest is a number."""
+    # The name of a part is its country's, so its code says more.
+    shown = [f"{code} ({_in_ascii(territory_name(code))})" if len(code) == 2 else code for code in [*codes][:most]]
+    more = f" and {len(codes) - most} more" if len(codes) > most else ""
+    return f"{', '.join(shown)}{more}"
+
+
+def _in_ascii(name: str) -> str:
+    """Return a name without accents, which not every terminal can show."""
+    return normalize("NFKD", name).encode("ascii", "ignore").decode()

@@ -1,0 +1,217 @@
+"""Who answers in each territory, and the difference between two config versions. The function of traffic decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gateway.model.answer_change import AnswerChange, AnswerChangeKind
+from gateway.model.config_version import USES, Assistant, ConfigVersion, Use
+from gateway.model.decision import Plan, RefusalCode, SkipReason
+from gateway.model.location import Location
+from gateway.policy.location.resolution import locate
+from gateway.policy.routing import decide
+from providers.matching.requirements import Requirements
+from providers.territories import parent, parts_of, territory_data
+from providers.value import change
+
+NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
+_REFUSED = "refused"
+# What decides about a territory, apart from the assistant's own routes.
+_SHARED = ("regions", "region_by_territory", "default_region", "blocked", "cell", "location", "recipients", "demo")
+
+
+def plain_needs(assistant: Assistant) -> Requirements:
+    """Return the needs of a request of the assistant's use with nothing special in its body."""
+    return NO_NEEDS if assistant.use == "chat" else change(NO_NEEDS, use=assistant.use)
+
+
+@dataclass(frozen=True, slots=True)
+class TerritoryAnswer:
+    """The deployments that answer in a territory.
+
+    Attributes:
+        region: None if no region has the territory.
+        deployments: The deployments in the order in which they would be asked.
+        refusal: The code of the refusal, if there is no answer.
+        why: The skipped deployments with their reasons, or the message of the refusal, if there is no answer.
+        with_keys: The deployments that would be asked if every key were set.
+    """
+
+    region: str | None
+    deployments: tuple[str, ...]
+    refusal: str | None = None
+    why: str = field(default="", compare=False)
+    with_keys: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def first(self) -> str:
+        """The deployment that is asked first, or `refused`."""
+        return self.deployments[0] if self.deployments else _REFUSED
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether a user can get an answer. One who is asked for consent can."""
+        return bool(self.deployments) or self.refusal == RefusalCode.CONSENT_REQUIRED
+
+
+Answers = Mapping[str, TerritoryAnswer]
+_Locations = Mapping[str, Location]
+_NOT_OFFERED = TerritoryAnswer(None, (), str(RefusalCode.REGION_BLOCKED), "there is no such assistant")
+
+
+def territories_of(*configs: ConfigVersion) -> list[str]:
+    """Return the ISO 3166-1 codes, and all parts of each country for a part of which a config has a rule."""
+    countries = {code[:2] for config in configs for code in _parts_ruled(config)}
+    parts = {part for country in countries for part in parts_of(country)}
+    return sorted({*territory_data().names, *(parts - territory_data().aliases.keys())})
+
+
+def _parts_ruled(config: ConfigVersion) -> Iterator[str]:
+    rules = (*config.region_by_territory, *(config.blocked.included or ()), *config.blocked.excluded)
+    return filter(parent, rules)
+
+
+def _places_of(*configs: ConfigVersion) -> list[str]:
+    """Return these territories, and each part of a country in which a vendor serves other users than in the rest."""
+    deployments = [deployment for config in configs for deployment in config.deployments.values()]
+    named = {code for it in deployments for code in (*(it.available.included or ()), *it.available.excluded)}
+    return sorted({*territories_of(*configs), *filter(parent, named)})
+
+
+def answers_of(config: ConfigVersion, assistant: Assistant, now_s: float, territories: Iterable[str]) -> Answers:
+    """Return who answers in each of the territories. Deployments that are unavailable at the moment are included."""
+    return _answers_at(config, assistant, now_s, {code: locate(config, code) for code in territories})
+
+
+def _answers_at(config: ConfigVersion, assistant: Assistant, now_s: float, locations: _Locations) -> Answers:
+    return {code: _answer(config, assistant, location, code, now_s) for code, location in locations.items()}
+
+
+def _answer(
+    config: ConfigVersion, assistant: Assistant, location: Location, code: str, now_s: float
+) -> TerritoryAnswer:
+    decision = decide(config, assistant, location, plain_needs(assistant), {}, now_s)
+    outcome = decision.outcome
+    region = location.region or config.region_of(code)
+    name = region.name if region is not None else None
+    considered = decision.considered
+    with_keys = tuple(it.deployment for it in considered if it.reason in (None, SkipReason.CREDENTIAL))
+    if isinstance(outcome, Plan):
+        return TerritoryAnswer(name, tuple(step.deployment.name for step in outcome.steps), with_keys=with_keys)
+    why = "; ".join(f"{it.deployment}: {it.detail}" for it in considered if it.reason is not None) or outcome.message
+    return TerritoryAnswer(name, (), str(outcome.code), why, with_keys)
+
+
+def unanswered(config: ConfigVersion, assistant: Assistant, now_s: float) -> Mapping[str, list[str]]:
+    """Return the territories of each region of the assistant's routes that nobody may answer, by region.
+
+    A missing key does not count, nor a blocked territory, a region that another cell serves, or a country whose part
+    must be known.
+    """
+    elsewhere = (RefusalCode.WRONG_CELL, RefusalCode.REGION_UNKNOWN)
+    codes: dict[str, list[str]] = {name: [] for name in assistant.routes}
+    for code, answer in answers_of(config, assistant, now_s, _places_of(config)).items():
+        is_meant = answer.region in codes and not config.blocked.contains(code)
+        if is_meant and not answer.has_answer and not answer.with_keys and answer.refusal not in elsewhere:
+            codes[str(answer.region)].append(code)
+    return {name: listed for name, listed in codes.items() if listed}
+
+
+def _unlocated(config: ConfigVersion, assistant: Assistant, now_s: float) -> Answers:
+    """Return who answers the callers whose region is known and whose territory is not, by region."""
+    assumed = config.location.rules.unknown
+    bound = {client.region for client in config.clients.values()}
+    return {
+        name: _answer(config, assistant, Location(region, None, "", (), assumed=name not in bound), "", now_s)
+        for name, region in config.regions.items()
+        if name == assumed or name in bound
+    }
+
+
+def answer_changes(old: ConfigVersion, new: ConfigVersion, now_s: float) -> tuple[AnswerChange, ...]:
+    """Return the territories that lose, gain or change their first answer, losses first, for each assistant and use.
+
+    Where the old version has no answer only because keys are not set, such as in CI, all keys count as set.
+    """
+    if old.version == new.version:
+        return ()
+    before, after = _own(old), _own(new)
+    is_shared_equal = all(getattr(old, name) == getattr(new, name) for name in _SHARED)
+    pairs = [
+        (name, use, was, will_be)
+        for name in dict.fromkeys([*before, *after])
+        for use in USES
+        for was, will_be in [(_for_use(before.get(name), use), _for_use(after.get(name), use))]
+        if not (is_shared_equal and _routes_of(was) == _routes_of(will_be))
+    ]
+    if not pairs:
+        return ()
+    codes = _places_of(old, new)
+    old_places, new_places = ({code: locate(config, code) for code in codes} for config in (old, new))
+    changes: list[AnswerChange] = []
+    for name, use, was, will_be in pairs:
+        changes += _compared(name, use, _table(old, was, now_s, old_places), _table(new, will_be, now_s, new_places))
+    order: list[AnswerChangeKind] = ["lost", "gained", "changed"]
+    return tuple(sorted(changes, key=lambda it: (order.index(it.kind), -len(it.territories))))
+
+
+_Key = tuple[str, bool]
+"""A territory; or a region and True, for its callers without a territory."""
+
+
+def _table(
+    config: ConfigVersion, assistant: Assistant | None, now_s: float, locations: _Locations
+) -> Mapping[_Key, TerritoryAnswer]:
+    if assistant is None:
+        return {}
+    located, unlocated = _answers_at(config, assistant, now_s, locations), _unlocated(config, assistant, now_s)
+    return {(code, False): answer for code, answer in located.items()} | {
+        (name, True): answer for name, answer in unlocated.items()
+    }
+
+
+def _own(config: ConfigVersion) -> dict[str, Assistant]:
+    return {name: assistant for name, assistant in config.assistants.items() if name == assistant.name}
+
+
+def _for_use(assistant: Assistant | None, use: Use) -> Assistant | None:
+    return assistant.for_use(use) if assistant is not None and assistant.routes_for(use) else None
+
+
+def _routes_of(assistant: Assistant | None) -> object:
+    return assistant.routes if assistant is not None else None
+
+
+def _compared(
+    name: str, use: Use, before: Mapping[_Key, TerritoryAnswer], after: Mapping[_Key, TerritoryAnswer]
+) -> Iterator[AnswerChange]:
+    """Yield the changes of one assistant, with the territories in which the change is the same."""
+    groups: dict[tuple[AnswerChangeKind, str | None, str, str, bool], list[_Key]] = {}
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key, _NOT_OFFERED), after.get(key, _NOT_OFFERED)
+        is_unlocated = key[1]
+        if is_unlocated and before and after and not (key in before and key in after):
+            continue  # such callers exist in one version only
+        if not old.has_answer and old.with_keys:
+            old, new = _if_keys_were_set(old), _if_keys_were_set(new)
+        first = _words(old), _words(new)
+        if old.has_answer and not new.has_answer:
+            groups.setdefault(("lost", old.region, *first, is_unlocated), []).append(key)
+        elif first[0] != first[1] and new.has_answer:
+            kind: AnswerChangeKind = "changed" if old.has_answer else "gained"
+            groups.setdefault((kind, new.region, *first, is_unlocated), []).append(key)
+    for (kind, region, first_before, first_after, is_unlocated), keys in groups.items():
+        why = after.get(keys[0], _NOT_OFFERED).why if kind == "lost" else ""
+        territories = () if is_unlocated else tuple(code for code, _ in keys)
+        yield AnswerChange(name, use, kind, region, first_before, first_after, why, territories)
+
+
+def _if_keys_were_set(answer: TerritoryAnswer) -> TerritoryAnswer:
+    if not answer.with_keys:
+        return answer
+    return TerritoryAnswer(answer.region, answer.with_keys)
+
+
+def _words(answer: TerritoryAnswer) -> str:
+    return answer.deployments[0] if answer.deployments else f"{_REFUSED} ({answer.refusal})"

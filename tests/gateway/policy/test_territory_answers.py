@@ -1,0 +1,127 @@
+"""The territories that lose, gain or change their first answer are those of the function that serves traffic."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.changes.plan_checks import checks_of
+from gateway.model.answer_change import AnswerChange, territory_list
+from gateway.policy.territory_answers import answer_changes, answers_of, territories_of, unanswered
+from tests.kit.config_cases import edited
+from tests.kit.configs import Config, table_of
+from tests.kit.console_pages import DEMO, demo_config
+
+NOW_S = 1_795_132_800.0
+ROUTE = "default: [gemini, qwen-hk, qwen-intl]"
+OWN = "provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:{}/v1', stores: US, processes: US"
+PARTS = Config.parse(f"""
+version: 1
+cell: {{territory: US}}
+assistants: {{assistant: {{routes: {{us: [house], ca: [house]}}, embeddings: {{us: [house]}}}}}}
+regions:
+  us: {{territories: [US], boundary: [US]}}
+  ca: {{territories: [US-CA], boundary: [US]}}
+deployments:
+  house: {{{OWN.format(1)}, available: [US]}}
+  keyed: {{{OWN.format(2)}, api_key: "${{KEY}}"}}
+location: {{edges: [{{from: [10.0.0.1], country: x-country}}]}}
+""")
+
+
+def demo_changes(*edits: tuple[str, str]) -> tuple[AnswerChange, ...]:
+    return answer_changes(demo_config(DEMO), demo_config(edited(DEMO, *edits)), NOW_S)
+
+
+def changes(new: Config, old: Config = PARTS, environ: dict[str, str] | None = None) -> dict[tuple[str, ...], str]:
+    found = answer_changes(table_of(old, environ or {}), table_of(new, environ or {}), NOW_S)
+    return {(it.kind, it.use, *it.territories): f"{it.before} -> {it.after}" for it in found}
+
+
+def test_territories_that_only_a_removed_step_serves_lose_their_answer() -> None:
+    lost, gained, changed = demo_changes((ROUTE, "default: [chatgpt-us, gemini]"))
+    assert (lost.kind, lost.route, lost.territories) == ("lost", "assistant/default", ("HK", "MO"))
+    assert (lost.before, lost.after) == ("qwen-hk", "refused (no_eligible_deployment)")
+    assert "openai does not serve Hong Kong" in lost.why
+    assert (gained.kind, gained.after, "AF" in gained.territories) == ("gained", "chatgpt-us", True)
+    assert (changed.kind, "JP" in changed.territories, "DE" in changed.territories) == ("changed", True, False)
+
+
+def test_step_in_front_of_the_others_loses_nobody() -> None:
+    kinds = {it.kind for it in demo_changes((ROUTE, "default: [chatgpt-us, gemini, qwen-hk, qwen-intl]"))}
+    assert kinds == {"gained", "changed"}
+
+
+def test_blocked_territory_loses_its_answer_for_every_use() -> None:
+    found = demo_changes(("blocked: [CU,", "blocked: [CU, VN,"))
+    assert {(it.kind, it.use, it.territories) for it in found} == {
+        ("lost", use, ("VN",)) for use in ("chat", "embeddings", "moderations")
+    }
+
+
+def test_lost_route_of_embeddings_is_a_loss_of_that_use_only() -> None:
+    found = demo_changes(("      us: [embed-us]\n", ""))
+    assert [(it.kind, it.route, it.territories) for it in found] == [("lost", "assistant/us (embeddings)", ("US",))]
+
+
+def test_same_answers_are_no_change() -> None:
+    assert demo_changes(("unknown: refuse", "unknown: refuse\nresilience: {total: 60s}")) == ()
+    assert answer_changes(demo_config(DEMO), demo_config(DEMO), NOW_S) == ()
+
+
+def test_part_of_a_country_with_its_own_rule_has_its_own_change() -> None:
+    assert "US-CA" in territories_of(table_of(PARTS))
+    new = PARTS.merge("assistants: {assistant: {routes: {ca: null}}}")
+    assert changes(new) == {("lost", "chat", "US-CA"): "house -> refused (region_blocked)"}
+
+
+def test_region_that_goes_while_another_takes_its_territory_loses_nobody() -> None:
+    new = PARTS.merge("{assistants: {assistant: {routes: {ca: null}}}, regions: {ca: null}}")
+    assert not [key for key in changes(new) if key[0] == "lost"]
+
+
+def test_missing_keys_of_a_shell_hide_no_loss() -> None:
+    old = PARTS.merge("assistants: {assistant: {routes: {us: [keyed], ca: [keyed]}, embeddings: null}}")
+    new = old.merge("{assistants: {assistant: {routes: {ca: null}}}}")
+    assert changes(new, old) == {("lost", "chat", "US-CA"): "keyed -> refused (region_blocked)"}
+    assert unanswered(table_of(old, {}), table_of(old, {}).assistants["assistant"], NOW_S) == {}
+
+
+def test_callers_of_a_bound_client_without_a_territory_are_listed_by_region() -> None:
+    client = {"clients": {"shop": {"keys": ["sha256:" + "c1" * 32], "region": "ca"}}}
+    old = PARTS.merge(client)
+    before, after = table_of(old, {}), table_of(old.merge("assistants: {assistant: {routes: {ca: null}}}"), {})
+    found = answer_changes(before, after, NOW_S)
+    assert [(it.region, it.territories) for it in found] == [("ca", ("US-CA",)), ("ca", ())]
+    for accepted in ({"US-CA"}, {"US"}, {"US-CA", "ca"}):
+        assert checks_of(before, after, (), NOW_S, accepted=accepted)[0].ok
+    check = checks_of(before, after, (), NOW_S, accepted={"ca"})[0]
+    assert (check.ok, len(check.findings)) == (False, 1)
+    assert "`--accept-loss US-CA` accepts this" in check.findings[0]
+
+
+@pytest.mark.parametrize(("accepted", "rest"), [((), "HK (Hong Kong), MO (Macao)"), (("HK",), "MO (Macao)")])
+def test_check_names_the_losses_that_are_not_accepted(accepted: tuple[str, ...], rest: str) -> None:
+    old, new = demo_config(DEMO), demo_config(edited(DEMO, (ROUTE, "default: [gemini]")))
+    check = checks_of(old, new, (), NOW_S, accepted=accepted)[0]
+    assert (check.name, check.ok) == ("answered", False)
+    assert f"no deployment answers these users any more: {rest} (gemini: gemini does not serve" in check.findings[0]
+    check = checks_of(old, new, (), NOW_S, accepted=("HK", "MO"))[0]
+    assert (check.ok, check.findings[0].startswith("accepted: assistant/default: HK, MO lose")) == (True, True)
+
+
+def test_answers_are_those_of_explain() -> None:
+    from gateway.service.explain import PlainRequest, explain, reports_from
+
+    config = demo_config(DEMO)
+    assistant = config.assistants["assistant"].for_use("embeddings")
+    for code, answer in answers_of(config, assistant, NOW_S, ["CN", "DE", "US", "HK", "RU", "CU"]).items():
+        outcome = explain(PlainRequest(config, None, reports_from(code), assistant, NOW_S))["outcome"]
+        assert isinstance(outcome, dict)
+        assert [step["deployment"] for step in outcome.get("plan", [])] == list(answer.deployments)
+        assert outcome.get("refusal", {"code": None})["code"] == answer.refusal
+
+
+def test_list_of_territories_is_bounded_and_ascii() -> None:
+    assert (
+        territory_list(["AX", "HK", "US-CA", "MO", "TW"], 3) == "AX (Aland Islands), HK (Hong Kong), US-CA and 2 more"
+    )
