@@ -106,7 +106,7 @@ def checks_of(
         new: The new version.
         warnings: The warnings of the new config that the old one does not have.
         now_s: Unix time, for approvals that end.
-        answers: What `answer_changes` returns for these versions. None computes it.
+        answers: The result of `answer_changes` for these versions. None computes it.
         accepted: The territories and regions whose users may lose their answer.
     """
     unapproved = tuple(_unapproved(old, new, now_s))
@@ -118,7 +118,7 @@ def checks_of(
 
 
 def _answered(answers: Sequence[AnswerChange], accepted: Collection[str]) -> Check:
-    """Return the check that nobody loses an answer whose loss the operator does not accept."""
+    """Return the check that no user loses an answer, except where the operator accepts it."""
     lost = [change for change in answers if change.kind == "lost"]
     refused = [rest for change in lost if (rest := _unaccepted(change, lost, accepted)) is not None]
     if not refused:
@@ -131,7 +131,7 @@ def _unaccepted(change: AnswerChange, lost: Sequence[AnswerChange], accepted: Co
     if change.territories:
         rest = tuple(code for code in change.territories if not {code, code[:2]} & set(accepted))
         return replace(change, territories=rest) if rest else None
-    # Who accepts that all of a region's territories lose their answer means its other callers too.
+    # Acceptance for all territories of a region is meant for its other callers too.
     same = [other for other in lost if other.route == change.route and other.territories]
     is_accepted = bool(same) and all(_unaccepted(other, lost, accepted) is None for other in same)
     return None if is_accepted or change.region in accepted else change

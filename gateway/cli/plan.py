@@ -151,7 +151,7 @@ def plan_between(
         accepted: The territories whose users may lose their answer, separated by commas.
 
     Raises:
-        CommandError: A word of `accepted` is no territory.
+        CommandError: A word of `accepted` is not a territory.
     """
     from gateway.changes.plan import NO_CONFIG_VERSION, changed_values, plan_of
     from gateway.changes.plan_checks import checks_of, compiles

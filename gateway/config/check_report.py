@@ -103,7 +103,7 @@ def render_matrix(
 
     Each step is shown with the territories where it stores and processes, and with the reason if it is skipped now for
     every request. Without `days`, approvals are not checked. `now_s` is the time of the prices (Unix time).
-    Territories of a region that nobody may answer are listed: all of them with `every_territory`.
+    Territories of a region where no deployment may answer are listed: all of them with `every_territory`.
     """
     now_s = time.time() if now_s is None else now_s
     lines = [
@@ -197,10 +197,10 @@ _Gaps = Mapping[tuple[str, Use], list[str]]
 
 
 def _gaps(assistant: Assistant, config: ConfigVersion, now_s: float, most: int | None) -> _Gaps:
-    """Return the lines about territories that nobody may answer, by region and use."""
+    """Return the lines about territories where no deployment may answer, by region and use."""
     gaps: dict[tuple[str, Use], list[str]] = {}
     for use in USES:
-        start = "    nobody may answer in: " if use == "chat" else f"    {use}: nobody may answer in: "
+        start = "    no deployment may answer in: " if use == "chat" else f"    {use}: no deployment may answer in: "
         for region, codes in unanswered(config, assistant.for_use(use), now_s).items():
             gaps[region, use] = _wrapped(start, territory_list(codes, most or len(codes)))
     return gaps

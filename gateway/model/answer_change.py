@@ -50,7 +50,7 @@ class AnswerChange:
 
     @property
     def words(self) -> str:
-        """What happens to these users."""
+        """The change for these users."""
         return f"{_WORDS[self.kind]}: {self.before} -> {self.after}"
 
     @property
@@ -81,7 +81,7 @@ class AnswerChange:
 
 def territory_list(codes: Collection[str], most: int) -> str:
     """Return codes with the names of the territories. If there are more than `most`, the rest is a number."""
-    # The name of a part is its country's, so its code says more.
+    # A part has only the name of its country, so its code alone is shown.
     shown = [f"{code} ({_in_ascii(territory_name(code))})" if len(code) == 2 else code for code in [*codes][:most]]
     more = f" and {len(codes) - most} more" if len(codes) > most else ""
     return f"{', '.join(shown)}{more}"

@@ -1,4 +1,4 @@
-"""Who answers in each territory, and the difference between two config versions. The function of traffic decides."""
+"""Find the deployments that answer in each territory, and compare two config versions, as traffic would be routed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from providers.value import change
 
 NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 _REFUSED = "refused"
-# What decides about a territory, apart from the assistant's own routes.
+# The fields that decide about a territory, apart from the assistant's own routes.
 _SHARED = ("regions", "region_by_territory", "default_region", "blocked", "cell", "location", "recipients", "demo")
 
 
@@ -104,7 +104,7 @@ def _answer(
 
 
 def unanswered(config: ConfigVersion, assistant: Assistant, now_s: float) -> Mapping[str, list[str]]:
-    """Return the territories of each region of the assistant's routes that nobody may answer, by region.
+    """Return the territories of each region of the assistant's routes where no deployment may answer, by region.
 
     A missing key does not count, nor a blocked territory, a region that another cell serves, or a country whose part
     must be known.

@@ -46,7 +46,7 @@ def test_territories_that_only_a_removed_step_serves_lose_their_answer() -> None
     assert (changed.kind, "JP" in changed.territories, "DE" in changed.territories) == ("changed", True, False)
 
 
-def test_step_in_front_of_the_others_loses_nobody() -> None:
+def test_step_in_front_of_the_others_takes_no_answer_away() -> None:
     kinds = {it.kind for it in demo_changes((ROUTE, "default: [chatgpt-us, gemini, qwen-hk, qwen-intl]"))}
     assert kinds == {"gained", "changed"}
 
@@ -74,7 +74,7 @@ def test_part_of_a_country_with_its_own_rule_has_its_own_change() -> None:
     assert changes(new) == {("lost", "chat", "US-CA"): "house -> refused (region_blocked)"}
 
 
-def test_region_that_goes_while_another_takes_its_territory_loses_nobody() -> None:
+def test_region_whose_territory_goes_to_another_loses_no_answer() -> None:
     new = PARTS.merge("{assistants: {assistant: {routes: {ca: null}}}, regions: {ca: null}}")
     assert not [key for key in changes(new) if key[0] == "lost"]
 
