@@ -189,7 +189,7 @@ def _from_call_refused(error: CallRefused) -> ApiError:
 
 def _from_not_found(error: AssistantNotFound) -> ApiError:
     name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
-    hint = error.question or "GET /v1/models lists the others"
+    hint = error.question or "GET /v1/models lists the available assistants"
     message = f"the assistant {name!r} does not exist for this key; {hint}"
     return ApiError("model_not_found", message, error.param, log_message=_UNKNOWN_MODEL)
 

@@ -59,15 +59,16 @@ def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledSt
     from gateway.config.problems import ConfigRejected
 
     secrets = not options.no_secrets
+    beside = options.file if "config" not in settings.model_fields_set else None
     try:
         if options.since is not None:
-            return named_state(options.since, settings, secrets=secrets)
+            return named_state(options.since, settings, secrets=secrets, beside=beside)
         if options.state_dir is not None and not path_exists(options.state_dir):
             raise CommandError(
                 f"there is no state directory {options.state_dir}; leave out --state to compare with a config file"
             )
         if (version := _active_version(settings)) is not None:
-            return named_state(version, settings, secrets=secrets)
+            return named_state(version, settings, secrets=secrets, beside=beside)
         # A file named with --config must exist. Otherwise a typing error would show the whole config as new.
         is_expected = options.config is not None or path_exists(settings.config)
         return compiled_state(settings.config, secrets=secrets) if is_expected else None
@@ -96,8 +97,10 @@ def _active_version(settings: Settings) -> str | None:
     return pointer.version if pointer is not None else None
 
 
-def named_state(name: str, settings: Settings, *, secrets: bool) -> CompiledState:
+def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | None = None) -> CompiledState:
     """Compile the file of this name or, if there is none, the version of the history.
+
+    Paths in a version of the history are relative to the file `beside`, or else to the config file of the settings.
 
     Raises:
         CommandError: there is no such file or version.
@@ -117,7 +120,9 @@ def named_state(name: str, settings: Settings, *, secrets: bool) -> CompiledStat
             raise StateError(f"version {version.version} can't be compiled again: {version.why_not}")
     except StateError as error:
         raise CommandError(f"{error}; and there is no file {name!r}") from None
-    return _compile_text(version.text, f"version {version.version}", settings.config, secrets=secrets)
+    return _compile_text(
+        version.text, f"version {version.version}", beside or settings.config, version.catalogues, secrets=secrets
+    )
 
 
 def compiled_state(path: Path, *, secrets: bool) -> CompiledState:
@@ -128,13 +133,15 @@ def compiled_state(path: Path, *, secrets: bool) -> CompiledState:
     return _compile_text(read_config(path), str(path), path, secrets=secrets)
 
 
-def _compile_text(text: bytes, name: str, config_path: Path, *, secrets: bool) -> CompiledState:
+def _compile_text(text: bytes, name: str, config_path: Path, catalogues: str = "", *, secrets: bool) -> CompiledState:
     from gateway.changes.compile_job import CompiledState, distinct_warnings
     from gateway.config.compile import compile_config
     from gateway.config.loading import parse_document
     from providers.registry import load_registry
 
-    document = parse_document(text, name, os.environ, relative_to=str(config_path), secrets=secrets)
+    document = parse_document(
+        text, name, os.environ, relative_to=str(config_path), stored_catalogues=catalogues, secrets=secrets
+    )
     compiled = compile_config(document, registry=load_registry())
     return CompiledState(compiled.config, compiled.written, distinct_warnings(compiled.warnings))
 
@@ -159,6 +166,8 @@ def plan_between(
 
     old = before.config if before is not None else NO_CONFIG_VERSION
     changes = plan_of(old, after.config, tuple(changed_values(_values(before), _values(after))))
+    if _catalogues(before) != _catalogues(after):
+        changes = replace(changes, sections=(*changes.sections, "catalogue files"))
     known_warnings = before.warnings if before is not None else ()
     new_warnings = [warning for warning in after.warnings if warning not in known_warnings]
     now_s, words = time.time(), _accepted(accepted, {*old.regions, *after.config.regions})
@@ -183,6 +192,10 @@ def _accepted(text: str, regions: Collection[str]) -> set[str]:
             if word not in accepted:
                 raise CommandError(f"--accept-loss: {error}") from None
     return accepted
+
+
+def _catalogues(state: CompiledState | None) -> str:
+    return state.written.catalogues if state is not None and state.written is not None else ""
 
 
 def _values(state: CompiledState | None) -> Mapping[str, object]:

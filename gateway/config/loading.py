@@ -52,6 +52,13 @@ class Catalogues:
         yield from self.texts
 
 
+def _stored_catalogues(stored: str, name: str) -> Catalogues:
+    """Return the catalogue files as the history has them. JSON is YAML too."""
+    values = json.loads(stored)
+    sources = (parse_yaml(json.dumps(each).encode(), f"the catalogue of {name}") for each in values)
+    return Catalogues(tuple(sources), files={})
+
+
 def read_catalogues(values: dict[str, object], config: str) -> Catalogues:
     """Read the catalogue files that the values name. Paths are relative to the file `config`."""
     sources: list[Source] = []
@@ -232,6 +239,7 @@ def parse_document(
     environ: Mapping[str, str],
     *,
     relative_to: str | None = None,
+    stored_catalogues: str = "",
     secrets: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> Document:
@@ -242,6 +250,7 @@ def parse_document(
         file: The name of the file in problems.
         environ: The environment variables that references may name.
         relative_to: The file to which relative paths refer, if `file` is not a path, as for a version of the history.
+        stored_catalogues: The values of the catalogue files as `SourceText.catalogues` has them. Empty to read the files.
         secrets: False to resolve no reference.
         clock: Returns the Unix time.
     """
@@ -251,13 +260,18 @@ def parse_document(
     secret_files = read_files(filter(None, map(file_of, texts))) if secrets else {}
     references = {text: resolve(text, environ if secrets else None) for text in texts}
     looks = check_files(source.values) if secrets else {}
-    catalogues = read_catalogues(source.values, relative_to or file)
+    catalogues = (
+        _stored_catalogues(stored_catalogues, file)
+        if stored_catalogues
+        else read_catalogues(source.values, relative_to or file)
+    )
     secrets_file = _secrets_file(source.values, relative_to or file) if secrets else None
     files = {file: digest(data), **secret_files, **catalogues.files}
     if secrets_file is not None:
         files[secrets_file.path] = secrets_file.digest
-    stored = _canonical(catalogues.values) if catalogues.files else ""
-    content = content_hash(source.values, catalogues.values if catalogues.files else None)
+    has_catalogues = bool(catalogues.files or stored_catalogues)
+    stored = _canonical(catalogues.values) if has_catalogues else ""
+    content = content_hash(source.values, catalogues.values if has_catalogues else None)
     written = SourceText(data, content, source.values, stored)
     return Document(
         source, written.version, references, looks, catalogues, files, clock(), written, secrets_file=secrets_file

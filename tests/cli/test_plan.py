@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.changes.change_log import ChangeLog, ReviewedChange
+from gateway.changes.plan import ChangePlan
+from gateway.cli.plan import compiled_state
 from gateway.config.examples import example_path
 from tests.cli.conftest import Command
 from tests.kit.configs import Config
@@ -149,6 +152,28 @@ def test_plan_rejects_an_unreadable_history(gateway: Command, damage: str) -> No
     assert "history" in shown.err
     assert "use --from FILE" in shown.err
     assert gateway(*words, "--from", "gateway.yaml").status == 0
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_plan_compares_with_the_catalogue_of_the_active_version(
+    gateway: Command, monkeypatch: pytest.MonkeyPatch, is_edited: bool
+) -> None:
+    """The active version needs neither `--config` nor the catalogue file, which may have been edited since."""
+    monkeypatch.delenv("GATEWAY_CONFIG", raising=False)
+    folder = Path("elsewhere")
+    folder.mkdir()
+    (folder / "own.yaml").write_text("version: 1\nmodels: {openai: {gpt-4o: {retires_on: 2099-01-01}}}\n", "utf-8")
+    CONFIG.merge("catalogue: {models: [own.yaml]}").write(folder)
+    log = ChangeLog(Path("state"))
+    state = compiled_state(folder / "gateway.yaml", secrets=True)
+    log.record_switch(ReviewedChange(ChangePlan("", state.config.version), {}), state, "file", "")
+    log.close()
+    if is_edited:
+        (folder / "own.yaml").write_text("version: 1\nmodels: {openai: {gpt-4o: {retires_on: 2098-01-01}}}\n", "utf-8")
+    shown = gateway("plan", "elsewhere/gateway.yaml", "--state", "state")
+    assert (shown.status, shown.err) == (0, "")
+    assert shown.out.startswith(f"plan {state.config.version} -> ")
+    assert ("nothing changes" in shown.out) != is_edited
 
 
 def test_plan_rejects_a_missing_state_directory(gateway: Command) -> None:

@@ -150,7 +150,7 @@ def test_body_at_a_limit_is_accepted(client: httpx.Client, content: bytes) -> No
     [
         ("asistant", "did you mean 'assistant'?"),
         ("gpt-4", "did you mean 'gpt-4o'?"),
-        ("claude", "GET /v1/models lists the others"),
+        ("claude", "GET /v1/models lists the available assistants"),
     ],
 )
 def test_unknown_model_error_names_the_nearest_assistants(client: httpx.Client, name: str, hint: str) -> None:

@@ -176,7 +176,7 @@ def test_another_cell_is_named_twice() -> None:
         (
             "x",
             (),
-            "the assistant 'x' does not exist for this key; GET /v1/models lists the others",
+            "the assistant 'x' does not exist for this key; GET /v1/models lists the available assistants",
         ),
     ],
 )
