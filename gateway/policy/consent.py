@@ -27,6 +27,15 @@ LIFETIME_S = 300
 _TOKEN = re.compile(r"c1\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
 _CONTENT = (("vision", "images"), ("audio", "audio"), ("file", "files"))
 
+_COVERED = ("messages", "tools", "response_format", "user", "extra")
+"""The fields of a chat request that every token covers. It covers any other one, except `FORM`, that has a value."""
+
+FORM = frozenset(
+    "model stream include_usage max_tokens temperature top_p presence_penalty frequency_penalty seed n logprobs "
+    "top_logprobs parallel_tool_calls unread folded".split()
+)
+"""The fields of a chat request that carry no text to a provider. They may change after the user has agreed."""
+
 
 def standing_consents(config: ConfigVersion, statement: ConsentStatement) -> Consents:
     """Return the standing consents, which do not depend on the body. Recipients that the config lacks are left out."""
@@ -117,6 +126,7 @@ class Consenting:
         parts = ["messages", *(label for feature, label in _CONTENT if feature in needs.features)]
         parts += ["tools"] if request.tools else []
         parts += ["response_format"] if request.response_format is not None else []
+        parts += ["stop"] if request.stop and "stop" in deployment.capabilities.parameters else []
         return (*parts, *self._other_fields(deployment, deployment.capabilities, request.extra, request.user))
 
     def _would_send_input(self, request: InputRequest, deployment: Deployment) -> tuple[str, ...]:
@@ -156,10 +166,20 @@ class Consenting:
             request = self._request
             content: object = request
             if isinstance(request, ChatRequest):
-                content = (request.messages, request.tools, request.response_format, request.user, request.extra)
+                content = _covered(request)
             canonical = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
             self._digest = hashlib.sha256(canonical.encode()).hexdigest()
         return self._digest
+
+
+def _covered(request: ChatRequest) -> list[object]:
+    """Return everything in the request that carries text to a provider."""
+    others = {
+        field.name: getattr(request, field.name)
+        for field in fields(request)
+        if field.name not in FORM and field.name not in _COVERED and getattr(request, field.name) != field.default
+    }
+    return [*(getattr(request, name) for name in _COVERED), *([others] if others else [])]
 
 
 _LATER: Mapping[str, object] = {"is_error": False, "cache": None}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipRea
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input
 from gateway.model.location import EdgeReport
 from gateway.model.route import WeightedSet
-from gateway.policy.consent import LIFETIME_S, Consenting, standing_consents
+from gateway.policy.consent import FORM, LIFETIME_S, Consenting, standing_consents
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from providers.chat import (
@@ -25,6 +26,7 @@ from providers.chat import (
     FilePart,
     ImagePart,
     JsonObjectFormat,
+    NamedTool,
     SystemMessage,
     TextPart,
     Tool,
@@ -258,6 +260,10 @@ OTHERS = {
     "a format": replace(REQUEST, response_format=JsonObjectFormat()),
     "a user": replace(REQUEST, user="somebody"),
     "an unknown field": replace(REQUEST, extra={"documents": ["more"]}),
+    "a stop sequence": replace(REQUEST, stop=("text that was added",)),
+    "a bias": replace(REQUEST, logit_bias={"50256": -100.0}),
+    "a chosen tool": replace(REQUEST, tool_choice=NamedTool("text that was added")),
+    "an effort": replace(REQUEST, reasoning_effort="text that was added"),
 }
 
 
@@ -265,6 +271,32 @@ OTHERS = {
 def test_consent_token_is_valid_only_for_the_confirmed_content(other: ChatRequest) -> None:
     assert confirmed(token(), request=other) == frozenset()
     assert confirmed(token(request=other), request=other) == {"d0", "d1"}
+
+
+def test_each_field_of_a_chat_is_covered_by_a_consent_token_or_carries_no_text() -> None:
+    covered = {
+        "messages",
+        "tools",
+        "response_format",
+        "user",
+        "extra",
+        "stop",
+        "logit_bias",
+        "tool_choice",
+        "reasoning_effort",
+    }
+    changed = {field.name for field in fields(ChatRequest) for one in OTHERS.values() if _differs(one, field.name)}
+    assert changed == covered, "each covered field has an example in OTHERS"
+    assert {field.name for field in fields(ChatRequest)} == covered | FORM, "decide whether a new field carries text"
+    assert not covered & FORM
+    carry_no_text = (bool, int, float, NoneType)
+    hints = get_type_hints(ChatRequest)
+    of_form = {name for name in FORM if not set(get_args(hints[name]) or (hints[name],)) <= {*carry_no_text}}
+    assert of_form == {"model", "unread"}, "neither is sent: a deployment has its own model"
+
+
+def _differs(other: ChatRequest, name: str) -> bool:
+    return bool(getattr(other, name) != getattr(REQUEST, name))
 
 
 CALLED = AssistantMessage("no", tool_calls=(ToolCall("c1", "f", "{}"),))
@@ -385,6 +417,7 @@ def test_consent_question_lists_the_fields_that_would_be_sent() -> None:
     seen = (TextPart("x"), ImagePart("data:image/png;base64,aa"), FilePart("data:application/pdf;base64,aa", "a.pdf"))
     rich = ChatRequest("assistant", (UserMessage(seen),), tools=(Tool("t"),), response_format=JsonObjectFormat())
     assert would_send(rich) == ("messages", "images", "files", "tools", "response_format")
+    assert would_send(replace(REQUEST, stop=("x",))) == ("messages", "stop")
     spoken = ChatRequest("assistant", (UserMessage((AudioPart("aa", "wav"),)),))
     assert would_send(spoken) == ("messages", "audio")
     request = replace(REQUEST, user="u", extra={"metadata": {"a": "b"}, "documents": [], "odd": 1})
