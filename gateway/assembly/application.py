@@ -103,7 +103,7 @@ class Telemetry:
         self._tracer.observe(ended)
         if self._key_uses is not None:
             self._key_uses.note(ended)
-        self.recent.add(ended)
+        self.recent.add(ended, self._current().cell_territory)
 
     async def _post(self, exporter: Exporter, body: bytes) -> Delivery:
         headers = [("content-type", "application/x-protobuf")]

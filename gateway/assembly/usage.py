@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from gateway.assembly.stores import shared_ledger, shared_stores
-from gateway.model.budget import Stores, UsageRules
+from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
+from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.usage.installation import GATE_FOLDER, pseudonym_key, usage_reader, user_key
@@ -143,16 +144,13 @@ def keeping_ledger(
     with recovering_calls(state_dir) as recovery:
         if recovered := asyncio.run(recovery.recover()):
             _log_recovered(recovered)
-
-    def rules() -> UsageRules:
-        return config().usage
-
     writer = LedgerWriter(
         state_dir,
-        lambda: ZoneInfo(rules().timezone),
-        lambda: rules().retention.ledger_s,
+        lambda: ZoneInfo(config().usage.timezone),
+        lambda: config().usage.retention.ledger_s,
         report_problem,
-        ledger=shared_ledger(stores, state_dir, rules, report_problem),
+        without_callers=lambda: regions_without_callers(config()),
+        ledger=shared_ledger(stores, state_dir, lambda: config().usage, report_problem),
     )
     if stores is None or stores.valkey is None:
         _rebuild_new_counters(state_dir, config(), writer)

@@ -250,7 +250,7 @@ def parse_document(
         file: The name of the file in problems.
         environ: The environment variables that references may name.
         relative_to: The file to which relative paths refer, if `file` is not a path, as for a version of the history.
-        stored_catalogues: The values of the catalogue files as `SourceText.catalogues` has them. Empty to read the files.
+        stored_catalogues: The catalogue files as `SourceText.catalogues` has them. Empty to read the files.
         secrets: False to resolve no reference.
         clock: Returns the Unix time.
     """

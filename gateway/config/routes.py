@@ -87,6 +87,9 @@ def compile_shadows(
         if deployment.consent is not None:
             message = f"{quoted(deployment.name)} requires consent, which shadow traffic never has: it is skipped here"
             findings.warn((*path, "deployment"), message, "use a deployment without `consent`, or remove the shadow")
+        if region.transit.included:
+            message = f"{quoted(region_name)} has `transit`, so that no result may be kept here: it is skipped"
+            findings.warn(path, message, "remove the shadow")
         if shadow.keep_text and not is_cell_inside(regions.cell, region.boundary):
             findings.error(
                 (*path, "keep_text"),

@@ -515,6 +515,11 @@ class ConfigVersion:
         return next((f"projects.{name}.budgets" for name, project in self.projects.items() if project.budgets), "")
 
     @property
+    def cell_territory(self) -> str | None:
+        """The territory of the gateway, if the config states it."""
+        return self.cell.territory if self.cell is not None else None
+
+    @property
     def approvals(self) -> Mapping[str, tuple[Approval, ...]]:
         """The approvals of each deployment, by its name."""
         return {name: deployment.approvals for name, deployment in self.deployments.items()}

@@ -35,9 +35,7 @@ _UNCHECKED_RETRY_S = 10.0
 _CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER})
 _MAX_NAMES_CHARACTERS = 300
 # Most clients that send such a request do not know the term "prefill".
-_PREFILL_HINT = (
-    ": the last message has the role `assistant`, and few models continue one; end with one of the user"
-)
+_PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with one of the user"
 
 
 def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None:

@@ -26,6 +26,7 @@ from gateway.execution.upstream_client import Answer, AttemptOptions, UpstreamCl
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
+from gateway.model.kept_metadata import may_keep
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import Shadow
@@ -252,6 +253,8 @@ class ShadowTraffic:
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
             return None
+        if not may_keep(location, config.cell_territory):
+            return None  # its result could not be kept
         if (
             shadow.keep_text
             and location.territory is not None

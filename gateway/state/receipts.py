@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step, client_detail
-from gateway.model.location import Location
+from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
 from gateway.operator_errors import StateError
@@ -32,8 +32,8 @@ _ABANDONED = "abandoned"
 def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float = 1.0) -> dict[str, object] | None:
     """Return the receipt of a finished request as JSON data, or None if no receipt may be stored.
 
-    There is no receipt if the region is unknown, if this cell lies outside the region's boundary, if prompts from the
-    caller's territory must stay there and the cell lies elsewhere, or if the sample leaves it out.
+    There is no receipt if the region is unknown, if this cell may not keep it (`may_keep`), or if the sample leaves it
+    out.
 
     Args:
         record: The finished request.
@@ -45,7 +45,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         return None
     location = record.location
     region = location.region if location is not None else None
-    if location is None or region is None or not region.keeps_receipts or _leaves_territory(location, cell):
+    if location is None or region is None or not may_keep(location, cell):
         return None
     stores, processes = record.places or (None, None)
     return {
@@ -79,14 +79,6 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "profile": record.profile,
         "sample": share if is_sampled(record, share) else 1.0,
     }
-
-
-def _leaves_territory(location: Location, cell: str | None) -> bool:
-    """Return whether storing the receipt here would take it out of a territory that its data must not leave."""
-    if location.region is None or location.territory is None or cell is None:
-        return False
-    required = location.region.required_places(location.territory)
-    return required is not None and not required.contains(cell)
 
 
 def _passed_over(record: Record) -> dict[str, str]:
@@ -343,7 +335,7 @@ class Receipts:
 
     def _insert(self, taken: list[tuple[Record, float]]) -> None:
         config = self._current()
-        cell, share = config.cell.territory if config.cell else None, config.receipts_sample
+        cell, share = config.cell_territory, config.receipts_sample
         rows = [row for record, at_s in taken if (row := _row(record, at_s, cell, share))]
         if rows:
             with transaction(self._writer):

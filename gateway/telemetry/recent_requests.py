@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.telemetry.batching import Ended
 
@@ -22,12 +23,9 @@ class RecentRequests:
     def __init__(self) -> None:
         self._ended: deque[Ended | dict[str, object]] = deque(maxlen=MOST_REQUESTS)
 
-    def add(self, ended: Sequence[Ended]) -> None:
-        """Add finished requests. A request of a region whose data must not be stored in this cell is left out."""
-        for one in ended:
-            location = one[0].location
-            if location is None or location.region is None or location.region.keeps_receipts:
-                self._ended.append(one)
+    def add(self, ended: Sequence[Ended], cell: str | None = None) -> None:
+        """Add finished requests of a cell, except those of which it may not keep who asked from where."""
+        self._ended.extend(one for one in ended if may_keep(one[0].location, cell))
 
     def settle(self) -> None:
         """Describe all requests now, so that they no longer refer to the config version that they used."""

@@ -27,6 +27,7 @@ import msgspec
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
+from gateway.model.kept_metadata import may_keep
 from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
@@ -115,7 +116,7 @@ class Accounting:
         limits = limits_of(config, client)
         pseudonym = end_user_pseudonym(config, self._user_key, user) if user is not None else None
         if limits.user_budgets:
-            limits = _with_user(limits, pseudonym, record)
+            limits = _with_user(limits, pseudonym, keeps_caller=may_keep(record.location, config.cell_territory))
         return RequestUsage(self, config, limits, record, pseudonym)
 
     def internal_request(self, config: ConfigVersion, record: Record) -> RequestUsage:
@@ -143,11 +144,10 @@ def end_user_pseudonym(config: ConfigVersion, user_key: bytes, user: str) -> str
     return f"u_{digest.hex()[:_PSEUDONYM_DIGITS]}"
 
 
-def _with_user(limits: SpendingLimits, pseudonym: str | None, record: Record) -> SpendingLimits:
-    """Return the limits with the budgets of the end user. They do not apply where data only passes through."""
-    region = record.location.region if record.location is not None else None
+def _with_user(limits: SpendingLimits, pseudonym: str | None, *, keeps_caller: bool) -> SpendingLimits:
+    """Return the limits with the budgets of the end user. They do not apply where the end user may not be kept."""
     users: tuple[BudgetLimit, ...] = ()
-    if region is None or not region.transit.included:
+    if keeps_caller:
         if pseudonym is None:
             raise CallRefused("user_required", USER_REQUIRED)
         users = user_limits(limits.client or "", pseudonym, limits.user_budgets)
@@ -272,15 +272,16 @@ class RequestUsage:
         record, limits, config = self.record, self.limits, self._config
         location = record.location
         region = location.region if location is not None else None
+        keeps_caller = may_keep(location, config.cell_territory)
         return UsageRow(
             call=call,
             time_ns=time_ns,
             request=record.request_id or None,
             client=limits.client,
             project=limits.project,
-            user=self._user,
+            user=self._user if keeps_caller else None,
             region=region.name if region is not None else None,
-            territory=location.territory if location is not None else None,
+            territory=location.territory if location is not None and keeps_caller else None,
             provider=deployment.provider,
             site=deployment.site,
             deployment=deployment.name,

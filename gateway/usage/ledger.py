@@ -14,6 +14,7 @@ changes only days whose rows are all there.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -123,9 +124,28 @@ def _add_totals(table: str) -> str:
     )
 
 
+def remove_callers(of_regions: str) -> tuple[str, ...]:
+    """Return the statements that remove territory and end user from rows and totals, limited by a condition."""
+    sums = ", ".join(f"SUM({name})" for name in MEASURES)
+    updates = ", ".join(f"{name} = total_user_day.{name} + excluded.{name}" for name in MEASURES)
+    return (
+        "UPDATE usage_row SET end_user = NULL, territory = NULL "  # noqa: S608
+        f"WHERE {of_regions} AND (end_user IS NOT NULL OR territory IS NOT NULL)",
+        f"INSERT INTO total_user_day (day, end_user, series, {', '.join(MEASURES)}) "  # noqa: S608
+        f"SELECT day, '', series, {sums} FROM total_user_day WHERE {of_regions} AND end_user <> '' "
+        f"GROUP BY day, series ON CONFLICT (day, end_user, series) DO UPDATE SET {updates}",
+        f"DELETE FROM total_user_day WHERE {of_regions} AND end_user <> ''",  # noqa: S608
+    )
+
+
 _SUM_NEW_ROWS, _SUM_DAY = _sum_rows("number > ?"), _sum_rows("day = ?")
 _ADD_TOTALS = tuple(map(_add_totals, TOTALS))
 
+_REMOVE_CALLERS = remove_callers(
+    "series IN (SELECT number FROM series WHERE region IN (SELECT value FROM json_each(?)))"
+)
+
+WITHOUT_CALLERS = "regions_without_callers"
 DELETED_THROUGH = "rows_deleted_through_day"
 TIMEZONE = "timezone"
 _DELETED_AT_ONCE = 5_000
@@ -247,6 +267,25 @@ class Ledger:
             for statement in sums.statements():
                 values = {str(number): value for number, value in enumerate(statement.values, 1)}
                 statement.add(self._database.execute(statement.text, values))
+
+    def remove_callers(self, regions: frozenset[str]) -> None:
+        """Remove territory and end user from the rows and totals of these regions, also from free space of the file.
+
+        It does so once for each region, because it reads all rows.
+        """
+        cleaned = json.dumps(sorted(regions))
+        with ledger_errors("written"):
+            stored = fact(self._database, WITHOUT_CALLERS) or "[]"
+            if stored == cleaned:
+                return
+            if regions - set(json.loads(stored)):
+                with transaction(self._database):
+                    changed = sum(self._database.execute(one, (cleaned,)).rowcount for one in _REMOVE_CALLERS)
+                if changed:
+                    self._database.execute("VACUUM")
+                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with transaction(self._database):
+                self._store_fact(WITHOUT_CALLERS, cleaned)
 
     def rebuild_totals(self) -> None:
         """Compute the totals again from the rows, for the days of which no row was deleted."""

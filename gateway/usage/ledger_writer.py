@@ -16,6 +16,8 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
@@ -51,6 +53,9 @@ class LedgerStore(Protocol):
     def forget_positions(self, names: Iterable[str]) -> None:
         """Delete the positions of spool files that were deleted."""
 
+    def remove_callers(self, regions: frozenset[str]) -> None:
+        """Remove territory and end user from the rows and totals of these regions."""
+
     def delete_rows(self, before_ns: int) -> int:
         """Delete a part of the rows of earlier calls. Return their number."""
 
@@ -64,6 +69,8 @@ class LedgerWriter:
         keep_s: Returns how long rows are kept (`usage.retention.ledger`), or None if they are never deleted.
         failed: Called with a message when rows can't be moved, and when a spool file is damaged.
         clock: Returns Unix time.
+        without_callers: Returns the regions whose rows have neither territory nor end user. Rows of an earlier version
+            that have them lose them.
         ledger: The shared ledger, which may be unreachable at first. Default: the SQLite ledger of the directory.
 
     Raises:
@@ -80,6 +87,7 @@ class LedgerWriter:
         keep_s: Callable[[], float | None],
         failed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        without_callers: Callable[[], frozenset[str]] = frozenset,
         ledger: LedgerStore | None = None,
     ) -> None:
         self._directory = directory
@@ -95,10 +103,13 @@ class LedgerWriter:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._positions: dict[str, int] | None = None
+        self._without_callers = without_callers
+        self._is_cleaned = False
         self._ledger: LedgerStore = ledger or Ledger(directory, zone)
         if ledger is None:
             try:
                 self._positions = self._ledger.positions()
+                self._clean()
             except BaseException:
                 self._ledger.close()
                 raise
@@ -151,6 +162,8 @@ class LedgerWriter:
 
     def _move(self) -> None:
         self._ledger.check()
+        if not self._is_cleaned:
+            self._clean()
         positions = self._positions
         if positions is None:
             positions = self._positions = self._ledger.positions()
@@ -177,6 +190,11 @@ class LedgerWriter:
             for name in gone:
                 del positions[name]
 
+    def _clean(self) -> None:
+        """Remove the callers from rows that an earlier version wrote, or that were allowed to have them then."""
+        self._ledger.remove_callers(self._without_callers())
+        self._is_cleaned = True
+
     def _files(self, *, recovered: bool) -> list[SpoolFile]:
         """Return all spool files of one kind, also those that were deleted while they were open."""
         self._opened.update(
@@ -187,7 +205,8 @@ class LedgerWriter:
     def _add(self, file: SpoolFile, batch: SpoolBatch) -> None:
         if batch.damaged:
             self._report_damage(file, batch)
-        self._rows += batch.rows
+        without = self._without_callers()
+        self._rows += [replace(row, user=None, territory=None) if row.region in without else row for row in batch.rows]
         self._read_positions[file.name] = batch.end
         if len(self._rows) >= _MOST_ROWS:
             self._write()

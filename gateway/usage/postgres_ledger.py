@@ -9,13 +9,25 @@ process itself wrote arrives later, it takes the place of that row.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any
 
 from gateway.model.budget import StoreServer
 from gateway.usage.counter_sums import CounterSums
-from gateway.usage.ledger import DELETED_THROUGH, MEASURES, ROW, SERIES, SUMS, TIMEZONE, TOTALS, LocalTime
+from gateway.usage.ledger import (
+    DELETED_THROUGH,
+    MEASURES,
+    ROW,
+    SERIES,
+    SUMS,
+    TIMEZONE,
+    TOTALS,
+    WITHOUT_CALLERS,
+    LocalTime,
+    remove_callers,
+)
 from gateway.usage.postgres import LEDGER_LOCK, Postgres, PostgresConnection, locked
 from gateway.usage.postgres_schema import NUMBERS
 from gateway.usage.usage_row import CallOutcome, UsageRow
@@ -52,6 +64,9 @@ _INSERT_SERIES = (
     f"ON CONFLICT ({', '.join(SERIES)}) DO NOTHING"
 )
 _FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ${n}' for n, name in enumerate(SERIES, 1))}"  # noqa: S608
+
+
+_REMOVE_CALLERS = remove_callers("series IN (SELECT number FROM series WHERE region = ANY($1))")
 
 
 class PostgresLedger:
@@ -139,6 +154,24 @@ class PostgresLedger:
     def sum_up(self, sums: CounterSums) -> None:
         """Sum up what the counters of open windows must show."""
         self._database.run(lambda connection: sum_up(connection, sums))
+
+    def remove_callers(self, regions: frozenset[str]) -> None:
+        """Remove territory and end user from the rows and totals of these regions, once for each region and instance.
+
+        Other instances may still run an earlier release that writes them, so each instance does this at its start.
+        """
+        cleaned, name = json.dumps(sorted(regions)), f"{WITHOUT_CALLERS} {self._instance}"
+
+        async def remove(connection: PostgresConnection) -> None:
+            async with locked(connection, LEDGER_LOCK):
+                stored = await fact(connection, name) or "[]"
+                if regions - set(json.loads(stored)):
+                    for statement in _REMOVE_CALLERS:
+                        await connection.execute(statement, sorted(regions))
+                if stored != cleaned:
+                    await _store_fact(connection, name, cleaned)
+
+        self._database.run(remove)
 
     def rebuild_totals(self) -> None:
         """Compute the totals again from the rows, for the days of which no row was deleted."""

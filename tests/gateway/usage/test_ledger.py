@@ -184,3 +184,18 @@ def test_ledger_without_layout_is_empty(tmp_path: Path) -> None:
     """Between the creation of the file and its first table, a report may read it."""
     (tmp_path / "ledger.db").touch()
     assert report(tmp_path).groups == ()
+
+
+def test_callers_of_a_region_are_removed_from_rows_and_totals_and_sums_stay(tmp_path: Path) -> None:
+    rows = [usage_row(f"call-{number}", region="us" if number % 2 else "eu", user=f"u_{number}") for number in range(6)]
+    with closing(opened(tmp_path)) as ledger:
+        ledger.insert(rows)
+        before = report(tmp_path, "region").data()
+        ledger.remove_callers(frozenset({"us"}))
+        assert report(tmp_path, "region").data() == before
+        by_user = report(tmp_path, "user", "region").data()
+        ledger.rebuild_totals()
+        assert report(tmp_path, "user", "region").data() == by_user
+    with UsageReader(tmp_path) as reader:
+        left = {row.call: (row.territory, row.user) for row in reader.rows(UsageQuery((), *EVERY_DAY))}
+    assert left == {row.call: (None, None) if row.region == "us" else ("DE", row.user) for row in rows}

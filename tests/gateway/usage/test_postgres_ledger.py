@@ -302,3 +302,21 @@ def test_old_rows_are_deleted_by_schedule(database: RunningPostgres, tmp_path: P
     with PostgresUsageReader(database.address()) as reader:
         assert reader.report(UsageQuery((), *EVERY_DAY)).total.all.calls == 2
     assert failures == []
+
+
+def test_callers_are_removed_once_for_each_region_and_instance_and_sums_stay(database: RunningPostgres) -> None:
+    rows = [usage_row(f"call-{number}", region="us" if number % 2 else "eu", user=f"u_{number}") for number in range(6)]
+    with closing(opened(database)) as ledger:
+        ledger.insert(rows)
+        ledger.remove_callers(frozenset({"us"}))
+        ledger.remove_callers(frozenset({"us"}))
+    left = {row.call: (row.territory, row.user) for row in read_rows(database.address())}
+    assert left == {row.call: (None, None) if row.region == "us" else ("DE", row.user) for row in rows}
+    before_rebuild = totals(database)
+    late = usage_row("late", region="us", user="u_late")
+    with closing(opened(database, "other")) as ledger:
+        ledger.rebuild_totals()
+        assert totals(database) == before_rebuild
+        ledger.insert([late])  # by an earlier release
+        ledger.remove_callers(frozenset({"us"}))
+    assert {row.user for row in read_rows(database.address()) if row.region == "us"} == {None}
