@@ -35,6 +35,28 @@ FILES = [
     for path in sorted(PACKAGE.rglob("*.toml"))
 ]
 NO_PROVIDERS = frozenset({"availability", "embeddings", "fields", "subdivisions", "territories", "vendor_domains"})
+WITHOUT_MAXIMUM: Mapping[str, frozenset[str]] = {
+    "ark": frozenset({"doubao-seed-1-*", "doubao-seed-1-6*", "seed-2*", "seed-1-*", "seed-1-6*", "deepseek-v*"}),
+    "bedrock": frozenset({"*amazon.nova-premier-*"}),
+    "groq": frozenset({"llama-3.*"}),
+    "huawei": frozenset({"openpangu-2*", "glm-5*", "deepseek-v4*", "kimi-k2*", "qwen3-*"}),
+    "hunyuan": frozenset({"hunyuan-2.0-*"}),
+    "minimax": frozenset({"MiniMax-M*"}),
+    "mistral": frozenset({"mistral-large-*", "mistral-medium-*", "mistral-small-*", "magistral-*"}),
+    "moonshot": frozenset({"kimi-k2*", "kimi-k2.7*", "moonshot-v1-*"}),
+    "openrouter": frozenset({"anthropic/claude-*", "google/gemini-*", "openai/gpt-*", "mistralai/mistral-*"}),
+    "qianfan": frozenset({"ernie-5*", "ernie-5.5-flash*", "ernie-4.5-*", "deepseek-v*", "glm-*", "qwen3*"}),
+    "siliconflow": frozenset({"*deepseek-ai/*", "*Qwen/Qwen3*", "*Qwen/Qwen3-VL*"}),
+    "tokenhub": frozenset({"minimax-*"}),
+    "xai": frozenset({"grok-4*", "grok-4.3*", "grok-4.6*", "grok-3-mini*", "*-non-reasoning*"}),
+    "zhipu": frozenset({"glm-4.*v*"}),
+    **dict.fromkeys(
+        ("dashscope", "dashscope-compatible"),
+        frozenset({"deepseek-*", "deepseek-v3", "deepseek-r1*", "qwen3*-omni*", "qwen3-*b"})
+        | {"qwen3-*-thinking*", "qwen3-omni-*-thinking*", "qwq*"},
+    ),
+}
+"""The models whose longest answer no vendor states, or about which sources differ. Their calls are capped."""
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -83,6 +105,41 @@ def test_facts_of_every_model_use_known_names(provider: str, name: str) -> None:
     if "image_url" in facts.features:
         assert "vision" in facts.features
     assert facts.features <= FEATURES
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_model_has_a_longest_answer_unless_its_vendor_states_none(provider: str) -> None:
+    without = {name for name, facts in models(provider).items() if facts.output_tokens is None}
+    assert without == WITHOUT_MAXIMUM.get(provider, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "longest"),
+    [
+        ("openai", "gpt-5.4-mini", 128_000),
+        ("openai", "o3-mini", 100_000),
+        ("azure", "gpt-5.1", 128_000),
+        ("anthropic", "claude-haiku-4-5-20251001", 64_000),
+        ("bedrock", "eu.amazon.nova-lite-v1:0", 10_000),
+        ("bedrock", "us.amazon.nova-2-lite-v1:0", 64_000),
+        ("bedrock", "us.anthropic.claude-opus-4-6-v1", 128_000),
+        ("bedrock", "eu.anthropic.claude-sonnet-4-6", 64_000),
+        ("cohere", "command-a-03-2025", 8_000),
+        ("cohere", "command-a-reasoning-08-2025", 32_000),
+        ("cohere", "command-r7b-12-2024", 4_096),
+        ("dashscope", "qwen-plus-latest", 32_768),
+        ("dashscope-compatible", "qwen3.8-max", 131_072),
+        ("dashscope-compatible", "qwen3.7-plus", 65_536),
+        ("dashscope", "deepseek-v4-pro", 393_216),
+        ("groq", "llama-3.3-70b-versatile", 32_768),
+        ("hunyuan", "hunyuan-functioncall", 4_096),
+        ("vertex", "gemini-3.8-flash", 65_536),
+        ("zhipu", "glm-4.5-air", 98_304),
+        ("zhipu", "glm-4.7", 131_072),
+    ],
+)
+def test_longest_answer_of_a_model_is_the_one_that_its_vendor_states(provider: str, model: str, longest: int) -> None:
+    assert model_facts(models(provider), model).output_tokens == longest
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
