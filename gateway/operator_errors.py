@@ -38,6 +38,10 @@ class StateError(Exception):
     """The state directory, or a file in it, cannot be used. The message names it and gives the reason."""
 
 
+class ReceiptDamaged(StateError):
+    """A stored receipt is not the one that the gateway stored."""
+
+
 class DatabaseUnreachable(StateError):
     """The shared database does not answer. It may answer later."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import re
 import stat
@@ -101,6 +102,11 @@ class Signer:
                 f"{path} contains a key that is not Ed25519: create one with `gateway key new --ed25519 PATH`"
             )
         return cls(key)
+
+    def derived_key(self, purpose: bytes) -> bytes:
+        """Return a secret for another purpose. Only the owner of the private key can compute it."""
+        raw = self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        return hmac.digest(raw, purpose, "sha256")
 
     def sign(self, kind: str, payload: Mapping[str, object]) -> str:
         """Return the payload as a compact JWS of this type."""

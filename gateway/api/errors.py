@@ -48,6 +48,7 @@ STATUS: dict[str, int] = {
     "no_approved_deployment": 451,
     "no_eligible_deployment": 451,
     "internal_error": 500,
+    "receipt_damaged": 500,
     "not_implemented": 501,
     "provider_error": 502,
     "no_healthy_deployment": 503,

@@ -38,6 +38,7 @@ from gateway.model.config_version import Assistant, Client, ConfigVersion, Regio
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import Location
 from gateway.model.sampling import is_id_kept
+from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_user, read_consent
 from gateway.policy.refusals import not_offered
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
@@ -392,7 +393,14 @@ def _add_receipts(
         config, caller = _identify(request, service, limiter)
         if receipts is None:
             raise ApiError("not_found", "this gateway keeps no receipts (GATEWAY_STATE_DIR is not set)")
-        document = await receipts.find(id, caller.client.name if caller.client is not None else None)
+        try:
+            document = await receipts.find(id, caller.client.name if caller.client is not None else None)
+        except ReceiptDamaged:
+            raise ApiError(
+                "receipt_damaged",
+                "the stored receipt does not match its seal: it was changed after it was stored, or the key of "
+                "the seal was lost; ask the operator of the gateway, who has the request's line in the log",
+            ) from None
         if document is None:
             message = (
                 "there is no receipt with this id for this client; a receipt is available within two seconds after its "

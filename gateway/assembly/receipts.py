@@ -49,8 +49,9 @@ class ReceiptService:
     def __init__(self, settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> None:
         from gateway.state.receipts import Receipts
 
-        self._receipts = Receipts(settings.directory, current, _warn)
         self._signer = settings.signer
+        signing_key = self._signer.derived_key(b"seals of receipts 1") if self._signer is not None else None
+        self._receipts = Receipts(settings.directory, current, _warn, signing_key=signing_key)
         self.take: Callable[[Record], None] = self._receipts.take
 
     def lost(self) -> int:
@@ -58,11 +59,15 @@ class ReceiptService:
         return self._receipts.lost
 
     async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
-        """Return a receipt with its signature, or None. Raises StateError."""
-        receipt = await asyncio.to_thread(self._receipts.find, request_id, client)
-        if receipt is None:
+        """Return a receipt with its signature, or None. Raises StateError, ReceiptDamaged.
+
+        A receipt that this key has not sealed when it was stored is not signed.
+        """
+        found = await asyncio.to_thread(self._receipts.find_sealed, request_id, client)
+        if found is None:
             return None
-        if self._signer is None:
+        receipt, may_sign = found
+        if self._signer is None or not may_sign:
             return {"receipt": receipt, "jws": None, "key": None}
         jws = self._signer.sign(KIND, receipt)
         return {"receipt": receipt, "jws": jws, "key": self._signer.public.text}

@@ -25,7 +25,7 @@ class RefusalReason(StrEnum):
     MODERATION = "moderation"  # the content was refused
     ACCESS = "access"  # the key, the claim or the origin is not accepted
     REQUEST = "request"  # the request is wrong: its form, its size, its path, or an unknown assistant
-    INTERNAL = "internal"  # the gateway has a defect
+    INTERNAL = "internal"  # the gateway has a defect, or its data was changed
 
 
 RESERVED = frozenset({RefusalReason.LANGUAGE, RefusalReason.AGE})
@@ -57,6 +57,7 @@ REASON_BY_CODE: Mapping[str, RefusalReason] = {
     "no_approved_deployment": RefusalReason.APPROVAL,
     "no_eligible_deployment": RefusalReason.TERRITORY,
     "internal_error": RefusalReason.INTERNAL,
+    "receipt_damaged": RefusalReason.INTERNAL,
     "provider_error": RefusalReason.OUTAGE,
     "no_healthy_deployment": RefusalReason.OUTAGE,
     "overloaded": RefusalReason.CAPACITY,

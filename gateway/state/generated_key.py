@@ -15,7 +15,14 @@ USER_KEY = "user-key"
 PEPPER = "pepper"
 """Makes the stored digests of API keys, if the configuration has no `secrets.pepper`."""
 
-_LOST = {USER_KEY: "end users get new pseudonyms", PEPPER: "no API key of this directory works any more"}
+RECEIPT_KEY = "receipt-key"
+"""Makes the seals of stored receipts."""
+
+_LOST = {
+    RECEIPT_KEY: "the receipts that are stored can't be read any more",
+    USER_KEY: "end users get new pseudonyms",
+    PEPPER: "no API key of this directory works any more",
+}
 _BYTES = 32
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import math
 import sqlite3
@@ -18,8 +19,9 @@ from gateway.model.decision import Plan, Step, client_detail
 from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
-from gateway.operator_errors import StateError
+from gateway.operator_errors import ReceiptDamaged, StateError
 from gateway.state.database import describe_damage, describe_error, open_database, open_to_read, transaction
+from gateway.state.generated_key import RECEIPT_KEY, generated_key
 from providers.failures import FailureKind
 from providers.territories import territory_data
 
@@ -143,12 +145,42 @@ def _recipient(attempt: AttemptRecord, *, hidden: bool) -> dict[str, object]:
     }
 
 
+class ReceiptSeals:
+    """Makes and checks the seal of a stored receipt: a keyed hash of its text, id, client and time.
+
+    A seal has a hash by the key of the state directory, and one by a key that is derived from the signing key, if there
+    is one. Only a receipt with the second one is signed: somebody who can read the state directory can make the first.
+    """
+
+    def __init__(self, directory_key: bytes, signing_key: bytes | None = None) -> None:
+        self._keys = (directory_key, signing_key) if signing_key is not None else (directory_key,)
+
+    def seal(self, row: tuple[str, str, float, object], *, is_old: bool = False) -> str:
+        """Return the seal of a row. `is_old`: it had none, so it must not be signed."""
+        return ".".join(_hash(key, row) for key in self._keys[: 1 if is_old else None])
+
+    def check(self, row: tuple[str, str, float, object], seal: object) -> bool:
+        """Return whether the receipt may be signed. Raises ReceiptDamaged if it does not match its seal."""
+        first, _, second = seal.partition(".") if isinstance(seal, str) else ("", "", "")
+        if not hmac.compare_digest(first.encode(), _hash(self._keys[0], row).encode()):
+            raise ReceiptDamaged("the stored text, id, client or time of the receipt was changed")
+        return len(self._keys) == 1 or hmac.compare_digest(second.encode(), _hash(self._keys[1], row).encode())
+
+
+_SEAL_BYTES = 16
+
+
+def _hash(key: bytes, row: tuple[str, str, float, object]) -> str:
+    return hmac.digest(key, json.dumps(["receipt 1", *row], default=repr).encode(), "sha256")[:_SEAL_BYTES].hex()
+
+
 _NAME = "receipts"
 
 
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS receipt (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL, client TEXT NOT NULL, at_s REAL NOT NULL, content TEXT NOT NULL
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, client TEXT NOT NULL, at_s REAL NOT NULL, content TEXT NOT NULL,
+    seal TEXT
 );
 CREATE INDEX IF NOT EXISTS receipt_of_id ON receipt (id, client);
 CREATE INDEX IF NOT EXISTS receipt_of_age ON receipt (at_s);
@@ -192,27 +224,61 @@ def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
     """
     with closing(open_to_read(directory, _NAME)) as database:
         try:
+            # A database of an earlier version has no seals until a gateway starts with it.
+            is_sealed = "seal" in _columns(database)
             rows = database.execute(
-                "SELECT content FROM receipt WHERE id = ? ORDER BY number", (request_id,)
+                f"SELECT id, client, at_s, content{', seal' if is_sealed else ''} FROM receipt "  # noqa: S608
+                "WHERE id = ? ORDER BY number",
+                (request_id,),
             ).fetchall()
         except sqlite3.Error as error:
             raise StateError(f"receipts.db can't be read: {describe_error(error)}") from error
-    return [_parsed(row[0]) for row in rows]
+        seals = read_seals(directory) if is_sealed and rows else None
+    return [_parsed(row[3]) if seals is None else _checked(seals, row)[0] for row in rows]
+
+
+def read_seals(directory: Path, signing_key: bytes | None = None) -> ReceiptSeals:
+    """Return the seals of a state directory. The first call makes the key. Raises StateError."""
+    return ReceiptSeals(generated_key(directory, RECEIPT_KEY), signing_key)
+
+
+def _columns(database: sqlite3.Connection) -> set[str]:
+    return {row[1] for row in database.execute("PRAGMA table_info(receipt)")}
+
+
+def _checked(seals: ReceiptSeals, row: tuple[str, str, float, object, object]) -> tuple[dict[str, object], bool]:
+    """Return a stored receipt, and whether it may be signed. Raises ReceiptDamaged."""
+    receipt = _parsed(row[3])
+    return receipt, seals.check(row[:4], row[4])
 
 
 def _parsed(content: object) -> dict[str, object]:
     try:
-        receipt = json.loads(content) if isinstance(content, str | bytes) else None
+        receipt = json.loads(content) if isinstance(content, str) else None
     except (ValueError, RecursionError):
         receipt = None
     if not isinstance(receipt, dict):
-        raise StateError(f"receipts.db can't be read: {describe_damage('a row is not a receipt')}")
+        raise ReceiptDamaged(f"receipts.db can't be read: {describe_damage('a row is not a receipt')}")
     return receipt
 
 
 def prepare(directory: Path) -> None:
-    """Create the database before several processes open it. Raises StateError."""
-    open_database(directory, _NAME, _LAYOUT).close()
+    """Create the database before several processes open it, and seal the receipts of an earlier version.
+
+    Raises:
+        StateError: It can't be used.
+    """
+    seals = read_seals(directory)
+    with closing(open_database(directory, _NAME, _LAYOUT)) as database:
+        try:
+            with transaction(database):
+                if "seal" in _columns(database):
+                    return
+                database.execute("ALTER TABLE receipt ADD COLUMN seal TEXT")
+                database.create_function("old_seal", 4, lambda *row: seals.seal(row, is_old=True), deterministic=True)
+                database.execute("UPDATE receipt SET seal = old_seal(id, client, at_s, content)")
+        except sqlite3.Error as error:
+            raise StateError(f"receipts.db can't be written: {describe_error(error)}") from error
 
 
 class Receipts:
@@ -223,6 +289,7 @@ class Receipts:
         current: Returns the active config version.
         failed: Called with a message if receipts are lost.
         clock: Returns Unix time.
+        signing_key: A secret that is derived from the key that signs receipts, or None.
     """
 
     def __init__(
@@ -231,7 +298,10 @@ class Receipts:
         current: Callable[[], ConfigVersion],
         failed: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
+        signing_key: bytes | None = None,
     ) -> None:
+        prepare(directory)
+        self._seals = read_seals(directory, signing_key)
         # Two counters, because two threads count: `take` and the writer.
         self._too_many = 0
         self._unwritten = 0
@@ -268,16 +338,22 @@ class Receipts:
         self._waiting.append((record, self._clock()))
 
     def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
-        """Return the client's latest receipt with this id, or None. Blocks. Raises StateError."""
+        """Return the client's latest receipt with this id, or None. Blocks. Raises StateError, ReceiptDamaged."""
+        found = self.find_sealed(request_id, client)
+        return None if found is None else found[0]
+
+    def find_sealed(self, request_id: str, client: str | None) -> tuple[dict[str, object], bool] | None:
+        """Return the client's latest receipt with this id, and whether it may be signed. Raises as `find` does."""
         with self._reading:
             try:
                 row = self._reader.execute(
-                    "SELECT content FROM receipt WHERE id = ? AND client = ? ORDER BY number DESC LIMIT 1",
+                    "SELECT id, client, at_s, content, seal FROM receipt WHERE id = ? AND client = ? "
+                    "ORDER BY number DESC LIMIT 1",
                     (request_id, client or _NO_CLIENT),
                 ).fetchone()
             except sqlite3.Error as error:
                 raise StateError(f"receipts.db can't be read: {describe_error(error)}") from error
-        return _parsed(row[0]) if row is not None else None
+        return _checked(self._seals, row) if row is not None else None
 
     def close(self) -> None:
         """Write the queued receipts and close the files. Blocks."""
@@ -339,7 +415,10 @@ class Receipts:
         rows = [row for record, at_s in taken if (row := _row(record, at_s, cell, share))]
         if rows:
             with transaction(self._writer):
-                self._writer.executemany("INSERT INTO receipt (id, client, at_s, content) VALUES (?, ?, ?, ?)", rows)
+                self._writer.executemany(
+                    "INSERT INTO receipt (id, client, at_s, content, seal) VALUES (?, ?, ?, ?, ?)",
+                    [(*row, self._seals.seal(row)) for row in rows],
+                )
 
     def _sweep(self) -> None:
         """Delete receipts that are older than the config allows, a limited number at a time."""

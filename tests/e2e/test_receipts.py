@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,14 @@ def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     with client_of(gateway, "gk-wrong") as stranger:
         assert stranger.get(f"/v1/receipts/{request_id}").status_code == 401
     assert "hello" not in json.dumps(found).lower()
+    with closing(sqlite3.connect(folder / "state" / "receipts.db", isolation_level=None)) as database:
+        database.execute("UPDATE receipt SET content = replace(content, '\"DE\"', '\"FR\"')")
+        with client_of(gateway) as client:
+            answer = client.get(f"/v1/receipts/{request_id}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "receipt_damaged")
+        assert "jws" not in answer.text
+        database.execute("UPDATE receipt SET content = replace(content, '\"FR\"', '\"DE\"')")
+    assert receipt(gateway, request_id) == found
 
     path = folder / "receipt.json"
     path.write_text(json.dumps(found))

@@ -9,6 +9,7 @@ import os
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from gateway.model.consent import ConsentKind
 from gateway.model.decision import Plan
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
-from gateway.operator_errors import StateError
+from gateway.operator_errors import ReceiptDamaged, StateError
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from gateway.service.explain import NO_NEEDS, reports_from
 from gateway.state import receipts
-from gateway.state.receipts import Receipts, receipt_of
+from gateway.state.database import open_database
+from gateway.state.receipts import Receipts, find_receipts, receipt_of
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
 from providers.territories import territory_data
@@ -296,9 +298,12 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     stores: list[Receipts] = []
 
     def open_one(
-        table: ConfigVersion = TABLE, failed: Callable[[str], None] = lambda _: None, clock: Clock | None = None
+        table: ConfigVersion = TABLE,
+        failed: Callable[[str], None] = lambda _: None,
+        clock: Clock | None = None,
+        signing_key: bytes | None = None,
     ) -> Receipts:
-        stores.append(Receipts(tmp_path, lambda: table, failed, clock or Clock()))
+        stores.append(Receipts(tmp_path, lambda: table, failed, clock or Clock(), signing_key))
         return stores[-1]
 
     yield open_one
@@ -472,3 +477,57 @@ def test_old_receipts_are_deleted_in_parts(tmp_path: Path, monkeypatch: pytest.M
         lambda: store.find("new", "shop-cn") is not None and not any(store.find(f"old{n}", "shop-cn") for n in range(5))
     )
     store.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE receipt SET content = replace(content, 'CN', 'DE') WHERE number = 1",
+        "UPDATE receipt SET content = (SELECT content FROM receipt WHERE number = 2) WHERE number = 1",
+        "UPDATE receipt SET content = (SELECT content FROM receipt WHERE number = 2),"
+        " seal = (SELECT seal FROM receipt WHERE number = 2) WHERE number = 1",
+        "UPDATE receipt SET id = 'req_1', number = number + 10 WHERE number = 2",
+        "UPDATE receipt SET client = 'shop-cn', number = number + 10 WHERE number = 3",
+        "UPDATE receipt SET at_s = at_s + 1 WHERE number = 1",
+        "UPDATE receipt SET seal = NULL WHERE number = 1",
+        "UPDATE receipt SET seal = '' WHERE number = 1",
+    ],
+)
+def test_receipt_that_does_not_match_its_seal_is_neither_shown_nor_signed(
+    opened: Open, tmp_path: Path, change: str
+) -> None:
+    store = opened(signing_key=b"s")
+    for request_id, client in (("req_1", "shop-cn"), ("req_2", "shop-cn"), ("req_1", "app")):
+        store.take(record_of(request_id, client))
+    eventually(lambda: store.find("req_1", "app") is not None)
+    found = store.find_sealed("req_1", "shop-cn")
+    assert found is not None
+    assert found[1], "signed"
+    with closing(sqlite3.connect(tmp_path / "receipts.db", isolation_level=None)) as database:
+        database.execute(change)
+    for find in (store.find, store.find_sealed):
+        with pytest.raises(ReceiptDamaged):
+            find("req_1", "shop-cn")
+    with pytest.raises(ReceiptDamaged):
+        find_receipts(tmp_path, "req_1")
+
+
+def test_only_a_receipt_that_the_present_signing_key_sealed_is_signed(opened: Open) -> None:
+    store = opened(signing_key=b"s")
+    store.take(record_of("req_1"))
+    eventually(lambda: store.find("req_1", "shop-cn") is not None)
+    signed = [(opened(signing_key=key).find_sealed("req_1", "shop-cn") or ({}, None))[1] for key in (b"s", b"new")]
+    assert signed == [True, False]
+
+
+def test_receipts_of_a_version_without_seals_are_sealed_once_and_never_signed(opened: Open, tmp_path: Path) -> None:
+    layout = receipts._LAYOUT.replace(",\n    seal TEXT", "")
+    with closing(open_database(tmp_path, "receipts", layout)) as database:
+        database.execute("INSERT INTO receipt VALUES (1, 'old', 'shop-cn', ?, '{\"id\":\"old\"}')", (AT_S,))
+    assert find_receipts(tmp_path, "old") == [{"id": "old"}]
+    for _ in range(2):
+        assert opened(signing_key=b"s").find_sealed("old", "shop-cn") == ({"id": "old"}, False)
+    with closing(sqlite3.connect(tmp_path / "receipts.db", isolation_level=None)) as database:
+        database.execute("INSERT INTO receipt VALUES (2, 'new', 'shop-cn', ?, '{\"id\":\"new\"}', NULL)", (AT_S,))
+    with pytest.raises(ReceiptDamaged):
+        opened(signing_key=b"s").find("new", "shop-cn")
