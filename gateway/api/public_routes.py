@@ -473,7 +473,7 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
     async def on_validation(request: Request, error: Exception) -> Response:
         first: Any = error.errors()[0] if isinstance(error, RequestValidationError) else {}
         param = ".".join(str(part) for part in first.get("loc", ())[1:]) or None
-        return respond(request, ApiError("invalid_request", str(first.get("msg", "invalid request")), param))
+        return respond(request, ApiError("invalid_request", _validation_message(first, param), param))
 
     app.add_exception_handler(ApiError, on_domain)
     app.add_exception_handler(AssistantNotFound, on_domain)
@@ -482,6 +482,19 @@ def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[]
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(Exception, on_domain)
+
+
+def _validation_message(problem: Mapping[str, Any], param: str | None) -> str:
+    """Return the message for a parameter that FastAPI refuses."""
+    match problem.get("type"):
+        case "missing":
+            return f"`{param}` is missing"
+        case "literal_error":
+            return f"`{param}` must be {problem['ctx']['expected']}"
+        case "string_pattern_mismatch":  # only months have a pattern
+            return f"`{param}` must be a month, such as 2026-11"
+        case _:
+            return f"`{param}` has a value that is not allowed" if param else "the request is not valid"
 
 
 def _extend_document(app: FastAPI, is_demo: bool) -> None:

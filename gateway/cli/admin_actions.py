@@ -229,6 +229,7 @@ class _Config:
     def __init__(self, options: argparse.Namespace, settings: Settings, directory: Path) -> None:
         self._directory = directory
         self._is_named = options.config is not None
+        self._is_chosen = "config" in settings.model_fields_set
         self._path = settings.config
         self._facts: ConfigFacts | None = None
 
@@ -252,7 +253,14 @@ class _Config:
         if not path_exists(self._path):
             if known is not None:
                 return known
-            raise CommandError(f"there is no config at {self._path}: name the config file of the gateway with --config")
+            if self._is_chosen:
+                raise CommandError(
+                    f"there is no config at {self._path}: name the config file of the gateway with --config"
+                )
+            raise CommandError(
+                f"no gateway has used the state directory {self._directory} yet, so its config is not known: name the "
+                "config file of the gateway with --config"
+            )
         try:
             return _facts_of(self._path)
         except CommandError:

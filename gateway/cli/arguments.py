@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from gateway import __version__
 from gateway.cli import check as config_commands
@@ -23,6 +24,9 @@ from gateway.cli.terminal import closed_output_status, prepare_streams
 from gateway.config.examples import example_names
 from gateway.operator_errors import CommandError
 
+_UNKNOWN_COMMAND = re.compile(
+    r"argument COMMAND: invalid choice: (['\"])(?P<word>.*)\1 \(choose from (?P<names>[^()]*)\)$", re.DOTALL
+)
 _USES = ("chat", "embeddings", "moderations")
 """The same as `gateway.model.config_version.USES`, whose import takes too long for `--help`."""
 DEFAULT_CONFIG = "default: GATEWAY_CONFIG, or config/gateway.yaml"
@@ -282,8 +286,21 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         self._action_max_length = 16
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests a command for a misspelt one. The parsers of its commands are such parsers too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and exit."""
+        if (match := _UNKNOWN_COMMAND.match(message)) is not None:
+            from gateway.config.problems import nearest  # imported late, because few commands are misspelt
+
+            near = nearest(match["word"], re.findall(r"[\w-]+", match["names"]))
+            message = f"there is no command '{match['word']}'; did you mean {near}?" if near is not None else message
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gateway",
         description="One address for AI assistants, with routes and boundaries by region.",
         epilog=_START,

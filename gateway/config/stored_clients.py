@@ -9,9 +9,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from gateway.config.field_types import Section
-from gateway.config.problems import choice_hint, quoted
+from gateway.config.problems import choice_hint, dotted, quoted
 from gateway.config.schema.file import ClientSection
 from gateway.config.schema.usage import BudgetSection, ProjectSection
+from gateway.config.validation import read_error
 from gateway.model.budget import NO_SPENDING_RULES, TOKENS, BudgetRule, Money, Project, SpendingRules, Window
 from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.stored_client import ConfigFacts, Definition
@@ -107,12 +108,10 @@ def _read(kind: type[_T], definition: Definition) -> _T:
     try:
         return kind.model_validate(dict(definition))
     except ValidationError as error:
-        problems = []
-        for problem in error.errors(include_url=False, include_input=False):
-            path = ".".join(str(part) for part in problem["loc"])
-            hint = str(problem.get("ctx", {}).get("hint") or "")
-            problems.append(f"{path}: {problem['msg']}" + (f"; {hint}" if hint else ""))
-        raise InvalidDefinition(problems) from None
+        problems = [read_error(detail, kind) for detail in error.errors(include_url=False)]
+        raise InvalidDefinition(
+            [f"{dotted(it.path)}: {it.message}" + (f"; {it.hint}" if it.hint else "") for it in problems]
+        ) from None
 
 
 def _expect(name: str, known: Iterable[str], key: str, word: str, problems: list[str]) -> None:

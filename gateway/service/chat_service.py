@@ -308,7 +308,11 @@ class ChatService:
         record.config_version = config.version
         inbound.error_style = _error_style(config)
         caller = inbound.caller(config)
-        admission = self._admit(caller.client, record)
+        shared, admission = self.shared_limits, None
+        if shared is None:
+            admission = self._admit(caller.client, record)
+        else:
+            admission = await self._admit_shared(shared, caller.client, record)
         try:
             located = await self.locations.locate(config, caller)
             record.location = located.location

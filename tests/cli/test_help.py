@@ -74,6 +74,16 @@ def test_incomplete_command_shows_the_help(gateway: Command, arguments: list[str
     assert "commands:" in shown.err
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["chek"], "check"), (["keys", "creat"], "create"), (["db", "upgrad"], "upgrade"), (["audit", "verfy"], "verify")],
+)
+def test_misspelt_command_gets_the_nearest_one(gateway: Command, words: list[str], meant: str) -> None:
+    shown = gateway(*words)
+    assert shown.status == 2
+    assert shown.err.splitlines()[-1].endswith(f"there is no command '{words[-1]}'; did you mean {meant}?")
+
+
 def test_unknown_command_lists_the_known_ones(gateway: Command) -> None:
     shown = gateway("frobnicate")
     assert shown.status == 2

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from gateway.config.stored_clients import InvalidDefinition, compile_stored_client
 from gateway.model.api_key import read_key
+from gateway.model.stored_client import facts_of
 from tests.cli.conftest import Command
 from tests.kit.configs import BASE, KEYS, Config, key_hash, table_of
 
@@ -186,3 +190,43 @@ def test_commands_without_a_place_name_the_options(gateway: Command, tmp_path: P
     assert (refused.status, refused.out) == (2, "")
     assert "--state" in refused.err
     assert "--admin" in refused.err
+
+
+@pytest.mark.parametrize("words", [["clients", "create", "app"], ["keys", "create", "--client", "app"]])
+def test_unused_state_directory_without_a_config_names_no_file_of_this_folder(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = gateway(*words, "--state", "state")
+    assert (refused.status, "gateway.yaml" in refused.err) == (2, False)
+    assert "no gateway has used the state directory state yet" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("client", "problem"),
+    [
+        ({"regin": "eu"}, "regin: unknown key 'regin'; did you mean 'region'?"),
+        ({"may_assert": "user"}, "may_assert: must be a list, not a string"),
+        ({"limits": {"rpm": 0}}, "limits.rpm: must be at least 1"),
+        ({"limits": {"rpm": "1"}}, "limits.rpm: must be a whole number, not a string"),
+    ],
+)
+def test_definition_of_a_client_is_refused_in_our_words(client: dict[str, object], problem: str) -> None:
+    facts = facts_of(table_of(IN_DATABASE, KEYS), "gateway.yaml")
+    with pytest.raises(InvalidDefinition) as raised:
+        compile_stored_client("app", client, facts, {})
+    assert problem in str(raised.value)
+
+
+def test_former_role_of_an_admin_token_is_listed(gateway: Command, tmp_path: Path) -> None:
+    place = ["--config", written(tmp_path), "--state", str(tmp_path / "state")]
+    gateway("admin-token", "create", "--role", "operator", *place)
+    assert "approver" not in gateway("admin-token", "list", *place).out
+    with closing(sqlite3.connect(tmp_path / "state" / "clients.db")) as database, database:
+        database.execute("UPDATE admin_tokens SET role = 'approver'")
+    (token,) = json.loads(gateway("admin-token", "list", "--json", *place).out)["tokens"]
+    assert (token["role"], token["was"]) == ("viewer", "approver")
+    shown = gateway("admin-token", "list", *place).out
+    assert "viewer  approver" in shown
+    assert "the role `approver` does not exist any more" in shown
+    assert gateway("admin-token", "create", "--role", "approver", *place).status == 2
