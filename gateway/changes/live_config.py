@@ -137,7 +137,7 @@ Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
 """Activates a version, given pickled and as an object. Returns the workers that have not confirmed it."""
 
 
-class Stage(Protocol):
+class StageSchedules(Protocol):
     """Puts the shares of schedules into a version."""
 
     def __call__(self, config: ConfigVersion, *, is_pinned: bool) -> ConfigVersion:
@@ -169,7 +169,7 @@ class LiveConfig:
         initial: InitialConfig,
         *,
         serving_problem: Callable[[ConfigVersion], str | None] = lambda _: None,
-        stage: Stage | None = None,
+        stage: StageSchedules | None = None,
         clients: ClientDatabase | None = None,
         compile_job: Callable[[CompileJob], Awaitable[Outcome]] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,

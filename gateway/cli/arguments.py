@@ -300,7 +300,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="gateway",
         description="One address for AI assistants, with routes and boundaries by region.",
         epilog=_START,

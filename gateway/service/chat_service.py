@@ -308,11 +308,11 @@ class ChatService:
         record.config_version = config.version
         inbound.error_style = _error_style(config)
         caller = inbound.caller(config)
-        shared, admission = self.shared_limits, None
-        if shared is None:
+        admission: Admission | SharedAdmission | None
+        if self.shared_limits is None:
             admission = self._admit(caller.client, record)
         else:
-            admission = await self._admit_shared(shared, caller.client, record)
+            admission = await self._admit_shared(self.shared_limits, caller.client, record)
         try:
             located = await self.locations.locate(config, caller)
             record.location = located.location
