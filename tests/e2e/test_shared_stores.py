@@ -24,8 +24,18 @@ from gateway.usage.postgres_migration import upgrade
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.gateway_process import GatewayProcess
-from tests.kit.metered_gateway import CAP, HELD_EUR, HELD_TOKENS, LIMIT_S, client_of, in_money, of_client, with_budget
-from tests.kit.metered_provider import APP_KEY, metered_provider
+from tests.kit.metered_gateway import (
+    CAP,
+    HELD_EUR,
+    HELD_TOKENS,
+    INPUT_BOUND,
+    LIMIT_S,
+    client_of,
+    in_money,
+    of_client,
+    with_budget,
+)
+from tests.kit.metered_provider import APP_KEY, MAXIMUM, PROMPT_TOKENS, metered_provider
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, cell_config, environ_of, instance, is_unavailable, run_command
 from tests.kit.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
@@ -59,7 +69,7 @@ async def ask_both(cell: Cell, number: int, last: str = "ok", **more: Any) -> li
 
     async def ask(client: httpx.AsyncClient, gateway: GatewayProcess) -> tuple[int, Any]:
         nonlocal refused
-        answer = await client.post(f"{gateway.url}{CHAT}", json=body(max_tokens=CAP, **more))
+        answer = await client.post(f"{gateway.url}{CHAT}", json=body(**{"max_tokens": CAP, **more}))
         refused += answer.status_code != 200
         return answer.status_code, answer.text if answer.status_code == 200 else answer.json()
 
@@ -113,6 +123,25 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests_with_hedging(
         answers = asyncio.run(ask_both(both, 200, stream=stream))
         assert Counter(status for status, _ in answers)[200] == 10, _codes(answers)
         assert (both.meter.number("ok"), both.meter.number("ok-2")) == (10, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_instances_never_spend_more_than_the_budget_of_a_trained_client(
+    tmp_path: Path, postgres: RunningPostgres, stream: bool
+) -> None:
+    trained = 240
+    limit = trained * (PROMPT_TOKENS + 1) + 60 * (INPUT_BOUND + MAXIMUM)
+    with cell(tmp_path, postgres, with_budget(tokens=limit), route="long") as both:
+        both.meter.answers_briefly = True
+        assert {both.ask(number % 2).status_code for number in range(trained)} == {200}
+        both.meter.answers_briefly = False
+        both.meter.calls.clear()
+        answers = asyncio.run(ask_both(both, 400, "long", stream=stream, max_tokens=None))
+        assert sum(call.prompt_tokens + call.completion_tokens for call in both.meter.calls) <= limit - trained * (
+            PROMPT_TOKENS + 1
+        )
+        assert {*_codes(answers)} <= {"rate_limited", "gate_unavailable"}
+        assert Counter(status for status, _ in answers)[200] >= 10 or "gate_unavailable" in _codes(answers)
 
 
 def test_every_call_of_two_instances_has_one_row_in_the_shared_ledger(
@@ -194,7 +223,8 @@ def test_outage_of_the_gate_follows_on_loss(tmp_path: Path, postgres: RunningPos
             with client_of(both.instances[number], authorization="Bearer gk-free") as client:
                 assert client.post(CHAT, json=body(max_tokens=CAP)).status_code == 200
         both.valkey.restart()
-        _until_asked(both)
+        for number in range(2):  # in the outage, it is refused
+            eventually(lambda number=number: both.ask_once(number).status_code == 200)
         sent = both.meter.number("ok")
         eventually(lambda: len(both.rows()) == sent)
         spent = sum(Decimal(row["amount"]) for row in both.rows() if row["client"] == "app")

@@ -25,6 +25,7 @@ MAXIMUM = 1000
 """The longest answer of the model."""
 
 _LATE_S = 0.25
+_DIMENSIONS = 1536
 _NAMED = re.compile(r"request-\d+")
 INPUT_PRICE, OUTPUT_PRICE = 1, 2
 """Units of EUR for a million tokens."""
@@ -106,7 +107,7 @@ async def answer_long(call: Call, seen: SeenCall, *, briefly: bool) -> None:
     seen.completion_tokens = 1 if briefly else min(call.body.get("max_tokens") or MAXIMUM, MAXIMUM)
     seen.is_reported = True
     if "input" in call.body:
-        seen.completion_tokens, vector = 0, {"object": "embedding", "index": 0, "embedding": [0.5]}
+        seen.completion_tokens, vector = 0, {"object": "embedding", "index": 0, "embedding": [0.5] * _DIMENSIONS}
         await call.respond(200, {"object": "list", "model": "m", "data": [vector], "usage": seen.usage()})
     elif call.stream:
         await call.begin(0)

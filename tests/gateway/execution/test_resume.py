@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -27,6 +28,9 @@ from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.consent import ConsentKind
 from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Resumed
+from gateway.usage.accounting import Accounting
+from gateway.usage.gate_file import FileGate
+from gateway.usage.spool import Spool
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,
@@ -46,8 +50,8 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import expand
-from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench
-from tests.kit.configs import table_of
+from tests.gateway.execution.conftest import CONFIG, ENVIRON, FIRST, SECOND, Bench
+from tests.kit.configs import key_hash, table_of
 
 SSE = {"content-type": "text/event-stream"}
 HELLO = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
@@ -89,6 +93,7 @@ def thought(words: str) -> dict[str, str]:
 async def begun(bench: Bench, request: ChatRequest = HELLO) -> Answer:
     plan = bench.plan(request)
     context = ExecutionContext(bench.table.resilience, bench.deadline, bench.record, bench.still_allowed)
+    context.usage = bench.usage
     answer = await bench.executor.run(plan, request, context)
     return resuming(answer, Resumption(bench.executor, plan, request, context))
 
@@ -426,3 +431,20 @@ def test_a_sum_is_of_what_is_known() -> None:
     assert summed(rarer, sent, 10, rarer)[0] == Usage(40, 24, 0, 0, 2, 4, 6, 8)
     assert added_tokens(SentAnswer(""), prefilled=False) == 0
     assert added_tokens(sent, prefilled=True) == 10 < added_tokens(sent, prefilled=False)
+
+
+async def test_resumed_stream_gets_at_most_the_rest_of_the_cap_that_the_gateway_set(
+    bench: Bench, tmp_path: Path
+) -> None:
+    client = {"keys": [key_hash("gk-app")], "budgets": [{"tokens": 10_000, "per": "total"}]}
+    bench.table = table_of(CONFIG.merge({"clients": {"app": client}}), ENVIRON)
+    gate, spool = FileGate.open(tmp_path / "gate"), Spool(tmp_path, print)
+    accounting = Accounting(spool, gate, b"key of pseudonyms")
+    bench.usage = accounting.request(bench.table, next(iter(bench.table.clients.values())), None, bench.record)
+    first = bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), text(" three")))
+    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three four"), finish="stop"))
+    assert text_in(await events_of(await begun(bench))) == "one two three four"
+    sent = len("one two three")
+    assert (asked(first)["max_tokens"], asked(second)["max_tokens"]) == (4096, 4096 - -(-sent // 3))
+    gate.close()
+    spool.close()
