@@ -210,12 +210,12 @@ class HoldRequest(Value, frozen=True):
 
     @property
     def amounts(self) -> tuple[int, int, int]:
-        """What counts in budgets, by `Measure`."""
+        """The amounts for budgets, by `Measure`."""
         return self.tokens, self.amount_nano, 1
 
     @property
     def rate_amounts(self) -> tuple[int, int, int]:
-        """What counts in rates, by `Measure`."""
+        """The amounts for rates, by `Measure`."""
         return self.tokens if self.usual_tokens is None else self.usual_tokens, self.amount_nano, 1
 
     def fits(self, limit: BudgetLimit, state: CounterState) -> bool:

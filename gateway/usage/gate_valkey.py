@@ -89,12 +89,12 @@ class _OpenCall(msgspec.Struct, array_like=True):
 
     @property
     def amounts(self) -> tuple[int, int, int]:
-        """What counts in budgets, by `Measure`."""
+        """The amounts for budgets, by `Measure`."""
         return self.tokens, self.amount_nano, 1
 
     @property
     def rate_amounts(self) -> tuple[int, int, int]:
-        """What counts in rates, by `Measure`."""
+        """The amounts for rates, by `Measure`."""
         return self.tokens if self.usual_tokens is None else self.usual_tokens, self.amount_nano, 1
 
 
@@ -343,7 +343,7 @@ class ValkeyGate:
     ) -> tuple[bool, list[list[int]], list[int]]:
         """Hold a call. Without a request, it is held in any case."""
         amounts = one.amounts
-        # What must be left of the limit without its holds, and with them.
+        # The least rest of each limit without its holds, and with them.
         rests = [(0, 0, 0, 0)] * len(one.counters)
         free_calls = 1
         if request is not None:

@@ -110,7 +110,7 @@ class CallFacts(msgspec.Struct):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the provider ends the answer at `most_cap` without being told."""
+        """Whether no answer of the model is longer than `most_cap`, so that no cap must be sent."""
         return self.named_cap is None and self.deployment.target.facts.output_tokens is not None
 
     def amount(self, size: CallSize) -> CallAmount | None:

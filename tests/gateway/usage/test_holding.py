@@ -161,10 +161,10 @@ def expected(ask: Ask, states: Iterable[CounterState]) -> tuple[str, int | None]
     # 1. The room pays ten calls with the maximum.
     if by_request >= maximum and all(10 * ask.cost(maximum, unit) <= amount for unit, amount, _ in known):
         cap, sent = maximum, ask.maximum is None or ask.named is not None
-    else:  # 2. What a tenth of the room pays.
+    else:  # 2. The room pays less: a tenth of it.
         tenth = min([by_request, *(pays(ask, unit, amount // 10) for unit, amount, _ in known)])
         cap, sent = min(max(tenth, ask.usual_cap), maximum), True
-    if cap > free:  # 3. What is free pays.
+    if cap > free:  # 3. That is not free now.
         cap, sent = max(free, min(ask.usual_cap, room, maximum)), True
         if cap > free:
             return "rate_limited", fits_now
