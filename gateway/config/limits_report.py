@@ -8,7 +8,7 @@ from gateway.model.budget import Money, StoreServer, shown_amount
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 
 _MOST_NAMES = 20
-_BEYOND = "only by calls whose provider counts more than the cap, or than the longest answer of the model"
+_BEYOND = "only by calls whose provider counts more than the input as sent and the cap or longest answer"
 _ON_ONE_MACHINE = "requests with a budget are refused, so that no budget is exceeded"
 _STORE_NAMES = {"database": "PostgreSQL", "valkey": "Valkey"}
 

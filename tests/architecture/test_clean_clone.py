@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tests.kit.doc_pages import PAGES, blocks_of
 
 ROOT = Path(__file__).parents[2]
-OURS = frozenset({"bench", "gateway", "providers", "scripts", "tests"})
+OURS = frozenset({"bench", "evaluation", "gateway", "providers", "scripts", "tests"})
 # Programs that no test of `make test` imports.
 PROGRAMS = frozenset({"chaos", "evaluation", "fixtures", "fuzz", "mutation", "node", "selection", "soak", "typing"})
 IMPORT = re.compile(

@@ -376,8 +376,8 @@ def test_check_shows_the_limits_in_effect() -> None:
         "      20.00 EUR per day, 5000000 tokens per month, each end user 1.00 EUR per day, each request 0.50\n"
         "      EUR, project shop\n"
         "  budgets of end users do not apply in: us (transit)\n"
-        "  a budget can be exceeded: only by calls whose provider counts more than the cap, or than the\n"
-        "      longest answer of the model\n"
+        "  a budget can be exceeded: only by calls whose provider counts more than the input as sent and the\n"
+        "      cap or longest answer\n"
         "  without Valkey: each instance may spend 5.00 EUR per outage: the worst overshoot is instances x\n"
         "      5.00 EUR\n"
         "\n"
@@ -389,7 +389,7 @@ def test_check_shows_the_limits_in_effect() -> None:
 
 def test_check_states_how_a_budget_can_be_exceeded_without_stores() -> None:
     shown = " ".join(render_matrix(compiled(BASE.without("stores")).config).split())
-    assert "a budget can be exceeded: only by calls whose provider counts more than the cap" in shown
+    assert "a budget can be exceeded: only by calls whose provider counts more than the input as sent" in shown
     assert "if the counters can't be read: requests with a budget are refused, so that no budget is exceeded" in shown
     assert "instances x" not in shown
 
