@@ -83,7 +83,7 @@ class Vendor:
     def knows(self, model: str) -> bool:
         """Return whether an entry is about this model, or all parts of its name are known.
 
-        The pattern of a whole family, such as `claude-*`, is no entry about a model. A date is not a part of the name.
+        The pattern of a whole family, such as `claude-*`, does not count. A date is not a part of the name.
         """
         matching = [pattern for pattern in self._patterns if fnmatchcase(model, pattern)]
         if any("*" not in pattern or _NUMBER.search(pattern) for pattern in matching):

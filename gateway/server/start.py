@@ -270,6 +270,12 @@ def serve_demo(
     except (NoSimulator, RehearsalError) as error:
         raise CommandError(str(error)) from None
     listener, admin_listener, guard = _listeners(settings, or_a_free_port=True)
+    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
+    if not (address.is_loopback or address.is_unspecified):
+        listener.close()
+        admin_listener.close()
+        reason = f"a demo serves its own machine only, whose requests do not come to {settings.host} from loopback"
+        raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
     with ExitStack() as ending:
         scheduler = ending.enter_context(_scheduling(settings))
         clients = ending.enter_context(_stored_clients(settings, initial))

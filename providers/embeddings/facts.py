@@ -50,7 +50,14 @@ class VendorEmbeddings:
     models: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
 
     def knows(self, model: str) -> bool:
-        """Return whether the model is listed, by name or pattern."""
+        """Return whether a model is listed, by name or pattern.
+
+        Args:
+            model: The provider's name of the model.
+
+        Returns:
+            Whether there are facts about this model, and not only the usual ones.
+        """
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
     def facts(self, model: str) -> EmbeddingFacts:

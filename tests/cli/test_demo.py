@@ -159,6 +159,13 @@ def test_demo_with_an_open_listener_states_it_and_answers_no_other_machine(start
         assert client.get(f"{other}/healthz").status_code == 200
 
 
+def test_demo_at_an_address_that_its_own_machine_cannot_use_is_refused(gateway: Command) -> None:
+    shown = gateway("demo", "--host", own_address(), "--port", "0")
+    assert (shown.status, shown.out) == (2, "")
+    assert "a demo serves its own machine only" in shown.err
+    assert "leave out --host (GATEWAY_HOST)" in shown.err
+
+
 def test_demo_of_this_machine_only_does_not_name_other_machines(demo: Running) -> None:
     assert "other machines" not in demo.out
 
