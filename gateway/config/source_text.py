@@ -149,46 +149,75 @@ SECRET_NAMES = ("consent", "identity", "pepper", "cookies", "receipts")
 """The keys of the section `secrets`, and of the file that `secrets.file` names."""
 
 
-_SECRETS: tuple[KeyPath, ...] = (
-    ("deployments", "*", "api_key"),
-    ("deployments", "*", "headers", "*"),
-    ("location", "edges", "*", "secret", "value"),
-    ("location", "claim", "secret"),
-    ("exporters", "*", "headers", "*"),
-    *(("secrets", name) for name in SECRET_NAMES),
-    ("stores", "*", "password"),
+@dataclass(frozen=True, slots=True)
+class SensitiveKey:
+    """A key of the configuration whose value is a secret or may be a reference, or that a plan does not show.
+
+    Attributes:
+        path: The path without the indexes of lists. `*` stands for any name.
+        words: The name in the message about a reference at another place. Empty if its value cannot be a reference.
+        is_secret: Whether the history must not store the value in plain text.
+        is_shown: Whether a plan shows a value that is not a reference.
+    """
+
+    path: KeyPath
+    words: str = ""
+    is_secret: bool = True
+    is_shown: bool = False
+
+    def matches(self, path: KeyPath) -> bool:
+        """Return whether this is the key of a value at the path."""
+        names = [part for part in path if not isinstance(part, int)]
+        return len(names) == len(self.path) and all(
+            part in ("*", name) for part, name in zip(self.path, names, strict=True)
+        )
+
+
+SENSITIVE_KEYS: tuple[SensitiveKey, ...] = (
+    SensitiveKey(("deployments", "*", "api_key"), "`api_key`"),
+    SensitiveKey(("deployments", "*", "headers", "*"), "`headers`"),
+    SensitiveKey(("exporters", "*", "headers", "*"), "`headers`"),
+    *(SensitiveKey(("secrets", name), "`secrets`") for name in SECRET_NAMES),
+    SensitiveKey(("stores", "*", "password"), "`password`"),
+    SensitiveKey(("location", "edges", "secret", "value"), "an edge's secret"),
+    SensitiveKey(("location", "claim", "secret"), "a claim's keys"),
+    SensitiveKey(("location", "claim", "jwks"), "a claim's keys", is_secret=False, is_shown=True),
+    # Hashes of keys; and an address, which often contains a token.
+    SensitiveKey(("clients", "*", "keys"), is_secret=False),
+    SensitiveKey(("usage", "alerts", "webhook", "url"), is_secret=False),
 )
+"""Everything that decides where a reference is resolved and which values are not shown or stored. One row for a key."""
+
+
+def may_refer(path: KeyPath) -> bool:
+    """Return whether a reference `${…}` at this path is resolved."""
+    return any(key.words and key.matches(path) for key in SENSITIVE_KEYS)
+
+
+def places_of_references() -> str:
+    """Return the places where references are resolved, for a message."""
+    *words, last = dict.fromkeys(key.words for key in SENSITIVE_KEYS if key.words)
+    return f"{', '.join(words)} and {last}"
 
 
 def secrets_in_clear(values: Mapping[str, object]) -> list[str]:
     """Return the keys of the configuration that hold a secret as plain text instead of a `${…}` reference."""
-    return sorted({dotted(path) for pattern in _SECRETS for path in _written((), values, pattern)})
+    return sorted({dotted(path) for path in _written((), values)})
 
 
-def _written(path: KeyPath, value: object, rest: KeyPath) -> Iterator[KeyPath]:
-    if not rest:
-        texts = value if isinstance(value, list) else [value]
-        if any(isinstance(text, str) and "${" not in text for text in texts):
-            yield path
-        return
-    name, below = rest[0], rest[1:]
+def _written(path: KeyPath, value: object) -> Iterator[KeyPath]:
+    """Yield the path of each secret that is written as text. An item of a list of secrets has the path of the list."""
     match value:
         case dict():
             for key, item in value.items():
-                if name in ("*", key):
-                    yield from _written((*path, key), item, below)
-        case list() if name == "*":
+                yield from _written((*path, str(key)), item)
+        case list():
             for index, item in enumerate(value):
-                yield from _written((*path, index), item, below)
+                yield from _written((*path, index), item)
+        case str() if "${" not in value and any(key.is_secret and key.matches(path) for key in SENSITIVE_KEYS):
+            yield path[:-1] if isinstance(path[-1], int) else path
 
 
-# Items of a list have the path of the list.
-_NOT_SHOWN: tuple[KeyPath, ...] = (
-    *_SECRETS,
-    ("location", "edges", "secret", "value"),
-    ("clients", "*", "keys"),
-    ("usage", "alerts", "webhook", "url"),
-)
 _PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]*@")
 
 
@@ -198,13 +227,10 @@ def without_secrets(path: KeyPath, value: object) -> object:
         return {key: without_secrets((*path, key), item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_secrets(path, item) for item in value]
-    is_secret = any(
-        len(path) == len(pattern) and all(name in ("*", part) for part, name in zip(path, pattern, strict=True))
-        for pattern in _NOT_SHOWN
-    )
     if isinstance(value, str) and _PASSWORD_IN_URL.search(value):
         return _NOT_SHOWN_WORD
-    return _NOT_SHOWN_WORD if is_secret and not (isinstance(value, str) and "${" in value) else value
+    is_hidden = any(not key.is_shown and key.matches(path) for key in SENSITIVE_KEYS)
+    return _NOT_SHOWN_WORD if is_hidden and not (isinstance(value, str) and "${" in value) else value
 
 
 _NOT_SHOWN_WORD = "(not shown)"

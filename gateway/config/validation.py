@@ -18,6 +18,7 @@ from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySe
 from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.usage import ProjectSection
+from gateway.config.source_text import may_refer, places_of_references
 from gateway.config.yaml_document import Source
 from gateway.model.section import PlainSection, UnitError
 
@@ -427,9 +428,8 @@ def misplaced(path: KeyPath, value: object) -> Iterator[ShapeError]:
     match value:
         case None:
             yield ShapeError(path, "is empty", "give it a value, or remove it", at_key=True)
-        case str() if "${" in value and not _may_refer(path):
-            places = "`api_key`, `headers`, `secrets`, `password`, an edge's secret and a claim's keys"
-            message = f"a reference `${{…}}` is resolved in {places} only"
+        case str() if "${" in value and not may_refer(path):
+            message = f"a reference `${{…}}` is resolved in {places_of_references()} only"
             yield ShapeError(path, message, "write the value itself")
         case list():
             for index, item in enumerate(value):
@@ -437,21 +437,6 @@ def misplaced(path: KeyPath, value: object) -> Iterator[ShapeError]:
         case dict():
             for key, item in value.items():
                 yield from misplaced((*path, key), item)
-
-
-def _may_refer(path: KeyPath) -> bool:
-    match path:
-        case ("deployments", _, "api_key") | ("deployments", _, "api_key", _):
-            return True
-        case ("location", "edges", _, "secret", "value") | ("location", "claim", "secret" | "jwks"):
-            return True
-        case ("secrets", "file"):
-            return False
-        case ("exporters" | "deployments", _, "headers", _) | ("secrets", _) | ("secrets", _, _):
-            return True
-        case ("stores", _, "password"):
-            return True
-    return False
 
 
 def _copied(values: dict[str, object]) -> dict[str, object]:
