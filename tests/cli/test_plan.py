@@ -13,6 +13,7 @@ from gateway.changes.plan import ChangePlan
 from gateway.cli.plan import compiled_state
 from gateway.config.examples import example_path
 from tests.cli.conftest import Command
+from tests.kit.config_cases import edited
 from tests.kit.configs import Config
 
 CONFIG = Config.parse("""
@@ -68,7 +69,7 @@ def test_plan_lists_new_warnings_and_strict_fails_on_them(gateway: Command) -> N
 def test_lost_territory_fails_the_plan_until_it_is_accepted(gateway: Command) -> None:
     demo = example_path("demo.yaml").read_text("utf-8")
     Path("demo.yaml").write_text(demo, "utf-8")
-    Path("new.yaml").write_text(demo.replace("[gemini, qwen-hk, qwen-intl]", "[chatgpt-us, gemini]"), "utf-8")
+    Path("new.yaml").write_text(edited(demo, ("[gemini, qwen-hk, qwen-intl]", "[chatgpt-us, gemini]")), "utf-8")
     asked = ("plan", "new.yaml", "--from", "demo.yaml")
     shown = gateway(*asked)
     assert shown.status == 1

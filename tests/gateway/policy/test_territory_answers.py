@@ -13,18 +13,17 @@ from tests.kit.console_pages import DEMO, demo_config
 
 NOW_S = 1_795_132_800.0
 ROUTE = "default: [gemini, qwen-hk, qwen-intl]"
-OWN = "provider: openai-compatible, model: m, endpoint: 'http://127.0.0.1:{}/v1', stores: US, processes: US"
-PARTS = Config.parse(f"""
+PARTS = Config.parse("""
 version: 1
-cell: {{territory: US}}
-assistants: {{assistant: {{routes: {{us: [house], ca: [house]}}, embeddings: {{us: [house]}}}}}}
+cell: {territory: US}
+assistants: {assistant: {routes: {us: [house], ca: [house]}, embeddings: {us: [house]}}}
 regions:
-  us: {{territories: [US], boundary: [US]}}
-  ca: {{territories: [US-CA], boundary: [US]}}
+  us: {territories: [US], boundary: [US]}
+  ca: {territories: [US-CA], boundary: [US]}
 deployments:
-  house: {{{OWN.format(1)}, available: [US]}}
-  keyed: {{{OWN.format(2)}, api_key: "${{KEY}}"}}
-location: {{edges: [{{from: [10.0.0.1], country: x-country}}]}}
+  house: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: US, processes: US, available: [US]}
+  keyed: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:2/v1", stores: US, processes: US, api_key: "${KEY}"}
+location: {edges: [{from: [10.0.0.1], country: x-country}]}
 """)
 
 
