@@ -220,7 +220,9 @@ def test_demo_has_a_history_and_can_be_rolled_back(
     assert before[0] == "gemini"
     text = config.read_text("utf-8")
     config.write_text(edited(text, ("[gemini, qwen-hk, qwen-intl]", "[chatgpt-us, gemini]")), "utf-8")
-    assert httpx.post(f"{admin}/reload").json()["result"] == "activated"
+    done = httpx.post(f"{admin}/reload").json()
+    assert done["result"] == "activated"
+    assert [it["territories"] for it in done["changes"]["answers"] if it["kind"] == "lost"] == [["HK", "MO"]]
     after = who_answers_japan()
     assert after[0] == "chatgpt-us"
     config.write_text(edited(text, ("eu: [chatgpt-eu]", "eu: [chatgpt-us]")), "utf-8")

@@ -124,3 +124,10 @@ def test_list_of_territories_is_bounded_and_ascii() -> None:
     assert (
         territory_list(["AX", "HK", "US-CA", "MO", "TW"], 3) == "AX (Aland Islands), HK (Hong Kong), US-CA and 2 more"
     )
+
+
+def test_line_of_the_log_names_the_first_of_many_territories() -> None:
+    (line,) = (it.summary for it in demo_changes((ROUTE, "default: [gemini, qwen-intl]")))
+    assert line == "assistant/default: HK, MO have another first answer: qwen-hk -> qwen-intl"
+    many = AnswerChange("a", "chat", "lost", "r", "one", "refused (x)", "", tuple(f"X{number}" for number in range(30)))
+    assert many.summary.endswith("X19 and 10 more lose their answer: one -> refused (x)")
