@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-from evaluation.statistics import CONFIDENCE, Comparison, Estimate, compare_two, holm, mean
+from evaluation.statistics import CONFIDENCE, Comparison, Estimate, Z, compare_two, corrected, mean, wilson
 
 Groups = Mapping[str, str]
 """The group of each item that has one. An item without a group is a group of its own."""
@@ -27,7 +27,6 @@ Weights = Mapping[str, float]
 """The weight of each item whose weight is not 1."""
 NO_GROUPS: Groups = {}
 _Floats = NDArray[np.float64]
-_Z = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2))
 # Variances are computed as if this part of a group more were all right, and as much all wrong. Without it, a few groups
 # that are alike would look certain. Chosen by simulation: the coverage is at least 93 % for 10 to 60 groups.
 _PSEUDO_GROUP = 0.05
@@ -75,7 +74,7 @@ def clustered_mean(
     totals, sizes = _sums({item: weight * scores[item] for item, weight in weighed.items()}, weighed, groups)
     values = np.array([scores[item] for item in weighed])
     effective = _effective_items(totals, sizes, values, np.array(list(weighed.values())))
-    return _wilson(value, len(weighed), effective)
+    return wilson(value, len(weighed), effective)
 
 
 def _sums(scores: Mapping[str, float], weights: Mapping[str, float], groups: Groups) -> tuple[_Floats, _Floats]:
@@ -103,20 +102,13 @@ def _effective_items(totals: _Floats, sizes: _Floats, values: _Floats, weights: 
     pseudo = _PSEUDO_GROUP * typical * mean_weight * ((1 - centre) ** 2 + centre**2)
     within = float((weights**2 * (values - centre) ** 2).sum()) + pseudo
     quantile = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, _freedom(sizes)))
-    estimated = float(size / mean_weight / max(1.0, between / within) * (_Z / quantile) ** 2)
+    estimated = float(size / mean_weight / max(1.0, between / within) * (Z / quantile) ** 2)
     return max(estimated, size / typical)
 
 
 def _freedom(sizes: _Floats) -> float:
     """Return the degrees of freedom of a variance between groups (Satterthwaite): large groups decide most of it."""
     return max(1.0, float((sizes**2).sum() ** 2 / (sizes**4).sum()) - 1)
-
-
-def _wilson(value: float, of: int, effective: float) -> Estimate:
-    centre, scale = value + _Z**2 / (2 * effective), 1 + _Z**2 / effective
-    half = _Z * math.sqrt(value * (1 - value) / effective + _Z**2 / (4 * effective**2))
-    low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-    return Estimate(value, min(low, value), max(high, value), of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,5 +230,4 @@ def compare_pairs(
         is_clustered = len(one.by_group) < one.of or weights
         p = sign_flip_p(list(one.by_group.values())) if is_clustered else plain.p
         compared.append(Comparison(first, second, one.value, p, one.of, low, high, len(one.by_group)))
-    adjusted = holm([one.p for one in compared])
-    return [replace(one, p=p) for one, p in zip(compared, adjusted, strict=True)]
+    return corrected(compared)

@@ -215,7 +215,7 @@ def _raise_mistakes(path: Path, mistakes: Sequence[str]) -> None:
         raise MarksError("\n".join([*(f"{path}: {mistake}" for mistake in mistakes[:_MAX_LISTED_MISTAKES]), *more]))
 
 
-_GOOD = 4
+GOOD_MARK = 4
 Marks = Mapping[str, Mapping[str, int]]
 """The marks of each candidate, by item."""
 
@@ -261,11 +261,11 @@ def score_marks(marks: Marks, scores: Mapping[str, Mapping[str, float]], seed: i
 
 def _marked(shares: Mapping[str, float], marks: Mapping[str, int], scores: Mapping[str, float], seed: int) -> Marked:
     one = mean(list(shares.values()), seed)
-    both = [(scores[item] >= _share(_GOOD), mark >= _GOOD) for item, mark in marks.items() if item in scores]
+    both = [(scores[item] >= _share(GOOD_MARK), mark >= GOOD_MARK) for item, mark in marks.items() if item in scores]
     counts = {str(mark): list(marks.values()).count(mark) for mark in range(1, HIGHEST + 1)}
     agrees = share(sum(score == mark for score, mark in both), len(both))
     return Marked(
-        None if one is None else Estimate(_mark(one.value), _mark(one.low), _mark(one.high), one.of),
+        None if one is None else Estimate(mark_of(one.value), mark_of(one.low), mark_of(one.high), one.of),
         counts,
         agrees,
         both.count((True, False)),
@@ -277,7 +277,8 @@ def _share(mark: int) -> float:
     return (mark - 1) / (HIGHEST - 1)
 
 
-def _mark(part: float) -> float:
+def mark_of(part: float) -> float:
+    """Return a score from 0 to 1 on the scale of marks."""
     return 1 + part * (HIGHEST - 1)
 
 

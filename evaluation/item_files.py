@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from pathlib import Path as FilePath
 
 from evaluation.items import (
     Check,
@@ -49,7 +48,7 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
 }
 
 
-def read_items(path: FilePath, set_name: str, seed: int) -> list[Item]:
+def read_items(path: Path, set_name: str, seed: int) -> list[Item]:
     """Read an item file. Raises ConfigRejected, also if an item's right answer does not pass its own check."""
     file, findings = read_section(path, ItemFile)
     items: list[Item] = []

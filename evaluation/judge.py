@@ -18,7 +18,7 @@ from evaluation.items import Item, JudgeCheck, RecordedAnswer, draw
 from evaluation.refusals import is_refused_by_provider
 from evaluation.run_store import RunStore
 from evaluation.scorers import Score
-from evaluation.statistics import Estimate, holm, share, sign_test
+from evaluation.statistics import Estimate, corrected, share, sign_test
 
 MAX_QUOTED_CHARACTERS = 8000
 _HIGHEST = 5
@@ -204,8 +204,7 @@ def pairs_of(store: RunStore, judge: str, candidates: Iterable[str]) -> list[Jud
             p = sign_test(won, won + lost)
             tied = len(pairs) - won - lost - swayed
             judged.append(JudgedPair(first, second, won, lost, tied, swayed, share(won, won + lost), p))
-    adjusted = holm([pair.p for pair in judged])
-    return [replace(pair, p=p) for pair, p in zip(judged, adjusted, strict=True)]
+    return corrected(judged)
 
 
 def preferences_of(store: RunStore, judge: str, first: str, second: str) -> dict[str, bool]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 
-from evaluation.human_marks import HIGHEST, Marks
+from evaluation.human_marks import GOOD_MARK, HIGHEST, Marks, mark_of
 from evaluation.items import Item, JudgeCheck
 from evaluation.judge import JudgedPair, preferences_of
 from evaluation.run_store import RunStore
 from evaluation.scorers import Score
-from evaluation.statistics import Estimate, holm, share, sign_test, t_mean
+from evaluation.statistics import Estimate, corrected, share, sign_test, t_mean
 from evaluation.text_rules import words_of
 from gateway.model.deployment import Deployment
 from providers.adapter import known_models
@@ -24,7 +24,6 @@ from providers.adapter import known_models
 # Two answers are of similar length if the longer one has at most this many times the words of the other.
 _SIMILAR_RATIO = 1.25
 _ALPHA = 0.05
-_GOOD_MARK = 4
 
 # The vendor of a model by its name, because many providers host models of several vendors.
 _VENDORS = {
@@ -147,12 +146,10 @@ def measure_bias(
     vendor = vendor_of(judge)
     return JudgeBias(
         lengths,
-        _corrected(
-            [
-                preference
-                for first, second in combinations(names, 2)
-                for preference in _preferences(store, judge.name, (first, second), words, scores)
-            ]
+        tuple(
+            corrected(
+                [one for pair in combinations(names, 2) for one in _preferences(store, judge.name, pair, words, scores)]
+            )
         ),
         {one.name: vendor for one in candidates if vendor is not None and vendor_of(one) == vendor},
         {name: one for name in names if (one := _calibrate(scores[name], (marks or {}).get(name, {}))) is not None},
@@ -196,18 +193,13 @@ def _preferences(
             yield LengthPreference(first, second, by, share(longer, len(unequal)), p, counted)
 
 
-def _corrected(preferences: Sequence[LengthPreference]) -> tuple[LengthPreference, ...]:
-    adjusted = holm([one.p for one in preferences])
-    return tuple(replace(one, p=p) for one, p in zip(preferences, adjusted, strict=True))
-
-
 def _calibrate(scores: Mapping[str, float], marks: Mapping[str, int]) -> Calibration | None:
-    both = [(_mark(scores[item]), mark) for item, mark in marks.items() if item in scores]
+    both = [(mark_of(scores[item]), mark) for item, mark in marks.items() if item in scores]
     if not both:
         return None
     higher_by = t_mean([score - mark for score, mark in both])
-    agrees = share(sum((score >= _GOOD_MARK) == (mark >= _GOOD_MARK) for score, mark in both), len(both))
-    every = t_mean([_mark(one) for one in scores.values()])
+    agrees = share(sum((score >= GOOD_MARK) == (mark >= GOOD_MARK) for score, mark in both), len(both))
+    every = t_mean([mark_of(one) for one in scores.values()])
     return Calibration(higher_by, agrees, _prediction_powered(every, higher_by))
 
 
@@ -221,10 +213,6 @@ def _prediction_powered(every: Estimate | None, higher_by: Estimate | None) -> E
     value = every.value - higher_by.value
     half = ((every.high - every.value) ** 2 + (higher_by.high - higher_by.value) ** 2) ** 0.5
     return Estimate(value, value - half, value + half, higher_by.of)
-
-
-def _mark(score: float) -> float:
-    return 1 + score * (HIGHEST - 1)
 
 
 def bias_notices(judge: str, bias: JudgeBias, pairs: Iterable[JudgedPair]) -> list[str]:

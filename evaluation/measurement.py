@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol
@@ -133,10 +133,6 @@ class Evaluation:
         self.progress.begin(axis, count * len(self.candidates))
         self.progress.advance(axis, done)
 
-    async def _ask_all(self, axis: str, items: Iterable[Item], count: int, stream: bool) -> dict[str, str]:
-        self._begin(axis, count)
-        return await self._run_work(axis, items, stream)
-
     async def _run_work(self, axis: str, items: Iterable[Item], stream: bool) -> dict[str, str]:
         assistant = self.client.assistant.name
 
@@ -146,7 +142,7 @@ class Evaluation:
             with_profile = request if deployment is self.judge else self.client.with_profile(request)
             return await self._ask(deployment, with_profile)
 
-        work = Work(axis, items, ask, self._progress_callback(axis))
+        work = Work(axis, items, ask, lambda _, __: self.progress.advance(axis))
         limits = self.suite.file.limits
         await run_work(work, self.candidates, self.store, self.budget, concurrent=limits.concurrent, rpm=limits.rpm)
         return work.given_up
@@ -158,12 +154,6 @@ class Evaluation:
         except CallRefused as error:
             self.budget.refused = f"`usage.internal_project` pays for evaluations: {error.message}"
             raise SpendReached(self.budget.refused) from None
-
-    def _progress_callback(self, part: str) -> Callable[[Deployment, QuestionResult], None]:
-        def advance(_: Deployment, __: QuestionResult) -> None:
-            self.progress.advance(part)
-
-        return advance
 
     async def _load(self, candidate: Deployment, section: ScalabilitySection, blank: OverheadProbe) -> None:
         first_s, total_s = parse_seconds(section.objectives.first_token), parse_seconds(section.objectives.total)
@@ -232,4 +222,5 @@ class Evaluation:
         if not questions:
             return {}
         judge_only = replace(self, candidates=(judge,))
-        return await judge_only._ask_all(axis, questions, len(questions), False)
+        judge_only._begin(axis, len(questions))
+        return await judge_only._run_work(axis, questions, stream=False)

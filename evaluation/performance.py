@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from evaluation.cluster_statistics import Groups, clustered_mean, compare_pairs
 from evaluation.items import Item, JudgeCheck, RecordedAnswer, draw
@@ -28,6 +29,26 @@ class FailedItem:
     prompt: str
     answer: str
     why: str
+
+    @staticmethod
+    def of(item: Item, answer: RecordedAnswer | None, why: str) -> FailedItem:
+        """Return the item with its answer as the report shows it, or without one."""
+        return FailedItem(item.id, item.group, item.prompt, "" if answer is None else shown(answer), why)
+
+
+class HasFailed(Protocol):
+    """Results with a list of failed items, and the number of those beyond its bound."""
+
+    failed: list[FailedItem]
+    hidden: int
+
+
+def note_failed(result: HasFailed, failed: FailedItem) -> None:
+    """Add a failed item to the list of the results, or count it as hidden if the list is full."""
+    if len(result.failed) < _MAX_LISTED_FAILURES:
+        result.failed.append(failed)
+    else:
+        result.hidden += 1
 
 
 @dataclass(slots=True)
@@ -71,16 +92,16 @@ class Performance:
         return self.first or self.scores
 
 
-Rubric = Callable[[str, Item, RecordedAnswer], Score | None]
-"""Returns the judge's score of a candidate's answer to an item, or None if there is none."""
+Verdict = Callable[[str, Item, RecordedAnswer], Score | None]
+"""Returns the judge's verdict on a candidate's answer to an item, or None if there is none."""
 
 
 def score_performance(
-    store: RunStore, candidates: Iterable[str], items: tuple[Item, ...], seed: int, rubric: Rubric
+    store: RunStore, candidates: Iterable[str], items: tuple[Item, ...], seed: int, verdict: Verdict
 ) -> tuple[dict[str, Performance], list[Comparison]]:
     """Score the performance axis of each candidate, and compare every pair on the same items."""
     known = {item.id: item for item in items}
-    results = {name: _score_one(store, name, known, seed, rubric) for name in candidates}
+    results = {name: _score_one(store, name, known, seed, verdict) for name in candidates}
     compared = compare_pairs({name: one.scores for name, one in results.items() if one.scores}, groups_of(items))
     return results, compared
 
@@ -90,7 +111,7 @@ def groups_of(items: Iterable[Item]) -> dict[str, str]:
     return {item.id: item.cluster for item in items if item.cluster is not None}
 
 
-def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int, rubric: Rubric) -> Performance:
+def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int, verdict: Verdict) -> Performance:
     result = Performance()
     samples, scored_items = Samples(), 0
     high: list[tuple[float, Item, str]] = []
@@ -100,12 +121,11 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
             continue
         if row.answer is None:
             # A missing answer scores 0, because a client would get nothing either.
-            scored, text = Score(0.0, row.failure or "no answer"), ""
+            scored = Score(0.0, row.failure or "no answer")
             result.failures += 1
         else:
-            text = shown(row.answer)
             judged = (
-                rubric(name, item, row.answer) if isinstance(item.check, JudgeCheck) else score(item.check, row.answer)
+                verdict(name, item, row.answer) if isinstance(item.check, JudgeCheck) else score(item.check, row.answer)
             )
             if judged is None:
                 samples.add(item.question_id, None)
@@ -118,10 +138,7 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
         if scored.value >= _HIGH_SCORE:
             high.append((scored.value, item, scored.why))
         if scored.value < 1:
-            if len(result.failed) < _MAX_LISTED_FAILURES:
-                result.failed.append(FailedItem(item.id, item.group, item.prompt, text, scored.why))
-            else:
-                result.hidden += 1
+            note_failed(result, FailedItem.of(item, row.answer, scored.why))
     result.scores = samples.measured()
     result.spread = samples.spread()
     if result.spread is None:
@@ -166,8 +183,7 @@ def listed_best(
     for value, item, why in sorted(scored, key=order)[:_MAX_LISTED_BEST]:
         answer = store.answer_to(candidate, axis, item.id)
         if answer is not None:
-            found = why or f"score {value:g}"
-            best.append(FailedItem(item.id, item.group, item.prompt, shown(answer), found))
+            best.append(FailedItem.of(item, answer, why or f"score {value:g}"))
     return best
 
 

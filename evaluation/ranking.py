@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from evaluation.compliance import Compliance
@@ -206,20 +206,14 @@ def scores_of(findings: CandidateFindings, suite: SuiteFile, performance: Estima
     if findings.performance is not None and findings.performance.worst is not None:
         parts.append(("performance", suite.weights.performance, performance or findings.performance.worst))
     if findings.compliance is not None and findings.compliance.score is not None:
-        parts.append(
-            ("compliance", suite.weights.compliance, _compliance(findings.compliance, findings.compliance.score))
-        )
+        compliance = _combined([(1, one) for one in findings.compliance.figures])
+        parts.append(("compliance", suite.weights.compliance, compliance))
     if (goodput := bounded_goodput(findings, suite)) is not None:
         parts.append(("scalability", suite.weights.scalability, goodput))
     axes = {name: estimate.value for name, _, estimate in parts}
     intervals = {name: estimate for name, _, estimate in parts}
-    weight = sum(one for _, one, _ in parts)
-    if not weight:
-        return Scores(axes, None, intervals)
-    total = sum(one * estimate.value for _, one, estimate in parts) / weight
-    below = math.sqrt(sum((one * (estimate.value - estimate.low)) ** 2 for _, one, estimate in parts)) / weight
-    above = math.sqrt(sum((one * (estimate.high - estimate.value)) ** 2 for _, one, estimate in parts)) / weight
-    return Scores(axes, Estimate(total, max(0.0, total - below), min(1.0, total + above), len(parts)), intervals)
+    weighted = [(weight, estimate) for _, weight, estimate in parts]
+    return Scores(axes, _combined(weighted) if any(weight for weight, _ in weighted) else None, intervals)
 
 
 def bounded_goodput(findings: CandidateFindings, suite: SuiteFile) -> Estimate | None:
@@ -231,9 +225,10 @@ def bounded_goodput(findings: CandidateFindings, suite: SuiteFile) -> Estimate |
     return Estimate(min(1.0, scaled.value), min(1.0, scaled.low), min(1.0, scaled.high), scaled.of)
 
 
-def _compliance(findings: Compliance, score: float) -> Estimate:
-    """Return the compliance score with an interval combined from its figures, treated as independent."""
-    figures = findings.figures
-    below = math.sqrt(sum((one.value - one.low) ** 2 for one in figures)) / len(figures)
-    above = math.sqrt(sum((one.high - one.value) ** 2 for one in figures)) / len(figures)
-    return Estimate(score, score - below, score + above, len(figures))
+def _combined(parts: Sequence[tuple[int, Estimate]]) -> Estimate:
+    """Return the weighted mean of figures from 0 to 1 with its interval. The figures are treated as independent."""
+    weights = sum(weight for weight, _ in parts)
+    value = sum(weight * one.value for weight, one in parts) / weights
+    below = math.sqrt(sum((weight * (one.value - one.low)) ** 2 for weight, one in parts)) / weights
+    above = math.sqrt(sum((weight * (one.high - one.value)) ** 2 for weight, one in parts)) / weights
+    return Estimate(value, max(0.0, value - below), min(1.0, value + above), len(parts))

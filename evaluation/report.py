@@ -5,14 +5,17 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation.results import AXES, Report
 from evaluation.run_store import StoreError
 from evaluation.visible_text import escaped_json, open_private, visible_line, visible_text
 
+TEMPLATES = Path(__file__).parent / "templates"
 _NONE = "–"
 _ALPHA, _SMALLEST_P = 0.05, 0.0001
 
@@ -41,18 +44,15 @@ def duration(one: Mapping[str, Any] | None) -> str:
     """Format a time with its interval. An upper end that the data does not determine is shown as infinite."""
     if one is None:
         return _NONE
-    low, high = _time(one["low"]), "∞" if one["high"] is None else _time(one["high"])
-    return f"{_time(one['value'])} ({low} to {high})"
+    return f"{_time(one['value'])} ({_time(one['low'])} to {'∞' if one['high'] is None else _time(one['high'])})"
 
 
 def number(one: Mapping[str, Any] | None) -> str:
     """Format a number with its interval. An end that the data does not determine is shown as infinite."""
     if one is None:
         return _NONE
-    low, high = (
-        "-∞" if one["low"] is None else f"{one['low']:.1f}",
-        "∞" if one["high"] is None else f"{one['high']:.1f}",
-    )
+    low = "-∞" if one["low"] is None else f"{one['low']:.1f}"
+    high = "∞" if one["high"] is None else f"{one['high']:.1f}"
     return f"{one['value']:.1f} ({low} to {high})"
 
 
@@ -66,14 +66,6 @@ def tie_label(name: str, report: Mapping[str, Any]) -> str:
         if name in group:
             return f"group {index}" if len(report["recommendation"]["groups"]) > 1 else "one group"
     return "out" if name in report["out"] else "not scored"
-
-
-def tie_sentences(report: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each tie group."""
-    return [
-        f"Group {index}: {', '.join(group)}" + (" are not distinguished." if len(group) > 1 else ".")
-        for index, group in enumerate(report["recommendation"]["groups"], 1)
-    ]
 
 
 def pair_matrix(report: Mapping[str, Any], key: str) -> tuple[list[str], list[list[tuple[str, str, str]]]]:
@@ -111,277 +103,100 @@ def change_of(report: Mapping[str, Any]) -> str:
 
 
 _MAX_LISTED_FAILURES = 10
-_MAX_SHOWN_CHARACTERS = 300
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|#~!@])")
 
 
 def markdown_page(report: Report, diff: str) -> str:
     """Return the report as Markdown. `diff` is the change of the config, or empty."""
-    names: list[str] = report["ranking"]
-    one = report["candidates"]
-    advice = report["recommendation"]
-    lines = [f"# Evaluation {report['suite']['name']}: {report['assistant']} in region {report['region']}", ""]
-    about = (
-        f"{report['at']}, config {report['table']}, seed {report['suite']['seed']}, suite {report['suite']['digest']}."
+    candidates: dict[str, Any] = {name: report["candidates"][name] for name in report["ranking"]}
+    measured = {name: one["performance"] for name, one in candidates.items()}
+    performances = {name: one for name, one in measured.items() if one and one["overall"]}
+    axes = [
+        (f"{name}, {axis}", one[axis])
+        for name, one in candidates.items()
+        for axis in ("performance", "compliance")
+        if one[axis]
+    ]
+    shown = [(title, one["best"][:_MAX_LISTED_FAILURES]) for title, one in axes]
+    return _page(
+        "report.md.j2",
+        r=report,
+        axes=AXES,
+        candidates=candidates,
+        matrices={key: pair_matrix(report, key) for key in ("totals", "comparisons")},
+        performances=performances,
+        groups=sorted({group for one in performances.values() for group in one["by"].get("group", {})}),
+        languages=_compliance_languages(candidates),
+        steps=[
+            (name, step) for name, one in candidates.items() for step in (one["scalability"] or {}).get("steps", ())
+        ],
+        failed=[_folded(title, one) for title, one in axes if one["failed"]],
+        best=[(f"{title}: {len(items)} answers that count for it", items) for title, items in shown if items],
+        change=change_of(report),
+        diff="\n".join(visible_text(diff).splitlines()),
     )
-    lines += [about, ""]
-    if report["simulated"]:
-        lines += ["**The candidates are simulated. The figures do not apply to real providers.**", ""]
-    if report["stopped"]:
-        lines += [f"**Incomplete: {_text(report['stopped'])}.**", ""]
-    lines += [*(f"- **{_text(notice)}**" for notice in report["notices"]), *([""] if report["notices"] else [])]
-    lines += ["## Ranking", ""]
-    lines += _table(
-        ["group", "candidate", "total", *AXES, "misses"],
-        (
-            [
-                tie_label(name, report),
-                name,
-                interval(one[name]["score"]["total"]),
-                *(percentage(one[name]["score"]["axes"].get(axis)) for axis in AXES),
-                "; ".join(q["name"] for q in one[name]["requirements"] if not q["met"]),
-            ]
-            for name in names
-        ),
-    )
-    lines += [*(f"- {_text(sentence)}" for sentence in tie_sentences(report)), ""]
-    lines += _matrix(report, "totals", "Differences of the weighted score in points (row minus column):")
-    lines += _performance(report, names) + _judge(report) + _people(report, names) + _compliance(report, names)
-    lines += _scalability(one, names) + _failed(one, names) + _best(one, names)
-    lines += ["## Recommendation", "", f"**{advice['deployment'] or 'No candidate'}.** {_text(change_of(report))}", ""]
-    lines += [f"- {_text(reason)}" for reason in advice["reasons"]]
-    if diff:
-        lines += ["", "```diff", *visible_text(diff).splitlines(), "```"]
-    return "\n".join(lines) + "\n"
 
 
 def shadow_markdown(report: Report) -> str:
     """Return the report of shadow traffic as Markdown."""
-    lines = [f"# Shadow traffic: {report['assistant']} in region {report['region']}", ""]
-    lines += [f"Recorded from {report['from']} until {report['until']}; config {report['table']}.", ""]
-    if report["simulated"]:
-        lines += ["**The deployments are simulated. The figures do not apply to real providers.**", ""]
-    if report["stopped"]:
-        lines += [f"**Incomplete: {_text(report['stopped'])}.**", ""]
-    lines += [*(f"- {_text(line)}" for line in report["words"]), ""]
-    shadows: dict[str, Any] = report["shadows"]
-    figures = ("answered", "acceptable", "refused", "in_language")
-    rows = (
-        [name, str(one["requests"]), str(one["texts"]), *(interval(one[key]) for key in figures)]
-        for name, one in shadows.items()
+    failed = [_folded(name, one) for name, one in report["shadows"].items() if one["failed"]]
+    return _page("shadow.md.j2", r=report, failed=failed)
+
+
+class _Plain(str):
+    """A text that is inserted as it is."""
+
+    __slots__ = ()
+
+
+def _page(name: str, **values: object) -> str:
+    """Return the Markdown of a template, in which every inserted text is escaped."""
+    environment = Environment(  # noqa: S701  # `finalize` escapes
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, _Plain) else _text(str(value)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    head = ["shadow", "requests", "with text", "answered", "acceptable", "refused", "in the question's language"]
-    lines += _table(head, rows)
-    for name, one in shadows.items():
-        if one["failed"]:
-            lines += _folded(name, one)
-    return "\n".join(lines) + "\n"
+    # Code hosts read no Markdown inside an HTML line, so a summary is escaped as HTML only.
+    summary = {"plain": _Plain, "summary": lambda text: _Plain(html.escape(visible_line(text)))}
+    environment.filters |= {**FILTERS, "worst": with_worst, **summary}
+    return environment.get_template(name).render(**values)
 
 
-def _performance(report: Report, names: list[str]) -> list[str]:
-    results = {name: report["candidates"][name]["performance"] for name in names}
-    results = {name: one for name, one in results.items() if one and one["overall"]}
-    if not results:
-        return []
-    groups = sorted({group for one in results.values() for group in one["by"].get("group", {})})
-    rows = (
-        [name, interval(one["overall"]), *(interval(one["by"]["group"].get(group)) for group in groups)]
-        for name, one in results.items()
-    )
-    title = f"Differences on the same items in points (row minus column){report['scored_by']}:"
-    compared = _matrix(report, "comparisons", title)
-    spread = [
-        f"- {_text(name)}: {one['spread']['epochs']} samples of each question; "
-        f"{interval(one['spread']['same'])} of the questions have the same score in all samples."
-        for name, one in results.items()
-        if one["spread"]
-    ]
-    return [
-        "## Performance",
-        "",
-        *_table(["candidate", "right", *groups], rows),
-        *spread,
-        *([""] if spread else []),
-        *compared,
-    ]
-
-
-def _matrix(report: Report, key: str, title: str) -> list[str]:
-    names, cells = pair_matrix(report, key)
-    rows = (
-        [name, *(f"{value} ({p})" if p else value for value, p, _ in row)]
-        for name, row in zip(names, cells, strict=True)
-    )
-    return [_text(title), "", *_table(["", *map(_text, names)], rows)] if names else []
-
-
-def _judge(report: Report) -> list[str]:
-    """Return the lengths of the answers, and what may bias the judge."""
-    bias = report["judge_bias"]
-    lines: list[str] = []
-    if bias["lengths"]:
-        rows = ([name, number(one)] for name, one in bias["lengths"].items())
-        lines += ["## Lengths", "", *_table(["candidate", "mean words of an answer"], rows)]
-    if bias["preferences"]:
-        head = ["pair", "decided by", "for the longer answer", "p", "for the first, of similar length"]
-        rows = (
-            [
-                f"{one['first']}, {one['second']}",
-                one["by"],
-                interval(one["longer"]),
-                f"{one['p']:.2g}",
-                interval(one["similar"]),
-            ]
-            for one in bias["preferences"]
-        )
-        lines += ["## The judge's preference by length", "", *_table(head, rows)]
-    if bias["calibration"]:
-        head = ["candidate", "judge minus people", "agrees", "mean mark, corrected"]
-        rows = (
-            [name, number(one["higher_by"]), interval(one["agrees"]), number(one["corrected"])]
-            for name, one in bias["calibration"].items()
-        )
-        lines += ["## The judge's scores and people's marks", "", *_table(head, rows)]
-    return lines
-
-
-def _people(report: Report, names: list[str]) -> list[str]:
-    people = report["people"]
-    if people is None:
-        return []
-    rows = (
-        [name, number(one["mean"]), *map(str, one["counts"].values()), interval(one["agrees"])]
-        for name in names
-        if (one := people["candidates"].get(name))
-    )
-    head = ["candidate", f"mean of 1 to {people['highest']}"]
-    marks = [f"of {mark}" for mark in range(1, people["highest"] + 1)]
-    comparisons = [f"- {_text(words)}" for words in people["words"]]
-    table = _table([*head, *marks, "agrees with the score"], rows)
-    return [
-        "## Marked by people",
-        "",
-        f"{people['of']} items, marked without the names of the candidates.",
-        "",
-        *table,
-        *comparisons,
-        "",
-    ]
-
-
-def _compliance(report: Report, names: list[str]) -> list[str]:
-    candidates = report["candidates"]
-    rows = [
-        [
-            name,
-            *(with_worst(results, key) for key in ("acceptable", "refused", "over_refused", "consistent")),
-            str(results["unsure"]),
-            str(results["unjudged"]),
-            _approval(candidates[name]["approval"]),
-        ]
-        for name in names
-        if (results := candidates[name]["compliance"])
-    ]
-    head = ["candidate", "acceptable", "refused (required)", "refused (not allowed)", "same when streamed"]
-    head += ["unsure", "no verdict", "approval"]
-    if not rows:
-        return []
-    measured = [f"- {_text(one['words'])}" for one in report["refusal_rule"]]
-    return ["## Compliance", "", *_table(head, rows), *measured, "", *_compliance_languages(candidates, names)]
-
-
-def _compliance_languages(candidates: dict[str, Any], names: list[str]) -> list[str]:
+def _compliance_languages(candidates: Mapping[str, Any]) -> list[tuple[str, str, str, Any]]:
     """Return the figures by language in the worst case, if several languages were asked."""
-    rows = [
-        [name, figure.replace("_", "-"), language, interval(one)]
-        for name in names
-        for figure, languages in (candidates[name]["compliance"] or {}).get("by_language", {}).items()
+    return [
+        (name, figure.replace("_", "-"), language, share)
+        for name, one in candidates.items()
+        for figure, languages in (one["compliance"] or {}).get("by_language", {}).items()
         if len(languages) > 1
-        for language, one in languages.items()
+        for language, share in languages.items()
     ]
-    return _table(["candidate", "figure", "language", "share"], rows) if rows else []
 
 
-def _approval(approval: dict[str, Any]) -> str:
-    if approval["lacking"] and not approval["asked_for"]:
-        return "not required"
-    return str(approval["lacking"] or "valid")
-
-
-def _scalability(candidates: dict[str, Any], names: list[str]) -> list[str]:
-    rows = [
-        [
-            name,
-            f"{step['offered']:g}",
-            number(step["goodput"]),
-            interval(step["errors"]),
-            duration(step["first_token"].get("p50")),
-            duration(step["first_token"].get("p95")),
-            duration(step["total"].get("p95")),
-        ]
-        for name in names
-        if (results := candidates[name]["scalability"])
-        for step in results["steps"]
-    ]
-    head = ["candidate", "offered /s", "goodput /s", "errors", "first token p50", "p95", "whole p95"]
-    return ["## Scalability", "", *_table(head, rows)] if rows else []
-
-
-def _failed(candidates: dict[str, Any], names: list[str]) -> list[str]:
-    lines: list[str] = []
-    for name in names:
-        for axis in ("performance", "compliance"):
-            results = candidates[name][axis]
-            if not results or not results["failed"]:
-                continue
-            lines += _folded(f"{name}, {axis}", results)
-    return ["## Failed items", "", *lines] if lines else []
-
-
-def _best(candidates: dict[str, Any], names: list[str]) -> list[str]:
-    lines: list[str] = []
-    for name in names:
-        for axis in ("performance", "compliance"):
-            results = candidates[name][axis]
-            if results and results["best"]:
-                shown = results["best"][:_MAX_LISTED_FAILURES]
-                lines += _details(f"{name}, {axis}: {len(shown)} answers that count for it", shown)
-    return ["## Answers with the highest scores", "", *lines] if lines else []
-
-
-def _folded(title: str, results: dict[str, Any]) -> list[str]:
-    """Return a collapsed section with the first failed items and their number."""
+def _folded(title: str, results: Mapping[str, Any]) -> tuple[str, list[dict[str, str]]]:
+    """Return the title of a collapsed section, and the first failed items."""
     shown = results["failed"][:_MAX_LISTED_FAILURES]
     count = len(results["failed"]) + results["hidden"]
     more = f" (the first {len(shown)} are shown)" if count > len(shown) else ""
-    return _details(f"{title}: {count} failed{more}", shown)
-
-
-def _details(title: str, items: Iterable[dict[str, str]]) -> list[str]:
-    # Code hosts read no Markdown inside this HTML line, so it is escaped as HTML only.
-    return [
-        f"<details><summary>{html.escape(visible_line(title))}</summary>",
-        "",
-        *map(_item, items),
-        "",
-        "</details>",
-        "",
-    ]
-
-
-def _item(item: dict[str, str]) -> str:
-    question, answer = _text(item["prompt"][:_MAX_SHOWN_CHARACTERS]), _text(item["answer"][:_MAX_SHOWN_CHARACTERS])
-    return f"- {_text(item['item'])} {_text(item['why'])}. Question: {question} Answer: {answer}"
-
-
-def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
-    body = [f"| {' | '.join(map(_text, row))} |" for row in rows]
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *body, ""]
+    return f"{title}: {count} failed{more}", shown
 
 
 def _text(text: str) -> str:
     """Return untrusted text on one line, escaped for Markdown and HTML."""
     return html.escape(_SPECIAL.sub(r"\\\1", visible_line(text)), quote=False)
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "pct": percentage,
+    "interval": interval,
+    "time": duration,
+    "number": number,
+    "tie": tie_label,
+}
+"""The filters of the templates."""
 
 
 def write_report(out: Path, report: Mapping[str, Any], html: str, markdown: str) -> None:

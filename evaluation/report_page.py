@@ -6,7 +6,6 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -14,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from evaluation.report import change_of, duration, interval, number, pair_matrix, percentage, tie_label
+from evaluation.report import FILTERS, TEMPLATES, change_of, pair_matrix
 from evaluation.results import AXES, Report
 from evaluation.visible_text import visible_text
 
@@ -195,7 +194,6 @@ def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
 
 
 _MIN_SAMPLES = 8
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def html_page(report: Report, diff: str, drawings: Mapping[str, list[str]] | None = None) -> str:
@@ -230,20 +228,14 @@ def shadow_html(report: Report) -> str:
 
 def _page(name: str, **values: object) -> str:
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "pct": percentage,
-        "interval": interval,
-        "time": duration,
-        "number": number,
-        "tie": tie_label,
-    }
+    environment.filters |= FILTERS
     return environment.get_template(name).render(**values)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from evaluation.candidate_client import CandidateClient, NotPermitted, QuestionResult, Timing
 from evaluation.estimate import add_known_prices, cost_limit_problem
 from evaluation.items import Item
-from evaluation.judge import questions_about, score_of, verdict_axis
+from evaluation.judge import questions_about, verdict_axis
 from evaluation.measurement import Evaluation
 from evaluation.report import shadow_markdown, write_report
 from evaluation.results import Setting, shadow_report
@@ -44,6 +44,7 @@ from evaluation.shadow_scores import (
 )
 from evaluation.suite import Suite
 from evaluation.suite_schema import SuiteFile
+from evaluation.verdict_coverage import read_verdicts
 from evaluation.visible_text import visible_line
 from evaluation.work_queue import SpendReached
 from gateway.execution.transport import PoolTransport
@@ -184,12 +185,8 @@ async def _score(
         records = records if assistant.shadows[region.name].keep_text else _without_text(records)
         if judge is not None:
             stopped = await _ask(judge, suite, client, store, records)
-        verdicts = {
-            row.item: verdict
-            for row in (store.rows(judge.name, verdict_axis(_RUN)) if judge is not None else ())
-            if row.answer is not None and (verdict := score_of(row.answer)) is not None
-        }
-        scores = score_shadow(suite, records, verdicts)
+        verdicts = read_verdicts(store, judge.name if judge is not None else None, [_RUN])
+        scores = score_shadow(suite, records, verdicts.by_candidate.get(_RUN, {}))
         pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
         setting = Setting(config, assistant, region, time.time())
         report = shadow_report(suite, setting, judge, records, scores, pairs, stopped)

@@ -11,7 +11,7 @@ from statistics import median
 from evaluation.candidate_client import QuestionResult, Timing
 from evaluation.items import Check, Item, JudgeCheck, RecordedAnswer
 from evaluation.judge import MAX_QUOTED_CHARACTERS, JudgedPair, Questions, pair_axis, pair_questions, pairs_of
-from evaluation.performance import FailedItem, shown
+from evaluation.performance import FailedItem, note_failed, shown
 from evaluation.refusals import RefusalFinding, refusal_of
 from evaluation.run_store import RunStore
 from evaluation.scorers import Score, score
@@ -21,7 +21,6 @@ from evaluation.text_rules import language_of
 from gateway.model.shadow import ShadowRecord
 from providers.chat import ToolCall
 
-_MAX_LISTED_FAILURES = 300
 _ROLE = re.compile(r"^(?:system|developer|user|assistant|tool): ", re.MULTILINE)
 _USER, _CHECK = "user: ", "check "
 _MAX_SHOWN_CHARACTERS, _ALPHA = 4000, 0.05
@@ -218,13 +217,10 @@ def _language(record: ShadowRecord, answer: RecordedAnswer) -> Score | None:
 def _note(
     result: ShadowScores, number: int, name: str, record: ShadowRecord, answer: RecordedAnswer, scored: Score
 ) -> None:
-    if len(result.failed) == _MAX_LISTED_FAILURES:
-        result.hidden += 1
-        return
     item = f"{record.request_id} ({number})"
     prompt = record.prompt or ""
     prompt = prompt if len(prompt) <= _MAX_SHOWN_CHARACTERS else f"…{prompt[-_MAX_SHOWN_CHARACTERS:]}"
-    result.failed.append(FailedItem(item, name.removeprefix(_CHECK), prompt, shown(answer), scored.why))
+    note_failed(result, FailedItem(item, name.removeprefix(_CHECK), prompt, shown(answer), scored.why))
 
 
 def _compare_times(times: Sequence[tuple[float, float | None]]) -> TimeComparison | None:

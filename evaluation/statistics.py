@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
 _ALPHA = 1 - CONFIDENCE
+Z = float(stats.norm.ppf(1 - _ALPHA / 2))
 _RESAMPLES = 2000
 _MIN_BOOTSTRAP, _SAME_WITHIN = 20, 1e-9
 
@@ -52,7 +54,8 @@ def mean(scores: Sequence[float], seed: int) -> Estimate | None:
     values = np.asarray(scores, dtype=float)
     value = float(values.mean())
     if len(values) < _MIN_BOOTSTRAP or float(np.ptp(values)) < _SAME_WITHIN:
-        return _wilson_mean(value, len(values))
+        # The bootstrap draws only from the observed scores: with few or equal ones its interval would be too narrow.
+        return wilson(value, len(values), len(values))
     interval = stats.bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, rng=np.random.default_rng(seed)
     ).confidence_interval
@@ -71,15 +74,15 @@ def t_mean(values: Sequence[float]) -> Estimate | None:
     return Estimate(value, value - half, value + half, len(numbers))
 
 
-def _wilson_mean(value: float, of: int) -> Estimate:
-    """Return a mean with Wilson's interval, as if all scores were 0 or 1. No scores from 0 to 1 spread more.
+def wilson(value: float, of: int, effective: float) -> Estimate:
+    """Return a mean of scores with Wilson's interval for this effective number of scores.
 
-    The bootstrap draws only from the observed scores. With few or equal scores its interval would be far too narrow.
+    The scores count as if all were 0 or 1, because no scores from 0 to 1 spread more.
     """
-    z = float(stats.norm.ppf(1 - _ALPHA / 2))
-    centre, scale = value + z * z / (2 * of), 1 + z * z / of
-    half = z * math.sqrt(value * (1 - value) / of + z * z / (4 * of * of))
-    return Estimate(value, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale), of)
+    centre, scale = value + Z**2 / (2 * effective), 1 + Z**2 / effective
+    half = Z * math.sqrt(value * (1 - value) / effective + Z**2 / (4 * effective**2))
+    low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    return Estimate(value, min(low, value), max(high, value), of)
 
 
 def quantile(values: Sequence[float], p: float) -> Estimate | None:
@@ -130,9 +133,7 @@ class Comparison:
 
 def compare_all(scores: dict[str, dict[str, float]]) -> list[Comparison]:
     """Compare every pair of candidates on their common items, with p values corrected together."""
-    raw = [compare_two(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2)]
-    adjusted = holm([one.p for one in raw])
-    return [Comparison(one.first, one.second, one.difference, p, one.of) for one, p in zip(raw, adjusted, strict=True)]
+    return corrected([compare_two(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2)])
 
 
 def compare_two(a: str, b: str, first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
@@ -162,6 +163,23 @@ def compare_shares(hits: int, of: int, other_hits: int, other_of: int) -> float:
         return 1.0
     table = [[hits, of - hits], [other_hits, other_of - other_hits]]
     return float(stats.fisher_exact(table).pvalue)
+
+
+class _Tested(Protocol):
+    """A frozen dataclass with the p value of a test."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def p(self) -> float: ...
+
+
+_AnyTested = TypeVar("_AnyTested", bound=_Tested)
+
+
+def corrected(tested: Sequence[_AnyTested]) -> list[_AnyTested]:
+    """Return the results of several tests with corrected p values (Holm)."""
+    return [replace(one, p=p) for one, p in zip(tested, holm([one.p for one in tested]), strict=True)]
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -70,7 +70,7 @@ HOMES = {
         "providers/transport/pool.py",
         "providers/value.py",
     ),
-    "jinja2": ("gateway/console/page.py", "evaluation/report_page.py"),
+    "jinja2": ("gateway/console/page.py", "evaluation/report.py", "evaluation/report_page.py"),
     "jsonschema": ("evaluation/scorers.py",),
     "referencing": ("evaluation/scorers.py",),  # of jsonschema
     "matplotlib": ("evaluation/report_page.py",),
