@@ -108,9 +108,8 @@ def _candidate(suite: Suite, candidate: Deployment) -> Estimated:
         questions += requests
         prompt += requests * _tokens(Item("load", "load", "", section.prompt))
         completion += requests * section.max_tokens
-    return Estimated(
-        candidate.name, questions, prompt, completion, suite.cost_of(candidate.name, prompt, completion), duration_s
-    )
+    cost = suite.cost_of(candidate.name, prompt, completion)
+    return Estimated(candidate.name, questions, prompt, completion, cost, duration_s)
 
 
 def _judge(suite: Suite, judge: Deployment, candidates: int) -> Estimated:
@@ -120,14 +119,8 @@ def _judge(suite: Suite, judge: Deployment, candidates: int) -> Estimated:
         questions += len(suite.compliance) * candidates if section.compliance else 0
         questions += 2 * section.pairs * len(list(combinations(range(candidates), 2)))
     prompt, completion = questions * _JUDGED_TOKENS, questions * _ANSWER_TOKENS
-    return Estimated(
-        judge.name,
-        questions,
-        prompt,
-        completion,
-        suite.cost_of(judge.name, prompt, completion),
-        _duration_s(suite, questions),
-    )
+    cost = suite.cost_of(judge.name, prompt, completion)
+    return Estimated(judge.name, questions, prompt, completion, cost, _duration_s(suite, questions))
 
 
 def _duration_s(suite: Suite, questions: int) -> float:
@@ -139,9 +132,7 @@ def _duration_s(suite: Suite, questions: int) -> float:
 def _load_s(suite: Suite) -> float:
     section = suite.file.scalability
     return (
-        len(section.rates) * parse_seconds(section.step) + parse_seconds(section.recovery)
-        if section is not None
-        else 0.0
+        0.0 if section is None else len(section.rates) * parse_seconds(section.step) + parse_seconds(section.recovery)
     )
 
 

@@ -28,9 +28,10 @@ from evaluation.items import (
     draw,
 )
 from evaluation.scorers import check_schema, score
-from evaluation.suite_schema import BankFile, CheckSection, FileFindings, ItemFile, ItemSection, read_section
+from evaluation.suite_schema import BankFile, CheckSection, ItemFile, ItemSection, read_section
 from evaluation.text_rules import UnknownRule, check_rule
 from gateway.config.problems import ConfigRejected, KeyPath, choice_hint
+from gateway.config.validation import Findings
 from providers.chat import Tool, ToolCall
 from providers.json_values import dumps_text
 
@@ -75,7 +76,7 @@ def _cluster(section: ItemSection, set_name: str, template: str) -> str | None:
     return f"{set_name}/{template}" if section.draw else None
 
 
-def has_one_check(findings: FileFindings, key_path: KeyPath, section: CheckSection) -> bool:
+def has_one_check(findings: Findings, key_path: KeyPath, section: CheckSection) -> bool:
     """Return whether the section has exactly one check. Adds a problem to the findings if not."""
     given = [name for name in _CHECKS if getattr(section, "schema_" if name == "schema" else name) is not None]
     if len(given) != 1:
@@ -103,7 +104,7 @@ def _drawn(section: ItemSection, words: tuple[object, ...]) -> Iterator[dict[str
 
 
 def _item(
-    findings: FileFindings,
+    findings: Findings,
     key_path: KeyPath,
     file: ItemFile,
     section: ItemSection,

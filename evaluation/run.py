@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -256,26 +257,11 @@ async def _run(
     suite: Suite,
     config: ConfigVersion,
     assistant: Assistant,
-    asked: tuple[list[Deployment], Deployment | None],
+    named: tuple[list[Deployment], Deployment | None],
     blank: str | None,
 ) -> int:
     """Run the evaluation of candidates, with a judge if there is one."""
-    async with options.usage(config) as accounting:
-        region = config.regions[options.region]
-        client = CandidateClient(config, assistant, region, PoolTransport(), accounting=accounting)
-        return await _evaluate(options, suite, client, *asked, blank)
-
-
-async def _evaluate(
-    options: EvaluateOptions,
-    suite: Suite,
-    client: CandidateClient,
-    candidates: list[Deployment],
-    judge: Deployment | None,
-    blank: str | None,
-) -> int:
-    config, region = client.config, client.region
-    assistant = config.assistants[client.assistant.name]
+    region, (candidates, judge) = config.regions[options.region], named
     eligibilities = [check_eligibility(config, assistant, region, candidate) for candidate in candidates]
     if judge is not None and (refused := check_eligibility(config, assistant, region, judge).refused) is not None:
         raise OptionsError(f"the judge {judge.name} is not permitted: {refused}")
@@ -289,34 +275,34 @@ async def _evaluate(
         ),
         "judge": judge.name if judge is not None else None,
     }
-    store = RunStore(options.out, key, fresh=options.fresh)
-    try:
-        for eligibility in eligibilities:
-            _print_eligibility(eligibility)
-            store.remember(f"waived {eligibility.deployment.name}", eligibility.waived)
-        budget = create_budget(suite, store, (*asked, *([judge] if judge is not None else [])))
-        given_up: dict[str, str] = {}
-        stopped, footprint, spent = None, Footprint(), budget.tokens
-        with TerminalProgress() as progress:
-            evaluation = Evaluation(suite, client, asked, judge, store, budget, progress, blank)
-            try:
-                async with footprint.sampling():
-                    given_up = await evaluation.run()
-            except* SpendReached as group:
-                stopped = str(first_exception(group))
-        setting = Setting(config, assistant, region, time.time())
-        run = EvaluatedRun(eligibilities, judge, store, given_up, stopped)
-        costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
-        marks = _marked(options, suite, store, asked)
-        report, advice = build_report(suite, setting, run, costs, marks)
-        if budget.tokens != spent:
-            # A run that asks nothing only computes the report again. The samples of the last run that asked are kept.
-            store.replace("memory_mb", footprint.samples)
-        report["memory_mb"] = store.fact("memory_mb") or []
-        return _write(options, report, advice, demo=config.demo)
-    finally:
-        store.close()
-        await client.aclose()
+    async with (
+        options.usage(config) as accounting,
+        aclosing(CandidateClient(config, assistant, region, PoolTransport(), accounting=accounting)) as client,
+    ):
+        with closing(RunStore(options.out, key, fresh=options.fresh)) as store:
+            for eligibility in eligibilities:
+                _print_eligibility(eligibility)
+                store.remember(f"waived {eligibility.deployment.name}", eligibility.waived)
+            budget = create_budget(suite, store, (*asked, *([judge] if judge is not None else [])))
+            given_up: dict[str, str] = {}
+            stopped, footprint, spent = None, Footprint(), budget.tokens
+            with TerminalProgress() as progress:
+                evaluation = Evaluation(suite, client, asked, judge, store, budget, progress, blank)
+                try:
+                    async with footprint.sampling():
+                        given_up = await evaluation.run()
+                except* SpendReached as group:
+                    stopped = str(first_exception(group))
+            setting = Setting(config, assistant, region, time.time())
+            run = EvaluatedRun(eligibilities, judge, store, given_up, stopped)
+            costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
+            marks = _marked(options, suite, store, asked)
+            report, advice = build_report(suite, setting, run, costs, marks)
+            if budget.tokens != spent:
+                # A run that asks nothing only computes the report again. The last samples of a run that asked are kept.
+                store.replace("memory_mb", footprint.samples)
+            report["memory_mb"] = store.fact("memory_mb") or []
+            return _write(options, report, advice, demo=config.demo)
 
 
 def _check_sheets(options: EvaluateOptions, suite: Suite) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,46 +155,33 @@ async def _run(
     judge: Deployment | None,
     records: Sequence[Recorded],
 ) -> int:
-    async with options.usage(config) as accounting:
-        region = config.regions[options.region]
-        client = CandidateClient(config, assistant, region, PoolTransport(), accounting=accounting, of_people=True)
-        return await _score(options, suite, client, judge, records)
-
-
-async def _score(
-    options: ShadowOptions,
-    suite: Suite,
-    client: CandidateClient,
-    judge: Deployment | None,
-    records: Sequence[Recorded],
-) -> int:
-    config, region = client.config, client.region
-    assistant = config.assistants[client.assistant.name]
-    if judge is not None:
-        _permitted(client, judge)
-    key = {
-        "what": _RUN,
-        "suite": suite.digest,
-        "region": region.name,
-        "assistant": assistant.name,
-        "judge": judge.name if judge is not None else None,
-    }
-    store = RunStore(options.out, key, fresh=options.fresh)
-    stopped = None
-    try:
-        records = _held(store, records)
-        records = records if assistant.shadows[region.name].keep_text else _without_text(records)
+    region = config.regions[options.region]
+    async with (
+        options.usage(config) as accounting,
+        aclosing(
+            CandidateClient(config, assistant, region, PoolTransport(), accounting=accounting, of_people=True)
+        ) as client,
+    ):
         if judge is not None:
-            stopped = await _ask(judge, suite, client, store, records)
-        verdicts = read_verdicts(store, judge.name if judge is not None else None, [_RUN])
-        scores = score_shadow(suite, records, verdicts.by_candidate.get(_RUN, {}))
-        pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
+            _permitted(client, judge)
+        key = {
+            "what": _RUN,
+            "suite": suite.digest,
+            "region": region.name,
+            "assistant": assistant.name,
+            "judge": judge.name if judge is not None else None,
+        }
+        stopped = None
+        with closing(RunStore(options.out, key, fresh=options.fresh)) as store:
+            records = _held(store, records)
+            records = records if assistant.shadows[region.name].keep_text else _without_text(records)
+            if judge is not None:
+                stopped = await _ask(judge, suite, client, store, records)
+            verdicts = read_verdicts(store, judge.name if judge is not None else None, [_RUN])
+            scores = score_shadow(suite, records, verdicts.by_candidate.get(_RUN, {}))
+            pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
         setting = Setting(config, assistant, region, time.time())
-        report = shadow_report(suite, setting, judge, records, scores, pairs, stopped)
-    finally:
-        store.close()
-        await client.aclose()
-    return _write(options.out, report)
+        return _write(options.out, shadow_report(suite, setting, judge, records, scores, pairs, stopped))
 
 
 def _permitted(client: CandidateClient, judge: Deployment) -> None:

@@ -14,9 +14,10 @@ from evaluation.item_files import WRONG_CHECK, Bank, check_of, has_one_check, re
 from evaluation.items import Check, Item, JudgeCheck, ToolCallCheck, draw, first_samples, samples_of
 from evaluation.performance import groups_of
 from evaluation.public_sets import read_public
-from evaluation.suite_schema import FileFindings, SetSection, SuiteFile, read_section, reject
+from evaluation.suite_schema import SetSection, SuiteFile, read_section, reject
 from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected, choice_hint
+from gateway.config.validation import Findings
 
 _BANK_FORMATS = frozenset({"bank", "xstest"})
 _PRICED_TOKENS = 1_000_000
@@ -110,7 +111,7 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
     return Suite(file, performance, compliance, consistency, bank, digest, shadow)
 
 
-def _check_names(file: SuiteFile, findings: FileFindings) -> None:
+def _check_names(file: SuiteFile, findings: Findings) -> None:
     """Report requirements and weights of sets that the suite does not have."""
     known = [one.name for one in file.performance.sets] if file.performance is not None else []
     for section, names in (("requirements", file.requirements.sets), ("weights", file.weights.sets)):
@@ -119,7 +120,7 @@ def _check_names(file: SuiteFile, findings: FileFindings) -> None:
                 findings.error((section, "sets", name), f"there is no set {name!r}", choice_hint(name, known), key=True)
 
 
-def _performance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[Item, ...]:
+def _performance(path: Path, file: SuiteFile, findings: Findings) -> tuple[Item, ...]:
     items: list[Item] = []
     for index, section in enumerate(file.performance.sets if file.performance is not None else ()):
         if section.format not in _PERFORMANCE_FORMATS:
@@ -132,7 +133,7 @@ def _performance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[I
     return _unique(path, items)
 
 
-def _compliance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[tuple[Item, ...], Bank | None]:
+def _compliance(path: Path, file: SuiteFile, findings: Findings) -> tuple[tuple[Item, ...], Bank | None]:
     section = file.compliance
     if section is None:
         return (), None
@@ -148,7 +149,7 @@ def _compliance(path: Path, file: SuiteFile, findings: FileFindings) -> tuple[tu
     return _unique(path, items), bank
 
 
-def _shadow(file: SuiteFile, findings: FileFindings) -> tuple[PromptCheck, ...]:
+def _shadow(file: SuiteFile, findings: Findings) -> tuple[PromptCheck, ...]:
     checks: list[PromptCheck] = []
     for index, section in enumerate(file.shadow.checks if file.shadow is not None else ()):
         key_path = ("shadow", "checks", index)

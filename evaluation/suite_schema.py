@@ -383,7 +383,6 @@ class BankFile(_Section):
 
 
 _AnySection = TypeVar("_AnySection", bound=BaseModel)
-FileFindings = Findings
 
 
 def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, Findings]:
