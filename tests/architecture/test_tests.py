@@ -20,7 +20,7 @@ IMPORT = re.compile(r"\btests(?:\.\w+)+")
 YAML = re.compile(r"(?<![\w\"])(?!https?:)[\w*-]+:(\s|$)|^\s*[\[{](?!\")")
 SECTION = re.compile(r"^\s*[\w-]+:$", re.MULTILINE)
 # These tests write configurations.
-WITH_CONFIGS = {"attacks", "chaos", "cli", "e2e", "faults", "gateway", "kit", "node", "soak"}
+WITH_CONFIGS = {"attacks", "chaos", "cli", "e2e", "evaluation", "faults", "gateway", "kit", "node", "soak"}
 
 
 def of_program(path: Path) -> bool:
