@@ -146,7 +146,7 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
 
 @dataclass(frozen=True, slots=True)
 class RegionAnswer:
-    """Who answers the users of an assistant in a region first.
+    """The deployments that answer the users of an assistant in a region first.
 
     Attributes:
         shares: The share of users (0 to 1) of each deployment.
