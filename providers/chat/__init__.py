@@ -39,6 +39,7 @@ from providers.chat.messages import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    prompt_text,
     said_in,
     text_of,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "UsageReport",
     "UserMessage",
     "change_request",
+    "prompt_text",
     "said_in",
     "text_of",
 ]

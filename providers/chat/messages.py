@@ -185,6 +185,25 @@ def text_of(content: str | Sequence[Part] | None) -> str:
     return "".join(part.text for part in content if isinstance(part, TextPart))
 
 
+def prompt_text(content: str | Sequence[Part]) -> str:
+    """Return the text of a prompt's content, for wire formats that take only a string.
+
+    Args:
+        content: The `content` of a message of the system, the user or a tool.
+
+    Returns:
+        The text parts, with an empty line between two words that would run together.
+    """
+    if isinstance(content, str):
+        return content
+    joined = ""
+    for part in content:
+        if isinstance(part, TextPart) and part.text:
+            is_apart = not joined or joined[-1].isspace() or part.text[0].isspace()
+            joined += part.text if is_apart else f"\n\n{part.text}"
+    return joined
+
+
 def said_in(message: AssistantMessage) -> str:
     """Return the text of an answer and its refusal, for wire formats that do not separate them.
 

@@ -113,6 +113,8 @@ def test_body_of_a_plain_request_is_complete() -> None:
 def test_text_path_sends_strings() -> None:
     given = UserMessage((TextPart("one "), TextPart("two")))
     assert messages(given) == [{"role": "user", "content": "one two"}]
+    glued = UserMessage((TextPart("Be brief"), TextPart("TWO"), TextPart(""), TextPart("\nthree")))
+    assert messages(glued) == [{"role": "user", "content": "Be brief\n\nTWO\nthree"}]
 
 
 @pytest.mark.parametrize("part", [ImagePart(PIXEL), AudioPart("UklGRg==", "wav")])

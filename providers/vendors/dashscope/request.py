@@ -30,6 +30,7 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
     change_request,
+    prompt_text,
     said_in,
     text_of,
 )
@@ -204,7 +205,7 @@ def _messages(messages: Sequence[Message], multimodal: bool) -> list[dict[str, o
 
     The last message must be a user's or a tool's. If a system message was last, a filler of the user is added.
     """
-    system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
+    system = "\n\n".join(prompt_text(message.content) for message in messages if isinstance(message, SystemMessage))
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
     if isinstance(messages[-1], AssistantMessage):
         raise UnsupportedFeature("prefill", "DashScope requires the last message to be the user's or a tool's")
@@ -231,7 +232,7 @@ def _message(message: Message, multimodal: bool) -> dict[str, object]:
                 body["tool_calls"] = [encode_tool_call(call) for call in calls]
             return body
         case ToolMessage(call_id, content):
-            return {"role": "tool", "tool_call_id": call_id, "content": text_of(content)}
+            return {"role": "tool", "tool_call_id": call_id, "content": prompt_text(content)}
         case _:
             assert_never(message)
 
@@ -244,7 +245,7 @@ def _content(content: str | tuple[Part, ...], multimodal: bool) -> object:
         return encoded
     if any(not isinstance(part, TextPart) for part in parts):
         raise UnsupportedFeature("vision", "this model accepts only text, according to its `api` in the catalogue")
-    return text_of(content)
+    return prompt_text(content)
 
 
 def _part(part: Part) -> dict[str, str]:

@@ -24,8 +24,8 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    prompt_text,
     said_in,
-    text_of,
 )
 from providers.failures import UnsupportedFeature
 from providers.formats.role_alternation import alternate_roles
@@ -89,7 +89,7 @@ def _tool(tool: Tool) -> dict[str, object]:
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     """Return the conversation: the system messages joined, then user (or tool) and assistant alternating."""
-    system = "\n\n".join(text_of(message.content) for message in messages if isinstance(message, SystemMessage))
+    system = "\n\n".join(prompt_text(message.content) for message in messages if isinstance(message, SystemMessage))
     others = [message for message in messages if not isinstance(message, SystemMessage)]
     turns = alternate_roles(results_as_text(others), continues=False)
     if isinstance(turns[0], AssistantMessage):
@@ -102,10 +102,10 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, object]]:
 def _message(message: Message) -> dict[str, object]:
     match message:
         case SystemMessage(content):
-            return {"Role": "system", "Content": text_of(content)}
+            return {"Role": "system", "Content": prompt_text(content)}
         case UserMessage(content):
             if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
-                return {"Role": "user", "Content": text_of(content)}
+                return {"Role": "user", "Content": prompt_text(content)}
             # The vendor refuses images without a text.
             texts = any(isinstance(part, TextPart) for part in content)
             parts = content if texts else (*content, TextPart(" "))
@@ -115,7 +115,7 @@ def _message(message: Message) -> dict[str, object]:
             body: dict[str, object] = {"Role": "assistant", "Content": said_in(message)}
             return {**body, "ToolCalls": [_call(call, i) for i, call in enumerate(calls)]} if calls else body
         case ToolMessage(call_id, content):
-            return {"Role": "tool", "ToolCallId": call_id, "Content": text_of(content)}
+            return {"Role": "tool", "ToolCallId": call_id, "Content": prompt_text(content)}
         case _:
             assert_never(message)
 

@@ -333,21 +333,22 @@ class ContentReader:
         return _Response(place, id, name, content, result.keys() == {"error"})
 
 
-def read_system(value: object, path: str, dropped: DroppedFields) -> SystemMessage | None:
-    """Return `systemInstruction` as a system message; None if it has no text."""
+def read_system(value: object, path: str, dropped: DroppedFields) -> tuple[SystemMessage, ...]:
+    """Return `systemInstruction` as system messages, one for each part.
+
+    Many providers join the parts of one message without a separator.
+    """
     content = read_object(value, path)
     dropped.add_unknown(content, _CONTENT, path)
-    texts: list[TextPart] = []
+    texts: list[str] = []
     for position, entry in enumerate(items(content.get("parts", []), f"{path}.parts")):
         place = f"{path}.parts[{position}]"
         part = read_object(entry, place)
         if "text" not in part:
             raise InvalidRequest(f"`{place}` must have a 'text'", place)
         if said := text(part, "text", f"{place}.text"):
-            texts.append(TextPart(said))
-    if not texts:
-        return None
-    return SystemMessage(texts[0].text if len(texts) == 1 else tuple(texts))
+            texts.append(said)
+    return tuple(map(SystemMessage, texts))
 
 
 def _result_text(result: Mapping[str, object]) -> str:

@@ -81,7 +81,7 @@ def _decode(source: Fields, assistant: str, path: str, *, stream: bool, is_parti
     )
     if "systemInstruction" in source:
         system = read_system(source["systemInstruction"], f"{path}systemInstruction", dropped)
-        messages = messages if system is None else (system, *messages)
+        messages = (*system, *messages)
     if not messages:
         raise InvalidRequest(f"`{path}contents` has no text", f"{path}contents")
     tools = _tools(source, path, dropped)

@@ -175,10 +175,8 @@ def _system(system: object, reader: BlockReader) -> tuple[Message, ...]:
             reader.unread.add("system.x-anthropic-billing-header")
             continue
         parts.append(reader.text_part(block, path, "system"))
-    if not parts:
-        return ()
-    is_plain = len(parts) == 1 and parts[0].cache is None
-    return (SystemMessage(parts[0].text if is_plain else tuple(parts)),)
+    # One message for each block: many providers join the parts of one message without a separator.
+    return tuple(SystemMessage((part,) if part.cache is not None else part.text) for part in parts)
 
 
 def _stops(source: Mapping[str, object]) -> tuple[str, ...]:

@@ -263,6 +263,13 @@ def test_documents_and_linked_images_are_read() -> None:
     )  # fmt: skip
 
 
+def test_each_block_of_system_is_a_message_so_that_no_words_run_together() -> None:
+    request = decode(system=[text("Be brief"), text("TWO", cache_control={"type": "ephemeral"}), text("three")])
+    said = (SystemMessage("Be brief"), SystemMessage((TextPart("TWO", "5m"),)), SystemMessage("three"))
+    assert request.messages[:3] == said
+    assert len(request.messages) == 4
+
+
 def test_cache_marks_are_kept() -> None:
     mark, hour = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
     request = decode(
