@@ -1,7 +1,7 @@
-"""What this cell may keep about a finished request.
+"""Decide whether this cell may keep who asked from where.
 
 Every store asks `may_keep`: receipts, recent requests, results of shadow traffic, budgets of end users, and usage rows.
-If the answer is no, only the usage row is kept, without territory and end user.
+If it may not, only the usage row is kept, without territory and end user.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class ReceiptSeals:
     """Makes and checks the seal of a stored receipt: a keyed hash of its text, id, client and time.
 
     A seal has a hash by the key of the state directory, and one by a key that is derived from the signing key, if there
-    is one. Only a receipt with the second one is signed: somebody who can read the state directory can make the first.
+    is one. Only a receipt with the second one is signed: a reader of the state directory can make the first one.
     """
 
     def __init__(self, directory_key: bytes, signing_key: bytes | None = None) -> None:
