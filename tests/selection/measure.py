@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Measured:
-    """What one process has recorded.
+    """The records of one process.
 
     Attributes:
         arcs: The number of each branch: its file, with the two lines as coverage encodes them.
