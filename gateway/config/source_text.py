@@ -178,6 +178,8 @@ SENSITIVE_KEYS: tuple[SensitiveKey, ...] = (
     SensitiveKey(("deployments", "*", "headers", "*"), "`headers`"),
     SensitiveKey(("exporters", "*", "headers", "*"), "`headers`"),
     *(SensitiveKey(("secrets", name), "`secrets`") for name in SECRET_NAMES),
+    # An unknown key there is reported as such, also if its value is a reference.
+    SensitiveKey(("secrets", "*"), "`secrets`", is_secret=False, is_shown=True),
     SensitiveKey(("stores", "*", "password"), "`password`"),
     SensitiveKey(("location", "edges", "secret", "value"), "an edge's secret"),
     SensitiveKey(("location", "claim", "secret"), "a claim's keys"),

@@ -1,11 +1,12 @@
-"""Choose the tests of `make test`: those that together take every branch, at the smallest CPU time. The rest is `make ci`.
+"""Choose the cases of `make test`: of each test, those that together take all its branches, at the smallest CPU time.
 
     .venv/bin/python -m tests.selection.run               measure every fast test (about ten minutes), and choose
     .venv/bin/python -m tests.selection.run FOLDER        choose again, from what was measured into FOLDER
 
-It writes `left_to_ci.txt`: the tests that `make test` leaves out, because they take more than `MOST_CPU_S`, or because others take
-all their branches. A test that is not in the file is in `make test`, so a new test is there until the next choice. A test
-without branches of its own process (of a page, of the structure, of a command) is left out only for its CPU time.
+It writes `left_to_ci.txt`: the cases that `make test` leaves to `make ci`, because they take more than `MOST_CPU_S`, or because other
+cases of the same test take all their branches. A case that is not in the file is in `make test`, so a new one is there until
+the next choice. A case without branches of its own process (of a page, of the structure, of a command) is left out only for its CPU
+time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -36,23 +38,25 @@ def measure(folder: Path) -> None:
 
 
 def left_to_ci(parts: Iterable[Measured]) -> list[str]:
-    """Return the tests that `make test` leaves out, in order of their names."""
+    """Return the cases that `make test` leaves out, in order of their names."""
     cpu_s: dict[str, float] = {}
-    branches: dict[str, set[tuple[str, int]]] = {}
+    branches: dict[str, dict[str, set[tuple[str, int]]]] = defaultdict(dict)
     left: set[str] = set()
     for part in parts:
         arcs = {number: arc for arc, number in part.arcs.items()}
-        for test, (own_s, children_s, seen) in part.tests.items():
+        for case, (own_s, children_s, seen) in part.tests.items():
             if own_s + children_s > MOST_CPU_S:
-                left.add(test)
+                left.add(case)
             elif seen and children_s < _CHILD_S:
-                cpu_s[test] = max(own_s, 0.001)
-                branches[test] = {arcs[number] for number in seen}
-    return sorted(left | (set(branches) - cover(branches, cpu_s)))
+                cpu_s[case] = max(own_s, 0.001)
+                branches[case.partition("[")[0]][case] = {arcs[number] for number in seen}
+    for cases in branches.values():
+        left |= cases.keys() - cover(cases, cpu_s)
+    return sorted(left)
 
 
 def cover(branches: Mapping[str, set[tuple[str, int]]], cpu_s: Mapping[str, float]) -> set[str]:
-    """Return tests that together take every branch: again and again the one with the most new branches a second."""
+    """Return cases that together take every branch: again and again the one with the most new branches a second."""
     missing = set().union(*branches.values())
     queue = [(-len(taken) / cpu_s[test], test) for test, taken in branches.items()]
     heapq.heapify(queue)

@@ -24,7 +24,8 @@ from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
 from gateway.operator_errors import ReceiptDamaged, StateError
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
-from gateway.service.explain import NO_NEEDS, reports_from
+from gateway.policy.territory_answers import NO_NEEDS
+from gateway.service.explain import reports_from
 from gateway.state import receipts
 from gateway.state.database import open_database
 from gateway.state.receipts import Receipts, find_receipts, receipt_of
