@@ -77,9 +77,8 @@ def _add_plan(group: Group[argparse.ArgumentParser]) -> None:
     form.add_argument("--markdown", action="store_true", help="print Markdown, for a pull request")
     plan.add_argument("--exit-code", action="store_true", help="exit status 3 if something changes")
     plan.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    plan.add_argument(
-        "--accept-loss", default="", metavar="HK,MO", help="territories whose users may lose their answer"
-    )
+    text = "territories whose users may lose their answer; may be repeated"
+    plan.add_argument("--accept-loss", action="append", default=[], metavar="HK,MO", help=text)
     add_no_secrets(plan)
     plan.add_argument(
         "--admin", metavar="URL", help="the running gateway that reports the share of traffic that changes"

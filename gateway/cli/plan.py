@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,7 +147,7 @@ def _compile_text(text: bytes, name: str, config_path: Path, catalogues: str = "
 
 
 def plan_between(
-    before: CompiledState | None, after: CompiledState, *, strict: bool = False, accepted: str = ""
+    before: CompiledState | None, after: CompiledState, *, strict: bool = False, accepted: Iterable[str] = ()
 ) -> ChangePlan:
     """Return the changes from one state to the other, with their checks.
 
@@ -155,7 +155,7 @@ def plan_between(
         before: None if no config was active.
         after: The new state.
         strict: Treat warnings as errors.
-        accepted: The territories whose users may lose their answer, separated by commas.
+        accepted: The values of `--accept-loss`: territories whose users may lose their answer, separated by commas.
 
     Raises:
         CommandError: A word of `accepted` is not a territory.
@@ -178,11 +178,11 @@ def plan_between(
     return replace(changes, answers=answers, checks=tuple(checks))
 
 
-def _accepted(text: str, regions: Collection[str]) -> set[str]:
+def _accepted(texts: Iterable[str], regions: Collection[str]) -> set[str]:
     """Return the territories and regions of `--accept-loss`. A region stands for its callers without a territory."""
     from providers.territories import TerritoryError, parse_territory, territory_data
 
-    words = set(filter(None, (word.strip() for word in text.split(","))))
+    words = set(filter(None, (word.strip() for word in ",".join(texts).split(","))))
     accepted = words & set(regions)
     for word in words:
         code = territory_data().aliases.get(word.upper(), word.upper())

@@ -79,7 +79,10 @@ def test_lost_territory_fails_the_plan_until_it_is_accepted(gateway: Command) ->
     assert "HK (Hong Kong), MO (Macao)" in gateway(*asked, "--markdown").out
     (lost,) = (it for it in json.loads(gateway(*asked, "--json").out)["answers"] if it["kind"] == "lost")
     assert (lost["territories"], lost["assistant"], lost["region"]) == (["HK", "MO"], "assistant", "default")
-    assert gateway(*asked, "--accept-loss", "HK").status == 1
+    shown = gateway(*asked, "--accept-loss", "HK")
+    assert shown.status == 1
+    assert "`--accept-loss MO` accepts this" in " ".join(shown.out.split())
+    assert gateway(*asked, "--accept-loss", "HK", "--accept-loss", "MO").status == 0
     assert gateway(*asked, "--accept-loss", "hk, MO").status == 0
     shown = gateway(*asked, "--accept-loss", "HK,Macao")
     assert (shown.status, "'MACAO' is not a territory" in shown.err) == (2, True)
