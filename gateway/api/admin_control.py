@@ -18,7 +18,7 @@ from gateway.model.status import Changes, Finding, Reload, SimulatedSite, Status
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.operator_errors import StateError
 from gateway.policy.routing import config_exclusion
-from gateway.service.explain import region_answers
+from gateway.policy.territory_answers import region_answers
 from gateway.telemetry.event_feed import Subscription
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog
     from gateway.changes.compile_job import CompiledState
     from gateway.model.config_version import ConfigVersion
-    from gateway.service.explain import RegionAnswer
+    from gateway.policy.territory_answers import RegionAnswer
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
 
@@ -348,7 +348,7 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
 def _answers_at_rest(config: ConfigVersion, directory: Path, *, is_pinned: bool) -> tuple[RegionAnswer, ...]:
     """Return who will answer in each region when the next gateway serves this version. Raises StateError."""
     from gateway.changes.schedules import Scheduler
-    from gateway.service.explain import region_answers
+    from gateway.policy.territory_answers import region_answers
     from gateway.state.schedules import ScheduleStore
 
     with closing(ScheduleStore(directory)) as store:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.model.answer_change import AnswerChange, AnswerChangeKind
-from gateway.model.config_version import USES, Assistant, ConfigVersion, Use
-from gateway.model.decision import Plan, RefusalCode, SkipReason
+from gateway.model.approval import days_at
+from gateway.model.config_version import USES, Assistant, ConfigVersion, Use, remember
+from gateway.model.decision import Decision, Plan, RefusalCode, SkipReason
 from gateway.model.location import Location
 from gateway.policy.location.resolution import locate
 from gateway.policy.routing import decide
@@ -36,6 +37,7 @@ class TerritoryAnswer:
         refusal: The code of the refusal, if there is no answer.
         why: The skipped deployments with their reasons, or the message of the refusal, if there is no answer.
         with_keys: The deployments that would be asked if every key were set.
+        shares: The share of users (0 to 1) whom each deployment answers first.
     """
 
     region: str | None
@@ -43,6 +45,7 @@ class TerritoryAnswer:
     refusal: str | None = None
     why: str = field(default="", compare=False)
     with_keys: tuple[str, ...] = field(default=(), compare=False)
+    shares: tuple[tuple[str, float], ...] = field(default=(), compare=False)
 
     @property
     def first(self) -> str:
@@ -98,9 +101,74 @@ def _answer(
     considered = decision.considered
     with_keys = tuple(it.deployment for it in considered if it.reason in (None, SkipReason.CREDENTIAL))
     if isinstance(outcome, Plan):
-        return TerritoryAnswer(name, tuple(step.deployment.name for step in outcome.steps), with_keys=with_keys)
+        steps = tuple(step.deployment.name for step in outcome.steps)
+        return TerritoryAnswer(name, steps, with_keys=with_keys, shares=_shares(decision, steps[0]))
     why = "; ".join(f"{it.deployment}: {it.detail}" for it in considered if it.reason is not None) or outcome.message
     return TerritoryAnswer(name, (), str(outcome.code), why, with_keys)
+
+
+def _shares(decision: Decision, first: str) -> tuple[tuple[str, float], ...]:
+    able = next((lane for lane in decision.lanes if lane.able), None)
+    if able is None:
+        return ((first, 1.0),)
+    total = sum(able.weights[name] for name in able.able)
+    return tuple((name, able.weights[name] / total) for name in able.able)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionAnswer:
+    """The deployments that answer the users of an assistant in a region first.
+
+    Attributes:
+        shares: The share of users (0 to 1) of each deployment.
+        refusal: The code of the refusal, if there is no answer.
+        territories: The territories that it is about. Empty for all that no other answer of the region names.
+        is_frozen: Whether a rollback keeps the shares as they are.
+    """
+
+    assistant: str
+    region: str
+    shares: Mapping[str, float]
+    refusal: str | None = None
+    territories: tuple[str, ...] = ()
+    is_frozen: bool = False
+
+    def __str__(self) -> str:
+        places = f" in {', '.join(self.territories)}" if self.territories else ""
+        shares = ", ".join(f"{name} {share * 100:.3g}%" for name, share in self.shares.items())
+        frozen = " (frozen until `gateway rollback --release` or another version)" if self.is_frozen else ""
+        return f"{self.assistant}/{self.region}{places}: {shares or f'nobody (refused with {self.refusal})'}{frozen}"
+
+
+def region_answers(config: ConfigVersion, now_s: float) -> tuple[RegionAnswer, ...]:
+    """Return who answers in each region, as the config alone decides: deployments that are unavailable count too."""
+    answers: tuple[RegionAnswer, ...] = remember(
+        config, ("region_answers", days_at(now_s)), lambda: tuple(_region_answers(config, now_s))
+    )
+    return answers
+
+
+def _region_answers(config: ConfigVersion, now_s: float) -> Iterator[RegionAnswer]:
+    locations = {code: locate(config, code) for code in territories_of(config)}
+    for assistant in _own(config).values():
+        # One without chats answers another use.
+        seen = assistant.for_use(next((use for use in USES if assistant.routes_for(use)), "chat"))
+        answers = _answers_at(config, seen, now_s, locations)
+        for name in seen.routes:
+            groups: dict[tuple[tuple[tuple[str, float], ...], str | None], list[str]] = {}
+            for code, answer in answers.items():
+                if answer.region == name:
+                    groups.setdefault((answer.shares, answer.refusal), []).append(code)
+            if not groups:
+                answer = _answer(config, seen, Location(config.regions[name], None, "", ()), "", now_s)
+                groups[answer.shares, answer.refusal] = []
+            schedule = seen.schedules.get(name)
+            is_frozen = schedule is not None and schedule.is_frozen
+            largest, *others = sorted(groups.items(), key=lambda group: -len(group[1]))
+            for (shares, refusal), codes in [(largest[0], []), *others]:
+                yield RegionAnswer(
+                    assistant.name, name, dict(shares), refusal, tuple(codes), is_frozen=is_frozen and not refusal
+                )
 
 
 def unanswered(config: ConfigVersion, assistant: Assistant, now_s: float) -> Mapping[str, list[str]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any, get_args
 
-from gateway.model.approval import days_at
-from gateway.model.config_version import USES, Assistant, Client, ConfigVersion, Use, remember
+from gateway.model.config_version import Assistant, Client, ConfigVersion, Use
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
@@ -142,75 +141,6 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
             ]
         }
     return {"refusal": {"code": outcome.code, "reason": outcome.reason, "message": outcome.message}}
-
-
-@dataclass(frozen=True, slots=True)
-class RegionAnswer:
-    """The deployments that answer the users of an assistant in a region first.
-
-    Attributes:
-        shares: The share of users (0 to 1) of each deployment.
-        refusal: The code of the refusal, if there is no answer.
-        territories: The territories that it is about. Empty for all that no other answer of the region names.
-        is_frozen: Whether a rollback keeps the shares as they are.
-    """
-
-    assistant: str
-    region: str
-    shares: Mapping[str, float]
-    refusal: str | None = None
-    territories: tuple[str, ...] = ()
-    is_frozen: bool = False
-
-    def __str__(self) -> str:
-        places = f" in {', '.join(self.territories)}" if self.territories else ""
-        shares = ", ".join(f"{name} {share * 100:.3g}%" for name, share in self.shares.items())
-        frozen = " (frozen until `gateway rollback --release` or another version)" if self.is_frozen else ""
-        return f"{self.assistant}/{self.region}{places}: {shares or f'refused with {self.refusal}'}{frozen}"
-
-
-def region_answers(config: ConfigVersion, now_s: float) -> tuple[RegionAnswer, ...]:
-    """Return who answers in each region, as the config alone decides: deployments that are unavailable count too."""
-    answers: tuple[RegionAnswer, ...] = remember(
-        config, ("region_answers", days_at(now_s)), lambda: tuple(_region_answers(config, now_s))
-    )
-    return answers
-
-
-def _region_answers(config: ConfigVersion, now_s: float) -> Iterator[RegionAnswer]:
-    places: dict[str, list[str]] = {name: [] for name in config.regions}
-    for code in sorted(territory_data().names):
-        if (region := config.region_of(code)) is not None:
-            places[region.name].append(code)
-    for assistant in {one.name: one for one in config.assistants.values()}.values():
-        # One without chats answers another use.
-        seen = assistant.for_use(next((use for use in USES if assistant.routes_for(use)), "chat"))
-        for name in seen.routes:
-            groups: dict[tuple[tuple[tuple[str, float], ...], str | None], list[str]] = {}
-            for code in places[name] or [""]:
-                location = Location(config.regions[name], code or None, "", ())
-                decision = decide(config, seen, location, plain_needs(seen), {}, now_s)
-                groups.setdefault(_first_answer(decision), []).append(code)
-            schedule = seen.schedules.get(name)
-            is_frozen = schedule is not None and schedule.is_frozen
-            largest, *others = sorted(groups.items(), key=lambda group: -len(group[1]))
-            for (shares, refusal), codes in [(largest[0], []), *others]:
-                yield RegionAnswer(
-                    assistant.name, name, dict(shares), refusal, tuple(codes), is_frozen=is_frozen and not refusal
-                )
-
-
-def _first_answer(decision: Decision) -> tuple[tuple[tuple[str, float], ...], str | None]:
-    """Return the share of each deployment that is asked first, or the code of the refusal."""
-    outcome = decision.outcome
-    if isinstance(outcome, Refusal):
-        return (), str(outcome.code)
-    for lane in decision.lanes:
-        able = {name: lane.weights[name] for name in lane.able}
-        if able:
-            total = sum(able.values())
-            return tuple((name, weight / total) for name, weight in able.items()), None
-    return ((outcome.steps[0].deployment.name, 1.0),), None
 
 
 def _has_public_site(deployment: Deployment) -> bool:

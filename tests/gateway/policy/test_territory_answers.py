@@ -6,7 +6,7 @@ import pytest
 
 from gateway.changes.plan_checks import checks_of
 from gateway.model.answer_change import AnswerChange, territory_list
-from gateway.policy.territory_answers import answer_changes, answers_of, territories_of, unanswered
+from gateway.policy.territory_answers import answer_changes, answers_of, region_answers, territories_of, unanswered
 from tests.kit.config_cases import edited
 from tests.kit.configs import Config, table_of
 from tests.kit.console_pages import DEMO, demo_config
@@ -131,3 +131,10 @@ def test_line_of_the_log_names_the_first_of_many_territories() -> None:
     assert line == "assistant/default: HK, MO have another first answer: qwen-hk -> qwen-intl"
     many = AnswerChange("a", "chat", "lost", "r", "one", "refused (x)", "", tuple(f"X{number}" for number in range(30)))
     assert many.summary.endswith("X19 and 10 more lose their answer: one -> refused (x)")
+
+
+def test_answers_of_a_region_name_blocked_territories_with_their_own_refusal() -> None:
+    texts = [str(answer) for answer in region_answers(demo_config(DEMO), NOW_S)]
+    assert "assistant/default in CU, IR, KP, SY: nobody (refused with region_blocked)" in texts
+    assert "assistant/default in HK, MO: qwen-hk 100%" in texts
+    assert "assistant/cn: qwen-cn 100%" in texts
