@@ -116,6 +116,11 @@ class Scheduler:
         }
         return with_shares(config, {key: self._share(key) for key in schedules}, is_frozen=is_pinned)
 
+    def stage_released(self, config: ConfigVersion, pinned: str) -> ConfigVersion:
+        """Return what `stage` returns when the pin of this version was released while no gateway ran."""
+        self._freeze(pinned, _schedules_of(config))
+        return self.stage(config)
+
     def _freeze(self, version: str, schedules: Mapping[_RouteKey, Schedule]) -> None:
         """Restore the progress with which the version ended."""
         ended = self._ended_progress(version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
 import json
 import sys
@@ -275,9 +276,10 @@ def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
         with opened_history(settings):
             pass  # report a missing history; ChangeLog would create one
         with closing(ChangeLog(directory)) as change_log:
-            config = _last_config(settings, change_log)
+            config, before = _last_config(settings, change_log), change_log.pointer()
             new = _record_at_rest(change_log, wanted, settings, config)
-            answers = _answers_at_rest(new, directory, is_pinned=not wanted.release) if new is not None else ()
+            released = before.version if wanted.release and before is not None else None
+            answers = _answers_at_rest(new, directory, released) if new is not None else ()
     except StateError as error:
         raise CommandError(str(error)) from None
     if new is None:
@@ -345,14 +347,27 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
     return new.config
 
 
-def _answers_at_rest(config: ConfigVersion, directory: Path, *, is_pinned: bool) -> tuple[RegionAnswer, ...]:
-    """Return who will answer in each region when the next gateway serves this version. Raises StateError."""
+def _answers_at_rest(config: ConfigVersion, directory: Path, released: str | None) -> tuple[RegionAnswer, ...]:
+    """Return who will answer in each region when the next gateway serves this version. Raises StateError.
+
+    Args:
+        config: The version.
+        directory: The state directory.
+        released: The version whose pin is released. Its schedules go on if this version has the same ones. None if this
+            version is pinned.
+    """
     from gateway.changes.schedules import Scheduler
     from gateway.policy.territory_answers import region_answers
     from gateway.state.schedules import ScheduleStore
 
     with closing(ScheduleStore(directory)) as store:
-        return region_answers(Scheduler(store).stage(config, is_pinned=is_pinned), time.time())
+        scheduler = Scheduler(store)
+        if released is None:
+            staged = scheduler.stage(config, is_pinned=True)
+        else:
+            staged = scheduler.stage_released(config, released)
+            asyncio.run(scheduler.stop())  # saves the progress for the next gateway
+        return region_answers(staged, time.time())
 
 
 def _print_answers(answers: Iterable[object]) -> None:

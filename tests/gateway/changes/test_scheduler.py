@@ -339,6 +339,18 @@ async def test_schedule_goes_on_from_the_frozen_share_after_the_release_of_the_s
     assert cell.share == 1.0
 
 
+async def test_schedule_goes_on_from_the_frozen_share_after_a_release_without_a_gateway(tmp_path: Path) -> None:
+    cell, version = Cell(tmp_path), scheduled().version
+    await passed(cell)
+    cell.change(PROMOTED)
+    cell.change(scheduled(), is_pinned=True)
+    await cell.scheduler.stop()
+    at_rest = Scheduler(cell.store)
+    at_rest.stage_released(scheduled(), version)
+    await at_rest.stop()
+    assert Cell(tmp_path).share == 0.25
+
+
 async def test_schedule_of_the_file_goes_on_where_it_was_after_the_release(tmp_path: Path) -> None:
     cell, other = Cell(tmp_path), scheduled(route="{gemini: 10, chatgpt-us: 90}")
     cell.change(other)
