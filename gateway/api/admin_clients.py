@@ -184,7 +184,8 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         given = await routes.read_body(request)
         name = given.pop("name", None)
         if not isinstance(name, str):
-            raise ApiError("invalid_request", f"`name` is missing: the name of the {word}", "name")
+            problem = "is missing" if name is None else "must be a string"
+            raise ApiError("invalid_request", f"`name` {problem}: the name of the {word}", "name")
         definition = {key: value for key, value in given.items() if value is not None}
         return await routes.run(request, f"{section} create", lambda admin: admin.create(section, name, definition))
 

@@ -13,7 +13,6 @@ from typing import Any
 Group = argparse._SubParsersAction  # typeshed has no public name for this class
 _EXIT = " Exit status: 0 done, 1 refused, 2 the command can't run with these options."
 _DEFAULT_GRACE = "1h"
-_SECRETS = ("consent", "identity", "pepper", "cookies", "receipts")
 _WINDOWS = ("minute", "hour", "day", "week", "month", "total")
 _ROLES = ("viewer", "operator", "admin")
 
@@ -215,7 +214,7 @@ def _add_secrets(group: Group[argparse.ArgumentParser]) -> None:
     )
     rotate = files.add_parser("rotate", help="add a new version of one key", description=text)
     rotate.add_argument("file", type=Path, metavar="FILE", help="the file")
-    rotate.add_argument("name", choices=_SECRETS, help="the key")
+    rotate.add_argument("name", metavar="NAME", help="the name of the key in the file")
     rotate.set_defaults(run=_rotate_secret)
 
 

@@ -99,6 +99,8 @@ def write_new_secrets(path: Path) -> None:
 
 def rotate_secret(path: Path, name: str) -> None:
     """Add a new version of a key, and remove the version before the last one. Raises CommandError."""
+    if name not in SECRET_NAMES:
+        raise CommandError(f"there is no key {name!r}; the file has {', '.join(SECRET_NAMES)}")
     read = read_secrets_file(str(path))
     if read.problem:
         raise CommandError(f"{read.problem}; {read.hint}")

@@ -375,7 +375,7 @@ def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:
     """Return the refusal of a change of a client that is in the config file, with what to edit."""
     section = "projects" if action.startswith("projects") else "clients"
     place = f"`{section}.{name}` of {facts.config or 'the config file'}"
-    message = f"clients are in the config file (`clients_source: file`), so {action} changes nothing: edit {place}"
+    message = f"clients are in the config file (`clients_source: file`), so `{action}` changes nothing: edit {place}"
     return AdminRefused(409, "clients_in_file", message, {"cell": facts.cell})
 
 

@@ -64,6 +64,11 @@ def test_rotated_key_has_two_valid_versions_and_the_newer_is_first(file: Path) -
     assert len(read_secrets_file(str(file)).keys["consent"]) == 1
 
 
+def test_rotation_of_an_unknown_key_names_the_keys(file: Path) -> None:
+    done = in_this_process("secrets", "rotate", str(file), "peper")
+    assert (done.returncode, "there is no key 'peper'; the file has consent, identity, pepper" in done.stderr) == (2, True)
+
+
 def test_changed_file_is_noticed(file: Path) -> None:
     before = compiled(file.parent).files[str(file)]
     in_this_process("secrets", "rotate", str(file), "identity")
