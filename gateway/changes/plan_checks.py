@@ -140,9 +140,10 @@ def _unaccepted(change: AnswerChange, lost: Sequence[AnswerChange], accepted: Co
 def _finding(change: AnswerChange) -> str:
     where = change.territories[:_MOST_ACCEPTED]
     is_long = len(change.territories) > len(where)
-    fix = f"--accept-loss {','.join(where or (str(change.region),))}{',…' if is_long else ''}"
+    words = "'*'" if is_long else ",".join(where or (str(change.region),))
     who = change.who(_MOST_NAMED)
-    return f"{change.route}: no deployment answers these users any more: {who} ({change.why}); `{fix}` accepts this"
+    lost = f"{change.route}: no deployment answers these users any more: {who} ({change.why})"
+    return f"{lost}; `--accept-loss {words}` accepts this"
 
 
 def _unapproved(old: ConfigVersion, new: ConfigVersion, now_s: float) -> Iterator[str]:

@@ -77,7 +77,7 @@ def _add_plan(group: Group[argparse.ArgumentParser]) -> None:
     form.add_argument("--markdown", action="store_true", help="print Markdown, for a pull request")
     plan.add_argument("--exit-code", action="store_true", help="exit status 3 if something changes")
     plan.add_argument("--strict", action="store_true", help="treat warnings as errors")
-    text = "territories whose users may lose their answer; may be repeated"
+    text = "territories whose users may lose their answer, also @EEA or '*' for all; may be repeated"
     plan.add_argument("--accept-loss", action="append", default=[], metavar="HK,MO", help=text)
     add_no_secrets(plan)
     plan.add_argument(

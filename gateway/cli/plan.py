@@ -182,12 +182,15 @@ def _accepted(texts: Iterable[str], regions: Collection[str]) -> set[str]:
     """Return the territories and regions of `--accept-loss`. A region stands for its callers without a territory."""
     from providers.territories import TerritoryError, parse_territory, territory_data
 
+    data = territory_data()
     words = set(filter(None, (word.strip() for word in ",".join(texts).split(","))))
+    if "*" in words:
+        return {*data.names, *regions}
     accepted = words & set(regions)
     for word in words:
-        code = territory_data().aliases.get(word.upper(), word.upper())
+        code = data.aliases.get(word.upper(), word.upper())
         try:
-            accepted.add(parse_territory(code))
+            accepted |= data.groups[code] if code in data.groups else {parse_territory(code)}
         except TerritoryError as error:
             if word not in accepted:
                 raise CommandError(f"--accept-loss: {error}") from None

@@ -88,6 +88,18 @@ def test_lost_territory_fails_the_plan_until_it_is_accepted(gateway: Command) ->
     assert (shown.status, "'MACAO' is not a territory" in shown.err) == (2, True)
 
 
+def test_lost_region_is_accepted_by_a_group_or_a_star(gateway: Command) -> None:
+    demo = example_path("demo.yaml").read_text("utf-8")
+    Path("demo.yaml").write_text(demo, "utf-8")
+    Path("new.yaml").write_text(edited(demo, ("      eu: [chatgpt-eu]\n", "")), "utf-8")
+    asked = ("plan", "new.yaml", "--from", "demo.yaml")
+    shown = gateway(*asked)
+    assert (shown.status, "`--accept-loss '*'` accepts this" in " ".join(shown.out.split())) == (1, True)
+    assert gateway(*asked, "--accept-loss", "*").status == 0
+    assert gateway(*asked, "--accept-loss", "@EEA").status == 1
+    assert gateway(*asked, "--accept-loss", "@eea,CH").status == 0
+
+
 def test_plan_without_an_active_config_shows_everything_as_new(
     gateway: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
