@@ -322,6 +322,8 @@ def test_admin_api_has_a_status_for_each_mistake(operator: Operator) -> None:
     assert answered("POST", "/v1/admin/clients", {"name": "app"}) == (409, "client_exists")
     assert answered("POST", "/v1/admin/clients", {"name": "b", "keys": ["sha256:1"]}) == (400, "invalid_request")
     assert answered("DELETE", "/v1/admin/projects/none") == (404, "project_not_found")
+    message = operator.call("POST", "/v1/admin/clients", {"name": 5}).json()["error"]["message"]
+    assert message == "`name` must be a string: the name of the client"
 
 
 @pytest.mark.slow
