@@ -244,7 +244,7 @@ def test_release_of_a_file_with_errors_keeps_the_pin(gateway: Command, served: t
     assert gateway("rollback").status == 0
     Path("gateway.yaml").write_text("nonsense: [\n")
     shown = gateway("rollback", "--release")
-    assert (shown.status, "gateway.yaml:" in shown.err) == (1, True)
+    assert (shown.status, "gateway.yaml:" in shown.err) == (1, True), shown
     assert pinned_version() == served[0]
 
 

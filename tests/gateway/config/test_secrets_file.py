@@ -66,7 +66,10 @@ def test_rotated_key_has_two_valid_versions_and_the_newer_is_first(file: Path) -
 
 def test_rotation_of_an_unknown_key_names_the_keys(file: Path) -> None:
     done = in_this_process("secrets", "rotate", str(file), "peper")
-    assert (done.returncode, "there is no key 'peper'; the file has consent, identity, pepper" in done.stderr) == (2, True)
+    assert (done.returncode, "there is no key 'peper'; the file has consent, identity, pepper" in done.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_changed_file_is_noticed(file: Path) -> None:
