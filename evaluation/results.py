@@ -38,6 +38,7 @@ from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from gateway.model.units import parse_seconds
+from gateway.model.version_names import version_fields
 from providers.failures import FailureKind
 
 
@@ -201,7 +202,7 @@ def build_report(
         "groups": suite.groups,
         "region": setting.region.name,
         "assistant": setting.assistant.name,
-        "table": setting.config.version,
+        **version_fields(setting.config.version),
         "at": _utc_text(setting.now_s),
         "simulated": setting.config.demo,
         "stopped": run.stopped,
@@ -294,7 +295,7 @@ def shadow_report(
         "suite": {"name": suite.name, "digest": suite.digest},
         "region": region.name,
         "assistant": assistant.name,
-        "table": config.version,
+        **version_fields(config.version),
         "at": _utc_text(setting.now_s),
         "simulated": config.demo,
         "from": _utc_text(records[0][1].at_s),

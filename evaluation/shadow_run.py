@@ -201,7 +201,9 @@ def _held(store: RunStore, records: Sequence[Recorded]) -> list[Recorded]:
 
 def _record(value: dict[str, Any]) -> ShadowRecord:
     usages = {name: None if value[name] is None else Usage(**value[name]) for name in ("usage", "beside_usage")}
-    return ShadowRecord(**{**value, **usages})
+    # A run that an earlier release began has the version under its former name.
+    version = value.pop("config_version" if "config_version" in value else "table")
+    return ShadowRecord(**{**value, "config_version": version, **usages})
 
 
 async def _ask(

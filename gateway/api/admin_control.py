@@ -16,6 +16,7 @@ from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Reload, SimulatedSite, Status, WorkerStatus
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
+from gateway.model.version_names import version_fields
 from gateway.operator_errors import StateError
 from gateway.policy.routing import config_exclusion
 from gateway.policy.territory_answers import region_answers
@@ -187,7 +188,7 @@ def readiness(status: Status) -> dict[str, object]:
     }
     return {
         "status": readiness_word(status),
-        "table": {"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)},
+        **version_fields({"version": config.version, "demo": config.demo, "loaded": reload_report(status.loaded)}),
         "state": {"keeps_history": status.keeps_history, "file_active": status.file_is_active},
         "revocations_delayed": config.keys_stale,
         "stores": _stores(status),
@@ -310,7 +311,7 @@ def reload_report(done: Reload) -> dict[str, object]:
     """Return the result of one load of a config."""
     return {
         "result": done.result,
-        "table": done.config_version,
+        **version_fields(done.config_version),
         "cause": done.cause,
         "who": done.who,
         "at": done.at.isoformat(timespec="milliseconds"),
@@ -331,7 +332,11 @@ def _changes(done: Reload) -> dict[str, object]:
 
 def change_report(version: str, loaded: Reload, failed: Reload | None) -> dict[str, object]:
     """Return the detail of an event after an attempt to change the config: the active version, and the attempt."""
-    return {"table": version, "loaded": reload_report(loaded), "failed": reload_report(failed) if failed else None}
+    return {
+        **version_fields(version),
+        "loaded": reload_report(loaded),
+        "failed": reload_report(failed) if failed else None,
+    }
 
 
 def fault_report(site: SimulatedSite) -> dict[str, object]:
@@ -349,7 +354,7 @@ def _worker(worker: WorkerStatus) -> dict[str, object]:
     return {
         "seat": worker.seat,
         "pid": worker.pid,
-        "table": worker.config_version,
+        **version_fields(worker.config_version),
         "running": worker.running,
         "answers": worker.answers,
         "draining": worker.is_draining,

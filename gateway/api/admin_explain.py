@@ -11,6 +11,7 @@ from gateway.model.config_version import Assistant, Client, ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.location import Reports
 from gateway.model.status import Status, WorkerStatus
+from gateway.model.version_names import version_fields
 from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of
 from gateway.service.explain import PlainRequest, explain_with_facts, reports_from
@@ -79,7 +80,7 @@ def territories_document(config: ConfigVersion, assistant: str | None, now_s: fl
     """
     named = _assistant(config, None, assistant)
     return {
-        "table": config.version,
+        **version_fields(config.version),
         "assistant": named.name,
         "regions": [
             {

@@ -16,6 +16,7 @@ import orjson
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.raw_responses import send_bytes
 from gateway.model.config_version import Cors
+from gateway.model.version_names import VERSION_HEADERS
 from gateway.telemetry.log import logger
 
 Send = Callable[[Any], Awaitable[None]]
@@ -30,13 +31,13 @@ _MAY_SEND = re.compile(
 # The demo takes the caller's territory from this header, which an edge sets in production.
 _MAY_SEND_TO_DEMO = b"cf-ipcountry"
 _MAY_READ = (
-    b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, x-gateway-table, "
+    b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, "
     b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
     b"server-timing, retry-after, x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-gateway-max-tokens, "
     b"x-gateway-cost, "
-    b"location, link, allow"
+    b"location, link, allow, " + ", ".join(VERSION_HEADERS).encode()
 )
 _MAX_REQUESTED_BYTES = 4096
 _MOST_LOGGED = 16

@@ -38,6 +38,7 @@ from gateway.model.config_version import Assistant, Client, ConfigVersion, Regio
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import Location
 from gateway.model.sampling import is_id_kept
+from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_user, read_consent
 from gateway.policy.refusals import not_offered
@@ -267,7 +268,7 @@ def _identify(request: Request, service: ChatService, limiter: FailedKeyLimiter)
     """Return the config version and the authenticated caller. From now on every response has the request's id."""
     config = service.current()
     headers = headers_of(request.scope)
-    request.state.response_headers = {"x-request-id": request_id_of(headers), "x-gateway-table": config.version}
+    request.state.response_headers = {"x-request-id": request_id_of(headers), **version_headers(config.version)}
     return config, read_caller(config, headers, limiter)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from gateway.model.record import Allowance, Record
+from gateway.model.version_names import version_headers
 
 
 def allowance_lines(allowance: Allowance) -> tuple[bytes, bytes, bytes]:
@@ -105,7 +106,7 @@ def _source_headers(
 ) -> tuple[bytes, ...]:
     """Return the lines that are the same for most requests from one territory."""
     known = {
-        "x-gateway-table": config_version,
+        **version_headers(config_version),
         "x-gateway-why": why,
         "x-gateway-region": region,
         "x-gateway-deployment": deployment,

@@ -24,6 +24,7 @@ from gateway.changes.plan_text import plan_data, plan_summary
 from gateway.changes.stored_versions import verified
 from gateway.config.source_text import SourceText, digest, read_files, secrets_in_clear
 from gateway.files import open_file
+from gateway.model.version_names import version_fields
 from gateway.operator_errors import NotStored, StateError
 from gateway.policy.territory_answers import answer_changes
 from gateway.state.audit import Audit, TrailHead
@@ -205,7 +206,7 @@ class ChangeLog:
         if not lines:
             return
         details = str(error) or type(error).__name__
-        self._pending.append(("not_done", {"lines": list(lines), "table": active, "detail": details}))
+        self._pending.append(("not_done", {"lines": list(lines), **version_fields(active), "detail": details}))
         try:
             self._write_pending()
         except StateError as failed:
@@ -221,7 +222,13 @@ class ChangeLog:
         plan, written = reviewed.plan, new.written
         if written is None:
             return
-        details = {"table": plan.after, "content": written.content, "before": plan.before, "cause": cause, "who": who}
+        details = {
+            **version_fields(plan.after),
+            "content": written.content,
+            "before": plan.before,
+            "cause": cause,
+            "who": who,
+        }
         if plan.before == plan.after:
             with self._switching([("reloaded", details)], plan.before):
                 self.history.point(Pointer(plan.after, overrides))
@@ -243,7 +250,7 @@ class ChangeLog:
         """Record an attempt that changed nothing. Raises StateError."""
         event = "signature_refused" if unsigned else "rejected"
         shown = {"errors": len(errors), "findings": errors[:_MOST_FINDINGS]}
-        self.note(event, {"cause": cause, "who": who, "table": active, **shown})
+        self.note(event, {"cause": cause, "who": who, **version_fields(active), **shown})
 
     def rollback_target(self, word: str | None, active: str, config: Path) -> PinnedRollback:
         """Return the version to roll back to. Raises NotStored if it or its text is not stored.
@@ -287,9 +294,15 @@ def _lines_of(reviewed: ReviewedChange, details: Mapping[str, object]) -> Iterat
     """Yield the lines of the audit trail for a change to another version."""
     plan = reviewed.plan
     if reviewed.signer:
-        yield "signature_accepted", {"table": plan.after, "regions": dict(reviewed.protected), "key": reviewed.signer}
+        yield (
+            "signature_accepted",
+            {**version_fields(plan.after), "regions": dict(reviewed.protected), "key": reviewed.signer},
+        )
     changes = {"changes": plan_summary(plan), "keys": list(plan.keys[:_MOST_NAMED])}
     unsigned = {"unsigned_regions": list(reviewed.protected)} if reviewed.protected and not reviewed.signer else {}
     yield "rolled_back" if details["cause"] == "rollback" else "activated", {**details, **changes, **unsigned}
     for name in plan.switched_off:
-        yield "kill_switch", {"deployment": name, "table": plan.after, "cause": details["cause"], "who": details["who"]}
+        yield (
+            "kill_switch",
+            {"deployment": name, **version_fields(plan.after), "cause": details["cause"], "who": details["who"]},
+        )

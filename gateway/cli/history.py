@@ -255,12 +255,12 @@ def _switch_running(url: str, content: Mapping[str, object], operator: str, sett
     if not is_done:
         hint = "; the version itself is valid: try again" if answer.get("retriable") else ""
         failure = "the pin stays" if content.get("release") else "not rolled back"
-        print(f"gateway: {failure}; {answer.get('table')} stays active{hint}", file=sys.stderr)
+        print(f"gateway: {failure}; {answer.get('config_version')} stays active{hint}", file=sys.stderr)
         return CommandError.status if answer.get("missing") else _REFUSED
-    print(f"{answer.get('table')} is active")
+    print(f"{answer.get('config_version')} is active")
     if unconfirmed := answer.get("workers_behind"):
         print(f"workers that have not confirmed it yet: {unconfirmed}")
-    pinned = None if content.get("release") else str(answer.get("table"))
+    pinned = None if content.get("release") else str(answer.get("config_version"))
     _print_pin(config, pinned, file_is_active=bool(answer.get("file_active")))
     answers = answer.get("answers")
     _print_answers(one.get("text") for one in (answers if isinstance(answers, list) else []))

@@ -107,7 +107,7 @@ def render_matrix(
     """
     now_s = time.time() if now_s is None else now_s
     lines = [
-        f"table {config.version}{' (demo)' if config.demo else ''}",
+        f"config {config.version}{' (demo)' if config.demo else ''}",
         *_cell(config),
         *_samples(config),
         "",

@@ -430,7 +430,7 @@ class ConfigVersion:
     """The immutable compiled configuration.
 
     Attributes:
-        version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-table` shows it.
+        version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-config` shows it.
         assistants: By name and by alias. An alias may end with `*`.
         clients: By the digest of each key: its hex SHA-256 or, for a key of the database, its HMAC with the pepper.
         region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.

@@ -24,7 +24,7 @@ class ShadowRecord:
     """
 
     at_s: float
-    table: str
+    config_version: str
     request_id: str
     assistant: str
     region: str

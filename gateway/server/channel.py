@@ -190,16 +190,16 @@ def _encode(message: Message) -> tuple[dict[str, object], bytes]:
         case StopWorker():
             return {}, b""
         case Ready():
-            return {"table": message.config_version}, b""
+            return {"config_version": message.config_version}, b""
         case Activated():
-            return {"number": message.number, "table": message.config_version}, b""
+            return {"number": message.number, "config_version": message.config_version}, b""
         case Report():
             unavailable = {
                 name: [it.reason, it.for_s, it.is_rate_limit, it.by_breaker] for name, it in message.unavailable.items()
             }
             reported: dict[str, object] = {
                 "number": message.number,
-                "table": message.config_version,
+                "config_version": message.config_version,
                 "running": message.running,
                 "is_draining": message.is_draining,
                 "unwell": unavailable,
@@ -226,11 +226,11 @@ def _decode(fields: dict[str, Any], payload: bytes) -> Message:
         case "stop":
             return StopWorker()
         case "ready":
-            return Ready(fields["table"])
+            return Ready(**fields)
         case "activated":
-            return Activated(fields["number"], fields["table"])
+            return Activated(**fields)
         case "report":
             unavailable = {name: Unavailable(*values) for name, values in fields.pop("unwell").items()}
-            return Report(config_version=fields.pop("table"), unavailable=unavailable, metrics=payload, **fields)
+            return Report(unavailable=unavailable, metrics=payload, **fields)
         case other:
             raise ValueError(f"there is no message of type {other!r}")

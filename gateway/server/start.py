@@ -21,6 +21,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.pickling import pack
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
+from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.channel import Serve
 from gateway.server.uvicorn_server import BindError, bind, raise_file_limit, run, url_of
@@ -106,7 +107,7 @@ def _serve_processes(
 
     def listening(**more: int) -> None:
         urls = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
-        logger().info("listening", **urls, table=live.config.version, **more)
+        logger().info("listening", **urls, **version_fields(live.config.version), **more)
 
     if settings.workers > 1 and outcome.packed is not None:
         packed = outcome.packed if live.config is config else pack(live.config)

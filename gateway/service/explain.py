@@ -14,6 +14,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location, Reports
 from gateway.model.region_text import Locale
 from gateway.model.route import deployments_of
+from gateway.model.version_names import version_fields
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
@@ -68,7 +69,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     decision = decide(config, assistant, location, plain_needs(assistant), request.health, request.now_s, consents)
     decision = assign_variant(decision, _key_of(name))
     return {
-        "table": config.version,
+        **version_fields(config.version),
         "assistant": assistant.name,
         "location": _location(location),
         "outcome": _outcome(decision, reveal_model=reveal_model, to_operator=to_operator),
@@ -244,7 +245,7 @@ def explain_text(request: PlainRequest) -> str:
         lines += ["", "passed over"]
         for other in passed_over:
             lines += _wrapped("  - ", f"{other.deployment} ({other.reason}): {other.detail}")
-    return "\n".join([*lines, "", f"table        {config.version}"])
+    return "\n".join([*lines, "", f"config       {config.version}"])
 
 
 def _region_text(location: Location) -> str:

@@ -19,6 +19,7 @@ from gateway.model.decision import Plan, Step, client_detail
 from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
+from gateway.model.version_names import version_fields
 from gateway.operator_errors import ReceiptDamaged, StateError
 from gateway.state.database import describe_damage, describe_error, open_database, open_to_read, transaction
 from gateway.state.generated_key import RECEIPT_KEY, generated_key
@@ -62,7 +63,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "evidence": location.why,
         "boundary": str(region.bounds_of(location.territory)),
         "gateway": cell,
-        "table": record.config_version,
+        **version_fields(record.config_version),
         "outcome": record.outcome,
         "status": record.status,
         "code": record.code,

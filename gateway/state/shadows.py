@@ -81,7 +81,16 @@ class ShadowStore:
 
     def _add(self, database: sqlite3.Connection, it: ShadowRecord) -> None:
         result = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
-        request = (it.at_s, it.table, it.request_id, it.assistant, it.region, it.deployment, it.model, it.stream)
+        request = (
+            it.at_s,
+            it.config_version,
+            it.request_id,
+            it.assistant,
+            it.region,
+            it.deployment,
+            it.model,
+            it.stream,
+        )
         beside = (it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage))
         with transaction(database):
             row = (*request, *result, it.answer_characters, it.tool_calls, *beside)

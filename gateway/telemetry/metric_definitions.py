@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.model.schedule import VARIANT_BOUNDS_S
+from gateway.model.version_names import VERSION_NAMES
 
 REQUEST_BOUNDS_S = (
     0.01,
@@ -216,7 +217,7 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     "gateway_config_file_active": MetricDefinition(
         "gauge", "0 while a rollback is active in place of the configuration file."
     ),
-    "gateway_config_info": MetricDefinition("gauge", "1, for the version of the active configuration.", ("table",)),
+    "gateway_config_info": MetricDefinition("gauge", "1, for the version of the active configuration.", VERSION_NAMES),
     "gateway_workers": MetricDefinition("gauge", "Worker processes that respond to the supervisor."),
     "gateway_worker_restarts_total": MetricDefinition("counter", "Workers that ended unexpectedly."),
     "gateway_benched_deployments": MetricDefinition(

@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from gateway.model.caller import TraceContext
 from gateway.model.record import AttemptRecord, Record
+from gateway.model.version_names import VERSION_ATTRIBUTES
 
 _ROUTE = "/v1/chat/completions"
 _SCOPE = "gateway"
@@ -108,7 +109,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
         "gateway.assistant": record.assistant,
         "gateway.deployment": record.deployment,
         "gateway.client": record.client,
-        "gateway.table": record.config_version,
+        **dict.fromkeys(VERSION_ATTRIBUTES, record.config_version),
         "gateway.stream": record.stream,
     }
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
+from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
 
 MOST_REQUESTS = 200
@@ -50,7 +51,7 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
     return {
         "request_id": record.request_id,
         "at": datetime.fromtimestamp(ended_at_s, UTC).isoformat(timespec="milliseconds"),
-        "table": record.config_version,
+        **version_fields(record.config_version),
         "client": record.client,
         "assistant": record.assistant,
         "region": region.name if region is not None else None,

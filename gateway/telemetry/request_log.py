@@ -11,6 +11,7 @@ import orjson
 
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_sampled
+from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
 
 WARNING_OUTCOMES = frozenset({"internal_error", "failed", "interrupted"})
@@ -93,7 +94,8 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
     fields["outcome"], fields["status"] = record.outcome, record.status
     fields["client"], fields["assistant"] = record.client, record.assistant
     fields["deployment"], fields["provider"], fields["model"] = record.deployment, record.provider, record.model
-    fields["stream"], fields["table"] = record.stream, record.config_version
+    fields["stream"] = record.stream
+    fields.update(version_fields(record.config_version))
     if record.places is not None:
         fields["stores"], fields["processes"] = record.places
     if location is not None:

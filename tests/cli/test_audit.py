@@ -19,7 +19,7 @@ def head() -> TrailHead:
     history = open_history(STATE)
     audit = Audit(STATE, BEGINNING)
     for event in ("started", "activated", "stopped"):
-        audit.append(event, datetime(2026, 11, 20, tzinfo=UTC), {"table": "t"})
+        audit.append(event, datetime(2026, 11, 20, tzinfo=UTC), {"config_version": "t"})
     history.store_audit_head(audit.head)
     audit.close()
     history.close()
@@ -50,7 +50,7 @@ def test_audit_verify_detects_missing_last_lines_by_the_history_or_a_logged_hash
 
 def test_audit_verify_warns_about_an_unfinished_change(gateway: Command, head: TrailHead) -> None:
     audit = Audit(STATE, head)
-    audit.append("activated", datetime(2026, 11, 20, tzinfo=UTC), {"table": "u"})
+    audit.append("activated", datetime(2026, 11, 20, tzinfo=UTC), {"config_version": "u"})
     audit.close()
     shown = gateway("audit", "verify", "--state", STATE)
     assert (shown.status, "history.db does not contain the change of line 4" in shown.err) == (0, True)

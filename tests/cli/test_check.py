@@ -31,7 +31,7 @@ def test_check_prints_the_routes_of_a_valid_config(gateway: Command) -> None:
     shown = gateway("check", "--no-secrets", EXAMPLE)
     assert (shown.status, shown.err) == (0, "")
     lines = shown.out.splitlines()
-    assert lines[0].startswith("table ")
+    assert lines[0].startswith("config ")
     assert "    1. chatgpt-eu: openai gpt-6-luna at eu" in lines
     assert "       stores and processes: @EEA, CH" in lines
     assert "  cn (served by https://cn.assistant.example, not by this cell):" in lines

@@ -214,7 +214,7 @@ def test_demo_has_a_history_and_can_be_rolled_back(
             json={"model": "assistant", "messages": [{"role": "user", "content": "Hello!"}]},
             headers={"cf-ipcountry": "JP"},
         )
-        return asked.headers["x-gateway-deployment"], asked.headers["x-gateway-table"]
+        return asked.headers["x-gateway-deployment"], asked.headers["x-gateway-config"]
 
     before = who_answers_japan()
     assert before[0] == "gemini"

@@ -65,7 +65,7 @@ def test_explain_json_equals_the_answer_of_the_running_gateway(
 def test_explain_text_has_location_plan_and_skipped_deployments(gateway: Command) -> None:
     shown = gateway("explain", "--config", DEMO, "--from", "HK")
     assert (shown.status, shown.err) == (0, "")
-    before, table = shown.out.split("\ntable        ")
+    before, table = shown.out.split("\nconfig       ")
     assert len(table.strip()) == 12
     assert before == (
         "assistant    assistant\n"

@@ -67,7 +67,7 @@ def test_rollback_of_a_running_gateway_warns_about_ended_approvals(
     gateway: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finding = {"severity": "warning", "path": "deployments.house.api_key", "message": MESSAGES[0]}
-    answer = {"result": "activated", "table": "abcd", "file_active": False, "findings": [finding]}
+    answer = {"result": "activated", "config_version": "abcd", "file_active": False, "findings": [finding]}
     monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
     shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
     assert (shown.status, shown.err) == (0, f"gateway: warning: deployments.house.api_key: {MESSAGES[0]}\n")
@@ -77,7 +77,7 @@ def test_rollback_prints_a_finding_without_a_file(gateway: Command, monkeypatch:
     message = "there is no earlier version; `gateway history` lists the versions"
     refused = {"severity": "error", "path": "", "file": "", "message": message}
     monkeypatch.setattr(
-        AdminClient, "post", lambda *_: (422, {"result": "rejected", "table": "abcd", "findings": [refused]})
+        AdminClient, "post", lambda *_: (422, {"result": "rejected", "config_version": "abcd", "findings": [refused]})
     )
     shown = gateway("rollback", "--admin", "http://127.0.0.1:1")
     assert shown.err == f"gateway: {message}\ngateway: not rolled back; abcd stays active\n"
@@ -190,7 +190,7 @@ def test_start_records_a_version_that_a_changed_catalogue_compiles_differently(
         log.close()
     trail = [json.loads(line) for line in (folder / "state" / "audit.jsonl").read_text().splitlines()]
     assert [line["event"] for line in trail[-3:]] == ["started", "activated", "started"]
-    assert (trail[-2]["before"], trail[-2]["table"]) == (active, begun[0].config.version)
+    assert (trail[-2]["before"], trail[-2]["config_version"]) == (active, begun[0].config.version)
     assert begun[0].config.version == begun[1].config.version != active
     shown = gateway("history")
     assert shown.out.startswith(f"* {begun[0].config.version}")
@@ -271,7 +271,7 @@ def test_release_of_a_running_gateway_asks_its_admin_listener(
 
     def post(_: AdminClient, path: str, content: object, operator: str) -> tuple[int, dict[str, object]]:
         sent.append((path, content, operator))
-        return 200, {"result": "activated", "table": "abcd", "file_active": True}
+        return 200, {"result": "activated", "config_version": "abcd", "file_active": True}
 
     monkeypatch.setattr(AdminClient, "post", post)
     shown = gateway("rollback", "--release", "--as", "ada", "--admin", "http://127.0.0.1:1")
@@ -281,7 +281,7 @@ def test_release_of_a_running_gateway_asks_its_admin_listener(
 
 def test_running_gateway_names_its_config_file(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GATEWAY_CONFIG")
-    answer = {"result": "activated", "table": "abcd", "file_active": False}
+    answer = {"result": "activated", "config_version": "abcd", "file_active": False}
     monkeypatch.setattr(AdminClient, "post", lambda *_: (200, answer))
     lock = Lock(Path("state"))
     lock.write_info({"admin": "http://127.0.0.1:1", "config": "/etc/house.yaml"})

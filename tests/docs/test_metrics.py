@@ -69,7 +69,8 @@ def test_reference_lists_the_outcomes_of_a_request() -> None:
 
 
 def test_span_attributes_are_those_of_the_code() -> None:
-    source = (ROOT / "gateway" / "telemetry" / "otlp.py").read_text("utf-8")
+    sources = (ROOT / "gateway" / "telemetry" / "otlp.py", ROOT / "gateway" / "model" / "version_names.py")
+    source = "".join(path.read_text("utf-8") for path in sources)
     traces = TRACES.read_text("utf-8").split("## Traces")[1].split("\n## ")[0]
     documented = set(re.findall(r"`((?:gen_ai|gateway)\.[\w.]+|error\.type)`", traces))
     assert documented

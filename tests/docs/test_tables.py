@@ -29,6 +29,7 @@ from gateway.model.location_rules import LocationRules, SignalName
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
 from gateway.model.section import default_as_written
+from gateway.model.version_names import VERSION_NAMES
 from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
@@ -74,7 +75,11 @@ def test_headers_are_those_of_the_api() -> None:
     answered = first_words(docs_table("| response header"))
     named: set[str] = set()
     gateway = ROOT / "gateway"
-    for path in [*(gateway / "api").rglob("*.py"), *(gateway / "policy").rglob("*.py")]:
+    for path in [
+        *(gateway / "api").rglob("*.py"),
+        *(gateway / "policy").rglob("*.py"),
+        gateway / "model" / "version_names.py",
+    ]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
                 text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
@@ -124,8 +129,10 @@ def test_request_fields_are_those_of_the_sdk() -> None:
 def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
     tree = ast.parse(inspect.getsource(receipt_of))
     returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
-    keys = [ast.literal_eval(key) for value in returned if isinstance(value, ast.Dict) for key in value.keys if key]
-    assert first_words(docs_table("| receipt field | meaning")) == keys
+    keys = [key for value in returned if isinstance(value, ast.Dict) for key in value.keys]
+    # The names of the version are unpacked into the dictionary.
+    named = [name for key in keys for name in ([ast.literal_eval(key)] if key else VERSION_NAMES)]
+    assert first_words(docs_table("| receipt field | meaning")) == named
 
 
 def test_settings_are_those_of_the_process() -> None:

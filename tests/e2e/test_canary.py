@@ -54,7 +54,7 @@ class LoadClients:
             while self._going:
                 user = f"user-{next(self._users) % 300}"
                 answer = client.post(CHAT, json=body(user=user))
-                served_by = answer.headers.get("x-gateway-deployment", ""), answer.headers["x-gateway-table"]
+                served_by = answer.headers.get("x-gateway-deployment", ""), answer.headers["x-gateway-config"]
                 self.answers.append((user, answer.status_code, *served_by))
                 time.sleep(0.002)  # without a pause they would take the CPU that the gateway needs
 

@@ -76,7 +76,7 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
             assert name == NAMES[versions.index(table)]
         state = operator.ready()
         assert state["state"] == {"keeps_history": True, "file_active": False}
-        assert state["table"]["loaded"]["who"] == WHO
+        assert state["config_version"]["loaded"]["who"] == WHO
         assert "gateway_config_file_active 0.0" in operator.admin.get("/metrics").text
         assert operator.gateway.stop() == 0
     events = [line["event"] for line in audit_events(path)]
@@ -97,7 +97,12 @@ def test_rollback_is_pinned_until_its_release(operator: Operator, providers: Sim
     first = operator.version()
     second = replace_config(operator, config(providers, "b", 1))
     done = operator.admin.post("/rollback", headers={"x-gateway-operator": "grace"}).json()
-    assert (done["result"], done["table"], done["who"], done["file_active"]) == ("activated", first, "grace", False)
+    assert (done["result"], done["config_version"], done["who"], done["file_active"]) == (
+        "activated",
+        first,
+        "grace",
+        False,
+    )
     refused = operator.admin.post("/reload")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "rollback_pinned")
     operator.replace(config(providers, "b", 2))
@@ -107,7 +112,7 @@ def test_rollback_is_pinned_until_its_release(operator: Operator, providers: Sim
     assert operator.admin.get("/readyz").status_code == 200
     # A rollback to another version moves the pin.
     done = operator.admin.post("/rollback", json={"version": second}).json()
-    assert (done["table"], done["pinned"], done["file_active"]) == (second, second, False)
+    assert (done["config_version"], done["pinned"], done["file_active"]) == (second, second, False)
     done = gateway_command(path, "rollback", "--release", "--as", WHO)
     assert (done.returncode, "no version is pinned any more" in done.stdout) == (0, True), done.stderr
     ready = operator.ready()
@@ -126,7 +131,7 @@ def test_rotated_secret_keeps_a_rollback_active(operator: Operator, providers: S
     operator.admin.post("/rollback", json={"version": first})
     operator.gateway.wait_for("config_activated", cause="rollback")
     secret.write_text("sk-new", "utf-8")
-    assert operator.gateway.wait_for("config_activated", cause="file")["table"] == first
+    assert operator.gateway.wait_for("config_activated", cause="file")["config_version"] == first
     assert operator.answered_by() == "a"
     assert operator.ready()["state"]["file_active"] is False
 

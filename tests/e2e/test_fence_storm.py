@@ -114,7 +114,7 @@ class LoadRecord:
             code = "consented" if response is not None and response.status_code == 200 else "not answered"
         self.outcomes[code] += 1
         if response is not None:
-            self.tables.add(response.headers["x-gateway-table"])
+            self.tables.add(response.headers["x-gateway-config"])
             self.answered_by[response.headers.get("x-gateway-deployment", "-")] += response.status_code == 200
             assert region is not None or response.status_code in (401, 429, 451), (headers, response.text)
 

@@ -77,7 +77,7 @@ def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     fields = found["receipt"]
     assert (fields["region"], fields["territory"], fields["evidence"]) == ("eu", "DE", "edge_header")
     assert (fields["answered_by"], fields["stores"], fields["processes"]) == ("chatgpt-eu", "DE", "DE")
-    assert fields["table"] == answer.headers["x-gateway-table"]
+    assert fields["config_version"] == answer.headers["x-gateway-config"]
     assert [attempt["deployment"] for attempt in fields["tried"]] == ["chatgpt-eu"]
     line = gateway.wait_for("request", request_id=request_id)
     assert (line["stores"], line["processes"], line["region"]) == ("DE", "DE", "eu")

@@ -158,7 +158,7 @@ def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, pro
             file.write(complete_text)
         paused_s = max(paused_s, time.monotonic() - wrote_at)
         eventually(lambda: operator.version() not in ("", version) and operator.answered_by() == "b", LIMIT_S)  # noqa: B023  # called at once
-        operator.gateway.wait_for("config_activated", table=operator.version())
+        operator.gateway.wait_for("config_activated", config_version=operator.version())
         lines = [line for line in operator.gateway.lines if isinstance(line, dict)]
         # If the machine delayed the writer for longer than the interval of the file watch, the file looked complete.
         if paused_s < POLL_S / 2:
@@ -177,7 +177,7 @@ def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, provid
     operator.replace(text)
     logged = operator.gateway.wait_for("config_rejected")
     assert logged["level"] == "error"
-    assert (logged["cause"], logged["table"], logged["errors"]) == ("file", version, 2)
+    assert (logged["cause"], logged["config_version"], logged["errors"]) == ("file", version, 2)
     assert any("unknown deployment 'nobody'" in line for line in logged["findings"])
     assert operator.answered_by() == "a"
     state = operator.ready()
@@ -247,7 +247,7 @@ def test_changed_secret_file_is_used(path: Path, providers: SimulatorThread, tmp
         version = operator.version()
         secret.write_text("sk-new\n", "utf-8")
         logged = operator.gateway.wait_for("config_activated")
-        assert (logged["table"], logged["changed"]) == (version, ["a", "b"])
+        assert (logged["config_version"], logged["changed"]) == (version, ["a", "b"])
         assert operator.answered_by() == "a"
         secret.unlink()
         assert operator.gateway.wait_for("config_activated")["warnings"] > logged["warnings"]
@@ -271,18 +271,22 @@ def test_reload_is_logged_with_a_summary_of_changes(operator: Operator, provider
     assert (logged["cause"], logged["previous"], logged["changed"]) == ("sighup", version, ["a"])
     assert (logged["routes"], logged["sections"]) == (["assistant/default"], ["resilience"])
     assert logged["duration_ms"] > 0
-    assert logged["table"] == operator.version() != version
+    assert logged["config_version"] == operator.version() != version
 
 
 @pytest.mark.slow
 def test_admin_listener_returns_the_result_of_a_reload(operator: Operator, providers: SimulatorThread) -> None:
     version = operator.version()
     same = operator.admin.post("/reload")
-    assert (same.status_code, same.json()["result"], same.json()["table"]) == (200, "activated", version)
+    assert (same.status_code, same.json()["result"], same.json()["config_version"]) == (200, "activated", version)
     assert same.json()["changes"] == {}
     operator.replace("version: 1\nassistants: [\n")
     refused = operator.admin.post("/reload")
-    assert (refused.status_code, refused.json()["result"], refused.json()["table"]) == (422, "rejected", version)
+    assert (refused.status_code, refused.json()["result"], refused.json()["config_version"]) == (
+        422,
+        "rejected",
+        version,
+    )
     (finding,) = refused.json()["findings"]
     assert finding["file"] == str(operator.path)
     assert (finding["line"], finding["severity"]) == (3, "error")
@@ -505,7 +509,7 @@ def test_request_forbidden_while_connecting_is_not_sent(
                 answer = pending.result(LIMIT_S)
                 assert (answer.status_code, answer.headers["x-gateway-deployment"]) == (200, "b")
                 line = operator.gateway.wait_for("request")
-                assert (line["table"], list(line["skipped"])) == (version, ["a"])
+                assert (line["config_version"], list(line["skipped"])) == (version, ["a"])
                 assert answer.headers["x-gateway-attempts"] == "1"
                 connection.setblocking(False)
                 with pytest.raises(BlockingIOError):
@@ -565,13 +569,13 @@ def test_request_received_during_a_reload_uses_the_new_config(operator: Operator
         connection.sendall(f"{head}connection: close\r\n\r\n".encode() + sent[:9])
         eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
         operator.replace(config(providers, "b"))
-        table = operator.admin.post("/reload").json()["table"]
+        table = operator.admin.post("/reload").json()["config_version"]
         connection.sendall(sent[9:])
         answer = b""
         while piece := connection.recv(65536):
             answer += piece
     assert answer.startswith(b"HTTP/1.1 200"), answer
     assert b"x-gateway-deployment: b\r\n" in answer
-    assert f"x-gateway-table: {table}\r\n".encode() in answer
+    assert f"x-gateway-config: {table}\r\n".encode() in answer
     assert table != version
-    assert operator.gateway.wait_for("request")["table"] == table
+    assert operator.gateway.wait_for("request")["config_version"] == table

@@ -47,7 +47,7 @@ def answered_requests(operator: Operator) -> int:
 
 def test_worker_started_later_has_the_newest_config(operator: Operator, providers: SimulatorThread) -> None:
     operator.replace(config(providers, "b"))
-    table = operator.admin.post("/reload").json()["table"]
+    table = operator.admin.post("/reload").json()["config_version"]
     # No worker uses the current content of the file.
     operator.replace("broken: [\n")
     operator.gateway.wait_for("config_rejected")
@@ -55,7 +55,7 @@ def test_worker_started_later_has_the_newest_config(operator: Operator, provider
     os.kill(dying, signal.SIGKILL)
     eventually(lambda: len(set(pids(operator)) - {dying}) == 2)
     state = operator.ready()
-    assert {worker["table"] for worker in state["workers"]["running"]} == {table}
+    assert {worker["config_version"] for worker in state["workers"]["running"]} == {table}
     assert state["workers"]["restarts"] == 1
     with paused(staying):
         operator.reconnect()
@@ -70,9 +70,9 @@ def test_stuck_worker_is_reported_and_updated_later(operator: Operator, provider
         assert (done["result"], done["workers_behind"]) == ("activated", [stuck["seat"]])
         assert operator.gateway.wait_for("config_activated")["workers_behind"] == [stuck["seat"]]
         first, second = operator.ready()["workers"]["running"]
-        assert (first["answers"], first["table"]) == (False, stuck["table"])
-        assert (second["answers"], second["table"]) == (True, done["table"])
-    eventually(lambda: operator.version() == done["table"])
+        assert (first["answers"], first["config_version"]) == (False, stuck["config_version"])
+        assert (second["answers"], second["config_version"]) == (True, done["config_version"])
+    eventually(lambda: operator.version() == done["config_version"])
 
 
 def test_counters_of_a_dead_worker_are_kept(operator: Operator, providers: SimulatorThread) -> None:
@@ -88,10 +88,10 @@ def test_counters_of_a_dead_worker_are_kept(operator: Operator, providers: Simul
         operator.answered_by()
         counted += 1
         assert answered_requests(operator) == counted
-    text = operator.admin.get("/metrics").text
+    text, version = operator.admin.get("/metrics").text, operator.version()
     assert "gateway_worker_restarts_total 2.0" in text
     assert "gateway_workers 2.0" in text
-    assert f'gateway_config_info{{table="{operator.version()}"}} 1.0' in text
+    assert f'gateway_config_info{{config_version="{version}",table="{version}"}} 1.0' in text
 
 
 def test_sighup_to_all_processes_reloads_once_and_ends_no_process(

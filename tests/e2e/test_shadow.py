@@ -88,7 +88,7 @@ def test_answered_request_is_copied_to_the_shadow_and_the_result_is_stored(
         expected = {"assistant": "assistant", "region": "default", "deployment": "b", "beside": "a", "outcome": "ok"}
         assert expected.items() <= row.items()
         assert row["request_id"] == answer.headers["x-request-id"]
-        assert row["table_version"] == answer.headers["x-gateway-table"]
+        assert row["table_version"] == answer.headers["x-gateway-config"]
         assert (row["finish_reason"], bool(row["stream"])) == ("stop", stream)
         assert row["completion_tokens"] > 0 or stream
         assert row["answer_characters"] > 0

@@ -108,7 +108,7 @@ def test_each_worker_answers(config: Path) -> None:
 
 def test_death_of_a_worker_ends_no_other_request(config: Path, providers: SimulatorThread) -> None:
     with two_workers(config) as gateway, ExitStack() as open_stream:
-        table = lines_of(gateway, "listening")[0]["table"]
+        table = lines_of(gateway, "listening")[0]["config_version"]
         staying, dying = pids_of(gateway).values()
         with paused(dying):
             open_stream.enter_context(running_stream(gateway, providers))
@@ -121,7 +121,7 @@ def test_death_of_a_worker_ends_no_other_request(config: Path, providers: Simula
         open_stream.close()
         with paused(staying):
             answer = ask(gateway)
-        assert (answer.status_code, answer.headers["x-gateway-table"]) == (200, table)
+        assert (answer.status_code, answer.headers["x-gateway-config"]) == (200, table)
         assert len(lines_of(gateway, "listening")) == 1
 
 

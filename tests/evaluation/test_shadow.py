@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from evaluation.items import RecordedAnswer
 from evaluation.scorers import Score
+from evaluation.shadow_run import _record
 from evaluation.shadow_scores import describe_shadow, judge_items, last_user_message, score_shadow, texts_of
 from gateway.cli import main
 from providers.testkit.scenario import HttpError, Scenario
@@ -107,6 +109,13 @@ def test_mistake_in_a_shadow_check_is_reported(tmp_path: Path, text: str, messag
 
     with pytest.raises(ConfigRejected, match=message.replace("(", r"\(")):
         suite_in(tmp_path, text)
+
+
+def test_record_of_a_run_that_an_earlier_release_began_is_read() -> None:
+    stored = asdict(RECORDS[0])
+    assert _record(dict(stored)) == RECORDS[0]
+    stored["table"] = stored.pop("config_version")
+    assert _record(stored) == RECORDS[0]
 
 
 @pytest.mark.slow

@@ -97,7 +97,9 @@ class Operator:
     def version(self) -> str:
         """Return the table of all workers, once they agree."""
         state = self.ready()
-        versions = {worker["table"] for worker in state["workers"]["running"]} | {state["table"]["version"]}
+        versions = {worker["config_version"] for worker in state["workers"]["running"]} | {
+            state["config_version"]["version"]
+        }
         return versions.pop() if len(versions) == 1 else ""
 
     def wait_for_another(self, version: str) -> float:
@@ -146,7 +148,7 @@ class Load:
             except httpx.HTTPError as error:
                 self.failures.append(repr(error))
                 continue
-            table, name = answer.headers.get("x-gateway-table", ""), answer.headers.get("x-gateway-deployment", "")
+            table, name = answer.headers.get("x-gateway-config", ""), answer.headers.get("x-gateway-deployment", "")
             is_complete = answer.text.endswith("data: [DONE]\n\n") if stream else answer.text.endswith("}")
             if answer.status_code != 200 or not is_complete or f"site {name}" not in _text_of(answer, stream):
                 self.failures.append(f"{answer.status_code} {answer.text[:300]}")

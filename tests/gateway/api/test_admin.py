@@ -40,8 +40,8 @@ async def test_readiness_in_detail(callbacks: AdminCallbacks) -> None:
     assert answer.status_code == 200
     state = answer.json()
     assert state["status"] == "ready"
-    assert state["table"]["version"] == TABLE.version
-    assert (state["table"]["loaded"]["cause"], state["table"]["loaded"]["at"]) == (
+    assert state["config_version"]["version"] == TABLE.version
+    assert (state["config_version"]["loaded"]["cause"], state["config_version"]["loaded"]["at"]) == (
         "start",
         "2026-11-20T12:00:00.000+00:00",
     )
@@ -316,7 +316,11 @@ async def test_reload_while_a_version_is_pinned_answers_409_with_the_command(cal
     callbacks.reloaded = replace(LOADED, cause="admin", activated=False, pinned=TABLE.version)
     answer = await client(callbacks).post("/reload")
     body = answer.json()
-    assert (answer.status_code, body["error"]["code"], body["table"]) == (409, "rollback_pinned", TABLE.version)
+    assert (answer.status_code, body["error"]["code"], body["config_version"]) == (
+        409,
+        "rollback_pinned",
+        TABLE.version,
+    )
     assert "`gateway rollback --release`" in body["error"]["message"]
     assert body["result"] == "rejected"
 

@@ -102,7 +102,7 @@ async def test_events_are_streamed_until_the_process_ends(control: StatedControl
     async def send(message: Any) -> None:
         sent.append(message)
         if len(sent) == 2:
-            control.feed.publish("config", {"table": "abc"})
+            control.feed.publish("config", {"config_version": "abc"})
         elif len(sent) == 3:
             control.feed.close()
 
@@ -111,7 +111,7 @@ async def test_events_are_streamed_until_the_process_ends(control: StatedControl
     await build_admin(control, Guard())(scope, receive, send)
     assert dict(sent[0]["headers"])[b"content-type"] == b"text/event-stream"
     kind, data, *_ = sent[2]["body"].decode().split("\n")
-    assert (kind, json.loads(data.removeprefix("data: "))["table"]) == ("event: config", "abc")
+    assert (kind, json.loads(data.removeprefix("data: "))["config_version"]) == ("event: config", "abc")
     assert sent[-1]["more_body"] is False
 
 

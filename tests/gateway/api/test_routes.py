@@ -216,7 +216,7 @@ async def test_every_response_about_the_caller_has_its_location() -> None:
     for path in ("/v1/models", "/v1/models/assistant", "/v1/explain?assistant=assistant"):
         headers = (await ask("GET", path)).headers
         assert (headers["x-gateway-region"], headers["x-gateway-why"]) == ("eu", "edge_header")
-        assert headers["x-gateway-table"] == TABLE.version
+        assert headers["x-gateway-config"] == TABLE.version
     nowhere = (await ask("GET", "/v1/explain?assistant=assistant", cf_ipcountry="XX")).headers
     assert nowhere["x-gateway-why"] == "unknown"
     assert "x-gateway-region" not in nowhere
@@ -231,7 +231,7 @@ async def test_every_refusal_has_the_same_location_headers_as_a_chat_request(
     refused = await ask("GET", path, cf_ipcountry=territory)
     chat = await ask("POST", CHAT, cf_ipcountry=territory, body=HELLO)
     assert (refused.status_code, refused.headers["x-gateway-why"]) == (status, why)
-    for name in ("x-gateway-why", "x-gateway-region", "x-gateway-table"):
+    for name in ("x-gateway-why", "x-gateway-region", "x-gateway-config"):
         assert refused.headers.get(name) == chat.headers.get(name)
 
 
@@ -247,7 +247,7 @@ async def test_blocked_location_is_refused_before_names_are_looked_up(path: str)
 async def test_error_response_names_the_config_version() -> None:
     for path in ("/v1/models/nothing", "/v1/explain?assistant=nobody", "/v1/receipts/nothing"):
         refused = await ask("GET", path)
-        assert (refused.status_code, refused.headers["x-gateway-table"]) == (404, TABLE.version)
+        assert (refused.status_code, refused.headers["x-gateway-config"]) == (404, TABLE.version)
 
 
 async def test_created_time_of_an_assistant_is_equal_in_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ def test_audit_line_of_a_failed_switch_is_revoked(log: ChangeLog, tmp_path: Path
         switch(log, FIRST, SECOND)
     assert events(tmp_path) == ["started", "activated", "activated", "kill_switch", "not_done"]
     last = trail(tmp_path)[-1]
-    assert (last["lines"], last["table"]) == ([3, 4], FIRST.config.version)
+    assert (last["lines"], last["config_version"]) == ([3, 4], FIRST.config.version)
     assert "FOREIGN KEY" in last["detail"]
     assert log.pointer() == Pointer(FIRST.config.version)
     assert log.history.find_exactly(SECOND.config.version) is None

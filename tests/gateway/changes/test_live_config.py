@@ -168,7 +168,7 @@ async def test_mistake_is_logged_once_and_its_fix_is_activated(
     assert files.live.failed is not None
     assert files.live.failed.findings[0].line > 0
     (line,) = [line for line in log if line["event"] == "config_rejected"]
-    assert (line["log_level"], line["errors"], line["table"]) == ("error", 1, before.version)
+    assert (line["log_level"], line["errors"], line["config_version"]) == ("error", 1, before.version)
     files.path.write_text(MENDED, "utf-8")
     await files.look(2)
     assert files.live.failed is None

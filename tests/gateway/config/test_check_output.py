@@ -42,7 +42,7 @@ def test_report_equals_the_golden_file(name: str) -> None:
 
 
 def test_the_matrix_is_readable_at_100_columns() -> None:
-    matrix = report("full.yaml").partition("\n\ntable ")[2]
+    matrix = report("full.yaml").partition("\n\nconfig ")[2]
     assert matrix
     assert max(map(len, matrix.splitlines())) <= 100
     assert matrix.isascii()

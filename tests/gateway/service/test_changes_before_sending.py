@@ -44,7 +44,7 @@ async def test_request_is_answered_by_the_steps_of_the_new_version() -> None:
     assert (provider.exchange.sent[0]["status"], provider.received) == (200, ["other.example"])
     assert (record.deployment, record.skipped) == ("other", [])
     assert record.config_version == provider.exchange.table.version
-    assert provider.exchange.head["x-gateway-table"] == provider.exchange.table.version
+    assert provider.exchange.head["x-gateway-config"] == provider.exchange.table.version
 
 
 async def test_request_that_the_new_version_refuses_gets_its_refusal() -> None:

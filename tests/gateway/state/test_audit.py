@@ -22,7 +22,7 @@ Lines = list[bytes]
 def written(directory: Path, count: int = 5) -> TrailHead:
     audit = Audit(directory, BEGINNING)
     for number in range(1, count + 1):
-        audit.append("activated", AT, {"table": f"t{number}", "who": "Åsa 管理员"})
+        audit.append("activated", AT, {"config_version": f"t{number}", "who": "Åsa 管理员"})
     audit.close()
     return audit.head
 
@@ -47,7 +47,7 @@ def rehashed(lines: Lines) -> Lines:
     import hashlib
 
     line = json.loads(lines[2])
-    line["table"] = "t9"
+    line["config_version"] = "t9"
     del line["hash"]
     canonical = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     line["hash"] = hashlib.sha256(canonical.encode()).hexdigest()

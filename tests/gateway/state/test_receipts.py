@@ -76,6 +76,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "evidence": "api_key",
         "boundary": "CN",
         "gateway": "CN",
+        "config_version": TABLE.version,
         "table": TABLE.version,
         "outcome": "ok",
         "status": 200,

@@ -58,6 +58,7 @@ def test_line_of_an_answer_after_a_failover_with_a_trace() -> None:
         "provider": "openai",
         "model": "m-1",
         "stream": True,
+        "config_version": "t1",
         "table": "t1",
         "first_ms": 400.0,
         "total_ms": 1000.0,
@@ -154,7 +155,7 @@ def test_readable_line_begins_with_the_outcome_and_omits_unknown_values() -> Non
     assert "None" not in stream.getvalue()
     assert "client" not in names
     assert "'kind': 'unavailable'" in stream.getvalue()
-    assert {"request_id", "total_ms", "table"} <= set(names)
+    assert {"request_id", "total_ms", "config_version"} <= set(names)
 
 
 def test_message_of_a_library_is_a_structured_line() -> None:

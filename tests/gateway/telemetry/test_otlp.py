@@ -53,6 +53,7 @@ def test_spans_of_an_answer_after_a_failover() -> None:
         "gateway.assistant": "assistant",
         "gateway.deployment": "other",
         "gateway.client": "app",
+        "gateway.config_version": "t1",
         "gateway.table": "t1",
         "gateway.stream": True,
     }

@@ -38,15 +38,15 @@ def test_latest_request_is_first_also_after_they_were_described() -> None:
 
 async def test_every_subscriber_gets_each_event_in_order() -> None:
     feed = EventFeed()
-    feed.publish("config", {"table": "before"})
+    feed.publish("config", {"config_version": "before"})
     subscriptions = [feed.subscribe(), feed.subscribe()]
-    feed.publish("config", {"table": "a"})
+    feed.publish("config", {"config_version": "a"})
     feed.publish("faults", {"sites": []})
     for one in subscriptions:
         first, second = await one.next_event(5), await one.next_event(5)
         assert first is not None
         assert second is not None
-        assert (first.kind, first.detail, second.kind) == ("config", {"table": "a"}, "faults")
+        assert (first.kind, first.detail, second.kind) == ("config", {"config_version": "a"}, "faults")
         assert await one.next_event(0.001) is None
 
 
