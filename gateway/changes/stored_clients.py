@@ -55,6 +55,7 @@ class _Loaded:
     clients: Mapping[str, Client] = field(default_factory=dict)
     projects: Mapping[str, Project] = field(default_factory=dict)
     until_s: float = _NEVER_S
+    revoked_keys: frozenset[str] = frozenset()
 
 
 class ClientDatabase:
@@ -164,6 +165,7 @@ class ClientDatabase:
             projects=loaded.projects,
             secrets=replace(config.secrets, pepper=self._peppers),
             keys_stale=self._failing_since is not None,
+            revoked_keys=loaded.revoked_keys,
         )
 
     def _valid_peppers(self, config: ConfigVersion) -> tuple[Secret, ...]:
@@ -285,4 +287,4 @@ def _compiled(stored: StoredClients, facts: ConfigFacts) -> _Loaded:
             until_s = min(until_s, key.until_s)
         if client is not None:
             by_digest[key.digest] = replace(client, key_hash=key.digest, key_id=key.id)
-    return _Loaded(stored.generation, facts, by_digest, projects, until_s)
+    return _Loaded(stored.generation, facts, by_digest, projects, until_s, stored.revoked_keys)

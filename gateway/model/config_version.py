@@ -446,6 +446,8 @@ class ConfigVersion:
         clients_source: Where clients, keys, projects and budgets are.
         keys: The API keys of clients while the key store cannot be asked.
         keys_stale: Whether the database of clients cannot be read now, so that an unknown key may be a new one.
+        revoked_keys: The digests of keys of the database that were revoked. The same key is refused also if it was
+            imported by its hash.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
@@ -481,6 +483,7 @@ class ConfigVersion:
     clients_source: ClientsSource = "file"
     keys: KeyRules = DEFAULT_KEY_RULES
     keys_stale: bool = False
+    revoked_keys: frozenset[str] = frozenset()
     recipients: frozenset[str] = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 

@@ -62,12 +62,14 @@ class StoredClients:
     Attributes:
         clients: The definition of each client by its name.
         projects: The definition of each project by its name.
+        revoked_keys: The digests of the keys that were revoked.
     """
 
     generation: int
     clients: Mapping[str, Definition] = field(default_factory=dict)
     projects: Mapping[str, Definition] = field(default_factory=dict)
     keys: tuple[StoredKey, ...] = ()
+    revoked_keys: frozenset[str] = frozenset()
 
 
 class Role(StrEnum):

@@ -154,6 +154,11 @@ class ClientStore:
                 "AND coalesce(k.expires_at, 9e99) > ? AND coalesce(s.valid_until, 9e99) > ?",
                 (now_s, now_s),
             ).fetchall()
+            # Of a client that was removed, only the digests of revoked keys are left.
+            revoked = database.execute(
+                "SELECT s.digest FROM key_secrets s LEFT JOIN api_keys k ON k.id = s.key_id "
+                "WHERE k.id IS NULL OR k.revoked_at IS NOT NULL"
+            ).fetchall()
         return StoredClients(
             int(generation[0]) if generation is not None else 0,
             {name: json.loads(text) for name, text in clients.items()},
@@ -164,6 +169,7 @@ class ClientStore:
                 )
                 for digest, key_id, client, *until in keys
             ),
+            frozenset(digest for (digest,) in revoked),
         )
 
     def definition(self, section: Section, name: str) -> Definition:

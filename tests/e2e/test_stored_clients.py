@@ -101,6 +101,10 @@ def test_key_works_soon_on_all_workers_until_it_is_revoked(operator: Operator) -
     operator.expect(made["key"], "invalid_api_key")
     assert "was revoked" in operator.ask(made["key"]).json()["error"]["message"]
     assert operator.json("keys", "show", made["id"])["status"] == "revoked"
+    # Nor by its hash, which the database cannot compare with the digest that it has.
+    operator.run("keys", "create", "--client", "app", "--hash", key_hash(made["key"]))
+    operator.expect(operator.json("keys", "create", "--client", "app")["key"], "")
+    operator.expect(made["key"], "invalid_api_key")
 
 
 @pytest.mark.slow

@@ -64,12 +64,15 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | Non
 
 
 def _stored_client(config: ConfigVersion, key: bytes) -> Client | None:
-    """Return the client of the database to which the key of a cell belongs, or None."""
+    """Return the client of the database to which a cell's key belongs, or None. Raises ApiError if it is revoked."""
     if config.clients_source == "database" and key.startswith(KEY_START):
         for pepper in config.secrets.pepper:
-            client = config.clients.get(digest_of(pepper, key))
+            digest = digest_of(pepper, key)
+            client = config.clients.get(digest)
             if client is not None:
                 return client
+            if digest in config.revoked_keys:
+                raise _unknown_key(config, key)
     return None
 
 
