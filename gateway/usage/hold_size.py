@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -34,6 +34,8 @@ UNKNOWN_MAXIMUM = 16_384
 _MOST_OUTPUT = 10**12
 """A client may state any cap, and the gate counts in 64 bits."""
 _PER_REQUEST, _PER_MESSAGE = 64, 16
+_PER_SEPARATOR = 2
+"""Where a vendor takes only a string, an empty line is between the texts (`prompt_text`)."""
 _PER_REQUEST_WITH_TOOLS = 1_024
 """Vendors add text of their own that explains tools to the model."""
 _PER_IMAGE = 16_384
@@ -104,8 +106,8 @@ def _json_bytes(value: Mapping[str, object] | None) -> int:
         return len(repr(value).encode("utf-8", "replace"))
 
 
-def _parts_bound(parts: Iterable[Part]) -> int:
-    total = 0
+def _parts_bound(parts: Sequence[Part]) -> int:
+    total = _PER_SEPARATOR * max(sum(isinstance(part, TextPart) for part in parts) - 1, 0)
     for part in parts:
         match part:
             case TextPart(text):

@@ -20,8 +20,8 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    prompt_text,
     said_in,
-    text_of,
 )
 from providers.compatible.dialect import CompatibleDialect
 from providers.failures import UnsupportedFeature
@@ -62,7 +62,7 @@ def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: Mod
 
 def _system_first(messages: Sequence[Message], continues: bool) -> list[Message]:
     """Join all system messages into one, first message. Add a filler if an answer would become the last message."""
-    texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
+    texts = [prompt_text(message.content) for message in messages if isinstance(message, SystemMessage)]
     rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
     if not continues and not (rest and isinstance(rest[-1], UserMessage | ToolMessage)):
         rest.append(UserMessage(FILLER_TEXT))
@@ -94,11 +94,11 @@ def _message(message: Message, dialect: CompatibleDialect, *, with_reasoning: bo
     match message:
         case SystemMessage(content, role, name):
             role = role if rule.developer else "system"
-            return encode_message(SystemMessage(text_of(content), role, name if names else None))
+            return encode_message(SystemMessage(prompt_text(content), role, name if names else None))
         case UserMessage(content, name):
             return encode_message(UserMessage(_content(content, dialect), name if names else None))
         case ToolMessage(call_id, content):
-            return encode_message(ToolMessage(call_id, text_of(content)))
+            return encode_message(ToolMessage(call_id, prompt_text(content)))
         case AssistantMessage(content, _, reasoning, calls, name):
             text = said_in(message) or ("" if content is not None or not calls else None)
             body = encode_message(AssistantMessage(text, None, None, calls, name if names else None))
@@ -112,7 +112,7 @@ def _message(message: Message, dialect: CompatibleDialect, *, with_reasoning: bo
 def _content(content: str | tuple[Part, ...], dialect: CompatibleDialect) -> str | tuple[Part, ...]:
     """Return text parts as one string: models without images do not accept a list."""
     if isinstance(content, str) or all(isinstance(part, TextPart) for part in content):
-        return text_of(content)
+        return prompt_text(content)
     details = dialect.requests.details if "image_detail" in dialect.capabilities.parameters else ()
     return tuple(_part(part, details, sound_uri=dialect.requests.sound_uri) for part in content)
 

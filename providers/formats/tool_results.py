@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from providers.chat import ImagePart, Message, Part, TextPart, Texts, ToolMessage, UserMessage, text_of
+from providers.chat import ImagePart, Message, Part, TextPart, Texts, ToolMessage, UserMessage, prompt_text
 
 FAILED_PREFIX = "The call failed: "
 """The beginning of a failed result in a format that has no field for it."""
@@ -23,7 +23,7 @@ def result_text(message: ToolMessage) -> str:
     Returns:
         The text, without images and files.
     """
-    text = text_of(message.content)
+    text = prompt_text(message.content)
     return f"{FAILED_PREFIX}{text}" if message.is_error else text
 
 

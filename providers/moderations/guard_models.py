@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from providers.adapter import Adapter, Capabilities, Target
-from providers.chat import ChatRequest, UserMessage, text_of
+from providers.chat import ChatRequest, UserMessage, prompt_text, text_of
 from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult, unclear, verdict_of
 from providers.reading.response_reader import read_answer
 from providers.wire import WireRequest, WireResponse
@@ -100,7 +100,7 @@ class GuardModel:
     def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
         """See `providers.moderations.ModerationFormat`."""
         content = request.inputs[0]
-        text = content if isinstance(content, str) else text_of(content)
+        text = content if isinstance(content, str) else prompt_text(content)
         known = self.adapter.capabilities.parameters - target.facts.without
         chat = ChatRequest(
             target.model,

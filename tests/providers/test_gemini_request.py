@@ -123,11 +123,11 @@ def test_system_and_developer_messages_become_the_system_instruction() -> None:
     messages = (
         SystemMessage("One."),
         UserMessage("Hi"),
-        SystemMessage((TextPart("Tw"), TextPart("o.")), "developer"),
+        SystemMessage((TextPart("Two"), TextPart("Three.")), "developer"),
         SystemMessage(""),
     )
     sent = body(ChatRequest("a", messages))
-    assert sent["systemInstruction"] == {"parts": [{"text": "One."}, {"text": "Two."}]}
+    assert sent["systemInstruction"] == {"parts": [{"text": "One."}, {"text": "Two"}, {"text": "Three."}]}
     assert sent["contents"] == [{"role": "user", "parts": [{"text": "Hi"}]}]
 
 
@@ -211,7 +211,7 @@ LOOP = (
     UserMessage("Go"),
     AssistantMessage("Let me see.", tool_calls=(call("a"), call("b"))),
     ToolMessage("b", "second"),
-    ToolMessage("a", (TextPart("fir"), TextPart("st"))),
+    ToolMessage("a", (TextPart("first"), TextPart("one"))),
     UserMessage("And?"),
 )
 
@@ -227,7 +227,7 @@ def test_calls_and_results_are_sent_with_ids() -> None:
         {
             "role": "user",
             "parts": [
-                {"functionResponse": {"id": "a", "name": "find", "response": {"output": "first"}}},
+                {"functionResponse": {"id": "a", "name": "find", "response": {"output": "first\n\none"}}},
                 {"functionResponse": {"id": "b", "name": "find", "response": {"output": "second"}}},
             ],
         },
@@ -238,7 +238,7 @@ def test_calls_and_results_are_sent_with_ids() -> None:
 def test_calls_and_results_are_sent_without_ids() -> None:
     turns = contents(*LOOP, model=OLD)
     assert turns[1]["parts"][1:] == [{"functionCall": {"name": "find", "args": {"q": 1}}}] * 2
-    assert [part["functionResponse"]["response"]["output"] for part in turns[2]["parts"]] == ["first", "second"]
+    assert [part["functionResponse"]["response"]["output"] for part in turns[2]["parts"]] == ["first\n\none", "second"]
     assert all("id" not in part["functionResponse"] for part in turns[2]["parts"])
 
 

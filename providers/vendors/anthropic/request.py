@@ -31,7 +31,6 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
-    text_of,
 )
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
@@ -48,7 +47,6 @@ from providers.formats.tool_calls import (
     tools_of,
     turns_with_whole_results,
 )
-from providers.formats.tool_results import has_attachments
 from providers.json_values import as_map
 from providers.reading.json_object import with_json_instruction
 
@@ -62,17 +60,14 @@ class _Turn:
 
 
 def system_blocks(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """Return a text block for each system or developer message, in order, including those in mid-conversation.
+    """Return the text blocks of all system and developer messages, in order, including those in mid-conversation.
 
     Newer models accept a system turn at certain places of the conversation; older ones refuse it with status 400.
     """
     blocks: list[dict[str, object]] = []
     for message in messages:
         if isinstance(message, SystemMessage):
-            parts: tuple[TextPart, ...] = (TextPart(text_of(message.content)),)
-            if not isinstance(message.content, str) and any(part.cache for part in message.content):
-                parts = message.content
-            blocks += [_part(part) for part in parts if part.text.strip()]
+            blocks += _parts(message.content)
     return blocks
 
 
@@ -206,10 +201,9 @@ def _call(call: ToolCall) -> dict[str, object]:
 
 def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:
     block: dict[str, object] = {"type": "tool_result", "tool_use_id": safe_call_id(call.id)}
-    if has_attachments(result):
-        block["content"] = _parts(result.content)
-    elif (text := text_of(result.content)).strip():
-        block["content"] = text
+    if blocks := _parts(result.content):
+        is_plain = len(blocks) == 1 and blocks[0].keys() == {"type", "text"}
+        block["content"] = blocks[0]["text"] if is_plain else blocks
     if result.is_error:
         block["is_error"] = True
     if result.cache is not None:

@@ -28,7 +28,6 @@ from providers.chat import (
     ToolCall,
     ToolMessage,
     UserMessage,
-    text_of,
 )
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
@@ -46,7 +45,6 @@ from providers.formats.tool_calls import (
     tools_of,
     turns_with_whole_results,
 )
-from providers.formats.tool_results import has_attachments
 from providers.json_values import as_map, dumps
 from providers.reading.json_object import with_json_instruction
 
@@ -86,8 +84,9 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     tools, choice = _tools(request)
     turns = _turns(request.messages if tools else calls_as_text(request.messages), target.model)
     body: dict[str, object] = {"messages": turns}
-    if system := [text_of(one.content) for one in request.messages if isinstance(one, SystemMessage)]:
-        body["system"] = [{"text": text} for text in system if text.strip()]
+    systems = [one.content for one in request.messages if isinstance(one, SystemMessage)]
+    if systems:
+        body["system"] = [block for content in systems for block in _parts(content, count(1))]
     max_tokens = _max_tokens(request, target)
     without_thoughts = _lacks_thoughts(turns)
     thinking = thinking_of(request, target, choice, max_tokens or _DEFAULT_MAX_TOKENS, lacks_thoughts=without_thoughts)
@@ -278,9 +277,6 @@ def _call(call: ToolCall) -> _Block:
 
 
 def _result(call: ToolCall, result: ToolMessage, numbers: Iterator[int]) -> _Block:
-    if has_attachments(result):
-        content = _parts(result.content, numbers)
-    else:
-        content = [{"text": text}] if (text := text_of(result.content)).strip() else []
+    content = _parts(result.content, numbers)
     status = "error" if result.is_error else "success"
     return {"toolResult": {"toolUseId": safe_call_id(call.id), "content": content, "status": status}}

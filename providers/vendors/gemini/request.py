@@ -33,6 +33,7 @@ from providers.chat import (
     ToolChoice,
     ToolMessage,
     UserMessage,
+    prompt_text,
     text_of,
 )
 from providers.chat.messages import is_data_uri, split_data_uri
@@ -78,9 +79,9 @@ class _Turn:
 
 
 def system_parts(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """Return the parts of `systemInstruction`: one for each system message, in order."""
-    texts = [text_of(message.content) for message in messages if isinstance(message, SystemMessage)]
-    return [{"text": text} for text in texts if text]
+    """Return the parts of `systemInstruction`: those of all system messages, in order."""
+    contents = [message.content for message in messages if isinstance(message, SystemMessage)]
+    return [part for content in contents for part in _parts(content)]
 
 
 def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, object]]:
@@ -195,7 +196,7 @@ def _result(call: ToolCall, result: ToolMessage, replay: Replay) -> dict[str, ob
     """
     response: dict[str, object] = {"id": call.id} if replay.ids else {}
     response["name"] = call.name
-    response["response"] = {"error" if result.is_error else "output": text_of(result.content)}
+    response["response"] = {"error" if result.is_error else "output": prompt_text(result.content)}
     if has_attachments(result) and not isinstance(result.content, str):
         response["parts"] = [_part(part) for part in result.content if not isinstance(part, TextPart)]
     return {"functionResponse": response}

@@ -41,6 +41,7 @@ def price(**more: Any) -> Price:
         ((UserMessage("abcd"),), {}, 64 + 16 + 4),
         ((SystemMessage("ab"), UserMessage("中文")), {}, 64 + 32 + 2 + 6),
         ((UserMessage((TextPart("ab"), ImagePart("data:image/png;base64,AA"))),), {}, 64 + 16 + 2 + 16_384),
+        ((UserMessage((TextPart("ab"), TextPart("cd"), TextPart("e"))),), {}, 64 + 16 + 5 + 2 * 2),
         ((UserMessage("ab", name="bob"),), {}, 64 + 16 + 2 + 3),
         (
             (
