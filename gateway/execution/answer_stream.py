@@ -208,7 +208,7 @@ class LiveStream:
             return self._finish()
         events = self._parser.feed(chunk)
         if self.call is not None:
-            self.call.see(events)
+            events = self.call.see(events)
         if events and isinstance(events[-1], _TERMINAL):
             self._ended = True
             self._has_tail = isinstance(events[-1], Finished)
@@ -218,7 +218,7 @@ class LiveStream:
         """Return whether the answer is complete although no more bytes come, as after a content filter."""
         self._last = self._parser.close()
         if self.call is not None and self._last:
-            self.call.see(self._last)
+            self._last = self.call.see(self._last)
         if not self._last or not isinstance(self._last[-1], Finished):
             return False
         self._first += self._last
@@ -231,7 +231,7 @@ class LiveStream:
         if events is None:
             events = self._parser.close()
             if self.call is not None:
-                self.call.see(events)
+                events = self.call.see(events)
         self._ended = True
         return events if events and isinstance(events[-1], _TERMINAL) else (*events, Failed(_ENDLESS))
 

@@ -170,9 +170,13 @@ class UpstreamClient:
             await call.stopped()
             raise
         if answer.completion is not None:
-            await call.answered(answer.completion)
-        elif answer.result is not None:
-            await call.counted(answer.result.usage)
+            completion = await call.answered(answer.completion)
+            if completion is not answer.completion:
+                return replace(answer, completion=completion)
+        elif (result := answer.result) is not None:
+            judged = await call.counted(result.usage)
+            if judged is not result.usage:
+                return replace(answer, result=replace(result, usage=judged))
         return answer
 
     def _sign(

@@ -19,6 +19,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -370,27 +371,26 @@ class CallUsage:
         self._ended_at_cap = False
         self._is_held = is_held
 
-    def see(self, events: tuple[StreamEvent, ...]) -> None:
-        """Count what arrived of the answer."""
+    def see(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+        """Count what arrived of the answer. Return it with an estimate for a count that cannot be true."""
         self.seen.add(events)
-        for event in events:
-            if isinstance(event, UsageReport):
-                self._reported = event.usage, True
-            elif isinstance(event, Failed) and event.usage is not None:
-                self._reported = event.usage, False
+        for position, event in enumerate(events):
+            if isinstance(event, UsageReport | Failed) and event.usage is not None:
+                self._reported = event.usage, isinstance(event, UsageReport)
+                if (judged := self._judged(event.usage)) is not event.usage:
+                    events = (*events[:position], replace(event, usage=judged), *events[position + 1 :])
             elif isinstance(event, ChoiceFinish):
                 self._note_finish(event.reason)
+        return events
 
     def _note_finish(self, reason: str) -> None:
         """Note whether a choice ended at a cap that the gateway had set."""
         self._ended_at_cap |= reason == "length" and self.held.cap is not None
 
-    async def answered(self, completion: ChatCompletion) -> None:
-        """Record a whole answer."""
+    async def answered(self, completion: ChatCompletion) -> ChatCompletion:
+        """Record a whole answer. Return it with an estimate for a count that cannot be true."""
         if self.is_ended:
-            return
-        if completion.usage is not None:
-            self._reported = completion.usage, True
+            return completion
         for choice in completion.choices:
             self._note_finish(choice.finish_reason)
             message = choice.message
@@ -399,15 +399,26 @@ class CallUsage:
                     self.seen.add_text(text)
             for call in message.tool_calls:
                 self.seen.add_text(call.name + call.arguments)
+        if (usage := completion.usage) is not None:
+            self._reported = usage, True
+            if (judged := self._judged(usage)) is not usage:
+                completion = replace(completion, usage=judged)
         await self._end(CallOutcome.ANSWERED)
+        return completion
 
-    async def counted(self, usage: Usage | None) -> None:
-        """Record a whole answer without text, such as vectors, by the provider's count. None: it did not count."""
+    async def counted(self, usage: Usage | None) -> Usage | None:
+        """Record a whole answer without text, such as vectors, by the provider's count. None: it did not count.
+
+        Returns:
+            The count, or an estimate if it cannot be true.
+        """
         if self.is_ended:
-            return
+            return usage
         if usage is not None:
             self._reported = usage, True
+            usage = self._judged(usage)
         await self._end(CallOutcome.ANSWERED)
+        return usage
 
     async def ended(self, failure: Failure | None) -> None:
         """Record a stream that has ended: completely, or with a failure."""
@@ -497,8 +508,15 @@ class CallUsage:
         output = seen.tokens
         if outcome is not CallOutcome.ANSWERED and not output:
             output = learned.unseen_output(name, duration_s)
-        input_tokens = learned.input_tokens(name, facts.bound)
-        return Usage(input_tokens, self._output(output)), UsageSource.ESTIMATED
+        return self._estimated(output), UsageSource.ESTIMATED
+
+    def _judged(self, reported: Usage) -> Usage:
+        """Return a provider's count, or an estimate if it cannot be true, for the client, the log and metrics."""
+        return reported if is_plausible(reported, *self._most_stated) else self._estimated(self.seen.tokens)
+
+    def _estimated(self, output: int) -> Usage:
+        facts, learned = self._facts, self._request.accounting.learned
+        return Usage(learned.input_tokens(facts.deployment.name, facts.bound), self._output(output))
 
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""

@@ -392,6 +392,14 @@ async def test_count_that_cannot_be_true_is_estimated_and_reported(
     assert [(outcome, source) for outcome, source, _ in acme.rows()] == [("answered", "estimated")] * 2
     assert all(0 < nano <= HELD for _, _, nano in acme.rows())
     assert [line["deployment"] for line in log if line["event"] == "usage_implausible"] == ["acme"] * 2
+    for record in acme.records:
+        assert record.usage is not None, "log and metrics have the estimate"
+        assert 0 < record.usage.prompt_tokens <= INPUT_BOUND
+        assert 0 < record.usage.completion_tokens <= CAP
+    if not stream:
+        assert {answer.json()["usage"]["prompt_tokens"] for answer in answers} <= {
+            record.usage.prompt_tokens for record in acme.records if record.usage is not None
+        }
 
 
 @pytest.mark.parametrize(("prompt", "completion"), [(MOST_INPUT, 5), (10, MOST_OUTPUT)])
