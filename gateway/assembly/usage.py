@@ -125,6 +125,7 @@ def keeping_ledger(
     """Move usage rows into the ledger while the block runs.
 
     First, recover the calls that a killed gateway left open, and rebuild the counters of budgets if their file is new.
+    Results of shadow traffic that an earlier version stored for a region with `transit` are deleted.
 
     Args:
         state_dir: The state directory. None: there is no ledger.
@@ -137,8 +138,13 @@ def keeping_ledger(
     if state_dir is None:
         yield
         return
+    from gateway.state.shadows import remove_shadow_records
     from gateway.usage.ledger_writer import LedgerWriter
 
+    try:
+        remove_shadow_records(state_dir, regions_without_callers(config()))
+    except StateError as error:
+        report_problem(f"results of regions with `transit` can't be deleted: {error}")
     # Before there are workers, so that all of them find the same key.
     user_key(state_dir)
     with recovering_calls(state_dir) as recovery:

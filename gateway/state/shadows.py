@@ -57,6 +57,7 @@ _READ = (
 )
 _FIND, _NO_BESIDES = "SELECT 1 FROM sqlite_master WHERE name = 'besides'", "(SELECT 0 AS id, NULL AS beside_answer)"
 _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
+_REMOVE = "DELETE FROM answers WHERE region IN (SELECT value FROM json_each(?))"
 
 
 class ShadowStore:
@@ -114,6 +115,23 @@ class ShadowStore:
             if self._database is not None:
                 self._database.close()
                 self._database = None
+
+
+def remove_shadow_records(directory: Path, regions: frozenset[str]) -> None:
+    """Delete the stored results of these regions, also from free space of the file. Raises StateError."""
+    if not regions or not (directory / "shadow.db").exists():
+        return
+    try:
+        with closing(open_database(directory, "shadow", _LAYOUT)) as database:
+            with transaction(database):
+                removed = database.execute(_REMOVE, (json.dumps(sorted(regions)),)).rowcount
+                for table in ("texts", "extras", "besides"):
+                    database.execute(f'DELETE FROM "{table}" WHERE id NOT IN (SELECT id FROM answers)')  # noqa: S608  # constants
+            if removed:
+                database.execute("VACUUM")
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise StateError(f"shadow.db can't be written: {describe_error(error)}") from error
 
 
 def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from contextlib import closing
@@ -11,11 +12,14 @@ from typing import Any
 
 import httpx
 
+from gateway.state.shadows import ShadowStore, read_shadow_records
 from gateway.usage.ledger import Ledger
 from gateway.usage.spool import Spool
 from tests.kit.chat_http import CHAT, body
+from tests.kit.faulty_provider import Call, Provider
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import client_of, of_client, rows_of, serving
+from tests.kit.shadow_records import answered_record
 from tests.kit.usage_rows import usage_row
 from tests.kit.waiting import eventually
 
@@ -99,6 +103,9 @@ def test_rows_of_an_earlier_version_lose_their_callers_at_the_first_start(tmp_pa
     home = usage_row("home", region="default", territory="DE-BY", user="u_" + "cd" * 16)
     with closing(Ledger(state, lambda: UTC)) as ledger:
         ledger.insert([*old, home])
+    with closing(ShadowStore(state)) as shadows:
+        for region in ("us", "default"):
+            shadows.store(answered_record(f"I live in {region}.", "Nice.", region=region))
     spool = Spool(state, print)
     spool.append(usage_row("in the spool", **away))
     spool.close()
@@ -108,8 +115,38 @@ def test_rows_of_an_earlier_version_lose_their_callers_at_the_first_start(tmp_pa
     assert len(rows) == 22
     assert {(row["territory"], row["user"]) for row in rows.values() if row["region"] == "us"} == {(None, None)}
     assert (rows["home"]["territory"], rows["home"]["user"]) == ("DE-BY", home.user)
+    (kept,) = read_shadow_records(state, "assistant", "default")
+    assert kept[1].prompt == "user: I live in default."
     for path in state.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
+            assert b"I live in us." not in content, path
             assert OLD_PSEUDONYM.encode() not in content, path
             assert b"US-CA" not in content, path
+
+
+def test_events_and_alerts_name_no_caller_of_a_region_with_transit(tmp_path: Path) -> None:
+    received: list[str] = []
+
+    async def take_alert(call: Call) -> None:
+        received.append(json.dumps(call.body))
+        await call.respond(200, {})
+
+    with Provider({"alerts": take_alert}) as hook:
+        alerts = {"at": [1], "webhook": {"url": f"{hook.origin}/alerts", "territory": "DE"}}
+        patch = {**of_client(budgets=[{"tokens": 1_000, "per": "day"}]), "usage": {"alerts": alerts}}
+        with (
+            serving(tmp_path, "ok, error, breaks", CONFIG, patch) as (gateway, _),
+            client_of(gateway) as client,
+            client.stream("GET", f"{gateway.admin_url}/events") as events,
+        ):
+            client.post(CHAT, json=body(), headers=AWAY)
+            eventually(lambda: len(received) == 1)
+            httpx.post(f"{gateway.admin_url}/reload", trust_env=False)
+            sent = ""
+            for line in events.iter_lines():
+                sent += line
+                if line.startswith("data:") and "loaded" in line:
+                    break
+    assert "budget_alert" in received[0]
+    assert not re.search("US-CA|bert-away|u_[0-9a-f]{32}", sent + received[0])
