@@ -54,6 +54,7 @@ from providers.failures import Failure, FailureKind
 _MOST_ROW_BYTES = 2_000
 _PSEUDONYM_DIGITS = 32
 _NO_USAGE = Usage()
+_WITH_USAGE = (UsageReport, Failed)
 _BROKEN = frozenset(
     {
         FailureKind.CONNECT,
@@ -375,7 +376,7 @@ class CallUsage:
         """Count what arrived of the answer. Return it with an estimate for a count that cannot be true."""
         self.seen.add(events)
         for position, event in enumerate(events):
-            if isinstance(event, UsageReport | Failed) and event.usage is not None:
+            if isinstance(event, _WITH_USAGE) and event.usage is not None:
                 self._reported = event.usage, isinstance(event, UsageReport)
                 if (judged := self._judged(event.usage)) is not event.usage:
                     events = (*events[:position], replace(event, usage=judged), *events[position + 1 :])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from gateway.model.budget import Window
 from gateway.usage.amounts import NANO
@@ -71,6 +71,8 @@ class CounterSums:
                     case Window.DAY | Window.WEEK | Window.MONTH:
                         day = datetime.fromtimestamp(start_ns // NANO, self._zone).date().isoformat()
                         yield SumStatement(_of_totals(column, kind), (day,), add)
+                    case never:
+                        assert_never(never)
             yield SumStatement(_CHANGES, (window.value, start_ns), self._adding_changes(window))
 
     def _adding(self, kind: CounterKind, window: Window) -> Callable[[Lines], None]:
