@@ -172,11 +172,11 @@ class UpstreamClient:
         if answer.completion is not None:
             completion = await call.answered(answer.completion)
             if completion is not answer.completion:
-                return replace(answer, completion=completion)
+                return msgspec.structs.replace(answer, completion=completion)
         elif (result := answer.result) is not None:
             judged = await call.counted(result.usage)
             if judged is not result.usage:
-                return replace(answer, result=replace(result, usage=judged))
+                return msgspec.structs.replace(answer, result=msgspec.structs.replace(result, usage=judged))
         return answer
 
     def _sign(

@@ -19,7 +19,6 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -379,7 +378,7 @@ class CallUsage:
             if isinstance(event, _WITH_USAGE) and event.usage is not None:
                 self._reported = event.usage, isinstance(event, UsageReport)
                 if (judged := self._judged(event.usage)) is not event.usage:
-                    events = (*events[:position], replace(event, usage=judged), *events[position + 1 :])
+                    events = (*events[:position], msgspec.structs.replace(event, usage=judged), *events[position + 1 :])
             elif isinstance(event, ChoiceFinish):
                 self._note_finish(event.reason)
         return events
@@ -403,7 +402,7 @@ class CallUsage:
         if (usage := completion.usage) is not None:
             self._reported = usage, True
             if (judged := self._judged(usage)) is not usage:
-                completion = replace(completion, usage=judged)
+                completion = msgspec.structs.replace(completion, usage=judged)
         await self._end(CallOutcome.ANSWERED)
         return completion
 

@@ -402,6 +402,28 @@ async def test_count_that_cannot_be_true_is_estimated_and_reported(
         }
 
 
+VECTORS = """
+assistants: {assistant: {embeddings: {no: [vectors]}}}
+deployments:
+  vectors: {provider: openai, model: text-embedding-3-small, endpoint: "https://vectors.test/v1", stores: NO, processes: NO, api_key: k}
+"""
+
+
+async def test_count_of_vectors_that_cannot_be_true_is_estimated(
+    acme: PricedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STREAMS, "embeddings", ("/v1/embeddings", {"model": "assistant", "input": "hi"}))
+    vector = {"object": "embedding", "index": 0, "embedding": [0.5] * 1536}
+    usage = {"prompt_tokens": 10**12, "total_tokens": 10**12}
+    body = {"object": "list", "model": "m", "data": [vector], "usage": usage}
+    acme.provider = lambda _: httpx.Response(200, json=body)
+    (answer,) = await acme.ask(VECTORS, dialect="embeddings")
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["prompt_tokens"] == acme.written[0].input_tokens < 100
+    assert acme.records[0].usage is not None
+    assert acme.records[0].usage.prompt_tokens == acme.written[0].input_tokens
+
+
 @pytest.mark.parametrize(("prompt", "completion"), [(MOST_INPUT, 5), (10, MOST_OUTPUT)])
 async def test_count_that_may_be_true_is_exact(acme: PricedGateway, prompt: int, completion: int) -> None:
     acme.provider = stating(prompt, completion)
