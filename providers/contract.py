@@ -80,6 +80,7 @@ from providers.chat import (
     UsageReport,
     UserMessage,
     change_request,
+    prompt_text,
     said_in,
     text_of,
 )
@@ -288,6 +289,7 @@ __all__ = [
     "parse_origin",
     "parse_places",
     "plain_text",
+    "prompt_text",
     "read_count",
     "read_float",
     "read_int",

@@ -20,6 +20,7 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
+from providers.contract import prompt_text
 from providers.registry import load_registry
 
 PARTS = (TextPart("brief"), TextPart("TWO"))
@@ -48,3 +49,16 @@ def test_text_parts_of_a_message_are_never_glued(name: str) -> None:
 
 def test_text_parts_of_a_result_stay_apart_where_openai_thinks_about_tools() -> None:
     assert "briefTWO" not in body_text("openai", "gpt-5.2", reasoning_effort="high")
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (("brief", "TWO"), "brief\n\nTWO"),
+        (("brief ", "TWO"), "brief TWO"),
+        (("brief", "\nTWO"), "brief\nTWO"),
+        (("", "TWO", ""), "TWO"),
+    ],
+)
+def test_empty_line_is_between_parts_that_would_run_together(parts: tuple[str, ...], text: str) -> None:
+    assert prompt_text([TextPart(part) for part in parts]) == text
