@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import getpass
 import json
 import sys
@@ -356,6 +355,8 @@ def _answers_at_rest(config: ConfigVersion, directory: Path, released: str | Non
         released: The version whose pin is released. Its schedules go on if this version has the same ones. None if this
             version is pinned.
     """
+    import asyncio
+
     from gateway.changes.schedules import Scheduler
     from gateway.policy.territory_answers import region_answers
     from gateway.state.schedules import ScheduleStore

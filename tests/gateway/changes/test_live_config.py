@@ -540,7 +540,7 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
 
 
 @pytest.mark.slow
-async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
+async def test_many_reloads_leak_no_memory(files: Files) -> None:
     """Unused config versions are freed, and memory does not grow."""
     gateway = Gateway(files.live.config)
     outcomes = []
@@ -570,22 +570,22 @@ async def test_thousand_reloads_leak_no_memory(files: Files) -> None:
 
     alone = living()
     with structlog.testing.capture_logs() as lines:
-        await reload(50)
+        await reload(20)
         lines.clear()
         tracemalloc.start()
         # Only growth with each reload counts. The first reloads and the first check allocate some memory once.
-        await reload(100)
+        await reload(20)
         # A thread that has finished may still hold the version for a moment.
         await until(lambda: living() <= alone)
         lines.clear()
         memory = tracemalloc.get_traced_memory()[0]
-        await reload(1000)
+        await reload(150)
         lines.clear()
         await until(lambda: living() <= alone)
         grown = tracemalloc.get_traced_memory()[0] - memory
     tracemalloc.stop()
     await files.live.stop()
-    assert grown < 50_000
+    assert grown < 20_000, "a version has more than that"
 
 
 @pytest.mark.parametrize("obstacle", ["too large", "pipe", "directory"])
