@@ -131,6 +131,8 @@ def test_admin_token_of_one_instance_is_accepted_by_both(both: Cell) -> None:
     eventually(lambda: {status(0), status(1)} == {401})
     assert {status(0, **headers), status(1, **headers)} == {200}
     both.run("admin-token", "revoke", made["id"])
+    eventually(lambda: {status(0, **headers), status(1, **headers), status(0), status(1)} == {401})
+    both.run("admin-token", "open")
     eventually(lambda: {status(0), status(1)} == {200})
 
 

@@ -115,14 +115,15 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_two_instances_admit_exactly_ten_of_200_parallel_requests_with_hedging(
+def test_two_instances_admit_at_most_ten_of_200_parallel_requests_with_hedging(
     tmp_path: Path, postgres: RunningPostgres, stream: bool
 ) -> None:
     hedged = "assistants: {assistant: {hedge: {after: 1ms}}}"
     with cell(tmp_path, postgres, in_money(10.5), hedged, route="ok, ok-2") as both:
         answers = asyncio.run(ask_both(both, 200, stream=stream))
-        assert Counter(status for status, _ in answers)[200] == 10, _codes(answers)
-        assert (both.meter.number("ok"), both.meter.number("ok-2")) == (10, 0)
+        # A hedge holds the room of one more call while it runs, and is skipped if that leaves no room for another.
+        assert 5 <= Counter(status for status, _ in answers)[200] <= 10, _codes(answers)
+        assert both.meter.number("ok") + both.meter.number("ok-2") <= 10
 
 
 @pytest.mark.parametrize("stream", [False, True])
