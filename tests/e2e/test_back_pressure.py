@@ -103,7 +103,7 @@ def resident_bytes(gateway: GatewayProcess) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "most_a_reader"), [(_WORDS, _MOST_A_READER_BYTES), (_LARGE, 4 * _LARGE + _MOST_A_READER_BYTES)]
+    ("words", "most_a_reader"), [(_WORDS, _MOST_A_READER_BYTES), (_LARGE, 5 * _LARGE + _MOST_A_READER_BYTES)]
 )
 def test_stalled_readers_hold_little_memory_and_pause_their_provider(
     providers: SimulatorThread, tmp_path: Path, words: int, most_a_reader: int
