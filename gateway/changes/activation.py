@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.pickling import unpack
 from gateway.config.problems import Problem, dotted
+from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import USES, Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.route import step_text
@@ -161,7 +162,7 @@ class VersionActivator:
             reason = self.serving_problem(state.config)
             if reason is None and self.change_log is not None:
                 try:
-                    reason = self._record(self.change_log, change_request, active, pinned, state)
+                    reason = self._record(self.change_log, change_request, active, pinned, state, answers)
                     is_unsigned = reason is not None
                 except StateError as error:
                     reason, is_judged = f"it cannot be recorded, so it was not activated: {error}", False
@@ -177,6 +178,7 @@ class VersionActivator:
         active: CompiledState,
         pinned: PinnedRollback | None,
         state: CompiledState,
+        answers: tuple[AnswerChange, ...],
     ) -> str | None:
         """Record the activation. Return which signature is missing, or None. Raises StateError."""
         from gateway.changes.change_log import NotSigned, read_signature, review_change, signature_file
@@ -184,7 +186,11 @@ class VersionActivator:
         signature_path = signature_file(Path(self.job.path))
         try:
             reviewed = review_change(
-                active, state, time.time(), lambda: change_request.signature or read_signature(signature_path)
+                active,
+                state,
+                time.time(),
+                lambda: change_request.signature or read_signature(signature_path),
+                answers,
             )
             change_log.record_switch(
                 reviewed,

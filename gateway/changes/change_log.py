@@ -24,6 +24,7 @@ from gateway.changes.plan_text import plan_data, plan_summary
 from gateway.changes.stored_versions import verified
 from gateway.config.source_text import SourceText, digest, read_files, secrets_in_clear
 from gateway.files import open_file
+from gateway.model.answer_change import AnswerChange
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import NotStored, StateError
 from gateway.policy.territory_answers import answer_changes
@@ -86,14 +87,27 @@ class ReviewedChange:
 
 
 def review_change(
-    old: CompiledState, new: CompiledState, now_s: float, signature: Callable[[], str | None]
+    old: CompiledState,
+    new: CompiledState,
+    now_s: float,
+    signature: Callable[[], str | None],
+    answers: tuple[AnswerChange, ...] | None = None,
 ) -> ReviewedChange:
-    """Return the plan of a change. Raises NotSigned if it needs a signature and has no accepted one."""
+    """Return the plan of a change. Raises NotSigned if it needs a signature and has no accepted one.
+
+    Args:
+        old: The active version.
+        new: The version that would follow it.
+        now_s: The Unix time of the decisions.
+        signature: Returns the signature on the plan, or None.
+        answers: The territories with another answer, if the caller has compared them already.
+    """
     warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
     before = old.written.values if old.written is not None else {}
     after = new.written.values if new.written is not None else {}
     plan = plan_of(old.config, new.config, tuple(changed_values(before, after)))
-    answers = answer_changes(old.config, new.config, now_s)
+    if answers is None:
+        answers = answer_changes(old.config, new.config, now_s)
     plan = replace(plan, answers=answers, checks=checks_of(old.config, new.config, warnings, now_s, answers=answers))
     protected = protected_changes(old.config, new.config, plan)
     if not protected or old.written is None or new.written is None:
