@@ -368,8 +368,9 @@ class ValkeyGate:
             )
             for _, _, measure, size in one.rates
         ]
-        keys = (self.epoch_key, f"{self._prefix}generations", self._open_key(self.owner), *self._keys_of(one))
-        packed = _pack((one.call, request is None, needs_ready, counters, rates))
+        generations = f"{self._prefix}generations"
+        keys = (self.epoch_key, generations, self._owners_key, self._open_key(self.owner), *self._keys_of(one))
+        packed = _pack((self.owner, one.call, request is None, needs_ready, counters, rates))
         answer: tuple[bool, list[list[int]], list[int]] = await self._ask(HOLD, keys, packed, _pack(one))
         return answer
 

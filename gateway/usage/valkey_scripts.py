@@ -92,15 +92,15 @@ end
 HOLD = Script(
     _COMMON
     + """
--- KEYS: epoch, generations, open calls, counters, rates. ARGV: time, epoch, request, record of the open call.
-local call, forced, needs_ready, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
+-- KEYS: epoch, generations, owners, open calls, counters, rates. ARGV: time, epoch, request, record of the open call.
+local owner, call, forced, needs_ready, counters, rates = unpack(cmsgpack.unpack(ARGV[3]))
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[2] .. '|ready' and (needs_ready or epoch ~= ARGV[2] .. '|building') then return 'EPOCH' end
 local now = server_us(ARGV[1])
-if forced and redis.call('HEXISTS', KEYS[3], call) == 1 then return cmsgpack.pack({true, {}, {}}) end
+if forced and redis.call('HEXISTS', KEYS[4], call) == 1 then return cmsgpack.pack({true, {}, {}}) end
 local found, missing, fits = {}, {}, true
 for index, one in ipairs(counters) do
-  local counter = opened(KEYS[3 + index], KEYS[2], one[3], one[4], one[5], now)
+  local counter = opened(KEYS[4 + index], KEYS[2], one[3], one[4], one[5], now)
   found[index] = counter
   local high, low = counter[8] - counter[4], counter[9] - counter[5]
   local room = carried(one[6] + high, one[7] + low)
@@ -108,7 +108,7 @@ for index, one in ipairs(counters) do
   if room < 0 or free < 0 then fits = false end
 end
 for index, one in ipairs(rates) do
-  missing[index] = missing_ns(KEYS[3 + #counters + index], now)
+  missing[index] = missing_ns(KEYS[4 + #counters + index], now)
   if one[3] or missing[index] + one[2] > MINUTE_NS then fits = false end
 end
 if not fits and not forced then
@@ -120,15 +120,17 @@ local generations = {}
 for index, one in ipairs(counters) do
   local counter = found[index]
   counter[6], counter[7] = carried(counter[6] + one[1], counter[7] + one[2])
-  save(KEYS[3 + index], counter)
+  save(KEYS[4 + index], counter)
   generations[index] = counter[1]
 end
 for index, one in ipairs(rates) do
   missing[index] = math.min(missing[index] + one[1], LARGEST)
-  save_rate(KEYS[3 + #counters + index], missing[index], now)
+  save_rate(KEYS[4 + #counters + index], missing[index], now)
 end
 local packed = cmsgpack.pack(generations)
-redis.call('HSET', KEYS[3], call, string.format('%08d', #packed) .. packed .. ARGV[4])
+-- Without its first sign of life, or forgotten: the calls of an unknown owner would never be found if it ends now.
+redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', now), owner)
+redis.call('HSET', KEYS[4], call, string.format('%08d', #packed) .. packed .. ARGV[4])
 return cmsgpack.pack({true, {}, missing})
 """
 )

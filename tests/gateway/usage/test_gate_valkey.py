@@ -106,6 +106,15 @@ async def test_budget_that_occurs_twice_counts_once(server: RunningValkey) -> No
         assert await state(gate) == (30, 0, 0, *(await state(gate))[3:])
 
 
+async def test_hold_of_a_process_without_a_sign_of_life_makes_it_known(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        owners = f"{{gateway:test}}:{gate.epoch}:owners"
+        await asyncio.to_thread(waiting.eventually, lambda: server.command("ZSCORE", owners, gate.owner) is not None)
+        server.command("ZREM", owners, gate.owner)  # as before the first sign of life, or after a long silence
+        assert isinstance(await gate.hold(request("call")), HoldGranted)
+        assert server.command("ZSCORE", owners, gate.owner)
+
+
 async def test_amounts_are_exact_beyond_the_numbers_of_lua(server: RunningValkey) -> None:
     huge = BudgetLimit(LIMIT.counter, 2**62)
     async with opened(server) as gate:
