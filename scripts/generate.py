@@ -17,6 +17,7 @@ from providers.registry import load_registry
 from scripts.api_reference import app_page, contract_page, testkit_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
+from scripts.metrics_page import metrics_page
 
 ROOT = Path(__file__).parents[1]
 CONFIG_SCHEMA = ROOT / "config/gateway.schema.json"
@@ -25,6 +26,7 @@ CONFIG_PAGE = ROOT / "docs/reference/config.md"
 PROVIDERS_PAGE = ROOT / "docs/reference/providers.md"
 MODELS_PAGE = ROOT / "docs/reference/models.md"
 FAULTS_PAGE = ROOT / "docs/reference/faults.md"
+METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 LICENCES_PAGE = ROOT / "docs/reference/licences.md"
 API_CONTRACT_PAGE = ROOT / "docs/reference/api-contract.md"
 API_TESTKIT_PAGE = ROOT / "docs/reference/api-testkit.md"
@@ -37,6 +39,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     PROVIDERS_PAGE: lambda: providers_page(load_registry().adapters),
     MODELS_PAGE: lambda: models_page(load_registry().adapters),
     FAULTS_PAGE: faults_page,
+    METRICS_PAGE: metrics_page,
     LICENCES_PAGE: licences_page,
     API_CONTRACT_PAGE: contract_page,
     API_TESTKIT_PAGE: testkit_page,

@@ -8,10 +8,9 @@ import pytest
 
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.failures import FailureKind
-from tests.kit.doc_pages import ROOT, blocks_of, table_of
+from tests.kit.doc_pages import ROOT, blocks_of
 
 METRICS = ROOT / "docs" / "operate" / "metrics.md"
-REFERENCE = ROOT / "docs" / "reference" / "metrics.md"
 TRACES = ROOT / "docs" / "operate" / "traces.md"
 OUTCOMES = {"ok", "refused", "failed", "interrupted", "cancelled", "internal_error"}
 
@@ -35,16 +34,6 @@ def split_rows(header: str) -> list[list[str]]:
     return rows
 
 
-def test_table_lists_the_metrics_of_the_code() -> None:
-    rows = table_of(REFERENCE, "| metric | kind | labels")
-    documented = {
-        name.strip("`"): (kind, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, kind, labels, meaning in rows
-    }
-    assert documented == {
-        name: (family.kind, family.labels, family.help) for name, family in METRIC_DEFINITIONS.items()
-    }
-
-
 @pytest.mark.parametrize("query", queries())
 def test_queries_use_existing_metrics_labels_and_values(query: str) -> None:
     names = re.findall(r"gateway_\w+", query)
@@ -63,8 +52,8 @@ def test_queries_use_existing_metrics_labels_and_values(query: str) -> None:
         assert set(values.split("|")) <= OUTCOMES | set(FailureKind)
 
 
-def test_reference_lists_the_outcomes_of_a_request() -> None:
-    text = REFERENCE.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
+def test_page_lists_the_outcomes_of_a_request() -> None:
+    text = METRICS.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
     assert set(re.findall(r"`(\w+)`", text.partition("`code`")[0])) == OUTCOMES
 
 
