@@ -33,12 +33,9 @@ from gateway.model.version_names import VERSION_NAMES
 from gateway.policy.location import SIGNALS
 from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
-from providers.adapter import Adapter
 from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
-from providers.reading.stream_assembler import Assembler
-from providers.sites import Site
 from tests.architecture.source_tree import PACKAGES
 from tests.kit.console_pages import control_of, demo_config
 from tests.kit.doc_pages import ROOT, docs_table, table_of
@@ -212,34 +209,6 @@ def test_capability_words_are_all_documented() -> None:
     assert set(first_words(table_of(CONTRACT, "| feature |"))) == FEATURES
     tuning = CONTRACT.read_text("utf-8").split("A parameter only tunes:")[1].split(". One that")[0]
     assert set(words(tuning)) == PARAMETERS
-
-
-def test_contract_members_and_site_facts_are_complete() -> None:
-    members = {word.partition("(")[0] for word in first_words(table_of(CONTRACT, "| member |"))}
-    optional = {
-        "models",
-        "offers",
-        "usual_base_path",
-        "ends_behind_stop",
-        "emulated",
-        "asks_for_usage",
-        "headers",
-        "known_as",
-        "embeddings",
-        "moderations",
-    }
-    assert members == {name for name in vars(Adapter) if not name.startswith("_")} | optional
-    fields = set(first_words(table_of(CONTRACT, "| field | content")))
-    assert fields == set(Site.__dataclass_fields__) - {"name"}
-
-
-def test_assembler_methods_are_those_of_the_contract() -> None:
-    methods = [word for row in table_of(CONTRACT, "| a piece has |") for word in words(row[1]) if "(" in word]
-    assert len(methods) == 10
-    for one in methods:
-        method, named = one.split("(", 1)
-        parameters = inspect.signature(getattr(Assembler, method)).parameters
-        assert set(re.findall(r"(\w+)=", named)) <= set(parameters), one
 
 
 def test_tables_of_a_vendor_file_are_those_that_are_read() -> None:
