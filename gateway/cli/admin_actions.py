@@ -165,7 +165,7 @@ def opened(options: argparse.Namespace) -> Iterator[Shown]:
         yield RemoteActions(options.admin, settings, operator)
         return
     if settings.state_dir is None:
-        if options.is_of_clients and path_exists(settings.config):
+        if hasattr(options, "section") and path_exists(settings.config):
             version = compile_file(settings.config, resolve_secrets=False).config
             if _shows_file(options, facts := facts_of(version, str(settings.config.absolute()))):
                 yield FileClients(version)
@@ -182,7 +182,7 @@ def _opened_directory(
     options: argparse.Namespace, settings: Settings, directory: Path, operator: str
 ) -> Iterator[Shown]:
     config = _Config(options, settings, directory)
-    if options.is_of_clients:
+    if hasattr(options, "section"):  # a command about clients, projects or keys
         if _shows_file(options, config.facts()):
             yield FileClients(config.in_file())
             return
@@ -195,14 +195,14 @@ def _opened_directory(
 
 
 def _shows_file(options: argparse.Namespace, facts: ConfigFacts) -> bool:
-    return facts.source == "file" and options.verb in _SHOWS
+    return facts.source == "file" and options.command.split()[-1] in _SHOWS
 
 
 def _expect_database(options: argparse.Namespace, facts: ConfigFacts) -> None:
     """Raise AdminRefused for a command about clients that are in the config file."""
     if facts.source == "file":
         name = getattr(options, "client", None) or getattr(options, "name", None) or "NAME"
-        raise clients_in_file(f"{options.section} {options.verb}", name, facts)
+        raise clients_in_file(options.command, name, facts)
 
 
 def _facts_of(path: Path) -> ConfigFacts:

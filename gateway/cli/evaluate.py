@@ -23,19 +23,6 @@ _EXTRA = 'pip install "assistant-gateway[evaluate]"'
 _LIBRARIES = frozenset({"jinja2", "jsonschema", "matplotlib", "numpy", "rich", "scipy"})
 
 
-def add_other_modes(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the other modes: compare two runs, score shadow answers, have people mark answers."""
-    text = "show the differences between two finished runs"
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help=text)
-    text = "score the answers that a shadow recorded in this state directory"
-    parser.add_argument("--shadow", type=Path, metavar="DIR", help=text)
-    text = "also write a CSV of answers for people to mark, in random order, without names"
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
-    text = "the number of items in the sheet (default: 50)"
-    parser.add_argument("--sheet-items", type=int, default=50, metavar="N", help=text)
-    parser.add_argument("--marks", type=Path, metavar="FILE", help="a marked sheet to add to the report")
-
-
 def evaluate(options: argparse.Namespace) -> int:
     """Measure candidates, score recorded shadow answers, or compare two runs (`gateway evaluate`)."""
     try:

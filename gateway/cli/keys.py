@@ -1,4 +1,4 @@
-"""The commands `gateway key new` and `gateway receipt verify`."""
+"""The commands `gateway key new`, `gateway receipt verify`, `gateway secrets new` and `gateway secrets rotate`."""
 
 from __future__ import annotations
 
@@ -122,3 +122,22 @@ def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
     if not isinstance(receipt, dict):
         raise CommandError(f"{path} has no receipt")
     return jws if isinstance(jws, str) else None, receipt, answer.get("key")
+
+
+def new_secrets(options: argparse.Namespace) -> int:
+    """Write a file with the keys of a cell (`gateway secrets new`)."""
+    from gateway.config.secrets_file import write_new_secrets
+
+    write_new_secrets(options.file)
+    print(f"wrote {options.file}, which only its owner can read")
+    print(f"add this line to the config:\nsecrets: {{file: {options.file}}}")
+    return _OK
+
+
+def rotate_secret(options: argparse.Namespace) -> int:
+    """Add a new version of one key of a cell (`gateway secrets rotate`)."""
+    from gateway.config import secrets_file
+
+    secrets_file.rotate_secret(options.file, options.name)
+    print(f"`{options.name}` has a new version; the one before stays valid until the next rotation")
+    return _OK

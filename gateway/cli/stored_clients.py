@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 from gateway.cli.admin_actions import Actions, RemoteActions, Shown, opened
@@ -24,28 +25,34 @@ _LIMITS = ("rpm", "tpm", "concurrent", "body_bytes")
 _NO_VALUE = "-"
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run one of the commands. `options.action` is the function of the command."""
-    action: Callable[[argparse.Namespace, Any], int] = options.action
-    try:
-        with opened(options) as actions:
-            return action(options, actions)
-    except AdminRefused as refused:
-        if refused.code == _IN_FILE:
-            _print_lines(options, refused)
-        print(f"gateway: {refused}", file=sys.stderr)
-        return _REFUSED
+def _command(run: Callable[[argparse.Namespace, Any], int]) -> Callable[[argparse.Namespace], int]:
+    """Let a command open its actions, and print why it is refused."""
+
+    @wraps(run)
+    def command(options: argparse.Namespace) -> int:
+        try:
+            with opened(options) as actions:
+                return run(options, actions)
+        except AdminRefused as refused:
+            if refused.code == _IN_FILE:
+                _print_lines(options, refused)
+            print(f"gateway: {refused}", file=sys.stderr)
+            return _REFUSED
+
+    return command
 
 
 # --- keys -----------------------------------------------------------------------------------------
 
 
+@_command
 def create_key(options: argparse.Namespace, actions: Actions) -> int:
     """Create a key (`gateway keys create`)."""
     request = KeyRequest(options.client, options.expires, options.owner, options.note, options.hash)
     return _print_key(options, actions.create_key(request))
 
 
+@_command
 def rotate_key(options: argparse.Namespace, actions: Actions) -> int:
     """Give a key a new secret (`gateway keys rotate`)."""
     made = actions.rotate_key(options.id, options.grace)
@@ -55,16 +62,19 @@ def rotate_key(options: argparse.Namespace, actions: Actions) -> int:
     return status
 
 
+@_command
 def revoke_key(options: argparse.Namespace, actions: Actions) -> int:
     """End a key (`gateway keys revoke`)."""
     return _print(options, actions.revoke_key(options.id), lambda key: f"the key {key['id']} is revoked")
 
 
+@_command
 def show_key(options: argparse.Namespace, actions: Shown) -> int:
     """Show a key (`gateway keys show`)."""
     return _print(options, actions.show_key(options.id), _members)
 
 
+@_command
 def list_keys(options: argparse.Namespace, actions: Shown) -> int:
     """List keys (`gateway keys list`)."""
     columns = ("id", "client", "status", "owner", "created_at", "expires_at", "last_used_at", "note")
@@ -84,6 +94,7 @@ def _print_key(options: argparse.Namespace, made: Json) -> int:
 # --- clients and projects -------------------------------------------------------------------------
 
 
+@_command
 def create(options: argparse.Namespace, actions: Actions) -> int:
     """Create a client or a project (`gateway clients create`, `gateway projects create`)."""
     section: Section = options.section
@@ -94,6 +105,7 @@ def create(options: argparse.Namespace, actions: Actions) -> int:
     return _print(options, made, lambda _: f"the {word} {options.name} is created{hint}")
 
 
+@_command
 def update(options: argparse.Namespace, actions: Actions) -> int:
     """Change a client or a project (`gateway clients update`, `gateway projects update`)."""
     section: Section = options.section
@@ -121,6 +133,7 @@ def _note_unnamed_users(section: Section, made: Json) -> None:
         print(f"gateway: note: {message}; all other requests are refused (`user_required`)", file=sys.stderr)
 
 
+@_command
 def remove(options: argparse.Namespace, actions: Actions) -> int:
     """Remove a client or a project (`gateway clients remove`, `gateway projects remove`)."""
     section: Section = options.section
@@ -128,11 +141,13 @@ def remove(options: argparse.Namespace, actions: Actions) -> int:
     return _print(options, actions.remove(section, options.name), lambda _: f"the {word} {options.name} is removed")
 
 
+@_command
 def show(options: argparse.Namespace, actions: Shown) -> int:
     """Show a client or a project (`gateway clients show`, `gateway projects show`)."""
     return _print(options, actions.show(options.section, options.name), _members)
 
 
+@_command
 def list_all(options: argparse.Namespace, actions: Shown) -> int:
     """List clients or projects (`gateway clients list`, `gateway projects list`)."""
     section: Section = options.section
@@ -169,16 +184,19 @@ def definition_of(options: argparse.Namespace) -> dict[str, object]:
 # --- budgets --------------------------------------------------------------------------------------
 
 
+@_command
 def show_budgets(options: argparse.Namespace, actions: Actions) -> int:
     """Show budgets with what is spent and held (`gateway budgets show`)."""
     return _print(options, actions.show_budgets(_owner(options)), _budget_table)
 
 
+@_command
 def reset_budget(options: argparse.Namespace, actions: Actions) -> int:
     """Set what was spent in the open window to 0 (`gateway budgets reset`)."""
     return _print(options, actions.reset_budget(_named_owner(options), options.per), _budget_table)
 
 
+@_command
 def top_up_budget(options: argparse.Namespace, actions: Actions) -> int:
     """Add an amount to the open window of a budget (`gateway budgets top-up`)."""
     done = actions.top_up_budget(_named_owner(options), options.per, options.amount)
@@ -209,12 +227,14 @@ def _budget_table(found: Json) -> str:
 # --- admin tokens ---------------------------------------------------------------------------------
 
 
+@_command
 def create_token(options: argparse.Namespace, actions: Actions) -> int:
     """Create an admin token (`gateway admin-token create`)."""
     made = actions.create_token(Role(options.role), options.note)
     return _print(options, made, lambda it: str(it["token"]))
 
 
+@_command
 def revoke_token(options: argparse.Namespace, actions: Actions) -> int:
     """End an admin token (`gateway admin-token revoke`)."""
 
@@ -225,6 +245,7 @@ def revoke_token(options: argparse.Namespace, actions: Actions) -> int:
     return _print(options, actions.revoke_token(options.id), shown)
 
 
+@_command
 def open_listener(options: argparse.Namespace, actions: Actions) -> int:
     """Open the admin listener after the last token was revoked (`gateway admin-token open`)."""
     if isinstance(actions, RemoteActions):
@@ -238,6 +259,7 @@ def open_listener(options: argparse.Namespace, actions: Actions) -> int:
     return _print(options, actions.open_listener(), shown)
 
 
+@_command
 def list_tokens(options: argparse.Namespace, actions: Actions) -> int:
     """List admin tokens (`gateway admin-token list`)."""
     columns = ("id", "role", "was", "created_at", "note")
@@ -255,7 +277,7 @@ def list_tokens(options: argparse.Namespace, actions: Actions) -> int:
 
 def _print_lines(options: argparse.Namespace, refused: AdminRefused) -> None:
     """Print the lines for the config file that have the effect of the refused command, if there are such lines."""
-    if options.action is create_key:
+    if options.command == "keys create":
         key = new_key(str(refused.details.get("cell") or "local"))
         digest = f"sha256:{hashlib.sha256(key.text.encode()).hexdigest()}"
         if options.json:
@@ -263,7 +285,7 @@ def _print_lines(options: argparse.Namespace, refused: AdminRefused) -> None:
             return
         print(f"Key: {key.text}\n  Give it to the client application. It is not stored, so it can't be shown again.\n")
         print(f'Add this line to the config, in the list `clients.{options.client}.keys`:\n  - "{digest}"')
-    elif options.action is create:
+    elif options.command in ("clients create", "projects create"):
         keys = {"keys": ["sha256:…"]} if options.section == "clients" else {}
         definition = {**keys, **definition_of(options)}
         print(f"Add these lines to the config:\n{options.section}:\n  {options.name}:{'' if definition else ' {}'}")

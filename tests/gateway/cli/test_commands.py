@@ -1,0 +1,59 @@
+"""The file that describes the commands names functions and words that exist."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gateway.cli.arguments as parsers
+from gateway.config.examples import example_names
+from gateway.model.budget import Window
+from gateway.model.config_version import USES
+from gateway.model.stored_client import Role
+
+DESCRIBED = json.loads((Path(parsers.__file__).with_name("commands.json")).read_text("utf-8"))
+
+
+def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from commands(each)
+
+
+def option(name: str) -> Any:
+    found = (action for each in commands(parsers.command_parser()) for action in each._actions)
+    return next(action for action in found if name in action.option_strings)
+
+
+def test_every_command_has_a_function_with_a_sentence_or_further_commands() -> None:
+    names = DESCRIBED["commands"]
+    for name, command in names.items():
+        if "run" in command:
+            assert parsers._function(command["run"]).__doc__, name
+        else:
+            assert name == "" or any(other.startswith(f"{name} ") for other in names), name
+
+
+def test_every_shared_list_of_arguments_is_used() -> None:
+    used = {
+        item
+        for command in DESCRIBED["commands"].values()
+        for item in command.get("arguments", ())
+        if isinstance(item, str)
+    }
+    assert used == set(DESCRIBED["shared"])
+
+
+def test_choices_are_those_of_the_model() -> None:
+    assert tuple(option("--use").choices) == USES
+    assert option("--per").choices == [str(window) for window in Window]
+    assert option("--role").choices == [str(role) for role in Role]
+
+
+def test_help_of_init_names_every_example() -> None:
+    assert option("--example").help.endswith(": " + ", ".join(example_names()))
