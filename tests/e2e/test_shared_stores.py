@@ -26,16 +26,18 @@ from tests.kit.configs import key_hash
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import (
     CAP,
+    HEDGED,
     HELD_EUR,
     HELD_TOKENS,
     INPUT_BOUND,
     LIMIT_S,
+    ask_together,
     client_of,
     in_money,
     of_client,
     with_budget,
 )
-from tests.kit.metered_provider import APP_KEY, MAXIMUM, PROMPT_TOKENS, metered_provider
+from tests.kit.metered_provider import MAXIMUM, PROMPT_TOKENS, metered_provider
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, cell_config, environ_of, instance, is_unavailable, run_command
 from tests.kit.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
@@ -61,28 +63,6 @@ def postgres() -> Iterator[RunningPostgres]:
         yield server
 
 
-async def ask_both(cell: Cell, number: int, last: str = "ok", **more: Any) -> list[tuple[int, Any]]:
-    """Send requests to all instances at once, while the provider holds its answers until all are decided."""
-    cell.meter.hold(last)
-    headers = {"authorization": f"Bearer {APP_KEY}", "connection": "close"}
-    refused = 0
-
-    async def ask(client: httpx.AsyncClient, gateway: GatewayProcess) -> tuple[int, Any]:
-        nonlocal refused
-        answer = await client.post(f"{gateway.url}{CHAT}", json=body(**{"max_tokens": CAP, **more}))
-        refused += answer.status_code != 200
-        return answer.status_code, answer.text if answer.status_code == 200 else answer.json()
-
-    limits = httpx.Limits(max_connections=number)
-    async with httpx.AsyncClient(headers=headers, limits=limits, trust_env=False, timeout=LIMIT_S) as client:
-        asking = [
-            asyncio.ensure_future(ask(client, cell.instances[index % len(cell.instances)])) for index in range(number)
-        ]
-        await asyncio.to_thread(eventually, lambda: refused + cell.meter.number(last) >= number)
-        cell.meter.release()
-        return await asyncio.gather(*asking)
-
-
 @contextmanager
 def decided(
     folder: Path, postgres: RunningPostgres, *patches: Mapping[str, Any], stream: bool = False, **options: Any
@@ -91,7 +71,7 @@ def decided(
     for attempt in range(5):
         (folder / str(attempt)).mkdir()
         with cell(folder / str(attempt), postgres, *patches, **options) as both:
-            answers = asyncio.run(ask_both(both, 200, stream=stream))
+            answers = asyncio.run(ask_together(both.instances, both.meter, 200, stream=stream))
             if "gate_unavailable" not in _codes(answers):
                 yield both, answers
                 return
@@ -114,15 +94,14 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
         assert {row["outcome"] for row in both.rows()} == {"answered"}
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("stream", "unhedged"), [(False, 0), (True, 0), (True, 8)])
 def test_two_instances_admit_at_most_ten_of_200_parallel_requests_with_hedging(
-    tmp_path: Path, postgres: RunningPostgres, stream: bool
+    tmp_path: Path, postgres: RunningPostgres, stream: bool, unhedged: int
 ) -> None:
-    hedged = "assistants: {assistant: {hedge: {after: 1ms}}}"
-    with cell(tmp_path, postgres, in_money(10.5), hedged, route="ok, ok-2") as both:
-        answers = asyncio.run(ask_both(both, 200, stream=stream))
+    with cell(tmp_path, postgres, in_money(10.5), HEDGED, route="ok, ok-2") as both:
+        answers = asyncio.run(ask_together(both.instances, both.meter, 200, stream=stream, unhedged=unhedged))
         # A hedge holds the room of one more call while it runs, and is skipped if that leaves no room for another.
-        assert 5 <= Counter(status for status, _ in answers)[200] <= 10, _codes(answers)
+        assert (10 if unhedged else 1) <= Counter(status for status, _ in answers)[200] <= 10, _codes(answers)
         assert both.meter.number("ok") + both.meter.number("ok-2") <= 10
 
 
@@ -137,7 +116,7 @@ def test_two_instances_never_spend_more_than_the_budget_of_a_trained_client(
         assert {both.ask(number % 2).status_code for number in range(trained)} == {200}
         both.meter.answers_briefly = False
         both.meter.calls.clear()
-        answers = asyncio.run(ask_both(both, 400, "long", stream=stream, max_tokens=None))
+        answers = asyncio.run(ask_together(both.instances, both.meter, 400, "long", stream=stream, max_tokens=None))
         assert sum(call.prompt_tokens + call.completion_tokens for call in both.meter.calls) <= limit - trained * (
             PROMPT_TOKENS + 1
         )
@@ -176,12 +155,12 @@ def test_two_instances_share_tokens_per_minute_and_requests_per_minute(
     limits = of_client(limits={"tpm": HELD_TOKENS * 10, "rpm": 1000})
     with cell(tmp_path, postgres, limits) as both:
         began_s = time.monotonic()
-        answers = asyncio.run(ask_both(both, 60))
+        answers = asyncio.run(ask_together(both.instances, both.meter, 60))
         refilled = 1 + int((time.monotonic() - began_s) / 6)
         assert 10 <= sum(status == 200 for status, _ in answers) <= 10 + refilled
     with cell(tmp_path, postgres, of_client(limits={"rpm": 10})) as both:
         began_s = time.monotonic()
-        answers = asyncio.run(ask_both(both, 60))
+        answers = asyncio.run(ask_together(both.instances, both.meter, 60))
         refilled = 1 + int((time.monotonic() - began_s) / 6)
         assert 10 <= sum(status == 200 for status, _ in answers) <= 10 + refilled
         assert set(_codes(answers)) == {"rate_limited"}

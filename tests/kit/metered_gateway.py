@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import httpx
 
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import row_data
+from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.metered_provider import APP_KEY, Meter, metered_config, metered_provider
+from tests.kit.waiting import eventually
 
 LIMIT_S = 120
 CAP = 100
@@ -23,6 +26,9 @@ HELD_TOKENS = INPUT_BOUND + CAP
 """The hold of a request with this cap: the bound of the input, and the cap."""
 
 HELD_EUR = (INPUT_BOUND + 2 * CAP) / 1_000_000
+
+HEDGED = "assistants: {assistant: {hedge: {after: 1ms}}, unhedged: {routes: {default: [ok]}}}"
+"""A patch after which only the requests to the assistant `unhedged` are not hedged."""
 
 
 @contextmanager
@@ -48,6 +54,37 @@ def serving_file(path: Path, workers: int = 1, **environ: str) -> Iterator[Gatew
 def client_of(gateway: GatewayProcess, **headers: str) -> httpx.Client:
     headers = {"authorization": f"Bearer {APP_KEY}", **headers}
     return httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=LIMIT_S)
+
+
+async def ask_together(
+    gateways: Sequence[GatewayProcess], meter: Meter, number: int, last: str = "ok", *, unhedged: int = 0, **more: Any
+) -> list[tuple[int, Any]]:
+    """Send requests to all gateways at once, while the provider holds its answers back until all are decided.
+
+    Args:
+        last: The deployment whose answers are held back. Each request that is not refused calls it.
+        unhedged: How many requests go to the assistant `unhedged`, and call the deployment before the others are sent.
+    """
+    meter.hold(last)
+    headers = {"authorization": f"Bearer {APP_KEY}", "connection": "close"}
+    refused = 0
+
+    async def ask(client: httpx.AsyncClient, index: int) -> tuple[int, Any]:
+        nonlocal refused
+        model = {"model": "unhedged"} if index < unhedged else {}
+        url = f"{gateways[index % len(gateways)].url}{CHAT}"
+        answer = await client.post(url, json=body(**{"max_tokens": CAP, **more, **model}))
+        refused += answer.status_code != 200
+        return answer.status_code, answer.text if answer.status_code == 200 else answer.json()
+
+    limits = httpx.Limits(max_connections=number)
+    async with httpx.AsyncClient(headers=headers, limits=limits, trust_env=False, timeout=LIMIT_S) as client:
+        asking: list[asyncio.Future[tuple[int, Any]]] = []
+        for until in (unhedged, number):
+            asking += [asyncio.ensure_future(ask(client, index)) for index in range(len(asking), until)]
+            await asyncio.to_thread(eventually, lambda until=until: refused + meter.number(last) >= until)
+        meter.release()
+        return await asyncio.gather(*asking)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
