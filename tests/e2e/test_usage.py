@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import key_hash
 from tests.kit.faulty_provider import Call, Provider
 from tests.kit.gateway_command import as_a_process
+from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import (
     CAP,
     HEDGED,
@@ -30,47 +34,81 @@ from tests.kit.metered_gateway import (
     serving_file,
     with_budget,
 )
-from tests.kit.metered_provider import PROMPT_TOKENS, metered_config, metered_provider
+from tests.kit.metered_provider import PROMPT_TOKENS, Meter, metered_config, metered_provider
 from tests.kit.waiting import eventually
 
+_LIMITS = {
+    "money": in_money(10.5)["clients"]["app"],
+    "tokens": with_budget(tokens=HELD_TOKENS * 10)["clients"]["app"],
+    "concurrent": {"limits": {"concurrent": 10}},
+    "project": {"project": "shop"},
+    "tpm": {"limits": {"tpm": HELD_TOKENS * 10}},
+}
 
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+
+@dataclass(frozen=True)
+class LimitedGateway:
+    """A gateway for many tests. Each has a client of its own, with a limit of ten calls.
+
+    Attributes:
+        calls: How many calls of each client the provider has seen.
+    """
+
+    gateway: GatewayProcess
+    meter: Meter
+    calls: dict[str, int]
+
+    def decide(self, client: str, last: str = "ok", **more: Any) -> list[tuple[int, Any]]:
+        """Return the answers of 200 parallel requests, of which the limit refuses most."""
+        self.meter.calls.clear()
+        answers = asyncio.run(ask_together([self.gateway], self.meter, 200, last, key=f"gk-{client}", **more))
+        self.calls[client] = len(self.meter.calls)
+        assert {answer["error"]["code"] for status, answer in answers if status != 200} == {"rate_limited"}
+        return answers
+
+
+@pytest.fixture(scope="module")
+def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LimitedGateway]:
+    """Run a gateway with the given number of workers. At its end, the ledger has one row for each call."""
+    folder = tmp_path_factory.mktemp("limited")
+    clients: dict[str, Any] = {}
+    projects: dict[str, Any] = {}
+    for test, limit, stream in product(("plain", "hedged", "ok", "error"), _LIMITS, (False, True)):
+        name = f"{test}-{limit}-{stream}"
+        clients[name] = {"keys": [key_hash(f"gk-{name}")], **_LIMITS[limit]}
+        if limit == "project":
+            clients[name]["project"] = name
+            projects[name] = {"budgets": [{"tokens": HELD_TOKENS * 10, "per": "month"}]}
+    routes = {"assistant": ["ok", "ok-2"], "by_rate": ["ok-tpm"], "failing": ["error", "ok"]}
+    assistants = {name: {"routes": {"default": route}} for name, route in routes.items()}
+    patches = HEDGED, {"clients": clients, "projects": projects, "assistants": assistants}
+    calls: dict[str, int] = {}
+    with serving(folder, "ok, ok-2, ok-tpm, error", *patches, workers=request.param) as (gateway, meter):
+        yield LimitedGateway(gateway, meter, calls)
+    rows = rows_of(folder)
+    assert Counter(row["client"] for row in rows) == calls
+    assert {row["amount"] for row in rows if row["deployment"] == "error"} <= {"0.00"}
+
+
+WORKERS = pytest.mark.parametrize("limited", [1, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
+
+
+@WORKERS
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    "patch",
-    [
-        in_money(10.5),
-        with_budget(tokens=HELD_TOKENS * 10 + 1),
-        of_client(limits={"concurrent": 10}),
-        {
-            **of_client(project="shop"),
-            "projects": {"shop": {"budgets": [{"tokens": HELD_TOKENS * 10, "per": "month"}]}},
-        },
-    ],
-    ids=["money", "tokens", "concurrent", "project"],
-)
-def test_exactly_ten_of_200_parallel_requests_are_admitted(
-    tmp_path: Path, workers: int, stream: bool, patch: Mapping[str, Any]
-) -> None:
-    with serving(tmp_path, "ok", patch, workers=workers) as (gateway, meter):
-        answers = asyncio.run(ask_together([gateway], meter, 200, stream=stream))
-        assert sum(status == 200 for status, _ in answers) == 10
-        refused = [answer["error"] for status, answer in answers if status != 200]
-        assert {error["code"] for error in refused} == {"rate_limited"}
-        assert meter.number("ok") == 10
-    assert len(rows_of(tmp_path)) == 10
+@pytest.mark.parametrize("limit", ["money", "tokens", "concurrent", "project"])
+def test_exactly_ten_of_200_parallel_requests_are_admitted(limited: LimitedGateway, stream: bool, limit: str) -> None:
+    answers = limited.decide(f"plain-{limit}-{stream}", model="unhedged", stream=stream)
+    assert sum(status == 200 for status, _ in answers) == limited.meter.number("ok") == 10
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_tokens_per_minute_admit_ten_of_200_parallel_requests(tmp_path: Path, workers: int) -> None:
-    limit = of_client(limits={"tpm": HELD_TOKENS * 10})
-    with serving(tmp_path, "ok", limit, workers=workers) as (gateway, meter):
-        began = time.monotonic()
-        answers = asyncio.run(ask_together([gateway], meter, 200))
-        refilled = 1 + int((time.monotonic() - began) / 6)
-        assert 10 <= sum(status == 200 for status, _ in answers) <= 10 + refilled
-        refused = next(answer["error"] for status, answer in answers if status != 200)
-        assert (refused["code"], "budget" in refused) == ("rate_limited", False)
+@WORKERS
+def test_tokens_per_minute_admit_ten_of_200_parallel_requests(limited: LimitedGateway) -> None:
+    began = time.monotonic()
+    # A call holds what the calls of its deployment have used, so this deployment has no other calls.
+    answers = limited.decide("plain-tpm-False", "ok-tpm", model="by_rate")
+    refilled = 1 + int((time.monotonic() - began) / 6)
+    assert 10 <= sum(status == 200 for status, _ in answers) <= 10 + refilled
+    assert not any("budget" in answer["error"] for status, answer in answers if status != 200)
 
 
 def test_request_above_all_tokens_of_a_minute_is_never_admitted(tmp_path: Path) -> None:
@@ -87,22 +125,19 @@ def test_request_above_all_tokens_of_a_minute_is_never_admitted(tmp_path: Path) 
         assert int(answer.headers["x-ratelimit-remaining-tokens"]) < HELD_TOKENS
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+@WORKERS
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("patch", [in_money(10.5), with_budget(tokens=HELD_TOKENS * 10)], ids=["money", "tokens"])
+@pytest.mark.parametrize("limit", ["money", "tokens"])
 def test_exactly_ten_of_200_parallel_requests_are_admitted_with_hedging(
-    tmp_path: Path, workers: int, stream: bool, patch: Mapping[str, Any]
+    limited: LimitedGateway, stream: bool, limit: str
 ) -> None:
     """A second attempt has no room, and takes none from the other requests.
 
     Eight requests are admitted before the first hedge, so that the order of the others on a busy machine does not matter.
     """
-    with serving(tmp_path, "ok, ok-2", patch, HEDGED, workers=workers) as (gateway, meter):
-        answers = asyncio.run(ask_together([gateway], meter, 200, stream=stream, unhedged=8))
-        assert sum(status == 200 for status, _ in answers) == 10
-        assert {answer["error"]["code"] for status, answer in answers if status != 200} == {"rate_limited"}
-        assert (meter.number("ok"), meter.number("ok-2")) == (10, 0)
-    assert len(rows_of(tmp_path)) == 10
+    answers = limited.decide(f"hedged-{limit}-{stream}", stream=stream, unhedged=8)
+    assert sum(status == 200 for status, _ in answers) == limited.meter.number("ok") == 10
+    assert limited.meter.number("ok-2") == 0
 
 
 def test_ample_budget_pays_for_hedges(tmp_path: Path) -> None:
@@ -118,20 +153,15 @@ def test_ample_budget_pays_for_hedges(tmp_path: Path) -> None:
     assert {*outcomes} <= {("ok", "cancelled"), ("ok-2", "answered")}
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+@WORKERS
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("withheld", ["ok", "error"])
 def test_exactly_ten_of_200_parallel_requests_are_admitted_with_failover(
-    tmp_path: Path, workers: int, stream: bool, withheld: str
+    limited: LimitedGateway, stream: bool, withheld: str
 ) -> None:
     """The provider withholds its answers, or the errors after which the requests fail over."""
-    with serving(tmp_path, "error, ok", in_money(10.5), workers=workers) as (gateway, meter):
-        answers = asyncio.run(ask_together([gateway], meter, 200, withheld, stream=stream))
-        assert sum(status == 200 for status, _ in answers) == 10
-        assert meter.number("ok") == 10
-    rows = rows_of(tmp_path)
-    assert len(rows) == len(meter.calls)
-    assert {row["amount"] for row in rows if row["deployment"] == "error"} == {"0.00"}
+    answers = limited.decide(f"{withheld}-money-{stream}", withheld, model="failing", stream=stream)
+    assert sum(status == 200 for status, _ in answers) == limited.meter.number("ok") == 10
 
 
 def test_shadow_calls_are_paid_by_the_internal_project(tmp_path: Path) -> None:

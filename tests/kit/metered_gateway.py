@@ -57,8 +57,9 @@ def client_of(gateway: GatewayProcess, **headers: str) -> httpx.Client:
 
 
 async def ask_together(
-    gateways: Sequence[GatewayProcess], meter: Meter, number: int, last: str = "ok", *, unhedged: int = 0, **more: Any
-) -> list[tuple[int, Any]]:
+    gateways: Sequence[GatewayProcess], meter: Meter, number: int, last: str = "ok",
+    *, key: str = APP_KEY, unhedged: int = 0, **more: Any,
+) -> list[tuple[int, Any]]:  # fmt: skip
     """Send requests to all gateways at once, while the provider holds its answers back until all are decided.
 
     Args:
@@ -66,7 +67,7 @@ async def ask_together(
         unhedged: How many requests go to the assistant `unhedged`, and call the deployment before the others are sent.
     """
     meter.hold(last)
-    headers = {"authorization": f"Bearer {APP_KEY}", "connection": "close"}
+    headers = {"authorization": f"Bearer {key}", "connection": "close"}
     refused = 0
 
     async def ask(client: httpx.AsyncClient, index: int) -> tuple[int, Any]:
