@@ -153,8 +153,13 @@ def hides(node: ast.AST) -> bool:
 
 def test_code_has_no_hidden_imports() -> None:
     """The test above cannot follow an import of a whole package or by a computed name, so the code has none."""
-    # The conformance kit loads the adapter that its command line names, and checks what that import has loaded.
-    seen = [path for path in MODULES if not name_of(path).startswith("providers/conformance/")]
+    # The conformance kit loads the adapter that its command line names, and checks what that import has loaded. A command is
+    # loaded when it is called: `commands.json` names its function, and the name begins with `gateway.cli.` in the code.
+    seen = [
+        path
+        for path in MODULES
+        if not name_of(path).startswith("providers/conformance/") and name_of(path) != "gateway/cli/arguments.py"
+    ]
     hidden = [f"{name_of(path)}: {ast.unparse(node)}" for path in seen for node in nodes_of(path) if hides(node)]
     assert hidden == []
 

@@ -39,6 +39,19 @@ def test_every_command_has_a_function_with_a_sentence_or_further_commands() -> N
             assert name == "" or any(other.startswith(f"{name} ") for other in names), name
 
 
+def test_functions_are_in_modules_of_commands_only() -> None:
+    """The module of the parsers is the only one that imports by a computed name (`tests/architecture/test_imports.py`)."""
+    functions = [command["run"] for command in DESCRIBED["commands"].values() if "run" in command]
+    modules = {path.stem for path in Path(parsers.__file__).parent.glob("*.py")}
+    assert functions
+    for function in functions:
+        module, dot, name = function.partition(".")
+        assert module in modules, function
+        assert dot, function
+        assert name.isidentifier(), function
+    assert Path(parsers.__file__).read_text("utf-8").count("import_module(") == 1
+
+
 def test_every_shared_list_of_arguments_is_used() -> None:
     used = {
         item
