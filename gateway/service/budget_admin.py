@@ -35,7 +35,7 @@ from gateway.usage.installation import operator_gate, pseudonym_key
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of, limits_from, user_limits
 from gateway.usage.spool import Spool, SpoolError
-from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
+from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, encode_row
 
 if TYPE_CHECKING:
     from gateway.usage.gate_file import FileGate
@@ -221,7 +221,7 @@ class BudgetAdmin:
         try:
             spool = Spool(self._directory, problems.append)
             spool.reserve()
-            spool.append(row)
+            spool.append(encode_row(row))
             spool.close()
         except SpoolError as error:
             problems.append(str(error))

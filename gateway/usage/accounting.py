@@ -45,7 +45,7 @@ from gateway.usage.spending_limits import (
 )
 from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_counts import UsageCounts
-from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
+from gateway.usage.usage_row import CallNumbers, CallOutcome, UsageRow, UsageSource, encode_call, encode_row
 from providers.catalogue.prices import NO_CURRENCY, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
@@ -227,6 +227,7 @@ class RequestUsage:
         if price is not None and price.valid_from is not None:
             price = price.at(now_ns // NANO)
         row = self._row(accounting.new_call(), now_ns, deployment, price)
+        encoded = encode_row(row)
         owner = (limits.client or "", deployment.model)
         learned, most = accounting.learned, limits.max_request_nano
         facts = CallFacts(
@@ -244,7 +245,7 @@ class RequestUsage:
             0 if limits.are_none else learned.usual_cap(owner, thinks=thinks(sent, deployment)),
             self.named_cap,
             None if most is None else most - (self._own_nano or 0) - self._open_nano,
-            partial(_encode_lost, row),
+            partial(_encode_lost, row, encoded),
             is_hedge,
             called_tools(sent.extra, price) if price is not None and price.tool_calls and sent.extra else None,
         )
@@ -261,7 +262,7 @@ class RequestUsage:
             self._note_rates(held.rates)
         if held.cap is not None:
             self.named_cap = self.record.max_tokens = held.cap
-        return CallUsage(self, facts, held, row, is_held=is_held)
+        return CallUsage(self, facts, held, row, encoded, is_held=is_held)
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""
@@ -335,6 +336,7 @@ class CallUsage:
 
     __slots__ = (
         "_choices",
+        "_encoded",
         "_ended_at_cap",
         "_facts",
         "_is_held",
@@ -351,7 +353,9 @@ class CallUsage:
         "transmission",
     )
 
-    def __init__(self, request: RequestUsage, facts: CallFacts, held: Held, row: UsageRow, *, is_held: bool) -> None:
+    def __init__(
+        self, request: RequestUsage, facts: CallFacts, held: Held, row: UsageRow, encoded: bytes, *, is_held: bool
+    ) -> None:
         self.held = held
         self.seen = SeenOutput()
         self.is_ended = self.is_refused = self.is_unwanted = False
@@ -367,6 +371,7 @@ class CallUsage:
         facts.request = _NO_REQUEST
         self._facts = facts
         self._row = row
+        self._encoded = encoded
         self._reported: tuple[Usage, bool] | None = None
         self._ended_at_cap = False
         self._is_held = is_held
@@ -476,9 +481,9 @@ class CallUsage:
             amount = _NOTHING
         accounting = request.accounting
         accounting.open_calls.discard(self)
-        row = _priced(self._row, usage, source, amount, outcome)
-        accounting.spool.append(row)
-        accounting.counts.add(row)
+        numbers = _numbers(usage, source, amount, outcome, is_converted=self._row.currency is not None)
+        accounting.spool.append(encode_call(self._encoded, numbers))
+        accounting.counts.add(self._row, numbers)
         own_nano = (amount.own_nano or 0) if amount is not None else 0
         request.end(held.amount_nano, amount)
         if not facts.limits.are_none and (usage.total_tokens > held.size.tokens or own_nano > held.amount_nano):
@@ -527,11 +532,11 @@ _NOTHING = CallAmount(NO_CURRENCY, 0, 0, None)
 _NO_REQUEST = ChatRequest("", ())
 
 
-def _priced(
-    row: UsageRow, usage: Usage, source: UsageSource, amount: CallAmount | None, outcome: CallOutcome
-) -> UsageRow:
-    return msgspec.structs.replace(
-        row,
+def _numbers(
+    usage: Usage, source: UsageSource, amount: CallAmount | None, outcome: CallOutcome, *, is_converted: bool
+) -> CallNumbers:
+    """Return the numbers of a row. `is_converted`: there is a currency of the operator."""
+    return CallNumbers(
         input_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
@@ -539,20 +544,21 @@ def _priced(
         reasoning_tokens=usage.reasoning_tokens,
         usage_source=source,
         vendor_amount_nano=amount.vendor_nano if amount is not None else None,
-        amount_nano=amount.own_nano if amount is not None and row.currency is not None else None,
+        amount_nano=amount.own_nano if amount is not None and is_converted else None,
         rate=amount.rate if amount is not None else None,
         outcome=outcome,
     )
 
 
-def _encode_lost(row: UsageRow, size: CallSize, amount: CallAmount | None) -> bytes:
+def _encode_lost(row: UsageRow, encoded: bytes, size: CallSize, amount: CallAmount | None) -> bytes:
     """Return the row that is written if this process ends before the call does: it used all that was held."""
-    usage = Usage(size.input, size.output)
-    encoded = encode_row(_priced(row, usage, UsageSource.ESTIMATED, amount, CallOutcome.LOST))
-    if len(encoded) <= _MOST_ROW_BYTES:
-        return encoded
+    usage, is_converted = Usage(size.input, size.output), row.currency is not None
+    numbers = _numbers(usage, UsageSource.ESTIMATED, amount, CallOutcome.LOST, is_converted=is_converted)
+    lost = encode_call(encoded, numbers)
+    if len(lost) <= _MOST_ROW_BYTES:
+        return lost
     short = msgspec.structs.replace(row, request=None, site=None, price_version=None, config_version=None)
-    return encode_row(_priced(short, usage, UsageSource.ESTIMATED, amount, CallOutcome.LOST))
+    return encode_call(encode_row(short), numbers)
 
 
 _VERSIONS: dict[int, tuple[Price, str]] = {}

@@ -119,13 +119,43 @@ def is_plausible(usage: Usage | None, most_input: int | None = None, most_output
     return 0 < prompt >= cached and reasoning <= completion
 
 
+class _Latest:
+    """The latest samples, and the largest of them, which is read for every request.
+
+    Attributes:
+        values: At most `_SAMPLES` numbers, the latest last.
+        largest: The largest of them.
+    """
+
+    __slots__ = ("largest", "values")
+
+    def __init__(self) -> None:
+        self.values: deque[float] = deque(maxlen=_SAMPLES)
+        self.largest = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are `_SAMPLES` numbers."""
+        return len(self.values) == _SAMPLES
+
+    def add(self, value: float) -> None:
+        """Add a number, and forget the oldest if there are too many."""
+        values = self.values
+        leaving = values[0] if len(values) == _SAMPLES else None
+        values.append(value)
+        if value >= self.largest:
+            self.largest = value
+        elif leaving == self.largest:
+            self.largest = max(values)
+
+
 class LearnedUsage:
     """The usage of earlier calls of this process: lengths and speeds of answers, and input tokens for each byte."""
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, str], deque[int]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str], _Latest] = OrderedDict()
         self._speeds: dict[str, float] = {}
-        self._ratios: dict[str, deque[float]] = {}
+        self._ratios: dict[str, _Latest] = {}
 
     def learn(
         self,
@@ -153,9 +183,9 @@ class LearnedUsage:
         if answers is None:
             if len(self._answers) >= _MOST_KNOWN:
                 self._answers.popitem(last=False)
-            answers = self._answers[owner] = deque(maxlen=_SAMPLES)
+            answers = self._answers[owner] = _Latest()
         length = -(-usage.completion_tokens // max(choices, 1))
-        answers.append(length * _CAPPED_FACTOR if at_cap else length)
+        answers.add(length * _CAPPED_FACTOR if at_cap else length)
         if duration_s > _INSTANT_S and usage.completion_tokens:
             speed = usage.completion_tokens / duration_s
             known = self._speeds.get(deployment, speed)
@@ -165,8 +195,8 @@ class LearnedUsage:
             if len(self._ratios) >= _MOST_KNOWN:
                 self._ratios.clear()
                 self._speeds.clear()
-            ratios = self._ratios[deployment] = deque(maxlen=_SAMPLES)
-        ratios.append(usage.prompt_tokens / max(bound, 1))
+            ratios = self._ratios[deployment] = _Latest()
+        ratios.add(usage.prompt_tokens / max(bound, 1))
 
     def usual_most(self, owner: tuple[str, str]) -> int:
         """Return the 99th percentile of the tokens of an answer to a client by a model."""
@@ -187,14 +217,14 @@ class LearnedUsage:
     def _percentile(self, owner: tuple[str, str]) -> int | None:
         answers = self._answers.get(owner)
         # Of a hundred samples, the largest is the 99th percentile or above it.
-        return max(answers) if answers is not None and len(answers) == _SAMPLES else None
+        return int(answers.largest) if answers is not None and answers.is_full else None
 
     def input_tokens(self, deployment: str, bound: int) -> int:
         """Return an estimate of the input, which is not below the real number."""
         ratios = self._ratios.get(deployment)
-        if ratios is None or len(ratios) < _FEWEST_RATIOS:
+        if ratios is None or len(ratios.values) < _FEWEST_RATIOS:
             return bound
-        return min(bound, max(1, round(bound * max(ratios) * _MARGIN)))
+        return min(bound, max(1, round(bound * ratios.largest * _MARGIN)))
 
     def unseen_output(self, deployment: str, duration_s: float) -> int:
         """Return about how many tokens a provider has generated in a time."""

@@ -47,14 +47,14 @@ class LostCallRecovery:
 
     def _write(self, encoded: bytes) -> bool:
         try:
-            row = decode_row(encoded)
+            decode_row(encoded)
         except ValueError as error:
             self._failed(f"the row of a lost call can't be read: {error}")
             return True
         try:
             if self._spool is None:
                 self._spool = Spool(self._directory, self._failed, recovered=True)
-            return self._spool.append(row)
+            return self._spool.append(encoded)
         except SpoolError as error:
             self._failed(f"the row of a lost call can't be written: {error}")
             return False

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from gateway.operator_errors import StateError
 from gateway.state.lock import take
-from gateway.usage.usage_row import UsageRow, decode_row, encode_row
+from gateway.usage.usage_row import UsageRow, decode_row
 
 FOLDER = "spool"
 """The folder of all spool files, in the state directory."""
@@ -111,8 +111,11 @@ class Spool:
         """Give back the space of a call that was not sent."""
         self._reserved_rows = max(0, self._reserved_rows - 1)
 
-    def append(self, row: UsageRow) -> bool:
+    def append(self, row: bytes) -> bool:
         """Write the row, and use up one reservation if there is one.
+
+        Args:
+            row: The row as `encode_row` or `encode_call` returns it.
 
         Returns:
             Whether the row survives the end of this process. If not, it is tried again with each further call.
@@ -176,8 +179,7 @@ class Spool:
             raise SpoolError(f"{path} can't be used: {error.strerror}; name another state directory") from error
 
 
-def _record(row: UsageRow) -> bytes:
-    content = encode_row(row)
+def _record(content: bytes) -> bytes:
     return _HEADER.pack(_MARK, len(content), zlib.crc32(content)) + content
 
 

@@ -79,7 +79,37 @@ class BudgetChange(msgspec.Struct, frozen=True):
     amount: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
-class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CallNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The part of a row that is known when its call has ended.
+
+    Attributes:
+        input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
+        output_tokens: Generated tokens, with `reasoning_tokens`.
+        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown. It is 0 for a call that
+            costs nothing (`UsageSource.NONE`), also without a price.
+        amount_nano: The amount in `usage.currency`. None: there is no such currency, or no rate for it.
+        rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
+        outcome: How the call ended. None in rows that do not record a call.
+    """
+
+    input_tokens: _Tokens = 0
+    cached_tokens: _Tokens = 0
+    cache_write_tokens: _Tokens = 0
+    output_tokens: _Tokens = 0
+    reasoning_tokens: _Tokens = 0
+    usage_source: UsageSource | None = None
+    vendor_amount_nano: _Nano | None = None
+    amount_nano: _Nano | None = None
+    rate: str | None = None
+    outcome: CallOutcome | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """The provider's total. The other kinds of tokens are parts of these two."""
+        return self.input_tokens + self.output_tokens
+
+
+class UsageRow(CallNumbers, frozen=True, kw_only=True, omit_defaults=True):
     """One row of the ledger.
 
     Attributes:
@@ -92,13 +122,6 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         territory: The caller's territory.
         model: The provider's name of the model.
         price_version: The version of the price list that gave the amounts.
-        input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
-        output_tokens: Generated tokens, with `reasoning_tokens`.
-        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown. It is 0 for a call that
-            costs nothing (`UsageSource.NONE`), also without a price.
-        amount_nano: The amount in `usage.currency`. None: there is no such currency, or no rate for it.
-        rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
-        outcome: How the call ended. None in rows that do not record a call.
         budget: The changed budget. None in rows that do not record a change.
     """
 
@@ -117,30 +140,32 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     config_version: str | None = None
     price_version: str | None = None
-    input_tokens: _Tokens = 0
-    cached_tokens: _Tokens = 0
-    cache_write_tokens: _Tokens = 0
-    output_tokens: _Tokens = 0
-    reasoning_tokens: _Tokens = 0
-    usage_source: UsageSource | None = None
-    vendor_amount_nano: _Nano | None = None
     vendor_currency: str | None = None
-    amount_nano: _Nano | None = None
     currency: str | None = None
-    rate: str | None = None
-    outcome: CallOutcome | None = None
     budget: BudgetChange | None = None
-
-    @property
-    def total_tokens(self) -> int:
-        """The provider's total. The other kinds of tokens are parts of these two."""
-        return self.input_tokens + self.output_tokens
 
 
 TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 """The fields with numbers of tokens."""
 
-encode_row = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_row(row: UsageRow) -> bytes:
+    """Return the row as JSON."""
+    return _encode(row)
+
+
+def encode_call(row: bytes, numbers: CallNumbers) -> bytes:
+    """Return the row of a call as JSON.
+
+    Args:
+        row: The row without numbers, as `encode_row` wrote it when the call began: it is needed twice.
+        numbers: The numbers, with the outcome.
+    """
+    return b"%b,%b" % (row[:-1], _encode(numbers)[1:])
+
+
 _DECODER = msgspec.json.Decoder(UsageRow)
 
 

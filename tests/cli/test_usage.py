@@ -16,7 +16,7 @@ import pytest
 from gateway.usage.amounts import NANO
 from gateway.usage.ledger import Ledger
 from gateway.usage.spool import Spool
-from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource
+from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
 from tests.cli.conftest import Command
 from tests.kit.usage_rows import usage_row
 
@@ -108,7 +108,7 @@ def test_rows_are_printed_as_json_lines(gateway: Command, tmp_path: Path) -> Non
     """Also those that are still in the spool of a process."""
     write_ledger(tmp_path, *rows_of_two_clients())
     spool = Spool(tmp_path, print)
-    spool.append(usage_row("later", time_ns=usage_row("a").time_ns + 1))
+    spool.append(encode_row(usage_row("later", time_ns=usage_row("a").time_ns + 1)))
     shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json")
     assert (shown.status, shown.err) == (0, "")
     assert [json.loads(line)["call"] for line in shown.out.splitlines()] == ["a", "b", "c", "d", "e", "later"]
@@ -209,7 +209,7 @@ def test_reading_leaves_no_files(gateway: Command, tmp_path: Path) -> None:
 
 def test_rows_of_a_command_are_reported_before_a_gateway_has_made_the_ledger(gateway: Command, tmp_path: Path) -> None:
     spool = Spool(tmp_path, lambda _: None)
-    spool.append(usage_row("first"))
+    spool.append(encode_row(usage_row("first")))
     spool.close()
     shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--json")
     assert json.loads(shown.out)["total"]["calls"] == 1

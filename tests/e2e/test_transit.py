@@ -15,6 +15,7 @@ import httpx
 from gateway.state.shadows import ShadowStore, read_shadow_records
 from gateway.usage.ledger import Ledger
 from gateway.usage.spool import Spool
+from gateway.usage.usage_row import encode_row
 from tests.kit.chat_http import CHAT, body
 from tests.kit.faulty_provider import Call, Provider
 from tests.kit.gateway_process import GatewayProcess
@@ -107,7 +108,7 @@ def test_rows_of_an_earlier_version_lose_their_callers_at_the_first_start(tmp_pa
         for region in ("us", "default"):
             shadows.store(answered_record(f"I live in {region}.", "Nice.", region=region))
     spool = Spool(state, print)
-    spool.append(usage_row("in the spool", **away))
+    spool.append(encode_row(usage_row("in the spool", **away)))
     spool.close()
     with serving(tmp_path, "ok, error, breaks", CONFIG):
         pass

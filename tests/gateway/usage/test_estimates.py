@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
+from gateway.usage.estimates import LearnedUsage, SeenOutput, _Latest, is_plausible, most_input
 from providers.chat import (
     ChatRequest,
     ImagePart,
@@ -108,3 +110,12 @@ def test_answer_that_ended_at_a_cap_of_the_gateway_is_learned_with_twice_its_len
     for _ in range(100):
         learned.learn(OWNER, "gpt", Usage(250, 100), 1, 1000, 1.0, at_cap=True)
     assert learned.usual_most(OWNER) == 200
+
+
+@given(st.lists(st.integers(0, 50), max_size=400))
+def test_largest_of_the_latest_samples_is_known(values: list[int]) -> None:
+    latest = _Latest()
+    for number, value in enumerate(values, 1):
+        latest.add(value)
+        assert latest.largest == max(values[max(0, number - 100) : number])
+        assert latest.is_full is (number >= 100)

@@ -25,14 +25,14 @@ WORKER = """
 import os, sys
 from pathlib import Path
 from gateway.usage import spool
-from gateway.usage.usage_row import UsageRow
+from gateway.usage.usage_row import UsageRow, encode_row
 spool._ROTATE_BYTES = 20_000
 written = spool.Spool(Path(sys.argv[1]), print)
 number = 0
 while True:
     written.reserve()
     call = f"{os.getpid()}-{number}"
-    assert written.append(UsageRow(call=call, time_ns=1_795_518_000 * 10**9, client="ios-app", input_tokens=7))
+    assert written.append(encode_row(UsageRow(call=call, time_ns=1_795_518_000 * 10**9, client="ios-app", input_tokens=7)))
     os.write(1, f"{call}\\n".encode())
     number += 1
 """

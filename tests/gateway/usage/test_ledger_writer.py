@@ -16,7 +16,7 @@ from gateway.usage.ledger import Ledger
 from gateway.usage.ledger_writer import LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.spool import FOLDER, Spool, SpoolFile
-from gateway.usage.usage_row import CallOutcome, UsageRow
+from gateway.usage.usage_row import CallOutcome, UsageRow, encode_row
 from tests.kit.usage_rows import NOON_NS, usage_row
 from tests.kit.waiting import eventually
 
@@ -49,8 +49,8 @@ def spooled(directory: Path) -> list[str]:
 def test_rows_are_moved_and_files_without_an_owner_are_deleted(tmp_path: Path) -> None:
     ended, running = Spool(tmp_path, no_message), Spool(tmp_path, no_message)
     for number in range(3):
-        ended.append(usage_row(f"ended-{number}"))
-        running.append(usage_row(f"running-{number}"))
+        ended.append(encode_row(usage_row(f"ended-{number}")))
+        running.append(encode_row(usage_row(f"running-{number}")))
     ended.close()
     with closing(writer_of(tmp_path)) as writer:
         writer.move()
@@ -58,7 +58,7 @@ def test_rows_are_moved_and_files_without_an_owner_are_deleted(tmp_path: Path) -
             f"{name}-{number}" for name in ("ended", "running") for number in range(3)
         ]
         assert len(spooled(tmp_path)) == 1
-        running.append(usage_row("later"))
+        running.append(encode_row(usage_row("later")))
         running.close()
         writer.move()
         assert spooled(tmp_path) == []
@@ -69,9 +69,9 @@ def test_thread_moves_rows_soon_and_the_rest_at_the_end(tmp_path: Path) -> None:
     spool = Spool(tmp_path, no_message)
     writer = writer_of(tmp_path)
     writer.start()
-    spool.append(usage_row("first"))
+    spool.append(encode_row(usage_row("first")))
     eventually(lambda: moved_calls(tmp_path) == ["first"])
-    spool.append(usage_row("second"))
+    spool.append(encode_row(usage_row("second")))
     spool.close()
     writer.close()
     assert moved_calls(tmp_path) == ["first", "second"]
@@ -81,9 +81,9 @@ def test_thread_moves_rows_soon_and_the_rest_at_the_end(tmp_path: Path) -> None:
 def test_rows_are_reported_before_they_are_moved(tmp_path: Path) -> None:
     spool = Spool(tmp_path, no_message)
     with closing(writer_of(tmp_path)) as writer:
-        spool.append(usage_row("first"))
+        spool.append(encode_row(usage_row("first")))
         writer.move()
-        spool.append(usage_row("second", client="other"))
+        spool.append(encode_row(usage_row("second", client="other")))
         with UsageReader(tmp_path) as reader:
             report = reader.report(UsageQuery(("client",), EVERY_DAY.first_day, EVERY_DAY.last_day))
             own = reader.report(UsageQuery((), EVERY_DAY.first_day, EVERY_DAY.last_day, "ios-app"))
@@ -97,11 +97,11 @@ def test_rows_are_reported_before_they_are_moved(tmp_path: Path) -> None:
 def test_own_row_of_a_process_wins_over_the_recovered_one(tmp_path: Path) -> None:
     """A process was killed after it wrote a row and before it settled the call."""
     recovered = Spool(tmp_path, no_message, recovered=True)
-    recovered.append(usage_row("both", outcome=CallOutcome.LOST))
-    recovered.append(usage_row("lost", outcome=CallOutcome.LOST))
+    recovered.append(encode_row(usage_row("both", outcome=CallOutcome.LOST)))
+    recovered.append(encode_row(usage_row("lost", outcome=CallOutcome.LOST)))
     recovered.close()
     own = Spool(tmp_path, no_message)
-    own.append(usage_row("both"))
+    own.append(encode_row(usage_row("both")))
     own.close()
     Ledger(tmp_path, lambda: UTC).close()
     expected = {"both": CallOutcome.ANSWERED, "lost": CallOutcome.LOST}
@@ -117,7 +117,7 @@ def test_writer_that_ended_between_steps_neither_loses_nor_doubles_rows(
 ) -> None:
     spool = Spool(tmp_path, no_message)
     for number in range(4):
-        spool.append(usage_row(f"call-{number}"))
+        spool.append(encode_row(usage_row(f"call-{number}")))
     spool.close()
     for name in ("insert", "delete", "forget_positions"):
         owner = SpoolFile if name == "delete" else Ledger
@@ -148,7 +148,7 @@ def test_full_disk_keeps_rows_in_the_spool(tmp_path: Path) -> None:
     pages = writer._ledger._database.execute("PRAGMA page_count").fetchone()[0]
     writer._ledger._database.execute(f"PRAGMA max_page_count = {pages}")
     for number in range(300):
-        spool.append(usage_row(f"call-{number}"))
+        spool.append(encode_row(usage_row(f"call-{number}")))
     writer.move()
     writer.move()
     assert messages == [
@@ -168,7 +168,7 @@ def test_full_disk_keeps_rows_in_the_spool(tmp_path: Path) -> None:
 def test_unreadable_spool_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     spool = Spool(tmp_path, no_message)
-    spool.append(usage_row("first"))
+    spool.append(encode_row(usage_row("first")))
     with closing(writer_of(tmp_path, messages=messages)) as writer:
         with monkeypatch.context() as patch:
 
@@ -190,7 +190,7 @@ def test_ledger_that_was_moved_away_gets_no_rows(tmp_path: Path) -> None:
     messages: list[str] = []
     spool = Spool(tmp_path, no_message)
     writer = writer_of(tmp_path, messages=messages)
-    spool.append(usage_row("first"))
+    spool.append(encode_row(usage_row("first")))
     os.rename(tmp_path / "ledger.db", tmp_path / "old.db")
     writer.move()
     writer.close()
@@ -206,7 +206,7 @@ def test_damaged_spool_is_reported_once_and_kept(tmp_path: Path) -> None:
     messages: list[str] = []
     spool = Spool(tmp_path, no_message)
     for number in range(3):
-        spool.append(usage_row(f"call-{number}"))
+        spool.append(encode_row(usage_row(f"call-{number}")))
     spool.close()
     (name,) = spooled(tmp_path)
     path = tmp_path / FOLDER / name
@@ -224,8 +224,8 @@ def test_damaged_spool_is_reported_once_and_kept(tmp_path: Path) -> None:
 def test_old_rows_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_writer_module, "_MOVE_S", 0.01)
     spool = Spool(tmp_path, no_message)
-    spool.append(usage_row("old", time_ns=NOON_NS - 11 * NANO))
-    spool.append(usage_row("new", time_ns=NOON_NS - 9 * NANO))
+    spool.append(encode_row(usage_row("old", time_ns=NOON_NS - 11 * NANO)))
+    spool.append(encode_row(usage_row("new", time_ns=NOON_NS - 9 * NANO)))
     spool.close()
     writer = writer_of(tmp_path, keep_s=10.0)
     writer.start()

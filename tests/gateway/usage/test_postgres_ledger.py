@@ -24,7 +24,7 @@ from gateway.usage.postgres_reader import PostgresUsageReader
 from gateway.usage.postgres_schema import SCHEMA
 from gateway.usage.reports import UsageQuery
 from gateway.usage.spool import FOLDER, Spool
-from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
+from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource, encode_row
 from gateway.usage.windows import WindowCalendar
 from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
 from tests.kit.usage_rows import (
@@ -194,12 +194,12 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
         spool = Spool(tmp_path, failures.append)
         writer.start()
         for number in range(50):
-            spool.append(usage_row(f"call-{number}"))
+            spool.append(encode_row(usage_row(f"call-{number}")))
         eventually(lambda: writer.problem is not None)
         server.restart()
         eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 50)
         for number in range(50, 90):
-            spool.append(usage_row(f"call-{number}"))
+            spool.append(encode_row(usage_row(f"call-{number}")))
             if number == 70:
                 server.kill()
                 server.restart()

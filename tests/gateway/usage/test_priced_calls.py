@@ -180,8 +180,8 @@ class PricedGateway:
             self.held.append(decode_row(request.row))
             return await hold(request)
 
-        def append_noting(row: UsageRow) -> bool:
-            self.written.append(row)
+        def append_noting(row: bytes) -> bool:
+            self.written.append(decode_row(row))
             return append(row)
 
         accounting.gate.hold, accounting.spool.append = hold_noting, append_noting

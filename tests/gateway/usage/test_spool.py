@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.usage import spool as spool_module
 from gateway.usage.spool import FOLDER, Spool, SpoolError, SpoolFile, batches, spool_files
-from gateway.usage.usage_row import UsageRow
+from gateway.usage.usage_row import UsageRow, encode_row
 from tests.kit.usage_rows import usage_row, usage_rows
 
 
@@ -44,7 +44,7 @@ def written(directory: Path, *rows: UsageRow) -> Path:
     """Write rows with a spool whose process has ended. Return its file."""
     spool = Spool(directory, no_message)
     for row in rows:
-        assert spool.append(row)
+        assert spool.append(encode_row(row))
     spool.close()
     return only_file(directory)
 
@@ -89,8 +89,8 @@ def test_incomplete_last_record_is_ignored_wherever_it_was_cut(tmp_path: Path) -
 
 def test_record_that_is_being_written_is_read_later(tmp_path: Path) -> None:
     spool = Spool(tmp_path, no_message)
-    spool.append(usage_row("first"))
-    spool.append(usage_row("last"))
+    spool.append(encode_row(usage_row("first")))
+    spool.append(encode_row(usage_row("last")))
     path = only_file(tmp_path)
     data = path.read_bytes()
     begin, end = data.rindex(b"\xffrow"), len(data.rstrip(b"\0"))
@@ -113,7 +113,7 @@ def test_damaged_record_hides_no_other_row(tmp_path: Path, patch: bytes, is_aban
     spool = Spool(tmp_path, no_message)
     rows = [usage_row(f"call-{number}") for number in range(5)]
     for row in rows:
-        spool.append(row)
+        spool.append(encode_row(row))
     path = only_file(tmp_path)
     data = path.read_bytes().rstrip(b"\0")
     begin = [place for place in range(len(data)) if data.startswith(b"\xffrow", place)]
@@ -166,7 +166,7 @@ def test_spool_continues_in_a_new_file(tmp_path: Path, monkeypatch: pytest.Monke
     rows = [usage_row(f"call-{number}") for number in range(20)]
     for row in rows:
         spool.reserve()
-        spool.append(row)
+        spool.append(encode_row(row))
     files = list(spool_files(tmp_path, {}, recovered=False))
     assert len(files) > 3
     assert [file.take() for file in files] == [True] * (len(files) - 1) + [False]
@@ -181,7 +181,7 @@ def test_deleted_file_is_replaced_at_the_next_growth(tmp_path: Path) -> None:
     only_file(tmp_path).unlink()
     for _ in range(200):
         spool.reserve()
-    assert spool.append(usage_row("later"))
+    assert spool.append(encode_row(usage_row("later")))
     assert [row.call for row in rows_in(tmp_path)] == ["later"]
     spool.close()
 
@@ -217,7 +217,7 @@ def test_full_disk_refuses_calls_before_they_are_sent(tmp_path: Path, monkeypatc
             message = str(error)
     assert sent > 100
     assert re.search("there is no space for usage rows in .*: No space left on device; free some space, or", message)
-    assert all(spool.append(usage_row(f"call-{number}", user="u" * 1200)) for number in range(sent))
+    assert all(spool.append(encode_row(usage_row(f"call-{number}", user="u" * 1200))) for number in range(sent))
     assert len(rows_in(tmp_path)) == sent
     disk.is_full = False
     spool.reserve()
@@ -243,8 +243,8 @@ def test_rows_that_cannot_be_written_wait_and_stop_further_calls(
     spool.reserve()
     spool.reserve()
     disk.is_full = True
-    assert not spool.append(usage_row("first"))
-    assert not spool.append(usage_row("second"))
+    assert not spool.append(encode_row(usage_row("first")))
+    assert not spool.append(encode_row(usage_row("second")))
     assert spool.unwritten_rows == 2
     with pytest.raises(SpoolError, match="2 usage rows can't be written"):
         spool.reserve()
@@ -262,7 +262,7 @@ def test_rows_that_are_lost_at_the_end_are_reported(tmp_path: Path, monkeypatch:
     messages: list[str] = []
     spool = Spool(tmp_path, messages.append)
     disk.is_full = True
-    spool.append(usage_row("first"))
+    spool.append(encode_row(usage_row("first")))
     spool.close()
     assert "1 usage rows are lost" in messages[-1]
 

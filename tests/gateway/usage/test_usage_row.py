@@ -5,8 +5,19 @@ import json
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, decode_row, encode_row, row_data
+from gateway.usage.usage_row import (
+    BudgetChange,
+    CallNumbers,
+    CallOutcome,
+    RowKind,
+    UsageRow,
+    decode_row,
+    encode_call,
+    encode_row,
+    row_data,
+)
 from tests.kit.usage_rows import NOON_NS, usage_row, usage_rows
 
 # The contract of `gateway usage --rows --json`.
@@ -20,6 +31,14 @@ MEMBERS = (
 @given(usage_rows())
 def test_row_round_trips(row: UsageRow) -> None:
     assert decode_row(encode_row(row)) == row
+
+
+@given(usage_rows(), st.sampled_from(CallOutcome))
+def test_numbers_that_come_later_complete_the_row(row: UsageRow, outcome: CallOutcome) -> None:
+    row = msgspec.structs.replace(row, outcome=outcome)
+    numbers = CallNumbers(**{name: getattr(row, name) for name in CallNumbers.__struct_fields__})
+    begun = {name: getattr(CallNumbers(), name) for name in CallNumbers.__struct_fields__}
+    assert decode_row(encode_call(encode_row(msgspec.structs.replace(row, **begun)), numbers)) == row
 
 
 @given(usage_rows())
