@@ -20,6 +20,7 @@ from evaluation.candidate_client import QuestionResult, Timing
 from evaluation.items import RecordedAnswer
 from gateway.operator_errors import StateError
 from gateway.state.database import describe_damage, describe_error, open_database
+from gateway.undo import undone_on_failure
 from providers.chat import ToolCall, Usage
 
 _LAYOUT = """
@@ -110,11 +111,8 @@ class RunStore:
             os.close(self._lock)
             raise StoreError(str(error)) from error
         self._path = directory / "run.db"
-        try:
+        with undone_on_failure(self.close):
             self._begin(key)
-        except BaseException:
-            self.close()
-            raise
 
     def _begin(self, key: Mapping[str, object]) -> None:
         self.remember("key", key)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TextIO
+
+from gateway.undo import undone_on_failure
 
 # C0 and C1 controls without tab and line feed, soft hyphen, bidirectional controls, zero-width characters without the
 # joiners, line separators, invisible operators, surrogates, annotations, the byte order mark and tags.
@@ -51,9 +54,6 @@ def open_private(path: Path, mode: str = "w", **options: str) -> TextIO:
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if mode == "x" else os.O_TRUNC)
     descriptor = os.open(path, flags, 0o600)
-    try:
+    with undone_on_failure(partial(os.close, descriptor)):
         os.fchmod(descriptor, 0o600)
         return open(descriptor, "w", **{"encoding": "utf-8", **options})  # type: ignore[call-overload,no-any-return]
-    except BaseException:
-        os.close(descriptor)
-        raise

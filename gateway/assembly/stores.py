@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from gateway.model.budget import Stores, StoreServer, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import DatabaseUnreachable, StateError
+from gateway.undo import undone_on_failure
 from gateway.usage.installation import MISSING_PACKAGES, cell_name, instance_name
 
 if TYPE_CHECKING:
@@ -130,13 +131,11 @@ def shared_ledger(
         raise StateError(MISSING_PACKAGES) from None
     instance = instance_name(state_dir)
     ledger = PostgresLedger(stores.database, instance, lambda: ZoneInfo(rules().timezone))
-    try:
-        ledger.positions()
-    except DatabaseUnreachable as error:
-        failed(f"usage rows stay in the spools until this is fixed: {error}")
-    except BaseException:
-        ledger.close()
-        raise
+    with undone_on_failure(ledger.close):
+        try:
+            ledger.positions()
+        except DatabaseUnreachable as error:
+            failed(f"usage rows stay in the spools until this is fixed: {error}")
     return ledger
 
 

@@ -14,11 +14,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from gateway.files import is_file_at, open_file
 from gateway.operator_errors import StateError, moved_error
 from gateway.state.lock import take
+from gateway.undo import undone_on_failure
 
 _FILE = "audit.jsonl"
 _MOST_LINE_BYTES = 4 * 1024 * 1024
@@ -113,15 +115,12 @@ class Audit:
         self._torn_at: int | None = None
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
+            with undone_on_failure(partial(os.close, self._descriptor)):
                 if not take(self._descriptor):
                     raise StateError(
                         f"{self._path} is written by another gateway, whose gateway.lock is gone: stop it first"
                     )
                 self._find_head(known)
-            except BaseException:
-                os.close(self._descriptor)
-                raise
         except OSError as error:
             raise StateError(f"{self._path} can't be used: {error.strerror}") from error
 

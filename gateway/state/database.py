@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gateway.files import is_file_at
 from gateway.operator_errors import StateError, moved_error
+from gateway.undo import undone_on_failure
 
 _BUSY_S = 5.0
 _PAUSE_S = 0.01
@@ -50,13 +51,10 @@ def open_database(
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _create(path)
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
+        with undone_on_failure(connection.close):
             _set_up(connection, path, layout, version)
             if durable:
                 connection.execute("PRAGMA synchronous = FULL")
-        except BaseException:
-            connection.close()
-            raise
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{path} can't be used: {describe_error(error)}") from error
     return connection
@@ -206,12 +204,9 @@ def _copied_in(parent: str | None, path: Path, version: int) -> sqlite3.Connecti
 def _for_reading(path: Path, known_as: Path, version: int, mode: str = "mode=ro") -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?{mode}"
     connection = sqlite3.connect(address, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
-    try:
+    with undone_on_failure(connection.close):
         connection.execute("PRAGMA query_only = TRUE")
         _layout_of(connection, known_as, version)
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 

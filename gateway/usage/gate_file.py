@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gateway.operator_errors import StateError
 from gateway.state.lock import take
+from gateway.undo import undone_on_failure
 from gateway.usage.gate import (
     LARGEST_AMOUNT,
     BudgetLimit,
@@ -118,14 +119,11 @@ class FileGate:
             StateError: The file cannot be used, is damaged, or another version wrote it.
         """
         descriptor, path = open_file(directory, rows, slots)
-        try:
-            memory = GateMemory(descriptor, path)
-        except OSError as error:
-            os.close(descriptor)
-            raise StateError(f"{path} can't be used: {error.strerror or error}") from error
-        except BaseException:
-            os.close(descriptor)
-            raise
+        with undone_on_failure(partial(os.close, descriptor)):
+            try:
+                memory = GateMemory(descriptor, path)
+            except OSError as error:
+                raise StateError(f"{path} can't be used: {error.strerror or error}") from error
         gate = cls(memory, descriptor, directory, clock)
         try:
             gate.lock.run_now(memory.repair_after_power_failure, OPEN_WAIT_S)

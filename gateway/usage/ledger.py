@@ -23,6 +23,7 @@ from pathlib import Path
 
 from gateway.operator_errors import StateError
 from gateway.state.database import OpenedFile, describe_error, open_database, transaction
+from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.usage_row import TOKENS, CallOutcome, RowKind, UsageRow, UsageSource
@@ -189,15 +190,12 @@ class Ledger:
         self._series: dict[tuple[str, ...], int] = {}
         # A commit survives a power failure, because the spool file with the rows may be deleted after it.
         self._database = open_database(directory, NAME, _LAYOUT, version=VERSION, durable=True)
-        try:
+        with undone_on_failure(self._database.close):
             self._file = OpenedFile(directory / f"{NAME}.db")
             with ledger_errors("written"):
                 self._database.executescript(_LAYOUT_OF_SUMS)
                 with transaction(self._database):
                     self._store_fact(TIMEZONE, str(self._local_time.zone))
-        except BaseException:
-            self._database.close()
-            raise
 
     def close(self) -> None:
         """Close the database."""
@@ -219,21 +217,18 @@ class Ledger:
             The number of inserted rows. The others were in the ledger already.
         """
         database = self._database
-        try:
-            with ledger_errors("written"), transaction(database):
-                self._follow_zone()
-                before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
-                inserted = database.executemany(_INSERT, [self._values(row) for row in rows]).rowcount if rows else 0
-                if inserted:
-                    self._add(_SUM_NEW_ROWS, before)
-                database.executemany(
-                    "INSERT INTO spool_position (file, position) VALUES (?, ?) "
-                    "ON CONFLICT (file) DO UPDATE SET position = excluded.position",
-                    list((positions or {}).items()),
-                )
-        except BaseException:
-            self._series.clear()  # numbers that were not committed
-            raise
+        # Numbers that were not committed are forgotten.
+        with undone_on_failure(self._series.clear), ledger_errors("written"), transaction(database):
+            self._follow_zone()
+            before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
+            inserted = database.executemany(_INSERT, [self._values(row) for row in rows]).rowcount if rows else 0
+            if inserted:
+                self._add(_SUM_NEW_ROWS, before)
+            database.executemany(
+                "INSERT INTO spool_position (file, position) VALUES (?, ?) "
+                "ON CONFLICT (file) DO UPDATE SET position = excluded.position",
+                list((positions or {}).items()),
+            )
         return inserted
 
     def forget_positions(self, names: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.files import path_exists
 from gateway.state.database import open_large_to_read
+from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.ledger import (
     DELETED_THROUGH,
@@ -50,22 +51,18 @@ class LedgerReader:
             self._database = open_large_to_read(directory, NAME, version=VERSION)
         else:
             self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        try:
-            with ledger_errors("read"):
-                # The file may be new, and have no layout yet. Otherwise, all statements read the same moment.
-                self._database.execute("BEGIN")
-                self.has_layout = bool(
-                    self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger_fact'").fetchone()
-                )
-                self.positions: dict[str, int] = {}
-                self.zone, self.deleted_through = "UTC", None
-                if self.has_layout:
-                    self.positions = dict(self._database.execute("SELECT file, position FROM spool_position"))
-                    self.zone = fact(self._database, TIMEZONE) or self.zone
-                    self.deleted_through = fact(self._database, DELETED_THROUGH)
-        except BaseException:
-            self.close()
-            raise
+        with undone_on_failure(self.close), ledger_errors("read"):
+            # The file may be new, and have no layout yet. Otherwise, all statements read the same moment.
+            self._database.execute("BEGIN")
+            self.has_layout = bool(
+                self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger_fact'").fetchone()
+            )
+            self.positions: dict[str, int] = {}
+            self.zone, self.deleted_through = "UTC", None
+            if self.has_layout:
+                self.positions = dict(self._database.execute("SELECT file, position FROM spool_position"))
+                self.zone = fact(self._database, TIMEZONE) or self.zone
+                self.deleted_through = fact(self._database, DELETED_THROUGH)
 
     def close(self) -> None:
         """Close the database."""

@@ -19,6 +19,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from gateway.operator_errors import StateError
+from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.ledger import Ledger
@@ -107,12 +108,9 @@ class LedgerWriter:
         self._is_cleaned = False
         self._ledger: LedgerStore = ledger or Ledger(directory, zone)
         if ledger is None:
-            try:
+            with undone_on_failure(self._ledger.close):
                 self._positions = self._ledger.positions()
                 self._clean()
-            except BaseException:
-                self._ledger.close()
-                raise
 
     def start(self) -> None:
         """Start the thread."""

@@ -13,6 +13,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable, StateError
+from gateway.undo import undone_on_failure
 from gateway.usage.postgres_schema import check_schema
 
 CONNECT_S = 5.0
@@ -149,12 +150,8 @@ class Postgres:
     async def _run(self, operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]]) -> _T:
         if self._connection is None or self._connection.is_closed():
             connection = await connect(self._server, self._command_s)
-            try:
-                with postgres_errors():
-                    check_schema(await schema_number(connection))
-            except BaseException:
-                connection.terminate()
-                raise
+            with undone_on_failure(connection.terminate), postgres_errors():
+                check_schema(await schema_number(connection))
             self._connection = connection
         try:
             with postgres_errors():

@@ -8,6 +8,7 @@ from types import TracebackType
 import asyncpg  # type: ignore[import-untyped]
 
 from gateway.model.budget import StoreServer
+from gateway.undo import undone_on_failure
 from gateway.usage.ledger import DELETED_THROUGH, MEASURES, TIMEZONE
 from gateway.usage.ledger_reader import PAGE_ROWS, READ, LedgerLine, read_row
 from gateway.usage.postgres import Postgres, PostgresConnection
@@ -30,12 +31,9 @@ class PostgresUsageReader:
         async def facts(connection: PostgresConnection) -> tuple[str | None, str | None]:
             return await fact(connection, TIMEZONE), await fact(connection, DELETED_THROUGH)
 
-        try:
+        with undone_on_failure(self._database.close):
             zone, self.deleted_through = self._database.run(facts)
             self.zone = zone_of(zone or "UTC")
-        except BaseException:
-            self._database.close()
-            raise
 
     def __enter__(self) -> PostgresUsageReader:
         return self

@@ -16,6 +16,7 @@ from types import TracebackType
 from zoneinfo import ZoneInfo
 
 from gateway.operator_errors import StateError
+from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.ledger import MEASURES, LocalTime
 from gateway.usage.ledger_reader import LedgerLine, LedgerReader, line_of
@@ -206,13 +207,10 @@ class UsageReader:
             for recovered in (True, False):
                 files.update((file.name, file) for file in spool_files(directory, files, recovered=recovered))
             self._ledger = LedgerReader(directory)
-            try:
+            with undone_on_failure(self._ledger.close):
                 self.zone = zone_of(self._ledger.zone)
                 self.deleted_through = self._ledger.deleted_through
                 self._unmoved = self._read_unmoved(files)
-            except BaseException:
-                self._ledger.close()
-                raise
         except OSError as error:
             raise StateError(f"{error.filename or 'a spool file'} can't be read: {error.strerror}") from error
         finally:

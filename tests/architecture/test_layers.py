@@ -21,6 +21,7 @@ GATEWAY = """
 files settings                      leaves: opening an operator's files; process settings
 operator_errors                     errors that an operator reads, with their exit status
 child_process                       the command and the environment of child processes
+undo                                the undo of a step whose follow-up fails
 signing                             Ed25519 keys and signatures
 model                               immutable values that the layers share
 geoip                               a MaxMind database in memory
