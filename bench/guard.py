@@ -1,11 +1,13 @@
 """Compare the number of function calls of a request with the recorded number, which does not depend on the machine's
 speed.
-    python -m bench.guard            compare with guard.json; 1 if a case has grown by more than a tenth
+    python -m bench.guard            compare with guard.json and guard_baseline.json; 1 if a case has grown by more than
+                                     a tenth since it was recorded, or by more than a quarter since the baseline
     python -m bench.guard --update   write guard.json again, for this version of Python
     python -m bench.guard --where    the number of calls that each file makes
 
 Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to the answer's
-bytes.
+bytes. `--update` hides slow drift, so the baseline stays: the numbers of 22 November 2026, and for a later case its
+first ones.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from gateway.telemetry.log import configure
 __all__ = ["count", "judge", "recorded_for"]
 
 _FILE = Path(__file__).with_name("guard.json")
-_MOST_GROWTH = 1.1
+_BASELINE = Path(__file__).with_name("guard_baseline.json")
+_MOST_GROWTH, _MOST_DRIFT = 1.1, 1.25
 _WARM_UPS, _REPEATS = 5, 20
 _ACCOUNTED = ("JSON", "stream of 64 events at once")
 """The cases that are counted with limits and four budgets too. The ledger writer is another thread, and not counted."""
@@ -49,9 +52,12 @@ def count() -> dict[str, Counter[str]]:
         for case in CASES:
             counts[case] = await _least_calls(gateway, case)
         # Created here, because a server closes a connection that is idle for some seconds.
-        accounting = accounting_gateway(state_dir)
+        accounting = accounting_gateway(state_dir / "budgets")
         for case in _ACCOUNTED:
             counts[f"{case}, with budgets"] = await _least_calls(accounting, case)
+        counts["JSON without a cap, with budgets"] = await _least_calls(accounting, "JSON", capped=False)
+        recording = accounting_gateway(state_dir / "ledger", limited=False)
+        counts["JSON, with the ledger alone"] = await _least_calls(recording, "JSON")
 
     with open(os.devnull, "w", encoding="utf-8") as sink, tempfile.TemporaryDirectory() as folder:
         configure("json", "info", sink)
@@ -59,14 +65,14 @@ def count() -> dict[str, Counter[str]]:
     return counts
 
 
-async def _least_calls(gateway: InProcess, case: str) -> Counter[str]:
+async def _least_calls(gateway: InProcess, case: str, *, capped: bool = True) -> Counter[str]:
     for _ in range(_WARM_UPS):
-        await gateway.ask_checked(case)
-    return min([await _calls_of(gateway, case) for _ in range(_REPEATS)], key=Counter.total)
+        await gateway.ask_checked(case, capped=capped)
+    return min([await _calls_of(gateway, case, capped=capped) for _ in range(_REPEATS)], key=Counter.total)
 
 
-async def _calls_of(gateway: InProcess, case: str) -> Counter[str]:
-    request, answer = request_bytes(case), provider_answers(case)
+async def _calls_of(gateway: InProcess, case: str, *, capped: bool) -> Counter[str]:
+    request, answer = request_bytes(case, capped=capped), provider_answers(case)
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -93,13 +99,13 @@ def recorded_for(version: tuple[int, int], recorded: Mapping[str, Counts]) -> Co
     return known[max(before)] if before else None
 
 
-def judge(counts: Counts, recorded: Counts) -> list[str]:
-    """Return the problems: each case that has grown by more than a tenth, or that is not recorded."""
+def judge(counts: Counts, recorded: Counts, most_growth: float = _MOST_GROWTH, word: str = "recorded") -> list[str]:
+    """Return the problems: each case that has grown by more than `most_growth`, or that is not recorded."""
     problems = [f"{case}: no count is recorded" for case in counts if case not in recorded]
     for case, before in recorded.items():
         calls = counts.get(case, 0)
-        if calls > before * _MOST_GROWTH:
-            problems.append(f"{case}: {calls} calls, {calls / before - 1:.0%} more than the recorded {before}")
+        if calls > before * most_growth:
+            problems.append(f"{case}: {calls} calls, {calls / before - 1:.0%} more than the {word} {before}")
     return problems
 
 
@@ -126,13 +132,16 @@ def main() -> int:
         recorded["{}.{}".format(*version)] = counts
         _FILE.write_text(json.dumps(dict(sorted(recorded.items())), indent=2) + "\n", "utf-8")
     compared = recorded_for(version, recorded)
+    baseline = recorded_for(version, json.loads(_BASELINE.read_text("utf-8"))) or {}
+    print(f"{'':42} {'calls':>6}   since recorded   since the baseline")
     for case, calls in counts.items():
-        before = (compared or {}).get(case)
-        print(f"{case:42} {calls:6} calls" + (f"   {calls / before - 1:+7.1%}" if before else ""))
+        before, first = (compared or {}).get(case), baseline.get(case)
+        changes = [f"{calls / number - 1:+.1%}" if number else "" for number in (before, first)]
+        print(f"{case:42} {calls:6} {changes[0]:>16} {changes[1]:>20}")
     if compared is None:
         print(f"guard: no counts are recorded for Python {version[0]}.{version[1]} or older: run it with --update")
         return 1
-    problems = judge(counts, compared)
+    problems = judge(counts, compared) + judge(counts, baseline, _MOST_DRIFT, "baseline's")
     for problem in problems:
         print(f"guard: {problem}. If this is intended, run it with --update and give the reason in the commit message.")
     return 1 if problems else 0

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
 from uvicorn.server import ServerState
 
 from bench.config import ENVIRON, client_headers, production_config, request_for
@@ -64,9 +65,15 @@ def bench_table(text: str | None = None) -> ConfigVersion:
     return compile_config(document, registry=load_registry()).config
 
 
-def accounting_gateway(state_dir: Path) -> InProcess:
-    """Return a gateway whose clients have limits and four budgets, with the default stores in this directory."""
-    config = bench_table(production_config(PORTS, accounts=True))
+def accounting_gateway(state_dir: Path, *, limited: bool = True) -> InProcess:
+    """Return a gateway with the default stores in this directory.
+
+    Args:
+        state_dir: The directory, which is created.
+        limited: Whether the clients have limits and four budgets. Without them, calls are only recorded.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    config = bench_table(production_config(PORTS, accounts=limited))
     return InProcess(config, lambda transport: Gateway(config, transport, state_dir=state_dir))
 
 
@@ -76,10 +83,13 @@ def _parts_of(case: str) -> tuple[str, str]:
     return (dialect, rest) if colon else ("chat", case)
 
 
-def request_bytes(case: str) -> bytes:
-    """Return the bytes that a client sends for a case of CASES."""
+def request_bytes(case: str, *, capped: bool = True) -> bytes:
+    """Return the bytes that a client sends for a case of CASES. Not `capped`: without a cap of the answer."""
     model, stream = CASES[case]
     path, body = request_for(_parts_of(case)[0], model, stream=stream)
+    if not capped:
+        chat = {name: value for name, value in orjson.loads(body).items() if name != "max_completion_tokens"}
+        body = orjson.dumps(chat)
     lines = [
         f"POST {path} HTTP/1.1",
         "host: 127.0.0.1",
@@ -194,9 +204,9 @@ class InProcess:
         await self._complete
         return b"".join(self._received)
 
-    async def ask_checked(self, case: str) -> None:
+    async def ask_checked(self, case: str, *, capped: bool = True) -> None:
         """Send one request, and raise if the response is not the expected answer."""
-        response = await self.ask(request_bytes(case), provider_answers(case))
+        response = await self.ask(request_bytes(case, capped=capped), provider_answers(case))
         answer, end = _MARKS[_parts_of(case)[0]]
         if b" 200 " not in response[:20] or answer not in response:
             raise RuntimeError(f"{case}: the gateway answers {response[:600].decode('utf-8', 'replace')}")

@@ -41,3 +41,10 @@ def test_unknown_python_version_is_compared_with_the_newest_older_one(
 ) -> None:
     recorded = {"3.11": {"JSON": 2}, "3.13": {"JSON": 1}}
     assert recorded_for(version, recorded) == (recorded[taken] if taken else None)
+
+
+def test_slow_drift_is_reported_although_the_counts_were_updated() -> None:
+    assert judge({"JSON": 125}, {"JSON": 100}, 1.25, "baseline's") == []
+    assert judge({"JSON": 126}, {"JSON": 100}, 1.25, "baseline's") == [
+        "JSON: 126 calls, 26% more than the baseline's 100"
+    ]
