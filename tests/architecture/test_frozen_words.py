@@ -13,10 +13,8 @@ write it in the changelog. This command writes the files from the current output
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -69,7 +67,6 @@ from gateway.model.shadow import ShadowRecord
 from gateway.model.status import Changes, Finding, Reload, Status, WorkerStatus
 from gateway.policy.consent import Consenting
 from gateway.policy.territory_answers import answer_changes
-from gateway.server.channel import Activate, Activated, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.service.shadow_traffic import transcript
 from gateway.settings import Settings
 from gateway.state.receipts import receipt_of
@@ -389,30 +386,6 @@ def prompt_transcript() -> str:
 # --- processes and files --------------------------------------------------------------------------
 
 
-def channel_messages() -> str:
-    """Return the messages between the supervisor and a worker."""
-    messages: list[Message] = [
-        Serve(b"TABLE", "lean", 2.5, "json", "info", 500, "c0ffee", "/var/lib", "/key"),
-        Activate(1, b"TABLE"),
-        Ask(2, metrics=True),
-        StopWorker(),
-        Ready("0123456789ab"),
-        Activated(3, "0123456789ab"),
-        Report(4, "0123456789ab", 5, True, {"first": Unavailable("open", 1.5, False, True)}, b"COUNTS"),
-    ]
-
-    async def written() -> bytes:
-        ours, theirs = socket.socketpair()
-        channel = await Channel.over(ours)
-        for message in messages:
-            channel.send(message)
-        await channel.finish(1.0)
-        with theirs, theirs.makefile("rb") as received:
-            return received.read()
-
-    return asyncio.run(written()).decode().replace("}TABLE", "}\nTABLE").replace("TABLE{", "TABLE\n{") + "\n"
-
-
 def readiness_report() -> object:
     """Return `GET /readyz` of the admin listener."""
     table = replace(table_of(NEW, ENVIRON), version="0123456789ab")
@@ -533,7 +506,6 @@ def _rows(path: Path, table: str) -> list[dict[str, Any]]:
 # --- the comparison -------------------------------------------------------------------------------
 
 CASES: dict[str, Callable[..., object]] = {
-    "channel_messages.txt": channel_messages,
     "codes.json": codes,
     "config_changes.json": config_changes,
     "config_keys.json": config_keys,

@@ -65,6 +65,7 @@ HOMES = {
         "gateway/execution",
         "gateway/policy",
         "gateway/service",
+        "gateway/server/channel.py",
         "gateway/api/caller",
         "gateway/usage",
         "providers/transport/pool.py",

@@ -80,8 +80,8 @@ async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
 
 @pytest.mark.parametrize(
     "unread",
-    [b"", b'{"type": "re', b'{"type": "report", "payload_bytes": 9}\n123'],
-    ids=["nothing", "half a line", "half of what follows it"],
+    [b"", b"\0\0", b"\0\0\0\x09123"],
+    ids=["nothing", "half a length", "half a message"],
 )
 async def test_closed_peer_is_not_an_error(unread: bytes) -> None:
     ours, theirs = socket.socketpair()
