@@ -51,8 +51,17 @@ class Settings(BaseSettings):
     max_requests: int = Field(
         10_000, ge=1, description="Chat requests that one worker serves at once; further ones get 503 `overloaded`."
     )
-    grace_s: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="Seconds that running requests get to finish after SIGTERM."
+    grace_s: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for running requests after SIGTERM. Default: `resilience.total`, and at least 30.",
+    )
+    drain_delay_s: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds after SIGTERM in which connections are still accepted while `/readyz` answers 503.",
     )
 
 

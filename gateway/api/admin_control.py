@@ -37,6 +37,10 @@ class Control(Protocol):
         """Return all metrics: the body and its content type, which the Accept header chooses."""
         ...
 
+    def drain(self) -> float:
+        """Begin to drain, and return how many seconds connections are accepted before a stop."""
+        ...
+
     async def reload(self, who: str) -> Reload:
         """Load the config now and return the result."""
         ...

@@ -30,8 +30,8 @@ _MAX_BODY_BYTES = 64 * 1024
 _BODY_TIME_S = 10.0
 _MAX_FAULT_CHARACTERS = 200
 _PATHS = (
-    "the paths are /healthz, /readyz, /metrics, /explain, /territories, /requests, /events, /faults, /reload, "
-    "/rollback, and those of the admin API, which GET /v1/admin/openapi.json lists"
+    "the paths are /healthz, /readyz, /metrics, /explain, /territories, /requests, /events, /faults, /drain, "
+    "/reload, /rollback, and those of the admin API, which GET /v1/admin/openapi.json lists"
 )
 _ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
 """The fields of a rollback, and how many characters each may have."""
@@ -59,6 +59,10 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     app.router.routes.append(Route("/events", EventStream(control, guard)))
     guarded = APIRouter(tags=["config"])
+
+    @guarded.post("/drain", dependencies=requires(Role.OPERATOR))
+    async def drain() -> JSONResponse:
+        return JSONResponse({"status": "draining", "delay_s": control.drain()})
 
     @guarded.post("/reload", dependencies=requires(Role.OPERATOR))
     async def reload(request: Request) -> JSONResponse:

@@ -154,6 +154,14 @@ def seconds(text: str) -> float:
     return number
 
 
+def duration(text: str) -> float:
+    """Return the seconds of a duration such as `600s`, `10m` or `600`."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 600s or 10m")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
 _TYPES: Mapping[str, Callable[[str], Any]] = {
     "path": Path,
     "int": int,
@@ -161,6 +169,7 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
     "hash": sha256,
     "territory": territory,
     "seconds": seconds,
+    "duration": duration,
     "month": lambda text: _function("usage.month")(text),
     "dimensions": lambda text: _function("usage.dimensions")(text),
 }

@@ -38,7 +38,7 @@ class Serve(_Message, frozen=True, tag="serve"):
 
     packed_config: bytes
     transport: str
-    grace_s: float
+    grace_s: float | None
     log_format: LogFormat
     log_level: str
     max_requests: int
@@ -65,6 +65,10 @@ class AskRequests(_Message, frozen=True, tag="ask_requests"):
     """To a worker: send its last requests."""
 
     number: int
+
+
+class DrainWorker(_Message, frozen=True, tag="drain"):
+    """To a worker: close each connection after its next answer, and go on accepting connections."""
 
 
 class StopWorker(_Message, frozen=True, tag="stop"):
@@ -103,7 +107,7 @@ class LastRequests(_Message, frozen=True, tag="requests"):
     documents: bytes
 
 
-Message = Serve | Activate | Ask | AskRequests | StopWorker | Ready | Activated | Report | LastRequests
+Message = Serve | Activate | Ask | AskRequests | DrainWorker | StopWorker | Ready | Activated | Report | LastRequests
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

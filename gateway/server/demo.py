@@ -248,7 +248,8 @@ async def run_demo(
 
         gateway = Gateway(live.config, state_dir=settings.state_dir, receipt_settings=receipt_settings)
         parts = DemoParts(FaultSwitch(servers, lambda: gateway.config), wrap)
-        await serve_single(Process(gateway, live, scheduler, settings.grace_s, parts), listener, admin, show)
+        process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, parts)
+        await serve_single(process, listener, admin, show)
 
 
 def _opened(host: str, port: int) -> str:

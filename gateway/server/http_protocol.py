@@ -64,6 +64,19 @@ _MAX_READ_AHEAD = 4
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
+class DrainingState(ServerState):
+    """The state that the connections of a server share, with whether it drains."""
+
+    is_draining = False
+
+    def begin(self) -> None:
+        """Close each connection after its next answer, from now on."""
+        self.is_draining = True
+        for connection in self.connections:
+            if isinstance(connection, ConnectionProtocol):
+                connection.close_after_next_answer()
+
+
 class ConnectionProtocol(IdleTimeoutProtocol):
     """One client's connection. It replaces uvicorn's methods for requests, and uses `RequestCycle` for each of them."""
 
@@ -103,7 +116,8 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         # An error that a callback of the parser found. It is never raised: its traceback would hold this connection.
         self._input_error: ApiError | None = None
         self._head_timer: asyncio.TimerHandle | None = None
-        self._is_stopping = False
+        # Answers close the connection.
+        self._is_stopping = isinstance(server_state, DrainingState) and server_state.is_draining
 
     # Events of the transport.
 
@@ -343,6 +357,14 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         cycle, scope = self._queue.popleft()
         cycle.enter(RUNNING)
         self._begin(cycle, scope)
+
+    def close_after_next_answer(self) -> None:
+        """Close the connection with the next answer that has not begun; an idle connection waits for its request."""
+        self._is_stopping = True
+        self._repeated_head.forget()
+        latest = self._latest
+        if latest is not None and latest.state in (QUEUED, RUNNING):
+            latest.keep_alive = False
 
     def shutdown(self) -> None:
         """See uvicorn: close the connection once the requests that have come are answered.

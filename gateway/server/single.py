@@ -21,7 +21,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
-from gateway.server.uvicorn_server import GatewayServer, duplicates_of, server_config, serving_in_background
+from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, server_config, serving_in_background
 from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
 
@@ -65,13 +65,16 @@ class Process:
     """One serving process: the application with its live config.
 
     Attributes:
+        grace_s: The setting `GATEWAY_GRACE_S`, or None for its default.
+        drain_delay_s: How long connections are accepted after SIGTERM.
         demo: The parts that only a demo has.
     """
 
     gateway: Gateway
     live: LiveConfig
     scheduler: Scheduler
-    grace_s: float
+    grace_s: float | None
+    drain_delay_s: float = 0.0
     demo: DemoParts | None = None
 
 
@@ -87,7 +90,12 @@ async def serve_single(
     wrap = process.demo.wrap if process.demo is not None else None
     application = wrap(gateway, control) if wrap is not None else gateway
     server = control.server = GatewayServer(
-        server_config(application, process.grace_s), on_started, gateway.drain, gateway.cut
+        server_config(application),
+        on_started,
+        gateway.drain,
+        gateway.cut,
+        lambda: grace_s_of(process.grace_s, gateway.config),
+        process.drain_delay_s,
     )
     admin_listener, guard = admin
     live.on_change = control.note_change
@@ -132,6 +140,7 @@ class _Control:
         self._scheduler = process.scheduler
         self._gateway = process.gateway
         self._live = process.live
+        self._drain_delay_s = process.drain_delay_s
         self._faults = process.demo.faults if process.demo is not None else None
         self.server: GatewayServer | None = None
 
@@ -160,6 +169,12 @@ class _Control:
         """See `gateway.api.admin_control.Control`."""
         # The snapshot is taken on the event loop. Rendering it takes too long for the loop, so a thread does it.
         return await asyncio.to_thread(expose, await self.status(), [self._gateway.metrics.snapshot()], accept)
+
+    def drain(self) -> float:
+        """See `gateway.api.admin_control.Control`."""
+        if self.server is not None:
+            self.server.drain()
+        return self._drain_delay_s
 
     async def reload(self, who: str) -> Reload:
         """See `gateway.api.admin_control.Control`."""

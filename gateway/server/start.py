@@ -24,7 +24,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.channel import Serve
-from gateway.server.uvicorn_server import BindError, bind, raise_file_limit, run, url_of
+from gateway.server.uvicorn_server import BindError, DrainDelay, bind, raise_file_limit, run, url_of
 from gateway.settings import Settings
 from gateway.telemetry.log import configure, logger
 
@@ -127,7 +127,7 @@ def _serve_processes(
         receipt_settings=receipt_settings,
         most_requests=settings.max_requests,
     )
-    process = Process(gateway, live, scheduler, settings.grace_s)
+    process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s)
     run(serve_single(process, listener, (admin_listener, guard), started))
 
 
@@ -160,8 +160,9 @@ def _serve_with_workers(
     )
     options = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
     serve = Serve(packed, *options, secrets.token_hex(32), *receipt_paths)
+    delay = DrainDelay(settings.drain_delay_s)
     on_listening = functools.partial(listening, workers=settings.workers)
-    status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler)
+    status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler, delay)
     if status:
         raise SystemExit(status)
 

@@ -34,6 +34,7 @@ from gateway.server.channel import (
     Ask,
     AskRequests,
     Channel,
+    DrainWorker,
     LastRequests,
     Message,
     Ready,
@@ -41,7 +42,7 @@ from gateway.server.channel import (
     Serve,
     StopWorker,
 )
-from gateway.server.uvicorn_server import serving_in_background
+from gateway.server.uvicorn_server import DrainDelay, grace_s_of, serving_in_background
 from gateway.telemetry.event_feed import EventFeed, Subscription
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
@@ -211,13 +212,14 @@ def supervise(
     admin: tuple[socket.socket, Guard],
     on_listening: Callable[[], None],
     scheduler: Scheduler,
+    drain_delay: DrainDelay,
 ) -> int:
     """Serve with this number of processes until SIGTERM or SIGINT, and return the exit status.
 
     The status is 0, or 1 if no worker could start or one did not exit by itself. `on_listening` is called once, when
     all workers accept connections.
     """
-    return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening, scheduler).run(*admin))
+    return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening, scheduler, drain_delay).run(*admin))
 
 
 class _Supervisor:
@@ -231,7 +233,10 @@ class _Supervisor:
         live: LiveConfig,
         on_listening: Callable[[], None],
         scheduler: Scheduler,
+        drain_delay: DrainDelay,
     ) -> None:
+        self._drain_delay = drain_delay
+        self._is_draining = False
         self._listener = listener
         self._seats = range(1, workers + 1)
         self._quotas_descriptor = open_shared_memory(workers)
@@ -275,7 +280,7 @@ class _Supervisor:
         """See Control."""
         live, workers = self._live, await self._pool.status()
         state = live.config, live.loaded, live.failed, live.reloads
-        processes = self._stopping.is_set(), workers, len(self._seats), self._restarts
+        processes = self._is_draining, workers, len(self._seats), self._restarts
         return Status(
             *state,
             *processes,
@@ -399,6 +404,8 @@ class _Supervisor:
         worker = Worker(seat, process, await Channel.over(ours))
         self._pool.join(worker)
         worker.channel.send(self._serve)
+        if self._is_draining:
+            worker.channel.send(DrainWorker())
         if self._stopping.is_set():
             _dismiss(worker)
         return worker
@@ -456,20 +463,35 @@ class _Supervisor:
         self._stop()
 
     def _on_signal(self, number: int) -> None:
-        if not self._stopping.is_set():
+        if number == signal.SIGTERM and self._drain_delay.then(self._stop):
+            self.drain()
+        elif not self._stopping.is_set():
             self._stop()
         elif number == signal.SIGINT:
             # A second Ctrl-C stops at once: a stopping worker abandons its running requests at SIGINT.
             for worker in self._pool:
                 worker.send_signal(signal.SIGINT)
 
+    def drain(self) -> float:
+        """See Control."""
+        self._drain_delay.begin()
+        self._is_draining = True
+        for worker in self._pool:
+            worker.channel.send(DrainWorker())
+        return self._drain_delay.delay_s
+
     def _stop(self) -> None:
+        if self._stopping.is_set():  # a second signal came before the end of the delay
+            return
+        self._is_draining = True
         self._stopping.set()
         self._events.close()
         self._listener.close()
         for worker in self._pool:
             _dismiss(worker)
-        asyncio.get_running_loop().call_later(self._serve.grace_s + _OVERTIME_S, self._kill)
+        asyncio.get_running_loop().call_later(
+            grace_s_of(self._serve.grace_s, self._live.config) + _OVERTIME_S, self._kill
+        )
 
     def _kill(self) -> None:
         for worker in self._pool:

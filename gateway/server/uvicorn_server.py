@@ -16,13 +16,15 @@ from typing import Any
 
 import uvicorn
 
-from gateway.server.http_protocol import ConnectionProtocol
+from gateway.model.config_version import ConfigVersion
+from gateway.server.http_protocol import ConnectionProtocol, DrainingState
 from gateway.telemetry.log import logger
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _COLLECT = (20_000, 20, 50)
 _SECOND_GRACE_S = 1.0
+_DEFAULT_GRACE_S = 30.0
 _CANCELLED_GRACE_S = 1.0
 _SWITCH_S = 0.001
 _DUPLICATES = 8
@@ -87,7 +89,7 @@ def duplicates_of(listener: socket.socket) -> list[socket.socket]:
     return [listener, *(listener.dup() for _ in range(_DUPLICATES - 1))]
 
 
-def server_config(app: Any, grace_s: float) -> uvicorn.Config:
+def server_config(app: Any, grace_s: float = _DEFAULT_GRACE_S) -> uvicorn.Config:
     """Return uvicorn's configuration. uvicorn keeps the peer's address: the gateway itself judges proxy headers."""
     return uvicorn.Config(
         app,
@@ -102,6 +104,11 @@ def server_config(app: Any, grace_s: float) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(grace_s)),
     )
+
+
+def grace_s_of(setting_s: float | None, config: ConfigVersion) -> float:
+    """Return the seconds in which running requests may finish: the setting, or as long as a request may take."""
+    return setting_s if setting_s is not None else max(_DEFAULT_GRACE_S, config.resilience.total_s)
 
 
 def settle() -> None:
@@ -145,25 +152,32 @@ class _QuietServer(uvicorn.Server):
 
 
 class GatewayServer(_QuietServer):
-    """uvicorn's server, which finishes the running requests on SIGTERM and SIGINT, and then exits with 0.
+    """uvicorn's server, which drains on SIGTERM, finishes the running requests, and then exits with 0.
 
     Args:
         on_started: Awaited once the server accepts connections.
-        on_stopping: Called when the server begins to stop.
+        on_draining: Called when the server begins to drain or to stop.
         on_cut: Called before the requests that still run are cancelled.
+        grace_s: Returns the seconds in which running requests may finish. It is asked when the server stops.
+        drain_delay_s: How long the server accepts connections after SIGTERM.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
         on_started: Callable[[], Coroutine[Any, Any, None]] | None = None,
-        on_stopping: Callable[[], None] = lambda: None,
+        on_draining: Callable[[], None] = lambda: None,
         on_cut: Callable[[], None] = lambda: None,
+        grace_s: Callable[[], float] | None = None,
+        drain_delay_s: float = 0.0,
     ) -> None:
         super().__init__(config)
+        self.server_state = self._draining = DrainingState()
         self._on_cut = on_cut
         self._on_started = on_started
-        self._on_stopping = on_stopping
+        self._on_draining = on_draining
+        self._grace_s = grace_s
+        self._delay = DrainDelay(drain_delay_s)
         self._after_start: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
@@ -184,14 +198,31 @@ class GatewayServer(_QuietServer):
         return len(self.server_state.tasks)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop. A second SIGINT doesn't wait for the running requests."""
-        self._on_stopping()
+        """Drain after SIGTERM, then stop. SIGINT and a second signal skip the delay.
+
+        A second SIGINT doesn't wait for the running requests.
+        """
+        if sig == signal.SIGTERM and self._delay.then(self.stop):
+            self.drain()
+            return
+        self._begin_to_stop()
         super().handle_exit(sig, frame)
 
+    def drain(self) -> None:
+        """Let clients go elsewhere: new connections are still accepted, and each answer closes its connection."""
+        self._delay.begin()
+        self._on_draining()
+        self._draining.begin()
+
     def stop(self) -> None:
-        """Stop as after SIGTERM."""
-        self._on_stopping()
+        """Accept no more connections, finish the running requests, and exit."""
+        self._begin_to_stop()
         self.should_exit = True
+
+    def _begin_to_stop(self) -> None:
+        self._on_draining()
+        if self._grace_s is not None:
+            self.config.timeout_graceful_shutdown = max(1, round(self._grace_s()))
 
     def cut(self) -> None:
         """Stop without waiting for the running requests, as after a second SIGINT."""
@@ -256,6 +287,34 @@ def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
             return
         connection.setblocking(False)
         yield connection
+
+
+class DrainDelay:
+    """The time between the begin of a drain and the end of the listener, which runs once.
+
+    Attributes:
+        delay_s: Its length in seconds.
+    """
+
+    def __init__(self, delay_s: float) -> None:
+        self.delay_s = delay_s
+        self._ends_at: float | None = None
+        self._is_waiting = False
+
+    def begin(self) -> None:
+        """Begin the delay, unless it has begun."""
+        if self._ends_at is None:
+            self._ends_at = asyncio.get_running_loop().time() + self.delay_s
+
+    def then(self, stop: Callable[[], None]) -> bool:
+        """Call `stop` after what is left of the delay; return False if nothing is left, or a call waits already."""
+        self.begin()
+        loop = asyncio.get_running_loop()
+        if self._is_waiting or self._ends_at is None or loop.time() >= self._ends_at:
+            return False
+        self._is_waiting = True
+        loop.call_at(self._ends_at, stop)
+        return True
 
 
 class _SecondServer(_QuietServer):

@@ -24,13 +24,14 @@ from gateway.server.channel import (
     Ask,
     AskRequests,
     Channel,
+    DrainWorker,
     LastRequests,
     Ready,
     Report,
     Serve,
     StopWorker,
 )
-from gateway.server.uvicorn_server import GatewayServer, run, server_config
+from gateway.server.uvicorn_server import GatewayServer, grace_s_of, run, server_config
 from gateway.telemetry.log import configure, logger
 from gateway.usage.quota_store import QuotaStore
 
@@ -80,7 +81,13 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
     async def started() -> None:
         channel.send(Ready(gateway.config.version))
 
-    server = GatewayServer(server_config(gateway, serve.grace_s), started, gateway.drain, gateway.cut)
+    server = GatewayServer(
+        server_config(gateway),
+        started,
+        gateway.drain,
+        gateway.cut,
+        lambda: grace_s_of(serve.grace_s, gateway.config),
+    )
     receiving = asyncio.create_task(_receive_messages(gateway, server, channel))
     receiving.add_done_callback(lambda _: server.stop())
     try:
@@ -109,6 +116,8 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
                 channel.send(_report(gateway, server, number, metrics=metrics))
             case AskRequests(number):
                 channel.send(LastRequests(number, json.dumps(gateway.recent_requests()).encode()))
+            case DrainWorker():
+                server.drain()
             case StopWorker():
                 server.stop()
             case Serve() | Ready() | Activated() | Report() | LastRequests():

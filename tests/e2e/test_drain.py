@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.assembly.application import Gateway
+from gateway.cli import main
 from providers.testkit.scenario import Scenario, Silent
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
@@ -150,6 +151,51 @@ def test_new_connections_are_answered_during_a_stop(path: Path, workers: int) ->
             one.sendall(HEALTH)
         assert {one.recv(65536)[:13] for one in crowd} == {b"HTTP/1.1 200 "}
         assert gateway.process.wait(ENDS_S) == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_connections_are_accepted_and_closed_after_their_answers_during_the_delay(path: Path, workers: int) -> None:
+    with operated(path, workers, GATEWAY_DRAIN_DELAY_S="60") as operator, idle_connection(operator) as idle:
+        process = operator.gateway.process
+        process.send_signal(signal.SIGTERM)
+        eventually(lambda: operator.admin.get("/readyz").json()["status"] == "draining", LIMIT_S)
+        eventually(lambda: httpx.get(f"{operator.gateway.url}/readyz", trust_env=False).status_code == 503, LIMIT_S)
+        for connection in (idle, socket.create_connection(address(operator.gateway.url), LIMIT_S)):
+            with connection:
+                connection.sendall(HEALTH)
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))  # noqa: B023  # read at once
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in answer
+        assert operator.client.post(CHAT, json=body()).headers["connection"] == "close"
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(ENDS_S) == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_drain_command_waits_for_requests_and_shortens_the_stop(
+    path: Path, providers: SimulatorThread, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider = PausedProvider()
+    patch = {"deployments": {"a": {"endpoint": f"{provider.origin}/v1"}}, "resilience": {"idle": "60s"}}
+    path.write_text(config(providers, "a", 0, patch).text, "utf-8")
+    with closing(provider), operated(path, workers, GATEWAY_DRAIN_DELAY_S="0.5") as operator:
+        command = ["drain", "--admin", operator.gateway.admin_url, "--timeout"]
+        with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
+            pieces = response.iter_bytes()
+            next(pieces)
+            assert main([*command, "0"]) == 3
+            assert capsys.readouterr().err.splitlines() == ["1 request runs", "gateway: 1 still run after 0 s"]
+            provider.goes_on.set()
+            assert b"[DONE]" in b"".join(pieces)
+        assert main([*command, "1m"]) == 0
+        assert capsys.readouterr().out.endswith("no request runs\n")
+        assert operator.gateway.stop() == 0
+
+
+def test_drain_without_a_gateway_says_how_to_name_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drain", "--state", str(tmp_path)]) == 2
+    assert "name its admin listener with --admin URL" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -18,9 +18,11 @@ import structlog
 from gateway.server import supervisor
 from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.server.supervisor import _Supervisor, next_wait_s
+from gateway.server.uvicorn_server import DrainDelay
 from tests.kit.scripted_server import turns, until
 
-SERVE = Serve(b"first", "lean", 5.0, "json", "info", 0, "00")
+GRACE_S = 5.0
+SERVE = Serve(b"first", "lean", GRACE_S, "json", "info", 0, "00")
 OVERTIME_S = 3.0
 LIMIT_S = 30
 KILL = signal.SIGKILL
@@ -121,6 +123,7 @@ class RunningSupervisor:
             self.live,  # type: ignore[arg-type]
             lambda: self.listening.append(self.supervisor._pool.ready),
             self.scheduler,  # type: ignore[arg-type]
+            DrainDelay(0.0),
         )
         monkeypatch.setattr(self.supervisor._quotas, "leave", self.removed_seats.append)
         later = loop.call_later
@@ -261,7 +264,7 @@ async def test_second_ctrl_c_stops_at_once_and_kills_workers_that_remain(build: 
     assert [fake.signals for fake in both] == [[], []]
     running.handlers[signal.SIGINT]()
     assert [fake.signals for fake in both] == [[signal.SIGINT]] * 2
-    for after_s in (SERVE.grace_s + OVERTIME_S, OVERTIME_S):
+    for after_s in (GRACE_S + OVERTIME_S, OVERTIME_S):
         ((delay_s, kill),) = running.kills
         running.kills.clear()
         assert delay_s == after_s
