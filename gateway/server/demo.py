@@ -248,7 +248,7 @@ async def run_demo(
 
         gateway = Gateway(live.config, state_dir=settings.state_dir, receipt_settings=receipt_settings)
         parts = DemoParts(FaultSwitch(servers, lambda: gateway.config), wrap)
-        process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, parts)
+        process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, demo=parts)
         await serve_single(process, listener, admin, show)
 
 

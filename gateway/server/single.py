@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.api.admin import build_admin
@@ -21,6 +21,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
+from gateway.server.service_manager import ServiceManager
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, server_config, serving_in_background
 from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
@@ -67,6 +68,7 @@ class Process:
     Attributes:
         grace_s: The setting `GATEWAY_GRACE_S`, or None for its default.
         drain_delay_s: How long connections are accepted after SIGTERM.
+        service: The service manager that started the process.
         demo: The parts that only a demo has.
     """
 
@@ -75,6 +77,7 @@ class Process:
     scheduler: Scheduler
     grace_s: float | None
     drain_delay_s: float = 0.0
+    service: ServiceManager = field(default_factory=lambda: ServiceManager({}))
     demo: DemoParts | None = None
 
 
@@ -92,7 +95,7 @@ async def serve_single(
     server = control.server = GatewayServer(
         server_config(application),
         on_started,
-        gateway.drain,
+        control.note_draining,
         gateway.cut,
         lambda: grace_s_of(process.grace_s, gateway.config),
         process.drain_delay_s,
@@ -102,8 +105,11 @@ async def serve_single(
     if process.demo is not None:
         live.is_followed = lambda: gateway.events.has_subscribers
     with suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, live.request)
-    async with serving_in_background(build_admin(control, guard), admin_listener), _watching(live, gateway, scheduler):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, process.service.reloading(live.request))
+    async with (
+        serving_in_background(build_admin(control, guard), admin_listener),
+        _watching(live, gateway, scheduler, process.service),
+    ):
         try:
             await server.serve(duplicates_of(listener))
         finally:
@@ -111,7 +117,7 @@ async def serve_single(
 
 
 @asynccontextmanager
-async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler) -> Any:
+async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler, service: ServiceManager) -> Any:
     async def counts() -> list[bytes]:
         return [gateway.metrics.snapshot()]
 
@@ -123,12 +129,13 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler) ->
     scheduler.start(counts, live.restage)
     budgets = BudgetWatch(gateway.state_dir, lambda: gateway.config)
     gateway.metrics.live_rows["gateway_budget_used_ratio"] = budgets.used_shares
-    watching = asyncio.create_task(budgets.run())
+    watching = [asyncio.create_task(budgets.run()), asyncio.create_task(service.beat())]
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         await scheduler.stop()
         await live.stop()
 
@@ -141,6 +148,7 @@ class _Control:
         self._gateway = process.gateway
         self._live = process.live
         self._drain_delay_s = process.drain_delay_s
+        self._service = process.service
         self._faults = process.demo.faults if process.demo is not None else None
         self.server: GatewayServer | None = None
 
@@ -200,9 +208,15 @@ class _Control:
         """See `gateway.api.admin_control.Control`."""
         return self._gateway.events.subscribe()
 
+    def note_draining(self) -> None:
+        """Note that the server begins to drain or to stop."""
+        self._gateway.drain()
+        self._service.note_stopping()
+
     def note_change(self) -> None:
         """Publish that the config has changed, or that a change was rejected."""
         live = self._live
+        self._service.note_change(live.config.version)
         self._gateway.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
 
     async def faults(self) -> tuple[SimulatedSite, ...]:

@@ -24,6 +24,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.channel import Serve
+from gateway.server.service_manager import ServiceManager, sockets_by_name
 from gateway.server.uvicorn_server import BindError, DrainDelay, bind, raise_file_limit, run, url_of
 from gateway.settings import Settings
 from gateway.telemetry.log import configure, logger
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from gateway.server.demo import BuildConsole, Rehearsal
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_SOCKETS = {"public": ("host", "port"), "admin": ("admin_host", "admin_port")}
+"""The names of sockets that systemd may open, and the settings that their addresses replace."""
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
@@ -68,15 +71,17 @@ def _close(change_log: ChangeLog, detail: Mapping[str, str]) -> None:
 
 
 def _serve_config(settings: Settings, initial: InitialConfig) -> None:
+    service, given = ServiceManager(), sockets_by_name()
+    settings = _at_addresses_of(given, settings)
     if (reason := _serving_problem(settings, initial.config)) is not None:
         raise CommandError(reason)
     receipt_settings = _receipt_settings(settings)
-    sockets = _listeners(settings)
+    sockets = _listeners(settings, given=given)
     raise_file_limit()
     with _scheduling(settings) as scheduler, _stored_clients(settings, initial) as clients:
         listener, admin_listener, guard = sockets
         sockets = listener, admin_listener, _with_tokens(guard, clients)
-        _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients))
+        _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients), service)
 
 
 def _serve_live(
@@ -85,13 +90,14 @@ def _serve_live(
     receipt_settings: ReceiptSettings | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
     staging: Staging,
+    service: ServiceManager,
 ) -> None:
     admin_listener = sockets[1]
     job = CompileJob(str(settings.config), written=initial.change_log is not None)
     problem_of = functools.partial(_activation_problem, settings, initial.config)
     live = _live(job, initial, admin_listener, staging, problem_of)
     with keeping_ledger(settings.state_dir, lambda: live.config, initial.config.stores):
-        _serve_processes(settings, initial, receipt_settings, sockets, staging.scheduler, live)
+        _serve_processes(settings, initial, receipt_settings, sockets, staging.scheduler, live, service)
 
 
 def _serve_processes(
@@ -101,6 +107,7 @@ def _serve_processes(
     sockets: tuple[socket.socket, socket.socket, Guard],
     scheduler: Scheduler,
     live: LiveConfig,
+    service: ServiceManager,
 ) -> None:
     config, outcome = initial.config, initial.outcome
     listener, admin_listener, guard = sockets
@@ -108,10 +115,11 @@ def _serve_processes(
     def listening(**more: int) -> None:
         urls = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
         logger().info("listening", **urls, **version_fields(live.config.version), **more)
+        service.note_ready(live.config.version)
 
     if settings.workers > 1 and outcome.packed is not None:
         packed = outcome.packed if live.config is config else pack(live.config)
-        _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), listening, scheduler)
+        _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), listening, scheduler, service)
         return
 
     async def started() -> None:
@@ -127,7 +135,7 @@ def _serve_processes(
         receipt_settings=receipt_settings,
         most_requests=settings.max_requests,
     )
-    process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s)
+    process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, service=service)
     run(serve_single(process, listener, (admin_listener, guard), started))
 
 
@@ -152,6 +160,7 @@ def _serve_with_workers(
     admin: tuple[socket.socket, Guard],
     listening: Callable[..., None],
     scheduler: Scheduler,
+    service: ServiceManager,
 ) -> None:
     from gateway.server.supervisor import supervise
 
@@ -162,7 +171,7 @@ def _serve_with_workers(
     serve = Serve(packed, *options, secrets.token_hex(32), *receipt_paths)
     delay = DrainDelay(settings.drain_delay_s)
     on_listening = functools.partial(listening, workers=settings.workers)
-    status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler, delay)
+    status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler, delay, service)
     if status:
         raise SystemExit(status)
 
@@ -328,11 +337,17 @@ def _activation_problem(settings: Settings, first: ConfigVersion, config: Config
     return _serving_problem(settings, config)
 
 
-def _listeners(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.socket, socket.socket, Guard]:
-    """Return the public listener, the admin listener and its guard; raises CommandError if one can't be bound."""
-    listener = _bind(settings.host, settings.port)
+def _listeners(
+    settings: Settings, *, or_a_free_port: bool = False, given: Mapping[str, socket.socket] | None = None
+) -> tuple[socket.socket, socket.socket, Guard]:
+    """Return the public listener, the admin listener and its guard; raises CommandError if one can't be bound.
+
+    given: Sockets that systemd has opened, by name. They are used instead of new ones.
+    """
+    given = given or {}
+    listener = given.get("public") or _bind(settings.host, settings.port)
     try:
-        return listener, *_admin(settings, or_a_free_port=or_a_free_port)
+        return listener, *_admin(settings, or_a_free_port=or_a_free_port, given=given.get("admin"))
     except CommandError:
         listener.close()
         raise
@@ -345,7 +360,22 @@ def _bind(host: str, port: int, option: str = "port") -> socket.socket:
         raise CommandError(str(error)) from None
 
 
-def _admin(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.socket, Guard]:
+def _at_addresses_of(given: Mapping[str, socket.socket], settings: Settings) -> Settings:
+    """Return the settings with the addresses of sockets that systemd has opened. Raises CommandError."""
+    if unknown := given.keys() - _SOCKETS.keys():
+        reason = f"`FileDescriptorName` must be `public` or `admin`, not {min(unknown)!r}"
+        raise CommandError(f"systemd has opened a socket with an unknown name: {reason}")
+    changes: dict[str, object] = {}
+    for name, listener in given.items():
+        if listener.family not in (socket.AF_INET, socket.AF_INET6) or listener.type != socket.SOCK_STREAM:
+            raise CommandError(f"the socket `{name}` of systemd must listen on TCP: write `ListenStream=` with a port")
+        changes |= dict(zip(_SOCKETS[name], listener.getsockname()[:2], strict=True))
+    return settings.model_copy(update=changes)
+
+
+def _admin(
+    settings: Settings, *, or_a_free_port: bool = False, given: socket.socket | None = None
+) -> tuple[socket.socket, Guard]:
     """The admin listener's socket and guard; raises CommandError."""
     host, chosen = settings.admin_host, "admin_port" in settings.model_fields_set
     token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
@@ -357,6 +387,8 @@ def _admin(settings: Settings, *, or_a_free_port: bool = False) -> tuple[socket.
     # With any free port for clients, as in tests, the admin listener must not use a fixed port either.
     port = 0 if settings.port == 0 and not chosen else settings.admin_port
     names = _THIS_MACHINE | {f"[{host}]" if ":" in host else host.lower()}
+    if given is not None:
+        return given, Guard(token, names)
     if or_a_free_port and not chosen:
         try:
             return bind(host, port, "admin-port"), Guard(token, names)

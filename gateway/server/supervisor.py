@@ -42,6 +42,7 @@ from gateway.server.channel import (
     Serve,
     StopWorker,
 )
+from gateway.server.service_manager import ServiceManager
 from gateway.server.uvicorn_server import DrainDelay, grace_s_of, serving_in_background
 from gateway.telemetry.event_feed import EventFeed, Subscription
 from gateway.telemetry.exposition import expose
@@ -213,13 +214,15 @@ def supervise(
     on_listening: Callable[[], None],
     scheduler: Scheduler,
     drain_delay: DrainDelay,
+    service: ServiceManager,
 ) -> int:
     """Serve with this number of processes until SIGTERM or SIGINT, and return the exit status.
 
     The status is 0, or 1 if no worker could start or one did not exit by itself. `on_listening` is called once, when
     all workers accept connections.
     """
-    return asyncio.run(_Supervisor(listener, workers, serve, live, on_listening, scheduler, drain_delay).run(*admin))
+    supervisor = _Supervisor(listener, workers, serve, live, on_listening, scheduler, drain_delay, service)
+    return asyncio.run(supervisor.run(*admin))
 
 
 class _Supervisor:
@@ -234,8 +237,10 @@ class _Supervisor:
         on_listening: Callable[[], None],
         scheduler: Scheduler,
         drain_delay: DrainDelay,
+        service: ServiceManager,
     ) -> None:
         self._drain_delay = drain_delay
+        self._service = service
         self._is_draining = False
         self._listener = listener
         self._seats = range(1, workers + 1)
@@ -259,11 +264,11 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._live.request)
+        loop.add_signal_handler(signal.SIGHUP, self._service.reloading(self._live.request))
         self._live.on_change = self._note_change
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
-        background = [asyncio.create_task(self._count()), asyncio.create_task(self._budgets.run())]
+        background = [asyncio.create_task(work) for work in (self._count(), self._budgets.run(), self._service.beat())]
         if self._serve.state_dir is not None:
             background.append(asyncio.create_task(recover_calls_forever(Path(self._serve.state_dir))))
         async with serving_in_background(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
@@ -337,6 +342,7 @@ class _Supervisor:
         return self._live.clients.admin(who) if self._live.clients is not None else None
 
     def _note_change(self) -> None:
+        self._service.note_change(self._live.config.version)
         self._events.publish("config", change_report(self._live.config.version, self._live.loaded, self._live.failed))
 
     async def requests(self) -> list[dict[str, object]]:
@@ -475,15 +481,19 @@ class _Supervisor:
     def drain(self) -> float:
         """See Control."""
         self._drain_delay.begin()
-        self._is_draining = True
+        self._note_draining()
         for worker in self._pool:
             worker.channel.send(DrainWorker())
         return self._drain_delay.delay_s
 
+    def _note_draining(self) -> None:
+        self._is_draining = True
+        self._service.note_stopping()
+
     def _stop(self) -> None:
         if self._stopping.is_set():  # a second signal came before the end of the delay
             return
-        self._is_draining = True
+        self._note_draining()
         self._stopping.set()
         self._events.close()
         self._listener.close()

@@ -17,6 +17,7 @@ import structlog
 
 from gateway.server import supervisor
 from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, StopWorker
+from gateway.server.service_manager import ServiceManager
 from gateway.server.supervisor import _Supervisor, next_wait_s
 from gateway.server.uvicorn_server import DrainDelay
 from tests.kit.scripted_server import turns, until
@@ -124,6 +125,7 @@ class RunningSupervisor:
             lambda: self.listening.append(self.supervisor._pool.ready),
             self.scheduler,  # type: ignore[arg-type]
             DrainDelay(0.0),
+            ServiceManager({}),
         )
         monkeypatch.setattr(self.supervisor._quotas, "leave", self.removed_seats.append)
         later = loop.call_later

@@ -1,0 +1,120 @@
+"""systemd: the sockets that it opens, and what it is told (sd_listen_fds(3), sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from providers.testkit.server import SimulatorThread
+from tests.kit.gateway_process import GatewayProcess
+from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
+from tests.kit.waiting import eventually
+
+# As systemd starts a service: the sockets are the descriptors from 3 on, and the process id is that of the service.
+AS_SYSTEMD = """
+import os, sys
+sockets, names = map(int, sys.argv[1].split(",")), sys.argv[2]
+for number, descriptor in enumerate(sockets, 3):
+    os.dup2(descriptor, number)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(number - 2), "LISTEN_FDNAMES": names}
+os.execv(sys.executable, [sys.executable, "-m", "gateway.cli", "serve", "--config", sys.argv[3]])
+"""
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers).text, "utf-8")
+    return path
+
+
+class Manager:
+    """The receiving end of a service manager, at an abstract address."""
+
+    def __init__(self) -> None:
+        self.address = f"@gateway-{secrets.token_hex(8)}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(f"\0{self.address[1:]}")
+        self.told: list[str] = []
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self) -> None:
+        while message := self._socket.recv(4096):
+            self.told.append(message.decode())
+
+    def has_been_told(self, words: str, times: int = 1) -> bool:
+        return sum(words in message.splitlines() for message in self.told) >= times
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_manager_is_told_of_start_heartbeats_reload_and_stop(path: Path, workers: int) -> None:
+    manager = Manager()
+    with operated(path, workers, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="100000") as operator:
+        eventually(lambda: manager.has_been_told("READY=1"), LIMIT_S)
+        assert manager.has_been_told(f"STATUS=serves config {operator.version()}")
+        eventually(lambda: manager.has_been_told("WATCHDOG=1", 3), LIMIT_S)
+        operator.gateway.process.send_signal(signal.SIGHUP)
+        eventually(lambda: manager.has_been_told("READY=1", 2), LIMIT_S)
+        reloading = next(message for message in manager.told if message.startswith("RELOADING=1"))
+        assert reloading.splitlines()[1].removeprefix("MONOTONIC_USEC=").isdecimal()
+        assert operator.gateway.stop() == 0
+    assert [message for message in manager.told if message != "WATCHDOG=1"][-1].startswith("STOPPING=1")
+
+
+def served(path: Path, names: str, listeners: list[socket.socket]) -> subprocess.Popen[str]:
+    descriptors = [listener.fileno() for listener in listeners]
+    return subprocess.Popen(
+        [sys.executable, "-c", AS_SYSTEMD, ",".join(map(str, descriptors)), names, str(path)],
+        pass_fds=descriptors,
+        env={**os.environ, "KEY": "sk-one", "GATEWAY_LOG_FORMAT": "json"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_sockets_of_systemd_are_served_by_their_names(path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as admin, socket.create_server(("127.0.0.1", 0)) as public:
+        with served(path, "admin:public", [admin, public]) as process:
+            gateway = GatewayProcess(process)
+            listening = gateway.wait_for("listening")
+            urls = [f"http://127.0.0.1:{one.getsockname()[1]}" for one in (public, admin)]
+            assert [listening["url"], listening["admin"]] == urls
+            assert httpx.get(f"{urls[0]}/healthz", trust_env=False).json() == {"status": "ok"}
+            assert httpx.get(f"{urls[1]}/readyz", trust_env=False).json()["status"] == "ready"
+            assert gateway.stop() == 0
+        # The service manager still listens, so a client that connects between two runs waits instead of being refused.
+        socket.create_connection(public.getsockname()).close()
+
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # refused
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "problem"),
+    [
+        ("http", "127.0.0.1", "`FileDescriptorName` must be `public` or `admin`, not 'http'"),
+        ("public", EVERYWHERE, "this config has no clients, so it serves this machine only, and 0.0.0.0 is open"),
+        ("admin", EVERYWHERE, "the admin listener on 0.0.0.0 is open to others"),
+    ],
+)
+def test_sockets_of_systemd_are_checked_like_addresses(path: Path, names: str, host: str, problem: str) -> None:
+    with socket.create_server((host, 0)) as listener, served(path, names, [listener]) as process:
+        assert process.wait(LIMIT_S) == 2
+        assert process.stderr is not None
+        assert problem in process.stderr.read()
