@@ -30,15 +30,15 @@ _OK = 0
 def serve(options: argparse.Namespace) -> int:
     """Serve a config (`gateway serve`)."""
     _exit_on_sigterm()
-    settings = settings_of(options)
-    _expect_config(settings)
     from gateway.changes.compile_process import Child
 
     # A child process compiles the config, so that the serving process never holds the compiler in memory. The child
-    # mostly loads the compiler, and this process loads its own modules meanwhile.
+    # mostly loads the compiler, and this process reads its settings and loads its own modules meanwhile.
     child = Child()
     child.prepare()
     try:
+        settings = settings_of(options)
+        _expect_config(settings)
         return _serve(settings, child)
     finally:
         child.discard()
