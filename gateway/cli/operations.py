@@ -1,4 +1,4 @@
-"""The command `gateway drain`, which ends the traffic of a running gateway."""
+"""Commands for a gateway in production: `gateway drain`, `backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
+from gateway import __version__
 from gateway.cli.admin_client import AdminClient, NotReached
 from gateway.cli.plan import admin_client
 from gateway.cli.terminal import settings_of
-from gateway.operator_errors import CommandError
+from gateway.operator_errors import CommandError, StateError
 from gateway.settings import Settings
 
 _OK, _STILL_RUNNING = 0, 3
@@ -36,6 +39,44 @@ def drain(options: argparse.Namespace) -> int:
         time.sleep(_POLL_S)
     print("no request runs")
     return _OK
+
+
+def backup(options: argparse.Namespace) -> int:
+    """Write an archive of the state directory, also while a gateway uses it (`gateway backup`)."""
+    from gateway.state.backup import write_backup
+
+    directory = _state_dir(settings_of(options))
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        written = write_backup(directory, options.to, __version__, created, with_keys=options.with_keys)
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    print(f"wrote {options.to}: {len(written.files)} files of {directory}")
+    if written.missing_keys:
+        print(f"not in it: {', '.join(written.missing_keys)}; keep copies of these, or use --with-keys")
+    return _OK
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Restore an archive into an empty state directory (`gateway restore`)."""
+    from gateway.state.backup import restore_backup
+
+    directory = _state_dir(settings_of(options))
+    try:
+        restored = restore_backup(options.file, directory)
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    print(f"restored {len(restored.files)} files of {restored.created} (release {restored.release}) into {directory}")
+    if restored.missing_keys:
+        names = ", ".join(restored.missing_keys)
+        print(f"put these keys into {directory} before the gateway starts, because it would make new ones: {names}")
+    return _OK
+
+
+def _state_dir(settings: Settings) -> Path:
+    if settings.state_dir is None:
+        raise CommandError("name the state directory: --state DIR, or GATEWAY_STATE_DIR")
+    return settings.state_dir
 
 
 def _begin(client: AdminClient) -> float:

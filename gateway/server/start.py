@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.changes.stored_clients import ClientDatabase
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import BuildConsole, Rehearsal
+    from gateway.server.supervisor import Lifecycle
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SOCKETS = {"public": ("host", "port"), "admin": ("admin_host", "admin_port")}
@@ -119,7 +120,11 @@ def _serve_processes(
 
     if settings.workers > 1 and outcome.packed is not None:
         packed = outcome.packed if live.config is config else pack(live.config)
-        _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), listening, scheduler, service)
+        from gateway.server.supervisor import Lifecycle
+
+        on_listening = functools.partial(listening, workers=settings.workers)
+        lifecycle = Lifecycle(on_listening, DrainDelay(settings.drain_delay_s), service)
+        _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), scheduler, lifecycle)
         return
 
     async def started() -> None:
@@ -158,9 +163,8 @@ def _serve_with_workers(
     listener: socket.socket,
     live: LiveConfig,
     admin: tuple[socket.socket, Guard],
-    listening: Callable[..., None],
     scheduler: Scheduler,
-    service: ServiceManager,
+    lifecycle: Lifecycle,
 ) -> None:
     from gateway.server.supervisor import supervise
 
@@ -169,9 +173,7 @@ def _serve_with_workers(
     )
     options = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
     serve = Serve(packed, *options, secrets.token_hex(32), *receipt_paths)
-    delay = DrainDelay(settings.drain_delay_s)
-    on_listening = functools.partial(listening, workers=settings.workers)
-    status = supervise(listener, settings.workers, serve, live, admin, on_listening, scheduler, delay, service)
+    status = supervise(listener, settings.workers, serve, live, admin, scheduler, lifecycle)
     if status:
         raise SystemExit(status)
 

@@ -73,6 +73,21 @@ _ACTIVATE_S = 2.0
 _ASK_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """How a process tells others when it begins and ends.
+
+    Attributes:
+        on_listening: Called once, when all workers accept connections.
+        drain_delay: The time between SIGTERM and the end of the listener.
+        service: The service manager that started the process.
+    """
+
+    on_listening: Callable[[], None]
+    drain_delay: DrainDelay
+    service: ServiceManager
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """A running worker process. Its replacement gets the same `seat` (1, 2, …).
@@ -211,17 +226,14 @@ def supervise(
     serve: Serve,
     live: LiveConfig,
     admin: tuple[socket.socket, Guard],
-    on_listening: Callable[[], None],
     scheduler: Scheduler,
-    drain_delay: DrainDelay,
-    service: ServiceManager,
+    lifecycle: Lifecycle,
 ) -> int:
     """Serve with this number of processes until SIGTERM or SIGINT, and return the exit status.
 
-    The status is 0, or 1 if no worker could start or one did not exit by itself. `on_listening` is called once, when
-    all workers accept connections.
+    The status is 0, or 1 if no worker could start or one did not exit by itself.
     """
-    supervisor = _Supervisor(listener, workers, serve, live, on_listening, scheduler, drain_delay, service)
+    supervisor = _Supervisor(listener, workers, serve, live, scheduler, lifecycle)
     return asyncio.run(supervisor.run(*admin))
 
 
@@ -234,13 +246,11 @@ class _Supervisor:
         workers: int,
         serve: Serve,
         live: LiveConfig,
-        on_listening: Callable[[], None],
         scheduler: Scheduler,
-        drain_delay: DrainDelay,
-        service: ServiceManager,
+        lifecycle: Lifecycle,
     ) -> None:
-        self._drain_delay = drain_delay
-        self._service = service
+        self._drain_delay = lifecycle.drain_delay
+        self._service = lifecycle.service
         self._is_draining = False
         self._listener = listener
         self._seats = range(1, workers + 1)
@@ -249,7 +259,7 @@ class _Supervisor:
         self._serve = serve
         self._live = live
         self._scheduler = scheduler
-        self._on_listening: Callable[[], None] | None = on_listening
+        self._on_listening: Callable[[], None] | None = lifecycle.on_listening
         self._pool = WorkerPool()
         self._events = EventFeed()
         self._stopping = asyncio.Event()

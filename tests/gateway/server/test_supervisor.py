@@ -18,7 +18,7 @@ import structlog
 from gateway.server import supervisor
 from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.server.service_manager import ServiceManager
-from gateway.server.supervisor import _Supervisor, next_wait_s
+from gateway.server.supervisor import Lifecycle, _Supervisor, next_wait_s
 from gateway.server.uvicorn_server import DrainDelay
 from tests.kit.scripted_server import turns, until
 
@@ -122,10 +122,8 @@ class RunningSupervisor:
             workers,
             SERVE,
             self.live,  # type: ignore[arg-type]
-            lambda: self.listening.append(self.supervisor._pool.ready),
             self.scheduler,  # type: ignore[arg-type]
-            DrainDelay(0.0),
-            ServiceManager({}),
+            Lifecycle(lambda: self.listening.append(self.supervisor._pool.ready), DrainDelay(0.0), ServiceManager({})),
         )
         monkeypatch.setattr(self.supervisor._quotas, "leave", self.removed_seats.append)
         later = loop.call_later
