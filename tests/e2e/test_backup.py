@@ -33,6 +33,7 @@ def run(*words: str | Path, status: int = 0) -> str:
     return done.stdout if status == 0 else done.stderr
 
 
+@pytest.mark.slow
 def test_restored_directory_continues_history_ledger_receipts_and_keys(
     tmp_path: Path, providers: SimulatorThread
 ) -> None:

@@ -88,6 +88,7 @@ def served(path: Path, names: str, listeners: list[socket.socket]) -> subprocess
     )
 
 
+@pytest.mark.slow
 def test_sockets_of_systemd_are_served_by_their_names(path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as admin, socket.create_server(("127.0.0.1", 0)) as public:
         with served(path, "admin:public", [admin, public]) as process:
@@ -105,6 +106,7 @@ def test_sockets_of_systemd_are_served_by_their_names(path: Path) -> None:
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "host", "problem"),
     [
