@@ -44,7 +44,7 @@ _SAME = {
 def dependencies() -> Iterator[str]:
     """Return the package names in the lock file."""
     for line in _LOCK.read_text("utf-8").splitlines():
-        if found := re.match(r"([A-Za-z0-9._-]+)==", line):
+        if found := re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?==", line):
             yield found[1]
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Write requirements.lock, requirements-dev.lock and requirements-sdks.lock from pyproject.toml: for all supported Pythons and
-# systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest.
+# systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest. Extras are named, because
+# pip takes the newest release for an extra whose package alone is pinned, and then refuses its hash.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 compile() {
     .venv/uv/bin/uv pip compile pyproject.toml --quiet --no-config --universal --python-version 3.11 \
-        --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+        --generate-hashes --no-annotate --no-strip-extras --no-emit-index-url --no-emit-find-links \
         --custom-compile-command 'make lock' --group editable "$@" > /dev/null
 }
 
