@@ -1,0 +1,320 @@
+"""`gateway doctor`: check an installation before it serves. Each finding has its remedy."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+import stat
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from gateway.cli.terminal import compile_file, settings_of
+from gateway.model.budget import StoreServer
+from gateway.model.config_version import ConfigVersion
+from gateway.model.location_rules import KeyUrl
+from gateway.operator_errors import CommandError, StateError
+from gateway.policy.routing import config_exclusion
+from gateway.settings import Settings
+from providers.transport.pool import tls_context
+
+_OK, _ERRORS, _WARNINGS = 0, 1, 3
+_MANY_FILES = 10_000
+_LITTLE_BYTES, _LEAST_BYTES = 1024**3, 64 * 1024**2
+_NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs"})
+_BUILT_AT = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
+"""No clock that is right is before this release."""
+
+_SKEW_S = 30.0
+_ANSWER_S = 10.0
+_DAY_S = 86_400.0
+_CERTIFICATE_DAYS = 14
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One fact of an installation.
+
+    Attributes:
+        level: Whether it is a problem.
+        subject: What was checked.
+        message: What was found.
+        remedy: What to do about it. Empty if there is nothing to do.
+    """
+
+    level: Level
+    subject: str
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:8} {self.subject}: {self.message}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check an installation before it serves (`gateway doctor`)."""
+    settings = settings_of(options)
+    findings = [*_of_process(), *_of_state_dir(settings.state_dir)]
+    for finding in findings:
+        print(finding)
+    for finding in _of_config(settings, uses_network=options.network):
+        print(finding, flush=True)
+        findings.append(finding)
+    levels = {finding.level for finding in findings}
+    return _ERRORS if "error" in levels else _WARNINGS if "warning" in levels else _OK
+
+
+def _of_process() -> Iterator[CheckResult]:
+    """Check the interpreter, the limit of open files and the clock."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if is_optimised(sysconfig.get_config_var("CONFIG_ARGS") or "", sys.base_prefix):
+        yield CheckResult("ok", "python", f"{version}, an optimised build")
+    else:
+        remedy = "use that of the distribution or of the official image, or build with --enable-optimizations"
+        message = f"{version} was built without optimisation, which costs about a fifth of the throughput"
+        yield CheckResult("warning", "python", message, remedy)
+    yield _file_limit()
+    if time.time() < _BUILT_AT:
+        now = datetime.now(UTC).date().isoformat()
+        yield CheckResult(
+            "error", "clock", f"it says {now}, which is before this release", "set the clock, and run NTP"
+        )
+    else:
+        yield CheckResult("ok", "clock", f"{datetime.now(UTC).isoformat(timespec='seconds')}")
+
+
+def is_optimised(configured: str, prefix: str) -> bool:
+    """Return whether an interpreter was built with optimisation.
+
+    Args:
+        configured: The arguments of its `configure`. Distributions optimise without naming it there.
+        prefix: Where it is installed.
+    """
+    return "--enable-optimizations" in configured or (prefix == "/usr" and sys.platform == "linux")
+
+
+def _file_limit() -> CheckResult:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return CheckResult("ok", "open files", "this system has no limit")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= _MANY_FILES:
+        return CheckResult("ok", "open files", "no limit" if hard == resource.RLIM_INFINITY else f"at most {hard}")
+    remedy = f"raise the hard limit to {_MANY_FILES} or more (ulimit -Hn, LimitNOFILE=)"
+    return CheckResult("warning", "open files", f"at most {hard}, and each request takes two", remedy)
+
+
+def _of_state_dir(directory: Path | None) -> Iterator[CheckResult]:
+    """Check the owner, the permissions, the file system and the free space of the state directory."""
+    name = "state directory"
+    if directory is None:
+        yield CheckResult("ok", name, "none: history, receipts, budgets and the ledger are off (GATEWAY_STATE_DIR)")
+        return
+    nearest = next((one for one in (directory, *directory.absolute().parents) if one.exists()), Path("/"))
+    if not directory.is_dir():
+        if nearest == directory:
+            yield CheckResult("error", name, f"{directory} is a file", "name a directory")
+            return
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            yield CheckResult(
+                "error", name, f"{directory} can't be made", f"make it for the user of the gateway in {nearest}"
+            )
+            return
+        yield CheckResult("ok", name, f"{directory} will be made at the first start")
+    else:
+        yield from _access_of(directory)
+    kind = file_system_of(nearest.resolve())
+    if kind in _NETWORK_FILE_SYSTEMS:
+        remedy = "use a local disk: SQLite's locks do not work on every network file system"
+        yield CheckResult("warning", name, f"it is on a network file system ({kind})", remedy)
+    elif kind in ("tmpfs", "overlay"):
+        yield CheckResult("warning", name, f"it is lost with the machine or container ({kind})", "mount a volume")
+    free = shutil.disk_usage(nearest).free
+    message = f"{free / 1024**3:.1f} GB free"
+    if free < _LEAST_BYTES:
+        yield CheckResult("error", name, message, "free some space: a call without space for its row is refused")
+    elif free < _LITTLE_BYTES:
+        yield CheckResult("warning", name, message, "free some space")
+    else:
+        yield CheckResult("ok", name, message)
+
+
+def _access_of(directory: Path) -> Iterator[CheckResult]:
+    found, name = directory.stat(), "state directory"
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        remedy = f"chown it to the user that runs the gateway (this is user {os.geteuid()})"
+        yield CheckResult("error", name, f"{directory} belongs to user {found.st_uid}", remedy)
+    elif not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        yield CheckResult("error", name, f"{directory} can't be written", f"chmod 700 {directory}")
+    elif stat.S_IMODE(found.st_mode) & 0o077:
+        yield CheckResult("warning", name, f"{directory} can be read by other users", f"chmod 700 {directory}")
+    else:
+        yield CheckResult("ok", name, f"{directory} belongs to this user alone")
+
+
+def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """Return the type of the file system of an absolute path. Empty if the system does not tell."""
+    try:
+        lines = mounts.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    kinds = {fields[1].replace("\\040", " "): fields[2] for line in lines if len(fields := line.split()) > 2}
+    return next((kinds[str(one)] for one in (path, *path.parents) if str(one) in kinds), "")
+
+
+def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResult]:
+    name = "configuration"
+    try:
+        compiled = compile_file(settings.config)
+    except CommandError as error:
+        first = str(error).splitlines()[0]
+        yield CheckResult("error", name, first, f"gateway check {settings.config} lists every error")
+        return
+    if compiled.warnings:
+        count = f"{len(compiled.warnings)} warning{'s' if len(compiled.warnings) > 1 else ''}"
+        yield CheckResult("warning", name, f"valid, with {count}", f"read them: gateway check {settings.config}")
+    else:
+        yield CheckResult("ok", name, f"valid: {compiled.config.version}")
+    config = compiled.config
+    if (key := config.needs_state_dir) and settings.state_dir is None:
+        yield CheckResult("error", name, f"{key} needs a state directory", "set GATEWAY_STATE_DIR")
+    yield from _of_keys(config)
+    if config.stores is not None:
+        yield from _of_stores(config.stores.database, config.stores.valkey)
+    if uses_network:
+        yield from _of_origins(config)
+    else:
+        yield CheckResult("ok", "network", "not checked: --network resolves and calls each origin")
+
+
+def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
+    off = {item.name: reason for item in config.deployments.values() if (reason := config_exclusion(item))}
+    for name, reason in sorted(off.items()):
+        remedy = "set it where the gateway runs" if "credential" in reason.detail else ""
+        yield CheckResult("warning", f"deployment {name}", f"is not used: {reason.detail}", remedy)
+    if used := len(config.deployments) - len(off):
+        yield CheckResult("ok", "keys", f"{used} of {len(config.deployments)} deployments can be called")
+    else:
+        yield CheckResult("error", "keys", "no deployment can be called", "set the key of at least one")
+
+
+def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iterator[CheckResult]:
+    if database is not None:
+        try:
+            from gateway.usage.postgres_migration import current_schema
+            from gateway.usage.postgres_schema import check_schema
+
+            check_schema(current_schema(database))
+            yield CheckResult("ok", "stores.database", "it answers, and its schema fits")
+        except ImportError:
+            yield CheckResult(
+                "error", "stores.database", "packages are missing", "pip install 'assistant-gateway[stores]'"
+            )
+        except StateError as error:
+            yield CheckResult("error", "stores.database", str(error), "gateway db check says more")
+    if valkey is not None:
+        try:
+            yield asyncio.run(_ask_valkey(valkey))
+        except ImportError:
+            yield CheckResult(
+                "error", "stores.valkey", "packages are missing", "pip install 'assistant-gateway[stores]'"
+            )
+
+
+async def _ask_valkey(server: StoreServer) -> CheckResult:
+    from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
+
+    connection = ValkeyConnection(server, deadline_s=_ANSWER_S)
+    await connection.start()
+    try:
+        await connection.call("PING")
+    except ValkeyUnavailable as error:
+        return CheckResult("error", "stores.valkey", str(error), "start it, or correct `stores.valkey`")
+    finally:
+        await connection.close()
+    return CheckResult("ok", "stores.valkey", "it answers")
+
+
+def origins_of(config: ConfigVersion) -> list[str]:
+    """Return every origin that the configuration lets the gateway call, each once."""
+    origins = [item.origin for item in config.deployments.values() if config_exclusion(item) is None]
+    origins += [item.permit.origin for item in config.exporters]
+    claim, alerts = config.location.rules.claim, config.usage.alerts
+    if claim is not None and isinstance(claim.keys, KeyUrl):
+        origins.append(claim.keys.permit.origin)
+    if alerts is not None and alerts.webhook is not None:
+        origins.append(alerts.webhook.permit.origin)
+    return sorted({*origins})
+
+
+def _of_origins(config: ConfigVersion) -> Iterator[CheckResult]:
+    """Resolve and call each origin. No prompt and no key is sent: the request asks for `/`."""
+    for origin in origins_of(config):
+        yield check_origin(origin)
+
+
+def check_origin(origin: str, context: ssl.SSLContext | None = None) -> CheckResult:
+    """Connect to an origin, and compare its certificate and its clock with ours.
+
+    Args:
+        origin: The origin.
+        context: The authorities to trust. None: those that the gateway trusts.
+    """
+    parts = urlsplit(origin)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return CheckResult(
+            "error", origin, f"its name can't be resolved ({error.strerror})", "check DNS on this machine"
+        )
+    message = f"{len({address[4][0] for address in addresses})} addresses"
+    try:
+        with socket.create_connection((host, port), _ANSWER_S) as connection:
+            if parts.scheme != "https":
+                return CheckResult("ok", origin, f"{message}, and it accepts connections")
+            context = context or tls_context()
+            with context.wrap_socket(connection, server_hostname=host) as secured:
+                secured.sendall(f"HEAD / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+                return _of_answer(origin, message, secured)
+    except ssl.SSLCertVerificationError as error:
+        remedy = "a proxy that inspects TLS, or a wrong host: no prompt is sent there"
+        return CheckResult("error", origin, f"its certificate is not valid: {error.verify_message}", remedy)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return CheckResult("error", origin, f"no connection ({reason})", "allow it in the firewall, or correct the URL")
+
+
+def _of_answer(origin: str, message: str, secured: ssl.SSLSocket) -> CheckResult:
+    ends = str((secured.getpeercert() or {}).get("notAfter", ""))
+    days = (ssl.cert_time_to_seconds(ends) - time.time()) / _DAY_S if ends else _CERTIFICATE_DAYS + 1
+    if days < _CERTIFICATE_DAYS:
+        return CheckResult("warning", origin, f"its certificate ends in {days:.0f} days", "its owner must renew it")
+    data = b""
+    while b"\r\n\r\n" not in data and len(data) < 65_536 and (piece := secured.recv(4096)):
+        data += piece
+    lines = data.decode("latin-1").split("\r\n")
+    dates = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("date:")]
+    try:
+        skew_s = time.time() - parsedate_to_datetime(dates[0]).timestamp() if dates else 0.0
+    except ValueError:
+        skew_s = 0.0
+    if abs(skew_s) > _SKEW_S:
+        word = "ahead of" if skew_s > 0 else "behind"
+        remedy = "run NTP: signatures and claims depend on the clock"
+        return CheckResult("error", "clock", f"it is {abs(skew_s):.0f} s {word} that of {origin}", remedy)
+    return CheckResult("ok", origin, f"{message}, TLS is valid for {days:.0f} days")
