@@ -1,0 +1,185 @@
+"""The files of `deploy/`: their programs accept them, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+import yaml
+
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
+from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import key_hash
+from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
+from tests.kit.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+RULES = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text("utf-8"))["groups"][0]["rules"]
+OWN_LABELS = {"le", "instance", "job"}
+SECRET = "a-secret-of-the-edge"  # of this test
+
+
+def program(*words: str | Path, cwd: Path = ROOT) -> str:
+    done = subprocess.run([*map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path for path in DEPLOY.iterdir() if path.is_dir()), ids=lambda path: path.name
+)
+def test_readme_of_one_screen_says_what_was_run_and_what_was_not(folder: Path) -> None:
+    text = (folder / "README.md").read_text("utf-8")
+    assert "What was run:" in text
+    assert "What was not run:" in text
+    assert len(text.splitlines()) <= 45
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_alert_uses_metrics_and_labels_that_exist(rule: dict[str, object]) -> None:
+    expression = str(rule["expr"])
+    used = set(re.findall(r"gateway_[a-z_]+", expression))
+    labels: set[str] = set()
+    for name in used:
+        definition = METRIC_DEFINITIONS[name.removesuffix("_bucket")]
+        labels |= set(definition.labels)
+    named = {
+        label for selector in re.findall(r"\{([^}]*)\}", expression) for label in re.findall(r"(\w+)\s*=", selector)
+    }
+    named |= {label for group in re.findall(r"(?:by|ignoring) \(([^)]*)\)", expression) for label in group.split(", ")}
+    summary = rule["annotations"]["summary"]  # type: ignore[index]
+    named |= set(re.findall(r"\$labels\.(\w+)", summary))
+    assert named <= labels | OWN_LABELS
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_alert_names_its_page(rule: dict[str, dict[str, str]]) -> None:
+    page, _, anchor = rule["annotations"]["page"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert not anchor or anchor in anchors
+
+
+@pytest.mark.slow
+def test_each_alert_fires_on_its_condition_and_is_silent_without_it() -> None:
+    tests = yaml.safe_load((DEPLOY / "prometheus/rules_test.yml").read_text("utf-8"))["tests"]
+    tested = {(case["alertname"], "exp_alerts" in case) for test in tests for case in test["alert_rule_test"]}
+    assert tested == {(rule["alert"], fires) for rule in RULES for fires in (True, False)}
+    program("promtool", "check", "config", "prometheus.yml", cwd=DEPLOY / "prometheus")
+    program("promtool", "test", "rules", "rules_test.yml", cwd=DEPLOY / "prometheus")
+
+
+@pytest.mark.slow
+def test_units_are_valid(tmp_path: Path) -> None:
+    for unit in (DEPLOY / "systemd").glob("assistant-gateway*"):
+        text = unit.read_text("utf-8").replace("/opt/assistant-gateway/bin/gateway", sys.executable)
+        (tmp_path / unit.name).write_text(text, "utf-8")
+    said = program("systemd-analyze", "verify", *sorted(tmp_path.glob("assistant-gateway*")))
+    assert not [line for line in said.splitlines() if "assistant-gateway" in line]
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
+
+
+def unused_port() -> int:
+    """Return a port that nothing uses now. nginx cannot choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextmanager
+def nginx(folder: Path, upstream: str, port: int, authority: trustme.CA) -> Iterator[None]:
+    """Run nginx with the file of `deploy/nginx` on this port, in front of this gateway."""
+    certificate = authority.issue_cert("gateway.example.com")
+    certificate.cert_chain_pems[0].write_to_path(str(folder / "gateway.crt"))
+    certificate.private_key_pem.write_to_path(str(folder / "gateway.key"))
+    (folder / "secret.conf").write_text(f'proxy_set_header x-edge-secret "{SECRET}";\n', "utf-8")
+    text = (DEPLOY / "nginx/assistant-gateway.conf").read_text("utf-8")
+    for here, there in {
+        "127.0.0.1:8080": upstream,
+        "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
+        "    listen [::]:443 ssl http2;\n": "",
+        "/etc/nginx/tls/": f"{folder}/",
+        "/etc/nginx/assistant-gateway-secret.conf": f"{folder}/secret.conf",
+    }.items():
+        assert here in text
+        text = text.replace(here, there)
+    (folder / "site.conf").write_text(text, "utf-8")
+    (folder / "nginx.conf").write_text(
+        f"daemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\nclient_body_temp_path {folder}/body;\nproxy_temp_path {folder}/proxy;\n"
+        f"fastcgi_temp_path {folder}/fastcgi;\nuwsgi_temp_path {folder}/uwsgi;\nscgi_temp_path {folder}/scgi;\n"
+        f"include {folder}/site.conf;\n}}\n",
+        "utf-8",
+    )
+    command = [shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+    program(*command, "-t")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_streams_pass_nginx_event_by_event_and_clients_cannot_name_their_country(
+    tmp_path: Path, providers: SimulatorThread
+) -> None:
+    providers["a"].scenario = Scenario(text="one two three four", between_events_s=0.1)
+    edge = {
+        "from": ["127.0.0.1/32"],
+        "country": "x-edge-country",
+        "client_ip": "x-edge-client-ip",
+        "secret": {"header": "x-edge-secret", "value": "${EDGE_SECRET}"},
+    }
+    patch = {
+        "location": {"edges": [edge], "signals": ["edge_header"], "unknown": "refuse"},
+        "clients": {"app": {"keys": [key_hash("gk-app")]}},
+        "regions": {"default": {"territories": ["DE"]}},
+    }
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers, "a", 0, patch).text, "utf-8")
+    authority = trustme.CA()
+    with operated(path, EDGE_SECRET=SECRET) as operator:
+        port, folder = unused_port(), tmp_path / "nginx"
+        folder.mkdir()
+        trusted = ssl.create_default_context()
+        authority.configure_trust(trusted)
+        with nginx(folder, operator.gateway.url.removeprefix("http://"), port, authority):
+            headers = {"host": "gateway.example.com", "authorization": "Bearer gk-app"}
+            url = f"https://127.0.0.1:{port}"
+            sni = {"sni_hostname": "gateway.example.com"}
+            with httpx.Client(
+                base_url=url, verify=trusted, headers=headers, trust_env=False, timeout=LIMIT_S
+            ) as client:
+
+                def ready() -> bool:
+                    try:
+                        return client.get("/readyz", extensions=sni).status_code == 200
+                    except httpx.ConnectError:
+                        return False
+
+                eventually(ready, LIMIT_S)
+                forged = {"x-edge-country": "CN", "x-edge-client-ip": "203.0.113.9", "x-edge-secret": "guess"}
+                answer = client.post(CHAT, json=body(), headers=forged, extensions=sni)
+                assert (answer.status_code, answer.headers["x-gateway-region"]) == (200, "default")
+                with client.stream("POST", CHAT, json=body(stream=True), extensions=sni) as response:
+                    pieces = [piece for piece in response.iter_raw() if piece]
+    assert len(pieces) >= 4, "nginx holds events back"
+    assert b"[DONE]" in pieces[-1]
