@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import socket
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,6 +30,13 @@ from tests.kit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+DASHBOARDS = {path.stem: json.loads(path.read_text("utf-8")) for path in (DEPLOY / "grafana").glob("*.json")}
+QUERIES = [
+    (name, panel["title"], target["expr"])
+    for name, board in DASHBOARDS.items()
+    for panel in board["panels"]
+    for target in panel["targets"]
+]
 RULES = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text("utf-8"))["groups"][0]["rules"]
 OWN_LABELS = {"le", "instance", "job"}
 SECRET = "a-secret-of-the-edge"  # of this test
@@ -51,17 +61,26 @@ def test_readme_of_one_screen_says_what_was_run_and_what_was_not(folder: Path) -
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
 def test_alert_uses_metrics_and_labels_that_exist(rule: dict[str, object]) -> None:
     expression = str(rule["expr"])
-    used = set(re.findall(r"gateway_[a-z_]+", expression))
+    summary = rule["annotations"]["summary"]  # type: ignore[index]
+    assert_known(expression, set(re.findall(r"\$labels\.(\w+)", summary)))
+
+
+@pytest.mark.parametrize(("board", "title", "query"), QUERIES)
+def test_panel_uses_metrics_and_labels_that_exist(board: str, title: str, query: str) -> None:
+    assert_known(query, set())
+
+
+def assert_known(expression: str, named: set[str]) -> None:
+    """Check the metrics of an expression, and that its labels and these belong to them."""
+    used = set(re.findall(r"\bgateway_[a-z_]+", expression))
     labels: set[str] = set()
     for name in used:
         definition = METRIC_DEFINITIONS[name.removesuffix("_bucket")]
         labels |= set(definition.labels)
-    named = {
-        label for selector in re.findall(r"\{([^}]*)\}", expression) for label in re.findall(r"(\w+)\s*=", selector)
-    }
-    named |= {label for group in re.findall(r"(?:by|ignoring) \(([^)]*)\)", expression) for label in group.split(", ")}
-    summary = rule["annotations"]["summary"]  # type: ignore[index]
-    named |= set(re.findall(r"\$labels\.(\w+)", summary))
+    for selector in re.findall(r"\{([^}]*)\}", expression):
+        named |= set(re.findall(r"(\w+)\s*=", selector))
+    for group in re.findall(r"(?:by|ignoring) \(([^)]*)\)", expression):
+        named |= set(group.split(", "))
     assert named <= labels | OWN_LABELS
 
 
@@ -80,6 +99,71 @@ def test_each_alert_fires_on_its_condition_and_is_silent_without_it() -> None:
     assert tested == {(rule["alert"], fires) for rule in RULES for fires in (True, False)}
     program("promtool", "check", "config", "prometheus.yml", cwd=DEPLOY / "prometheus")
     program("promtool", "test", "rules", "rules_test.yml", cwd=DEPLOY / "prometheus")
+
+
+@pytest.mark.slow
+def test_each_query_of_a_dashboard_is_parsed(tmp_path: Path) -> None:
+    queries = [query.replace("$region", "eu") for _, _, query in QUERIES]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}), "utf-8")
+    program("promtool", "check", "rules", tmp_path / "rules.yml")
+
+
+@pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_panels_of_a_dashboard_do_not_overlap(board: dict[str, Any]) -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        own = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not cells & own, panel["title"]
+        cells |= own
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+BEFORE = """
+version: 1
+regions: {de: {territories: [DE], boundary: ["*"]}}
+assistants: {assistant: {routes: {de: [a]}}}
+deployments:
+  a: {provider: openai-compatible, endpoint: "https://llm.example/v1", model: m, stores: DE, processes: DE, api_key: "${KEY}"}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("edit", "statuses"),
+    [(("model: m", "model: n"), (0, 0)), (("boundary", "boundery"), (1, None))],
+    ids=["sound", "broken"],
+)
+def test_workflow_checks_and_plans_a_pull_request(
+    tmp_path: Path, edit: tuple[str, str], statuses: tuple[int, int | None]
+) -> None:
+    workflow = yaml.safe_load((DEPLOY / "ci/assistant-gateway.yml").read_text("utf-8"))
+    steps = {step["name"]: step["run"] for step in workflow["jobs"]["plan"]["steps"] if "name" in step}
+    config_file = tmp_path / workflow["env"]["CONFIG"]
+    config_file.write_text(BEFORE, "utf-8")
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        program("git", *author, *words, cwd=tmp_path)
+    program("git", "update-ref", "refs/remotes/origin/main", "HEAD", cwd=tmp_path)
+    config_file.write_text(BEFORE.replace(*edit), "utf-8")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CONFIG": config_file.name,
+        "GITHUB_BASE_REF": "main",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    for step, status in zip(("Check", "Plan"), statuses, strict=True):
+        if status is not None:
+            command = ["bash", "-e", "-c", steps[step]]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+            )
+            assert done.returncode == status, done.stdout + done.stderr
+    if statuses[1] is not None:
+        assert "deployments.a.model" in (tmp_path / "summary.md").read_text("utf-8")
 
 
 @pytest.mark.slow
