@@ -50,9 +50,9 @@ class CheckResult:
 
     Attributes:
         level: Whether it is a problem.
-        subject: What was checked.
-        message: What was found.
-        remedy: What to do about it. Empty if there is nothing to do.
+        subject: The part of the installation.
+        message: Its state.
+        remedy: The step that fixes it. Empty if there is none.
     """
 
     level: Level
@@ -167,7 +167,7 @@ def _access_of(directory: Path) -> Iterator[CheckResult]:
 
 
 def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Return the type of the file system of an absolute path. Empty if the system does not tell."""
+    """Return the type of the file system of an absolute path. Empty if it is unknown."""
     try:
         lines = mounts.read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -225,7 +225,7 @@ def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iter
                 "error", "stores.database", "packages are missing", "pip install 'assistant-gateway[stores]'"
             )
         except StateError as error:
-            yield CheckResult("error", "stores.database", str(error), "gateway db check says more")
+            yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
     if valkey is not None:
         try:
             yield asyncio.run(_ask_valkey(valkey))

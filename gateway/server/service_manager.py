@@ -1,4 +1,4 @@
-"""What systemd and the gateway tell each other: sockets by name, readiness, reloads and heartbeats.
+"""The protocol of systemd: sockets by name, readiness, reloads and heartbeats.
 
 The protocols are those of systemd's manual pages sd_listen_fds(3) and sd_notify(3), November 2026. Without systemd,
 nothing is sent and no socket is taken.

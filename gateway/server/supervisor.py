@@ -75,7 +75,7 @@ _ASK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """How a process tells others when it begins and ends.
+    """The functions that a process calls when it begins and ends.
 
     Attributes:
         on_listening: Called once, when all workers accept connections.

@@ -40,7 +40,7 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What an archive contains.
+    """The content of an archive.
 
     Attributes:
         release: The release that wrote it.

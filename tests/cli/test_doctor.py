@@ -1,4 +1,4 @@
-"""`gateway doctor` finds what would fail later, and says what to do."""
+"""`gateway doctor` finds what would fail later, and names the remedy."""
 
 from __future__ import annotations
 
@@ -170,6 +170,6 @@ def test_authority_that_the_gateway_does_not_trust_is_an_error() -> None:
         assert "its certificate is not valid" in check_origin(origin).message
 
 
-def test_origin_that_nobody_serves_is_an_error() -> None:
+def test_origin_without_a_server_is_an_error() -> None:
     assert "no connection" in check_origin("http://127.0.0.1:9").message
     assert "can't be resolved" in check_origin("https://nowhere.invalid").message

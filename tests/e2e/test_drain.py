@@ -193,7 +193,7 @@ def test_drain_command_waits_for_requests_and_shortens_the_stop(
         assert operator.gateway.stop() == 0
 
 
-def test_drain_without_a_gateway_says_how_to_name_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drain_without_a_gateway_names_the_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drain", "--state", str(tmp_path)]) == 2
     assert "name its admin listener with --admin URL" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""systemd: the sockets that it opens, and what it is told (sd_listen_fds(3), sd_notify(3))."""
+"""systemd: the sockets that it opens, and the messages that it gets (sd_listen_fds(3), sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Manager:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_manager_is_told_of_start_heartbeats_reload_and_stop(path: Path, workers: int) -> None:
+def test_start_heartbeats_reload_and_stop_are_reported(path: Path, workers: int) -> None:
     manager = Manager()
     with operated(path, workers, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="100000") as operator:
         eventually(lambda: manager.has_been_told("READY=1"), LIMIT_S)
