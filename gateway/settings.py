@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     receipt_key: Path | None = Field(
         None, description="A file with the Ed25519 private key that signs receipts; unsigned without it."
     )
+    instance: str | None = Field(None, description="The name of this instance in the status. Default: the host's name.")
     max_requests: int = Field(
         10_000, ge=1, description="Chat requests that one worker serves at once; further ones get 503 `overloaded`."
     )

@@ -12,9 +12,10 @@ from gateway.api.errors import ApiError
 from gateway.model.approval import days_at, terms_of
 from gateway.model.budget import shown_amount
 from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Unavailable
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
-from gateway.model.status import Changes, Finding, Reload, SimulatedSite, Status, WorkerStatus
+from gateway.model.status import Changes, Finding, Overview, Reload, SimulatedSite, Status, WorkerStatus
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import StateError
@@ -35,6 +36,10 @@ class Control(Protocol):
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics: the body and its content type, which the Accept header chooses."""
+        ...
+
+    async def overview(self) -> Overview:
+        """Return the traffic of the last minutes, and the parts of the status that need a look at the disk."""
         ...
 
     def drain(self) -> float:
@@ -382,3 +387,11 @@ def unavailable_by_deployment(
             if unavailable.by_breaker is by_breaker:
                 entries.setdefault(name, []).append(entry)
     return entries
+
+
+def unavailable_everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
+    """Return the deployments that are unavailable in every worker that answers."""
+    maps = [worker.unavailable for worker in workers if worker.answers]
+    if not maps:
+        return {}
+    return {name: reason for name, reason in maps[0].items() if all(name in other for other in maps)}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from gateway.api.admin_control import unavailable_by_deployment
+from gateway.api.admin_control import unavailable_by_deployment, unavailable_everywhere
 from gateway.api.errors import ApiError
 from gateway.api.public_routes import named_assistant
 from gateway.model.config_version import Assistant, Client, ConfigVersion
-from gateway.model.decision import Unavailable
 from gateway.model.location import Reports
-from gateway.model.status import Status, WorkerStatus
+from gateway.model.status import Status
 from gateway.model.version_names import version_fields
 from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of
@@ -26,7 +23,7 @@ def explain_document(
     caller = _client(config, client)
     named = _assistant(config, caller, assistant)
     # A deployment that only some workers skip is still used by the others.
-    everywhere = _unavailable_everywhere(status.workers)
+    everywhere = unavailable_everywhere(status.workers)
     explained = explain_with_facts(
         PlainRequest(config, caller, _reports(territory), named, status.at_s, everywhere, user)
     )
@@ -63,14 +60,6 @@ def _reports(territory: str | None) -> Reports:
         return reports_from(territory) if territory is not None else Reports()
     except TerritoryError as error:
         raise ApiError("invalid_request", str(error), "territory") from None
-
-
-def _unavailable_everywhere(workers: tuple[WorkerStatus, ...]) -> Mapping[str, Unavailable]:
-    """Return the deployments that are unavailable in every worker that answers."""
-    maps = [worker.unavailable for worker in workers if worker.answers]
-    if not maps:
-        return {}
-    return {name: reason for name, reason in maps[0].items() if all(name in other for other in maps)}
 
 
 def territories_document(config: ConfigVersion, assistant: str | None, now_s: float) -> dict[str, object]:

@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.api.admin_clients import AdminRoutes, add_client_routes
 from gateway.api.admin_control import Control, Guard, answers_report, fault_report, reload_report
 from gateway.api.admin_explain import explain_document, territories_document
+from gateway.api.admin_status import status_document
 from gateway.api.body import parse_json
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import EventStream
@@ -30,7 +31,7 @@ _MAX_BODY_BYTES = 64 * 1024
 _BODY_TIME_S = 10.0
 _MAX_FAULT_CHARACTERS = 200
 _PATHS = (
-    "the paths are /healthz, /readyz, /metrics, /explain, /territories, /requests, /events, /faults, /drain, "
+    "the paths are /healthz, /readyz, /metrics, /status, /explain, /territories, /requests, /events, /faults, /drain, "
     "/reload, /rollback, and those of the admin API, which GET /v1/admin/openapi.json lists"
 )
 _ROLLBACK_FIELDS = {"version": 64, "signature": 16_384}
@@ -59,6 +60,12 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     app.router.routes.append(Route("/events", EventStream(control, guard)))
     guarded = APIRouter(tags=["config"])
+
+    @guarded.get("/status", dependencies=requires(Role.VIEWER))
+    async def status_of_all() -> JSONResponse:
+        status, overview = await control.status(), await control.overview()
+        # This decides for every region, which takes too long for the event loop.
+        return JSONResponse(await asyncio.to_thread(status_document, status, overview))
 
     @guarded.post("/drain", dependencies=requires(Role.OPERATOR))
     async def drain() -> JSONResponse:

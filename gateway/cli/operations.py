@@ -1,13 +1,16 @@
-"""Commands for a gateway in production: `gateway drain`, `backup` and `restore`."""
+"""Commands for a gateway in production: `gateway status`, `drain`, `backup` and `restore`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from gateway import __version__
 from gateway.cli.admin_client import AdminClient, NotReached
@@ -16,7 +19,7 @@ from gateway.cli.terminal import settings_of
 from gateway.operator_errors import CommandError, StateError
 from gateway.settings import Settings
 
-_OK, _STILL_RUNNING = 0, 3
+_OK, _STILL_RUNNING, _PROBLEMS = 0, 3, 3
 _POLL_S = 0.25
 
 
@@ -39,6 +42,55 @@ def drain(options: argparse.Namespace) -> int:
         time.sleep(_POLL_S)
     print("no request runs")
     return _OK
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show who answers now, and what is wrong (`gateway status`)."""
+    settings = settings_of(options)
+    client = admin_client(options.admin or _admin_of(settings), settings)
+    try:
+        code, document = client.call("GET", "/status", None, "")
+    except NotReached as error:
+        raise CommandError(str(error)) from None
+    if code != HTTPStatus.OK:
+        raise CommandError(f"{client.url} answers {code}: {_message_of(document)}")
+    if options.json:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(status_lines(document)))
+    return _PROBLEMS if document["problems"] else _OK
+
+
+def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a status document."""
+    traffic, instances = document["traffic"], document["instances"]
+    yield f"config {document['version']} since {document['since']}, release {document['release']}"
+    yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:"
+    for region, counts in traffic["regions"].items():
+        yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors"
+    yield "who answers:"
+    for entry in document["regions"]:
+        use = "" if entry["use"] == "chat" else f" ({entry['use']})"
+        then = f", then {', '.join(entry['then'])}" if entry["then"] else ""
+        yield f"  {entry['region']:12} {entry['assistant']}{use}: {entry['answers'] or 'no deployment'}{then}"
+        for off in entry["off"]:
+            yield f"  {'':12} off: {off['deployment']}: {off['reason']}"
+    for kind, text in (document["stores"] or {}).items():
+        yield f"store {kind}: {text}"
+    for instance in instances:
+        rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows wait for the ledger"
+        yield f"instance {instance['name']}: {instance['state']}{rows}"
+    for approval in document["approvals"]:
+        yield f"approval of {approval['deployment']} for {approval['region']} until {approval['until']}"
+    for retirement in document["retirements"]:
+        yield f"the model of {retirement['deployment']} is retired on {retirement['on']}"
+    for problem in document["problems"]:
+        yield f"problem: {problem}"
+
+
+def _message_of(answer: Mapping[str, Any]) -> str:
+    error = answer.get("error")
+    return str(error.get("message")) if isinstance(error, Mapping) else "no reason"
 
 
 def backup(options: argparse.Namespace) -> int:
@@ -86,9 +138,7 @@ def _begin(client: AdminClient) -> float:
     except NotReached as error:
         raise CommandError(str(error)) from None
     if status != 200:
-        refusal = answer.get("error")
-        message = refusal.get("message") if isinstance(refusal, Mapping) else "no reason"
-        raise CommandError(f"{client.url} refuses to drain: {message}")
+        raise CommandError(f"{client.url} refuses to drain: {_message_of(answer)}")
     return float(str(answer["delay_s"]))
 
 

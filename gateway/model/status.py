@@ -139,6 +139,23 @@ class Status:
     at_s: float = field(kw_only=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Facts of one instance for its status document.
+
+    Attributes:
+        name: `GATEWAY_INSTANCE`, or the name of the host.
+        id: The id of its state directory, or None without one.
+        traffic: Requests and errors of the last five minutes by region.
+        rows_waiting: Usage rows that are not in the ledger yet. None if that is not known here.
+    """
+
+    name: str
+    id: str | None
+    traffic: Mapping[str, tuple[int, int]]
+    rows_waiting: int | None
+
+
 EventKind = Literal["config", "health", "faults"]
 """The subject of an event: a load of the config, a breaker, or the simulated faults of a demo."""
 

@@ -20,11 +20,13 @@ from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
+from gateway.model.status import Overview, Reload, SimulatedSite, Status, WorkerStatus
+from gateway.server.instance import Instance
 from gateway.server.service_manager import ServiceManager
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, server_config, serving_in_background
 from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
+from gateway.telemetry.traffic import SAMPLE_S
 
 if TYPE_CHECKING:
     from gateway.service.client_admin import ClientAdmin
@@ -69,6 +71,7 @@ class Process:
         grace_s: The setting `GATEWAY_GRACE_S`, or None for its default.
         drain_delay_s: How long connections are accepted after SIGTERM.
         service: The service manager that started the process.
+        name: The setting `GATEWAY_INSTANCE`, or None for the name of the host.
         demo: The parts that only a demo has.
     """
 
@@ -78,6 +81,7 @@ class Process:
     grace_s: float | None
     drain_delay_s: float = 0.0
     service: ServiceManager = field(default_factory=lambda: ServiceManager({}))
+    name: str | None = None
     demo: DemoParts | None = None
 
 
@@ -109,6 +113,7 @@ async def serve_single(
     async with (
         serving_in_background(build_admin(control, guard), admin_listener),
         _watching(live, gateway, scheduler, process.service),
+        _sampling(gateway, control.instance),
     ):
         try:
             await server.serve(duplicates_of(listener))
@@ -140,6 +145,23 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler, se
         await live.stop()
 
 
+@asynccontextmanager
+async def _sampling(gateway: Gateway, instance: Instance) -> Any:
+    """Count the requests of the last minutes while the block runs."""
+
+    async def sample() -> None:
+        while True:
+            instance.traffic.sample(time.monotonic(), [gateway.metrics.snapshot()])
+            await asyncio.sleep(SAMPLE_S)
+
+    sampling = asyncio.create_task(sample())
+    try:
+        yield
+    finally:
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
+
+
 class _Control:
     """The state and the actions that the admin listener of a single process offers."""
 
@@ -149,6 +171,7 @@ class _Control:
         self._live = process.live
         self._drain_delay_s = process.drain_delay_s
         self._service = process.service
+        self.instance = Instance(process.name, process.gateway.state_dir)
         self._faults = process.demo.faults if process.demo is not None else None
         self.server: GatewayServer | None = None
 
@@ -177,6 +200,11 @@ class _Control:
         """See `gateway.api.admin_control.Control`."""
         # The snapshot is taken on the event loop. Rendering it takes too long for the loop, so a thread does it.
         return await asyncio.to_thread(expose, await self.status(), [self._gateway.metrics.snapshot()], accept)
+
+    async def overview(self) -> Overview:
+        """See `gateway.api.admin_control.Control`."""
+        self.instance.traffic.sample(time.monotonic(), [self._gateway.metrics.snapshot()])
+        return await self.instance.overview(self._gateway.config)
 
     def drain(self) -> float:
         """See `gateway.api.admin_control.Control`."""

@@ -123,7 +123,7 @@ def _serve_processes(
         from gateway.server.supervisor import Lifecycle
 
         on_listening = functools.partial(listening, workers=settings.workers)
-        lifecycle = Lifecycle(on_listening, DrainDelay(settings.drain_delay_s), service)
+        lifecycle = Lifecycle(on_listening, DrainDelay(settings.drain_delay_s), service, settings.instance)
         _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), scheduler, lifecycle)
         return
 
@@ -140,7 +140,7 @@ def _serve_processes(
         receipt_settings=receipt_settings,
         most_requests=settings.max_requests,
     )
-    process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, service=service)
+    process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, service, settings.instance)
     run(serve_single(process, listener, (admin_listener, guard), started))
 
 

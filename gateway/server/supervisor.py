@@ -27,7 +27,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.child_process import child_command, child_environment
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
+from gateway.model.status import Overview, Reload, SimulatedSite, Status, WorkerStatus
 from gateway.server.channel import (
     Activate,
     Activated,
@@ -42,6 +42,7 @@ from gateway.server.channel import (
     Serve,
     StopWorker,
 )
+from gateway.server.instance import Instance
 from gateway.server.service_manager import ServiceManager
 from gateway.server.uvicorn_server import DrainDelay, grace_s_of, serving_in_background
 from gateway.telemetry.event_feed import EventFeed, Subscription
@@ -49,6 +50,7 @@ from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, pack, without_gauges
 from gateway.telemetry.recent_requests import MOST_REQUESTS
+from gateway.telemetry.traffic import SAMPLE_S
 from gateway.usage.quota_store import QuotaStore, open_shared_memory
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ _MOST_MISSED = 10
 _MOST_MISSED_AT_START = 60
 # A worker that owes more of them is not waited for when an operator or a probe asks for the state.
 _MOST_MISSED_FOR_STATUS = 2
+_SAMPLE_ROUNDS = round(SAMPLE_S / _COUNT_S)
 _ACTIVATE_S = 2.0
 _ASK_S = 1.0
 
@@ -81,11 +84,13 @@ class Lifecycle:
         on_listening: Called once, when all workers accept connections.
         drain_delay: The time between SIGTERM and the end of the listener.
         service: The service manager that started the process.
+        name: The setting `GATEWAY_INSTANCE`, or None for the name of the host.
     """
 
     on_listening: Callable[[], None]
     drain_delay: DrainDelay
     service: ServiceManager
+    name: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -268,6 +273,7 @@ class _Supervisor:
         self._exit_status = _OK
         state_dir = Path(serve.state_dir) if serve.state_dir is not None else None
         self._budgets = BudgetWatch(state_dir, lambda: live.config)
+        self._instance = Instance(lifecycle.name, state_dir)
 
     async def run(self, admin_listener: socket.socket, guard: Guard) -> int:
         """Run until all workers have stopped; return the exit status."""
@@ -307,6 +313,11 @@ class _Supervisor:
             at_s=time.time(),
         )
 
+    async def overview(self) -> Overview:
+        """See Control."""
+        self._instance.traffic.sample(time.monotonic(), await self._pool.snapshots())
+        return await self._instance.overview(self._live.config)
+
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
         snapshots = await self._pool.snapshots()
@@ -317,9 +328,11 @@ class _Supervisor:
 
     async def _count(self) -> None:
         """Take snapshots at intervals, since a worker that is killed cannot report its counts. Kill hung workers."""
-        while True:
+        for round_number in itertools.count():
             await asyncio.sleep(_COUNT_S)
-            await self._pool.snapshots()
+            snapshots = await self._pool.snapshots()
+            if round_number % _SAMPLE_ROUNDS == 0:
+                self._instance.traffic.sample(time.monotonic(), snapshots)
             if not self._stopping.is_set():
                 for worker in self._pool:
                     self._note_round(worker)

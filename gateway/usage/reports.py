@@ -238,6 +238,11 @@ class UsageReader:
                 rows[row.call] = row
         return list(rows.values())
 
+    @property
+    def waiting_rows(self) -> int:
+        """The number of rows that are not in the ledger yet."""
+        return len(self._unmoved)
+
     def month(self, now_s: float) -> str:
         """Return the month of a Unix time, in the time zone of the ledger: `2026-11`."""
         return month_of(now_s, self.zone)

@@ -1,0 +1,128 @@
+"""The document of `GET /status`: who answers in each region now, problems, and what ends soon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway import __version__
+from gateway.api.admin_control import readiness_word, unavailable_everywhere
+from gateway.model.approval import days_at, terms_of
+from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.decision import Plan
+from gateway.model.deployment import retirement_notices_of
+from gateway.model.location import Location
+from gateway.model.status import Overview, Status
+from gateway.policy.routing import decide
+from gateway.policy.territory_answers import plain_needs
+
+_SOON_DAYS = 60
+_TRAFFIC_S = 300
+
+
+def status_document(status: Status, overview: Overview) -> dict[str, object]:
+    """Return the state of a gateway for its operators. It decides for every region, so call it in a thread."""
+    config, since = status.config, status.loaded.at.isoformat(timespec="seconds")
+    regions = [*_regions(status)]
+    days = days_at(status.at_s)
+    instance = {
+        "name": overview.name,
+        "id": overview.id,
+        "version": config.version,
+        "state": "draining" if status.is_draining else "current",
+        "since": since,
+        "release": __version__,
+        "rows_waiting": overview.rows_waiting,
+    }
+    return {
+        "version": config.version,
+        "since": since,
+        "release": __version__,
+        "regions": regions,
+        "traffic": {
+            "seconds": _TRAFFIC_S,
+            "running": sum(worker.running for worker in status.workers),
+            "regions": {
+                name: {"requests": requests, "errors": errors}
+                for name, (requests, errors) in sorted(overview.traffic.items())
+            },
+        },
+        "stores": _stores(status),
+        "instances": [instance],
+        "approvals": [
+            {"deployment": term.deployment, "region": term.region, "until": term.last_day.isoformat()}
+            for term in sorted(terms_of(config.approvals, days), key=lambda term: term.days_left)
+            if term.days_left <= _SOON_DAYS
+        ],
+        "retirements": [
+            {"deployment": notice.deployment, "on": notice.retires_on.isoformat()}
+            for notice in retirement_notices_of(config.deployments.values(), days)
+            if notice.days_left <= _SOON_DAYS
+        ],
+        "problems": [*_problems(status, regions)],
+    }
+
+
+def _regions(status: Status) -> Iterator[dict[str, object]]:
+    config = status.config
+    for name, assistant in config.assistants.items():
+        if name == assistant.name:
+            for use in ("chat", "embeddings", "moderations"):
+                seen = assistant.for_use(use) if assistant.routes_for(use) else None
+                for region in seen.routes if seen is not None else ():
+                    if seen is not None:
+                        yield _answers(status, seen, config.regions[region])
+
+
+def _answers(status: Status, assistant: Assistant, region: Region) -> dict[str, object]:
+    """Return who answers the callers of a region now, with the health of the workers."""
+    health = unavailable_everywhere(status.workers)
+    location = Location(region, _territory_of(status.config, region), "", ())
+    decision = decide(status.config, assistant, location, plain_needs(assistant), health, status.at_s)
+    steps = [step.deployment.name for step in decision.outcome.steps] if isinstance(decision.outcome, Plan) else []
+    return {
+        "region": region.name,
+        "assistant": assistant.name,
+        "use": assistant.use,
+        "answers": steps[0] if steps else None,
+        "then": steps[1:],
+        "off": [
+            {"deployment": it.deployment, "reason": it.detail} for it in decision.considered if it.reason is not None
+        ],
+    }
+
+
+def _territory_of(config: ConfigVersion, region: Region) -> str | None:
+    """Return a territory of the region, for which vendors may have rules. None for the region of all others."""
+    return next((code for code, one in config.region_by_territory.items() if one is region), None)
+
+
+def _stores(status: Status) -> dict[str, str] | None:
+    """Return for each shared store `ok`, or why it cannot be used. None without shared stores."""
+    stores = status.config.stores
+    if stores is None:
+        return None
+    problems = {kind: text for worker in status.workers for kind, text in worker.store_problems.items()}
+    kinds = [kind for kind, server in (("database", stores.database), ("valkey", stores.valkey)) if server is not None]
+    return {kind: problems.get(kind, "ok") for kind in kinds}
+
+
+def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
+    word = readiness_word(status)
+    if word != "ready":
+        yield f"the gateway is {word}"
+    if status.failed is not None:
+        yield "the configuration file has errors, and the version before stays active: gateway check lists them"
+    if status.pinned:
+        yield f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
+    for kind, text in (_stores(status) or {}).items():
+        if text != "ok":
+            yield f"the shared store `{kind}` cannot be used: {text}"
+    if status.config.keys_stale:
+        yield "the database of keys cannot be read, so changes of keys are delayed"
+    for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
+        yield f"{name} is skipped for {unavailable.for_s:.0f} s: {unavailable.reason}"
+    for entry in regions:
+        if entry["answers"] is None:
+            yield f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
+    if status.schedules_off:
+        yield f"no canary schedule runs: {status.schedules_off}"

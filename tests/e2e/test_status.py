@@ -1,0 +1,92 @@
+"""`gateway status` shows who answers, what is wrong, and what ends soon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import main
+from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.server import SimulatorThread
+from tests.kit.chat_http import CHAT, body
+from tests.kit.reloading_gateway import Operator, config, operated, two_providers
+from tests.kit.waiting import eventually
+
+MEMBERS = (
+    "version since release regions traffic stores instances approvals retirements problems".split()  # the contract
+)
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        yield thread
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    providers["a"].scenario = Scenario()
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers, "a, b").text, "utf-8")
+    return path
+
+
+def shown(operator: Operator, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    capsys.readouterr()
+    status = main(["status", "--admin", operator.gateway.admin_url, *words])
+    return status, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sound_gateway_has_no_problem(path: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    state = path.parent / "state"
+    with operated(path, workers, GATEWAY_STATE_DIR=str(state), GATEWAY_INSTANCE="berlin-1") as operator:
+        shown(operator, capsys)
+        for _ in range(3):
+            operator.client.post(CHAT, json=body()).raise_for_status()
+        status, text = shown(operator, capsys, "--json")
+        document: dict[str, Any] = json.loads(text)
+        assert (status, list(document)) == (0, MEMBERS)
+        (answers,) = document["regions"]
+        assert (answers["region"], answers["answers"], answers["then"], answers["off"]) == ("default", "a", ["b"], [])
+        assert document["traffic"]["regions"] == {"default": {"requests": 3, "errors": 0}}
+        (instance,) = document["instances"]
+        assert (instance["name"], instance["state"], instance["version"]) == ("berlin-1", "current", operator.version())
+        assert instance["rows_waiting"] in range(4)
+        assert main(["status", "--state", str(state)]) == 0
+
+
+def test_provider_that_is_down_is_a_problem_and_the_next_step_answers(
+    path: Path, providers: SimulatorThread, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with operated(path) as operator:
+        providers["a"].scenario = Scenario(faults=((HttpError(500), 1.0),))
+        for _ in range(8):
+            operator.client.post(CHAT, json=body())
+        eventually(lambda: bool(operator.ready()["deployments"]["breakers"]))
+        status, text = shown(operator, capsys)
+        assert status == 3
+        assert "  default      assistant: b\n" in text
+        assert "               off: a: " in text
+        assert "problem: a is skipped for " in text
+
+
+def test_rejected_configuration_and_a_drain_are_problems(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with operated(path) as operator:
+        operator.replace("version: 2")
+        eventually(lambda: operator.ready()["last_failed_reload"] is not None)
+        assert "problem: the configuration file has errors" in shown(operator, capsys)[1]
+        operator.admin.post("/drain")
+        status, text = shown(operator, capsys, "--json")
+        assert (status, json.loads(text)["instances"][0]["state"]) == (3, "draining")
+        assert "the gateway is draining" in json.loads(text)["problems"]
+
+
+def test_status_without_a_gateway_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--admin", "http://127.0.0.1:9"]) == 2
+    assert main(["status", "--state", str(tmp_path)]) == 2
+    assert "no gateway runs with" in capsys.readouterr().err
