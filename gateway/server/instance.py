@@ -13,7 +13,7 @@ from gateway.telemetry.traffic import TrafficWindow
 
 
 class Instance:
-    """What the status document has of this instance.
+    """The facts of this instance that the status document has.
 
     Args:
         name: The setting `GATEWAY_INSTANCE`, or None.
