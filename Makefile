@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel release clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -93,6 +93,9 @@ lock: install ## update the three lock files, keeping versions (UPGRADE=1 takes 
 
 wheel: install-dev ## build the sdist and the wheel into dist/
 	@$(BIN)/python -m build --no-isolation
+
+release: install-sdks ## make a release of a clean checkout: changelog, version, wheel, sdist, SBOM, checksums, commit and tag (VERSION=0.2.0)
+	@$(BIN)/python -m scripts.release "$(VERSION)"
 
 clean: ## remove .venv, caches and builds
 	@rm -rf .venv dist build site htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

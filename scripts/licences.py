@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 
-_LOCK = Path(__file__).parents[1] / "requirements.lock"
+_LOCK = Path(__file__).parents[1] / "requirements-image.lock"
 _HEAD = """\
 # Licences
 
-The packages in `requirements.lock` and their licences, from each package's own metadata. The licence of the gateway
-itself is in `LICENSE`. `make audit` checks the same list against the advisory database of the Python Package Index
-and needs the network.
+The packages in `requirements-image.lock` and their licences, from each package's own metadata. The licence of the
+gateway itself is in `LICENSE`. `make audit` checks the same list against the advisory database of the Python Package
+Index and needs the network.
 
 | package | licence |
 |---|---|

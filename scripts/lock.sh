@@ -1,7 +1,7 @@
 #!/bin/sh
-# Write requirements.lock, requirements-dev.lock and requirements-sdks.lock from pyproject.toml: for all supported Pythons and
-# systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest. Extras are named, because
-# pip takes the newest release for an extra whose package alone is pinned, and then refuses its hash.
+# Write requirements.lock, and those of the image, of developers and of `make ci`, from pyproject.toml: for all supported Pythons
+# and systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest. Extras are named,
+# because pip takes the newest release for an extra whose package alone is pinned, and then refuses its hash.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,8 @@ compile() {
 }
 
 compile --output-file requirements.lock "$@"
+# The image of the Dockerfile: with the extras that a production needs.
+compile --output-file requirements-image.lock --extra google --extra otel --extra stores --constraint requirements.lock "$@"
 compile --output-file requirements-dev.lock --extra dev --constraint requirements.lock "$@"
 # Without a constraint: an official client may need an older version of a library than the locked one.
 compile --output-file requirements-sdks.lock --extra dev --extra sdks "$@"

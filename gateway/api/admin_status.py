@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway import __version__
 from gateway.api.admin_control import readiness_word, unavailable_everywhere
 from gateway.model.approval import days_at, terms_of
 from gateway.model.config_version import Assistant, ConfigVersion, Region
@@ -14,6 +13,7 @@ from gateway.model.location import Location
 from gateway.model.status import Overview, Status
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
+from gateway.release import release_name
 
 _SOON_DAYS = 60
 _TRAFFIC_S = 300
@@ -30,13 +30,13 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
         "version": config.version,
         "state": "draining" if status.is_draining else "current",
         "since": since,
-        "release": __version__,
+        "release": release_name(),
         "rows_waiting": overview.rows_waiting,
     }
     return {
         "version": config.version,
         "since": since,
-        "release": __version__,
+        "release": release_name(),
         "regions": regions,
         "traffic": {
             "seconds": _TRAFFIC_S,

@@ -14,9 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gateway import __version__
 from gateway.cli.terminal import closed_output_status, prepare_streams
 from gateway.operator_errors import CommandError
+from gateway.release import release_name
 
 _FILE = Path(__file__).with_name("commands.json")
 _UNKNOWN_COMMAND = re.compile(
@@ -78,7 +78,7 @@ def command_parser() -> argparse.ArgumentParser:
     described = json.loads(_FILE.read_text("utf-8"))
     parser: argparse.ArgumentParser = _Parser(prog="gateway", **_texts(described["commands"].pop("")))
     parser.set_defaults(run=None, parser=parser)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {release_name()}")
     parsers = {"": parser}
     groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
     for name, command in described["commands"].items():

@@ -12,11 +12,11 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from gateway import __version__
 from gateway.cli.admin_client import AdminClient, NotReached
 from gateway.cli.plan import admin_client
 from gateway.cli.terminal import settings_of
 from gateway.operator_errors import CommandError, StateError
+from gateway.release import release_name
 from gateway.settings import Settings
 
 _OK, _STILL_RUNNING, _PROBLEMS = 0, 3, 3
@@ -100,7 +100,7 @@ def backup(options: argparse.Namespace) -> int:
     directory = _state_dir(settings_of(options))
     created = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        written = write_backup(directory, options.to, __version__, created, with_keys=options.with_keys)
+        written = write_backup(directory, options.to, release_name(), created, with_keys=options.with_keys)
     except StateError as error:
         raise CommandError(str(error)) from None
     print(f"wrote {options.to}: {len(written.files)} files of {directory}")

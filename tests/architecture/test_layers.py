@@ -22,6 +22,7 @@ files settings                      leaves: opening an operator's files; process
 operator_errors                     errors that an operator reads, with their exit status
 child_process                       the command and the environment of child processes
 undo                                the undo of a step whose follow-up fails
+release                             the version and the commit of this gateway
 signing                             Ed25519 keys and signatures
 model                               immutable values that the layers share
 geoip                               a MaxMind database in memory
