@@ -19,7 +19,7 @@ def release_name() -> str:
 
 
 def commit_of(checkout: Path) -> str | None:
-    """Return the commit that a Git checkout is at, or None if this is no checkout.
+    """Return the commit that a Git checkout is at, or None if this is not a checkout.
 
     The files are read instead of asking `git`, because a container often has the checkout without the program.
     """

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     state_dir: Path | None = Field(
         None, description="A directory for history, audit trail, receipts and schedules; they are off without it."
     )
+    require_state: bool = Field(
+        False,
+        description="Refuse to start with protected regions if no earlier version is known to compare them with.",
+    )
     receipt_key: Path | None = Field(
         None, description="A file with the Ed25519 private key that signs receipts; unsigned without it."
     )

@@ -23,11 +23,13 @@ STATED = (
     ("pyproject.toml", r'(?m)^(version = ")[^"]+'),
     ("gateway/__init__.py", r'(?m)^(__version__ = ")[^"]+'),
     ("deploy/ci/assistant-gateway.yml", r'(?m)^(  VERSION: ")[^"]+'),
+    ("deploy/helm/assistant-gateway/Chart.yaml", r"(?m)^(version: ).+"),
+    ("deploy/helm/assistant-gateway/Chart.yaml", r'(?m)^(appVersion: ")[^"]+'),
 )
 
 
 class ReleaseError(Exception):
-    """The release cannot be made. The message says why, and what to do."""
+    """The release cannot be made. The message states the reason and the remedy."""
 
 
 def main() -> int:
@@ -48,7 +50,7 @@ def make_release(root: Path, version: str, now: datetime) -> str:
     """
     previous = stated_version(root)
     _check(root, version, previous)
-    files = [root / "CHANGELOG.md", *(root / path for path, _ in STATED)]
+    files = [root / path for path in dict.fromkeys(("CHANGELOG.md", *(path for path, _ in STATED)))]
     before = {path: path.read_bytes() for path in files}
     dist = root / "dist"
     try:

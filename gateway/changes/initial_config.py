@@ -68,6 +68,7 @@ class InitialConfigLoader:
         real: RealDeployment | None = None,
     ) -> None:
         self._config_path = settings.config
+        self._requires_state = settings.require_state
         self._change_log: ChangeLog | None = None
         self._pinned: PinnedRollback | None = None
         job = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None, real=real)
@@ -96,7 +97,27 @@ class InitialConfigLoader:
         except CompileFailed as error:
             raise CommandError(f"{self._config_path}: {error}") from None
         initial = _initial_config(outcome, self._config_path, self._change_log, self._pinned)
-        return initial if initial.config.demo else _recorded(initial, self._config_path)
+        if initial.config.demo:
+            return initial
+        if self._requires_state:
+            self._refuse_unknown_predecessor(initial)
+        return _recorded(initial, self._config_path)
+
+    def _refuse_unknown_predecessor(self, initial: InitialConfig) -> None:
+        """Raise CommandError if regions are protected and there is no earlier version to compare them with."""
+        try:
+            is_known = self._change_log is not None and self._change_log.pointer() is not None
+        except StateError as error:
+            raise CommandError(str(error)) from None
+        protected = [name for name, region in initial.config.regions.items() if region.protected]
+        if protected and not is_known:
+            if self._change_log is not None:
+                self._change_log.close()
+            raise CommandError(
+                f"{', '.join(protected)}: protected, and no earlier version is known to compare with, so a change "
+                "without a signature would not be noticed. Start with the state directory of before; if this is the "
+                "first start, set GATEWAY_REQUIRE_STATE=false for it"
+            )
 
 
 def with_simulators(initial: InitialConfig, order: CompileJob) -> InitialConfig:

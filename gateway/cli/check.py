@@ -59,6 +59,7 @@ def check(options: argparse.Namespace) -> int:
     if compiled.warnings:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
         print("--strict: the warnings are treated as errors" if refused else "", file=sys.stderr)
+    _print_unknown_predecessor(settings, compiled.config)
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)
@@ -84,6 +85,21 @@ def _print_pinned_version(settings: Settings) -> None:
         reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
         shares = "the shares of its schedules are frozen, and `/explain` of the admin listener shows who answers"
         print(f"gateway: {reason}; `gateway rollback --release` activates it. {shares.capitalize()}", file=sys.stderr)
+
+
+def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> None:
+    """Print a warning if regions are protected and the state directory has nothing to compare them with."""
+    from gateway.state.history import has_history
+
+    protected = [name for name, region in config.regions.items() if region.protected]
+    has_database = config.stores is not None and config.stores.database is not None
+    if not protected or has_database or settings.state_dir is None or has_history(settings.state_dir):
+        return
+    print(
+        f"gateway: warning: {', '.join(protected)}: protected, and {settings.state_dir} has no earlier version, so the "
+        "next start checks no signature; GATEWAY_REQUIRE_STATE=true refuses such a start",
+        file=sys.stderr,
+    )
 
 
 def _missing_simulators(config: ConfigVersion) -> list[str]:

@@ -85,7 +85,7 @@ def test_env_example_has_every_key_and_setting() -> None:
     for name in Settings.model_fields:
         default = getattr(defaults, name)
         assert settings.pop(f"GATEWAY_{name.upper()}") == (
-            f"{default:g}" if isinstance(default, float) else "" if default is None else str(default)
+            f"{default:g}" if isinstance(default, float) else "" if default is None else str(default).lower()
         )
     assert not settings
 

@@ -131,6 +131,21 @@ def test_protection_itself_is_protected(
     assert operator.version() == before
 
 
+def test_start_without_anything_to_compare_with_can_be_refused(path: Path) -> None:
+    state = state_dir_of(path)
+    warned = run_command(path, "check", "--state", str(state))
+    assert (warned.returncode, "the next start checks no signature" in warned.stderr) == (0, True)
+    environ = {**environ_of(path), "GATEWAY_REQUIRE_STATE": "true", "GATEWAY_STATE_DIR": str(state)}
+    for _ in range(2):  # a refused start leaves nothing to compare with
+        refused = in_this_process("serve", "--port", "0", environ=environ)
+        assert (refused.returncode, "no earlier version is known" in refused.stderr) == (2, True)
+    with operated(path, 1, GATEWAY_STATE_DIR=str(state)):
+        pass
+    with operated(path, 1, GATEWAY_STATE_DIR=str(state), GATEWAY_REQUIRE_STATE="true") as operator:
+        assert operator.version()
+    assert "checks no signature" not in run_command(path, "check", "--state", str(state)).stderr
+
+
 @pytest.mark.slow
 def test_restart_does_not_bypass_the_protection(path: Path, providers: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}

@@ -1,0 +1,87 @@
+{{- define "gateway.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "gateway.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "gateway.labels" -}}
+{{ include "gateway.selector" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "gateway.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "gateway.configMap" -}}
+{{- .Values.existingConfigMap | default (printf "%s-config" (include "gateway.name" .)) }}
+{{- end }}
+
+{{/* The configuration as values, or an empty mapping if it is in a ConfigMap of the operator. */}}
+{{- define "gateway.config" -}}
+{{- if .Values.existingConfigMap }}{}{{ else }}{{ .Values.config | fromYaml | toJson }}{{ end }}
+{{- end }}
+
+{{/* "true" if the instances share stores. */}}
+{{- define "gateway.hasStores" -}}
+{{- if kindIs "bool" .Values.stores }}{{ if .Values.stores }}true{{ end }}
+{{- else if .Values.existingConfigMap }}{{ fail "with existingConfigMap, state whether the configuration has `stores`: --set stores=true" }}
+{{- else if (include "gateway.config" . | fromJson).stores }}true{{ end }}
+{{- end }}
+
+{{/* Seconds that a request may take: `resilience.total`, such as 600, 600s or 10m. */}}
+{{- define "gateway.total" -}}
+{{- $config := include "gateway.config" . | fromJson }}
+{{- $stated := dig "resilience" "total" "600s" $config | toString }}
+{{- if .Values.total }}{{ .Values.total }}
+{{- else if regexMatch "^[0-9.]+h$" $stated }}{{ mulf (trimSuffix "h" $stated | float64) 3600 | ceil | int }}
+{{- else if regexMatch "^[0-9.]+m$" $stated }}{{ mulf (trimSuffix "m" $stated | float64) 60 | ceil | int }}
+{{- else if regexMatch "^[0-9.]+s?$" $stated }}{{ trimSuffix "s" $stated | float64 | ceil | int }}
+{{- else if regexMatch "^[0-9.]+ms$" $stated }}1
+{{- else }}{{ fail (printf "state resilience.total (%s) in seconds: --set total=600" $stated) }}
+{{- end }}
+{{- end }}
+
+{{- define "gateway.env" -}}
+{{- $own := dict
+  "GATEWAY_CONFIG" "/etc/gateway/gateway.yaml"
+  "GATEWAY_HOST" "0.0.0.0"
+  "GATEWAY_PORT" "8080"
+  "GATEWAY_ADMIN_PORT" "8081"
+  "GATEWAY_STATE_DIR" "/var/lib/gateway"
+  "GATEWAY_LOG_FORMAT" "json"
+  "GATEWAY_DRAIN_DELAY_S" (toString .Values.drainDelay)
+  "GATEWAY_GRACE_S" (include "gateway.total" .)
+  "GATEWAY_REQUIRE_STATE" (toString .Values.requireState)
+}}
+{{- if .Values.serviceMonitor.enabled }}{{ $_ := set $own "GATEWAY_ADMIN_HOST" "0.0.0.0" }}{{ end }}
+{{- range $name, $value := mergeOverwrite $own .Values.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+- name: GATEWAY_INSTANCE
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- end }}
+
+{{- define "gateway.envFrom" -}}
+{{- range .Values.secrets }}
+- secretRef: {name: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "gateway.mounts" -}}
+- {name: config, mountPath: /etc/gateway, readOnly: true}
+- {name: state, mountPath: /var/lib/gateway}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{- define "gateway.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
