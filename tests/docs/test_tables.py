@@ -132,7 +132,7 @@ def test_settings_are_those_of_the_process() -> None:
     rows = {words(row[0])[0]: words(row[1])[0] for row in table_of(RUNNING, "| setting | default")}
     fields = {f"GATEWAY_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
     assert rows == {
-        name: f"{default:g}" if isinstance(default, float) else "none" if default is None else str(default)
+        name: f"{default:g}" if isinstance(default, float) else "none" if default is None else str(default).lower()
         for name, default in fields.items()
     }
 
