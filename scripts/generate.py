@@ -6,12 +6,15 @@ from the other modules of this folder.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.cli.provider_pages import models_page, providers_page
+from gateway.config.locales import tags_of
 from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.reference import reference_page
+from gateway.config.region_text import known_messages
 from gateway.config.schema.file import schema_json
 from providers.registry import load_registry
 from scripts.api_reference import app_page, contract_page, testkit_page
@@ -32,6 +35,8 @@ API_CONTRACT_PAGE = ROOT / "docs/reference/api-contract.md"
 API_TESTKIT_PAGE = ROOT / "docs/reference/api-testkit.md"
 API_APP_PAGE = ROOT / "docs/reference/api-app.md"
 
+SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
+
 FILES: Mapping[Path, Callable[[], str]] = {
     CONFIG_SCHEMA: lambda: schema_json() + "\n",
     CATALOGUE_SCHEMA: lambda: catalogue_schema_json() + "\n",
@@ -44,6 +49,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     API_CONTRACT_PAGE: contract_page,
     API_TESTKIT_PAGE: testkit_page,
     API_APP_PAGE: app_page,
+    SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }
 """The function that writes the text of each generated file."""
 

@@ -34,6 +34,7 @@ _SUBDIVISIONS = Path(__file__).parents[1] / "providers/subdivisions.toml"
 _POINTS = Path(__file__).parents[1] / "gateway/console/points.toml"
 _SAME = {
     "Apache Software License": "Apache-2.0",
+    "3-Clause BSD License": "BSD-3-Clause",
     "BSD License": "BSD",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",

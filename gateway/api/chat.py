@@ -204,6 +204,7 @@ class InboundChat:
 
     def caller(self, config: ConfigVersion) -> Caller:
         """See Inbound. The caller of a head that came before on this connection is known already."""
+        self._responder.config = config
         if self._context is not None:
             return read_caller(config, self._headers)
         known = known_caller(self._head, config)
@@ -224,6 +225,8 @@ class InboundChat:
         """Note the id and the trace of the request; raises ApiError if too many requests are in flight."""
         record, endpoint = self.record, self._endpoint
         self._headers = headers
+        if b"accept-language" in headers.headers:
+            self._responder.accept_language = headers.one(b"accept-language")
         context = self._context = read_context(config, headers)
         record.request_id = context.request_id
         if endpoint.in_flight > endpoint.most_requests:

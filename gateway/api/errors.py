@@ -17,6 +17,7 @@ from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
 from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from gateway.model.region_text import Sentence
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.input_requests import OtherEmbeddingSpace
 from gateway.usage.client_limits import LimitReached
@@ -105,6 +106,7 @@ class ApiError(Exception):
         retry_after_s: Sent as the header `retry-after`.
         headers: Further response headers.
         extra: Further fields of the error object.
+        sentence: The sentence for the end user. None if no version of the config is known.
         log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
     """
 
@@ -115,6 +117,7 @@ class ApiError(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
     log_message: str | None = None
+    sentence: Sentence | None = None
 
     @property
     def status(self) -> int:
@@ -125,6 +128,12 @@ class ApiError(Exception):
     def reason(self) -> RefusalReason:
         """The member of the closed set of reasons."""
         return REASON_BY_CODE[self.code]
+
+    @property
+    def user_fields(self) -> dict[str, str]:
+        """The members of an error object that are for the end user."""
+        sentence = self.sentence
+        return {"user_message": sentence.text, "user_message_language": sentence.language} if sentence else {}
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
@@ -143,7 +152,7 @@ def encode_error(error: ApiError) -> dict[str, object]:
     }
     if error.code in _LISTS_ATTEMPTS:
         body["attempts"] = []
-    return {"error": {**body, **error.extra}}
+    return {"error": {**body, **error.user_fields, **error.extra}}
 
 
 def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: bool = True) -> ApiError:

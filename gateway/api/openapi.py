@@ -37,6 +37,8 @@ _ERROR = {
                     "description": "The kind of sentence for a user. A code has one reason, a reason several codes.",
                     "enum": [*RefusalReason],
                 },
+                "user_message": {"type": "string", "description": "A sentence for the user, in the user's language."},
+                "user_message_language": {"type": "string", "description": "Its language tag, such as zh-Hant."},
                 "consent": {
                     "type": "object",
                     "description": "With `consent_required`: the consent that is needed.",

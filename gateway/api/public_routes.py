@@ -238,7 +238,7 @@ def build_routes(
     _add_disclosure(app, service, chat.limiter)
     _add_receipts(app, service, stored.receipts, chat.limiter)
     _add_usage(app, service, stored.usage, chat.limiter)
-    add_errors(app, hint_for, lambda: service.current().blocked_by)
+    add_errors(app, hint_for, service.current)
     _extend_document(app, service.current().demo)
     return app
 
@@ -275,6 +275,7 @@ def _identify(request: Request, service: ChatService, limiter: FailedKeyLimiter)
 def _add_location_headers(request: Request, location: Location) -> dict[str, str]:
     """Add the caller's location to the headers of every response to this request, and return the headers."""
     headers: dict[str, str] = request.state.response_headers
+    request.state.location = location
     headers["x-gateway-why"] = location.why
     if location.region is not None:
         headers["x-gateway-region"] = location.region.name
@@ -441,17 +442,19 @@ def named_assistant(config: ConfigVersion, client: Client | None, name: str | No
     return find_assistant(config, client, name if name is not None else names[0], "assistant")
 
 
-def add_errors(app: FastAPI, hint: Callable[[str], str], blocked_by: Callable[[], str | None] = lambda: None) -> None:
+def add_errors(
+    app: FastAPI, hint: Callable[[str], str], current: Callable[[], ConfigVersion | None] = lambda: None
+) -> None:
     """Return every error of the application in OpenAI's envelope.
 
     Args:
         app: The application.
         hint: Returns a hint for a path that does not exist.
-        blocked_by: Returns the page of the authority that blocks requests by law or policy.
+        current: Returns the active version for the errors of the public API.
     """
 
     def respond(request: Request, error: Exception) -> Response:
-        answer = error_response(request.scope, error, blocked_by())
+        answer = error_response(request.scope, error, current())
         # Requests to the admin listener have no location, and so none of these headers.
         headers = {**request.scope.get("state", {}).get("response_headers", {}), **answer.headers}
         return Response(answer.body, answer.status, headers, answer.kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -16,6 +16,8 @@ import orjson
 from gateway.api.caller.request_headers import headers_of, request_id_of
 from gateway.api.dialects.paths import encode_error_at
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
+from gateway.model.config_version import ConfigVersion
+from gateway.policy.region_text import sentence_for
 
 Send = Callable[[Any], Any]
 Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Coroutine[Any, Any, None]]
@@ -36,15 +38,22 @@ def json_response(document: object, status: int = 200) -> RawResponse:
     return RawResponse(orjson.dumps(document), status)
 
 
-def error_response(scope: Any, error: Exception, blocked_by: str | None = None) -> RawResponse:
+def error_response(scope: Any, error: Exception, config: ConfigVersion | None = None) -> RawResponse:
     """Return the response for an error, with the id of its request.
 
     Args:
-        scope: The ASGI scope of the request.
+        scope: The ASGI scope of the request. Its state may have the caller's location.
         error: The error that was raised.
-        blocked_by: The page of the authority that refuses by law or policy, for a status 451.
+        config: The active version, for errors of the public API: it has the sentences for end users, and the page of
+            the authority that refuses by law or policy, for a status 451.
     """
     shown = from_domain(error, [])
+    blocked_by = None
+    if config is not None:
+        blocked_by = config.blocked_by
+        location = scope.get("state", {}).get("location")
+        language = headers_of(scope).one(b"accept-language")
+        shown = replace(shown, sentence=sentence_for(config, location, language, shown.code))
     known: Mapping[str, str] = scope.get("state", {}).get("response_headers", {})
     request_id = known.get("x-request-id") or request_id_of(headers_of(scope))
     headers = {"x-request-id": request_id, **shown.headers, **blocking_link(shown, blocked_by)}

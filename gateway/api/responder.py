@@ -27,8 +27,11 @@ from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, who
 from gateway.api.response_headers import json_lines, pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
+from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import InputAnswer
 from gateway.model.record import Record
+from gateway.model.region_text import Sentence
+from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import AnswerStyle, ErrorStyle
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
@@ -50,6 +53,8 @@ class Responder:
     """Writes to the client of one request.
 
     Attributes:
+        config: The version that reads the request, once it is known.
+        accept_language: The header of the request.
         connection: The client's connection, if the server is ours.
         cycle: The request on that connection.
         head: The head of the request, if the connection has seen it before.
@@ -63,6 +68,8 @@ class Responder:
         "_receive",
         "_record",
         "_send",
+        "accept_language",
+        "config",
         "connection",
         "cycle",
         "head",
@@ -76,6 +83,8 @@ class Responder:
         self._receive = receive
         self._send = send
         self._record = record
+        self.config: ConfigVersion | None = None
+        self.accept_language: str | None = None
         extensions: Mapping[str, Any] = scope.get("extensions", _NO_EXTENSIONS)
         connection: ClientConnection | None = extensions.get(CONNECTION)
         head: SameHead | None = extensions.get(HEAD)
@@ -167,6 +176,7 @@ class Responder:
         record, cycle = self._record, self.cycle
         record.status = 200
         encoder = self._encoder = self._dialect.encoder(style, record)
+        encoder.sentence = self._sentence("stream_interrupted")
         keep_alive: KeepAlive | None = None
         try:
             await self._start(200, pairs_of(self._stream_lines()))
@@ -240,18 +250,25 @@ class Responder:
             self._record.outcome, self._record.status = "interrupted", 200
             # The client can act on a limit that refuses a further call, so the error names it.
             last = shown if isinstance(error, CallRefused) else ApiError("stream_interrupted", shown.message)
+            last = replace(last, sentence=self._sentence(last.code))
             data = self._encoder.encode_failure(last) if self._encoder is not None else b""
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
         headers = {**shown.headers, **blocking_link(shown, style.blocked_by)}
         if shown.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(shown.retry_after_s)
+        shown = replace(shown, sentence=self._sentence(shown.code))
         body = self._dialect.encode_error(shown, self._record.request_id)
         # A client at the wrong cell must not send the rest of its prompt here.
         if can_continue and shown.status != STATUS["wrong_cell"]:
             await self._write_response(shown.status, body, headers)
         else:
             await self._write_last_response(shown.status, body, headers)
+
+    def _sentence(self, code: str) -> Sentence | None:
+        """Return the sentence for the end user if the request ends with this error code."""
+        config = self.config
+        return sentence_for(config, self._record.location, self.accept_language, code) if config is not None else None
 
     def _note(self, shown: ApiError, error: Exception) -> None:
         record = self._record

@@ -19,6 +19,7 @@ from gateway.config.loading import Document
 from gateway.config.location import compile_location
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem, dotted
+from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
 from gateway.config.source_text import Reading, SourceText, secrets_in_clear
@@ -130,6 +131,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         receipts_sample=draft.config.receipts.sample,
         log_sample=draft.config.log.sample,
         blocked_by=draft.config.blocked_by,
+        messages=compile_messages(draft),
         known_fields=_known_fields(registry, deployments),
         projects=spending.projects,
         usage=usage,

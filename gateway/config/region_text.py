@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ from gateway.config.locales import best_text, canonical, display_name, full, loc
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.location import LabelSection, ProfileSection, RegionSection
 from gateway.config.validation import Draft, Findings
-from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Show
+from gateway.model.refusal_reason import RefusalReason
+from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
 from providers.territories import Places, parse_places
 
 
@@ -281,13 +283,18 @@ class RegionTextCompiler:
                 self._today,
                 self._choices,
             )
-        refusals = _refusals(section)
+        own = _own_refusals(section)
+        refusals: dict[str, Mapping[str, str]] = {**known_refusals(), **own}
         by_locale = {
             locale: Locale(
                 locale,
                 tuple(Label(one.name, best_text(one.texts, locale), one.show, one.producer) for one in labels),
                 profiles.get(locale),
                 {code: best_text(texts, locale) for code, texts in refusals.items()},
+                {
+                    code: best_text({tag: Sentence(canonical(tag), text) for tag, text in texts.items()}, locale)
+                    for code, texts in own.items()
+                },
             )
             for locale in locales
         }
@@ -363,7 +370,27 @@ class RegionTextCompiler:
         return is_valid
 
 
-def _refusals(section: RegionSection) -> dict[str, Mapping[str, str]]:
-    """Return the texts by error code: the operator's own, else the built-in ones."""
-    own: dict[str, Mapping[str, str]] = section.refusals.model_dump(exclude_none=True) if section.refusals else {}
-    return {**known_refusals(), **own}
+def _own_refusals(section: RegionSection) -> dict[str, Mapping[str, str]]:
+    """Return the operator's own texts of refusals by error code."""
+    return section.refusals.model_dump(exclude_none=True) if section.refusals else {}
+
+
+def known_messages() -> dict[RefusalReason, dict[str, str]]:
+    """Return the built-in sentences for end users by reason and language."""
+    return {RefusalReason(name): texts for name, texts in _table("sentences").items() if isinstance(texts, dict)}
+
+
+def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
+    """Return the sentences for end users by reason: those of `messages`, else the built-in ones."""
+    known = known_messages()
+    # The tags are generated, because most compiles need no other data of Babel, which takes long to load.
+    tags = json.loads(resources.files("gateway.config").joinpath("data", "sentence_tags.json").read_text("utf-8"))
+    compiled = {
+        reason: Sentences({"en": texts["en"], **texts}, tags)  # English is for readers of other languages
+        for reason, texts in known.items()
+    }
+    own = draft.config.messages.model_dump(exclude_none=True) if draft.config.messages is not None else {}
+    for name, texts in own.items():
+        written = {canonical(tag): text for tag, text in texts.items()}
+        compiled[RefusalReason(name)] = Sentences(written, tags_of(written))
+    return compiled

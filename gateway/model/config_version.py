@@ -22,7 +22,8 @@ from gateway.model.budget import (
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
 from gateway.model.permit import ServicePermit
-from gateway.model.region_text import RegionText
+from gateway.model.refusal_reason import RefusalReason
+from gateway.model.region_text import RegionText, Sentences
 from gateway.model.route import Route, Shadow
 from gateway.model.schedule import Schedule
 from gateway.model.section import OrOff, PlainSection, key
@@ -449,6 +450,7 @@ class ConfigVersion:
         revoked_keys: The digests of keys of the database that were revoked. The same key is refused also if it was
             imported by its hash.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
+        messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
         recipients: The recipients for which some deployment needs the user's consent.
@@ -476,6 +478,7 @@ class ConfigVersion:
     receipts_sample: float = ReceiptRules().sample
     log_sample: float = LogRules().sample
     blocked_by: str | None = None
+    messages: Mapping[RefusalReason, Sentences] = field(default_factory=dict, repr=False)
     known_fields: frozenset[str] = frozenset()
     projects: Mapping[str, Project] = field(default_factory=dict)
     usage: UsageRules = NO_USAGE_RULES

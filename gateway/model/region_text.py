@@ -6,6 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence for an end user, and the tag of its language."""
+
+    language: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """One sentence in several languages.
+
+    Attributes:
+        texts: By language tag. The first one is for readers of other languages.
+        tags: The language for a tag in lower case that a caller may send. Empty if none fits.
+    """
+
+    texts: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
 Show = Literal["always", "first_turn", "never"]
 """The answers on which a label's text is placed before the answer. Its mark in header and body is on all of them."""
 SEPARATOR = "\n\n"
@@ -73,12 +95,14 @@ class Locale:
         first: The text before the first answer of a conversation. Empty if there is none.
         later: The text before every other answer. Empty if there is none.
         refusals: The message for the client, by error code.
+        sentences: The operator's own sentences for the end user, by error code.
     """
 
     locale: str
     labels: tuple[Label, ...] = ()
     profile: Profile | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
+    sentences: Mapping[str, Sentence] = field(default_factory=dict)
     first: str = field(init=False)
     later: str = field(init=False)
 

@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.model.region_text import Locale, Preferences, Profile, RegionText
+from gateway.model.config_version import ConfigVersion
+from gateway.model.location import Location
+from gateway.model.refusal_reason import REASON_BY_CODE
+from gateway.model.region_text import NO_PREFERENCES, Locale, Preferences, Profile, RegionText, Sentence
 from providers.chat import ChatRequest, SystemMessage, change_request
 from providers.territories import parent
 
@@ -14,6 +17,9 @@ _MAX_LANGUAGES = 20
 
 
 _MAX_CHARACTERS = 512
+
+
+_NO_LOCALE = Locale("")
 
 
 def choose_locale(region_text: RegionText, accept_language: str | None, preferences: Preferences) -> Locale:
@@ -27,6 +33,37 @@ def choose_locale(region_text: RegionText, accept_language: str | None, preferen
         if (locale := find_locale(region_text.tags, language)) is not None:
             return region_text.locales[locale]
     return region_text.default_locale
+
+
+def sentence_for(
+    config: ConfigVersion, location: Location | None, accept_language: str | None, code: str
+) -> Sentence | None:
+    """Return the sentence for the end user of a request that is not answered.
+
+    It is the region's own for the error code, else the one for the reason: that of `messages` or the built-in one.
+
+    Args:
+        config: The active version.
+        location: The caller's location, or None if it is not known yet.
+        accept_language: The header of the request.
+        code: The error code.
+    """
+    preferences = location.preferences if location is not None else NO_PREFERENCES
+    texts = location.region.texts if location is not None and location.region is not None else None
+    locale = choose_locale(texts, accept_language, preferences) if texts is not None else _NO_LOCALE
+    if code in locale.sentences:
+        return locale.sentences[code]
+    sentences = config.messages.get(REASON_BY_CODE[code])
+    if sentences is None:
+        return None
+    languages = [preferences.language] if preferences.language else []
+    languages += _languages(accept_language) if accept_language else []
+    if locale.profile is not None:
+        languages = [locale.locale]  # a profile limits the choice
+    elif texts is not None:
+        languages.append(texts.default_locale.locale)
+    found = next(filter(None, (find_locale(sentences.tags, one) for one in languages)), next(iter(sentences.texts)))
+    return Sentence(found, sentences.texts[found])
 
 
 def find_locale(tags: Mapping[str, str], language: str) -> str | None:

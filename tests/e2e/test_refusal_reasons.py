@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +10,10 @@ import httpx
 import pytest
 
 from gateway.api.errors import STATUS, encode_error, from_domain
+from gateway.config.region_text import known_messages
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
 from providers.failures import FailureKind
-from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.scenario import Cut, HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
 from tests.kit.chat_http import CHAT, body
@@ -40,6 +42,7 @@ def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory)
 
 def _ask(server: GatewayProcess, territory: str = "DE", key: str = APP_KEY, **fields: Any) -> httpx.Response:
     headers = {"authorization": f"Bearer {key}", "cf-ipcountry": territory}
+    headers["accept-language"] = "zh-TW"
     return httpx.post(f"{server.url}{CHAT}", json=body(**fields), headers=headers, trust_env=False, timeout=30)
 
 
@@ -79,11 +82,48 @@ def test_reason_is_in_the_error_and_in_the_log_line(
     response = _REACHED[reason](server, providers)
     error = response.json()["error"]
     assert error["reason"] == reason, error
+    assert error["user_message_language"] == "zh-Hant"
+    assert error["user_message"] == known_messages()[reason]["zh-Hant"]
     line = server.wait_for("request", request_id=response.headers["x-request-id"])
     assert (line["code"], line["reason"]) == (error["code"], reason)
     metrics = httpx.get(f"{server.admin_url}/metrics", trust_env=False).text
     series = [text for text in metrics.splitlines() if text.startswith("gateway_requests_total{")]
     assert any(f'code="{error["code"]}"' in text and f'reason="{reason}"' in text for text in series)
+
+
+GEMINI = "/v1beta/models/assistant:generateContent"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses", "/v1/completions", GEMINI])
+def test_every_dialect_has_the_sentence(
+    server: GatewayProcess, providers: SimulatorThread, path: str, stream: bool
+) -> None:
+    """A stream that breaks off, and a refusal before it."""
+    plain: dict[str, Any] = {
+        CHAT: body(),
+        "/v1/messages": {**body(), "max_tokens": 100},
+        "/v1/responses": {"model": "assistant", "input": "hi"},
+        "/v1/completions": {"model": "assistant", "prompt": "hi"},
+        GEMINI: {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]},
+    }[path]
+    headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "DE" if stream else "CU", "accept-language": "ar"}
+    for site in ("eu", "eu2"):
+        providers[site].scenario = Scenario(faults=((Cut(), 1.0),)) if stream else Scenario()
+    if stream and path == GEMINI:
+        path = path.replace("generateContent", "streamGenerateContent?alt=sse")
+    elif stream:
+        plain = {**plain, "stream": True}
+    text = httpx.post(f"{server.url}{path}", json=plain, headers=headers, trust_env=False, timeout=30).text
+    reason = RefusalReason.OUTAGE if stream else RefusalReason.TERRITORY
+    assert json.dumps(known_messages()[reason]["ar"], ensure_ascii=False) in text, text
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/nothing", "/v1/explain?assistant=unknown", "/v1/usage?month=x"])
+def test_other_routes_have_the_sentence(server: GatewayProcess, path: str) -> None:
+    headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "CU", "accept-language": "de"}
+    error = httpx.get(f"{server.url}{path}", headers=headers, trust_env=False).json()["error"]
+    assert error["user_message"] == known_messages()[error["reason"]]["de"]
 
 
 def test_defect_has_the_reason_internal() -> None:

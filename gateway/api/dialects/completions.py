@@ -18,6 +18,7 @@ from gateway.api.dialects.labelling import MEMBER, StreamLabels, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record
+from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
@@ -154,6 +155,7 @@ class CompletionStreamEncoder:
         """Make it for one stream."""
         self.usage: Usage | None = None
         self.failed: Failed | None = None
+        self.sentence: Sentence | None = None
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._include_usage = style.include_usage
@@ -200,7 +202,9 @@ class CompletionStreamEncoder:
                 return b'%b],"%b":%b}\n\n' % (self._head, MEMBER.encode(), orjson.dumps(cost)) + DONE if cost else DONE
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(ApiError("stream_interrupted", event.failure.message))
+                return self.encode_failure(
+                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
+                )
             # This API has no place for reasoning, and no request has tools.
             case ReasoningDelta() | ToolCallDelta() | AnnotationsDelta() | Heartbeat():
                 pass

@@ -11,6 +11,7 @@ from typing import Protocol
 from gateway.api.errors import ApiError
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
+from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import ChatCompletion, Failed, StreamEvent, Usage
 
@@ -27,6 +28,7 @@ class StreamEncoder(Protocol):
     usage: Usage | None
     failed: Failed | None
     finished: bool
+    sentence: Sentence | None
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """Return the bytes of a batch of events; empty if there is nothing to show.

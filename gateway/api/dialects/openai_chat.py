@@ -16,6 +16,7 @@ from gateway.api.body import read_request
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record, Resumed
+from gateway.model.region_text import Sentence
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
@@ -121,6 +122,7 @@ class ChunkEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
+        self.sentence: Sentence | None = None
         self.finished = False
         self._is_cost_shown = self._is_last_batch = False
         self._record = record
@@ -207,7 +209,9 @@ class ChunkEncoder:
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return encode_stream_error(ApiError("stream_interrupted", event.failure.message))
+                return self.encode_failure(
+                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
+                )
             case Heartbeat():
                 return b""
             case _:

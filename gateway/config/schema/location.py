@@ -166,6 +166,24 @@ class RefusalsSection(Section):
     no_eligible_deployment: Texts | None = Field(None, description="No deployment may answer in this region.")
 
 
+class MessagesSection(Section):
+    """Sentences for end users whose request is not answered, by reason and language."""
+
+    territory: Texts | None = Field(None, description="The assistant is not available at the user's location.")
+    language: Texts | None = Field(None, description="The assistant does not offer the user's language there.")
+    age: Texts | None = Field(None, description="A rule for minors refuses the request.")
+    approval: Texts | None = Field(None, description="An authority must approve the model first.")
+    consent: Texts | None = Field(None, description="The user must agree first.")
+    capability: Texts | None = Field(None, description="No model that may answer supports the request.")
+    capacity: Texts | None = Field(None, description="A limit of requests is reached.")
+    budget: Texts | None = Field(None, description="A budget is used up or cannot be checked.")
+    outage: Texts | None = Field(None, description="No deployment answered.")
+    moderation: Texts | None = Field(None, description="The content was refused.")
+    access: Texts | None = Field(None, description="The key, the claim or the origin is not accepted.")
+    request: Texts | None = Field(None, description="The request is wrong.")
+    internal: Texts | None = Field(None, description="The gateway has a defect.")
+
+
 class CellSection(Section):
     """This installation of the gateway."""
 

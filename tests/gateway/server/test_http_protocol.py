@@ -218,7 +218,8 @@ class Response:
     def error(self) -> tuple[int, str]:
         """The status and the code of our envelope, whose every member is there."""
         error = json.loads(self.body)["error"]
-        assert set(error) == {"message", "type", "param", "code", "reason"}
+        own = {"message", "type", "param", "code", "reason"}
+        assert set(error) in (own, own | {"user_message", "user_message_language"})  # the parser's have no sentence
         assert self.headers["content-type"] == "application/json"
         return self.status, error["code"]
 

@@ -90,6 +90,9 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     if error.retry_after_s is not None:
         delay = f"{max(1, math.ceil(error.retry_after_s))}s"
         details.append({"@type": f"{_TYPES}google.rpc.RetryInfo", "retryDelay": delay})
+    if error.sentence is not None:
+        sentence = {"locale": error.sentence.language, "message": error.sentence.text}
+        details.append({"@type": f"{_TYPES}google.rpc.LocalizedMessage", **sentence})
     if error.extra:
         details.append({"@type": f"{_TYPES}google.protobuf.Struct", "value": dict(error.extra)})
     name = _STATUS.get(status) or ("INTERNAL" if status >= _SERVER_ERROR else "INVALID_ARGUMENT")

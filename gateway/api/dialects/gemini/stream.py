@@ -20,6 +20,7 @@ from gateway.api.dialects.gemini.errors import error_object
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
+from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from gateway.service.token_count import tokens_of
 from providers.chat import (
@@ -106,6 +107,7 @@ class GeminiEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
+        self.sentence: Sentence | None = None
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._model = style.shown_model
@@ -172,7 +174,9 @@ class GeminiEncoder:
                 return self._finish()
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(ApiError("stream_interrupted", event.failure.message))
+                return self.encode_failure(
+                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
+                )
             case Heartbeat():
                 return b""
             case _:

@@ -44,6 +44,7 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
         "code": error.code,
         "reason": error.reason,
         "param": error.param,
+        **error.user_fields,
     }
     return {"type": "error", "error": {**error.extra, **inner}, "request_id": request_id or None}
 

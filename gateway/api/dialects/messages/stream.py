@@ -34,6 +34,7 @@ from gateway.api.dialects.messages.encode import (
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
+from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     Annotation,
@@ -82,6 +83,7 @@ class MessageStreamEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
+        self.sentence: Sentence | None = None
         self.finished = False
         self._style = style
         self._record = record
@@ -174,7 +176,7 @@ class MessageStreamEncoder:
                 self._end(written)
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                error = ApiError("stream_interrupted", event.failure.message)
+                error = ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
                 written.append(self.encode_failure(error))
             case Opened() | Heartbeat():
                 pass

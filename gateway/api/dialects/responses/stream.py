@@ -48,6 +48,7 @@ from gateway.api.dialects.responses.encode import (
 )
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
+from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
@@ -114,6 +115,7 @@ class ResponseStreamEncoder:
         """Make it for one stream."""
         self.usage: Usage | None = None
         self.failed: Failed | None = None
+        self.sentence: Sentence | None = None
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._record = record
@@ -146,7 +148,7 @@ class ResponseStreamEncoder:
             written.append(self._encode(event))
             if self._bytes > MAX_BODY_BYTES and self._state != _ENDED:
                 self.failed = Failed(TOO_LARGE)
-                written.append(self._fail(ApiError("stream_interrupted", TOO_LARGE.message)))
+                written.append(self._fail(ApiError("stream_interrupted", TOO_LARGE.message, sentence=self.sentence)))
             if self._state == _ENDED:
                 break
         return b"".join(written)
@@ -192,7 +194,7 @@ class ResponseStreamEncoder:
                 return self._complete()
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return self._fail(ApiError("stream_interrupted", event.failure.message))
+                return self._fail(ApiError("stream_interrupted", event.failure.message, sentence=self.sentence))
             case Opened() | Heartbeat():
                 pass  # only the first `Opened` counts
             case _:
@@ -233,7 +235,7 @@ class ResponseStreamEncoder:
         """Return the last event of a stream that broke off. Items that had not ended are incomplete in it."""
         self._state, self._texts = _ENDED, None
         output = b",".join([item.done or self._whole(item, INCOMPLETE) for item in self._items])
-        reason = orjson.dumps({"code": error.code, "message": error.message, **error.extra})
+        reason = orjson.dumps({"code": error.code, "message": error.message, **error.user_fields, **error.extra})
         usage = encode_usage(self.usage) if self.usage is not None else b"null"
         return self._event(b"response.failed", b'"response":' + self._head.encode(FAILED, output, usage, reason))
 
