@@ -95,7 +95,7 @@ def _plan_and_send() -> Iterator[Stop]:
     yield Stop("assistant", lambda: find_assistant(config, client, "assistant"))
     yield Stop("needs", lambda: requirements_of(request))
     yield Stop("decide", lambda: decide(config, assistant, location, needs, {}, 0.0))
-    yield Stop("still permitted", lambda: still_permitted(step.permit, config, assistant.name, 0.0))
+    yield Stop("still permitted", lambda: still_permitted(step.permit, config, assistant, 0.0))
     yield Stop("build the provider's request", lambda: adapter.build_request(request, target))
     yield Stop("sign", lambda: apply(adapter.auth, wire, deployment.origin, deployment.credentials[0], 0.0))
     yield Stop("check what the adapter wrote", lambda: upstream_request(step.permit, wire, 5.0, credential))

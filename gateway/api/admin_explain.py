@@ -16,16 +16,26 @@ from providers.territories import TerritoryError
 
 
 def explain_document(
-    status: Status, assistant: str | None, territory: str | None, client: str | None, user: str | None
+    status: Status,
+    assistant: str | None,
+    territory: str | None,
+    client: str | None,
+    user: str | None,
+    selection: tuple[str | None, str | None] = (None, None),
 ) -> dict[str, object]:
-    """Return how a request would be routed, as `explain` does, with the health of the running gateway."""
+    """Return how a request would be routed, as `explain` does, with the health of the running gateway.
+
+    `selection` has the intent of the chat and the choice that the user prefers.
+    """
+    intent, prefer = selection
     config = status.config
     caller = _client(config, client)
     named = _assistant(config, caller, assistant)
+    named = named.for_intent(intent) if intent is not None else named
     # A deployment that only some workers skip is still used by the others.
     everywhere = unavailable_everywhere(status.workers)
     explained = explain_with_facts(
-        PlainRequest(config, caller, _reports(territory), named, status.at_s, everywhere, user)
+        PlainRequest(config, caller, _reports(territory), named, status.at_s, everywhere, user, prefer=prefer)
     )
     unavailable = {
         "benched": unavailable_by_deployment(status.workers, by_breaker=False),

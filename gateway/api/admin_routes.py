@@ -101,8 +101,11 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         territory: Annotated[str | None, Query()] = None,
         client: Annotated[str | None, Query()] = None,
         user: Annotated[str | None, Query()] = None,
+        intent: Annotated[str | None, Query()] = None,
+        prefer: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
-        return JSONResponse(explain_document(await control.status(), assistant, territory, client, user))
+        status = await control.status()
+        return JSONResponse(explain_document(status, assistant, territory, client, user, (intent, prefer)))
 
     @guarded.get("/territories", dependencies=requires(Role.VIEWER))
     async def territories(assistant: Annotated[str | None, Query()] = None) -> JSONResponse:

@@ -34,20 +34,24 @@ from gateway.api.openapi import (
 from gateway.api.openapi_dialects import dialect_operations
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.model.caller import Caller
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Region, Use
+from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Region, Use
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import Location
 from gateway.model.sampling import is_id_kept
 from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_user, read_consent
-from gateway.policy.refusals import not_offered
+from gateway.policy.location.resolution import resolve
+from gateway.policy.preference import intent_of, may_assert_intent, preferred_name
+from gateway.policy.refusals import not_offered, refuse_location
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
+from gateway.service.capabilities import capabilities, may_answer
 from gateway.service.chat_service import ChatService
 from gateway.service.disclosure import disclose
-from gateway.service.explain import PlainRequest, explain
+from gateway.service.explain import PlainRequest, explain, reports_from
 from gateway.service.location import Located
 from providers.failures import InvalidRequest
+from providers.territories import TerritoryError
 
 _CHAT = "POST /v1/chat/completions"
 _GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
@@ -92,8 +96,8 @@ _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 _ALL_CHATS = ", ".join((_CHAT, *filter(is_served, _OWN_PATHS), "/v1beta/models/ASSISTANT:generateContent"))
 _ALL_PATHS = (
-    f"the paths are {_ALL_CHATS}, POST /v1/embeddings and /v1/moderations, and GET /v1/models, /v1/explain, "
-    "/v1/disclosure, /v1/receipts, /v1/usage and /docs"
+    f"the paths are {_ALL_CHATS}, POST /v1/embeddings and /v1/moderations, and GET /v1/models, /v1/capabilities, "
+    "/v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs"
 )
 
 
@@ -121,7 +125,18 @@ _UNSUITABLE_APIS = {
 _OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
 
 
-_TAGS = ("chat", "embeddings", "moderations", "models", "explain", "disclosure", "receipts", "usage", "health")
+_TAGS = (
+    "chat",
+    "embeddings",
+    "moderations",
+    "models",
+    "capabilities",
+    "explain",
+    "disclosure",
+    "receipts",
+    "usage",
+    "health",
+)
 _SLASHES = re.compile(r"//+")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _USAGE_GROUPS = frozenset({"day", "region"})
@@ -181,6 +196,21 @@ _AssistantName = Annotated[
 ]
 
 
+_Intent = Annotated[str | None, Query(description="The intent of the chat. Default: that of `x-gateway-intent`.")]
+
+
+def _for_intent(assistant: Assistant, caller: Caller, named: str | None) -> tuple[Assistant, dict[str, object]]:
+    """Return the assistant as chats of this intent see it, and a note if the header has no effect."""
+    if named is not None and named != DEFAULT_INTENT and all(named != one.name for one in assistant.intents):
+        known = ", ".join([one.name for one in assistant.intents]) or "none"
+        raise ApiError("invalid_request", f"there is no intent with this name; the intents are: {known}", "intent")
+    note: dict[str, object] = {}
+    if caller.intent and not may_assert_intent(caller.client):
+        note = {"intent_note": "`x-gateway-intent` is ignored: this key may not assert an intent"}
+    intent = named or intent_of(assistant, caller.client, caller.intent, ())
+    return assistant.for_intent(intent), note
+
+
 class ReceiptSource(Protocol):
     """A store of receipts."""
 
@@ -234,6 +264,7 @@ def build_routes(
     ]
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     _add_models(app, service, chat.limiter)
+    _add_capabilities(app, service, chat.limiter)
     _add_explain(app, service, chat.limiter)
     _add_disclosure(app, service, chat.limiter)
     _add_receipts(app, service, stored.receipts, chat.limiter)
@@ -283,26 +314,30 @@ def _add_location_headers(request: Request, location: Location) -> dict[str, str
 
 
 def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
-    async def identified(request: Request) -> tuple[ConfigVersion, Client | None, Region, dict[str, str]]:
-        """Return the config version, the caller's client and region, and the response headers."""
+    async def identified(request: Request) -> tuple[ConfigVersion, Client | None, Location, dict[str, str]]:
+        """Return the config version, the caller's client and location, and the response headers."""
         config, caller = _identify(request, service, limiter)
         located = await service.locations.locate(config, caller)
         headers = _add_location_headers(request, located.location)
-        region = located.check().region
-        if region is None:
-            raise Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-        return config, caller.client, region, headers
+        return config, caller.client, located.check(), headers
 
     async def models(request: Request) -> JSONResponse:
         form = form_of(request.url.path, dict(request.scope["headers"]))
-        config, client, region, headers = await identified(request)
+        config, client, location, headers = await identified(request)
+        region = _region_of(location)
         assistants = sorted(assistants_of(config, client).items())
-        offered = [name for name, assistant in assistants if region.name in assistant.regions]
+        now_s = service.clock()
+        offered = [
+            name
+            for name, assistant in assistants
+            if region.name in assistant.regions and may_answer(config, assistant, location, now_s)
+        ]
         return JSONResponse(encode_list(form, offered, request.query_params), headers=headers)
 
     async def model(request: Request, name: str) -> JSONResponse:
         form = form_of(request.url.path, dict(request.scope["headers"]))
-        config, client, region, headers = await identified(request)
+        config, client, location, headers = await identified(request)
+        region = _region_of(location)
         if not name:
             raise ApiError("not_found", f"there is no endpoint at this path; {hint_for(request.url.path)}")
         assistant = find_assistant(config, client, name)
@@ -319,6 +354,47 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         app.get(path, tags=["models"], summary="Get one assistant", include_in_schema=documented)(model)
 
 
+def _region_of(location: Location) -> Region:
+    """Return the region of a location that was checked."""
+    if location.region is None:
+        raise Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+    return location.region
+
+
+def _add_capabilities(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
+    @app.get("/v1/capabilities", tags=["capabilities"], summary="Get what an app may offer its user here")
+    async def capabilities_here(
+        request: Request,
+        assistant: _AssistantName = None,
+        intent: _Intent = None,
+        territory: Annotated[
+            str | None, Query(description="Another territory, for a key that may assert one, and in a demo.")
+        ] = None,
+    ) -> JSONResponse:
+        config, caller = _identify(request, service, limiter)
+        located = await service.locations.locate(config, caller)
+        location = located.location
+        if territory is not None:
+            location = _asserted_location(config, caller, territory)
+        headers = _add_location_headers(request, location)
+        if location.problem is not None or location.region is None:
+            raise Refused(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
+        named, _ = _for_intent(named_assistant(config, caller.client, assistant), caller, intent)
+        document = capabilities(config, named, location, service.clock(), caller.accept_language)
+        return JSONResponse(document, headers=headers)
+
+
+def _asserted_location(config: ConfigVersion, caller: Caller, territory: str) -> Location:
+    """Return the location of a user in this territory. Raises ApiError if the key may not ask for it."""
+    client = caller.client
+    if not config.demo and (client is None or "territory" not in client.may_assert):
+        raise ApiError("permission_denied", "`territory` needs a key that may assert a territory", "territory")
+    try:
+        return resolve(config, client, reports_from(territory))
+    except TerritoryError as error:
+        raise ApiError("invalid_request", str(error), "territory") from None
+
+
 def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/explain", tags=["explain"], summary="Explain which deployment would answer this caller, and why")
     async def explain_here(
@@ -328,17 +404,22 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
             str | None, Query(description="An identifier of the user, which decides the variant of a weighted step.")
         ] = None,
         use: Annotated[Use, Query(description="The kind of the request.")] = "chat",
+        intent: _Intent = None,
+        prefer: Annotated[str | None, Query(description="The choice that the user would prefer.")] = None,
     ) -> JSONResponse:
         config, caller = _identify(request, service, limiter)
         located = await service.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
+        seen, intent_note = _for_intent(named, caller, intent)
+        if prefer is None and caller.prefer:
+            prefer = preferred_name(caller.prefer)
         health = service.executor.health.snapshot(config)
         consent, (name, known) = read_consent(config, caller, located.claim), explain_user(caller, located.claim)
         name = name or user
-        asked, now_s = named.for_use(use), service.clock()
-        plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent)
+        asked, now_s = seen.for_use(use), service.clock()
+        plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent, prefer)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)
-        return JSONResponse({**explained, **known}, headers=headers)
+        return JSONResponse({**explained, **known, **intent_note}, headers=headers)
 
 
 def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -> None:
@@ -346,10 +427,12 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
     async def disclosure(
         request: Request,
         assistant: _AssistantName = None,
+        intent: _Intent = None,
     ) -> JSONResponse:
         config, caller = _identify(request, service, limiter)
         located = await service.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
+        named, _ = _for_intent(named, caller, intent)
         health = service.executor.health.snapshot(config)
         plain = PlainRequest(config, caller.client, located.reports, named, service.clock(), health)
         document = disclose(plain, caller.accept_language)

@@ -73,6 +73,11 @@ def response_lines(record: Record) -> list[bytes]:
         lines.append(f"x-gateway-embedding-space: {record.embedding_space}".encode())
     if record.emulated:
         lines.append(b"x-gateway-emulated: %b" % ", ".join(sorted(record.emulated)).encode())
+    if record.intent is not None:
+        lines.append(f"x-gateway-intent: {record.intent}".encode())
+    if record.preference is not None:
+        reason = record.preference.why_not_used(record.deployment)
+        lines.append(f"x-gateway-preference: {f'not_used; reason={reason}' if reason else 'used'}".encode())
     if record.labels:
         lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())
     took_s = record.first_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
@@ -75,12 +75,20 @@ def _steps(config: ConfigVersion) -> Mapping[str, tuple[object, ...]]:
             *map(step_text, assistant.routes.get(region, ())),
             assistant.schedules.get(region),
             _shadow(assistant, region),
-            *(f"{use}: {step_text(step)}" for use in USES[1:] for step in assistant.routes_for(use).get(region, ())),
+            *_of_other_kinds(assistant, region),
         )
         for name, assistant in config.assistants.items()
         if name == assistant.name
         for region in assistant.regions
     }
+
+
+def _of_other_kinds(assistant: Assistant, region: str) -> Iterator[str]:
+    """Yield the steps of embeddings, moderations and intents."""
+    for use in USES[1:]:
+        yield from (f"{use}: {step_text(step)}" for step in assistant.routes_for(use).get(region, ()))
+    for view in assistant.views[1:]:
+        yield from (f"{view.intent}: {step_text(step)}" for step in view.routes.get(region, ()))
 
 
 def _shadow(assistant: Assistant, region: str) -> tuple[str, float, bool] | None:

@@ -242,13 +242,17 @@ def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] =
 
 def deployments_by_assistant(config: ConfigVersion, region: str) -> dict[str, tuple[Deployment, ...]]:
     """Return the deployments of each assistant's route in the region, by the name of the assistant."""
-    routes = {name: item.routes[region] for name, item in _own(config).items() if region in item.routes}
+    routes = {
+        name: tuple(step for view in item.views for step in view.routes[region])
+        for name, item in _own(config).items()
+        if region in item.routes
+    }
     return {name: deployments_of(route) for name, route in routes.items()}
 
 
 def deployments_prompted(assistant: Assistant, region: str) -> tuple[Deployment, ...]:
     """Return the deployments that get the prompts of the assistant's users in the region, including a shadow."""
-    asked = deployments_of(tuple(step for use in USES for step in assistant.routes_for(use).get(region, ())))
+    asked = deployments_of(assistant.every_step(region))
     shadow = assistant.shadows.get(region)
     return asked if shadow is None or shadow.deployment in asked else (*asked, shadow.deployment)
 
@@ -382,6 +386,9 @@ def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tup
         words.append(f"shadow {shadow.deployment.name}: {shadow.share:.1%}{', texts kept' if shadow.keep_text else ''}")
     for use in uses:
         words += [f"{use}: {step}" for step in _steps_for(assistant, region, use)]
+    for view in assistant.views[1:]:
+        if view.routes.get(region) != assistant.routes.get(region):
+            words += [f"intent {view.intent}: {step}" for step in map(step_text, view.routes.get(region, ()))]
     return tuple(words)
 
 

@@ -36,6 +36,7 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
     reasons += [f"the region of client {name}" for name in _moved_clients(old, new, region.name)]
     routes = [route for route in plan.routes if route.region == region.name]
     reasons += [f"the route of {route.assistant}" for route in routes if route.before != route.after]
+    reasons += _changed_selection(old, new, region.name)
     assistants = (*old.assistants.values(), *new.assistants.values())
     asked = {deployment.name for assistant in assistants for deployment in deployments_prompted(assistant, region.name)}
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
@@ -44,6 +45,21 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
     if region.keeps_receipts and old.receipts_sample != new.receipts_sample:
         reasons.append("receipts.sample")
     return ", ".join(dict.fromkeys(reasons))
+
+
+def _changed_selection(old: ConfigVersion, new: ConfigVersion, region: str) -> Iterator[str]:
+    """Yield what changes about the selection of a route of the region by intents and by users' choices."""
+    for name, was in old.assistants.items():
+        will_be = new.assistants.get(name)
+        if name != was.name or will_be is None or region not in (*was.routes, *will_be.routes):
+            continue
+        if was.intents != will_be.intents:
+            yield f"the intents of {name}"
+        if was.choices != will_be.choices:
+            yield f"the choices of {name}"
+    before, after = ({it.name for it in config.clients.values() if "intent" in it.may_assert} for config in (old, new))
+    if any(assistant.intents and region in assistant.routes for assistant in new.assistants.values()):
+        yield from (f"may_assert of client {name}" for name in sorted(before ^ after))
 
 
 def _moved_clients(old: ConfigVersion, new: ConfigVersion, region: str) -> list[str]:

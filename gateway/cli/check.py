@@ -131,8 +131,13 @@ def explain(options: argparse.Namespace) -> int:
     config = compile_file(settings.config, resolve_secrets=not options.no_secrets).config
     client = _client(config, options.client)
     assistant = _assistant(config, client, options.assistant).for_use(options.use or "chat")
+    if options.intent is not None:
+        known = [intent.name for intent in assistant.intents]
+        if options.intent not in (*known, "default"):
+            raise CommandError(f"there is no intent {options.intent!r}; the intents are: {', '.join(known) or 'none'}")
+        assistant = assistant.for_intent(options.intent)
     reports = _reports(config, options.territory)
-    request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user)
+    request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user, prefer=options.prefer)
     if options.json:
         print(json.dumps(explanation_of(request), indent=2, ensure_ascii=False))
     else:

@@ -43,7 +43,7 @@ def plan(options: argparse.Namespace) -> int:
         version = before.config.version if before is not None else ""
         _print_plan(options, ChangePlan(version, "", checks=(compiles(errors),)))
         return _REFUSED
-    changes = plan_between(before, after, strict=options.strict, accepted=options.accept_loss)
+    changes = plan_between(before, after, strict=options.strict, accepted=options.accept_loss, intent=options.intent)
     if options.admin is not None:
         changes = _add_traffic(changes, options.admin, settings)
     changes = _add_signature_check(changes, before, after, path, options)
@@ -147,7 +147,12 @@ def _compile_text(text: bytes, name: str, config_path: Path, catalogues: str = "
 
 
 def plan_between(
-    before: CompiledState | None, after: CompiledState, *, strict: bool = False, accepted: Iterable[str] = ()
+    before: CompiledState | None,
+    after: CompiledState,
+    *,
+    strict: bool = False,
+    accepted: Iterable[str] = (),
+    intent: str | None = None,
 ) -> ChangePlan:
     """Return the changes from one state to the other, with their checks.
 
@@ -156,6 +161,7 @@ def plan_between(
         after: The new state.
         strict: Treat warnings as errors.
         accepted: The values of `--accept-loss`: territories whose users may lose their answer, separated by commas.
+        intent: Show the territories of chats of this intent only. The checks are about all.
 
     Raises:
         CommandError: A word of `accepted` is not a territory.
@@ -175,6 +181,8 @@ def plan_between(
     checks = [compiles(()), *checks_of(old, after.config, new_warnings, now_s, answers=answers, accepted=words)]
     if strict and after.warnings:
         checks[-1] = replace(checks[-1], ok=False, findings=after.warnings)
+    if intent is not None:
+        answers = tuple(change for change in answers if change.assistant.endswith(f" ({intent})"))
     return replace(changes, answers=answers, checks=tuple(checks))
 
 

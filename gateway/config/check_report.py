@@ -226,6 +226,10 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
             else:
                 yield from _step(f"    {number}. ", step, config.regions[name], days)
         yield from gaps.get((name, "chat"), ())
+        for view in assistant.views[1:]:
+            if view.routes.get(name) != steps:
+                for deployment in deployments_of(view.routes.get(name, ())):
+                    yield from _step(f"    intent {view.intent}: ", deployment, config.regions[name], days)
         yield from _other_uses(assistant, config.regions[name], days, gaps)
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))

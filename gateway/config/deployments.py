@@ -335,7 +335,8 @@ def _without_chats(draft: Draft) -> frozenset[str]:
     for section in draft.config.assistants.values():
         for names in (*section.embeddings.values(), *section.moderations.values()):
             listed.update(names)
-        for steps in section.routes.values():
+        for by_intent in section.routes.values():
+            steps = [step for route in by_intent.values() for step in route]
             routed.update(name for step in steps for name in ([step] if isinstance(step, str) else step))
     return frozenset(listed - routed)
 

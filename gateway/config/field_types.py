@@ -212,6 +212,15 @@ def _route_step(value: object) -> object:
     return value
 
 
+def _by_intent(value: object) -> object:
+    """Return the routes of a region by intent. A list is the route of every intent."""
+    if isinstance(value, list):
+        return {"default": value}
+    if not isinstance(value, dict):
+        raise PydanticKnownError("list_type")
+    return value
+
+
 Name = Annotated[str, Field(pattern=_NAME)]
 Visible = Annotated[str, Field(pattern=_VISIBLE)]
 HeaderName = Annotated[str, Field(pattern=_HEADER)]
@@ -254,3 +263,5 @@ Stages = Annotated[
 _Weight = Annotated[int, Field(ge=0, le=_MAX_WEIGHT)]
 _Weights = Annotated[dict[str, _Weight], Field(min_length=1, examples=[{"one": 95, "other": 5}])]
 RouteStep = Annotated[str | dict[str, int], BeforeValidator(_route_step, json_schema_input_type=str | _Weights)]
+_Routes = Annotated[dict[Name, list[RouteStep]], Field(min_length=1)]
+RegionRoutes = Annotated[_Routes, BeforeValidator(_by_intent, json_schema_input_type=list[RouteStep] | _Routes)]

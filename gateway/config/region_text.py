@@ -391,6 +391,11 @@ def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
     }
     own = draft.config.messages.model_dump(exclude_none=True) if draft.config.messages is not None else {}
     for name, texts in own.items():
-        written = {canonical(tag): text for tag, text in texts.items()}
-        compiled[RefusalReason(name)] = Sentences(written, tags_of(written))
+        compiled[RefusalReason(name)] = sentences_of(texts)
     return compiled
+
+
+def sentences_of(texts: Mapping[str, str]) -> Sentences:
+    """Return a text of the operator for every tag of its languages."""
+    written = {canonical(tag): text for tag, text in texts.items()}
+    return Sentences(written, tags_of(written))

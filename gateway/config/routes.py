@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.config.approvals import warn_if_unapproved
 from gateway.config.deployments import warn_of_unknown_model
 from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.region_text import sentences_of
 from gateway.config.regions import Regions, is_cell_inside
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days, why_unapproved
-from gateway.model.config_version import Assistant, Region, Use
+from gateway.model.config_version import DEFAULT_INTENT, Assistant, Intent, Region, Use, UserChoice
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
@@ -49,7 +50,8 @@ def compile_schedules(
         if not _has_route(draft, findings, path, section, name, region):
             continue
         candidate_path: KeyPath = (*path, "candidate")
-        written = _names_in(section.routes[region][0]) if section.routes[region] else []
+        steps = section.routes[region].get(DEFAULT_INTENT)
+        written = _names_in(steps[0]) if steps else []
         candidate = _candidate(
             draft, findings, candidate_path, schedule.candidate, routes.get(region, ()), len(written)
         )
@@ -172,17 +174,30 @@ def compile_assistants(
         if not section.regions and not is_broken:
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes: dict[str, Route] = {}
-        for region_name, steps in section.routes.items():
-            route_path = (*path, "routes", region_name)
+        own_routes: dict[str, dict[str, Route]] = {}
+        for region_name, by_intent in section.routes.items():
+            region_path = (*path, "routes", region_name)
             routed.add(region_name)
-            used.update(name for step in steps for name in _names_in(step))
-            _check_region(draft, findings, route_path, region_name)
+            _check_region(draft, findings, region_path, region_name)
             region = regions.by_name.get(region_name)
-            entries = _entries(draft, findings, route_path, steps, deployments)
-            _check_availability_now(findings, route_path, steps, entries, region, days)
-            if region is not None:
-                _check_boundary(findings, region, entries, partial(_proposable, draft, "chat", deployments))
-                routes[region_name] = _route(steps, deployments)
+            if DEFAULT_INTENT not in by_intent:
+                hint = "add `default`, or write one list for all intents"
+                findings.error(region_path, "has no `default`, for chats without an intent", hint)
+            for intent, steps in by_intent.items():
+                route_path: KeyPath = (*region_path, intent)
+                if intent not in (DEFAULT_INTENT, *section.intents):
+                    hint = choice_hint(intent, [*section.intents, DEFAULT_INTENT])
+                    findings.error(route_path, f"unknown intent {quoted(intent)}", hint, key=True)
+                used.update(name for step in steps for name in _names_in(step))
+                entries = _entries(draft, findings, route_path, steps, deployments)
+                _check_availability_now(findings, route_path, steps, entries, region, days)
+                if region is not None:
+                    _check_boundary(findings, region, entries, partial(_proposable, draft, "chat", deployments))
+                    target = routes if intent == DEFAULT_INTENT else own_routes.setdefault(intent, {})
+                    target[region_name] = _route(steps, deployments)
+        if DEFAULT_INTENT in section.intents:
+            message = "`default` is the route of chats without an intent, and not an intent itself"
+            findings.error((*path, "intents", DEFAULT_INTENT), message, "use another name", key=True)
         if section.resume and routes and all(len(steps) == 1 for steps in routes.values()):
             message = "no route of this assistant has a second step that could continue an answer"
             findings.warn((*path, "resume"), message, "add one, or remove it")
@@ -205,12 +220,55 @@ def compile_assistants(
             hedge=section.hedge.after if section.hedge is not None else None,
             embeddings=others["embeddings"],
             moderations=others["moderations"],
+            intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
+            choices=_compile_choices(draft, findings, path, section),
         )
+        compiled[name] = _with_intents(compiled[name], own_routes)
         _check_hedge(findings, (*path, "hedge"), section, compiled[name])
     for name, section in draft.config.assistants.items():
         _add_aliases(findings, name, section, compiled)
     _report_unused(draft, findings, regions, deployments, routed, used)
     return compiled
+
+
+def _with_intents(assistant: Assistant, own_routes: Mapping[str, Mapping[str, Route]]) -> Assistant:
+    """Return the assistant with its view for each intent. Schedules and shadows belong to the default route."""
+    views = {
+        intent: replace(
+            assistant,
+            routes={**assistant.routes, **own},
+            schedules={region: it for region, it in assistant.schedules.items() if region not in own},
+            shadows={region: it for region, it in assistant.shadows.items() if region not in own},
+            intent=intent,
+        )
+        for intent, own in [(it.name, own_routes.get(it.name, {})) for it in assistant.intents]
+    }
+    return replace(assistant, by_intent=views)
+
+
+def _compile_choices(
+    draft: Draft, findings: Findings, path: KeyPath, section: AssistantSection
+) -> Mapping[str, UserChoice]:
+    """Return the choices of an assistant. Report deployments that it never routes to."""
+    routed = {
+        name
+        for by_intent in section.routes.values()
+        for steps in by_intent.values()
+        for it in steps
+        for name in _names_in(it)
+    }
+    for choice, one in section.choices.items():
+        for index, name in enumerate(one.deployments):
+            at: KeyPath = (*path, "choices", choice, "deployments", index)
+            if name not in (known := draft.names("deployments")) and not draft.is_broken("deployments"):
+                findings.error(at, f"unknown deployment {quoted(name)}", choice_hint(name, known))
+            elif name not in routed and draft.is_whole(*map(str, path), "routes"):
+                message = f"no route of this assistant has {quoted(name)}, and a preference adds no step"
+                findings.warn(at, message, "add it to a route, or remove it here")
+    return {
+        choice: UserChoice(choice, frozenset(one.deployments), sentences_of(one.title))
+        for choice, one in section.choices.items()
+    }
 
 
 def _other_uses(section: AssistantSection) -> tuple[tuple[Use, dict[str, list[str]]], ...]:
@@ -250,7 +308,8 @@ def _proposable(draft: Draft, use: Use, deployments: Mapping[str, Deployment]) -
     """Return the deployments that a hint may propose for a use: those that no route of another use names."""
     named: dict[Use, set[str]] = {"chat": set(), "embeddings": set(), "moderations": set()}
     for section in draft.config.assistants.values():
-        named["chat"] |= {name for steps in section.routes.values() for step in steps for name in _names_in(step)}
+        for by_intent in section.routes.values():
+            named["chat"] |= {name for steps in by_intent.values() for step in steps for name in _names_in(step)}
         for other, lists in _other_uses(section):
             named[other] |= {name for names in lists.values() for name in names}
     elsewhere = set().union(*(names for other, names in named.items() if other != use)) - named[use]

@@ -20,6 +20,7 @@ from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.usage import ProjectSection
 from gateway.config.source_text import may_refer, places_of_references
 from gateway.config.yaml_document import Source
+from gateway.model.config_version import DEFAULT_INTENT
 from gateway.model.section import PlainSection, UnitError
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -66,11 +67,15 @@ class Findings:
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
 
     def _as_written(self, path: KeyPath) -> KeyPath:
-        """Return the path without the index of a single value that was written instead of a list."""
+        """Return the path without parts that are not written.
+
+        These are the index of a single value instead of a list, and `default` of a route for every intent.
+        """
         written: KeyPath = ()
         for part in path:
             here = (*written, part)
-            if not isinstance(part, int) or self.source.has(here):
+            is_single_route = part == DEFAULT_INTENT and written[:1] == ("assistants",) and written[2:3] == ("routes",)
+            if not (isinstance(part, int) or is_single_route) or self.source.has(here):
                 written = here
         return written
 

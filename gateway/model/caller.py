@@ -85,6 +85,8 @@ class Caller(msgspec.Struct, frozen=True):
         user: Every value of `x-gateway-user`.
         consent: Every value of `x-gateway-consent`.
         embedding_space: Every value of `x-gateway-embedding-space`.
+        intent: Every value of `x-gateway-intent`.
+        prefer: Every value of `x-gateway-prefer`.
     """
 
     client: Client | None
@@ -95,6 +97,8 @@ class Caller(msgspec.Struct, frozen=True):
     user: tuple[bytes, ...]
     consent: tuple[str, ...]
     embedding_space: tuple[str, ...] = ()
+    intent: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
 
 
 class RequestContext(msgspec.Struct, frozen=True):

@@ -124,6 +124,27 @@ USES: tuple[Use, ...] = get_args(Use)
 
 
 @dataclass(frozen=True, slots=True)
+class Intent:
+    """A kind of chats with routes of its own. `tools`: patterns of tool names, by which a chat is of this kind."""
+
+    name: str
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UserChoice:
+    """Deployments that a user may prefer, under one name. `title`: the name for the user."""
+
+    name: str
+    deployments: frozenset[str]
+    title: Sentences
+
+
+DEFAULT_INTENT = "default"
+"""The routes of chats of no intent. It is not an intent itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Assistant:
     """The product that a client names in `model`, with one route for each region and use.
 
@@ -137,6 +158,11 @@ class Assistant:
         embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
         moderations: The deployments of moderations, by the name of the region.
         use: The kind of requests that `routes` are for.
+        intents: The intents of chats, in the order in which they are looked at.
+        by_intent: The assistant as chats of an intent see it. An intent without a route in a region has the default.
+        intent: The intent whose routes these are. `default` for those of no intent.
+        choices: The names that a user may prefer.
+        order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
     """
 
     name: str
@@ -150,6 +176,25 @@ class Assistant:
     embeddings: Mapping[str, Route] = field(default_factory=dict)
     moderations: Mapping[str, Route] = field(default_factory=dict)
     use: Use = "chat"
+    intents: tuple[Intent, ...] = ()
+    by_intent: Mapping[str, Assistant] = field(default_factory=dict)
+    intent: str = DEFAULT_INTENT
+    choices: Mapping[str, UserChoice] = field(default_factory=dict)
+    order: str = ""
+
+    def for_intent(self, intent: str) -> Assistant:
+        """Return the assistant as chats of this intent see it."""
+        return self.by_intent.get(intent, self)
+
+    @property
+    def views(self) -> tuple[Assistant, ...]:
+        """This assistant, and its view for each intent with a route of its own."""
+        return self, *(view for view in self.by_intent.values() if view.routes != self.routes)
+
+    def every_step(self, region: str) -> Route:
+        """Return the steps of all routes of a region: of every intent and use."""
+        chats = [step for view in self.views for step in view.routes.get(region, ())]
+        return *chats, *(step for use in USES[1:] for step in self.routes_for(use).get(region, ()))
 
     def routes_for(self, use: Use) -> Mapping[str, Route]:
         """Return the routes of one use, by the name of the region."""
@@ -165,7 +210,8 @@ class Assistant:
         """Return the assistant as one use sees it. Only chats have schedules, shadows, hedges and resumed answers."""
         if use == "chat":
             return self
-        return replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, hedge=None, use=use)
+        plain = replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, hedge=None, use=use)
+        return replace(plain, intents=(), by_intent={}, choices={})
 
     @property
     def regions(self) -> tuple[str, ...]:

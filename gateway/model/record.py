@@ -12,6 +12,7 @@ from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
 from gateway.model.deployment import known_names
 from gateway.model.location import Location
+from gateway.model.preference import Preference
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
@@ -178,6 +179,8 @@ class Record:
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
         use: The kind of the request.
         embedding_space: The model and the length of the vectors of an answer.
+        intent: The intent of a chat with an assistant that has intents.
+        preference: The user's preference, if the request states one.
     """
 
     request_id: str
@@ -225,6 +228,8 @@ class Record:
     cost_micros: int | None = None
     use: Use = "chat"
     embedding_space: str | None = None
+    intent: str | None = None
+    preference: Preference | None = None
 
     @property
     def reason(self) -> RefusalReason | None:
@@ -285,6 +290,7 @@ class Record:
         self.skipped.clear()
         self.shed, self.retries_refused = (), ()
         self.decision, self.variant, self.consent, self.profile = None, None, None, None
+        self.intent, self.preference = None, None
         return True
 
     def note_consent(self, steps: Iterable[Step]) -> None:

@@ -160,7 +160,8 @@ def _with_shares(assistant: Assistant, shares: Mapping[tuple[str, str], float], 
         first, *rest = routes[region]
         if (assistant.name, region) in shares and isinstance(first, WeightedSet):
             routes[region] = (_shared(first, schedule.candidate, shares[assistant.name, region]), *rest)
-    return replace(assistant, routes=routes, schedules=schedules)
+    views = {name: _with_shares(view, shares, is_frozen=is_frozen) for name, view in assistant.by_intent.items()}
+    return replace(assistant, routes=routes, schedules=schedules, by_intent=views)
 
 
 def _shared(step: WeightedSet, candidate: str, share: float) -> WeightedSet:

@@ -8,7 +8,7 @@ connection, so every path to a provider passes this check.
 from __future__ import annotations
 
 from gateway.model.approval import days_at, why_unapproved
-from gateway.model.config_version import ConfigVersion, Region, Use
+from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
 from gateway.model.route import deployments_of
@@ -51,21 +51,25 @@ def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> st
     return why_unapproved(deployment.approvals, region.name, days_at(now_s))
 
 
-def still_permitted(
-    permit: Permit, current: ConfigVersion, assistant: str, now_s: float, use: Use = "chat"
-) -> str | None:
+def still_permitted(permit: Permit, current: ConfigVersion, assistant: Assistant | None, now_s: float) -> str | None:
     """Return why the current config version does not allow this permit any more, or None if it does.
 
     A request is planned under the config version with which it began. A further attempt must be allowed by the current
     version too, so that a kill switch or a narrowed boundary takes effect between retries. An approval may also expire
     without a new version.
+
+    Args:
+        permit: The permit of the plan.
+        current: The current config version.
+        assistant: The assistant in the current version, as the request's use and intent see it. None if it is gone.
+        now_s: Unix time.
     """
     if permit.config_version == current.version:
         return lacking_approval(current.regions[permit.region], current.deployments[permit.deployment], now_s)
     deployment = current.deployments.get(permit.deployment)
     region = current.regions.get(permit.region)
-    route = current.assistants[assistant].routes_for(use) if assistant in current.assistants else {}
-    if deployment is None or region is None or deployment not in deployments_of(route.get(permit.region, ())):
+    route = assistant.routes.get(permit.region, ()) if assistant is not None else ()
+    if deployment is None or region is None or deployment not in deployments_of(route):
         return "the current config no longer routes there"
     if not deployment.enabled:
         return "disabled in the current config"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE
-from gateway.model.region_text import NO_PREFERENCES, Locale, Preferences, Profile, RegionText, Sentence
+from gateway.model.region_text import NO_PREFERENCES, Locale, Preferences, Profile, RegionText, Sentence, Sentences
 from providers.chat import ChatRequest, SystemMessage, change_request
 from providers.territories import parent
 
@@ -54,8 +54,17 @@ def sentence_for(
     if code in locale.sentences:
         return locale.sentences[code]
     sentences = config.messages.get(REASON_BY_CODE[code])
-    if sentences is None:
-        return None
+    return said(sentences, location, accept_language) if sentences is not None else None
+
+
+def said(sentences: Sentences, location: Location | None, accept_language: str | None) -> Sentence:
+    """Return a sentence in the user's language, or else in the region's, or else in the first one that it has.
+
+    A region's profile limits the languages. Without one, each language of the sentence may be used.
+    """
+    preferences = location.preferences if location is not None else NO_PREFERENCES
+    texts = location.region.texts if location is not None and location.region is not None else None
+    locale = choose_locale(texts, accept_language, preferences) if texts is not None else _NO_LOCALE
     languages = [preferences.language] if preferences.language else []
     languages += _languages(accept_language) if accept_language else []
     if locale.profile is not None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import msgspec
 
-from gateway.model.config_version import Client, ConfigVersion, Region, Use
+from gateway.model.config_version import DEFAULT_INTENT, Client, ConfigVersion, Region, Use
 from gateway.model.consent import NO_CONSENT, Consents
 from gateway.model.decision import Step
 from gateway.model.location import Location
@@ -36,6 +36,7 @@ class RunningRequest(msgspec.Struct, frozen=True):
         assistant: The name of the assistant.
         consents: None if no deployment requires consent.
         use: The kind of the request.
+        intent: The intent of a chat.
     """
 
     config: ConfigVersion
@@ -45,11 +46,14 @@ class RunningRequest(msgspec.Struct, frozen=True):
     needs: Requirements
     consents: ConsentsUnder | None = None
     use: Use = "chat"
+    intent: str = DEFAULT_INTENT
 
 
 def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_s: float) -> str | None:
     """Return why the active config version does not allow this step for the request, or None if it does."""
-    reason = still_permitted(step.permit, active, request.assistant, now_s, request.use)
+    named = active.assistants.get(request.assistant)
+    assistant = named.for_use(request.use).for_intent(request.intent) if named is not None else None
+    reason = still_permitted(step.permit, active, assistant, now_s)
     is_unchanged = step.permit.config_version == active.version and request.config.clients is active.clients
     if reason is not None or is_unchanged:
         return reason
@@ -63,7 +67,8 @@ def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_
         return "the current config has other rules for the location of a caller"
     region = active.regions[location.region.name]
     agreed = request.consents(active, region) if request.consents is not None else NO_CONSENT
-    assistant = active.assistants[request.assistant].for_use(request.use)
+    if assistant is None:
+        return "the current config has no such assistant"
     decision = decide(active, assistant, replace(location, region=region), needs, {}, now_s, agreed)
     # Only the verdict on this step counts. The active version may begin with another step, ask the user first, or
     # assign the user to another member of a weighted set.

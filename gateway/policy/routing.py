@@ -67,7 +67,8 @@ def decide(
         return Decision(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
     # Approvals are valid by the day, so the day is part of the cache key.
     days = days_at(now_s) if region.approvals_required else None
-    place = (assistant.name, assistant.use, region.name, location.territory, location.assumed, days)
+    view = (assistant.name, assistant.use, assistant.intent, assistant.order)
+    place = (view, region.name, location.territory, location.assumed, days)
     # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
     # of requirements. Requirements with unknown field names are not cached, because callers can choose any names.
     if health or not needs.parameters <= PARAMETERS:

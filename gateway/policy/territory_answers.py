@@ -207,10 +207,10 @@ def answer_changes(old: ConfigVersion, new: ConfigVersion, now_s: float) -> tupl
     before, after = _own(old), _own(new)
     is_shared_equal = all(getattr(old, name) == getattr(new, name) for name in _SHARED)
     pairs = [
-        (name, use, was, will_be)
+        (shown, use, was, will_be)
         for name in dict.fromkeys([*before, *after])
         for use in USES
-        for was, will_be in [(_for_use(before.get(name), use), _for_use(after.get(name), use))]
+        for shown, was, will_be in _views(name, use, before.get(name), after.get(name))
         if not (is_shared_equal and _routes_of(was) == _routes_of(will_be))
     ]
     if not pairs:
@@ -245,6 +245,21 @@ def _own(config: ConfigVersion) -> dict[str, Assistant]:
 
 def _for_use(assistant: Assistant | None, use: Use) -> Assistant | None:
     return assistant.for_use(use) if assistant is not None and assistant.routes_for(use) else None
+
+
+def _views(
+    name: str, use: Use, before: Assistant | None, after: Assistant | None
+) -> Iterator[tuple[str, Assistant | None, Assistant | None]]:
+    """Yield the assistant before and after for a use, and then for each intent, with the name that is shown."""
+    yield name, _for_use(before, use), _for_use(after, use)
+    if use == "chat":
+        intents = [view.intent for it in (before, after) if it is not None for view in it.views[1:]]
+        for intent in dict.fromkeys(intents):
+            yield (
+                f"{name} ({intent})",
+                before.for_intent(intent) if before is not None and before.routes else None,
+                after.for_intent(intent) if after is not None and after.routes else None,
+            )
 
 
 def _routes_of(assistant: Assistant | None) -> object:

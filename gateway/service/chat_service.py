@@ -22,7 +22,7 @@ from gateway.execution.resume import Resumption, resuming
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Resilience, remember
+from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Resilience, remember
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Plan, Refusal, Refused, Step
 from gateway.model.deployment import Deployment
@@ -34,6 +34,7 @@ from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.labels import Labelling, labelling_of, without_labels
+from gateway.policy.preference import decide_preferring, intent_of, preferred_name
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import choose_locale, compose, with_block
@@ -180,6 +181,7 @@ class RoutingInput(msgspec.Struct, frozen=True):
         locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
         user: The end user that the headers name, who keeps the same canary variant.
         consent: The consent that the headers state.
+        prefer: The choice that the user prefers.
     """
 
     config: ConfigVersion
@@ -191,6 +193,7 @@ class RoutingInput(msgspec.Struct, frozen=True):
     user: str | None = None
     consent: ConsentStatement = NO_STATEMENT
     spaces: tuple[str, ...] = ()
+    prefer: str | None = None
 
 
 @dataclass(slots=True)
@@ -352,15 +355,28 @@ class ChatService:
             consenting = Consenting(routing.consent, routing.request, needs, self._consent_keys_of(config), now_s)
             consents = consenting.under(config, location.region)
         health = self.executor.health.snapshot(config)
-        decision = decide(config, assistant, location, needs, health, now_s, consents)
-        if decision.lanes and chat is not None:
-            decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, chat))
+        if routing.prefer is not None and chat is not None and location.region is not None:
+            sticky = partial(sticky_key_of, routing.client, routing.user, chat)
+            decision, record.preference = decide_preferring(
+                assistant,
+                location.region.name,
+                routing.prefer,
+                lambda view: assign_variant(decide(config, view, location, needs, health, now_s, consents), sticky),
+                sticky,
+            )
+        else:
+            decision = decide(config, assistant, location, needs, health, now_s, consents)
+            if decision.lanes and chat is not None:
+                decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, chat))
         record.decision, plan = decision, decision.outcome
         if not isinstance(plan, Plan):
             raise _refused(plan, routing, consenting)
         record.variant = plan.variant
+        if assistant.intent != DEFAULT_INTENT and plan.region.name not in assistant.schedules:
+            record.variant = None  # a schedule counts the chats of its own route only
         under = consenting.under if consenting is not None else None
-        running = RunningRequest(config, assistant.name, routing.client, location, needs, under, assistant.use)
+        named = assistant.name, routing.client
+        running = RunningRequest(config, *named, location, needs, under, assistant.use, assistant.intent)
         if routing.spaces and isinstance(request, EmbeddingRequest):
             self._space_of(routing).check(routing.spaces, request.dimensions)
         context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
@@ -504,12 +520,20 @@ class ChatService:
         consent = read_consent(config, caller, located.claim) if config.recipients else NO_STATEMENT
         user = user_of(caller, located.claim)
         assistant = find_assistant(config, caller.client, request.model)
+        prefer = None
         if not isinstance(request, ChatRequest):
             assistant = assistant.for_use(use_of(request))
+        else:
+            if assistant.intents:
+                names = [tool.name for tool in request.tools]
+                inbound.record.intent = intent_of(assistant, caller.client, caller.intent, names)
+                assistant = assistant.for_intent(inbound.record.intent)
+            if caller.prefer:
+                prefer = preferred_name(caller.prefer)
         if not assistant.reveal_model:
             inbound.error_style = ErrorStyle(config.blocked_by, refusals, quotes_provider=False)
         spaces = caller.embedding_space
-        return RoutingInput(config, caller.client, location, assistant, request, locale, user, consent, spaces)
+        return RoutingInput(config, caller.client, location, assistant, request, locale, user, consent, spaces, prefer)
 
     def _step_problem(self, running: RunningRequest, plan: Plan, step: Step) -> str | None:
         """Return why a step of this plan is no longer allowed, or None if it is. Called before each attempt."""

@@ -19,6 +19,7 @@ from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import SIGNALS, resolve, suppose
+from gateway.policy.preference import decide_preferring
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from providers.evidence import NO_CITATION
@@ -43,6 +44,7 @@ class PlainRequest:
         health: The deployments that are unavailable now. Empty in a terminal, which does not know them.
         user: The user that the request would name. The subject of a signed claim takes precedence.
         consent: The consent that the request would state. Only standing consents count: a token is for one request.
+        prefer: The choice that the user would prefer.
     """
 
     config: ConfigVersion
@@ -53,6 +55,7 @@ class PlainRequest:
     health: Mapping[str, Unavailable] = field(default_factory=dict)
     user: str | None = None
     consent: ConsentStatement = NO_STATEMENT
+    prefer: str | None = None
 
 
 def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bool = True) -> dict[str, object]:
@@ -66,11 +69,24 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     config, assistant = request.config, request.assistant
     location = resolve(config, request.client, request.reports)
     name, consents = _user_name(request.reports, request.user), standing_consents(config, request.consent)
-    decision = decide(config, assistant, location, plain_needs(assistant), request.health, request.now_s, consents)
-    decision = assign_variant(decision, _key_of(name))
+    key, needs = _key_of(name), plain_needs(assistant)
+
+    def decision_for(view: Assistant) -> Decision:
+        return assign_variant(decide(config, view, location, needs, request.health, request.now_s, consents), key)
+
+    selection: dict[str, object] = {"intent": assistant.intent} if assistant.intents else {}
+    if request.prefer is None or location.region is None:
+        decision = decision_for(assistant)
+    else:
+        region = location.region.name
+        decision, preference = decide_preferring(assistant, region, request.prefer, decision_for, key)
+        plan = decision.outcome
+        first = plan.steps[0].deployment.name if isinstance(plan, Plan) else None
+        selection["preference"] = preference.fields(first)
     return {
         **version_fields(config.version),
         "assistant": assistant.name,
+        **selection,
         "location": _location(location),
         "outcome": _outcome(decision, reveal_model=reveal_model, to_operator=to_operator),
         "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
@@ -197,7 +213,8 @@ def _only_for_other_uses(config: ConfigVersion, use: Use) -> set[str]:
     """Return the deployments that routes name, but no route of this use, such as those of embeddings for a chat."""
 
     def named(one: Use) -> set[str]:
-        routes = [route for assistant in config.assistants.values() for route in assistant.routes_for(one).values()]
+        views = [view for assistant in config.assistants.values() for view in assistant.views]
+        routes = [route for view in views for route in view.routes_for(one).values()]
         return {deployment.name for route in routes for deployment in deployments_of(route)}
 
     every_use: tuple[Use, ...] = get_args(Use)
@@ -234,6 +251,7 @@ def explain_text(request: PlainRequest) -> str:
     decision = assign_variant(decision, _key_of(name))
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
+    lines += [f"intent       {assistant.intent}"] if assistant.intents else []
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
     lines += ["", *_outcome_text(decision.outcome)]

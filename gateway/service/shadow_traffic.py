@@ -250,7 +250,11 @@ class ShadowTraffic:
     def begin(self, config: ConfigVersion, location: Location, record: Record, answer: Answer) -> ShadowTurn | None:
         """Decide whether the shadow of this request's route is asked too. Call it before the answer is sent."""
         assistant, region = config.assistants.get(record.assistant or ""), location.region
+        if assistant is not None and record.intent is not None:
+            assistant = assistant.for_intent(record.intent)
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
+        if record.preference is not None and record.preference.is_reordered:
+            return None  # the user's order is not the route's
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
             return None
         if not may_keep(location, config.cell_territory):

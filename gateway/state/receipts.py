@@ -80,6 +80,9 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "dropped_unknown": len(record.dropped) - len(record.named_dropped),
         "labels": list(record.labels),
         "profile": record.profile,
+        "intent": record.intent,
+        "preference": record.preference.fields(record.deployment) if record.preference is not None else None,
+        "emulated": sorted(record.emulated),
         "sample": share if is_sampled(record, share) else 1.0,
     }
 

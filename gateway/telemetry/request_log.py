@@ -111,6 +111,10 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
         fields["use"] = record.use
     if record.emulated:
         fields["emulated"] = sorted(record.emulated)
+    if record.intent is not None:
+        fields["intent"] = record.intent
+    if record.preference is not None:
+        fields["preference"] = record.preference.fields(record.deployment)
     if record.labels:
         fields["labels"] = list(record.labels)
     if record.profile is not None:

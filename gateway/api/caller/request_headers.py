@@ -87,6 +87,8 @@ def read_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedK
         headers.values(b"x-gateway-user") if b"x-gateway-user" in names else (),
         headers.all(b"x-gateway-consent") if b"x-gateway-consent" in names else (),
         headers.all(b"x-gateway-embedding-space") if b"x-gateway-embedding-space" in names else (),
+        headers.all(b"x-gateway-intent") if b"x-gateway-intent" in names else (),
+        headers.all(b"x-gateway-prefer") if b"x-gateway-prefer" in names else (),
     )
 
 

@@ -45,7 +45,7 @@ class ClientSection(Section):
     )
     assistants: Words | None = Field(None, description="The assistants that it may use. Default: all.")
     region: str | None = Field(None, description="Every request with one of its keys belongs to this region.")
-    may_assert: list[Literal["territory", "user", "consent"]] = Field(
+    may_assert: list[Literal["territory", "user", "consent", "intent"]] = Field(
         [], description="The facts that this client, a trusted backend, may state about its user."
     )
     limits: ClientLimitRule | None = Field(None, description="Limits of its requests. Default: no limit.")

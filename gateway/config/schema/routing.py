@@ -14,11 +14,13 @@ from gateway.config.field_types import (
     Name,
     OneOrMore,
     ProjectName,
-    RouteStep,
+    RegionRoutes,
     Section,
     Stages,
     Visible,
+    Words,
 )
+from gateway.config.schema.location import Texts
 from gateway.model.approval import Approval
 from gateway.model.schedule import StopRule
 from gateway.model.units import Line, Seconds, Share
@@ -55,6 +57,23 @@ class ShadowSection(Section):
     )
 
 
+class IntentSection(Section):
+    """A kind of chats with routes of its own."""
+
+    tools: list[Visible] = Field(
+        [],
+        description="Patterns of tool names, such as vehicle_*. A chat with such a tool is of this kind, unless a "
+        "trusted client states another one in `x-gateway-intent`.",
+    )
+
+
+class ChoiceSection(Section):
+    """Deployments that a user may prefer, where the region allows them."""
+
+    deployments: Words = Field(description="The deployments. A preference changes the order of a route, and adds none.")
+    title: Texts = Field(description="The name for the user, by language.")
+
+
 class AssistantSection(Section):
     """An assistant: the name that a client sends in `model`, and its routes."""
 
@@ -63,10 +82,17 @@ class AssistantSection(Section):
         description="Other names for it, such as gpt-4o, so that an app only has to change its base URL. A name that "
         "ends with `*`, such as claude-*, stands for all names with that beginning; these are not listed.",
     )
-    routes: dict[Name, list[RouteStep]] = Field(
+    routes: dict[Name, RegionRoutes] = Field(
         {},
         description="For each region the deployments to call, in order: the first one, then its fallbacks. A weighted "
-        "step such as {one: 95, other: 5} assigns each user to one of several deployments.",
+        "step such as {one: 95, other: 5} assigns each user to one of several deployments. With `intents`, a region "
+        "may have a mapping from intents to such lists, with `default` for the others.",
+    )
+    intents: dict[Name, IntentSection] = Field(
+        {}, description="Kinds of chats with routes of their own, in the order in which they are looked at."
+    )
+    choices: dict[Name, ChoiceSection] = Field(
+        {}, description="The names that a user may prefer (`x-gateway-prefer`), and their deployments."
     )
     embeddings: dict[Name, list[str]] = Field(
         {},

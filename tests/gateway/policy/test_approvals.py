@@ -217,8 +217,8 @@ def test_permit_requires_a_valid_approval() -> None:
     assert prompt_permit(table, region, deployment, at("2026-11-20T10:00:00")) is None
     permit = prompt_permit(table, region, deployment, at("2026-11-20T09:00:00"))
     assert permit is not None
-    assert still_permitted(permit, table, "assistant", at("2026-11-20T09:59:59")) is None
-    assert still_permitted(permit, table, "assistant", at("2026-11-20T10:00:00")) == ENDED
+    assert still_permitted(permit, table, table.assistants["assistant"], at("2026-11-20T09:59:59")) is None
+    assert still_permitted(permit, table, table.assistants["assistant"], at("2026-11-20T10:00:00")) == ENDED
 
 
 def test_approval_is_checked_again_for_each_attempt() -> None:

@@ -39,7 +39,12 @@ def test_a_demo_permits_simulators_only() -> None:
 
 
 def test_permit_stays_valid_for_the_table_that_created_it() -> None:
-    assert still_permitted(permit(), TABLE, "assistant", 0.0) is None
+    assert still_permitted(permit(), TABLE, TABLE.assistants["assistant"], 0.0) is None
+
+
+def permitted(current: ConfigVersion) -> str | None:
+    """Return why this version does not allow the permit any more."""
+    return still_permitted(permit(), current, current.assistants.get("assistant"), 0.0)
 
 
 WIDE = BASE.merge("regions: {us: {boundary: ['*']}}")
@@ -61,11 +66,11 @@ WIDE = BASE.merge("regions: {us: {boundary: ['*']}}")
     ids=["disabled", "not routed", "another model", "another assistant"],
 )
 def test_permit_ends_with_the_reason_where_another_table_does_not_permit_it(current: Config, reason: str) -> None:
-    assert reason in (still_permitted(permit(), table_of(current), "assistant", 0.0) or "")
+    assert reason in (permitted(table_of(current)) or "")
 
 
 def test_permit_lasts_where_another_table_has_a_wider_boundary() -> None:
-    assert still_permitted(permit(), table_of(WIDE), "assistant", 0.0) is None
+    assert permitted(table_of(WIDE)) is None
 
 
 def test_permit_ends_where_the_boundary_has_become_narrower() -> None:
@@ -73,7 +78,7 @@ def test_permit_ends_where_the_boundary_has_become_narrower() -> None:
     held = permit(wide)
     narrow = replace(TABLE.regions["us"], boundary=parse_places(["CA"]))
     current = replace(TABLE, regions={**TABLE.regions, "us": narrow})
-    reason = still_permitted(held, current, "assistant", 0.0)
+    reason = still_permitted(held, current, current.assistants["assistant"], 0.0)
     assert reason is not None
     assert "no longer permits" in reason
 

@@ -103,6 +103,9 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "dropped_unknown": 0,
         "labels": ["cn-gb45438"],
         "profile": "zh-Hans-CN",
+        "intent": None,
+        "preference": None,
+        "emulated": [],
         "sample": 1.0,
     }
 

@@ -1,0 +1,160 @@
+"""Choose the intent of a chat, and put a user's preferred deployments first in a route. Pure.
+
+A preference changes the order of a route and nothing else: the same checks decide about each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, UserChoice
+from gateway.model.decision import Decision, Plan, SkipReason, Step
+from gateway.model.preference import Preference, PreferenceReason
+from gateway.model.route import Route, RouteStep, WeightedSet, deployments_of
+from gateway.policy.canary_assignment import choose
+from providers.failures import InvalidRequest
+
+_WHY_SKIPPED: Mapping[SkipReason, PreferenceReason] = {
+    SkipReason.BOUNDARY: PreferenceReason.BOUNDARY,
+    SkipReason.AVAILABILITY: PreferenceReason.AVAILABILITY,
+    SkipReason.APPROVAL: PreferenceReason.APPROVAL,
+    SkipReason.CONSENT: PreferenceReason.CONSENT,
+    SkipReason.CAPABILITY: PreferenceReason.CAPABILITY,
+    SkipReason.REQUIREMENT: PreferenceReason.CAPABILITY,
+    SkipReason.EXCEPTED: PreferenceReason.CAPABILITY,
+    SkipReason.PARAMETER: PreferenceReason.CAPABILITY,
+    SkipReason.MOVES_DATA: PreferenceReason.CAPABILITY,
+    SkipReason.HEALTH: PreferenceReason.HEALTH,
+    SkipReason.DISABLED: PreferenceReason.HEALTH,
+    SkipReason.CREDENTIAL: PreferenceReason.HEALTH,
+    SkipReason.WEIGHT: PreferenceReason.HEALTH,
+}
+
+
+def may_assert_intent(client: Client | None) -> bool:
+    """Return whether the key of a request may state its intent."""
+    return client is not None and "intent" in client.may_assert
+
+
+def intent_of(assistant: Assistant, client: Client | None, asserted: tuple[str, ...], tools: Iterable[str]) -> str:
+    """Return the intent of a chat: the asserted one, else the first one with a pattern of a tool, else `default`.
+
+    Args:
+        assistant: The assistant with its intents.
+        client: The client that sent the request.
+        asserted: Every value of `x-gateway-intent`. It counts only if the client may assert intents.
+        tools: The names of the client's tools.
+
+    Raises:
+        InvalidRequest: The client asserts two intents.
+    """
+    if asserted and may_assert_intent(client):
+        names = set(asserted)
+        if len(names) > 1:
+            raise InvalidRequest("`x-gateway-intent` was sent more than once, with different values; send one")
+        name = names.pop()
+        return name if any(intent.name == name for intent in assistant.intents) else DEFAULT_INTENT
+    named = tuple(tools)
+    for intent in assistant.intents:
+        if any(fnmatchcase(tool, pattern) for pattern in intent.tools for tool in named):
+            return intent.name
+    return DEFAULT_INTENT
+
+
+def preferred_name(values: tuple[str, ...]) -> str:
+    """Return the choice that a request prefers. Raises InvalidRequest if it names two."""
+    names = set(values)
+    if len(names) > 1:
+        raise InvalidRequest("`x-gateway-prefer` was sent more than once, with different values; send one")
+    return next(iter(names))
+
+
+def decide_preferring(
+    assistant: Assistant,
+    region: str,
+    name: str,
+    decide: Callable[[Assistant], Decision],
+    sticky: Callable[[], bytes] | None,
+) -> tuple[Decision, Preference]:
+    """Return the decision for a request whose user prefers a choice, and what became of the preference.
+
+    Args:
+        assistant: The assistant, as the request's intent sees it.
+        region: The name of the caller's region.
+        name: The name of the choice.
+        decide: Decides for an assistant, with the user's own member of each weighted step.
+        sticky: Returns the sticky key of the user, or None without one.
+    """
+    decision, route = decide(assistant), assistant.routes.get(region, ())
+    choice = assistant.choices.get(name)
+    if choice is None:
+        return decision, Preference(None, reason=PreferenceReason.UNKNOWN)
+    own = [step for step in route if _member(step, decision, sticky) in choice.deployments]
+    if not own:
+        return decision, Preference(name, choice.deployments, PreferenceReason.ROUTE)
+    reordered: Route = (*own, *(step for step in route if step not in own))
+    planned = _planned(decision)
+    if reordered != route:
+        members = ",".join(it.name for it in deployments_of(reordered))
+        decision = decide(
+            replace(assistant, routes={**assistant.routes, region: reordered}, order=f"{name}: {members}")
+        )
+    is_reordered = _planned(decision) != planned
+    if is_reordered and isinstance(decision.outcome, Plan):
+        # The users of a preference are not those of a canary.
+        decision = replace(decision, outcome=replace(decision.outcome, variant=None))
+    return decision, Preference(name, choice.deployments, _why_not(decision, own, choice, sticky), is_reordered)
+
+
+def _planned(decision: Decision) -> tuple[str, ...]:
+    plan = decision.outcome
+    return tuple(step.deployment.name for step in plan.steps) if isinstance(plan, Plan) else ()
+
+
+def _member(step: RouteStep, decision: Decision, sticky: Callable[[], bytes] | None) -> str | None:
+    """Return the deployment that this user has at a step of the route."""
+    if not isinstance(step, WeightedSet):
+        return step.name
+    weights = step.weights
+    planned = next((name for name in _planned(decision) if name in weights), None)
+    if planned is not None:
+        return planned
+    return choose(sticky(), weights) if sticky is not None else max(weights, key=lambda name: weights[name])
+
+
+def _why_not(
+    decision: Decision, own: list[RouteStep], choice: UserChoice, sticky: Callable[[], bytes] | None
+) -> PreferenceReason | None:
+    """Return why the first deployment of the choice on the route is not in the plan. None if it is."""
+    first = _member(own[0], decision, sticky)
+    for deployment, verdict in decision.verdicts:
+        if deployment.name == first:
+            return None if isinstance(verdict, Step) else _WHY_SKIPPED[verdict.reason]
+    return PreferenceReason.ROUTE
+
+
+def availability(
+    choice: UserChoice, route: Route, reasons: Mapping[str, SkipReason | None]
+) -> tuple[str | None, PreferenceReason | None]:
+    """Return the first deployment of a choice that the law allows here; else the first one on the route, and why not.
+
+    Args:
+        choice: The choice.
+        route: The caller's route.
+        reasons: By deployment, why it is skipped; None if it is not.
+    """
+    own = [it.name for it in deployments_of(route) if it.name in choice.deployments]
+    for name in own:
+        reason = reasons.get(name)
+        if reason is None or reason not in _LASTING:
+            return name, None
+    if not own:
+        return None, PreferenceReason.ROUTE
+    reason = reasons[own[0]]
+    return own[0], _WHY_SKIPPED[reason] if reason is not None else None
+
+
+_LASTING = frozenset({SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.APPROVAL})
+"""The reasons that do not pass by themselves, so that an app shows a choice as unavailable."""

@@ -1,0 +1,114 @@
+"""What an app may offer its user here: the features, limits and choices of an assistant at the caller's location.
+
+It is decided by the function that decides about requests, so it agrees with what then happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gateway.model.config_version import USES, Assistant, ConfigVersion, UserChoice
+from gateway.model.decision import Refusal, Refused, SkipReason, Step, Verdict
+from gateway.model.deployment import Deployment
+from gateway.model.location import Location
+from gateway.policy.preference import availability
+from gateway.policy.region_text import said
+from gateway.policy.routing import decide
+from gateway.policy.territory_answers import plain_needs
+from gateway.service.explain import consent_of
+from providers.matching.requirements import FEATURES
+
+_PASSES = frozenset({SkipReason.CONSENT, SkipReason.HEALTH})
+"""The reasons for which a deployment is skipped now and may still answer this user."""
+
+
+def may_answer(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> bool:
+    """Return whether some deployment of the assistant may answer requests of some use from this location."""
+    return any(
+        _may(verdict)
+        for use in USES
+        if assistant.routes_for(use)
+        for _, verdict in _verdicts(config, assistant.for_use(use), location, now_s)
+    )
+
+
+def capabilities(
+    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float, accept_language: str | None
+) -> dict[str, object]:
+    """Return what the assistant can do for callers at this location.
+
+    Health does not count, because a settings screen outlives an outage.
+
+    Raises:
+        Refused: The location alone refuses every request.
+    """
+    verdicts = _verdicts(config, assistant, location, now_s)
+    steps = [deployment for deployment, verdict in verdicts if _may(verdict)]
+    region = location.region
+    bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
+    features = [it.capabilities.features & FEATURES - (it.excepts if bounded else frozenset()) for it in steps]
+    texts = region.texts if region is not None else None
+    route = assistant.routes.get(region.name, ()) if region is not None else ()
+    reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
+    named = {it.name: it for it, _ in verdicts}
+
+    def choice_document(choice: UserChoice) -> dict[str, object]:
+        name, reason = availability(choice, route, reasons)
+        deployment = named.get(name) if name is not None else None
+        return {
+            "id": choice.name,
+            "title": said(choice.title, location, accept_language).text,
+            "available": reason is None,
+            "reason": reason,
+            **_recipient(deployment),
+        }
+
+    return {
+        "object": "capabilities",
+        "assistant": assistant.name,
+        "region": region.name if region is not None else None,
+        "supported": sorted(frozenset[str]().union(*features)),
+        "by_all": sorted(frozenset.intersection(*features)) if features else [],
+        "context_tokens": _longest(it.capabilities.context_tokens for it in steps),
+        "max_output_tokens": _longest(it.target.facts.output_tokens for it in steps),
+        "labels": [label.name for label in texts.default_locale.labels] if texts is not None else [],
+        "locales": [name for name in texts.locales if name] if texts is not None else [],
+        "moderation": {"input": False, "output": False},
+        "consent": [_recipient(it) for it in steps if it.consent is not None],
+        "intents": [intent.name for intent in assistant.intents],
+        "choices": [choice_document(choice) for choice in assistant.choices.values()],
+    }
+
+
+def _may(verdict: Verdict) -> bool:
+    return isinstance(verdict, Step) or verdict[0] in _PASSES
+
+
+def _verdicts(
+    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float
+) -> tuple[tuple[Deployment, Verdict], ...]:
+    """Return the verdict on each deployment of the route. Raises Refused if the location alone refuses."""
+    decision = decide(config, assistant, location, plain_needs(assistant), {}, now_s)
+    if isinstance(decision.outcome, Refusal) and not decision.verdicts:
+        raise Refused(decision.outcome)
+    return decision.verdicts
+
+
+def _longest(limits: Iterable[int | None]) -> int | None:
+    """Return the largest limit, or None if one of them is unknown."""
+    known = [*limits]
+    return None if not known or None in known else max(limit for limit in known if limit is not None)
+
+
+def _recipient(deployment: Deployment | None) -> Mapping[str, object]:
+    """Return who gets the prompts of a deployment, where, and with which consent."""
+    if deployment is None:
+        return {"recipient": None, "stores": None, "processes": None, "consent": None}
+    rule = deployment.consent
+    stores, processes = deployment.places
+    return {
+        "recipient": rule.recipient if rule is not None else deployment.provider,
+        "stores": stores,
+        "processes": processes,
+        "consent": consent_of(deployment),
+    }

@@ -1,0 +1,295 @@
+"""Intents and users' choices: which route, in which order, and what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.problems import ConfigRejected
+from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.decision import Decision, Plan, Unavailable
+from gateway.model.location import EdgeReport
+from gateway.model.preference import Preference
+from gateway.policy.canary_assignment import assign_variant, named_sticky_key
+from gateway.policy.location.resolution import resolve
+from gateway.policy.preference import decide_preferring, intent_of, preferred_name
+from gateway.policy.routing import decide
+from gateway.policy.territory_answers import NO_NEEDS
+from gateway.service.capabilities import capabilities
+from providers.failures import InvalidRequest
+from tests.kit.configs import BASE, KEYS, Config, table_of
+from tests.kit.location_reports import reported
+
+CHOICES = {
+    "qwen": {"deployments": ["qwen-cn", "qwen-intl"], "title": {"en": "Qwen", "zh-Hans": "通义千问"}},
+    "chatgpt": {"deployments": ["chatgpt-us", "chatgpt-eu"], "title": {"en": "ChatGPT"}},
+    "gemini": {"deployments": ["gemini"], "title": {"en": "Gemini"}},
+}
+ROUTES: dict[str, Any] = {
+    "cn": ["qwen-cn"],
+    "eu": ["chatgpt-eu"],
+    "us": ["chatgpt-us"],
+    "default": ["gemini", "qwen-intl", "chatgpt-us"],
+}
+HOME = BASE.merge({"assistants": {"assistant": {"routes": ROUTES, "choices": CHOICES}}})
+# Qwen also in Japan.
+WIDE = HOME.merge("deployments: {qwen-intl: {available: [HK, MO, JP, BR]}}")
+
+
+def preferring(
+    config: ConfigVersion,
+    territory: str,
+    name: str,
+    user: str = "u",
+    health: dict[str, Unavailable] | None = None,
+    assistant: Assistant | None = None,
+) -> tuple[Decision, Preference]:
+    location = resolve(config, None, reported(EdgeReport((territory,))))
+    assert location.region is not None
+
+    def sticky() -> bytes:
+        return named_sticky_key(user)
+
+    def decided(view: Assistant) -> Decision:
+        return assign_variant(decide(config, view, location, NO_NEEDS, health or {}, 0.0), sticky)
+
+    return decide_preferring(assistant or config.assistants["assistant"], location.region.name, name, decided, sticky)
+
+
+def names(decision: Decision) -> list[str]:
+    return [it.deployment.name for it in decision.outcome.steps] if isinstance(decision.outcome, Plan) else []
+
+
+@pytest.mark.parametrize(
+    ("territory", "choice", "plan", "reason"),
+    [
+        ("HK", "qwen", ["qwen-intl"], None),
+        ("HK", "gemini", ["qwen-intl"], "availability"),
+        ("CN", "qwen", ["qwen-cn"], None),
+        ("CN", "chatgpt", ["qwen-cn"], "route"),
+        ("US", "qwen", ["chatgpt-us"], "route"),
+        ("JP", "qwen", ["gemini", "chatgpt-us"], "availability"),
+        ("JP", "chatgpt", ["chatgpt-us", "gemini"], None),
+        ("JP", "claude", ["gemini", "chatgpt-us"], "unknown"),
+    ],
+)
+def test_preference_changes_the_order_only(territory: str, choice: str, plan: list[str], reason: str | None) -> None:
+    config = table_of(HOME)
+    decision, preference = preferring(config, territory, choice)
+    assert names(decision) == plan
+    assert preference.reason == reason
+    assert preference.why_not_used(names(decision)[0]) == reason
+
+
+def test_failed_preference_says_so() -> None:
+    _, preference = preferring(table_of(HOME), "HK", "qwen")
+    assert preference.why_not_used("gemini") == "failed"
+    assert preference.fields("qwen-intl") == {"choice": "qwen", "used": True, "reason": None}
+
+
+def test_unhealthy_choice_is_not_used() -> None:
+    health = {"qwen-intl": Unavailable("it fails", 5.0)}
+    decision, preference = preferring(table_of(WIDE), "JP", "qwen", health=health)
+    assert "qwen-intl" not in names(decision)
+    assert preference.reason == "health"
+
+
+def test_consent_decides_as_for_any_first_step() -> None:
+    asking = WIDE.merge("deployments: {qwen-intl: {consent: {mode: per_request, recipient: Alibaba}}}")
+    decision, preference = preferring(table_of(asking), "JP", "qwen")
+    assert preference.reason == "consent"
+    assert getattr(decision.outcome, "code", None) == "consent_required"
+    skipping = asking.merge("deployments: {qwen-intl: {consent: {on_missing: skip}}}")
+    decision, preference = preferring(table_of(skipping), "JP", "qwen")
+    assert names(decision)[0] == "gemini"
+    assert preference.reason == "consent"
+
+
+def test_weighted_step_belongs_to_the_choice_of_the_users_member() -> None:
+    config = table_of(
+        WIDE.merge(
+            {"assistants": {"assistant": {"routes": {"default": ["chatgpt-us", {"gemini": 50, "qwen-intl": 50}]}}}}
+        )
+    )
+    seen: dict[str, set[str | None]] = {}
+    for number in range(60):
+        decision, preference = preferring(config, "JP", "qwen", user=f"user-{number}")
+        member = next(name for name in names(decision) if name != "chatgpt-us")
+        seen.setdefault(member, set()).add(preference.reason)
+        assert (names(decision)[0] == "qwen-intl") == (member == "qwen-intl")
+    assert seen == {"qwen-intl": {None}, "gemini": {"route"}}
+
+
+def test_changed_order_counts_for_no_canary() -> None:
+    config = table_of(
+        WIDE.merge(
+            {"assistants": {"assistant": {"routes": {"default": [{"gemini": 50, "chatgpt-us": 50}, "qwen-intl"]}}}}
+        )
+    )
+    decision, preference = preferring(config, "JP", "qwen")
+    assert isinstance(decision.outcome, Plan)
+    assert (decision.outcome.variant, preference.is_reordered) == (None, True)
+
+
+NAMES = ["gemini", "qwen-intl", "chatgpt-us"]
+
+
+@given(
+    route=st.permutations(NAMES),
+    weights=st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(any),
+    choice=st.sampled_from([*CHOICES, "nobody"]),
+    territory=st.sampled_from(["HK", "JP", "BR"]),
+    down=st.sets(st.sampled_from(NAMES)),
+    consent=st.sampled_from([None, "refuse", "skip"]),
+    user=st.integers(0, 20),
+)
+def test_preference_never_adds_a_deployment_and_names_the_true_reason(
+    route: list[str],
+    weights: tuple[int, int],
+    choice: str,
+    territory: str,
+    down: set[str],
+    consent: str | None,
+    user: int,
+) -> None:
+    steps: list[Any] = [{route[0]: weights[0], route[1]: weights[1]}, route[2]]
+    patch: dict[str, Any] = {"assistants": {"assistant": {"routes": {"default": steps}}}}
+    if consent is not None:
+        patch["deployments"] = {"qwen-intl": {"consent": {"mode": "per_request", "on_missing": consent}}}
+    config = table_of(WIDE.merge(patch))
+    health = {name: Unavailable("down", 1.0) for name in down}
+    location = resolve(config, None, reported(EdgeReport((territory,))))
+    plain = assign_variant(
+        decide(config, config.assistants["assistant"], location, NO_NEEDS, health, 0.0),
+        lambda: named_sticky_key(str(user)),
+    )
+    decision, preference = preferring(config, territory, choice, str(user), health)
+    if isinstance(plain.outcome, Plan) and isinstance(decision.outcome, Plan):
+        assert sorted(names(decision)) == sorted(names(plain))
+    reasons = {it.deployment: it.reason for it in decision.considered}
+    members = preference.deployments
+    assert {it.name for it, _ in decision.verdicts} == set(NAMES)
+    if preference.reason is None:
+        assert names(decision)[0] in members or not names(decision)
+    elif preference.reason not in ("unknown", "route"):
+        skipped = {reasons[name] for name in members if name in reasons}
+        assert any(reason is not None for reason in skipped)
+        assert not any(reasons.get(name, "gone") is None and name == names(decision)[:1] for name in members)
+
+
+# --- intents ---------------------------------------------------------------------------------------
+
+INTENTS = HOME.merge(
+    {
+        "assistants": {
+            "assistant": {
+                "intents": {"control": {"tools": ["vehicle_*", "seat"]}, "chat": {}},
+                "routes": {"default": {"control": ["chatgpt-us"], "default": ["gemini"]}},
+            }
+        }
+    }
+)
+TRUSTED = Client("car", may_assert=frozenset({"intent"}))
+OTHER = Client("app")
+
+
+@pytest.mark.parametrize(
+    ("client", "asserted", "tools", "intent"),
+    [
+        (TRUSTED, ("chat",), ["vehicle_doors"], "chat"),
+        (TRUSTED, ("unheard",), ["vehicle_doors"], "default"),
+        (TRUSTED, (), ["vehicle_doors"], "control"),
+        (OTHER, ("chat",), ["vehicle_doors"], "control"),
+        (None, ("chat",), [], "default"),
+        (OTHER, (), ["Vehicle_doors"], "default"),
+        (OTHER, (), ["weather", "seat"], "control"),
+        (OTHER, (), [], "default"),
+    ],
+)
+def test_intent_follows_the_header_of_a_trusted_key_then_the_tools(
+    client: Client | None, asserted: tuple[str, ...], tools: list[str], intent: str
+) -> None:
+    assistant = table_of(INTENTS).assistants["assistant"]
+    assert intent_of(assistant, client, asserted, tools) == intent
+
+
+@pytest.mark.parametrize(
+    "read", [preferred_name, lambda values: intent_of(table_of(INTENTS).assistants["assistant"], TRUSTED, values, ())]
+)
+def test_two_values_are_refused(read: Callable[[tuple[str, ...]], str]) -> None:
+    with pytest.raises(InvalidRequest, match="more than once"):
+        read(("a", "b"))
+
+
+def test_each_intent_has_its_route_and_others_the_default() -> None:
+    config = table_of(INTENTS)
+    assistant = config.assistants["assistant"]
+    for intent, plan in (("control", ["chatgpt-us"]), ("chat", ["gemini"]), ("default", ["gemini"])):
+        view = assistant.for_intent(intent)
+        location = resolve(config, None, reported(EdgeReport(("JP",))))
+        assert names(decide(config, view, location, NO_NEEDS, {}, 0.0)) == plan
+        # A region without routes by intent is the same for all.
+        location = resolve(config, None, reported(EdgeReport(("DE",))))
+        assert names(decide(config, view, location, NO_NEEDS, {}, 0.0)) == ["chatgpt-eu"]
+
+
+def messages_of(text: str) -> list[str]:
+    try:
+        table_of(text)
+    except ConfigRejected as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def merged(patch: str) -> Config:
+    return HOME.merge(patch)
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        (
+            "assistants: {assistant: {routes: {us: {control: [chatgpt-us]}}, intents: {control: {}}}}",
+            "has no `default`",
+        ),
+        (
+            "assistants: {assistant: {routes: {us: {talk: [chatgpt-us], default: [chatgpt-us]}}, intents: {chat: {}}}}",
+            "unknown intent 'talk'",
+        ),
+        ("assistants: {assistant: {intents: {default: {}}}}", "not an intent itself"),
+        (
+            "assistants: {assistant: {routes: {cn: {chat: [gemini], default: [qwen-cn]}}, intents: {chat: {}}}}",
+            "outside the boundary",
+        ),
+        ("assistants: {assistant: {choices: {x: {deployments: [nobody], title: {en: X}}}}}", "unknown deployment"),
+        ("assistants: {assistant: {choices: {x: {deployments: [], title: {en: X}}}}}", "must not be empty"),
+    ],
+)
+def test_mistakes_are_reported(patch: str, message: str) -> None:
+    assert any(message in line for line in messages_of(merged(patch).text)), messages_of(merged(patch).text)
+
+
+# --- what an app is told ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("territory", ["CN", "DE", "HK", "JP", "US"])
+def test_capabilities_agree_with_the_decision(territory: str) -> None:
+    config = table_of(HOME, KEYS)
+    location = resolve(config, None, reported(EdgeReport((territory,))))
+    document: Any = capabilities(config, config.assistants["assistant"], location, 0.0, "zh-CN")
+    plain = decide(config, config.assistants["assistant"], location, NO_NEEDS, {}, 0.0)
+    assert set(document["by_all"]) <= set(document["supported"])
+    for choice in document["choices"]:
+        decision, preference = preferring(config, territory, choice["id"])
+        assert choice["available"] == (preference.reason not in ("route", "boundary", "availability", "approval"))
+        if choice["available"]:
+            assert names(decision)[0] in preference.deployments
+        else:
+            assert choice["reason"] == preference.reason
+    (title,) = (it["title"] for it in document["choices"] if it["id"] == "qwen")
+    assert title == "通义千问"
+    assert names(plain)
