@@ -43,6 +43,7 @@ class FailureKind(StrEnum):
         CONTENT_FILTER: The provider's safety system refused.
         MALFORMED: HTML, invalid JSON, or an empty or truncated answer.
         NOT_JSON: The provider answered, but the text of the model is not the JSON object that the request asks for.
+        NOT_VALID: The provider answered with JSON that does not match the schema that the request asks for.
         INTERRUPTED: A stream broke, stalled or failed after it had begun.
         TOO_LARGE: The answer exceeds the limits of this library.
         DEADLINE: The request's deadline has passed.
@@ -64,6 +65,7 @@ class FailureKind(StrEnum):
     CONTENT_FILTER = "content_filter"
     MALFORMED = "malformed"
     NOT_JSON = "not_json"
+    NOT_VALID = "not_valid"
     INTERRUPTED = "interrupted"
     TOO_LARGE = "too_large"
     DEADLINE = "deadline"

@@ -85,6 +85,7 @@ _OUTWARD: dict[FailureKind, str] = {
     FailureKind.CONTENT_FILTER: "content_filter",
     FailureKind.MALFORMED: "provider_error",
     FailureKind.NOT_JSON: "provider_error",
+    FailureKind.NOT_VALID: "provider_error",
     FailureKind.INTERRUPTED: "provider_error",
     FailureKind.TOO_LARGE: "provider_error",
     FailureKind.DEADLINE: "deadline_exceeded",

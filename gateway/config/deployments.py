@@ -222,6 +222,7 @@ def compile_deployments(
             needs_credential=credentials.are_needed,
             missing_credentials=credentials.missing,
             unsupported=section.unsupported,
+            structured_output=section.structured_output,
             enabled=section.enabled,
             simulates=endpoint.simulates,
             approvals=compile_approvals(draft, findings, name, days),

@@ -21,6 +21,7 @@ _WORDS: Mapping[str, str] = {
     "content_filter": "its safety system refused",
     "malformed": "its answer was malformed",
     "not_json": "its answer was not JSON",
+    "not_valid": "its answer did not match the schema",
     "interrupted": "its answer broke off",
     "too_large": "its answer was too large",
     "deadline": "the time of the request was over",

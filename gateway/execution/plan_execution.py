@@ -43,6 +43,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, assert_never
 
 import msgspec
@@ -133,7 +134,9 @@ class PlanExecutor:
 
     def execution(self, plan: Plan, request: ServedRequest, context: ExecutionContext) -> PlanExecution:
         """Return an execution that is at the first step of the plan."""
-        steps = StepSelector(plan, context, self.health, self.limiters, request.stream)
+        # An answer that is held until it is valid has the time of a whole one.
+        stream = request.stream and not plan.steps[0].emulates
+        steps = StepSelector(plan, context, self.health, self.limiters, stream)
         return PlanExecution(self, plan, request, context, steps)
 
 
@@ -279,6 +282,8 @@ class PlanExecution(msgspec.Struct):
             request, step, context.bounds, deadline, self.executor.health.latency, left_s, steps.is_last
         )
         options.usage = context.usage
+        if step.emulates and context.check is not None:
+            options.check = partial(context.check, step)
         steps.used_keys += (secret,)
         ticket = None
         if breaker is not None:

@@ -70,6 +70,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.CONTENT_FILTER: FailureRule(),
     FailureKind.MALFORMED: FailureRule(retry_here=True, next_step=True, counts=True),
     FailureKind.NOT_JSON: FailureRule(retry_here=True, next_step=True),
+    FailureKind.NOT_VALID: FailureRule(retry_here=True, next_step=True),
     FailureKind.INTERRUPTED: FailureRule(retry_here=True, next_step=True, counts=True),
     FailureKind.TOO_LARGE: FailureRule(next_step=True),
     FailureKind.DEADLINE: FailureRule(),

@@ -6,7 +6,7 @@ with its reason, and adds none. `plan_execution` has the list of the checks and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -14,7 +14,7 @@ from gateway.execution.breaker import CLOSED, Breaker
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slot
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.upstream_client import StillAllowed
+from gateway.execution.upstream_client import Answer, StillAllowed
 from gateway.model.config_version import Resilience
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
@@ -33,6 +33,7 @@ class ExecutionContext(msgspec.Struct):
         still_allowed: Called before each attempt, and again when its connection is established.
         request_for: Returns the request for a step, if it differs from the client's request.
         usage: Holds and records the calls. None: usage is not recorded.
+        check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
     """
 
     bounds: Resilience
@@ -41,6 +42,7 @@ class ExecutionContext(msgspec.Struct):
     still_allowed: StillAllowed
     request_for: Callable[[Step], ChatRequest] | None = None
     usage: RequestUsage | None = None
+    check: Callable[[Step, Answer], Awaitable[Answer]] | None = None
 
 
 class StillLimited(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -86,6 +86,7 @@ class AttemptOptions(msgspec.Struct):
         is_hedge: It is sent because another attempt is slow.
         usage: Holds and records the call. None: usage is not recorded.
         call: The call, once its cost is held.
+        check: Checks a whole answer, and returns it as it is shown. None: every answer is accepted.
     """
 
     request: ServedRequest
@@ -97,6 +98,7 @@ class AttemptOptions(msgspec.Struct):
     is_hedge: bool = False
     usage: RequestUsage | None = None
     call: CallUsage | None = None
+    check: Callable[[Answer], Awaitable[Answer]] | None = None
 
     def __repr__(self) -> str:
         """Do not show the request, which holds a prompt."""
@@ -141,7 +143,7 @@ class UpstreamClient:
         if options.usage is not None:
             return self._send_counted(step, secret, options, clocks, options.usage, recheck)
         chat, wire = _write(step, options.request)
-        return self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), clocks)
+        return self._checked(step, options, chat, self._sign(step, secret, options, wire, recheck), clocks)
 
     async def _send_counted(
         self,
@@ -162,7 +164,7 @@ class UpstreamClient:
                 chat, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
-            answer = await self._exchange(step, options, chat, request, clocks)
+            answer = await self._checked(step, options, chat, request, clocks)
         except ProviderFailed as error:
             await call.failed(error.failure, error.usage if isinstance(error, AnswerRefused) else None)
             raise
@@ -193,6 +195,18 @@ class UpstreamClient:
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         return upstream_request(step.permit, wire, options.connect_s, headers, recheck)
+
+    def _checked(
+        self,
+        step: Step,
+        options: AttemptOptions,
+        chat: ChatRequest | None,
+        upstream: UpstreamRequest,
+        clocks: tuple[Deadline, Deadline],
+    ) -> Coroutine[Any, Any, Answer]:
+        """Return a coroutine that makes the exchange, and checks its answer where that is wanted."""
+        exchange = self._exchange(step, options, chat, upstream, clocks)
+        return exchange if options.check is None else _check(exchange, options.check)
 
     async def _exchange(
         self,
@@ -253,6 +267,10 @@ class UpstreamClient:
         if request.folded:
             return Answer(step, completion=await whole_of(stream, timer))
         return Answer(step, stream=stream)
+
+
+async def _check(exchange: Coroutine[Any, Any, Answer], check: Callable[[Answer], Awaitable[Answer]]) -> Answer:
+    return await check(await exchange)
 
 
 def _write(step: Step, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:

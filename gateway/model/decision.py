@@ -91,12 +91,14 @@ class Step:
 
     Attributes:
         consent: The basis of the user's consent, if the deployment requires one.
+        emulates: The deployment has no JSON schemas, which the request needs, and the gateway asks in words.
     """
 
     deployment: Deployment
     permit: Permit
     dropped: frozenset[str] = frozenset()
     consent: ConsentKind | None = None
+    emulates: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ class Deployment:
         retirement: When the vendor retires the model, or None if it is unknown.
         concurrency: None if there is no limit.
         guard: How a guard model answers, if its name does not show it.
+        structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Deployment:
     retirement: Retirement | None = None
     concurrency: Concurrency | None = None
     guard: GuardKind | None = None
+    structured_output: Literal["native", "emulate"] = "native"
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
 
@@ -127,6 +129,11 @@ class Deployment:
     def retires_on(self) -> date | None:
         """The day from which on the vendor need not serve the model, or None if it is unknown."""
         return self.retirement.on if self.retirement is not None else None
+
+    def emulates_schemas(self, *, bounded: bool) -> bool:
+        """Return whether answers by a JSON Schema are emulated. `bounded`: the promise of the site counts."""
+        is_native = "json_schema" in self.capabilities.features and not (bounded and "json_schema" in self.excepts)
+        return self.structured_output == "emulate" and not is_native
 
     @property
     def has_credential(self) -> bool:

@@ -1,4 +1,4 @@
-"""What became of a user's preference for a deployment, and of a chat's intent."""
+"""The result of a user's preference for a deployment."""
 
 from __future__ import annotations
 

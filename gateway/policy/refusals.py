@@ -38,6 +38,11 @@ _MAX_NAMES_CHARACTERS = 300
 _PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with one of the user"
 
 
+_SCHEMA_HINT = (
+    ": use `json_object`, a tool with the schema as its parameters, or `structured_output: emulate` of a deployment"
+)
+
+
 def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None:
     """Return the refusal that follows from the location alone, or None. It does not depend on the body."""
     if location.problem is None:
@@ -168,7 +173,8 @@ def refuse_all(
     return Refusal(
         RefusalCode.NO_APPROVED_DEPLOYMENT if only_approval else RefusalCode.NO_ELIGIBLE_DEPLOYMENT,
         f"no deployment of {assistant.name!r} may answer here: "
-        + "; ".join(f"{item.deployment}: {item.detail}" for item in considered),
+        + "; ".join(f"{item.deployment}: {item.detail}" for item in considered)
+        + (_SCHEMA_HINT if "json_schema" in needs.features and SkipReason.EXCEPTED in reasons else ""),
     )
 
 
@@ -193,6 +199,10 @@ def _refuse_unsupported(
     hint = f": see `{param}`" if param is not None and param not in details else ""
     if missing == {"prefill"}:
         hint = _PREFILL_HINT
+    elif "json_schema" in missing or any(
+        it.reason is SkipReason.EXCEPTED and "json_schema" in needs.features for it in considered
+    ):
+        hint = _SCHEMA_HINT
     problem = f"no eligible deployment of {assistant.name!r} in the region {region.name!r} supports this request"
     log_message = f"{problem} ({logged}){hint}" if logged != details else None
     return Refusal(

@@ -41,6 +41,7 @@ from gateway.policy.refusals import (
 )
 from providers.matching.requirements import IDENTITY, PARAMETERS, Requirements, why_it_moves
 from providers.territories import territory_name
+from providers.value import change
 
 
 def decide(
@@ -269,6 +270,9 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     if location_verdict.permit is None or location_verdict.legal_exclusion is not None:
         return location_verdict.legal_exclusion or Exclusion(SkipReason.BOUNDARY, "no permit")
     bounded = location_verdict.bounded
+    emulates = "json_schema" in needs.features and deployment.emulates_schemas(bounded=bounded)
+    if emulates:
+        needs = change(needs, features=needs.features - {"json_schema"})
     if bounded and (excepted := needs.features & deployment.excepts):
         detail = f"site {deployment.site!r} does not keep {refusal_text(excepted)} inside the boundary"
         return Exclusion(SkipReason.EXCEPTED, detail)
@@ -291,7 +295,7 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
         consent = criteria.consents.given(deployment.name, deployment.consent)
         if consent is None:
             return Exclusion(SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing")
-    return Step(deployment, location_verdict.permit, dropped | _identity(deployment, needs), consent)
+    return Step(deployment, location_verdict.permit, dropped | _identity(deployment, needs), consent, emulates)
 
 
 def _refused_parameters(dropped: frozenset[str], deployments: Iterable[Deployment]) -> Exclusion:

@@ -1,4 +1,4 @@
-"""What an app may offer its user here: the features, limits and choices of an assistant at the caller's location.
+"""The features, limits and choices of an assistant that an app may offer at the caller's location.
 
 It is decided by the function that decides about requests, so it agrees with what then happens.
 """
@@ -46,7 +46,11 @@ def capabilities(
     steps = [deployment for deployment, verdict in verdicts if _may(verdict)]
     region = location.region
     bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
-    features = [it.capabilities.features & FEATURES - (it.excepts if bounded else frozenset()) for it in steps]
+    features = [
+        it.capabilities.features & FEATURES - (it.excepts if bounded else frozenset())
+        | ({"json_schema"} if it.emulates_schemas(bounded=bounded) else frozenset())
+        for it in steps
+    ]
     texts = region.texts if region is not None else None
     route = assistant.routes.get(region.name, ()) if region is not None else ()
     reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}

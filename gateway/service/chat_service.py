@@ -20,6 +20,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.step_selection import ExecutionContext
+from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, held_until_valid
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller
 from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Resilience, remember
@@ -385,8 +386,15 @@ class ChatService:
         returned = chat if chat is not None and has_state(chat) else None
         if returned is not None:
             context.request_for = partial(self._unsealed, config, returned)
+        emulated = None
+        if chat is not None and chat.response_format is not None and any(step.emulates for step in plan.steps):
+            emulated = await StructuredOutput.of(chat)
+        note = partial(self._note_answer, record, config, now_s, chat, returned, emulated)
         try:
-            answer = await self.executor.run(plan, request, context)
+            if emulated is None or chat is None:
+                answer = await self.executor.run(plan, request, context)
+            else:
+                answer = await held_until_valid(self.executor, plan, chat, context, emulated, note)
         except PlanExhausted as error:
             if record.profile is None:
                 raise
@@ -394,8 +402,23 @@ class ChatService:
         finally:
             if consenting is not None:
                 record.note_consent(plan.steps)
-        if assistant.resume and chat is not None and chat.stream:
+        if assistant.resume and chat is not None and chat.stream and emulated is None:
             answer = resuming(answer, Resumption(self.executor, plan, chat, context))
+        if not isinstance(answer.stream, HeldAnswer) or answer.stream.is_known:
+            note(answer)
+        return answer
+
+    def _note_answer(
+        self,
+        record: Record,
+        config: ConfigVersion,
+        now_s: float,
+        chat: ChatRequest | None,
+        returned: ChatRequest | None,
+        emulated: StructuredOutput | None,
+        answer: Answer,
+    ) -> None:
+        """Record who answers, at which price, and what the answer lacks of the request."""
         deployment = answer.step.deployment
         record.deployment, record.provider = deployment.name, deployment.provider
         record.model, record.dropped, price = deployment.model, answer.step.dropped, deployment.price
@@ -408,8 +431,9 @@ class ChatService:
             record.dropped |= {REASONING_STATE}
         record.places = deployment.places
         if chat is not None and chat.response_format is not None:
-            record.emulated = emulated_fields(deployment.adapter, chat)
-        return answer
+            record.emulated = EMULATED if answer.step.emulates else emulated_fields(deployment.adapter, chat)
+            if emulated is not None and answer.step.emulates:
+                record.dropped |= emulated.unchecked
 
     def _admit(self, client: Client | None, record: Record) -> Admission | None:
         """Admit the request under its client's limits, if there are any. Raises LimitReached."""

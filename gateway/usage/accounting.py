@@ -61,6 +61,7 @@ _BROKEN = frozenset(
         FailureKind.INTERRUPTED,
         FailureKind.MALFORMED,
         FailureKind.NOT_JSON,
+        FailureKind.NOT_VALID,
         FailureKind.TOO_LARGE,
         FailureKind.DEADLINE,
     }

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json import JSONDecoder
 
 from providers.chat import (
     AllowedTools,
@@ -46,6 +47,7 @@ _KANA = re.compile("[\u3040-\u30ff]")
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _AND = re.compile(r"\band\b|和|以及|、", re.IGNORECASE)
 _JSON_OBJECT = re.compile(r"\bJSON object\b", re.IGNORECASE)
+_SCHEMA = re.compile(r"JSON Schema[^{]*(\{.*)", re.DOTALL)
 _MOST_OF_A_RESULT = 200
 
 
@@ -137,6 +139,8 @@ def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
     if images:
         text += f"我看到{images}张图片。" if chinese else f" I see {images} image{'s' if images > 1 else ''}."
     match request.response_format:
+        case JsonObjectFormat() | None if (schema := _schema_in_words(request)) is not None:
+            return dumps(instance_of(schema, persona)).decode()
         case JsonObjectFormat():
             return dumps({"simulated": True, "persona": persona, "message": text}).decode()
         case JsonSchemaFormat(_, schema):
@@ -147,6 +151,18 @@ def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
             if request.n is None or request.n == 1:
                 return text
             return f"{text}（{index + 1}/{request.n}）" if chinese else f"{text} ({index + 1} of {request.n})"
+
+
+def _schema_in_words(request: ChatRequest) -> Mapping[str, object] | None:
+    """Return the JSON Schema that the instructions contain, or None."""
+    for message in request.messages:
+        if isinstance(message, SystemMessage) and (found := _SCHEMA.search(text_of(message.content))) is not None:
+            try:
+                schema, _ = JSONDecoder().raw_decode(found[1])
+            except ValueError:
+                continue
+            return schema if isinstance(schema, dict) else None
+    return None
 
 
 def _must_answer_json(request: ChatRequest) -> bool:

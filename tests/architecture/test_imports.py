@@ -72,7 +72,7 @@ HOMES = {
         "providers/value.py",
     ),
     "jinja2": ("gateway/console/page.py", "evaluation/report.py", "evaluation/report_page.py"),
-    "jsonschema": ("evaluation/scorers.py",),
+    "jsonschema": ("evaluation/scorers.py", "gateway/execution/json_schemas.py"),
     "referencing": ("evaluation/scorers.py",),  # of jsonschema
     "matplotlib": ("evaluation/report_page.py",),
     "numpy": (

@@ -222,6 +222,11 @@ class DeploymentSection(Section):
     capabilities: list[str] | None = Field(
         None, description="The capabilities of the model, instead of the known ones: tools, vision, json_schema, …"
     )
+    structured_output: Literal["native", "emulate"] = Field(
+        "native",
+        description="emulate: where the model or its site has no JSON schemas (`response_format`), the gateway asks in "
+        "words, checks the answer by the schema, and asks once more.",
+    )
     unsupported: Literal["drop", "refuse"] = Field(
         "drop",
         description="A parameter that it does not support: drop it and name it in a response header, or skip the "

@@ -44,6 +44,7 @@ OUTCOMES = {
     FailureKind.CONTENT_FILTER: (400, "content_filter"),
     FailureKind.MALFORMED: (502, "provider_error"),
     FailureKind.NOT_JSON: (502, "provider_error"),
+    FailureKind.NOT_VALID: (502, "provider_error"),
     FailureKind.INTERRUPTED: (502, "provider_error"),
     FailureKind.TOO_LARGE: (502, "provider_error"),
     FailureKind.DEADLINE: (504, "deadline_exceeded"),

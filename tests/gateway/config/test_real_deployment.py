@@ -78,7 +78,8 @@ def test_version_and_stored_text_are_those_of_the_file() -> None:
 
 
 def test_file_that_names_a_real_provider_is_refused_also_with_the_option() -> None:
-    text = edited(DEMO, ("simulates: us}", "simulates: us}\n  mine: {provider: openai, model: m, endpoint: global}"))
+    us = "simulates: us, structured_output: emulate}"
+    text = edited(DEMO, (us, us + "\n  mine: {provider: openai, model: m, endpoint: global}"))
     with pytest.raises(ConfigRejected) as rejected:
         demo_with("openai", text)
     (problem,) = [problem for problem in rejected.value.problems if problem.severity == "error"]

@@ -1,4 +1,4 @@
-"""Intents and users' choices: which route, in which order, and what is said about it."""
+"""Intents and users' choices: which route, in which order, and the reason that is reported."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_preference_changes_the_order_only(territory: str, choice: str, plan: li
     assert preference.why_not_used(names(decision)[0]) == reason
 
 
-def test_failed_preference_says_so() -> None:
+def test_failed_preference_has_its_reason() -> None:
     _, preference = preferring(table_of(HOME), "HK", "qwen")
     assert preference.why_not_used("gemini") == "failed"
     assert preference.fields("qwen-intl") == {"choice": "qwen", "used": True, "reason": None}
@@ -273,7 +273,7 @@ def test_mistakes_are_reported(patch: str, message: str) -> None:
     assert any(message in line for line in messages_of(merged(patch).text)), messages_of(merged(patch).text)
 
 
-# --- what an app is told ---------------------------------------------------------------------------
+# --- capabilities ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("territory", ["CN", "DE", "HK", "JP", "US"])

@@ -1,0 +1,295 @@
+"""Emulate `response_format: {"type": "json_schema"}` for a deployment without schemas.
+
+The schema is in the instructions, and JSON mode is used where there is one. Each whole answer is checked. After an
+invalid one, the model is asked once more with the problem; then the next step of the plan follows. A tool call, a
+refusal, or an answer that ended early is not checked.
+
+A client's stream is held until the answer is valid. If that takes long, the client's stream begins meanwhile
+(`HeldAnswer`), and comments keep it alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import msgspec
+
+from gateway.execution.answer_stream import TextTap
+from gateway.execution.json_schemas import AnswerSchema
+from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
+from gateway.execution.step_selection import ExecutionContext
+from gateway.execution.upstream_client import Answer
+from gateway.model.decision import Plan, Step
+from providers.adapter import EmulatesFeatures
+from providers.chat import (
+    AnnotationsDelta,
+    AnswerRefused,
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    SystemMessage,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+    UserMessage,
+    change_request,
+    text_of,
+)
+from providers.failures import Failure, FailureKind
+
+EMULATED = frozenset({"response_format"})
+_INSTRUCTION = (
+    "Answer with exactly one JSON value that is valid against the following JSON Schema, and nothing else: no text "
+    "before or after it, and no code fence. This does not apply to tool calls.{}\n\n{}"
+)
+_AGAIN = (
+    "This answer is not valid against the JSON Schema: {}. Answer the request again with exactly one valid JSON value "
+    "and nothing else."
+)
+_FENCED = re.compile(r"\s*```[ \t]{0,4}\w{0,20}\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+_MOST_REPEATED = 20_000
+"""The characters of an invalid answer that are sent back."""
+
+
+class StructuredOutput:
+    """The emulation of one request: what each emulating step is sent, and the check of its answers."""
+
+    def __init__(self, request: ChatRequest, schema: AnswerSchema) -> None:
+        self._format = request.response_format
+        self._schema = schema
+        # The last invalid answer of each deployment, and what is wrong with it.
+        self._invalid: dict[str, tuple[str, str]] = {}
+
+    @classmethod
+    async def of(cls, request: ChatRequest) -> StructuredOutput | None:
+        """Return the emulation for a request, or None without a schema. Raises InvalidRequest for a wrong schema."""
+        wanted = request.response_format
+        if not isinstance(wanted, JsonSchemaFormat):
+            return None
+        # In a thread: the first use imports the library.
+        return cls(request, await asyncio.to_thread(AnswerSchema, wanted.schema))
+
+    @property
+    def unchecked(self) -> frozenset[str]:
+        """The keywords of the schema that are passed on and not checked, as names of fields."""
+        return frozenset(f"response_format.{name}" for name in self._schema.unchecked)
+
+    def request_for(self, step: Step, request: ChatRequest) -> ChatRequest:
+        """Return the request as an emulating step gets it: one whole answer, with the schema in words."""
+        wanted = self._format
+        described = f" {wanted.description}" if isinstance(wanted, JsonSchemaFormat) and wanted.description else ""
+        instruction = SystemMessage(_INSTRUCTION.format(described, self._schema.text))
+        messages = request.messages
+        systems = [position for position, message in enumerate(messages) if isinstance(message, SystemMessage)]
+        after = systems[-1] + 1 if systems else 0
+        messages = (*messages[:after], instruction, *messages[after:])
+        if (invalid := self._invalid.get(step.deployment.name)) is not None:
+            answer, problem = invalid
+            again = UserMessage(_AGAIN.format(problem))
+            messages = (*messages, *((AssistantMessage(answer),) if answer.strip() else ()), again)
+        mode = JsonObjectFormat() if self._has_json_mode(step) else None
+        return change_request(request, messages=messages, response_format=mode, stream=False, include_usage=False)
+
+    def _has_json_mode(self, step: Step) -> bool:
+        """Return whether the model itself has a JSON mode that may be used here. It gives objects only."""
+        deployment = step.deployment
+        adapter = deployment.adapter
+        in_words = isinstance(adapter, EmulatesFeatures) and "json_object" in adapter.emulated
+        has_mode = "json_object" in deployment.capabilities.features and "json_object" not in deployment.excepts
+        return self._schema.is_object and has_mode and not in_words
+
+    async def check(self, step: Step, answer: Answer) -> Answer:
+        """Return the answer with nothing around its JSON. Raises AnswerRefused if a choice is not valid."""
+        completion = answer.completion
+        if completion is None:
+            return answer
+        choices = tuple([await self._checked(step, choice, completion) for choice in completion.choices])
+        return msgspec.structs.replace(answer, completion=replace(completion, choices=choices))
+
+    async def _checked(self, step: Step, choice: Choice, completion: ChatCompletion) -> Choice:
+        message = choice.message
+        if message.tool_calls or message.refusal or choice.finish_reason != "stop":
+            return choice
+        whole = text_of(message.content)
+        fenced = _FENCED.fullmatch(whole)
+        text = (fenced[1] if fenced is not None else whole).strip()
+        problem = await self._schema.problem_of(text)
+        if problem is None:
+            return choice if text == whole else replace(choice, message=replace(message, content=text))
+        is_second = step.deployment.name in self._invalid
+        self._invalid[step.deployment.name] = whole[:_MOST_REPEATED], problem
+        is_json = not problem.startswith("it is not valid JSON")
+        kind = FailureKind.NOT_VALID if is_json else FailureKind.NOT_JSON
+        what = "is not valid against the schema of `response_format`" if is_json else "is not JSON"
+        # The problem may quote the answer, so it is for the model only. It is asked once more, and no third time.
+        failure = Failure(kind, f"the model's answer {what}", should_retry=False if is_second else None)
+        raise AnswerRefused(failure, completion.usage)
+
+
+async def held_until_valid(
+    executor: PlanExecutor,
+    plan: Plan,
+    request: ChatRequest,
+    context: ExecutionContext,
+    emulated: StructuredOutput,
+    note: Callable[[Answer], None],
+) -> Answer:
+    """Return the answer of a plan of which a step emulates; see the module. Raises PlanExhausted.
+
+    If the first step emulates, no step is asked for a stream. A stream that begins with a native step is passed on.
+    Where tools are offered, the client's stream begins with the answer: what a call carries depends on who answers.
+
+    Args:
+        executor: Executes the plan.
+        plan: The plan.
+        request: The client's request.
+        context: The limits and the record of the execution.
+        emulated: The emulation.
+        note: Records who has answered, if the client's stream begins before that is known.
+    """
+    unchanged = context.request_for
+    is_held = plan.steps[0].emulates
+
+    def request_for(step: Step) -> ChatRequest:
+        own = request if unchanged is None else unchanged(step)
+        if step.emulates:
+            return emulated.request_for(step, own)
+        return change_request(own, stream=False, include_usage=False) if is_held else own
+
+    context.request_for, context.check = request_for, emulated.check
+    if not (is_held and request.stream) or request.tools:
+        return _as_asked(await executor.run(plan, request, context), request)
+    timer = context.deadline = context.deadline.apart()
+    answering = asyncio.ensure_future(executor.run(plan, request, context))
+    answering.add_done_callback(lambda _: timer.close())
+    try:
+        await asyncio.wait({answering}, timeout=context.bounds.first_token_s)
+    except BaseException:
+        await _stop(answering)
+        raise
+    if answering.done():
+        return _as_asked(answering.result(), request)
+    return Answer(plan.steps[0], stream=HeldAnswer(answering, note))
+
+
+def _as_asked(answer: Answer, request: ChatRequest) -> Answer:
+    """Return a whole answer as a stream if the client asked for one."""
+    if answer.completion is None or not request.stream:
+        return answer
+    return msgspec.structs.replace(answer, completion=None, stream=WholeAnswer(answer.completion))
+
+
+async def _stop(answering: asyncio.Future[Answer]) -> None:
+    answering.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await answering
+
+
+def events_of(completion: ChatCompletion) -> tuple[StreamEvent, ...]:
+    """Return a whole answer as the events of a stream."""
+    opened = completion.service_tier, completion.system_fingerprint
+    events: list[StreamEvent] = [Opened(completion.id, completion.model, completion.created, *opened)]
+    for choice in completion.choices:
+        message, index = choice.message, choice.index
+        if message.reasoning:
+            events.append(ReasoningDelta(message.reasoning, index))
+        if text := text_of(message.content):
+            events.append(TextDelta(text, index, choice.logprobs))
+        if message.refusal:
+            events.append(RefusalDelta(message.refusal, index))
+        for number, call in enumerate(message.tool_calls):
+            events.append(ToolCallDelta(number, call.arguments, call.id, call.name, call.signature, index))
+        if message.annotations:
+            events.append(AnnotationsDelta(message.annotations, index))
+        events.append(ChoiceFinish(choice.finish_reason, index, choice.raw_finish_reason, choice.stop_sequence))
+    if completion.usage is not None:
+        events.append(UsageReport(completion.usage))
+    return (*events, Finished())
+
+
+class HeldAnswer:
+    """A client's stream whose answer is still being made or checked. See `AnswerStream`.
+
+    Its first batch is silent, so that the client's stream begins and comments can follow.
+
+    Attributes:
+        is_known: Who answers was known when the client's stream began.
+    """
+
+    is_known = False
+
+    def __init__(self, answering: asyncio.Future[Answer], note: Callable[[Answer], None]) -> None:
+        """Create the stream.
+
+        Args:
+            answering: The answer, or the error, once it is known.
+            note: Records who has answered.
+        """
+        self._answering: asyncio.Future[Answer] | None = answering
+        self._note = note
+        self._events: AsyncIterator[tuple[StreamEvent, ...]] = self._read(answering)
+
+    async def _read(self, answering: asyncio.Future[Answer]) -> AsyncIterator[tuple[StreamEvent, ...]]:
+        yield (Heartbeat(),)
+        try:
+            answer = await answering
+        except PlanExhausted as error:
+            yield (Failed(error.failure),)
+            return
+        self._note(answer)
+        if answer.completion is not None:
+            yield events_of(answer.completion)
+
+    def text_tap(self) -> TextTap | None:
+        """See AnswerStream. Every event passes here."""
+        return None
+
+    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
+        """See AnswerStream. The outcome of a checked answer is recorded with its attempt."""
+
+    def on_release(self, callback: Callable[[], None]) -> None:
+        """See AnswerStream. The connection of a whole answer is released before it is checked."""
+        callback()
+
+    def __aiter__(self) -> HeldAnswer:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """Return the next batch."""
+        return await anext(self._events)
+
+    async def close(self) -> None:
+        """Stop what is still running."""
+        answering, self._answering = self._answering, None
+        if answering is None:
+            return
+        if not answering.done():
+            await _stop(answering)
+
+
+class WholeAnswer(HeldAnswer):
+    """A client's stream of an answer that is complete. See `AnswerStream`."""
+
+    is_known = True
+
+    def __init__(self, completion: ChatCompletion) -> None:
+        self._answering = None
+        self._events = self._once(completion)
+
+    async def _once(self, completion: ChatCompletion) -> AsyncIterator[tuple[StreamEvent, ...]]:
+        yield events_of(completion)

@@ -1,0 +1,362 @@
+"""JSON schemas where the model or its site has none: asked in words, checked, asked once more, then the next step."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from pydantic import BaseModel
+
+from tests.kit.configs import key_hash
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "pattern": "^[A-Z]"}, "inhabitants": {"type": "integer"}},
+    "required": ["name", "inhabitants"],
+    "additionalProperties": False,
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
+GOOD = '{"name": "Rome", "inhabitants": 2800000}'
+WRONG = '{"name": "Rome", "people": 1}'
+
+
+class City(BaseModel):
+    name: str
+    inhabitants: int
+
+
+class Provider:
+    """A provider that answers with these texts in turn, the last one again and again. It records what it was sent."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.finish = "stop"
+        self.status = 200
+        self.sent: list[dict[str, Any]] = []
+        self.waits = threading.Event()
+        self.waits.set()
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                provider.sent.append(body)
+                provider.waits.wait(60)
+                text = provider.texts.pop(0) if len(provider.texts) > 1 else provider.texts[0]
+                answer = _stream_of(text, provider.finish) if body.get("stream") else _whole_of(text, provider.finish)
+                self.send_response(provider.status)
+                self.send_header("content-type", "text/event-stream" if body.get("stream") else "application/json")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+
+
+def _whole_of(text: str, finish: str) -> bytes:
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    document = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": USAGE}
+    return json.dumps(document).encode()
+
+
+def _stream_of(text: str, finish: str) -> bytes:
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    deltas: list[Any] = [({"role": "assistant", "content": text}, None), ({}, finish)]
+    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
+    chunks.append({**head, "choices": [], "usage": USAGE})
+    return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[dict[str, Provider]]:
+    made = {name: Provider() for name in ("words", "mode", "native")}
+    yield made
+    for provider in made.values():
+        provider.server.shutdown()
+        provider.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    features = {"words": [], "mode": ["json_object"], "native": ["json_object", "json_schema"]}
+    deployments = {
+        name: {
+            "provider": "openai-compatible",
+            "model": "m",
+            "endpoint": provider.url,
+            "stores": "any",
+            "processes": "any",
+            "api_key": "${KEY}",
+            "structured_output": "emulate",
+            "capabilities": features[name],
+        }
+        for name, provider in providers.items()
+    }
+    deployments["plain"] = {**deployments["words"], "structured_output": "native"}
+    routes = {name: [name] for name in (*features, "plain")} | {
+        "words-then-native": ["words", "native"],
+        "native-then-words": ["native", "words"],
+    }
+    config = {
+        "version": 1,
+        "assistants": {name: {"routes": {"world": route}} for name, route in routes.items()},
+        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
+        "deployments": deployments,
+        "clients": {"app": {"keys": [key_hash(APP_KEY)], "region": "world"}},
+        "resilience": {"first_token": "300ms", "keep_alive": "50ms", "retry_budget": "off"},
+    }
+    path: Path = tmp_path_factory.mktemp("config") / "gateway.yaml"
+    path.write_text(json.dumps(config), "utf-8")
+    with running_gateway(path, {"KEY": "sk-test"}) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def answers(providers: dict[str, Provider]) -> None:
+    for provider in providers.values():
+        provider.texts, provider.finish, provider.status = [GOOD], "stop", 200
+        provider.sent.clear()
+        provider.waits.set()
+
+
+def ask(gateway: GatewayProcess, assistant: str, **fields: Any) -> httpx.Response:
+    question = {"model": assistant, "messages": [{"role": "user", "content": "Name a city."}]}
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    body = {**question, "response_format": FORMAT, **fields}
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=60)
+
+
+def shown(response: httpx.Response) -> Any:
+    return response.json()["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("assistant", ["words", "mode"])
+def test_schema_is_asked_for_in_words_and_the_answer_is_checked(
+    gateway: GatewayProcess, providers: dict[str, Provider], assistant: str
+) -> None:
+    response = ask(gateway, assistant)
+    assert (response.status_code, shown(response)) == (200, GOOD)
+    assert response.headers["x-gateway-emulated"] == "response_format"
+    assert response.headers["x-gateway-dropped"] == "response_format.pattern"
+    (sent,) = providers[assistant].sent
+    assert '"inhabitants"' in sent["messages"][0]["content"]
+    assert sent.get("response_format") == ({"type": "json_object"} if assistant == "mode" else None)
+
+
+def test_native_schemas_are_sent_as_they_are(gateway: GatewayProcess, providers: dict[str, Provider]) -> None:
+    response = ask(gateway, "native")
+    assert "x-gateway-emulated" not in response.headers
+    assert providers["native"].sent[0]["response_format"]["json_schema"]["schema"] == SCHEMA
+
+
+@pytest.mark.parametrize("around", ["```json\n%s\n```", "  %s\n", "```\n%s\n```"])
+def test_what_is_around_the_json_is_removed(
+    gateway: GatewayProcess, providers: dict[str, Provider], around: str
+) -> None:
+    providers["words"].texts = [around % GOOD]
+    assert shown(ask(gateway, "words")) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [(WRONG, "not_valid"), ("Rome, of course.", "not_json"), ('{"name": "Ro', "not_json"), ("", "not_json")],
+)
+def test_model_is_asked_once_more_with_the_problem(
+    gateway: GatewayProcess, providers: dict[str, Provider], first: str, reason: str
+) -> None:
+    providers["words"].texts = [first, GOOD]
+    response = ask(gateway, "words")
+    assert (response.status_code, shown(response), response.headers["x-gateway-attempts"]) == (200, GOOD, "2")
+    again = providers["words"].sent[1]["messages"]
+    assert "not valid" in again[-1]["content"]
+    assert not first or again[-2] == {"role": "assistant", "content": first}
+    line = gateway.wait_for("request", request_id=response.headers["x-request-id"])
+    assert line["attempts"][0]["kind"] == reason
+    assert line["emulated"] == ["response_format"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_always_invalid_answers_end_in_an_error(
+    gateway: GatewayProcess, providers: dict[str, Provider], stream: bool
+) -> None:
+    providers["words"].texts = [WRONG]
+    response = ask(gateway, "words", stream=stream)
+    if response.status_code == 200:  # the stream had begun before the second answer
+        assert '"code":"stream_interrupted"' in response.text
+    else:
+        error = response.json()["error"]
+        assert (response.status_code, error["code"]) == (502, "provider_error")
+        assert [attempt["reason"] for attempt in error["attempts"]] == ["not_valid", "not_valid"]
+    assert "people" not in response.text
+    assert len(providers["words"].sent) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_next_step_answers_if_the_first_stays_invalid(
+    gateway: GatewayProcess, providers: dict[str, Provider], stream: bool
+) -> None:
+    providers["words"].texts = [WRONG]
+    response = ask(gateway, "words-then-native", stream=stream)
+    assert response.status_code == 200
+    line = gateway.wait_for("request", request_id=response.headers["x-request-id"])
+    assert line["deployment"] == "native"
+    assert len(providers["words"].sent) == 2
+    assert json.dumps(GOOD)[1:-1] in response.text
+    assert "people" not in response.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_schema_travels_with_a_failover_from_native_to_words(
+    gateway: GatewayProcess, providers: dict[str, Provider], stream: bool
+) -> None:
+    providers["native"].status = 500
+    providers["words"].texts = [WRONG, GOOD]
+    response = ask(gateway, "native-then-words", stream=stream)
+    assert (response.status_code, response.headers["x-gateway-deployment"]) == (200, "words")
+    assert json.dumps(GOOD)[1:-1] in response.text
+    assert "people" not in response.text
+
+
+def test_stream_is_held_until_the_answer_is_valid(gateway: GatewayProcess, providers: dict[str, Provider]) -> None:
+    providers["words"].texts = [WRONG, GOOD]
+    response = ask(gateway, "words", stream=True, stream_options={"include_usage": True})
+    chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
+    assert (text, chunks[-1]["usage"]["completion_tokens"]) == (GOOD, 7)
+    assert response.text.rstrip().endswith("data: [DONE]")
+    assert not any(sent.get("stream") for sent in providers["words"].sent)
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_slow_answer_is_kept_alive_and_a_late_failure_is_in_the_stream(
+    gateway: GatewayProcess, providers: dict[str, Provider], valid: bool
+) -> None:
+    provider = providers["words"]
+    provider.texts = [GOOD if valid else WRONG]
+    provider.waits.clear()
+    question = {
+        "model": "words",
+        "messages": [{"role": "user", "content": "?"}],
+        "response_format": FORMAT,
+        "stream": True,
+    }
+    with httpx.stream(
+        "POST",
+        f"{gateway.url}/v1/chat/completions",
+        json=question,
+        headers={"authorization": f"Bearer {APP_KEY}"},
+        trust_env=False,
+        timeout=60,
+    ) as response:
+        assert response.status_code == 200
+        assert "x-gateway-deployment" not in response.headers
+        lines = response.iter_lines()
+        assert next(line for line in lines if line).startswith(":")
+        provider.waits.set()
+        rest = "\n".join(lines)
+    assert (json.dumps(GOOD)[1:-1] in rest) == valid
+    assert ('"code":"stream_interrupted"' in rest) != valid
+    line = gateway.wait_for("request", request_id=response.headers["x-request-id"])
+    assert line["deployment"] == ("words" if valid else None)
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_answer_that_ended_early_is_not_judged(
+    gateway: GatewayProcess, providers: dict[str, Provider], finish: str
+) -> None:
+    providers["words"].texts, providers["words"].finish = ['{"name": "Ro'], finish
+    response = ask(gateway, "words")
+    assert response.json()["choices"][0]["finish_reason"] == finish
+    assert len(providers["words"].sent) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+def test_official_sdk_parses(gateway: GatewayProcess, providers: dict[str, Provider], path: str) -> None:
+    providers["words"].texts = [WRONG, GOOD]
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY)
+    if path == "/v1/responses":
+        answer = client.responses.parse(model="words", input="Name a city.", text_format=City)
+        assert answer.output_parsed == City(name="Rome", inhabitants=2_800_000)
+        return
+    chat = client.chat.completions.parse(
+        model="words", messages=[{"role": "user", "content": "Name a city."}], response_format=City
+    )
+    assert chat.choices[0].message.parsed == City(name="Rome", inhabitants=2_800_000)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"anyOf": [schema]}
+    return schema
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "deep": nested(200),
+    "deeper than a reader goes": nested(300),
+    "another document": {"$ref": "https://example.com/schema.json"},
+    "nothing": {"$ref": "#/$defs/missing"},
+    "large": {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(4000)}},
+    "no schema": {"type": "city"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_schema_is_refused(gateway: GatewayProcess, providers: dict[str, Provider], name: str) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": HOSTILE[name]}}
+    response = ask(gateway, "words", response_format=wanted)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "invalid_request"), error
+    assert providers["words"].sent == []
+
+
+def test_exponential_schema_delays_nobody(gateway: GatewayProcess, providers: dict[str, Provider]) -> None:
+    definitions: dict[str, Any] = {
+        f"d{number}": {"anyOf": [{"$ref": f"#/$defs/d{number + 1}"}] * 2} for number in range(25)
+    }
+    schema = {"$defs": {**definitions, "d25": {"type": "integer"}}, "$ref": "#/$defs/d0"}
+    providers["words"].texts = ['"x"']
+    longest = 0.0
+    done = threading.Event()
+
+    def probe() -> None:
+        nonlocal longest
+        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=60) as client:
+            while not done.is_set():
+                begun = time.perf_counter()
+                client.get("/healthz")
+                longest = max(longest, time.perf_counter() - begun)
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    response = ask(
+        gateway, "words", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    )
+    done.set()
+    thread.join()
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "provider_error")
+    assert longest < 1.0  # 50 ms on a quiet machine
+
+
+def test_refusal_names_the_ways_out(gateway: GatewayProcess) -> None:
+    error = ask(gateway, "plain").json()["error"]
+    assert error["code"] == "unsupported_capability"
+    for word in ("json_object", "tool", "structured_output: emulate"):
+        assert word in error["message"]
