@@ -72,7 +72,7 @@ class AnswerSchema:
         self._checked = checked
 
     async def problem_of(self, text: str) -> str | None:
-        """Return why a text does not match, for the model, or None. The text is JSON, or the problem says so."""
+        """Return why a text does not match, for the model, or None. A text that is not JSON is a problem too."""
         if len(text) <= _SMALL_BYTES:
             try:
                 return self._problem(text, _AT_ONCE_STEPS)
@@ -113,7 +113,7 @@ def _refused(problem: str) -> InvalidRequest:
 def _checked_part(schema: object, unchecked: set[str], depth: int) -> Any:
     """Return the part of a schema that is checked, and note the other keywords.
 
-    Where `patternProperties` is left out, nobody knows which properties are additional ones.
+    Where `patternProperties` is left out, it is not known which properties are additional ones.
     """
     if depth > MOST_DEPTH:
         raise _refused(f"is nested more than {MOST_DEPTH} levels deep")

@@ -228,7 +228,7 @@ class HeldAnswer:
     Its first batch is silent, so that the client's stream begins and comments can follow.
 
     Attributes:
-        is_known: Who answers was known when the client's stream began.
+        is_known: The deployment that answers was known when the client's stream began.
     """
 
     is_known = False
