@@ -36,10 +36,9 @@ _CAPABILITY = frozenset({SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReaso
 _MAX_NAMES_CHARACTERS = 300
 # Most clients that send such a request do not know the term "prefill".
 _PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with one of the user"
-
-
 _SCHEMA_HINT = (
-    ": use `json_object`, a tool with the schema as its parameters, or `structured_output: emulate` of a deployment"
+    ": use `response_format` with `json_object`, a tool with the schema as its parameters, or "
+    "`structured_output: emulate` of a deployment"
 )
 
 

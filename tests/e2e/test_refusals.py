@@ -173,7 +173,9 @@ def test_refused_request_gets_its_status_and_code(
         assert {site: providers[site].received for site in before} == before
         if answer.body:
             error = json.loads(answer.body)["error"]
-            assert set(error) == {"message", "type", "param", "code", "reason"}
+            for_users = {"user_message", "user_message_language"}
+            assert set(error) - for_users == {"message", "type", "param", "code", "reason"}
+            assert not error.keys() & for_users or for_users <= error.keys()
             assert error["type"] == ("authentication_error" if status == 401 else "invalid_request_error")
             assert answer.headers["content-type"] == "application/json"
         assert "gk-" not in answer.body.decode().replace("`Bearer KEY`", "")
