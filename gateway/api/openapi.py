@@ -350,6 +350,31 @@ _DISCLOSURE_SCHEMA = _object(
     data={**_list_of(_DISCLOSED), "description": "The deployments that may answer a plain request now, in order."},
 )
 _DISCLOSURE = {**_found(EXAMPLES["disclosure"], _DISCLOSURE_SCHEMA), **_failures(400, 429, 503)}
+_NUMBER_OR_NULL = {"type": ["integer", "null"]}
+_RECIPIENT = {
+    "recipient": _NULLABLE,
+    "stores": _NULLABLE,
+    "processes": _NULLABLE,
+    "consent": {"type": ["object", "null"]},
+}
+_CAPABILITIES_SCHEMA = _object(
+    object={"type": "string", "enum": ["capabilities"]},
+    assistant=_TEXT,
+    region=_TEXT,
+    supported={**_list_of(_TEXT), "description": "The features that at least one deployment has."},
+    by_all={**_list_of(_TEXT), "description": "The features that every deployment has."},
+    context_tokens=_NUMBER_OR_NULL,
+    max_output_tokens=_NUMBER_OR_NULL,
+    labels=_list_of(_TEXT),
+    locales=_list_of(_TEXT),
+    moderation=_object(input={"type": "boolean"}, output={"type": "boolean"}),
+    consent={**_list_of(_object(**_RECIPIENT)), "description": "Who must be asked for."},
+    intents=_list_of(_TEXT),
+    choices=_list_of(
+        _object(id=_TEXT, title=_TEXT, available={"type": "boolean"}, reason=_NULLABLE, **_RECIPIENT),
+    ),
+)
+_CAPABILITIES = {**_found(EXAMPLES["capabilities"], _CAPABILITIES_SCHEMA), **_failures(400, 429, 503)}
 _EXPLAINED = {status: response for status, response in _found(_MODEL_ENTRY).items() if status != "200"}
 _EXPLAINED |= _failures(400, 429, 503)
 _RECEIPT_SCHEMA = _object(
@@ -380,6 +405,7 @@ RESPONSES = {
     "/v1/explain": _EXPLAINED,
     "/v1/models": _MODELS,
     "/v1/models/{name}": _found(_MODEL_ENTRY),
+    "/v1/capabilities": _CAPABILITIES,
     "/v1/disclosure": _DISCLOSURE,
     "/v1/receipts/{id}": _RECEIPT,
     "/v1/usage": _USAGE,
