@@ -4,20 +4,34 @@ A schema has the number of its newest migration, which Alembic stores in the dat
 release working. So a release accepts a schema that is newer by one, and refuses one that is newer still.
 
 The tables of the ledger have the columns of the SQLite ledger (`ledger`), and those of clients the columns of
-`gateway.state.client_store`. Both have no dependency on SQLAlchemy.
+`gateway.state.client_store`. Both have no dependency on SQLAlchemy. The tables `cell_…` are those of
+`gateway.usage.postgres_cell`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import BigInteger, Column, Double, Identity, Index, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from gateway.operator_errors import StateError
 from gateway.usage.ledger import MEASURES, ROW, SERIES, TOTALS
 from gateway.usage.usage_row import TOKENS
 
-SCHEMA = 2
+SCHEMA = 3
 """The number of the newest migration of this release (`migrations/versions`)."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -112,6 +126,73 @@ Table(
     _number(),
     *_columns("event", "fields", "instance", kind=Text),
     Column("noted_at", Double, nullable=False),
+)
+Table(
+    "cell_instance",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    *_columns("owner", "name", "version", "release", "since", kind=Text),
+    Column("is_draining", Boolean, nullable=False),
+    Column("rows_waiting", BigInteger),
+    Column("seen_at", Double, nullable=False),
+)
+Table(
+    "cell_lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    *_columns("holder", kind=Text),
+    *_columns("epoch", kind=BigInteger),
+    Column("until", DateTime(timezone=True), nullable=False),
+)
+Table(
+    "cell_schedule",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("version", "assistant", "region")),
+    *_columns("identity", "progress", kind=Text),
+    *_columns("epoch", "revision", kind=BigInteger),
+    Column("changed_at", Double, nullable=False),
+    Index("cell_schedule_changed", "changed_at"),
+)
+Table(
+    "cell_count",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("owner", "assistant", "region", "identity")),
+    Column("stage", BigInteger, primary_key=True, autoincrement=False),
+    *_columns("candidate", "baseline", kind=Text),
+)
+Table(
+    "cell_command",
+    metadata,
+    _number(),
+    *_columns("action", "version", "who", "signature", "owner", kind=Text),
+    Column("noted_at", Double, nullable=False),
+)
+Table(
+    "cell_version",
+    metadata,
+    Column("version", Text, primary_key=True),
+    *_columns("content", kind=Text),
+    Column("text", LargeBinary),
+    *_columns("why_not", "catalogues", kind=Text),
+)
+Table(
+    "cell_activation",
+    metadata,
+    _number(),
+    *_columns("instance", kind=Text),
+    *_columns("source", kind=BigInteger),
+    *_columns("version", "previous", "cause", "who", "summary", "plan", kind=Text),
+    Column("at_s", Double, nullable=False),
+    Column("received_at", Double, nullable=False),
+    UniqueConstraint("instance", "source", name="cell_activation_source"),
+)
+Table(
+    "cell_audit_line",
+    metadata,
+    Column("instance", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    *_columns("hash", kind=Text),
+    Column("line", LargeBinary, nullable=False),
 )
 
 
