@@ -51,8 +51,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """A formatter that leaves room for the longest command. argparse does not count the indentation of commands."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=18)
-        self._action_max_length = 16
+        super().__init__(prog, max_help_position=20)
+        self._action_max_length = 18
 
 
 class _Parser(argparse.ArgumentParser):

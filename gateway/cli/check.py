@@ -10,12 +10,11 @@ import json
 import os
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import compile_file, settings_of, write_new
+from gateway.cli.terminal import compile_file, print_pinned_version, settings_of, write_new
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -53,38 +52,23 @@ def check(options: argparse.Namespace) -> int:
         raise CommandError("FILE and --config both name the config: give only one of them")
     settings = settings_of(options)
     path = options.file or settings.config
-    _print_pinned_version(settings)
+    print_pinned_version(settings)
     compiled = compile_file(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
     refused = options.strict and compiled.warnings
     if compiled.warnings:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
         print("--strict: the warnings are treated as errors" if refused else "", file=sys.stderr)
     _print_unknown_predecessor(settings, compiled.config)
+    if options.against is not None:
+        from gateway.cli.network_policy import print_differences
+
+        return _REFUSED if print_differences(options.against, compiled.config) or refused else _OK
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)
     now_s = time.time()
     print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
     return _REFUSED if refused or missing_simulators else _OK
-
-
-def _print_pinned_version(settings: Settings) -> None:
-    """Print a note if a rollback pinned a version in the state directory: an edit of the file has no effect then."""
-    from gateway.operator_errors import StateError
-    from gateway.state.history import has_history, open_history
-
-    if settings.state_dir is None or not has_history(settings.state_dir):
-        return
-    try:
-        with closing(open_history(settings.state_dir, make=False)) as history:
-            pointer = history.pointer()
-    except StateError as error:
-        print(f"gateway: {error}", file=sys.stderr)
-        return
-    if pointer is not None and pointer.overrides:
-        reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
-        shares = "the shares of its schedules are frozen, and `/explain` of the admin listener shows who answers"
-        print(f"gateway: {reason}; `gateway rollback --release` activates it. {shares.capitalize()}", file=sys.stderr)
 
 
 def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> None:
@@ -127,7 +111,7 @@ def explain(options: argparse.Namespace) -> int:
     if options.log is not None:
         raise CommandError("--log belongs to a request that has ended: add --request ID")
     settings = settings_of(options)
-    _print_pinned_version(settings)
+    print_pinned_version(settings)
     config = compile_file(settings.config, resolve_secrets=not options.no_secrets).config
     client = _client(config, options.client)
     assistant = _assistant(config, client, options.assistant).for_use(options.use or "chat")

@@ -21,9 +21,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from gateway.cli.terminal import compile_file, settings_of
+from gateway.config.destinations import service_permits
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
-from gateway.model.location_rules import KeyUrl
 from gateway.operator_errors import CommandError, StateError
 from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
@@ -252,13 +252,7 @@ async def _ask_valkey(server: StoreServer) -> CheckResult:
 def origins_of(config: ConfigVersion) -> list[str]:
     """Return every origin that the configuration lets the gateway call, each once."""
     origins = [item.origin for item in config.deployments.values() if config_exclusion(item) is None]
-    origins += [item.permit.origin for item in config.exporters]
-    claim, alerts = config.location.rules.claim, config.usage.alerts
-    if claim is not None and isinstance(claim.keys, KeyUrl):
-        origins.append(claim.keys.permit.origin)
-    if alerts is not None and alerts.webhook is not None:
-        origins.append(alerts.webhook.permit.origin)
-    return sorted({*origins})
+    return sorted({*origins, *(permit.origin for _, permit in service_permits(config))})
 
 
 def _of_origins(config: ConfigVersion) -> Iterator[CheckResult]:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from errno import ENOSPC, EPIPE
 from io import TextIOWrapper
 from pathlib import Path
@@ -97,6 +98,25 @@ def settings_of(options: argparse.Namespace) -> Settings:
         return read_settings({name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
         raise CommandError(str(error)) from None
+
+
+def print_pinned_version(settings: Settings) -> None:
+    """Print a note if a rollback pinned a version in the state directory: an edit of the file has no effect then."""
+    from gateway.operator_errors import StateError
+    from gateway.state.history import has_history, open_history
+
+    if settings.state_dir is None or not has_history(settings.state_dir):
+        return
+    try:
+        with closing(open_history(settings.state_dir, make=False)) as history:
+            pointer = history.pointer()
+    except StateError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return
+    if pointer is not None and pointer.overrides:
+        reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
+        shares = "the shares of its schedules are frozen, and `/explain` of the admin listener shows who answers"
+        print(f"gateway: {reason}; `gateway rollback --release` activates it. {shares.capitalize()}", file=sys.stderr)
 
 
 def write_new(directory: Path, files: Mapping[str, str]) -> None:

@@ -64,6 +64,7 @@ HOMES = {
         "gateway/model",
         "gateway/execution",
         "gateway/policy",
+        "gateway/config/policy_comparison.py",
         "gateway/service",
         "gateway/server/channel.py",
         "gateway/api/caller",

@@ -1,0 +1,121 @@
+"""Return the hosts that a config version lets the gateway call: of deployments, services and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from gateway.config.service_permits import is_this_machine
+from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
+from gateway.model.location_rules import KeyUrl
+from gateway.model.permit import ServicePermit
+from gateway.policy.fence import is_inside
+
+_PRIVATE_ENDINGS = (".internal", ".local", ".localdomain", ".lan", ".corp", ".private", ".intranet", ".home.arpa")
+"""Endings of names that have no meaning in the public DNS, or that networks use for themselves."""
+_PORTS = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A host and a port that the gateway may call.
+
+    Attributes:
+        host: A name or an address.
+        tls: Whether the first bytes are a TLS handshake with the name of the host, so that a network can read the name.
+        is_http: Whether the requests are HTTP without TLS.
+        uses: The keys of the configuration that name it.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    is_http: bool = False
+    uses: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> IPv4Network | IPv6Network | None:
+        """The network of this one address, or None if the host is a name."""
+        try:
+            return ip_network(ip_address(self.host))
+        except ValueError:
+            return None
+
+    @property
+    def is_private_name(self) -> bool:
+        """Whether the name cannot be one of the public DNS."""
+        return self.network is None and self.host.endswith(_PRIVATE_ENDINGS)
+
+    @property
+    def cluster_service(self) -> tuple[str, str] | None:
+        """The name and the namespace of a Service of the cluster. The namespace is empty if it is the gateway's own."""
+        labels = self.host.removesuffix(".cluster.local").split(".")
+        if self.network is not None or (len(labels) > 1 and labels[2:] != ["svc"]):
+            return None
+        return labels[0], labels[1] if len(labels) > 1 else ""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def destinations_of(config: ConfigVersion) -> tuple[Destination, ...]:
+    """Return every host outside this machine that the gateway may call under this config version, sorted.
+
+    A deployment counts if it is enabled and an evaluation, a route, a shadow or a moderation may send it a prompt of a
+    region that this cell serves. Whether its key is set does not matter: keys come from where the gateway runs.
+    """
+    uses: dict[Destination, list[str]] = {}
+    for use, called in (*_of_deployments(config), *_of_services(config), *_of_stores(config)):
+        if not is_this_machine(f"https://{called}"):
+            uses.setdefault(called, []).append(use)
+    named = [Destination(one.host, one.port, one.tls, one.is_http, tuple(sorted(keys))) for one, keys in uses.items()]
+    return tuple(sorted(named, key=lambda one: (one.host, one.port, one.tls, one.is_http)))
+
+
+def service_permits(config: ConfigVersion) -> Iterator[tuple[str, ServicePermit]]:
+    """Return the permit of each service that the configuration names, with its key."""
+    for exporter in config.exporters:
+        yield f"exporters.{exporter.name}", exporter.permit
+    claim, alerts = config.location.rules.claim, config.usage.alerts
+    if claim is not None and isinstance(claim.keys, KeyUrl):
+        yield "location.claim.jwks", claim.keys.permit
+    if alerts is not None and alerts.webhook is not None:
+        yield "usage.alerts.webhook", alerts.webhook.permit
+
+
+def _of_deployments(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
+    served = config.cell.serves if config.cell is not None else None
+    regions = [one for name, one in config.regions.items() if served is None or name in served]
+    for name, deployment in config.deployments.items():
+        is_called = deployment.enabled and deployment.simulates is None
+        if is_called and any(is_inside(config, region, deployment) for region in regions):
+            yield f"deployments.{name}", _at(_connected_origin(deployment))
+
+
+def _connected_origin(deployment: Deployment) -> str:
+    """Return the origin to which connections for a deployment are opened."""
+    return deployment.origin
+
+
+def _of_services(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
+    for use, permit in service_permits(config):
+        yield use, _at(permit.origin)
+
+
+def _of_stores(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
+    if config.stores is None:
+        return
+    for server in (config.stores.database, config.stores.valkey):
+        if server is not None:
+            # PostgreSQL begins in clear and asks for TLS then.
+            tls = server.uses_tls and server.kind == "valkey"
+            yield f"stores.{server.kind}", Destination(server.host, server.port, tls)
+
+
+def _at(origin: str) -> Destination:
+    parts = urlsplit(origin)
+    tls = parts.scheme == "https"
+    return Destination(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls, is_http=not tls)
