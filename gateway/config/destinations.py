@@ -92,12 +92,17 @@ def _of_deployments(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
     for name, deployment in config.deployments.items():
         is_called = deployment.enabled and deployment.simulates is None
         if is_called and any(is_inside(config, region, deployment) for region in regions):
-            yield f"deployments.{name}", _at(_connected_origin(deployment))
+            yield f"deployments.{name}", _connected(deployment)
 
 
-def _connected_origin(deployment: Deployment) -> str:
-    """Return the origin to which connections for a deployment are opened."""
-    return deployment.origin
+def _connected(deployment: Deployment) -> Destination:
+    """Return where connections for a deployment are opened: its proxy, if it has one, or its origin."""
+    proxy = getattr(deployment, "proxy", None)
+    if proxy is None:
+        return _at(deployment.origin)
+    to = _at(proxy.origin)
+    # A tunnel is no plain HTTP, by whose `host` a mesh could route it.
+    return Destination(to.host, to.port, to.tls)
 
 
 def _of_services(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:

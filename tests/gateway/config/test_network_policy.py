@@ -22,7 +22,9 @@ from gateway.config.policy_comparison import UnreadablePolicy, compare_policy
 from gateway.config.problems import ConfigRejected
 from gateway.config.yaml_document import parse_documents
 from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
 from gateway.model.permit import ServicePermit
+from tests.kit.config_cases import edited
 from tests.kit.configs import Config, table_of
 
 FORMATS: tuple[PolicyFormat, ...] = get_args(PolicyFormat)
@@ -114,6 +116,17 @@ def test_every_service_permit_of_a_config_version_is_a_destination() -> None:
     origins = {permit.origin for permit in permits_in(config, set())}
     assert origins == {"https://hooks.example", "https://login.example", "https://otel.example"}
     assert origins <= {f"https://{one.host}" for one in destinations_of(config)}
+
+
+@pytest.mark.skipif("proxy" not in Deployment.__slots__, reason="deployments have no proxies")
+def test_proxy_stands_in_place_of_the_origin() -> None:
+    proxies = "twin: {proxy: {url: 'https://proxy.example:3128', territory: DE}}"
+    plain = "vectors: {proxy: {url: 'http://way.example:8080', territory: DE, insecure: true}}"
+    destinations = {one.uses: one for one in destinations_of(config_of(f"deployments: {{{proxies}, {plain}}}"))}
+    twin, vectors = destinations["deployments.twin",], destinations["deployments.vectors",]
+    assert (str(twin), twin.tls) == ("proxy.example:3128", True)
+    assert (str(vectors), vectors.tls, vectors.is_http) == ("way.example:8080", False, False)
+    assert not {"twin.example", "vectors.example"} & {one.host for one in destinations.values()}
 
 
 def test_destinations_do_not_depend_on_keys() -> None:
@@ -235,8 +248,8 @@ def test_policies_that_allow_the_same_in_other_words_have_no_differences() -> No
     cilium["specs"] = [{**cilium["spec"], "egress": first}, {**cilium.pop("spec"), "egress": second, "ingress": None}]
     listed = {"kind": "List", "apiVersion": "v1", "items": [cilium, {"kind": "Service", "apiVersion": "v1"}]}
     assert differences(yaml.safe_dump(listed), config) == []
-    private = written("kubernetes", config).replace("cidr: 10.0.0.0/8", "cidr: 10.20.0.0/16")
-    assert differences(private, config) == []
+    kubernetes = written("kubernetes", config)
+    assert differences(edited(kubernetes, ("cidr: 10.0.0.0/8", "cidr: 10.20.0.0/16")), config) == []
 
 
 def test_policies_of_nothing_allow_nothing() -> None:
