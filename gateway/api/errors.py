@@ -15,6 +15,7 @@ from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import RULES
 from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
+from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Sentence
@@ -55,6 +56,7 @@ STATUS: dict[str, int] = {
     "no_healthy_deployment": 503,
     "overloaded": 503,
     "keys_unavailable": 503,
+    "moderation_unavailable": 503,
     "deadline_exceeded": 504,
     "stream_interrupted": 502,
     "insufficient_quota": 429,
@@ -186,6 +188,13 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             return ApiError("rate_limited", error.message, retry_after_s=error.retry_after_s)
         case CallRefused():
             return _from_call_refused(error)
+        case Flagged():
+            found = {"direction": "input", "categories": list(error.categories)}
+            message = "the request was refused by the moderation of this region"
+            return ApiError("content_filter", message, extra={"moderation": found})
+        case NoVerdict():
+            message = "the moderation of this region does not answer, and no request is answered without it"
+            return ApiError("moderation_unavailable", message, retry_after_s=_DEFAULT_RETRY_S)
         case PlanExhausted():
             return _from_exhausted(error, attempts, quoting=quoting)
     message = "the gateway has an internal error: give its operator the `x-request-id`, which is in the log"

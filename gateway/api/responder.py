@@ -27,8 +27,10 @@ from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, who
 from gateway.api.response_headers import json_lines, pairs_of, response_lines
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
+from gateway.execution.plan_execution import PlanExhausted
 from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import InputAnswer
+from gateway.model.moderation import NoVerdict
 from gateway.model.record import Record
 from gateway.model.region_text import Sentence
 from gateway.policy.region_text import sentence_for
@@ -179,7 +181,11 @@ class Responder:
         encoder.sentence = self._sentence("stream_interrupted")
         keep_alive: KeepAlive | None = None
         try:
-            await self._start(200, pairs_of(self._stream_lines()))
+            if record.moderation is None:
+                await self._start(200, pairs_of(self._stream_lines()))
+            else:
+                # An answer that is held has a status when its first text is released, or when silence must be filled.
+                keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
             async for events in stream:
                 data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
                 if encoder.finished or encoder.failed is not None:
@@ -188,6 +194,10 @@ class Responder:
                 elif keep_alive is None:
                     keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
                     self._tap_texts(stream, encoder, keep_alive)
+                if not self._head_sent and (data or encoder.finished):
+                    if encoder.failed is not None:
+                        raise PlanExhausted(encoder.failed.failure)
+                    await self._start(200, pairs_of(self._stream_lines()))
                 if data:
                     if keep_alive is not None:
                         keep_alive.is_silent = False
@@ -202,6 +212,12 @@ class Responder:
             record.outcome, record.code = "interrupted", "stream_interrupted"
             record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_begun(self, message: Any) -> None:
+        """Send a part of a stream, after its head."""
+        if not self._head_sent:
+            await self._start(200, pairs_of(self._stream_lines()))
+        await self._send(message)
 
     def _tap_texts(self, stream: AnswerStream, encoder: StreamEncoder, keep_alive: KeepAlive) -> None:
         """Write a text that arrives alone directly, while the task waits for the next events of the stream."""
@@ -249,7 +265,9 @@ class Responder:
         if self._head_sent:
             self._record.outcome, self._record.status = "interrupted", 200
             # The client can act on a limit that refuses a further call, so the error names it.
-            last = shown if isinstance(error, CallRefused) else ApiError("stream_interrupted", shown.message)
+            last = (
+                shown if isinstance(error, CallRefused | NoVerdict) else ApiError("stream_interrupted", shown.message)
+            )
             last = replace(last, sentence=self._sentence(last.code))
             data = self._encoder.encode_failure(last) if self._encoder is not None else b""
             await self._send({"type": "http.response.body", "body": data, "more_body": False})

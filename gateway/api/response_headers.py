@@ -78,6 +78,8 @@ def response_lines(record: Record) -> list[bytes]:
     if record.preference is not None:
         reason = record.preference.why_not_used(record.deployment)
         lines.append(f"x-gateway-preference: {f'not_used; reason={reason}' if reason else 'used'}".encode())
+    if record.moderation is not None and record.moderation.is_skipped:
+        lines.append(b"x-gateway-moderation: skipped")
     if record.labels:
         lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())
     took_s = record.first_s

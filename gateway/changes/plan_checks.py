@@ -39,6 +39,9 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
     reasons += _changed_selection(old, new, region.name)
     assistants = (*old.assistants.values(), *new.assistants.values())
     asked = {deployment.name for assistant in assistants for deployment in deployments_prompted(assistant, region.name)}
+    for config in (old, new):
+        judges = config.moderation.get(region.name)
+        asked |= {judge.name for judge in (*judges.input, *judges.output)} if judges is not None else set()
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
     if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")
@@ -57,6 +60,9 @@ def _changed_selection(old: ConfigVersion, new: ConfigVersion, region: str) -> I
             yield f"the intents of {name}"
         if was.choices != will_be.choices:
             yield f"the choices of {name}"
+    was_judged, is_judged = old.moderation.get(region), new.moderation.get(region)
+    if was_judged != is_judged:
+        yield "moderation"
     before, after = ({it.name for it in config.clients.values() if "intent" in it.may_assert} for config in (old, new))
     if any(assistant.intents and region in assistant.routes for assistant in new.assistants.values()):
         yield from (f"may_assert of client {name}" for name in sorted(before ^ after))

@@ -17,6 +17,7 @@ from gateway.config.exporters import compile_exporters
 from gateway.config.fact_ages import warn_of_facts
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
+from gateway.config.moderation import compile_moderation
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem, dotted
 from gateway.config.region_text import compile_messages
@@ -102,6 +103,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
     warn_of_facts(findings, deployments.values(), document.read_at_s)
     assistants = compile_assistants(draft, findings, regions, deployments, days)
+    moderation = compile_moderation(draft, findings, regions, deployments)
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
     stores = compile_stores(draft, findings, regions, document.references)
@@ -132,6 +134,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         log_sample=draft.config.log.sample,
         blocked_by=draft.config.blocked_by,
         messages=compile_messages(draft),
+        moderation=moderation,
         known_fields=_known_fields(registry, deployments),
         projects=spending.projects,
         usage=usage,

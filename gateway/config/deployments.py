@@ -339,6 +339,8 @@ def _without_chats(draft: Draft) -> frozenset[str]:
         for by_intent in section.routes.values():
             steps = [step for route in by_intent.values() for step in route]
             routed.update(name for step in steps for name in ([step] if isinstance(step, str) else step))
+    for region in draft.config.regions.values():
+        listed.update((*region.moderation.input, *region.moderation.output) if region.moderation is not None else ())
     return frozenset(listed - routed)
 
 

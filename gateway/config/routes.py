@@ -225,6 +225,8 @@ def compile_assistants(
         )
         compiled[name] = _with_intents(compiled[name], own_routes)
         _check_hedge(findings, (*path, "hedge"), section, compiled[name])
+    for one in draft.config.regions.values():
+        used.update((*one.moderation.input, *one.moderation.output) if one.moderation is not None else ())
     for name, section in draft.config.assistants.items():
         _add_aliases(findings, name, section, compiled)
     _report_unused(draft, findings, regions, deployments, routed, used)

@@ -83,7 +83,7 @@ class Findings:
 UNSUPPORTED_KEYS = frozenset(
     {
         "evaluations",
-        "moderation",
+        "hand_off",
     }
 )
 """Keys that are planned, in any section."""

@@ -163,6 +163,8 @@ class ResumingStream:
         self._is_plain = True
         self._broken: Failed | None = None
         self._next: ContinuationStream | None = None
+        self.take_back: Callable[[], SentAnswer] | None = None
+        """Forgets what a moderation holds, and returns what the client has. None without moderation."""
 
     def text_tap(self) -> TextTap | None:
         """Return a tap that keeps what it passes; None if the stream below has none."""
@@ -236,7 +238,7 @@ class ResumingStream:
     async def _resume(self, broken: Failed) -> tuple[StreamEvent, ...]:
         await self._stream.close()
         pieces = [piece if isinstance(piece, str) else text_of_run(piece) for piece in self._text]
-        sent = SentAnswer("".join(pieces), "".join(self._reasoning))
+        sent = self.take_back() if self.take_back else SentAnswer("".join(pieces), "".join(self._reasoning))
         self._is_plain, self._broken = False, None
         self._next = await self._resumption.resume(self._step, sent, broken)
         if self._next is None:

@@ -21,6 +21,7 @@ from gateway.model.budget import (
 )
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
+from gateway.model.moderation import Moderation
 from gateway.model.permit import ServicePermit
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import RegionText, Sentences
@@ -496,6 +497,7 @@ class ConfigVersion:
         revoked_keys: The digests of keys of the database that were revoked. The same key is refused also if it was
             imported by its hash.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
+        moderation: Who judges the chats of a region, by its name.
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
@@ -524,6 +526,7 @@ class ConfigVersion:
     receipts_sample: float = ReceiptRules().sample
     log_sample: float = LogRules().sample
     blocked_by: str | None = None
+    moderation: Mapping[str, Moderation] = field(default_factory=dict)
     messages: Mapping[RefusalReason, Sentences] = field(default_factory=dict, repr=False)
     known_fields: frozenset[str] = frozenset()
     projects: Mapping[str, Project] = field(default_factory=dict)

@@ -53,6 +53,9 @@ def needs_of_input(request: InputRequest) -> Requirements:
 
 def texts_of(request: InputRequest) -> Iterator[str]:
     """Yield every text of the request's input. Tokens are not text."""
+    if isinstance(request, ModerationRequest) and request.prompt is not None:
+        for _ in request.inputs:  # each is judged with it
+            yield request.prompt
     for content in request.inputs:
         if isinstance(content, str):
             yield content

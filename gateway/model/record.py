@@ -12,6 +12,7 @@ from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step
 from gateway.model.deployment import known_names
 from gateway.model.location import Location
+from gateway.model.moderation import ModerationRecord
 from gateway.model.preference import Preference
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from providers.catalogue.prices import Price, cost_of
@@ -181,6 +182,7 @@ class Record:
         embedding_space: The model and the length of the vectors of an answer.
         intent: The intent of a chat with an assistant that has intents.
         preference: The user's preference, if the request states one.
+        moderation: The verdicts of the region's moderation, if it has one.
     """
 
     request_id: str
@@ -230,6 +232,7 @@ class Record:
     embedding_space: str | None = None
     intent: str | None = None
     preference: Preference | None = None
+    moderation: ModerationRecord | None = None
 
     @property
     def reason(self) -> RefusalReason | None:

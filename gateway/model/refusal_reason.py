@@ -62,6 +62,7 @@ REASON_BY_CODE: Mapping[str, RefusalReason] = {
     "no_healthy_deployment": RefusalReason.OUTAGE,
     "overloaded": RefusalReason.CAPACITY,
     "keys_unavailable": RefusalReason.OUTAGE,
+    "moderation_unavailable": RefusalReason.OUTAGE,
     "deadline_exceeded": RefusalReason.OUTAGE,
     "stream_interrupted": RefusalReason.OUTAGE,
     "insufficient_quota": RefusalReason.BUDGET,

@@ -24,9 +24,10 @@ def prompt_permit(config: ConfigVersion, region: Region, deployment: Deployment,
 
 
 def evaluation_permit(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
-    """Return the permit to send the questions of an evaluation, or None if the deployment is outside the boundary.
+    """Return the permit for an evaluation or a judge, or None if the deployment is outside the boundary.
 
-    A missing approval is waived and recorded in the permit, because no prompt of a user is sent with it.
+    A missing approval is waived and recorded in the permit: the questions of an evaluation are not a user's, and a
+    judge of moderation answers no user.
     """
     if not is_inside(config, region, deployment):
         return None
@@ -77,6 +78,19 @@ def still_permitted(permit: Permit, current: ConfigVersion, assistant: Assistant
         return lacking
     renewed = prompt_permit(current, region, deployment, now_s)
     # Sites at one host may differ in what they pin, and an attempt keeps the site of its plan.
+    if renewed is None or (renewed.origin, renewed.site, renewed.model) != (permit.origin, permit.site, permit.model):
+        return "the current config no longer permits it"
+    return None
+
+
+def judge_still_permitted(permit: Permit, current: ConfigVersion, now_s: float) -> str | None:
+    """Return why the current config version does not allow this permit of a judge any more, or None if it does."""
+    deployment, region = current.deployments.get(permit.deployment), current.regions.get(permit.region)
+    if deployment is None or region is None:
+        return "the current config does not have it"
+    if not deployment.enabled:
+        return "disabled in the current config"
+    renewed = evaluation_permit(current, region, deployment, now_s)
     if renewed is None or (renewed.origin, renewed.site, renewed.model) != (permit.origin, permit.site, permit.model):
         return "the current config no longer permits it"
     return None

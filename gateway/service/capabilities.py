@@ -55,6 +55,7 @@ def capabilities(
     route = assistant.routes.get(region.name, ()) if region is not None else ()
     reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
     named = {it.name: it for it, _ in verdicts}
+    judges = config.moderation.get(region.name) if region is not None else None
 
     def choice_document(choice: UserChoice) -> dict[str, object]:
         name, reason = availability(choice, route, reasons)
@@ -77,7 +78,10 @@ def capabilities(
         "max_output_tokens": _longest(it.target.facts.output_tokens for it in steps),
         "labels": [label.name for label in texts.default_locale.labels] if texts is not None else [],
         "locales": [name for name in texts.locales if name] if texts is not None else [],
-        "moderation": {"input": False, "output": False},
+        "moderation": {
+            "input": judges is not None and bool(judges.input),
+            "output": judges is not None and bool(judges.output),
+        },
         "consent": [_recipient(it) for it in steps if it.consent is not None],
         "intents": [intent.name for intent in assistant.intents],
         "choices": [choice_document(choice) for choice in assistant.choices.values()],

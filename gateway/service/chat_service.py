@@ -17,13 +17,14 @@ from typing import Protocol, Self
 import msgspec
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, held_until_valid
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller
-from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Resilience, remember
+from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Region, Resilience, remember
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Plan, Refusal, Refused, Step
 from gateway.model.deployment import Deployment
@@ -44,13 +45,15 @@ from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
 from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_anew, joined_answers, with_assistant
 from gateway.service.location import Located, LocationService, locate
+from gateway.service.moderation import judge_input, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.service.token_count import count_tokens
+from gateway.usage.accounting import RequestUsage
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.hold_size import called_tools
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
-from providers.chat import ChatRequest, change_request
+from providers.chat import ChatRequest, Message, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.matching.capability_matching import without_parameters
@@ -243,6 +246,7 @@ class ChatService:
         self.shared_limits: SharedClientLimits | None = None
         uses = uses or PromptUses()
         self._shadows = uses.shadows
+        self._passed_texts = PassedTexts()
         self._log_prompt = uses.log
 
     async def handle(self, inbound: Inbound) -> None:
@@ -272,8 +276,8 @@ class ChatService:
                     region = located.location.region
                 request = inbound.decode(body)
                 record.stream = request.stream
-                if region is not None and region.log_prompts and self._log_prompt is not None:
-                    self._log_prompt(record, _transcript(request))
+                if region is not None and region.log_prompts and region.name not in config.moderation:
+                    self._log(record, request)
                 inbound.begin(request)
                 if not isinstance(request, ChatRequest):
                     await self._answer_input(config, caller, located, request, inbound)
@@ -386,6 +390,13 @@ class ChatService:
         returned = chat if chat is not None and has_state(chat) else None
         if returned is not None:
             context.request_for = partial(self._unsealed, config, returned)
+        judge = (
+            self._judge_of(routing, record, context, plan.region) if chat is not None and config.moderation else None
+        )
+        if judge is not None and isinstance(routing.request, ChatRequest) and judge.moderation.input:
+            await judge_input(judge, _own_messages(routing.request, plan.region), self._passed_texts)
+        if judge is not None and plan.region.log_prompts:  # nothing that is flagged is in a log
+            self._log(record, routing.request)
         emulated = None
         if chat is not None and chat.response_format is not None and any(step.emulates for step in plan.steps):
             emulated = await StructuredOutput.of(chat)
@@ -406,7 +417,47 @@ class ChatService:
             answer = resuming(answer, Resumption(self.executor, plan, chat, context))
         if not isinstance(answer.stream, HeldAnswer) or answer.stream.is_known:
             note(answer)
+        if judge is not None and chat is not None and judge.moderation.output:
+            answer = await moderated(judge, answer, chat, self._passed_texts)
         return answer
+
+    def _log(self, record: Record, request: ServedRequest) -> None:
+        """Log the prompt of a request."""
+        if self._log_prompt is not None:
+            self._log_prompt(record, _transcript(request))
+
+    def _judge_of(
+        self, routing: RoutingInput, record: Record, context: ExecutionContext, region: Region
+    ) -> Judge | None:
+        """Return the judges of a chat, or None if its region has no moderation."""
+        config, accounting = routing.config, self.executor.accounting
+        policy = config.moderation.get(region.name)
+        if policy is None:
+            return None
+
+        def usage_of(own: Record) -> RequestUsage:
+            if accounting is None:
+                raise RuntimeError("usage is not recorded")
+            return accounting.request(config, routing.client, routing.user, own)
+
+        def spend(usage: RequestUsage) -> None:
+            if context.usage is not None:
+                context.usage.add(usage)
+
+        judge = Judge(
+            self.executor,
+            config,
+            self.current,
+            context.deadline,
+            routing.assistant.for_use("moderations"),
+            region,
+            policy,
+            record,
+            usage_of if accounting is not None else None,
+            spend,
+        )
+        record.moderation = judge.result
+        return judge
 
     def _note_answer(
         self,
@@ -596,6 +647,11 @@ def _answer_style(
     assistant, keep_alive_s = routing.assistant, routing.config.resilience.keep_alive_s
     shown_model = None if assistant.reveal_model else assistant.name
     return AnswerStyle(request.include_usage, request.n or 1, labelling, shown_model, keep_alive_s, seal)
+
+
+def _own_messages(request: ChatRequest, region: Region) -> tuple[Message, ...]:
+    """Return the client's own messages, without our labels in them."""
+    return without_labels(request.messages, region.texts) if region.texts is not None else request.messages
 
 
 def _transcript(request: ServedRequest) -> str:

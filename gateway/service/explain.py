@@ -12,6 +12,7 @@ from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location, Reports
+from gateway.model.moderation import Moderation
 from gateway.model.region_text import Locale
 from gateway.model.route import deployments_of
 from gateway.model.version_names import version_fields
@@ -83,6 +84,11 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         plan = decision.outcome
         first = plan.steps[0].deployment.name if isinstance(plan, Plan) else None
         selection["preference"] = preference.fields(first)
+    judges = config.moderation.get(location.region.name) if location.region is not None else None
+    if judges is not None and assistant.use == "chat":
+        # Nothing is judged here: `by` names those who would.
+        names = [deployment.name for deployment in judges.judges]
+        selection["moderation"] = {"input": None, "output": None, "by": names, "skipped": False}
     return {
         **version_fields(config.version),
         "assistant": assistant.name,
@@ -252,6 +258,9 @@ def explain_text(request: PlainRequest) -> str:
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     lines += [f"intent       {assistant.intent}"] if assistant.intents else []
+    judges = config.moderation.get(location.region.name) if location.region is not None else None
+    if judges is not None and assistant.use == "chat":
+        lines += _wrapped("moderation   ", _moderation_text(judges))
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
     lines += ["", *_outcome_text(decision.outcome)]
@@ -264,6 +273,13 @@ def explain_text(request: PlainRequest) -> str:
         for other in passed_over:
             lines += _wrapped("  - ", f"{other.deployment} ({other.reason}): {other.detail}")
     return "\n".join([*lines, "", f"config       {config.version}"])
+
+
+def _moderation_text(judges: Moderation) -> str:
+    directions = (("requests", judges.input), ("answers", judges.output))
+    asked = [f"{what} by {', then '.join(it.name for it in by)}" for what, by in directions if by]
+    ending = "refused" if judges.on_failure == "closed" else "let through"
+    return f"{'; '.join(asked)}; without a verdict: {ending}"
 
 
 def _region_text(location: Location) -> str:

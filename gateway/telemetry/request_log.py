@@ -115,6 +115,8 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
         fields["intent"] = record.intent
     if record.preference is not None:
         fields["preference"] = record.preference.fields(record.deployment)
+    if record.moderation is not None:
+        fields["moderation"] = record.moderation.fields()
     if record.labels:
         fields["labels"] = list(record.labels)
     if record.profile is not None:

@@ -305,6 +305,15 @@ class RequestUsage:
         if self.limits.shows_cost:
             self.record.charged = self._charged()
 
+    def add(self, other: RequestUsage) -> None:
+        """Add the cost of other calls that were made for this request, such as verdicts."""
+        own = other._own_nano
+        self._own_nano = None if own is None or self._own_nano is None else self._own_nano + own
+        for currency, nano in other._vendor_nano.items():
+            self._vendor_nano[currency] = self._vendor_nano.get(currency, 0) + nano
+        if self.limits.shows_cost:
+            self.record.charged = self._charged()
+
     def _charged(self) -> str | None:
         if self._own_nano is not None:
             return f"{shown_nano(self._own_nano)} {self._config.usage.currency}"

@@ -4,8 +4,11 @@ The server applies the model's own chat template, which contains the policy and 
 user message with the text alone. The answers:
 
 - Llama Guard 3 and 4: `safe`, or `unsafe` and a line with the hazards, such as `S1,S10`.
-- Qwen3Guard-Gen: `Safety: Safe`, `Safety: Unsafe` or `Safety: Controversial`, and a line `Categories: Violent`.
-  Controversial content counts as harmful.
+- Qwen3Guard-Gen: `Safety: Safe`, `Safety: Unsafe` or `Safety: Controversial`, and a line `Categories: Violent`. For
+  an answer, a line `Refusal: Yes` or `Refusal: No` follows. Controversial content counts as harmful.
+
+An answer of a model is judged with the user's text that it answers, as a pair: a user message and one of the assistant.
+Where an API does not take that, the answer is judged by itself.
 
 Any other answer is an error and never counts as harmless.
 
@@ -20,7 +23,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from providers.adapter import Adapter, Capabilities, Target
-from providers.chat import ChatRequest, UserMessage, prompt_text, text_of
+from providers.chat import AssistantMessage, ChatRequest, UserMessage, change_request, prompt_text, text_of
+from providers.failures import UnsupportedFeature
 from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult, unclear, verdict_of
 from providers.reading.response_reader import read_answer
 from providers.wire import WireRequest, WireResponse
@@ -61,7 +65,9 @@ _QWEN_CATEGORIES: Mapping[str, tuple[str, ...]] = {
 }
 _LLAMA = re.compile(r"llama[-_]?guard", re.IGNORECASE)
 _QWEN = re.compile(r"qwen3guard(?!.*stream)", re.IGNORECASE)
-_QWEN_ANSWER = re.compile(r"Safety: (Safe|Unsafe|Controversial)\s*(?:Categories: ([^\n]+))?")
+_QWEN_ANSWER = re.compile(
+    r"Safety: (Safe|Unsafe|Controversial)\s*(?:Categories: ([^\n]+?)\s*)?(?:Refusal: (?:Yes|No))?\s*"
+)
 
 
 def guard_kind_of(model: str) -> GuardKind | None:
@@ -108,7 +114,13 @@ class GuardModel:
             max_tokens=_MOST_TOKENS if "max_tokens" in known else None,
             temperature=0.0 if "temperature" in known else None,
         )
-        return self.adapter.build_request(chat, target)
+        if request.prompt is None:
+            return self.adapter.build_request(chat, target)
+        pair = (UserMessage(request.prompt), AssistantMessage(text))
+        try:
+            return self.adapter.build_request(change_request(chat, messages=pair), target)
+        except UnsupportedFeature:  # its API takes no answer as the last message
+            return self.adapter.build_request(chat, target)
 
     def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
         """See `providers.moderations.ModerationFormat`."""
@@ -149,4 +161,4 @@ def _read_qwen3guard(text: str) -> ModerationResult:
         if found:
             raise unclear("the guard model names categories of content that it calls safe")
         return verdict_of(found, flagged=False)
-    return verdict_of(found, flagged=True)
+    return verdict_of(found, flagged=True, controversial=answer[1] == "Controversial")

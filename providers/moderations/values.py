@@ -39,6 +39,7 @@ class ModerationRequest(Value, frozen=True):
         model: The model that the client asked for, or empty if it named none.
         inputs: The content to classify.
         extra: Unknown top-level fields as parsed JSON.
+        prompt: The user's text that the inputs answer; None if they are no answers. Guard models judge both as a pair.
         stream: Always false: the answer is one JSON body.
         folded: Always false.
     """
@@ -49,6 +50,7 @@ class ModerationRequest(Value, frozen=True):
     model: str
     inputs: tuple[ModerationInput, ...]
     extra: Mapping[str, object] = {}
+    prompt: str | None = None
 
 
 class ModerationResult(Value, frozen=True):
@@ -59,12 +61,14 @@ class ModerationResult(Value, frozen=True):
         categories: Whether each category applies, by name.
         scores: The confidence in each category, from 0 to 1. A model without scores has 0 and 1.
         applied_types: The kinds of input (`text`, `image`) that each category was found in.
+        controversial: It is flagged by the third verdict of a guard model, between safe and unsafe.
     """
 
     flagged: bool
     categories: Mapping[str, bool]
     scores: Mapping[str, float]
     applied_types: Mapping[str, tuple[str, ...]] = {}
+    controversial: bool = False
 
 
 class ModerationAnswer(Value, frozen=True):
@@ -79,12 +83,13 @@ class ModerationAnswer(Value, frozen=True):
     usage: Usage | None = None
 
 
-def verdict_of(found: frozenset[str], *, flagged: bool) -> ModerationResult:
+def verdict_of(found: frozenset[str], *, flagged: bool, controversial: bool = False) -> ModerationResult:
     """Return the verdict of a model that names categories and has no scores."""
     names = (*CATEGORIES, *sorted(found - {*CATEGORIES}))
     categories = {name: name in found for name in names}
     scores = {name: float(applies) for name, applies in categories.items()}
-    return ModerationResult(flagged, categories, scores, {name: ("text",) if name in found else () for name in names})
+    kinds = {name: ("text",) if name in found else () for name in names}
+    return ModerationResult(flagged, categories, scores, kinds, controversial)
 
 
 def unclear(detail: str) -> ProviderFailed:

@@ -7,7 +7,7 @@ from array import array
 from dataclasses import replace
 from hashlib import blake2b
 
-from providers.chat import ChatCompletion, ChatRequest, TextPart, Usage, UserMessage, text_of
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, TextPart, Usage, UserMessage, text_of
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
 from providers.moderations import GuardKind, ModerationAnswer, ModerationRequest, ModerationResult
 from providers.moderations.values import ModerationInput, verdict_of
@@ -64,8 +64,12 @@ _VERDICTS: dict[GuardKind, tuple[str, str]] = {
 
 def with_verdict(completion: ChatCompletion, request: ChatRequest, kind: GuardKind) -> ChatCompletion:
     """Return the answer of a guard model to a chat: its verdict on the last message."""
-    texts = [text_of(message.content) for message in request.messages if isinstance(message, UserMessage)]
+    is_pair = bool(request.messages) and isinstance(request.messages[-1], AssistantMessage)
+    judged = AssistantMessage if is_pair else UserMessage
+    texts = [text_of(message.content) for message in request.messages if isinstance(message, judged)]
     verdict = _VERDICTS[kind][HARMFUL in texts[-1].lower() if texts else False]
+    if is_pair and kind == "qwen3guard":
+        verdict += "\nRefusal: No"
     choices = tuple(
         replace(choice, message=replace(choice.message, content=verdict, tool_calls=(), reasoning=None))
         for choice in completion.choices

@@ -226,8 +226,8 @@ def test_only_the_fence_creates_prompt_permits_and_only_the_compiler_service_per
     assert makers_of("ServicePermit") == ["gateway/config/service_permits.py"]
 
 
-def test_only_an_evaluation_requests_a_permit_that_waives_an_approval() -> None:
-    """Traffic never does: `decide` takes a candidate from `evaluation` alone."""
+def test_only_evaluations_and_judges_request_a_permit_that_waives_an_approval() -> None:
+    """Answers never have one: `decide` takes a candidate from `evaluation` alone. A judge needs no approval."""
     for path in MODULES:
         here = name_of(path)
         asks = [node.lineno for node in nodes_of(path) if isinstance(node, ast.keyword) and node.arg == "evaluating"]
@@ -236,6 +236,7 @@ def test_only_an_evaluation_requests_a_permit_that_waives_an_approval() -> None:
             assert here in (
                 "gateway/policy/fence.py",
                 "gateway/policy/routing.py",
+                "gateway/execution/judging.py",
                 "evaluation/candidate_client.py",
             ), here
 

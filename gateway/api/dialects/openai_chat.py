@@ -15,6 +15,7 @@ import orjson
 from gateway.api.body import read_request
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
+from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record, Resumed
 from gateway.model.region_text import Sentence
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
@@ -58,7 +59,7 @@ class OpenAIChat:
         """See Dialect."""
         if not completion.id or style.shown_model is not None:
             completion = replace(completion, id=f"chatcmpl-{record.request_id}")
-        return orjson.dumps(encode_answer(completion, style, record.request_id))
+        return orjson.dumps(encode_answer(completion, style, record.request_id, record.moderation))
 
     def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:
         """See Dialect."""
@@ -72,16 +73,21 @@ class OpenAIChat:
 OPENAI_CHAT = OpenAIChat()
 
 
-def encode_answer(completion: ChatCompletion, style: AnswerStyle, request_id: str) -> dict[str, object]:
+def encode_answer(
+    completion: ChatCompletion, style: AnswerStyle, request_id: str, moderation: ModerationRecord | None = None
+) -> dict[str, object]:
     """Return the body of a whole answer. The gateway's own additions are in `x_gateway`."""
+    told = moderation.member() if moderation is not None else None
     raw: list[str] = []
     for choice in completion.choices:
         if choice.finish_reason == "other" and choice.raw_finish_reason:
             raw.append(choice.raw_finish_reason)
     labelling = style.labelling
-    if labelling is None and not raw:
+    if labelling is None and not raw and told is None:
         return encode_completion(completion, style.shown_model)
     extras: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
+    if told is not None:
+        extras["moderation"] = told
     if labelling is not None:
         labelled = label_completion(completion, labelling)
         integrity = integrity_of(labelled) if labelling.has_integrity else ""
@@ -124,7 +130,7 @@ class ChunkEncoder:
         self.failed: Failed | None = None
         self.sentence: Sentence | None = None
         self.finished = False
-        self._is_cost_shown = self._is_last_batch = False
+        self._is_cost_shown = self._is_last_batch = self._is_moderation_shown = False
         self._record = record
         self._include_usage = style.include_usage
         self._choices = style.choices
@@ -295,6 +301,7 @@ class ChunkEncoder:
             extras["finish_reason"] = event.raw
         if (resumed := self._resumed()) is not None:
             extras["resumed"] = {"from": resumed.broken, "by": resumed.by}
+        extras |= self._unshown_moderation()
         if not self._include_usage and self._choices == 1:
             extras |= self._unshown_cost()
         return self._chunk(body, extras or None)
@@ -304,6 +311,15 @@ class ChunkEncoder:
         is_estimated = resumed is not None and resumed.usage_is_estimated
         extras: dict[str, object] = {"usage": "estimated"} if is_estimated else {}
         return self._chunk(b"", extras | self._unshown_cost() or None, usage)
+
+    def _unshown_moderation(self) -> dict[str, object]:
+        """Return the verdict that the client learns, once."""
+        record = self._record
+        told = record.moderation.member() if record is not None and record.moderation is not None else None
+        if told is None or self._is_moderation_shown:
+            return {}
+        self._is_moderation_shown = True
+        return {"moderation": told}
 
     def _unshown_cost(self) -> dict[str, object]:
         """Return the cost of the request once, when all of its calls have ended and the client may see it."""

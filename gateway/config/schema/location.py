@@ -197,6 +197,26 @@ class CellSection(Section):
     )
 
 
+class ModerationSection(Section):
+    """Who judges chats of a region: what clients send, and what models answer."""
+
+    input: list[str] = Field([], description="The deployments that judge requests, asked in order if one fails.")
+    output: list[str] = Field([], description="The deployments that judge answers, asked in order if one fails.")
+    on_failure: Literal["closed", "open"] = Field(
+        description="Without a verdict: `closed` gives an error, `open` lets the request go on."
+    )
+    controversial: Literal["block", "pass"] = Field(
+        "block", description="The third verdict of guard models: `block` it or let it `pass`."
+    )
+    window_chars: int = Field(
+        80, ge=1, le=4000, description="An answer is judged at the first end of a sentence after so many characters."
+    )
+    hold_chars: int = Field(400, ge=1, le=8000, description="It is judged at the latest after so many characters.")
+    media: Literal["refuse", "pass"] = Field(
+        "refuse", description="Images and other media that no deployment of `input` can judge."
+    )
+
+
 class RegionSection(Section):
     """A group of territories under one policy."""
 
@@ -216,6 +236,7 @@ class RegionSection(Section):
     labels: Labels = Field([], description="Labels of its answers: cn-gb45438, eu-art50, … or labels of your own.")
     profile: ProfileSection | None = Field(None, description="How an assistant speaks to its users.")
     refusals: RefusalsSection | None = Field(None, description="The texts for users whose request is refused.")
+    moderation: ModerationSection | None = Field(None, description="Who judges its chats. Default: no one.")
     protected: bool = Field(
         False,
         description="true: a change of this region needs a signature with one of `admin_keys` on the plan of the "

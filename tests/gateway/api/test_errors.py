@@ -52,7 +52,7 @@ OUTCOMES = {
 }
 
 
-NO_ATTEMPTS = {"stream_interrupted", "gate_unavailable", "keys_unavailable"}
+NO_ATTEMPTS = {"stream_interrupted", "gate_unavailable", "keys_unavailable", "moderation_unavailable"}
 
 
 @pytest.mark.parametrize("code", STATUS)

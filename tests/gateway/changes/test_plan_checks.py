@@ -18,6 +18,9 @@ SPARE = {
         "provider": "openai-compatible", "model": "m", "endpoint": ENDPOINT.format(1), "stores": "CN", "processes": "CN"
     }
 }  # fmt: skip
+JUDGE = {**SPARE["spare"], "model": "qwen3guard"}
+MODERATION = {"output": ["judge"], "on_failure": "closed"}
+JUDGED = {"deployments": {"judge": JUDGE}, "regions": {"cn": {"moderation": MODERATION}}}
 SPARED = PROTECTED.merge({"deployments": SPARE})
 SHADOWED = SPARED.merge(
     "assistants: {assistant: {shadow: {cn: {deployment: spare, share: 10%}}}}", "cell: {territory: CN, serves: [cn]}"
@@ -43,6 +46,8 @@ CHANGES = {
     "another admin": ({"admin_keys": [OTHER_KEY]}, "admin_keys"),
     "fewer receipts": ("receipts: {sample: 0.1}", "receipts.sample"),
     "one admin more": ({"admin_keys": [KEY, OTHER_KEY]}, "admin_keys"),
+    "moderation": (JUDGED, "moderation"),
+    "a judge": (JUDGED, "the deployment judge"),
 }  # fmt: skip
 ELSEWHERE = {
     "another region's boundary": "regions: {us: {boundary: [US, CA]}}",

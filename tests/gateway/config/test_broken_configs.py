@@ -738,7 +738,49 @@ LOCATION = {
     ),
 }
 
+
+def judged(text: str, *errors: str) -> Case:
+    return region(f"jp: {{territories: [JP], boundary: [CN, JP], moderation: {{{text}}}}}", *errors, deployments=JUDGES)
+
+
+JUDGES = more(
+    "deployments", "guard: {provider: dashscope, model: simulated-qwen3guard, endpoint: cn-beijing, api_key: k}"
+)
+JUDGING = {
+    "judge that does not exist": judged(
+        "input: [guard, ▸gard], on_failure: open",
+        "regions.jp.moderation.input[1]: unknown deployment 'gard'; did you mean 'guard'?",
+    ),
+    "judge that classifies nothing": judged(
+        "output: [▸qwen-cn], on_failure: open",
+        "regions.jp.moderation.output[0]: 'qwen-cn' classifies no content; "
+        "use OpenAI's moderation model, a server of your own with /moderations, or a guard model",
+    ),
+    "no answer for a judge that fails": region(
+        "jp: {territories: [JP], boundary: [CN, JP], ▸moderation: {input: [guard]}}",
+        "regions.jp.moderation.on_failure: is missing; "
+        "add it: Without a verdict: `closed` gives an error, `open` lets the request go on.",
+        deployments=JUDGES,
+    ),
+    "moderation by nobody": region(
+        "jp: {territories: [JP], boundary: [CN, JP], ▸moderation: {on_failure: open}}",
+        "regions.jp.moderation: names no deployment; add `input`, `output` or both, or remove it",
+    ),
+    "text is held shorter than it is collected": judged(
+        "input: [guard], on_failure: open, window_chars: 90, hold_chars: ▸80",
+        "regions.jp.moderation.hold_chars: must not be below `window_chars` (90); use a larger number",
+    ),
+    "judge outside the boundary": region(
+        "jp: {territories: [JP], boundary: [JP], moderation: {output: [▸guard], on_failure: open}}",
+        "regions.jp.moderation.output[0]: 'guard' stores and processes in CN, outside the boundary of region 'jp' (JP); "
+        "use a site inside the boundary, or widen `regions.jp.boundary`",
+        deployments=JUDGES,
+    ),
+}
+
+
 TABLES = {
+    "moderation": JUDGING,
     "shape": SHAPES,
     "route": ROUTES,
     "region": REGIONS,
@@ -797,7 +839,7 @@ def test_reference_to_a_broken_section_is_not_an_error(section: str) -> None:
 
 
 NOT_YET = {
-    "moderation": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸moderation: {}}"),
+    "hand_off": ("regions.cn", "regions:\n  cn: {territories: [CN], boundary: [CN], ▸hand_off: {}}"),
 }
 
 

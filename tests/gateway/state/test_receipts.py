@@ -106,6 +106,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "intent": None,
         "preference": None,
         "emulated": [],
+        "moderation": None,
         "sample": 1.0,
     }
 

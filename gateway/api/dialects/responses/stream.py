@@ -226,7 +226,9 @@ class ResponseStreamEncoder:
         status = status_of(self._finish)
         output = b",".join([item.done for item in self._items])
         body = self._head.encode(status, output, encode_usage(usage), finish=self._finish, member=member)
-        return written + self._event(b"response." + status, b'"response":' + body)
+        # As in each API, it is a member of the event itself. A reader of the response alone finds it there, too.
+        beside = b',"x_gateway":' + orjson.dumps(member) if member else b""
+        return written + self._event(b"response." + status, b'"response":' + body + beside)
 
     def _all_text(self) -> str:
         return b"".join([item.done for item in self._items]).decode()

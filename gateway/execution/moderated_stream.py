@@ -1,0 +1,364 @@
+"""Release an answer piece by piece, as far as the judges have passed it.
+
+Each choice by itself: text, reasoning and refusals are held until a verdict, a tool call from its first byte until
+the end of its choice, and an answer in a required format as a whole. The stream of the provider is read no faster than
+verdicts allow, and no more of released text is kept than its digest, so memory is bounded.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from gateway.execution.answer_stream import AnswerStream, TextTap
+from gateway.execution.judging import Judge, PassedTexts, bytes_of, pieces_of
+from gateway.execution.resume import ResumingStream
+from gateway.execution.resume_request import SentAnswer
+from gateway.model.moderation import NoVerdict
+from providers.chat import (
+    AnnotationsDelta,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    Heartbeat,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    UsageReport,
+)
+from providers.failures import Failure
+from providers.reading.folding import expand
+from providers.value import change
+
+_MOST_HELD = 1_000_000
+"""Characters of a choice that wait for one verdict. No judge could read more."""
+_WIDE_END = re.compile(r"[。！？؟…][\"'”’」』）)\]]*|\n")
+_PLAIN_END = re.compile(r"[.!?][\"'”’)\]]*\s")
+_SPACE = re.compile(r"\s")
+Spoken = TextDelta | ReasoningDelta | RefusalDelta
+
+
+def cut_of(text: str, window: int, hold: int) -> int | None:
+    """Return how much of new text to judge now: up to the first end of a sentence after `window` characters.
+
+    At the latest after `hold` characters: then up to the last white space before it, so that no word is cut. None: not
+    yet. Without white space, the last character of the text ends no sentence, because what follows is not known.
+    """
+    if len(text) <= window:
+        return None
+    ends = [match.end() for match in (_PLAIN_END.search(text, max(window - 1, 0)),) if match is not None]
+    wide = _WIDE_END.search(text, max(window - 1, 0))
+    if wide is not None and (wide.end() < len(text) or wide[0] == "\n"):
+        ends.append(wide.end())
+    if ends and min(ends) <= hold:
+        return min(ends)
+    if len(text) <= hold:
+        return None
+    spaces = [match.end() for match in _SPACE.finditer(text, window, hold)]
+    return spaces[-1] if spaces else hold
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice: what is held, and the end of what was released.
+
+    Attributes:
+        held: The events that wait for a verdict.
+        new: Their text that waits, of a choice that is judged in pieces.
+        parts: The same, of one that is judged as a whole.
+        size: The characters that wait.
+        tail: The end of the text that was released.
+        digests: Those of the texts that a client sends back in its history, by their kind.
+        is_known: All that was released has a verdict.
+        is_over: Nothing more of it is shown.
+    """
+
+    is_whole: bool
+    held: deque[StreamEvent] = field(default_factory=deque)
+    new: str = ""
+    parts: list[str] = field(default_factory=list)
+    size: int = 0
+    tail: str = ""
+    digests: dict[type[Spoken], hmac.HMAC] = field(default_factory=dict)
+    is_known: bool = True
+    is_over: bool = False
+
+    def add(self, event: StreamEvent, text: str) -> None:
+        """Hold one more event with this text."""
+        self.held.append(event)
+        self.size += len(text)
+        if self.is_whole:
+            self.parts.append(text)
+        else:
+            self.new += text
+
+    def hold_whole(self) -> None:
+        """From now on, judge the rest as a whole."""
+        if not self.is_whole:
+            self.is_whole, self.parts, self.new = True, [self.new], ""
+
+    def drop(self) -> None:
+        """Forget what is held."""
+        self.held.clear()
+        self.parts.clear()
+        self.new, self.size = "", 0
+
+
+class ModeratedStream:
+    """An answer of which only what passed is released. See `AnswerStream`.
+
+    Iterating raises NoVerdict if there is no verdict and the policy requires one, and CallRefused if a limit does not
+    pay for one. The opening of the answer comes with its first batch, so that an error before it has a status.
+    """
+
+    def __init__(
+        self,
+        stream: AnswerStream,
+        judge: Judge,
+        prompt: str,
+        passed: PassedTexts,
+        *,
+        is_whole: bool,
+        flagged: Mapping[int, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Moderate a stream.
+
+        Args:
+            stream: The answer.
+            judge: The judges of the request.
+            prompt: The user's last text.
+            passed: Remembers released answers.
+            is_whole: Each choice is judged as a whole.
+            flagged: The categories of the choices that were flagged as a whole, which now lose their end. The other
+                choices have passed. None if nothing is known.
+        """
+        self.flagged: dict[int, tuple[str, ...]] = {}
+        self._known = flagged
+        self._stream = stream
+        self._judge = judge
+        self._prompt = prompt
+        self._passed = passed
+        self._policy = judge.policy_of(judge.moderation.input)
+        self._is_whole = is_whole
+        self._choices: dict[int, _Choice] = {}
+        self._opening: tuple[StreamEvent, ...] = ()
+        self._sent: dict[type[Spoken], list[str]] | None = None
+        self._events: AsyncIterator[tuple[StreamEvent, ...]] = self._read()
+        if isinstance(stream, ResumingStream):
+            stream.take_back, self._sent = self._take_back, {}
+
+    def _take_back(self) -> SentAnswer:
+        """Forget what is held of an answer that broke off, so that another model continues what the client has."""
+        if 0 in self._choices:
+            self._choices[0].drop()
+        sent, self._sent = self._sent or {}, None
+        return SentAnswer("".join(sent.get(TextDelta, ())), "".join(sent.get(ReasoningDelta, ())))
+
+    async def _read(self) -> AsyncIterator[tuple[StreamEvent, ...]]:
+        async for batch in self._stream:
+            for event in expand(batch):
+                if isinstance(event, Opened):
+                    self._opening = (event,)
+                    continue
+                async for shown in self._shown(event):
+                    yield (*self._opening, *shown)
+                    self._opening = ()
+
+    async def _shown(self, event: StreamEvent) -> AsyncIterator[tuple[StreamEvent, ...]]:
+        """Yield what may be released after one more event."""
+        match event:
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | AnnotationsDelta():
+                choice = self._choice(event.choice)
+                if choice.is_over:
+                    return
+                if isinstance(event, ToolCallDelta):
+                    choice.hold_whole()
+                choice.add(event, _text_of(event))
+                policy = self._judge.moderation
+                while not choice.is_whole and not choice.is_over:
+                    cut = cut_of(choice.new, policy.window_chars, policy.hold_chars)
+                    if cut is None:
+                        return
+                    async for shown in self._judged(choice, choice.new[:cut], event.choice):
+                        yield shown
+                if choice.size > _MOST_HELD:
+                    raise self._no_verdict()
+            case ChoiceFinish():
+                async for shown in self._ended(event.choice, event):
+                    yield shown
+            case Finished():
+                for index in self._choices:  # of a provider that forgot to end them
+                    async for shown in self._ended(index, None):
+                        yield shown
+                yield (event,)
+            case UsageReport() | Failed():
+                yield (event,)
+            case Opened() | Heartbeat() | TextRun():
+                pass
+            case _:
+                assert_never(event)
+
+    def _choice(self, index: int) -> _Choice:
+        return self._choices.setdefault(index, _Choice(self._is_whole))
+
+    async def _ended(self, index: int, finish: ChoiceFinish | None) -> AsyncIterator[tuple[StreamEvent, ...]]:
+        """Judge the rest of a choice, and yield it with its end."""
+        choice = self._choice(index)
+        if choice.is_over:
+            return
+        rest = "".join(choice.parts) if choice.is_whole else choice.new
+        calls = _calls_of(choice.held)
+        if rest or self._is_flagged(index):
+            async for shown in self._judged(choice, rest, index, is_end=True):
+                yield shown
+        if index in self.flagged:
+            return
+        choice.is_over = True
+        if choice.is_known:
+            for digest in choice.digests.values():
+                self._passed.add(digest)
+            for call in calls:
+                self._passed.add_text(self._policy, call)
+        if last := (*choice.held, finish) if finish is not None else tuple(choice.held):
+            yield last
+
+    async def _judged(
+        self, choice: _Choice, text: str, index: int, *, is_end: bool = False
+    ) -> AsyncIterator[tuple[StreamEvent, ...]]:
+        """Judge the next text of a choice, and yield what follows from the verdict."""
+        judge, policy = self._judge, self._judge.moderation
+        try:
+            flagged = await self._categories(choice, text, index, is_end=is_end)
+        except NoVerdict:
+            if policy.on_failure == "closed":
+                raise self._no_verdict() from None
+            judge.result.note_output("skipped")
+            choice.is_known = False
+        else:
+            if flagged is not None:
+                self.flagged[index] = flagged
+                judge.result.note_output("flagged", flagged)
+                choice.is_over = True
+                choice.drop()
+                yield (ChoiceFinish("content_filter", index),)
+                return
+            judge.result.note_output("passed")
+        if released := tuple(self._take(choice, text)):
+            yield released
+
+    def _no_verdict(self) -> NoVerdict:
+        """Return the error that ends the answer."""
+        self._judge.result.note_output("failed")
+        for one in self._choices.values():
+            one.drop()
+        return NoVerdict()
+
+    def _is_flagged(self, index: int) -> bool:
+        return self._known is not None and index in self._known
+
+    async def _categories(self, choice: _Choice, text: str, index: int, *, is_end: bool) -> tuple[str, ...] | None:
+        """Return the categories of flagged text, or None if it passes. Raises NoVerdict."""
+        judge = self._judge
+        if self._known is not None:
+            if not self._is_flagged(index):
+                return None
+            # The whole was flagged, so its end is not released, even if no piece of it is flagged by itself.
+            if is_end:
+                return self._known[index]
+        try:
+            texts = list(pieces_of(choice.tail + text))
+            return (await judge.verdict(judge.moderation.output, texts, self._prompt)).flagged
+        except NoVerdict:
+            if self._known is not None:
+                return self._known[index]
+            raise
+
+    def _take(self, choice: _Choice, text: str) -> list[StreamEvent]:
+        """Return the held events of this text. An event on the border is divided."""
+        released: list[StreamEvent] = []
+        left, is_more = len(text), len(text) < choice.size
+        while choice.held:
+            event = choice.held[0]
+            size = len(_text_of(event))
+            if left == 0 and (size or is_more):
+                break  # what has no text of its own, such as log probabilities, waits for the text after it
+            if size > left:
+                if not isinstance(event, Spoken):
+                    break
+                # Log probabilities belong to tokens, so they follow with the rest.
+                first = TextDelta(event.text[:left], event.choice)
+                released.append(first if isinstance(event, TextDelta) else change(event, text=event.text[:left]))
+                choice.held[0] = change(event, text=event.text[left:])
+                self._note(choice, event, event.text[:left])
+                left = 0
+                break
+            if isinstance(event, Spoken):
+                self._note(choice, event, event.text)
+            left -= size
+            released.append(choice.held.popleft())
+        choice.tail = (choice.tail + text)[-self._judge.moderation.window_chars :]
+        choice.new, choice.size = choice.new[len(text) :], choice.size - len(text)
+        if choice.is_whole:
+            choice.parts.clear()
+        return released
+
+    def _note(self, choice: _Choice, event: Spoken, text: str) -> None:
+        """Remember text that is released: for the next turn, and for a model that continues the answer."""
+        kind = type(event)
+        if kind not in choice.digests:
+            choice.digests[kind] = self._passed.begin(self._policy)
+        choice.digests[kind].update(bytes_of(text))
+        if self._sent is not None:
+            self._sent.setdefault(kind, []).append(text)
+
+    def text_tap(self) -> TextTap | None:
+        """See AnswerStream. Every text is judged."""
+        return None
+
+    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
+        """See AnswerStream."""
+        self._stream.on_outcome(callback)
+
+    def on_release(self, callback: Callable[[], None]) -> None:
+        """See AnswerStream."""
+        self._stream.on_release(callback)
+
+    def __aiter__(self) -> ModeratedStream:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """Return the next batch."""
+        return await anext(self._events)
+
+    async def close(self) -> None:
+        """Release the provider's connection. What was held is forgotten."""
+        self._choices.clear()
+        await self._stream.close()
+
+
+def _text_of(event: StreamEvent) -> str:
+    """Return the text of an event that is judged."""
+    match event:
+        case TextDelta() | ReasoningDelta() | RefusalDelta():
+            return event.text
+        case ToolCallDelta():
+            return (event.name or "") + event.arguments
+        case _:
+            return ""
+
+
+def _calls_of(events: Iterable[StreamEvent]) -> list[str]:
+    """Return each tool call as the text that is judged when a client sends it back."""
+    calls: dict[int, list[str]] = {}
+    for event in events:
+        if isinstance(event, ToolCallDelta):
+            calls.setdefault(event.index, []).append(_text_of(event))
+    return ["".join(parts) for parts in calls.values()]

@@ -1,0 +1,90 @@
+"""The moderation of a region's chats: which deployments judge, the policy, and the result for one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gateway.model.deployment import Deployment
+
+Judged = Literal["passed", "flagged", "skipped", "failed"]
+"""`skipped`: no verdict was possible, and the policy lets the request go on. `failed`: it does not."""
+
+_WORSE: tuple[Judged, ...] = ("passed", "skipped", "flagged", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """The policy of one region.
+
+    Attributes:
+        input: The deployments that judge what a client sends, asked in order if one fails. Empty: it is not judged.
+        output: Those that judge what a model answers.
+        on_failure: `closed`: without a verdict there is no answer. `open`: the request goes on.
+        passes_controversial: Whether the third verdict of a guard model passes.
+        window_chars: New text is judged at the first end of a sentence after so many characters.
+        hold_chars: It is judged at the latest after so many.
+        passes_media: Whether media that no deployment can judge pass.
+    """
+
+    input: tuple[Deployment, ...]
+    output: tuple[Deployment, ...]
+    on_failure: Literal["closed", "open"]
+    passes_controversial: bool = False
+    window_chars: int = 80
+    hold_chars: int = 400
+    passes_media: bool = False
+
+    @property
+    def judges(self) -> tuple[Deployment, ...]:
+        """All deployments that judge."""
+        return tuple({it.name: it for it in (*self.input, *self.output)}.values())
+
+
+@dataclass(slots=True)
+class ModerationRecord:
+    """What the judges of a request decided. None: that direction is not judged.
+
+    Attributes:
+        by: The deployments that gave verdicts.
+        categories: Those of the flagged content.
+    """
+
+    input: Judged | None = None
+    output: Judged | None = None
+    by: list[str] = field(default_factory=list)
+    categories: tuple[str, ...] = ()
+
+    def note_output(self, judged: Judged, categories: tuple[str, ...] = ()) -> None:
+        """Record a verdict on a part of the answer. The worst one stays."""
+        if self.output is None or _WORSE.index(judged) > _WORSE.index(self.output):
+            self.output = judged
+        self.categories = tuple(sorted({*self.categories, *categories}))
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether something went on without a verdict."""
+        return "skipped" in (self.input, self.output)
+
+    def fields(self) -> dict[str, object]:
+        """Return it as the log line and the receipt show it."""
+        return {"input": self.input, "output": self.output, "by": list(self.by), "skipped": self.is_skipped}
+
+    def member(self) -> dict[str, object] | None:
+        """Return the member of `x_gateway` of an answer; None if there is nothing to tell the client."""
+        if self.output == "flagged":
+            return {"direction": "output", "categories": list(self.categories)}
+        return {"skipped": True} if self.is_skipped else None
+
+
+class Flagged(Exception):
+    """A judge has flagged what the client sent."""
+
+    def __init__(self, categories: tuple[str, ...]) -> None:
+        super().__init__("flagged")
+        self.categories = categories
+
+
+class NoVerdict(Exception):
+    """No judge gave a verdict, and the policy requires one."""

@@ -1,0 +1,136 @@
+"""Judge a chat by its region's moderation: what the client sends, and what the model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of
+from gateway.execution.moderated_stream import ModeratedStream
+from gateway.execution.structured_output import WholeAnswer
+from gateway.execution.upstream_client import Answer
+from gateway.model.deployment import Deployment, moderations_of
+from gateway.model.moderation import Flagged, NoVerdict
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from providers.failures import UnsupportedFeature
+from providers.reading.folding import Folding
+
+_IMAGE = "image\0"
+
+
+async def judge_input(judge: Judge, messages: Sequence[Message], passed: PassedTexts) -> None:
+    """Judge what a client sends, before any provider gets it.
+
+    System texts, and earlier messages, are judged unless they have passed already; the messages since the last answer
+    are judged always.
+
+    Raises:
+        Flagged: Some content is not accepted.
+        NoVerdict: There was no verdict, and the policy requires one.
+        UnsupportedFeature: There is media that no deployment can judge.
+        CallRefused: A budget does not pay for a verdict.
+    """
+    moderation, result = judge.moderation, judge.result
+    policy = judge.policy_of(moderation.input)
+    since = max((place for place, one in enumerate(messages) if isinstance(one, AssistantMessage)), default=-1)
+    texts: dict[str, None] = {}
+    pictures: dict[str, tuple[TextPart | ImagePart, ...]] = {}
+    is_unclear = False
+    for place, message in enumerate(messages):
+        is_new = place > since and not isinstance(message, SystemMessage)
+        for text in _texts_of(message):
+            if text.strip() and (is_new or not passed.has(policy, text)):
+                texts[text] = None
+        for part in _media_of(message):
+            if not isinstance(part, ImagePart):
+                is_unclear = True
+            elif is_new or not passed.has(policy, _IMAGE + part.url):
+                pictures[part.url] = (part,)
+    seeing = [it for it in moderation.input if _sees(it)]
+    if (is_unclear or (pictures and not seeing)) and not moderation.passes_media:
+        raise UnsupportedFeature(
+            "vision", "the moderation of this region cannot judge images or other media", "messages"
+        )
+    try:
+        await _expect_passed(judge, moderation.input, [piece for text in texts for piece in pieces_of(text)])
+        if seeing:
+            await _expect_passed(judge, seeing, [*pictures.values()])
+    except NoVerdict:
+        if moderation.on_failure == "closed":
+            result.input = "failed"
+            raise
+        result.input = "skipped"
+        return
+    except Flagged as error:
+        result.input, result.categories = "flagged", error.categories
+        raise
+    result.input = "passed"
+    for text in texts:
+        passed.add_text(policy, text)
+    for url in pictures if seeing else ():
+        passed.add_text(policy, _IMAGE + url)
+
+
+async def _expect_passed(
+    judge: Judge, judges: Sequence[Deployment], inputs: Sequence[str | tuple[TextPart | ImagePart, ...]]
+) -> None:
+    if inputs and (verdict := await judge.verdict(judges, inputs)).flagged is not None:
+        raise Flagged(verdict.flagged)
+
+
+def _sees(deployment: Deployment) -> bool:
+    judging = moderations_of(deployment)
+    return judging is not None and "vision" in judging.capabilities.features
+
+
+def _texts_of(message: Message) -> Iterator[str]:
+    yield text_of(message.content)
+    if isinstance(message, AssistantMessage):
+        yield message.refusal or ""
+        yield message.reasoning or ""
+        yield from (f"{call.name}{call.arguments}" for call in message.tool_calls)
+
+
+def _media_of(message: Message) -> Iterator[Part]:
+    if isinstance(message, UserMessage | ToolMessage) and not isinstance(message.content, str):
+        yield from (part for part in message.content if not isinstance(part, TextPart))
+
+
+async def moderated(judge: Judge, answer: Answer, request: ChatRequest, passed: PassedTexts) -> Answer:
+    """Return the answer, of which only what passes is shown. Raises NoVerdict for a whole answer without one."""
+    users = [text_of(one.content) for one in request.messages if isinstance(one, UserMessage)]
+    prompt, is_whole = users[-1][-MOST_CHARACTERS:] if users else "", request.response_format is not None
+    if answer.stream is not None:
+        stream = ModeratedStream(answer.stream, judge, prompt, passed, is_whole=is_whole)
+        return msgspec.structs.replace(answer, stream=stream)
+    if answer.completion is None:
+        return answer
+    # The client waits for the whole, so it is judged as a whole. If that is flagged, its good beginning is looked for.
+    whole = ModeratedStream(WholeAnswer(answer.completion), judge, prompt, passed, is_whole=True)
+    await _completion_of(whole)
+    if not whole.flagged:
+        return answer
+    stream = ModeratedStream(
+        WholeAnswer(answer.completion), judge, prompt, passed, is_whole=is_whole, flagged=whole.flagged
+    )
+    return msgspec.structs.replace(answer, completion=await _completion_of(stream))
+
+
+async def _completion_of(stream: ModeratedStream) -> ChatCompletion:
+    folding = Folding()
+    async for events in stream:
+        folding.add(events)
+    return folding.whole()
