@@ -22,7 +22,7 @@ from tests.kit.store_cell import run_command
 from tests.kit.vendor_checks import checked_simulators
 from tests.kit.waiting import eventually
 
-CLAIM = "x-gateway-location"
+CLAIM = "x-gateway-claim"
 pytestmark = pytest.mark.slow
 
 TRACER = """
