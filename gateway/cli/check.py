@@ -30,7 +30,11 @@ def init(options: argparse.Namespace) -> int:
     """Write a starting config, its JSON Schema and the list of keys (`gateway init`)."""
     from gateway.config.examples import example_names, starting_files
 
-    directory: Path = options.directory
+    if options.source is not None:
+        return _init_from(options)
+    if options.to is not None:
+        raise CommandError("--to belongs to --from; name the directory alone: gateway init DIR")
+    directory: Path = options.directory or Path()
     if options.example not in (None, *example_names()):
         raise CommandError(f"there is no example {options.example!r}; the examples are: {', '.join(example_names())}")
     files = starting_files(options.example)
@@ -40,6 +44,35 @@ def init(options: argparse.Namespace) -> int:
     print(f"\nNext: write your keys into {example}. In gateway.yaml, set the deployments and routes, the")
     print("clients (`gateway key new`) and the signals of a caller's location (`location`). Then run\n")
     print(f"  set -a; . {keys}; set +a\n  gateway check {config}\n  gateway serve --config {config}")
+    return _OK
+
+
+def _init_from(options: argparse.Namespace) -> int:
+    """Write the files that a configuration of LiteLLM becomes, and print its gaps and what was not converted."""
+    from gateway.config.check_report import rejected_config
+    from gateway.config.litellm import convert_litellm
+    from gateway.config.loading import read_config
+    from gateway.config.problems import ConfigRejected
+    from providers.registry import load_registry
+
+    if options.example is not None:
+        raise CommandError("--from and --example both name a config to start from: give only one of them")
+    if options.to is not None and options.directory is not None:
+        raise CommandError("DIR and --to both name the directory: give only one of them")
+    source: Path = options.source
+    directory: Path = options.to or options.directory or Path()
+    if not source.exists():
+        raise CommandError(f"there is no file {source}")
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    try:
+        converted = convert_litellm(read_config(source), source.name, load_registry(), today)
+    except ConfigRejected as error:
+        raise rejected_config(error.problems) from None
+    write_new(directory, converted.files)
+    for title, lines in (("gaps to fill", converted.gaps), ("not converted, or with a difference", converted.notes)):
+        print(f"\n{title}: {len(lines)}", *lines, sep="\n  ")
+    print(f"\nNext: fill the lines `# GAP` in {directory / 'gateway.yaml'}, and run")
+    print(f"  gateway check --no-secrets {quote(str(directory / 'gateway.yaml'))}")
     return _OK
 
 

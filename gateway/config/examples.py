@@ -44,6 +44,11 @@ def starting_files(example: str | None) -> dict[str, str]:
     return {"gateway.yaml": config, _SCHEMA: _text(_SCHEMA), "env.example": _ENVIRONMENT + keys}
 
 
+def schema_file() -> dict[str, str]:
+    """Return the JSON Schema of a configuration by its file name."""
+    return {_SCHEMA: _text(_SCHEMA)}
+
+
 def _folders() -> tuple[Path, Path]:
     return _PACKAGE / "examples", _PACKAGE.parent / "config"
 

@@ -110,6 +110,7 @@ class Builder:
     """Build values with positions from the events of the parser, and enforce the limits."""
 
     file: str
+    merges: bool = False
     problems: list[Problem] = field(default_factory=list)
     root: Node | None = None
     _open: list[_Frame] = field(default_factory=list)
@@ -193,15 +194,32 @@ class Builder:
         if not isinstance(name, str) or parent.entries is None or not isinstance(parent.value, dict):
             hint = "" if key.is_collection else "put it in quotes"
             self._problem(key.line, key.column, "a key must be a string", hint)
+        elif name == "<<" and self.merges:
+            self._merge(parent, node)
         elif name == "<<":
             hint = "write the keys out, or give the whole value an anchor (`&name`) and repeat it (`*name`)"
             self._problem(key.line, key.column, "merge keys (`<<`) are not part of YAML 1.2", hint)
-        elif name in parent.entries:
+        elif name in parent.entries and parent.entries[name][0].value is not None:
             first = parent.entries[name][0].line
             self._problem(key.line, key.column, f"the key {quoted(name)} is already in line {first}", "remove one")
         else:
             parent.entries[name] = (key, node)
             parent.value[name] = node.value
+
+    def _merge(self, parent: Node, node: Node) -> None:
+        """Add the keys of a merge key (`<<`, YAML 1.1), where the mapping does not have them itself.
+
+        Their key nodes have no value, so that a later key of the mapping may replace them.
+        """
+        if parent.entries is None or not isinstance(parent.value, dict):
+            return
+        for one in node.items if node.items is not None else [node]:
+            if one.entries is None:
+                self._problem(one.line, one.column, "a merge key (`<<`) needs a mapping, or a list of mappings")
+            for name, (_, value) in (one.entries or {}).items():
+                if name not in parent.entries:
+                    parent.entries[name] = (Node(node.line, node.column, None), value)
+                    parent.value[name] = value.value
 
     def _scalar(self, event: yaml.ScalarEvent, line: int, column: int) -> object:
         text = event.value
@@ -267,13 +285,13 @@ _OTHER_ENCODINGS = {
 _AS_UTF_8 = "save the file as UTF-8"
 
 
-def parse_yaml(data: bytes, file: str) -> Source:
-    """Parse a YAML document whose root is a mapping.
+def parse_yaml(data: bytes, file: str, *, merges: bool = False) -> Source:
+    """Parse a YAML document whose root is a mapping. With `merges`, it may have merge keys (`<<`), as in YAML 1.1.
 
     Raises:
         ConfigRejected: The bytes are not a valid document.
     """
-    builder = Builder(file)
+    builder = Builder(file, merges)
     text = _decode(data, file)
     try:
         for event in _events(text):

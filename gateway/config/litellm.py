@@ -1,0 +1,267 @@
+"""Convert a configuration of LiteLLM: models, aliases, fallbacks, keys and budgets.
+
+LiteLLM knows no region and no boundary, and often no site. Such values become gaps, which `gateway check` reports.
+Nothing is guessed, and no secret is copied. `Reading` lists what was not converted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gateway.config.examples import schema_file
+from gateway.config.litellm_clients import ClientReader
+from gateway.config.litellm_files import Gap, Reading, Unique, gaps_of, yaml_lines
+from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
+from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
+from gateway.config.yaml_document import parse_yaml
+from providers.registry import Registry
+
+_REGION = "main"
+_LOGIN = re.compile(r"://[^/@\s]*@")
+_MOST_STEPS = 50
+_MOST_WEIGHT = 10_000
+_HEAD = """\
+# yaml-language-server: $schema=gateway.schema.json
+#
+# Converted from a configuration of LiteLLM. Write the key and its value in place of each comment GAP.
+# `gateway check` reports what is missing. The end of this file lists what was not converted.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """The files by name, the paths of the gaps, and a line for each value that was not converted as it is."""
+
+    files: dict[str, str]
+    gaps: list[str]
+    notes: list[str]
+
+
+def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> Converted:
+    """Convert a configuration of LiteLLM.
+
+    Args:
+        data: The bytes of the file.
+        file: Its name, for messages.
+        registry: The adapters of the providers.
+        today: The day of the prices that the file has, such as 2026-11-24.
+
+    Raises:
+        ConfigRejected: The file is not valid YAML.
+    """
+    source = parse_yaml(data, file, merges=True)
+    if source.problems:
+        raise ConfigRejected(source.problems)
+    reading = Reading(source)
+    reader = ModelReader(reading, registry, today)
+    models = [model for index in reading.entries("model_list") if (model := reader.read(index)) is not None]
+    conversion = _Assistants(reading)
+    assistants = conversion.of(models)
+    missing = "; the source has no model that can be converted"
+    config: dict[str, Any] = {
+        "version": 1,
+        "cell": Gap("{territory: …}, the territory where this gateway runs"),
+        "assistants": assistants or Gap(f"the names that clients send in `model`, with their routes{missing}"),
+        "regions": {
+            _REGION: {
+                "territories": Gap("the territories of your callers, as a list of ISO 3166 codes"),
+                "boundary": Gap("the territories where their prompts may be stored and processed, as a list"),
+                "approvals": "none",
+            }
+        },
+        "deployments": {model.name: model.deployment for model in models} or Gap(f"the models at their sites{missing}"),
+        **ClientReader(reading, conversion.aliases).sections(reader.has_foreign_prices(models)),
+        **conversion.attempts(assistants),
+        **({"catalogue": {"models": "models.yaml"}} if reader.prices else {}),
+    }
+    notes = list(_notes(reading, file))
+    lines = [_HEAD, *(f"{line}\n" for line in yaml_lines(config))]
+    lines += ["\n# Not converted, or with a difference:\n", *(f"# {note}\n" for note in notes)] if notes else []
+    keys = "# The keys that gateway.yaml refers to. Set them in the environment of `gateway serve`.\n"
+    environment = keys + "".join(f"{name}=\n" for name in reader.variables)
+    files = {"gateway.yaml": "".join(lines), **schema_file(), "env.example": environment}
+    if reader.prices:
+        files["models.yaml"] = "".join(f"{line}\n" for line in yaml_lines({"version": 1, "models": reader.prices}))
+    return Converted(files, list(gaps_of(config)), notes)
+
+
+def _notes(reading: Reading, file: str) -> Iterator[str]:
+    """Yield a line for each value that was not converted, or that needs attention."""
+    reasons = facts()["reasons"]
+    for path, note in reading.unused():
+        named = dotted(tuple(part for part in path if isinstance(part, str)))
+        known = next((text for pattern, text in reasons.items() if fnmatchcase(named, pattern)), "no equivalent")
+        where = _LOGIN.sub("://…@", dotted(path))
+        yield visible(f"{file}:{reading.line(path)}: {where}: {note or f'not converted: {known}'}")
+
+
+@dataclass(slots=True)
+class _Assistants:
+    """Converts names, fallbacks and aliases.
+
+    Attributes:
+        aliases: The assistant of each name that clients send.
+    """
+
+    reading: Reading
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def of(self, models: list[Model]) -> dict[str, Any]:
+        """Return an assistant for each `model_name`, with its route, its fallbacks and its aliases."""
+        models[:] = self._with_shared_keys(models)
+        groups: dict[str, list[Model]] = {}
+        for model in models:
+            groups.setdefault(model.group, []).append(model)
+        names = self._assistant_names(groups)
+        fallbacks = self._fallbacks(groups, models)
+        assistants: dict[str, Any] = {}
+        for group, members in groups.items():
+            chats = [model for model in members if model.use == "chat"]
+            steps = self._steps(chats)
+            for model in fallbacks.get(group, fallbacks.get("*", [])) if chats else ():
+                if model.use == "chat" and model.name not in steps and len(steps) < _MOST_STEPS:
+                    steps.append(model.name)
+            name, alias = names[group]
+            assistant: dict[str, Any] = assistants.setdefault(name, {})
+            if alias:
+                assistant["aliases"] = [alias]
+            if steps:
+                assistant["routes"] = {_REGION: steps}
+            for use in ("embeddings", "moderations"):
+                same = [model for model in members if model.use == use]
+                alike = [model for model in same if model.deployment["model"] == same[0].deployment["model"]]
+                if alike:
+                    assistant[use] = {_REGION: [model.name for model in alike]}
+                for model in same:
+                    if model not in alike:
+                        models.remove(model)
+                        note = "not converted: all embeddings of a region have one model"
+                        self.reading.note("model_list", model.index, note=note)
+        self._add_aliases(assistants, names)
+        return assistants
+
+    def _with_shared_keys(self, models: list[Model]) -> list[Model]:
+        """Return the models. Entries that differ only in their key become one deployment with several keys."""
+        kept: dict[str, Model] = {}
+        for model in models:
+            rest = {key: value for key, value in model.deployment.items() if key != "api_key"}
+            like = kept.setdefault(repr((model.group, model.use, model.order, rest)), model)
+            if like is model:
+                continue
+            keys = [like.deployment.get("api_key"), model.deployment.get("api_key")]
+            known = [key for one in keys for key in (one if isinstance(one, list) else [one]) if key is not None]
+            if known:
+                unique = list(dict.fromkeys(known))
+                like.deployment["api_key"] = unique if len(unique) > 1 else unique[0]
+            if None not in (like.weight, model.weight):
+                like.weight = (like.weight or Decimal(0)) + (model.weight or Decimal(0))
+        return list(kept.values())
+
+    def _steps(self, members: list[Model]) -> list[Any]:
+        """Return the steps for the entries of one name: a weighted step, then its members for failover."""
+        steps: list[Any] = []
+        for order in sorted({model.order for model in members}):
+            same = [model for model in members if model.order == order]
+            if len(same) > 1:
+                steps.append(self._weights(same))
+            steps += [model.name for model in same][: _MOST_STEPS - len(steps)]
+        return steps
+
+    def _weights(self, members: list[Model]) -> dict[str, int]:
+        given = [model.weight for model in members if model.weight is not None]
+        largest = max(given, default=Decimal(0))
+        if len(given) < len(members) or not largest:
+            return {model.name: 1 for model in members}
+        for model in members:
+            for key in WEIGHTS:
+                path: KeyPath = ("model_list", model.index, "litellm_params", key)
+                if self.reading.number(*path):
+                    self.reading.use(*path)
+                    break
+        whole = all(weight == int(weight) for weight in given) and largest <= _MOST_WEIGHT
+        scale = Decimal(1) if whole else Decimal(1000) / largest
+        return {model.name: max(1, int((model.weight or 0) * scale)) if model.weight else 0 for model in members}
+
+    def _assistant_names(self, groups: dict[str, list[Model]]) -> dict[str, tuple[str, str]]:
+        """Return the name and an alias of the assistant of each `model_name`. A pattern becomes an alias."""
+        names: dict[str, tuple[str, str]] = {}
+        unique = Unique(taken=set(groups))
+        for group, members in groups.items():
+            plain = re.sub(r"[^!-~]+|\*|\$\{", "-", group)[:200].strip("-/") or "assistant"
+            name = group if plain == group else unique.unique(plain)
+            is_pattern = group.endswith("*") and "*" not in group[:-1] and len(group) > 1
+            alias = group if is_pattern and re.fullmatch(r"[!-~]{1,256}", group) and "${" not in group else ""
+            names[group] = name, alias
+            if name != group:
+                note = f"it is the assistant {name}" + (f", with the alias {alias}" if alias else "")
+                self.reading.note("model_list", members[0].index, "model_name", note=note)
+        return names
+
+    def _fallbacks(self, groups: dict[str, list[Model]], models: list[Model]) -> dict[str, list[Model]]:
+        """Return the deployments that answer after those of a `model_name`. `*` stands for all others."""
+        read = self.reading
+        ids = [(read.at("model_list", model.index, "model_info", "id"), model) for model in models]
+        targets = {name: [model] for name, model in ids if isinstance(name, str)} | groups
+        result: dict[str, list[Model]] = {}
+        for key in ("fallbacks", "context_window_fallbacks"):
+            note = "these answer after any failure, not only for long prompts" if key != "fallbacks" else ""
+            for section in ("router_settings", "litellm_settings"):
+                lists: list[KeyPath] = [(section, key, index) for index in read.entries(section, key)]
+                for path in [*lists, (section, key)]:
+                    for group in read.keys(*path):
+                        if group in groups or group == "*":
+                            self._add_targets(result.setdefault(group, []), (*path, group), targets, note)
+        for section in ("router_settings", "litellm_settings"):
+            if isinstance(read.at(section, "default_fallbacks"), list):
+                self._add_targets(result.setdefault("*", []), (section, "default_fallbacks"), targets, "")
+        return result
+
+    def _add_targets(self, result: list[Model], path: KeyPath, targets: dict[str, list[Model]], note: str) -> None:
+        value = self.reading.at(*path)
+        for one in [(*path, index) for index in range(len(value))] if isinstance(value, list) else [path]:
+            target = self.reading.at(*one)
+            chosen = targets.get(target, []) if isinstance(target, str) else []
+            if chosen and target == path[-1]:
+                self.reading.note(*one, note="no effect: the entries of a name answer for each other anyway")
+            elif chosen and any(model.use == "chat" for model in chosen):
+                self.reading.use(*one, note=note)
+                result += chosen[:_MOST_STEPS] if len(result) < _MOST_STEPS else []
+            else:
+                self.reading.note(*one, note="not converted: no model that was converted has this name")
+
+    def _add_aliases(self, assistants: dict[str, Any], names: dict[str, tuple[str, str]]) -> None:
+        read = self.reading
+        taken = {*assistants, *(alias for _, alias in names.values())}
+        for section, key in (("router_settings", "model_group_alias"), ("litellm_settings", "model_alias_map")):
+            for alias in read.keys(section, key):
+                path: KeyPath = (section, key, alias)
+                at: KeyPath = (*path, "model") if isinstance(read.at(*path), dict) else path
+                target = names.get(str(read.at(*at)), ("", ""))[0]
+                usable = re.fullmatch(r"[!-~]{1,256}", alias) and "*" not in alias and "${" not in alias
+                if target and usable and alias not in taken:
+                    assistants[target].setdefault("aliases", []).append(alias)
+                    self.aliases[alias] = target
+                    taken.add(alias)
+                    read.use(*at)
+                elif target and alias in taken:
+                    read.note(*path, note="not converted: it is the name of an assistant, too")
+        self.aliases |= {group: name for group, (name, _) in names.items()}
+
+    def attempts(self, assistants: dict[str, Any]) -> dict[str, Any]:
+        """Return how many attempts a request has."""
+        attempts: dict[str, int] = {}
+        longest = max((len(each.get("routes", {}).get(_REGION, ())) for each in assistants.values()), default=0)
+        for section in ("router_settings", "litellm_settings"):
+            retries = self.reading.number(section, "num_retries")
+            if retries is not None and retries == int(retries) and "per_deployment" not in attempts:
+                attempts["per_deployment"] = min(int(retries) + 1, 10)
+                self.reading.use(section, "num_retries")
+        total = min(attempts.get("per_deployment", 1) * longest, _MOST_STEPS)
+        if total > 4:
+            attempts["total"] = total
+        return {"resilience": {"attempts": attempts}} if attempts else {}

@@ -1,0 +1,227 @@
+"""The converter of LiteLLM: what it converts, what it leaves as a gap, and that it loses, invents and copies nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.compile import compile_config
+from gateway.config.litellm import Converted, convert_litellm
+from gateway.config.loading import parse_document
+from gateway.config.problems import ConfigRejected
+from gateway.config.yaml_document import parse_yaml
+from providers.registry import load_registry
+from tests.kit.litellm_configs import CONFIGS, RANDOM, SECRETS
+
+REGISTRY = load_registry()
+KEY_HASH = "sha256:" + "a" * 64
+
+
+def converted(text: str) -> Converted:
+    return convert_litellm(text.encode(), "litellm.yaml", REGISTRY, "2026-11-24")
+
+
+def values_of(result: Converted) -> dict[str, Any]:
+    source = parse_yaml(result.files["gateway.yaml"].encode(), "gateway.yaml")
+    assert not source.problems, source.problems
+    return source.values
+
+
+def filled(result: Converted) -> dict[str, Any]:
+    """Return the configuration with a value in each gap, and in nothing else."""
+    config: dict[str, Any] = values_of(result)
+    usual = {
+        "cell": {"territory": "DE"},
+        "territories": ["*"],
+        "boundary": ["*"],
+        "assistants": {"assistant": {"routes": {"main": ["house"]}}},
+        "deployments": {"house": {"provider": "ollama", "model": "m", "endpoint": "http://127.0.0.1:1"}},
+        "provider": "openai-compatible",
+        "model": "m",
+        "project": "acme",
+        "insecure": True,
+        "region": "main",
+        "per": "month",
+        "rates": {"CNY": 0.14, "EUR": 1.1, "as_of": "2026-11-24"},
+        "clients": {"app": {"keys": [KEY_HASH], "region": "main"}},
+    }
+    for number, gap in enumerate(sorted(result.gaps, key=lambda path: path.endswith("endpoint"))):
+        *parents, key = gap.replace("]", "").replace("[", ".").split(".")
+        target: Any = config
+        names = list(parents)
+        while names:  # names may contain dots
+            part = names.pop(0)
+            while not isinstance(target, list) and part not in target:
+                part += f".{names.pop(0)}"
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        if key == "assistants" and parents:  # of a client
+            target[key] = list(config["assistants"])
+        elif key == "endpoint":
+            sites = list(REGISTRY.adapters[target["provider"]].sites)
+            target[key] = sites[0] if sites and "stores" not in target else "http://127.0.0.1:1"
+        elif key == "keys":
+            target[key] = [f"sha256:{number:064x}"]
+        elif key in ("stores", "processes"):
+            target[key] = "any"
+        else:
+            target[key] = copy.deepcopy(usual[key])
+    for deployment in config["deployments"].values():  # the same server has the same facts
+        if deployment.get("endpoint") == "http://127.0.0.1:1":
+            deployment |= {"stores": "any", "processes": "any"}
+    return config
+
+
+def check(result: Converted) -> None:
+    config = filled(result)
+    config.pop("catalogue", None)
+    document = parse_document(json.dumps(config).encode(), "filled.yaml", {}, secrets=False)
+    compile_config(document, registry=REGISTRY)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_converted_file_passes_the_check_after_its_gaps_are_filled(name: str) -> None:
+    result = converted(CONFIGS[name])
+    assert {"cell", "regions.main.territories", "regions.main.boundary"} <= set(result.gaps)
+    assert result.files["gateway.yaml"].count("# GAP: ") == len(result.gaps)
+    check(result)
+    with pytest.raises(ConfigRejected) as error:
+        compile_config(parse_document(result.files["gateway.yaml"].encode(), "x", {}, secrets=False), registry=REGISTRY)
+    assert ("regions", "main", "boundary") in {problem.path for problem in error.value.problems}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_secret_is_copied(name: str) -> None:
+    result = converted(CONFIGS[name])
+    text = "".join(content for file, content in result.files.items() if file != "gateway.schema.json")
+    assert not SECRETS.search(text + "".join(result.notes))
+
+
+def without_comments(result: Converted) -> str:
+    files = (text for name, text in result.files.items() if name != "gateway.schema.json")
+    return "".join(line for text in files for line in text.splitlines() if not line.startswith("#"))
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [leaf for key, item in items for leaf in leaves(item, (*path, key))]
+    return [path]
+
+
+def with_leaf(value: Any, path: tuple[Any, ...], leaf: Any) -> Any:
+    changed = target = copy.deepcopy(value)
+    for part in path[:-1]:
+        target = target[part]
+    target[path[-1]] = leaf
+    return changed
+
+
+OTHERS = ({"never": "used"}, "another", "fast", 0, "image_generation")
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_value_is_converted_or_listed(name: str) -> None:
+    """A value that is not listed has an effect: with another one in its place, other files are written."""
+    source = yaml.safe_load(CONFIGS[name])
+    result = converted(json.dumps(source))
+    listed = {note.split(": ", 2)[1] for note in result.notes}
+    for path in leaves(source):
+        if dotted(path) not in listed and not (path[0] in ("keys", "teams") and with_value(source, path) is None):
+            others = (converted(json.dumps(with_leaf(source, path, value))) for value in OTHERS)
+            assert any(without_comments(other) != without_comments(result) for other in others), path
+
+
+def with_value(value: Any, path: tuple[Any, ...]) -> Any:
+    for part in path:
+        value = value[part]
+    return value
+
+
+def places(value: Any) -> list[str]:
+    """Return each text below a key that states a place."""
+    stated = {"stores", "processes", "territories", "boundary", "territory", "region", "cell", "available", "transit"}
+    return [str(with_value(value, path)) for path in leaves(value) if stated & set(map(str, path))]
+
+
+@given(RANDOM)
+def test_any_values_are_converted_without_an_invented_place(source: dict[str, Any]) -> None:
+    text = json.dumps(source)
+    if not source:
+        return
+    result = converted(text)
+    values = values_of(result)
+    assert places(values) == []
+    for deployment in values.get("deployments", {}).values():
+        endpoint = deployment.get("endpoint")
+        assert endpoint is None or endpoint.rstrip("/") in text
+    every = "".join(content for name, content in result.files.items() if name != "gateway.schema.json")
+    assert "sk-clear" not in every + "".join(result.notes)
+    check(result)
+
+
+@given(st.text(max_size=60) | st.sampled_from(["a: [", "- x", "a: 1\na: 2", "a: !!python/object:os.x {}", "<<: 3"]))
+def test_a_text_that_is_no_configuration_is_refused_with_its_line(text: str) -> None:
+    with contextlib.suppress(UnicodeEncodeError, ConfigRejected):
+        assert "version: 1" in converted(text).files["gateway.yaml"]
+
+
+def test_routes_weights_and_fallbacks() -> None:
+    weighted = values_of(converted(CONFIGS["order and weights"]))["assistants"]["m"]
+    assert weighted["routes"]["main"] == [{"m": 1000, "m-2": 428}, "m", "m-2", "m-3"]
+    balanced = values_of(converted(CONFIGS["load balancing"]))["assistants"]
+    assert balanced["zephyr"]["routes"]["main"][0] == {"zephyr": 1, "zephyr-2": 10, "zephyr-3": 1000}
+    assert balanced["zephyr"]["routes"]["main"][4:] == ["gpt-4o", "long"]
+    assert balanced["gpt-4o"]["aliases"] == ["gpt-4", "hidden"]
+    local = values_of(converted(CONFIGS["local first"]))
+    assert [local["assistants"][name]["routes"]["main"] for name in ("fast", "smart", "cloud")] == [
+        ["fast", "smart", "cloud"],
+        ["smart", "cloud"],
+        ["cloud"],
+    ]
+    assert local["deployments"]["smart"]["endpoint"] == "http://ollama:11434"
+
+
+def test_keys_and_budgets() -> None:
+    values = values_of(converted(CONFIGS["keys of the database"]))
+    assert values["projects"] == {"Shop": {"budgets": [{"amount": "500 USD", "per": "month"}]}}
+    assert list(values["clients"]) == ["master", "shop-app", "crawler"]
+    assert values["clients"]["shop-app"] == {
+        "keys": ["sha256:" + "1" * 64],
+        "assistants": ["gpt-4o"],
+        "limits": {"rpm": 60, "tpm": 90000},
+        "budgets": [{"amount": "20 USD", "per": "day"}],
+        "project": "Shop",
+    }
+    own = converted(CONFIGS["global budget"])
+    assert "projects.litellm.budgets[0].per" in own.gaps
+    assert '"price":' not in own.files["models.yaml"]
+    assert "input: 1.0" in own.files["models.yaml"]
+
+
+def test_entries_that_differ_in_their_key_become_one_deployment() -> None:
+    values = values_of(converted(CONFIGS["embeddings"]))
+    keys = ["${LITELLM_OPENAI_API_KEY}", "${LITELLM_OPENAI_API_KEY_2}"]
+    assert values["deployments"]["ada"]["api_key"] == keys
+    assert values["assistants"]["ada"] == {"embeddings": {"main": ["ada"]}}
+
+
+def test_large_input_is_converted_in_bounded_work() -> None:
+    models = [
+        {"model_name": f"m{n % 7}", "litellm_params": {"model": f"openai/{n}", "api_key": f"sk-{n}"}}
+        for n in range(4000)
+    ]
+    result = converted(
+        json.dumps({"model_list": models, "litellm_settings": {"default_fallbacks": [f"m{n}" for n in range(7)]}})
+    )
+    assert max(len(one["routes"]["main"]) for one in values_of(result)["assistants"].values()) <= 50
