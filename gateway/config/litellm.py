@@ -1,7 +1,7 @@
 """Convert a configuration of LiteLLM: models, aliases, fallbacks, keys and budgets.
 
 LiteLLM knows no region and no boundary, and often no site. Such values become gaps, which `gateway check` reports.
-Nothing is guessed, and no secret is copied. `Reading` lists what was not converted.
+Nothing is guessed, and no secret is copied. `SourceReading` lists what was not converted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.config.examples import schema_file
 from gateway.config.litellm_clients import ClientReader
-from gateway.config.litellm_files import Gap, Reading, Unique, gaps_of, yaml_lines
+from gateway.config.litellm_files import Gap, SourceReading, Unique, gaps_of, yaml_lines
 from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
 from gateway.config.yaml_document import parse_yaml
@@ -57,7 +57,7 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
     source = parse_yaml(data, file, merges=True)
     if source.problems:
         raise ConfigRejected(source.problems)
-    reading = Reading(source)
+    reading = SourceReading(source)
     reader = ModelReader(reading, registry, today)
     models = [model for index in reading.entries("model_list") if (model := reader.read(index)) is not None]
     conversion = _Assistants(reading)
@@ -90,7 +90,7 @@ def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> C
     return Converted(files, list(gaps_of(config)), notes)
 
 
-def _notes(reading: Reading, file: str) -> Iterator[str]:
+def _notes(reading: SourceReading, file: str) -> Iterator[str]:
     """Yield a line for each value that was not converted, or that needs attention."""
     reasons = facts()["reasons"]
     for path, note in reading.unused():
@@ -108,7 +108,7 @@ class _Assistants:
         aliases: The assistant of each name that clients send.
     """
 
-    reading: Reading
+    reading: SourceReading
     aliases: dict[str, str] = field(default_factory=dict)
 
     def of(self, models: list[Model]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config.litellm_files import Gap, Reading, Unique
+from gateway.config.litellm_files import Gap, SourceReading, Unique
 from gateway.config.litellm_models import facts
 from gateway.config.problems import KeyPath
 from gateway.config.schema.usage import UsageSection
@@ -31,7 +31,7 @@ class ClientReader:
         aliases: The assistant of each name that clients send.
     """
 
-    reading: Reading
+    reading: SourceReading
     aliases: Mapping[str, str]
     clients: dict[str, dict[str, Any]] = field(default_factory=dict)
     projects: dict[str, Any] = field(default_factory=dict)

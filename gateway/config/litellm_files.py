@@ -45,7 +45,7 @@ class Unique:
 
 
 @dataclass(slots=True)
-class Reading:
+class SourceReading:
     """The values of a source. A value that was converted is marked, so that every other one can be listed.
 
     Attributes:

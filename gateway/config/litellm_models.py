@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gateway.config.litellm_files import Gap, Reading, Unique
+from gateway.config.litellm_files import Gap, SourceReading, Unique
 from gateway.config.operator_catalogue import is_name_of, meant_provider
 from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
@@ -69,7 +69,7 @@ class ModelReader:
         prices: The models of the operator's own catalogue, by provider.
     """
 
-    reading: Reading
+    reading: SourceReading
     registry: Registry
     today: str
     variables: dict[str, None] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class ModelReader:
         url = next((self.reading.at(*paths[key]) for key in _URLS if key in paths), None)
         if not isinstance(url, str):
             return provider
-        if provider == "openai":
+        if provider == facts()["providers"]["of_compatible_servers"]:
             try:
                 origin = parse_origin(url)[0]
             except OriginError:
@@ -260,7 +260,7 @@ class ModelReader:
         usual = f"{(provider or 'provider').upper().replace('-', '_')}_API_KEY"
         if found is None:
             own = {"": next((site.api_key_env for site in adapter.sites.values()), "")} if adapter is not None else {}
-            name = usual if provider in ("bedrock", "vertex") else own.get("", "") or usual
+            name = usual if provider in facts()["providers"]["with_a_key_for_each_site"] else own.get("", "") or usual
             return {"api_key": self._reference(name)} if needed else {}
         path = paths[found]
         value = read.at(*path)
