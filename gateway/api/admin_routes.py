@@ -76,7 +76,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         done = await control.reload(_operator(request))
         if done.is_pinned:
             return JSONResponse({**_pinned_error(done.pinned), **reload_report(done)}, _CONFLICT)
-        return JSONResponse(reload_report(done), _status_of(done))
+        return JSONResponse({**reload_report(done), "scope": done.scope}, _status_of(done))
 
     @guarded.post("/rollback", dependencies=requires(Role.OPERATOR))
     async def rollback(request: Request) -> JSONResponse:
@@ -91,6 +91,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
             "file_active": status.file_is_active,
             "pinned": status.pinned or None,
             "missing": done.missing,
+            "scope": done.scope,
             "answers": answers,
         }
         return JSONResponse({**reload_report(done), **extra}, _status_of(done))

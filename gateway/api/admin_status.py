@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from gateway.api.admin_control import readiness_word, unavailable_everywhere
 from gateway.model.approval import days_at, terms_of
@@ -10,7 +11,7 @@ from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.decision import Plan
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location
-from gateway.model.status import Overview, Status
+from gateway.model.status import InstanceState, Overview, Status
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.release import release_name
@@ -24,15 +25,7 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
     config, since = status.config, status.loaded.at.isoformat(timespec="seconds")
     regions = [*_regions(status)]
     days = days_at(status.at_s)
-    instance = {
-        "name": overview.name,
-        "id": overview.id,
-        "version": config.version,
-        "state": "draining" if status.is_draining else "current",
-        "since": since,
-        "release": release_name(),
-        "rows_waiting": overview.rows_waiting,
-    }
+    instances = [*_instances(status, overview, since)]
     return {
         "version": config.version,
         "since": since,
@@ -47,7 +40,7 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
             },
         },
         "stores": _stores(status),
-        "instances": [instance],
+        "instances": instances,
         "approvals": [
             {"deployment": term.deployment, "region": term.region, "until": term.last_day.isoformat()}
             for term in sorted(terms_of(config.approvals, days), key=lambda term: term.days_left)
@@ -58,8 +51,34 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
             for notice in retirement_notices_of(config.deployments.values(), days)
             if notice.days_left <= _SOON_DAYS
         ],
-        "problems": [*_problems(status, regions)],
+        "problems": [*_problems(status, regions), *_problems_of_cell(overview, instances)],
     }
+
+
+def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[str, object]]:
+    """Yield this instance, and those of its cell as the database has them."""
+    others = overview.cell.instances if overview.cell is not None else ()
+    known = next((item for item in others if item.id == overview.id), None)
+    state: InstanceState = "behind" if known is not None and known.state == "behind" else "current"
+    yield {
+        "name": overview.name,
+        "id": overview.id,
+        "version": status.config.version,
+        "state": "draining" if status.is_draining else state,
+        "since": since,
+        "release": release_name(),
+        "rows_waiting": overview.rows_waiting,
+    }
+    yield from (asdict(item) for item in others if item is not known)
+
+
+def _problems_of_cell(overview: Overview, instances: list[dict[str, object]]) -> Iterator[str]:
+    yield from overview.cell.problems if overview.cell is not None else ()
+    for item in instances:
+        if item["state"] == "silent":
+            yield f"the instance {item['name']} has given no sign for 15 s or more: gateway doctor on its machine"
+        elif item["state"] == "behind":
+            yield f"the instance {item['name']} does not serve the version that the cell activated last: read its log"
 
 
 def _regions(status: Status) -> Iterator[dict[str, object]]:

@@ -28,7 +28,7 @@ from gateway.model.answer_change import AnswerChange
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import NotStored, StateError
 from gateway.policy.territory_answers import answer_changes
-from gateway.state.audit import Audit, TrailHead
+from gateway.state.audit import Audit, AuditLine, TrailHead, TrailReader
 from gateway.state.history import Activation, History, Pointer, Version, open_history
 from gateway.state.lock import Lock
 
@@ -165,6 +165,7 @@ class ChangeLog:
             cleanup.callback(self.history.close)
             self._audit = Audit(directory, self.history.audit_head())
             cleanup.pop_all()
+        self._reader = TrailReader(directory)
         self._pending: list[_Line] = []
         """Lines that must be written before any other."""
         if self._audit.repair:
@@ -298,6 +299,25 @@ class ChangeLog:
         pointer = self.pointer()
         found = self.history.find_exactly(pointer.version) if pointer is not None else None
         return verified(found, active) if found is not None else None
+
+    def keep(self, version: Version) -> None:
+        """Store a version that another instance of the cell has activated, after a comparison with its hash."""
+        with self._one_at_a_time:
+            self.history.keep(verified(version))
+
+    def adopt(self, version: Version) -> None:
+        """Make a version of another instance the one that a new history is compared with."""
+        with self._switching([("adopted", version_fields(version.version))], version.version):
+            self.history.keep(verified(version))
+            self.history.point(Pointer(version.version))
+
+    def recorded_after(
+        self, activation: int, line: int, limit: int
+    ) -> tuple[list[tuple[int, Version, Activation]], list[AuditLine]]:
+        """Return the activations and the audit lines after these numbers, at most `limit` of each."""
+        with self._one_at_a_time:
+            lines = self._reader.after(line, limit) if line < self._audit.head.number else []
+            return self.history.activations_after(activation, limit), lines
 
     def pointer(self) -> Pointer | None:
         """Return which version was active last."""

@@ -20,10 +20,12 @@ from gateway.changes.pickling import unpack
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.model.version_names import version_fields
-from gateway.operator_errors import CommandError, StateError, expect_file
+from gateway.operator_errors import CommandError, DatabaseUnreachable, StateError, expect_file
 from gateway.settings import Settings
+from gateway.undo import undone_on_failure
 
 if TYPE_CHECKING:
+    from gateway.changes.cell import CellMember
     from gateway.changes.change_log import ChangeLog, PinnedRollback, ReviewedChange
     from gateway.config.real_deployment import RealDeployment
     from gateway.state.audit import TrailHead
@@ -41,12 +43,14 @@ class InitialConfig:
         outcome: The outcome of its compile.
         change_log: The record of changes; None if there is no state directory.
         pinned: The rollback that is in effect, if there is one.
+        cell: This instance as a member of its cell; None without a shared database.
     """
 
     config: ConfigVersion
     outcome: Outcome
     change_log: ChangeLog | None = None
     pinned: PinnedRollback | None = None
+    cell: CellMember | None = None
 
 
 class InitialConfigLoader:
@@ -67,11 +71,11 @@ class InitialConfigLoader:
         demo: bool = False,
         real: RealDeployment | None = None,
     ) -> None:
+        self._settings = settings
         self._config_path = settings.config
-        self._requires_state = settings.require_state
         self._change_log: ChangeLog | None = None
         self._pinned: PinnedRollback | None = None
-        job = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None, real=real)
+        job = self._job = CompileJob(str(self._config_path), demo, written=settings.state_dir is not None, real=real)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
 
@@ -92,32 +96,71 @@ class InitialConfigLoader:
 
         The start of a demo is not recorded here but in `with_simulators`, which returns the version that is served.
         """
-        try:
-            outcome = self._compiling.outcome()
-        except CompileFailed as error:
-            raise CommandError(f"{self._config_path}: {error}") from None
-        initial = _initial_config(outcome, self._config_path, self._change_log, self._pinned)
+        initial = self._compiled(self._compiling)
         if initial.config.demo:
             return initial
-        if self._requires_state:
-            self._refuse_unknown_predecessor(initial)
-        return _recorded(initial, self._config_path)
-
-    def _refuse_unknown_predecessor(self, initial: InitialConfig) -> None:
-        """Raise CommandError if regions are protected and there is no earlier version to compare them with."""
         try:
-            is_known = self._change_log is not None and self._change_log.pointer() is not None
+            initial = self._in_cell(initial)
+            if self._settings.require_state and initial.cell is None:
+                self._refuse_unknown_predecessor(initial)
         except StateError as error:
-            raise CommandError(str(error)) from None
-        protected = [name for name, region in initial.config.regions.items() if region.protected]
-        if protected and not is_known:
             if self._change_log is not None:
                 self._change_log.close()
-            raise CommandError(
+            raise CommandError(str(error)) from None
+        return _recorded(initial, self._config_path)
+
+    def _compiled(self, compiling: Compiling) -> InitialConfig:
+        try:
+            outcome = compiling.outcome()
+        except CompileFailed as error:
+            raise CommandError(f"{self._config_path}: {error}") from None
+        return _initial_config(outcome, self._config_path, self._change_log, self._pinned)
+
+    def _in_cell(self, initial: InitialConfig) -> InitialConfig:
+        """Return the version that the cell serves, with this instance as its member. Raises StateError, CommandError.
+
+        A new history gets the version that the cell activated last, for the comparison with this one.
+        """
+        stores, change_log = initial.config.stores, self._change_log
+        if stores is None or stores.database is None or change_log is None or self._settings.state_dir is None:
+            return initial
+        try:
+            from gateway.changes.cell import open_cell
+        except ImportError:
+            from gateway.usage.installation import MISSING_PACKAGES
+
+            raise StateError(MISSING_PACKAGES) from None
+        member = open_cell(stores.database, change_log, self._settings.state_dir, self._settings.instance)
+        with undone_on_failure(member.close):
+            try:
+                member.adopt_predecessor()
+                wanted = member.pin_of_cell()
+            except DatabaseUnreachable as error:
+                if change_log.pointer() is None and (protected := _protected(initial.config)):
+                    raise StateError(
+                        f"{', '.join(protected)}: protected, and the last version of the cell is not known: {error}"
+                    ) from None
+                return replace(initial, cell=member)
+            if wanted is not None and wanted != (self._pinned.version.version if self._pinned is not None else ""):
+                self._pinned = change_log.rollback_target(wanted, "", self._config_path) if wanted else None
+                job = self._pinned.instead_of(self._job) if self._pinned is not None else self._job
+                initial = self._compiled(Compiling(job))
+        return replace(initial, cell=member)
+
+    def _refuse_unknown_predecessor(self, initial: InitialConfig) -> None:
+        """Raise StateError if regions are protected and there is no earlier version to compare them with."""
+        is_known = self._change_log is not None and self._change_log.pointer() is not None
+        protected = _protected(initial.config)
+        if protected and not is_known:
+            raise StateError(
                 f"{', '.join(protected)}: protected, and no earlier version is known to compare with, so a change "
                 "without a signature would not be noticed. Start with the state directory of before; if this is the "
                 "first start, set GATEWAY_REQUIRE_STATE=false for it"
             )
+
+
+def _protected(config: ConfigVersion) -> list[str]:
+    return [name for name, region in config.regions.items() if region.protected]
 
 
 def with_simulators(initial: InitialConfig, order: CompileJob) -> InitialConfig:
@@ -159,6 +202,8 @@ def _recorded(initial: InitialConfig, config_path: Path) -> InitialConfig:
         # The trail already has the start: without this line it would seem that the version was served.
         with suppress(StateError):
             change_log.note("stopped", {"pid": os.getpid(), "detail": "nothing was served"})
+        if initial.cell is not None:
+            initial.cell.close()
         change_log.close()
         raise CommandError(str(error)) from None
     return initial
@@ -189,7 +234,7 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
         except NotSigned as error:
             change_log.record_rejection("start", "", pointer.version if pointer else "", [str(error)], unsigned=True)
             raise CommandError(str(error)) from None
-        if before is None and any(region.protected for region in initial.config.regions.values()):
+        if before is None and _protected(initial.config):
             detail = "there is no earlier config to compare with, so changes of its protected regions were not checked"
             logger().warning("protected_unchecked", **version_fields(version), detail=detail)
         change_log.record_switch(

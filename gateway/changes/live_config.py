@@ -153,6 +153,8 @@ class LiveConfig:
 
     Attributes:
         on_change: Called after each attempt to change the version, and after a schedule has changed its weights.
+        cell: This instance as a member of its cell, or None without a shared database.
+        is_draining: Returns whether this instance drains.
         is_followed: Returns whether an open page waits for edits. Then the process of the next compile is started in
             advance: its start takes longer than the rest of an edit.
 
@@ -179,6 +181,7 @@ class LiveConfig:
     ) -> None:
         warnings, change_log = initial.outcome.problems, initial.change_log
         self.clients = clients
+        self.cell = initial.cell
         self._stage_schedules = stage
         self._pinned = initial.pinned
         self.config = self._stage(initial.config)
@@ -198,6 +201,7 @@ class LiveConfig:
         self._activate: Activate = _activate_nothing
         self.on_change: Callable[[], None] = _note_nothing
         self.is_followed: Callable[[], bool] = _is_not_followed
+        self.is_draining: Callable[[], bool] = _is_not_followed
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()
@@ -219,6 +223,8 @@ class LiveConfig:
         self._tasks = [asyncio.create_task(each) for each in work]
         if self.clients is not None:
             self.clients.start(self.restage)
+        if self.cell is not None:
+            self.cell.start(self, self.is_draining)
 
     async def stop(self) -> None:
         """Stop to watch. A reload that is running is cancelled."""
@@ -226,6 +232,8 @@ class LiveConfig:
             task.cancel()
         if self.clients is not None:
             await self.clients.stop()
+        if self.cell is not None:
+            await self.cell.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._compiler.prepare(is_wanted=False)
 
@@ -341,8 +349,33 @@ class LiveConfig:
         self._note(done, outcome.problems, is_reported=False)
         return done
 
+    async def reload_for_all(self, who: str) -> Reload:
+        """Load the config file as a request of the admin listener asks, on each instance of the cell."""
+        return await self._shared(await self.reload_here(who), "reload", who)
+
+    async def reload_here(self, who: str) -> Reload:
+        """Load the config file as a request of the admin listener asks."""
+        return await self.reload("admin", who)
+
+    async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
+        """Activate a version of the history with today's environment, on each instance of the cell.
+
+        None means the version before the active one.
+        """
+        return await self._shared(await self.roll_back_here(version, who, signature), "rollback", who, signature)
+
     async def release(self, who: str = "", signature: str | None = None) -> Reload:
-        """Activate the config file in place of the version that a rollback pinned."""
+        """Activate the config file in place of the version that a rollback pinned, on each instance of the cell."""
+        return await self._shared(await self.release_here(who, signature), "release", who, signature)
+
+    async def _shared(self, done: Reload, action: str, who: str, signature: str | None = None) -> Reload:
+        if self.cell is None or not done.activated:
+            return done
+        is_shared = await self.cell.share(action, done.pinned, who, signature)
+        return replace(done, scope="cell") if is_shared else done
+
+    async def release_here(self, who: str = "", signature: str | None = None) -> Reload:
+        """Activate the config file in place of the version that a rollback pinned, on this instance."""
         request = ChangeRequest("release", who, signature)
         async with self._one_at_a_time:
             started_at = time.monotonic()
@@ -367,8 +400,8 @@ class LiveConfig:
             self.on_change()
             return unconfirmed
 
-    async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
-        """Activate a version of the history with today's environment. None means the version before the active one."""
+    async def roll_back_here(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
+        """Activate a version of the history on this instance. None means the version before the active one."""
         # Two requests at the same moment mean the same active version: the second must not undo the first.
         request, leaving = ChangeRequest("rollback", who, signature), self._state.config.version
         file = (await asyncio.to_thread(read_files, [self._job.path]))[self._job.path]
@@ -386,7 +419,14 @@ class LiveConfig:
     def _find_version(self, version: str | None, leaving: str) -> PinnedRollback:
         if self._change_log is None:
             raise NotStored("there is no history to roll back to: set GATEWAY_STATE_DIR")
-        return self._change_log.rollback_target(version, leaving, Path(self._job.path))
+        path = Path(self._job.path)
+        try:
+            return self._change_log.rollback_target(version, leaving, path)
+        except NotStored:
+            if self.cell is None:
+                raise
+            fetched = self.cell.fetch_version(version, leaving)
+            return self._change_log.rollback_target(fetched.version, leaving, path)
 
     async def _apply(
         self, request: ChangeRequest, pinned: PinnedRollback | None, outcome: Outcome, started_at: float

@@ -26,7 +26,7 @@ from gateway.telemetry.metric_snapshots import tallies
 
 CHECK_INTERVAL_S = 2.0
 # A process that was stopped, or a machine that slept, served no requests in the meantime.
-_LONGEST_S = 5 * CHECK_INTERVAL_S
+LONGEST_S = 5 * CHECK_INTERVAL_S
 _OFF = "schedules need GATEWAY_STATE_DIR: the weights of the config are used"
 _RouteKey = tuple[str, str]
 _Progress = dict[_RouteKey, tuple[str, ScheduleProgress]]
@@ -62,6 +62,8 @@ class Scheduler:
         clock: Returns monotonic seconds.
         wait: Sleeps between two checks.
     """
+
+    interval_s = CHECK_INTERVAL_S
 
     def __init__(
         self,
@@ -180,6 +182,31 @@ class Scheduler:
             for key, schedule in self._running.items()
         )
 
+    # --- a stop by an operator --------------------------------------------------------------------
+
+    async def stop_schedule(self, assistant: str, region: str, who: str, restage: _Restage) -> bool:
+        """Set the candidate of a schedule back for good. Return False if there is no such schedule that can be stopped.
+
+        Raises:
+            StateError: The database of the cell does not answer. Nothing has changed.
+        """
+        key = assistant, region
+        if self._store is None or self._frozen is not None or key not in self._progress:
+            return False
+        identity, progress = self._progress[key]
+        if progress.phase is not Phase.RUNNING:
+            return False
+        stopped = identity, replace(progress, phase=Phase.ROLLED_BACK, reason=f"stopped by {who or 'an operator'}")
+        await self._store_stopped(key, stopped)
+        self._progress[key], self._has_news = stopped, True
+        log_stage(key, self._running[key], stopped[1])
+        await restage()
+        await self._save()
+        return True
+
+    async def _store_stopped(self, key: _RouteKey, stopped: tuple[str, ScheduleProgress]) -> None:
+        """Store a stopped schedule for the other instances of a cell. Raises StateError."""
+
     # --- the looks --------------------------------------------------------------------------------
 
     def start(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
@@ -202,7 +229,7 @@ class Scheduler:
 
     async def _watch(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
         while True:
-            await self._wait(CHECK_INTERVAL_S)
+            await self._wait(self.interval_s)
             try:
                 await self.check(counts, restage)
             except Exception as error:  # the loop of a background task must go on
@@ -228,7 +255,7 @@ class Scheduler:
             return False
         before, self._seen = self._seen, now
         at_s = self._clock()
-        elapsed_s, self._judged_at = min(at_s - self._judged_at, _LONGEST_S), at_s
+        elapsed_s, self._judged_at = min(at_s - self._judged_at, LONGEST_S), at_s
         fresh, self._fresh = self._fresh, set()
         if before is None:
             # It is unknown at which weights the earlier requests were counted.
@@ -249,7 +276,7 @@ class Scheduler:
             self._progress[key] = identity, advanced
             if (advanced.phase, advanced.stage) != (progress.phase, progress.stage):
                 moved = True
-                _log_stage(key, schedule, advanced)
+                log_stage(key, schedule, advanced)
         return moved
 
     async def _save(self) -> None:
@@ -291,7 +318,8 @@ def _first_set(config: ConfigVersion, key: _RouteKey) -> tuple[str, ...]:
     return tuple(getattr(first, "weights", ()))
 
 
-def _log_stage(key: _RouteKey, schedule: Schedule, progress: ScheduleProgress) -> None:
+def log_stage(key: _RouteKey, schedule: Schedule, progress: ScheduleProgress) -> None:
+    """Log that a stage has begun, or that the schedule has ended."""
     assistant, region = key
     log = logger().bind(assistant=assistant, region=region, candidate=schedule.candidate)
     share = f"{share_at(schedule, progress):.0%}"

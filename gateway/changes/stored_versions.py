@@ -7,6 +7,7 @@ Without a comparison, a rollback to a reviewed version would serve the replaced 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from gateway.config.problems import ConfigRejected
 from gateway.config.source_text import VERSION_DIGITS, SourceText
@@ -29,7 +30,12 @@ def verified(version: Version, active: SourceText | None = None) -> Version:
 
 def damaged_versions(history: History) -> dict[str, str]:
     """Return the fault of each stored version that has one, by its name. Raises StateError."""
-    faults = ((version.version, _fault_of(version)) for version in history.versions())
+    return damaged(history.versions())
+
+
+def damaged(versions: Iterable[Version]) -> dict[str, str]:
+    """Return the fault of each of these versions that has one, by its name."""
+    faults = ((version.version, _fault_of(version)) for version in versions)
     return {name: fault for name, fault in faults if fault}
 
 

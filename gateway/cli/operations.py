@@ -79,7 +79,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"store {kind}: {text}"
     for instance in instances:
         rows = "" if instance["rows_waiting"] is None else f", {instance['rows_waiting']} rows wait for the ledger"
-        yield f"instance {instance['name']}: {instance['state']}{rows}"
+        serves = "" if len(instances) == 1 else f", config {instance['version']} since {instance['since']}"
+        yield f"instance {instance['name']}: {instance['state']}{serves}{rows}"
     for approval in document["approvals"]:
         yield f"approval of {approval['deployment']} for {approval['region']} until {approval['until']}"
     for retirement in document["retirements"]:

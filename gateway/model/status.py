@@ -62,6 +62,7 @@ class Reload:
         missing: Whether the version to roll back to is not in the history.
         retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
         pinned: The version that a rollback pinned and that is active after it, or an empty text.
+        scope: Whom an operator's request concerns: this instance, or all instances of the cell.
     """
 
     cause: Cause
@@ -76,6 +77,7 @@ class Reload:
     missing: bool = False
     retriable: bool = False
     pinned: str = ""
+    scope: Literal["instance", "cell"] = "instance"
 
     @property
     def is_pinned(self) -> bool:
@@ -139,6 +141,54 @@ class Status:
     at_s: float = field(kw_only=True)
 
 
+InstanceState = Literal["current", "behind", "draining", "silent"]
+"""The state of an instance in its cell."""
+
+_SILENT_S = 15.0
+_BEHIND_S = 60.0
+
+
+def instance_state(silent_s: float, *, is_draining: bool, behind_s: float) -> InstanceState:
+    """Return the state of an instance.
+
+    Args:
+        silent_s: The time since its last sign of life.
+        is_draining: Whether it drains.
+        behind_s: How long the cell has activated another version than the one of the instance.
+    """
+    if silent_s >= _SILENT_S:
+        return "silent"
+    if is_draining:
+        return "draining"
+    return "behind" if behind_s > _BEHIND_S else "current"
+
+
+@dataclass(frozen=True, slots=True)
+class CellInstance:
+    """An instance of the cell, as the shared database has it. The members are those of the status document."""
+
+    name: str
+    id: str
+    version: str
+    state: InstanceState
+    since: str
+    release: str
+    rows_waiting: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CellState:
+    """What this instance knows of its cell.
+
+    Attributes:
+        instances: All instances, as the database had them last.
+        problems: What keeps this instance from following the cell.
+    """
+
+    instances: tuple[CellInstance, ...]
+    problems: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """Facts of one instance for its status document.
@@ -148,12 +198,14 @@ class Overview:
         id: The id of its state directory, or None without one.
         traffic: Requests and errors of the last five minutes by region.
         rows_waiting: Usage rows that are not in the ledger yet. None if that is not known here.
+        cell: The cell, or None without a shared database.
     """
 
     name: str
     id: str | None
     traffic: Mapping[str, tuple[int, int]]
     rows_waiting: int | None
+    cell: CellState | None = None
 
 
 EventKind = Literal["config", "health", "faults"]

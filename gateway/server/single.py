@@ -130,10 +130,13 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler, se
         gateway.activate(config)
         return ()
 
+    live.is_draining = lambda: gateway.is_draining
     live.start(activate)
     scheduler.start(counts, live.restage)
     budgets = BudgetWatch(gateway.state_dir, lambda: gateway.config)
     gateway.metrics.live_rows["gateway_budget_used_ratio"] = budgets.used_shares
+    if live.cell is not None:
+        gateway.metrics.live_rows["gateway_cell_instances"] = live.cell.counts
     watching = [asyncio.create_task(budgets.run()), asyncio.create_task(service.beat())]
     try:
         yield
@@ -171,7 +174,7 @@ class _Control:
         self._live = process.live
         self._drain_delay_s = process.drain_delay_s
         self._service = process.service
-        self.instance = Instance(process.name, process.gateway.state_dir)
+        self.instance = Instance(process.name, process.gateway.state_dir, process.live.cell)
         self._faults = process.demo.faults if process.demo is not None else None
         self.server: GatewayServer | None = None
 
@@ -204,7 +207,7 @@ class _Control:
     async def overview(self) -> Overview:
         """See `gateway.api.admin_control.Control`."""
         self.instance.traffic.sample(time.monotonic(), [self._gateway.metrics.snapshot()])
-        return await self.instance.overview(self._gateway.config)
+        return await self.instance.overview()
 
     def drain(self) -> float:
         """See `gateway.api.admin_control.Control`."""
@@ -214,7 +217,7 @@ class _Control:
 
     async def reload(self, who: str) -> Reload:
         """See `gateway.api.admin_control.Control`."""
-        return await self._live.reload("admin", who)
+        return await self._live.reload_for_all(who)
 
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
         """See `gateway.api.admin_control.Control`."""

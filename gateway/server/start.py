@@ -30,12 +30,14 @@ from gateway.settings import Settings
 from gateway.telemetry.log import configure, logger
 
 if TYPE_CHECKING:
+    from gateway.changes.cell import CellMember
     from gateway.changes.change_log import ChangeLog
     from gateway.changes.initial_config import InitialConfig
     from gateway.changes.stored_clients import ClientDatabase
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import BuildConsole, Rehearsal
     from gateway.server.supervisor import Lifecycle
+    from gateway.state.schedules import ScheduleStore
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SOCKETS = {"public": ("host", "port"), "admin": ("admin_host", "admin_port")}
@@ -60,14 +62,16 @@ def serve_config(settings: Settings, initial: InitialConfig) -> None:
         raise CommandError(str(error)) from None
     finally:
         if initial.change_log is not None:
-            _close(initial.change_log, detail)
+            _close(initial.change_log, detail, initial.cell)
 
 
-def _close(change_log: ChangeLog, detail: Mapping[str, str]) -> None:
+def _close(change_log: ChangeLog, detail: Mapping[str, str], cell: CellMember | None = None) -> None:
     try:
         change_log.note("stopped", {"pid": os.getpid(), **detail})
     except StateError as error:
         logger().error("audit_failed", detail=str(error))
+    if cell is not None:
+        cell.close()
     change_log.close()
 
 
@@ -79,7 +83,7 @@ def _serve_config(settings: Settings, initial: InitialConfig) -> None:
     receipt_settings = _receipt_settings(settings)
     sockets = _listeners(settings, given=given)
     raise_file_limit()
-    with _scheduling(settings) as scheduler, _stored_clients(settings, initial) as clients:
+    with _scheduling(settings, initial.cell) as scheduler, _stored_clients(settings, initial) as clients:
         listener, admin_listener, guard = sockets
         sockets = listener, admin_listener, _with_tokens(guard, clients)
         _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients), service)
@@ -210,7 +214,7 @@ def _with_tokens(guard: Guard, clients: ClientDatabase | None) -> Guard:
 
 
 @contextmanager
-def _scheduling(settings: Settings) -> Iterator[Scheduler]:
+def _scheduling(settings: Settings, cell: CellMember | None = None) -> Iterator[Scheduler]:
     """Provide the scheduler; it stores its state if there is a state directory. Raises CommandError.
 
     The store stays open until the event loop and its threads have ended, because a last write may be under way.
@@ -226,10 +230,16 @@ def _scheduling(settings: Settings) -> Iterator[Scheduler]:
         raise CommandError(str(error)) from None
     with closing(store):
         try:
-            scheduler = Scheduler(store)
+            scheduler = Scheduler(store) if cell is None else _cell_scheduler(store, cell)
         except StateError as error:
             raise CommandError(str(error)) from None
         yield scheduler
+
+
+def _cell_scheduler(store: ScheduleStore, cell: CellMember) -> Scheduler:
+    from gateway.changes.cell_schedules import CellScheduler
+
+    return CellScheduler(store, cell.database)
 
 
 def _receipt_settings(settings: Settings) -> ReceiptSettings | None:

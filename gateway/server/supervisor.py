@@ -273,7 +273,7 @@ class _Supervisor:
         self._exit_status = _OK
         state_dir = Path(serve.state_dir) if serve.state_dir is not None else None
         self._budgets = BudgetWatch(state_dir, lambda: live.config)
-        self._instance = Instance(lifecycle.name, state_dir)
+        self._instance = Instance(lifecycle.name, state_dir, live.cell)
 
     async def run(self, admin_listener: socket.socket, guard: Guard) -> int:
         """Run until all workers have stopped; return the exit status."""
@@ -282,6 +282,7 @@ class _Supervisor:
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._service.reloading(self._live.request))
         self._live.on_change = self._note_change
+        self._live.is_draining = lambda: self._is_draining
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
         background = [asyncio.create_task(work) for work in (self._count(), self._budgets.run(), self._service.beat())]
@@ -316,13 +317,15 @@ class _Supervisor:
     async def overview(self) -> Overview:
         """See Control."""
         self._instance.traffic.sample(time.monotonic(), await self._pool.snapshots())
-        return await self._instance.overview(self._live.config)
+        return await self._instance.overview()
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
         snapshots = await self._pool.snapshots()
         used = {labels: [share] for labels, share in self._budgets.used_shares().items()}
         own: Series = {"gateway_log_lines_dropped_total": {(): [dropped_lines()]}, "gateway_budget_used_ratio": used}
+        if self._live.cell is not None:
+            own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
         snapshots.append(pack(own))
         return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
 
@@ -350,7 +353,7 @@ class _Supervisor:
 
     async def reload(self, who: str) -> Reload:
         """See Control."""
-        return await self._live.reload("admin", who)
+        return await self._live.reload_for_all(who)
 
     async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
         """See Control."""

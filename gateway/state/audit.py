@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -182,6 +182,44 @@ class Audit:
         os.close(self._descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """A line of an audit trail as it is in the file, with its position from 1, and its hash."""
+
+    number: int
+    hash: str
+    data: bytes
+
+
+class TrailReader:
+    """Reads the lines of a trail, and continues where it has read last.
+
+    Args:
+        directory: The state directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = path_of(directory)
+        self._number = self._offset = 0
+
+    def after(self, number: int, limit: int) -> list[AuditLine]:
+        """Return at most this many lines after a number. Raises StateError."""
+        if number < self._number:
+            self._number = self._offset = 0
+        lines: list[AuditLine] = []
+        try:
+            with open_file(self._path) as file:
+                file.seek(self._offset)
+                while len(lines) < limit and (data := file.readline(_MOST_LINE_BYTES)).endswith(b"\n"):
+                    self._number, self._offset = self._number + 1, self._offset + len(data)
+                    if self._number > number:
+                        head = _head_of(data)
+                        lines.append(AuditLine(self._number, head.hash if head is not None else "", data))
+        except OSError as error:
+            raise StateError(f"{self._path} can't be read: {error.strerror}") from error
+        return lines
+
+
 def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
     """Verify the whole trail.
 
@@ -192,6 +230,16 @@ def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> Trail
     Raises:
         StateError: The trail cannot be read.
     """
+    try:
+        return verify_lines(_lines(path_of(directory)), heads)
+    except FileNotFoundError:
+        return verify_lines((), heads)
+    except OSError as error:
+        raise StateError(f"{path_of(directory)} can't be read: {error.strerror}") from error
+
+
+def verify_lines(lines: Iterable[bytes], heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
+    """Verify all lines of a trail. See `verify_trail`."""
     hashes = {
         source: head.hash if isinstance(head, TrailHead) else head
         for source, head in heads.items()
@@ -201,20 +249,15 @@ def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> Trail
     last, missing = BEGINNING, dict(hashes)
     after: list[Mapping[str, object]] = []
     count = 0
-    try:
-        for count, data in enumerate(_lines(path_of(directory)), 1):
-            fault = _check(data, count, last)
-            if fault is not None:
-                return TrailVerdict(count, last, Fault(count, fault))
-            last = _head_of(data) or last
-            missing = {source: known for source, known in missing.items() if known != last.hash}
-            if 0 < confirmed < last.number:
-                line = _read(data) or {}
-                after.append({"number": line.get("number"), "event": line.get("event")})
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise StateError(f"{path_of(directory)} can't be read: {error.strerror}") from error
+    for count, data in enumerate(lines, 1):
+        fault = _check(data, count, last)
+        if fault is not None:
+            return TrailVerdict(count, last, Fault(count, fault))
+        last = _head_of(data) or last
+        missing = {source: known for source, known in missing.items() if known != last.hash}
+        if 0 < confirmed < last.number:
+            line = _read(data) or {}
+            after.append({"number": line.get("number"), "event": line.get("event")})
     for source, known in missing.items():
         head = heads[source]
         which = f"line {head.number}" if isinstance(head, TrailHead) else "a line"

@@ -181,13 +181,7 @@ class History:
         word = word.partition("+")[0]
         rows = self._all("SELECT version FROM version WHERE substr(version, 1, ?) = ?", (len(word), word))
         if len(word) < 4 or len(rows) != 1:
-            shown = word[:16] if word[:16].isalnum() else "that"
-            reason = f"{len(rows)} versions begin with it" if rows else "no version has this name"
-            if len(word) < 4:
-                reason = "write at least four characters"
-            raise NotStored(
-                f"{shown!r} is not a version of the history: {reason} (`gateway history` lists the versions)"
-            )
+            raise NotStored(why_not_found(word, len(rows)))
         return self._version(self._all(f"{_VERSIONS} WHERE version = ?", rows[0])[0])
 
     def find_exactly(self, version: str) -> Version | None:
@@ -200,6 +194,30 @@ class History:
         for (name,) in self._all("SELECT version FROM version ORDER BY rowid"):
             if (version := self.find_exactly(name)) is not None:
                 yield version
+
+    def keep(self, version: Version) -> None:
+        """Store a version that another instance of the cell has activated. Raises StateError."""
+        with self.transaction():
+            self._run(
+                "INSERT INTO version VALUES (?, ?, ?, ?) ON CONFLICT (version) DO NOTHING",
+                (version.version, version.content, version.text, version.why_not),
+            )
+            if version.catalogues:
+                self._run("INSERT OR IGNORE INTO catalogue VALUES (?, ?)", (version.version, version.catalogues))
+
+    def activations_after(self, number: int, limit: int) -> list[tuple[int, Version, Activation]]:
+        """Return the activations after a number with their versions, the oldest first."""
+        rows = self._all(
+            "SELECT number, version, previous, cause, who, at_s, summary, plan FROM activation WHERE number > ? "
+            "ORDER BY number LIMIT ?",
+            (number, limit),
+        )
+        found = []
+        for number, *row, plan in rows:
+            version = self.find_exactly(row[0])
+            if version is not None:
+                found.append((number, version, replace(_activation(tuple(row)), plan=_plan_of(plan, row[0]))))
+        return found
 
     def _version(self, row: tuple[Any, ...]) -> Version:
         version = _made(Version, row, *_VERSION)
@@ -234,15 +252,7 @@ class History:
         )
         if row is None:
             return None
-        try:
-            plan = json.loads(_made(str, row[6:], str))
-        except (ValueError, RecursionError):
-            plan = None
-        if not isinstance(plan, dict):
-            raise StateError(
-                f"history.db can't be used: {describe_damage(f'the plan of version {version} is not valid')}"
-            )
-        return replace(_activation(row[:6]), plan=plan)
+        return replace(_activation(row[:6]), plan=_plan_of(row[6], version))
 
     def audit_head(self) -> TrailHead:
         """Return the last line of the audit trail that was confirmed."""
@@ -281,6 +291,25 @@ class History:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:  # a damaged page may appear after the first row
             raise StateError(f"history.db can't be used: {describe_error(error)}") from error
+
+
+def why_not_found(word: str, count: int) -> str:
+    """Return why a word names no version: that many versions begin with it."""
+    shown = word[:16] if word[:16].isalnum() else "that"
+    reason = f"{count} versions begin with it" if count else "no version has this name"
+    if len(word) < 4:
+        reason = "write at least four characters"
+    return f"{shown!r} is not a version of the history: {reason} (`gateway history` lists the versions)"
+
+
+def _plan_of(text: object, version: str) -> Mapping[str, object]:
+    try:
+        plan = json.loads(_made(str, (text,), str))
+    except (ValueError, RecursionError):
+        plan = None
+    if not isinstance(plan, dict):
+        raise StateError(f"history.db can't be used: {describe_damage(f'the plan of version {version} is not valid')}")
+    return plan
 
 
 def _activation(row: tuple[Any, ...]) -> Activation:

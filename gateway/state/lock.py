@@ -92,6 +92,18 @@ def holder_of(directory: Path) -> Mapping[str, object] | None:
         os.close(descriptor)
 
 
+def last_config(directory: Path) -> str:
+    """Return the path of the config that a gateway with this directory serves or served last. Empty if unknown."""
+    try:
+        descriptor = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        return str(_read(descriptor).get("config") or "")
+    finally:
+        os.close(descriptor)
+
+
 def take(descriptor: int) -> bool:
     """Lock the file until it is closed. Return False if another process has locked it."""
     try:

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from gateway.model.schedule import Phase, ScheduleProgress, Tally
+from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
 from gateway.state.database import describe_error, open_database, transaction
 
@@ -63,7 +64,7 @@ class ScheduleStore:
             raise StateError(f"canary.db can't be read: {describe_error(error)}") from error
         stored: StoredProgress = {}
         for assistant, region, identity, text in rows:
-            progress = _decode(text)
+            progress = decode_progress(text)
             if progress is not None:
                 stored[assistant, region] = identity, progress
         return stored
@@ -91,18 +92,38 @@ class ScheduleStore:
 
 
 def _rows(stored: Progress) -> list[tuple[str, ...]]:
-    return [(*key, identity, json.dumps(asdict(progress))) for key, (identity, progress) in stored.items()]
+    return [(*key, identity, encode_progress(progress)) for key, (identity, progress) in stored.items()]
 
 
-def _decode(text: str) -> ScheduleProgress | None:
+def encode_progress(progress: ScheduleProgress) -> str:
+    """Return the progress as JSON."""
+    return json.dumps(asdict(progress))
+
+
+def decode_progress(text: str) -> ScheduleProgress | None:
+    """Return the progress of a JSON text, or None if it cannot be read."""
     try:
         fields = json.loads(text)
-        sides = {name: Tally(**(fields[name] | {"times": tuple(fields[name]["times"])})) for name in _SIDES}
-        if any(len(tally.times) != len(Tally().times) for tally in sides.values()):
-            return None
+        sides = {name: _tally(fields[name]) for name in _SIDES}
         return ScheduleProgress(**(fields | sides | {"phase": Phase(fields["phase"])}))
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def decode_tally(text: str) -> Tally:
+    """Return the counts of a JSON text. Counts that cannot be read are none."""
+    try:
+        return _tally(json.loads(text))
+    except (ValueError, TypeError, KeyError):
+        return NO_TALLY
+
+
+def _tally(fields: Mapping[str, Any]) -> Tally:
+    """Raises ValueError, TypeError and KeyError."""
+    tally = Tally(**(dict(fields) | {"times": tuple(fields["times"])}))
+    if len(tally.times) != len(NO_TALLY.times):
+        raise ValueError("the histogram has other buckets")
+    return tally
 
 
 _SIDES = ("candidate", "baseline")

@@ -220,6 +220,12 @@ METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     "gateway_config_info": MetricDefinition("gauge", "1, for the version of the active configuration.", VERSION_NAMES),
     "gateway_workers": MetricDefinition("gauge", "Worker processes that respond to the supervisor."),
     "gateway_worker_restarts_total": MetricDefinition("counter", "Workers that ended unexpectedly."),
+    "gateway_cell_instances": MetricDefinition(
+        "gauge",
+        "The instances of the cell, as the shared database has them. `state` is `current`, `behind`, `draining` or "
+        "`silent`. Every instance reports all of them.",
+        ("state",),
+    ),
     "gateway_benched_deployments": MetricDefinition(
         "gauge", "The number of workers in which a deployment is in cooldown.", ("deployment",)
     ),

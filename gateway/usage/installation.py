@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,6 +117,22 @@ def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader | Postgr
     except ImportError:
         raise StateError(MISSING_PACKAGES) from None
     return PostgresUsageReader(stores.database)
+
+
+def waiting_rows(state_dir: Path, positions: Mapping[str, int]) -> int:
+    """Return the number of rows in the spools of a state directory after these positions. Raises StateError."""
+    from gateway.usage.spool import batches, spool_files
+
+    count = 0
+    for recovered in (False, True):
+        for file in spool_files(state_dir, {}, recovered=recovered):
+            try:
+                count += sum(len(batch.rows) for batch in batches(file, positions.get(file.name, 0)))
+            except OSError as error:
+                raise StateError(f"{state_dir} can't be read: {error.strerror}") from error
+            finally:
+                file.close()
+    return count
 
 
 def cell_name(config: ConfigVersion) -> str:

@@ -28,6 +28,9 @@ SCHEMA_LOCK = 0x67617465_6C656402
 EPOCH_LOCK = 0x67617465_6C656403
 """The advisory lock of the process that rebuilds counters."""
 
+COMMAND_LOCK = 0x67617465_6C656404
+"""The advisory lock of the process that adds a command for all instances."""
+
 _T = TypeVar("_T")
 
 

@@ -1,0 +1,295 @@
+"""Take part in a cell: show signs of life, ship what was recorded, and follow the commands of operators.
+
+One process of an instance does this: the single process or the supervisor. The state directory stays the master of what
+this instance has recorded. A rollback, a release and a reload are stored as commands, and every instance executes them
+with its own file, its own checks and its own record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from gateway.changes.change_log import ChangeLog
+from gateway.model.budget import StoreServer
+from gateway.model.config_version import ConfigVersion
+from gateway.model.status import CellState, Reload
+from gateway.operator_errors import NotStored, StateError
+from gateway.release import release_name
+from gateway.state.history import Version
+from gateway.telemetry.log import logger
+from gateway.usage.installation import instance_name, waiting_rows
+from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
+from gateway.usage.postgres_record import CellRecord
+
+FOLLOW_S = 0.5
+_SIGN_LOOKS = 6
+"""A sign of life is given at every sixth look."""
+_SHIPPED_AT_ONCE = 500
+
+
+class Followed(Protocol):
+    """The live config, as far as commands change it."""
+
+    config: ConfigVersion
+    loaded: Reload
+
+    @property
+    def pinned(self) -> str:
+        """The version that a rollback pinned, or an empty text."""
+
+    async def roll_back_here(self, version: str | None, who: str, signature: str | None) -> Reload:
+        """Activate a version of the history on this instance."""
+
+    async def release_here(self, who: str, signature: str | None) -> Reload:
+        """Activate the config file on this instance."""
+
+    async def reload_here(self, who: str) -> Reload:
+        """Load the config file on this instance."""
+
+
+def open_cell(server: StoreServer, change_log: ChangeLog, state_dir: Path, name: str | None) -> CellMember:
+    """Return this instance as a member of the cell with this database. It connects later. Raises StateError."""
+    return CellMember(CellDatabase(server, instance_name(state_dir)), change_log, state_dir, name)
+
+
+class CellMember:
+    """One instance of a cell. `start` needs a running event loop.
+
+    Args:
+        database: The shared tables.
+        change_log: The record of this instance.
+        state_dir: Its state directory.
+        name: The setting `GATEWAY_INSTANCE`, or None.
+
+    Attributes:
+        database: The same.
+        record: The shared record.
+    """
+
+    def __init__(self, database: CellDatabase, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:
+        self.database = database
+        self.record = CellRecord(database)
+        self._change_log = change_log
+        self._state_dir = state_dir
+        self._name = name or socket.gethostname()
+        self._applied: int | None = None
+        """The number of the last command that was executed. None: no command has been read yet."""
+        self._unsent: tuple[str, str, str, str] | None = None
+        """A command that could not be stored."""
+        self._shipped: tuple[int, int] | None = None
+        self._positions: Mapping[str, int] = {}
+        self._state = CellState(())
+        self._trail_problem = self._command_problem = self._database_problem = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Ship the last lines of the record, leave the cell, and close the connection."""
+        with suppress(StateError):
+            self.ship()
+            self.database.leave()
+        self.database.close()
+
+    # --- the start --------------------------------------------------------------------------------
+
+    def adopt_predecessor(self) -> bool:
+        """Give a new history the version that the cell activated last. Return whether there is a predecessor.
+
+        Raises:
+            StateError: The database does not answer.
+        """
+        if self._change_log.pointer() is None:
+            version = self.record.last_version()
+            if version is None:
+                return False
+            self._change_log.adopt(version)
+        return True
+
+    def pin_of_cell(self) -> str | None:
+        """Return the version that the cell has pinned, an empty text if it has released it, or None: no command yet.
+
+        Raises:
+            StateError: The database does not answer.
+        """
+        self._applied, command = self.database.last_commands()
+        if command is None:
+            return None
+        if command.version:
+            self.fetch_version(command.version)
+        return command.version
+
+    def fetch_version(self, word: str | None, active: str = "") -> Version:
+        """Store a version of the cell in the history of this instance. None: the one before the active version.
+
+        Raises:
+            NotStored: The cell has no such version.
+            StateError: The database does not answer.
+        """
+        name = word or self.record.before(active)
+        if name is None:
+            raise NotStored("there is no earlier version; `gateway history` lists the versions")
+        version = self.record.find(name)
+        self._change_log.keep(version)
+        return version
+
+    # --- while it runs ----------------------------------------------------------------------------
+
+    def start(self, live: Followed, is_draining: Callable[[], bool]) -> None:
+        """Start to show signs of life and to follow commands."""
+        self._task = asyncio.create_task(self._keep(live, is_draining))
+
+    async def stop(self) -> None:
+        """Stop. `close` does the rest."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _keep(self, live: Followed, is_draining: Callable[[], bool]) -> None:
+        looks, was_draining = 0, False
+        while True:
+            try:
+                if looks % _SIGN_LOOKS == 0 or is_draining() != was_draining:
+                    was_draining = is_draining()
+                    sign = live.config.version.partition("+")[0], live.loaded.at.isoformat(timespec="seconds")
+                    await asyncio.to_thread(self._sign, *sign, was_draining)
+                await self._follow(live)
+                await asyncio.to_thread(self.ship)
+                self._database_problem = ""
+            except Exception as error:  # the loop of a background task must go on
+                detail = str(error) if isinstance(error, StateError) else f"{type(error).__name__}: {error}"
+                if detail != self._database_problem:
+                    logger().error("cell_not_followed", detail=f"{detail}; rollbacks of other instances are delayed")
+                self._database_problem = detail
+            looks += 1
+            await asyncio.sleep(FOLLOW_S)
+
+    def _sign(self, version: str, since: str, is_draining: bool) -> None:
+        sign = Sign(self._name, version, release_name(), since, is_draining, self.rows_waiting())
+        self.database.sign(sign)
+        self._state = CellState(self.database.instances())
+
+    def rows_waiting(self) -> int:
+        """Return the number of usage rows that are not in the ledger yet. It reads files, so call it in a thread."""
+        with suppress(StateError):  # then the last known positions count
+            self._positions = self.database.positions()
+        return waiting_rows(self._state_dir, self._positions)
+
+    def state(self) -> CellState:
+        """Return the state of the cell now. It reads the database, so call it in a thread."""
+        problem = self._database_problem
+        try:
+            self._state = CellState(self.database.instances())
+        except StateError as error:
+            problem = str(error)
+        problems = (
+            f"the cell cannot be seen: {problem}" if problem else "",
+            self._command_problem,
+            self._trail_problem,
+        )
+        return CellState(self._state.instances, tuple(filter(None, problems)))
+
+    def counts(self) -> Mapping[tuple[str, ...], int]:
+        """Return the number of instances by their state, as they were read last. None while nothing can be read."""
+        if self._database_problem or not self._state.instances:
+            return {}
+        counted = Counter(item.state for item in self._state.instances)
+        return {(state,): counted[state] for state in ("current", "behind", "draining", "silent")}
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    async def share(self, action: str, version: str, who: str, signature: str | None) -> bool:
+        """Store a command that this instance has executed. Return False if it has to wait for the database."""
+        self._unsent = action, version, who, signature or ""
+        try:
+            await asyncio.to_thread(self._send)
+        except StateError as error:
+            logger().error("command_not_shared", action=action, detail=f"{error}; it is repeated until it succeeds")
+            return False
+        return True
+
+    def _send(self) -> None:
+        if self._unsent is not None:
+            self.database.add_command(*self._unsent)
+            self._unsent = None
+
+    async def _follow(self, live: Followed) -> None:
+        """Execute the last commands of other instances."""
+        await asyncio.to_thread(self._send)
+        if self._applied is None:
+            last, pin = await asyncio.to_thread(self.database.last_commands)
+            commands = [pin] if pin is not None else []
+        else:
+            commands = await asyncio.to_thread(self.database.commands, self._applied)
+            last = max([self._applied, *(command.number for command in commands)])
+        for command in _in_effect(commands):
+            if command.owner != self.database.owner and not await self._execute(live, command):
+                return
+        self._applied = last
+
+    async def _execute(self, live: Followed, command: CellCommand) -> bool:
+        """Execute a command. Return False if it has to be tried again."""
+        log = logger().bind(action=command.action, who=command.who)
+        signature = command.signature or None
+        match command.action:
+            case "rollback":
+                if live.pinned == command.version:
+                    return True
+                await asyncio.to_thread(self.fetch_version, command.version)
+                done = await live.roll_back_here(command.version, command.who, signature)
+            case "release":
+                if not live.pinned:
+                    return True
+                done = await live.release_here(command.who, signature)
+            case "reload":
+                done = await live.reload_here(command.who)
+            case other:
+                log.error("command_unknown", detail=f"{other} is of a later release: upgrade this instance")
+                return True
+        self._command_problem = ""
+        if not done.activated:
+            reasons = "; ".join(finding.message for finding in done.findings if finding.severity == "error")
+            self._command_problem = f"this instance could not follow the {command.action} of the cell: {reasons}"
+            if not done.retriable:
+                log.error("command_refused", detail=self._command_problem)
+        return done.activated or not done.retriable
+
+    # --- the record -------------------------------------------------------------------------------
+
+    def ship(self) -> None:
+        """Store what this instance has recorded since the last call in the database. Raises StateError."""
+        if self._shipped is None:
+            activation, line, digest = self.record.shipped()
+            self._shipped = activation, line
+            self._trail_problem = self._difference(line, digest)
+        while True:
+            activations, lines = self._change_log.recorded_after(*self._shipped, _SHIPPED_AT_ONCE)
+            if not activations and not lines:
+                return
+            self.record.ship(activations, lines)
+            self._shipped = (
+                activations[-1][0] if activations else self._shipped[0],
+                lines[-1].number if lines else self._shipped[1],
+            )
+
+    def _difference(self, number: int, digest: str) -> str:
+        """Return how the audit trail differs from what was shipped, or an empty text."""
+        _, lines = self._change_log.recorded_after(2**62, number - 1, 1) if number else ([], [])
+        if not number or (lines and lines[0].hash == digest):
+            return ""
+        problem = f"line {number} of the audit trail is not the one that this instance has shipped: compare both"
+        logger().error("audit_failed", detail=f"{problem} with `gateway audit verify`")
+        return problem
+
+
+def _in_effect(commands: list[CellCommand]) -> list[CellCommand]:
+    """Return the last command that pins or releases, and the last reload after it."""
+    pins = [command for command in commands if command.action != "reload"]
+    first = pins[-1].number if pins else 0
+    reloads = [command for command in commands if command.action == "reload" and command.number > first]
+    return [*pins[-1:], *reloads[-1:]]
