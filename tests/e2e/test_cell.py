@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,17 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.signing import new_key
 from gateway.usage.postgres_migration import upgrade
+from tests.kit.chat_http import CHAT, body
+from tests.kit.metered_gateway import CAP, client_of
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, environ_of, instance, run_command
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
+PAUSED_S = float(os.environ.get("JUDGE_PAUSED_S", "18"))
+"""How long a judge is stopped. `make prove` sets more."""
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +73,97 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
                 eventually(lambda trail=trail: '"event":"reloaded"' in trail.read_text())  # type: ignore[misc]
             both.instances.pop()
         assert len(status(both, 0)[1]["instances"]) == 2, "one has left"
+
+
+def protected(folder: Path) -> dict[str, Any]:
+    pem, public = new_key()
+    (folder / "admin.pem").write_bytes(pem)
+    return {"regions": {"default": {"protected": True}}, "admin_keys": [public.text]}
+
+
+def ask_as_many(both: Cell, number: int) -> None:
+    """Send requests of many users, who are assigned to both variants."""
+    with client_of(both.instances[number]) as client:
+        for user in range(40):
+            client.post(CHAT, json=body(max_tokens=CAP, user=f"user-{user}"))
+
+
+def test_new_instance_refuses_an_unsigned_change_of_a_protected_region(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    with cell(tmp_path, postgres, protected(tmp_path), instances=1) as one:
+        environ = {
+            **environ_of(one.path, 0),
+            "GATEWAY_STATE_DIR": str(tmp_path / "new"),
+            "GATEWAY_REQUIRE_STATE": "true",
+        }
+        text = one.path.read_text()
+        other = tmp_path / "other.yaml"
+        other.write_text(re.sub(r"(processes\W+)DE", r"\1FR", text))
+        assert other.read_text() != text
+        eventually(lambda: bool(postgres.sql("SELECT 1 FROM cell_activation")))
+        code, said = run_command(environ, "serve", "--config", str(other), "--port", "0", "--admin-port", "0")
+        assert code == 2, said
+        assert "a protected region would change" in said
+        entries = postgres.sql("SELECT line FROM cell_audit_line")
+        assert any(b"signature_refused" in line for (line,) in entries)  # type: ignore[operator]
+        postgres.freeze()
+        try:
+            environ["GATEWAY_STATE_DIR"] = str(tmp_path / "newer")
+            code, said = run_command(environ, "serve", "--config", str(one.path), "--port", "0", "--admin-port", "0")
+        finally:
+            postgres.thaw()
+        assert (code, "the last version of the cell is not known" in said) == (2, True), said
+
+
+def test_another_instance_judges_while_the_judge_is_stopped(tmp_path: Path, postgres: RunningPostgres) -> None:
+    schedule = {
+        "candidate": "ok-2",
+        "steps": "40% for 1s, 50% for 1s, 60% for 1h, 100%",
+        "stop_on": {"min_requests": 10},
+    }
+    patch = {
+        "assistants": {
+            "assistant": {"routes": {"default": [{"ok": 60, "ok-2": 40}]}, "schedules": {"default": schedule}}
+        }
+    }
+    with cell(tmp_path, postgres, patch, route="ok, ok-2") as both:
+        eventually(lambda: bool(postgres.sql("SELECT 1 FROM cell_lease")))
+        [(holder,)] = postgres.sql("SELECT holder FROM cell_lease")
+        ids = [str(item["id"]) for item in status(both, 0)[1]["instances"]]
+        judge = 0 if str(holder).startswith(ids[0]) else 1
+        other = 1 - judge
+        both.instances[judge].process.send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        try:
+            while stage_of(postgres) < 2:
+                assert time.monotonic() - stopped < 40
+                ask_as_many(both, other)
+            assert time.monotonic() - stopped > 5, "the stopped process had the lease"
+            while time.monotonic() - stopped < PAUSED_S:
+                ask_as_many(both, other)
+            before = rows_of(postgres)
+            silent = {item["state"] for item in status(both, other)[1]["instances"]}
+            assert "silent" in silent
+        finally:
+            both.instances[judge].process.send_signal(signal.SIGCONT)
+        eventually(lambda: share(both, judge) == share(both, other) == 0.6)
+        assert postgres.sql("SELECT epoch FROM cell_lease") == [(2,)]
+        assert stage_of(postgres) == 2
+        assert [row[:3] for row in rows_of(postgres)] == [row[:3] for row in before]
+
+
+def stage_of(postgres: RunningPostgres) -> int:
+    return max(
+        (int(json.loads(str(text))["stage"]) for (text,) in postgres.sql("SELECT progress FROM cell_schedule")),
+        default=0,
+    )
+
+
+def rows_of(postgres: RunningPostgres) -> list[tuple[object, ...]]:
+    return postgres.sql("SELECT version, identity, epoch, revision FROM cell_schedule ORDER BY 1")
+
+
+def share(both: Cell, number: int) -> float:
+    [schedule] = ready(both.instances[number].admin_url)["schedules"]["routes"]
+    return float(schedule["share"])
