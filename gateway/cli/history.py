@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli.cell import cell_activations, opened_cell, verify_cell
 from gateway.cli.plan import admin_client, named_state, opened_history, plan_between, state_directory
 from gateway.cli.terminal import settings_of
 from gateway.files import read_file_or_pipe
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.policy.territory_answers import RegionAnswer
     from gateway.settings import Settings
     from gateway.state.history import Activation, History
+    from gateway.usage.postgres_record import CellRecord
 
 
 _OK, _REFUSED = 0, 1
@@ -33,11 +35,27 @@ _OK, _REFUSED = 0, 1
 
 def verify_audit(options: argparse.Namespace) -> int:
     """Verify the audit trail (`gateway audit verify`)."""
+    from gateway.operator_errors import StateError
+
+    settings = settings_of(options)
+    try:
+        with opened_cell(settings) as database:
+            own = _OK if database is not None and settings.state_dir is None else _verify_own(options, settings)
+            if database is None:
+                return own
+            from gateway.usage.postgres_record import CellRecord
+
+            return own if verify_cell(CellRecord(database)) else _REFUSED
+    except StateError as error:
+        raise CommandError(f"{error}; the trails of the cell were not verified") from None
+
+
+def _verify_own(options: argparse.Namespace, settings: Settings) -> int:
+    """Verify the audit trail of the state directory."""
     from gateway.changes.stored_versions import damaged_versions
     from gateway.operator_errors import StateError
     from gateway.state.audit import TrailHead, verify_trail
 
-    settings = settings_of(options)
     damaged: dict[str, str] = {}
     heads: dict[str, TrailHead | str] = {"--head": options.head} if options.head is not None else {}
     try:
@@ -77,6 +95,12 @@ def history(options: argparse.Namespace) -> int:
     if options.text and not options.version:
         raise CommandError("--text needs a VERSION to print (`gateway history` lists them)")
     try:
+        with opened_cell(settings) as database:
+            if database is not None:
+                from gateway.usage.postgres_record import CellRecord
+
+                record = CellRecord(database)
+                return _show_one(record, options) if options.version else _list_cell(record, options)
         with opened_history(settings) as versions:
             return _show_one(versions, options) if options.version else _list(versions, options)
     except StateError as error:
@@ -88,22 +112,41 @@ def _list(versions: History, options: argparse.Namespace) -> int:
     activations = versions.activations(options.number)
     # A version may have been activated several times. Only its last activation is marked as active.
     active = next((item for item in activations if pointer is not None and item.version == pointer.version), None)
-    if options.json:
-        items = [{**_activation(item), "active": item is active} for item in activations]
-        overrides = bool(pointer and pointer.overrides)
-        pinned = pointer.version if pointer is not None and overrides else None
-        details = {"file_active": not overrides, "pinned": pinned, "activations": items}
-        print(json.dumps(details, indent=2, ensure_ascii=False))
-        return _OK
-    for item in activations:
-        mark, operator = "*" if item is active else " ", f" by {item.who}" if item.who else ""
-        print(f"{mark} {item.version}  {_time_text(item.at_s)}  {item.cause}{operator}: {item.summary}")
-    if pointer is not None and pointer.overrides:
-        print(f"{pointer.version} is pinned by a rollback; `gateway rollback --release` activates the config file")
+    pinned = pointer.version if pointer is not None and pointer.overrides else None
+    _print_activations([(None, item) for item in activations], active, pinned, options)
     return _OK
 
 
-def _show_one(versions: History, options: argparse.Namespace) -> int:
+def _list_cell(record: CellRecord, options: argparse.Namespace) -> int:
+    activations, pinned = cell_activations(record, options.number)
+    _print_activations(activations, activations[0][1] if activations else None, pinned, options)
+    return _OK
+
+
+def _print_activations(
+    activations: Iterable[tuple[str | None, Activation]],
+    active: Activation | None,
+    pinned: str | None,
+    options: argparse.Namespace,
+) -> None:
+    """Print activations, each with the id of its instance if they are those of a cell."""
+    if options.json:
+        items = [
+            {**_activation(item), "active": item is active, **({"instance": instance} if instance else {})}
+            for instance, item in activations
+        ]
+        details = {"file_active": pinned is None, "pinned": pinned, "activations": items}
+        print(json.dumps(details, indent=2, ensure_ascii=False))
+        return
+    for instance, item in activations:
+        mark, operator = "*" if item is active else " ", f" by {item.who}" if item.who else ""
+        at = f" at {instance}" if instance else ""
+        print(f"{mark} {item.version}  {_time_text(item.at_s)}  {item.cause}{operator}{at}: {item.summary}")
+    if pinned is not None:
+        print(f"{pinned} is pinned by a rollback; `gateway rollback --release` activates the config file")
+
+
+def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> int:
     from gateway.changes.stored_versions import verified
     from gateway.operator_errors import StateError
 
@@ -257,6 +300,10 @@ def _switch_running(url: str, content: Mapping[str, object], operator: str, sett
         print(f"gateway: {failure}; {answer.get('config_version')} stays active{hint}", file=sys.stderr)
         return CommandError.status if answer.get("missing") else _REFUSED
     print(f"{answer.get('config_version')} is active")
+    if answer.get("scope") == "cell":
+        print("every instance of the cell follows within two seconds")
+    else:
+        print("this changes one instance: without `stores.database`, change the others too")
     if unconfirmed := answer.get("workers_behind"):
         print(f"workers that have not confirmed it yet: {unconfirmed}")
     pinned = None if content.get("release") else str(answer.get("config_version"))

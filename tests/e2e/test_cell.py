@@ -66,6 +66,9 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
             assert [(it["version"], it["state"]) for it in document["instances"]] == [(first, "current")] * 3
             both.run("rollback", "--release", "--as", "bob", number=1)
             eventually(lambda: {version(both, number) for number in range(3)} == {second})
+            listed = json.loads(both.run("history", "--json", number=2))["activations"]
+            assert len({line["instance"] for line in listed}) == 3
+            assert [(line["cause"], line["who"]) for line in listed].count(("rollback", "ada")) == 2
             reloaded = httpx.post(f"{late.admin_url}/reload", trust_env=False, timeout=60).json()
             assert reloaded["scope"] == "cell"
             for number in range(3):
@@ -73,6 +76,11 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
                 eventually(lambda trail=trail: '"event":"reloaded"' in trail.read_text())  # type: ignore[misc]
             both.instances.pop()
         assert len(status(both, 0)[1]["instances"]) == 2, "one has left"
+        verified = both.run("audit", "verify")
+        assert verified.count("as they were written") == 4, "the own trail, and three in the database"
+        postgres.sql("UPDATE cell_audit_line SET line = replace(convert_from(line, 'UTF8'), 'bob', 'eve')::bytea")
+        code, text = run_command(environ_of(both.path, 0), "audit", "verify", "--config", str(both.path))
+        assert (code, "was changed: its hash does not match" in text) == (1, True)
 
 
 def protected(folder: Path) -> dict[str, Any]:

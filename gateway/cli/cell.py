@@ -1,0 +1,97 @@
+"""The record of a cell for the commands `history` and `audit verify`.
+
+A command reads the shared database if the config has one: the file of `--config` or `GATEWAY_CONFIG`, or the file that
+the last gateway with the state directory served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.cli.terminal import compile_file
+from gateway.files import path_exists
+from gateway.operator_errors import CommandError
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.model.budget import StoreServer
+    from gateway.state.history import Activation
+    from gateway.usage.postgres_cell import CellDatabase
+    from gateway.usage.postgres_record import CellRecord
+
+
+def database_of(settings: Settings) -> StoreServer | None:
+    """Return the shared database of the config, or None if there is none or the config has errors."""
+    from gateway.state.lock import last_config
+
+    path = settings.config
+    if "config" not in settings.model_fields_set:
+        served = last_config(settings.state_dir) if settings.state_dir is not None else ""
+        if not served:
+            return None
+        path = Path(served)
+    if not path_exists(path):
+        return None
+    try:
+        # Most configs have no database, and then the command needs no secrets.
+        stores = compile_file(path, resolve_secrets=False).config.stores
+    except CommandError:
+        return None
+    if stores is None or stores.database is None:
+        return None
+    stores = compile_file(path).config.stores
+    return stores.database if stores is not None else None
+
+
+@contextmanager
+def opened_cell(settings: Settings) -> Iterator[CellDatabase | None]:
+    """Open the shared database of the config, or give None. Raises CommandError, and its use StateError."""
+    server = database_of(settings)
+    if server is None:
+        yield None
+        return
+    try:
+        from gateway.usage.postgres_cell import CellDatabase
+    except ImportError:
+        from gateway.usage.installation import MISSING_PACKAGES
+
+        raise CommandError(MISSING_PACKAGES) from None
+    database = CellDatabase(server, "command")
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def cell_activations(record: CellRecord, limit: int) -> tuple[list[tuple[str, Activation]], str | None]:
+    """Return the latest activations with the ids of their instances, and the version that is pinned, or None."""
+    _, command = record.database.last_commands()
+    return record.activations(limit), (command.version or None) if command is not None else None
+
+
+def verify_cell(record: CellRecord) -> bool:
+    """Print the state of each audit trail and version in the shared database. Return whether nothing was changed.
+
+    The database has no head that it could not have lost, so missing lines at the end of a trail are found by the heads
+    in the log, and by the state directory of the instance.
+    """
+    from gateway.changes.stored_versions import damaged
+    from gateway.state.audit import verify_lines
+
+    is_sound = True
+    for instance, last in record.trails().items():
+        verdict = verify_lines(record.lines(instance), {})
+        if verdict.fault is not None:
+            print(f"instance {instance}: line {verdict.fault.line} {verdict.fault.reason}")
+            is_sound = False
+            continue
+        print(
+            f"instance {instance}: {verdict.lines} lines, as they were written; the last is {last}, {verdict.head.hash}"
+        )
+    for name, fault in damaged(record.versions()).items():
+        print(f"version {name} of the shared database: {fault}")
+        is_sound = False
+    return is_sound
