@@ -401,3 +401,23 @@ def test_controversial_verdict_follows_the_policy() -> None:
     assert blocks.json()["error"]["moderation"]["categories"] == ["politically-sensitive"]
     passing = {"regions": {"default": {"moderation": {"controversial": "pass"}}}}
     assert ask(gateway(World(judge=answered), judged_by("qwen3guard"), passing), "chat").status_code == 200
+
+
+OUTPUT_ONLY = {"regions": {"default": {"moderation": {"input": None}}}}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_error_before_the_first_text_has_a_status(dialect: str, stream: bool) -> None:
+    world = World(judge=lambda _: httpx.Response(500))
+    response = ask(gateway(world, OUTPUT_ONLY), dialect, stream=stream)
+    assert (response.status_code, len(world.asked)) == (503, 1)
+    assert GOOD not in response.text
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+def test_skipped_verdict_on_the_first_text_is_in_the_header(stream: bool) -> None:
+    opened = {"regions": {"default": {"moderation": {"on_failure": "open"}}}}
+    response = ask(gateway(World(judge=lambda _: httpx.Response(500)), OUTPUT_ONLY, opened), "chat", stream=stream)
+    assert (response.status_code, response.headers["x-gateway-moderation"]) == (200, "skipped")
+    assert ending_of("chat", response, stream=stream)[1]["moderation"] == {"skipped": True}
