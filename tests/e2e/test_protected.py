@@ -131,6 +131,7 @@ def test_protection_itself_is_protected(
     assert operator.version() == before
 
 
+@pytest.mark.slow
 def test_start_without_anything_to_compare_with_can_be_refused(path: Path) -> None:
     state = state_dir_of(path)
     warned = run_command(path, "check", "--state", str(state))

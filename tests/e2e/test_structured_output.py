@@ -327,6 +327,7 @@ def test_hostile_schema_is_refused(gateway: GatewayProcess, providers: dict[str,
     assert providers["words"].sent == []
 
 
+@pytest.mark.slow
 def test_exponential_schema_delays_no_request(gateway: GatewayProcess, providers: dict[str, Provider]) -> None:
     definitions: dict[str, Any] = {
         f"d{number}": {"anyOf": [{"$ref": f"#/$defs/d{number + 1}"}] * 2} for number in range(25)
