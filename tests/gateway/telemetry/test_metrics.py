@@ -356,6 +356,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_client_tokens_total",
         "gateway_client_cost_total",
         "gateway_overshoot_total",
+        "gateway_cell_instances",
         *configuration,
         *breakers,
         *limiters,
