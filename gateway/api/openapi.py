@@ -368,7 +368,7 @@ _CAPABILITIES_SCHEMA = _object(
     labels=_list_of(_TEXT),
     locales=_list_of(_TEXT),
     moderation=_object(input={"type": "boolean"}, output={"type": "boolean"}),
-    consent={**_list_of(_object(**_RECIPIENT)), "description": "Who must be asked for."},
+    consent={**_list_of(_object(**_RECIPIENT)), "description": "The recipients that need the user's consent."},
     intents=_list_of(_TEXT),
     choices=_list_of(
         _object(id=_TEXT, title=_TEXT, available={"type": "boolean"}, reason=_NULLABLE, **_RECIPIENT),

@@ -71,7 +71,7 @@ class _Conviction:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a look needs of the scheduler, so that it can run in a thread."""
+    """The values of the scheduler that a look needs, so that it can run in a thread."""
 
     rows: _Rows
     since_s: float

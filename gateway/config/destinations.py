@@ -101,7 +101,7 @@ def _connected(deployment: Deployment) -> Destination:
     if proxy is None:
         return _at(deployment.origin)
     to = _at(proxy.origin)
-    # A tunnel is no plain HTTP, by whose `host` a mesh could route it.
+    # A tunnel is not plain HTTP, which a mesh could route by its `host`.
     return Destination(to.host, to.port, to.tls)
 
 

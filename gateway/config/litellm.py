@@ -15,14 +15,13 @@ from typing import Any
 
 from gateway.config.examples import schema_file
 from gateway.config.litellm_clients import ClientReader
-from gateway.config.litellm_files import Gap, SourceReading, Unique, gaps_of, yaml_lines
+from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique, gaps_of, yaml_lines
 from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
 from gateway.config.yaml_document import parse_yaml
 from providers.registry import Registry
 
 _REGION = "main"
-_LOGIN = re.compile(r"://[^/@\s]*@")
 _MOST_STEPS = 50
 _MOST_WEIGHT = 10_000
 _HEAD = """\
@@ -96,7 +95,7 @@ def _notes(reading: SourceReading, file: str) -> Iterator[str]:
     for path, note in reading.unused():
         named = dotted(tuple(part for part in path if isinstance(part, str)))
         known = next((text for pattern, text in reasons.items() if fnmatchcase(named, pattern)), "no equivalent")
-        where = _LOGIN.sub("://…@", dotted(path))
+        where = LOGIN.sub("://…@", dotted(path))
         yield visible(f"{file}:{reading.line(path)}: {where}: {note or f'not converted: {known}'}")
 
 
@@ -242,7 +241,11 @@ class _Assistants:
                 path: KeyPath = (section, key, alias)
                 at: KeyPath = (*path, "model") if isinstance(read.at(*path), dict) else path
                 target = names.get(str(read.at(*at)), ("", ""))[0]
-                usable = re.fullmatch(r"[!-~]{1,256}", alias) and "*" not in alias and "${" not in alias
+                usable = (
+                    re.fullmatch(r"[!-~]{1,256}", alias)
+                    and not re.search(r"\*|\$\{", alias)
+                    and not LOGIN.search(alias)
+                )
                 if target and usable and alias not in taken:
                     assistants[target].setdefault("aliases", []).append(alias)
                     self.aliases[alias] = target

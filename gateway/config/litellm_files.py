@@ -12,6 +12,9 @@ from typing import Any
 from gateway.config.problems import KeyPath, dotted
 from gateway.config.yaml_document import Source
 
+LOGIN = re.compile(r"://[^/@\s]*@")
+"""The login of a URL, which is a secret also in a name."""
+
 _VISIBLE = re.compile(r"[!-~]{1,256}")
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
@@ -21,7 +24,7 @@ _GAP = "# GAP: "
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A value that the source does not tell. It is written as a comment in place of the key."""
+    """A value that the source does not have. It is written as a comment in place of the key."""
 
     text: str
 
@@ -50,7 +53,7 @@ class SourceReading:
 
     Attributes:
         used: The paths of the values that were converted, each with everything below it.
-        notes: What to know about a value, by its path. It is listed, also if it was converted.
+        notes: A remark on a value, by its path. It is listed, also if the value was converted.
     """
 
     source: Source

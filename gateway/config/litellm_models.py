@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gateway.config.litellm_files import Gap, SourceReading, Unique
+from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique
 from gateway.config.operator_catalogue import is_name_of, meant_provider
 from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
@@ -90,6 +90,9 @@ class ModelReader:
         params = read.at(*entry, "litellm_params")
         if not isinstance(group, str) or not isinstance(params, dict):
             read.note(*entry, note="not converted: it needs `model_name` and `litellm_params`")
+            return None
+        if LOGIN.search(group):
+            read.note(*entry, note="not converted: `model_name` has a login, and clients would see it")
             return None
         paths = self._parameters(index)
         prefix, model = self._vendor(paths)

@@ -79,7 +79,7 @@ def write_policy(
 ) -> str:
     """Return the manifests with comments. The same input gives the same text."""
     comments = [
-        f"What the gateway may call with the configuration {config.version}, by `gateway network-policy`.",
+        f"The hosts that the gateway may call with the configuration {config.version}, by `gateway network-policy`.",
         "After a change of the configuration, `gateway check CONFIG --against THIS_FILE` names what differs.",
     ]
     if form == "cilium":

@@ -37,7 +37,7 @@ class Grant:
         kind: `other` stands for a rule in words.
         target: A name, a pattern with `*`, a network, or `NAMESPACE/SERVICE`.
         ports: The first and the last port.
-        tie: What ties a connection to the name: the server name of TLS, or `resolved` by the sidecar. Empty: nothing.
+        tie: The tie of a connection to the name: the server name of TLS, or `resolved` by the sidecar. Empty: nothing.
         holes: The parts of a network that are not allowed.
     """
 
@@ -138,7 +138,7 @@ def _without_nulls(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """What the configuration calls, in the words of one format. With `is_loose`, a part of one grant is enough."""
+    """The targets of the configuration, in the words of one format. With `is_loose`, a part of one grant is enough."""
 
     grants: tuple[Grant, ...]
     reason: str

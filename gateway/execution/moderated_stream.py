@@ -339,7 +339,7 @@ class ModeratedStream:
         return await anext(self._events)
 
     async def close(self) -> None:
-        """Release the provider's connection. What was held is forgotten."""
+        """Release the provider's connection. Held text is forgotten."""
         self._choices.clear()
         await self._stream.close()
 

@@ -497,7 +497,7 @@ class ConfigVersion:
         revoked_keys: The digests of keys of the database that were revoked. The same key is refused also if it was
             imported by its hash.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
-        moderation: Who judges the chats of a region, by its name.
+        moderation: The judges of the chats of a region, by its name.
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.

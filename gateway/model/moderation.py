@@ -44,7 +44,7 @@ class Moderation:
 
 @dataclass(slots=True)
 class ModerationRecord:
-    """What the judges of a request decided. None: that direction is not judged.
+    """The decisions of the judges of a request. None: that direction is not judged.
 
     Attributes:
         by: The deployments that gave verdicts.
@@ -72,7 +72,7 @@ class ModerationRecord:
         return {"input": self.input, "output": self.output, "by": list(self.by), "skipped": self.is_skipped}
 
     def member(self) -> dict[str, object] | None:
-        """Return the member of `x_gateway` of an answer; None if there is nothing to tell the client."""
+        """Return the member of `x_gateway` of an answer; None if the client needs no notice."""
         if self.output == "flagged":
             return {"direction": "output", "categories": list(self.categories)}
         return {"skipped": True} if self.is_skipped else None

@@ -62,7 +62,7 @@ class Reload:
         missing: Whether the version to roll back to is not in the history.
         retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
         pinned: The version that a rollback pinned and that is active after it, or an empty text.
-        scope: Whom an operator's request concerns: this instance, or all instances of the cell.
+        scope: The instances that an operator's request concerns: this instance, or all instances of the cell.
     """
 
     cause: Cause
@@ -178,11 +178,11 @@ class CellInstance:
 
 @dataclass(frozen=True, slots=True)
 class CellState:
-    """What this instance knows of its cell.
+    """The knowledge of an instance about its cell.
 
     Attributes:
         instances: All instances, as the database had them last.
-        problems: What keeps this instance from following the cell.
+        problems: The reasons that keep this instance from following the cell.
     """
 
     instances: tuple[CellInstance, ...]

@@ -111,7 +111,7 @@ def decode_progress(text: str) -> ScheduleProgress | None:
 
 
 def decode_tally(text: str) -> Tally:
-    """Return the counts of a JSON text. Counts that cannot be read are none."""
+    """Return the counts of a JSON text. Unreadable counts are zero."""
     try:
         return _tally(json.loads(text))
     except (ValueError, TypeError, KeyError):

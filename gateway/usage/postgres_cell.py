@@ -1,4 +1,4 @@
-"""What the instances of a cell share in PostgreSQL: their signs of life, the judge of schedules, and commands.
+"""The shared state of the instances of a cell in PostgreSQL: their signs of life, the judge of schedules, and commands.
 
 A lease gives one process of the cell a task, for `LEASE_S` of the server's time. Each new holder has a higher epoch,
 and every statement of a task compares it: a process that was paused, and believes that it still has the task, changes
@@ -81,7 +81,7 @@ class CellCommand:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """What an instance tells about itself. `version` has no suffix for its shares."""
+    """The report of an instance about itself. `version` has no suffix for its shares."""
 
     name: str
     version: str
@@ -205,7 +205,7 @@ class CellDatabase:
     def save_schedule(self, row: ScheduleRow, epoch: int) -> ScheduleRow | None:
         """Store the progress that follows the revision of this row. Return the stored row.
 
-        None: the judge has another epoch, or somebody else has written the row. Nothing was changed.
+        None: the judge has another epoch, or another process has written the row. Nothing was changed.
         """
         saved = self.fetch(
             "INSERT INTO cell_schedule (version, assistant, region, identity, progress, epoch, revision, changed_at) "  # noqa: S608  # constants

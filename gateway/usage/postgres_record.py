@@ -1,7 +1,7 @@
 """The record of a cell in PostgreSQL: the versions, activations and audit lines of all its instances.
 
-An instance ships what it has recorded in its own state directory, which stays the master. What is shipped is never
-changed.
+An instance ships what it has recorded in its own state directory, which stays the master. A shipped line is
+never changed.
 """
 
 from __future__ import annotations

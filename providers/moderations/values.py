@@ -39,7 +39,7 @@ class ModerationRequest(Value, frozen=True):
         model: The model that the client asked for, or empty if it named none.
         inputs: The content to classify.
         extra: Unknown top-level fields as parsed JSON.
-        prompt: The user's text that the inputs answer; None if they are no answers. Guard models judge both as a pair.
+        prompt: The user's text that the inputs answer; None if they are not answers. Guard models judge both as a pair.
         stream: Always false: the answer is one JSON body.
         folded: Always false.
     """

@@ -65,7 +65,8 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
             assert operator.version() == versions[1]
             done = gateway_command(path, "rollback", versions[0], "--as", WHO)
             assert done.returncode == 0, done.stderr
-            assert f"{versions[0]} is active\n{path} is no longer active" in done.stdout
+            assert done.stdout.startswith(f"{versions[0]} is active\n")
+            assert f"\n{path} is no longer active" in done.stdout
             eventually(lambda: operator.version() == versions[0])
             assert operator.answered_by() == "a"
 

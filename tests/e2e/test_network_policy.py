@@ -46,7 +46,7 @@ socket.getaddrinfo = getaddrinfo
 
 
 def test_destinations_are_what_a_traced_gateway_resolves_and_calls(tmp_path: Path) -> None:
-    """Two runs, because a budget refuses while the stores, which are no real ones here, do not answer."""
+    """Two runs, because a budget refuses while the stores, which are placeholders here, do not answer."""
     (tmp_path / "sitecustomize.py").write_text(TRACER, "utf-8")
     trace = tmp_path / "trace"
     environ = {

@@ -38,7 +38,9 @@ ROOM = 60 * (INPUT_BOUND + MAXIMUM)
 
 TOKENS = TRAINED + ROOM
 EUR = (TRAINED * OUTPUT_PRICE + ROOM * OUTPUT_PRICE) / 1_000_000
-HEDGED = "assistants: {assistant: {hedge: {after: 1ms}}}"
+HEDGED = "assistants: {assistant: {hedge: {after: 1ms}}, unhedged: {routes: {default: [long]}}}"
+"""The training uses the assistant `unhedged`: the calls that a hedge cancels would be charged with an estimate."""
+
 VECTORS = """
 assistants: {assistant: {embeddings: {default: [vectors]}}}
 deployments:
@@ -111,7 +113,10 @@ def test_trained_client_never_spends_more_than_its_budget(
 ) -> None:
     with serving(tmp_path, route, *patches, workers=workers) as (gateway, meter):
         meter.answers_briefly = True
-        assert {*asyncio.run(ask_at_once(gateway, meter, requests, TRAINING, waits=False))} == {200}
+        training = (
+            [(CHAT, {**content, "model": "unhedged"}) for _, content in requests] if HEDGED in patches else requests
+        )
+        assert {*asyncio.run(ask_at_once(gateway, meter, training, TRAINING, waits=False))} == {200}
         meter.answers_briefly = False
         statuses = asyncio.run(ask_at_once(gateway, meter, requests, AT_ONCE, waits=True))
         assert {*statuses} == {200, 429}

@@ -207,7 +207,10 @@ _WORDS = st.sampled_from(
         "embedding",
     ]
 )
-_SCALARS = st.one_of(_WORDS, st.integers(-2, 10**12), st.floats(0, 2), st.booleans(), st.none())
+_NAMES = _WORDS.filter(lambda word: word != "sk-clear-2")
+"""The names of models and clients are public."""
+
+_SCALARS = st.one_of(_NAMES, st.integers(-2, 10**12), st.floats(0, 2), st.booleans(), st.none())
 _KEYS = [
     "model",
     "model_name",
@@ -236,11 +239,11 @@ _PARAMS = _mapping(
     **dict.fromkeys(("model", "api_base", "api_key", "rpm", "weight", "order", "aws_region_name", "vertex_project"), _WORDS),
     input_cost_per_token=st.floats(0, 0.01), output_cost_per_token=st.floats(0, 0.01), temperature=st.just(1),
 )  # fmt: skip
-_MODEL = _mapping(model_name=_WORDS, litellm_params=_PARAMS, model_info=_mapping(mode=_WORDS, id=_WORDS))
-_TARGETS = st.lists(st.dictionaries(_WORDS, st.lists(_WORDS, max_size=3), max_size=2), max_size=2)
+_MODEL = _mapping(model_name=_NAMES, litellm_params=_PARAMS, model_info=_mapping(mode=_WORDS, id=_WORDS))
+_TARGETS = st.lists(st.dictionaries(_NAMES, st.lists(_WORDS, max_size=3), max_size=2), max_size=2)
 _NUMBERS = st.integers(0, 100)
 _KEY = _mapping(
-    token=st.just("1" * 64), key=_WORDS, key_alias=_WORDS, models=st.lists(_WORDS, max_size=2), team_id=_WORDS,
+    token=st.just("1" * 64), key=_WORDS, key_alias=_NAMES, models=st.lists(_NAMES, max_size=2), team_id=_NAMES,
     max_budget=_NUMBERS, budget_duration=_WORDS, rpm_limit=_NUMBERS,
 )  # fmt: skip
 RANDOM = _mapping(
@@ -249,9 +252,9 @@ RANDOM = _mapping(
         fallbacks=_TARGETS, context_window_fallbacks=_TARGETS, default_fallbacks=st.lists(_WORDS, max_size=2),
         max_budget=_NUMBERS, budget_duration=_WORDS, max_end_user_budget=_NUMBERS, num_retries=_NUMBERS, cache=st.booleans(),
     ),
-    router_settings=_mapping(model_group_alias=st.dictionaries(_WORDS, _WORDS, max_size=2), fallbacks=_TARGETS),
+    router_settings=_mapping(model_group_alias=st.dictionaries(_NAMES, _WORDS, max_size=2), fallbacks=_TARGETS),
     general_settings=_mapping(master_key=_WORDS, global_max_parallel_requests=_NUMBERS),
     keys=st.lists(_KEY, max_size=2),
-    teams=st.lists(_mapping(team_id=_WORDS, team_alias=_WORDS, max_budget=_NUMBERS), max_size=2),
+    teams=st.lists(_mapping(team_id=_NAMES, team_alias=_NAMES, max_budget=_NUMBERS), max_size=2),
 )  # fmt: skip
 """Configurations with most keys that are converted, and with any value at each place."""

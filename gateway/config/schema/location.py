@@ -198,7 +198,7 @@ class CellSection(Section):
 
 
 class ModerationSection(Section):
-    """Who judges chats of a region: what clients send, and what models answer."""
+    """The judges of a region's chats: of what clients send, and of what models answer."""
 
     input: list[str] = Field([], description="The deployments that judge requests, asked in order if one fails.")
     output: list[str] = Field([], description="The deployments that judge answers, asked in order if one fails.")
@@ -236,7 +236,7 @@ class RegionSection(Section):
     labels: Labels = Field([], description="Labels of its answers: cn-gb45438, eu-art50, … or labels of your own.")
     profile: ProfileSection | None = Field(None, description="How an assistant speaks to its users.")
     refusals: RefusalsSection | None = Field(None, description="The texts for users whose request is refused.")
-    moderation: ModerationSection | None = Field(None, description="Who judges its chats. Default: no one.")
+    moderation: ModerationSection | None = Field(None, description="The judges of its chats. Default: no judge.")
     protected: bool = Field(
         False,
         description="true: a change of this region needs a signature with one of `admin_keys` on the plan of the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def filled(result: Converted) -> dict[str, Any]:
         "clients": {"app": {"keys": [KEY_HASH], "region": "main"}},
     }
     for number, gap in enumerate(sorted(result.gaps, key=lambda path: path.endswith("endpoint"))):
-        *parents, key = gap.replace("]", "").replace("[", ".").split(".")
+        *parents, key = re.findall(r"[^.\[\]]+", gap)
         target: Any = config
         names = list(parents)
         while names:  # names may contain dots

@@ -332,7 +332,7 @@ def test_written_policy_differs_exactly_if_the_destinations_do(
 
 
 def meant(one: Destination, tied: bool) -> tuple[object, ...]:
-    """Return what a policy can tell apart: Istio has no ports of Services, and addresses have no TLS names."""
+    """Return the values that a policy can distinguish: Istio has no ports of Services, and addresses have no TLS names."""
     if one.cluster_service is not None and not tied:
         return (one.host,)
     has_name = one.network is None and one.cluster_service is None
