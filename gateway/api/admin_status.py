@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 from gateway.api.admin_control import readiness_word, unavailable_everywhere
 from gateway.model.approval import days_at, terms_of
@@ -11,34 +12,78 @@ from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.decision import Plan
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location
-from gateway.model.status import InstanceState, Overview, Status
+from gateway.model.status import CellInstance, CellState, InstanceState, Overview, Reload, Status
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.release import release_name
 
 _SOON_DAYS = 60
 _TRAFFIC_S = 300
+_NOT_CHECKED = "not checked from here: gateway doctor checks it"
 
 
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
     """Return the state of a gateway for its operators. It decides for every region, so call it in a thread."""
-    config, since = status.config, status.loaded.at.isoformat(timespec="seconds")
+    since = status.loaded.at.isoformat(timespec="seconds")
     regions = [*_regions(status)]
-    days = days_at(status.at_s)
     instances = [*_instances(status, overview, since)]
+    traffic = {
+        "seconds": _TRAFFIC_S,
+        "running": sum(worker.running for worker in status.workers),
+        "regions": {
+            name: {"requests": requests, "errors": errors}
+            for name, (requests, errors) in sorted(overview.traffic.items())
+        },
+    }
+    problems = [*_problems(status, regions), *_problems_of_cell(overview.cell, instances)]
+    return _document(status, since, regions, traffic, instances, problems)
+
+
+def cell_document(
+    config: ConfigVersion,
+    instances: Sequence[CellInstance],
+    since_s: float,
+    at_s: float,
+    *,
+    problems: Iterable[str] = (),
+    pinned: str = "",
+) -> dict[str, object]:
+    """Return the state of a cell as its shared database has it: without health, limits and traffic of its instances.
+
+    Args:
+        config: The version that the cell has activated last.
+        instances: All instances.
+        since_s: When the cell activated it (Unix time).
+        at_s: The time of this state (Unix time).
+        problems: Further problems.
+        pinned: The version that a rollback of the cell pinned, or an empty text.
+    """
+    since = datetime.fromtimestamp(since_s, UTC)
+    loaded = Reload("start", activated=True, config_version=config.version, at=since, duration_s=0)
+    status = Status(config, loaded, None, {}, is_draining=False, workers=(), pinned=pinned, at_s=at_s)
+    rows = [asdict(item) for item in instances]
+    regions = [*_regions(status)]
+    every = [*problems, *_pin_and_answers(status, regions), *_problems_of_cell(None, rows)]
+    document = _document(status, since.isoformat(timespec="seconds"), regions, None, rows, every)
+    stores = {kind: text if kind == "database" else _NOT_CHECKED for kind, text in (_stores(status) or {}).items()}
+    return {**document, "stores": stores}
+
+
+def _document(
+    status: Status,
+    since: str,
+    regions: list[dict[str, object]],
+    traffic: dict[str, object] | None,
+    instances: list[dict[str, object]],
+    problems: list[str],
+) -> dict[str, object]:
+    config, days = status.config, days_at(status.at_s)
     return {
         "version": config.version,
         "since": since,
         "release": release_name(),
         "regions": regions,
-        "traffic": {
-            "seconds": _TRAFFIC_S,
-            "running": sum(worker.running for worker in status.workers),
-            "regions": {
-                name: {"requests": requests, "errors": errors}
-                for name, (requests, errors) in sorted(overview.traffic.items())
-            },
-        },
+        "traffic": traffic,
         "stores": _stores(status),
         "instances": instances,
         "approvals": [
@@ -51,7 +96,7 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
             for notice in retirement_notices_of(config.deployments.values(), days)
             if notice.days_left <= _SOON_DAYS
         ],
-        "problems": [*_problems(status, regions), *_problems_of_cell(overview, instances)],
+        "problems": problems,
     }
 
 
@@ -72,8 +117,8 @@ def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[
     yield from (asdict(item) for item in others if item is not known)
 
 
-def _problems_of_cell(overview: Overview, instances: list[dict[str, object]]) -> Iterator[str]:
-    yield from overview.cell.problems if overview.cell is not None else ()
+def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]) -> Iterator[str]:
+    yield from cell.problems if cell is not None else ()
     for item in instances:
         if item["state"] == "silent":
             yield f"the instance {item['name']} has given no sign for 15 s or more: gateway doctor on its machine"
@@ -131,8 +176,6 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         yield f"the gateway is {word}"
     if status.failed is not None:
         yield "the configuration file has errors, and the version before stays active: gateway check lists them"
-    if status.pinned:
-        yield f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
     for kind, text in (_stores(status) or {}).items():
         if text != "ok":
             yield f"the shared store `{kind}` cannot be used: {text}"
@@ -140,8 +183,14 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         yield "the database of keys cannot be read, so changes of keys are delayed"
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
         yield f"{name} is skipped for {unavailable.for_s:.0f} s: {unavailable.reason}"
+    yield from _pin_and_answers(status, regions)
+    if status.schedules_off:
+        yield f"no canary schedule runs: {status.schedules_off}"
+
+
+def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
+    if status.pinned:
+        yield f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
     for entry in regions:
         if entry["answers"] is None:
             yield f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-    if status.schedules_off:
-        yield f"no canary schedule runs: {status.schedules_off}"

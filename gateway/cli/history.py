@@ -323,7 +323,13 @@ def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
             pass  # report a missing history; ChangeLog would create one
         with closing(ChangeLog(directory)) as change_log:
             config, before = _last_config(settings, change_log), change_log.pointer()
-            new = _record_at_rest(change_log, wanted, settings, config)
+            with opened_cell(settings) as database:
+                if database is not None:
+                    database.last_commands()  # nothing is changed while the database does not answer
+                new = _record_at_rest(change_log, wanted, settings, config)
+                if database is not None and new is not None:
+                    action, pinned = ("release", "") if wanted.release else ("rollback", new.version)
+                    database.add_command(action, pinned, wanted.operator, wanted.signature or "")
             released = before.version if wanted.release and before is not None else None
             answers = _answers_at_rest(new, directory, released) if new is not None else ()
     except StateError as error:
@@ -331,6 +337,8 @@ def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
     if new is None:
         return _REFUSED
     print(f"no gateway runs with {directory}; the next one serves {new.version}")
+    if database is not None:
+        print("every running instance of the cell follows within two seconds")
     _print_pin(config, None if wanted.release else new.version)
     _print_answers(answers)
     return _OK

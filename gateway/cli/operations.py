@@ -47,13 +47,9 @@ def drain(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Show who answers now, and what is wrong (`gateway status`)."""
     settings = settings_of(options)
-    client = admin_client(options.admin or _admin_of(settings), settings)
-    try:
-        code, document = client.call("GET", "/status", None, "")
-    except NotReached as error:
-        raise CommandError(str(error)) from None
-    if code != HTTPStatus.OK:
-        raise CommandError(f"{client.url} answers {code}: {_message_of(document)}")
+    document = _status_of_cell(settings) if options.config is not None and options.admin is None else None
+    if document is None:
+        document = _status_of_instance(options.admin or _admin_of(settings), settings)
     if options.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
@@ -61,13 +57,58 @@ def status(options: argparse.Namespace) -> int:
     return _PROBLEMS if document["problems"] else _OK
 
 
+def _status_of_instance(url: str, settings: Settings) -> Mapping[str, Any]:
+    client = admin_client(url, settings)
+    try:
+        code, document = client.call("GET", "/status", None, "")
+    except NotReached as error:
+        raise CommandError(str(error)) from None
+    if code != HTTPStatus.OK:
+        raise CommandError(f"{client.url} answers {code}: {_message_of(document)}")
+    return document
+
+
+def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
+    """Return the status document of a cell from its shared database, or None without one. Raises CommandError."""
+    from gateway.api.admin_status import cell_document
+    from gateway.changes.initial_config import compile_in_child
+    from gateway.changes.pickling import unpack
+    from gateway.cli.cell import opened_cell
+    from gateway.cli.terminal import compile_file
+    from gateway.usage.postgres_record import CellRecord
+
+    file = settings.config
+    config = compile_file(file, resolve_secrets=False).config
+    try:
+        with opened_cell(settings) as database:
+            if database is None:
+                return None
+            instances, record = database.instances(), CellRecord(database)
+            if all(item.state == "silent" for item in instances):
+                raise CommandError(f"no instance of the cell of {file} gives a sign: is one running?")
+            active, activations = record.last_version(), record.activations(1)
+            problems = []
+            if active is not None and active.version != config.version:
+                problems.append(f"{file} is version {config.version}, but the cell has activated {active.version}")
+                outcome = compile_in_child(active.text, active.version, file, secrets=False) if active.text else None
+                if outcome is not None and outcome.packed is not None:
+                    config = unpack(outcome.packed)
+            _, pin = database.last_commands()
+            pinned = pin.version if pin is not None else ""
+            since_s = activations[0][1].at_s if activations else time.time()
+    except StateError as error:
+        raise CommandError(str(error)) from None
+    return cell_document(config, instances, since_s, time.time(), problems=problems, pinned=pinned)
+
+
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a status document."""
     traffic, instances = document["traffic"], document["instances"]
     yield f"config {document['version']} since {document['since']}, release {document['release']}"
-    yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:"
-    for region, counts in traffic["regions"].items():
-        yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors"
+    if traffic is not None:
+        yield f"{traffic['running']} running; in the last {traffic['seconds'] // 60} minutes:"
+        for region, counts in traffic["regions"].items():
+            yield f"  {region or 'no region':12} {counts['requests']} requests, {counts['errors']} errors"
     yield "who answers:"
     for entry in document["regions"]:
         use = "" if entry["use"] == "chat" else f" ({entry['use']})"

@@ -68,6 +68,11 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
             eventually(lambda: {version(both, number) for number in range(3)} == {second})
             listed = json.loads(both.run("history", "--json", number=2))["activations"]
             assert len({line["instance"] for line in listed}) == 3
+            seen = json.loads(both.run("status", "--json"))
+            assert (seen["version"], seen["traffic"], seen["problems"]) == (second, None, [])
+            assert [(it["version"], it["state"]) for it in seen["instances"]] == [(second, "current")] * 3
+            [one] = [entry for entry in seen["regions"] if entry["use"] == "chat"]
+            assert (one["answers"], seen["stores"]["database"]) == ("ok", "ok")
             assert [(line["cause"], line["who"]) for line in listed].count(("rollback", "ada")) == 2
             reloaded = httpx.post(f"{late.admin_url}/reload", trust_env=False, timeout=60).json()
             assert reloaded["scope"] == "cell"
@@ -76,6 +81,12 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
                 eventually(lambda trail=trail: '"event":"reloaded"' in trail.read_text())  # type: ignore[misc]
             both.instances.pop()
         assert len(status(both, 0)[1]["instances"]) == 2, "one has left"
+        text = both.run("rollback", first, "--as", "eve", number=2)
+        assert "no gateway runs" in text
+        assert "every running instance of the cell follows" in text
+        eventually(lambda: {version(both, number) for number in range(2)} == {first})
+        both.run("rollback", "--release", "--as", "eve", number=2)
+        eventually(lambda: {version(both, number) for number in range(2)} == {second})
         verified = both.run("audit", "verify")
         assert verified.count("as they were written") == 4, "the own trail, and three in the database"
         postgres.sql("UPDATE cell_audit_line SET line = replace(convert_from(line, 'UTF8'), 'bob', 'eve')::bytea")
