@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -41,7 +42,14 @@ PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 _ROWS_AT_ONCE = 500
 _OF_CLIENTS = frozenset({"keys", "clients", "projects"})
-ReadBody = Callable[[Request], Awaitable[dict[str, object]]]
+
+
+class ReadBody(Protocol):
+    """Reads the JSON object of a request."""
+
+    def __call__(self, request: Request, most_bytes: int = ...) -> Awaitable[dict[str, object]]:
+        """Return the object in the body. Raises ApiError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +128,10 @@ def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
         tags=["keys"],
         summary="Create a key of a client. The answer has the key, this one time.",
         dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=_body({"client": "the client's name", **_KEY_FIELDS}, "client"),
+        openapi_extra=json_body({"client": "the client's name", **_KEY_FIELDS}, "client"),
     )
     async def create_key(request: Request) -> Response:
-        given = _texts(await routes.read_body(request), "client", *_KEY_FIELDS)
+        given = texts_of(await routes.read_body(request), "client", *_KEY_FIELDS)
         if "client" not in given:
             raise ApiError("invalid_request", "`client` is missing: the name of the client that gets the key", "client")
         wanted = KeyRequest(
@@ -140,10 +148,10 @@ def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
         tags=["keys"],
         summary="Give a key a new secret. The old one works until the grace time ends.",
         dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=_body({"grace": f"how long the old secret works, such as 10m; {DEFAULT_GRACE} by default"}),
+        openapi_extra=json_body({"grace": f"how long the old secret works, such as 10m; {DEFAULT_GRACE} by default"}),
     )
     async def rotate_key(request: Request, id: str) -> Response:
-        grace = _texts(await routes.read_body(request), "grace").get("grace", DEFAULT_GRACE)
+        grace = texts_of(await routes.read_body(request), "grace").get("grace", DEFAULT_GRACE)
         return await routes.run(request, "keys rotate", lambda admin: admin.rotate_key(id, grace))
 
     @router.post(
@@ -178,7 +186,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         tags=[section],
         summary=f"Create a {word}",
         dependencies=routes.requires(Role.ADMIN),
-        openapi_extra=_body({"name": f"its name; besides it, {fields}"}, "name"),
+        openapi_extra=json_body({"name": f"its name; besides it, {fields}"}, "name"),
     )
     async def create(request: Request) -> Response:
         given = await routes.read_body(request)
@@ -203,7 +211,7 @@ def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -
         tags=[section],
         summary=f"Change a {word}: the given members are replaced, and null removes one",
         dependencies=routes.requires(Role.ADMIN),
-        openapi_extra=_body({}),
+        openapi_extra=json_body({}),
     )
     async def update(request: Request, name: str) -> Response:
         given = await routes.read_body(request)
@@ -239,6 +247,8 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
         project: Annotated[str | None, Query()] = None,
         user: Annotated[str | None, Query()] = None,
     ) -> Response:
+        if user is not None:
+            _expect_admin(request, "a budget of an end user")
         given = {"client": client, "project": project, "user": user}
         named = _owner_of({name: value for name, value in given.items() if value is not None})
         return await run(request, "budgets show", lambda budgets: budgets.show(named))
@@ -248,11 +258,11 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
         tags=["budgets"],
         summary="Set what was spent in the open window to 0",
         dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=_body({**owner, **per}, "per"),
+        openapi_extra=json_body({**owner, **per}, "per"),
     )
     async def reset_budget(request: Request) -> Response:
-        given = _texts(await routes.read_body(request), *owner, "per")
-        named, window = _expected_owner(given), given.get("per", "")
+        given = texts_of(await routes.read_body(request), *owner, "per")
+        named, window = _expected_owner(request, given), given.get("per", "")
         return await run(request, "budgets reset", lambda budgets: budgets.reset(named, window))
 
     @router.post(
@@ -260,15 +270,15 @@ def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
         tags=["budgets"],
         summary="Add an amount to the open window of a budget",
         dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=_body({**owner, **per, "amount": "such as `5 EUR`, or `5000` for tokens"}, "per", "amount"),
+        openapi_extra=json_body({**owner, **per, "amount": "such as `5 EUR`, or `5000` for tokens"}, "per", "amount"),
     )
     async def top_up_budget(request: Request) -> Response:
         body = await routes.read_body(request)
         amount = body.get("amount")
         if isinstance(amount, int) and not isinstance(amount, bool):
             body["amount"] = str(amount)
-        given = _texts(body, *owner, "per", "amount")
-        named, window, added = _expected_owner(given), given.get("per", ""), given.get("amount", "")
+        given = texts_of(body, *owner, "per", "amount")
+        named, window, added = _expected_owner(request, given), given.get("per", ""), given.get("amount", "")
         return await run(request, "budgets top-up", lambda budgets: budgets.top_up(named, window, added))
 
 
@@ -281,11 +291,20 @@ def _owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
     return owners[0] if owners else None
 
 
-def _expected_owner(given: Mapping[str, str]) -> BudgetOwner:
+def _expected_owner(request: Request, given: Mapping[str, str]) -> BudgetOwner:
+    if CounterKind.USER in given:
+        _expect_admin(request, "a budget of an end user")
     owner = _owner_of(given)
     if owner is None:
         raise ApiError("invalid_request", "name the owner of the budget: `client`, `project` or `user`")
     return owner
+
+
+def _expect_admin(request: Request, subject: str) -> None:
+    """Raise ApiError unless the sender has the role `admin`: no other role sees end users, also as pseudonyms."""
+    role: Role = request.state.identity.role
+    if role is not Role.ADMIN:
+        raise ApiError("permission_denied", f"{subject} needs the role `admin`, and you have the role `{role}`")
 
 
 def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
@@ -300,19 +319,29 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         by: Annotated[str, Query(description=", ".join(DIMENSIONS))] = "client",
         month: Annotated[str | None, Query(pattern=_MONTH)] = None,
         client: Annotated[str | None, Query()] = None,
+        first: Annotated[date | None, Query(alias="from", description="the first day, in place of `month`")] = None,
+        last: Annotated[date | None, Query(alias="to", description="the last day, in place of `month`")] = None,
     ) -> Response:
         names = tuple(name.strip() for name in by.split(","))
         if not set(names) <= set(DIMENSIONS) or len(set(names)) < len(names) or {"user", "hour"} <= set(names):
             message = f"`by` has one or several of {', '.join(DIMENSIONS)}; user and hour can't be combined"
             raise ApiError("invalid_request", message, "by")
+        if "user" in names:
+            _expect_admin(request, "a report by end user")
+        if (first is None) != (last is None) or (first is not None and month is not None):
+            raise ApiError("invalid_request", "name a `month`, or the days `from` and `to`")
 
         stores = (await routes.control.status()).config.stores
 
         def report(admin: ClientAdmin) -> Json:
             with usage_reader(stores, admin.directory) as reader:
+                zone = {"timezone": str(reader.zone)}
+                if first is not None and last is not None:
+                    days = {"from": first.isoformat(), "to": last.isoformat()}
+                    return {**reader.report(UsageQuery(names, days["from"], days["to"], client)).data(), **days, **zone}
                 shown_month = month or reader.month(time.time())
                 data = reader.report(UsageQuery.of_month(shown_month, names, client)).data()
-                return {**data, "month": shown_month, "timezone": str(reader.zone)}
+                return {**data, "month": shown_month, **zone}
 
         return await routes.run(request, "usage", report)
 
@@ -328,13 +357,14 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         client: Annotated[str | None, Query()] = None,
     ) -> Response:
         stores = (await routes.control.status()).config.stores
+        shows_users = request.state.identity.role is Role.ADMIN
 
         def send(admin: ClientAdmin) -> Response:
             reader = usage_reader(stores, admin.directory)
             query = UsageQuery.of_month(month or reader.month(time.time()), (), client)
             deleted = reader.deleted_through or ""
             return StreamingResponse(
-                _row_lines(reader, query),
+                _row_lines(reader, query, shows_users=shows_users),
                 headers={ROWS_DELETED_HEADER: deleted} if query.first_day <= deleted else {},
                 media_type="application/x-ndjson",
             )
@@ -342,11 +372,11 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         return await routes.run(request, "usage", send)
 
 
-def _row_lines(reader: UsageReader | PostgresUsageReader, query: UsageQuery) -> Iterator[bytes]:
+def _row_lines(reader: UsageReader | PostgresUsageReader, query: UsageQuery, *, shows_users: bool) -> Iterator[bytes]:
     """Yield rows as JSON lines, many at once."""
     with reader:
         rows = reader.rows(query)
-        while lines := [json_line(row) for row in islice(rows, _ROWS_AT_ONCE)]:
+        while lines := [json_line(row, shows_user=shows_users) for row in islice(rows, _ROWS_AT_ONCE)]:
             yield "".join(lines).encode()
 
 
@@ -360,10 +390,10 @@ def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:
         tags=["tokens"],
         summary="Create an admin token. The answer has the token, this one time.",
         dependencies=routes.requires(Role.ADMIN),
-        openapi_extra=_body({"role": ", ".join(Role), "note": "a note"}, "role"),
+        openapi_extra=json_body({"role": ", ".join(Role), "note": "a note"}, "role"),
     )
     async def create_token(request: Request) -> Response:
-        given = _texts(await routes.read_body(request), "role", "note")
+        given = texts_of(await routes.read_body(request), "role", "note")
         if given.get("role") not in set(Role):
             raise ApiError("invalid_request", f"`role` must be one of {', '.join(Role)}", "role")
         role, note = Role(given["role"]), given.get("note", "")
@@ -376,7 +406,7 @@ def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:
         return await routes.run(request, "admin-token revoke", lambda admin: admin.revoke_token(id))
 
 
-def _texts(given: Mapping[str, object], *allowed: str) -> dict[str, str]:
+def texts_of(given: Mapping[str, object], *allowed: str) -> dict[str, str]:
     """Return the members of a body that are not null. Unknown members are refused, so that no mistyped one is lost."""
     texts: dict[str, str] = {}
     for name, value in given.items():
@@ -390,7 +420,7 @@ def _texts(given: Mapping[str, object], *allowed: str) -> dict[str, str]:
     return texts
 
 
-def _body(fields: Mapping[str, str], *required: str) -> dict[str, Any]:
+def json_body(fields: Mapping[str, str], *required: str) -> dict[str, Any]:
     """Return the request body in the OpenAPI document. The routes read bodies themselves, after the access check."""
     schema: dict[str, Any] = {
         "type": "object",

@@ -1,11 +1,9 @@
-"""The operations of the admin listener, its access check, and the documents that it returns."""
+"""The operations of the admin listener, and the documents that it returns."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.api.errors import ApiError
@@ -16,15 +14,33 @@ from gateway.model.decision import Unavailable
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Overview, Reload, SimulatedSite, Status, WorkerStatus
-from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.model.version_names import version_fields
-from gateway.operator_errors import StateError
 from gateway.policy.routing import config_exclusion
 from gateway.policy.territory_answers import region_answers
 from gateway.telemetry.event_feed import Subscription
 
 if TYPE_CHECKING:
     from gateway.service.client_admin import ClientAdmin
+
+
+class Review(Protocol):
+    """Shows changes to operators, and makes none. Methods raise StateError, NotStored if there is no such version."""
+
+    async def history(self, limit: int) -> dict[str, object]:
+        """Return the latest activations, the newest first."""
+        ...
+
+    async def version(self, name: str) -> dict[str, object]:
+        """Return a version with its last activation, its plan and its text."""
+        ...
+
+    async def differences(self, before: str, after: str) -> dict[str, object]:
+        """Return the plan from one version to another, and the lines of the file that differ."""
+        ...
+
+    async def plan(self, text: bytes, traffic: Mapping[tuple[str, str], float]) -> dict[str, object]:
+        """Return the plan of a text, with the shares of this traffic by assistant and region."""
+        ...
 
 
 class Control(Protocol):
@@ -40,6 +56,18 @@ class Control(Protocol):
 
     async def overview(self) -> Overview:
         """Return the traffic of the last minutes, and the parts of the status that need a look at the disk."""
+        ...
+
+    async def snapshots(self) -> list[bytes]:
+        """Return the counts of all processes as snapshots of metrics."""
+        ...
+
+    def review(self) -> Review:
+        """Return the history, differences and plans."""
+        ...
+
+    async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
+        """Stop a canary schedule. Return whether one was running. Raises StateError."""
         ...
 
     def drain(self) -> float:
@@ -87,77 +115,6 @@ def no_faults() -> ApiError:
     """Return the error for a request about simulated faults outside a demo."""
     message = "there are no simulated providers: faults exist only in a demo (`demo: true`, `gateway demo`)"
     return ApiError("not_found", message)
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """The access check of the admin listener.
-
-    Attributes:
-        token: The token that a request must have; None if only this machine can reach the listener.
-        hosts: The host names under which a request without a token may call the listener.
-        tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
-        is_closed: Returns whether a token is needed although there is none. May raise StateError.
-    """
-
-    token: str | None = field(default=None, repr=False)
-    hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
-    tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
-    is_closed: Callable[[], bool] = field(default=bool, repr=False)
-
-    def check(self, pairs: Iterable[tuple[bytes, bytes]], needed: Role = Role.VIEWER) -> str:
-        """Return the id of the admin token; raise ApiError if a request with these headers is not allowed.
-
-        The id is empty for `GATEWAY_ADMIN_TOKEN`, and without any token. The first value of a repeated header counts.
-
-        Args:
-            pairs: The headers of an ASGI scope.
-            needed: The role that the action needs.
-        """
-        headers: dict[str, str] = {}
-        for key, value in pairs:
-            headers.setdefault(key.decode("latin-1"), value.decode("latin-1"))
-        if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
-            message = "web pages may not call the admin listener: call it with a program such as curl"
-            raise ApiError("permission_denied", message)
-        kind = headers.get("content-type")
-        if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
-            message = "the content type is not supported: send `content-type: application/json`, or no body"
-            raise ApiError("unsupported_media_type", message)
-        tokens, is_closed = self._stored_tokens()
-        if self.token is None and is_closed:
-            raise ApiError("invalid_api_key", LISTENER_CLOSED)
-        if self.token is None and not tokens:
-            host = headers.get("host", "").lower()
-            name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name not in self.hosts:
-                message = (
-                    "the `host` is not this machine: call the admin listener at an address such as http://127.0.0.1"
-                )
-                raise ApiError("permission_denied", message)
-            return ""
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        # Programs send header values in UTF-8, browsers in Latin-1.
-        values = [given.strip(" \t").encode(charset, "replace") for charset in ("latin-1", "utf-8")]
-        if scheme.lower() == "bearer":
-            if self.token is not None and any(hmac.compare_digest(it, self.token.encode("utf-8")) for it in values):
-                return ""
-            token = tokens.get(hashlib.sha256(values[1]).hexdigest())
-            if token is not None:
-                if not may_act(token.role, needed):
-                    message = f"the admin token has the role `{token.role}`, and this needs the role `{needed}`"
-                    raise ApiError("permission_denied", message)
-                return token.id
-        message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`"
-        raise ApiError("invalid_api_key", message)
-
-    def _stored_tokens(self) -> tuple[Mapping[str, AdminToken], bool]:
-        """Return the tokens, and whether the last one was revoked."""
-        try:
-            tokens = self.tokens()
-            return tokens, not tokens and self.is_closed()
-        except StateError as error:
-            raise ApiError("keys_unavailable", f"the admin tokens cannot be read: {error}", retry_after_s=1.0) from None
 
 
 _FINDING = tuple(field.name for field in fields(Finding))

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, params
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
+from gateway.api.admin_changes import add_change_routes
 from gateway.api.admin_clients import AdminRoutes, add_client_routes
-from gateway.api.admin_control import Control, Guard, answers_report, fault_report, reload_report
+from gateway.api.admin_control import Control, answers_report, fault_report, reload_report
+from gateway.api.admin_deployments import deployments_document
 from gateway.api.admin_explain import explain_document, territories_document
+from gateway.api.admin_guard import Guard, Identity
 from gateway.api.admin_status import status_document
 from gateway.api.body import parse_json
 from gateway.api.errors import ApiError
@@ -24,6 +27,7 @@ from gateway.api.public_routes import NO_TELEMETRY, add_errors
 from gateway.api.raw_responses import Probe
 from gateway.model.status import OPERATOR_HEADER, Reload
 from gateway.model.stored_client import Role
+from gateway.state.receipts import find_receipts
 
 _CONFLICT = 409
 _MAX_NAME_CHARACTERS = 120
@@ -43,7 +47,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
 
     def requires(role: Role) -> list[params.Depends]:
         async def check_access(request: Request) -> None:
-            request.state.token_id = guard.check(request.scope["headers"], role)
+            request.state.identity = guard.check(request.scope, role)
 
         return [Depends(check_access)]
 
@@ -60,6 +64,7 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     app.router.routes.append(Route("/events", EventStream(control, guard)))
     guarded = APIRouter(tags=["config"])
+    routes = AdminRoutes(control, requires, _read_body, _operator)
 
     @guarded.get("/status", dependencies=requires(Role.VIEWER))
     async def status_of_all() -> JSONResponse:
@@ -115,9 +120,28 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         return JSONResponse(await asyncio.to_thread(territories_document, status.config, assistant, status.at_s))
 
     @guarded.get("/requests", dependencies=requires(Role.VIEWER))
-    async def requests(id: Annotated[str | None, Query()] = None) -> JSONResponse:
+    async def requests(
+        id: Annotated[str | None, Query()] = None,
+        region: Annotated[str | None, Query()] = None,
+        deployment: Annotated[str | None, Query()] = None,
+        client: Annotated[str | None, Query()] = None,
+        outcome: Annotated[str | None, Query()] = None,
+    ) -> JSONResponse:
+        wanted = {"request_id": id, "region": region, "deployment": deployment, "client": client, "outcome": outcome}
+        expected = {name: value for name, value in wanted.items() if value is not None}
         documents = await control.requests()
-        return JSONResponse({"requests": [one for one in documents if id is None or one["request_id"] == id]})
+        return JSONResponse(
+            {"requests": [one for one in documents if all(one[name] == value for name, value in expected.items())]}
+        )
+
+    @guarded.get("/v1/admin/receipts/{id}", dependencies=requires(Role.VIEWER))
+    async def receipts(request: Request, id: str) -> Response:  # the name in the path
+        return await routes.run(request, "receipts", lambda admin: {"receipts": find_receipts(admin.directory, id)})
+
+    @guarded.get("/v1/admin/deployments", dependencies=requires(Role.VIEWER))
+    async def deployments() -> JSONResponse:
+        status, snapshots = await control.status(), await control.snapshots()
+        return JSONResponse(await asyncio.to_thread(deployments_document, status, snapshots))
 
     @guarded.get("/faults", dependencies=requires(Role.VIEWER))
     async def faults() -> JSONResponse:
@@ -134,7 +158,8 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         return await faults()
 
     app.include_router(guarded)
-    add_client_routes(app, AdminRoutes(control, requires, lambda request: read_object(request.receive), _operator))
+    add_change_routes(app, routes)
+    add_client_routes(app, routes)
     return app
 
 
@@ -152,7 +177,11 @@ def _status_of(done: Reload) -> int:
     return 503 if done.retriable else 422
 
 
-async def read_object(receive: Callable[[], Awaitable[Any]]) -> dict[str, object]:
+async def _read_body(request: Request, most_bytes: int = _MAX_BODY_BYTES) -> dict[str, object]:
+    return await read_object(request.receive, most_bytes)
+
+
+async def read_object(receive: Callable[[], Awaitable[Any]], most_bytes: int = _MAX_BODY_BYTES) -> dict[str, object]:
     """Return the JSON object in the body; an empty one if there is no body.
 
     FastAPI would read a body of any size, at any speed, before the access check.
@@ -167,8 +196,8 @@ async def read_object(receive: Callable[[], Awaitable[Any]]) -> dict[str, object
                     raise ApiError("invalid_request", "the connection was closed before the body was complete")
                 data += message.get("body", b"")
                 is_whole = not message.get("more_body", False)
-                if len(data) > _MAX_BODY_BYTES:
-                    raise ApiError("request_too_large", f"the body is larger than {_MAX_BODY_BYTES // 1024} KB")
+                if len(data) > most_bytes:
+                    raise ApiError("request_too_large", f"the body is larger than {most_bytes // 1024} KB")
     except TimeoutError:
         raise ApiError("request_timeout", f"the body did not arrive within {_BODY_TIME_S:g} seconds") from None
     value = parse_json(data) if data else {}
@@ -237,5 +266,7 @@ def _operator(request: Request) -> str:
     if len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
         message = f"`{OPERATOR_HEADER}` must be at most {_MAX_NAME_CHARACTERS} printable characters"
         raise ApiError("invalid_request", message)
-    token_id = request.state.token_id
-    return " ".join(filter(None, [name, f"(token {token_id})" if token_id else ""]))
+    identity: Identity = request.state.identity
+    if identity.who:
+        return identity.who
+    return " ".join(filter(None, [name, f"(token {identity.token_id})" if identity.token_id else ""]))

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from gateway.api.admin_control import Control, Guard
+from gateway.api.admin_control import Control
+from gateway.api.admin_guard import Guard
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import Send, error_response, method_not_allowed, send_response
 from gateway.model.status import Event
@@ -29,7 +30,7 @@ class EventStream:
     async def __call__(self, scope: Any, receive: _Receive, send: Send) -> None:
         """Send events until the client leaves or the process ends."""
         try:
-            self._guard.check(scope["headers"])
+            self._guard.check(scope)
             if scope["method"] != "GET":
                 raise method_not_allowed(scope["method"], "GET")
             await stream_events(self._control, receive, send)

@@ -102,13 +102,7 @@ def review_change(
         signature: Returns the signature on the plan, or None.
         answers: The territories with another answer, if the caller has compared them already.
     """
-    warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
-    before = old.written.values if old.written is not None else {}
-    after = new.written.values if new.written is not None else {}
-    plan = plan_of(old.config, new.config, tuple(changed_values(before, after)))
-    if answers is None:
-        answers = answer_changes(old.config, new.config, now_s)
-    plan = replace(plan, answers=answers, checks=checks_of(old.config, new.config, warnings, now_s, answers=answers))
+    plan = plan_with_checks(old, new, now_s, answers)
     protected = protected_changes(old.config, new.config, plan)
     if not protected or old.written is None or new.written is None:
         return ReviewedChange(plan, protected)
@@ -133,6 +127,19 @@ def review_change(
     return ReviewedChange(plan, protected, signer)
 
 
+def plan_with_checks(
+    old: CompiledState, new: CompiledState, now_s: float, answers: tuple[AnswerChange, ...] | None = None
+) -> ChangePlan:
+    """Return the plan of a change, with the territories that it affects and the checks. See `review_change`."""
+    warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
+    before = old.written.values if old.written is not None else {}
+    after = new.written.values if new.written is not None else {}
+    plan = plan_of(old.config, new.config, tuple(changed_values(before, after)))
+    if answers is None:
+        answers = answer_changes(old.config, new.config, now_s)
+    return replace(plan, answers=answers, checks=checks_of(old.config, new.config, warnings, now_s, answers=answers))
+
+
 def signature_file(config: Path) -> Path:
     """Return the path of the signature for a change of this config."""
     return config.with_name(f"{config.name}.sig")
@@ -154,6 +161,7 @@ class ChangeLog:
         self, directory: Path, on_append: Callable[[TrailHead, str], None] = lambda _, __: None,
         clock: Callable[[], float] = time.time, *, wait_s: float = 0.0,
     ) -> None:  # fmt: skip
+        self.directory = directory
         self.lock = Lock(directory, wait_s)
         self._clock = clock
         self._on_append = on_append

@@ -45,6 +45,7 @@ class CompileJob:
         text: Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file
             is still watched.
         name: The name of `text` in problems.
+        catalogues: The catalogue files of `text` as the history has them. Empty to read the files.
         secrets: Whether secrets are looked up. A version without them can be compared but not served.
         written: Whether the outcome includes the source.
     """
@@ -56,6 +57,7 @@ class CompileJob:
     real: RealDeployment | None = None
     text: bytes | None = field(default=None, repr=False)
     name: str = ""
+    catalogues: str = field(default="", repr=False)
     secrets: bool = True
     written: bool = False
 
@@ -102,7 +104,14 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
             files = document.files
         else:
             files = read_files([job.path])
-            document = parse_document(job.text, job.name, environ, relative_to=job.path, secrets=job.secrets)
+            document = parse_document(
+                job.text,
+                job.name,
+                environ,
+                relative_to=job.path,
+                stored_catalogues=job.catalogues,
+                secrets=job.secrets,
+            )
             files = {**document.files, **files}
             del files[job.name]
         registry = load_registry()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator, finding_of
+from gateway.changes.change_review import ChangeReview, ReviewedState
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
@@ -154,6 +155,7 @@ class LiveConfig:
     Attributes:
         on_change: Called after each attempt to change the version, and after a schedule has changed its weights.
         cell: This instance as a member of its cell, or None without a shared database.
+        review: Shows the history, differences and plans.
         is_draining: Returns whether this instance drains.
         is_followed: Returns whether an open page waits for edits. Then the process of the next compile is started in
             advance: its start takes longer than the rest of an edit.
@@ -202,6 +204,13 @@ class LiveConfig:
         self.on_change: Callable[[], None] = _note_nothing
         self.is_followed: Callable[[], bool] = _is_not_followed
         self.is_draining: Callable[[], bool] = _is_not_followed
+        self.review = ChangeReview(
+            job,
+            lambda: ReviewedState(self._state, self._watch.paths, self.pinned),
+            change_log.directory if change_log is not None else None,
+            self.cell,
+            self._compile,
+        )
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()

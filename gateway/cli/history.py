@@ -130,9 +130,11 @@ def _print_activations(
     options: argparse.Namespace,
 ) -> None:
     """Print activations, each with the id of its instance if they are those of a cell."""
+    from gateway.changes.change_review import activation_data
+
     if options.json:
         items = [
-            {**_activation(item), "active": item is active, **({"instance": instance} if instance else {})}
+            {**activation_data(item), "active": item is active, **({"instance": instance} if instance else {})}
             for instance, item in activations
         ]
         details = {"file_active": pinned is None, "pinned": pinned, "activations": items}
@@ -147,6 +149,7 @@ def _print_activations(
 
 
 def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> int:
+    from gateway.changes.change_review import activation_data
     from gateway.changes.stored_versions import verified
     from gateway.operator_errors import StateError
 
@@ -161,15 +164,13 @@ def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> in
         sys.stdout.write(version.text.decode("utf-8", "replace"))
         return _OK
     last = versions.last_activation(version.version)
-    details = {**(_activation(last) if last else {}), "content": version.content, "plan": last.plan if last else None}
+    details = {
+        **(activation_data(last) if last else {}),
+        "content": version.content,
+        "plan": last.plan if last else None,
+    }
     print(json.dumps(details, indent=2, ensure_ascii=False))
     return _OK
-
-
-def _activation(item: Activation) -> dict[str, object]:
-    names = ("version", "previous", "cause", "who", "summary")
-    details = {name: getattr(item, name) for name in names}
-    return {**details, "at": _time_text(item.at_s)}
 
 
 def _time_text(at_s: float) -> str:

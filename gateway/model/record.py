@@ -9,7 +9,7 @@ from enum import StrEnum
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import Use
 from gateway.model.consent import ConsentKind
-from gateway.model.decision import Decision, Step
+from gateway.model.decision import Decision, Step, client_detail
 from gateway.model.deployment import known_names
 from gateway.model.location import Location
 from gateway.model.moderation import ModerationRecord
@@ -246,6 +246,26 @@ class Record:
         A request that the adapter cannot express in the provider's wire format is never sent.
         """
         return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
+
+    @property
+    def passed_over(self) -> dict[str, str]:
+        """The deployments that were not sent the prompt, with the reasons.
+
+        These are the ones that routing skipped, the ones whose wire format cannot express the request, and skipped
+        steps.
+        """
+        verdicts = self.decision.verdicts if self.decision is not None else ()
+        excluded = {
+            deployment.name: verdict.log_detail or client_detail(verdict.reason, verdict.detail)
+            for deployment, verdict in verdicts
+            if not isinstance(verdict, Step)
+        }
+        unsupported = {
+            attempt.deployment: f"does not support {attempt.failure.code}"
+            for attempt in self.attempts
+            if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
+        }
+        return excluded | unsupported | {skipped.deployment: skipped.reason for skipped in self.skipped}
 
     @property
     def is_successful(self) -> bool:

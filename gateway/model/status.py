@@ -208,8 +208,8 @@ class Overview:
     cell: CellState | None = None
 
 
-EventKind = Literal["config", "health", "faults"]
-"""The subject of an event: a load of the config, a breaker, or the simulated faults of a demo."""
+EventKind = Literal["config", "health", "faults", "requests"]
+"""The subject of an event: a load of the config, a breaker, the simulated faults of a demo, or finished requests."""
 
 
 @dataclass(frozen=True, slots=True)

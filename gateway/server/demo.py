@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-from gateway.api.admin_control import Control, Guard
+from gateway.api.admin_control import Control
+from gateway.api.admin_guard import Guard
 from gateway.api.caller.authentication import is_this_machine
 from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway

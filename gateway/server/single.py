@@ -7,13 +7,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Control, Guard, change_report, fault_report, no_faults
+from gateway.api.admin_control import Control, Review, change_report, fault_report, no_faults
+from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway
 from gateway.assembly.budget_alerts import BudgetWatch
@@ -22,6 +23,7 @@ from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Overview, Reload, SimulatedSite, Status, WorkerStatus
 from gateway.server.instance import Instance
+from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, server_config, serving_in_background
 from gateway.telemetry.event_feed import Subscription
@@ -113,7 +115,7 @@ async def serve_single(
     async with (
         serving_in_background(build_admin(control, guard), admin_listener),
         _watching(live, gateway, scheduler, process.service),
-        _sampling(gateway, control.instance),
+        _sampling(gateway, control.instance, control.requests),
     ):
         try:
             await server.serve(duplicates_of(listener))
@@ -149,20 +151,23 @@ async def _watching(live: LiveConfig, gateway: Gateway, scheduler: Scheduler, se
 
 
 @asynccontextmanager
-async def _sampling(gateway: Gateway, instance: Instance) -> Any:
-    """Count the requests of the last minutes while the block runs."""
+async def _sampling(
+    gateway: Gateway, instance: Instance, recent: Callable[[], Awaitable[list[dict[str, object]]]]
+) -> Any:
+    """Count the requests of the last minutes, and publish them to those who watch, while the block runs."""
 
     async def sample() -> None:
         while True:
             instance.traffic.sample(time.monotonic(), [gateway.metrics.snapshot()])
             await asyncio.sleep(SAMPLE_S)
 
-    sampling = asyncio.create_task(sample())
+    tasks = [asyncio.create_task(work) for work in (sample(), publish_requests(gateway.events, recent))]
     try:
         yield
     finally:
-        sampling.cancel()
-        await asyncio.gather(sampling, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Control:
@@ -208,6 +213,18 @@ class _Control:
         """See `gateway.api.admin_control.Control`."""
         self.instance.traffic.sample(time.monotonic(), [self._gateway.metrics.snapshot()])
         return await self.instance.overview()
+
+    async def snapshots(self) -> list[bytes]:
+        """See `gateway.api.admin_control.Control`."""
+        return [self._gateway.metrics.snapshot()]
+
+    def review(self) -> Review:
+        """See `gateway.api.admin_control.Control`."""
+        return self._live.review
+
+    async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
+        """See `gateway.api.admin_control.Control`."""
+        return await self._scheduler.stop_schedule(assistant, region, who, self._live.restage)
 
     def drain(self) -> float:
         """See `gateway.api.admin_control.Control`."""

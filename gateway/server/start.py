@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gateway.api.admin_control import Guard
+from gateway.api.admin_guard import Guard
 from gateway.assembly.receipts import ReceiptSettings, read_receipt_settings
 from gateway.assembly.usage import keeping_ledger
 from gateway.changes.compile_job import CompileJob

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard, change_report, no_faults
+from gateway.api.admin_control import Review, change_report, no_faults
+from gateway.api.admin_guard import Guard
 from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.assembly.usage import recover_calls_forever
 from gateway.changes.live_config import LiveConfig
@@ -43,6 +44,7 @@ from gateway.server.channel import (
     StopWorker,
 )
 from gateway.server.instance import Instance
+from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
 from gateway.server.uvicorn_server import DrainDelay, grace_s_of, serving_in_background
 from gateway.telemetry.event_feed import EventFeed, Subscription
@@ -285,7 +287,8 @@ class _Supervisor:
         self._live.is_draining = lambda: self._is_draining
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
-        background = [asyncio.create_task(work) for work in (self._count(), self._budgets.run(), self._service.beat())]
+        works = self._count(), self._budgets.run(), self._service.beat(), publish_requests(self._events, self.requests)
+        background = [asyncio.create_task(work) for work in works]
         if self._serve.state_dir is not None:
             background.append(asyncio.create_task(recover_calls_forever(Path(self._serve.state_dir))))
         async with serving_in_background(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
@@ -328,6 +331,18 @@ class _Supervisor:
             own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
         snapshots.append(pack(own))
         return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
+
+    async def snapshots(self) -> list[bytes]:
+        """See Control."""
+        return await self._pool.snapshots()
+
+    def review(self) -> Review:
+        """See Control."""
+        return self._live.review
+
+    async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
+        """See Control."""
+        return await self._scheduler.stop_schedule(assistant, region, who, self._live.restage)
 
     async def _count(self) -> None:
         """Take snapshots at intervals, since a worker that is killed cannot report its counts. Kill hung workers."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import Plan, Step, client_detail
+from gateway.model.decision import Plan
 from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
@@ -72,7 +72,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "processes": processes,
         "tried": _tried(record),
         "shadow": _shadow(record),
-        "passed_over": _passed_over(record),
+        "passed_over": record.passed_over,
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
         "side": record.variant,
@@ -86,25 +86,6 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "moderation": record.moderation.fields() if record.moderation is not None else None,
         "sample": share if is_sampled(record, share) else 1.0,
     }
-
-
-def _passed_over(record: Record) -> dict[str, str]:
-    """Return the deployments that were not sent the prompt, with the reasons.
-
-    These are the ones that routing skipped, the ones whose wire format cannot express the request, and skipped steps.
-    """
-    verdicts = record.decision.verdicts if record.decision is not None else ()
-    excluded = {
-        deployment.name: verdict.log_detail or client_detail(verdict.reason, verdict.detail)
-        for deployment, verdict in verdicts
-        if not isinstance(verdict, Step)
-    }
-    unsupported = {
-        attempt.deployment: f"does not support {attempt.failure.code}"
-        for attempt in record.attempts
-        if attempt.failure is not None and attempt.failure.kind is FailureKind.UNSUPPORTED
-    }
-    return excluded | unsupported | {skipped.deployment: skipped.reason for skipped in record.skipped}
 
 
 def _tried(record: Record) -> list[dict[str, object]]:

@@ -64,3 +64,11 @@ def tallies(snapshots: Iterable[bytes]) -> dict[tuple[str, str, str], Tally]:
         key = assistant, region, deployment
         by_member[key] = by_member.get(key, NO_TALLY) + Tally(times=tuple(value[:-1]))
     return by_member
+
+
+def requests_by_route(snapshots: Iterable[bytes]) -> dict[tuple[str, str], float]:
+    """Return the number of requests by assistant and region since the start of the processes."""
+    counts: dict[tuple[str, str], float] = {}
+    for (region, assistant, *_), [count] in unpack(merge(snapshots)).get("gateway_requests_total", {}).items():
+        counts[assistant, region] = counts.get((assistant, region), 0.0) + count
+    return counts

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.version_names import version_fields
 from gateway.telemetry.batching import Ended
+from providers.catalogue.prices import MICROS
 
 MOST_REQUESTS = 200
 """The number of requests that are kept."""
@@ -68,7 +70,22 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
         "resumed_from": record.resumed.broken if record.resumed is not None else None,
         "attempts": [_attempt(attempt, record.started_at) for attempt in record.attempts],
         "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped},
+        "passed_over": record.passed_over,
+        "use": record.use,
+        "intent": record.intent,
+        "evidence": location.why if location is not None else None,
+        "moderation": record.moderation.fields() if record.moderation is not None else None,
+        "input_tokens": record.usage.prompt_tokens if record.usage is not None else None,
+        "output_tokens": record.usage.completion_tokens if record.usage is not None else None,
+        "cost": _cost(record),
     }
+
+
+def _cost(record: Record) -> dict[str, str] | None:
+    """Return the cost of the answer in the vendor's currency, or None if it is not known."""
+    if record.cost_micros is None or record.price is None:
+        return None
+    return {"amount": str(Decimal(record.cost_micros) / MICROS), "currency": record.price.currency}
 
 
 def _attempt(attempt: AttemptRecord, started_at: float) -> dict[str, object]:

@@ -177,9 +177,10 @@ def decode_row(data: bytes) -> UsageRow:
         raise ValueError(f"it is not a usage row: {error}") from error
 
 
-def json_line(row: UsageRow) -> str:
-    """Return the row as a line of JSON: `gateway usage --rows --json`."""
-    return json.dumps(row_data(row), separators=(",", ":"), ensure_ascii=False) + "\n"
+def json_line(row: UsageRow, *, shows_user: bool = True) -> str:
+    """Return the row as a line of JSON: `gateway usage --rows --json`. The end user is null if it is not shown."""
+    data = row_data(row)
+    return json.dumps(data if shows_user else {**data, "user": None}, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
 def row_data(row: UsageRow) -> dict[str, object]:

@@ -14,7 +14,12 @@ MODULES = sorted(path for package in PACKAGES for path in ROOT.glob(f"{package}/
 
 # Third-party libraries, and the only modules that may import them.
 HOMES = {
-    "fastapi": ("gateway/api/admin_routes.py", "gateway/api/admin_clients.py", "gateway/api/public_routes.py"),
+    "fastapi": (
+        "gateway/api/admin_routes.py",
+        "gateway/api/admin_changes.py",
+        "gateway/api/admin_clients.py",
+        "gateway/api/public_routes.py",
+    ),
     "fastapi_offline": ("gateway/api/public_routes.py",),
     "starlette": ("gateway/api/admin_routes.py", "gateway/api/public_routes.py"),
     "httpx": (

@@ -13,7 +13,7 @@ from typing import get_args, get_type_hints
 from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
-from gateway.api.admin_control import Guard
+from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
 from gateway.api.errors import STATUS, from_domain
 from gateway.config import validation

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard
+from gateway.api.admin_guard import Guard
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding

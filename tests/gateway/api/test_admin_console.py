@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard, no_faults
+from gateway.api.admin_control import no_faults
+from gateway.api.admin_guard import Guard
 from tests.kit.console_pages import StatedControl, control_of, demo_config
 
 

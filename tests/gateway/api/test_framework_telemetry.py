@@ -7,7 +7,7 @@ import pytest
 from opentelemetry import trace
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard
+from gateway.api.admin_guard import Guard
 from gateway.assembly.application import Gateway
 from tests.kit.admin_calls import AdminCallbacks
 from tests.kit.configs import BASE, table_of

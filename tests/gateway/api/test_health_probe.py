@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard
+from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Probe, ProbesFirst, json_response
 from gateway.assembly.application import Gateway
 from tests.kit.admin_calls import ADMIN, PUBLIC, AdminCallbacks, answer_of
@@ -101,7 +101,7 @@ import asyncio, sys
 import gateway.changes.initial_config, gateway.server.single, gateway.server.start, gateway.server.supervisor, gateway.server.worker
 started = {*sys.modules}
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Guard
+from gateway.api.admin_guard import Guard
 from gateway.app import Gateway
 from tests.kit.admin_calls import AdminCallbacks
 from tests.kit.admin_calls import ADMIN, PUBLIC, answer_of

@@ -1,0 +1,111 @@
+"""The document of `GET /v1/admin/deployments`: health, latency, errors, approvals and facts of each deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gateway.api.admin_control import unavailable_by_deployment
+from gateway.model.approval import days_at, terms_of
+from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import retirement_notices_of
+from gateway.model.route import deployments_of
+from gateway.model.status import Status
+from gateway.policy.routing import config_exclusion
+from gateway.service.explain import facts_of
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
+from gateway.telemetry.metric_snapshots import merge, unpack
+
+_ATTEMPTS, _DURATIONS = "gateway_attempts_total", "gateway_attempt_duration_seconds"
+_BREAKERS = "gateway_breaker_state"
+
+
+def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str, object]:
+    """Return the state of each deployment. Counts and latencies are since the start of the processes."""
+    config, days = status.config, days_at(status.at_s)
+    series = unpack(merge(snapshots))
+    attempts: dict[str, dict[str, int]] = {}
+    for (_, name, _, outcome), [count] in series.get(_ATTEMPTS, {}).items():
+        counts = attempts.setdefault(name, {})
+        counts[outcome] = counts.get(outcome, 0) + count
+    times: dict[str, list[int]] = {}
+    for (name, _, outcome), value in series.get(_DURATIONS, {}).items():
+        if outcome == "ok":
+            held = times.get(name)
+            times[name] = value if held is None else [mine + more for mine, more in zip(held, value, strict=True)]
+    breakers: dict[str, dict[str, int]] = {}
+    for (name, state), [count] in series.get(_BREAKERS, {}).items():
+        breakers.setdefault(name, {})[state] = count
+    benched = unavailable_by_deployment(status.workers, by_breaker=False)
+    opened = unavailable_by_deployment(status.workers, by_breaker=True)
+    routes = _routes_by_deployment(config)
+    terms, notices = terms_of(config.approvals, days), retirement_notices_of(config.deployments.values(), days)
+    documents = []
+    for name, item in config.deployments.items():
+        exclusion, counts = config_exclusion(item), attempts.get(name, {})
+        documents.append(
+            {
+                "name": name,
+                "provider": item.provider,
+                "site": item.site,
+                "model": item.model,
+                "off": exclusion.detail if exclusion is not None else None,
+                "breaker": _breaker(breakers.get(name, {}), is_open=name in opened),
+                "unavailable": [*opened.get(name, []), *benched.get(name, [])],
+                "calls": sum(counts.values()),
+                "errors": {kind: count for kind, count in sorted(counts.items()) if kind not in ("ok", "lost")},
+                "latency": _latency(times.get(name)),
+                "routes": routes.get(name, []),
+                "approvals": [
+                    {"region": term.region, "until": term.last_day.isoformat(), "days_left": term.days_left}
+                    for term in terms
+                    if term.deployment == name
+                ],
+                "retirement": next(
+                    (
+                        {"on": notice.retires_on.isoformat(), "days_left": notice.days_left}
+                        for notice in notices
+                        if notice.deployment == name
+                    ),
+                    None,
+                ),
+                "facts": facts_of(item),
+            }
+        )
+    return {"version": config.version, "deployments": documents}
+
+
+def _breaker(states: Mapping[str, int], *, is_open: bool) -> str:
+    """Return the worst state of the breaker in any worker."""
+    if is_open or states.get("open"):
+        return "open"
+    return "half_open" if states.get("half_open") else "closed"
+
+
+def _latency(value: list[int] | None) -> dict[str, float | None]:
+    """Return upper bounds of the median and of the 95th percentile until an answer began, in milliseconds."""
+    counts = value[:-1] if value is not None else []
+    return {name: _percentile_ms(counts, share) for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95))}
+
+
+def _percentile_ms(counts: list[int], share: float) -> float | None:
+    rank, seen = share * sum(counts), 0
+    bounds = METRIC_DEFINITIONS[_DURATIONS].bounds_s
+    for bound_s, count in zip(bounds, counts, strict=False):
+        seen += count
+        if seen and seen >= rank:
+            return round(bound_s * 1000, 1)
+    return round(bounds[-1] * 1000, 1) if any(counts) else None
+
+
+def _routes_by_deployment(config: ConfigVersion) -> dict[str, list[str]]:
+    """Return, by deployment, the routes that name it, as `assistant/region`."""
+    routes: dict[str, list[str]] = {}
+    for name, assistant in config.assistants.items():
+        if name == assistant.name:
+            for view in assistant.views:
+                for region in view.regions:
+                    for item in deployments_of(view.every_step(region)):
+                        listed = routes.setdefault(item.name, [])
+                        if f"{name}/{region}" not in listed:
+                            listed.append(f"{name}/{region}")
+    return routes

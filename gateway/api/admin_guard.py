@@ -1,0 +1,120 @@
+"""The access check of the admin listener: which role the sender of a request has."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.api.errors import ApiError
+from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
+from gateway.operator_errors import StateError
+
+IDENTITY = "gateway.identity"
+"""The member of an ASGI scope with the identity that the console has checked. No request can contain it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The sender of an admin request.
+
+    Attributes:
+        token_id: The id of its admin token. Empty for `GATEWAY_ADMIN_TOKEN`, and without any token.
+        who: A verified name for the audit trail in place of the name that the sender gives itself, or an empty text.
+    """
+
+    role: Role
+    token_id: str = ""
+    who: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The access check of the admin listener.
+
+    Attributes:
+        token: The token that a request must have; None if only this machine can reach the listener.
+        hosts: The host names under which a request without a token may call the listener.
+        tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
+        is_closed: Returns whether a token is needed although there is none. May raise StateError.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
+    tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
+    is_closed: Callable[[], bool] = field(default=bool, repr=False)
+
+    def check(self, scope: Mapping[str, Any], needed: Role = Role.VIEWER) -> Identity:
+        """Return the sender of a request; raise ApiError if it is not allowed.
+
+        Args:
+            scope: The ASGI scope.
+            needed: The role that the action needs.
+        """
+        identity: Identity | None = scope.get(IDENTITY)
+        identity = identity or self._identify(scope["headers"])
+        if not may_act(identity.role, needed):
+            has = "the admin token has" if identity.token_id else "you have"
+            message = f"{has} the role `{identity.role}`, and this needs the role `{needed}`"
+            raise ApiError("permission_denied", message)
+        return identity
+
+    def _identify(self, pairs: Iterable[tuple[bytes, bytes]]) -> Identity:
+        """Return the sender of a request with these headers. The first value of a repeated header counts."""
+        headers: dict[str, str] = {}
+        for key, value in pairs:
+            headers.setdefault(key.decode("latin-1"), value.decode("latin-1"))
+        if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
+            message = "web pages may not call the admin listener: call it with a program such as curl"
+            raise ApiError("permission_denied", message)
+        kind = headers.get("content-type")
+        if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
+            message = "the content type is not supported: send `content-type: application/json`, or no body"
+            raise ApiError("unsupported_media_type", message)
+        tokens, is_closed = self._stored_tokens()
+        if self.token is None and is_closed:
+            raise ApiError("invalid_api_key", LISTENER_CLOSED)
+        if self.token is None and not tokens:
+            host = headers.get("host", "").lower()
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            if name not in self.hosts:
+                message = (
+                    "the `host` is not this machine: call the admin listener at an address such as http://127.0.0.1"
+                )
+                raise ApiError("permission_denied", message)
+            return Identity(Role.ADMIN)
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        # Programs send header values in UTF-8, browsers in Latin-1.
+        values = [given.strip(" \t").encode(charset, "replace") for charset in ("latin-1", "utf-8")]
+        found = [self._find(hashlib.sha256(value).hexdigest(), tokens) for value in values]
+        identity = found[0] or found[1]
+        if scheme.lower() != "bearer" or identity is None:
+            message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`"
+            raise ApiError("invalid_api_key", message)
+        return identity
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether there is an admin token. Raises ApiError."""
+        return self.token is not None or bool(self._stored_tokens()[0])
+
+    def holder(self, digest: str) -> Identity | None:
+        """Return the holder of an admin token by its SHA-256 (hex); None if there is no such token. Raises ApiError."""
+        return self._find(digest, self._stored_tokens()[0])
+
+    def _find(self, digest: str, tokens: Mapping[str, AdminToken]) -> Identity | None:
+        own = hashlib.sha256((self.token or "").encode("utf-8")).hexdigest()
+        if hmac.compare_digest(digest, own) and self.token is not None:
+            return Identity(Role.ADMIN)
+        token = tokens.get(digest)
+        return Identity(token.role, token.id) if token is not None else None
+
+    def _stored_tokens(self) -> tuple[Mapping[str, AdminToken], bool]:
+        """Return the tokens, and whether the last one was revoked."""
+        try:
+            tokens = self.tokens()
+            return tokens, not tokens and self.is_closed()
+        except StateError as error:
+            raise ApiError("keys_unavailable", f"the admin tokens cannot be read: {error}", retry_after_s=1.0) from None
