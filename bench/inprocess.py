@@ -171,9 +171,9 @@ class InProcess:
         self._received: list[bytes] = []
         self._complete: asyncio.Future[None] = self._loop.create_future()
         pool = Pool(allow)
-        connection = Connection(self._loop)
+        connection = Connection(self._loop, _ORIGIN)
         connection.connection_made(_Memory(lambda _: self._feed(connection, self._answer)))
-        pool.take_back(_ORIGIN, connection)
+        pool.take_back(connection)
         transport = PoolTransport(pool)
         server = server_config(app(transport) if app is not None else Gateway(config, transport), 1)
         if protocol is not None:

@@ -199,13 +199,14 @@ NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalL
 """The state before the first config version."""
 
 
-# Not compared: adapters are code, targets are made of other fields, and credentials are not part of the config.
+# Not compared: adapters are code, targets are made of other fields, and credentials and the content of files are not a
+# part of the config.
 _NOT_COMPARED = {
     # Prices and retirements come with the model and do not affect answers.
     Deployment: frozenset(
         (
             "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
-            "retirement"
+            "retirement link"
         ).split()
     ),
     Region: frozenset({"name"}),

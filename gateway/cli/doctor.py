@@ -27,7 +27,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError
 from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
-from providers.transport.pool import tls_context
+from providers.transport import Link, tls_context
 
 _OK, _ERRORS, _WARNINGS = 0, 1, 3
 _MANY_FILES = 10_000
@@ -249,16 +249,16 @@ async def _ask_valkey(server: StoreServer) -> CheckResult:
     return CheckResult("ok", "stores.valkey", "it answers")
 
 
-def origins_of(config: ConfigVersion) -> list[str]:
-    """Return every origin that the configuration lets the gateway call, each once."""
-    origins = [item.origin for item in config.deployments.values() if config_exclusion(item) is None]
-    return sorted({*origins, *(permit.origin for _, permit in service_permits(config))})
+def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:
+    """Return every origin that the configuration lets the gateway call, with each of its links once."""
+    called = {(item.origin, item.link) for item in config.deployments.values() if config_exclusion(item) is None}
+    return sorted({*called, *((permit.origin, None) for _, permit in service_permits(config))}, key=lambda one: one[0])
 
 
 def _of_origins(config: ConfigVersion) -> Iterator[CheckResult]:
     """Resolve and call each origin. No prompt and no key is sent: the request asks for `/`."""
-    for origin in origins_of(config):
-        yield check_origin(origin)
+    for origin, link in origins_of(config):
+        yield check_origin(origin, link.tls if link is not None else None)
 
 
 def check_origin(origin: str, context: ssl.SSLContext | None = None) -> CheckResult:

@@ -15,6 +15,7 @@ from gateway.config.deployments import compile_deployments
 from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
 from gateway.config.fact_ages import warn_of_facts
+from gateway.config.links import Links
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
 from gateway.config.moderation import compile_moderation
@@ -95,12 +96,13 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     cell = compile_cell(draft, findings, demo=demo)
     regions = compile_regions(draft, findings, cell, document.read_at_s)
     stated = StatedFacts(findings)
+    links = Links(findings, document.references, document.tls_files, document.read_at_s)
     endpoints = Endpoints(findings, registry, options.simulators, demo, stated, document.real)
     days = days_at(document.read_at_s)
     secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
-    deployments = compile_deployments(draft, findings, endpoints, document.references, days, secrets, catalogue)
+    deployments = compile_deployments(draft, findings, endpoints, links, days, secrets, catalogue)
     warn_of_facts(findings, deployments.values(), document.read_at_s)
     assistants = compile_assistants(draft, findings, regions, deployments, days)
     moderation = compile_moderation(draft, findings, regions, deployments)

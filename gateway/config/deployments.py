@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from gateway.config.approvals import compile_approvals, compile_consent
 from gateway.config.credentials import compile_credentials
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
+from gateway.config.links import Links
 from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint, warn_of_fees
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
@@ -173,7 +174,7 @@ def compile_deployments(
     draft: Draft,
     findings: Findings,
     endpoints: Endpoints,
-    references: Mapping[str, Resolution],
+    links: Links,
     days: Days,
     secrets: Secrets,
     catalogue: OwnCatalogue,
@@ -188,15 +189,16 @@ def compile_deployments(
         if parts is None:
             compile_approvals(draft, findings, name, days)  # for its errors
             if (known := endpoints.registry.adapters.get(section.provider)) is not None:
-                _check_without_endpoint(findings, path, section, known, references)
+                _check_without_endpoint(findings, path, section, known, links.references)
             draft.broken.add(path)
             continue
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
         known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
         if known_price is not None and own.section.price is None:
             warn_of_fees(findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
-        credentials = compile_credentials(findings, path, section, adapter, endpoint, references)
+        credentials = compile_credentials(findings, path, section, adapter, endpoint, links.references)
         site = endpoint.facts
+        tls, link = links.read_tls(path, section, endpoint)
         compiled[name] = Deployment(
             name=name,
             provider=section.provider,
@@ -233,6 +235,8 @@ def compile_deployments(
             pseudonym_key=secrets.identity if section.identity == "hash" else None,
             concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
             guard=section.guard,
+            tls=tls,
+            link=link,
             price=shared(own.price(known_price)),
             retirement=own.retirement(vendor.retirement(section.model), section.model),
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
+from gateway.config.links import FileContent, read_tls_files
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
 from gateway.config.secrets_file import SecretsFile, read_secrets_file
@@ -172,6 +173,7 @@ class Document:
         references: The resolution of every `${…}` by its text.
         looks: The state of the files of location signals by path. Empty if secrets are not resolved.
         secrets_file: The file that `secrets.file` names. None if there is none, or if secrets are not resolved.
+        tls_files: The files of `tls` of deployments by their name there. None if secrets are not resolved.
         catalogues: The operator's own catalogue files.
         files: The digest of every file that was read, by its path.
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
@@ -189,6 +191,7 @@ class Document:
     written: SourceText | None = None
     real: frozenset[str] = frozenset()
     secrets_file: SecretsFile | None = None
+    tls_files: Mapping[str, FileContent] | None = None
 
 
 def load_document(
@@ -267,6 +270,8 @@ def parse_document(
     )
     secrets_file = _secrets_file(source.values, relative_to or file) if secrets else None
     files = {file: digest(data), **secret_files, **catalogues.files}
+    tls_files = read_tls_files(source.values, relative_to or file) if secrets else None
+    files.update({each.path: each.digest for each in (tls_files or {}).values()})
     if secrets_file is not None:
         files[secrets_file.path] = secrets_file.digest
     has_catalogues = bool(catalogues.files or stored_catalogues)
@@ -274,8 +279,9 @@ def parse_document(
     content = content_hash(source.values, catalogues.values if has_catalogues else None)
     written = SourceText(data, content, source.values, stored)
     return Document(
-        source, written.version, references, looks, catalogues, files, clock(), written, secrets_file=secrets_file
-    )
+        source, written.version, references, looks, catalogues, files, clock(), written, secrets_file=secrets_file,
+        tls_files=tls_files,
+    )  # fmt: skip
 
 
 def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | None:

@@ -6,6 +6,7 @@ Only this module imports httpx, and it is imported on demand, which saves each w
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -20,6 +21,9 @@ from providers.transport import ConnectFailed, NotAllowed, Tap, lacks_room, tls_
 from providers.transport.connection import joined
 from providers.transport.dial import Names
 
+_LINK = "gateway.link"
+"""The key of a link in the `extensions` of an httpx request."""
+
 
 def plain_httpx() -> HttpxTransport:
     """Return httpx's own transport: verified TLS, no proxy from the environment, no redirects.
@@ -28,7 +32,7 @@ def plain_httpx() -> HttpxTransport:
     for the answer to the next request on that connection.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return HttpxTransport(_NamesFirst(partial(httpx.AsyncHTTPTransport, tls_context(), trust_env=False, limits=limits)))
+    return HttpxTransport(_NamesFirst(partial(httpx.AsyncHTTPTransport, trust_env=False, limits=limits)))
 
 
 class _NamesFirst(httpx.AsyncBaseTransport):
@@ -39,13 +43,14 @@ class _NamesFirst(httpx.AsyncBaseTransport):
     keep the connection of a request that is cancelled before its first byte for ever.
     """
 
-    def __init__(self, transport: Callable[[], httpx.AsyncBaseTransport]) -> None:
+    def __init__(self, transport: Callable[[ssl.SSLContext], httpx.AsyncBaseTransport]) -> None:
         self._transport = transport
+        self._tls = tls_context()
         self._names = Names()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx.AsyncBaseTransport. Both look-ups count towards the connect timeout."""
-        url, times = request.url, request.extensions["timeout"]
+        url, times, link = request.url, request.extensions["timeout"], request.extensions[_LINK]
         try:
             async with asyncio.timeout(times["connect"]) as limit:
                 port = url.port or (443 if url.scheme == "https" else 80)
@@ -57,7 +62,7 @@ class _NamesFirst(httpx.AsyncBaseTransport):
         until = limit.when()
         if until is not None:
             times["connect"] = max(until - asyncio.get_running_loop().time(), 0)
-        transport = self._transport()
+        transport = self._transport((link.tls if link is not None else None) or self._tls)
         try:
             return await transport.handle_async_request(request)
         except BaseException:
@@ -78,7 +83,7 @@ class HttpxTransport:
         url = httpx.URL(head.origin).copy_with(raw_path=head.target.encode("ascii"))
         headers = [*head.headers, *request.credential.headers]
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
-        extensions: dict[str, object] = {EXTENSION: request.permit, "timeout": timeout}
+        extensions: dict[str, object] = {EXTENSION: request.permit, _LINK: request.link, "timeout": timeout}
         extensions["trace"] = _before_first_byte(request)
         sent = httpx.Request(head.method, url, headers=headers, content=request.take_body(), extensions=extensions)
         try:

@@ -166,7 +166,7 @@ class PoolTransport:
         head = request.head
         start = head.start + request.credential.lines
         sent = request.pooled = PoolRequest(
-            head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck
+            head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck, request.link
         )
         try:
             connection = await self._pool.open(sent)
@@ -174,7 +174,7 @@ class PoolTransport:
             raise FenceBreach(str(error)) from error
         except TransportError as error:
             raise ProviderFailed(_failure(error)) from error
-        return _PoolResponse(self._pool, head.origin, connection, self._clock())
+        return _PoolResponse(self._pool, connection, self._clock())
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -184,11 +184,10 @@ class PoolTransport:
 class _PoolResponse(UpstreamResponse):
     """A response on a connection of the pool, decoded."""
 
-    __slots__ = ("_connection", "_decoder", "_origin", "_packed", "_pool", "_rest", "_rest_at")
+    __slots__ = ("_connection", "_decoder", "_packed", "_pool", "_rest", "_rest_at")
 
-    def __init__(self, pool: Pool, origin: str, connection: Connection, received_at: float) -> None:
+    def __init__(self, pool: Pool, connection: Connection, received_at: float) -> None:
         self._pool = pool
-        self._origin = origin
         self._connection: Connection | None = connection
         self._decoder: Decoder | None = None
         # Taken from the connection and not decompressed yet.
@@ -269,7 +268,7 @@ class _PoolResponse(UpstreamResponse):
         if len(body) > MAX_BODY_BYTES:
             raise ProviderFailed(TOO_LARGE)
         self._connection = None
-        self._pool.take_back(self._origin, connection)
+        self._pool.take_back(connection)
         return WireResponse(self.status, self.headers, body, self.received_at)
 
     async def close(self) -> None:
@@ -279,7 +278,7 @@ class _PoolResponse(UpstreamResponse):
         connection, self._connection = self._connection, None
         if connection is not None:
             # From here on the connection belongs to another request.
-            self._pool.take_back(self._origin, connection)
+            self._pool.take_back(connection)
 
 
 def _failure(error: TransportError) -> Failure:

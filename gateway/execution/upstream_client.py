@@ -194,7 +194,7 @@ class UpstreamClient:
         headers = credential(deployment.adapter.auth, wire, deployment.origin, secret, self._clock())
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
-        return upstream_request(step.permit, wire, options.connect_s, headers, recheck)
+        return upstream_request(step.permit, wire, options.connect_s, headers, recheck, deployment.link)
 
     def _checked(
         self,

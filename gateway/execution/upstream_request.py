@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from gateway.model.permit import AnyPermit
-from providers.transport import PoolRequest, Recheck, request_start
+from providers.transport import Link, PoolRequest, Recheck, request_start
 from providers.wire import WireRequest
 
 Headers = Sequence[tuple[str, str]]
@@ -70,6 +70,7 @@ class UpstreamRequest(msgspec.Struct):
     Attributes:
         connect_s: Limit for DNS, TCP and TLS together.
         recheck: Called again if a connection had to be made, which may take seconds. Its exceptions are passed on.
+        link: How connections to the origin are made. None: directly, with the public authorities.
         was_sent: Set by a transport when it sends a part of it.
         pooled: The request of the pool that sends it, if one does.
     """
@@ -80,6 +81,7 @@ class UpstreamRequest(msgspec.Struct):
     body: bytes
     connect_s: float
     recheck: Recheck | None = None
+    link: Link | None = None
     was_sent: bool = False
     pooled: PoolRequest | None = None
 
@@ -104,6 +106,7 @@ def upstream_request(
     connect_s: float,
     credential: tuple[tuple[str, str], ...] = (),
     recheck: Recheck | None = None,
+    link: Link | None = None,
 ) -> UpstreamRequest:
     """Check what an adapter wrote and bind it to the permit's origin.
 
@@ -114,7 +117,7 @@ def upstream_request(
         FenceBreach: The request or its credential could choose where it goes.
     """
     head = _request_head(permit.origin, wire.method, wire.path, wire.query, tuple(wire.headers))
-    return UpstreamRequest(permit, head, _credential(credential), wire.body, connect_s, recheck)
+    return UpstreamRequest(permit, head, _credential(credential), wire.body, connect_s, recheck, link)
 
 
 # The head of a request to a deployment is nearly always the same, so each is checked once. The credential is apart from

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
@@ -19,6 +19,9 @@ from providers.moderations import GuardKind, ModerationFormat, moderation_format
 from providers.openai_json.misspelled_fields import FIELDS
 from providers.sites import Residency
 from providers.territories import Places
+
+if TYPE_CHECKING:
+    from providers.transport import Link
 
 _NOTHING = Capabilities(frozenset(), frozenset())
 _STANDARD_NAMES = (
@@ -51,6 +54,15 @@ class Concurrency:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The files of a deployment's TLS, as the configuration names them. An empty name stands for none."""
+
+    ca: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """One model of one provider at one site: the target of an attempt.
 
@@ -77,6 +89,9 @@ class Deployment:
         concurrency: None if there is no limit.
         guard: How a guard model answers, if its name does not show it.
         structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
+        tls: The files of its own authorities and of the client's certificate, if it has any.
+        link: How connections are made, with the content of these files. None: directly, with the public authorities;
+            or secrets are not resolved.
     """
 
     name: str
@@ -110,6 +125,8 @@ class Deployment:
     concurrency: Concurrency | None = None
     guard: GuardKind | None = None
     structured_output: Literal["native", "emulate"] = "native"
+    tls: TlsFiles | None = None
+    link: Link | None = field(default=None, repr=False)
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
 

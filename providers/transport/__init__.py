@@ -11,7 +11,8 @@ from providers.transport.errors import (
     TransportError,
     lacks_room,
 )
-from providers.transport.pool import Allow, Pool, PoolRequest, Recheck, request_start, tls_context
+from providers.transport.pool import Allow, Pool, PoolRequest, Recheck, request_start
+from providers.transport.tls import Link, tls_context
 
 __all__ = [
     "Allow",
@@ -19,6 +20,7 @@ __all__ = [
     "ConnectFailed",
     "Connection",
     "ConnectionBroken",
+    "Link",
     "NotAllowed",
     "Pool",
     "PoolRequest",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import httptools
 
 from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
+from providers.transport.tls import Key
 
 Tap = Callable[[bytes], bool]
 """Gets each chunk that arrives alone while a read waits.
@@ -32,6 +33,7 @@ class Connection(asyncio.Protocol):
     """An open connection. `begin` sends a request; `take` and `more` return the body of its response.
 
     Attributes:
+        key: Under which the pool keeps it.
         end: Below 0 until the response has arrived to its end, whether it was taken or not.
         pending: Called with 0: whether the system has received data that the loop has not read yet.
     """
@@ -53,6 +55,7 @@ class Connection(asyncio.Protocol):
         "end",
         "headers",
         "idle_since",
+        "key",
         "loop",
         "made_at",
         "on_body",
@@ -63,8 +66,9 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, key: Key = "") -> None:
         self.loop = loop
+        self.key = key
         self.made_at = loop.time()
         self._chunks: list[bytes] = []
         # The parser calls this for each chunk of a body. A method would cost a frame for each event of a stream.

@@ -12,18 +12,17 @@ import asyncio
 import os
 import socket
 import ssl
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-import certifi
 import msgspec
 
 from providers.transport.connection import Connection
 from providers.transport.dial import Names, first_socket
 from providers.transport.errors import ConnectFailed, lacks_room
+from providers.transport.tls import Key, Link, tls_context
 
 Allow = Callable[[str, object], None]
 """Called with the origin and the caller's permit. Raises NotAllowed if the connection may not be made."""
@@ -40,24 +39,6 @@ _MOST_GIVING_WAY = 8
 
 Others may take the room first, and a closed port stays in use for a while.
 """
-
-
-def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Return a context for verified TLS: Mozilla's root certificates (certifi), and those of `ca_file`.
-
-    It is built here, because `ssl.create_default_context` writes the session keys of every connection to the file that
-    the environment names in SSLKEYLOGFILE.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a certificate with the name of the host
-    if sys.version_info >= (3, 13):  # as in a default context
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-    context.load_verify_locations(certifi.where())
-    # Debian's Python, for one, leaves this to OpenSSL, whose configuration may require more.
-    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_file is not None:
-        context.load_verify_locations(ca_file)
-    return context
 
 
 def request_start(origin: str, method: str, target: str, headers: str) -> bytes:
@@ -80,6 +61,7 @@ class PoolRequest(msgspec.Struct):
         connect_s: Limit for DNS, TCP and TLS together.
         permit: Given to the pool's `allow` with the origin.
         recheck: Called when a new connection stands. Its exceptions are passed on.
+        link: How its connection is made. None: directly, with the public authorities.
         head_only: The response has no body (HEAD).
         is_sent: Set when the connection gets the request.
     """
@@ -90,6 +72,7 @@ class PoolRequest(msgspec.Struct):
     connect_s: float
     permit: object
     recheck: Recheck | None = None
+    link: Link | None = None
     head_only: bool = False
     is_sent: bool = False
 
@@ -105,7 +88,7 @@ class Pool:
         self._allow = allow
         self._tls = tls
         self._names = Names()
-        self._idle: dict[str, deque[Connection]] = {}
+        self._idle: dict[Key, deque[Connection]] = {}
         self._open = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -119,20 +102,21 @@ class Pool:
         Raises:
             TransportError: No head arrived, or `allow` refused the origin.
         """
-        origin = request.origin
+        origin, link = request.origin, request.link
         self._allow(origin, request.permit)
+        key = origin if link is None else (origin, link)
         body, request.body = request.body, b""
         data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)
         del body
-        connection = self._take(origin)
+        connection = self._take(key)
         if connection is None:
-            connection = await self._connect(origin, request.connect_s)
+            connection = await self._connect(key, request.connect_s)
             if request.recheck is not None:
                 try:
                     request.recheck()
                 except BaseException:
                     # No byte was sent on it: another request can use it.
-                    self.take_back(origin, connection)
+                    self.take_back(connection)
                     raise
         request.is_sent = True
         try:
@@ -145,11 +129,11 @@ class Pool:
             raise
         return connection
 
-    def take_back(self, origin: str, connection: Connection) -> None:
+    def take_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, if it can be reused."""
-        idle = self._idle.get(origin)
+        idle = self._idle.get(connection.key)
         if idle is None:
-            idle = self._idle[origin] = deque()
+            idle = self._idle[connection.key] = deque()
         now = connection.loop.time()
         is_old = now >= connection.made_at + _LONGEST_S
         if self._closed or is_old or not connection.reusable or len(idle) >= _MAX_IDLE_PER_ORIGIN:
@@ -170,8 +154,8 @@ class Pool:
                 self._drop(connection)
         self._idle.clear()
 
-    def _take(self, origin: str) -> Connection | None:
-        idle = self._idle.get(origin)
+    def _take(self, key: Key) -> Connection | None:
+        idle = self._idle.get(key)
         while idle:
             connection = idle.pop()
             # It was reusable when it came back, and data since then has closed it. Data that the loop has not read yet
@@ -192,11 +176,11 @@ class Pool:
         """
         loop = asyncio.get_running_loop()
         oldest_kept = loop.time() - _IDLE_S
-        for origin, connections in list(self._idle.items()):
+        for key, connections in list(self._idle.items()):
             while connections and (connections[0].idle_since <= oldest_kept or connections[0].closed):
                 self._drop(connections.popleft())
             if not connections:
-                del self._idle[origin]
+                del self._idle[key]
         self._sweeper = loop.call_later(_IDLE_S / 2, self._sweep) if self._idle else None
 
     def _make_room(self) -> bool:
@@ -207,13 +191,13 @@ class Pool:
                 return True
         return False
 
-    async def _connect(self, origin: str, connect_s: float) -> Connection:
+    async def _connect(self, key: Key, connect_s: float) -> Connection:
         if self._open >= _MAX_CONNECTIONS and not self._make_room():
             raise ConnectFailed(f"{_MAX_CONNECTIONS} connections are open already", is_ours=True)
         self._open += 1
         try:
             async with asyncio.timeout(connect_s):
-                return await self._with_room(origin)
+                return await self._with_room(key)
         except TimeoutError:
             self._open -= 1
             raise ConnectFailed(f"no connection within {connect_s:g} seconds", timed_out=True) from None
@@ -226,33 +210,33 @@ class Pool:
             self._open -= 1
             raise
 
-    async def _with_room(self, origin: str) -> Connection:
+    async def _with_room(self, key: Key) -> Connection:
         """Open a connection. If the system has no room for it, close idle ones first."""
         for _ in range(_MOST_GIVING_WAY):
             try:
-                return await self._open_connection(origin)
+                return await self._open_connection(key)
             except (OSError, RuntimeError) as error:
                 if not lacks_room(error) or not self._make_room():
                     raise
             # Its file is closed in one of the loop's next iterations.
             await asyncio.sleep(0)
-        return await self._open_connection(origin)
+        return await self._open_connection(key)
 
-    async def _open_connection(self, origin: str) -> Connection:
+    async def _open_connection(self, key: Key) -> Connection:
         loop = asyncio.get_running_loop()
+        origin, link = (key, None) if isinstance(key, str) else key
         parts = urlsplit(origin)
         host = parts.hostname or ""
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
-        if secure and self._tls is None:
-            self._tls = tls_context()
+        context = self._context(link) if secure else None
         addresses = await self._names.addresses(host, port)
         sock = await first_socket(addresses)
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(loop),
+                lambda: Connection(loop, key),
                 sock=sock,
-                ssl=self._tls if secure else None,
+                ssl=context,
                 server_hostname=host if secure else None,
             )
         except BaseException:
@@ -260,6 +244,13 @@ class Pool:
             raise
         connection.watch(sock)
         return connection
+
+    def _context(self, link: Link | None) -> ssl.SSLContext:
+        if link is not None and (own := link.tls) is not None:
+            return own
+        if self._tls is None:
+            self._tls = tls_context()
+        return self._tls
 
 
 def _end(sock: socket.socket) -> None:

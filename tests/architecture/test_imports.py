@@ -52,7 +52,7 @@ HOMES = {
     "yaml": ("gateway/config",),
     "orjson": ("gateway/api", "gateway/server/http_protocol.py", "gateway/telemetry", "providers/json_values.py"),
     "jwt": ("gateway/policy/location/claim_verification.py",),
-    "cryptography": ("gateway/signing.py",),
+    "cryptography": ("gateway/signing.py", "gateway/config/links.py"),
     "maxminddb": ("gateway/geoip.py",),
     "alembic": ("gateway/usage/migrations", "gateway/usage/postgres_migration.py"),
     "sqlalchemy": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from providers.transport import Connection, Pool, PoolRequest, request_start
+from providers.transport import Connection, Link, Pool, PoolRequest, request_start
 
 
 def anyone(_: str, __: object) -> None:
@@ -12,9 +12,8 @@ def anyone(_: str, __: object) -> None:
 class Response:
     """A response whose headers have arrived. `close` must always be called."""
 
-    def __init__(self, pool: Pool, origin: str, connection: Connection) -> None:
+    def __init__(self, pool: Pool, connection: Connection) -> None:
         self._pool = pool
-        self._origin = origin
         self._connection: Connection | None = connection
         self.status = connection.status
         self.headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in connection.headers.pairs()]
@@ -31,7 +30,7 @@ class Response:
         """Return the connection to the pool if the response was read to its end, otherwise drop it."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._pool.take_back(self._origin, connection)
+            self._pool.take_back(connection)
 
 
 async def request(
@@ -43,20 +42,21 @@ async def request(
     connect_s: float = 5,
     permit: object = None,
     method: str = "POST",
+    link: Link | None = None,
 ) -> Response:
     """Return the response to one request."""
     start = request_start(origin, method, target, headers)
-    request = PoolRequest(origin, start, body, connect_s, permit, head_only=method == "HEAD")
-    return Response(pool, origin, await pool.open(request))
+    request = PoolRequest(origin, start, body, connect_s, permit, None, link, head_only=method == "HEAD")
+    return Response(pool, await pool.open(request))
 
 
 async def send(pool: Pool, origin: str, body: bytes = b"{}", connect_s: float = 5, permit: object = None) -> Response:
     return await request(pool, origin, body=body, connect_s=connect_s, permit=permit)
 
 
-async def ask(pool: Pool, origin: str) -> bytes:
+async def ask(pool: Pool, origin: str, link: Link | None = None) -> bytes:
     """Run one exchange, read it to its end and return the connection."""
-    response = await send(pool, origin)
+    response = await request(pool, origin, link=link)
     try:
         body = b""
         while data := await response.read():

@@ -177,6 +177,18 @@ _Concurrency = Annotated[
 ]
 
 
+class TlsSection(Section):
+    """The authorities that sign the server's certificate, and the certificate that the gateway shows to the server."""
+
+    ca: str | None = Field(
+        None,
+        description="A PEM file with the authorities to trust instead of the public ones. Not for a site of the "
+        "catalogue.",
+    )
+    client_certificate: str | None = Field(None, description="A PEM file with the gateway's certificate and its chain.")
+    client_key: str | None = Field(None, description="The PEM file of its private key, without a passphrase.")
+
+
 class DeploymentSection(Section):
     """One model of one provider at one site, with its credentials."""
 
@@ -266,6 +278,9 @@ class DeploymentSection(Section):
         None,
         description="How a guard model in `moderations` answers. Default: by the name of the model, such as "
         "Llama-Guard-3-8B or Qwen3Guard-Gen-4B.",
+    )
+    tls: TlsSection | None = Field(
+        None, description="Own authorities and a client's certificate, for a URL. Their files are watched."
     )
     enabled: bool = Field(True, description="false removes it from every route.")
     insecure: bool = Field(

@@ -26,6 +26,7 @@ from gateway.model.section import PlainSection
 _SECRET_WORD = re.compile(r"key|secret|token|password|passphrase|credential|cookie|pepper|private|webhook|auth|headers")
 _PUBLIC: tuple[KeyPath, ...] = (
     ("admin_keys",),  # public keys
+    ("deployments", "*", "tls", "client_key"),  # the name of a file
     ("stores", "database", "url"),  # without a password, and one that is written there is not shown
     ("stores", "valkey", "url"),
     ("deployments", "*", "approvals", "authority"),

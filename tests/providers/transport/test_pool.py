@@ -707,7 +707,7 @@ async def test_unused_new_connection_is_kept_and_idle_connections_are_not_rechec
 
         async def open_one(recheck: Recheck | None) -> None:
             connection = await pool.open(PoolRequest(server.origin, b"GET / HTTP/1.1\r\n", b"", 5, None, recheck))
-            pool.take_back(server.origin, connection)
+            pool.take_back(connection)
 
         with pytest.raises(PermissionError):
             await open_one(no)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import certifi
 import pytest
 import trustme
 
-from providers.transport import ConnectFailed, Pool, tls_context
+from providers.transport import ConnectFailed, Link, Pool, TransportError, tls_context
 from tests.kit.name_resolution import Names
+from tests.kit.network_peers import server_context
 from tests.kit.pool_calls import anyone, ask, send
 from tests.kit.scripted_server import GOOD, Peer, Scripted, hold, say, scripted, turns, until
 
@@ -120,6 +124,68 @@ async def test_untrusted_certificate_is_refused(
         with pytest.raises(ConnectFailed, match=words) as raised:
             await send(pool, named(server))
         assert (raised.value.timed_out, pool._open, server.heads) == (False, 0, [])
+
+
+def link_of(authority: trustme.CA, client: trustme.LeafCert | None = None) -> Link:
+    chain = b"".join(pem.bytes() for pem in client.cert_chain_pems).decode() if client is not None else ""
+    key = client.private_key_pem.bytes().decode() if client is not None else ""
+    return Link(authority.cert_pem.bytes().decode(), chain, key)
+
+
+async def test_requests_share_a_connection_only_if_their_links_are_equal(authority: trustme.CA) -> None:
+    clients = trustme.CA()
+    one, other = (link_of(authority, clients.issue_cert(name)) for name in ("one.test", "other.test"))
+    shown: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.body()
+        shown.append(peer.writer.get_extra_info("peercert")["subjectAltName"][0][1])
+        await peer.send(GOOD)
+
+    context = server_context(authority.issue_cert("127.0.0.1"), clients)
+    async with scripted(*[script] * 4, tls=context) as server:
+        pool = Pool(anyone)
+        # An equal link of another config version shares the connection.
+        for link in (one, other, replace(one), other):
+            assert await ask(pool, server.origin, link) == b"good"
+        assert shown == ["one.test", "other.test", "one.test", "other.test"]
+        assert server.served_by == [1, 2, 1, 2]
+        with pytest.raises(ConnectFailed, match="unable to get local issuer"):
+            await ask(pool, server.origin)
+        await pool.aclose()
+
+
+async def test_link_trusts_its_own_authorities_and_no_public_ones(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    public = trustme.CA()
+    public.cert_pem.write_to_path(str(tmp_path / "public.pem"))
+    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "public.pem"))
+    async with scripted(say(GOOD), tls=serving(public.issue_cert("127.0.0.1"))) as server:
+        pool = Pool(anyone)
+        with pytest.raises(ConnectFailed, match="unable to get local issuer"):
+            await ask(pool, server.origin, link_of(authority))
+        assert await ask(pool, server.origin) == b"good"
+        await pool.aclose()
+
+
+async def test_server_that_requires_a_certificate_refuses_a_link_without_one(authority: trustme.CA) -> None:
+    context = server_context(authority.issue_cert("127.0.0.1"), trustme.CA())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with scripted(tls=context) as server:
+        pool = Pool(anyone)
+        with pytest.raises(TransportError):
+            await ask(pool, server.origin, link_of(authority))
+        await pool.aclose()
+
+
+def test_private_key_is_neither_shown_nor_left_open() -> None:
+    link = link_of(trustme.CA(), trustme.CA().issue_cert("one.test"))
+    before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+    assert link.tls is not None
+    if before:
+        assert set(os.listdir("/proc/self/fd")) == before
+    assert "PRIVATE" not in repr(link)
 
 
 async def test_only_public_authorities_are_trusted_by_default(

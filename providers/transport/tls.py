@@ -1,0 +1,82 @@
+"""Contexts of verified TLS: with the public authorities, or with an operator's own authorities and certificates."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import certifi
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How connections to an origin are made. Two requests share a connection only if their links are equal.
+
+    Attributes:
+        ca: The authorities to trust instead of the public ones, as PEM, or empty.
+        certificate: The client's certificate with its chain, as PEM, or empty.
+        key: The private key of the certificate, as PEM without a passphrase.
+    """
+
+    ca: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The context for TLS with the origin, or None for the usual one. Raises ssl.SSLError for files of no use."""
+        return _context(self.ca, self.certificate, self.key) if self.ca or self.certificate else None
+
+
+Key = str | tuple[str, Link]
+"""An origin, with its link if it has one: requests with the same key may share a connection."""
+
+
+def tls_context(ca_file: str | None = None, *, authorities: str = "") -> ssl.SSLContext:
+    """Return a context for verified TLS: Mozilla's root certificates (certifi), and those of `ca_file`.
+
+    It is built here, because `ssl.create_default_context` writes the session keys of every connection to the file that
+    the environment names in SSLKEYLOGFILE.
+
+    Args:
+        ca_file: A file with further authorities.
+        authorities: Authorities as PEM, which are trusted instead of Mozilla's.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # requires a certificate with the name of the host
+    if sys.version_info >= (3, 13):  # as in a default context
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    if authorities:
+        # Many authorities of companies lack an extension that the strict form of RFC 5280 requires.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(cadata=authorities)
+    else:
+        context.load_verify_locations(certifi.where())
+    # Debian's Python, for one, leaves this to OpenSSL, whose configuration may require more.
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
+
+
+@lru_cache(maxsize=64)
+def _context(ca: str, certificate: str, key: str) -> ssl.SSLContext:
+    """Return a context, built once: loading the public authorities takes 20 milliseconds."""
+    context = tls_context(authorities=ca)
+    if certificate:
+        _load_chain(context, f"{certificate}\n{key}".encode())
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
+    """Load a certificate and its key. The `ssl` module reads files only, and a key must not be left on a disk."""
+    is_linux = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("pem"), "wb") if is_linux else tempfile.NamedTemporaryFile() as file:
+        file.write(pem)
+        file.flush()
+        # Without the password, OpenSSL would ask for that of an encrypted key on the terminal.
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}" if is_linux else file.name, password="")
