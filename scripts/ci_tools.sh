@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # A Debian package and its commands. One of the commands is enough: the tool may be installed in another way.
-packages='chromium:chromium,chromium-browser,google-chrome curl:curl nginx:nginx,/usr/sbin/nginx openssl:openssl prometheus:promtool
+packages='chromium:chromium,chromium-browser,google-chrome curl:curl haproxy:haproxy,/usr/sbin/haproxy nginx:nginx,/usr/sbin/nginx openssl:openssl prometheus:promtool
   systemd:systemd-analyze'
 
 is_installed() {

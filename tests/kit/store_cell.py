@@ -97,7 +97,12 @@ def cell(
 def cell_config(
     folder: Path, postgres: RunningPostgres, valkey: RunningValkey, provider: Provider, route: str, *patches: Any
 ) -> Path:
-    stores = {
+    return metered_config(provider, folder, route, stores_patch(postgres, valkey), *patches).write(folder)
+
+
+def stores_patch(postgres: RunningPostgres, valkey: RunningValkey) -> dict[str, Any]:
+    """Return the patch of a config that names these stores."""
+    return {
         "stores": {
             "database": {"url": postgres.url, "password": "${DATABASE_PASSWORD}", "territory": "DE"},
             "valkey": {
@@ -108,7 +113,6 @@ def cell_config(
         },
         "secrets": {"pepper": "${PEPPER}"},
     }
-    return metered_config(provider, folder, route, stores, *patches).write(folder)
 
 
 @contextmanager
