@@ -23,6 +23,7 @@ from gateway.assembly.usage import UsageReports, UsageWiring
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.health import Health
+from gateway.execution.json_schemas import prepare as prepare_schemas
 from gateway.execution.plan_execution import PlanExecutor
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport, Transport
@@ -308,6 +309,7 @@ class Gateway:
             return build_routes(service, self._chat, probes, stored, __version__)
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
+        self._prepare_schemas()
 
     def activate(self, config: ConfigVersion) -> None:
         """Use another config version for new requests. Running requests keep theirs.
@@ -319,6 +321,11 @@ class Gateway:
         self._telemetry.recent.settle()
         self._executor.prune(config)
         self._locations.prepare(config.location.rules)
+        self._prepare_schemas()
+
+    def _prepare_schemas(self) -> None:
+        if any(deployment.structured_output == "emulate" for deployment in self.config.deployments.values()):
+            prepare_schemas()
 
     def _on_breaker_change(self, deployment: str, breaker: Breaker, for_s: float) -> None:
         self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))

@@ -1,40 +1,85 @@
 """Check an answer by a client's JSON Schema (draft 2020-12), with bounded work.
 
-The validator is the library `jsonschema`, whose keywords are counted here: a schema of a client can need exponential
-work. `pattern`, `patternProperties` and `format` are not checked, because a pattern can need exponential time in one
-call.
+The validator is the library `jsonschema`. A client's schema can make it need exponential work, so its work is counted:
+each keyword, each subschema, and the sizes of what they look at. Small answers are checked at once, others by one
+thread, which pauses often, because it shares the interpreter with all requests.
+
+`pattern`, `patternProperties` and `format` are not checked, because a pattern can need exponential time in one call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import msgspec
 
 from providers.failures import InvalidRequest
 from providers.json_values import dumps
 
 MOST_BYTES = 64 * 1024
 MOST_DEPTH = 32
-_MOST_STEPS = 100_000
-"""The keywords that are evaluated for one answer: about a second."""
-_AT_ONCE_STEPS = 500
-"""With so many, an answer is checked without a thread: about two milliseconds."""
-_SMALL_BYTES = 4096
+MOST_WORK = 100_000
+"""The work for one schema or one answer: about a second. A unit takes about 6 microseconds."""
+PAUSE_AFTER = 200
+"""The work that a thread does without a pause, and that an answer may need to be checked without a thread."""
+_PAUSE_S = 0.001
+_MOST_CHARACTERS = 512 * 1024
+_SMALL_CHARACTERS = 4096
 _MESSAGE_CHARACTERS = 500
+_QUOTED_CHARACTERS = 100
+_QUOTED_ELEMENTS = 20
+_MOST_KNOWN = 64
 _UNCHECKED = frozenset({"pattern", "patternProperties", "format"})
 _MAPS = frozenset({"properties", "$defs", "definitions", "dependentSchemas"})
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SINGLE = frozenset(
     "items additionalProperties contains if then else not propertyNames unevaluatedItems unevaluatedProperties".split()
 )
+_AT_A_TIME = 16
+"""The elements of a list or members of an object that count as one unit."""
 _FIELD = "response_format"
+_T = TypeVar("_T")
 
 
-class _TooMuchWork(Exception):
-    """The answer needs more steps than are allowed."""
+class TooMuchWork(Exception):
+    """The schema or the answer needs more work than is allowed."""
+
+
+class WorkLimit:
+    """The work that is left for one schema or one answer.
+
+    Attributes:
+        done: The work since the start.
+    """
+
+    def __init__(self, most: int, pause: Callable[[], None] | None = None) -> None:
+        """Allow `most` units, with a `pause` after each `PAUSE_AFTER` of them."""
+        self.done = 0
+        self._most, self._pause, self._pauses_at = most, pause, PAUSE_AFTER
+        self._choices: dict[int, frozenset[str]] = {}
+
+    def take(self, units: int = 1) -> None:
+        """Count; raise TooMuchWork if it is more than is left."""
+        self.done += units
+        if self.done > self._most:
+            raise TooMuchWork
+        if self._pause is not None and self.done >= self._pauses_at:
+            self._pauses_at = self.done + PAUSE_AFTER
+            self._pause()
+
+    def choices(self, values: list[Any]) -> frozenset[str]:
+        """Return the values of an `enum`, which is alive as long as this object, as JSON."""
+        if (known := self._choices.get(id(values))) is None:
+            known = self._choices[id(values)] = frozenset([_comparable(one) for one in values])
+        return known
 
 
 class AnswerSchema:
@@ -46,60 +91,82 @@ class AnswerSchema:
         unchecked: The keywords of the schema that are passed on and not checked.
     """
 
-    def __init__(self, schema: Mapping[str, object]) -> None:
+    def __init__(self, data: bytes, work: WorkLimit) -> None:
         """Read a schema. Raises InvalidRequest if it is too large or deep, refers elsewhere or is not a schema."""
-        try:
-            data = dumps(schema)
-        except TypeError:  # deeper than the library goes
-            raise _refused(f"is nested more than {MOST_DEPTH} levels deep") from None
-        if len(data) > MOST_BYTES:
-            raise _refused(f"has {len(data)} bytes, and {MOST_BYTES} are accepted")
         self.text = data.decode()
-        found: set[str] = set()
-        checked = _checked_part(dict(schema), found, 1)
-        self.unchecked = frozenset(found)
-        self.is_object = schema.get("type") == "object"
-        _check_references(checked)
-        from jsonschema.exceptions import SchemaError
-
-        steps = _Steps(_MOST_STEPS)
+        reader = _SchemaReader(work)
         try:
-            _meta_validator()(steps).check(checked)
-        except SchemaError as error:
-            raise _refused(f"is not a schema of draft 2020-12: {_short(error.message)}") from None
-        except (_TooMuchWork, RecursionError):
-            raise _refused("needs too much work") from None
-        self._checked = checked
+            schema = msgspec.json.decode(data)
+            self._checked = reader.read(schema, "#", 1)
+            reader.check_references()
+            problem = _problem_of(_meta_schema(), self._checked, work)
+        except (TooMuchWork, RecursionError):
+            raise _refused("needs too much work to check") from None
+        if problem is not None:
+            raise _refused(f"is not a schema of draft 2020-12: {problem}")
+        self.unchecked = frozenset(reader.unchecked)
+        self.is_object = schema.get("type") == "object"
 
     async def problem_of(self, text: str) -> str | None:
         """Return why a text does not match, for the model, or None. A text that is not JSON is a problem too."""
-        if len(text) <= _SMALL_BYTES:
+        if len(text) > _MOST_CHARACTERS:
+            return f"the answer cannot be checked: it has {len(text)} characters, and {_MOST_CHARACTERS} are accepted"
+        if len(text) <= _SMALL_CHARACTERS:
             try:
-                return self._problem(text, _AT_ONCE_STEPS)
-            except _TooMuchWork:
+                return self.problem_within(text, WorkLimit(PAUSE_AFTER))
+            except TooMuchWork:
                 pass
         try:
-            return await asyncio.to_thread(self._problem, text, _MOST_STEPS)
-        except _TooMuchWork:
+            return await _in_thread(lambda work: self.problem_within(text, work))
+        except TooMuchWork:
             return "the answer cannot be checked: it needs too much work"
 
-    def _problem(self, text: str, steps: int) -> str | None:
+    def problem_within(self, text: str, work: WorkLimit) -> str | None:
+        """See `problem_of`. Raises TooMuchWork."""
         try:
-            value = json.loads(text, parse_constant=_no_constant)
-            errors = _validator()(_Steps(steps)).errors(self._checked, value)
-            first = next(errors, None)
+            value = msgspec.json.decode(text)
         except ValueError as error:
             return f"it is not valid JSON: {error}"
         except RecursionError:
-            raise _TooMuchWork from None
-        if first is None:
-            return None
-        path = "".join(f"[{part!r}]" for part in first.absolute_path)
-        return _short(f"{first.message} (at ${path})")
+            raise TooMuchWork from None
+        try:
+            return _problem_of(self._checked, _quotable(value, work), work)
+        except (RecursionError, ArithmeticError):  # `multipleOf` of a number that is too large
+            raise TooMuchWork from None
 
 
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a number of JSON")
+_known: dict[bytes, AnswerSchema] = {}
+_thread = ThreadPoolExecutor(1, "json-schemas")
+_running = threading.local()
+
+
+async def answer_schema(schema: Mapping[str, object]) -> AnswerSchema:
+    """Return a schema, ready to check answers. The last ones are kept. Raises InvalidRequest."""
+    try:
+        data = dumps(schema)
+    except TypeError:  # deeper than the library goes
+        raise _refused(f"is nested more than {MOST_DEPTH} levels deep") from None
+    if len(data) > MOST_BYTES:
+        raise _refused(f"has {len(data)} bytes, and {MOST_BYTES} are accepted")
+    if (known := _known.get(data)) is None:
+        known = await _in_thread(lambda work: AnswerSchema(data, work))
+        while len(_known) >= _MOST_KNOWN:
+            del _known[next(iter(_known))]
+        _known[data] = known
+    return known
+
+
+async def _in_thread(job: Callable[[WorkLimit], _T]) -> _T:
+    def run() -> _T:
+        return job(WorkLimit(MOST_WORK, lambda: time.sleep(_PAUSE_S)))
+
+    return await asyncio.get_running_loop().run_in_executor(_thread, run)
+
+
+def prepare() -> None:
+    """Begin to import the library, which takes a second, so that the first request needs not wait for it."""
+    _thread.submit(_meta_schema)
+    _thread.submit(_validator)
 
 
 def _short(text: str) -> str:
@@ -110,138 +177,222 @@ def _refused(problem: str) -> InvalidRequest:
     return InvalidRequest(f"the schema of `{_FIELD}` {problem}", _FIELD)
 
 
-def _checked_part(schema: object, unchecked: set[str], depth: int) -> Any:
-    """Return the part of a schema that is checked, and note the other keywords.
+class _Object(dict[str, Any]):
+    """An object that is short in messages, which the library makes for each error."""
 
-    Where `patternProperties` is left out, it is not known which properties are additional ones.
-    """
-    if depth > MOST_DEPTH:
-        raise _refused(f"is nested more than {MOST_DEPTH} levels deep")
-    if not isinstance(schema, dict):
-        return schema
-    left_out = _UNCHECKED & schema.keys()
-    unchecked |= left_out
-    if "patternProperties" in left_out:
-        left_out |= {"additionalProperties", "unevaluatedProperties"}
-    part: dict[str, Any] = {}
-    for name, value in schema.items():
-        if name in left_out:
-            continue
-        if name in _MAPS and isinstance(value, dict):
-            part[name] = {key: _checked_part(one, unchecked, depth + 1) for key, one in value.items()}
-        elif name in _LISTS and isinstance(value, list):
-            part[name] = [_checked_part(one, unchecked, depth + 1) for one in value]
-        elif name in _SINGLE:
-            part[name] = _checked_part(value, unchecked, depth + 1)
-        else:
-            part[name] = value
-    return part
+    def __repr__(self) -> str:
+        return "{…}"
 
 
-def _check_references(schema: Mapping[str, Any]) -> None:
-    """Raise InvalidRequest for a reference to another document, or to nothing."""
-    for reference in _references(schema):
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            raise _refused("refers to another document with `$ref`, and only references inside it are followed")
-        if reference.startswith("#/") or reference == "#":
-            place: Any = schema
-            for part in reference[2:].split("/") if len(reference) > 1 else ():
-                key = part.replace("~1", "/").replace("~0", "~")
-                if isinstance(place, list) and key.isdigit() and int(key) < len(place):
-                    place = place[int(key)]
-                elif isinstance(place, dict) and key in place:
-                    place = place[key]
-                else:
-                    raise _refused(f"refers to {_short(reference)}, which it does not have")
+class _Array(list[Any]):
+    """An array that is short in messages."""
+
+    def __repr__(self) -> str:
+        shown = ["[…]" if isinstance(one, list) else repr(one) for one in self[:_QUOTED_ELEMENTS]]
+        return f"[{', '.join(shown)}{', …' if len(self) > _QUOTED_ELEMENTS else ''}]"
 
 
-def _references(schema: object) -> Iterator[object]:
-    if isinstance(schema, dict):
-        for name, value in schema.items():
-            if name in ("$ref", "$dynamicRef"):
-                yield value
-            elif name == "$id" or (name == "$schema" and "2020-12" not in str(value) and "draft-07" not in str(value)):
-                raise _refused(f"has `{name}`, which is not supported: leave it out")
-            elif name not in ("const", "enum", "default", "examples"):
-                yield from _references(value)
-    elif isinstance(schema, list):
-        for one in schema:
-            yield from _references(one)
+class _Text(str):
+    """A text that is short in messages."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(f"{self[:_QUOTED_CHARACTERS]}…")
 
 
-class _Steps:
-    """Counts evaluated keywords."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def take(self, count: int = 1) -> None:
-        """Count; raise _TooMuchWork if none is left."""
-        self.left -= count
-        if self.left < 0:
-            raise _TooMuchWork
-
-
-class _Counted:
-    """A validator whose keywords are counted."""
-
-    def __init__(self, base: Any, steps: _Steps) -> None:
-        from jsonschema import validators
-
-        def counted(function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-            def keyword(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
-                steps.take()
-                yield from function(validator, value, instance, schema) or ()
-
-            return keyword
-
-        def unique(_: Any, wanted: Any, instance: Any, __: Any) -> Iterator[Any]:
-            """Compare the elements by their JSON: the library compares each with each."""
-            if not wanted or not isinstance(instance, list):
-                return
-            steps.take(len(instance))
-            seen = {json.dumps(_comparable(one), sort_keys=True) for one in instance}
-            if len(seen) < len(instance):
-                from jsonschema.exceptions import ValidationError
-
-                yield ValidationError("the array has equal elements, and `uniqueItems` forbids them")
-
-        keywords = {name: counted(function) for name, function in base.VALIDATORS.items()}
-        keywords["uniqueItems"] = unique
-        self._kind: Any = validators.extend(base, keywords)  # type: ignore[no-untyped-call]
-
-    def check(self, schema: Mapping[str, Any]) -> None:
-        """Raise SchemaError if it is not a schema."""
-        from jsonschema.exceptions import SchemaError, best_match
-
-        meta = self._kind(self._kind.META_SCHEMA)
-        error = best_match(meta.iter_errors(schema))
-        if error is not None:
-            raise SchemaError(error.message)
-
-    def errors(self, schema: Mapping[str, Any], value: object) -> Iterator[Any]:
-        """Yield the errors of a value."""
-        yield from self._kind(schema).iter_errors(value)
-
-
-def _comparable(value: object) -> object:
-    """Return a value whose JSON is equal for equal values: 1 and 1.0 are equal, 1 and true are not."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list):
-        return [_comparable(one) for one in value]
+def _quotable(value: Any, work: WorkLimit) -> Any:
+    """Return a value whose parts are short in messages."""
+    if isinstance(value, str):
+        return value if len(value) <= _QUOTED_CHARACTERS else _Text(value)
     if isinstance(value, dict):
-        return {key: _comparable(one) for key, one in value.items()}
+        members = _paced(value.items(), work)
+        return _Object({_quotable(key, work): _quotable(one, work) for key, one in members})
+    if isinstance(value, list):
+        return _Array([_quotable(one, work) for one in _paced(value, work)])
     return value
 
 
+def _paced(values: Iterable[_T], work: WorkLimit) -> Iterator[_T]:
+    for at, one in enumerate(values):
+        if at % 4 == 0:
+            work.take()
+        yield one
+
+
+class _SchemaReader:
+    """Reads the part of a schema that is checked.
+
+    Attributes:
+        unchecked: The keywords that are left out.
+    """
+
+    def __init__(self, work: WorkLimit) -> None:
+        self.unchecked: set[str] = set()
+        self._work = work
+        self._places: set[str] = set()
+        self._references: set[str] = set()
+
+    def read(self, schema: Any, place: str, depth: int) -> Any:
+        """Return the checked part of a subschema.
+
+        Where `patternProperties` is left out, it is not known which properties are additional ones. `$schema` goes,
+        because the library takes another validator for it, whose work is not counted.
+        """
+        self._work.take()
+        if depth > MOST_DEPTH:
+            raise _refused(f"is nested more than {MOST_DEPTH} levels deep")
+        self._places.add(place)
+        if not isinstance(schema, dict):
+            return _Object() if schema is True else schema  # the library looks at `true` without a call that is counted
+        left_out = _UNCHECKED & schema.keys()
+        self.unchecked |= left_out
+        if "patternProperties" in left_out:
+            left_out |= {"additionalProperties", "unevaluatedProperties"}
+        part = _Object()
+        for name, value in schema.items():
+            own = f"{place}/{name}"
+            if name == "$id" or (name == "$schema" and not _is_read_alike(value)):
+                raise _refused(f"has `{name}`, which is not supported: leave it out")
+            if name in left_out or name == "$schema":
+                continue
+            if name in ("$ref", "$dynamicRef"):
+                self._references.add(_local(value))
+            if name in _MAPS and isinstance(value, dict):
+                read = {key: self.read(one, f"{own}/{_escaped(key)}", depth + 1) for key, one in value.items()}
+                part[name] = _Object(read)
+            elif name in _LISTS and isinstance(value, list):
+                part[name] = _Array([self.read(one, f"{own}/{at}", depth + 1) for at, one in enumerate(value)])
+            elif name in _SINGLE:
+                part[name] = self.read(value, own, depth + 1)
+            else:
+                part[name] = _quotable(value, self._work)
+        return part
+
+    def check_references(self) -> None:
+        """Raise InvalidRequest for a reference to a place that has no subschema."""
+        for reference in sorted(self._references - self._places):
+            raise _refused(
+                f"refers to {_short(reference)!r}, where it has no subschema: use a JSON pointer such as #/$defs/NAME"
+            )
+
+
+def _is_read_alike(dialect: object) -> bool:
+    return isinstance(dialect, str) and ("2020-12" in dialect or "draft-07" in dialect)
+
+
+def _local(reference: object) -> str:
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        raise _refused("refers to another document with `$ref`, and only references inside it are followed")
+    return unquote(reference)
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _problem_of(schema: Any, value: object, work: WorkLimit) -> str | None:
+    """Return the first problem of a value. Raises TooMuchWork."""
+    from jsonschema.exceptions import best_match, relevance
+
+    def counted_relevance(error: Any) -> Any:
+        work.take()
+        return relevance(error)
+
+    _running.work = work
+    first = next(_validator()(schema).iter_errors(value), None)
+    if first is None:
+        return None
+    best = best_match([first], key=counted_relevance) or first  # of a choice, the branch that fits best
+    path = "".join(f"[{part!r}]" for part in best.absolute_path)
+    return _short(f"{best.message} (at ${path})")
+
+
 @cache
-def _validator() -> Callable[[_Steps], _Counted]:
-    from jsonschema import Draft202012Validator
+def _meta_schema() -> Any:
+    """Return the schema of schemas as one document: its own form, with dynamic references, takes longer."""
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
-    return lambda steps: _Counted(Draft202012Validator, steps)
+    merged: dict[str, Any] = {"type": ["object", "boolean"], "properties": {}, "$defs": {}}
+    for name in ("core", "applicator", "unevaluated", "validation", "meta-data"):
+        part = REGISTRY.contents(f"https://json-schema.org/draft/2020-12/meta/{name}")
+        merged["properties"] |= part["properties"]
+        merged["$defs"] |= part.get("$defs", {})
+    merged["properties"]["definitions"] = merged["properties"]["$defs"]
+    schema = json.loads(json.dumps(merged).replace('"$dynamicRef": "#meta"', '"$ref": "#"'))
+    return _SchemaReader(WorkLimit(MOST_WORK)).read(schema, "#", 1)
 
 
-_meta_validator = _validator
+@cache
+def _validator() -> Any:
+    """Return the library's validator, with counted work."""
+    from jsonschema import Draft202012Validator, validators
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+        def keyword(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+            work: WorkLimit = _running.work
+            work.take(1 + (_length(value) + _length(instance)) // _AT_A_TIME)
+            for error in function(validator, value, instance, schema) or ():
+                work.take()
+                yield error
+
+        return keyword
+
+    keywords: dict[str, Any] = {name: counted(function) for name, function in Draft202012Validator.VALIDATORS.items()}
+    keywords |= {"uniqueItems": _unique_items, "enum": _enum, "const": _const}  # they count by themselves
+    keywords |= dict.fromkeys(_UNCHECKED, lambda *_: None)  # they are left out, and a pattern must never run
+    kind: Any = validators.extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]
+
+    def counted_method(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            _running.work.take()
+            return method(*arguments, **options)
+
+        return call
+
+    kind.evolve, kind.is_valid = counted_method(kind.evolve), counted_method(kind.is_valid)
+    return kind
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list | dict) else 0
+
+
+# The library compares each element with each, and all values of an `enum` at each place.
+
+
+def _unique_items(_: Any, wanted: Any, instance: Any, __: Any) -> Iterator[Any]:
+    if wanted and isinstance(instance, list) and len({_comparable(one) for one in instance}) < len(instance):
+        yield _error("the array has equal elements, and `uniqueItems` forbids them")
+
+
+def _enum(_: Any, values: Any, instance: Any, __: Any) -> Iterator[Any]:
+    if _comparable(instance) not in _running.work.choices(values):
+        yield _error(f"{instance!r} is not one of {values!r}")
+
+
+def _const(_: Any, value: Any, instance: Any, __: Any) -> Iterator[Any]:
+    if _comparable(instance) != _comparable(value):
+        yield _error(f"{value!r} was expected")
+
+
+def _error(message: str) -> Exception:
+    from jsonschema.exceptions import ValidationError
+
+    return ValidationError(message)
+
+
+def _comparable(value: object) -> str:
+    """Return JSON that is equal for equal values: 1 and 1.0 are equal, 1 and true are not."""
+    return json.dumps(_with_integers(value), sort_keys=True)
+
+
+def _with_integers(value: object) -> object:
+    _running.work.take()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_with_integers(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _with_integers(one) for key, one in value.items()}
+    return value

@@ -19,7 +19,7 @@ from dataclasses import replace
 import msgspec
 
 from gateway.execution.answer_stream import TextTap
-from gateway.execution.json_schemas import AnswerSchema
+from gateway.execution.json_schemas import AnswerSchema, answer_schema
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
@@ -81,8 +81,7 @@ class StructuredOutput:
         wanted = request.response_format
         if not isinstance(wanted, JsonSchemaFormat):
             return None
-        # In a thread: the first use imports the library.
-        return cls(request, await asyncio.to_thread(AnswerSchema, wanted.schema))
+        return cls(request, await answer_schema(wanted.schema))
 
     @property
     def unchecked(self) -> frozenset[str]:

@@ -79,6 +79,7 @@ HOMES = {
     ),
     "jinja2": ("gateway/console/page.py", "evaluation/report.py", "evaluation/report_page.py"),
     "jsonschema": ("evaluation/scorers.py", "gateway/execution/json_schemas.py"),
+    "jsonschema_specifications": ("gateway/execution/json_schemas.py",),  # of jsonschema
     "referencing": ("evaluation/scorers.py",),  # of jsonschema
     "matplotlib": ("evaluation/report_page.py",),
     "numpy": (
