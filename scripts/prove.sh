@@ -14,7 +14,10 @@ run() {
         ledger) LEDGER_ROWS=1000000 .venv/bin/pytest -s tests/gateway/usage/test_ledger_volume.py ;;
         accounts) USAGE_REQUESTS=100000 .venv/bin/pytest -s tests/e2e/test_accounts.py tests/e2e/test_shared_stores.py -k every_call ;;
         stores) STORE_ROUNDS=25 .venv/bin/pytest -s tests/e2e/test_shared_stores.py -k stores_that_are_killed ;;
-        restarts) ROLLING_ROUNDS=5 JUDGE_PAUSED_S=30 .venv/bin/pytest -s tests/e2e/test_rolling_update.py tests/e2e/test_cell.py ;;
+        restarts)
+            ROLLING_ROUNDS=5 JUDGE_PAUSED_S=30 HANDOVERS=20 HANDOVER_RATE=200 HANDOVER_STREAM_S=60 .venv/bin/pytest -s \
+                tests/e2e/test_rolling_update.py tests/e2e/test_cell.py tests/e2e/test_handover.py
+            ;;
         kit) .venv/bin/pytest -n 2 -m every_model tests/conformance ;;
         answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;

@@ -263,7 +263,7 @@ class Gateway:
         self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)
         quota_store = quota_store or QuotaStore()
-        limiters = ConcurrencyLimiters(quota_store.seat, quota_store.seats)
+        limiters = ConcurrencyLimiters(*quota_store.share)
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
         self._shadow_wiring = ShadowWiring(

@@ -121,8 +121,8 @@ def report_problem(detail: str) -> None:
 @contextmanager
 def keeping_ledger(
     state_dir: Path | None, config: Callable[[], ConfigVersion], stores: Stores | None = None
-) -> Iterator[None]:
-    """Move usage rows into the ledger while the block runs.
+) -> Iterator[LedgerWriter | None]:
+    """Move usage rows into the ledger while the block runs, and provide the writer.
 
     First, recover the calls that a killed gateway left open, and rebuild the counters of budgets if their file is new.
     Results of shadow traffic that an earlier version stored for a region with `transit` are deleted.
@@ -136,7 +136,7 @@ def keeping_ledger(
         StateError: The ledger or the gate can't be used.
     """
     if state_dir is None:
-        yield
+        yield None
         return
     from gateway.state.shadows import remove_shadow_records
     from gateway.usage.ledger_writer import LedgerWriter
@@ -162,7 +162,7 @@ def keeping_ledger(
         _rebuild_new_counters(state_dir, config(), writer)
     writer.start()
     try:
-        yield
+        yield writer
     finally:
         writer.close()
 

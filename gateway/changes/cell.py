@@ -89,10 +89,14 @@ class CellMember:
         self._task: asyncio.Task[None] | None = None
 
     def close(self) -> None:
-        """Ship the last lines of the record, leave the cell, and close the connection."""
+        """Ship the last lines of the record, leave the cell, and close the connection.
+
+        After a handover, the next gateway is the member, and only the connection is closed.
+        """
         with suppress(StateError):
-            self.ship()
-            self.database.leave()
+            if not self._change_log.is_paused:
+                self.ship()
+                self.database.leave()
         self.database.close()
 
     # --- the start --------------------------------------------------------------------------------
@@ -149,6 +153,7 @@ class CellMember:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        self._shipped = None
 
     async def _keep(self, live: Followed, is_draining: Callable[[], bool]) -> None:
         looks, was_draining = 0, False

@@ -159,10 +159,10 @@ class ChangeLog:
 
     def __init__(
         self, directory: Path, on_append: Callable[[TrailHead, str], None] = lambda _, __: None,
-        clock: Callable[[], float] = time.time, *, wait_s: float = 0.0,
+        clock: Callable[[], float] = time.time, *, wait_s: float = 0.0, inherited_lock: int | None = None,
     ) -> None:  # fmt: skip
         self.directory = directory
-        self.lock = Lock(directory, wait_s)
+        self.lock = Lock(directory, wait_s, inherited_lock)
         self._clock = clock
         self._on_append = on_append
         # At the end of the process, the thread of a change may still be running.
@@ -171,22 +171,49 @@ class ChangeLog:
             cleanup.callback(self.lock.release)
             self.history: History = open_history(directory)
             cleanup.callback(self.history.close)
-            self._audit = Audit(directory, self.history.audit_head())
+            self._pending: list[_Line] = []
+            """Lines that must be written before any other."""
+            self._audit = self._open_audit()
             cleanup.pop_all()
         self._reader = TrailReader(directory)
-        self._pending: list[_Line] = []
-        """Lines that must be written before any other."""
-        if self._audit.repair:
-            self._pending.append(("audit_mended", {"detail": self._audit.repair}))
-        if self._audit.unconfirmed:
-            self._pending.append(("not_confirmed", {"lines": list(self._audit.unconfirmed), "detail": _NOT_CONFIRMED}))
+        self._pointer_before: Pointer | None = None
+        self.is_paused = False
+
+    def _open_audit(self) -> Audit:
+        audit = Audit(self.directory, self.history.audit_head())
+        if audit.repair:
+            self._pending.append(("audit_mended", {"detail": audit.repair}))
+        if audit.unconfirmed:
+            self._pending.append(("not_confirmed", {"lines": list(audit.unconfirmed), "detail": _NOT_CONFIRMED}))
+        return audit
 
     def close(self) -> None:
         """Close the files and release the lock of the directory."""
         with self._one_at_a_time:
-            self._audit.close()
+            if not self.is_paused:
+                self._audit.close()
             self.history.close()
             self.lock.release()
+
+    def pause(self) -> None:
+        """Let the next gateway write the record. Until `resume`, this process writes nothing. Raises StateError."""
+        with self._one_at_a_time:
+            self._write_pending()
+            self._pointer_before = self.pointer()
+            self._audit.close()
+            self.is_paused = True
+
+    def resume(self) -> None:
+        """Write the record again, because the next gateway has ended without serving. Raises StateError."""
+        with self._one_at_a_time:
+            self._audit = self._open_audit()
+            self.is_paused = False
+            before, after = self._pointer_before, self.pointer()
+            if before is None or after is None or before == after:
+                return
+            details = {**version_fields(before.version), "before": after.version, "cause": "restart_failed", "who": ""}
+            with self._switching([("activated", details)], before.version):
+                self.history.point(before)
 
     def note(self, event: str, fields: Mapping[str, object]) -> None:
         """Append one line to the audit trail. Raises StateError."""
@@ -196,6 +223,8 @@ class ChangeLog:
             self.history.store_audit_head(self._audit.head)
 
     def _write_pending(self) -> None:
+        if self.is_paused:
+            raise StateError("a restart is under way, and the next gateway writes the record")
         while self._pending:
             self._append(*self._pending[0])
             del self._pending[0]

@@ -61,6 +61,7 @@ class InitialConfigLoader:
         child: The child process that compiles, if it is already started.
         demo: Whether the config is served as a demo, even if it does not state that.
         real: The real deployment that is added to a demo.
+        inherited_lock: The lock of the state directory, if the running gateway hands it over.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class InitialConfigLoader:
         *,
         demo: bool = False,
         real: RealDeployment | None = None,
+        inherited_lock: int | None = None,
     ) -> None:
         self._settings = settings
         self._config_path = settings.config
@@ -80,7 +82,9 @@ class InitialConfigLoader:
             from gateway.changes.change_log import ChangeLog
 
             try:
-                self._change_log = ChangeLog(settings.state_dir, _log_audit_head, wait_s=_LOCK_WAIT_S)
+                self._change_log = ChangeLog(
+                    settings.state_dir, _log_audit_head, wait_s=_LOCK_WAIT_S, inherited_lock=inherited_lock
+                )
                 self._pinned = self._change_log.active_rollback()
             except StateError as error:
                 if self._change_log is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -230,10 +231,52 @@ class LiveConfig:
         self._activate = activate
         work = (self.watch(), self._handle_requests(), remind(lambda: self.config))
         self._tasks = [asyncio.create_task(each) for each in work]
+        self._follow()
+
+    def _follow(self) -> None:
         if self.clients is not None:
             self.clients.start(self.restage)
         if self.cell is not None:
             self.cell.start(self, self.is_draining)
+
+    async def pause(self) -> None:
+        """Wait for the end of a running change, and begin no other until `resume`. Raises StateError.
+
+        Meanwhile the next gateway uses the state directory.
+        """
+        await self._one_at_a_time.acquire()
+        try:
+            if self.clients is not None:
+                await self.clients.stop()
+            if self.cell is not None:
+                await self.cell.stop()
+            if self._change_log is not None:
+                self._change_log.pause()
+        except BaseException:
+            self._follow()
+            self._one_at_a_time.release()
+            raise
+
+    async def resume(self) -> None:
+        """Go on after `pause`, because the next gateway has ended without serving. Raises StateError."""
+        try:
+            if self._change_log is not None:
+                self._change_log.resume()
+        finally:
+            self._follow()
+            self._one_at_a_time.release()
+
+    async def leave(self) -> None:
+        """Stop after `pause`, because the next gateway serves, and let it have the lock of the state directory."""
+        await self.stop()
+        if self._change_log is not None:
+            self._change_log.lock.release()
+        self._one_at_a_time.release()
+
+    def describe(self, facts: Mapping[str, object]) -> None:
+        """Write these facts into the lock file of the state directory, for commands. Raises StateError."""
+        if self._change_log is not None:
+            self._change_log.lock.write_info({"config": os.path.abspath(self._job.path), **facts})
 
     async def stop(self) -> None:
         """Stop to watch. A reload that is running is cancelled."""

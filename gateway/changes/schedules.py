@@ -91,6 +91,7 @@ class Scheduler:
         self._has_news = False
         self._is_lost = False
         self._task: asyncio.Task[None] | None = None
+        self._started_with: tuple[Callable[[], Awaitable[list[bytes]]], _Restage] | None = None
         self.off = _OFF if store is None else ""
 
     # --- the shares -------------------------------------------------------------------------------
@@ -216,8 +217,14 @@ class Scheduler:
             counts: Returns the metrics of all processes.
             restage: Calls `stage`, and returns the workers that have not confirmed the new weights.
         """
+        self._started_with = counts, restage
         if self._store is not None:
             self._task = asyncio.create_task(self._watch(counts, restage))
+
+    def resume(self) -> None:
+        """Start again after `stop`."""
+        if self._started_with is not None:
+            self.start(*self._started_with)
 
     async def stop(self) -> None:
         """Stop the checks, and save the progress."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.changes.compile_process import Child
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import BuildConsole
+    from gateway.server.takeover import Takeover
     from gateway.settings import Settings
 
 
@@ -30,18 +31,36 @@ _OK = 0
 def serve(options: argparse.Namespace) -> int:
     """Serve a config (`gateway serve`)."""
     _exit_on_sigterm()
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until this process can hand over
     from gateway.changes.compile_process import Child
+    from gateway.server.takeover import Takeover
 
     # A child process compiles the config, so that the serving process never holds the compiler in memory. The child
     # mostly loads the compiler, and this process reads its settings and loads its own modules meanwhile.
+    takeover = Takeover.of_environment()
     child = Child()
     child.prepare()
     try:
         settings = settings_of(options)
         _expect_config(settings)
-        return _serve(settings, child)
+        return _serve(settings, child, takeover)
+    except BaseException as error:  # the running gateway must know the reason
+        if takeover is not None:
+            takeover.report_failure(_reason_of(error))
+        raise
     finally:
         child.discard()
+
+
+def _reason_of(error: BaseException) -> str:
+    match error:
+        case CommandError():
+            return str(error)
+        case SystemExit():
+            return "the next gateway has stopped: its log has the reason"
+        case _:
+            return f"{type(error).__name__}: {error}"
 
 
 def _expect_config(settings: Settings) -> None:
@@ -54,10 +73,16 @@ def _expect_config(settings: Settings) -> None:
     expect_file(settings.config)
 
 
-def _serve(settings: Settings, child: Child) -> int:
+def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
     from gateway.changes.initial_config import InitialConfigLoader
 
-    opening = InitialConfigLoader(settings, child)
+    inherited_lock = None
+    if takeover is not None:
+        # Loads what the rest of the start needs, so that the running gateway pauses for a short time.
+
+        takeover.take_state()
+        inherited_lock = takeover.lock
+    opening = InitialConfigLoader(settings, child, inherited_lock=inherited_lock)
     from gateway.server import start
     from gateway.telemetry.background_writer import flush_all
     from gateway.telemetry.log import configure, logger
@@ -74,7 +99,7 @@ def _serve(settings: Settings, child: Child) -> int:
             return _OK
         for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
-        start.serve_config(settings, initial)
+        start.serve_config(settings, initial, takeover)
     finally:
         # The reason of a failed start must be in the log before the process ends.
         flush_all()

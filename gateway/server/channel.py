@@ -75,6 +75,10 @@ class StopWorker(_Message, frozen=True, tag="stop"):
     """To a worker: accept no new connection, finish the running requests, then exit."""
 
 
+class RetireWorker(_Message, frozen=True, tag="retire"):
+    """To a worker: leave new connections to the next gateway, and exit when the own ones have ended."""
+
+
 class Ready(_Message, frozen=True, tag="ready"):
     """From a worker: it accepts connections, and serves this version."""
 
@@ -107,7 +111,10 @@ class LastRequests(_Message, frozen=True, tag="requests"):
     documents: bytes
 
 
-Message = Serve | Activate | Ask | AskRequests | DrainWorker | StopWorker | Ready | Activated | Report | LastRequests
+Message = (
+    Serve | Activate | Ask | AskRequests | DrainWorker | StopWorker | RetireWorker | Ready | Activated | Report
+    | LastRequests
+)  # fmt: skip
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

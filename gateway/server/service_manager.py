@@ -36,7 +36,11 @@ def sockets_by_name(environ: MutableMapping[str, str] = os.environ) -> dict[str,
 
 
 class ServiceManager:
-    """The connection to the service manager that started this process, if there is one."""
+    """The connection to the service manager that started this process, if there is one.
+
+    Attributes:
+        environment: The variables with which the next process of the service reaches it.
+    """
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
         # Children must not speak for the service.
@@ -45,12 +49,16 @@ class ServiceManager:
         watched_pid, interval = environ.pop("WATCHDOG_PID", ""), environ.pop("WATCHDOG_USEC", "")
         is_watched = interval.isdecimal() and watched_pid in ("", str(os.getpid()))
         self._heartbeat_s = int(interval) / _MICROSECONDS / 2 if is_watched else None
+        variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": interval if is_watched else ""}
+        self.environment = {name: value for name, value in variables.items() if value}
         self._is_reloading = self._is_stopping = False
 
     def note_ready(self, version: str) -> None:
         """Report that the gateway serves a config version, or that a reload has ended."""
         self._is_reloading = False
-        self._send("READY=1", f"STATUS=serves config {version}")
+        # A heartbeat too: after a handover, the last one may be long ago.
+        beat = ["WATCHDOG=1"] if self._heartbeat_s is not None else []
+        self._send("READY=1", f"STATUS=serves config {version}", *beat)
 
     def reloading(self, reload: Callable[[], None]) -> Callable[[], None]:
         """Return a function that requests a reload and reports its begin. `note_change` reports its end."""
@@ -74,6 +82,11 @@ class ServiceManager:
         if not self._is_stopping:
             self._is_stopping = True
             self._send("STOPPING=1", "STATUS=finishes running requests")
+
+    def hand_over(self, pid: int) -> None:
+        """Report the process that is the service from now on. This one reports nothing more."""
+        self._send(f"MAINPID={pid}")
+        self._address, self._heartbeat_s = "", None
 
     async def beat(self) -> None:
         """Send heartbeats until it is cancelled, if the service manager asked for them."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +31,7 @@ from gateway.telemetry.exposition import expose
 from gateway.telemetry.traffic import SAMPLE_S
 
 if TYPE_CHECKING:
+    from gateway.server.handover import Handover
     from gateway.service.client_admin import ClientAdmin
 
 _SEAT = 1
@@ -75,6 +76,7 @@ class Process:
         service: The service manager that started the process.
         name: The setting `GATEWAY_INSTANCE`, or None for the name of the host.
         demo: The parts that only a demo has.
+        handover: Hands over to the next gateway. None: this process never does.
     """
 
     gateway: Gateway
@@ -85,6 +87,7 @@ class Process:
     service: ServiceManager = field(default_factory=lambda: ServiceManager({}))
     name: str | None = None
     demo: DemoParts | None = None
+    handover: Handover | None = None
 
 
 async def serve_single(
@@ -93,7 +96,7 @@ async def serve_single(
     admin: tuple[socket.socket, Guard],
     on_started: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `on_started` is awaited once the server accepts connections."""
+    """Serve until SIGTERM, SIGINT or a handover. `on_started` is awaited once the server accepts connections."""
     gateway, live, scheduler = process.gateway, process.live, process.scheduler
     control = _Control(process)
     wrap = process.demo.wrap if process.demo is not None else None
@@ -112,15 +115,37 @@ async def serve_single(
         live.is_followed = lambda: gateway.events.has_subscribers
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, process.service.reloading(live.request))
-    async with (
-        serving_in_background(build_admin(control, guard), admin_listener),
-        _watching(live, gateway, scheduler, process.service),
-        _sampling(gateway, control.instance, control.requests),
-    ):
-        try:
-            await server.serve(duplicates_of(listener))
-        finally:
-            gateway.flush()
+    async with AsyncExitStack() as ending:
+        async with (
+            serving_in_background(build_admin(control, guard), admin_listener),
+            _watching(live, gateway, scheduler, process.service),
+            _sampling(gateway, control.instance, control.requests),
+        ):
+            ending.callback(gateway.flush)
+            serving = asyncio.create_task(server.serve(duplicates_of(listener)))
+            ending.push_async_callback(_end, serving)
+            if process.handover is None or not await _is_handed_over(process.handover, serving):
+                await serving
+            else:
+                server.retire()
+        await serving
+
+
+async def _is_handed_over(handover: Handover, serving: asyncio.Task[None]) -> bool:
+    """Wait until the next gateway serves, and return true, or until this one has ended."""
+    handing = asyncio.create_task(handover.run())
+    try:
+        await asyncio.wait({handing, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if handing.done():
+            handing.result()
+        return not serving.done()
+    finally:
+        await _end(handing)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

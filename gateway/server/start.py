@@ -24,10 +24,12 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.channel import Serve
+from gateway.server.handover import TOO_MANY, Given, Handover, Keepers
 from gateway.server.service_manager import ServiceManager, sockets_by_name
 from gateway.server.uvicorn_server import BindError, DrainDelay, bind, raise_file_limit, run, url_of
 from gateway.settings import Settings
 from gateway.telemetry.log import configure, logger
+from gateway.usage.quota_store import Seats
 
 if TYPE_CHECKING:
     from gateway.changes.cell import CellMember
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from gateway.changes.stored_clients import ClientDatabase
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import BuildConsole, Rehearsal
-    from gateway.server.supervisor import Lifecycle
+    from gateway.server.takeover import Takeover
     from gateway.state.schedules import ScheduleStore
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -45,14 +47,16 @@ _SOCKETS = {"public": ("host", "port"), "admin": ("admin_host", "admin_port")}
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
-def serve_config(settings: Settings, initial: InitialConfig) -> None:
+def serve_config(settings: Settings, initial: InitialConfig, takeover: Takeover | None = None) -> None:
     """Serve a config until the process is stopped, with one process or several.
 
     Raises CommandError, and SystemExit if the workers fail.
+
+    takeover: The connection to the running gateway that this one replaces.
     """
     detail = {}
     try:
-        _serve_config(settings, initial)
+        _serve_config(settings, initial, takeover)
     except CommandError:
         # A busy port or an unusable key. The audit trail already records the version as active.
         detail = _NOT_SERVED
@@ -67,7 +71,8 @@ def serve_config(settings: Settings, initial: InitialConfig) -> None:
 
 def _close(change_log: ChangeLog, detail: Mapping[str, str], cell: CellMember | None = None) -> None:
     try:
-        change_log.note("stopped", {"pid": os.getpid(), **detail})
+        if not change_log.is_paused:  # otherwise the next gateway serves
+            change_log.note("stopped", {"pid": os.getpid(), **detail})
     except StateError as error:
         logger().error("audit_failed", detail=str(error))
     if cell is not None:
@@ -75,8 +80,8 @@ def _close(change_log: ChangeLog, detail: Mapping[str, str], cell: CellMember | 
     change_log.close()
 
 
-def _serve_config(settings: Settings, initial: InitialConfig) -> None:
-    service, given = ServiceManager(), sockets_by_name()
+def _serve_config(settings: Settings, initial: InitialConfig, takeover: Takeover | None) -> None:
+    given = takeover.sockets if takeover is not None else sockets_by_name()
     settings = _at_addresses_of(given, settings)
     if (reason := _serving_problem(settings, initial.config)) is not None:
         raise CommandError(reason)
@@ -86,7 +91,7 @@ def _serve_config(settings: Settings, initial: InitialConfig) -> None:
     with _scheduling(settings, initial.cell) as scheduler, _stored_clients(settings, initial) as clients:
         listener, admin_listener, guard = sockets
         sockets = listener, admin_listener, _with_tokens(guard, clients)
-        _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients), service)
+        _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients), takeover)
 
 
 def _serve_live(
@@ -95,14 +100,15 @@ def _serve_live(
     receipt_settings: ReceiptSettings | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
     staging: Staging,
-    service: ServiceManager,
+    takeover: Takeover | None,
 ) -> None:
     admin_listener = sockets[1]
     job = CompileJob(str(settings.config), written=initial.change_log is not None)
     problem_of = functools.partial(_activation_problem, settings, initial.config)
     live = _live(job, initial, admin_listener, staging, problem_of)
-    with keeping_ledger(settings.state_dir, lambda: live.config, initial.config.stores):
-        _serve_processes(settings, initial, receipt_settings, sockets, staging.scheduler, live, service)
+    with keeping_ledger(settings.state_dir, lambda: live.config, initial.config.stores) as ledger:
+        keepers = Keepers(live, staging.scheduler, ledger)
+        _serve_processes(settings, initial, receipt_settings, sockets, keepers, takeover)
 
 
 def _serve_processes(
@@ -110,25 +116,34 @@ def _serve_processes(
     initial: InitialConfig,
     receipt_settings: ReceiptSettings | None,
     sockets: tuple[socket.socket, socket.socket, Guard],
-    scheduler: Scheduler,
-    live: LiveConfig,
-    service: ServiceManager,
+    keepers: Keepers,
+    takeover: Takeover | None,
 ) -> None:
-    config, outcome = initial.config, initial.outcome
+    config, outcome, live, scheduler = initial.config, initial.outcome, keepers.live, keepers.scheduler
     listener, admin_listener, guard = sockets
+    service = takeover.service if takeover is not None else ServiceManager()
+    seats = Seats(settings.workers, takeover.quotas if takeover is not None else None)
+    if len(seats.own) < settings.workers:
+        raise CommandError(TOO_MANY)
+    consent_key = takeover.consent_key if takeover is not None else secrets.token_bytes(32)
+    given = Given((listener, admin_listener), seats, consent_key, service)
+    handover = Handover(given, keepers, settings.state_dir, takeover)
 
     def listening(**more: int) -> None:
         urls = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
         logger().info("listening", **urls, **version_fields(live.config.version), **more)
-        service.note_ready(live.config.version)
+        handover.note_serving()
 
     if settings.workers > 1 and outcome.packed is not None:
         packed = outcome.packed if live.config is config else pack(live.config)
-        from gateway.server.supervisor import Lifecycle
+        from gateway.server.supervisor import Lifecycle, supervise
 
         on_listening = functools.partial(listening, workers=settings.workers)
-        lifecycle = Lifecycle(on_listening, DrainDelay(settings.drain_delay_s), service, settings.instance)
-        _serve_with_workers(settings, packed, listener, live, (admin_listener, guard), scheduler, lifecycle)
+        delay = DrainDelay(settings.drain_delay_s)
+        lifecycle = Lifecycle(on_listening, delay, service, settings.instance, seats, handover)
+        serve = _serve_message(settings, packed, consent_key)
+        if status := supervise(listener, settings.workers, serve, live, (admin_listener, guard), scheduler, lifecycle):
+            raise SystemExit(status)
         return
 
     async def started() -> None:
@@ -140,11 +155,23 @@ def _serve_processes(
     gateway = Gateway(
         live.config,
         transport_named(settings.transport),
-        state_dir=settings.state_dir,
-        receipt_settings=receipt_settings,
-        most_requests=settings.max_requests,
+        seats.store,
+        settings.state_dir,
+        receipt_settings,
+        consent_key,
+        settings.max_requests,
     )
-    process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, service, settings.instance)
+    seats.store.sharing.is_on = takeover is not None
+    process = Process(
+        gateway,
+        live,
+        scheduler,
+        settings.grace_s,
+        settings.drain_delay_s,
+        service,
+        settings.instance,
+        handover=handover,
+    )
     run(serve_single(process, listener, (admin_listener, guard), started))
 
 
@@ -161,25 +188,12 @@ def _live(
     return LiveConfig(job, initial, serving_problem=serving_problem, stage=scheduler.stage, clients=clients)
 
 
-def _serve_with_workers(
-    settings: Settings,
-    packed: bytes,
-    listener: socket.socket,
-    live: LiveConfig,
-    admin: tuple[socket.socket, Guard],
-    scheduler: Scheduler,
-    lifecycle: Lifecycle,
-) -> None:
-    from gateway.server.supervisor import supervise
-
+def _serve_message(settings: Settings, packed: bytes, consent_key: bytes) -> Serve:
     receipt_paths = tuple(
         str(path) if path is not None else None for path in (settings.state_dir, settings.receipt_key)
     )
     options = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
-    serve = Serve(packed, *options, secrets.token_hex(32), *receipt_paths)
-    status = supervise(listener, settings.workers, serve, live, admin, scheduler, lifecycle)
-    if status:
-        raise SystemExit(status)
+    return Serve(packed, *options, consent_key.hex(), *receipt_paths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from gateway.server.channel import (
     Message,
     Ready,
     Report,
+    RetireWorker,
     Serve,
     StopWorker,
 )
@@ -53,9 +54,10 @@ from gateway.telemetry.log import dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, pack, without_gauges
 from gateway.telemetry.recent_requests import MOST_REQUESTS
 from gateway.telemetry.traffic import SAMPLE_S
-from gateway.usage.quota_store import QuotaStore, open_shared_memory
+from gateway.usage.quota_store import Seats
 
 if TYPE_CHECKING:
+    from gateway.server.handover import Handover
     from gateway.service.client_admin import ClientAdmin
 
 _OK, _FAILED = 0, 1
@@ -87,12 +89,16 @@ class Lifecycle:
         drain_delay: The time between SIGTERM and the end of the listener.
         service: The service manager that started the process.
         name: The setting `GATEWAY_INSTANCE`, or None for the name of the host.
+        seats: The memory with the requests of clients, and a seat for each worker. None: it is created.
+        handover: Hands over to the next gateway. None: this process never does.
     """
 
     on_listening: Callable[[], None]
     drain_delay: DrainDelay
     service: ServiceManager
     name: str | None = None
+    seats: Seats | None = None
+    handover: Handover | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -261,8 +267,9 @@ class _Supervisor:
         self._is_draining = False
         self._listener = listener
         self._seats = range(1, workers + 1)
-        self._quotas_descriptor = open_shared_memory(workers)
-        self._quotas = QuotaStore.shared(self._quotas_descriptor)
+        self._quota_seats = lifecycle.seats or Seats(workers)
+        self._quotas = self._quota_seats.store
+        self._handover = lifecycle.handover
         self._serve = serve
         self._live = live
         self._scheduler = scheduler
@@ -287,11 +294,18 @@ class _Supervisor:
         self._live.is_draining = lambda: self._is_draining
         self._live.start(self._activate)
         self._scheduler.start(self._pool.snapshots, self._live.restage)
-        works = self._count(), self._budgets.run(), self._service.beat(), publish_requests(self._events, self.requests)
+        works = self._count(), self._service.beat(), publish_requests(self._events, self.requests)
         background = [asyncio.create_task(work) for work in works]
+        self._alerting = asyncio.create_task(self._budgets.run())
+        background.append(self._alerting)
         if self._serve.state_dir is not None:
             background.append(asyncio.create_task(recover_calls_forever(Path(self._serve.state_dir))))
-        async with serving_in_background(build_admin(self, guard), admin_listener), asyncio.TaskGroup() as seats:
+        async with (
+            serving_in_background(build_admin(self, guard), admin_listener) as end_admin,
+            asyncio.TaskGroup() as seats,
+        ):
+            if self._handover is not None:
+                background.append(asyncio.create_task(self._hand_over(self._handover, end_admin)))
             for seat in self._seats:
                 seats.create_task(self._keep_running(seat))
         for task in background:
@@ -300,6 +314,13 @@ class _Supervisor:
         await self._scheduler.stop()
         await self._live.stop()
         return self._exit_status
+
+    async def _hand_over(self, handover: Handover, end_admin: Callable[[], None]) -> None:
+        """Leave new connections to the next gateway when it serves, and stop when the own ones have ended."""
+        await handover.run()
+        end_admin()
+        self._alerting.cancel()
+        self._stop(RetireWorker())
 
     async def status(self) -> Status:
         """See Control."""
@@ -431,14 +452,16 @@ class _Supervisor:
     async def _start(self, seat: int) -> Worker:
         """Start a worker and send it what to serve; raises OSError."""
         ours, theirs = socket.socketpair()
-        descriptors = (self._listener.fileno(), theirs.fileno(), self._quotas_descriptor)
+        descriptors = (self._listener.fileno(), theirs.fileno(), self._quota_seats.descriptor)
         # If the supervisor is killed, its directory stays locked until the last worker has ended.
         lock = self._live.lock_descriptor
+        passed = descriptors if lock is None else (*descriptors, lock)
+        numbers = self._quota_seats.own[seat - 1], seat - 1, len(self._seats)
         try:
             process = await asyncio.create_subprocess_exec(
-                *child_command("gateway.server.worker", *map(str, descriptors), str(seat - 1)),
+                *child_command("gateway.server.worker", *map(str, (*numbers, *passed))),
                 stdin=DEVNULL,
-                pass_fds=descriptors if lock is None else (*descriptors, lock),
+                pass_fds=passed,
                 # A process group of its own: Ctrl-C in a terminal reaches only the supervisor, which stops the workers.
                 process_group=0,
                 env=child_environment(),
@@ -475,7 +498,7 @@ class _Supervisor:
                     raise ValueError(f"unexpected message from a worker: {type(message).__name__}")
         status = await _end_of(worker.process)
         worker.channel.close()
-        self._quotas.leave(worker.seat - 1)
+        self._quotas.leave(self._quota_seats.own[worker.seat - 1])
         self._pool.leave(worker)
         log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)
         if self._stopping.is_set():
@@ -531,7 +554,7 @@ class _Supervisor:
         self._is_draining = True
         self._service.note_stopping()
 
-    def _stop(self) -> None:
+    def _stop(self, message: StopWorker | RetireWorker = StopWorker()) -> None:  # noqa: B008  # it is immutable
         if self._stopping.is_set():  # a second signal came before the end of the delay
             return
         self._note_draining()
@@ -539,7 +562,7 @@ class _Supervisor:
         self._events.close()
         self._listener.close()
         for worker in self._pool:
-            _dismiss(worker)
+            _dismiss(worker, message)
         asyncio.get_running_loop().call_later(
             grace_s_of(self._serve.grace_s, self._live.config) + _OVERTIME_S, self._kill
         )
@@ -554,9 +577,9 @@ class _Supervisor:
         asyncio.get_running_loop().call_later(_OVERTIME_S, self._kill)
 
 
-def _dismiss(worker: Worker) -> None:
+def _dismiss(worker: Worker, message: StopWorker | RetireWorker = StopWorker()) -> None:  # noqa: B008  # as above
     """Stop a worker. One that is ready finishes its requests; one that is still starting is ended by a signal."""
-    worker.channel.send(StopWorker())
+    worker.channel.send(message)
     if not worker.ready:
         worker.send_signal(signal.SIGTERM)
 

@@ -29,6 +29,7 @@ _CANCELLED_GRACE_S = 1.0
 _SWITCH_S = 0.001
 _DUPLICATES = 8
 _DATE_S = 1.0
+_CONNECTIONS_S = 0.05
 
 
 class BindError(OSError):
@@ -179,6 +180,7 @@ class GatewayServer(_QuietServer):
         self._grace_s = grace_s
         self._delay = DrainDelay(drain_delay_s)
         self._after_start: asyncio.Task[None] | None = None
+        self._retiring: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -219,6 +221,28 @@ class GatewayServer(_QuietServer):
         self._begin_to_stop()
         self.should_exit = True
 
+    def retire(self) -> None:
+        """Leave new connections to another process with the same listener. Exit when the own ones have ended.
+
+        Each connection is closed after its next answer. After the grace time, the rest is stopped.
+        """
+        if self._retiring is not None or self.should_exit:
+            return
+        self._on_draining()
+        self._draining.begin()
+        for server in self.servers:
+            server.close()
+        self._retiring = asyncio.get_running_loop().create_task(self._exit_after_connections())
+
+    async def _exit_after_connections(self) -> None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + (self._grace_s() if self._grace_s is not None else _DEFAULT_GRACE_S)
+        # uvicorn waits for the end of connections in the same way.
+        while (self.server_state.connections or self.server_state.tasks) and loop.time() < ends_at:  # noqa: ASYNC110
+            await asyncio.sleep(_CONNECTIONS_S)
+        self._grace_s = lambda: ends_at - loop.time()
+        self.stop()
+
     def _begin_to_stop(self) -> None:
         self._on_draining()
         if self._grace_s is not None:
@@ -242,7 +266,8 @@ class GatewayServer(_QuietServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the running requests. An error of `on_started` is raised after everything is closed."""
-        await self._stop_listening(sockets or [])
+        if self._retiring is None:
+            await self._stop_listening(sockets or [])
         # uvicorn cancels the requests that still run after this time.
         cut = asyncio.get_running_loop().call_later(self.config.timeout_graceful_shutdown or 0, self._on_cut)
         await super().shutdown(sockets)
@@ -327,14 +352,18 @@ class _SecondServer(_QuietServer):
 
 
 @contextlib.asynccontextmanager
-async def serving_in_background(app: Any, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve a second application on a socket of its own while the block runs."""
+async def serving_in_background(app: Any, listener: socket.socket) -> AsyncIterator[Callable[[], None]]:
+    """Serve a second application on a socket of its own while the block runs. Provide a function that ends it."""
     config = server_config(app, _SECOND_GRACE_S)
     config.lifespan = "off"
     server = _SecondServer(config)
     serving = asyncio.create_task(server.serve([listener]))
+
+    def end() -> None:
+        server.should_exit = True
+
     try:
-        yield
+        yield end
     finally:
         server.should_exit = True
         await serving

@@ -1,7 +1,8 @@
 """A worker process: serve on a socket that the supervisor has bound, until the supervisor stops it or is gone.
 
-Started as `python -m gateway.server.worker LISTENER CHANNEL QUOTAS SEAT`: three open file descriptors, and the index
-of this worker (0, 1, …). A worker reads no config file: every config version arrives through the channel.
+Started as `python -m gateway.server.worker SEAT INDEX WORKERS LISTENER CHANNEL QUOTAS [LOCK]`: the seat in the shared
+memory, the index of this worker (0, 1, …) and the number of workers, and open file descriptors. A worker reads no
+config file: every config version arrives through the channel.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gateway.server.channel import (
     LastRequests,
     Ready,
     Report,
+    RetireWorker,
     Serve,
     StopWorker,
 )
@@ -45,10 +47,11 @@ _LAST_S = 0.9
 def main() -> None:
     """Serve until the supervisor stops this worker."""
     # Only the supervisor reloads, but a service manager may send the signal to every process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    listener, pair_end = (_inherited(int(number)) for number in sys.argv[1:3])
-    quotas = QuotaStore.shared(int(sys.argv[3]), int(sys.argv[4]))
-    run(_work(listener, pair_end, quotas))
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    seat, index, workers, listening, pair, memory, *lock = map(int, sys.argv[1:])
+    quotas = QuotaStore.shared(memory, seat, (index, workers))
+    run(_work(_inherited(listening), _inherited(pair), quotas, lock))
 
 
 def _inherited(descriptor: int) -> socket.socket:
@@ -57,7 +60,7 @@ def _inherited(descriptor: int) -> socket.socket:
     return inherited
 
 
-async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaStore) -> None:
+async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaStore, lock: list[int]) -> None:
     channel = await Channel.over(pair_end)
     serve = await channel.receive()
     if not isinstance(serve, Serve):
@@ -88,7 +91,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
         gateway.cut,
         lambda: grace_s_of(serve.grace_s, gateway.config),
     )
-    receiving = asyncio.create_task(_receive_messages(gateway, server, channel))
+    receiving = asyncio.create_task(_receive_messages(gateway, server, channel, lock))
     receiving.add_done_callback(lambda _: server.stop())
     try:
         await server.serve([listener])
@@ -100,7 +103,7 @@ async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaS
     await channel.finish(_FINAL_REPORT_S)
 
 
-async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Channel) -> None:
+async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Channel, lock: list[int]) -> None:
     """Carry out the supervisor's messages, also while the last requests finish.
 
     Without the supervisor, this worker gets no further config versions, and the next gateway cannot start before it has
@@ -120,6 +123,10 @@ async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Ch
                 server.drain()
             case StopWorker():
                 server.stop()
+            case RetireWorker():
+                while lock:  # the next gateway has it
+                    os.close(lock.pop())
+                server.retire()
             case Serve() | Ready() | Activated() | Report() | LastRequests():
                 raise ValueError(f"unexpected message from the supervisor: {type(message).__name__}")
     detail = f"this worker ends its running requests after {_LAST_REQUESTS_S:g} s, and exits"

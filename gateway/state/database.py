@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gateway.files import is_file_at
 from gateway.operator_errors import StateError, moved_error
+from gateway.state.lock import STOP_AND_START, are_upgrades_refused
 from gateway.undo import undone_on_failure
 
 _BUSY_S = 5.0
@@ -97,6 +98,8 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             layout_version = _layout_of(connection, path, version)
+            if 0 < layout_version < version and are_upgrades_refused():
+                raise StateError(f"{path} has layout {layout_version} and would get {version}; {STOP_AND_START}")
             connection.executescript(layout)
             if layout_version != version:
                 connection.execute(f"PRAGMA user_version = {version}")

@@ -13,6 +13,23 @@ from gateway.operator_errors import StateError
 _FILE = "gateway.lock"
 _MOST_BYTES = 4096
 _LOOK_S = 0.02
+STOP_AND_START = "the running gateway could not read it beside this release: stop and start"
+
+
+class _Upgrades:
+    """Whether this process may change the layout of existing files."""
+
+    are_refused = False
+
+
+def refuse_upgrades() -> None:
+    """Refuse to change the layout of existing files from now on: a running gateway still uses them."""
+    _Upgrades.are_refused = True
+
+
+def are_upgrades_refused() -> bool:
+    """Return whether `refuse_upgrades` was called."""
+    return _Upgrades.are_refused
 
 
 class InUse(StateError):
@@ -34,13 +51,14 @@ class Lock:
     Args:
         directory: The state directory.
         wait_s: How long to wait for another process to release the lock.
+        inherited: The descriptor of the locked file, if the running gateway hands its lock over.
     """
 
-    def __init__(self, directory: Path, wait_s: float = 0.0) -> None:
+    def __init__(self, directory: Path, wait_s: float = 0.0, inherited: int | None = None) -> None:
         path = directory / _FILE
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600) if inherited is None else inherited
         except FileExistsError as error:
             raise StateError(f"the state directory {directory} is a file; name a directory") from error
         except OSError as error:
@@ -73,8 +91,10 @@ class Lock:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
 
     def release(self) -> None:
-        """Release the lock."""
-        os.close(self.descriptor)
+        """Release the lock, unless it is released. Another process that has inherited it keeps it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def holder_of(directory: Path) -> Mapping[str, object] | None:

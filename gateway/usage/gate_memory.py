@@ -29,6 +29,7 @@ from functools import cache
 from pathlib import Path
 
 from gateway.operator_errors import StateError
+from gateway.state.lock import STOP_AND_START, are_upgrades_refused
 from gateway.usage.gate import GateUnavailable, Tag
 from gateway.usage.windows import MINUTE_NS
 
@@ -89,7 +90,8 @@ class GateMemory:
         if fields[_MAGIC_AT] != _MAGIC:
             raise StateError(f"{path} is not the file of the gate, or it is damaged; {_ADVICE}")
         if fields[_VERSION_AT] != _VERSION:
-            raise StateError(f"{path} was written by another version of the gateway ({fields[_VERSION_AT]}); {_ADVICE}")
+            advice = STOP_AND_START if are_upgrades_refused() else _ADVICE
+            raise StateError(f"{path} was written by another version of the gateway ({fields[_VERSION_AT]}); {advice}")
         rows: int = fields[_ROWS_AT]
         slots: int = fields[_SLOTS_AT]
         size = os.fstat(descriptor).st_size

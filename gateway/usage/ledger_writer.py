@@ -102,6 +102,8 @@ class LedgerWriter:
         self._rows: list[UsageRow] = []
         self._read_positions: dict[str, int] = {}
         self._ended = threading.Event()
+        self._turn = threading.Lock()
+        self._is_paused = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._positions: dict[str, int] | None = None
         self._without_callers = without_callers
@@ -121,11 +123,27 @@ class LedgerWriter:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.move()
+        if not self._is_paused:
+            self.move()
+        self._close_files()
+        self._ledger.close()
+
+    def _close_files(self) -> None:
         for file in self._opened.values():
             file.close()
         self._opened.clear()
-        self._ledger.close()
+
+    def pause(self) -> None:
+        """Wait for the end of a move, and begin no other until `resume`. Meanwhile another process moves the rows."""
+        with self._turn:
+            self._is_paused = True
+
+    def resume(self) -> None:
+        """Move rows again, from where the other process has stopped."""
+        with self._turn:
+            self._close_files()
+            self._positions = None
+            self._is_paused = False
 
     def sum_up(self, sums: CounterSums) -> None:
         """Sum up what the counters of open windows must show, with the rows that are still in spools. Call it first.
@@ -140,8 +158,10 @@ class LedgerWriter:
 
     def _work(self) -> None:
         while not self._ended.wait(_MOVE_S):
-            self.move()
-            self._sweep()
+            with self._turn:
+                if not self._is_paused:
+                    self.move()
+                    self._sweep()
 
     def move(self) -> None:
         """Move all rows that the spools have now. Report an error instead of raising it."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
+from tests.kit.service_manager import Manager
 from tests.kit.waiting import eventually
 
 # As systemd starts a service: the sockets are the descriptors from 3 on, and the process id is that of the service.
@@ -42,24 +41,6 @@ def path(tmp_path: Path, providers: SimulatorThread) -> Path:
     path = tmp_path / "gateway.yaml"
     path.write_text(config(providers).text, "utf-8")
     return path
-
-
-class Manager:
-    """The receiving end of a service manager, at an abstract address."""
-
-    def __init__(self) -> None:
-        self.address = f"@gateway-{secrets.token_hex(8)}"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(f"\0{self.address[1:]}")
-        self.told: list[str] = []
-        threading.Thread(target=self._receive, daemon=True).start()
-
-    def _receive(self) -> None:
-        while message := self._socket.recv(4096):
-            self.told.append(message.decode())
-
-    def has_been_told(self, words: str, times: int = 1) -> bool:
-        return sum(words in message.splitlines() for message in self.told) >= times
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

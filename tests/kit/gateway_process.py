@@ -61,6 +61,12 @@ class GatewayProcess:
             if isinstance(line, dict) and all(line.get(name) == value for name, value in wanted.items()):
                 return line
 
+    def close(self) -> None:
+        """Close the log after its end, which comes when a gateway that has taken over has ended too."""
+        assert self.process.stderr is not None
+        self._reader.join(_START_LIMIT_S)
+        self.process.stderr.close()
+
     def stop(self) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
@@ -71,8 +77,8 @@ class GatewayProcess:
 def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> Iterator[GatewayProcess]:
     """Run `gateway serve` on a free port. `url` is its address."""
     process = _start(["serve", "--config", str(config), "--port", "0"], environ or {})
+    gateway = GatewayProcess(process)
     try:
-        gateway = GatewayProcess(process)
         listening = gateway.wait_for("listening")
         gateway.url, gateway.admin_url = listening["url"], listening["admin"]
         yield gateway
@@ -80,8 +86,7 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
         if process.poll() is None:
             process.terminate()
             process.wait(timeout=_START_LIMIT_S)
-        assert process.stderr is not None
-        process.stderr.close()
+        gateway.close()
 
 
 def _start(arguments: list[str], environ: Mapping[str, str]) -> subprocess.Popen[str] | ForkedProcess:

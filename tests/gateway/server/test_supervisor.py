@@ -141,7 +141,8 @@ class RunningSupervisor:
         self.starts += 1
         if not self.has_room:
             raise OSError(11, "Resource temporarily unavailable")
-        fake = FakeWorker(words[-1], pass_fds, process_group)
+        _, index, *_ = words[words.index("gateway.server.worker") + 1 :]
+        fake = FakeWorker(index, pass_fds, process_group)
         self.all.append(fake)
         self.started.put_nowait(fake)
         await self.starting.wait()
@@ -184,7 +185,7 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Build]:
             fake.let_go()
         await turns()
         running.listener.close()
-        os.close(running.supervisor._quotas_descriptor)
+        os.close(running.supervisor._quota_seats.descriptor)
 
 
 def test_starts_come_ever_later_until_a_worker_lives() -> None:
@@ -198,7 +199,7 @@ def test_starts_come_ever_later_until_a_worker_lives() -> None:
 async def test_supervisor_listens_when_all_workers_are_ready_and_replaces_a_dead_worker(build: Build) -> None:
     running = build(2)
     first, second = await running.next(), await running.next()
-    sockets = (running.listener.fileno(), running.supervisor._quotas_descriptor)
+    sockets = (running.listener.fileno(), running.supervisor._quota_seats.descriptor)
     assert [fake.descriptors[::2] for fake in (first, second)] == [sockets] * 2
     # Each worker has its own process group: the supervisor passes Ctrl-C on.
     assert [(fake.seat, fake.process_group) for fake in (first, second)] == [("0", 0), ("1", 0)]

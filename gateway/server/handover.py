@@ -1,0 +1,425 @@
+"""Hand over to the next gateway, without a refused connection (`gateway restart`, SIGUSR2).
+
+Theory of operation:
+
+1. The running gateway starts `gateway serve` as its child, with the same options and environment, and gives it its
+   listening sockets, the lock of the state directory and the memory with the requests of clients (`takeover`).
+2. The child loads its modules and asks for the state directory. The running gateway ends the change that is under way
+   and begins no other: it writes neither the record of changes nor the ledger. It serves as before.
+3. The child starts as always, and reports that it accepts connections.
+4. The running gateway stops accepting, closes its descriptor of the lock, and ends when its connections have ended.
+
+If the child fails before the third step, it is ended, and the running gateway goes on as if nothing had happened.
+Meanwhile both count in the same places: budgets and holds in the gate, requests of clients in the shared memory. Each
+process has its own spool of usage rows, and there is always one that moves them into the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from gateway.assembly.usage import recover_calls_forever
+from gateway.changes.live_config import LiveConfig
+from gateway.changes.schedules import Scheduler
+from gateway.operator_errors import StateError
+from gateway.server.service_manager import ServiceManager
+from gateway.server.takeover import PROTOCOL, VARIABLE, Takeover
+from gateway.server.uvicorn_server import url_of
+from gateway.state.lock import take
+from gateway.telemetry.log import logger
+from gateway.usage.quota_store import LAYOUT, Seats
+
+if TYPE_CHECKING:
+    from gateway.usage.ledger_writer import LedgerWriter
+
+TOO_MANY = "too many earlier gateways still finish their requests: try again when some have ended"
+READY_S = 60.0
+"""The time in which the next gateway must be ready."""
+
+_END_S = 5.0
+_MOST_SHOWN = 2000
+_FILE = "restart.json"
+_MOST_BYTES = 65_536
+_POLL_S = 0.1
+
+
+class HandoverFailed(Exception):
+    """The next gateway does not serve, and nothing has changed. The message gives the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the next gateway gets.
+
+    Attributes:
+        sockets: The public listener and the admin listener.
+        seats: The memory with the requests of clients, and the seats of this gateway.
+        consent_key: The key of consent tokens that the processes have made for themselves.
+        service: The service manager.
+    """
+
+    sockets: tuple[socket.socket, socket.socket]
+    seats: Seats
+    consent_key: bytes
+    service: ServiceManager
+
+
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """The parts that only one process at a time may run for a state directory."""
+
+    live: LiveConfig
+    scheduler: Scheduler
+    ledger: LedgerWriter | None
+
+    async def pause(self) -> None:
+        """End what is under way, and leave the state directory to the next gateway. Raises StateError."""
+        await self.live.pause()
+        try:
+            await self.scheduler.stop()
+            if self.ledger is not None:
+                await asyncio.to_thread(self.ledger.pause)
+        except BaseException:
+            await self.resume()
+            raise
+
+    async def resume(self) -> None:
+        """Go on, because the next gateway has ended without serving."""
+        if self.ledger is not None:
+            await asyncio.to_thread(self.ledger.resume)
+        self.scheduler.resume()
+        try:
+            await self.live.resume()
+        except StateError as error:
+            logger().error("audit_failed", detail=str(error))
+
+
+class Handover:
+    """Takes over from an earlier gateway if there is one, and hands over at SIGUSR2. It succeeds once.
+
+    Args:
+        given: What the next gateway gets.
+        keepers: The parts of this process.
+        directory: The state directory, through which `gateway restart` asks. None: there is only the signal.
+        takeover: The connection to the earlier gateway, or None.
+        ready_s: The time in which the next gateway must be ready.
+    """
+
+    def __init__(
+        self,
+        given: Given,
+        keepers: Keepers,
+        directory: Path | None,
+        takeover: Takeover | None = None,
+        ready_s: float = READY_S,
+    ) -> None:
+        self._given = given
+        self._keepers = keepers
+        self._directory = directory
+        self._takeover = takeover
+        self._ready_s = ready_s
+        self._is_serving = asyncio.Event()
+        self._is_handing_over = False
+
+    def note_serving(self) -> None:
+        """Note that all processes of this gateway accept connections."""
+        self._is_serving.set()
+
+    async def run(self) -> None:
+        """Hand over when a signal asks for it. Return when the next gateway serves."""
+        requested = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, requested.set)
+        await self._is_serving.wait()
+        version = self._keepers.live.config.version
+        if self._takeover is not None:
+            await self._takeover.report_ready(version)
+        self._given.service.note_ready(version)
+        cleaning = asyncio.create_task(self._clean_up())
+        try:
+            await self._hand_over_when(requested)
+        finally:
+            cleaning.cancel()
+            await asyncio.gather(cleaning, return_exceptions=True)
+
+    async def _clean_up(self) -> None:
+        """Clear what an earlier gateway leaves if it is killed while it finishes its requests."""
+        if self._takeover is None:
+            return
+        is_alone = len(self._given.seats.own) == 1
+        recovering = None
+        if is_alone and self._directory is not None:  # the supervisor does this for its workers in any case
+            recovering = asyncio.create_task(recover_calls_forever(self._directory))
+        try:
+            await self._given.seats.clear_after_others()
+            if is_alone and not self._is_handing_over:
+                self._given.seats.store.sharing.is_on = False
+            if recovering is not None:
+                await recovering
+        finally:
+            if recovering is not None:
+                recovering.cancel()
+
+    async def _hand_over_when(self, requested: asyncio.Event) -> None:
+        self._describe()
+        while True:
+            await requested.wait()
+            requested.clear()
+            request = _Request.of_directory(self._directory)
+            try:
+                pid, release = await self._hand_over(request.python)
+            except HandoverFailed as error:
+                logger().error("restart_failed", detail=f"{error}; this process goes on", pid=os.getpid())
+                request.answer({"error": str(error)})
+            else:
+                asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR2)
+                signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+                logger().info("handed_over", to=pid, pid=os.getpid(), release=release)
+                request.answer({"pid": pid, "release": release})
+                return
+
+    def _describe(self) -> None:
+        """Write into the lock file that this process can hand over."""
+        try:
+            self._keepers.live.describe({"admin": url_of(self._given.sockets[1]), "restarts": True})
+        except StateError as error:
+            logger().error("restart_failed", detail=f"{error}; `gateway restart` does not find this process")
+
+    async def _hand_over(self, python: str | None) -> tuple[int, str]:
+        """Return the process id and the release of the next gateway. Raises HandoverFailed."""
+        if os.getpid() == 1:
+            raise HandoverFailed("this is process 1 of its container, which ends with it: start another container")
+        if self._given.seats.free() < len(self._given.seats.own):
+            raise HandoverFailed(TOO_MANY)
+        try:
+            child = await _Child.start(self._given, self._keepers.live.lock_descriptor, python)
+        except OSError as error:
+            raise HandoverFailed(f"{python or sys.executable} can't be started: {error.strerror}") from error
+        is_paused, self._is_handing_over = False, True
+        self._given.seats.store.sharing.is_on = True
+        try:
+            async with asyncio.timeout(self._ready_s):
+                async for message in child.messages():
+                    match message:
+                        case {"wants": "state"} if not is_paused:
+                            await self._keepers.pause()
+                            is_paused = True
+                            child.send({"state": "paused"})
+                        case {"failed": str(reason)}:
+                            raise HandoverFailed(reason)
+                        case {"ready": str(), "release": str(release)} if is_paused:
+                            await self._leave(child)
+                            return child.pid, release
+                raise HandoverFailed(await child.ended())
+        except BaseException as error:
+            await child.end()
+            if is_paused:
+                await self._keepers.resume()
+                self._describe()
+            if isinstance(error, TimeoutError):
+                raise HandoverFailed(f"the next gateway was not ready within {self._ready_s:g} s") from None
+            if isinstance(error, StateError):
+                raise HandoverFailed(str(error)) from None
+            raise
+        finally:
+            self._is_handing_over = False
+            child.close()
+
+    async def _leave(self, child: _Child) -> None:
+        await self._keepers.live.leave()
+        self._given.service.hand_over(child.pid)
+        child.send({"served": "by you"})
+
+
+class _Child:
+    """The next gateway, as a child of this process."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        errors: IO[bytes],
+        channel: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        self.pid = process.pid
+        # Not a process of asyncio, which would be killed at the end of the event loop.
+        self._process = process
+        self._errors = errors
+        self._reader, self._writer = channel
+
+    @classmethod
+    async def start(cls, given: Given, lock: int | None, python: str | None) -> _Child:
+        """Start it. Raises OSError."""
+        first = {
+            "protocol": PROTOCOL,
+            "quotas": LAYOUT,
+            "consent_key": given.consent_key.hex(),
+            "service": given.service.environment,
+        }
+        ours, theirs = socket.socketpair()
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
+        try:
+            files = [*(one.fileno() for one in given.sockets), given.seats.descriptor, 2]
+            socket.send_fds(ours, [json.dumps(first).encode()], [*files, lock] if lock is not None else files)
+            process = await asyncio.to_thread(
+                subprocess.Popen,
+                _command(python),
+                stdin=subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, VARIABLE: str(theirs.fileno())},
+            )
+        except BaseException:
+            ours.close()
+            errors.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(process, errors, await asyncio.open_unix_connection(sock=ours))
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Send a message."""
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def messages(self) -> AsyncIterator[Any]:
+        """Yield its messages until it has ended."""
+        with suppress(OSError, ValueError):
+            while line := await self._reader.readline():
+                yield json.loads(line)
+
+    async def ended(self) -> str:
+        """Return how it ended, with the last lines that it wrote before it took over."""
+        with suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self._process.wait, _END_S)
+        await self.end()
+        self._errors.seek(0)
+        words = self._errors.read().decode("utf-8", "replace").strip()[-_MOST_SHOWN:]
+        return f"the next gateway ended with status {self._process.returncode}" + (f":\n{words}" if words else "")
+
+    async def end(self) -> None:
+        """End it if it runs, and wait for its end."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        for stop in (self._process.terminate, self._process.kill):
+            if self._process.poll() is None:
+                stop()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_END_S)
+
+    def close(self) -> None:
+        """Close the connection to it."""
+        self._writer.close()
+        self._errors.close()
+
+
+def _command(python: str | None) -> list[str]:
+    """Return the command of this process, with another interpreter if one is named.
+
+    With `-P`, the child does not import from the current directory. This process may do that, if it was started as a
+    module (`-m`).
+    """
+    is_module = python is None and "-m" in sys.orig_argv
+    options = ["-O"] * sys.flags.optimize + ([] if is_module else ["-P"])
+    return [python or sys.executable, *options, "-m", "gateway", *sys.argv[1:]]
+
+
+# --- requests of `gateway restart` ----------------------------------------------------------------
+
+
+class RestartBusy(Exception):
+    """Another command is asking for a restart."""
+
+
+class _Request:
+    """A request in the state directory, or a bare signal.
+
+    Attributes:
+        python: The interpreter of the next gateway. None: the one of this process.
+    """
+
+    def __init__(self, descriptor: int | None, identity: str = "", python: str | None = None) -> None:
+        self._descriptor = descriptor
+        self._identity = identity
+        self.python = python
+
+    @classmethod
+    def of_directory(cls, directory: Path | None) -> _Request:
+        """Return the request that waits in the directory."""
+        if directory is None:
+            return cls(None)
+        try:
+            descriptor = os.open(directory / _FILE, os.O_RDWR)
+        except OSError:
+            return cls(None)
+        # A command that waits has locked the file. Otherwise the content is of one that was killed.
+        match None if take(descriptor) else _read(descriptor):
+            case {"id": str(identity), "python": python} if python is None or isinstance(python, str):
+                return cls(descriptor, identity, python)
+        os.close(descriptor)
+        return cls(None)
+
+    def answer(self, result: Mapping[str, object]) -> None:
+        """Write the result for the command that asked."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                _write(self._descriptor, {"answers": self._identity, **result})
+            os.close(self._descriptor)
+
+
+def _read(descriptor: int) -> Any:
+    try:
+        return json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+    except ValueError:
+        return None
+
+
+def _write(descriptor: int, content: Mapping[str, object]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(content).encode(), 0)
+
+
+def ask_for_restart(directory: Path, pid: int, python: str | None, limit_s: float = READY_S + 3 * _END_S) -> Any:
+    """Ask a running gateway to hand over, and return its answer. It blocks.
+
+    Returns:
+        `pid` and `release` of the next gateway, or `error`.
+
+    Raises:
+        RestartBusy: Another command is asking.
+        OSError: The process cannot be reached.
+        TimeoutError: It has not answered in time.
+    """
+    descriptor = os.open(directory / _FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        if os.geteuid() == 0:  # the gateway may be another user
+            owner = os.stat(directory)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        if not take(descriptor):
+            raise RestartBusy
+        identity = secrets.token_hex(8)
+        _write(descriptor, {"id": identity, "python": python})
+        os.kill(pid, signal.SIGUSR2)
+        until_s = time.monotonic() + limit_s
+        while time.monotonic() < until_s:
+            match _read(descriptor):
+                case {"answers": answered, **result} if answered == identity:
+                    os.ftruncate(descriptor, 0)
+                    return result
+            os.kill(pid, 0)
+            time.sleep(_POLL_S)
+        raise TimeoutError
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""Take over from a running gateway: its listening sockets, the lock of the state directory, and its counts.
+
+The other side is `gateway.server.handover`, which describes the order. The running gateway gives this process one end
+of a socket pair, with a first message that carries the open files. Messages are lines of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from gateway.operator_errors import CommandError
+from gateway.release import release_name
+from gateway.server.service_manager import ServiceManager
+from gateway.state.lock import STOP_AND_START, refuse_upgrades
+from gateway.usage.quota_store import LAYOUT
+
+VARIABLE = "GATEWAY_TAKEOVER"
+"""The variable that names the descriptor of the socket pair."""
+
+PROTOCOL = 1
+FILES = ("public", "admin", "quotas", "stderr", "lock")
+"""The open files of the first message, in this order. Without a state directory, there is no lock."""
+
+_MOST_BYTES = 65_536
+
+
+class Takeover:
+    """The connection to the running gateway, and what it has given.
+
+    Attributes:
+        sockets: The listening sockets, by the names that systemd would give them.
+        quotas: The descriptor of the memory with the requests of clients.
+        lock: The descriptor of the locked file of the state directory, or None.
+        consent_key: The key of consent tokens that the processes have made for themselves.
+        service: The service manager. It accepts messages of this process after the handover.
+    """
+
+    def __init__(self, pair_end: socket.socket) -> None:
+        pair_end.setblocking(True)
+        self._pair_end = pair_end
+        data, descriptors, _, _ = socket.recv_fds(pair_end, _MOST_BYTES, len(FILES))
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        first, files = json.loads(data), dict(zip(FILES, descriptors, strict=False))
+        # Until here, errors are written to a file of the running gateway, which reports them if this process ends.
+        os.dup2(files["stderr"], 2)
+        os.close(files["stderr"])
+        self.sockets = {name: socket.socket(fileno=files[name]) for name in ("public", "admin")}
+        for listener in self.sockets.values():
+            listener.setblocking(False)
+        self.quotas, self.lock = files["quotas"], files.get("lock")
+        self.consent_key = bytes.fromhex(first["consent_key"])
+        self.service = ServiceManager(first["service"])
+        self._reader = pair_end.makefile("rb")
+        self._problem = _difference(first)
+
+    @classmethod
+    def of_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Takeover | None:
+        """Return the takeover that this process was started for, or None. The variable is removed."""
+        descriptor = environ.pop(VARIABLE, "")
+        if not descriptor.isdecimal():
+            return None
+        pair_end = socket.socket(fileno=int(descriptor))
+        pair_end.set_inheritable(False)
+        return cls(pair_end)
+
+    def take_state(self) -> None:
+        """Wait until the running gateway writes nothing more into the state directory.
+
+        Raises:
+            CommandError: The running gateway has another protocol or layout of shared memory, or has ended.
+        """
+        if self._problem:
+            raise CommandError(self._problem)
+        refuse_upgrades()
+        self._send({"wants": "state"})
+        if not self._reader.readline():
+            raise CommandError("the running gateway has ended before it handed over its state directory")
+
+    def report_failure(self, reason: str) -> None:
+        """Report why this process cannot serve."""
+        self._send({"failed": reason})
+
+    async def report_ready(self, version: str) -> None:
+        """Report that this process serves a config version, and return when the other one has handed over."""
+        self._send({"ready": version, "release": release_name()})
+        await asyncio.to_thread(self._reader.readline)
+        self._reader.close()
+        self._pair_end.close()
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        with suppress(OSError):  # the other process has ended; then this one goes on alone
+            self._pair_end.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _difference(first: Mapping[str, Any]) -> str:
+    """Return why this release cannot take over from the running one, or an empty text."""
+    if first["protocol"] != PROTOCOL:
+        return f"the running gateway hands over by protocol {first['protocol']}, not {PROTOCOL}: stop and start"
+    if first["quotas"] != LAYOUT:
+        return f"the memory with the requests of clients has another layout; {STOP_AND_START}"
+    return ""

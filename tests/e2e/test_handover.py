@@ -1,0 +1,334 @@
+"""`gateway restart` and SIGUSR2: the next gateway takes over the sockets, the state directory and the counts.
+
+`HANDOVERS=20 HANDOVER_RATE=200 HANDOVER_STREAM_S=60` runs the load in full, as `make prove` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.cli import main
+from gateway.state.lock import holder_of
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
+from tests.kit.chat_http import CHAT, body, events_of
+from tests.kit.configs import key_hash
+from tests.kit.metered_gateway import CAP, HELD_TOKENS, client_of, of_client, rows_of, serving, with_budget
+from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated, two_providers
+from tests.kit.service_manager import Manager
+from tests.kit.waiting import eventually
+
+HANDOVERS = int(os.environ.get("HANDOVERS", "3"))
+RATE = float(os.environ.get("HANDOVER_RATE", "20"))
+STREAM_S = float(os.environ.get("HANDOVER_STREAM_S", "4"))
+WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
+WORDS = "one two three four five six seven eight nine ten"
+SLOW = {"assistants": {"slow": {"routes": {"default": ["b"]}}}}
+
+
+@pytest.fixture(scope="module")
+def providers() -> Iterator[SimulatorThread]:
+    with two_providers() as thread:
+        thread["b"].scenario = Scenario(text=WORDS, between_events_s=STREAM_S / len(WORDS.split()))
+        yield thread
+
+
+@pytest.fixture
+def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(providers, "a", 0, SLOW).text, "utf-8")
+    return path
+
+
+def pid_of(state: Path) -> int:
+    holder = holder_of(state)
+    assert holder is not None
+    return int(str(holder["pid"]))
+
+
+def end(state: Path) -> None:
+    """End the gateway that has taken over last, and wait for its end."""
+    holder = holder_of(state)
+    if holder is not None:
+        with suppress(ProcessLookupError):
+            os.kill(int(str(holder["pid"])), signal.SIGTERM)
+        eventually(lambda: holder_of(state) is None, LIMIT_S)
+
+
+@contextmanager
+def restartable(path: Path, workers: int = 1, **environ: str) -> Iterator[tuple[Operator, Path]]:
+    state = path.parent / "state"
+    with operated(path, workers, GATEWAY_STATE_DIR=str(state), **environ) as operator:
+        eventually(lambda: bool((holder_of(state) or {}).get("restarts")), LIMIT_S)
+        try:
+            yield operator, state
+        finally:
+            end(state)
+
+
+def restart(state: Path, *more: str) -> int:
+    return main(["restart", "--state", str(state), *more])
+
+
+# --- under load -----------------------------------------------------------------------------------
+
+
+class Traffic:
+    """Requests at a steady rate on kept and on new connections: JSON, and streams that last long."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.failures: list[str] = []
+        self.waits: list[float] = []
+        self.streams = 0
+        self.is_ending = False
+
+    async def run(self, operate: Any) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=LIMIT_S, limits=limits) as client:
+            sending = asyncio.create_task(self._send(client))
+            try:
+                await asyncio.to_thread(operate)
+            finally:
+                self.is_ending = True
+                await sending
+
+    async def _send(self, client: httpx.AsyncClient) -> None:
+        loop, began = asyncio.get_running_loop(), time.monotonic()
+        running = set()
+        for number in itertools.count():
+            if self.is_ending:
+                break
+            running.add(loop.create_task(self._ask(client, number)))
+            running = {task for task in running if not task.done()}
+            await asyncio.sleep(max(0.0, began + (number + 1) / RATE - time.monotonic()))
+        await asyncio.gather(*running)
+
+    async def _ask(self, client: httpx.AsyncClient, number: int) -> None:
+        is_stream = number % 10 == 0
+        headers = {"connection": "close"} if number % 3 == 0 else {}
+        content = body(model="slow", stream=True) if is_stream else body()
+        began = time.monotonic()
+        try:
+            async with client.stream("POST", CHAT, json=content, headers=headers) as answer:
+                self.waits.append(time.monotonic() - began)
+                await answer.aread()
+        except httpx.HTTPError as error:
+            self.failures.append(repr(error))
+            return
+        text = answer.text
+        if answer.status_code != 200 or not text.endswith("data: [DONE]\n\n" if is_stream else "}"):
+            self.failures.append(f"{answer.status_code} {text[-300:]}")
+        elif is_stream:
+            self.streams += 1
+            words = [json.loads(event) if isinstance(event, str) else event for event in events_of(answer)[:-1]]
+            said = "".join(event["choices"][0]["delta"].get("content") or "" for event in words)
+            if said != WORDS:
+                self.failures.append(said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_handovers_under_load_refuse_and_fail_no_request(path: Path, workers: int) -> None:
+    with restartable(path, workers) as (operator, state):
+        first = operator.gateway.process
+        traffic = Traffic(operator.gateway.url)
+        pids = [pid_of(state)]
+
+        def operate() -> None:
+            time.sleep(1)  # undisturbed requests, for the longest wait of these
+            undisturbed.append(max(traffic.waits))
+            for _ in range(HANDOVERS):
+                assert restart(state) == 0
+                pids.append(pid_of(state))
+                assert not traffic.failures, traffic.failures[:3]
+
+        undisturbed: list[float] = []
+        await traffic.run(operate)
+        assert not traffic.failures, traffic.failures[:3]
+        assert traffic.streams > 0
+        assert len(set(pids)) == HANDOVERS + 1
+        print(f"{len(traffic.waits)} requests, longest wait {max(traffic.waits):.2f} s, before {undisturbed[0]:.2f} s")
+        assert await asyncio.to_thread(first.wait, LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_kept_connection_gets_an_answer_before_it_is_closed(path: Path, workers: int) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    with restartable(path, workers) as (operator, state):
+        host, _, port = operator.gateway.url.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), LIMIT_S) as connection:
+            connection.sendall(request)
+            assert b"connection: close" not in connection.recv(65536)
+            first = operator.gateway.process
+            assert restart(state) == 0
+            assert first.poll() is None
+            assert pid_of(state) != first.pid
+            assert operator.answered_by() == "a"
+            connection.sendall(request)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in answer
+        operator.client.close()
+        assert first.wait(LIMIT_S) == 0
+
+
+# --- limits and budgets ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_limits_and_budgets_hold_exactly_across_a_handover(tmp_path: Path, workers: int) -> None:
+    """Four requests hold their costs and run in the old process while the new one admits the rest."""
+    limits = {"concurrent": 5, "rpm": 60}
+    other = {
+        "clients": {
+            "other": {"keys": [key_hash("gk-other")], "limits": {"rpm": 1}},
+            "alone": {"keys": [key_hash("gk-alone")], "limits": {"concurrent": 1}},
+        }
+    }
+    budget = with_budget(tokens=HELD_TOKENS * 4 + 20)
+    with serving(tmp_path, "ok", of_client(limits=limits), budget, other, workers=workers) as (gateway, meter):
+        state = tmp_path / "state"
+        eventually(lambda: bool((holder_of(state) or {}).get("restarts")), LIMIT_S)
+        try:
+            with client_of(gateway, authorization="Bearer gk-other", connection="close") as client:
+                assert client.post(CHAT, json=body(max_tokens=CAP)).status_code == 200
+                meter.hold("ok")
+                before = meter.number("ok")
+
+                async def ask() -> list[int]:
+                    headers = {"authorization": "Bearer gk-app", "connection": "close"}
+                    async with httpx.AsyncClient(
+                        base_url=gateway.url, headers=headers, trust_env=False, timeout=LIMIT_S
+                    ) as client:
+
+                        async def one(key: str = "gk-app") -> int:
+                            own = {"authorization": f"Bearer {key}"}
+                            return (await client.post(CHAT, json=body(max_tokens=CAP), headers=own)).status_code
+
+                        held = [asyncio.create_task(one(key)) for key in ("gk-alone", *["gk-app"] * 3)]
+                        await asyncio.to_thread(eventually, lambda: meter.number("ok") == before + 4, LIMIT_S)
+                        assert await asyncio.to_thread(restart, state) == 0
+                        assert await one("gk-alone") == 429
+                        more = [asyncio.create_task(one()) for _ in range(4)]
+                        refused = []
+                        # Of four, one has room in the budget. The others are refused at once.
+                        while len(refused) < 3:
+                            done, pending = await asyncio.wait(
+                                more, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT_S
+                            )
+                            refused += [task.result() for task in done]
+                            more = [*pending]
+                        assert refused == [429] * 3
+                        await asyncio.to_thread(eventually, lambda: meter.number("ok") == before + 5, LIMIT_S)
+                        meter.release()
+                        return [*(await asyncio.gather(*held, *more))]
+
+                assert asyncio.run(ask()) == [200] * 5
+                assert client.post(CHAT, json=body(max_tokens=CAP)).status_code == 429  # for a minute
+        finally:
+            end(state)
+    assert len(rows_of(tmp_path)) == 5 + 1
+
+
+# --- a next gateway that does not serve -----------------------------------------------------------
+
+CRASHING = "#!/bin/sh\necho 'ModuleNotFoundError: no module' >&2\nexit 3\n"
+SECOND_LEDGER = """#!/bin/sh
+exec {python} -c 'import sys, gateway.usage.ledger as ledger; ledger.VERSION = 2
+from gateway.cli import main
+sys.exit(main(sys.argv[sys.argv.index("serve"):]))' "$@"
+"""
+
+
+def script(folder: Path, text: str) -> str:
+    path = folder / "python"
+    path.write_text(text, "utf-8")
+    path.chmod(0o700)
+    return str(path)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_next_gateway_that_cannot_serve_changes_nothing(
+    path: Path, providers: SimulatorThread, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with restartable(path, workers) as (operator, state):
+        pid, version = pid_of(state), operator.version()
+        attempts = {
+            "ended with status 3:\nModuleNotFoundError: no module": script(path.parent, CRASHING),
+            "can't be started: No such file or directory": str(path.parent / "missing"),
+        }
+        for reason, python in attempts.items():
+            assert restart(state, "--python", python) == 1
+            assert reason in capsys.readouterr().err
+        python = script(path.parent, SECOND_LEDGER.format(python=sys.executable))
+        assert restart(state, "--python", python) == 1
+        assert "ledger.db has layout 1 and would get 2; the running gateway could not" in (
+            reason := capsys.readouterr().err
+        )
+        assert reason.endswith(": stop and start\n")
+        operator.replace("version: 1\nassistents: {}\n")
+        assert restart(state) == 1
+        assert "assistents" in capsys.readouterr().err
+        assert (pid_of(state), operator.version()) == (pid, version)
+        # The running gateway records changes and moves usage rows again.
+        operator.replace(config(providers, "a", 1, SLOW))
+        operator.wait_for_another(version)
+        operator.client.post(CHAT, json=body()).raise_for_status()
+        assert main(["audit", "verify", "--state", str(state)]) == 0
+        assert restart(state) == 0
+        assert pid_of(state) != pid
+
+
+def test_restart_without_a_gateway_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert restart(tmp_path) == 2
+    assert f"no gateway runs with {tmp_path}" in capsys.readouterr().err
+
+
+# --- signals and the service manager --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_service_manager_gets_the_process_that_serves(path: Path, workers: int) -> None:
+    manager = Manager()
+    with restartable(path, workers, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="10000000") as (operator, state):
+        first = operator.gateway.process
+        os.kill(first.pid, signal.SIGUSR2)
+        eventually(lambda: any("MAINPID" in message for message in manager.told), LIMIT_S)
+        eventually(lambda: manager.has_been_told("READY=1", 2), LIMIT_S)
+        messages = [message for message in manager.told if message != "WATCHDOG=1"]
+        assert messages[1] == f"MAINPID={pid_of(state)}"
+        assert messages[2].splitlines()[0] == "READY=1"
+        assert "WATCHDOG=1" in messages[2].splitlines()
+        operator.client.close()
+        assert first.wait(LIMIT_S) == 0
+        end(state)
+        assert [message for message in manager.told if message != "WATCHDOG=1"][-1].startswith("STOPPING=1")
+        assert not any("STOPPING" in message for message in messages)
+
+
+def test_gateway_without_a_state_directory_hands_over_at_the_signal(path: Path) -> None:
+    with operated(path) as operator:
+        first = operator.gateway
+        os.kill(first.process.pid, signal.SIGUSR2)
+        done = first.wait_for("handed_over")
+        operator.reconnect()
+        try:
+            assert first.process.wait(LIMIT_S) == 0
+            assert operator.answered_by() == "a"
+        finally:
+            os.kill(done["to"], signal.SIGTERM)
