@@ -27,11 +27,11 @@ Each file contains the text of its licence.
 | data | file | licence |
 |---|---|---|
 | Parts of countries (ISO 3166-2) of Unicode CLDR {cldr} | `providers/subdivisions.toml` | Unicode-3.0 |
-| Land of Natural Earth, as world-atlas {atlas} | `gateway/console/static/land.svg` | public domain; ISC |
-| Positions of territories, of the same source | `gateway/console/points.toml` | public domain; ISC |
+| Areas of Natural Earth, as world-atlas {atlas} | `gateway/console/static/world.svg` | public domain; ISC |
+| Places of territories, of the same source | `gateway/console/world.toml` | public domain; ISC |
 """
 _SUBDIVISIONS = Path(__file__).parents[1] / "providers/subdivisions.toml"
-_POINTS = Path(__file__).parents[1] / "gateway/console/points.toml"
+_POINTS = Path(__file__).parents[1] / "gateway/console/world.toml"
 _SAME = {
     "Apache Software License": "Apache-2.0",
     "3-Clause BSD License": "BSD-3-Clause",

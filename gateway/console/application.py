@@ -97,13 +97,14 @@ class Console:
 
     async def _page(self, scope: Any) -> RawResponse:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        host = next(value.decode("latin-1") for name, value in scope["headers"] if name == b"host")
-        known = {name: query.get(name, "") for name in ("territory", "assistant", "question", "view")}
-        request = Request(f"{scope['scheme']}://{host}", **known)
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        known = {name: query.get(name, "") for name in ("territory", "assistant", "question", "view", "dismissed")}
+        origin = f"{scope['scheme']}://{headers[b'host']}"
+        request = Request(origin, headers.get(b"accept-language", ""), **known)
         status, sites = await self._control.status(), await self._control.faults()
         async with self._rendering:
             html, code = await asyncio.to_thread(self._pages.render, status, sites, request)
-        return RawResponse(html.encode("utf-8", "replace"), code, {"vary": "accept"}, HTML)
+        return RawResponse(html.encode("utf-8", "replace"), code, {"vary": "accept, accept-language"}, HTML)
 
     async def _switch_faults(self, scope: Any, receive: _Receive) -> RawResponse:
         if scope["method"] == "PUT":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,20 @@ from gateway import __version__
 from gateway.api.admin_control import reload_report, unavailable_by_deployment
 from gateway.api.admin_explain import explain_document
 from gateway.api.errors import ApiError
+from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.assets import asset_url
 from gateway.console.route_changes import differences
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
-from gateway.console.world import CROSS, FOLDER, SHAPES, find_territory, name_of, territory_names, world
+from gateway.console.vendors import Product, product_of
+from gateway.console.world import (
+    FOLDER,
+    PINS,
+    find_territory,
+    name_of,
+    territory_names,
+    territory_of_languages,
+    world,
+)
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import SimulatedSite, Status
@@ -25,11 +35,9 @@ from gateway.policy.location.resolution import locator_of
 from gateway.policy.territory_answers import Answers, answers_of
 from gateway.service.explain import why_not_supposed
 
-_EXAMPLES = ("CN", "DE", "HK", "JP", "US", "CU")
+_EXAMPLES = (*PINS, "CN", "DE", "JP", "US", "CU")
 _MOST_CHARACTERS = 2000
 _MOST_TABLES = 16
-_NONE, _BLOCKED = "", "!"
-_COLOURS = 8
 _MOST_NAMED = 6
 _PLACES = {"any": "anywhere", "@EU": "the European Union", "@EEA": "the European Economic Area"}
 
@@ -78,40 +86,38 @@ class Request:
 
     Attributes:
         url: The origin under which the browser reaches the gateway.
+        dismissed: The version whose difference to the one before it is not shown any more.
+        languages: The header `Accept-Language`, which suggests the first territory.
     """
 
     url: str
+    languages: str = ""
     territory: str = ""
     assistant: str = ""
     question: str = ""
     view: str = ""
+    dismissed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """The territories of a region, with the shape and the colour that mark them.
+class Effect:
+    """The effect of the last edit, until the reader dismisses it.
 
     Attributes:
-        name: The region; `blocked`, or `in no region`.
-        shape: The name of the shape.
-        colour: The number of the colour, from 1; 0 is that of territories without an answer.
-        outline: The path of the shape.
+        lines: A line for each change that a user would notice.
+        moves: The territories whose first deployment changed.
     """
 
-    name: str
-    shape: str
-    colour: int
-    outline: str
-    members: Sequence[tuple[str, str]] = ()
+    lines: Sequence[str]
+    moves: Sequence[Move]
 
 
 @dataclass(slots=True)
 class _Shown:
-    """The version that pages showed last, for the difference to the next one."""
+    """The version that pages show, and the one before it."""
 
-    version: str = ""
-    answers: dict[str, Answers] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
+    current: ConfigVersion | None = None
+    previous: ConfigVersion | None = None
 
 
 class Pages:
@@ -138,11 +144,12 @@ class Pages:
         assistants = sorted({assistant.name for assistant in config.assistants.values()})
         assistant = request.assistant if request.assistant in config.assistants else assistants[0]
         answers = self._answers(config, assistant, status.at_s)
-        groups = _groups(config, answers)
-        wanted = request.territory or (self._settings.territory or "")
+        wanted = request.territory or territory_of_languages(request.languages) or self._settings.territory or ""
         code = find_territory(wanted) if wanted else None
         views = world().views()
         view = views.get(request.view, views[""])
+        effect = self._effect(status, assistant, answers, request.dismissed)
+        changed = {member for move in effect.moves for member, _ in move.members} if effect is not None else set()
         question = request.question[:_MOST_CHARACTERS] or QUESTION
         decision = _decision(status, assistant, code) if code is not None else None
         html = self._template.render(
@@ -151,22 +158,20 @@ class Pages:
             config_path=_shown_path(self._settings.config),
             loaded=reload_report(status.loaded),
             failed=reload_report(status.failed) if status.failed is not None else None,
-            changes=self._changes(status, assistant, answers),
+            effect=effect,
             assistants=assistants,
             assistant=assistant,
-            groups=groups,
-            marks=_marks(answers, groups, code),
-            refused_in_region=_refused_colour(answers, groups),
+            areas=areas(config, answers, code, changed, "en"),
+            legend=legend(config, answers, "en"),
+            labels=labels(config, answers, "en"),
             names=sorted(territory_names().items(), key=lambda item: item[1]),
-            shapes=SHAPES,
-            cross=CROSS,
             world=world(),
             view=view,
             views=views.values(),
             wanted=wanted,
             code=code,
             decision=decision,
-            group=_group_of(code, answers, groups) if code is not None else None,
+            product=_product(config, decision),
             near=world().near(code) if code is not None else [],
             examples=_EXAMPLES,
             no_effect=_no_effect(config, code),
@@ -190,15 +195,16 @@ class Pages:
             self._tables[key] = answers_of(config, config.assistants[assistant], now_s, territory_names())
         return self._tables[key]
 
-    def _changes(self, status: Status, assistant: str, answers: Answers) -> list[str]:
-        """Return the difference to the version that pages showed before this one; empty if there was none."""
-        shown, version = self._shown, status.config.version
-        if shown.version != version:
-            before = shown.answers.get(assistant)
-            lines = differences(before, answers, status.loaded.changes) if before is not None else []
-            shown = self._shown = _Shown(version, {}, lines)
-        shown.answers[assistant] = answers
-        return shown.lines
+    def _effect(self, status: Status, assistant: str, answers: Answers, dismissed: str) -> Effect | None:
+        """Return the difference to the version before this one; None if there was none, or the reader has seen it."""
+        shown, config = self._shown, status.config
+        if shown.current is None or shown.current.version != config.version:
+            shown.previous, shown.current = shown.current, config
+        if shown.previous is None or dismissed == config.version or assistant not in shown.previous.assistants:
+            return None
+        before = self._answers(shown.previous, assistant, status.at_s)
+        lines = differences(before, answers, status.loaded.changes)
+        return Effect(lines, moves(shown.previous, before, config, answers))
 
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""
@@ -216,60 +222,6 @@ def _places(text: str) -> str:
 def _shown_path(path: Path) -> str:
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _groups(config: ConfigVersion, answers: Answers) -> list[Group]:
-    """Return a group for each region in the order of the config, then those of territories without an answer."""
-    members: dict[str, list[str]] = {name: [] for name in config.regions}
-    for code, answer in answers.items():
-        name = _BLOCKED if config.blocked.contains(code) else answer.region or _NONE
-        members.setdefault(name, []).append(code)
-    groups = []
-    shapes = [*SHAPES.items()]
-    for number, (name, codes) in enumerate(members.items()):
-        named = sorted(((code, name_of(code)) for code in codes), key=lambda item: item[1])
-        if name in config.regions:
-            # Further regions repeat the colours with other shapes.
-            shape, outline = shapes[(number + number // len(shapes)) % len(shapes)]
-            groups.append(Group(name, shape, number % _COLOURS + 1, outline, named))
-        else:
-            title = "blocked" if name == _BLOCKED else "in no region"
-            groups.append(Group(title, "cross", 0, CROSS, named))
-    return groups
-
-
-def _group_of(code: str, answers: Answers, groups: Sequence[Group]) -> Group | None:
-    return next((group for group in groups if any(code[:2] == member for member, _ in group.members)), None)
-
-
-def _marks(answers: Answers, groups: Sequence[Group], chosen: str | None) -> list[dict[str, object]]:
-    """Return the mark of each territory. The chosen one is last, so that no other covers it."""
-    points, marks = world().points, []
-    selected = chosen[:2] if chosen is not None else None
-    for group in groups:
-        for code, name in group.members:
-            answer = answers[code]
-            refusal = f"refused ({answer.refusal})" if answer.refusal else ""
-            marks.append(
-                {
-                    "code": code,
-                    "name": name,
-                    "x": points[code][0],
-                    "y": points[code][1],
-                    "group": group,
-                    "shape": "cross" if answer.refusal else group.shape,
-                    "first": answer.first,
-                    "label": f"{name}: {group.name}, {refusal or answer.first}",
-                    "is_chosen": code == selected,
-                }
-            )
-    return sorted(marks, key=lambda mark: bool(mark["is_chosen"]))
-
-
-def _refused_colour(answers: Answers, groups: Sequence[Group]) -> int:
-    """Return the colour of a region in which some territory gets no answer, for the legend; 0 if there is none."""
-    colours = (group.colour for group in groups if any(answers[code].refusal for code, _ in group.members))
-    return max(colours, default=0)
 
 
 def _decision(status: Status, assistant: str, code: str) -> dict[str, Any]:
@@ -291,6 +243,14 @@ def _decision(status: Status, assistant: str, code: str) -> dict[str, Any]:
         "skipped_first": [by_name[name] for name in before_first if name not in planned],
         "refusal": document["outcome"].get("refusal"),
     }
+
+
+def _product(config: ConfigVersion, decision: Mapping[str, Any] | None) -> Product | None:
+    """Return the product that answers now, or None."""
+    if decision is None or not decision.get("steps"):
+        return None
+    deployment = config.deployments[decision["steps"][0]["deployment"]]
+    return product_of(deployment.provider, deployment.model)
 
 
 def _no_effect(config: ConfigVersion, code: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The world of the map: the position of each territory, its names, and the shapes of regions."""
+"""The world of the map: the place of each territory, its names, and the territory that a language suggests."""
 
 from __future__ import annotations
 
@@ -11,37 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from babel import Locale
+from babel.core import get_global
 
 from providers.territories import territory_data
 
 FOLDER = Path(__file__).parent
-SHAPES: Mapping[str, str] = {
-    "circle": "M-9,0a9,9 0 1,0 18,0a9,9 0 1,0 -18,0z",
-    "square": "M-8,-8h16v16h-16z",
-    "triangle": "M0,-10.5l10,18h-20z",
-    "diamond": "M0,-11.5l11.5,11.5l-11.5,11.5l-11.5,-11.5z",
-    "plus": "M-3.5,-10h7v6.5h6.5v7h-6.5v6.5h-7v-6.5h-6.5v-7h6.5z",
-    "hexagon": "M-5,-9h10l5.5,9l-5.5,9h-10l-5.5,-9z",
-    "wedge": "M0,10.5l10,-18h-20z",
-    "bar": "M-11,-5h22v10h-22z",
-}
-"""The outline of each shape around its centre. A region has a shape too, so nothing depends on colour alone."""
-
-CROSS = "M-8,-4.5L-4.5,-8L0,-3.5L4.5,-8L8,-4.5L3.5,0L8,4.5L4.5,8L0,3.5L-4.5,8L-8,4.5L-3.5,0z"
-"""The outline of a territory that gets no answer."""
-
-_NEAR = 150.0
+_NEAR = 1500.0
 _MOST_NEAR = 6
 _LEAST_LETTERS = 3
+PINS = ("HK", "MO", "SG", "TW")
+"""Territories that are never part of a cluster of the map."""
+
 _ZOOMS: Mapping[str, tuple[str, int, int, float]] = {
-    "europe": ("Europe", 5330, 760, 6.0),
-    "africa": ("Africa", 5420, 2280, 2.6),
-    "middle-east": ("Middle East", 6180, 1370, 6.0),
-    "asia": ("South and East Asia", 7750, 1450, 3.2),
-    "pacific": ("Oceania", 9000, 2900, 3.2),
-    "north-america": ("North America", 2750, 1000, 2.3),
-    "caribbean": ("Caribbean", 3160, 1830, 9.0),
-    "south-america": ("South America", 3500, 2950, 2.4),
+    "europe": ("Europe", 53300, 7600, 6.0),
+    "africa": ("Africa", 54200, 22800, 2.6),
+    "middle-east": ("Middle East", 61800, 13700, 6.0),
+    "asia": ("South and East Asia", 77500, 14500, 3.2),
+    "pacific": ("Oceania", 90000, 29000, 3.2),
+    "north-america": ("North America", 27500, 10000, 2.3),
+    "caribbean": ("Caribbean", 31600, 18300, 9.0),
+    "south-america": ("South America", 35000, 29500, 2.4),
 }
 
 
@@ -63,19 +52,40 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a territory.
+
+    Attributes:
+        x: The centre of a circle in its largest part.
+        size: The square root of the area of that part; 0 if the map has no area of it.
+        radius: The radius of the circle.
+    """
+
+    x: int
+    y: int
+    size: int
+    radius: int
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Return the centre."""
+        return self.x, self.y
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """The positions of the territories on the map, in its own units."""
+    """The places of the territories on the map, in its own units. The largest territory is first."""
 
     width: int
     height: int
-    points: Mapping[str, tuple[int, int]]
+    places: Mapping[str, Place]
 
     def near(self, code: str) -> list[str]:
         """Return the territories whose marks lie so close to this one that they may overlap, the nearest first."""
-        if code not in self.points:
+        if code not in self.places:
             return []
-        here = self.points[code]
-        distances = {other: math.dist(here, point) for other, point in self.points.items() if other != code}
+        here = self.places[code].position
+        distances = {other: math.dist(here, it.position) for other, it in self.places.items() if other != code}
         return sorted((other for other in distances if distances[other] < _NEAR), key=lambda it: distances[it])[
             :_MOST_NEAR
         ]
@@ -93,9 +103,9 @@ class World:
 
 @cache
 def world() -> World:
-    """Return the contents of `points.toml`."""
-    data: Any = tomllib.loads((FOLDER / "points.toml").read_text("utf-8"))
-    return World(data["width"], data["height"], {code: (x, y) for code, (x, y) in data["points"].items()})
+    """Return the contents of `world.toml`."""
+    data: Any = tomllib.loads((FOLDER / "world.toml").read_text("utf-8"))
+    return World(data["width"], data["height"], {code: Place(*values) for code, values in data["places"].items()})
 
 
 @cache
@@ -136,4 +146,17 @@ def find_territory(text: str) -> str | None:
         found = {code for name, code in names.items() if matches(name, word)}
         if found:
             return found.pop() if len(found) == 1 else None
+    return None
+
+
+def territory_of_languages(header: str) -> str | None:
+    """Return the territory that the first language of a header `Accept-Language` suggests: `de` suggests Germany."""
+    for item in header.split(","):
+        language, *rest = item.partition(";")[0].strip().replace("_", "-").split("-")
+        for code in (part.upper() for part in rest):
+            if code in territory_data().names:
+                return code
+        likely: str = get_global("likely_subtags").get(language.lower(), "")
+        if (code := likely.rpartition("_")[2]) in territory_data().names:
+            return code
     return None

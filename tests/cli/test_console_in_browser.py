@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from gateway.console.world import world
+from scripts.world_map import position
 from tests.cli.conftest import ROOT, Running
 from tests.kit.browsers import LIMIT_MS, chromium
 from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
+from tests.kit.places import PLACES
 
 pytestmark = pytest.mark.slow
 
@@ -107,9 +110,8 @@ def tab_to(page: Any, selector: str) -> None:
 
 
 def test_hong_kong_is_chosen_by_click_and_by_keyboard(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?view=asia")
-    mark = page.locator('#map [data-choose="HK"] use').bounding_box()
-    page.mouse.click(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
+    page = open_page("/?territory=JP&view=asia")
+    page.click('#map [data-choose="HK"] .target')
     chosen(page, "HK")
     assert "territory=HK" in page.url
     assert "qwen-hk answers" in page.inner_text("#decision .verdict")
@@ -137,7 +139,7 @@ def test_everything_is_done_with_the_keyboard_alone(open_page: Callable[..., Any
     page.keyboard.type("Macao")
     page.keyboard.press("Enter")
     chosen(page, "MO")
-    tab_to(page, "#map .mark")
+    tab_to(page, "#map .area")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowUp")
     code = page.evaluate("document.activeElement.dataset.choose")
@@ -171,7 +173,7 @@ def test_decision_and_attempts_are_in_view_on_a_small_screen(open_page: Callable
     page.focus('#map [data-choose="DE"]')
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
-    page.wait_for_selector('#decision:not([data-territory="DE"])')
+    page.wait_for_selector('#decision:not([data-territory="US"])')
     until(page, is_in_view, "#decision .verdict")
     page.focus("#question")
     page.keyboard.press("Enter")
@@ -246,20 +248,28 @@ def test_deployment_answers_again_without_its_faults(open_page: Callable[..., An
 
 def test_edit_of_the_file_changes_the_marks_and_is_named(open_page: Callable[..., Any]) -> None:
     page = open_page("/?territory=JP")
-    assert page.locator(".mark.changed").count() == 0
+    assert page.locator(".area.changed").count() == 0
     route = "default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini]"
     text = edited(_DEMO, route, ('["@EEA", CH], boundary', '["@EEA", CH, JP], boundary'))
     Path("my.yaml").write_text(edited(_DEMO, route), "utf-8")
     page.wait_for_selector("text=default (Japan and others): gemini → chatgpt-us")
-    assert page.locator(".mark.changed").count() > 50
-    assert "changed" in page.get_attribute('.mark[data-choose="JP"]', "class")
-    assert "changed" not in page.get_attribute('.mark[data-choose="DE"]', "class")
-    before = page.get_attribute('.mark[data-choose="CH"]', "class")
+    assert page.locator(".area.changed").count() > 50
+    assert "changed" in page.get_attribute('.area[data-choose="JP"]', "class")
+    assert "changed" not in page.get_attribute('.area[data-choose="DE"]', "class")
+    before = page.get_attribute('.area[data-choose="CH"]', "class")
     Path("my.yaml").write_text(text, "utf-8")
     page.wait_for_selector("text=Japan: region default → eu")
-    eu = page.get_attribute('.mark[data-choose="DE"]', "class").split()[1]
-    assert page.get_attribute('.mark[data-choose="JP"]', "class").split()[1] == eu
-    assert page.get_attribute('.mark[data-choose="CH"]', "class").split()[1] == before.split()[1]
+    eu = page.get_attribute('.area[data-choose="DE"]', "class").split()[1]
+    assert page.get_attribute('.area[data-choose="JP"]', "class").split()[1] == eu
+    assert page.get_attribute('.area[data-choose="CH"]', "class").split()[1] == before.split()[1]
+    page.wait_for_timeout(100)
+    page.reload()
+    assert page.locator("#effect .members a").all_inner_texts() == ["Japan"]
+    page.get_by_role("button", name="Dismiss").click()
+    page.wait_for_selector("#effect section", state="detached")
+    assert page.locator(".area.changed").count() == 0
+    page.reload()
+    assert page.locator("#effect section").count() == 0
 
 
 def test_mistake_in_the_file_is_shown_and_the_last_version_answers(open_page: Callable[..., Any]) -> None:
@@ -282,11 +292,11 @@ def test_page_is_readable_without_javascript(open_page: Callable[..., Any]) -> N
     assert "prompts are stored and processed only in China" in page.inner_text("#decision")
     assert page.locator("#ask").is_hidden()
     page.click("text=Oceania")
-    assert page.get_attribute("#map", "viewBox") != "0 0 10000 4432"
+    assert page.get_attribute("#map", "viewBox") != "0 0 100000 43737"
     page.fill("#territory", "Hong Kong")
     page.click("#find button")
     assert "qwen-hk answers" in page.inner_text("#decision .verdict")
-    page.click("#legend >> text=eu")
+    page.click("#legend >> text=chatgpt-eu")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -310,15 +320,135 @@ def test_axe_finds_no_serious_problem(open_page: Callable[..., Any], scheme: str
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_close_marks_can_be_chosen_one_by_one_at_360_pixels(open_page: Callable[..., Any]) -> None:
-    page = open_page("/?territory=HK", viewport={"width": 360, "height": 780}, has_touch=True)
-    for _ in range(6):
-        page.click("#zoom-in")
-    boxes = [page.locator(f'#map [data-choose="{code}"] use').bounding_box() for code in ("HK", "MO")]
-    centres = [box["x"] + box["width"] / 2 for box in boxes]
-    assert abs(centres[0] - centres[1]) > 24
-    page.touchscreen.tap(centres[1], boxes[1]["y"] + boxes[1]["height"] / 2)
-    chosen(page, "MO")
+def choose_by_pointer(page: Any, code: str, press: Callable[[float, float], None]) -> None:
+    """Open clusters until the territory has a mark or an area that is large enough, and press there."""
+    middle = "element => { const {x, y, width, height} = element.getBoundingClientRect(); return [x + width / 2, y + height / 2]; }"
+    for _ in range(8):
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        cluster = page.query_selector(f'.cluster[data-members~="{code}"]')
+        if cluster is None:
+            break
+        press(*cluster.query_selector(".target").evaluate(middle))
+    mark = page.query_selector(f'#map [data-choose="{code}"] .mark:not([display]) .target')
+    press(*(mark.evaluate(middle) if mark else client_position(page, world().places[code].position)))
+    chosen(page, code)
+
+
+def client_position(page: Any, point: tuple[float, float]) -> tuple[float, float]:
+    """Return where a point of the map is in the window."""
+    x, y = page.evaluate(
+        """([x, y]) => {
+            const {left, top, width} = map.getBoundingClientRect();
+            return [left + (x - box[0]) * width / box[2], top + (y - box[1]) * width / box[2]];
+        }""",
+        list(point),
+    )
+    return x, y
+
+
+def test_clicks_inside_areas_open_their_territory(open_page: Callable[..., Any]) -> None:
+    page = open_page("/?territory=AQ", viewport={"width": 1440, "height": 1000})
+    for code, latitude, longitude in PLACES:
+        page.evaluate("choose('AQ')")
+        chosen(page, "AQ")
+        x, y = position(longitude, latitude)
+        page.evaluate(f"setBox([{x - 5000}, {y - 2187}, 10000, 4374])")
+        page.mouse.click(*client_position(page, (x, y)))
+        chosen(page, code)
+
+
+SMALL = (
+    "VA",
+    "MC",
+    "MO",
+    "SM",
+    "LI",
+    "AD",
+    "GI",
+    "MT",
+    "LU",
+    "SX",
+    "MF",
+    "BL",
+    "BM",
+    "MV",
+    "NR",
+    "TV",
+    "PN",
+    "TK",
+    "AQ",
+    "BV",
+)
+
+
+@pytest.mark.parametrize("width", [1440, 360])
+def test_small_territories_open_by_clicks_and_taps_alone(open_page: Callable[..., Any], width: int) -> None:
+    page = open_page("/?territory=RU", viewport={"width": width, "height": 900}, has_touch=True)
+    press = page.touchscreen.tap if width < 600 else page.mouse.click
+    for code in ("HK", "SG", "TW", *SMALL):
+        page.goto(re.sub(r"\?.*", "?territory=RU", page.url))
+        page.locator("#map").scroll_into_view_if_needed()
+        choose_by_pointer(page, code, press)
+
+
+@pytest.mark.parametrize("width", [1440, 768, 360])
+def test_no_mark_covers_another_one_and_four_are_never_in_a_cluster(open_page: Callable[..., Any], width: int) -> None:
+    page = open_page("/?territory=DE", viewport={"width": width, "height": 900})
+    views = page.locator(".views a")
+    for number in range(views.count()):
+        views.nth(number).click()
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        boxes = page.evaluate(
+            "[...document.querySelectorAll('.cluster .target, .mark:not([display]) .target')]"
+            ".map((one) => one.getBoundingClientRect().toJSON())"
+        )
+        for index, one in enumerate(boxes):
+            assert min(one["width"], one["height"]) > 23.9
+            for other in boxes[:index]:
+                apart = max(abs(one["x"] - other["x"]), abs(one["y"] - other["y"]))
+                assert apart > 23.9, (one, other)
+        members = page.evaluate(
+            "[...document.querySelectorAll('.cluster')].map((one) => one.dataset.members).join(' ')"
+        )
+        assert not {"HK", "MO", "SG", "TW"} & set(members.split())
+
+
+def test_map_follows_wheel_drag_pinch_and_keys(open_page: Callable[..., Any]) -> None:
+    page = open_page("/?territory=DE", has_touch=True)
+    width = "Number(map.getAttribute('viewBox').split(' ')[2])"
+    x, y = client_position(page, position(10, 51))
+    at = round(x), round(y)
+    page.mouse.move(*at)
+    for _ in range(8):
+        page.mouse.wheel(0, -200)
+    until(page, f"{width} < 20000")
+    assert client_position(page, position(10, 51)) == pytest.approx(at, abs=9), "the place under the pointer stays"
+    page.mouse.down()
+    page.mouse.move(at[0] + 100, at[1] + 40, steps=4)
+    page.mouse.up()
+    assert client_position(page, position(10, 51)) == pytest.approx((at[0] + 100, at[1] + 40), abs=9)
+    page.wait_for_timeout(100)
+    chosen(page, "DE")
+    page.focus('#map [data-choose="DE"]')
+    page.keyboard.press("0")
+    until(page, f"{width} === 100000")
+    page.keyboard.press("+")
+    until(page, f"{width} === 50000")
+    page.keyboard.press("-")
+    until(page, f"{width} === 100000")
+    client = page.context.new_cdp_session(page)
+    for kind, spread in (("touchStart", 30), ("touchMove", 60), ("touchMove", 120)):
+        points = [{"x": at[0] + side * spread, "y": at[1], "id": side} for side in (0, 1)]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    until(page, f"{width} < 30000")
+    chosen(page, "DE")
+
+
+def test_language_of_the_visitor_chooses_the_first_territory(open_page: Callable[..., Any]) -> None:
+    page = open_page("/", locale="ja-JP")
+    chosen(page, "JP")
+    assert "Gemini (Google): gemini answers" in page.inner_text("#decision .verdict")
 
 
 def test_script_in_names_answers_and_errors_has_no_effect(open_page: Callable[..., Any]) -> None:

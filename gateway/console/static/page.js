@@ -9,9 +9,10 @@ document.documentElement.classList.add("js");
 // --- the chosen territory ---------------------------------------------------------------------------------------------
 
 let refreshing = Promise.resolve();
+let dismissed = new URLSearchParams(location.search).get("dismissed") ?? "";
 
 function address(territory, extra = {}) {
-  const query = new URLSearchParams({ territory, assistant: byId("assistant").value, ...extra });
+  const query = new URLSearchParams({ territory, assistant: byId("assistant").value, ...(dismissed && { dismissed }), ...extra });
   return `/?${query}`;
 }
 
@@ -28,7 +29,7 @@ async function fetchParts(territory) {
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   setOffline(false);
   const focused = document.activeElement;
-  const marks = markChanges(page);
+  const before = versionOf(document);
   const opened = [...document.querySelectorAll("details[open]")].map((one) => one.querySelector("summary").textContent);
   for (const part of document.querySelectorAll(".part")) {
     const fresh = page.getElementById(part.id);
@@ -37,7 +38,8 @@ async function fetchParts(territory) {
   for (const one of document.querySelectorAll("details:not([open])")) {
     if (opened.includes(one.querySelector("summary").textContent)) one.open = true;
   }
-  marks();
+  updateAreas(page);
+  if (versionOf(page) !== before && byId("effect").textContent.trim()) announce(byId("effect").querySelector(".changes").textContent);
   document.title = page.title;
   const ask = byId("ask").querySelector("button");
   const freshAsk = page.getElementById("ask").querySelector("button");
@@ -48,28 +50,11 @@ async function fetchParts(territory) {
   showAges();
 }
 
-function refocus(gone) {
-  const chosen = gone.closest("[data-choose]") && document.querySelector(`.mark[data-choose="${CSS.escape(gone.dataset.choose)}"]`);
-  (gone.id ? byId(gone.id) : chosen)?.focus({ preventScroll: true });
-}
+const versionOf = (root) => root.querySelector("#config code").textContent;
 
-// Return a function that outlines the marks whose first deployment is another one than before.
-function markChanges(page) {
-  const firsts = (root) => new Map([...root.querySelectorAll(".mark")].map((one) => [one.dataset.choose, one.dataset.first]));
-  const before = firsts(document);
-  const sameAssistant = page.getElementById("decision").dataset.assistant === decision().assistant;
-  const versionOf = (root) => root.querySelector("#config code").textContent;
-  const isNewVersion = versionOf(page) !== versionOf(document);
-  const outlined = new Set([...document.querySelectorAll(".mark.changed")].map((one) => one.dataset.choose));
-  return () => {
-    let count = 0;
-    for (const [code, first] of firsts(document)) {
-      const changed = isNewVersion ? sameAssistant && before.get(code) !== first : outlined.has(code);
-      if (changed) count += 1;
-      document.querySelector(`.mark[data-choose="${code}"]`).classList.toggle("changed", changed);
-    }
-    if (isNewVersion && count) announce(`${count} territories have another first deployment`);
-  };
+function refocus(gone) {
+  const chosen = gone.closest("[data-choose]") && document.querySelector(`.area[data-choose="${CSS.escape(gone.dataset.choose)}"]`);
+  (gone.id ? byId(gone.id) : chosen)?.focus({ preventScroll: true });
 }
 
 async function choose(territory) {
@@ -102,99 +87,16 @@ document.addEventListener("click", (event) => {
 });
 byId("find").addEventListener("submit", (event) => { event.preventDefault(); choose(byId("territory").value); });
 byId("territory").addEventListener("focus", (event) => event.target.select());
+document.addEventListener("submit", async (event) => {
+  if (event.target.id !== "dismiss") return;
+  event.preventDefault();
+  dismissed = event.target.elements.dismissed.value;
+  await refresh();
+  history.replaceState(null, "", address(decision().territory));
+  byId("map").querySelector('.area[tabindex="0"]').focus({ preventScroll: true });
+});
 byId("question").addEventListener("change", () => refresh());
 window.addEventListener("popstate", () => refresh(new URLSearchParams(location.search).get("territory") ?? ""));
-
-// --- the map ----------------------------------------------------------------------------------------------------------
-
-const map = byId("map");
-const whole = document.querySelector(".views a").dataset.box.split(" ").map(Number);
-let box = map.getAttribute("viewBox").split(" ").map(Number);
-
-function setBox([x, y, width, height]) {
-  const keep = (low, size, most) => Math.min(Math.max(low, 0), most - size);
-  box = [keep(x, width, whole[2]), keep(y, height, whole[3]), width, height];
-  map.setAttribute("viewBox", box.join(" "));
-  map.style.setProperty("--zoom", whole[2] / width);
-  map.toggleAttribute("data-panned", width < whole[2]);
-  for (const one of document.querySelectorAll(".views a")) {
-    one.toggleAttribute("aria-current", one.dataset.box === box.map(Math.round).join(" "));
-  }
-}
-
-function zoom(factor) {
-  const chosen = map.querySelector(".chosen");
-  const [x, y] = chosen ? centre(chosen) : [box[0] + box[2] / 2, box[1] + box[3] / 2];
-  const width = Math.min(Math.max(box[2] / factor, whole[2] / 128), whole[2]);
-  const height = (width * whole[3]) / whole[2];
-  setBox([x - width / 2, y - height / 2, width, height]);
-}
-byId("zoom-in").addEventListener("click", () => zoom(2));
-byId("zoom-out").addEventListener("click", () => zoom(0.5));
-
-const centre = (mark) => mark.getAttribute("transform").match(/[\d.]+/g).map(Number);
-const distance = ([x, y], [x2, y2]) => Math.hypot(x - x2, y - y2);
-
-function positionOf(event) {
-  const frame = map.getBoundingClientRect();
-  const scale = box[2] / frame.width;
-  return [box[0] + (event.clientX - frame.left) * scale, box[1] + (event.clientY - frame.top) * scale, scale];
-}
-
-// A click chooses the nearest mark, because marks overlap.
-map.addEventListener("click", (event) => {
-  event.preventDefault();
-  if (drag?.moved) return;
-  const focusedByKey = event.detail === 0 && event.target.closest?.("[data-choose]");
-  if (focusedByKey) { choose(focusedByKey.dataset.choose); return; }
-  const [x, y, scale] = positionOf(event);
-  const near = [...map.querySelectorAll(".mark")].map((mark) => [distance(centre(mark), [x, y]), mark]).sort((a, b) => a[0] - b[0]);
-  if (near[0][0] < 24 * scale) choose(near[0][1].dataset.choose);
-});
-
-let drag = null;
-map.addEventListener("pointerdown", (event) => { drag = { x: event.clientX, y: event.clientY, box, moved: false }; });
-map.addEventListener("pointermove", (event) => {
-  if (!drag || !event.buttons || box[2] >= whole[2]) return;
-  const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
-  if (!drag.moved && Math.hypot(dx, dy) < 6) return;
-  drag.moved = true;
-  const scale = box[2] / map.getBoundingClientRect().width;
-  setBox([drag.box[0] - dx * scale, drag.box[1] - dy * scale, box[2], box[3]]);
-});
-map.addEventListener("dragstart", (event) => event.preventDefault());
-
-const directions = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-map.addEventListener("keydown", (event) => {
-  const mark = event.target.closest?.(".mark");
-  const direction = directions[event.key];
-  if (!mark) return;
-  if (event.key === "Enter" || event.key === " ") {
-    event.preventDefault();
-    choose(mark.dataset.choose);
-  } else if (direction) {
-    event.preventDefault();
-    const here = centre(mark);
-    let best = null;
-    for (const other of map.querySelectorAll(".mark")) {
-      const [dx, dy] = [centre(other)[0] - here[0], centre(other)[1] - here[1]];
-      const ahead = dx * direction[0] + dy * direction[1];
-      const aside = Math.abs(dx * direction[1]) + Math.abs(dy * direction[0]);
-      if (ahead > 0 && ahead + 2 * aside < (best?.cost ?? Infinity)) best = { cost: ahead + 2 * aside, other };
-    }
-    if (best) focusMark(best.other);
-  }
-});
-
-function focusMark(mark) {
-  for (const one of map.querySelectorAll('.mark[tabindex="0"]')) one.setAttribute("tabindex", "-1");
-  mark.setAttribute("tabindex", "0");
-  const [x, y] = centre(mark);
-  const isOutside = x < box[0] || y < box[1] || x > box[0] + box[2] || y > box[1] + box[3];
-  if (isOutside) setBox([x - box[2] / 2, y - box[3] / 2, box[2], box[3]]);
-  mark.focus({ preventScroll: true });
-  announce(mark.getAttribute("aria-label"));
-}
 
 // --- ask --------------------------------------------------------------------------------------------------------------
 

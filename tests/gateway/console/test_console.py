@@ -78,7 +78,10 @@ async def test_territory_whose_region_lacks_the_assistant_keeps_its_region_on_th
     shown = (await ask_console(console, "/?assistant=siri")).text
     assert 'aria-label="Germany: eu, refused (region_blocked)"' in shown
     assert 'aria-label="Cuba: blocked, refused (region_blocked)"' in shown
-    assert "eu 31 territories" in words_of(shown)
+    assert (
+        "Refused region_blocked 33 territories · no_eligible_deployment 19 territories · blocked 4 territories"
+        in words_of(shown)
+    )
 
 
 async def test_page_shows_the_label_that_an_answer_carries() -> None:
@@ -112,7 +115,7 @@ async def test_unknown_territory_is_shown_as_text() -> None:
     console, _ = console_of(demo_config())
     shown = await ask_console(console, "/?territory=%3Cscript%3Ealert(1)%3C/script%3E")
     assert "“&lt;script&gt;alert(1)&lt;/script&gt;”" in shown.text
-    assert (shown.status, shown.text.count("<script")) == (404, 1)
+    assert (shown.status, shown.text.count("<script")) == (404, 2)
 
 
 async def test_text_of_others_is_never_markup() -> None:

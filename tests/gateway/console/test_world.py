@@ -1,0 +1,114 @@
+"""The areas of the map, the products that it names, and the territory that a language suggests."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gateway.console.assets import assets
+from gateway.console.vendors import product_of, products
+from gateway.console.world import territory_of_languages, world
+from providers.registry import load_registry
+from providers.territories import territory_data
+from scripts.world_map import position
+from tests.kit.places import PLACES
+
+
+def rings() -> dict[str, list[list[tuple[int, int]]]]:
+    """Return the rings of each area, in the units of the map."""
+    found = {}
+    for code, path in re.findall(r'<path id="(\w+)"[^>]* d="([^"]+)"', assets()["world.svg"].body.decode()):
+        found[code] = []
+        for part in path.split("z")[:-1]:
+            numbers = [int(number) for number in re.findall(r"-?\d+", part)]
+            ring = [(numbers[0], numbers[1])]
+            for dx, dy in zip(numbers[2::2], numbers[3::2], strict=True):
+                ring.append((ring[-1][0] + dx, ring[-1][1] + dy))
+            found[code].append(ring)
+    return found
+
+
+def is_inside(point: tuple[float, float], parts: list[list[tuple[int, int]]]) -> bool:
+    x, y = point
+    inside = False
+    for ring in parts:
+        for (x1, y1), (x2, y2) in zip(ring, [*ring[1:], ring[0]], strict=True):
+            if (y1 > y) != (y2 > y) and x < (x2 - x1) * (y - y1) / (y2 - y1) + x1:
+                inside = not inside
+    return inside
+
+
+@pytest.mark.slow
+def test_every_territory_has_a_place_and_all_but_four_have_an_area() -> None:
+    areas, places = rings(), world().places
+    names = territory_data().names.keys()
+    assert places.keys() == names
+    assert areas.keys() - names == {"none"}
+    assert {code for code in names if not places[code].size} <= names - areas.keys() <= {"AQ", "BV", "TK", "VA"}
+    for code, place in places.items():
+        assert 0 < place.x < world().width, code
+        assert 0 < place.y < world().height, code
+    # A place is inside its area, so that a leader line ends there. A unit is rounded away for the smallest.
+    outside = {code for code in areas.keys() & names if not is_inside(places[code].position, areas[code])}
+    assert {code for code in outside if places[code].size > 30} == set()
+
+
+@pytest.mark.slow
+def test_each_place_is_in_the_area_of_the_territory_that_iso_3166_states() -> None:
+    areas = rings()
+    for code, latitude, longitude in PLACES:
+        point = position(longitude, latitude)
+        assert [name for name in areas if is_inside(point, areas[name])] == [code], (code, latitude, longitude)
+
+
+def test_style_has_the_proportions_of_the_map() -> None:
+    assert f"aspect-ratio: {world().width} / {world().height};" in assets()["map.css"].body.decode()
+
+
+def test_each_provider_has_a_product_and_each_product_a_look_of_its_own() -> None:
+    looks = [product.look for product in products()]
+    assert looks == [*range(1, len(looks) + 1)]
+    style = assets()["map.css"].body.decode()
+    for look in looks:
+        assert style.count(f"--k{look}: #") == 2, "a colour for light and one for dark"
+    named = [provider for product in products() for provider in product.providers]
+    assert sorted(named) == sorted(load_registry().adapters)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "title"),
+    [
+        ("dashscope", "qwen-plus", "Qwen (Alibaba)"),
+        ("dashscope", "text-embedding-v4", "Qwen (Alibaba)"),
+        ("openai", "gpt-6-luna", "ChatGPT (OpenAI)"),
+        ("vertex", "claude-sonnet-5", "Claude (Anthropic)"),
+        ("bedrock", "eu.anthropic.claude-sonnet-5-v1:0", "Claude (Anthropic)"),
+        ("vllm", "Qwen/Qwen3-8B", "Qwen (Alibaba)"),
+        ("openrouter", "deepseek/deepseek-chat", "DeepSeek"),
+        ("ollama", "own-model", "Other models (own or third-party host)"),
+        ("a-plug-in", "own-model", "Other models (own or third-party host)"),
+    ],
+)
+def test_product_is_that_of_the_model_and_then_that_of_the_provider(provider: str, model: str, title: str) -> None:
+    assert product_of(provider, model).title("en") == title
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ("de", "DE"),
+        ("de-AT,de;q=0.9", "AT"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "CN"),
+        ("zh-Hant-TW", "TW"),
+        ("zh-HK", "HK"),
+        ("ja", "JP"),
+        ("en-US", "US"),
+        ("es-419,es", "ES"),
+        ("*", None),
+        ("", None),
+        ("<script>,xx-YY;q=2", None),
+    ],
+)
+def test_language_suggests_a_territory(header: str, code: str | None) -> None:
+    assert territory_of_languages(header) == code
