@@ -21,13 +21,13 @@ def explain_document(
     territory: str | None,
     client: str | None,
     user: str | None,
-    selection: tuple[str | None, str | None] = (None, None),
+    selection: tuple[str | None, str | None, str | None] = (None, None, None),
 ) -> dict[str, object]:
     """Return how a request would be routed, as `explain` does, with the health of the running gateway.
 
-    `selection` has the intent of the chat and the choice that the user prefers.
+    `selection` has the intent of the chat, the choice that the user prefers, and the age band that a claim names.
     """
-    intent, prefer = selection
+    intent, prefer, age_band = selection
     config = status.config
     caller = _client(config, client)
     named = _assistant(config, caller, assistant)
@@ -35,7 +35,7 @@ def explain_document(
     # A deployment that only some workers skip is still used by the others.
     everywhere = unavailable_everywhere(status.workers)
     explained = explain_with_facts(
-        PlainRequest(config, caller, _reports(territory), named, status.at_s, everywhere, user, prefer=prefer)
+        PlainRequest(config, caller, _reports(territory, age_band), named, status.at_s, everywhere, user, prefer=prefer)
     )
     unavailable = {
         "benched": unavailable_by_deployment(status.workers, by_breaker=False),
@@ -65,9 +65,9 @@ def _assistant(config: ConfigVersion, caller: Client | None, name: str | None) -
         raise ApiError("model_not_found", f"there is no assistant with this name{scope}; {hint}", "assistant") from None
 
 
-def _reports(territory: str | None) -> Reports:
+def _reports(territory: str | None, age_band: str | None) -> Reports:
     try:
-        return reports_from(territory) if territory is not None else Reports()
+        return reports_from(territory, age_band) if territory is not None else Reports()
     except TerritoryError as error:
         raise ApiError("invalid_request", str(error), "territory") from None
 

@@ -109,9 +109,10 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         user: Annotated[str | None, Query()] = None,
         intent: Annotated[str | None, Query()] = None,
         prefer: Annotated[str | None, Query()] = None,
+        age_band: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
         status = await control.status()
-        return JSONResponse(explain_document(status, assistant, territory, client, user, (intent, prefer)))
+        return JSONResponse(explain_document(status, assistant, territory, client, user, (intent, prefer, age_band)))
 
     @guarded.get("/territories", dependencies=requires(Role.VIEWER))
     async def territories(assistant: Annotated[str | None, Query()] = None) -> JSONResponse:

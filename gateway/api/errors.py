@@ -34,6 +34,7 @@ STATUS: dict[str, int] = {
     "key_of_another_cell": 401,
     "permission_denied": 403,
     "consent_required": 403,
+    "age_restricted": 403,
     "model_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -223,7 +224,7 @@ def _from_refusal(error: Refused) -> ApiError:
         extra["home"] = refusal.home
     if error.consent is not None:
         extra["consent"] = _encode_consent(error.consent)
-    retry_after_s = (refusal.retry_after_s or _DEFAULT_RETRY_S) if refusal.code in _RETRYABLE else None
+    retry_after_s = refusal.retry_after_s or (_DEFAULT_RETRY_S if refusal.code in _RETRYABLE else None)
     return ApiError(
         refusal.code, refusal.message, refusal.param, retry_after_s, headers, extra, log_message=refusal.log_message
     )

@@ -58,7 +58,7 @@ ELSEWHERE = frozenset({409, 501})
 WHEN = {
     400: "The request is invalid, or no deployment supports it.",
     401: "The key is missing or unknown.",
-    403: "The caller is not allowed, or the user's consent is missing: see `error.consent`.",
+    403: "The caller is not allowed, a rule for minors refuses it, or consent is missing: see `error.consent`.",
     404: "The assistant does not exist for this key.",
     405: "The path does not have this method.",
     408: "The request did not arrive in time.",

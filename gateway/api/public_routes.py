@@ -36,7 +36,7 @@ from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.model.caller import Caller
 from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Region, Use
 from gateway.model.decision import Refusal, RefusalCode, Refused
-from gateway.model.location import Location
+from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
 from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
@@ -199,15 +199,20 @@ _AssistantName = Annotated[
 _Intent = Annotated[str | None, Query(description="The intent of the chat. Default: that of `x-gateway-intent`.")]
 
 
-def _for_intent(assistant: Assistant, caller: Caller, named: str | None) -> tuple[Assistant, dict[str, object]]:
-    """Return the assistant as chats of this intent see it, and a note if the header has no effect."""
+def _for_intent(
+    assistant: Assistant, caller: Caller, named: str | None, location: Location
+) -> tuple[Assistant, dict[str, object]]:
+    """Return the assistant as chats of this intent see it, and a note if the named one has no effect."""
     if named is not None and named != DEFAULT_INTENT and all(named != one.name for one in assistant.intents):
         known = ", ".join([one.name for one in assistant.intents]) or "none"
         raise ApiError("invalid_request", f"there is no intent with this name; the intents are: {known}", "intent")
     note: dict[str, object] = {}
     if caller.intent and not may_assert_intent(caller.client):
         note = {"intent_note": "`x-gateway-intent` is ignored: this key may not assert an intent"}
-    intent = named or intent_of(assistant, caller.client, caller.intent, ())
+    if location.age is not None and location.age.intent is not None:
+        note = {"intent_note": "the age band of the user decides the intent"} if named or caller.intent else {}
+        named = None
+    intent = named or intent_of(assistant, caller.client, caller.intent, (), location.age)
     return assistant.for_intent(intent), note
 
 
@@ -375,22 +380,22 @@ def _add_capabilities(app: FastAPI, service: ChatService, limiter: FailedKeyLimi
         located = await service.locations.locate(config, caller)
         location = located.location
         if territory is not None:
-            location = _asserted_location(config, caller, territory)
+            location = _asserted_location(config, caller, territory, located.claim)
         headers = _add_location_headers(request, location)
         if location.problem is not None or location.region is None:
             raise Refused(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
-        named, _ = _for_intent(named_assistant(config, caller.client, assistant), caller, intent)
+        named, _ = _for_intent(named_assistant(config, caller.client, assistant), caller, intent, location)
         document = capabilities(config, named, location, service.clock(), caller.accept_language)
         return JSONResponse(document, headers=headers)
 
 
-def _asserted_location(config: ConfigVersion, caller: Caller, territory: str) -> Location:
-    """Return the location of a user in this territory. Raises ApiError if the key may not ask for it."""
+def _asserted_location(config: ConfigVersion, caller: Caller, territory: str, claim: ClaimReport | None) -> Location:
+    """Return the location of the claim's user in this territory. Raises ApiError if the key may not ask for it."""
     client = caller.client
     if not config.demo and (client is None or "territory" not in client.may_assert):
         raise ApiError("permission_denied", "`territory` needs a key that may assert a territory", "territory")
     try:
-        return resolve(config, client, reports_from(territory))
+        return resolve(config, client, reports_from(territory, claim.age_band if claim is not None else None))
     except TerritoryError as error:
         raise ApiError("invalid_request", str(error), "territory") from None
 
@@ -410,7 +415,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         config, caller = _identify(request, service, limiter)
         located = await service.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
-        seen, intent_note = _for_intent(named, caller, intent)
+        seen, intent_note = _for_intent(named, caller, intent, located.location)
         if prefer is None and caller.prefer:
             prefer = preferred_name(caller.prefer)
         health = service.executor.health.snapshot(config)
@@ -432,7 +437,7 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
         config, caller = _identify(request, service, limiter)
         located = await service.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
-        named, _ = _for_intent(named, caller, intent)
+        named, _ = _for_intent(named, caller, intent, located.location)
         health = service.executor.health.snapshot(config)
         plain = PlainRequest(config, caller.client, located.reports, named, service.clock(), health)
         document = disclose(plain, caller.accept_language)

@@ -319,7 +319,7 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
         )
 
 
-_PLAN_NAMES = {"texts": "speech"}
+_PLAN_NAMES = {"texts": "speech", "ages": "age bands"}
 """The names in a plan of fields whose attribute has another name."""
 
 

@@ -43,6 +43,8 @@ def _changes_in(old: ConfigVersion, new: ConfigVersion, region: Region, plan: Ch
         judges = config.moderation.get(region.name)
         asked |= {judge.name for judge in (*judges.input, *judges.output)} if judges is not None else set()
     reasons += [f"the deployment {name}" for name in sorted(_rewritten(asked, plan))]
+    if _age_member(old) != _age_member(new):
+        reasons.append("location.claim.age_band")
     if _exporters_of(old, region.name) != _exporters_of(new, region.name):
         reasons.append("exporters")
     if region.keeps_receipts and old.receipts_sample != new.receipts_sample:
@@ -80,6 +82,12 @@ def _moved_clients(old: ConfigVersion, new: ConfigVersion, region: str) -> list[
             if now is not None and before.region != now.region and region in (before.region, now.region):
                 moved.add(before.name)
     return sorted(moved)
+
+
+def _age_member(config: ConfigVersion) -> str | None:
+    """Return the member of claims that names the age band of a user."""
+    claim = config.location.rules.claim
+    return claim.age_band if claim is not None else None
 
 
 def _territory_of(config: ConfigVersion) -> str | None:

@@ -153,7 +153,7 @@ def explain(options: argparse.Namespace) -> int:
         if options.intent not in (*known, "default"):
             raise CommandError(f"there is no intent {options.intent!r}; the intents are: {', '.join(known) or 'none'}")
         assistant = assistant.for_intent(options.intent)
-    reports = _reports(config, options.territory)
+    reports = _reports(config, options.territory, options.age_band)
     request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user, prefer=options.prefer)
     if options.json:
         print(json.dumps(explanation_of(request), indent=2, ensure_ascii=False))
@@ -199,7 +199,7 @@ def _assistant(config: ConfigVersion, client: Client | None, name: str | None) -
         raise CommandError(f"there is no assistant {error.name!r}; {hint}") from None
 
 
-def _reports(config: ConfigVersion, territory: str | None) -> Reports:
+def _reports(config: ConfigVersion, territory: str | None, age_band: str | None) -> Reports:
     """Return what a signal such as a trusted edge would report. Prints a note if the config has no such signal."""
     from gateway.model.location import Reports
     from gateway.service.explain import reports_from, why_not_supposed
@@ -208,7 +208,7 @@ def _reports(config: ConfigVersion, territory: str | None) -> Reports:
     if territory is None:
         return Reports()
     try:
-        reports = reports_from(territory)
+        reports = reports_from(territory, age_band)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
     if reason := why_not_supposed(config, territory):

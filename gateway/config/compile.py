@@ -18,6 +18,7 @@ from gateway.config.fact_ages import warn_of_facts
 from gateway.config.links import Links
 from gateway.config.loading import Document
 from gateway.config.location import compile_location
+from gateway.config.minors import check_ages
 from gateway.config.moderation import compile_moderation
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem, dotted
@@ -144,6 +145,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         clients_source=draft.config.clients_source,
         keys=draft.config.keys,
     )
+    check_ages(draft, findings, assistants, config.location.rules)
     _check_spaces(findings, config)
     _check_resilience(draft, findings)
     _check_protection(draft, findings)

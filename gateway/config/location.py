@@ -215,8 +215,8 @@ def _claim(
         keys = _key_set(findings, section.jwks or "", files)
     if keys is None:
         return None
-    algorithms, members = frozenset(section.algorithms), (section.territory, section.preferences, section.consents)
-    return ClaimRules(section.issuer, section.audience, algorithms, keys, *members)
+    members = section.territory, section.preferences, section.consents, section.age_band
+    return ClaimRules(section.issuer, section.audience, frozenset(section.algorithms), keys, *members)
 
 
 def _key_set(findings: Findings, jwks: str, files: Mapping[str, CheckedFiles]) -> KeySource | None:

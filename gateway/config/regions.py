@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.config.minors import compile_ages
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.region_text import RegionTextCompiler
 from gateway.config.schema.location import RegionSection
@@ -131,6 +132,7 @@ def _region(
         protected=section.protected,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
         log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
+        ages=compile_ages(findings, path, section),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
+from gateway.model.age_band import AgeRules
 from gateway.model.approval import Approval
 from gateway.model.budget import (
     DEFAULT_KEY_RULES,
@@ -80,6 +81,7 @@ class Region:
         protected: A change of the region needs the signature of an admin.
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
+        ages: The rules for minors, or None.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Region:
     protected: bool = False
     keeps_receipts: bool = True
     log_prompts: bool = False
+    ages: AgeRules | None = None
 
     @property
     def is_default(self) -> bool:

@@ -74,6 +74,7 @@ class RefusalCode(StrEnum):
 
     PERMISSION_DENIED = "permission_denied"
     CONSENT_REQUIRED = "consent_required"
+    AGE_RESTRICTED = "age_restricted"
     REGION_BLOCKED = "region_blocked"
     REGION_UNKNOWN = "region_unknown"
     REGION_CONFLICT = "region_conflict"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
+from gateway.model.age_band import AgeBand
 from gateway.model.config_version import Region
 from gateway.model.region_text import NO_PREFERENCES, Preferences
 
@@ -14,13 +15,14 @@ Address = IPv4Address | IPv6Address
 
 
 class LocationProblem(StrEnum):
-    """Why a location has no region."""
+    """Why every request from a location is refused. It has no region then, except for `AGE`."""
 
     UNKNOWN = "unknown"
     CONFLICT = "conflict"
     BLOCKED = "blocked"
     CLAIM = "claim"  # a signed claim was sent and is rejected
     CLAIM_UNCHECKED = "claim_unchecked"  # a signed claim was sent and cannot be verified right now
+    AGE = "age"  # the region refuses users of this age, or of an unknown one
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,12 @@ class Location:
     """The decided location of a caller.
 
     Attributes:
-        region: None exactly where there is a problem.
+        region: None where there is a problem, except `AGE`.
         territory: None where it is unknown, which is possible inside a known region.
         why: The name of the winning signal, or `unknown`.
         assumed: Whether the region was taken because no signal gave one.
         preferences: How the user wants to be addressed. This is not evidence of a location.
+        age: The rules for the age of the user. None for those of adults.
     """
 
     region: Region | None
@@ -60,6 +63,12 @@ class Location:
     problem: LocationProblem | None = None
     assumed: bool = False
     preferences: Preferences = field(default=NO_PREFERENCES, repr=False)
+    age: AgeBand | None = None
+
+    @property
+    def age_band(self) -> str | None:
+        """The name of the user's age band. None without one, and for an unknown age."""
+        return (self.age.name or None) if self.age is not None else None
 
 
 class ClaimProblem(StrEnum):
@@ -75,6 +84,7 @@ class ClaimProblem(StrEnum):
     AUDIENCE = "audience"
     EXPIRED = "expired"
     NOT_YET = "not_yet_valid"
+    AGE_BAND = "age_band"
     UNCHECKED = "unchecked"
     """The issuer's keys cannot be read right now. The client did nothing wrong."""
 
@@ -90,6 +100,7 @@ CLAIM_PROBLEMS = {
     ClaimProblem.AUDIENCE: "its audience is not this gateway",
     ClaimProblem.EXPIRED: "it has expired",
     ClaimProblem.NOT_YET: "it is not valid yet",
+    ClaimProblem.AGE_BAND: "its age band is not one of this region",
     ClaimProblem.UNCHECKED: "the issuer's keys cannot be read at the moment",
 }
 """Why a claim is rejected, in words."""
@@ -105,6 +116,7 @@ class ClaimReport:
             comparisons, and a remembered location never belongs to one user.
         preferences: The user's preferences, as far as they are valid.
         consents: The recipients to which the user has agreed.
+        age_band: The age band of the user. None if the claim names none, or if it is not read.
     """
 
     territory: str | None = None
@@ -112,6 +124,7 @@ class ClaimReport:
     subject: str | None = field(default=None, compare=False, repr=False)
     preferences: Preferences | None = field(default=None, repr=False)
     consents: frozenset[str] = frozenset()
+    age_band: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class ClaimRules:
         territory: The member of the token that names the territory.
         preferences: The member with the user's preferences. None if they are not read.
         consents: The member with the recipients to which the user has agreed.
+        age_band: The member with the age band of the user. None if it is not read.
     """
 
     issuer: str
@@ -61,6 +62,7 @@ class ClaimRules:
     territory: str = "territory"
     preferences: str | None = None
     consents: str = "consents"
+    age_band: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ class RefusalReason(StrEnum):
 
     TERRITORY = "territory"  # the user's location, or the places where the prompt may go
     LANGUAGE = "language"  # reserved: the assistant does not offer the user's language here
-    AGE = "age"  # reserved: a rule for minors, or an unknown age where one is required
+    AGE = "age"  # a rule for minors, or an unknown age where one is required
     APPROVAL = "approval"  # an authority must approve the model first
     CONSENT = "consent"  # the user must agree first
     CAPABILITY = "capability"  # no model that may answer supports the request, or has room for it
@@ -28,7 +28,7 @@ class RefusalReason(StrEnum):
     INTERNAL = "internal"  # the gateway has a defect, or its data was changed
 
 
-RESERVED = frozenset({RefusalReason.LANGUAGE, RefusalReason.AGE})
+RESERVED = frozenset({RefusalReason.LANGUAGE})
 """The reasons that no code has yet. They belong to later versions and are named now, so that the set stays closed."""
 
 REASON_BY_CODE: Mapping[str, RefusalReason] = {
@@ -40,6 +40,7 @@ REASON_BY_CODE: Mapping[str, RefusalReason] = {
     "key_of_another_cell": RefusalReason.ACCESS,
     "permission_denied": RefusalReason.ACCESS,
     "consent_required": RefusalReason.CONSENT,
+    "age_restricted": RefusalReason.AGE,
     "model_not_found": RefusalReason.REQUEST,
     "not_found": RefusalReason.REQUEST,
     "method_not_allowed": RefusalReason.REQUEST,

@@ -29,6 +29,8 @@ _RISE = r"^\+([1-9][0-9]{0,3})%$"
 _DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _LINE = r"^\S(.{0,254}\S)?$"
 _LONGEST_S = 86_400.0
+_HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+_DAY_MINUTES = 24 * 60
 _LONGEST_LINE = 256
 
 
@@ -118,6 +120,16 @@ def parse_line(value: object) -> str:
     )
 
 
+def parse_hours(value: object) -> tuple[int, int]:
+    """Return the minutes after midnight of the start and the end of daily hours: 360 and 1320 of `06:00-22:00`."""
+    if not isinstance(value, str) or re.fullmatch(_HOURS, value, re.ASCII) is None:
+        raise UnitError("must be the start and the end of daily hours", "such as 06:00-22:00, or 20:00-06:00")
+    start, end = (int(time[:2]) * 60 + int(time[3:]) for time in value.split("-"))
+    if start == end % _DAY_MINUTES:
+        raise UnitError("begins when it ends", "leave it out for the whole day, or use `refuse` for none of it")
+    return start, end
+
+
 def _text(pattern: str, *examples: str) -> dict[str, object]:
     """Return the JSON Schema of a text with this pattern."""
     shown = {"examples": list(examples)} if examples else {}
@@ -147,3 +159,4 @@ ShareOrOff = Annotated[float | None, FileForm(parse_share_or_off, {"anyOf": [_te
 RiseOrOff = Annotated[float | None, FileForm(parse_rise_or_off, {"anyOf": [_text(_RISE, "+50%"), _OFF]})]
 Day = Annotated[date, FileForm(parse_day, _text(_DAY, "2027-03-01"))]
 Line = Annotated[str, FileForm(parse_line, _text(_LINE))]
+DailyHours = Annotated[tuple[int, int], FileForm(parse_hours, _text(_HOURS, "06:00-22:00"))]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from gateway.model.age_band import AgeBand
 from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, UserChoice
 from gateway.model.decision import Decision, Plan, SkipReason, Step
 from gateway.model.preference import Preference, PreferenceReason
@@ -38,29 +39,49 @@ def may_assert_intent(client: Client | None) -> bool:
     return client is not None and "intent" in client.may_assert
 
 
-def intent_of(assistant: Assistant, client: Client | None, asserted: tuple[str, ...], tools: Iterable[str]) -> str:
-    """Return the intent of a chat: the asserted one, else the first one with a pattern of a tool, else `default`.
+def intent_of(
+    assistant: Assistant,
+    client: Client | None,
+    asserted: tuple[str, ...],
+    tools: Iterable[str],
+    age: AgeBand | None = None,
+) -> str:
+    """Return the intent of a chat.
+
+    It is that of the user's age band, else the asserted one, else the first one with a pattern of a tool, else
+    `default`.
 
     Args:
         assistant: The assistant with its intents.
         client: The client that sent the request.
         asserted: Every value of `x-gateway-intent`. It counts only if the client may assert intents.
         tools: The names of the client's tools.
+        age: The rules for the age of the user.
 
     Raises:
         InvalidRequest: The client asserts two intents.
     """
+    if age is not None and age.intent is not None:
+        return _known_intent(assistant, age.intent)
     if asserted and may_assert_intent(client):
         names = set(asserted)
         if len(names) > 1:
             raise InvalidRequest("`x-gateway-intent` was sent more than once, with different values; send one")
-        name = names.pop()
-        return name if any(intent.name == name for intent in assistant.intents) else DEFAULT_INTENT
+        return _known_intent(assistant, names.pop())
     named = tuple(tools)
     for intent in assistant.intents:
         if any(fnmatchcase(tool, pattern) for pattern in intent.tools for tool in named):
             return intent.name
     return DEFAULT_INTENT
+
+
+def _known_intent(assistant: Assistant, name: str) -> str:
+    return name if any(intent.name == name for intent in assistant.intents) else DEFAULT_INTENT
+
+
+def preference_of_age(assistant: Assistant, name: str) -> Preference:
+    """Return a preference that has no effect because of the user's age."""
+    return Preference(name if name in assistant.choices else None, reason=PreferenceReason.AGE)
 
 
 def preferred_name(values: tuple[str, ...]) -> str:

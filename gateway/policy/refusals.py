@@ -19,6 +19,7 @@ from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
+from gateway.policy.minors import refuse_age
 from providers.matching.requirements import FEATURE_PARAMS, Requirements
 from providers.territories import Places, territory_name
 
@@ -44,8 +45,9 @@ _SCHEMA_HINT = (
 
 def refuse_location(config: ConfigVersion, location: Location) -> Refusal | None:
     """Return the refusal that follows from the location alone, or None. It does not depend on the body."""
-    if location.problem is None:
-        return _refuse_other_cell(config, location.region) or _refuse_export(config, location)
+    if location.problem in (None, LocationProblem.AGE):
+        elsewhere = _refuse_other_cell(config, location.region) or _refuse_export(config, location)
+        return elsewhere or (refuse_age(location.age) if location.problem is not None else None)
     place = territory_name(location.territory) if location.territory else None
     match location.problem:
         case LocationProblem.BLOCKED:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.model.age_band import AgeBand
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE
@@ -120,15 +121,27 @@ class Block:
     """The system message of a region.
 
     Attributes:
-        name: The version of the message: the locale, a part of its hash, and the preferences that the caller set.
+        name: The version of the message: the locale, a part of its hash, the preferences that the caller set, and the
+            age band that has instructions.
     """
 
     name: str
     message: SystemMessage
 
 
-def compose(profile: Profile, territory: str | None, preferences: Preferences) -> Block:
-    """Return the block for a caller in this territory."""
+def compose(
+    profile: Profile | None, territory: str | None, preferences: Preferences, age: AgeBand | None = None
+) -> Block:
+    """Return the block for a caller in this territory: the profile, and the instructions of the user's age band."""
+    text, names = _profile_text(profile, territory, preferences) if profile is not None else ("", [])
+    if age is not None and age.instructions:
+        text, names = f"{text}\n\n{age.instructions}".strip(), [*names, age.name]
+    version = hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS]
+    return Block("+".join([f"{names[0]}@{version}", *names[1:]]), SystemMessage(text))
+
+
+def _profile_text(profile: Profile, territory: str | None, preferences: Preferences) -> tuple[str, list[str]]:
+    """Return the text of a profile, and the names of its locale and of the preferences that the caller set."""
     chosen = {
         about: line
         for about, value in (
@@ -141,9 +154,7 @@ def compose(profile: Profile, territory: str | None, preferences: Preferences) -
     lines = [chosen.get(about, line) for about, line in profile.lines]
     lines += [line for about, line in chosen.items() if all(about != written for written, _ in profile.lines)]
     lines.append(_helpline(profile, territory))
-    text = "\n".join([_OPENING, *(f"- {line}" for line in lines if line)])
-    version = hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS]
-    return Block("+".join([f"{profile.locale}@{version}", *chosen]), SystemMessage(text))
+    return "\n".join([_OPENING, *(f"- {line}" for line in lines if line)]), [profile.locale, *chosen]
 
 
 def _helpline(profile: Profile, territory: str | None) -> str:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from gateway.model.age_band import AgeBand
 from gateway.model.config_version import USES, Assistant, ConfigVersion, UserChoice
 from gateway.model.decision import Refusal, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
+from gateway.model.preference import PreferenceReason
 from gateway.policy.preference import availability
 from gateway.policy.region_text import said
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.service.explain import consent_of
-from providers.matching.requirements import FEATURES
+from providers.matching.requirements import FEATURES, TOOL_FEATURES
 
 _PASSES = frozenset({SkipReason.CONSENT, SkipReason.HEALTH})
 """The reasons for which a deployment is skipped now and may still answer this user."""
@@ -56,9 +58,13 @@ def capabilities(
     reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
     named = {it.name: it for it, _ in verdicts}
     judges = config.moderation.get(region.name) if region is not None else None
+    age, intents = location.age or AgeBand("adult"), [intent.name for intent in assistant.intents]
+    if not age.tools:
+        features = [it - TOOL_FEATURES for it in features]
 
     def choice_document(choice: UserChoice) -> dict[str, object]:
         name, reason = availability(choice, route, reasons)
+        reason = reason if age.choices else PreferenceReason.AGE
         deployment = named.get(name) if name is not None else None
         return {
             "id": choice.name,
@@ -83,7 +89,7 @@ def capabilities(
             "output": judges is not None and bool(judges.output),
         },
         "consent": [_recipient(it) for it in steps if it.consent is not None],
-        "intents": [intent.name for intent in assistant.intents],
+        "intents": [name for name in intents if age.intent in (None, name)],
         "choices": [choice_document(choice) for choice in assistant.choices.values()],
     }
 

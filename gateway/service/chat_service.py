@@ -36,7 +36,8 @@ from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
 from gateway.policy.labels import Labelling, labelling_of, without_labels
-from gateway.policy.preference import decide_preferring, intent_of, preferred_name
+from gateway.policy.minors import refuse_hours, refuse_tools
+from gateway.policy.preference import decide_preferring, intent_of, preference_of_age, preferred_name
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import choose_locale, compose, with_block
@@ -268,6 +269,8 @@ class ChatService:
             )
             record.location = located.location
             region = located.check().region
+            if region is not None and region.ages is not None:
+                _check_hours(located, self.clock())
             inbound.start(config.resilience)
             with await inbound.body() as body:
                 while (active := self.current()) is not config:
@@ -351,7 +354,8 @@ class ChatService:
         request: ServedRequest = part or routing.request
         chat = None
         if isinstance(request, ChatRequest):
-            request = chat = _with_region_text(routing, request, record) if routing.locale is not None else request
+            has_text = routing.locale is not None or location.age is not None
+            request = chat = _with_region_text(routing, request, record) if has_text else request
             needs = requirements_of(chat)
         else:
             needs = needs_of_input(request)
@@ -517,6 +521,7 @@ class ChatService:
         located = await self.locations.locate(config, caller)
         record.location = located.location
         located.check()
+        _check_hours(located, self.clock() - (time.monotonic() - record.started_at))  # the time of arrival
         return caller, located
 
     async def _answer_input(
@@ -595,16 +600,20 @@ class ChatService:
         consent = read_consent(config, caller, located.claim) if config.recipients else NO_STATEMENT
         user = user_of(caller, located.claim)
         assistant = find_assistant(config, caller.client, request.model)
-        prefer = None
+        prefer, age = None, location.age
         if not isinstance(request, ChatRequest):
             assistant = assistant.for_use(use_of(request))
         else:
+            if age is not None and (refusal := refuse_tools(age, request)) is not None:
+                raise Refused(refusal)
             if assistant.intents:
                 names = [tool.name for tool in request.tools]
-                inbound.record.intent = intent_of(assistant, caller.client, caller.intent, names)
+                inbound.record.intent = intent_of(assistant, caller.client, caller.intent, names, age)
                 assistant = assistant.for_intent(inbound.record.intent)
             if caller.prefer:
                 prefer = preferred_name(caller.prefer)
+                if age is not None and not age.choices:
+                    inbound.record.preference, prefer = preference_of_age(assistant, prefer), None
         if not assistant.reveal_model:
             inbound.error_style = ErrorStyle(config.blocked_by, refusals, quotes_provider=False)
         spaces = caller.embedding_space
@@ -630,6 +639,12 @@ class ChatService:
         """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
         configured = (config.secrets.consent, config.secrets.former_consent)
         return tuple(key.reveal().encode() for key in configured if key is not None) or (self._consent_key,)
+
+
+def _check_hours(located: Located, arrived_s: float) -> None:
+    """Raise Refused if the request has arrived outside the hours of the user's age band."""
+    if (refusal := refuse_hours(located.location.age, arrived_s)) is not None:
+        raise Refused(refusal)
 
 
 def _error_style(config: ConfigVersion) -> ErrorStyle:
@@ -665,20 +680,22 @@ def _with_region_text(routing: RoutingInput, request: ChatRequest, record: Recor
 
     The name of the message's version is recorded.
     """
-    locale, region = routing.locale, routing.location.region
-    if locale is None or region is None:
+    locale, location = routing.locale, routing.location
+    region, age = location.region, location.age
+    if region is None:
         return request
     if region.texts is not None:
         messages = without_labels(request.messages, region.texts)
         if messages is not request.messages:
             request = change_request(request, messages=messages)
-    profile, location = locale.profile, routing.location
-    if profile is None:
+    profile = locale.profile if locale is not None else None
+    if profile is None and (age is None or not age.instructions):
         return request
+    name = locale.locale if locale is not None else ""
     block = remember(
         routing.config,
-        ("profile", region.name, locale.locale, location.territory, location.preferences),
-        lambda: compose(profile, location.territory, location.preferences),
+        ("profile", region.name, name, location.territory, location.preferences, age),
+        lambda: compose(profile, location.territory, location.preferences, age),
     )
     record.profile = block.name
     return with_block(request, block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from textwrap import wrap
 from typing import Any, get_args
 
@@ -20,7 +20,8 @@ from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
 from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import SIGNALS, resolve, suppose
-from gateway.policy.preference import decide_preferring
+from gateway.policy.minors import refuse_hours
+from gateway.policy.preference import decide_preferring, preference_of_age
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from providers.evidence import NO_CITATION
@@ -67,8 +68,9 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         reveal_model: Include the names of models.
         to_operator: Include the addresses of the operator's own servers, and how the gateway gets their keys.
     """
-    config, assistant = request.config, request.assistant
+    config = request.config
     location = resolve(config, request.client, request.reports)
+    assistant = _assistant_at(request, location)
     name, consents = _user_name(request.reports, request.user), standing_consents(config, request.consent)
     key, needs = _key_of(name), plain_needs(assistant)
 
@@ -76,7 +78,13 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         return assign_variant(decide(config, view, location, needs, request.health, request.now_s, consents), key)
 
     selection: dict[str, object] = {"intent": assistant.intent} if assistant.intents else {}
-    if request.prefer is None or location.region is None:
+    age = location.age
+    if age is not None:
+        selection["age_band"] = location.age_band
+    if request.prefer is not None and age is not None and not age.choices:
+        decision = decision_for(assistant)
+        selection["preference"] = preference_of_age(assistant, request.prefer).fields(None)
+    elif request.prefer is None or location.region is None:
         decision = decision_for(assistant)
     else:
         region = location.region.name
@@ -84,6 +92,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         plan = decision.outcome
         first = plan.steps[0].deployment.name if isinstance(plan, Plan) else None
         selection["preference"] = preference.fields(first)
+    decision = _within_hours(decision, location, request.now_s)
     judges = config.moderation.get(location.region.name) if location.region is not None else None
     if judges is not None and assistant.use == "chat":
         # Nothing is judged here: `by` names those who would.
@@ -98,6 +107,18 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
         **({"weighted": _weighted(request, decision, location, name is not None)} if decision.lanes else {}),
     }
+
+
+def _assistant_at(request: PlainRequest, location: Location) -> Assistant:
+    """Return the assistant as a chat of this user sees it, whose age band may decide the intent."""
+    named, intent = request.assistant, location.age.intent if location.age is not None else None
+    return request.config.assistants[named.name].for_intent(intent) if intent and named.use == "chat" else named
+
+
+def _within_hours(decision: Decision, location: Location, now_s: float) -> Decision:
+    """Return the decision, or the refusal outside the hours of the user's age band."""
+    refusal = refuse_hours(location.age, now_s)
+    return replace(decision, outcome=refusal) if refusal is not None else decision
 
 
 def _user_name(reports: Reports, user: str | None) -> str | None:
@@ -250,14 +271,16 @@ def labels_of(locale: Locale) -> list[dict[str, object]]:
 
 def explain_text(request: PlainRequest) -> str:
     """Return the same as text: the location and its evidence, the plan, and the skipped deployments."""
-    config, assistant = request.config, request.assistant
+    config = request.config
     location = resolve(config, request.client, request.reports)
+    assistant = _assistant_at(request, location)
     name = _user_name(request.reports, request.user)
     decision = decide(config, assistant, location, plain_needs(assistant), {}, request.now_s)
-    decision = assign_variant(decision, _key_of(name))
+    decision = _within_hours(assign_variant(decision, _key_of(name)), location, request.now_s)
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     lines += [f"intent       {assistant.intent}"] if assistant.intents else []
+    lines += [f"age band     {location.age_band or 'unknown'}"] if location.age is not None else []
     judges = config.moderation.get(location.region.name) if location.region is not None else None
     if judges is not None and assistant.use == "chat":
         lines += _wrapped("moderation   ", _moderation_text(judges))
@@ -317,12 +340,12 @@ def _wrapped(start: str, text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 
-def reports_from(territory: str) -> Reports:
-    """Return the reports that `explain` assumes for a territory; raises TerritoryError."""
+def reports_from(territory: str, age_band: str | None = None) -> Reports:
+    """Return the reports that `explain` assumes for a territory and an age band; raises TerritoryError."""
     data, code = territory_data(), territory.strip().upper()
     if code not in data.aliases and code not in data.unknown and code not in data.hidden:
         parse_territory(code)
-    return suppose(territory)
+    return suppose(territory, age_band)
 
 
 def why_not_supposed(config: ConfigVersion, territory: str) -> str:

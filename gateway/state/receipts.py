@@ -84,6 +84,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "preference": record.preference.fields(record.deployment) if record.preference is not None else None,
         "emulated": sorted(record.emulated),
         "moderation": record.moderation.fields() if record.moderation is not None else None,
+        "age_band": location.age_band,
         "sample": share if is_sampled(record, share) else 1.0,
     }
 

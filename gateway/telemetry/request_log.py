@@ -101,6 +101,8 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
     if location is not None:
         fields["region"] = location.region.name if location.region else None
         fields["territory"], fields["why"] = location.territory, location.why
+        if location.age is not None:
+            fields["age_band"] = location.age_band
     if record.consent is not None:
         fields["consent"] = record.consent
     if record.dropped:

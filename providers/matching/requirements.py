@@ -44,6 +44,7 @@ FEATURES = frozenset(
     }
 )
 """The names of all features."""
+TOOL_FEATURES = frozenset({"tools", "tool_choice_named", "tool_choice_required"})
 FEATURE_PARAMS: Mapping[str, str] = {
     **{name: name for name in ("messages", "tools", "n", "logprobs", "stop", "reasoning_effort")},
     **dict.fromkeys(("vision", "image_url", "audio", "file", "prefill"), "messages"),

@@ -23,7 +23,10 @@ from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 _BUSY_KEY = "gk-busy"
 _SPENT_KEY = "gk-spent"
 _RULES: dict[str, Any] = {
-    "regions": {"cn": {"approvals": "required"}},
+    "regions": {
+        "cn": {"approvals": "required"},
+        "default": {"age_bands": {"adult": {}}, "age_missing": "refuse"},
+    },
     "deployments": {"chatgpt-us": {"consent": {"mode": "per_request", "recipient": "OpenAI"}}},
     "clients": {
         "busy": {"keys": [key_hash(_BUSY_KEY)], "limits": {"rpm": 1}},
@@ -59,6 +62,7 @@ def _ask_too_often(server: GatewayProcess) -> httpx.Response:
 
 _REACHED: dict[RefusalReason, Callable[[GatewayProcess, SimulatorThread], httpx.Response]] = {
     RefusalReason.TERRITORY: lambda server, _: _ask(server, "CU"),
+    RefusalReason.AGE: lambda server, _: _ask(server, "JP"),
     RefusalReason.APPROVAL: lambda server, _: _ask(server, "CN"),
     RefusalReason.CONSENT: lambda server, _: _ask(server, "US"),
     RefusalReason.CAPABILITY: lambda server, _: _ask(server, "DE", modalities=["audio"]),

@@ -67,9 +67,9 @@ class InputGateway:
         """Send one request, and return the answer."""
         return asyncio.run(self._send("POST", path, body, headers or {}))
 
-    def get(self, path: str) -> httpx.Response:
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Get a resource of the gateway."""
-        return asyncio.run(self._send("GET", path, None, {}))
+        return asyncio.run(self._send("GET", path, None, headers or {}))
 
     async def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
         asgi = httpx.ASGITransport(app=self.gateway)

@@ -15,12 +15,13 @@ from gateway.config.field_types import (
     PhoneNumber,
     ProducerCode,
     Section,
+    TimeZone,
     Visible,
     Words,
 )
 from gateway.model.location_rules import GeoIpRules, SignalName
 from gateway.model.region_text import Show
-from gateway.model.units import Line
+from gateway.model.units import DailyHours, Line
 
 # fmt: off
 _Algorithm = Literal[
@@ -79,6 +80,9 @@ class ClaimSection(Section):
     consents: Visible = Field(
         "consents",
         description="The member with the recipients to whom the user has given standing consent: a list of names.",
+    )
+    age_band: Visible | None = Field(
+        None, description="The member with the age band of the user, for `age_bands` of a region. Default: not read."
     )
 
 
@@ -217,6 +221,22 @@ class ModerationSection(Section):
     )
 
 
+class AgeBandSection(Section):
+    """The rules for users of one age."""
+
+    refuse: bool = Field(False, description="true: no request is answered.")
+    tools: bool = Field(True, description="false: requests with tools are refused.")
+    choices: bool = Field(True, description="false: the user's preferred choice has no effect.")
+    intent: Name | None = Field(None, description="The intent of each chat. Default: that of the request.")
+    instructions: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
+        None, description="Instructions for the model, in a system message after the region's profile."
+    )
+    hours: DailyHours | None = Field(
+        None, description="The daily hours in which requests are answered. They may go over midnight. Default: all."
+    )
+    timezone: TimeZone | None = Field(None, description="The time zone of `hours`.")
+
+
 class RegionSection(Section):
     """A group of territories under one policy."""
 
@@ -237,6 +257,13 @@ class RegionSection(Section):
     profile: ProfileSection | None = Field(None, description="How an assistant speaks to its users.")
     refusals: RefusalsSection | None = Field(None, description="The texts for users whose request is refused.")
     moderation: ModerationSection | None = Field(None, description="The judges of its chats. Default: no judge.")
+    age_bands: dict[Name, AgeBandSection] | None = Field(
+        None, description="Its rules for minors: the age bands that a signed claim may name. Default: none."
+    )
+    age_missing: Name | None = Field(
+        None,
+        description="If no claim names an age band: `adult` (no rules), `refuse`, or a band. Required.",
+    )
     protected: bool = Field(
         False,
         description="true: a change of this region needs a signature with one of `admin_keys` on the plan of the "

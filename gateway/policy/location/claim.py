@@ -68,7 +68,7 @@ class Claim(Signal):
         claim = rules.claim
         if claim is None:
             return None
-        return claim.issuer, claim.audience, claim.algorithms, claim.territory, claim.consents
+        return claim.issuer, claim.audience, claim.algorithms, claim.territory, claim.consents, claim.age_band
 
 
 def claim_of(reports: Reports) -> ClaimReport | None:

@@ -202,8 +202,11 @@ def _read_claims(rules: ClaimRules, payload: bytes, now: float) -> Verified:
     if not isinstance(territory, str | None) or not isinstance(subject, str | None):
         raise ClaimRefused(ClaimProblem.MALFORMED)
     consents = _consents(claims.get(rules.consents))
+    age_band = claims.get(rules.age_band) if rules.age_band is not None else None
+    if not isinstance(age_band, str | None):
+        raise ClaimRefused(ClaimProblem.MALFORMED)
     preferences = _preferences(rules, claims)
-    return Verified(ClaimReport(territory, preferences=preferences, subject=subject, consents=consents), until)
+    return Verified(ClaimReport(territory, None, subject, preferences, consents, age_band), until)
 
 
 def _preferences(rules: ClaimRules, claims: dict[str, object]) -> Preferences | None:

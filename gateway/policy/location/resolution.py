@@ -14,15 +14,25 @@ from typing import Any, get_args
 
 from gateway.model.caller import LocationKey, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion, Region
-from gateway.model.location import Address, AddressReport, Evidence, Location, LocationProblem, Reports, reports_of
+from gateway.model.location import (
+    Address,
+    AddressReport,
+    ClaimReport,
+    Evidence,
+    Location,
+    LocationProblem,
+    Reports,
+    reports_of,
+)
 from gateway.model.location_rules import Edge, LocationRules, SignalName
-from gateway.policy.location.claim import Claim
+from gateway.policy.location.claim import Claim, claim_of
 from gateway.policy.location.client_address import GeoIp, address_headers, client_address
 from gateway.policy.location.client_signals import ApiKey, Assertion
 from gateway.policy.location.edge_header import EdgeHeader
 from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
 from gateway.policy.location.subdivisions import blocked_among
 from gateway.policy.location.trusted_edge import edge_of
+from gateway.policy.minors import with_age
 from providers.territories import parent
 
 DEMO_TERRITORY = "demo_territory"
@@ -162,9 +172,10 @@ def key_bytes(key: LocationKey) -> int:
     return sum(len(value) for values in key[3:] for value in _all_values(values))
 
 
-def suppose(territory: str) -> Reports:
-    """Return the reports that `explain` assumes for a territory."""
-    return reports_of({name: signal.suppose(territory) for name, signal in SIGNALS.items()})
+def suppose(territory: str, age_band: str | None = None) -> Reports:
+    """Return the reports that `explain` assumes for a territory, and for a claim with this age band."""
+    reports = reports_of({name: signal.suppose(territory) for name, signal in SIGNALS.items()})
+    return reports.with_report(Claim.name, ClaimReport(age_band=age_band)) if age_band is not None else reports
 
 
 def can_locate(config: ConfigVersion) -> bool:
@@ -194,11 +205,13 @@ def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> L
     readings = [reading for reading in all_readings if reading is not None]
     if not readings and (territory := config.location.rules.demo_territory) is not None:
         readings = [read_territory(config, DEMO_TERRITORY, (territory,))]
-    return _conclude(config, client, readings)
+    location = _conclude(config, client, readings)
+    ages = location.region.ages if location.region is not None else None
+    return with_age(location, ages, claim_of(reports)) if ages is not None else location
 
 
 def locate(config: ConfigVersion, territory: str) -> Location:
-    """Return the location of a caller of whom one signal reports this territory, and who sends nothing else."""
+    """Return the location of an adult of whom one signal reports this territory, and who sends nothing else."""
     return _conclude(config, None, [read_territory(config, "edge_header", (territory,))])
 
 

@@ -19,6 +19,7 @@ SPARE = {
     }
 }  # fmt: skip
 JUDGE = {**SPARE["spare"], "model": "qwen3guard"}
+CLAIM = {"issuer": "i", "audience": "g", "algorithms": ["ES256"], "jwks": "https://i.example/jwks", "age_band": "age"}
 MODERATION = {"output": ["judge"], "on_failure": "closed"}
 JUDGED = {"deployments": {"judge": JUDGE}, "regions": {"cn": {"moderation": MODERATION}}}
 SPARED = PROTECTED.merge({"deployments": SPARE})
@@ -47,6 +48,8 @@ CHANGES = {
     "fewer receipts": ("receipts: {sample: 0.1}", "receipts.sample"),
     "one admin more": ({"admin_keys": [KEY, OTHER_KEY]}, "admin_keys"),
     "moderation": (JUDGED, "moderation"),
+    "a band": ({"regions": {"cn": {"age_bands": {"child": {}}, "age_missing": "refuse"}}}, "age bands"),
+    "the age of a claim": ({"location": {"claim": CLAIM}}, "location.claim.age_band"),
     "a judge": (JUDGED, "the deployment judge"),
 }  # fmt: skip
 ELSEWHERE = {

@@ -1,0 +1,77 @@
+"""Compile the rules of a region for minors: `regions.X.age_bands` and `age_missing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.schema.location import AgeBandSection, RegionSection
+from gateway.config.validation import Draft, Findings
+from gateway.model.age_band import UNKNOWN_AGE, AgeBand, AgeRules, Hours
+from gateway.model.config_version import Assistant
+from gateway.model.location_rules import LocationRules
+
+_ADULT, _REFUSE = "adult", "refuse"
+
+
+def compile_ages(findings: Findings, path: KeyPath, section: RegionSection) -> AgeRules | None:
+    """Return the rules of a region for minors, or None if it has none."""
+    if not section.age_bands:
+        if section.age_missing is not None:
+            findings.error((*path, "age_missing"), "has no effect without `age_bands`", "add them, or remove it")
+        elif section.age_bands is not None:
+            findings.error((*path, "age_bands"), "names no band", "add one, or remove it")
+        return None
+    bands = tuple(_band(findings, (*path, "age_bands", name), name, each) for name, each in section.age_bands.items())
+    if _REFUSE in section.age_bands:
+        hint = "it is a value of `age_missing`"
+        findings.error((*path, "age_bands", _REFUSE), f"`{_REFUSE}` can't be the name of a band", hint, key=True)
+    missing = section.age_missing
+    if missing is None:
+        message = "needs `age_missing`: the rules for users whose age band no claim names"
+        hint = f"write age_missing: {_REFUSE}, {_ADULT}, or the name of a band"
+        findings.error((*path, "age_bands"), message, hint, key=True)
+    elif missing not in (_ADULT, _REFUSE, *section.age_bands):
+        message = f"must be `{_ADULT}`, `{_REFUSE}` or a band, not {quoted(missing)}"
+        hint = choice_hint(missing, {_ADULT, _REFUSE, *section.age_bands})
+        findings.error((*path, "age_missing"), message, hint)
+    rules = AgeRules(bands, None)
+    return AgeRules(bands, UNKNOWN_AGE if missing in (None, _REFUSE) else rules.band(missing))
+
+
+def _band(findings: Findings, path: KeyPath, name: str, section: AgeBandSection) -> AgeBand:
+    hours = None
+    if section.hours is not None and section.timezone is None:
+        findings.error((*path, "hours"), "needs `timezone`", "write a name such as Asia/Shanghai")
+    elif section.hours is not None and section.timezone is not None:
+        hours = Hours(*section.hours, section.timezone)
+    elif section.timezone is not None:
+        findings.warn((*path, "timezone"), "has no effect without `hours`", "remove it, or add `hours`")
+    if section.instructions is not None and not section.instructions.strip():
+        findings.error((*path, "instructions"), "is blank", "write the instructions, or remove it")
+    instructions = (section.instructions or "").strip()
+    return AgeBand(name, section.refuse, section.tools, section.choices, section.intent, instructions, hours)
+
+
+def check_ages(draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], location: LocationRules) -> None:
+    """Check the intents of age bands, and whether a claim can name a band."""
+    for region, section in draft.config.regions.items():
+        if not section.age_bands:
+            continue
+        path: KeyPath = ("regions", region, "age_bands")
+        if location.claim is None or location.claim.age_band is None or "claim" not in location.signals:
+            message = "no claim names a band, so `age_missing` applies to every user"
+            findings.warn(path, message, "set `location.claim.age_band`")
+        here = {it.name: it for it in assistants.values() if region in it.routes}
+        known = {intent.name for it in here.values() for intent in it.intents}
+        for name, band in section.age_bands.items():
+            if band.intent is None or draft.is_broken("assistants"):
+                continue
+            at = (*path, name, "intent")
+            without = sorted(it.name for it in here.values() if all(one.name != band.intent for one in it.intents))
+            if band.intent not in known:
+                message = f"no assistant of this region has the intent {quoted(band.intent)}"
+                findings.error(at, message, choice_hint(band.intent, known) if known else "add it to `intents`")
+            elif without:
+                message = f"has no effect for {', '.join(without)}, which has no intent {quoted(band.intent)}"
+                findings.warn(at, message, "add it to `intents` there: an intent without a route of its own is allowed")

@@ -1,0 +1,188 @@
+"""Rules for minors: the hours of a band by the clock of its zone, and the band that a claim names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.problems import ConfigRejected
+from gateway.model.age_band import AgeBand, Hours
+from gateway.model.location import ClaimReport, EdgeReport, LocationProblem
+from gateway.model.region_text import NO_PREFERENCES, Profile
+from gateway.policy.location.resolution import resolve
+from gateway.policy.minors import refuse_hours
+from gateway.policy.refusals import refuse_location
+from gateway.policy.region_text import compose
+from gateway.policy.routing import decide
+from gateway.policy.territory_answers import NO_NEEDS, answer_changes
+from tests.kit.configs import BASE, KEYS, Config, table_of
+from tests.kit.location_reports import reported
+
+CLAIM = {"issuer": "https://i.example", "audience": "g", "algorithms": ["HS256"], "secret": "${CLAIM_SECRET}"}
+BANDS: dict[str, Any] = {"under_14": {"tools": False}, "nobody": {"refuse": True}, "adult": {}}
+ENVIRON = {**KEYS, "CLAIM_SECRET": "s" * 32}
+
+
+def minors(missing: str | None = "refuse", **bands: Any) -> Config:
+    rules = {"age_bands": {**BANDS, **bands}, "age_missing": missing}
+    rules = {name: value for name, value in rules.items() if value is not None}
+    signals = ["claim", "api_key", "edge_header"]
+    return BASE.merge(
+        {"regions": {"cn": rules}, "location": {"signals": signals, "claim": {**CLAIM, "age_band": "age"}}}
+    )
+
+
+def at(text: str, zone: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("hours", "time", "wait_s"),
+    [
+        ((360, 1320), "06:00:00", 0),
+        ((360, 1320), "21:59:59", 0),
+        ((360, 1320), "22:00:00", 8 * 3600),
+        ((360, 1320), "05:59:59", 1),
+        ((1200, 360), "19:59:59", 1),
+        ((1200, 360), "20:00:00", 0),
+        ((1200, 360), "23:59:59", 0),
+        ((1200, 360), "00:00:00", 0),
+        ((1200, 360), "05:59:59", 0),
+        ((1200, 360), "06:00:00", 14 * 3600),
+        ((1200, 1440), "23:59:59", 0),
+        ((1200, 1440), "00:00:00", 20 * 3600),
+        ((0, 60), "23:59:59", 1),
+    ],
+)
+def test_hours_begin_with_their_first_minute_and_end_before_their_last(
+    hours: tuple[int, int], time: str, wait_s: float
+) -> None:
+    now_s = at(f"2026-11-25T{time}", "Asia/Shanghai")
+    assert Hours(*hours, "Asia/Shanghai").wait_s(now_s) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "now", "expected"),
+    [
+        ("Europe/Berlin", 360, "2026-03-28T23:00:00", "2026-03-29T06:00:00"),  # the night has an hour less
+        ("Europe/Berlin", 360, "2026-10-24T23:00:00", "2026-10-25T06:00:00"),  # and one more
+        ("Europe/Berlin", 150, "2026-03-28T23:00:00", "2026-03-29T03:30:00"),  # 02:30 does not exist on this day
+    ],
+)
+def test_hours_follow_the_clock_of_the_zone(zone: str, start: int, now: str, expected: str) -> None:
+    now_s = at(now, zone)
+    assert now_s + Hours(start, 1320, zone).wait_s(now_s) == at(expected, zone)
+
+
+@given(
+    minutes=st.lists(st.integers(0, 1439), min_size=2, max_size=2, unique=True),
+    zone=st.sampled_from(["Asia/Shanghai", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "UTC"]),
+    now_s=st.integers(1_750_000_000, 1_850_000_000),
+)
+def test_request_at_the_end_of_the_wait_is_answered(minutes: list[int], zone: str, now_s: int) -> None:
+    hours = Hours(minutes[0], minutes[1], zone)
+    wait_s = hours.wait_s(now_s)
+    assert hours.wait_s(now_s + wait_s) == 0
+    local = datetime.fromtimestamp(now_s, ZoneInfo(zone))
+    minute, (start, end) = local.hour * 60 + local.minute, minutes
+    assert (wait_s == 0) == (minute in [(start + n) % 1440 for n in range((end - start) % 1440)])
+    assert wait_s <= 2 * 86_400
+
+
+def test_refusal_states_the_hours_and_the_wait() -> None:
+    band = AgeBand("under_14", hours=Hours(360, 1320, "Asia/Shanghai"))
+    refusal = refuse_hours(band, datetime(2026, 11, 25, 15, tzinfo=UTC).timestamp())
+    assert refusal is not None
+    assert (refusal.code, refusal.reason, refusal.retry_after_s) == ("age_restricted", "age", 7 * 3600)
+    assert "06:00-22:00 (Asia/Shanghai)" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("missing", "claim", "band", "problem", "code"),
+    [
+        ("refuse", "under_14", "under_14", None, None),
+        ("refuse", "adult", "adult", None, None),
+        ("refuse", "nobody", "nobody", "age", "age_restricted"),
+        ("refuse", None, None, "age", "age_restricted"),
+        ("adult", None, "adult", None, None),
+        ("under_14", None, "under_14", None, None),
+        ("nobody", None, "nobody", "age", "age_restricted"),
+        ("adult", "under_15", None, "claim", "permission_denied"),
+        ("adult", "", None, "claim", "permission_denied"),
+    ],
+)
+def test_claim_names_the_band(
+    missing: str, claim: str | None, band: str | None, problem: str | None, code: str | None
+) -> None:
+    config = table_of(minors(missing), ENVIRON)
+    report = ClaimReport(age_band=claim) if claim is not None else None
+    location = resolve(config, None, reported(EdgeReport(("CN",)), claim=report))
+    refusal = refuse_location(config, location)
+    assert (location.age_band, location.problem) == (band, problem)
+    assert (refusal.code if refusal is not None else None) == code
+    assert (location.region is None) == (location.problem is LocationProblem.CLAIM)
+    if refusal is not None:
+        decision = decide(config, config.assistants["assistant"], location, NO_NEEDS, {}, 0.0)
+        assert decision.outcome == refusal
+    elsewhere = resolve(config, None, reported(EdgeReport(("DE",)), claim=report))
+    assert (elsewhere.age, elsewhere.problem) == (None, None)  # a region without bands does not read them
+
+
+def test_missing_without_a_band_for_adults_means_no_rules() -> None:
+    config = table_of(minors("adult", adult=None), ENVIRON)
+    assert resolve(config, None, reported(EdgeReport(("CN",)))).age is None
+
+
+def test_no_territory_loses_its_answer_by_rules_for_unknown_ages() -> None:
+    assert answer_changes(table_of(BASE, KEYS), table_of(minors(), ENVIRON), 0.0) == ()
+
+
+def test_instructions_follow_the_profile_in_one_message() -> None:
+    profile = Profile("de", (("tone", "Be brief."),))
+    band, other = AgeBand("child", instructions="Be kind.\nBe safe."), AgeBand("teen")
+    alone, both = compose(None, None, NO_PREFERENCES, band), compose(profile, None, NO_PREFERENCES, band)
+    plain = compose(profile, None, NO_PREFERENCES)
+    assert alone.message.content == "Be kind.\nBe safe."
+    assert both.message.content == f"{plain.message.content}\n\nBe kind.\nBe safe."
+    assert compose(profile, None, NO_PREFERENCES, other) == plain
+    assert alone.name.startswith("child@")
+    assert (both.name.startswith("de@"), both.name.endswith("+child")) == (True, True)
+    assert both.name.removesuffix("+child") != plain.name
+
+
+def messages_of(config: Config) -> list[str]:
+    try:
+        table_of(config, ENVIRON)
+    except ConfigRejected as error:
+        return [f"{problem.severity}: {problem}" for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (minors(None), "needs `age_missing`"),
+        (minors("under_41"), "must be `adult`, `refuse` or a band, not 'under_41'; did you mean 'under_14'?"),
+        (BASE.merge("regions: {cn: {age_missing: refuse}}"), "has no effect without `age_bands`"),
+        (BASE.merge("regions: {cn: {age_bands: {}, age_missing: refuse}}"), "has no effect without `age_bands`"),
+        (BASE.merge("regions: {cn: {age_bands: {}}}"), "names no band"),
+        (minors(refuse={}), "`refuse` can't be the name of a band"),
+        (minors(teen={"hours": "06:00-22:00"}), "needs `timezone`"),
+        (minors(teen={"hours": "6-22", "timezone": "UTC"}), "must be the start and the end of daily hours"),
+        (minors(teen={"hours": "24:00-06:00", "timezone": "UTC"}), "must be the start and the end of daily hours"),
+        (minors(teen={"hours": "06:00-06:00", "timezone": "UTC"}), "begins when it ends"),
+        (minors(teen={"hours": "00:00-24:00", "timezone": "UTC"}), "begins when it ends"),
+        (minors(teen={"hours": "06:00-22:00", "timezone": "Asia/Shangai"}), "is not a time zone"),
+        (minors(teen={"intent": "minors"}), "no assistant of this region has the intent 'minors'"),
+        (minors(teen={"instructions": "  "}), "is blank"),
+        (minors(teen={"hand_off": False}), "`hand_off` is not supported by this version yet"),
+        (minors(teen={"refuses": True}), "did you mean 'refuse'?"),
+    ],
+)
+def test_mistakes_are_reported(config: Config, message: str) -> None:
+    assert any(message in line and line.startswith("error") for line in messages_of(config)), messages_of(config)

@@ -1,0 +1,338 @@
+"""Rules for minors in requests: every member of a band, in every API, as JSON and as streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from gateway.assembly import application
+from gateway.config.region_text import known_messages
+from gateway.model.record import Record
+from gateway.model.refusal_reason import RefusalReason
+from gateway.service.explain import PlainRequest, explain, explain_text, reports_from
+from gateway.state.receipts import receipt_of
+from gateway.telemetry.batching import Ended
+from gateway.telemetry.exposition import render
+from gateway.telemetry.request_log import JsonLines
+from tests.kit.configs import Config, key_hash
+from tests.kit.input_gateway import EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
+from tests.kit.judged_chats import DIALECTS, World, ask
+
+SECRET = "of-the-issuer-and-long-enough-for-hs256"
+TOOLS: dict[str, Any] = {
+    "chat": [{"type": "function", "function": {"name": "find"}}],
+    "messages": [{"name": "find", "input_schema": {"type": "object"}}],
+    "responses": [{"type": "function", "name": "find", "parameters": {"type": "object"}}],
+    "gemini": [{"functionDeclarations": [{"name": "find"}]}],
+}
+NOW = datetime.now(UTC)
+LATER = f"{NOW + timedelta(hours=2):%H:%M}-{NOW + timedelta(hours=3):%H:%M}"
+CONFIG = Config.parse(
+    """
+version: 1
+assistants:
+  assistant:
+    intents: {talk: {tools: ["find"]}, minors: {}}
+    choices: {spare: {deployments: [spare], title: {en: Spare}}}
+    routes: {default: {minors: [small, spare], talk: [talk], default: [model, spare]}}
+    embeddings: {default: [model]}
+    moderations: {default: [judge]}
+regions:
+  default:
+    territories: ["*"]
+    boundary: ["*"]
+    age_bands:
+      refused: {refuse: true}
+      tired: {hours: "00:00-00:01", timezone: UTC}
+      toolless: {tools: false}
+      plain: {choices: false}
+      small: {intent: minors}
+      told: {instructions: "The user is a child."}
+      adult: {}
+    age_missing: adult
+deployments:
+  model: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any,
+          capabilities: [tools, tool_choice_named]}
+  talk: {provider: openai-compatible, model: talk, endpoint: "https://chat.example/v1", stores: any, processes: any,
+         capabilities: [tools]}
+  small: {provider: openai-compatible, model: small, endpoint: "https://chat.example/v1", stores: any, processes: any,
+          capabilities: [tools]}
+  spare: {provider: openai-compatible, model: spare, endpoint: "https://chat.example/v1", stores: any, processes: any,
+          capabilities: [tools]}
+  judge: {provider: openai-compatible, model: j, endpoint: "https://judge.example/v1", stores: any, processes: any}
+location:
+  unknown: default
+  signals: [claim, api_key, assertion]
+  claim: {issuer: "https://i.example", audience: g, algorithms: [HS256], secret: "${CLAIM_SECRET}", age_band: age}
+"""
+).merge(
+    {
+        "regions": {"default": {"age_bands": {"tired": {"hours": LATER}}}},
+        "clients": {"trusted": {"keys": [key_hash("gk-1")], "may_assert": ["territory", "user", "consent", "intent"]}},
+    }
+)
+
+
+def provider(world: World) -> Any:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=vectors_of(request)) if "embeddings" in request.url.path else world(request)
+
+    return answer
+
+
+def served_by(world: World, *patches: str | Mapping[str, Any]) -> InputGateway:
+    return InputGateway(provider(world), CONFIG.merge(*patches), {"CLAIM_SECRET": SECRET})
+
+
+def headers(band: object = None, *, key: str = SECRET, **more: str) -> dict[str, str]:
+    """Return the headers of a user whose claim names this band, or of one without a claim."""
+    sent = {"authorization": "Bearer gk-1", **{name.replace("_", "-"): value for name, value in more.items()}}
+    if band is not None:
+        claim = {"iss": "https://i.example", "aud": "g", "exp": time.time() + 600, "age": band}
+        sent["x-gateway-claim"] = jwt.encode(claim, key, "HS256")
+    return sent
+
+
+def code_of(dialect: str, response: httpx.Response) -> tuple[str, str]:
+    """Return the code and the reason of an error."""
+    error = response.json()["error"]
+    if dialect == "gemini":
+        (info,) = (it for it in error["details"] if "reason" in it)
+        return info["reason"], info["metadata"]["reason"]
+    return error["code"], error["reason"]
+
+
+STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+APIS = pytest.mark.parametrize("dialect", DIALECTS)
+
+
+@STREAMS
+@APIS
+@pytest.mark.parametrize(
+    ("band", "missing"), [("refused", "adult"), ("tired", "adult"), (None, "refuse"), (None, "refused")]
+)
+def test_refused_user_gets_no_answer(dialect: str, stream: bool, band: str | None, missing: str) -> None:
+    world = World()
+    served = served_by(world, {"regions": {"default": {"age_missing": missing}}})
+    response = ask(served, dialect, stream=stream, headers=headers(band, accept_language="de"))
+    assert (response.status_code, world.asked) == (403, []), response.text
+    assert code_of(dialect, response) == ("age_restricted", "age")
+    assert known_messages()[RefusalReason.AGE]["de"] in response.text
+    if band == "tired":
+        assert 3600 < int(response.headers["retry-after"]) <= 7200
+    else:
+        assert "retry-after" not in response.headers
+
+
+@STREAMS
+@APIS
+def test_band_without_tools(dialect: str, stream: bool) -> None:
+    world = World()
+    served = served_by(world)
+    assert ask(served, dialect, stream=stream, headers=headers("toolless")).status_code == 200
+    if dialect in TOOLS:
+        response = ask(served, dialect, stream=stream, headers=headers("toolless"), tools=TOOLS[dialect])
+        assert response.status_code == 403, response.text
+        assert code_of(dialect, response) == ("age_restricted", "age")
+        assert ask(served, dialect, headers=headers("adult"), tools=TOOLS[dialect]).status_code == 200
+    assert len(world.asked) == (2 if dialect in TOOLS else 1)
+
+
+def test_search_of_a_provider_is_a_tool() -> None:
+    world = World()
+    response = ask(served_by(world), "chat", headers=headers("toolless"), web_search_options={})
+    assert (response.status_code, response.json()["error"]["param"]) == (403, "web_search_options")
+
+
+@STREAMS
+@APIS
+@pytest.mark.parametrize(
+    ("band", "result", "model"),
+    [("plain", "not_used; reason=age", "c"), ("adult", "used", "spare"), (None, "used", "spare")],
+)
+def test_band_without_choices(dialect: str, stream: bool, band: str | None, result: str, model: str) -> None:
+    world = World()
+    response = ask(served_by(world), dialect, stream=stream, headers=headers(band, x_gateway_prefer="spare"))
+    assert (response.status_code, response.headers["x-gateway-preference"]) == (200, result)
+    assert world.asked[0]["model"] == model
+
+
+@STREAMS
+@APIS
+def test_band_decides_the_intent(dialect: str, stream: bool) -> None:
+    world = World()
+    served = served_by(world)
+    asserting = {"x_gateway_intent": "talk"}
+    tools = {"tools": TOOLS[dialect]} if dialect in TOOLS else {}
+    response = ask(served, dialect, stream=stream, headers=headers("small", **asserting), **tools)
+    assert response.headers["x-gateway-intent"] == "minors"
+    assert ask(served, dialect, headers=headers("adult", **asserting)).headers["x-gateway-intent"] == "talk"
+    assert [body["model"] for body in world.asked] == ["small", "talk"]
+
+
+@STREAMS
+@APIS
+def test_band_instructs_the_model(dialect: str, stream: bool) -> None:
+    world = World()
+    response = ask(served_by(world), dialect, stream=stream, headers=headers("told"))
+    assert response.status_code == 200
+    first, *rest = world.asked[0]["messages"]
+    assert (first["role"], first["content"]) == ("system", "The user is a child.")
+    assert [message["role"] for message in rest] == ["user"]
+
+
+def test_message_of_the_client_keeps_its_place_in_errors() -> None:
+    """The system message that the gateway adds does not count."""
+    error = {"error": {"message": "bad", "param": "messages[1].content", "code": "x"}}
+    served = InputGateway(lambda _: httpx.Response(400, json=error), CONFIG, {"CLAIM_SECRET": SECRET})
+    response = ask(served, "chat", headers=headers("told"))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "messages[0].content")
+
+
+@STREAMS
+@APIS
+@pytest.mark.parametrize(
+    "sent",
+    [
+        headers("under_15"),
+        headers(""),
+        headers(14),
+        headers(["adult"]),
+        headers("adult", key="of-another-issuer-and-long-enough-too"),
+    ],
+    ids=["unknown", "empty", "number", "list", "forged"],
+)
+def test_claim_with_another_band_is_invalid(dialect: str, stream: bool, sent: dict[str, str]) -> None:
+    world = World()
+    response = ask(served_by(world), dialect, stream=stream, headers=sent)
+    assert (response.status_code, world.asked) == (403, [])
+    assert code_of(dialect, response) == ("permission_denied", "access")
+    assert response.headers["x-gateway-why"] == "claim"
+
+
+@APIS
+def test_nothing_but_a_claim_names_the_band(dialect: str) -> None:
+    """A trusted client may assert everything else."""
+    world = World()
+    served = served_by(world, {"regions": {"default": {"age_missing": "refuse"}}})
+    asserted = dict.fromkeys(("x_gateway_age_band", "x_gateway_age", "age_band", "x_gateway_user"), "adult")
+    response = ask(served, dialect, headers=headers(x_gateway_territory="DE", x_gateway_consent="granted", **asserted))
+    assert (response.status_code, world.asked) == (403, [])
+
+
+@pytest.mark.parametrize("band", ["refused", "tired", "toolless", "adult"])
+@pytest.mark.parametrize(("path", "body"), [(EMBEDDINGS, {"model": "assistant"}), (MODERATIONS, {})])
+def test_other_uses_are_refused_and_not_limited(path: str, body: dict[str, str], band: str) -> None:
+    response = served_by(World()).post(path, {**body, "input": ["text"]}, headers(band))
+    assert response.status_code == (403 if band in ("refused", "tired") else 200)
+    if response.status_code == 403:
+        assert response.json()["error"]["code"] == "age_restricted"
+
+
+def test_hours_are_judged_when_the_request_arrives() -> None:
+    """A version that forbids the hour becomes active during the answer, and one that allows it does not help later."""
+    world = World()
+    served = served_by(world, {"regions": {"default": {"age_bands": {"tired": {"hours": None, "timezone": None}}}}})
+    asleep = served_by(world).gateway.config
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        served.gateway.activate(asleep)
+        return httpx.Response(500) if not world.asked else world(request)
+
+    served._provider = answer
+    assert ask(served, "chat", headers=headers("tired")).status_code != 403
+    assert ask(served, "chat", headers=headers("tired")).status_code == 403
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
+    kept: list[Record] = []
+
+    def keep(ended: Sequence[Ended], share: float = 1.0) -> None:
+        kept.extend(record for record, _ in ended)
+
+    monkeypatch.setattr(application, "log_requests", keep)
+    return kept
+
+
+@pytest.mark.parametrize("band", ["refused", "tired", "toolless", "told", "adult", None])
+def test_log_line_and_receipt_name_the_band_and_metrics_do_not(records: list[Record], band: str | None) -> None:
+    served = served_by(World(), {"regions": {"default": {"age_missing": "refuse"}}})
+    ask(served, "chat", headers=headers(band))
+    (record,) = records
+    line = json.loads(JsonLines().of([(record, 0.0)])[0])
+    assert line["age_band"] == band
+    receipt = receipt_of(record, 0.0, None)
+    assert receipt is not None
+    assert receipt["age_band"] == band
+
+    async def snapshot() -> bytes:
+        return served.gateway.metrics.snapshot()
+
+    for value in ("refused", "tired", "toolless", "told"):
+        labels = [text for text in render(asyncio.run(snapshot()))[0].decode().splitlines() if f'"{value}"' in text]
+        assert all('outcome="refused"' in text for text in labels)
+
+
+def get(served: InputGateway, path: str, band: str | None = None) -> Any:
+    return served.get(path, headers(band)).json()
+
+
+def test_capabilities_reflect_the_band() -> None:
+    served = served_by(World())
+
+    def of(band: str | None, more: str = "") -> Any:
+        return get(served, f"/v1/capabilities?assistant=assistant{more}", band)
+
+    adult, plain, toolless, small = of("adult"), of("plain"), of("toolless"), of("small")
+    assert adult == of(None)
+    assert {"tools", "tool_choice_named"} <= {*adult["supported"]}
+    assert {*adult["supported"]} - {*toolless["supported"]} == {"tools", "tool_choice_named"}
+    assert [(it["available"], it["reason"]) for it in adult["choices"]] == [(True, None)]
+    assert [(it["available"], it["reason"]) for it in plain["choices"]] == [(False, "age")]
+    assert (adult["intents"], small["intents"]) == (["talk", "minors"], ["minors"])
+    assert of("refused")["error"]["code"] == "age_restricted"
+    assert of("tired") == adult  # a settings screen may be shown at night
+    assert of("plain", "&territory=JP")["choices"][0]["reason"] == "age"  # the age stays in another place
+    assert get(served, "/v1/models", "refused")["error"]["code"] == "age_restricted"
+
+
+def test_explain_names_the_band() -> None:
+    served = served_by(World())
+
+    def of(band: str | None) -> Any:
+        return get(served, "/v1/explain?assistant=assistant&prefer=spare&intent=talk", band)
+
+    assert of(None)["age_band"] == of("adult")["age_band"] == "adult"
+    assert (of("small")["age_band"], of("small")["intent"]) == ("small", "minors")
+    assert "age band" in of("small")["intent_note"]
+    assert of("plain")["preference"] == {"choice": "spare", "used": False, "reason": "age"}
+    for band in ("refused", "tired"):
+        refusal = of(band)["outcome"]["refusal"]
+        assert (refusal["code"], refusal["reason"]) == ("age_restricted", "age")
+    assert of("under_15")["outcome"]["refusal"]["code"] == "permission_denied"
+
+
+def test_unread_member_of_a_claim_has_no_effect() -> None:
+    world = World()
+    served = served_by(world, {"location": {"claim": {"age_band": None}}})
+    assert ask(served, "chat", headers=headers("refused")).status_code == 200
+
+
+def test_terminal_explains_the_route_of_the_band() -> None:
+    config = served_by(World()).gateway.config
+    now_s = time.time()
+    for band, model in (("small", "small"), ("adult", "model")):
+        reports = reports_from("DE", band)
+        request = PlainRequest(config, None, reports, config.assistants["assistant"], now_s)
+        explained: Any = explain(request)
+        assert [step["deployment"] for step in explained["outcome"]["plan"]] == [model, "spare"]
+        assert f"age band     {band}" in explain_text(request)
