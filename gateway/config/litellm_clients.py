@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config.litellm_files import Gap, SourceReading, Unique
+from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique
 from gateway.config.litellm_models import facts
 from gateway.config.problems import KeyPath
 from gateway.config.schema.usage import UsageSection
@@ -20,7 +20,8 @@ _NEW_KEY = Gap("the hash of a key, which `gateway key new` makes, as a list")
 
 
 def _plain(name: object, otherwise: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name if isinstance(name, str) else "").strip("-._")[:40] or otherwise
+    text = LOGIN.sub("://", name) if isinstance(name, str) else ""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:40] or otherwise
 
 
 @dataclass(slots=True)
