@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from gateway.usage.postgres_migration import upgrade
 from providers.testkit.scenario import Scenario
+from tests.kit.balancer import Balancer, balancer
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.reloading_gateway import LIMIT_S, Load, config, two_providers
@@ -32,75 +29,7 @@ ROUNDS = int(os.environ.get("ROLLING_ROUNDS", "1"))
 """How often all instances are replaced. `make prove` sets more."""
 
 WORDS = "one two three four five six seven eight nine ten eleven twelve"
-INSTANCES, SLOTS, CLIENTS = 3, 4, 8
-CONFIG = f"""
-global
-    stats socket {{admin}} mode 600 level admin
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 120s
-    timeout server 120s
-    retries 3
-    option redispatch
-    http-reuse never
-    default-server check inter 250ms fall 1 rise 1 disabled
-listen gateway
-    bind fd@{{fd}}
-    option httpchk GET /readyz
-    server-template slot {SLOTS} 127.0.0.1:1
-"""
-
-
-@dataclass
-class Balancer:
-    """A running HAProxy with slots for instances."""
-
-    url: str
-    admin: Path
-    free: list[int] = field(default_factory=lambda: list(range(1, SLOTS + 1)))
-
-    def tell(self, line: str) -> str:
-        """Send a command to HAProxy, and return its answer."""
-        with closing(socket.socket(socket.AF_UNIX)) as connection:
-            connection.connect(str(self.admin))
-            connection.sendall(f"{line}\n".encode())
-            return b"".join(iter(lambda: connection.recv(65536), b"")).decode().strip()
-
-    def add(self, url: str) -> int:
-        """Send requests to an instance as soon as it is ready, and return its slot."""
-        slot = self.free.pop(0)
-        self.tell(f"set server gateway/slot{slot} addr 127.0.0.1 port {url.rpartition(':')[2]}")
-        self.tell(f"set server gateway/slot{slot} state ready")
-        eventually(lambda: self.is_up(slot), LIMIT_S)
-        return slot
-
-    def is_up(self, slot: int) -> bool:
-        """Return whether the instance of a slot gets requests."""
-        line = next(line for line in self.tell("show stat").splitlines() if line.startswith(f"gateway,slot{slot},"))
-        return line.split(",")[17] == "UP"
-
-    def remove(self, slot: int) -> None:
-        """Forget the instance of a slot."""
-        self.tell(f"set server gateway/slot{slot} state maint")
-        self.free.append(slot)
-
-
-@contextmanager
-def balancer(folder: Path) -> Iterator[Balancer]:
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        os.set_inheritable(fd := listener.fileno(), True)
-        file, admin = folder / "haproxy.cfg", folder / "admin"
-        file.write_text(CONFIG.format(admin=admin, fd=fd))
-        process = subprocess.Popen(
-            [shutil.which("haproxy") or "/usr/sbin/haproxy", "-db", "-f", str(file)], pass_fds=(fd,)
-        )
-        try:
-            eventually(lambda: admin.exists() or process.poll() is not None, LIMIT_S)
-            yield Balancer(f"http://127.0.0.1:{listener.getsockname()[1]}", admin)
-        finally:
-            process.terminate()
-            process.wait(LIMIT_S)
+INSTANCES, CLIENTS = 3, 8
 
 
 class Instances:
