@@ -73,6 +73,7 @@ def fence_of(
     return {
         "stores": str(deployment.residency.stores),
         "processes": str(deployment.residency.processes),
+        **({"proxy": deployment.proxy.facts()} if deployment.proxy is not None else {}),
         "regions": {name: detail or "may be asked" for name, (_, detail) in regions.items()},
         "keeping_data": f"refused: {detail_of_storing}"
         if skip_reason is SkipReason.MOVES_DATA

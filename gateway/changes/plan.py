@@ -13,7 +13,7 @@ from gateway.config.source_text import without_secrets
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
 from gateway.model.config_version import USES, Assistant, ConfigVersion, Region, Use
-from gateway.model.deployment import Deployment
+from gateway.model.deployment import Deployment, Proxy
 from gateway.model.location_rules import LocationRules
 from gateway.model.region_text import RegionText
 from gateway.model.route import deployments_of, step_text
@@ -177,6 +177,8 @@ def shown(value: object) -> str:
             return "yes" if value else "no"
         case Places() | str() | int() | float():
             return str(value)
+        case Proxy():
+            return str(value)
         case Residency(stores, processes):
             return f"stores {stores}, processes {processes}"
         case Approval():
@@ -206,7 +208,7 @@ _NOT_COMPARED = {
     Deployment: frozenset(
         (
             "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
-            "retirement link"
+            "retirement link proxy_origin"
         ).split()
     ),
     Region: frozenset({"name"}),
@@ -309,7 +311,7 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
         before, after = getattr(old, each.name), getattr(new, each.name)
         if each.name in left_out or _compared_part(before) == _compared_part(after):
             continue
-        widens = each.name in ("boundary", "residency") and not _within(after, before)
+        widens = each.name in ("boundary", "residency", "proxy") and not _within(after, before)
         before_text, after_text = shown(before), shown(after)
         yield Change(
             _PLAN_NAMES.get(each.name, each.name.replace("_", " ")),
@@ -337,6 +339,10 @@ def _within(value: object, bound: object) -> bool:
             return value.within(bound)
         case Residency(), Residency():
             return value.stores.within(bound.stores) and value.processes.within(bound.processes)
+        case Proxy(), None:
+            return False
+        case Proxy(), Proxy():
+            return value.territory.within(bound.territory) and bound.inspects >= value.inspects
     return True
 
 

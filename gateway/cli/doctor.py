@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from gateway.cli.terminal import compile_file, settings_of
 from gateway.config.destinations import service_permits
@@ -27,7 +26,8 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError
 from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
-from providers.transport import Link, tls_context
+from providers.transport import ConnectFailed, Link, tls_context
+from providers.transport.tunnel import address_of, check_reply, connect_request
 
 _OK, _ERRORS, _WARNINGS = 0, 1, 3
 _MANY_FILES = 10_000
@@ -258,39 +258,56 @@ def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:
 def _of_origins(config: ConfigVersion) -> Iterator[CheckResult]:
     """Resolve and call each origin. No prompt and no key is sent: the request asks for `/`."""
     for origin, link in origins_of(config):
-        yield check_origin(origin, link.tls if link is not None else None)
+        yield check_origin(origin, link.tls if link is not None else None, link)
 
 
-def check_origin(origin: str, context: ssl.SSLContext | None = None) -> CheckResult:
+def check_origin(origin: str, context: ssl.SSLContext | None = None, link: Link | None = None) -> CheckResult:
     """Connect to an origin, and compare its certificate and its clock with ours.
 
     Args:
         origin: The origin.
         context: The authorities to trust. None: those that the gateway trusts.
+        link: With a proxy, the connection is made through it.
     """
-    parts = urlsplit(origin)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    proxy = link.proxy if link is not None else ""
+    host, port = address_of(proxy or origin)
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         return CheckResult(
             "error", origin, f"its name can't be resolved ({error.strerror})", "check DNS on this machine"
         )
-    message = f"{len({address[4][0] for address in addresses})} addresses"
+    message = f"{len({address[4][0] for address in addresses})} addresses{' of the proxy' if proxy else ''}"
     try:
         with socket.create_connection((host, port), _ANSWER_S) as connection:
-            if parts.scheme != "https":
+            if link is not None and proxy:
+                if link.proxy_tls is not None:
+                    return CheckResult("ok", origin, f"{message}, which accepts connections; TLS is not checked")
+                _open_tunnel(connection, origin, link)
+            if not origin.startswith("https:"):
                 return CheckResult("ok", origin, f"{message}, and it accepts connections")
-            context = context or tls_context()
-            with context.wrap_socket(connection, server_hostname=host) as secured:
-                secured.sendall(f"HEAD / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+            context, name = context or tls_context(), address_of(origin)[0]
+            with context.wrap_socket(connection, server_hostname=name) as secured:
+                secured.sendall(f"HEAD / HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n".encode())
                 return _of_answer(origin, message, secured)
+    except ConnectFailed as error:
+        return CheckResult("error", origin, str(error), "correct `proxy` of its deployments, or allow it at the proxy")
     except ssl.SSLCertVerificationError as error:
         remedy = "a proxy that inspects TLS, or a wrong host: no prompt is sent there"
         return CheckResult("error", origin, f"its certificate is not valid: {error.verify_message}", remedy)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return CheckResult("error", origin, f"no connection ({reason})", "allow it in the firewall, or correct the URL")
+
+
+def _open_tunnel(connection: socket.socket, origin: str, link: Link) -> None:
+    """Open a tunnel through the proxy. Raises ConnectFailed."""
+    connection.sendall(connect_request(origin, link))
+    received = b""
+    while not check_reply(received):
+        if not (piece := connection.recv(4096)):
+            raise ConnectFailed("the proxy closed the connection without an answer")
+        received += piece
 
 
 def _of_answer(origin: str, message: str, secured: ssl.SSLSocket) -> CheckResult:

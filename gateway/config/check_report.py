@@ -284,6 +284,8 @@ def _step(start: str, step: Deployment, region: Region, days: Days | None) -> It
     simulated = ", simulated" if step.simulates is not None else ""
     yield from _wrapped(start, f"{step.name}: {step.provider} {step.model} at {step.site}{simulated}")
     yield from _wrapped("       ", _where(step.residency))
+    if step.proxy is not None:
+        yield from _wrapped("       through the proxy ", str(step.proxy))
     if served := _served(step, region):
         yield from _wrapped("       serves: ", served)
     if step.retires_on is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -16,7 +16,6 @@ from gateway.config.links import Links
 from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint, warn_of_fees
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.schema.routing import ConcurrencySection, DeploymentSection
-from gateway.config.secret_references import Resolution
 from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
@@ -189,7 +188,7 @@ def compile_deployments(
         if parts is None:
             compile_approvals(draft, findings, name, days)  # for its errors
             if (known := endpoints.registry.adapters.get(section.provider)) is not None:
-                _check_without_endpoint(findings, path, section, known, links.references)
+                _check_without_endpoint(findings, path, section, known, links)
             draft.broken.add(path)
             continue
         adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
@@ -198,7 +197,7 @@ def compile_deployments(
             warn_of_fees(findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
         credentials = compile_credentials(findings, path, section, adapter, endpoint, links.references)
         site = endpoint.facts
-        tls, link = links.read_tls(path, section, endpoint)
+        way = links.way(path, section, endpoint)
         compiled[name] = Deployment(
             name=name,
             provider=section.provider,
@@ -213,16 +212,16 @@ def compile_deployments(
                 pins=site.pins if site is not None else {},
                 passthrough=shared(_passthrough(findings, path, section, endpoint)),
             ),
-            residency=shared(endpoint.residency),
+            residency=shared(way.residency),
             available=shared(_available(findings, path, section, site)),
             capabilities=shared(parts.capabilities),
             excepts=shared(site.excepts if site is not None else frozenset()),
             unmet=_unmet(findings, path, section, endpoint),
             allowed_moves=shared(site.allows if site is not None else frozenset()),
-            credentials=credentials.keys,
+            credentials=credentials.keys if not way.missing else (),
             headers=credentials.headers,
-            needs_credential=credentials.are_needed,
-            missing_credentials=credentials.missing,
+            needs_credential=credentials.are_needed or bool(way.missing),
+            missing_credentials=(*credentials.missing, *way.missing),
             unsupported=section.unsupported,
             structured_output=section.structured_output,
             enabled=section.enabled,
@@ -235,8 +234,9 @@ def compile_deployments(
             pseudonym_key=secrets.identity if section.identity == "hash" else None,
             concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
             guard=section.guard,
-            tls=tls,
-            link=link,
+            tls=way.tls,
+            proxy=way.proxy,
+            link=way.link,
             price=shared(own.price(known_price)),
             retirement=own.retirement(vendor.retirement(section.model), section.model),
         )
@@ -249,11 +249,12 @@ def _check_without_endpoint(
     path: KeyPath,
     section: DeploymentSection,
     adapter: Adapter,
-    references: Mapping[str, Resolution],
+    links: Links,
 ) -> None:
     """Report the errors of a deployment that do not depend on its endpoint, which is wrong itself."""
     unknown = Endpoint("https://unknown.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
-    compile_credentials(findings, path, section, adapter, unknown, references)
+    compile_credentials(findings, path, section, adapter, unknown, links.references)
+    links.way(path, section, unknown)
     compile_concurrency(findings, (*path, "concurrency"), section.concurrency)
     if section.available is not None:
         read_territories(findings, (*path, "available"), section.available)

@@ -97,10 +97,9 @@ def _of_deployments(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
 
 def _connected(deployment: Deployment) -> Destination:
     """Return where connections for a deployment are opened: its proxy, if it has one, or its origin."""
-    proxy = getattr(deployment, "proxy", None)
-    if proxy is None:
+    if deployment.proxy is None:
         return _at(deployment.origin)
-    to = _at(proxy.origin)
+    to = _at(deployment.proxy.origin)
     # A tunnel is not plain HTTP, which a mesh could route by its `host`.
     return Destination(to.host, to.port, to.tls)
 

@@ -1,22 +1,29 @@
-"""Compile `tls` of deployments: how connections are made to a server that public authorities do not sign."""
+"""Compile `tls` and `proxy` of deployments: how connections to them are made."""
 
 from __future__ import annotations
 
+import re
 import ssl
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath
-from gateway.config.schema.routing import DeploymentSection, TlsSection
+from gateway.config.schema.routing import DeploymentSection, ProxySection, TlsSection
 from gateway.config.secret_references import Resolution
+from gateway.config.service_permits import is_this_machine
 from gateway.config.source_text import MISSING, digest
+from gateway.config.territories import read_territory
 from gateway.config.validation import Findings
 from gateway.files import open_file
-from gateway.model.deployment import TlsFiles
+from gateway.model.deployment import Proxy, TlsFiles
+from providers.auth import Secret
+from providers.sites import OriginError, Residency, parse_origin
+from providers.territories import Places
 
 if TYPE_CHECKING:
     from providers.transport import Link
@@ -57,9 +64,35 @@ def _read(path: str) -> FileContent:
     return FileContent(path, digest(data), data.decode("ascii"))
 
 
+_REFERENCE = r"\$\{[^{}]*\}"
+_PROXY_URL = re.compile(
+    rf"(https?://)(?:({_REFERENCE}|[A-Za-z0-9._~-]+(?=:))(?::({_REFERENCE}))?@)?([^@]*)", re.IGNORECASE
+)
+_URL_HINT = "write http://${PROXY_USER}:${PROXY_PASSWORD}@proxy.example.com:3128: only the credentials are references"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a deployment is reached.
+
+    Attributes:
+        tls: The names of its files.
+        proxy: Its proxy.
+        link: Both for connections, with the content of the files and the credentials.
+        residency: Where content is stored and processed, with a proxy that reads it.
+        missing: The sources of credentials of the proxy that are not set.
+    """
+
+    residency: Residency
+    tls: TlsFiles | None = None
+    proxy: Proxy | None = None
+    link: Link | None = None
+    missing: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Links:
-    """Compile `tls` of deployments.
+    """Compile `tls` and `proxy` of deployments.
 
     Attributes:
         references: The resolved references by their text.
@@ -72,7 +105,81 @@ class Links:
     files: Mapping[str, FileContent] | None
     now_s: float
 
-    def read_tls(
+    def way(self, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> Way:
+        """Return how a deployment is reached, after the errors of `tls` and `proxy` have been reported."""
+        if section.tls is None and section.proxy is None:
+            return Way(endpoint.residency)
+        if endpoint.simulates is not None:
+            for key in (key for key in ("tls", "proxy") if getattr(section, key) is not None):
+                self.findings.warn((*path, key), "is not used with a simulator", "remove it")
+            return Way(endpoint.residency)
+        tls, link = self._read_tls(path, section, endpoint) if section.tls is not None else (None, None)
+        if section.proxy is None:
+            return Way(endpoint.residency, tls, None, link)
+        proxy = self._read_proxy((*path, "proxy"), section, section.proxy, endpoint)
+        credentials, missing = self._credentials((*path, "proxy", "url"), section.proxy.url)
+        if proxy is None:
+            return Way(endpoint.residency, tls)
+        from providers.transport import Link
+
+        link = replace(link or Link(), proxy=proxy.origin, authorization=credentials)
+        residency = endpoint.residency
+        if proxy.inspects:
+            residency = replace(residency, processes=_with(residency.processes, proxy.territory))
+        return Way(residency, tls, proxy, link, missing)
+
+    def _read_proxy(
+        self, path: KeyPath, section: DeploymentSection, proxy: ProxySection, endpoint: Endpoint
+    ) -> Proxy | None:
+        territory = read_territory(self.findings, (*path, "territory"), proxy.territory)
+        url = _PROXY_URL.fullmatch(proxy.url)
+        if url is None:  # it may hold a password, so it is not shown
+            is_url = "://" in proxy.url
+            message = f"must {'have references as credentials' if is_url else 'be a URL that names the host'}"
+            self.findings.error((*path, "url"), message, _URL_HINT)
+            return None
+        try:
+            origin, rest = parse_origin(url[1] + url[4])
+        except OriginError as error:
+            self.findings.error((*path, "url"), f"the URL {error}", _URL_HINT)
+            return None
+        is_local = is_this_machine(origin)
+        is_insecure = is_local or section.insecure or proxy.insecure
+        if rest:
+            self.findings.error((*path, "url"), "the URL has a path", "remove it")
+        elif not origin.startswith("https://") and not is_insecure:
+            message = "http:// to another machine sends the credentials and the name of each server in clear text"
+            self.findings.error((*path, "url"), message, "use https://, or allow it with `insecure: true`")
+        elif endpoint.origin.startswith("http://") and not (proxy.inspects and is_insecure):
+            message = "could read prompts and keys, because the URL of the endpoint is http://"
+            self.findings.error(path, message, "use https:// there, or state `inspects: true` and `insecure: true`")
+        elif territory is not None:
+            return Proxy(origin, Places(frozenset({territory})), proxy.inspects)
+        return None
+
+    def _credentials(self, path: KeyPath, url: str) -> tuple[str, tuple[str, ...]]:
+        """Return the value of `proxy-authorization`, or empty, and the sources that are not set."""
+        parts = _PROXY_URL.fullmatch(url)
+        if parts is None or parts[2] is None:
+            return "", ()
+        texts: list[str] = []
+        missing: list[str] = []
+        for text in filter(None, (parts[2], parts[3])):
+            resolved = self.references[text] if "${" in text else Resolution(secret=Secret(text))
+            if resolved.mistake:
+                self.findings.error(path, f"{resolved.source or 'a credential'} {resolved.mistake}", resolved.hint)
+            elif resolved.secret is None:
+                self.findings.warn(path, f"{resolved.source} {resolved.missing}: the deployment is skipped")
+                missing.append(resolved.source)
+            else:
+                texts.append(resolved.secret.reveal())
+        if parts[3] is not None and texts and ":" in texts[0]:
+            self.findings.error(path, "the user name contains a colon", "a proxy would take the rest for the password")
+        pair = ":".join(texts)
+        pair = pair if ":" in pair else f"{pair}:"  # a user name without a password
+        return f"Basic {b64encode(pair.encode('latin-1')).decode()}", tuple(missing)
+
+    def _read_tls(
         self, path: KeyPath, section: DeploymentSection, endpoint: Endpoint
     ) -> tuple[TlsFiles | None, Link | None]:
         """Return the names of the files and the link with their content, after errors have been reported."""
@@ -81,15 +188,14 @@ class Links:
             return None, None
         path = (*path, "tls")
         names = TlsFiles(tls.ca or "", tls.client_certificate or "", tls.client_key or "")
-        if endpoint.simulates is not None:
-            self.findings.warn(path, "is not used with a simulator", "remove it")
-            return None, None
         if not endpoint.origin.startswith("https://"):
             self.findings.error(path, "has no effect on an http:// URL", "write https:// in `endpoint`, or remove it")
             return None, None
-        if tls.ca is not None and endpoint.facts is not None:
+        is_inspected = section.proxy is not None and section.proxy.inspects
+        if tls.ca is not None and endpoint.facts is not None and not is_inspected:
             message = f"is not possible: public authorities sign the certificate of the site {endpoint.site}"
-            self.findings.error((*path, "ca"), message, "remove it; whoever has another authority could read prompts")
+            hint = "remove it, because its owner could read prompts; for a proxy that does, state `inspects: true`"
+            self.findings.error((*path, "ca"), message, hint)
         if (tls.client_certificate is None) != (tls.client_key is None):
             lacking = "client_key" if tls.client_key is None else "client_certificate"
             self.findings.error((*path, lacking), "is missing", "name both files, or none of them")
@@ -147,3 +253,11 @@ def _ends_of(pem: str) -> Iterator[tuple[str, datetime]]:
 
     for certificate in x509.load_pem_x509_certificates(pem.encode()):
         yield certificate.subject.rfc4514_string() or "no subject", certificate.not_valid_after_utc
+
+
+def _with(places: Places, further: Places) -> Places:
+    """Return the places with further ones."""
+    if further.within(places):
+        return places
+    included = None if places.included is None else places.included | (further.included or frozenset())
+    return Places(included, places.excluded - (further.included or frozenset()))

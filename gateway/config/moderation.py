@@ -37,7 +37,7 @@ def compile_moderation(
                     findings.error(at, f"{quoted(judge)} classifies no content", hint)
                     continue
                 compiled_region = regions.by_name.get(name)
-                if compiled_region is not None and not deployment.residency.within(compiled_region.boundary):
+                if compiled_region is not None and not deployment.within(compiled_region.boundary):
                     hint = boundary_fix(compiled_region, deployments)
                     findings.error(at, outside_boundary(compiled_region, deployment), hint)
                 judges.append(deployment)

@@ -28,13 +28,15 @@ def outside_boundary(region: Region, deployment: Deployment) -> str:
     stores, processes = deployment.residency.stores, deployment.residency.processes
     outside = {} if stores.within(region.boundary) else {"stores": str(stores)}
     outside |= {} if processes.within(region.boundary) else {"processes": str(processes)}
-    fact = f"{' and '.join(outside)} in {' and '.join(dict.fromkeys(outside.values()))}"
+    fact = f"{' and '.join(outside)} in {' and '.join(dict.fromkeys(outside.values()))}" if outside else ""
+    if deployment.proxy is not None and not deployment.proxy.territory.within(region.boundary):
+        fact += f"{' and ' if fact else ''}is called through a proxy in {deployment.proxy.territory}"
     return f"{quoted(deployment.name)} {fact}, outside the boundary of region {quoted(region.name)} ({region.boundary})"
 
 
 def boundary_fix(region: Region, deployments: Mapping[str, Deployment]) -> str:
     """Return the hint for a deployment that leaves the boundary."""
-    inside = [name for name, other in deployments.items() if other.residency.within(region.boundary)]
+    inside = [name for name, other in deployments.items() if other.within(region.boundary)]
     if inside:
         return f"use one that stays inside: {', '.join(inside[:4])}"
     return f"use a site inside the boundary, or widen `regions.{region.name}.boundary`"
@@ -81,7 +83,7 @@ def compile_shadows(
             findings.error((*path, "deployment"), f"unknown deployment {quoted(shadow.deployment)}", hint)
         if region is None or deployment is None:
             continue
-        if not deployment.residency.within(region.boundary):
+        if not deployment.within(region.boundary):
             findings.error(
                 (*path, "deployment"), outside_boundary(region, deployment), boundary_fix(region, deployments)
             )
@@ -452,7 +454,7 @@ def _check_boundary(
     hint = ""
     for entry in entries:
         step = entry.deployment
-        if step.residency.within(region.boundary):
+        if step.within(region.boundary):
             if region.territories.included and not any(map(step.available.contains, region.territories.included)):
                 message = f"{quoted(step.name)} serves no territory of this region: it is available in {step.available}"
                 findings.warn(entry.path, message, "remove it from the route")

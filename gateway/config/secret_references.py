@@ -26,6 +26,7 @@ _FOREIGN = re.compile(
     r"os\.environ/\S+|(?:process\.)?env[.:/][A-Za-z_]\w*|\$(?:env:)?[A-Z_][A-Z0-9_]*"
     r"|\{\{[^{}]*\}\}|\{vault://[^{}]*\}|<[A-Z_][A-Z0-9_]*>"
 )
+_REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _MAX_SECRET_BYTES = 64 * 1024
 # Every HTTP library sends these characters unchanged. RFC 9110, section 5.5, gives no guarantee for other octets.
 _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -56,12 +57,14 @@ class Resolution:
 
 
 def references_in(value: object) -> Iterator[str]:
-    """Yield every string inside `value` that contains `${`."""
+    """Yield every string inside `value` that contains `${`, and the references inside a URL."""
     pending = [value]
     while pending:
         match pending.pop():
             case str() as text if "${" in text:
                 yield text
+                if "://" in text:
+                    yield from _REFERENCE.findall(text)
             case list() as items:
                 pending.extend(items)
             case dict() as entries:

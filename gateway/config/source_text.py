@@ -177,6 +177,8 @@ SENSITIVE_KEYS: tuple[SensitiveKey, ...] = (
     SensitiveKey(("deployments", "*", "api_key"), "`api_key`"),
     SensitiveKey(("deployments", "*", "headers", "*"), "`headers`"),
     SensitiveKey(("exporters", "*", "headers", "*"), "`headers`"),
+    # Only its credentials are secret. They must be references.
+    SensitiveKey(("deployments", "*", "proxy", "url"), "the `url` of a proxy", is_secret=False, is_shown=True),
     *(SensitiveKey(("secrets", name), "`secrets`") for name in SECRET_NAMES),
     # An unknown key there is reported as such, also if its value is a reference.
     SensitiveKey(("secrets", "*"), "`secrets`", is_secret=False, is_shown=True),
@@ -220,7 +222,8 @@ def _written(path: KeyPath, value: object) -> Iterator[KeyPath]:
             yield path[:-1] if isinstance(path[-1], int) else path
 
 
-_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]*@")
+_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]+@")
+_REFERENCE = re.compile(r"\$\{[^{}]*\}")
 
 
 def without_secrets(path: KeyPath, value: object) -> object:
@@ -229,7 +232,7 @@ def without_secrets(path: KeyPath, value: object) -> object:
         return {key: without_secrets((*path, key), item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_secrets(path, item) for item in value]
-    if isinstance(value, str) and _PASSWORD_IN_URL.search(value):
+    if isinstance(value, str) and _PASSWORD_IN_URL.search(_REFERENCE.sub("", value)):
         return _NOT_SHOWN_WORD
     is_hidden = any(not key.is_shown and key.matches(path) for key in SENSITIVE_KEYS)
     return _NOT_SHOWN_WORD if is_hidden and not (isinstance(value, str) and "${" in value) else value

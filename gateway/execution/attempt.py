@@ -137,6 +137,7 @@ class Attempt(msgspec.Struct, eq=False):
             deployment.places,
             self.is_hedge,
             lost,
+            deployment.proxy,
         )
 
     def _leave_running(self, state: AttemptState) -> None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
+import httpcore
 import httpx
 
-from gateway.execution.transport import UpstreamResponse, allow, local_resource_failure
+from gateway.execution.transport import UpstreamResponse, allow, failure_of, local_resource_failure
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
 from gateway.model.permit import EXTENSION
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import ConnectFailed, NotAllowed, Tap, lacks_room, tls_context
+from providers.transport import ConnectFailed, Link, NotAllowed, Tap, lacks_room, tls_context
 from providers.transport.connection import joined
 from providers.transport.dial import Names
+from providers.transport.tunnel import address_of, check_reply, connect_request
 
 _LINK = "gateway.link"
 """The key of a link in the `extensions` of an httpx request."""
@@ -31,8 +32,62 @@ def plain_httpx() -> HttpxTransport:
     Each request has a connection of its own. If a provider sent two answers at once, httpx would take the second one
     for the answer to the next request on that connection.
     """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return HttpxTransport(_NamesFirst(partial(httpx.AsyncHTTPTransport, trust_env=False, limits=limits)))
+    return HttpxTransport(_NamesFirst(_Transport))
+
+
+class _Transport(httpx.AsyncHTTPTransport):
+    """httpx's own transport for one request, over a tunnel if there is a proxy.
+
+    httpx has proxies too, but gives them no limit of time, and sends http:// requests to them without a tunnel.
+    """
+
+    def __init__(self, context: ssl.SSLContext, origin: str, link: Link | None) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        super().__init__(context, trust_env=False, limits=limits)
+        if link is not None and link.proxy:
+            tunnel = _Tunnel(origin, link)
+            self._pool = httpcore.AsyncConnectionPool(context, max_keepalive_connections=0, network_backend=tunnel)
+
+
+class _Tunnel(httpcore.AsyncNetworkBackend):
+    """Connects to the proxy of a link where httpcore asks for a connection to the origin."""
+
+    def __init__(self, origin: str, link: Link) -> None:
+        self._origin, self._link = origin, link
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,  # the origin, to which the proxy connects
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's interface
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """See httpcore.AsyncNetworkBackend. Raises ConnectFailed if the proxy refuses."""
+        stream: httpcore.AsyncNetworkStream | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self._inner.connect_tcp(*address_of(self._link.proxy), None, local_address)
+                if (proxy_tls := self._link.proxy_tls) is not None:
+                    stream = await stream.start_tls(proxy_tls, address_of(self._link.proxy)[0])
+                await stream.write(connect_request(self._origin, self._link))
+                received = b""
+                while not check_reply(received):
+                    piece = await stream.read(4096)
+                    if not piece:
+                        raise ConnectFailed("the proxy closed the connection without an answer")
+                    received += piece
+                return stream
+        except BaseException as error:
+            if stream is not None:
+                await stream.aclose()
+            if isinstance(error, TimeoutError):
+                raise ConnectFailed("no connection through the proxy in time", timed_out=True) from None
+            if isinstance(error, httpcore.NetworkError):
+                reason = f"{type(error).__name__}: {error}"
+                raise ConnectFailed(f"{reason} through the proxy", is_ours=lacks_room(error)) from error
+            raise
 
 
 class _NamesFirst(httpx.AsyncBaseTransport):
@@ -43,7 +98,7 @@ class _NamesFirst(httpx.AsyncBaseTransport):
     keep the connection of a request that is cancelled before its first byte for ever.
     """
 
-    def __init__(self, transport: Callable[[ssl.SSLContext], httpx.AsyncBaseTransport]) -> None:
+    def __init__(self, transport: Callable[[ssl.SSLContext, str, Link | None], httpx.AsyncBaseTransport]) -> None:
         self._transport = transport
         self._tls = tls_context()
         self._names = Names()
@@ -53,8 +108,8 @@ class _NamesFirst(httpx.AsyncBaseTransport):
         url, times, link = request.url, request.extensions["timeout"], request.extensions[_LINK]
         try:
             async with asyncio.timeout(times["connect"]) as limit:
-                port = url.port or (443 if url.scheme == "https" else 80)
-                await self._names.addresses(url.raw_host.decode("ascii"), port)
+                proxy = link.proxy if link is not None else ""
+                await self._names.addresses(*address_of(proxy or _origin(url)))
         except TimeoutError as error:
             raise httpx.ConnectTimeout("the host name was not resolved in time", request=request) from error
         except (OSError, ValueError) as error:
@@ -62,7 +117,8 @@ class _NamesFirst(httpx.AsyncBaseTransport):
         until = limit.when()
         if until is not None:
             times["connect"] = max(until - asyncio.get_running_loop().time(), 0)
-        transport = self._transport((link.tls if link is not None else None) or self._tls)
+        context = (link.tls if link is not None else None) or self._tls
+        transport = self._transport(context, _origin(url), link)
         try:
             return await transport.handle_async_request(request)
         except BaseException:
@@ -87,14 +143,15 @@ class HttpxTransport:
         extensions["trace"] = _before_first_byte(request)
         sent = httpx.Request(head.method, url, headers=headers, content=request.take_body(), extensions=extensions)
         try:
-            allow(_origin(sent.url), sent.extensions.get(EXTENSION))
+            link = request.link
+            allow(_origin(sent.url), sent.extensions.get(EXTENSION), link.proxy if link is not None else "")
             response = await self._inner.handle_async_request(sent)
             # A transport that is not httpcore's does not call `trace`.
             request.was_sent = True
         except (NotAllowed, httpx.LocalProtocolError) as error:
             raise FenceBreach("the request was stopped, because its permit does not allow its origin") from error
         except ConnectFailed as error:
-            raise ProviderFailed(local_resource_failure(f"ConnectFailed: {error}")) from error
+            raise ProviderFailed(failure_of(error)) from error
         except (httpx.HTTPError, OSError) as error:
             raise ProviderFailed(_no_answer(error)) from error
         return _FromHttpx(response, self._clock())

@@ -142,10 +142,10 @@ class UpstreamResponse(ABC):
         return WireResponse(self.status, self.headers, body, self.received_at)
 
 
-def allow(origin: str, permit: object) -> None:
-    """The pool's rule: raise NotAllowed unless the permit is for exactly this origin."""
-    if not isinstance(permit, _PERMITS) or permit.origin != origin:
-        raise NotAllowed("the request was stopped, because it has no permit for its origin")
+def allow(origin: str, permit: object, proxy: str = "") -> None:
+    """The pool's rule: raise NotAllowed unless the permit is for exactly this origin and this proxy (empty: none)."""
+    if not isinstance(permit, _PERMITS) or permit.origin != origin or permit.proxy != proxy:
+        raise NotAllowed("the request was stopped, because it has no permit for its origin and its proxy")
 
 
 def local_resource_failure(detail: str) -> Failure:
@@ -173,7 +173,7 @@ class PoolTransport:
         except NotAllowed as error:
             raise FenceBreach(str(error)) from error
         except TransportError as error:
-            raise ProviderFailed(_failure(error)) from error
+            raise ProviderFailed(failure_of(error)) from error
         return _PoolResponse(self._pool, connection, self._clock())
 
     async def aclose(self) -> None:
@@ -203,7 +203,7 @@ class _PoolResponse(UpstreamResponse):
                 self._decoder = decoder_for(headers["content-encoding"])
             except BadResponse as error:
                 self._give_back()
-                raise ProviderFailed(_failure(error)) from error
+                raise ProviderFailed(failure_of(error)) from error
 
     @property
     def is_read(self) -> bool:
@@ -225,7 +225,7 @@ class _PoolResponse(UpstreamResponse):
                 if (data := connection.take()) is None:
                     await connection.more(tap)
         except TransportError as error:
-            raise ProviderFailed(_failure(error)) from error
+            raise ProviderFailed(failure_of(error)) from error
         if data is None or len(data) <= TURN_BYTES:
             return data or b""
         self._rest, self._rest_at = data, 0
@@ -281,13 +281,16 @@ class _PoolResponse(UpstreamResponse):
             self._pool.take_back(connection)
 
 
-def _failure(error: TransportError) -> Failure:
+def failure_of(error: TransportError) -> Failure:
+    """Return the failure that an error of a connection is."""
     detail = f"{type(error).__name__}: {error}"
     match error:
         case ConnectFailed(is_ours=True):
             return local_resource_failure(detail)
         case ConnectFailed():
-            return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
+            again = False if error.is_refused else None
+            message = "the provider could not be reached"
+            return Failure(FailureKind.CONNECT, message, detail, unsent=True, should_retry=again)
         case ConnectionBroken(answered=False):
             return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
         case ConnectionBroken():

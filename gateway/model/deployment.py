@@ -63,6 +63,28 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy on the way to a deployment. It sees which server is called and when.
+
+    Attributes:
+        origin: Its own origin.
+        territory: Where it is.
+        inspects: Whether it reads what is sent, so that it is a place of processing.
+    """
+
+    origin: str
+    territory: Places
+    inspects: bool = False
+
+    def facts(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        return {"origin": self.origin, "territory": str(self.territory), "inspects": self.inspects}
+
+    def __str__(self) -> str:
+        return f"{self.origin} in {self.territory}{', which reads the content' if self.inspects else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """One model of one provider at one site: the target of an attempt.
 
@@ -90,8 +112,10 @@ class Deployment:
         guard: How a guard model answers, if its name does not show it.
         structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
         tls: The files of its own authorities and of the client's certificate, if it has any.
-        link: How connections are made, with the content of these files. None: directly, with the public authorities;
-            or secrets are not resolved.
+        proxy: The proxy through which it is called, if there is one.
+        link: How connections are made, with the content of these files and the credentials of the proxy. None:
+            directly, with the public authorities; or secrets are not resolved.
+        proxy_origin: The origin of the proxy, or empty.
     """
 
     name: str
@@ -126,13 +150,20 @@ class Deployment:
     guard: GuardKind | None = None
     structured_output: Literal["native", "emulate"] = "native"
     tls: TlsFiles | None = None
+    proxy: Proxy | None = None
     link: Link | None = field(default=None, repr=False)
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
+    proxy_origin: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
+        object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None else "")
+
+    def within(self, places: Places) -> bool:
+        """Return whether content stays inside the places, and its proxy is there too."""
+        return self.residency.within(places) and (self.proxy is None or self.proxy.territory.within(places))
 
     def price_at(self, time_s: float) -> Price | None:
         """Return the price that holds at a moment (Unix time), or None if it is unknown."""

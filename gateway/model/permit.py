@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 EXTENSION = "gateway.permit"
 """The key of a permit in the `extensions` of an httpx request."""
@@ -10,13 +11,14 @@ EXTENSION = "gateway.permit"
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The permission to send a prompt, bound to one region, deployment, site, model and origin.
+    """The permission to send a prompt, bound to one region, deployment, site, model, origin and proxy.
 
     Only `gateway.policy.fence` creates permits (the architecture test checks this), and the one module that opens
     connections checks them.
 
     Attributes:
         waives: For an evaluation only: the missing approval that the permit waives, in words. None for traffic.
+        proxy: The origin of the proxy through which the origin must be reached. Empty: directly.
     """
 
     origin: str
@@ -26,6 +28,7 @@ class Permit:
     model: str
     config_version: str
     waives: str | None = None
+    proxy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class ServicePermit:
     """
 
     origin: str
+    proxy: ClassVar[str] = ""
 
 
 AnyPermit = Permit | ServicePermit

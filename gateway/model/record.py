@@ -10,7 +10,7 @@ from gateway.model.caller import TraceContext
 from gateway.model.config_version import Use
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step, client_detail
-from gateway.model.deployment import known_names
+from gateway.model.deployment import Proxy, known_names
 from gateway.model.location import Location
 from gateway.model.moderation import ModerationRecord
 from gateway.model.preference import Preference
@@ -82,6 +82,7 @@ class AttemptRecord(Value, frozen=True):
             the attempt failed, or until it was cancelled (`lost`).
         started_at: Monotonic seconds.
         places: Where the deployment stores and processes data, in words.
+        proxy: The proxy through which it was called.
         is_hedge: The attempt was a hedge for a slow one.
         lost: Another attempt answered first, and this one was cancelled.
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
@@ -97,6 +98,7 @@ class AttemptRecord(Value, frozen=True):
     places: tuple[str, str] | None = None
     is_hedge: bool = False
     lost: bool = False
+    proxy: Proxy | None = None
     decision: AttemptDecision | None = None
 
     @property

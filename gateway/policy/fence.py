@@ -33,16 +33,17 @@ def evaluation_permit(config: ConfigVersion, region: Region, deployment: Deploym
         return None
     waives = lacking_approval(region, deployment, now_s)
     site, model = deployment.site, deployment.model
-    return Permit(deployment.origin, region.name, deployment.name, site, model, config.version, waives)
+    proxy = deployment.proxy_origin
+    return Permit(deployment.origin, region.name, deployment.name, site, model, config.version, waives, proxy)
 
 
 def is_inside(config: ConfigVersion, region: Region, deployment: Deployment) -> bool:
-    """Return whether the deployment keeps the region's prompts inside the boundary.
+    """Return whether the deployment keeps the region's prompts inside the boundary, and its proxy is inside too.
 
     In a demo it must also be simulated, unless the command that started the demo added it.
     """
     may_be_called = not config.demo or deployment.simulates is not None or deployment.name in config.real
-    return may_be_called and deployment.residency.within(region.boundary)
+    return may_be_called and deployment.within(region.boundary)
 
 
 def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> str | None:
@@ -78,9 +79,12 @@ def still_permitted(permit: Permit, current: ConfigVersion, assistant: Assistant
         return lacking
     renewed = prompt_permit(current, region, deployment, now_s)
     # Sites at one host may differ in what they pin, and an attempt keeps the site of its plan.
-    if renewed is None or (renewed.origin, renewed.site, renewed.model) != (permit.origin, permit.site, permit.model):
-        return "the current config no longer permits it"
-    return None
+    return None if _leads_to_the_same(permit, renewed) else "the current config no longer permits it"
+
+
+def _leads_to_the_same(permit: Permit, renewed: Permit | None) -> bool:
+    names = ("origin", "site", "model", "proxy")
+    return renewed is not None and all(getattr(permit, name) == getattr(renewed, name) for name in names)
 
 
 def judge_still_permitted(permit: Permit, current: ConfigVersion, now_s: float) -> str | None:
@@ -91,6 +95,4 @@ def judge_still_permitted(permit: Permit, current: ConfigVersion, now_s: float) 
     if not deployment.enabled:
         return "disabled in the current config"
     renewed = evaluation_permit(current, region, deployment, now_s)
-    if renewed is None or (renewed.origin, renewed.site, renewed.model) != (permit.origin, permit.site, permit.model):
-        return "the current config no longer permits it"
-    return None
+    return None if _leads_to_the_same(permit, renewed) else "the current config no longer permits it"

@@ -235,7 +235,7 @@ def _legal_exclusion(region: Region, location: Location, deployment: Deployment,
             return Exclusion(
                 SkipReason.AVAILABILITY, f"{deployment.provider} does not serve {territory_name(territory)}"
             )
-        if (required := region.required_places(territory)) is not None and not deployment.residency.within(required):
+        if (required := region.required_places(territory)) is not None and not deployment.within(required):
             return Exclusion(
                 SkipReason.BOUNDARY,
                 f"prompts must not leave {territory_name(str(required))}, and no region lists it",

@@ -180,11 +180,20 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
                     "site": step.deployment.site if to_operator or _has_public_site(step.deployment) else None,
                     "stores": str(step.deployment.residency.stores),
                     "processes": str(step.deployment.residency.processes),
+                    **_proxy(step.deployment, to_operator=to_operator),
                 }
                 for step in outcome.steps
             ]
         }
     return {"refusal": {"code": outcome.code, "reason": outcome.reason, "message": outcome.message}}
+
+
+def _proxy(deployment: Deployment, *, to_operator: bool) -> dict[str, object]:
+    """Return the proxy of a deployment under its key, without its address for a client. Empty if there is none."""
+    if deployment.proxy is None:
+        return {}
+    facts = deployment.proxy.facts()
+    return {"proxy": facts if to_operator else {**facts, "origin": None}}
 
 
 def _has_public_site(deployment: Deployment) -> bool:
@@ -257,6 +266,7 @@ def facts_of(deployment: Deployment) -> dict[str, object]:
         "site": deployment.site,
         "stores": str(deployment.residency.stores),
         "processes": str(deployment.residency.processes),
+        **_proxy(deployment, to_operator=True),
         "serves": str(deployment.available),
         "source": citation.source or None,
         "as_of": citation.as_of.isoformat() if citation.as_of is not None else None,
@@ -330,6 +340,7 @@ def _outcome_text(outcome: Plan | Refusal) -> list[str]:
         where = f"stores and processes: {stores}" if same else f"stores: {stores}; processes: {processes}"
         model = f"{deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}"
         lines += [*_wrapped(f"  {number}. ", model), *_wrapped("     ", where)]
+        lines += _wrapped("     through the proxy ", str(deployment.proxy)) if deployment.proxy is not None else []
         if step.consent is not None:
             lines += _wrapped("     ", f"by the user's consent: {step.consent}")
     return lines

@@ -407,7 +407,9 @@ def _own_record(turn: ShadowTurn) -> Record:
 
 def _attempt_at(deployment: Deployment) -> AttemptRecord:
     """Return the record of an attempt before it is made: the request's record must show where its prompt went."""
-    return AttemptRecord(deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places)
+    return AttemptRecord(
+        deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places, proxy=deployment.proxy
+    )
 
 
 async def _whole(answer: Answer) -> ChatCompletion:

@@ -129,6 +129,7 @@ def _recipient(attempt: AttemptRecord, *, hidden: bool) -> dict[str, object]:
         "model": None if hidden else attempt.model,
         "stores": stores,
         "processes": processes,
+        **({"proxy": attempt.proxy.facts()} if attempt.proxy is not None else {}),
     }
 
 

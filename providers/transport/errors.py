@@ -10,6 +10,7 @@ TransportError
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 
@@ -34,13 +35,17 @@ class TransportError(Exception):
 class ConnectFailed(TransportError):
     """No connection: the name does not resolve, the port refuses, TLS fails, or it took too long (`timed_out`).
 
-    `is_ours`: this process or its machine cannot open more connections; the other side is not to blame.
+    `is_ours`: this process or its machine cannot open more connections; the other side is not to blame. `is_refused`: a
+    proxy refuses the tunnel, and would refuse it again.
     """
 
-    def __init__(self, message: str, *, timed_out: bool = False, is_ours: bool = False) -> None:
+    def __init__(
+        self, message: str, *, timed_out: bool = False, is_ours: bool = False, is_refused: bool = False
+    ) -> None:
         super().__init__(message)
         self.timed_out = timed_out
         self.is_ours = is_ours
+        self.is_refused = is_refused
 
 
 class ConnectionBroken(TransportError):
@@ -88,3 +93,15 @@ def _has_no_descriptor() -> bool:
     except OSError as error:
         return error.errno in _NO_MORE_FILES
     return False
+
+
+def reason_of(error: Exception) -> str:
+    """Return the error's text without the address: failures reach clients, hosts are known to the operator."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError | socket.gaierror):
+        return error.strerror or "no reason was given"
+    if isinstance(error, OSError):
+        # Its own text is asyncio's, which contains the address.
+        return os.strerror(error.errno) if error.errno else "no reason was given"
+    return "invalid address"

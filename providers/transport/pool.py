@@ -1,31 +1,33 @@
 """A lean pool of HTTP/1.1 connections. Only this module opens connections.
 
 Each origin has its own idle connections; the one used last is reused first. A request is sent on an idle connection or
-on a new one: there is no queue, and nothing is scanned. Redirects are not followed, and no proxy is used. Names are
-resolved for each new connection, connections have a largest age, and address families are raced (RFC 8305). `allow`
-decides which origins may be connected to, and is asked first.
+on a new one: there is no queue, and nothing is scanned. Redirects are not followed, and no proxy is used except that of
+the request's link. Names are resolved for each new connection, connections have a largest age, and address families are
+raced (RFC 8305). `allow` decides which origins may be connected to, and is asked first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import msgspec
 
 from providers.transport.connection import Connection
 from providers.transport.dial import Names, first_socket
-from providers.transport.errors import ConnectFailed, lacks_room
+from providers.transport.errors import ConnectFailed, lacks_room, reason_of
 from providers.transport.tls import Key, Link, tls_context
+from providers.transport.tunnel import address_of, connect_through
 
-Allow = Callable[[str, object], None]
-"""Called with the origin and the caller's permit. Raises NotAllowed if the connection may not be made."""
+Allow = Callable[[str, object, str], None]
+"""Called with the origin, the caller's permit and the proxy (empty: none).
+
+Raises NotAllowed if the connection may not be made.
+"""
 Recheck = Callable[[], None]
 """Called when a new connection stands, before a byte is sent. Raises if the request may no longer be sent."""
 
@@ -103,7 +105,7 @@ class Pool:
             TransportError: No head arrived, or `allow` refused the origin.
         """
         origin, link = request.origin, request.link
-        self._allow(origin, request.permit)
+        self._allow(origin, request.permit, "" if link is None else link.proxy)
         key = origin if link is None else (origin, link)
         body, request.body = request.body, b""
         data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)
@@ -200,11 +202,11 @@ class Pool:
                 return await self._with_room(key)
         except TimeoutError:
             self._open -= 1
-            raise ConnectFailed(f"no connection within {connect_s:g} seconds", timed_out=True) from None
+            raise ConnectFailed(f"no connection{_by(key)} within {connect_s:g} seconds", timed_out=True) from None
         except (OSError, ValueError, RuntimeError) as error:
             # uvloop raises RuntimeError where asyncio raises OSError.
             self._open -= 1
-            reason = f"{type(error).__name__}: {_reason(error)}"
+            reason = f"{type(error).__name__}: {reason_of(error)}{_by(key)}"
             raise ConnectFailed(reason, is_ours=lacks_room(error)) from error
         except BaseException:
             self._open -= 1
@@ -225,20 +227,16 @@ class Pool:
     async def _open_connection(self, key: Key) -> Connection:
         loop = asyncio.get_running_loop()
         origin, link = (key, None) if isinstance(key, str) else key
-        parts = urlsplit(origin)
-        host = parts.hostname or ""
-        secure = parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
-        context = self._context(link) if secure else None
-        addresses = await self._names.addresses(host, port)
-        sock = await first_socket(addresses)
+        proxy = link.proxy if link is not None else ""
+        context = self._context(link) if origin.startswith("https:") else None
+        sock = await first_socket(await self._names.addresses(*address_of(proxy or origin)))
+        connection = Connection(loop, key)
         try:
-            _, connection = await loop.create_connection(
-                lambda: Connection(loop, key),
-                sock=sock,
-                ssl=context,
-                server_hostname=host if secure else None,
-            )
+            if link is not None and proxy:
+                await connect_through(sock, origin, link, connection, context)
+            else:
+                name = address_of(origin)[0] if context is not None else None
+                await loop.create_connection(lambda: connection, sock=sock, ssl=context, server_hostname=name)
         except BaseException:
             _end(sock)
             raise
@@ -253,6 +251,10 @@ class Pool:
         return self._tls
 
 
+def _by(key: Key) -> str:
+    return " through the proxy" if not isinstance(key, str) and key[1].proxy else ""
+
+
 def _end(sock: socket.socket) -> None:
     """Let the socket's transport close it.
 
@@ -261,15 +263,3 @@ def _end(sock: socket.socket) -> None:
     """
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def _reason(error: Exception) -> str:
-    """Return the error's text without the address: failures reach clients, hosts are known to the operator."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, ssl.SSLError | socket.gaierror):
-        return error.strerror or "no reason was given"
-    if isinstance(error, OSError):
-        # Its own text is asyncio's, which contains the address.
-        return os.strerror(error.errno) if error.errno else "no reason was given"
-    return "invalid address"

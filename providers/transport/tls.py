@@ -1,4 +1,4 @@
-"""Contexts of verified TLS: with the public authorities, or with an operator's own authorities and certificates."""
+"""How connections are made: contexts of verified TLS, an operator's own authorities and certificates, a proxy."""
 
 from __future__ import annotations
 
@@ -20,16 +20,25 @@ class Link:
         ca: The authorities to trust instead of the public ones, as PEM, or empty.
         certificate: The client's certificate with its chain, as PEM, or empty.
         key: The private key of the certificate, as PEM without a passphrase.
+        proxy: The origin of the HTTP proxy to which connections are made in place of the origin, or empty.
+        authorization: The value of `proxy-authorization`, or empty.
     """
 
     ca: str = field(default="", repr=False)
     certificate: str = field(default="", repr=False)
     key: str = field(default="", repr=False)
+    proxy: str = ""
+    authorization: str = field(default="", repr=False)
 
     @property
     def tls(self) -> ssl.SSLContext | None:
         """The context for TLS with the origin, or None for the usual one. Raises ssl.SSLError for files of no use."""
         return _context(self.ca, self.certificate, self.key) if self.ca or self.certificate else None
+
+    @property
+    def proxy_tls(self) -> ssl.SSLContext | None:
+        """The context for TLS with an https:// proxy, which a public authority or one of `ca` may have signed."""
+        return _proxy_context(self.ca) if self.proxy.startswith("https://") else None
 
 
 Key = str | tuple[str, Link]
@@ -69,6 +78,15 @@ def _context(ca: str, certificate: str, key: str) -> ssl.SSLContext:
     context = tls_context(authorities=ca)
     if certificate:
         _load_chain(context, f"{certificate}\n{key}".encode())
+    return context
+
+
+@lru_cache(maxsize=64)
+def _proxy_context(ca: str) -> ssl.SSLContext:
+    context = tls_context()
+    if ca:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(cadata=ca)
     return context
 
 

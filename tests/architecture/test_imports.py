@@ -27,6 +27,7 @@ HOMES = {
         "gateway/server/demo.py",
         "providers/client.py",
     ),
+    "httpcore": ("gateway/execution/httpx_transport.py",),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
     "babel": ("gateway/console/world.py", "gateway/config/locales.py", "gateway/config/region_text.py"),

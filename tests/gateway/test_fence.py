@@ -103,10 +103,13 @@ async def test_no_attempt_ever_leaves_the_boundary(
     table = compiled(config)
     assert table is not None
     asked: list[str] = []
+    ways: list[tuple[str, str | None]] = []
     current = [table]
 
     def provider(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.host)
+        link = request.extensions["gateway.link"]
+        ways.append((request.url.host, link.proxy if link is not None else None))
         if killed in config["deployments"] and len(asked) == 1:
             current[0] = _without(config, killed)
         outcome = failures[len(asked) % len(failures)]()
@@ -143,6 +146,8 @@ async def test_no_attempt_ever_leaves_the_boundary(
         assert name in route or any(isinstance(step, dict) and step.get(name) for step in route)
         assert fits(facts, config["regions"][location.region.name]["boundary"])
         assert facts["enabled"]
+        proxy = facts["proxy"]["url"].rpartition("@")[2].removeprefix("https://") if "proxy" in facts else None
+        assert ways[position] == (host, f"https://{proxy}" if proxy is not None else None)
         assert position == 0 or name != killed
 
 

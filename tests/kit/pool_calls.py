@@ -5,7 +5,7 @@ from __future__ import annotations
 from providers.transport import Connection, Link, Pool, PoolRequest, request_start
 
 
-def anyone(_: str, __: object) -> None:
+def anyone(_: str, __: object, ___: str) -> None:
     pass
 
 

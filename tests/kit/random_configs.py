@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from gateway.config.problems import ConfigRejected
 from gateway.model.config_version import ConfigVersion
-from providers.sites import Residency
 from providers.territories import parse_places
 from tests.kit.configs import table_of
 
@@ -35,14 +34,22 @@ deployment = st.fixed_dictionaries(
         "stores": st.sampled_from(FACTS),
         "processes": st.sampled_from(FACTS),
         "enabled": st.booleans() | st.just(True),
+        "proxy": st.none()
+        | st.fixed_dictionaries(
+            {
+                "url": st.sampled_from(["https://one.proxy", "https://${USER}:${PASSWORD}@two.proxy:3129"]),
+                "territory": st.sampled_from([code for code in FACTS if code != "any"]),
+                "inspects": st.booleans(),
+            }
+        ),
     }
-)
+).map(lambda facts: {key: value for key, value in facts.items() if value is not None})
 
 
 def fits(facts: dict[str, Any], boundary: list[str]) -> bool:
     """Return whether a deployment is inside a boundary, computed independently from the written config."""
-    residency = Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]]))
-    return residency.within(parse_places(boundary))
+    seen = [facts["stores"], facts["processes"], *([facts["proxy"]["territory"]] if "proxy" in facts else [])]
+    return all(parse_places([words]).within(parse_places(boundary)) for words in seen)
 
 
 @st.composite
@@ -89,6 +96,6 @@ def configs(draw: st.DrawFn, *, sound: bool = False) -> dict[str, Any]:
 
 def compiled(config: dict[str, Any]) -> ConfigVersion | None:
     try:
-        return table_of(json.dumps(config), {"KEY": "k"})
+        return table_of(json.dumps(config), {"KEY": "k", "USER": "user", "PASSWORD": "password"})
     except ConfigRejected:
         return None

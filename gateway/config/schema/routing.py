@@ -183,10 +183,26 @@ class TlsSection(Section):
     ca: str | None = Field(
         None,
         description="A PEM file with the authorities to trust instead of the public ones. Not for a site of the "
-        "catalogue.",
+        "catalogue, unless the proxy `inspects`.",
     )
     client_certificate: str | None = Field(None, description="A PEM file with the gateway's certificate and its chain.")
     client_key: str | None = Field(None, description="The PEM file of its private key, without a passphrase.")
+
+
+class ProxySection(Section):
+    """An HTTP proxy on the way to the provider, which opens a tunnel (CONNECT)."""
+
+    url: str = Field(
+        description="Its address. Credentials are references: `http://${USER}:${PASSWORD}@proxy.example.com:3128`.",
+        repr=False,
+    )
+    territory: str = Field(description="Where it is. It sees which server is called and when.")
+    inspects: bool = Field(
+        False, description="true: it ends TLS and reads what is sent, so it is a place of processing."
+    )
+    insecure: bool = Field(
+        False, description="true allows http:// to another machine, as `insecure` of the deployment does."
+    )
 
 
 class DeploymentSection(Section):
@@ -281,6 +297,9 @@ class DeploymentSection(Section):
     )
     tls: TlsSection | None = Field(
         None, description="Own authorities and a client's certificate, for a URL. Their files are watched."
+    )
+    proxy: ProxySection | None = Field(
+        None, description="The HTTP proxy through which it is called. Proxies of the environment are ignored."
     )
     enabled: bool = Field(True, description="false removes it from every route.")
     insecure: bool = Field(

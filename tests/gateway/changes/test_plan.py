@@ -51,6 +51,7 @@ OWN = "deployments: {own: {provider: openai-compatible, model: m, endpoint: 'htt
 OTHER_MODEL = "deployments: {chatgpt-us: {model: gpt-4o}}"
 OTHER_ACCOUNT = "deployments: {chatgpt-us: {api_key: '${OPENAI_EU_API_KEY}'}}"
 SWITCHED_OFF = "deployments: {chatgpt-us: {enabled: false}}"
+PROXY = "deployments: {chatgpt-us: {proxy: {url: 'https://proxy.example:3128', territory: US}}}"
 WIDER = "regions: {cn: {boundary: [CN, HK]}}"
 APPROVALS_REQUIRED = "regions: {cn: {approvals: required}}"
 APPROVED = "deployments: {qwen-cn: {approvals: [{region: cn, authority: CAC, kind: registration, number: '7', model_name: Qwen}]}}"
@@ -65,6 +66,7 @@ CASES: dict[str, tuple[list[Patch], list[str]]] = {
     "another model": ([OTHER_MODEL], ["chatgpt-us: model: gpt-6-luna -> gpt-4o", "chatgpt-us: capabilities: …", "changed assistant/us because chatgpt-us"]),
     "a kill switch": ([SWITCHED_OFF], ["chatgpt-us: enabled: yes -> no", "changed assistant/us because chatgpt-us"]),
     "another account": ([OTHER_ACCOUNT], []),
+    "a proxy": ([PROXY], ["chatgpt-us: proxy: none -> https://proxy.example:3128 in US WIDER", "changed assistant/us because chatgpt-us"]),
     "a wider boundary": ([WIDER], ["cn: boundary: CN -> CN, HK WIDER", "changed assistant/cn because region cn"]),
     "people who come": (["blocked: [IR, KP, SY]"], ["default: people: none -> CU", "changed assistant/default because region default", "blocked"]),
     "labels": (["regions: {eu: {labels: [eu-art50]}}"], ["eu: speech: none -> labels eu-art50, profile none", "changed assistant/eu because region eu"]),
@@ -108,6 +110,16 @@ def test_shadow_counts_among_the_routes_that_send_prompts() -> None:
         ("us", ("chatgpt-us",)),
         ("default", ("chatgpt-us",)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "widens"),
+    [({"url": "https://other.example"}, False), ({"inspects": True}, True), ({"territory": "CA"}, True)],
+)
+def test_proxy_that_sees_more_or_elsewhere_is_wider(change: Mapping[str, Any], widens: bool) -> None:
+    old = BASE.merge("regions: {us: {boundary: [US, CA]}}", PROXY)
+    (item,) = planned(old.merge({"deployments": {"chatgpt-us": {"proxy": change}}}), old).deployments
+    assert [each.widens for each in item.changes if each.what == "proxy"] == [widens]
 
 
 def test_only_a_wider_boundary_is_called_wider() -> None:

@@ -1,7 +1,8 @@
-"""`tls` of deployments: what is read, what is refused, and what is only a warning."""
+"""`tls` and `proxy` of deployments: which are read, which are refused, and which are only warned of."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import trustme
 from gateway.config.compile import Compiled, compile_config
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
+from gateway.model.deployment import Proxy
 from providers.registry import load_registry
+from providers.territories import parse_places
 from tests.kit.configs import BASE, KEYS, Config
 from tests.kit.network_peers import write_client_files
 
 OWN = {"provider": "openai-compatible", "model": "m", "stores": "US", "processes": "US", "api_key": "${K}"}
-ENVIRON = {**KEYS, "K": "k-1"}
+PROXY_ENVIRON = {"USER": "gateway", "PASSWORD": "pass-word", "PAIR": "gateway:pass-word", "COLON": "a:b"}
+ENVIRON = {**KEYS, "K": "k-1", **PROXY_ENVIRON}
 
 
 def config_of(endpoint: str = "https://llm.example.com/v1", **keys: Any) -> Config:
@@ -26,9 +30,9 @@ def config_of(endpoint: str = "https://llm.example.com/v1", **keys: Any) -> Conf
     return BASE.merge({"deployments": {"own": {**OWN, "endpoint": endpoint, **keys}}, "assistants": routes})
 
 
-def compiled(config: Config, folder: Path, *, secrets: bool = True) -> Compiled:
+def compiled(config: Config, folder: Path, *, secrets: bool = True, environ: dict[str, str] = ENVIRON) -> Compiled:
     data = config.text.encode()
-    document = parse_document(data, str(folder / "gateway.yaml"), ENVIRON, secrets=secrets)
+    document = parse_document(data, str(folder / "gateway.yaml"), environ, secrets=secrets)
     return compile_config(document, registry=load_registry())
 
 
@@ -123,3 +127,131 @@ def test_certificate_that_ends_soon_is_a_warning(days: int, words: str, tmp_path
     leaf.private_key_pem.write_to_path(str(tmp_path / "client.key"))
     found = problems_of(config_of(tls=files), tmp_path)
     assert [words in problem and problem.startswith("warning") for problem in found] == [True] * bool(words), found
+
+
+PROXY = {"url": "https://${USER}:${PASSWORD}@Proxy.example:3129", "territory": "US"}
+CREDENTIALS = f"Basic {b64encode(b'gateway:pass-word').decode()}"
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "authorization"),
+    [
+        ("https://${USER}:${PASSWORD}@Proxy.example:3129", "https://proxy.example:3129", CREDENTIALS),
+        ("https://gateway:${PASSWORD}@proxy.example:443/", "https://proxy.example", CREDENTIALS),
+        ("https://${PAIR}@proxy.example", "https://proxy.example", CREDENTIALS),
+        ("https://${USER}@proxy.example", "https://proxy.example", f"Basic {b64encode(b'gateway:').decode()}"),
+        ("https://${file:SECRET}@proxy.example", "https://proxy.example", CREDENTIALS),
+        ("http://127.0.0.1:3128", "http://127.0.0.1:3128", ""),
+        ("https://[::1]:3128", "https://[::1]:3128", ""),
+    ],
+)
+def test_proxy_has_its_address_without_the_credentials(
+    url: str, origin: str, authorization: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("gateway:pass-word\n")
+    url = url.replace("SECRET", str(tmp_path / "secret"))
+    made = compiled(config_of(proxy={**PROXY, "url": url}), tmp_path)
+    deployment = made.config.deployments["own"]
+    assert deployment.proxy == Proxy(origin, parse_places(["US"]))
+    assert deployment.link is not None
+    assert (deployment.link.proxy, deployment.link.authorization) == (origin, authorization)
+    assert "pass-word" not in repr(deployment)
+    assert not {CREDENTIALS, "pass-word"} & set(repr(made.config).split("'"))
+    assert ("file:" in url) == (str(tmp_path / "secret") in made.files)
+
+
+def test_deployment_whose_proxy_lacks_its_credentials_is_skipped(tmp_path: Path) -> None:
+    made = compiled(config_of(proxy=PROXY), tmp_path, environ={**KEYS, "K": "k-1"})
+    deployment = made.config.deployments["own"]
+    assert (deployment.has_credential, deployment.missing_credentials) == (False, ("USER", "PASSWORD"))
+    assert any("USER is not set: the deployment is skipped" in str(warning) for warning in made.warnings)
+    without = compiled(config_of(proxy=PROXY), tmp_path, secrets=False).config.deployments["own"]
+    assert (without.has_credential, without.proxy) == (True, deployment.proxy)
+
+
+PROXY_MISTAKES: list[tuple[str, Any, str]] = [
+    ("a password", {"url": "https://gateway:pass-word@proxy.example"}, "url: must have references as credentials"),
+    ("half a reference", {"url": "https://gateway:x${PASSWORD}@proxy.example"}, "url: must have references"),
+    ("a user", {"url": "https://pass-word@proxy.example"}, "url: must have references as credentials"),
+    ("a whole reference", {"url": "${PASSWORD}"}, "url: must be a URL that names the host"),
+    ("no scheme", {"url": "proxy.example:3128"}, "url: must be a URL that names the host"),
+    ("another protocol", {"url": "socks5://proxy.example"}, "url: must have references as credentials"),
+    ("a path", {"url": "https://proxy.example/x"}, "url: the URL has a path"),
+    ("a query", {"url": "https://proxy.example?x"}, "url: the URL must have no query"),
+    (
+        "a colon in the user",
+        {"url": "https://${COLON}:${PASSWORD}@proxy.example"},
+        "url: the user name contains a colon",
+    ),
+    ("clear text", {"url": "http://proxy.example:3128"}, "url: http:// to another machine sends the credentials"),
+    ("no territory", {"territory": None}, "territory"),
+    ("an unknown territory", {"territory": "USA"}, "territory: 'USA' is not a territory"),
+    ("several territories", {"territory": ["US"]}, "territory"),
+    (
+        "another territory",
+        {"territory": "DE"},
+        "'own' is called through a proxy in DE, outside the boundary of region 'us'",
+    ),
+    ("a reader elsewhere", {"territory": "DE", "inspects": True}, "'own' processes in DE, US and is called through"),
+    ("an unknown key", {"ca": "x"}, "unknown key 'ca'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [case[1:] for case in PROXY_MISTAKES], ids=[case[0] for case in PROXY_MISTAKES]
+)
+def test_mistake_in_a_proxy_is_an_error_that_shows_no_credential(change: Any, words: str, tmp_path: Path) -> None:
+    config = config_of(proxy=PROXY).merge({"deployments": {"own": {"proxy": change}}})
+    with pytest.raises(ConfigRejected) as rejected:
+        compiled(config, tmp_path)
+    (found,) = [str(problem) for problem in rejected.value.problems if problem.severity == "error"]
+    assert words in found
+    assert "pass-word" not in found
+
+
+def test_http_proxy_of_another_machine_needs_a_word(tmp_path: Path) -> None:
+    proxy = {"url": "http://proxy.example:3128", "territory": "US"}
+    for config in (config_of(proxy=proxy, insecure=True), config_of(proxy={**proxy, "insecure": True})):
+        assert problems_of(config, tmp_path) == []
+
+
+@pytest.mark.parametrize(("inspects", "insecure"), [(False, True), (True, False), (True, True)])
+def test_proxy_gets_no_prompt_in_clear_text_unless_it_may_read_prompts(
+    inspects: bool, insecure: bool, tmp_path: Path
+) -> None:
+    proxy = {"url": "https://proxy.example", "territory": "US", "inspects": inspects, "insecure": insecure}
+    found = problems_of(config_of("http://127.0.0.1:8000/v1", proxy=proxy), tmp_path)
+    assert ["could read prompts and keys" in problem for problem in found] == [True] * (not (inspects and insecure))
+
+
+def test_proxy_that_inspects_is_a_place_of_processing_and_may_have_the_authority_of_a_site(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    proxy = {"url": "https://proxy.example", "territory": "US", "inspects": True}
+    own = compiled(
+        config_of(stores="US", processes="US", proxy={**proxy, "territory": "CA"}).merge(
+            "regions: {us: {boundary: [US, CA]}}"
+        ),
+        tmp_path,
+    ).config.deployments["own"]
+    assert own.places == ("US", "CA, US")
+    patch = {"deployments": {"chatgpt-us": {"tls": {"ca": files["ca"]}, "proxy": proxy}}}
+    link = compiled(BASE.merge(patch), tmp_path).config.deployments["chatgpt-us"].link
+    assert link is not None
+    assert link.ca
+    patch["deployments"]["chatgpt-us"]["proxy"] = {**proxy, "inspects": False}
+    with pytest.raises(ConfigRejected, match=r"tls\.ca: is not possible"):
+        compiled(BASE.merge(patch), tmp_path)
+
+
+def test_simulator_has_neither_certificates_nor_a_proxy(tmp_path: Path, files: dict[str, str]) -> None:
+    simulated = {"endpoint": "simulator", "simulates": "us", "tls": files, "proxy": PROXY}
+    others = ("qwen-cn", "qwen-intl", "chatgpt-eu", "gemini")
+    config = BASE.without("clients", "location").merge(
+        {"demo": True, "deployments": {"chatgpt-us": simulated, **dict.fromkeys(others)}},
+        {"assistants": {"assistant": {"routes": dict.fromkeys(["cn", "eu", "default"])}}},
+    )
+    made = compiled(config, tmp_path)
+    deployment = made.config.deployments["chatgpt-us"]
+    assert (deployment.tls, deployment.proxy, deployment.link) == (None, None, None)
+    assert sum("is not used with a simulator" in warning.message for warning in made.warnings) == 2

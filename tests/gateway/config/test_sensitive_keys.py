@@ -132,4 +132,7 @@ def test_listed_secret_is_neither_shown_nor_stored_and_a_reference_is(key: Any) 
 
 
 def test_message_names_every_place_of_a_reference_once() -> None:
-    assert places_of_references() == "`api_key`, `headers`, `secrets`, `password`, an edge's secret and a claim's keys"
+    assert (
+        places_of_references()
+        == "`api_key`, `headers`, the `url` of a proxy, `secrets`, `password`, an edge's secret and a claim's keys"
+    )

@@ -601,6 +601,6 @@ async def test_unrequested_response_is_dropped(way: Callable[[], Transport]) -> 
 
 
 def test_lack_of_file_descriptors_is_not_a_provider_failure() -> None:
-    failure = module._failure(ConnectFailed("OSError: Too many open files", is_ours=True))
+    failure = module.failure_of(ConnectFailed("OSError: Too many open files", is_ours=True))
     assert (failure.kind, failure.unsent) == (FailureKind.OVERLOADED, True)
     assert not RULES[failure.kind].counts

@@ -9,6 +9,7 @@ import pytest
 from gateway.api.caller.request_headers import headers_of
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Proxy
 from gateway.model.permit import Permit
 from gateway.policy.fence import prompt_permit, still_permitted
 from gateway.service.location import locate
@@ -29,6 +30,16 @@ def test_fence_repeats_the_check_of_the_compiler() -> None:
     outside = replace(TABLE.regions["us"], boundary=parse_places(["DE"]))
     assert prompt_permit(TABLE, outside, TABLE.deployments["chatgpt-us"], 0.0) is None
     assert prompt_permit(TABLE, TABLE.regions["us"], TABLE.deployments["qwen-cn"], 0.0) is None
+
+
+def test_permit_names_the_proxy_and_there_is_none_if_it_is_outside_the_boundary() -> None:
+    proxy = Proxy("https://proxy.example", parse_places(["US"]))
+    deployment = replace(TABLE.deployments["chatgpt-us"], proxy=proxy)
+    inside = prompt_permit(TABLE, TABLE.regions["us"], deployment, 0.0)
+    assert inside is not None
+    assert (inside.origin, inside.proxy) == (deployment.origin, "https://proxy.example")
+    outside = replace(deployment, proxy=replace(proxy, territory=parse_places(["DE"])))
+    assert prompt_permit(TABLE, TABLE.regions["us"], outside, 0.0) is None
 
 
 def test_a_demo_permits_simulators_only() -> None:
@@ -57,13 +68,17 @@ WIDE = BASE.merge("regions: {us: {boundary: ['*']}}")
         (WIDE.merge("assistants: {assistant: {routes: {us: [chatgpt-eu]}}}"), "no longer routes"),
         (BASE.merge("deployments: {chatgpt-us: {model: gpt-5.4-mini}}"), "no longer permits"),
         (
+            BASE.merge("deployments: {chatgpt-us: {proxy: {url: https://proxy.example, territory: US}}}"),
+            "no longer permits",
+        ),
+        (
             BASE.replace(assistants={"helper": BASE.data["assistants"]["assistant"]}).merge(
                 "clients: {app: {assistants: [helper]}}"
             ),
             "no longer routes",
         ),
     ],
-    ids=["disabled", "not routed", "another model", "another assistant"],
+    ids=["disabled", "not routed", "another model", "another proxy", "another assistant"],
 )
 def test_permit_ends_with_the_reason_where_another_table_does_not_permit_it(current: Config, reason: str) -> None:
     assert reason in (permitted(table_of(current)) or "")

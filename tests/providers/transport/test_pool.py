@@ -490,7 +490,7 @@ async def test_leave_is_asked_before_the_name_is_looked_up_and_for_every_request
     asked: list[tuple[str, object]] = []
     refused: list[object] = ["no"]
 
-    def allow(origin: str, permit: object) -> None:
+    def allow(origin: str, permit: object, _: str) -> None:
         asked.append((origin, permit))
         if permit in refused:
             raise NotAllowed("no")
