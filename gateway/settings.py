@@ -12,7 +12,9 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_SECRET = ("admin_token",)
+_SECRET = ("admin_token", "console_proxy_secret")
+_HEADER = r"^[A-Za-z0-9\-]{1,64}$"
+_ROLES = r"^\s*[^=,]+=(viewer|operator|admin)\s*(,\s*[^=,]+=(viewer|operator|admin)\s*)*$"
 
 
 class SettingsError(ValueError):
@@ -31,6 +33,33 @@ class Settings(BaseSettings):
     admin_port: int = Field(8081, ge=0, le=65535, description="The port of the admin listener; 0 takes a free one.")
     admin_token: SecretStr | None = Field(
         None, min_length=16, description="The token that requests to the admin listener must send."
+    )
+    console_host: str = Field("127.0.0.1", description="The address of the console's listener.")
+    console_port: int | None = Field(
+        None, ge=0, le=65535, description="The port of the console; 0 takes a free one. Without it there is no console."
+    )
+    console_url: str | None = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+/?$",
+        description="The public address of the console, such as `https://console.example.com`. No other is answered.",
+    )
+    console_proxy_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="The secret of an authenticating proxy, in `x-gateway-proxy-secret`. It replaces sign-in by token.",
+    )
+    console_user_header: str = Field(
+        "x-forwarded-user", pattern=_HEADER, description="The proxy's header with the name of the user."
+    )
+    console_groups_header: str = Field(
+        "x-forwarded-groups",
+        pattern=_HEADER,
+        description="The proxy's header with the user's groups, separated by commas.",
+    )
+    console_roles: str | None = Field(
+        None,
+        pattern=_ROLES,
+        description="The roles of groups: `GROUP=ROLE`, separated by commas.",
     )
     workers: int = Field(
         1, ge=1, le=256, description="The number of serving processes; more than one run under a supervisor."

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.changes.compile_process import Child
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import BuildConsole
+    from gateway.server.operator_listeners import BuildOperatorConsole
     from gateway.server.takeover import Takeover
     from gateway.settings import Settings
 
@@ -99,7 +100,7 @@ def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
             return _OK
         for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
-        start.serve_config(settings, initial, takeover)
+        start.serve_config(settings, initial, takeover, _operator_console(settings))
     finally:
         # The reason of a failed start must be in the log before the process ends.
         flush_all()
@@ -174,6 +175,19 @@ def _console(settings: Settings, territory: str | None = None) -> BuildConsole:
 
     shown = PageSettings(settings.config, territory)
     return lambda application, control: Console(application, control, shown)
+
+
+def _operator_console(settings: Settings) -> BuildOperatorConsole | None:
+    """Return the function that builds the console outside a demo, or None without its port."""
+    if settings.console_port is None:
+        return None
+    from gateway.api.body import CloseUnread
+    from gateway.console.operator_console import OperatorConsole
+    from gateway.console.sessions import MemorySessions
+    from gateway.console.visitors import ConsoleAccess
+
+    access = ConsoleAccess.of(settings)
+    return lambda admin, guard: CloseUnread(OperatorConsole(admin, guard, access, MemorySessions()))
 
 
 def _real_deployment(text: str) -> RealDeployment:

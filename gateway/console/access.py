@@ -38,7 +38,7 @@ def check_access(scope: Any, *, is_page: bool) -> None:
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip().lower())
     hosts, (peer, _) = headers.get("host", []), scope.get("client") or (None, 0)
-    if not is_this_machine(peer) or len(hosts) != 1 or not _is_loopback(hosts[0]):
+    if not is_this_machine(peer) or len(hosts) != 1 or not is_loopback_host(hosts[0]):
         message = "the console serves this machine only: open it as http://127.0.0.1 or http://localhost, with its port"
         raise ApiError("permission_denied", message)
     site = headers.get("sec-fetch-site", ["none"])
@@ -57,7 +57,8 @@ def _is_own(origin: str, host: str) -> bool:
     return origin in (f"http://{host}", f"https://{host}")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback_host(host: str) -> bool:
+    """Return whether the value of a host header names this machine."""
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         name, port = host, "80"

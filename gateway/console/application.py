@@ -10,9 +10,11 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl
 
+from gateway.api.admin import build_admin
 from gateway.api.admin_control import Control
+from gateway.api.admin_guard import Guard, Identity
 from gateway.api.admin_routes import fault_request, read_object
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import stream_events
@@ -27,15 +29,24 @@ from gateway.api.raw_responses import (
     send_response,
 )
 from gateway.console.access import HEADERS, check_access
+from gateway.console.all_views import VIEWS
 from gateway.console.assets import STATIC, assets
+from gateway.console.forms import read_form
 from gateway.console.page import Pages, PageSettings, Request
+from gateway.console.texts import language_of
 from gateway.console.timeline import timeline
+from gateway.console.views import Views
+from gateway.console.visitors import Visitor, headers_by_name
+from gateway.model.stored_client import Role
 
 _Receive = Callable[[], Any]
 _REQUEST = re.compile(r"/console/requests/([!-~]{1,200})")
 _FOUND_WITHIN_S, _LOOK_EVERY_S = 2.0, 0.05
 _KEPT = {"cache-control": "public, max-age=31536000, immutable"}
 _NOT_KEPT = {"cache-control": "no-store"}
+
+
+_DEMO_VISITOR = Visitor(Identity(Role.VIEWER, who="the demo"), "demo", "")
 
 
 class Console:
@@ -51,6 +62,8 @@ class Console:
         self._application = application
         self._control = control
         self._pages = Pages(settings)
+        # The visitors of a demo have no account: they read, and the admin API refuses everything else.
+        self._views = Views(build_admin(control, Guard()), VIEWS, "/console", is_demo=True)
         # One page is rendered at a time, so that many pages leave the processor to requests.
         self._rendering = asyncio.Lock()
 
@@ -69,7 +82,7 @@ class Console:
     async def _serve(self, scope: Any, receive: _Receive, send: Send) -> None:
         path = scope["path"]
         try:
-            check_access(scope, is_page=path == "/")
+            check_access(scope, is_page=path == "/" or self._views.has(path))
             if path == "/console/events":
                 _expect(scope, "GET")
                 await stream_events(self._control, receive, send, HEADERS)
@@ -90,6 +103,8 @@ class Console:
             return RawResponse(asset.body, headers=_KEPT, kind=asset.kind)
         if path == "/console/faults":
             return await self._switch_faults(scope, receive)
+        if self._views.has(path):
+            return await self._view(scope, path, receive)
         if (named := _REQUEST.fullmatch(path)) is not None:
             _expect(scope, "GET")
             return json_response(timeline(await self._find_request(named[1])))
@@ -105,6 +120,17 @@ class Console:
         async with self._rendering:
             html, code = await asyncio.to_thread(self._pages.render, status, sites, request)
         return RawResponse(html.encode("utf-8", "replace"), code, {"vary": "accept, accept-language"}, HTML)
+
+    async def _view(self, scope: Any, path: str, receive: _Receive) -> RawResponse:
+        method, headers = scope["method"], headers_by_name(scope)
+        if method not in (allowed := self._views.methods(path)):
+            raise method_not_allowed(method, ", ".join(allowed))
+        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=200)
+        form = await read_form((headers.get("content-type") or [""])[0], receive) if method == "POST" else {}
+        language = language_of((query.get("lang") or [""])[-1], ",".join(headers.get("accept-language", [])))
+        known = {name: values[-1] for name, values in query.items()}
+        visit = self._views.visit(_DEMO_VISITOR, language, query=known, lists=query, form=form)
+        return await self._views.respond(method, path, visit)
 
     async def _switch_faults(self, scope: Any, receive: _Receive) -> RawResponse:
         if scope["method"] == "PUT":

@@ -70,12 +70,14 @@ class Given:
         seats: The memory with the requests of clients, and the seats of this gateway.
         consent_key: The key of consent tokens that the processes have made for themselves.
         service: The service manager.
+        console: The listener of the console, or None.
     """
 
     sockets: tuple[socket.socket, socket.socket]
     seats: Seats
     consent_key: bytes
     service: ServiceManager
+    console: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,12 @@ class _Child:
     @classmethod
     async def start(cls, given: Given, lock: int | None, python: str | None) -> _Child:
         """Start it. Raises OSError."""
+        public, admin = given.sockets
+        files = {"public": public.fileno(), "admin": admin.fileno(), "quotas": given.seats.descriptor, "stderr": 2}
+        files |= {"lock": lock} if lock is not None else {}
+        files |= {"console": given.console.fileno()} if given.console is not None else {}
         first = {
+            "files": [*files],
             "protocol": PROTOCOL,
             "quotas": LAYOUT,
             "consent_key": given.consent_key.hex(),
@@ -271,8 +278,7 @@ class _Child:
         ours, theirs = socket.socketpair()
         errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
         try:
-            files = [*(one.fileno() for one in given.sockets), given.seats.descriptor, 2]
-            socket.send_fds(ours, [json.dumps(first).encode()], [*files, lock] if lock is not None else files)
+            socket.send_fds(ours, [json.dumps(first).encode()], [*files.values()])
             process = await asyncio.to_thread(
                 subprocess.Popen,
                 _command(python),

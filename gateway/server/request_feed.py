@@ -1,4 +1,4 @@
-"""Publish finished requests as events while somebody watches: a sample of each second, and the rate."""
+"""Publish finished requests as events while there are subscribers: a sample of each second, and the rate."""
 
 from __future__ import annotations
 

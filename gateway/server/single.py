@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.api.admin import build_admin
 from gateway.api.admin_control import Control, Review, change_report, fault_report, no_faults
 from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
@@ -23,9 +22,10 @@ from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Overview, Reload, SimulatedSite, Status, WorkerStatus
 from gateway.server.instance import Instance
+from gateway.server.operator_listeners import ConsoleListener, operator_listeners
 from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
-from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, server_config, serving_in_background
+from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, server_config
 from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.traffic import SAMPLE_S
@@ -77,6 +77,7 @@ class Process:
         name: The setting `GATEWAY_INSTANCE`, or None for the name of the host.
         demo: The parts that only a demo has.
         handover: Hands over to the next gateway. None: this process never does.
+        console: The listener of the console, or None.
     """
 
     gateway: Gateway
@@ -88,6 +89,7 @@ class Process:
     name: str | None = None
     demo: DemoParts | None = None
     handover: Handover | None = None
+    console: ConsoleListener | None = None
 
 
 async def serve_single(
@@ -109,7 +111,6 @@ async def serve_single(
         lambda: grace_s_of(process.grace_s, gateway.config),
         process.drain_delay_s,
     )
-    admin_listener, guard = admin
     live.on_change = control.note_change
     if process.demo is not None:
         live.is_followed = lambda: gateway.events.has_subscribers
@@ -117,7 +118,7 @@ async def serve_single(
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, process.service.reloading(live.request))
     async with AsyncExitStack() as ending:
         async with (
-            serving_in_background(build_admin(control, guard), admin_listener),
+            operator_listeners(control, admin, process.console),
             _watching(live, gateway, scheduler, process.service),
             _sampling(gateway, control.instance, control.requests),
         ):

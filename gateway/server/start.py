@@ -25,6 +25,7 @@ from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.channel import Serve
 from gateway.server.handover import TOO_MANY, Given, Handover, Keepers
+from gateway.server.operator_listeners import BuildOperatorConsole, ConsoleListener
 from gateway.server.service_manager import ServiceManager, sockets_by_name
 from gateway.server.uvicorn_server import BindError, DrainDelay, bind, raise_file_limit, run, url_of
 from gateway.settings import Settings
@@ -42,21 +43,31 @@ if TYPE_CHECKING:
     from gateway.state.schedules import ScheduleStore
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_SOCKETS = {"public": ("host", "port"), "admin": ("admin_host", "admin_port")}
-"""The names of sockets that systemd may open, and the settings that their addresses replace."""
+_SOCKETS = {
+    "public": ("host", "port"),
+    "admin": ("admin_host", "admin_port"),
+    "console": ("console_host", "console_port"),
+}
+"""The names of sockets that systemd or an earlier gateway may open, and the settings that their addresses replace."""
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
-def serve_config(settings: Settings, initial: InitialConfig, takeover: Takeover | None = None) -> None:
+def serve_config(
+    settings: Settings,
+    initial: InitialConfig,
+    takeover: Takeover | None = None,
+    build_console: BuildOperatorConsole | None = None,
+) -> None:
     """Serve a config until the process is stopped, with one process or several.
 
     Raises CommandError, and SystemExit if the workers fail.
 
     takeover: The connection to the running gateway that this one replaces.
+    build_console: Builds the console, if `GATEWAY_CONSOLE_PORT` is set.
     """
     detail = {}
     try:
-        _serve_config(settings, initial, takeover)
+        _serve_config(settings, initial, takeover, build_console)
     except CommandError:
         # A busy port or an unusable key. The audit trail already records the version as active.
         detail = _NOT_SERVED
@@ -80,18 +91,24 @@ def _close(change_log: ChangeLog, detail: Mapping[str, str], cell: CellMember | 
     change_log.close()
 
 
-def _serve_config(settings: Settings, initial: InitialConfig, takeover: Takeover | None) -> None:
+def _serve_config(
+    settings: Settings,
+    initial: InitialConfig,
+    takeover: Takeover | None,
+    build_console: BuildOperatorConsole | None,
+) -> None:
     given = takeover.sockets if takeover is not None else sockets_by_name()
     settings = _at_addresses_of(given, settings)
     if (reason := _serving_problem(settings, initial.config)) is not None:
         raise CommandError(reason)
     receipt_settings = _receipt_settings(settings)
+    console = _console_listener(settings, build_console, given.get("console"))
     sockets = _listeners(settings, given=given)
     raise_file_limit()
     with _scheduling(settings, initial.cell) as scheduler, _stored_clients(settings, initial) as clients:
         listener, admin_listener, guard = sockets
         sockets = listener, admin_listener, _with_tokens(guard, clients)
-        _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients), takeover)
+        _serve_live(settings, initial, receipt_settings, sockets, Staging(scheduler, clients, console), takeover)
 
 
 def _serve_live(
@@ -108,7 +125,7 @@ def _serve_live(
     live = _live(job, initial, admin_listener, staging, problem_of)
     with keeping_ledger(settings.state_dir, lambda: live.config, initial.config.stores) as ledger:
         keepers = Keepers(live, staging.scheduler, ledger)
-        _serve_processes(settings, initial, receipt_settings, sockets, keepers, takeover)
+        _serve_processes(settings, initial, receipt_settings, sockets, keepers, takeover, staging.console)
 
 
 def _serve_processes(
@@ -118,6 +135,7 @@ def _serve_processes(
     sockets: tuple[socket.socket, socket.socket, Guard],
     keepers: Keepers,
     takeover: Takeover | None,
+    console: ConsoleListener | None,
 ) -> None:
     config, outcome, live, scheduler = initial.config, initial.outcome, keepers.live, keepers.scheduler
     listener, admin_listener, guard = sockets
@@ -126,11 +144,13 @@ def _serve_processes(
     if len(seats.own) < settings.workers:
         raise CommandError(TOO_MANY)
     consent_key = takeover.consent_key if takeover is not None else secrets.token_bytes(32)
-    given = Given((listener, admin_listener), seats, consent_key, service)
+    shown = console.listener if console is not None else None
+    given = Given((listener, admin_listener), seats, consent_key, service, shown)
     handover = Handover(given, keepers, settings.state_dir, takeover)
 
     def listening(**more: int) -> None:
         urls = {"url": url_of(listener), "admin": url_of(admin_listener), "config": str(settings.config)}
+        urls |= {"console": url_of(console.listener)} if console is not None else {}
         logger().info("listening", **urls, **version_fields(live.config.version), **more)
         handover.note_serving()
 
@@ -140,7 +160,7 @@ def _serve_processes(
 
         on_listening = functools.partial(listening, workers=settings.workers)
         delay = DrainDelay(settings.drain_delay_s)
-        lifecycle = Lifecycle(on_listening, delay, service, settings.instance, seats, handover)
+        lifecycle = Lifecycle(on_listening, delay, service, settings.instance, seats, handover, console)
         serve = _serve_message(settings, packed, consent_key)
         if status := supervise(listener, settings.workers, serve, live, (admin_listener, guard), scheduler, lifecycle):
             raise SystemExit(status)
@@ -171,6 +191,7 @@ def _serve_processes(
         service,
         settings.instance,
         handover=handover,
+        console=console,
     )
     run(serve_single(process, listener, (admin_listener, guard), started))
 
@@ -198,10 +219,11 @@ def _serve_message(settings: Settings, packed: bytes, consent_key: bytes) -> Ser
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """The parts of the state directory that change each config version."""
+    """The parts of the state directory that change each config version, and the listener of the console."""
 
     scheduler: Scheduler
     clients: ClientDatabase | None = None
+    console: ConsoleListener | None = None
 
 
 @contextmanager
@@ -379,6 +401,21 @@ def _listeners(
         raise
 
 
+def _console_listener(
+    settings: Settings, build: BuildOperatorConsole | None, given: socket.socket | None
+) -> ConsoleListener | None:
+    """Return the listener of the console, or None without `GATEWAY_CONSOLE_PORT`. Raises CommandError."""
+    if settings.console_port is None or build is None:
+        return None
+    host, url = settings.console_host, settings.console_url
+    if not _is_loopback(host) and (url is None or not url.startswith("https://")):
+        raise CommandError(
+            f"the console on {host} is open to others: set GATEWAY_CONSOLE_URL to its public address, which must begin "
+            "with https://, or bind it to 127.0.0.1 (GATEWAY_CONSOLE_HOST)"
+        )
+    return ConsoleListener(given or _bind(host, settings.console_port, "console-port"), build)
+
+
 def _bind(host: str, port: int, option: str = "port") -> socket.socket:
     try:
         return bind(host, port, option)
@@ -389,7 +426,7 @@ def _bind(host: str, port: int, option: str = "port") -> socket.socket:
 def _at_addresses_of(given: Mapping[str, socket.socket], settings: Settings) -> Settings:
     """Return the settings with the addresses of sockets that systemd has opened. Raises CommandError."""
     if unknown := given.keys() - _SOCKETS.keys():
-        reason = f"`FileDescriptorName` must be `public` or `admin`, not {min(unknown)!r}"
+        reason = f"`FileDescriptorName` must be `public`, `admin` or `console`, not {min(unknown)!r}"
         raise CommandError(f"systemd has opened a socket with an unknown name: {reason}")
     changes: dict[str, object] = {}
     for name, listener in given.items():

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.api.admin import build_admin
 from gateway.api.admin_control import Review, change_report, no_faults
 from gateway.api.admin_guard import Guard
 from gateway.assembly.budget_alerts import BudgetWatch
@@ -45,9 +44,10 @@ from gateway.server.channel import (
     StopWorker,
 )
 from gateway.server.instance import Instance
+from gateway.server.operator_listeners import ConsoleListener, operator_listeners
 from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
-from gateway.server.uvicorn_server import DrainDelay, grace_s_of, serving_in_background
+from gateway.server.uvicorn_server import DrainDelay, grace_s_of
 from gateway.telemetry.event_feed import EventFeed, Subscription
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
@@ -91,6 +91,7 @@ class Lifecycle:
         name: The setting `GATEWAY_INSTANCE`, or None for the name of the host.
         seats: The memory with the requests of clients, and a seat for each worker. None: it is created.
         handover: Hands over to the next gateway. None: this process never does.
+        console: The listener of the console, or None.
     """
 
     on_listening: Callable[[], None]
@@ -99,6 +100,7 @@ class Lifecycle:
     name: str | None = None
     seats: Seats | None = None
     handover: Handover | None = None
+    console: ConsoleListener | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -264,6 +266,7 @@ class _Supervisor:
     ) -> None:
         self._drain_delay = lifecycle.drain_delay
         self._service = lifecycle.service
+        self._console = lifecycle.console
         self._is_draining = False
         self._listener = listener
         self._seats = range(1, workers + 1)
@@ -301,7 +304,7 @@ class _Supervisor:
         if self._serve.state_dir is not None:
             background.append(asyncio.create_task(recover_calls_forever(Path(self._serve.state_dir))))
         async with (
-            serving_in_background(build_admin(self, guard), admin_listener) as end_admin,
+            operator_listeners(self, (admin_listener, guard), self._console) as end_admin,
             asyncio.TaskGroup() as seats,
         ):
             if self._handover is not None:

@@ -24,8 +24,9 @@ VARIABLE = "GATEWAY_TAKEOVER"
 """The variable that names the descriptor of the socket pair."""
 
 PROTOCOL = 1
-FILES = ("public", "admin", "quotas", "stderr", "lock")
-"""The open files of the first message, in this order. Without a state directory, there is no lock."""
+_MOST_FILES = 8
+"""The most open files of the first message, which names them in their order."""
+_LISTENERS = frozenset({"public", "admin", "console"})
 
 _MOST_BYTES = 65_536
 
@@ -44,14 +45,15 @@ class Takeover:
     def __init__(self, pair_end: socket.socket) -> None:
         pair_end.setblocking(True)
         self._pair_end = pair_end
-        data, descriptors, _, _ = socket.recv_fds(pair_end, _MOST_BYTES, len(FILES))
+        data, descriptors, _, _ = socket.recv_fds(pair_end, _MOST_BYTES, _MOST_FILES)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        first, files = json.loads(data), dict(zip(FILES, descriptors, strict=False))
+        first = json.loads(data)
+        files: dict[str, int] = dict(zip(first["files"], descriptors, strict=True))
         # Until here, errors are written to a file of the running gateway, which reports them if this process ends.
         os.dup2(files["stderr"], 2)
         os.close(files["stderr"])
-        self.sockets = {name: socket.socket(fileno=files[name]) for name in ("public", "admin")}
+        self.sockets = {name: socket.socket(fileno=files[name]) for name in files.keys() & _LISTENERS}
         for listener in self.sockets.values():
             listener.setblocking(False)
         self.quotas, self.lock = files["quotas"], files.get("lock")

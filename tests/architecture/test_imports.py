@@ -30,7 +30,12 @@ HOMES = {
     "httpcore": ("gateway/execution/httpx_transport.py",),
     "httptools": ("providers/transport", "gateway/server/request_head.py", "gateway/server/http_protocol.py"),
     "aiohappyeyeballs": ("providers/transport",),
-    "babel": ("gateway/console/world.py", "gateway/config/locales.py", "gateway/config/region_text.py"),
+    "babel": (
+        "gateway/console/world.py",
+        "gateway/console/texts.py",
+        "gateway/config/locales.py",
+        "gateway/config/region_text.py",
+    ),
     "certifi": ("providers/transport",),
     "google": ("providers/signing/google.py",),
     "botocore": ("providers/signing/sigv4.py",),
@@ -78,7 +83,12 @@ HOMES = {
         "providers/transport/pool.py",
         "providers/value.py",
     ),
-    "jinja2": ("gateway/console/page.py", "evaluation/report.py", "evaluation/report_page.py"),
+    "jinja2": (
+        "gateway/console/page.py",
+        "gateway/console/views.py",
+        "evaluation/report.py",
+        "evaluation/report_page.py",
+    ),
     "jsonschema": ("evaluation/scorers.py", "gateway/execution/json_schemas.py"),
     "jsonschema_specifications": ("gateway/execution/json_schemas.py",),  # of jsonschema
     "referencing": ("evaluation/scorers.py",),  # of jsonschema

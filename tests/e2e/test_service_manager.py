@@ -91,7 +91,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  # refused
 @pytest.mark.parametrize(
     ("names", "host", "problem"),
     [
-        ("http", "127.0.0.1", "`FileDescriptorName` must be `public` or `admin`, not 'http'"),
+        ("http", "127.0.0.1", "`FileDescriptorName` must be `public`, `admin` or `console`, not 'http'"),
         ("public", EVERYWHERE, "this config has no clients, so it serves this machine only, and 0.0.0.0 is open"),
         ("admin", EVERYWHERE, "the admin listener on 0.0.0.0 is open to others"),
     ],

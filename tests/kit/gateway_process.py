@@ -39,6 +39,7 @@ class GatewayProcess:
         self._reader.start()
         self.url = ""
         self.admin_url = ""
+        self.console_url = ""
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -81,6 +82,7 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
     try:
         listening = gateway.wait_for("listening")
         gateway.url, gateway.admin_url = listening["url"], listening["admin"]
+        gateway.console_url = listening.get("console", "")
         yield gateway
     finally:
         if process.poll() is None:

@@ -1,0 +1,68 @@
+"""Read the fields of a form that a browser sends, with or without a file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from email.parser import BytesParser
+from email.policy import HTTP
+from typing import Any
+from urllib.parse import parse_qsl
+
+from gateway.api.errors import ApiError
+
+MOST_BYTES = 3 * 1024 * 1024
+_TIME_S = 30.0
+_MOST_FIELDS = 200
+
+
+async def read_form(kind: str, receive: Callable[[], Awaitable[Any]], most_bytes: int = MOST_BYTES) -> dict[str, str]:
+    """Return the fields of a form; of a file its text. The last field of a name counts. Raises ApiError.
+
+    Args:
+        kind: The content type.
+        receive: Receives the body.
+        most_bytes: The largest body.
+    """
+    data = await _body(receive, most_bytes)
+    name = kind.partition(";")[0].strip().lower()
+    try:
+        if name == "application/x-www-form-urlencoded":
+            return dict(parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+        if name == "multipart/form-data":
+            return _parts(kind, data)
+    except ValueError:
+        raise ApiError("invalid_request", "the form can't be read: it must be in UTF-8") from None
+    raise ApiError("unsupported_media_type", "the console reads forms only")
+
+
+async def _body(receive: Callable[[], Awaitable[Any]], most_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size, is_whole = 0, False
+    try:
+        async with asyncio.timeout(_TIME_S):
+            while not is_whole:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ApiError("invalid_request", "the connection was closed before the form was complete")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                is_whole = not message.get("more_body", False)
+                if size > most_bytes:
+                    raise ApiError("request_too_large", f"the form is larger than {most_bytes // 1024} KB")
+    except TimeoutError:
+        raise ApiError("request_timeout", f"the form did not arrive within {_TIME_S:g} seconds") from None
+    return b"".join(parts)
+
+
+def _parts(kind: str, data: bytes) -> dict[str, str]:
+    message = BytesParser(policy=HTTP).parsebytes(
+        b"content-type: " + kind.encode("latin-1").replace(b"\n", b"") + b"\r\n\r\n" + data
+    )
+    fields: dict[str, str] = {}
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        if isinstance(name, str) and isinstance(content, bytes) and len(fields) < _MOST_FIELDS:
+            fields[name] = content.decode()
+    return fields

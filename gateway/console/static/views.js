@@ -1,0 +1,68 @@
+// The live parts of the views. Every view works without this file.
+const live = document.getElementById("live");
+if (live) followRequests();
+
+function followRequests() {
+  const filters = JSON.parse(live.dataset.filters), columns = JSON.parse(live.dataset.columns);
+  const most = Number(live.dataset.most), body = document.querySelector("#requests tbody");
+  const pause = document.getElementById("pause"), rate = document.getElementById("rate"), lost = document.getElementById("lost");
+  let isPaused = false;
+  live.hidden = false;
+  pause.addEventListener("click", () => {
+    isPaused = !isPaused;
+    pause.setAttribute("aria-pressed", String(isPaused));
+  });
+  const events = new EventSource(live.dataset.events);
+  events.addEventListener("open", () => { lost.hidden = true; });
+  // The browser connects again by itself. A refused connection, as after a sign-out, is not repeated.
+  events.addEventListener("error", () => { lost.hidden = false; });
+  events.addEventListener("requests", (event) => {
+    const news = JSON.parse(event.data);
+    rate.textContent = news.per_s;
+    if (isPaused) return;
+    for (const one of news.requests) {
+      if (Object.entries(filters).some(([name, value]) => one[name] !== value)) continue;
+      if (body.querySelector(`[data-id="${CSS.escape(one.request_id)}"]`)) continue;
+      body.prepend(row(one, columns));
+      document.getElementById("empty")?.remove();
+    }
+    while (body.children.length > most) body.lastElementChild.remove();
+  });
+}
+
+function row(one, columns) {
+  const tr = document.createElement("tr");
+  tr.dataset.id = one.request_id;
+  tr.className = "new";
+  for (const name of columns) {
+    const td = tr.insertCell();
+    if (name === "request_id") {
+      const link = td.appendChild(document.createElement("a"));
+      link.href = `${location.pathname}?${new URLSearchParams({ id: one.request_id })}`;
+      link.textContent = one.request_id.slice(0, 12);
+    } else if (name === "at") {
+      const time = td.appendChild(document.createElement("time"));
+      time.dateTime = one.at;
+      time.textContent = `${one.at.slice(11, 19)} UTC`;
+    } else if (name === "outcome") {
+      const word = td.appendChild(document.createElement("span"));
+      word.className = `outcome ${one.outcome === "ok" ? "good" : "bad"}`;
+      word.textContent = one.outcome;
+      if (one.code) {
+        td.append(" ");
+        td.appendChild(document.createElement("code")).textContent = one.code;
+      }
+    } else {
+      const value = name === "attempts" ? one.attempts.length : name === "cost" ? money(one.cost) : one[name];
+      if (["first_ms", "total_ms", "status", "attempts", "cost"].includes(name)) td.className = "number";
+      td.textContent = typeof value === "number" ? value.toLocaleString(document.documentElement.lang) : value ?? "–";
+    }
+  }
+  return tr;
+}
+
+function money(cost) {
+  if (!cost) return null;
+  const style = { style: "currency", currency: cost.currency, maximumFractionDigits: 9 };
+  return new Intl.NumberFormat(document.documentElement.lang, style).format(Number(cost.amount));
+}

@@ -1,0 +1,97 @@
+"""The languages of the views: translated texts, and dates, numbers and money by locale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
+
+from babel import Locale
+from babel.dates import format_date, format_datetime
+from babel.messages.pofile import read_po
+from babel.numbers import format_currency, format_decimal, format_percent
+
+FOLDER = Path(__file__).parent / "locale"
+LANGUAGES = {"en": "English", "zh-Hans": "简体中文"}
+"""The languages with their own names."""
+
+
+def language_of(chosen: str, accepted: str) -> str:
+    """Return the language of a page.
+
+    Args:
+        chosen: The language that the visitor has chosen, or an empty text.
+        accepted: The header `accept-language`.
+    """
+    if chosen in LANGUAGES:
+        return chosen
+    for item in accepted.split(","):
+        tag = item.partition(";")[0].strip().lower()
+        if tag == "zh" or tag.startswith("zh-"):
+            return "zh-Hans"
+        if tag == "en" or tag.startswith("en-"):
+            return "en"
+    return "en"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewTexts:
+    """The texts and formats of one language."""
+
+    language: str
+    locale: Locale
+
+    def gettext(self, message: str) -> str:
+        """Return a text in this language."""
+        return _catalogue(self.language).get(message) or message
+
+    def number(self, value: object) -> str:
+        """Return a number, or a dash if it is not known."""
+        return "–" if value is None else format_decimal(_decimal(value), locale=self.locale)
+
+    def percent(self, value: object) -> str:
+        """Return a share (0 to 1), or a dash if it is not known."""
+        return "–" if value is None else format_percent(_decimal(value), "#,##0.#%", locale=self.locale)
+
+    def money(self, amount: object, currency: object) -> str:
+        """Return an amount, or a dash if it is not known."""
+        if amount is None or not currency:
+            return "–"
+        return format_currency(_decimal(amount), str(currency), locale=self.locale, decimal_quantization=False)
+
+    def time(self, value: object) -> str:
+        """Return a time with its zone, or a dash if there is none. It is in ISO 8601, or Unix time."""
+        if not value:
+            return "–"
+        at = (
+            datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else datetime.fromisoformat(str(value))
+        )
+        return f"{format_datetime(at.astimezone(UTC), 'medium', locale=self.locale)} UTC"
+
+    def day(self, value: object) -> str:
+        """Return a day (`2026-11-25`), or a dash if there is none."""
+        return format_date(date.fromisoformat(str(value)), "medium", locale=self.locale) if value else "–"
+
+
+def _decimal(value: object) -> Decimal:
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return Decimal(0)
+
+
+@cache
+def texts_in(language: str) -> ViewTexts:
+    """Return the texts of a language."""
+    return ViewTexts(language, Locale.parse(language.replace("-", "_")))
+
+
+@cache
+def _catalogue(language: str) -> dict[str, str]:
+    path = FOLDER / f"{language}.po"
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        return {str(message.id): str(message.string) for message in read_po(file) if message.id and not message.fuzzy}

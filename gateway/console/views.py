@@ -1,0 +1,196 @@
+"""The views of the console below the map: their addresses, their actions, and how they are rendered.
+
+A view is a function that reads the admin API as the visitor and returns the values of its template. An action is one
+that changes something through the admin API. Both work with plain links and forms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gateway import __version__
+from gateway.api.front_page import HTML
+from gateway.api.raw_responses import Application, RawResponse
+from gateway.console.admin_call import AdminCall, AdminFailed
+from gateway.console.assets import asset_url
+from gateway.console.texts import LANGUAGES, ViewTexts, texts_in
+from gateway.console.visitors import Visitor
+from gateway.model.stored_client import Role, may_act
+
+_FOLDER = Path(__file__).parent / "templates"
+Values: TypeAlias = dict[str, Any]
+
+
+def _(message: str) -> str:
+    """Mark a text for translation. It is translated when it is shown."""
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a visitor.
+
+    Attributes:
+        prefix: The text before the path of every view.
+        query: The parameters of the address, the last value of each.
+        lists: All values of each parameter.
+        form: The fields of a sent form.
+    """
+
+    visitor: Visitor
+    admin: AdminCall
+    texts: ViewTexts
+    prefix: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    form: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the visitor's role may act. The admin API decides; this only leaves out buttons."""
+        return may_act(self.visitor.identity.role, Role.OPERATOR)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the visitor has the role `admin`."""
+        return may_act(self.visitor.identity.role, Role.ADMIN)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewAnswer:
+    """The result of a view or an action.
+
+    Attributes:
+        template: The template. Empty: a redirect to `location`, or a file.
+        location: The path of a view with its query, below the prefix.
+    """
+
+    template: str = ""
+    values: Values = field(default_factory=dict)
+    status: int = 200
+    location: str = ""
+    file: RawResponse | None = None
+
+
+def back_to(path: str, **query: str) -> ViewAnswer:
+    """Return the redirect to a view after an action. `done` in the query names its notice."""
+    return ViewAnswer(location=f"{path}?{urlencode(query)}" if query else path, status=303)
+
+
+Handler: TypeAlias = Callable[[Visit], Awaitable[ViewAnswer]]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleView:
+    """A view.
+
+    Attributes:
+        path: Its address below the prefix.
+        title: Its title and heading.
+        show: Answers GET.
+        actions: ViewAnswer POST, by the path.
+    """
+
+    path: str
+    title: str
+    show: Handler
+    actions: Mapping[str, Handler] = field(default_factory=dict)
+
+
+class Views:
+    """Answers the requests for all views.
+
+    Args:
+        admin: The admin API.
+        views: The views in the order of the navigation.
+        prefix: The text before the path of every view.
+        is_demo: Whether this is a demo, whose visitors need no sign-in.
+    """
+
+    def __init__(
+        self, admin: Application, views: Sequence[ConsoleView], prefix: str = "", *, is_demo: bool = False
+    ) -> None:
+        self._admin = admin
+        self._views = views
+        self._prefix = prefix
+        self._is_demo = is_demo
+        self._shown = {f"{prefix}{view.path}": view for view in views}
+        self._actions = {f"{prefix}{path}": (view, do) for view in views for path, do in view.actions.items()}
+        self._environments: dict[str, Environment] = {}
+        # One page is rendered at a time, so that many pages leave the processor to requests.
+        self._rendering = asyncio.Lock()
+
+    def has(self, path: str) -> bool:
+        """Return whether a view or an action has this path."""
+        return path in self._shown or path in self._actions
+
+    def methods(self, path: str) -> tuple[str, ...]:
+        """Return the methods of a path that `has` knows."""
+        return (*(("GET", "HEAD") if path in self._shown else ()), *(("POST",) if path in self._actions else ()))
+
+    def visit(self, visitor: Visitor, language: str, **given: Any) -> Visit:
+        """Return the visit of a visitor."""
+        return Visit(visitor, AdminCall(self._admin, visitor.identity), texts_in(language), self._prefix, **given)
+
+    async def respond(self, method: str, path: str, visit: Visit) -> RawResponse:
+        """Return the page of a view, or the result of an action."""
+        view, handler = self._actions[path] if method == "POST" else (self._shown[path], self._shown[path].show)
+        try:
+            answer = await handler(visit)
+        except AdminFailed as failed:
+            values = {"failed": failed, "view": view}
+            answer = ViewAnswer("failed.html", values, failed.status if failed.status >= 400 else 502)
+        if answer.file is not None:
+            return answer.file
+        if not answer.template:
+            return RawResponse(b"", answer.status, {"location": f"{self._prefix}{answer.location}"})
+        return await self.page(answer, visit, view)
+
+    async def page(self, answer: ViewAnswer, visit: Visit, view: ConsoleView | None = None) -> RawResponse:
+        """Return a rendered page."""
+        async with self._rendering:
+            html = await asyncio.to_thread(self._render, answer, visit, view)
+        return RawResponse(html.encode("utf-8", "replace"), answer.status, {}, HTML)
+
+    def _render(self, answer: ViewAnswer, visit: Visit, view: ConsoleView | None) -> str:
+        environment = self._environment(visit.texts)
+        return environment.get_template(answer.template).render(
+            visit=visit,
+            visitor=visit.visitor,
+            texts=visit.texts,
+            query=visit.query,
+            form=visit.form,
+            prefix=self._prefix,
+            is_demo=self._is_demo,
+            views=self._views,
+            view=view,
+            title=view.title if view is not None else answer.values.get("title", ""),
+            languages=LANGUAGES,
+            version=__version__,
+            **{name: value for name, value in answer.values.items() if name not in ("view", "title")},
+        )
+
+    def _environment(self, texts: ViewTexts) -> Environment:
+        known = self._environments.get(texts.language)
+        if known is not None:
+            return known
+        environment = Environment(
+            loader=FileSystemLoader(_FOLDER),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters.update(
+            number=texts.number, percent=texts.percent, time=texts.time, day=texts.day, query=urlencode
+        )
+        environment.globals.update(asset=asset_url, _=texts.gettext, money=texts.money)
+        self._environments[texts.language] = environment
+        return environment

@@ -1,0 +1,219 @@
+"""The visitors of the console outside a demo: the holder of an admin token with a session, or a user of a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.api.admin_guard import Guard, Identity
+from gateway.api.errors import ApiError
+from gateway.console.access import is_loopback_host
+from gateway.console.sessions import FailureLimit, Sessions, csrf_of
+from gateway.model.stored_client import Role
+from gateway.settings import Settings
+
+PROXY_HEADER = "x-gateway-proxy-secret"
+_FAILURE_S = 0.3
+"""A failed sign-in takes this long, whatever the reason."""
+_MOST_NAME = 120
+_FRAMES = frozenset({"iframe", "frame", "embed", "object", "fencedframe"})
+_STRONGEST = (Role.ADMIN, Role.OPERATOR, Role.VIEWER)
+
+NO_SIGN_IN = (
+    "no sign-in is possible: there is no admin token. `gateway admin-token create --role viewer --state DIR` on the "
+    "machine of the gateway creates one"
+)
+
+
+class Forbidden(Exception):
+    """The visitor may not see the console. The message gives the reason and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A person whom the console has identified.
+
+    Attributes:
+        name: The name that the page shows.
+        csrf: The token that each change must send.
+        can_sign_out: Whether there is a session that a sign-out ends.
+    """
+
+    identity: Identity
+    name: str
+    csrf: str = field(repr=False)
+    can_sign_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleAccess:
+    """The settings of access.
+
+    Attributes:
+        url: The public origin, such as `https://console.example.com`, or None: this machine only.
+        proxy_secret: The secret of an authenticating proxy, or None.
+        roles: The role of each group.
+    """
+
+    url: str | None = None
+    proxy_secret: str | None = field(default=None, repr=False)
+    user_header: str = "x-forwarded-user"
+    groups_header: str = "x-forwarded-groups"
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings) -> ConsoleAccess:
+        """Return the access of these settings."""
+        pairs = [item.partition("=") for item in (settings.console_roles or "").split(",") if item.strip()]
+        secret = settings.console_proxy_secret
+        return cls(
+            settings.console_url.rstrip("/") if settings.console_url is not None else None,
+            secret.get_secret_value() if secret is not None else None,
+            settings.console_user_header.lower(),
+            settings.console_groups_header.lower(),
+            {group.strip(): Role(role.strip()) for group, _, role in pairs},
+        )
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers reach the console by TLS."""
+        return self.url is not None and self.url.startswith("https://")
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie."""
+        return "__Host-gateway-console" if self.is_secure else "gateway-console"
+
+    def check(self, method: str, headers: Mapping[str, list[str]]) -> None:
+        """Raise Forbidden for a wrong host, another site, or a frame."""
+        hosts = headers.get("host", [])
+        if len(hosts) != 1 or not self._is_own_host(hosts[0].lower()):
+            address = self.url or "http://127.0.0.1 or http://localhost, with its port"
+            raise Forbidden(f"this is not the address of the console: open it as {address}")
+        if not _FRAMES.isdisjoint(headers.get("sec-fetch-dest", [])):
+            raise Forbidden("the console can't be shown inside another page")
+        sites, origins = headers.get("sec-fetch-site", []), headers.get("origin", [])
+        is_link = method == "GET" and not origins and headers.get("sec-fetch-mode") == ["navigate"]
+        own = self.url or f"http://{hosts[0].lower()}"
+        # Without a referrer, browsers send the origin `null` with a form, also to their own site.
+        known = {own, "null"} if sites == ["same-origin"] else {own}
+        if not is_link and not (
+            all(site in ("same-origin", "none") for site in sites) and all(it.lower() in known for it in origins)
+        ):
+            raise Forbidden("other sites may only link to the pages of the console")
+
+    def _is_own_host(self, host: str) -> bool:
+        if self.url is None:
+            return is_loopback_host(host)
+        parts = urlsplit(self.url)
+        default = {"https": 443, "http": 80}[parts.scheme]
+        names = {parts.netloc.lower()}
+        if parts.port in (None, default):
+            names |= {str(parts.hostname), f"{parts.hostname}:{default}"}
+        return host in names
+
+
+class Visitors:
+    """Identifies visitors."""
+
+    def __init__(self, access: ConsoleAccess, guard: Guard, sessions: Sessions) -> None:
+        self.access = access
+        self._guard = guard
+        self._sessions = sessions
+        self._failures = FailureLimit()
+
+    def expect_sign_in(self) -> None:
+        """Raise Forbidden if no sign-in is possible. Raises ApiError."""
+        if self.access.proxy_secret is None and not self._guard.has_tokens:
+            raise Forbidden(NO_SIGN_IN)
+
+    async def visitor(self, headers: Mapping[str, list[str]], *, is_use: bool = True) -> Visitor | None:
+        """Return the visitor with these headers, or None: a sign-in is needed. Raises Forbidden, ApiError."""
+        if self.access.proxy_secret is not None:
+            return self._user_of_proxy(headers, self.access.proxy_secret)
+        for cookie in cookies_of(headers, self.access.cookie):
+            token = await asyncio.to_thread(self._sessions.token_of, cookie, is_use=is_use)
+            holder = self._guard.holder(token) if token is not None else None
+            if holder is not None:
+                name = f"token {holder.token_id}" if holder.token_id else "GATEWAY_ADMIN_TOKEN"
+                identity = Identity(holder.role, holder.token_id, f"console ({name})")
+                return Visitor(identity, name, csrf_of(cookie), can_sign_out=True)
+        return None
+
+    def _user_of_proxy(self, headers: Mapping[str, list[str]], secret: str) -> Visitor:
+        access = self.access
+        values: dict[str, str] = {}
+        for name in (PROXY_HEADER, access.user_header, access.groups_header):
+            given = headers.get(name, [])
+            if len(given) > 1:
+                raise Forbidden(f"the header `{name}` is sent twice: the proxy must remove the one of the client")
+            values[name] = _decoded(given[0]) if given else ""
+        if not hmac.compare_digest(values[PROXY_HEADER].encode(), secret.encode()):
+            raise Forbidden(f"this request did not come through the proxy: its `{PROXY_HEADER}` is missing or wrong")
+        user = values[access.user_header]
+        if not user or len(user) > _MOST_NAME or not user.isprintable():
+            raise Forbidden(f"the proxy must send the name of the user in `{access.user_header}`")
+        groups = {group.strip() for group in values[access.groups_header].split(",")}
+        roles = {role for group, role in access.roles.items() if group in groups}
+        role = next((one for one in _STRONGEST if one in roles), None)
+        if role is None:
+            reason = f"none of the groups in `{access.groups_header}` has a role here"
+            raise Forbidden(f"{reason}: GATEWAY_CONSOLE_ROLES gives roles to groups")
+        return Visitor(Identity(role, who=f"{user} (console)"), user, csrf_of(f"{secret}\0{user}"))
+
+    async def sign_in(self, token: str, address: str) -> str | None:
+        """Return the cookie of a new session for the holder of a token; None if there is no such token.
+
+        Raises:
+            ApiError: Too many attempts failed.
+        """
+        if self.access.proxy_secret is not None:
+            raise Forbidden("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)")
+        if wait_s := self._failures.wait_s(address):
+            message = "too many failed attempts to sign in from this address: wait a minute"
+            raise ApiError("rate_limited", message, retry_after_s=wait_s)
+        began_s = asyncio.get_running_loop().time()
+        digest = hashlib.sha256(token.strip().encode("utf-8", "replace")).hexdigest()
+        if self._guard.holder(digest) is not None:
+            return await asyncio.to_thread(self._sessions.begin, digest)
+        self._failures.note(address)
+        await asyncio.sleep(began_s + _FAILURE_S - asyncio.get_running_loop().time())
+        return None
+
+    async def sign_out(self, headers: Mapping[str, list[str]]) -> None:
+        """End the session."""
+        for cookie in cookies_of(headers, self.access.cookie):
+            await asyncio.to_thread(self._sessions.end, cookie)
+
+    def set_cookie(self, value: str) -> str:
+        """Return the header that sets the cookie, or removes it with an empty value."""
+        parts = [f"{self.access.cookie}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
+        parts += ["Secure"] if self.access.is_secure else []
+        return "; ".join(parts if value else [*parts, "Max-Age=0"])
+
+
+def headers_by_name(scope: Any) -> dict[str, list[str]]:
+    """Return the values of each header of a request, by its name in lower case."""
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+    return headers
+
+
+def cookies_of(headers: Mapping[str, list[str]], name: str) -> list[str]:
+    """Return the values of a cookie."""
+    pairs = [pair.partition("=") for header in headers.get("cookie", []) for pair in header.split(";")]
+    return [value.strip() for key, _, value in pairs if key.strip() == name]
+
+
+def _decoded(value: str) -> str:
+    """Return a header value in UTF-8, as proxies send names, or as it is."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value

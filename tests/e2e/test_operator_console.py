@@ -1,0 +1,196 @@
+"""The console outside a demo, over HTTP: sign-in, sessions, roles, and each view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_command import in_this_process
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.operator_console import ConsoleClient
+
+pytestmark = pytest.mark.slow
+PORT = {"GATEWAY_CONSOLE_PORT": "0"}
+PROXY = {
+    "x-gateway-proxy-secret": "the secret of the proxy",
+    "x-forwarded-user": "anna",
+    "x-forwarded-groups": "x, ops",
+}
+
+
+class Installation:
+    """A gateway with a console, its state directory and a token of each role."""
+
+    def __init__(self, gateway: GatewayProcess, state: Path, path: Path) -> None:
+        self.gateway, self.state, self.path = gateway, state, path
+        self.tokens = {
+            role: self.run("admin-token", "create", "--role", role) for role in ("admin", "operator", "viewer")
+        }
+
+    def run(self, *words: str) -> str:
+        done = in_this_process(*words, "--state", str(self.state))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def visit(self, role: str = "viewer") -> ConsoleClient:
+        """Return a visitor who has signed in."""
+        client = ConsoleClient(self.gateway.console_url)
+        answer = client.sign_in(self.tokens[role])
+        assert (answer.status_code, answer.headers["location"]) == (303, "/requests")
+        return client
+
+    def ask(self) -> str:
+        """Send a chat request and return its id."""
+        headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "DE"}
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            answer = client.post(f"{self.gateway.url}{CHAT}", json=body(), headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.headers["x-request-id"]
+
+
+@contextmanager
+def serving(
+    providers: SimulatorThread, folder: Path, environ: Mapping[str, str]
+) -> Iterator[tuple[GatewayProcess, Path]]:
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    path = config_for(providers, PATIENT, {"usage": {"currency": "USD"}}).write(folder)
+    with running_gateway(path, {**KEYS, **PORT, **environ}) as gateway:
+        yield gateway, path
+
+
+@pytest.fixture(scope="module")
+def installed(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
+    with serving(providers, folder, {"GATEWAY_STATE_DIR": str(state)}) as (gateway, path):
+        client = ConsoleClient(gateway.console_url)
+        assert client.get("/requests").status_code == 403
+        assert "gateway admin-token create --role viewer" in client.words
+        yield Installation(gateway, state, path)
+
+
+def test_without_a_session_every_page_leads_to_the_sign_in_and_back(installed: Installation) -> None:
+    client = ConsoleClient(installed.gateway.console_url)
+    answer = client.get("/requests?region=eu")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=%2Frequests%3Fregion%3Deu")
+    client.get(answer.headers["location"])
+    assert "Admin token" in client.words
+    wrong = client.sign_in("agwadmin_wrong")
+    assert (wrong.status_code, "set-cookie" in wrong.headers) == (403, False)
+    answer = client.sign_in(installed.tokens["viewer"], "/requests?region=eu")
+    assert answer.headers["location"] == "/requests?region=eu"
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("gateway-console=")
+    assert "HttpOnly; SameSite=Lax" in cookie
+    assert client.get("/requests").status_code == 200
+
+
+def test_sign_out_and_the_end_of_the_token_end_a_session(installed: Installation) -> None:
+    client = installed.visit()
+    client.get("/requests")
+    copied = client.cookies["gateway-console"]
+    assert "You are signed out." in client.post("/sign-out").text
+    replay = ConsoleClient(installed.gateway.console_url)
+    replay.cookies.set("gateway-console", copied)
+    assert replay.get("/requests").status_code == 303
+    token = installed.run("admin-token", "create", "--role", "viewer")
+    assert client.sign_in(token).status_code == 303
+    assert client.get("/requests").status_code == 200
+    installed.run("admin-token", "revoke", token.split("_")[1])
+    assert client.get("/requests").status_code == 303
+
+
+def test_requests_are_listed_filtered_and_shown_one_by_one(installed: Installation) -> None:
+    request_id = installed.ask()
+    client = installed.visit()
+    client.get("/requests")
+    assert "<title>Requests</title>" in client.page
+    assert request_id[:12] in client.words
+    assert request_id[:12] not in client.get("/requests?region=us").text
+    client.get(f"/requests?id={request_id}")
+    assert "Answered by chatgpt-eu" in client.words
+    assert client.get("/requests?lang=zh-Hans").text.startswith('<!doctype html>\n<html lang="zh-Hans">')
+
+
+def test_a_change_needs_the_token_of_the_session_and_no_other_site(installed: Installation) -> None:
+    client = installed.visit("admin")
+    assert client.send("POST", "/sign-out", data={"csrf": "0" * 64}).status_code == 403
+    assert client.get("/requests").status_code == 200
+    for headers in (
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": "null"},
+        {"host": "evil.example"},
+        {"sec-fetch-dest": "iframe", "sec-fetch-mode": "navigate"},
+    ):
+        answer = client.send("POST", "/sign-out", data={"csrf": client.csrf}, headers=headers)
+        assert answer.status_code == 403, headers
+    assert client.get("/requests").headers["x-frame-options"] == "DENY"
+
+
+def test_no_sign_in_leads_to_another_site(installed: Installation) -> None:
+    client = ConsoleClient(installed.gateway.console_url)
+    for target in ("https://evil.example", "//evil.example/requests", "/\\evil.example", "/sign-out", "/requests/../x"):
+        answer = client.sign_in(installed.tokens["viewer"], target)
+        assert answer.headers["location"] == "/requests", target
+
+
+def test_ten_failures_close_the_sign_in_for_a_minute(providers: SimulatorThread, tmp_path: Path) -> None:
+    environ = {"GATEWAY_ADMIN_TOKEN": "a token of sixteen characters"}
+    with serving(providers, tmp_path, environ) as (gateway, _):
+        client = ConsoleClient(gateway.console_url)
+        assert client.sign_in(environ["GATEWAY_ADMIN_TOKEN"]).status_code == 303
+        for _ in range(10):
+            assert client.sign_in("wrong").status_code == 403
+        answer = client.sign_in(environ["GATEWAY_ADMIN_TOKEN"])
+        assert (answer.status_code, int(answer.headers["retry-after"]) > 30) == (429, True)
+
+
+def test_groups_that_a_proxy_sends_give_a_user_the_role(providers: SimulatorThread, tmp_path: Path) -> None:
+    environ = {
+        "GATEWAY_CONSOLE_PROXY_SECRET": PROXY["x-gateway-proxy-secret"],
+        "GATEWAY_CONSOLE_ROLES": "ops=operator, finance=viewer",
+    }
+    with serving(providers, tmp_path, environ) as (gateway, _):
+        client = ConsoleClient(gateway.console_url)
+        assert client.get("/requests", **PROXY).status_code == 200
+        assert "anna (operator)" in client.words
+        for headers in (
+            {},
+            PROXY | {"x-gateway-proxy-secret": "wrong"},
+            PROXY | {"x-forwarded-groups": "other"},
+            PROXY | {"x-forwarded-user": ""},
+        ):
+            assert client.get("/requests", **headers).status_code == 403, headers
+        twice = [*PROXY.items(), ("x-forwarded-groups", "finance")]
+        assert client.send("GET", "/requests", headers=twice).status_code == 403
+        assert client.sign_in("any").status_code == 403
+
+
+def test_an_open_address_needs_a_public_url_with_tls(providers: SimulatorThread, tmp_path: Path) -> None:
+    path = config_for(providers, PATIENT).write(tmp_path)
+    environ = {**KEYS, **PORT, "GATEWAY_CONSOLE_HOST": "192.0.2.1", "GATEWAY_CONFIG": str(path)}
+    done = in_this_process("serve", "--port", "0", environ=environ)
+    assert (done.returncode, "GATEWAY_CONSOLE_URL" in done.stderr) == (2, True)
+
+
+def test_public_url_makes_the_cookie_secure_and_decides_about_the_host(
+    providers: SimulatorThread, tmp_path: Path
+) -> None:
+    environ = {"GATEWAY_ADMIN_TOKEN": "a token of sixteen characters", "GATEWAY_CONSOLE_URL": "https://console.example"}
+    with serving(providers, tmp_path, environ) as (gateway, _):
+        client = ConsoleClient(gateway.console_url)
+        assert client.get("/sign-in").status_code == 403
+        sent = {"token": environ["GATEWAY_ADMIN_TOKEN"]}
+        headers = {"host": "console.example", "origin": "https://console.example", "sec-fetch-site": "same-origin"}
+        answer = client.send("POST", "/sign-in", data=sent, headers=headers)
+        assert answer.headers["set-cookie"].startswith("__Host-gateway-console=")
+        assert "; Secure" in answer.headers["set-cookie"]
