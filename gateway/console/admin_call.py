@@ -54,7 +54,7 @@ class AdminCall:
         error = document.get("error") if isinstance(document, dict) else None
         if isinstance(error, dict):
             raise AdminFailed(status, str(error.get("code")), str(error.get("message")), error)
-        if status >= 500:
+        if document is None and status >= 400:
             raise AdminFailed(status, "", "the admin API failed: read the log of the gateway")
         return document
 

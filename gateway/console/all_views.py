@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.console import requests_view
+from gateway.console import changes_view, requests_view
 
-VIEWS = (requests_view.VIEW,)
+VIEWS = (requests_view.VIEW, changes_view.VIEW)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
@@ -46,6 +49,17 @@ class Installation:
         answer = client.sign_in(self.tokens[role])
         assert (answer.status_code, answer.headers["location"]) == (303, "/requests")
         return client
+
+    def version(self) -> str:
+        """Return the active version."""
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            headers = {"authorization": f"Bearer {self.tokens['viewer']}"}
+            answer = client.get(f"{self.gateway.admin_url}/readyz", headers=headers).json()
+        return str(answer["config_version"]["version"])
+
+    def trail(self) -> list[dict[str, Any]]:
+        """Return the lines of the audit trail."""
+        return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
 
     def ask(self) -> str:
         """Send a chat request and return its id."""
@@ -194,3 +208,51 @@ def test_public_url_makes_the_cookie_secure_and_decides_about_the_host(
         answer = client.send("POST", "/sign-in", data=sent, headers=headers)
         assert answer.headers["set-cookie"].startswith("__Host-gateway-console=")
         assert "; Secure" in answer.headers["set-cookie"]
+
+
+def test_an_operator_plans_a_text_reloads_rolls_back_and_releases(installed: Installation) -> None:
+    client = installed.visit("operator")
+    client.get("/changes")
+    config = yaml.safe_load(installed.path.read_text())
+    config["assistants"]["assistant"]["routes"]["eu"] = ["chatgpt-eu-2"]
+    text = yaml.safe_dump(config)
+    client.post("/changes/plan", text=text)
+    assert "another first answer assistant/eu chatgpt-eu chatgpt-eu-2" in client.words
+    assert "commit this text as the config file" in client.words
+    client.post("/changes/plan", text="regions: {")
+    assert "does not compile" in client.words
+    first = installed.version()
+    installed.path.write_text(text)
+    client.post("/changes/reload")
+    assert "The config file is loaded, on this instance only" in client.words
+    second = installed.version()
+    assert second != first
+    client.post("/changes/rollback", version=first)
+    assert f"Roll back to version {first}?" in client.words
+    assert installed.version() == second
+    client.post("/changes/rollback", version=first, confirmed="yes")
+    assert "pinned, on this instance only" in client.words
+    assert installed.version() == first
+    client.post("/changes/release", confirmed="yes")
+    assert installed.version() == second
+    client.get(f"/changes?before={first}&after={second}")
+    assert "Differences" in client.words
+    [line] = [line for line in installed.trail() if line["event"] == "rolled_back"]
+    assert line["who"].startswith("console (token ")
+
+
+def test_a_viewer_sees_the_changes_and_every_action_is_refused(installed: Installation) -> None:
+    client = installed.visit("viewer")
+    page = client.get("/changes").text
+    version = installed.version()
+    for name in ("Reload", "Roll back", "Release", "Stop the schedule"):
+        assert f">{name}</button>" not in page
+    for path, fields in (
+        ("/changes/reload", {}),
+        ("/changes/rollback", {"version": version, "confirmed": "yes"}),
+        ("/changes/release", {"confirmed": "yes"}),
+        ("/changes/schedules/stop", {"assistant": "assistant", "region": "eu", "confirmed": "yes"}),
+    ):
+        client.get("/changes")
+        assert client.post(path, **fields).status_code == 403, path
+    assert installed.version() == version

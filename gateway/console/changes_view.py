@@ -1,0 +1,138 @@
+"""The view Changes: the active version, its history, differences, the plan of a text, and running schedules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.console.admin_call import AdminFailed
+from gateway.console.views import ConsoleView, ViewAnswer, Visit, _, back_to
+
+PATH = "/changes"
+_LIMIT = "50"
+NOTICES = {
+    "rollback-instance": _("The version is active and pinned, on this instance only: change the others too."),
+    "rollback-cell": _("The version is active and pinned. Every instance of the cell follows within two seconds."),
+    "release-instance": _("The config file is active again, on this instance only: release the others too."),
+    "release-cell": _("The config file is active again. Every instance of the cell follows within two seconds."),
+    "reload-instance": _("The config file is loaded, on this instance only: reload the others too."),
+    "reload-cell": _("The config file is loaded. Every instance of the cell follows within two seconds."),
+    "stop": _("The schedule is stopped: its candidate gets no more users."),
+}
+
+
+async def show(visit: Visit) -> ViewAnswer:
+    """Show the history and the schedules; with `before` and `after` also their differences."""
+    return await _page(visit, await _differences(visit))
+
+
+async def _differences(visit: Visit) -> dict[str, Any]:
+    before, after = visit.query.get("before", ""), visit.query.get("after", "")
+    if not (before and after):
+        return {}
+    try:
+        return {"difference": await visit.admin.get("/v1/admin/diff", before=before, after=after)}
+    except AdminFailed as failed:
+        if failed.status >= 500:
+            raise
+        return {"problem": str(failed)}
+
+
+async def _page(visit: Visit, more: dict[str, Any], status: int = 200) -> ViewAnswer:
+    history, ready = await asyncio.gather(
+        visit.admin.get("/v1/admin/history", limit=_LIMIT), visit.admin.get("/readyz")
+    )
+    values = {
+        "history": history,
+        "ready": ready,
+        "schedules": ready["schedules"],
+        "notice": NOTICES.get(visit.query.get("done", "")),
+        "difference": None,
+        "problem": "",
+        "plan": None,
+        "text": "",
+        "before": visit.query.get("before", ""),
+        "after": visit.query.get("after", ""),
+    }
+    return ViewAnswer("changes.html", values | more, status)
+
+
+async def plan(visit: Visit) -> ViewAnswer:
+    """Show what the pasted or uploaded text would change."""
+    text = visit.form.get("file") or visit.form.get("text", "")
+    try:
+        planned = await visit.admin.call("POST", "/v1/admin/plan", {"text": text})
+    except AdminFailed as failed:
+        if failed.status >= 500:
+            raise
+        return await _page(visit, {"problem": str(failed), "text": text}, failed.status)
+    return await _page(visit, {"plan": planned, "text": text})
+
+
+async def roll_back(visit: Visit) -> ViewAnswer:
+    """Activate and pin an earlier version, after a confirmation."""
+    version = visit.form.get("version", "")
+    question = visit.texts.gettext(
+        _("Roll back to version {version}? It replaces the config file until it is released.")
+    )
+    if visit.form.get("confirmed") != "yes":
+        return _confirm(visit, question.format(version=version), _("Roll back"), "rollback", version=version)
+    signature = visit.form.get("signature", "").strip()
+    wanted = {"version": version, **({"signature": signature} if signature else {})}
+    return await _switched(visit, "/rollback", wanted, "rollback")
+
+
+async def release(visit: Visit) -> ViewAnswer:
+    """Activate the config file in place of the pinned version, after a confirmation."""
+    question = visit.texts.gettext(_("Release the pinned version? The config file becomes active."))
+    if visit.form.get("confirmed") != "yes":
+        return _confirm(visit, question, _("Release"), "release")
+    signature = visit.form.get("signature", "").strip()
+    return await _switched(
+        visit, "/rollback", {"release": True, **({"signature": signature} if signature else {})}, "release"
+    )
+
+
+async def reload(visit: Visit) -> ViewAnswer:
+    """Load the config file now."""
+    return await _switched(visit, "/reload", {}, "reload")
+
+
+async def stop(visit: Visit) -> ViewAnswer:
+    """Stop a schedule, after a confirmation."""
+    given = {name: visit.form.get(name, "") for name in ("assistant", "region")}
+    question = visit.texts.gettext(_("Stop the schedule of {assistant} in {region}? Its candidate gets no more users."))
+    if visit.form.get("confirmed") != "yes":
+        return _confirm(visit, question.format(**given), _("Stop the schedule"), "schedules/stop", **given)
+    await visit.admin.call("POST", "/v1/admin/schedules/stop", given)
+    return back_to(PATH, done="stop")
+
+
+def _confirm(visit: Visit, question: str, button: str, action: str, **fields: str) -> ViewAnswer:
+    has_signature = action in ("rollback", "release")
+    values = {"question": question, "button": button, "action": f"{PATH}/{action}", "fields": fields}
+    return ViewAnswer("confirm.html", values | {"back": PATH, "has_signature": has_signature})
+
+
+async def _switched(visit: Visit, path: str, wanted: Mapping[str, object], word: str) -> ViewAnswer:
+    """Do an action on the version, and show its notice or its problems."""
+    done = await visit.admin.call("POST", path, wanted)
+    if done["result"] != "activated":
+        problems = [finding["message"] for finding in done["findings"] if finding["severity"] == "error"]
+        return await _page(visit, {"problem": "; ".join(problems) or _("Nothing was changed.")}, 422)
+    return back_to(PATH, done=f"{word}-{done['scope']}")
+
+
+VIEW = ConsoleView(
+    PATH,
+    _("Changes"),
+    show,
+    {
+        f"{PATH}/plan": plan,
+        f"{PATH}/rollback": roll_back,
+        f"{PATH}/release": release,
+        f"{PATH}/reload": reload,
+        f"{PATH}/schedules/stop": stop,
+    },
+)
