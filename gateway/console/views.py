@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
@@ -39,6 +39,7 @@ class Visit:
 
     Attributes:
         prefix: The text before the path of every view.
+        path: The path of the request, without the prefix.
         query: The parameters of the address, the last value of each.
         lists: All values of each parameter.
         form: The fields of a sent form.
@@ -48,6 +49,7 @@ class Visit:
     admin: AdminCall
     texts: ViewTexts
     prefix: str
+    path: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
     form: Mapping[str, str] = field(default_factory=dict)
@@ -143,7 +145,7 @@ class Views:
         """Return the page of a view, or the result of an action."""
         view, handler = self._actions[path] if method == "POST" else (self._shown[path], self._shown[path].show)
         try:
-            answer = await handler(visit)
+            answer = await handler(replace(visit, path=path.removeprefix(self._prefix)))
         except AdminFailed as failed:
             values = {"failed": failed, "view": view}
             answer = ViewAnswer("failed.html", values, failed.status if failed.status >= 400 else 502)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -256,3 +257,63 @@ def test_a_viewer_sees_the_changes_and_every_action_is_refused(installed: Instal
         client.get("/changes")
         assert client.post(path, **fields).status_code == 403, path
     assert installed.version() == version
+
+
+def test_providers_have_their_health_and_the_line_that_takes_one_out(installed: Installation) -> None:
+    installed.ask()
+    client = installed.visit()
+    client.get("/providers?deployment=chatgpt-eu")
+    assert "Breaker: closed" in client.words
+    assert "deployments: chatgpt-eu: enabled: false" in client.words
+    assert "qwen-cn openai" not in client.words
+
+
+@pytest.fixture(scope="module")
+def with_clients(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    config = config_for(providers, PATIENT, {"usage": {"currency": "USD"}}).without("clients")
+    path = config.merge({"clients_source": "database"}).write(folder)
+    with running_gateway(path, {**KEYS, **PORT, "GATEWAY_STATE_DIR": str(state)}) as gateway:
+        yield Installation(gateway, state, path)
+
+
+def test_an_admin_makes_a_client_and_an_operator_its_keys(with_clients: Installation) -> None:
+    client = with_clients.visit("admin")
+    client.get("/clients")
+    client.post("/clients/create", name="shop", definition="[1]")
+    assert "The definition must be a JSON object" in client.words
+    definition = '{"budgets": [{"amount": "10 USD", "per": "day"}]}'
+    client.post("/clients/create", name="shop", definition=definition)
+    assert "The client is created." in client.words
+    assert "$10" in client.words
+    operator = with_clients.visit("operator")
+    operator.get("/clients?client=shop")
+    answer = operator.post("/clients/keys", client="shop", owner="<b>anna</b>", note="", expires="30d")
+    found = re.search(r"agw_local_([a-z0-9]+)_[A-Za-z0-9_\-]+", answer.text)
+    assert found is not None
+    assert answer.headers["cache-control"] == "no-store"
+    assert found[0] not in operator.get("/clients?client=shop").text, "shown this one time"
+    assert "&lt;b&gt;anna" in operator.page
+    operator.post("/clients/budgets/top-up", of="client", owner="shop", per="day", amount="5 USD", client="shop")
+    assert "$15" in operator.words
+    operator.post("/clients/budgets/top-up", of="client", owner="shop", per="day", amount="many", client="shop")
+    assert "`amount` must be an amount with its currency" in operator.words
+    operator.post("/clients/keys/revoke", id=found[1], client="shop")
+    assert f"Revoke the key {found[1]} of shop?" in operator.words
+    operator.post("/clients/keys/revoke", id=found[1], client="shop", confirmed="yes")
+    assert "The key is revoked." in operator.words
+    assert operator.post("/clients/remove", client="shop", confirmed="yes").status_code == 403
+    client.get("/clients?client=shop")
+    client.post("/clients/remove", client="shop", confirmed="yes")
+    assert "There is no client yet." in client.words
+
+
+def test_a_viewer_changes_no_client(with_clients: Installation) -> None:
+    client = with_clients.visit("viewer")
+    client.get("/clients")
+    for path in ("keys", "keys/rotate", "keys/revoke", "budgets/top-up", "budgets/reset", "create", "change", "remove"):
+        fields = {"client": "shop", "id": "abcdefgh", "confirmed": "yes", "per": "day", "owner": "shop", "name": "x"}
+        client.get("/clients")
+        assert client.post(f"/clients/{path}", **fields).status_code == 403, path

@@ -1,0 +1,191 @@
+"""The view Clients: clients, projects, keys and budgets, and the actions of the admin API on them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+from gateway.console.admin_call import AdminFailed
+from gateway.console.views import ConsoleView, ViewAnswer, Visit, _, back_to
+
+PATH = "/clients"
+NOTICES = {
+    "rotated": _("The key has a new secret. The old one works until its grace time ends."),
+    "revoked": _("The key is revoked. Requests with it are refused within two seconds."),
+    "topped-up": _("The budget has more for its open window."),
+    "reset": _("The spent amount of the open window is 0 again."),
+    "created": _("The client is created. Create a key for it."),
+    "changed": _("The client is changed."),
+    "removed": _("The client and its keys are removed."),
+}
+_API = "/v1/admin"
+
+
+async def show(visit: Visit) -> ViewAnswer:
+    """Show all clients and projects, or the client that `client` names."""
+    return await _page(visit, visit.query.get("client", ""))
+
+
+async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, status: int = 200) -> ViewAnswer:
+    only = {"client": name} if name else {}
+    clients, projects, keys, (budgets, no_budgets) = await asyncio.gather(
+        visit.admin.get(f"{_API}/clients"),
+        visit.admin.get(f"{_API}/projects"),
+        visit.admin.get(f"{_API}/keys", **only),
+        _budgets(visit, only),
+    )
+    by_owner: dict[tuple[str, str], list[Any]] = {}
+    for budget in budgets:
+        by_owner.setdefault((budget["of"], budget["name"]), []).append({**budget, "left": _left(budget)})
+    values = {
+        "clients": [one for one in clients["clients"] if name in ("", one["name"])],
+        "projects": projects["projects"],
+        "keys": keys["keys"],
+        "budgets": by_owner,
+        "no_budgets": no_budgets,
+        "name": name,
+        "notice": NOTICES.get(visit.query.get("done", "")),
+        "problem": "",
+        "new_key": None,
+    }
+    return ViewAnswer("clients.html", values | dict(more or {}), status)
+
+
+async def _budgets(visit: Visit, only: Mapping[str, str]) -> tuple[list[Any], str]:
+    try:
+        return (await visit.admin.get(f"{_API}/budgets", **only))["budgets"], ""
+    except AdminFailed as failed:
+        return [], str(failed)
+
+
+def _left(budget: Mapping[str, Any]) -> str | None:
+    if "spent" not in budget:
+        return None
+    return str(Decimal(str(budget["limit"])) - Decimal(str(budget["spent"])) - Decimal(str(budget["held"])))
+
+
+async def create_key(visit: Visit) -> ViewAnswer:
+    """Create a key, and show it this one time."""
+    given = {name: visit.form.get(name, "").strip() for name in ("client", "expires", "owner", "note")}
+    return await _new_key(visit, f"{_API}/keys", {name: value for name, value in given.items() if value})
+
+
+async def rotate(visit: Visit) -> ViewAnswer:
+    """Give a key a new secret, and show it this one time."""
+    grace = visit.form.get("grace", "").strip()
+    return await _new_key(visit, f"{_API}/keys/{_id(visit)}/rotate", {"grace": grace} if grace else {})
+
+
+async def _new_key(visit: Visit, path: str, wanted: Mapping[str, str]) -> ViewAnswer:
+    client = visit.form.get("client", "")
+    try:
+        made = await visit.admin.call("POST", path, wanted)
+    except AdminFailed as failed:
+        return await _refused(visit, failed)
+    return await _page(visit, client, {"new_key": made})
+
+
+async def revoke(visit: Visit) -> ViewAnswer:
+    """End a key, after a confirmation."""
+    question = visit.texts.gettext(_("Revoke the key {id} of {client}? Requests with it are refused at once."))
+    return await _act(visit, "revoked", _("Revoke"), question, "POST", f"{_API}/keys/{_id(visit)}/revoke", {})
+
+
+async def top_up(visit: Visit) -> ViewAnswer:
+    """Add an amount to the open window of a budget."""
+    return await _act(visit, "topped-up", "", "", "POST", f"{_API}/budgets/top-up", _budget(visit, "amount"))
+
+
+async def reset(visit: Visit) -> ViewAnswer:
+    """Set what was spent in the open window to 0, after a confirmation."""
+    question = visit.texts.gettext(_("Reset the budget of {of} {owner} per {per}? Its spent amount becomes 0."))
+    return await _act(visit, "reset", _("Reset"), question, "POST", f"{_API}/budgets/reset", _budget(visit))
+
+
+def _budget(visit: Visit, *more: str) -> dict[str, str]:
+    form = visit.form
+    owner = {"project" if form.get("of") == "project" else "client": form.get("owner", "")}
+    return owner | {name: form.get(name, "").strip() for name in ("per", *more)}
+
+
+async def create(visit: Visit) -> ViewAnswer:
+    """Create a client."""
+    name = visit.form.get("name", "").strip()
+    definition = _definition(visit)
+    if definition is None:
+        return await _page(visit, "", {"problem": _("The definition must be a JSON object, such as {}.")}, 400)
+    return await _act(visit, "created", "", "", "POST", f"{_API}/clients", {**definition, "name": name}, name)
+
+
+async def change(visit: Visit) -> ViewAnswer:
+    """Change the given members of a client, and no others."""
+    name, definition = visit.form.get("client", ""), _definition(visit)
+    if definition is None:
+        return await _page(visit, name, {"problem": _("The definition must be a JSON object, such as {}.")}, 400)
+    return await _act(visit, "changed", "", "", "PATCH", f"{_API}/clients/{quote(name, safe='')}", definition)
+
+
+async def remove(visit: Visit) -> ViewAnswer:
+    """Remove a client with its keys, after a confirmation."""
+    question = visit.texts.gettext(_("Remove the client {client} and all its keys?"))
+    path = f"{_API}/clients/{quote(visit.form.get('client', ''), safe='')}"
+    return await _act(visit, "removed", _("Remove"), question, "DELETE", path, None)
+
+
+def _id(visit: Visit) -> str:
+    return quote(visit.form.get("id", ""), safe="")
+
+
+def _definition(visit: Visit) -> dict[str, Any] | None:
+    try:
+        value = json.loads(visit.form.get("definition", "") or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+async def _act(
+    visit: Visit, done: str, button: str, question: str, method: str, path: str, body: object, client: str = ""
+) -> ViewAnswer:
+    """Call the admin API; with a question only after a confirmation."""
+    fields = {name: value for name, value in visit.form.items() if name not in ("csrf", "confirmed")}
+    if question and visit.form.get("confirmed") != "yes":
+        shown = {name: fields.get(name, "") for name in ("id", "client", "of", "owner", "per")}
+        values = {"question": question.format(**shown), "button": button, "action": visit.path, "fields": fields}
+        return ViewAnswer("confirm.html", values | {"back": PATH, "has_signature": False})
+    try:
+        await visit.admin.call(method, path, body)
+    except AdminFailed as failed:
+        return await _refused(visit, failed)
+    named = client or ("" if done == "removed" else visit.form.get("client", ""))
+    return back_to(PATH, done=done, **({"client": named} if named else {}))
+
+
+async def _refused(visit: Visit, failed: AdminFailed) -> ViewAnswer:
+    """Show why the admin API has refused an action, with what was typed."""
+    if failed.status in (401, 403) or failed.status >= 500:
+        raise failed
+    lines = failed.details.get("lines") or failed.details.get("edit")
+    more = f" {lines}" if isinstance(lines, str) else ""
+    return await _page(visit, visit.form.get("client", ""), {"problem": f"{failed}{more}"}, failed.status)
+
+
+VIEW = ConsoleView(
+    PATH,
+    _("Clients"),
+    show,
+    {
+        f"{PATH}/keys": create_key,
+        f"{PATH}/keys/rotate": rotate,
+        f"{PATH}/keys/revoke": revoke,
+        f"{PATH}/budgets/top-up": top_up,
+        f"{PATH}/budgets/reset": reset,
+        f"{PATH}/create": create,
+        f"{PATH}/change": change,
+        f"{PATH}/remove": remove,
+    },
+)
