@@ -9,7 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gateway.usage.postgres_sessions import PostgresSessions
 
 LONGEST_S = 8 * 3600.0
 IDLE_S = 3600.0
@@ -89,6 +92,30 @@ class MemorySessions:
     def remove(self, session_id: str) -> None:
         """See `SessionStore`."""
         self._sessions.pop(session_id, None)
+
+
+class SharedSessions:
+    """The sessions of a cell, in its shared database."""
+
+    def __init__(self, table: PostgresSessions) -> None:
+        self._table = table
+
+    def add(self, session: Session) -> None:
+        """See `SessionStore`."""
+        self._table.add(session.id, session.token, session.began_at_s)
+
+    def find(self, session_id: str) -> Session | None:
+        """See `SessionStore`."""
+        row = self._table.find(session_id)
+        return Session(session_id, *row) if row is not None else None
+
+    def note_use(self, session_id: str, now_s: float) -> None:
+        """See `SessionStore`."""
+        self._table.note_use(session_id, now_s)
+
+    def remove(self, session_id: str) -> None:
+        """See `SessionStore`."""
+        self._table.remove(session_id)
 
 
 class Sessions:

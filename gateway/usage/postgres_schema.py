@@ -194,6 +194,14 @@ Table(
     *_columns("hash", kind=Text),
     Column("line", LargeBinary, nullable=False),
 )
+Table(
+    "console_session",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *_columns("token", kind=Text),
+    Column("began_at", Double, nullable=False),
+    Column("used_at", Double, nullable=False),
+)
 
 
 def check_schema(number: int | None) -> None:

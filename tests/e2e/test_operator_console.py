@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.operator_console import ConsoleClient
+from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
 PORT = {"GATEWAY_CONSOLE_PORT": "0"}
@@ -317,3 +319,28 @@ def test_a_viewer_changes_no_client(with_clients: Installation) -> None:
         fields = {"client": "shop", "id": "abcdefgh", "confirmed": "yes", "per": "day", "owner": "shop", "name": "x"}
         client.get("/clients")
         assert client.post(f"/clients/{path}", **fields).status_code == 403, path
+
+
+def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:
+    installed.ask()
+    client = installed.visit()
+
+    def spent() -> bool:
+        client.get("/spend?by=model")
+        return "By Model" in client.words
+
+    eventually(spent)
+    assert "gpt-6-luna" in client.words
+    assert "<rect" in client.page
+    assert "user" not in re.findall(r'<option value="(\w+)"', client.page)
+    link = re.search(r'href="(/spend\?[^"]*format=csv)"', client.page)
+    assert link is not None
+    file = client.get(link[1].replace("&amp;", "&"))
+    assert file.headers["content-type"] == "text/csv; charset=utf-8"
+    lines = list(csv.DictReader(file.text.splitlines()))
+    assert {line["group"] for line in lines} == {"model", "day"}
+    assert client.get("/spend?from=2020-01-01&to=2020-01-31").status_code == 200
+    assert "There is no usage in these days." in client.words
+    assert client.get("/spend?from=2020-02-01&to=2020-01-31").status_code == 400
+    admin = installed.visit("admin")
+    assert "End user (pseudonym)" in admin.get("/spend?by=user").text

@@ -1,4 +1,4 @@
-"""Create the tables of a cell: its instances, leases, schedules, commands, versions, activations and audit lines."""
+"""Create the tables of a cell, from its instances to its audit lines, and the table of the console's sessions."""
 
 from __future__ import annotations
 
@@ -87,4 +87,10 @@ def upgrade() -> None:
         _text("hash"),
         sa.Column("line", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("instance", "number"),
+    )
+    op.create_table(
+        "console_session",
+        *map(_text, ("id", "token")),
+        *map(_time, ("began_at", "used_at")),
+        sa.PrimaryKeyConstraint("id"),
     )

@@ -1,0 +1,86 @@
+"""Sessions of the console: how long they last, in memory and in the shared database, and failed sign-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from gateway.console.sessions import IDLE_S, LONGEST_S, FailureLimit, MemorySessions, Sessions, SharedSessions
+from gateway.usage.postgres_migration import upgrade
+from tests.kit.postgres_server import RunningPostgres, running_postgres
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[RunningPostgres]:
+    with running_postgres() as running:
+        upgrade(running.address())
+        yield running
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.slow)])
+def clock_and_sessions(request: pytest.FixtureRequest) -> Iterator[tuple[Clock, Sessions]]:
+    clock = Clock()
+    if request.param == "memory":
+        yield clock, Sessions(MemorySessions(), clock)
+        return
+    from gateway.usage.postgres_sessions import PostgresSessions
+
+    running: RunningPostgres = request.getfixturevalue("postgres")
+    server = running.address()
+    with closing(PostgresSessions(server, LONGEST_S)) as table:
+        yield clock, Sessions(SharedSessions(table), clock)
+
+
+def test_session_lasts_eight_hours_at_most_and_an_hour_without_use(clock_and_sessions: tuple[Clock, Sessions]) -> None:
+    clock, sessions = clock_and_sessions
+    first, second = sessions.begin("a" * 64), sessions.begin("b" * 64)
+    assert (sessions.token_of(first), sessions.token_of(second)) == ("a" * 64, "b" * 64)
+    clock.now_s += IDLE_S - 1
+    assert sessions.token_of(first) == "a" * 64
+    clock.now_s += 2
+    assert (sessions.token_of(first), sessions.token_of(second)) == ("a" * 64, None)
+    for _ in range(8):
+        clock.now_s += IDLE_S - 10
+        alive = sessions.token_of(first)
+    assert alive is None
+    assert clock.now_s - 1_000_000.0 < LONGEST_S + IDLE_S
+
+
+def test_session_that_was_ended_or_never_began_has_no_token(clock_and_sessions: tuple[Clock, Sessions]) -> None:
+    _, sessions = clock_and_sessions
+    cookie = sessions.begin("a" * 64)
+    sessions.end(cookie)
+    assert [sessions.token_of(one) for one in (cookie, "", "é", "x" * 5000)] == [None] * 4
+
+
+def test_watching_does_not_keep_a_session_alive() -> None:
+    clock = Clock()
+    sessions = Sessions(MemorySessions(), clock)
+    cookie = sessions.begin("a" * 64)
+    for _ in range(3):
+        clock.now_s += IDLE_S / 2
+        alive = sessions.token_of(cookie, is_use=False)
+    assert alive is None
+
+
+def test_eleventh_failure_of_a_minute_has_to_wait() -> None:
+    clock = Clock()
+    limit = FailureLimit(clock)
+    for _ in range(10):
+        assert limit.wait_s("192.0.2.1") == 0
+        limit.note("192.0.2.1")
+        clock.now_s += 1
+    assert limit.wait_s("192.0.2.1") == 50
+    assert limit.wait_s("192.0.2.2") == 0
+    clock.now_s += 50
+    assert limit.wait_s("192.0.2.1") == 0
