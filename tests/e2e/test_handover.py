@@ -28,6 +28,7 @@ from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import key_hash
 from tests.kit.metered_gateway import CAP, HELD_TOKENS, client_of, of_client, rows_of, serving, with_budget
+from tests.kit.operator_console import ConsoleClient
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated, two_providers
 from tests.kit.service_manager import Manager
 from tests.kit.waiting import eventually
@@ -332,3 +333,15 @@ def test_gateway_without_a_state_directory_hands_over_at_the_signal(path: Path) 
             assert operator.answered_by() == "a"
         finally:
             os.kill(done["to"], signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_next_gateway_serves_the_console_at_the_same_address(path: Path) -> None:
+    token = "a token of sixteen characters"
+    with restartable(path, GATEWAY_CONSOLE_PORT="0", GATEWAY_ADMIN_TOKEN=token) as (operator, state):
+        before = ConsoleClient(operator.gateway.console_url)
+        assert before.sign_in(token).status_code == 303
+        assert restart(state) == 0
+        after = ConsoleClient(operator.gateway.console_url)
+        eventually(lambda: after.sign_in(token).status_code == 303, LIMIT_S)
+        assert after.get("/changes").status_code == 200
