@@ -33,6 +33,9 @@ def _(message: str) -> str:
     return message
 
 
+ROLE_WORDS = {Role.VIEWER: _("viewer"), Role.OPERATOR: _("operator"), Role.ADMIN: _("admin")}
+
+
 @dataclass(frozen=True, slots=True)
 class Visit:
     """One request of a visitor.
@@ -175,6 +178,7 @@ class Views:
             view=view,
             title=view.title if view is not None else answer.values.get("title", ""),
             languages=LANGUAGES,
+            roles=ROLE_WORDS,
             version=__version__,
             **{name: value for name, value in answer.values.items() if name not in ("view", "title")},
         )
