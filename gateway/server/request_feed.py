@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from gateway.telemetry.event_feed import EventFeed
 from gateway.telemetry.recent_requests import MOST_REQUESTS
@@ -29,8 +30,12 @@ async def publish_requests(feed: EventFeed, recent: Callable[[], Awaitable[_Docu
             known = None
             continue
         documents = await recent()
+        if known is None:
+            # A subscription began after the last look: requests of this second may have finished since then.
+            last_look = datetime.fromtimestamp(time.time() - EVERY_S, UTC).isoformat(timespec="milliseconds")
+            known = {document["request_id"] for document in documents if str(document["at"]) < last_look}
         ids = {document["request_id"] for document in documents}
-        if known is not None and (news := [one for one in documents if one["request_id"] not in known]):
+        if news := [one for one in documents if one["request_id"] not in known]:
             feed.publish("requests", {"per_s": _rate(news), "requests": _sample(news)})
         known = ids
 

@@ -3,74 +3,29 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
-from tests.kit.chat_http import CHAT, body
+from tests.kit.console_installation import PORT, Installation
 from tests.kit.gateway_command import in_this_process
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.operator_console import ConsoleClient
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
-PORT = {"GATEWAY_CONSOLE_PORT": "0"}
 PROXY = {
     "x-gateway-proxy-secret": "the secret of the proxy",
     "x-forwarded-user": "anna",
     "x-forwarded-groups": "x, ops",
 }
-
-
-class Installation:
-    """A gateway with a console, its state directory and a token of each role."""
-
-    def __init__(self, gateway: GatewayProcess, state: Path, path: Path) -> None:
-        self.gateway, self.state, self.path = gateway, state, path
-        self.tokens = {
-            role: self.run("admin-token", "create", "--role", role) for role in ("admin", "operator", "viewer")
-        }
-
-    def run(self, *words: str) -> str:
-        done = in_this_process(*words, "--state", str(self.state))
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def visit(self, role: str = "viewer") -> ConsoleClient:
-        """Return a visitor who has signed in."""
-        client = ConsoleClient(self.gateway.console_url)
-        answer = client.sign_in(self.tokens[role])
-        assert (answer.status_code, answer.headers["location"]) == (303, "/requests")
-        return client
-
-    def version(self) -> str:
-        """Return the active version."""
-        with httpx.Client(trust_env=False, timeout=60) as client:
-            headers = {"authorization": f"Bearer {self.tokens['viewer']}"}
-            answer = client.get(f"{self.gateway.admin_url}/readyz", headers=headers).json()
-        return str(answer["config_version"]["version"])
-
-    def trail(self) -> list[dict[str, Any]]:
-        """Return the lines of the audit trail."""
-        return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
-
-    def ask(self) -> str:
-        """Send a chat request and return its id."""
-        headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "DE"}
-        with httpx.Client(trust_env=False, timeout=60) as client:
-            answer = client.post(f"{self.gateway.url}{CHAT}", json=body(), headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer.headers["x-request-id"]
 
 
 @contextmanager
@@ -130,8 +85,8 @@ def test_requests_are_listed_filtered_and_shown_one_by_one(installed: Installati
     client = installed.visit()
     client.get("/requests")
     assert "<title>Requests</title>" in client.page
-    assert request_id[:12] in client.words
-    assert request_id[:12] not in client.get("/requests?region=us").text
+    assert request_id[:24] in client.words
+    assert request_id[:24] not in client.get("/requests?region=us").text
     client.get(f"/requests?id={request_id}")
     assert "Answered by chatgpt-eu" in client.words
     assert client.get("/requests?lang=zh-Hans").text.startswith('<!doctype html>\n<html lang="zh-Hans">')

@@ -39,7 +39,7 @@ function row(one, columns) {
     if (name === "request_id") {
       const link = td.appendChild(document.createElement("a"));
       link.href = `${location.pathname}?${new URLSearchParams({ id: one.request_id })}`;
-      link.textContent = one.request_id.slice(0, 12);
+      link.textContent = one.request_id.slice(0, 24);
     } else if (name === "at") {
       const time = td.appendChild(document.createElement("time"));
       time.dateTime = one.at;

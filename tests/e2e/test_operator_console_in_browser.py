@@ -1,0 +1,135 @@
+"""The views of the console outside a demo in a real Chromium: axe, narrow screens, live requests, and no script of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from providers.testkit.scenario import Scenario
+from providers.testkit.server import SimulatorThread
+from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.kit.browsers import LIMIT_MS, chromium
+from tests.kit.console_installation import PORT, Installation
+from tests.kit.gateway_process import running_gateway
+from tests.kit.node_clients import installed_node, installed_packages
+
+pytestmark = pytest.mark.slow
+VIEWS = ("Requests", "Changes", "Clients", "Spend", "Providers")
+EVIL = "<img src=x onerror=alert(1)>'\"{{7*7}}"
+RULES = "['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return (installed_packages(installed_node()) / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def installed(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
+    for name in SITES:
+        providers[name].scenario = Scenario()
+    patch = {"usage": {"currency": "USD"}, "deployments": {"chatgpt-us": {"model": "<b>gpt</b>"}}}
+    config = config_for(providers, PATIENT, patch)
+    path = config.merge({"clients": {"app": {"budgets": [{"amount": "10 USD", "per": "day"}]}}}).write(folder)
+    with running_gateway(path, {**KEYS, **PORT, "GATEWAY_STATE_DIR": str(state)}) as gateway:
+        installed = Installation(gateway, state, path)
+        installed.ask()
+        yield installed
+
+
+@pytest.fixture
+def open_console(browser: Any, installed: Installation) -> Iterator[Callable[..., Any]]:
+    """Return a function that signs in. The test fails if a page reports an error, opens a dialog or asks another host."""
+    problems: list[str] = []
+    contexts = []
+
+    def begin(role: str = "operator", **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(LIMIT_MS)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on("request", lambda one: one.url.startswith(installed.gateway.console_url) or problems.append(one.url))
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.goto(installed.gateway.console_url)
+        page.get_by_label("Admin token").fill(installed.tokens[role])
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", level=1).wait_for()
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_no_serious_problem_in_a_view(open_console: Callable[..., Any], axe: str, view: str) -> None:
+    page = open_console()
+    page.get_by_role("link", name=view, exact=True).click()
+    assert page.title() == page.get_by_role("heading", level=1).inner_text() == view
+    for width, scheme in ((1280, "light"), (360, "dark")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate(axe)
+        found = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
+        serious = [
+            (one["id"], one["help"], [node["html"][:200] for node in one["nodes"]][:3])
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], (width, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_requests_appear_as_they_come(open_console: Callable[..., Any], installed: Installation) -> None:
+    page = open_console("viewer")
+    first = installed.ask()
+    page.wait_for_selector(f'tr[data-id="{first}"]')
+    page.get_by_role("button", name="Pause").click()
+    second = installed.ask()
+    page.get_by_role("button", name="Pause").click()
+    third = installed.ask()
+    page.wait_for_selector(f'tr[data-id="{third}"]')
+    page.reload()
+    page.get_by_role("link", name=second).click()
+    page.get_by_text("Answered by").wait_for()
+
+
+def test_text_of_others_is_never_markup(open_console: Callable[..., Any], installed: Installation) -> None:
+    page = open_console("operator")
+    page.goto(f"{installed.gateway.console_url}/providers")
+    assert "<b>gpt</b>" in page.inner_text("table")
+    page.goto(f"{installed.gateway.console_url}/requests?region=%3Cscript%3Ealert(1)%3C/script%3E&client={EVIL}")
+    assert page.query_selector("main script, main img") is None
+    page.goto(f"{installed.gateway.console_url}/changes")
+    page.get_by_label("Text of the config file").fill(f"regions: {EVIL}")
+    page.get_by_role("button", name="Plan", exact=True).click()
+    page.get_by_text("does not compile").first.wait_for()
+    assert page.query_selector("main script, main img") is None
+    assert EVIL in page.get_by_label("Text of the config file").input_value()
+
+
+def test_views_and_forms_work_without_javascript(open_console: Callable[..., Any], installed: Installation) -> None:
+    page = open_console("operator", java_script_enabled=False)
+    page.get_by_label("Region").select_option("eu")
+    page.get_by_role("button", name="Show").click()
+    assert page.url.partition("?")[2].startswith("region=eu")
+    page.get_by_role("link", name="Changes").click()
+    page.get_by_role("button", name="Reload").click()
+    page.get_by_text("The config file is loaded, on this instance only").wait_for()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_text("You are signed out.").wait_for()
+    page.go_back()
+    page.reload()
+    page.get_by_label("Admin token").wait_for()
