@@ -40,6 +40,7 @@ from providers.value import change
 
 _MOST_HELD = 1_000_000
 """Characters of a choice that wait for one verdict. No judge could read more."""
+_SHORT = 1000
 _WIDE_END = re.compile(r"[。！？؟…][\"'”’」』）)\]]*|\n")
 _PLAIN_END = re.compile(r"[.!?][\"'”’)\]]*\s")
 _SPACE = re.compile(r"\s")
@@ -73,7 +74,6 @@ class _Choice:
     Attributes:
         held: The events that wait for a verdict.
         new: Their text that waits, of a choice that is judged in pieces.
-        parts: The same, of one that is judged as a whole.
         size: The characters that wait.
         tail: The end of the text that was released.
         digests: Those of the texts that a client sends back in its history, by their kind.
@@ -84,7 +84,6 @@ class _Choice:
     is_whole: bool
     held: deque[StreamEvent] = field(default_factory=deque)
     new: str = ""
-    parts: list[str] = field(default_factory=list)
     size: int = 0
     tail: str = ""
     digests: dict[type[Spoken], hmac.HMAC] = field(default_factory=dict)
@@ -93,22 +92,21 @@ class _Choice:
 
     def add(self, event: StreamEvent, text: str) -> None:
         """Hold one more event with this text."""
-        self.held.append(event)
         self.size += len(text)
-        if self.is_whole:
-            self.parts.append(text)
-        else:
+        if not self.is_whole:
             self.new += text
+        elif self.held and (joined := _joined(self.held[-1], event)) is not None:
+            self.held[-1] = joined
+            return
+        self.held.append(event)
 
     def hold_whole(self) -> None:
         """From now on, judge the rest as a whole."""
-        if not self.is_whole:
-            self.is_whole, self.parts, self.new = True, [self.new], ""
+        self.is_whole, self.new = True, ""
 
     def drop(self) -> None:
         """Forget what is held."""
         self.held.clear()
-        self.parts.clear()
         self.new, self.size = "", 0
 
 
@@ -155,8 +153,13 @@ class ModeratedStream:
         if isinstance(stream, ResumingStream):
             stream.take_back, self._sent = self._take_back, {}
 
-    def _take_back(self) -> SentAnswer:
-        """Forget what is held of an answer that broke off, so that another model continues what the client has."""
+    def _take_back(self) -> SentAnswer | None:
+        """Forget what is held of an answer that broke off, so that another model continues what the client has.
+
+        An answer that was flagged is not continued.
+        """
+        if self.flagged:
+            return None
         if 0 in self._choices:
             self._choices[0].drop()
         sent, self._sent = self._sent or {}, None
@@ -199,6 +202,8 @@ class ModeratedStream:
                     async for shown in self._ended(index, None):
                         yield shown
                 yield (event,)
+            case Failed() if self.flagged and all(choice.is_over for choice in self._choices.values()):
+                yield (UsageReport(event.usage), Finished()) if event.usage is not None else (Finished(),)
             case UsageReport() | Failed():
                 yield (event,)
             case Opened() | Heartbeat() | TextRun():
@@ -214,7 +219,7 @@ class ModeratedStream:
         choice = self._choice(index)
         if choice.is_over:
             return
-        rest = "".join(choice.parts) if choice.is_whole else choice.new
+        rest = "".join(map(_text_of, choice.held)) if choice.is_whole else choice.new
         calls = _calls_of(choice.held)
         if rest or self._is_flagged(index):
             async for shown in self._judged(choice, rest, index, is_end=True):
@@ -306,8 +311,6 @@ class ModeratedStream:
             released.append(choice.held.popleft())
         choice.tail = (choice.tail + text)[-self._judge.moderation.window_chars :]
         choice.new, choice.size = choice.new[len(text) :], choice.size - len(text)
-        if choice.is_whole:
-            choice.parts.clear()
         return released
 
     def _note(self, choice: _Choice, event: Spoken, text: str) -> None:
@@ -353,6 +356,22 @@ def _text_of(event: StreamEvent) -> str:
             return (event.name or "") + event.arguments
         case _:
             return ""
+
+
+def _joined(last: StreamEvent, event: StreamEvent) -> StreamEvent | None:
+    """Return two parts of a text or of a call as one, or None: an event takes many times the memory of its few letters.
+
+    A long part is not copied again.
+    """
+    match last, event:
+        case (TextDelta(text, choice, None), TextDelta(more, other, None)) if choice == other and len(text) < _SHORT:
+            return change(last, text=text + more)
+        case (ToolCallDelta(), ToolCallDelta(id=None, name=None, signature=None)) if (last.index, last.choice) == (
+            event.index,
+            event.choice,
+        ) and len(last.arguments) < _SHORT:
+            return change(last, arguments=last.arguments + event.arguments)
+    return None
 
 
 def _calls_of(events: Iterable[StreamEvent]) -> list[str]:

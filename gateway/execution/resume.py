@@ -163,7 +163,7 @@ class ResumingStream:
         self._is_plain = True
         self._broken: Failed | None = None
         self._next: ContinuationStream | None = None
-        self.take_back: Callable[[], SentAnswer] | None = None
+        self.take_back: Callable[[], SentAnswer | None] | None = None
         """Forgets what a moderation holds, and returns what the client has. None without moderation."""
 
     def text_tap(self) -> TextTap | None:
@@ -238,9 +238,10 @@ class ResumingStream:
     async def _resume(self, broken: Failed) -> tuple[StreamEvent, ...]:
         await self._stream.close()
         pieces = [piece if isinstance(piece, str) else text_of_run(piece) for piece in self._text]
-        sent = self.take_back() if self.take_back else SentAnswer("".join(pieces), "".join(self._reasoning))
+        own = SentAnswer("".join(pieces), "".join(self._reasoning))
+        sent = self.take_back() if self.take_back is not None else own
         self._is_plain, self._broken = False, None
-        self._next = await self._resumption.resume(self._step, sent, broken)
+        self._next = await self._resumption.resume(self._step, sent, broken) if sent is not None else None
         if self._next is None:
             return (broken,)
         return await self._next.batch()

@@ -74,7 +74,8 @@ class TurningLoop(asyncio.SelectorEventLoop):
 class Act:
     """One call to a provider: its headers come after `head_s`, each piece after `piece_s`.
 
-    A stream has this number of words and ends with `whole`, `break` or `silent`.
+    A stream has this number of words, or these texts, and ends with `whole`, `break` or `silent`. `document`: the JSON
+    that is answered in place of a chat. `writes_on`: the provider does not wait until a piece is read.
     """
 
     status: int = 200
@@ -83,11 +84,16 @@ class Act:
     words: int = len(_WORDS)
     end: str = "whole"
     retry_after_ms: int | None = None
+    texts: tuple[str, ...] = ()
+    document: Any = None
+    writes_on: bool = False
 
 
 class _Reply(UpstreamResponse):
-    def __init__(self, gateway: GatewaySetup, act: Act, *, streams: bool) -> None:
+    def __init__(self, gateway: GatewaySetup, act: Act, body: Any) -> None:
         self._gateway, self._act, self._is_closed = gateway, act, False
+        self._next_at = gateway.loop.time()
+        streams, self._has_logprobs = bool(body.get("stream")), bool(body.get("logprobs"))
         self._pieces = self._streamed() if streams and act.status == 200 else iter([self._whole()])
         self.status, self.received_at = act.status, 0.0
         self.headers = {"content-type": "text/event-stream" if streams else "application/json"}
@@ -97,17 +103,26 @@ class _Reply(UpstreamResponse):
     def _whole(self) -> bytes:
         if self._act.status != 200:
             return b'{"error": {"message": "words", "code": "x"}}'
-        choice = {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}
+        if self._act.document is not None:
+            return json.dumps(self._act.document).encode()
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "".join(self._act.texts) or TEXT},
+            "finish_reason": "stop",
+        }
         return json.dumps({"id": "a", "created": 1, "model": "m", "choices": [choice]}).encode()
 
     def _streamed(self) -> Iterator[bytes]:
-        for word in _WORDS[: self._act.words]:
-            yield _chunk({"content": word}, None)
+        for word in self._act.texts or _WORDS[: self._act.words]:
+            token = {"token": word, "logprob": -1.0, "bytes": None, "top_logprobs": []}
+            yield _chunk({"content": word}, None, {"content": [token]} if self._has_logprobs else None)
         if self._act.end == "whole":
             yield _chunk({}, "stop") + b"data: [DONE]\n\n"
 
     async def read(self, _: object = None) -> bytes:
-        await asyncio.sleep(self._act.piece_s)
+        self._next_at += self._act.piece_s
+        left_s = self._next_at - self._gateway.loop.time() if self._act.writes_on else self._act.piece_s
+        await asyncio.sleep(max(left_s, 0.0))
         if (piece := next(self._pieces, None)) is not None:
             return piece
         if self._act.end == "silent":
@@ -124,8 +139,8 @@ class _Reply(UpstreamResponse):
         await asyncio.sleep(0)
 
 
-def _chunk(delta: dict[str, str], finish: str | None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+def _chunk(delta: dict[str, str], finish: str | None, logprobs: Any = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
     return b"data: " + json.dumps({"id": "s", "model": "m", "created": 1, "choices": [choice]}).encode() + b"\n\n"
 
 
@@ -180,16 +195,21 @@ class GatewaySetup:
         self.monkeypatch.setattr(chat, "Deadline", type("", (), {"start": partial(Deadline.start, clock=clock)}))
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """See Transport. The last act of a script is repeated."""
-        script = self.scripts[request.head.origin.removeprefix("https://")[0]]
-        act = script.pop(0) if len(script) > 1 else script[0]
+        """See Transport."""
+        body = json.loads(request.take_body())
+        act = self.act_of(request.head.origin.removeprefix("https://")[0], body)
         self.open += 1
         try:
             await asyncio.sleep(act.head_s)
-            return _Reply(self, act, streams=bool(json.loads(request.take_body()).get("stream")))
+            return _Reply(self, act, body)
         except BaseException:
             self.open -= 1
             raise
+
+    def act_of(self, name: str, body: Any) -> Act:
+        """Return what a provider does with a request. The last act of its script is repeated."""
+        script = self.scripts[name]
+        return script.pop(0) if len(script) > 1 else script[0]
 
     async def aclose(self) -> None:
         """See Transport."""
@@ -216,10 +236,11 @@ class GatewaySetup:
 class Client:
     """One request, and what its client received."""
 
-    def __init__(self, gateway: GatewaySetup, *, stream: bool) -> None:
-        body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    def __init__(self, gateway: GatewaySetup, *, stream: bool, **fields: Any) -> None:
+        body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "stream": stream, **fields}
         self.stream = stream
         self.content = b""
+        self.arrivals: list[tuple[float, bytes]] = []
         self.line = ClientConnection()
         self._gateway = gateway
         self._body = json.dumps(body).encode()
@@ -238,6 +259,7 @@ class Client:
     async def _send(self, message: Any) -> None:
         await asyncio.sleep(0)
         self.content += message.get("body", b"")
+        self.arrivals.append((self._gateway.loop.time(), message.get("body", b"")))
 
     @property
     def text(self) -> str:

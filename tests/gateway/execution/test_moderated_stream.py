@@ -183,7 +183,8 @@ def test_tool_calls_are_held_as_one_piece(arguments: str) -> None:
     batches = released([(event,) for event in events], FakeJudge())
     shown = [it for batch in batches for it in batch if isinstance(it, ToolCallDelta)]
     is_bad = BAD in arguments
-    assert shown == ([] if is_bad else calls)
+    assert "".join(it.arguments for it in shown) == ("" if is_bad else arguments)
+    assert [(it.id, it.name) for it in shown[:1]] == ([] if is_bad else [("call-1", "look")])
     assert finish_of(batches) == ["content_filter" if is_bad else "tool_calls"]
     assert text_of(batches).startswith("I look it up.\n")
 
@@ -286,3 +287,29 @@ def test_pieces_cover_a_text_and_overlap(unit: str, size: int) -> None:
     pieces = list(pieces_of(text))
     assert all(len(piece) <= 8000 for piece in pieces)
     assert pieces[0] + "".join(piece[200:] for piece in pieces[1:]) == text
+
+
+@given(
+    kinds=st.lists(st.sampled_from([(0, 0), (0, 1), (1, 0)]), max_size=20),
+    sizes=st.lists(st.sampled_from([1, 3, 1500]), min_size=20, max_size=20),
+)
+def test_what_is_held_as_a_whole_is_released_as_it_came(kinds: list[tuple[int, int]], sizes: list[int]) -> None:
+    """Parts of a call are joined, and no part of one call or choice becomes one of another."""
+    heads: list[StreamEvent] = [
+        ToolCallDelta(index, "", f"{index}{choice}", "f", None, choice) for index, choice in kinds
+    ]
+    parts: list[StreamEvent] = [
+        ToolCallDelta(index, "x" * size, choice=choice) for (index, choice), size in zip(kinds, sizes, strict=False)
+    ]
+    ends: list[StreamEvent] = [ChoiceFinish("tool_calls", choice) for choice in (0, 1)]
+    shown = released([(event,) for event in [*dict.fromkeys(heads), *parts, *ends]], FakeJudge())
+
+    def calls(events: Sequence[StreamEvent]) -> dict[tuple[int, int], str]:
+        found: dict[tuple[int, int], str] = {}
+        for event in events:
+            if isinstance(event, ToolCallDelta):
+                key = event.index, event.choice
+                found[key] = found.get(key, "") + event.arguments
+        return found
+
+    assert calls([event for batch in shown for event in batch]) == calls([*heads, *parts])
