@@ -62,6 +62,17 @@ deployments:
     )
 
 
+_JUDGES = {"cn": "guard-cn", "eu": "judge-eu", "us": "judge-us", "default": "guard-intl"}
+
+
+def moderated(on_failure: str) -> dict[str, Any]:
+    """Return a patch of `config_with_inputs` by which each region judges its chats."""
+    policies = {
+        name: {"input": [judge], "output": [judge], "on_failure": on_failure} for name, judge in _JUDGES.items()
+    }
+    return {"regions": {name: {"moderation": policy} for name, policy in policies.items()}}
+
+
 @pytest.fixture(scope="module")
 def providers() -> Iterator[SimulatorThread]:
     dialects = checked_simulators()

@@ -10,8 +10,9 @@ import pytest
 
 from providers.testkit.scenario import HttpError, Redirect, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import SITES
+from tests.e2e.conftest import KEYS, SITES, config_with_inputs, moderated
 from tests.kit.connection_trap import Trap
+from tests.kit.gateway_process import APP_KEY, running_gateway
 from tests.kit.prompt_paths import ASKING_FORMS, PROMPT_FORMS, PromptForm
 
 ALLOWED = {"CN": {"cn"}, "DE": {"eu", "eu2"}, "US": {"us"}}
@@ -67,6 +68,46 @@ def test_prompt_reaches_only_sites_within_the_boundary(
         assert outcome.done is form.asks
     elif form.asks:
         assert (response.status_code, outcome.code) == (502, "provider_error")
+
+
+@pytest.fixture(scope="module")
+def moderated_client(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    config = config_with_inputs(providers, moderated("closed")).write(tmp_path_factory.mktemp("moderated"))
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    with (
+        running_gateway(config, KEYS) as gateway,
+        httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("territory", ALLOWED)
+@pytest.mark.parametrize(("form", "stream"), ASKING)
+def test_judges_of_a_prompt_are_within_the_boundary_too(
+    moderated_client: httpx.Client,
+    providers: SimulatorThread,
+    form: PromptForm,
+    stream: bool,
+    territory: str,
+    failing: bool,
+) -> None:
+    for site in SITES:
+        providers[site].scenario = Scenario(faults=((HttpError(503), 1.0),)) if failing else Scenario()
+    before = {site: providers[site].received for site in SITES}
+    path, body = form.write("assistant", "Hello!", stream)
+    response = moderated_client.post(path, json=body, headers={"cf-ipcountry": territory})
+    outcome = form.outcome_of(response.text, response.headers["content-type"])
+    reached = {
+        site: providers[site].received - before[site] for site in SITES if providers[site].received > before[site]
+    }
+    assert {*reached} <= ALLOWED[territory]
+    if failing:
+        assert (response.status_code, outcome.code) == (503, "moderation_unavailable")
+    else:
+        assert (response.status_code, outcome.done) == (200, True)
+        assert sum(reached.values()) >= 3  # the prompt is judged, answered, and the answer is judged
 
 
 @pytest.mark.parametrize(("form", "stream"), SHAPES)
