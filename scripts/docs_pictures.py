@@ -48,19 +48,17 @@ def running_demo(folder: Path) -> Iterator[str]:
 
 def take(browser: Any, url: str, folder: Path) -> None:
     """Take every picture."""
-    page = _opened(browser, f"{url}/?territory=HK", 1280, "light")
+    page = _opened(browser, f"{url}/?territory=HK", 1440, "light")
     _fail_once(page)
     page.screenshot(path=FOLDER / "console.png", full_page=True)
     page.click("#heal")
     page.context.close()
 
     page = _opened(browser, f"{url}/?territory=HK", 360, "light", scale=2)
-    for _ in range(3):
-        page.click("#zoom-in")
     page.screenshot(path=FOLDER / "console-phone.png", clip={"x": 0, "y": 0, "width": 360, "height": 780})
     page.context.close()
 
-    page = _opened(browser, f"{url}/?territory=JP", 1280, "dark")
+    page = _opened(browser, f"{url}/?territory=JP", 1440, "dark")
     text = (folder / "demo.yaml").read_text("utf-8")
     edit = text.replace(_ROUTE, "default: [chatgpt-us, gemini, qwen-hk, qwen-intl]")
     (folder / "demo.yaml").write_text(edit, "utf-8")
@@ -68,7 +66,7 @@ def take(browser: Any, url: str, folder: Path) -> None:
     (folder / "demo.yaml").write_text(text.replace("cn: [qwen-cn]", "cn: [qwen-cm]"), "utf-8")
     page.wait_for_selector(".config .problem")
     page.wait_for_timeout(3000)  # the end of the animation of the outlines
-    page.screenshot(path=FOLDER / "console-edit.png", clip={"x": 0, "y": 0, "width": 1280, "height": 760})
+    page.screenshot(path=FOLDER / "console-edit.png", clip={"x": 0, "y": 0, "width": 1440, "height": 820})
     page.context.close()
 
 

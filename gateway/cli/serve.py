@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -132,12 +133,22 @@ def simulate(options: argparse.Namespace) -> int:
 
 
 def _demo_settings(options: argparse.Namespace) -> Settings:
-    """Return the settings, with the built-in demo config if none is named. Raises CommandError."""
+    """Return the settings, with a copy of the built-in demo config if none is named. Raises CommandError.
+
+    The copy is in a folder of its own until the process ends, so that edits of the page never reach the original.
+    """
     settings = settings_of(options)
     if "config" not in settings.model_fields_set:
+        import atexit
+        import shutil
+        import tempfile
+
         from gateway.config.examples import example_path
 
-        settings = settings.model_copy(update={"config": example_path("demo.yaml")})
+        folder = tempfile.TemporaryDirectory(prefix="gateway-demo-")
+        atexit.register(folder.cleanup)
+        copied = Path(shutil.copy(example_path("demo.yaml"), folder.name))
+        settings = settings.model_copy(update={"config": copied})
     _expect_config(settings)
     return settings
 

@@ -32,6 +32,7 @@ from gateway.console.access import HEADERS, check_access
 from gateway.console.all_views import VIEWS
 from gateway.console.assets import STATIC, assets
 from gateway.console.forms import read_form
+from gateway.console.own_config import OwnConfig
 from gateway.console.page import Pages, PageSettings, Request
 from gateway.console.texts import language_of
 from gateway.console.timeline import timeline
@@ -61,7 +62,8 @@ class Console:
     def __init__(self, application: Application, control: Control, settings: PageSettings) -> None:
         self._application = application
         self._control = control
-        self._pages = Pages(settings)
+        self._own_config = OwnConfig(settings.config)
+        self._pages = Pages(settings, self._own_config)
         # The visitors of a demo have no account: they read, and the admin API refuses everything else.
         self._views = Views(build_admin(control, Guard()), VIEWS, "/console", is_demo=True)
         # One page is rendered at a time, so that many pages leave the processor to requests.
@@ -105,6 +107,8 @@ class Console:
             return await self._switch_faults(scope, receive)
         if self._views.has(path):
             return await self._view(scope, path, receive)
+        if path == "/console/configuration":
+            return await self._edit(scope, receive)
         if (named := _REQUEST.fullmatch(path)) is not None:
             _expect(scope, "GET")
             return json_response(timeline(await self._find_request(named[1])))
@@ -137,6 +141,20 @@ class Console:
             await self._control.set_fault(*fault_request(await read_object(receive)))
         elif scope["method"] == "DELETE":
             await self._control.clear_faults()
+        else:
+            raise method_not_allowed(scope["method"], "PUT, DELETE")
+        return RawResponse(b"", 204)
+
+    async def _edit(self, scope: Any, receive: _Receive) -> RawResponse:
+        if scope["method"] == "PUT":
+            body = await read_object(receive)
+            words = [body.get(name) for name in ("assistant", "region", "deployment")]
+            if len(body) != len(words) or not all(isinstance(word, str) for word in words):
+                raise ApiError("invalid_request", "the body must have the texts assistant, region and deployment")
+            config = (await self._control.status()).config
+            await asyncio.to_thread(self._own_config.put_first, config, *map(str, words))
+        elif scope["method"] == "DELETE":
+            await asyncio.to_thread(self._own_config.undo)
         else:
             raise method_not_allowed(scope["method"], "PUT, DELETE")
         return RawResponse(b"", 204)

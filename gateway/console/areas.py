@@ -15,7 +15,7 @@ from gateway.policy.territory_answers import Answers, TerritoryAnswer
 _LARGEST_MARK = 1100
 # In units of the map: a circle in which the name of a product fits, and the least distance of two equal names.
 _ROOM, _APART = 2300, 17_000
-_LEAST_TOTAL = 2500
+_LEAST_TOTAL, _NEAR = 2500, 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +131,13 @@ def _label_positions(places: Sequence[Place]) -> Iterator[tuple[int, int]]:
             chosen.append(place.position)
     total = sum(place.size**2 for place in places)
     if not chosen and math.sqrt(total) >= _LEAST_TOTAL:
-        chosen.append(
-            (
-                round(sum(place.x * place.size**2 for place in places) / total),
-                round(sum(place.y * place.size**2 for place in places) / total),
-            )
+        middle = (
+            round(sum(place.x * place.size**2 for place in places) / total),
+            round(sum(place.y * place.size**2 for place in places) / total),
         )
+        # Territories around an ocean have their middle in the water.
+        if any(math.dist(place.position, middle) < max(place.size, _NEAR) for place in places):
+            chosen.append(middle)
     yield from chosen
 
 

@@ -16,6 +16,7 @@ from gateway.api.admin_explain import explain_document
 from gateway.api.errors import ApiError
 from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.assets import asset_url
+from gateway.console.own_config import OwnConfig, candidates, movable_routes
 from gateway.console.route_changes import differences
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.vendors import Product, product_of
@@ -123,8 +124,9 @@ class _Shown:
 class Pages:
     """Renders pages. One object serves all pages of a demo, and may be used by several threads."""
 
-    def __init__(self, settings: PageSettings) -> None:
+    def __init__(self, settings: PageSettings, own_config: OwnConfig) -> None:
         self._settings = settings
+        self._own_config = own_config
         self._tables: dict[tuple[str, str, int], Answers] = {}
         self._shown = _Shown()
         environment = Environment(
@@ -176,6 +178,9 @@ class Pages:
             examples=_EXAMPLES,
             no_effect=_no_effect(config, code),
             unavailable=_unavailable(status),
+            routes=movable_routes(config.assistants[assistant]),
+            candidates=candidates(config.assistants[assistant]),
+            written=self._own_config.lines(),
             sites=_sites(sites, decision),
             faults=FAULTS,
             question=question,
@@ -273,28 +278,20 @@ def _unavailable(status: Status) -> Mapping[str, dict[str, object]]:
 
 
 def _sites(sites: Sequence[SimulatedSite], decision: Mapping[str, Any] | None) -> list[dict[str, object]]:
-    """Return the simulated sites: those that are asked first, in their order, then the rest of the territory's route.
+    """Return the simulated sites, always in the same order, and mark those on the route of the territory.
 
     A site's deployments on the route are apart from the others, such as those of embeddings.
     """
     route = [*decision["steps"], *decision["skipped"]] if decision is not None and decision["error"] is None else []
-    rank = {item["deployment"]: number for number, item in enumerate(route)}
-
-    def rank_of(site: SimulatedSite) -> int:
-        return min((rank.get(name, len(rank)) for name in site.deployments), default=len(rank))
-
-    shown: list[dict[str, object]] = []
-    for site in sorted(sites, key=rank_of):
-        on_route = sorted((name for name in site.deployments if name in rank), key=rank.__getitem__)
-        names = on_route or site.deployments[:1]
-        if names:
-            shown.append(
-                {
-                    "site": site,
-                    "names": names,
-                    "others": [name for name in site.deployments if name not in names],
-                    "is_on_route": bool(on_route),
-                    "is_unlisted": bool(site.description) and site.fault not in FAULTS,
-                }
-            )
-    return shown
+    on_route = {item["deployment"] for item in route}
+    return [
+        {
+            "site": site,
+            "name": site.deployments[0],
+            "others": site.deployments[1:],
+            "is_on_route": not on_route.isdisjoint(site.deployments),
+            "is_unlisted": bool(site.description) and site.fault not in FAULTS,
+        }
+        for site in sites
+        if site.deployments
+    ]

@@ -272,6 +272,25 @@ def test_edit_of_the_file_changes_the_marks_and_is_named(open_page: Callable[...
     assert page.locator("#effect section").count() == 0
 
 
+def test_control_writes_the_file_and_the_map_shows_the_effect_until_it_is_dismissed(
+    open_page: Callable[..., Any],
+) -> None:
+    before = Path("my.yaml").read_text("utf-8")
+    page = open_page("/?territory=JP")
+    page.get_by_label("first ask").select_option("chatgpt-us")
+    page.get_by_role("button", name="Write the file").click()
+    page.wait_for_selector("#written >> text=default: [chatgpt-us, gemini, qwen-hk, qwen-intl]")
+    assert "default: [chatgpt-us, gemini" in Path("my.yaml").read_text("utf-8")
+    page.wait_for_selector("#decision .verdict >> text=chatgpt-us answers")
+    assert "Japan" in page.inner_text("#effect .members >> nth=0")
+    page.click('#effect [data-choose="IN"]')
+    chosen(page, "IN")
+    assert page.locator("#effect section").is_visible()
+    page.get_by_role("button", name="Undo the edit").click()
+    page.wait_for_selector("#decision .verdict >> text=gemini answers")
+    assert Path("my.yaml").read_text("utf-8") == before
+
+
 def test_mistake_in_the_file_is_shown_and_the_last_version_answers(open_page: Callable[..., Any]) -> None:
     page = open_page("/?territory=HK")
     Path("my.yaml").write_text(edited(_DEMO, ("cn: [qwen-cn]", "cn: [qwen-cm]")), "utf-8")
@@ -419,7 +438,7 @@ def test_map_follows_wheel_drag_pinch_and_keys(open_page: Callable[..., Any]) ->
     x, y = client_position(page, position(10, 51))
     at = round(x), round(y)
     page.mouse.move(*at)
-    for _ in range(8):
+    for _ in range(3):
         page.mouse.wheel(0, -200)
     until(page, f"{width} < 20000")
     assert client_position(page, position(10, 51)) == pytest.approx(at, abs=9), "the place under the pointer stays"

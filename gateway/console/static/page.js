@@ -18,19 +18,22 @@ function address(territory, extra = {}) {
 
 // Fetch the page and replace its parts. Calls run one after another, so that the last one decides what is shown.
 function refresh(territory = decision().territory) {
-  refreshing = refreshing.then(() => fetchParts(territory)).catch(() => setOffline(true));
+  refreshing = refreshing.then(() => fetchParts(territory)).catch(reportError);
   return refreshing;
 }
 
 async function fetchParts(territory) {
   const url = address(territory, { question: byId("question").value });
-  const response = await fetch(url, { headers: { accept: "text/html" } });
-  if (response.status !== 200 && response.status !== 404) throw new Error(response.statusText);
+  const response = await fetch(url, { headers: { accept: "text/html" } }).catch(() => null);
+  if (response?.status !== 200 && response?.status !== 404) { setOffline(true); return; }
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   setOffline(false);
   const focused = document.activeElement;
-  const before = versionOf(document);
+  const isNewVersion = versionOf(page) !== versionOf(document);
   const opened = [...document.querySelectorAll("details[open]")].map((one) => one.querySelector("summary").textContent);
+  for (const id of ["change-region", "change-deployment"]) {
+    if (byId(id)?.dataset.touched) keepChoice(page.getElementById(id), byId(id).value);
+  }
   for (const part of document.querySelectorAll(".part")) {
     const fresh = page.getElementById(part.id);
     if (!fresh.isEqualNode(part)) part.replaceWith(document.adoptNode(fresh));
@@ -39,7 +42,8 @@ async function fetchParts(territory) {
     if (opened.includes(one.querySelector("summary").textContent)) one.open = true;
   }
   updateAreas(page);
-  if (versionOf(page) !== before && byId("effect").textContent.trim()) announce(byId("effect").querySelector(".changes").textContent);
+  const changes = byId("effect").querySelector(".changes");
+  if (isNewVersion && changes) announce(changes.textContent);
   document.title = page.title;
   const ask = byId("ask").querySelector("button");
   const freshAsk = page.getElementById("ask").querySelector("button");
@@ -48,6 +52,13 @@ async function fetchParts(territory) {
   if (!focused.isConnected) refocus(focused);
   noteDeadlines();
   showAges();
+}
+
+function keepChoice(select, value) {
+  const option = [...(select?.options ?? [])].find((one) => one.value === value);
+  if (!option) return;
+  for (const one of select.options) one.toggleAttribute("selected", one === option);
+  select.dataset.touched = "1";
 }
 
 const versionOf = (root) => root.querySelector("#config code").textContent;
@@ -236,6 +247,7 @@ async function switchFaults(method, body) {
 document.addEventListener("change", (event) => {
   const { fault: deployment } = event.target.dataset;
   if (deployment) switchFaults("PUT", { deployment, fault: event.target.value || null });
+  if (event.target.closest("#change-form")) event.target.dataset.touched = "1";
   if (event.target.id === "assistant") choose(decision().territory);
 });
 document.addEventListener("click", (event) => {
@@ -243,6 +255,25 @@ document.addEventListener("click", (event) => {
   const { copy } = event.target.dataset;
   if (copy) navigator.clipboard.writeText(byId(copy).textContent).then(() => { event.target.textContent = "Copied"; });
 });
+
+async function edit(method, body) {
+  const response = await fetch("/console/configuration", {
+    method,
+    headers: body ? { "content-type": "application/json" } : {},
+    body: body && JSON.stringify(body),
+  });
+  const problem = response.ok ? "" : (await response.json()).error.message;
+  await refresh();
+  byId("change-problem").textContent = problem;
+  byId("change-problem").hidden = !problem;
+}
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "change-form") return;
+  event.preventDefault();
+  const { assistant } = decision();
+  edit("PUT", { assistant, region: byId("change-region").value, deployment: byId("change-deployment").value });
+});
+document.addEventListener("click", (event) => { if (event.target.id === "undo") edit("DELETE"); });
 
 function noteDeadlines() {
   for (const one of document.querySelectorAll(".countdown:not([data-until])")) {

@@ -1,0 +1,99 @@
+"""The demo's own configuration file: the page moves a deployment to the front of a route, and takes the edit back."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.api.errors import ApiError
+from gateway.config.problems import ConfigRejected
+from gateway.config.route_edit import with_route
+from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.deployment import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedLine:
+    """A line of the file before (`-`) or after (`+`) an edit."""
+
+    number: int
+    sign: str
+    text: str
+
+
+class OwnConfig:
+    """The edits of the page to the configuration file. The gateway follows the file as after any other edit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = self._after = ""
+
+    def lines(self) -> Sequence[ChangedLine]:
+        """Return the lines that the last edit changed; none if it was taken back."""
+        return _changed_lines(self._before, self._after)
+
+    def put_first(self, config: ConfigVersion, assistant: str, region: str, deployment: str) -> None:
+        """Write the file with a deployment as the first step of a route. Raises ApiError."""
+        known = config.assistants.get(assistant)
+        routes = movable_routes(known) if known is not None else {}
+        if known is None or region not in routes:
+            raise ApiError("invalid_request", "the assistant has no route of single deployments there", "region")
+        if deployment not in candidates(known):
+            raise ApiError("invalid_request", "no route of the assistant has this deployment", "deployment")
+        steps = [deployment, *(name for name in routes[region] if name != deployment)]
+        text = self._read()
+        try:
+            edited = with_route(text, self._path.name, known.name, region, steps)
+        except ConfigRejected as error:
+            raise ApiError("invalid_request", str(error)) from error
+        self._write(text, edited)
+
+    def undo(self) -> None:
+        """Write the file as it was before the last edit. Raises ApiError if it has changed since."""
+        if self._before == self._after or self._read() != self._after:
+            message = "the file was edited in another way since: change it in an editor"
+            raise ApiError("invalid_request", message)
+        self._write(self._before, self._before)
+
+    def _read(self) -> str:
+        try:
+            return self._path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ApiError("invalid_request", f"{self._path} can't be read: {error}") from error
+
+    def _write(self, before: str, after: str) -> None:
+        # The gateway may read the file at any moment, so it is replaced as a whole.
+        beside = self._path.with_name(f".{self._path.name}.edit")
+        try:
+            beside.write_text(after, "utf-8")
+            os.replace(beside, self._path)
+        except OSError as error:
+            raise ApiError("invalid_request", f"{self._path} can't be written: {error}") from error
+        self._before, self._after = before, after
+
+
+def movable_routes(assistant: Assistant) -> dict[str, list[str]]:
+    """Return the routes of single deployments, without weighted steps, by region."""
+    return {
+        region: [step.name for step in route if isinstance(step, Deployment)]
+        for region, route in assistant.routes.items()
+        if all(isinstance(step, Deployment) for step in route)
+    }
+
+
+def candidates(assistant: Assistant) -> list[str]:
+    """Return the deployments of all its routes, in the order in which they are written."""
+    return list(dict.fromkeys(name for names in movable_routes(assistant).values() for name in names))
+
+
+def _changed_lines(before: str, after: str) -> list[ChangedLine]:
+    old, new = before.splitlines(), after.splitlines()
+    lines = []
+    for tag, start, end, new_start, new_end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag != "equal":
+            lines += [ChangedLine(number + 1, "-", old[number]) for number in range(start, end)]
+            lines += [ChangedLine(number + 1, "+", new[number]) for number in range(new_start, new_end)]
+    return lines
