@@ -40,7 +40,7 @@ from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
 from gateway.model.version_names import version_headers
 from gateway.operator_errors import ReceiptDamaged
-from gateway.policy.caller import explain_user, read_consent
+from gateway.policy.caller import explain_user, read_consent, user_of
 from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import intent_of, may_assert_intent, preferred_name
 from gateway.policy.refusals import not_offered, refuse_location
@@ -385,7 +385,8 @@ def _add_capabilities(app: FastAPI, service: ChatService, limiter: FailedKeyLimi
         if location.problem is not None or location.region is None:
             raise Refused(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
         named, _ = _for_intent(named_assistant(config, caller.client, assistant), caller, intent, location)
-        document = capabilities(config, named, location, service.clock(), caller.accept_language)
+        user = user_of(caller, located.claim)
+        document = capabilities(config, named, location, service.clock(), caller.accept_language, user)
         return JSONResponse(document, headers=headers)
 
 

@@ -114,7 +114,7 @@ def decide_preferring(
         return decision, Preference(None, reason=PreferenceReason.UNKNOWN)
     own = [step for step in route if _member(step, decision, sticky) in choice.deployments]
     if not own:
-        return decision, Preference(name, choice.deployments, PreferenceReason.ROUTE)
+        return decision, Preference(name, choice.deployments, _why_not_theirs(decision, choice))
     reordered: Route = (*own, *(step for step in route if step not in own))
     planned = _planned(decision)
     if reordered != route:
@@ -145,6 +145,21 @@ def _member(step: RouteStep, decision: Decision, sticky: Callable[[], bytes] | N
     return choose(sticky(), weights) if sticky is not None else max(weights, key=lambda name: weights[name])
 
 
+def members_of(route: Route, decision: Decision, sticky: Callable[[], bytes] | None) -> frozenset[str | None]:
+    """Return the deployments that this user has at the steps of the route."""
+    return frozenset([_member(step, decision, sticky) for step in route])
+
+
+def _why_not_theirs(decision: Decision, choice: UserChoice) -> PreferenceReason:
+    """Return why this user has no deployment of the choice on the route."""
+    for deployment, verdict in decision.verdicts:
+        if deployment.name in choice.deployments and not isinstance(verdict, Step):
+            return _WHY_SKIPPED[verdict.reason]
+        if deployment.name in choice.deployments:
+            break  # it is for other users
+    return PreferenceReason.ROUTE
+
+
 def _why_not(
     decision: Decision, own: list[RouteStep], choice: UserChoice, sticky: Callable[[], bytes] | None
 ) -> PreferenceReason | None:
@@ -157,7 +172,10 @@ def _why_not(
 
 
 def availability(
-    choice: UserChoice, route: Route, reasons: Mapping[str, SkipReason | None]
+    choice: UserChoice,
+    route: Route,
+    reasons: Mapping[str, SkipReason | None],
+    theirs: frozenset[str | None] | None = None,
 ) -> tuple[str | None, PreferenceReason | None]:
     """Return the first deployment of a choice that the law allows here; else the first one on the route, and why not.
 
@@ -165,16 +183,20 @@ def availability(
         choice: The choice.
         route: The caller's route.
         reasons: By deployment, why it is skipped; None if it is not.
+        theirs: The deployments that this user has at the steps of the route. None if the user is unknown.
     """
-    own = [it.name for it in deployments_of(route) if it.name in choice.deployments]
+    named = [it.name for it in deployments_of(route) if it.name in choice.deployments]
+    own = [name for name in named if theirs is None or name in theirs]
     for name in own:
-        reason = reasons.get(name)
-        if reason is None or reason not in _LASTING:
+        if reasons.get(name) not in _LASTING:
             return name, None
-    if not own:
+    if not named:
         return None, PreferenceReason.ROUTE
-    reason = reasons[own[0]]
-    return own[0], _WHY_SKIPPED[reason] if reason is not None else None
+    first = (own or named)[0]
+    reason = reasons[first]
+    if reason is None:
+        return first, PreferenceReason.ROUTE  # it is for other users
+    return first, _WHY_SKIPPED[reason] if reason in _LASTING else None
 
 
 _LASTING = frozenset({SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.APPROVAL})

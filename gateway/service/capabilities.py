@@ -6,14 +6,16 @@ It is decided by the function that decides about requests, so it agrees with wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from gateway.model.age_band import AgeBand
 from gateway.model.config_version import USES, Assistant, ConfigVersion, UserChoice
-from gateway.model.decision import Refusal, Refused, SkipReason, Step, Verdict
+from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
-from gateway.policy.preference import availability
+from gateway.policy.canary_assignment import assign_variant, named_sticky_key
+from gateway.policy.preference import availability, members_of
 from gateway.policy.region_text import said
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
@@ -26,25 +28,32 @@ _PASSES = frozenset({SkipReason.CONSENT, SkipReason.HEALTH})
 
 def may_answer(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> bool:
     """Return whether some deployment of the assistant may answer requests of some use from this location."""
-    return any(
+    region = location.region
+    return region is not None and any(
         _may(verdict)
         for use in USES
-        if assistant.routes_for(use)
-        for _, verdict in _verdicts(config, assistant.for_use(use), location, now_s)
+        if region.name in assistant.routes_for(use)
+        for _, verdict in _decision(config, assistant.for_use(use), location, now_s).verdicts
     )
 
 
 def capabilities(
-    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float, accept_language: str | None
+    config: ConfigVersion,
+    assistant: Assistant,
+    location: Location,
+    now_s: float,
+    accept_language: str | None,
+    user: str | None = None,
 ) -> dict[str, object]:
     """Return what the assistant can do for callers at this location.
 
-    Health does not count, because a settings screen outlives an outage.
+    Health does not count, because a settings screen outlives an outage. `user`: whose members of weighted steps count.
 
     Raises:
         Refused: The location alone refuses every request.
     """
-    verdicts = _verdicts(config, assistant, location, now_s)
+    decision = _decision(config, assistant, location, now_s)
+    verdicts = decision.verdicts
     steps = [deployment for deployment, verdict in verdicts if _may(verdict)]
     region = location.region
     bounded = region is not None and not region.bounds_of(location.territory).is_anywhere
@@ -57,13 +66,17 @@ def capabilities(
     route = assistant.routes.get(region.name, ()) if region is not None else ()
     reasons = {it.name: None if isinstance(verdict, Step) else verdict[0] for it, verdict in verdicts}
     named = {it.name: it for it, _ in verdicts}
+    theirs = None
+    if user is not None:
+        sticky = partial(named_sticky_key, user)
+        theirs = members_of(route, assign_variant(decision, sticky), sticky)
     judges = config.moderation.get(region.name) if region is not None else None
     age, intents = location.age or AgeBand("adult"), [intent.name for intent in assistant.intents]
     if not age.tools:
         features = [it - TOOL_FEATURES for it in features]
 
     def choice_document(choice: UserChoice) -> dict[str, object]:
-        name, reason = availability(choice, route, reasons)
+        name, reason = availability(choice, route, reasons, theirs)
         reason = reason if age.choices else PreferenceReason.AGE
         deployment = named.get(name) if name is not None else None
         return {
@@ -98,14 +111,12 @@ def _may(verdict: Verdict) -> bool:
     return isinstance(verdict, Step) or verdict[0] in _PASSES
 
 
-def _verdicts(
-    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float
-) -> tuple[tuple[Deployment, Verdict], ...]:
-    """Return the verdict on each deployment of the route. Raises Refused if the location alone refuses."""
+def _decision(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> Decision:
+    """Return the decision for plain requests. Raises Refused if the location alone refuses."""
     decision = decide(config, assistant, location, plain_needs(assistant), {}, now_s)
     if isinstance(decision.outcome, Refusal) and not decision.verdicts:
         raise Refused(decision.outcome)
-    return decision.verdicts
+    return decision
 
 
 def _longest(limits: Iterable[int | None]) -> int | None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from pydantic import BaseModel
@@ -133,3 +134,29 @@ def test_vercel_ai_sdk_gets_objects_in_every_region(url: str) -> None:
         command, cwd=installed_packages(node), env=environ, capture_output=True, text=True, timeout=240
     )
     assert re.search(rf"^# pass {len(TERRITORIES)}$", done.stdout, re.MULTILINE), done.stdout
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+OTHER_TOOL = {"type": "function", "function": {"name": "g", "parameters": {"type": "object"}}}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "tools": {"tools": [TOOL]},
+    "tool_choice_required": {"tools": [TOOL, OTHER_TOOL], "tool_choice": "required"},
+    "vision": {"messages": [{"role": "user", "content": [IMAGE]}]},
+    "audio": {"messages": [{"role": "user", "content": [AUDIO]}]},
+    "json_object": {"response_format": {"type": "json_object"}},
+    "json_schema": {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}},
+    "n": {"n": 2},
+    "logprobs": {"logprobs": True},
+}
+
+
+@pytest.mark.parametrize("territory", TERRITORIES)
+def test_capabilities_name_which_requests_are_answered(url: str, territory: str) -> None:
+    with httpx.Client(base_url=url, headers={"cf-ipcountry": territory}, trust_env=False, timeout=60) as client:
+        supported = client.get("/v1/capabilities").json()["supported"]
+        for feature, fields in NEEDS.items():
+            asked = {"model": "assistant", "messages": [{"role": "user", "content": "JSON, please."}], **fields}
+            status = client.post("/v1/chat/completions", json=asked).status_code
+            assert (status == 200) == (feature in supported), (feature, status)

@@ -125,6 +125,40 @@ def test_change_of_exporters_is_a_protected_change(before: str, after: str, why:
     assert protected_changes_of(PROTECTED.merge(after), PROTECTED.merge(before)) == why
 
 
+BY_INTENT = SPARED.merge(
+    {
+        "assistants": {
+            "assistant": {
+                "intents": {"control": {"tools": ["car_*"]}, "chat": {}},
+                "routes": {"cn": {"control": ["spare"], "default": ["qwen-cn"]}},
+                "choices": {"qwen": {"deployments": ["qwen-cn"], "title": {"en": "Qwen"}}},
+            },
+            "other": {"routes": {"us": ["chatgpt-us"]}, "intents": {"chat": {}}},
+        },
+        "clients": {"car": {"keys": [f"sha256:{'d' * 64}"], "assistants": ["assistant", "other"]}},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("assistants: {assistant: {intents: {control: {tools: [seat_*]}}}}", "the intents of assistant"),
+        ("assistants: {assistant: {intents: {music: {}}}}", "the intents of assistant"),
+        ("assistants: {assistant: {routes: {cn: {control: [qwen-cn]}}}}", "the route of assistant"),
+        ("assistants: {assistant: {routes: {cn: {chat: [spare]}}}}", "the route of assistant"),
+        ("assistants: {assistant: {choices: {qwen: {deployments: [spare]}}}}", "the choices of assistant"),
+        ("assistants: {assistant: {choices: {qwen: {title: {en: Q}}}}}", "the choices of assistant"),
+        ("assistants: {assistant: {choices: null}}", "the choices of assistant"),
+        ("clients: {car: {may_assert: [intent]}}", "may_assert of client car"),
+        ("assistants: {other: {intents: {music: {}}}}", None),
+        ("assistants: {other: {choices: {gpt: {deployments: [chatgpt-us], title: {en: GPT}}}}}", None),
+    ],
+)
+def test_change_of_who_answers_which_request_is_a_protected_change(change: str, why: str | None) -> None:
+    assert protected_changes_of(BY_INTENT.merge(change), BY_INTENT) == ({"cn": why} if why else {})
+
+
 def test_protected_changes_are_found_without_documents() -> None:
     old = table_of(PROTECTED)
     new = table_of(PROTECTED.merge("deployments: {qwen-cn: {model: qwen-plus}}"))

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.config.problems import ConfigRejected
 from gateway.model.config_version import Assistant, Client, ConfigVersion
@@ -19,7 +17,7 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.preference import decide_preferring, intent_of, preferred_name
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
-from gateway.service.capabilities import capabilities
+from gateway.service.capabilities import capabilities, may_answer
 from providers.failures import InvalidRequest
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import reported
@@ -135,50 +133,20 @@ def test_changed_order_counts_for_no_canary() -> None:
     assert (decision.outcome.variant, preference.is_reordered) == (None, True)
 
 
-NAMES = ["gemini", "qwen-intl", "chatgpt-us"]
-
-
-@given(
-    route=st.permutations(NAMES),
-    weights=st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(any),
-    choice=st.sampled_from([*CHOICES, "nobody"]),
-    territory=st.sampled_from(["HK", "JP", "BR"]),
-    down=st.sets(st.sampled_from(NAMES)),
-    consent=st.sampled_from([None, "refuse", "skip"]),
-    user=st.integers(0, 20),
+@pytest.mark.parametrize(
+    ("territory", "route", "reason"),
+    [
+        ("JP", [{"gemini": 100, "qwen-intl": 0}], "health"),
+        ("BR", [{"gemini": 50, "chatgpt-us": 50}, "qwen-intl"], None),
+        ("US", [{"gemini": 50, "qwen-intl": 50}], "availability"),
+    ],
 )
-def test_preference_never_adds_a_deployment_and_names_the_true_reason(
-    route: list[str],
-    weights: tuple[int, int],
-    choice: str,
-    territory: str,
-    down: set[str],
-    consent: str | None,
-    user: int,
+def test_member_of_a_weighted_step_without_users_keeps_its_reason(
+    territory: str, route: list[Any], reason: str | None
 ) -> None:
-    steps: list[Any] = [{route[0]: weights[0], route[1]: weights[1]}, route[2]]
-    patch: dict[str, Any] = {"assistants": {"assistant": {"routes": {"default": steps}}}}
-    if consent is not None:
-        patch["deployments"] = {"qwen-intl": {"consent": {"mode": "per_request", "on_missing": consent}}}
-    config = table_of(WIDE.merge(patch))
-    health = {name: Unavailable("down", 1.0) for name in down}
-    location = resolve(config, None, reported(EdgeReport((territory,))))
-    plain = assign_variant(
-        decide(config, config.assistants["assistant"], location, NO_NEEDS, health, 0.0),
-        lambda: named_sticky_key(str(user)),
-    )
-    decision, preference = preferring(config, territory, choice, str(user), health)
-    if isinstance(plain.outcome, Plan) and isinstance(decision.outcome, Plan):
-        assert sorted(names(decision)) == sorted(names(plain))
-    reasons = {it.deployment: it.reason for it in decision.considered}
-    members = preference.deployments
-    assert {it.name for it, _ in decision.verdicts} == set(NAMES)
-    if preference.reason is None:
-        assert names(decision)[0] in members or not names(decision)
-    elif preference.reason not in ("unknown", "route"):
-        skipped = {reasons[name] for name in members if name in reasons}
-        assert any(reason is not None for reason in skipped)
-        assert not any(reasons.get(name, "gone") is None and name == names(decision)[:1] for name in members)
+    patch = {"assistants": {"assistant": {"routes": {"us": None, "default": route}}}, "regions": {"us": None}}
+    _, preference = preferring(table_of(WIDE.merge(patch)), territory, "qwen")
+    assert preference.reason == reason
 
 
 # --- intents ---------------------------------------------------------------------------------------
@@ -293,3 +261,15 @@ def test_capabilities_agree_with_the_decision(territory: str) -> None:
     (title,) = (it["title"] for it in document["choices"] if it["id"] == "qwen")
     assert title == "通义千问"
     assert names(plain)
+
+
+def test_assistant_without_chats_in_a_region_is_listed_for_its_other_uses() -> None:
+    embeddings = "{provider: openai, model: text-embedding-3-small, endpoint: us, api_key: '${OPENAI_US_API_KEY}'}"
+    config = table_of(
+        BASE.merge(
+            f"deployments: {{vectors: {embeddings}}}",
+            "assistants: {assistant: {routes: {us: null}, embeddings: {us: [vectors]}}}",
+        )
+    )
+    location = resolve(config, None, reported(EdgeReport(("US",))))
+    assert may_answer(config, config.assistants["assistant"], location, 0.0)
