@@ -35,10 +35,13 @@ class City(BaseModel):
 
 
 class Provider:
-    """A provider that answers with these texts in turn, the last one again and again. It records what it was sent."""
+    """A provider that answers with these texts in turn, the last one again and again. It records what it was sent.
+
+    A tuple has a text for each choice.
+    """
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.texts: list[str | tuple[str, ...]] = []
         self.finish = "stop"
         self.status = 200
         self.sent: list[dict[str, Any]] = []
@@ -52,7 +55,8 @@ class Provider:
                 provider.sent.append(body)
                 provider.waits.wait(60)
                 text = provider.texts.pop(0) if len(provider.texts) > 1 else provider.texts[0]
-                answer = _stream_of(text, provider.finish) if body.get("stream") else _whole_of(text, provider.finish)
+                form = _stream_of if body.get("stream") else _whole_of
+                answer = form(text if isinstance(text, tuple) else (text,), provider.finish)
                 self.send_response(provider.status)
                 self.send_header("content-type", "text/event-stream" if body.get("stream") else "application/json")
                 self.send_header("content-length", str(len(answer)))
@@ -69,16 +73,18 @@ class Provider:
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
 
 
-def _whole_of(text: str, finish: str) -> bytes:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    document = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": USAGE}
+def _whole_of(texts: tuple[str, ...], finish: str) -> bytes:
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+        for index, text in enumerate(texts)
+    ]
+    document = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": USAGE}
     return json.dumps(document).encode()
 
 
-def _stream_of(text: str, finish: str) -> bytes:
+def _stream_of(texts: tuple[str, ...], finish: str) -> bytes:
     head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    deltas: list[Any] = [({"role": "assistant", "content": text}, None), ({}, finish)]
+    deltas: list[Any] = [({"role": "assistant", "content": texts[0]}, None), ({}, finish)]
     chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
     chunks.append({**head, "choices": [], "usage": USAGE})
     return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
@@ -95,7 +101,7 @@ def providers() -> Iterator[dict[str, Provider]]:
 
 @pytest.fixture(scope="module")
 def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    features = {"words": [], "mode": ["json_object"], "native": ["json_object", "json_schema"]}
+    features = {"words": ["n"], "mode": ["json_object"], "native": ["json_object", "json_schema"]}
     deployments = {
         name: {
             "provider": "openai-compatible",
@@ -193,19 +199,35 @@ def test_model_is_asked_once_more_with_the_problem(
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (WRONG, "not_valid"),
+        (f"```json\n{WRONG}\n```", "not_valid"),
+        ("I know people.", "not_json"),
+        ('{"people": "Ro', "not_json"),
+    ],
+)
 def test_always_invalid_answers_end_in_an_error(
-    gateway: GatewayProcess, providers: dict[str, Provider], stream: bool
+    gateway: GatewayProcess, providers: dict[str, Provider], text: str, reason: str, stream: bool
 ) -> None:
-    providers["words"].texts = [WRONG]
+    providers["words"].texts = [text]
     response = ask(gateway, "words", stream=stream)
     if response.status_code == 200:  # the stream had begun before the second answer
         assert '"code":"stream_interrupted"' in response.text
     else:
         error = response.json()["error"]
         assert (response.status_code, error["code"]) == (502, "provider_error")
-        assert [attempt["reason"] for attempt in error["attempts"]] == ["not_valid", "not_valid"]
+        assert [attempt["reason"] for attempt in error["attempts"]] == [reason, reason]
     assert "people" not in response.text
     assert len(providers["words"].sent) == 2
+
+
+def test_every_choice_must_be_valid(gateway: GatewayProcess, providers: dict[str, Provider]) -> None:
+    providers["words"].texts = [(GOOD, WRONG), (GOOD, GOOD)]
+    response = ask(gateway, "words", n=2)
+    assert [choice["message"]["content"] for choice in response.json()["choices"]] == [GOOD, GOOD]
+    assert response.headers["x-gateway-attempts"] == "2"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -275,6 +297,54 @@ def test_slow_answer_is_kept_alive_and_a_late_failure_is_in_the_stream(
     assert ('"code":"stream_interrupted"' in rest) != valid
     line = gateway.wait_for("request", request_id=response.headers["x-request-id"])
     assert line["deployment"] == ("words" if valid else None)
+
+
+GEMINI = "/v1beta/models/words"
+IN_DIALECTS: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"model": "words", "input": "?", "text": {"format": {"type": "json_schema", "name": "c", "schema": SCHEMA}}},
+    "/v1/messages": {
+        "model": "words",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "?"}],
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+    },
+    GEMINI: {
+        "contents": [{"role": "user", "parts": [{"text": "?"}]}],
+        "generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": SCHEMA},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", IN_DIALECTS)
+@pytest.mark.parametrize("outcome", ["valid", "invalid", "invalid after the stream has begun"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_dialects(
+    gateway: GatewayProcess, providers: dict[str, Provider], path: str, outcome: str, stream: bool
+) -> None:
+    provider, body, method = providers["words"], IN_DIALECTS[path], path
+    provider.texts = [WRONG, GOOD] if outcome == "valid" else [WRONG]
+    is_late = outcome.endswith("begun") and stream
+    if path == GEMINI:
+        method += ":streamGenerateContent?alt=sse" if stream else ":generateContent"
+    elif stream:
+        body = {**body, "stream": True}
+    headers = {"authorization": f"Bearer {APP_KEY}"}
+    if is_late:
+        provider.waits.clear()
+    with httpx.stream(
+        "POST", gateway.url + method, json=body, headers=headers, trust_env=False, timeout=60
+    ) as response:
+        provider.waits.set()
+        text = response.read().decode()
+    assert "people" not in text
+    if outcome == "valid":
+        assert (response.status_code, len(provider.sent)) == (200, 2)
+        assert json.dumps(GOOD)[1:-1] in text
+        return
+    # On a slow machine, each stream may begin before the second answer.
+    assert response.status_code in ([200] if is_late else [200, 502] if stream else [502])
+    assert "user_message" in text or "LocalizedMessage" in text
+    assert not any(word in text for word in ("message_stop", "response.completed", "finishReason"))
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
