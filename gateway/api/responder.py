@@ -178,7 +178,7 @@ class Responder:
         record, cycle = self._record, self.cycle
         record.status = 200
         encoder = self._encoder = self._dialect.encoder(style, record)
-        encoder.sentence = self._sentence("stream_interrupted")
+        encoder.sentence_of = self._sentence_of_stream
         keep_alive: KeepAlive | None = None
         try:
             if record.moderation is None:
@@ -282,6 +282,9 @@ class Responder:
             await self._write_response(shown.status, body, headers)
         else:
             await self._write_last_response(shown.status, body, headers)
+
+    def _sentence_of_stream(self) -> Sentence | None:
+        return self._sentence("stream_interrupted")
 
     def _sentence(self, code: str) -> Sentence | None:
         """Return the sentence for the end user if the request ends with this error code."""

@@ -143,7 +143,8 @@ class UpstreamClient:
         if options.usage is not None:
             return self._send_counted(step, secret, options, clocks, options.usage, recheck)
         chat, wire = _write(step, options.request)
-        return self._checked(step, options, chat, self._sign(step, secret, options, wire, recheck), clocks)
+        exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), clocks)
+        return exchange if options.check is None else _check(exchange, options.check)
 
     async def _send_counted(
         self,
@@ -164,7 +165,9 @@ class UpstreamClient:
                 chat, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
-            answer = await self._checked(step, options, chat, request, clocks)
+            answer = await self._exchange(step, options, chat, request, clocks)
+            if options.check is not None:
+                answer = await options.check(answer)
         except ProviderFailed as error:
             await call.failed(error.failure, error.usage if isinstance(error, AnswerRefused) else None)
             raise
@@ -195,18 +198,6 @@ class UpstreamClient:
         if deployment.headers:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         return upstream_request(step.permit, wire, options.connect_s, headers, recheck, deployment.link)
-
-    def _checked(
-        self,
-        step: Step,
-        options: AttemptOptions,
-        chat: ChatRequest | None,
-        upstream: UpstreamRequest,
-        clocks: tuple[Deadline, Deadline],
-    ) -> Coroutine[Any, Any, Answer]:
-        """Return a coroutine that makes the exchange, and checks its answer where that is wanted."""
-        exchange = self._exchange(step, options, chat, upstream, clocks)
-        return exchange if options.check is None else _check(exchange, options.check)
 
     async def _exchange(
         self,

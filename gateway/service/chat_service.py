@@ -404,11 +404,11 @@ class ChatService:
         emulated = None
         if chat is not None and chat.response_format is not None and any(step.emulates for step in plan.steps):
             emulated = await StructuredOutput.of(chat)
-        note = partial(self._note_answer, record, config, now_s, chat, returned, emulated)
         try:
             if emulated is None or chat is None:
                 answer = await self.executor.run(plan, request, context)
             else:
+                note = partial(self._note_answer, record, config, now_s, chat, returned, emulated)
                 answer = await held_until_valid(self.executor, plan, chat, context, emulated, note)
         except PlanExhausted as error:
             if record.profile is None:
@@ -419,8 +419,8 @@ class ChatService:
                 record.note_consent(plan.steps)
         if assistant.resume and chat is not None and chat.stream and emulated is None:
             answer = resuming(answer, Resumption(self.executor, plan, chat, context))
-        if not isinstance(answer.stream, HeldAnswer) or answer.stream.is_known:
-            note(answer)
+        if emulated is None or not isinstance(answer.stream, HeldAnswer) or answer.stream.is_known:
+            self._note_answer(record, config, now_s, chat, returned, emulated, answer)
         if judge is not None and chat is not None and judge.moderation.output:
             answer = await moderated(judge, answer, chat, self._passed_texts)
         return answer

@@ -14,11 +14,11 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import parse_json
+from gateway.api.dialects.dialect import no_sentence
 from gateway.api.dialects.labelling import MEMBER, StreamLabels, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record
-from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
@@ -155,7 +155,7 @@ class CompletionStreamEncoder:
         """Make it for one stream."""
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence: Sentence | None = None
+        self.sentence_of = no_sentence
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._include_usage = style.include_usage
@@ -203,7 +203,7 @@ class CompletionStreamEncoder:
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
                 return self.encode_failure(
-                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
+                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
                 )
             # This API has no place for reasoning, and no request has tools.
             case ReasoningDelta() | ToolCallDelta() | AnnotationsDelta() | Heartbeat():

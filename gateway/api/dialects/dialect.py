@@ -6,6 +6,7 @@ and headers. A dialect has no retry, failover or fence of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.api.errors import ApiError
@@ -16,6 +17,11 @@ from gateway.service.chat_service import AnswerStyle
 from providers.chat import ChatCompletion, Failed, StreamEvent, Usage
 
 
+def no_sentence() -> Sentence | None:
+    """Return nothing: no version of the config is known."""
+    return None
+
+
 class StreamEncoder(Protocol):
     """Encodes the stream of one client.
 
@@ -23,12 +29,13 @@ class StreamEncoder(Protocol):
         usage: The usage of the answer, once it has passed.
         failed: The failure that ended the stream, once it has passed.
         finished: Whether the end of a whole answer has passed.
+        sentence_of: Returns the sentence for the end user of a stream that fails.
     """
 
     usage: Usage | None
     failed: Failed | None
     finished: bool
-    sentence: Sentence | None
+    sentence_of: Callable[[], Sentence | None]
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """Return the bytes of a batch of events; empty if there is nothing to show.

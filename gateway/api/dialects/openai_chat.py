@@ -13,11 +13,11 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import read_request
+from gateway.api.dialects.dialect import no_sentence
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
 from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record, Resumed
-from gateway.model.region_text import Sentence
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
@@ -128,7 +128,7 @@ class ChunkEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence: Sentence | None = None
+        self.sentence_of = no_sentence
         self.finished = False
         self._is_cost_shown = self._is_last_batch = self._is_moderation_shown = False
         self._record = record
@@ -216,7 +216,7 @@ class ChunkEncoder:
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
                 return self.encode_failure(
-                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
+                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
                 )
             case Heartbeat():
                 return b""

@@ -15,12 +15,12 @@ from typing import assert_never
 
 import orjson
 
+from gateway.api.dialects.dialect import no_sentence
 from gateway.api.dialects.gemini.encode import call_parts, encode_citations, encode_logprobs, encode_usage, end_of
 from gateway.api.dialects.gemini.errors import error_object
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
-from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from gateway.service.token_count import tokens_of
 from providers.chat import (
@@ -107,7 +107,7 @@ class GeminiEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence: Sentence | None = None
+        self.sentence_of = no_sentence
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._model = style.shown_model
@@ -175,7 +175,7 @@ class GeminiEncoder:
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
                 return self.encode_failure(
-                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
+                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
                 )
             case Heartbeat():
                 return b""

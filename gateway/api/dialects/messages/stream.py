@@ -21,6 +21,7 @@ from typing import assert_never
 
 import orjson
 
+from gateway.api.dialects.dialect import no_sentence
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.dialects.messages.blocks import NO_STATE
 from gateway.api.dialects.messages.encode import (
@@ -34,7 +35,6 @@ from gateway.api.dialects.messages.encode import (
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
-from gateway.model.region_text import Sentence
 from gateway.service.chat_service import AnswerStyle
 from providers.chat import (
     Annotation,
@@ -83,7 +83,7 @@ class MessageStreamEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence: Sentence | None = None
+        self.sentence_of = no_sentence
         self.finished = False
         self._style = style
         self._record = record
@@ -176,7 +176,7 @@ class MessageStreamEncoder:
                 self._end(written)
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                error = ApiError("stream_interrupted", event.failure.message, sentence=self.sentence)
+                error = ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
                 written.append(self.encode_failure(error))
             case Opened() | Heartbeat():
                 pass
