@@ -134,7 +134,8 @@ class StructuredOutput:
         self._invalid[step.deployment.name] = whole[:_MOST_REPEATED], problem
         is_json = not problem.startswith("it is not valid JSON")
         kind = FailureKind.NOT_VALID if is_json else FailureKind.NOT_JSON
-        what = "is not valid against the schema of `response_format`" if is_json else "is not JSON"
+        # In other words than `_AGAIN`: what repeats the request is removed from errors.
+        what = "does not match the schema of `response_format`" if is_json else "is not JSON"
         # The problem may quote the answer, so it is for the model only. It is asked once more, and no third time.
         failure = Failure(kind, f"the model's answer {what}", should_retry=False if is_second else None)
         raise AnswerRefused(failure, completion.usage)

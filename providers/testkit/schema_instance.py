@@ -3,14 +3,16 @@
 It supports the keywords that tool schemas use: types, `properties`, `required`, `items`, `prefixItems`, bounds of
 numbers, strings and arrays, `enum`, `const`, `default`, `examples`, common formats, `anyOf`, `oneOf`, `allOf` and local
 `$ref`, also recursive ones. It does not solve `pattern`, `not`, `if` or `dependentSchemas`: add `examples` to those.
+Its work is bounded: a schema that needs a very large value gets one that does not match.
 Source: JSON Schema 2020-12, Core and Validation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 _FORMATS = {
@@ -28,6 +30,8 @@ _FORMATS = {
 _SHALLOW = 6
 """Below this depth only required properties are filled in, so that a recursive schema ends."""
 _DEEPEST = 48
+_MOST_VALUES = 4000
+_MOST_CHARACTERS = 100_000
 
 _Schema = Mapping[str, Any]
 
@@ -41,9 +45,12 @@ def instance_of(schema: Mapping[str, object], word: str = "example") -> object:
 class _Synthesis:
     root: _Schema
     word: str
+    built: Iterator[int] = field(default_factory=count)
 
     def build(self, schema: object, depth: int, variant: int) -> object:
         """Build a value. `variant` is the index of an element of an array, so that elements differ."""
+        if next(self.built) >= _MOST_VALUES:
+            return None
         if not isinstance(schema, Mapping) or depth > _DEEPEST:
             return None if schema is False or depth > _DEEPEST else self.word
         if "$ref" in schema:
@@ -95,6 +102,7 @@ class _Synthesis:
         items = schema.get("items", True)
         if items is False:
             wanted = min(wanted, len(prefix))
+        wanted = min(wanted, _MOST_VALUES)
         return [self.build(prefix[i] if i < len(prefix) else items, depth + 1, i) for i in range(wanted)]
 
     def _string(self, schema: _Schema, variant: int) -> str:
@@ -102,7 +110,7 @@ class _Synthesis:
         if text is not None:
             return text
         text = f"{self.word}{variant + 1}" if variant else self.word
-        fewest = int(schema.get("minLength", 0))
+        fewest = min(int(schema.get("minLength", 0)), _MOST_CHARACTERS)
         text += "x" * (fewest - len(text))
         most = schema.get("maxLength")
         return text if most is None or len(text) <= most else text[len(text) - int(most) :]

@@ -219,6 +219,8 @@ def test_always_invalid_answers_end_in_an_error(
         error = response.json()["error"]
         assert (response.status_code, error["code"]) == (502, "provider_error")
         assert [attempt["reason"] for attempt in error["attempts"]] == [reason, reason]
+        wrong = {"not_json": "is not JSON", "not_valid": "does not match the schema of `response_format`"}[reason]
+        assert f"the model's answer {wrong}" in error["message"]
     assert "people" not in response.text
     assert len(providers["words"].sent) == 2
 

@@ -265,6 +265,19 @@ def test_an_instance_fits_its_schema(schema: dict[str, object]) -> None:
     assert instance_of(schema, "word") == instance_of(schema, "word")
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"$ref": "#"}, "b": {"$ref": "#"}}, "required": ["a", "b"]},
+        {"minItems": 10**9, "items": {"minItems": 10**9, "items": {"type": "null"}}},
+        {"items": {"type": "string", "minLength": 10**9}},
+        {"prefixItems": [{"$ref": "#"}] * 50},
+    ],
+)
+def test_a_schema_of_a_huge_instance_comes_to_an_end(schema: dict[str, object]) -> None:
+    assert len(json.dumps(instance_of(schema))) < 300_000
+
+
 def test_a_schema_without_any_finite_instance_comes_to_an_end() -> None:
     endless = {"type": "object", "properties": {"me": {"$ref": "#"}}, "required": ["me"]}
     assert json.dumps(instance_of(endless)).endswith("}")
