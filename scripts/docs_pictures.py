@@ -50,7 +50,9 @@ def take(browser: Any, url: str, folder: Path) -> None:
     """Take every picture."""
     page = _opened(browser, f"{url}/?territory=HK", 1440, "light")
     _fail_once(page)
-    page.screenshot(path=FOLDER / "console.png", full_page=True)
+    frame = page.locator("main").bounding_box()
+    clip = {"x": 0, "y": 0, "width": 1440, "height": frame["y"] + frame["height"] + 16}
+    page.screenshot(path=FOLDER / "console.png", full_page=True, clip=clip)
     page.click("#heal")
     page.context.close()
 

@@ -34,7 +34,7 @@ from gateway.console.assets import STATIC, assets
 from gateway.console.forms import read_form
 from gateway.console.own_config import OwnConfig
 from gateway.console.page import Pages, PageSettings, Request
-from gateway.console.texts import language_of
+from gateway.console.texts import language_of, texts_in
 from gateway.console.timeline import timeline
 from gateway.console.views import Views
 from gateway.console.visitors import Visitor, headers_by_name
@@ -111,13 +111,16 @@ class Console:
             return await self._edit(scope, receive)
         if (named := _REQUEST.fullmatch(path)) is not None:
             _expect(scope, "GET")
-            return json_response(timeline(await self._find_request(named[1])))
+            texts = texts_in(language_of(_chosen_language(scope), _accepted(scope)))
+            return json_response(timeline(await self._find_request(named[1]), texts))
         raise ApiError("not_found", "there is nothing at this path of the console: its page is at /")
 
     async def _page(self, scope: Any) -> RawResponse:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        known = {name: query.get(name, "") for name in ("territory", "assistant", "question", "view", "dismissed")}
+        known = {
+            name: query.get(name, "") for name in ("territory", "assistant", "question", "view", "dismissed", "lang")
+        }
         origin = f"{scope['scheme']}://{headers[b'host']}"
         request = Request(origin, headers.get(b"accept-language", ""), **known)
         status, sites = await self._control.status(), await self._control.faults()
@@ -131,7 +134,7 @@ class Console:
             raise method_not_allowed(method, ", ".join(allowed))
         query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=200)
         form = await read_form((headers.get("content-type") or [""])[0], receive) if method == "POST" else {}
-        language = language_of((query.get("lang") or [""])[-1], ",".join(headers.get("accept-language", [])))
+        language = language_of(_chosen_language(scope), _accepted(scope))
         known = {name: values[-1] for name, values in query.items()}
         visit = self._views.visit(_DEMO_VISITOR, language, query=known, lists=query, form=form)
         return await self._views.respond(method, path, visit)
@@ -168,6 +171,15 @@ class Console:
             await asyncio.sleep(_LOOK_EVERY_S)
         message = "the request is not among the last ones, or has not ended"
         raise ApiError("not_found", message)
+
+
+def _chosen_language(scope: Any) -> str:
+    query = parse_qs(str(scope["query_string"], "latin-1"), max_num_fields=200)
+    return query.get("lang", [""])[-1]
+
+
+def _accepted(scope: Any) -> str:
+    return ",".join(headers_by_name(scope).get("accept-language", []))
 
 
 def _is_ours(scope: Any) -> bool:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from gateway.console.texts import ViewTexts
 from gateway.console.vendors import REFUSED, Product, product_of
+from gateway.console.views import _
 from gateway.console.world import PINS, Place, name_of, world
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.territory_answers import Answers, TerritoryAnswer
@@ -69,20 +71,25 @@ def product_of_answer(config: ConfigVersion, answer: TerritoryAnswer) -> Product
 
 
 def areas(
-    config: ConfigVersion, answers: Answers, chosen: str | None, changed: Collection[str], language: str
+    config: ConfigVersion, answers: Answers, chosen: str | None, changed: Collection[str], texts: ViewTexts
 ) -> list[Area]:
     """Return the areas, the largest first, so that a small one is painted over the one around it."""
+    language = texts.language
     selected = chosen[:2] if chosen is not None else None
     shown = []
     for code, place in world().places.items():
         answer = answers[code]
         product = product_of_answer(config, answer)
-        region = "blocked" if config.blocked.contains(code) else answer.region or "in no region"
-        who = f"{product.title(language)}, {answer.first}" if product else f"refused ({answer.refusal})"
+        region = texts.gettext(_("blocked") if config.blocked.contains(code) else answer.region or _("in no region"))
+        who = (
+            f"{product.title(language)}, {answer.first}"
+            if product
+            else f"{texts.gettext(_('refused'))} ({answer.refusal})"
+        )
         look = product.look if product else REFUSED
         small, pinned = place.size < _LARGEST_MARK, code in PINS
         # The mark of a pinned territory shows its code, so its name has it too.
-        label = f"{name_of(code)}{f', {code}' if pinned else ''}: {region}, {who}"
+        label = f"{name_of(code, language)}{f', {code}' if pinned else ''}: {region}, {who}"
         shown.append(Area(code, place, look, answer.first, label, code == selected, code in changed, small, pinned))
     return shown
 
@@ -101,7 +108,7 @@ def legend(config: ConfigVersion, answers: Answers, language: str) -> list[Legen
         else:
             look, part = product.look, answer.first
             titles[look] = product.title(language)
-        parts.setdefault(look, {}).setdefault(part, []).append((code, name_of(code)))
+        parts.setdefault(look, {}).setdefault(part, []).append((code, name_of(code, language)))
     return [
         LegendEntry(
             look,
@@ -157,7 +164,7 @@ class Move:
     members: Sequence[tuple[str, str]]
 
 
-def moves(old: ConfigVersion, before: Answers, new: ConfigVersion, after: Answers) -> list[Move]:
+def moves(old: ConfigVersion, before: Answers, new: ConfigVersion, after: Answers, language: str) -> list[Move]:
     """Return the territories whose first deployment is another one, those that lose their answer first."""
     groups: dict[tuple[bool, str, int, str, int], list[tuple[str, str]]] = {}
     for code, answer in after.items():
@@ -168,7 +175,7 @@ def moves(old: ConfigVersion, before: Answers, new: ConfigVersion, after: Answer
                 for product in (product_of_answer(old, was), product_of_answer(new, answer))
             ]
             key = (answer.has_answer, was.first, looks[0], answer.first, looks[1])
-            groups.setdefault(key, []).append((code, name_of(code)))
+            groups.setdefault(key, []).append((code, name_of(code, language)))
     return [
         Move(was, was_look, now, now_look, sorted(members, key=lambda member: member[1]))
         for (_, was, was_look, now, now_look), members in sorted(

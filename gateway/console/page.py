@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from gateway import __version__
 from gateway.api.admin_control import reload_report, unavailable_by_deployment
 from gateway.api.admin_explain import explain_document
 from gateway.api.errors import ApiError
+from gateway.console.all_views import VIEWS
 from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.assets import asset_url
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
 from gateway.console.route_changes import differences
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
+from gateway.console.texts import LANGUAGES, ViewTexts, language_of, texts_in
 from gateway.console.vendors import Product, product_of
+from gateway.console.views import _
 from gateway.console.world import (
     FOLDER,
     PINS,
@@ -40,32 +46,58 @@ _EXAMPLES = (*PINS, "CN", "DE", "JP", "US", "CU")
 _MOST_CHARACTERS = 2000
 _MOST_TABLES = 16
 _MOST_NAMED = 6
-_PLACES = {"any": "anywhere", "@EU": "the European Union", "@EEA": "the European Economic Area"}
+_PLACES = {
+    "any": _("anywhere"),
+    "@EU": _("the European Union"),
+    "@EEA": _("the European Economic Area"),
+    " but ": _(" but "),
+    " but not ": _(" but not "),
+}
 
 FAULTS: Mapping[str, str] = {
-    "429=1": "429: wait 1 s",
-    "429=30": "429: wait 30 s",
-    "500": "500: internal error",
-    "503": "503: unavailable",
-    "silent": "no answer",
-    "reset": "connection is reset",
-    "cut": "stream is cut",
-    "stall": "stream stops",
-    "slow=0.5": "slow pieces",
-    "error-event": "error inside the stream",
-    "quota": "quota used up",
-    "geo": "place not served",
-    "content-filter": "safety system refuses",
-    "context-length": "prompt too long",
-    "empty": "empty answer",
-    "truncated": "truncated JSON",
-    "garbage": "invalid JSON",
-    "html": "HTML page",
-    "no-end-mark": "stream without end mark",
-    "duplicate-finish": "stream that ends twice",
-    "redirect=http://127.0.0.1:9/:1": "redirect to another host",
+    "429=1": _("429: wait 1 s"),
+    "429=30": _("429: wait 30 s"),
+    "500": _("500: internal error"),
+    "503": _("503: unavailable"),
+    "silent": _("no answer"),
+    "reset": _("connection is reset"),
+    "cut": _("stream is cut"),
+    "stall": _("stream stops"),
+    "slow=0.5": _("slow pieces"),
+    "error-event": _("error inside the stream"),
+    "quota": _("quota used up"),
+    "geo": _("place not served"),
+    "content-filter": _("safety system refuses"),
+    "context-length": _("prompt too long"),
+    "empty": _("empty answer"),
+    "truncated": _("truncated JSON"),
+    "garbage": _("invalid JSON"),
+    "html": _("HTML page"),
+    "no-end-mark": _("stream without end mark"),
+    "duplicate-finish": _("stream that ends twice"),
+    "redirect=http://127.0.0.1:9/:1": _("redirect to another host"),
 }
 """The notation of `gateway simulate`, and its words on the page. The most instructive faults are first."""
+
+SCRIPT_TEXTS = (
+    _("The connection failed:"),
+    _("waiting for"),
+    _("The answer broke off."),
+    _("reason"),
+    _("The attempts of this request are not known."),
+    _("attempt"),
+    _("attempts"),
+    _("in total"),
+    _("No deployment was asked."),
+    _("Copied"),
+    _("a moment"),
+    _("active"),
+    _("active since"),
+    _("s ago"),
+    _("min ago"),
+    _("h ago"),
+)
+"""The texts of the script `page.js`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +120,7 @@ class Request:
     Attributes:
         url: The origin under which the browser reaches the gateway.
         dismissed: The version whose difference to the one before it is not shown any more.
+        lang: The language that the reader has chosen, if any.
         languages: The header `Accept-Language`, which suggests the first territory.
     """
 
@@ -98,6 +131,7 @@ class Request:
     question: str = ""
     view: str = ""
     dismissed: str = ""
+    lang: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +163,12 @@ class Pages:
         self._own_config = own_config
         self._tables: dict[tuple[str, str, int], Answers] = {}
         self._shown = _Shown()
-        environment = Environment(
-            loader=FileSystemLoader(FOLDER / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["places"] = _places
-        environment.globals.update(asset=asset_url, name_of=name_of)
-        self._template = environment.get_template("page.html")
+        self._templates = {language: _template(texts_in(language)) for language in LANGUAGES}
 
     def render(self, status: Status, sites: Sequence[SimulatedSite], request: Request) -> tuple[str, int]:
         """Return the page as HTML, and its HTTP status."""
-        config = status.config
+        config, texts = status.config, texts_in(language_of(request.lang, request.languages))
+        language = texts.language
         assistants = sorted({assistant.name for assistant in config.assistants.values()})
         assistant = request.assistant if request.assistant in config.assistants else assistants[0]
         answers = self._answers(config, assistant, status.at_s)
@@ -150,12 +176,18 @@ class Pages:
         code = find_territory(wanted) if wanted else None
         views = world().views()
         view = views.get(request.view, views[""])
-        effect = self._effect(status, assistant, answers, request.dismissed)
+        effect = self._effect(status, assistant, answers, request.dismissed, language)
         changed = {member for move in effect.moves for member, _ in move.members} if effect is not None else set()
         question = request.question[:_MOST_CHARACTERS] or QUESTION
         decision = _decision(status, assistant, code) if code is not None else None
-        html = self._template.render(
+        html = self._templates[language].render(
             version=__version__,
+            texts=texts,
+            languages=LANGUAGES,
+            query=lambda tag: urlencode({"territory": code or "", "assistant": assistant, "lang": tag}),
+            script_texts=json.dumps({text: texts.gettext(text) for text in SCRIPT_TEXTS}, ensure_ascii=False),
+            other_views=VIEWS,
+            prefix="/console",
             config=config,
             config_path=_shown_path(self._settings.config),
             loaded=reload_report(status.loaded),
@@ -163,10 +195,10 @@ class Pages:
             effect=effect,
             assistants=assistants,
             assistant=assistant,
-            areas=areas(config, answers, code, changed, "en"),
-            legend=legend(config, answers, "en"),
-            labels=labels(config, answers, "en"),
-            names=sorted(territory_names().items(), key=lambda item: item[1]),
+            areas=areas(config, answers, code, changed, texts),
+            legend=legend(config, answers, language),
+            labels=labels(config, answers, language),
+            names=sorted(territory_names(language).items(), key=lambda item: item[1]),
             world=world(),
             view=view,
             views=views.values(),
@@ -200,7 +232,7 @@ class Pages:
             self._tables[key] = answers_of(config, config.assistants[assistant], now_s, territory_names())
         return self._tables[key]
 
-    def _effect(self, status: Status, assistant: str, answers: Answers, dismissed: str) -> Effect | None:
+    def _effect(self, status: Status, assistant: str, answers: Answers, dismissed: str, language: str) -> Effect | None:
         """Return the difference to the version before this one; None if there was none, or the reader has seen it."""
         shown, config = self._shown, status.config
         if shown.current is None or shown.current.version != config.version:
@@ -208,20 +240,39 @@ class Pages:
         if shown.previous is None or dismissed == config.version or assistant not in shown.previous.assistants:
             return None
         before = self._answers(shown.previous, assistant, status.at_s)
-        lines = differences(before, answers, status.loaded.changes)
-        return Effect(lines, moves(shown.previous, before, config, answers))
+        moved = moves(shown.previous, before, config, answers, language)
+        # The lines are English sentences. Other languages have the list of territories alone.
+        lines = differences(before, answers, status.loaded.changes) if language == "en" or not moved else ()
+        return Effect(lines, moved)
 
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""
         self.render(status, (), Request("http://127.0.0.1"))
 
 
-def _places(text: str) -> str:
+def _template(texts: ViewTexts) -> Template:
+    """Return the template of the page in a language."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["places"] = partial(_places, texts)
+    environment.globals.update(asset=asset_url, name_of=partial(name_of, language=texts.language), _=texts.gettext)
+    return environment.get_template("page.html")
+
+
+def _places(texts: ViewTexts, text: str) -> str:
     """Return a set of territories, as `Places` writes it, with their names. A long list keeps its codes."""
     words = re.split(r"(, | but not | but )", text)
     if len(words) > 2 * _MOST_NAMED:
         return text
-    return "".join(_PLACES.get(word) or (name_of(word) if word[:2] in territory_names() else word) for word in words)
+    names = territory_names(texts.language)
+    return "".join(
+        name_of(word, texts.language) if word[:2] in names else texts.gettext(_PLACES.get(word, word)) for word in words
+    )
 
 
 def _shown_path(path: Path) -> str:

@@ -73,7 +73,7 @@ async def _show_one(visit: Visit, identity: str) -> ViewAnswer:
     values = {
         "identity": identity,
         "request": request,
-        "timeline": timeline(request) if request is not None else None,
+        "timeline": timeline(request, visit.texts) if request is not None else None,
         "receipts": receipts,
     }
     return ViewAnswer("request.html", values, 200 if found or receipts else 404)

@@ -5,62 +5,77 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.console.texts import ViewTexts
+from gateway.console.views import _
+
 _WORDS: Mapping[str, str] = {
-    "connect": "the connection failed",
-    "unavailable": "it is unavailable",
-    "rate_limited": "it limits the rate",
-    "quota": "its quota is used up",
-    "silent": "no first token in time",
-    "credentials": "it refused the key",
-    "model_not_found": "it has no such model",
-    "geo_refused": "it does not serve this place",
-    "context_length": "the prompt is too long for it",
-    "field_refused": "it refused a field",
-    "invalid_request": "it refused the request",
-    "unsupported": "it cannot express the request",
-    "content_filter": "its safety system refused",
-    "malformed": "its answer was malformed",
-    "not_json": "its answer was not JSON",
-    "not_valid": "its answer did not match the schema",
-    "interrupted": "its answer broke off",
-    "too_large": "its answer was too large",
-    "deadline": "the time of the request was over",
-    "overloaded": "its limit of concurrent calls is reached",
+    "connect": _("the connection failed"),
+    "unavailable": _("it is unavailable"),
+    "rate_limited": _("it limits the rate"),
+    "quota": _("its quota is used up"),
+    "silent": _("no first token in time"),
+    "credentials": _("it refused the key"),
+    "model_not_found": _("it has no such model"),
+    "geo_refused": _("it does not serve this place"),
+    "context_length": _("the prompt is too long for it"),
+    "field_refused": _("it refused a field"),
+    "invalid_request": _("it refused the request"),
+    "unsupported": _("it cannot express the request"),
+    "content_filter": _("its safety system refused"),
+    "malformed": _("its answer was malformed"),
+    "not_json": _("its answer was not JSON"),
+    "not_valid": _("its answer did not match the schema"),
+    "interrupted": _("its answer broke off"),
+    "too_large": _("its answer was too large"),
+    "deadline": _("the time of the request was over"),
+    "overloaded": _("its limit of concurrent calls is reached"),
 }
 _REASONS: Mapping[str, str] = {
-    "named_wait": "the provider named the wait",
-    "backoff": "a random wait",
-    "other_key": "another key",
-    "wait_too_long": "the wait would be too long",
-    "failure_kind": "a retry there would not help",
-    "provider_refuses_retry": "the provider refuses a retry",
-    "attempts_per_deployment": "it has had all its attempts",
-    "attempts_total": "the request has had all its attempts",
-    "retry_budget": "the retry budget is spent",
-    "breaker": "its breaker is open",
-    "effects": "it may have had an effect already",
-    "hedge": "the other attempt was still running",
-    "resume": "the next deployment continues the answer",
+    "named_wait": _("the provider named the wait"),
+    "backoff": _("a random wait"),
+    "other_key": _("another key"),
+    "wait_too_long": _("the wait would be too long"),
+    "failure_kind": _("a retry there would not help"),
+    "provider_refuses_retry": _("the provider refuses a retry"),
+    "attempts_per_deployment": _("it has had all its attempts"),
+    "attempts_total": _("the request has had all its attempts"),
+    "retry_budget": _("the retry budget is spent"),
+    "breaker": _("its breaker is open"),
+    "effects": _("it may have had an effect already"),
+    "hedge": _("the other attempt was still running"),
+    "resume": _("the next deployment continues the answer"),
+}
+
+_DECISIONS: Mapping[str, str] = {
+    "retry": _("retry after {wait} ({why})"),
+    "failover": _("failover to the next deployment ({why})"),
+    "stop": _("no further attempt ({why})"),
+    "await": _("wait for the other attempt ({why})"),
 }
 
 
-def timeline(request: Mapping[str, Any]) -> dict[str, object]:
+def timeline(request: Mapping[str, Any], texts: ViewTexts) -> dict[str, object]:
     """Return the timeline of a request, given as the admin API describes it. Times are milliseconds from its start."""
     attempts: Sequence[Mapping[str, Any]] = request["attempts"]
     ends = [attempt["start_ms"] + attempt["ms"] for attempt in attempts]
     total = max([request["total_ms"] or 0.0, *ends])
-    rows = [_row(attempt, request, total) for attempt in attempts]
+    rows = [_row(attempt, request, total, texts) for attempt in attempts]
     skipped: Mapping[str, str] = request["skipped"]
     return {
         "request_id": request["request_id"],
         "outcome": request["outcome"],
         "total_ms": total,
         "rows": rows,
-        "skipped": [f"{name} was not asked: {reason}" for name, reason in skipped.items()],
+        "skipped": [
+            texts.gettext(_("{name} was not asked: {reason}")).format(name=name, reason=reason)
+            for name, reason in skipped.items()
+        ],
     }
 
 
-def _row(attempt: Mapping[str, Any], request: Mapping[str, Any], total_ms: float) -> dict[str, object]:
+def _row(
+    attempt: Mapping[str, Any], request: Mapping[str, Any], total_ms: float, texts: ViewTexts
+) -> dict[str, object]:
     start, waited = attempt["start_ms"], attempt["start_ms"] + attempt["ms"]
     outcome: str = attempt["outcome"]
     is_answer = outcome == "ok"
@@ -70,41 +85,35 @@ def _row(attempt: Mapping[str, Any], request: Mapping[str, Any], total_ms: float
         "start_ms": start,
         "waited_ms": waited,
         "end_ms": total_ms if is_answer else waited,
-        "words": _words(attempt, request, total_ms),
-        "next": _next(attempt),
+        "words": _words(attempt, request, total_ms, texts),
+        "next": _next(attempt, texts),
     }
 
 
-def _words(attempt: Mapping[str, Any], request: Mapping[str, Any], total_ms: float) -> str:
+def _words(attempt: Mapping[str, Any], request: Mapping[str, Any], total_ms: float, texts: ViewTexts) -> str:
     outcome: str = attempt["outcome"]
     took = duration(attempt["ms"])
     if outcome == "ok":
-        first = "first token" if request["stream"] else "answer"
-        begun = attempt["start_ms"] + attempt["ms"]
-        text = f", text for {duration(total_ms - begun)}" if request["stream"] else ""
-        broken = ", but its answer broke off" if request["outcome"] == "interrupted" else ""
-        return f"answered: {first} after {took}{text}{broken}"
+        if not request["stream"]:
+            words = _("answered: answer after {took}")
+        elif request["outcome"] == "interrupted":
+            words = _("answered: first token after {took}, text for {rest}, but its answer broke off")
+        else:
+            words = _("answered: first token after {took}, text for {rest}")
+        return texts.gettext(words).format(took=took, rest=duration(total_ms - attempt["start_ms"] - attempt["ms"]))
     if outcome == "lost":
-        return f"cancelled after {took}: another attempt answered first"
+        return texts.gettext(_("cancelled after {took}: another attempt answered first")).format(took=took)
     status = f" ({attempt['status']})" if attempt.get("status") else ""
-    return f"failed after {took}: {_WORDS.get(outcome, outcome)}{status}"
+    why = texts.gettext(_WORDS.get(outcome, outcome))
+    return texts.gettext(_("failed after {took}: {why}")).format(took=took, why=f"{why}{status}")
 
 
-def _next(attempt: Mapping[str, Any]) -> str:
-    """Return what the gateway did after a failed attempt, and why; empty after an answer."""
-    decision, reason = attempt.get("decision"), str(attempt.get("decision_reason", ""))
-    words = _REASONS.get(reason, reason)
-    match decision:
-        case "retry":
-            return f"retry after {duration(attempt.get('wait_s', 0.0) * 1000)} ({words})"
-        case "failover":
-            return f"failover to the next deployment ({words})"
-        case "stop":
-            return f"no further attempt ({words})"
-        case "await":
-            return f"wait for the other attempt ({words})"
-        case _:
-            return ""
+def _next(attempt: Mapping[str, Any], texts: ViewTexts) -> str:
+    """Return the step of the gateway after a failed attempt, and its reason; empty after an answer."""
+    reason = str(attempt.get("decision_reason", ""))
+    words = _DECISIONS.get(str(attempt.get("decision")), "")
+    why, wait = texts.gettext(_REASONS.get(reason, reason)), duration(attempt.get("wait_s", 0.0) * 1000)
+    return texts.gettext(words).format(why=why, wait=wait) if words else ""
 
 
 def duration(milliseconds: float) -> str:

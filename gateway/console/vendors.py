@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gateway.console.texts import LANGUAGES
+
 REFUSED = 0
 """The look of territories that get no answer."""
 
@@ -45,7 +47,7 @@ def products() -> tuple[Product, ...]:
     return tuple(
         Product(
             item["look"],
-            {language: (item[language][0], item[language][1]) for language in ("en", "zh")},
+            {language: (item[language][0], item[language][1]) for language in LANGUAGES},
             tuple(item["models"]),
             tuple(item["providers"]),
         )

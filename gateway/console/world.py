@@ -13,6 +13,7 @@ from typing import Any
 from babel import Locale
 from babel.core import get_global
 
+from gateway.console.views import _
 from providers.territories import territory_data
 
 FOLDER = Path(__file__).parent
@@ -23,14 +24,14 @@ PINS = ("HK", "MO", "SG", "TW")
 """Territories that are never part of a cluster of the map."""
 
 _ZOOMS: Mapping[str, tuple[str, int, int, float]] = {
-    "europe": ("Europe", 53300, 7600, 6.0),
-    "africa": ("Africa", 54200, 22800, 2.6),
-    "middle-east": ("Middle East", 61800, 13700, 6.0),
-    "asia": ("South and East Asia", 77500, 14500, 3.2),
-    "pacific": ("Oceania", 90000, 29000, 3.2),
-    "north-america": ("North America", 27500, 10000, 2.3),
-    "caribbean": ("Caribbean", 31600, 18300, 9.0),
-    "south-america": ("South America", 35000, 29500, 2.4),
+    "europe": (_("Europe"), 53300, 7600, 6.0),
+    "africa": (_("Africa"), 54200, 22800, 2.6),
+    "middle-east": (_("Middle East"), 61800, 13700, 6.0),
+    "asia": (_("South and East Asia"), 77500, 14500, 3.2),
+    "pacific": (_("Oceania"), 90000, 29000, 3.2),
+    "north-america": (_("North America"), 27500, 10000, 2.3),
+    "caribbean": (_("Caribbean"), 31600, 18300, 9.0),
+    "south-america": (_("South America"), 35000, 29500, 2.4),
 }
 
 
@@ -109,15 +110,15 @@ def world() -> World:
 
 
 @cache
-def territory_names() -> Mapping[str, str]:
-    """Return the English name of each territory, as Unicode CLDR has it."""
-    cldr = Locale("en").territories
+def territory_names(language: str = "en") -> Mapping[str, str]:
+    """Return the name of each territory, as Unicode CLDR has it."""
+    cldr = Locale.parse(language.replace("-", "_")).territories
     return {code: str(cldr.get(code, name)) for code, name in territory_data().names.items()}
 
 
-def name_of(code: str) -> str:
+def name_of(code: str, language: str = "en") -> str:
     """Return the name of a territory; of a part of a country, its country's name and its code."""
-    name = territory_names().get(code[:2], code)
+    name = territory_names(language).get(code[:2], code)
     return name if len(code) == 2 else f"{name} ({code})"
 
 

@@ -470,6 +470,20 @@ def test_language_of_the_visitor_chooses_the_first_territory(open_page: Callable
     assert "Gemini (Google): gemini answers" in page.inner_text("#decision .verdict")
 
 
+def test_page_speaks_chinese_to_a_chinese_browser_and_english_on_request(open_page: Callable[..., Any]) -> None:
+    page = open_page("/?territory=HK", locale="zh-CN")
+    assert (page.title(), page.inner_text("h1")) == ("世界", "世界")
+    assert "通义千问 (阿里巴巴)" in page.inner_text("#legend")
+    page.get_by_role("button", name="提问").click()
+    page.wait_for_selector("#attempts li >> text=已应答")
+    page.click("footer >> text=English")
+    page.wait_for_selector("h1 >> text=World")
+    page.fill("#territory", "日本")
+    page.keyboard.press("Enter")
+    chosen(page, "JP")
+    assert page.inner_text("#decision-title") == "Japan"
+
+
 def test_script_in_names_answers_and_errors_has_no_effect(open_page: Callable[..., Any]) -> None:
     nasty = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     page = open_page("/?territory=HK")

@@ -5,14 +5,17 @@
 const byId = (id) => document.getElementById(id);
 const decision = () => byId("decision").dataset;
 document.documentElement.classList.add("js");
+const texts = JSON.parse(document.body.dataset.texts);
+const say = (text) => texts[text] ?? text;
 
 // --- the chosen territory ---------------------------------------------------------------------------------------------
 
 let refreshing = Promise.resolve();
+const lang = new URLSearchParams(location.search).get("lang") ?? "";
 let dismissed = new URLSearchParams(location.search).get("dismissed") ?? "";
 
 function address(territory, extra = {}) {
-  const query = new URLSearchParams({ territory, assistant: byId("assistant").value, ...(dismissed && { dismissed }), ...extra });
+  const query = new URLSearchParams({ territory, assistant: byId("assistant").value, ...(lang && { lang }), ...(dismissed && { dismissed }), ...extra });
   return `/?${query}`;
 }
 
@@ -47,7 +50,7 @@ async function fetchParts(territory) {
   document.title = page.title;
   const ask = byId("ask").querySelector("button");
   const freshAsk = page.getElementById("ask").querySelector("button");
-  ask.textContent = freshAsk.textContent;
+  document.querySelector("#ask .from").textContent = page.querySelector("#ask .from").textContent;
   ask.disabled = freshAsk.disabled;
   if (!focused.isConnected) refocus(focused);
   noteDeadlines();
@@ -126,12 +129,12 @@ byId("ask").addEventListener("submit", async (event) => {
   byId("attempts").replaceChildren();
   show(byId("result"));
   const started = performance.now();
-  const ticking = setInterval(() => showTotal(`waiting for ${seconds(performance.now() - started)}`), 100);
+  const ticking = setInterval(() => showTotal(`${say("waiting for")} ${seconds(performance.now() - started)}`), 100);
   let requestId = null;
   try {
     requestId = await ask(byId("question").value);
   } catch (error) {
-    showRefusal(`The connection failed: ${error.message}`);
+    showRefusal(`${say("The connection failed:")} ${error.message}`);
   } finally {
     clearInterval(ticking);
     byId("answer").classList.remove("live");
@@ -164,7 +167,7 @@ async function ask(question) {
   const requestId = response.headers.get("x-request-id");
   if (!response.ok) {
     const { error } = await response.json();
-    showRefusal(`${response.status} ${error.code}: ${error.message}${error.reason ? ` (reason: ${error.reason})` : ""}`);
+    showRefusal(`${response.status} ${error.code}: ${error.message}${error.reason ? ` (${say("reason")}: ${error.reason})` : ""}`);
     return requestId;
   }
   const answer = byId("answer");
@@ -172,7 +175,7 @@ async function ask(question) {
   for await (const data of eventsOf(response.body)) {
     if (data === "[DONE]") break;
     const event = JSON.parse(data);
-    if (event.error) showRefusal(`The answer broke off. ${event.error.code}: ${event.error.message}`);
+    if (event.error) showRefusal(`${say("The answer broke off.")} ${event.error.code}: ${event.error.message}`);
     for (const choice of event.choices ?? []) answer.append(choice.delta?.content ?? "");
   }
   return requestId;
@@ -207,8 +210,8 @@ function element(name, text, className = "") {
 }
 
 async function showAttempts(requestId) {
-  const response = await fetch(`/console/requests/${encodeURIComponent(requestId)}`);
-  if (!response.ok) { showTotal("The attempts of this request are not known."); return; }
+  const response = await fetch(`/console/requests/${encodeURIComponent(requestId)}?lang=${document.documentElement.lang}`);
+  if (!response.ok) { showTotal(say("The attempts of this request are not known.")); return; }
   const shown = await response.json();
   const share = (milliseconds) => `${(100 * milliseconds) / Math.max(shown.total_ms, 1)}%`;
   const rows = shown.rows.map((row) => {
@@ -229,7 +232,7 @@ async function showAttempts(requestId) {
     return item;
   });
   byId("attempts").replaceChildren(...rows, ...shown.skipped.map((text) => element("li", text)));
-  showTotal(shown.rows.length ? `${shown.rows.length} ${shown.rows.length === 1 ? "attempt" : "attempts"}, ${seconds(shown.total_ms)} in total` : "No deployment was asked.");
+  showTotal(shown.rows.length ? `${shown.rows.length} ${say(shown.rows.length === 1 ? "attempt" : "attempts")}, ${seconds(shown.total_ms)} ${say("in total")}` : say("No deployment was asked."));
 }
 
 // --- faults, breakers and the configuration ---------------------------------------------------------------------------
@@ -253,7 +256,7 @@ document.addEventListener("change", (event) => {
 document.addEventListener("click", (event) => {
   if (event.target.id === "heal") switchFaults("DELETE");
   const { copy } = event.target.dataset;
-  if (copy) navigator.clipboard.writeText(byId(copy).textContent).then(() => { event.target.textContent = "Copied"; });
+  if (copy) navigator.clipboard.writeText(byId(copy).textContent).then(() => { event.target.textContent = say("Copied"); });
 });
 
 async function edit(method, body) {
@@ -285,9 +288,9 @@ function showAges() {
   const since = document.querySelector("[data-age]");
   const age = Math.max(0, Math.round((Date.now() - Date.parse(since.dateTime)) / 1000));
   since.title = since.dateTime;
-  since.textContent = age < 60 ? `${age} s ago` : age < 3600 ? `${Math.floor(age / 60)} min ago` : `${Math.floor(age / 3600)} h ago`;
+  since.textContent = age < 60 ? `${age} ${say("s ago")}` : age < 3600 ? `${Math.floor(age / 60)} ${say("min ago")}` : `${Math.floor(age / 3600)} ${say("h ago")}`;
   since.parentElement.childNodes.forEach((node) => {
-    if (node.nodeType === Node.TEXT_NODE) node.data = node.data.replace("active since", "active");
+    if (node.nodeType === Node.TEXT_NODE) node.data = node.data.replace(say("active since"), say("active"));
   });
 }
 
@@ -295,7 +298,7 @@ setInterval(() => {
   let isOver = false;
   for (const one of document.querySelectorAll(".countdown")) {
     const left = (Number(one.dataset.until) - performance.now()) / 1000;
-    one.textContent = left > 0 ? `${Math.ceil(left)} s` : "a moment";
+    one.textContent = left > 0 ? `${Math.ceil(left)} s` : say("a moment");
     if (left <= 0 && !one.dataset.over) { one.dataset.over = "1"; isOver = true; }
   }
   if (isOver) setTimeout(refresh, 300);

@@ -148,7 +148,7 @@ async def test_problem_of_the_file_is_shown_with_its_line_and_the_version_that_a
         control.now, failed=Reload("file", False, control.now.config.version, datetime.now(UTC), 0.1, (finding,))
     )
     words = words_of((await ask_console(console, "/")).text)
-    assert f"The last good version, {control.now.config.version} , still answers." in words
+    assert f"The last good version still answers: {control.now.config.version}" in words
     assert "demo.yaml:14:9 assistants.assistant there is no deployment 'x'; Write gemini" in words
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.console.route_changes import differences
 from gateway.console.snippets import curl_command, python_program
+from gateway.console.texts import texts_in
 from gateway.console.timeline import duration, timeline
 from gateway.model.status import Changes
 from gateway.policy.territory_answers import answers_of
@@ -18,6 +19,7 @@ from providers.territories import territory_data
 from tests.kit.config_cases import edited
 from tests.kit.console_pages import DEMO, demo_config
 
+ENGLISH = texts_in("en")
 NOW_S = 1_795_132_800.0
 
 
@@ -105,7 +107,7 @@ ANSWER = {"deployment": "qwen-intl", "start_ms": 260.0, "ms": 40.0, "outcome": "
 
 
 def test_timeline_names_each_attempt_with_its_reason() -> None:
-    shown: Any = timeline(request(FAILED, MOVED, ANSWER, skipped={"gemini": "breaker open"}))
+    shown: Any = timeline(request(FAILED, MOVED, ANSWER, skipped={"gemini": "breaker open"}), ENGLISH)
     assert [(row["deployment"], row["words"], row["next"]) for row in shown["rows"]] == [
         ("qwen-hk", "failed after 2.0 ms: it is unavailable (500)", "retry after 250 ms (a random wait)"),
         (
@@ -124,11 +126,11 @@ def test_timeline_names_each_attempt_with_its_reason() -> None:
 
 
 def test_timeline_names_an_answer_that_broke_off() -> None:
-    shown: Any = timeline(request(ANSWER, outcome="interrupted"))
+    shown: Any = timeline(request(ANSWER, outcome="interrupted"), ENGLISH)
     assert shown["rows"][0]["words"].endswith(", but its answer broke off")
-    whole: Any = timeline(request(ANSWER, stream=False))
+    whole: Any = timeline(request(ANSWER, stream=False), ENGLISH)
     assert whole["rows"][0]["words"] == "answered: answer after 40 ms"
-    assert timeline(request(total_ms=None))["rows"] == []
+    assert timeline(request(total_ms=None), ENGLISH)["rows"] == []
 
 
 def test_every_failure_kind_and_decision_has_words() -> None:
