@@ -160,6 +160,13 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
             seen.prompt_tokens += number % 7
             seen.cached_tokens, seen.reasoning_tokens = number % 4, number % 3
         meter.note(seen)
+        if kind == "long":
+            leaving = asyncio.ensure_future(call.until_closed())
+            await asyncio.wait({leaving, asyncio.ensure_future(meter.wait(name))}, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                return  # as a provider that generates nothing for a loser of a hedge, which has left
+            leaving.cancel()
+            await asyncio.wait({leaving})
         await meter.wait(name)
         match kind:
             case "error":
