@@ -81,6 +81,8 @@ def why_not_now(request: RunningRequest, step: Step, active: ConfigVersion, now_
 
 def _sends_more(step: Step, now: Step, needs: Requirements) -> bool:
     """Return whether the planned step sends the provider something that the active version's step drops or hides."""
+    if now.emulates and not step.emulates:
+        return True  # the schema, for which the site gives no promise
     return not (now.dropped <= step.dropped and _named_by(step, needs) <= _named_by(now, needs))
 
 

@@ -95,7 +95,8 @@ def decide_evaluation(
 ) -> Decision:
     """Return the decision for a candidate that is evaluated, in place of the assistant's route.
 
-    A missing approval is waived. So is a missing consent, because no user's prompt is sent. Nothing else is waived.
+    A missing approval is waived. So is a missing consent, because no user's prompt is sent. Nothing else is waived, and
+    no feature is emulated.
     """
     region = location.region
     if region is None or location.problem is not None:
@@ -103,7 +104,7 @@ def decide_evaluation(
     if (refusal := refuse_location(config, location)) is not None:
         return Decision(refusal)
     location_verdict = _location_verdict(config, region, location, candidate, now_s, evaluating=True)
-    criteria = _Criteria(needs, {}, Consents(confirmed=frozenset({candidate.name})))
+    criteria = _Criteria(needs, {}, Consents(confirmed=frozenset({candidate.name})), can_emulate=False)
     return _conclude(config, assistant, region, (candidate,), [location_verdict], criteria)
 
 
@@ -113,12 +114,14 @@ class _Criteria:
 
     Attributes:
         others: The deployments of the config, which know names of fields.
+        can_emulate: The caller of this module can ask for a schema in words.
     """
 
     needs: Requirements
     health: Mapping[str, Unavailable]
     consents: Consents
     others: tuple[Deployment, ...] = ()
+    can_emulate: bool = True
 
 
 def _decide(
@@ -181,12 +184,14 @@ def judge_alone(
 ) -> Verdict:
     """Return the verdict on one deployment, which does not have to be in a route.
 
-    It is checked like a step of a route. The user is not asked, so a deployment that requires consent is skipped.
+    It is checked like a step of a route. The user is not asked, so a deployment that requires consent is skipped, and
+    so is one that would have to emulate a feature.
     """
     region = location.region
     if region is None or refuse_location(config, location) is not None:
         return Exclusion(SkipReason.BOUNDARY, "requests of this caller are refused")
-    return _judge(_location_verdict(config, region, location, deployment, now_s), _Criteria(needs, health, NO_CONSENT))
+    criteria = _Criteria(needs, health, NO_CONSENT, can_emulate=False)
+    return _judge(_location_verdict(config, region, location, deployment, now_s), criteria)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +275,8 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     if location_verdict.permit is None or location_verdict.legal_exclusion is not None:
         return location_verdict.legal_exclusion or Exclusion(SkipReason.BOUNDARY, "no permit")
     bounded = location_verdict.bounded
-    emulates = "json_schema" in needs.features and deployment.emulates_schemas(bounded=bounded)
+    is_schema_asked = criteria.can_emulate and "json_schema" in needs.features
+    emulates = is_schema_asked and deployment.emulates_schemas(bounded=bounded)
     if emulates:
         needs = change(needs, features=needs.features - {"json_schema"})
     if bounded and (excepted := needs.features & deployment.excepts):

@@ -269,6 +269,19 @@ def test_assumed_region_must_still_be_assumed() -> None:
         assert verdict(current, None, APP, table=table) == OTHER_RULES, unknown
 
 
+def test_schema_is_not_sent_where_the_gateway_now_asks_in_words() -> None:
+    own = {"chatgpt-us": {"structured_output": "emulate", "capabilities": ["json_schema"]}}
+    config = BASE.merge({"deployments": own}, "regions: {us: {boundary: ['*']}}")
+    old, new = table_of(config), changed("deployments: {chatgpt-us: {capabilities: []}}", config=config)
+    location = resolve(old, None, reported(EdgeReport(("US",))))
+    needs = Requirements(frozenset({"json_schema"}), frozenset(), frozenset())
+    plan = decide(old, old.assistants["assistant"], location, needs, {}, 0.0).outcome
+    assert isinstance(plan, Plan)
+    running = RunningRequest(old, "assistant", old.clients[BACKEND], location, needs)
+    assert why_not_now(running, plan.steps[0], old, 0.0) is None
+    assert why_not_now(running, plan.steps[0], new, 0.0) == "the current config sends less of this request to it"
+
+
 # A backend asserts Germany and the edge reports the United States: Europe is the stricter of the two.
 TWO_SIGNALS = BASE.merge("regions: {us: {boundary: [US, '@EEA', CH]}}")
 NARROWER = "regions: {us: {boundary: [US]}}"

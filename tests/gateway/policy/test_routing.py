@@ -14,7 +14,7 @@ from gateway.policy.canary_assignment import assign_variant
 from gateway.policy.fence import prompt_permit
 from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refusal_text, refuse_location
-from gateway.policy.routing import decide, judge_alone
+from gateway.policy.routing import decide, decide_evaluation, judge_alone
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.territories import parse_places
@@ -151,6 +151,17 @@ def test_excepted_feature_of_a_site_counts_only_inside_a_boundary() -> None:
     assert refusal_of(TABLE, "US", asked("json_schema")).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     open_world = BASE.merge('regions: {us: {boundary: ["*"]}}')
     assert plan_of(table_of(open_world), "US", asked("json_schema")) == ["chatgpt-us"]
+
+
+def test_only_a_plan_emulates_a_schema() -> None:
+    """Shadows and evaluations send a request as it is, so there the deployment lacks schemas."""
+    table = table_of(BASE.merge("deployments: {chatgpt-us: {structured_output: emulate}}"))
+    needs, deployment = asked("json_schema"), table.deployments["chatgpt-us"]
+    assert plan_of(table, "US", needs) == ["chatgpt-us"]
+    location = resolve(table, None, reported(EdgeReport(("US",))))
+    assert isinstance(judge_alone(table, location, deployment, needs, {}, 0.0), Exclusion)
+    evaluated = decide_evaluation(table, table.assistants["assistant"], location, needs, deployment, 0.0)
+    assert isinstance(evaluated.outcome, Refusal)
 
 
 def test_excepted_feature_of_a_site_counts_if_prompts_must_stay_in_the_territory() -> None:
