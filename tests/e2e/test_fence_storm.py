@@ -48,6 +48,7 @@ from tests.e2e.conftest import KEYS, SITES, config_with_inputs
 from tests.kit.configs import Config
 from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
+from tests.kit.network_peers import ConnectProxy, proxy_thread
 from tests.kit.prompt_paths import PROMPT_FORMS
 from tests.kit.socket_recording import Recording
 from tests.kit.vendor_checks import checked_simulators
@@ -64,6 +65,8 @@ INSIDE = {
     "intl": {"default"},
 }
 REGION = {"CN": "cn", "DE": "eu", "FR": "eu", "CH": "eu", "US": "us", "JP": "default", "GB": "default", "HK": "default"}
+PROXIED = "eu2"
+"""The site to which every connection goes through a proxy."""
 NOWHERE = ["CU", "IR", "XX", "T1", "", "zz-9", "CN, US"]
 LIMIT_S = 300
 # Only the deployment of chats needs the user's consent there.
@@ -307,12 +310,15 @@ def trap() -> Iterator[Trap]:
     thread.join()
 
 
-def _write_config(folder: Path, providers: SimulatorThread) -> Path:
+def _write_config(folder: Path, providers: SimulatorThread, proxy: ConnectProxy) -> Path:
     consent = "deployments: {chatgpt-us: {consent: {mode: per_request, recipient: OpenAI}}}"
     # Fallbacks to which a caller of the default region has not consented either, and one that needs no consent.
     route = "assistants: {assistant: {routes: {default: [gemini, qwen-intl, chatgpt-us, chatgpt-eu-2]}}}"
     secret = "secrets: {consent: '${CONSENT_SECRET}'}"
-    return config_with_inputs(providers, _RESILIENCE, consent, route, secret).write(folder)
+    # The simulators have no TLS, so the proxy must be one that may read prompts.
+    way = {"url": proxy.origin, "territory": "FR", "inspects": True}
+    through = {"deployments": {"chatgpt-eu-2": {"proxy": way}}}
+    return config_with_inputs(providers, _RESILIENCE, consent, route, secret, through).write(folder)
 
 
 @pytest.mark.slow
@@ -327,8 +333,8 @@ def test_faults_reloads_and_forged_headers_never_connect_outside_the_boundary(
     environ = {**KEYS, **recording.environ, "CONSENT_SECRET": "c" * 40, "GATEWAY_WORKERS": "2"}
     environ |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)
     environ |= {"NO_PROXY": "", "no_proxy": ""}
-    with SimulatorThread(servers) as providers:
-        config = _write_config(tmp_path, providers)
+    with SimulatorThread(servers) as providers, proxy_thread() as proxy:
+        config = _write_config(tmp_path, providers, proxy)
         fault_source = FaultSource(providers, config, trap.url, seed=number)
         with running_gateway(config, environ) as gateway:
             load, fault_source.admin_url = LoadRecord(gateway.url), gateway.admin_url
@@ -341,7 +347,8 @@ def test_faults_reloads_and_forged_headers_never_connect_outside_the_boundary(
         )
         print(f"answers: {dict(load.answered_by)}")
         _check_what_was_seen(providers, load)
-        _check_sockets(providers, recording, trap)
+        _check_sockets(providers, recording, trap, proxy)
+        _check_what_the_proxy_saw(proxy, load)
     assert trap.requests == []
     assert "mark-" not in lines
     assert load.is_varied()
@@ -395,8 +402,16 @@ def _check_what_was_seen(providers: SimulatorThread, load: LoadRecord) -> None:
     assert all(seen[site] for site in INSIDE)
 
 
-def _check_sockets(providers: SimulatorThread, recording: Recording, trap: Trap) -> None:
-    ports = {providers[site].origin.rpartition(":")[2]: site for site in SITES}
+def _check_what_the_proxy_saw(proxy: ConnectProxy, load: LoadRecord) -> None:
+    """The proxy is on the way to one site, and must see no prompt that this site may not see."""
+    marks = set(MARK.findall(bytes(proxy.passed)))
+    assert marks
+    assert {load.regions[mark] for mark in marks} <= INSIDE[PROXIED]
+
+
+def _check_sockets(providers: SimulatorThread, recording: Recording, trap: Trap, proxy: ConnectProxy) -> None:
+    # Connections to this site are made by the proxy.
+    ports = {(proxy if site == PROXIED else providers[site]).origin.rpartition(":")[2]: site for site in SITES}
     addresses = recording.addresses()
     for address, times in addresses.items():
         assert address[0] == "127.0.0.1", address

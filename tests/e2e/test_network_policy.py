@@ -65,7 +65,7 @@ def test_destinations_are_what_a_traced_gateway_resolves_and_calls(tmp_path: Pat
         with running_gateway(alone, {**environ, "GATEWAY_STATE_DIR": str(tmp_path / "state")}) as gateway:
             use_everything(gateway.url)
             assert run_command(environ, "providers", "check", "--config", str(alone), "candidate")[0] == 0
-            eventually(lambda: all(f"{name}.test" in trace.read_text() for name in ("twin", "otel", "hooks", "login")))
+            eventually(lambda: all(f"{name}.test" in trace.read_text() for name in ("way", "otel", "hooks", "login")))
         stores = everything.without("exporters").merge("assistants: {assistant: {shadow: null}}", "clients: null")
         with running_gateway(
             stores.write(tmp_path, "stores.yaml"), {**environ, "GATEWAY_STATE_DIR": str(tmp_path / "state-2")}
@@ -90,6 +90,8 @@ def config_of(port: int, closed: int) -> Config:
         name: {"provider": "openai", "model": model, "api_key": "${K}", "endpoint": f"http://{name}.test:{closed if name == 'first' else port}/v1", **place}
         for name, model in models.items()
     }  # fmt: skip
+    # The proxy is resolved and called in place of the deployment.
+    deployments["twin"]["proxy"] = {"url": f"http://way.test:{port}", "territory": "DE", "inspects": True}
     return Config({"version": 1, "deployments": deployments}).merge(f"""
     cell: {{territory: DE}}
     assistants:

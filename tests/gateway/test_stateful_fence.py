@@ -48,8 +48,7 @@ from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
-from providers.sites import Residency
-from providers.territories import parse_places
+from providers.territories import Places, parse_places
 from tests.kit.configs import table_of
 from tests.kit.location_reports import reported
 
@@ -82,9 +81,17 @@ class WrittenDeployment:
     recipient: str
     approved_days: int | None
     host: str
+    proxy: str = ""
+    """The territory of its proxy. Empty: it has none."""
 
-    def residency(self) -> Residency:
-        return Residency(parse_places([self.stores]), parse_places([self.processes]))
+    def fits(self, boundary: Places) -> bool:
+        """Return whether content stays inside, and its proxy is there too."""
+        seen = [self.stores, self.processes, *([self.proxy] if self.proxy else [])]
+        return all(parse_places([word]).within(boundary) for word in seen)
+
+    @property
+    def proxy_origin(self) -> str:
+        return f"https://{self.proxy.lower()}.proxy" if self.proxy else ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class WrittenConfig:
         """Return the deployments of the wanted order that fit the boundary. Others would make the config invalid."""
         places = parse_places(self.boundary_of(region))
         wanted = self.orders[region == "rest"]
-        return [NAMES[index] for index in wanted if self.items[index].residency().within(places)]
+        return [NAMES[index] for index in wanted if self.items[index].fits(places)]
 
     def region_of(self, territory: str, caller: str) -> str | None:
         if self.blocked and territory == "JP":
@@ -126,6 +133,7 @@ def _item(chance: random.Random) -> WrittenDeployment:
         recipient=chance.choice(["One", "Two"]),
         approved_days=chance.choice([None, -1, 1, 2, 400, 400]),
         host=chance.choice(["x", "y"]),
+        proxy=chance.choice(["", "", "DE", "US"]),
     )
 
 
@@ -172,6 +180,8 @@ def compiled(written: WrittenConfig) -> ConfigVersion:
             "processes": one.processes,
             "enabled": one.enabled,
         }
+        if one.proxy:
+            deployments[name]["proxy"] = {"url": one.proxy_origin, "territory": one.proxy}
         if one.consent is not None:
             mode, missing = one.consent.split()
             deployments[name]["consent"] = {"mode": mode, "on_missing": missing, "recipient": one.recipient}
@@ -235,16 +245,17 @@ class FenceRequest:
     reloads: int = field(default=0)
 
 
-def why_not(written: WrittenConfig, asked: FenceRequest, host: str, now: float) -> str | None:
-    """Why this host must not get the request's prompt under that config at that time; None if it may."""
+def why_not(written: WrittenConfig, asked: FenceRequest, way: tuple[str, str], now: float) -> str | None:
+    """Why this host must not get the request's prompt through this proxy under that config then; None if it may."""
+    host, proxy = way
     name, which = host.split(".")[:2]
     one = written.items[NAMES.index(name)]
     region = written.region_of(asked.territory, asked.caller)
     if region is None:
         return "blocked"
-    if name not in written.route(region) or which != one.host:
+    if name not in written.route(region) or which != one.host or proxy != one.proxy_origin:
         return "not routed there"
-    if not one.residency().within(parse_places(written.boundary_of(region))):
+    if not one.fits(parse_places(written.boundary_of(region))):
         return "outside"
     if not one.enabled:
         return "disabled"
@@ -339,7 +350,7 @@ class Fence(RuleBasedStateMachine):
 
     @rule(
         index=st.integers(0, 2),
-        change=st.sampled_from(["enabled", "consent", "place", "host", "approval", "approval"]),
+        change=st.sampled_from(["enabled", "consent", "place", "host", "proxy", "approval", "approval"]),
         other=items,
     )
     def change_one_thing(self, index: int, change: str, other: WrittenDeployment) -> None:
@@ -354,6 +365,8 @@ class Fence(RuleBasedStateMachine):
                 one = replace(one, stores=other.stores, processes=other.processes)
             case "host":
                 one = replace(one, host="y" if one.host == "x" else "x")
+            case "proxy":
+                one = replace(one, proxy=other.proxy)
             case "approval":
                 one = replace(one, approved_days=other.approved_days)
         first, second, third = (one if place == index else item for place, item in enumerate(self.written.items))
@@ -437,7 +450,8 @@ class Fence(RuleBasedStateMachine):
             )
             asked.reloads = self.reloads
             for step in planned.plan.steps:
-                reason = why_not(self.written, asked, step.permit.origin.removeprefix("https://"), self.now)
+                way = step.permit.origin.removeprefix("https://"), step.permit.proxy
+                reason = why_not(self.written, asked, way, self.now)
                 assert reason is None, (reason, step.deployment.name)
             return asked
         raise AssertionError("neither a plan nor a refusal")
@@ -502,10 +516,12 @@ class Fence(RuleBasedStateMachine):
         TOLD["attempts"] += 1
         TOLD["attempts after a reload"] += asked.reloads != self.reloads
         TOLD["attempts with a token"] += asked.issued is not None
-        reason = why_not(self.written, asked, request.url.host, self.now)
+        link = request.extensions["gateway.link"]
+        way = request.url.host, link.proxy if link is not None else ""
+        reason = why_not(self.written, asked, way, self.now)
         assert reason is None, f"{request.url.host} by the current config: {reason}"
         # An expired approval may be renewed by a reload, so both configs are checked for the time of the attempt.
-        reason = why_not(asked.written, asked, request.url.host, asked.began)
+        reason = why_not(asked.written, asked, way, asked.began)
         assert reason is None, f"{request.url.host} by its own config: {reason}"
         match self.outcome:
             case "good":

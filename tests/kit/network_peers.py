@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -156,6 +157,29 @@ async def connect_proxy(credentials: str = "", tls: ssl.SSLContext | None = None
     finally:
         server.close()
         await proxy.stop()
+
+
+@contextmanager
+def proxy_thread() -> Iterator[ConnectProxy]:
+    """Run a proxy in a thread with a loop of its own, for tests without one."""
+    loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    running: list[ConnectProxy] = []
+
+    async def serve() -> None:
+        async with connect_proxy() as proxy:
+            running.append(proxy)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield running[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 async def pass_between(
