@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scripts.console_pictures import take_views
 from tests.kit.browsers import LIMIT_MS, chromium
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +95,7 @@ def main() -> None:
     """Take the pictures, and print their names."""
     with tempfile.TemporaryDirectory() as folder, running_demo(Path(folder)) as url, chromium() as browser:
         take(browser, url, Path(folder))
+        take_views(browser, Path(folder), FOLDER)
     for path in sorted(FOLDER.glob("console*.png")):
         print(f"took {path.relative_to(ROOT)}: {path.stat().st_size // 1024} KB")
 

@@ -25,7 +25,7 @@ GROUPS = {
     "deployment": _("Deployment"),
 }
 _USER = {"user": _("End user (pseudonym)")}
-_WIDTH, _HEIGHT, _BOTTOM = 900, 180, 20
+_WIDTH, _HEIGHT, _TOP, _BOTTOM = 900, 160, 16, 20
 _COLUMNS = ("calls", "input_tokens", "output_tokens", "total_tokens", "amount", "currency")
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -55,7 +55,7 @@ async def show(visit: Visit) -> ViewAnswer:
         return _file(by, by_day["groups"], rows, f"spend-{first}-{last}.csv")
     days = by_day["groups"]
     values |= {"first": first.isoformat(), "last": last.isoformat(), "zone": by_day["timezone"], "previous": before}
-    values |= {"days": days, "rows": rows, "total": report["total"], "plot": plot_of(days)}
+    values |= {"days": days, "rows": rows, "total": report["total"], "plot": plot_of(days, first, last)}
     return ViewAnswer("spend.html", values)
 
 
@@ -91,7 +91,7 @@ def _rows(by: str, groups: Sequence[Mapping[str, Any]], earlier: Sequence[Mappin
     return sorted(rows, key=lambda row: (-Decimal(row["amount"] or 0), -row["total_tokens"], str(row["name"])))
 
 
-def plot_of(days: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def plot_of(days: Sequence[Mapping[str, Any]], first: date, last: date) -> dict[str, Any] | None:
     """Return the bars of a plot of the days: of amounts, or of tokens if no amount is known or currencies differ."""
     currencies = {day["currency"] for day in days if day["amount"] is not None}
     measure = "amount" if len(currencies) == 1 else "total_tokens"
@@ -99,9 +99,7 @@ def plot_of(days: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     highest = max((value for _, value, _ in values), default=Decimal(0))
     if not highest:
         return None
-    first = date.fromisoformat(values[0][0])
-    count = (date.fromisoformat(values[-1][0]) - first).days + 1
-    step = Decimal(_WIDTH) / max(count, 7)
+    step = Decimal(_WIDTH) / max((last - first).days + 1, 7)
     bars = []
     for day, value, estimated in values:
         x = (date.fromisoformat(day) - first).days * step
@@ -113,8 +111,8 @@ def plot_of(days: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "currency": next(iter(currencies)) if len(currencies) == 1 else None,
         "bars": bars,
         "width": float(round(step * Decimal("0.8"), 1)),
-        "box": (_WIDTH, _HEIGHT + _BOTTOM),
-        "base": _HEIGHT,
+        "box": (_WIDTH, _TOP + _HEIGHT + _BOTTOM),
+        "base": _TOP + _HEIGHT,
         "highest": highest,
     }
 
