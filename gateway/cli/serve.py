@@ -194,7 +194,8 @@ def _operator_console(settings: Settings, config: ConfigVersion) -> BuildOperato
     if settings.console_port is None:
         return None
     from gateway.api.body import CloseUnread
-    from gateway.console.operator_console import OperatorConsole
+    from gateway.console.operator_console import OperatorConsole, WorldPage
+    from gateway.console.page import PageSettings
     from gateway.console.sessions import LONGEST_S, MemorySessions, SessionStore, SharedSessions
     from gateway.console.visitors import ConsoleAccess
 
@@ -205,7 +206,10 @@ def _operator_console(settings: Settings, config: ConfigVersion) -> BuildOperato
         from gateway.usage.postgres_sessions import PostgresSessions
 
         store = SharedSessions(PostgresSessions(database, LONGEST_S))
-    return lambda admin, guard: CloseUnread(OperatorConsole(admin, guard, access, store))
+    pages = PageSettings(settings.config)
+    return lambda admin, guard, control: CloseUnread(
+        OperatorConsole(admin, guard, access, store, WorldPage(control, pages))
+    )
 
 
 def _real_deployment(text: str) -> RealDeployment:

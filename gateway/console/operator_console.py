@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
+from gateway.api.admin_control import Control
 from gateway.api.admin_guard import Guard, Identity
 from gateway.api.errors import ApiError
+from gateway.api.front_page import HTML
 from gateway.api.raw_responses import (
     Application,
     RawResponse,
@@ -22,6 +25,7 @@ from gateway.console.access import HEADERS
 from gateway.console.all_views import VIEWS
 from gateway.console.assets import STATIC, assets
 from gateway.console.forms import MOST_BYTES, read_form
+from gateway.console.page import Pages, PageSettings, Request
 from gateway.console.sessions import Sessions, SessionStore
 from gateway.console.texts import language_of
 from gateway.console.views import ViewAnswer, Views, Visit, _
@@ -40,8 +44,30 @@ _LANGUAGE = "gateway-console-language"
 _KEPT = {"cache-control": "public, max-age=31536000, immutable"}
 _NOT_KEPT = {"cache-control": "no-store"}
 _HOME = "/requests"
+_EVENTS = ("/events", "/console/events")
+"""The events of the views, and of the map, whose script is that of the demo."""
 _MOST_SIGN_IN_BYTES = 16 * 1024
+
+
 _Headers = Mapping[str, list[str]]
+
+
+class WorldPage:
+    """The view World outside a demo: the map and the decisions, without a question and without faults."""
+
+    def __init__(self, control: Control, settings: PageSettings) -> None:
+        self._control = control
+        self._pages = Pages(settings, None)
+        self._rendering = asyncio.Lock()
+
+    async def page(self, headers: _Headers, query: Mapping[str, str], origin: str, navigation: str) -> RawResponse:
+        """Return the page of the map."""
+        known = {name: query.get(name, "") for name in ("territory", "assistant", "view", "dismissed", "lang")}
+        request = Request(origin, ",".join(headers.get("accept-language", [])), **known)
+        status = await self._control.status()
+        async with self._rendering:
+            html, code = await asyncio.to_thread(self._pages.render, status, (), request, navigation)
+        return RawResponse(html.encode("utf-8", "replace"), code, {}, HTML)
 
 
 class OperatorConsole:
@@ -52,9 +78,13 @@ class OperatorConsole:
         guard: The admin tokens.
         access: The settings of access.
         store: Keeps the sessions.
+        world: The map.
     """
 
-    def __init__(self, admin: Application, guard: Guard, access: ConsoleAccess, store: SessionStore) -> None:
+    def __init__(
+        self, admin: Application, guard: Guard, access: ConsoleAccess, store: SessionStore, world: WorldPage
+    ) -> None:
+        self._world = world
         self._visitors = Visitors(access, guard, Sessions(store))
         self._views = Views(admin, VIEWS)
 
@@ -64,7 +94,7 @@ class OperatorConsole:
             return
         headers = headers_by_name(scope)
         try:
-            if scope["path"] == "/events" and scope["method"] == "GET":
+            if scope["path"] in _EVENTS and scope["method"] == "GET":
                 await self._stream(headers, receive, send)
                 return
             response = await self._respond(scope, headers, receive)
@@ -112,8 +142,11 @@ class OperatorConsole:
             return await self._views.page(ViewAnswer("message.html", values, 403), visit)
         if method == "POST" and not hmac.compare_digest(visit.form.get("csrf", "").encode(), visitor.csrf.encode()):
             raise Forbidden("the form does not belong to your session: open the page again")
-        if path == "/":
-            return RawResponse(b"", 303, {"location": _HOME})
+        if path == "/" and method in ("GET", "HEAD"):
+            headers = headers_by_name(scope)
+            origin = self._visitors.access.url or f"http://{headers['host'][0]}"
+            shown = {**visit.query, "lang": visit.texts.language}
+            return await self._world.page(headers, shown, origin, await self._views.navigation(visit))
         if path == "/sign-out":
             if method != "POST":
                 raise method_not_allowed(method, "POST")

@@ -158,15 +158,24 @@ class _Shown:
 class Pages:
     """Renders pages. One object serves all pages of a demo, and may be used by several threads."""
 
-    def __init__(self, settings: PageSettings, own_config: OwnConfig) -> None:
+    def __init__(self, settings: PageSettings, own_config: OwnConfig | None) -> None:
         self._settings = settings
         self._own_config = own_config
         self._tables: dict[tuple[str, str, int], Answers] = {}
         self._shown = _Shown()
         self._templates = {language: _template(texts_in(language)) for language in LANGUAGES}
 
-    def render(self, status: Status, sites: Sequence[SimulatedSite], request: Request) -> tuple[str, int]:
-        """Return the page as HTML, and its HTTP status."""
+    def render(
+        self, status: Status, sites: Sequence[SimulatedSite], request: Request, navigation: str = ""
+    ) -> tuple[str, int]:
+        """Return the page as HTML, and its HTTP status.
+
+        Args:
+            status: The state of the gateway.
+            sites: The simulated sites of a demo.
+            request: The choices of the reader.
+            navigation: The bar of the console outside a demo, as markup.
+        """
         config, texts = status.config, texts_in(language_of(request.lang, request.languages))
         language = texts.language
         assistants = sorted({assistant.name for assistant in config.assistants.values()})
@@ -212,7 +221,9 @@ class Pages:
             unavailable=_unavailable(status),
             routes=movable_routes(config.assistants[assistant]),
             candidates=candidates(config.assistants[assistant]),
-            written=self._own_config.lines(),
+            written=self._own_config.lines() if self._own_config is not None else [],
+            is_demo=self._own_config is not None,
+            navigation=navigation,
             sites=_sites(sites, decision),
             faults=FAULTS,
             question=question,

@@ -164,6 +164,11 @@ class Views:
             html = await asyncio.to_thread(self._render, answer, visit, view)
         return RawResponse(html.encode("utf-8", "replace"), answer.status, {}, HTML)
 
+    async def navigation(self, visit: Visit) -> str:
+        """Return the bar with the links to the views, as markup."""
+        async with self._rendering:
+            return await asyncio.to_thread(self._render, ViewAnswer("navigation.html"), visit, None)
+
     def _render(self, answer: ViewAnswer, visit: Visit, view: ConsoleView | None) -> str:
         environment = self._environment(visit.texts)
         return environment.get_template(answer.template).render(

@@ -13,8 +13,8 @@ from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
 from gateway.server.uvicorn_server import serving_in_background
 
-BuildOperatorConsole = Callable[[Application, Guard], Application]
-"""Returns the console over the admin API."""
+BuildOperatorConsole = Callable[[Application, Guard, Control], Application]
+"""Returns the console over the admin API. The map reads the state of the gateway as the admin API does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ async def operator_listeners(
     async with AsyncExitStack() as stack:
         ends = [await stack.enter_async_context(serving_in_background(application, listener))]
         if console is not None:
-            shown = console.build(application, guard)
+            shown = console.build(application, guard, control)
             ends.append(await stack.enter_async_context(serving_in_background(shown, console.listener)))
 
         def end() -> None:

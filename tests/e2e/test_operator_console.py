@@ -299,3 +299,14 @@ def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:
     assert client.get("/spend?from=2020-02-01&to=2020-01-31").status_code == 400
     admin = installed.visit("admin")
     assert "End user (pseudonym)" in admin.get("/spend?by=user").text
+
+
+def test_world_shows_who_answers_without_the_parts_of_a_demo(installed: Installation) -> None:
+    client = ConsoleClient(installed.gateway.console_url)
+    assert client.get("/?territory=DE").headers["location"] == "/sign-in?next=%2F%3Fterritory%3DDE"
+    client = installed.visit()
+    assert client.get("/?territory=DE").status_code == 200
+    assert re.search(r"chatgpt-eu(-2)? answers", client.words)
+    assert 'class="ask" hidden' in client.page
+    assert '<a href="/requests">Requests</a>' in client.page
+    assert client.send("PUT", "/console/faults").status_code == 404

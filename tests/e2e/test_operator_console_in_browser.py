@@ -133,3 +133,17 @@ def test_views_and_forms_work_without_javascript(open_console: Callable[..., Any
     page.go_back()
     page.reload()
     page.get_by_label("Admin token").wait_for()
+
+
+def test_map_opens_a_territory_and_leads_to_the_views(
+    open_console: Callable[..., Any], installed: Installation
+) -> None:
+    page = open_console("viewer")
+    page.get_by_role("navigation", name="Views").get_by_role("link", name="World").click()
+    page.get_by_label("Territory", exact=True).fill("Hong Kong")
+    page.get_by_label("Territory", exact=True).press("Enter")
+    page.wait_for_selector('#decision[data-territory="HK"]')
+    assert page.get_by_role("button", name="Ask").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    page.get_by_role("link", name="Providers", exact=True).click()
+    assert page.title() == "Providers"
