@@ -255,8 +255,10 @@ class GatewayServer(_QuietServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections, then run `on_started`."""
-        await super().startup(sockets)
+        # Before the first connection is accepted, because it takes up to a second on a busy machine.
         settle()
+        await super().startup(sockets)
+        gc.freeze()
         if self.started and self._on_started is not None:
             self._after_start = asyncio.ensure_future(self._on_started())
             self._after_start.add_done_callback(self._stop_if_failed)

@@ -217,34 +217,38 @@ class Seats:
         self._cells = os.fstat(self.descriptor).st_size // _CELL_BYTES
         self.store = QuotaStore.shared(self.descriptor)
         self.own: list[int] = []
-        for seat in self._others():
-            if len(self.own) < workers and self._lock(seat):
-                self.own.append(seat)
+        self._others: set[int] = set()
+        for seat in range(self.store.width - _RUNNING):
+            if not self._lock(seat):
+                self._others.add(seat)
+                continue
+            if descriptor is not None:
                 self.store.leave(seat)
-                self.store.seat = self.own[0]
+            if len(self.own) < workers:
+                self.own.append(seat)
+            else:
+                self._unlock(seat)
+        self.store.seat = self.own[0] if self.own else 0
 
     def free(self) -> int:
         """Return the number of seats that no process has."""
-        return len(self._others()) - len(self._of_others())
+        return self.store.width - _RUNNING - len(self.own) - len(self._taken_by_others())
 
     async def clear_after_others(self) -> None:
-        """Clear the running requests of other processes when they have ended, until all of them have ended."""
-        others = self._of_others()
-        while others:
+        """Clear the running requests of the processes that were there before, as they end, until all have ended."""
+        while self._others:
             await asyncio.sleep(_CLEARED_S)
-            for seat in others - self._of_others():
+            for seat in self._others - self._taken_by_others():
                 if self._lock(seat):
                     self.store.leave(seat)
                     self._unlock(seat)
-                others.discard(seat)
+                self._others.discard(seat)
 
-    def _others(self) -> list[int]:
-        return [seat for seat in range(self.store.width - _RUNNING) if seat not in self.own]
-
-    def _of_others(self) -> set[int]:
-        """Return the seats that other processes have."""
+    def _taken_by_others(self) -> set[int]:
         others = set()
-        for seat in self._others():
+        for seat in range(self.store.width - _RUNNING):
+            if seat in self.own:
+                continue
             if self._lock(seat):
                 self._unlock(seat)
             else:

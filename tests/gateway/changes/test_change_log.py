@@ -239,3 +239,36 @@ def test_moved_history_or_trail_accepts_no_switch(log: ChangeLog, taken: str) ->
     (directory / "elsewhere").replace(kept)
     switch(log, FIRST, SECOND)
     assert trail(directory)[-1]["event"] == "kill_switch"
+
+
+def test_paused_log_writes_nothing_and_goes_on_after_a_successor_that_served_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.pause()
+    with pytest.raises(StateError, match="a restart is under way"):
+        log.note("noted", {})
+    successor = ChangeLog(tmp_path, inherited_lock=os.dup(log.lock.descriptor))
+    successor.note("started", {})
+    switch(successor, FIRST, SECOND)
+    successor.close()
+    log.resume()
+    log.note("noted", {})
+    assert log.pointer() == Pointer(FIRST.config.version)
+    assert events(tmp_path)[-3:] == ["kill_switch", "activated", "noted"]
+    with pytest.raises(StateError, match="is used by another gateway"):
+        ChangeLog(tmp_path)
+    log.close()
+    assert verify_trail(tmp_path, {}).fault is None
+
+
+def test_lock_stays_with_the_successor_of_a_paused_log(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.pause()
+    successor = ChangeLog(tmp_path, inherited_lock=os.dup(log.lock.descriptor))
+    log.lock.release()
+    log.close()
+    with pytest.raises(StateError, match="is used by another gateway"):
+        ChangeLog(tmp_path)
+    successor.note("noted", {})
+    successor.close()
+    assert events(tmp_path)[-1] == "noted"
+    open_log(tmp_path).close()

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.state import database
+from gateway.state import database, lock
 from gateway.state.database import open_database, open_large_to_read, open_to_read, transaction
 from gateway.state.receipts import Receipts, prepare
 from gateway.state.schedules import ScheduleStore
@@ -72,6 +72,15 @@ def test_later_layout_is_refused(tmp_path: Path) -> None:
     open_database(tmp_path, "history", LAYOUT, version=2).close()
     with pytest.raises(StateError, match=r"history\.db was written by a later version of the gateway \(layout 2"):
         open_database(tmp_path, "history", LAYOUT)
+
+
+def test_layout_is_not_changed_beside_a_running_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_database(tmp_path, "t", LAYOUT).close()
+    monkeypatch.setattr(lock._Upgrades, "are_refused", True)
+    with pytest.raises(StateError, match=r"t\.db has layout 1 and would get 2; .*: stop and start"):
+        open_database(tmp_path, "t", LAYOUT, version=2)
+    open_database(tmp_path, "t", LAYOUT).close()
+    open_database(tmp_path, "new", LAYOUT, version=2).close()
 
 
 def test_file_that_is_not_a_database_is_reported(tmp_path: Path) -> None:

@@ -239,3 +239,27 @@ def test_second_writer_of_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"no database at all, however long it is" * 100)
     with pytest.raises(StateError, match="file is not a database; move it away"):
         writer_of(tmp_path)
+
+
+def test_paused_writer_leaves_the_rows_to_another_one_and_goes_on_after_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, no_message)
+    writer = writer_of(tmp_path)
+    spool.append(encode_row(usage_row("before")))
+    writer.move()
+    writer.pause()
+    writer.start()
+    spool.append(encode_row(usage_row("meanwhile")))
+    spool.close()
+    with closing(writer_of(tmp_path)) as successor:
+        successor.move()
+        assert (moved_calls(tmp_path), spooled(tmp_path)) == (["before", "meanwhile"], [])
+    later = Spool(tmp_path, no_message)
+    later.append(encode_row(usage_row("after")))
+    writer.resume()
+    eventually(lambda: moved_calls(tmp_path) == ["before", "meanwhile", "after"])
+    writer.pause()
+    later.append(encode_row(usage_row("left")))
+    later.close()
+    writer.close()
+    assert len(moved_calls(tmp_path)) == 3
+    assert len(rows_of(tmp_path)) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.model.config_version import ClientLimitRule
-from gateway.usage.quota_store import MINUTE_NS, ROWS, QuotaRow, QuotaStore, open_shared_memory
+from gateway.usage import quota_store
+from gateway.usage.quota_store import MINUTE_NS, ROWS, QuotaRow, QuotaStore, Seats, open_shared_memory
 
 NOW_NS = 7 * MINUTE_NS
 AT_ONCE = ClientLimitRule(concurrent=2)
@@ -199,3 +201,72 @@ def test_dead_process_blocks_no_other(how: signal.Signals) -> None:
         assert not row.take(ClientLimitRule(concurrent=5), 1).is_granted
         seats[0].leave(1)
         assert row.take(ClientLimitRule(concurrent=5), 1).is_granted
+
+
+# --- seats ----------------------------------------------------------------------------------------
+
+SITTING = """
+import sys
+from gateway.model.config_version import ClientLimitRule
+from gateway.usage.quota_store import QuotaRow, Seats
+seats = Seats(int(sys.argv[2]), int(sys.argv[1]))
+row = QuotaRow(seats.store, "app", 1)
+running = [row.take(ClientLimitRule(concurrent=9), 1) for _ in range(3)]
+print(seats.own, flush=True)
+sys.stdin.readline()
+"""
+
+
+def sitting(descriptor: int, workers: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SITTING, str(descriptor), str(workers)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[descriptor])
+
+
+async def test_seats_of_a_killed_gateway_are_cleared_and_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quota_store, "_CLEARED_S", 0.01)
+    descriptor = open_shared_memory(4)
+    other = sitting(descriptor, 2)
+    assert read_line(other) == "[0, 1]"
+    seats = Seats(1, descriptor)
+    assert (seats.own, seats.free()) == ([2], 1)
+    row = QuotaRow(seats.store, "app", 1)
+    assert not row.take(ClientLimitRule(concurrent=3), 1).is_granted
+    other.kill()
+    end(other)
+    await asyncio.wait_for(seats.clear_after_others(), LIMIT_S)
+    assert row.take(ClientLimitRule(concurrent=1), 1).is_granted
+    assert seats.free() == 3
+    os.close(descriptor)
+
+
+def test_seats_of_a_gateway_that_was_killed_before_are_cleared() -> None:
+    descriptor = open_shared_memory(4)
+    other = sitting(descriptor, 2)
+    assert read_line(other) == "[0, 1]"
+    other.kill()
+    end(other)
+    seats = Seats(1, descriptor)
+    assert (seats.own, seats.free()) == ([0], 3)
+    assert QuotaRow(seats.store, "app", 1).take(ClientLimitRule(concurrent=1), 1).is_granted
+    os.close(descriptor)
+
+
+def test_seats_that_are_not_enough_are_fewer() -> None:
+    descriptor = open_shared_memory(2)
+    assert Seats(3, descriptor).own == [0, 1]
+    os.close(descriptor)
+
+
+def test_memory_without_other_processes_is_not_locked_until_one_comes() -> None:
+    seats = Seats(1)
+    seats.store.sharing.is_on = False
+    row = QuotaRow(seats.store, "app", 1)
+    assert row.take(ClientLimitRule(rpm=9), 1).is_granted
+    seats.store.sharing.is_on = True
+    other = asking(seats.descriptor, 1, 20, 9, "keep")
+    assert read_line(other) == "ready"
+    say(other)
+    assert read_line(other) == "8"
+    end(other)
+    assert not row.take(ClientLimitRule(rpm=9), 1).is_granted
+    os.close(seats.descriptor)
