@@ -23,14 +23,17 @@ import pytest
 
 from gateway.cli import main
 from gateway.state.lock import holder_of
+from gateway.usage.postgres_migration import upgrade
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import key_hash
 from tests.kit.metered_gateway import CAP, HELD_TOKENS, client_of, of_client, rows_of, serving, with_budget
 from tests.kit.operator_console import ConsoleClient
+from tests.kit.postgres_server import running_postgres
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated, two_providers
 from tests.kit.service_manager import Manager
+from tests.kit.store_cell import Cell, cell, environ_of, run_command
 from tests.kit.waiting import eventually
 
 HANDOVERS = int(os.environ.get("HANDOVERS", "3"))
@@ -345,3 +348,35 @@ def test_next_gateway_serves_the_console_at_the_same_address(path: Path) -> None
         after = ConsoleClient(operator.gateway.console_url)
         eventually(lambda: after.sign_in(token).status_code == 303, LIMIT_S)
         assert after.get("/changes").status_code == 200
+
+
+# --- a cell ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_instance_of_a_cell_stays_its_member_across_a_handover(tmp_path: Path) -> None:
+    def status(both: Cell) -> Any:
+        words = "status", "--admin", both.instances[0].admin_url, "--json"
+        return json.loads(run_command(environ_of(both.path, 0), *words)[1])
+
+    with running_postgres() as postgres:
+        upgrade(postgres.address())
+        with cell(tmp_path, postgres, "log: {sample: 0.5}") as both:
+            state, first = both.state(0), both.instances[0]
+            eventually(lambda: bool((holder_of(state) or {}).get("restarts")), LIMIT_S)
+            try:
+                assert both.ask(0).status_code == 200
+                assert restart(state) == 0, first.lines
+                assert first.process.wait(LIMIT_S) == 0
+                assert both.ask(0).status_code == 200
+                before = status(both)
+                assert [item["state"] for item in before["instances"]] == ["current"] * 2
+                eventually(lambda: len(both.rows()) == 2, LIMIT_S)
+                both.path.write_text(both.path.read_text().replace("0.5", "0.25"))
+                eventually(lambda: status(both)["version"] != before["version"], LIMIT_S)
+                both.run("rollback", before["version"], "--as", "ada")
+                assert restart(state) == 0, first.lines
+                assert status(both)["version"] == before["version"]
+                assert "as they were written" in both.run("audit", "verify")
+            finally:
+                end(state)
