@@ -63,7 +63,7 @@ class HandoverFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the next gateway gets.
+    """The things that the next gateway gets.
 
     Attributes:
         sockets: The public listener and the admin listener.
@@ -114,7 +114,7 @@ class Handover:
     """Takes over from an earlier gateway if there is one, and hands over at SIGUSR2. It succeeds once.
 
     Args:
-        given: What the next gateway gets.
+        given: The things that the next gateway gets.
         keepers: The parts of this process.
         directory: The state directory, through which `gateway restart` asks. None: there is only the signal.
         takeover: The connection to the earlier gateway, or None.
@@ -135,7 +135,7 @@ class Handover:
         self._takeover = takeover
         self._ready_s = ready_s
         self._is_serving = asyncio.Event()
-        self._is_handing_over = False
+        self._is_handing_over = self._is_paused = False
 
     def note_serving(self) -> None:
         """Note that all processes of this gateway accept connections."""
@@ -210,25 +210,21 @@ class Handover:
             child = await _Child.start(self._given, self._keepers.live.lock_descriptor, python)
         except OSError as error:
             raise HandoverFailed(f"{python or sys.executable} can't be started: {error.strerror}") from error
-        is_paused, self._is_handing_over = False, True
-        self._given.seats.store.sharing.is_on = True
+        sharing = self._given.seats.store.sharing
+        was_shared, sharing.is_on = sharing.is_on, True
+        self._is_handing_over = True
         try:
             async with asyncio.timeout(self._ready_s):
-                async for message in child.messages():
-                    match message:
-                        case {"wants": "state"} if not is_paused:
-                            await self._keepers.pause()
-                            is_paused = True
-                            child.send({"state": "paused"})
-                        case {"failed": str(reason)}:
-                            raise HandoverFailed(reason)
-                        case {"ready": str(), "release": str(release)} if is_paused:
-                            await self._leave(child)
-                            return child.pid, release
-                raise HandoverFailed(await child.ended())
+                release = await self._release_of(child)
+            await self._keepers.live.leave()
+            self._given.service.hand_over(child.pid)
+            child.send({"served": "by you"})
+            return child.pid, release
         except BaseException as error:
             await child.end()
-            if is_paused:
+            sharing.is_on = was_shared
+            if self._is_paused:
+                self._is_paused = False
                 await self._keepers.resume()
                 self._describe()
             if isinstance(error, TimeoutError):
@@ -240,10 +236,19 @@ class Handover:
             self._is_handing_over = False
             child.close()
 
-    async def _leave(self, child: _Child) -> None:
-        await self._keepers.live.leave()
-        self._given.service.hand_over(child.pid)
-        child.send({"served": "by you"})
+    async def _release_of(self, child: _Child) -> str:
+        """Return the release of a child once it serves. Give it the state directory before. Raises HandoverFailed."""
+        async for message in child.messages():
+            match message:
+                case {"wants": "state"} if not self._is_paused:
+                    await self._keepers.pause()
+                    self._is_paused = True
+                    child.send({"state": "paused"})
+                case {"failed": str(reason)}:
+                    raise HandoverFailed(reason)
+                case {"ready": str(), "release": str(release)} if self._is_paused:
+                    return release
+        raise HandoverFailed(await child.ended())
 
 
 class _Child:

@@ -224,11 +224,11 @@ class GatewayServer(_QuietServer):
     def retire(self) -> None:
         """Leave new connections to another process with the same listener. Exit when the own ones have ended.
 
-        Each connection is closed after its next answer. After the grace time, the rest is stopped.
+        Each connection is closed after its next answer. After the grace time, the rest is stopped. Until then a probe
+        on a kept connection finds the service ready, because the other process is.
         """
         if self._retiring is not None or self.should_exit:
             return
-        self._on_draining()
         self._draining.begin()
         for server in self.servers:
             server.close()

@@ -13,11 +13,11 @@ from gateway.operator_errors import StateError
 _FILE = "gateway.lock"
 _MOST_BYTES = 4096
 _LOOK_S = 0.02
-STOP_AND_START = "the running gateway could not read it beside this release: stop and start"
+STOP_AND_START = "the running gateway could not read it at the same time: stop and start"
 
 
 class _Upgrades:
-    """Whether this process may change the layout of existing files."""
+    """The upgrades of files by this process."""
 
     are_refused = False
 

@@ -49,7 +49,7 @@ _TAG, _FULL_AT, _RUNNING = 0, 1, 2
 # so this process sleeps. If that does not help, the holder is suspended: this process continues without the lock, and
 # may miss a request in the count, instead of blocking all its clients.
 _TRIES_AT_ONCE, _MAX_TRIES, _PAUSE_S = 50, 150, 0.0005
-_FEWEST_SEATS, _SEATS_PER_WORKER = 32, 4
+_FEWEST_SEATS, _SEATS_PER_WORKER = 64, 8
 _CLEARED_S = 1.0
 LAYOUT = f"{ROWS} rows, {_RUNNING} cells, {_CELL_BYTES} bytes"
 """The layout of the memory. Releases with another one cannot share it."""
@@ -85,7 +85,7 @@ class _NoLock:
 
 
 class _Sharing:
-    """Whether other processes use the memory now. Without them, nothing is locked."""
+    """The use of the memory by other processes. Without them, nothing is locked."""
 
     is_on = True
 

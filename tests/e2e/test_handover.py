@@ -172,7 +172,7 @@ async def test_handovers_under_load_refuse_and_fail_no_request(path: Path, worke
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_kept_connection_gets_an_answer_before_it_is_closed(path: Path, workers: int) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    request = b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n"
     with restartable(path, workers) as (operator, state):
         host, _, port = operator.gateway.url.removeprefix("http://").rpartition(":")
         with socket.create_connection((host, int(port)), LIMIT_S) as connection:

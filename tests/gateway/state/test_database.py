@@ -74,7 +74,7 @@ def test_later_layout_is_refused(tmp_path: Path) -> None:
         open_database(tmp_path, "history", LAYOUT)
 
 
-def test_layout_is_not_changed_beside_a_running_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layout_is_not_changed_while_a_gateway_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(tmp_path, "t", LAYOUT).close()
     monkeypatch.setattr(lock._Upgrades, "are_refused", True)
     with pytest.raises(StateError, match=r"t\.db has layout 1 and would get 2; .*: stop and start"):
