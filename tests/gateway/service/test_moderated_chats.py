@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.assembly.application import Gateway
+from gateway.assembly.receipts import ReceiptSettings
+from gateway.execution.httpx_transport import HttpxTransport
+from tests.kit.configs import table_of
+from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import (
     BEGINNING,
+    CONFIG,
     DIALECTS,
     ENDS,
     GOOD,
@@ -24,6 +32,7 @@ from tests.kit.judged_chats import (
     judged_by,
     text_of,
 )
+from tests.kit.waiting import eventually
 
 
 @pytest.mark.parametrize("kind", JUDGES)
@@ -258,3 +267,108 @@ def test_skipped_verdict_on_the_first_text_is_in_the_header(stream: bool) -> Non
     response = ask(gateway(World(judge=lambda _: httpx.Response(500)), OUTPUT_ONLY, opened), "chat", stream=stream)
     assert (response.status_code, response.headers["x-gateway-moderation"]) == (200, "skipped")
     assert ending_of("chat", response, stream=stream)[1]["moderation"] == {"skipped": True}
+
+
+PICTURES = {"good": "Z29vZA==", "bad": "aGFybQ=="}
+
+
+def with_picture(dialect: str, data: str) -> dict[str, Any]:
+    """Return the fields of a request with a text and a picture in one API."""
+    url = f"data:image/png;base64,{data}"
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    parts: dict[str, list[dict[str, Any]]] = {
+        "chat": [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": url}}],
+        "messages": [{"type": "text", "text": "What?"}, {"type": "image", "source": source}],
+        "responses": [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": url}],
+        "gemini": [{"text": "What?"}, {"inlineData": {"mimeType": "image/png", "data": data}}],
+    }
+    if dialect == "gemini":
+        return {"contents": [{"role": "user", "parts": parts[dialect]}]}
+    return {"input" if dialect == "responses" else "messages": [{"role": "user", "content": parts[dialect]}]}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("dialect", ["chat", "messages", "responses", "gemini"])
+def test_openai_judges_pictures(dialect: str, picture: str, stream: bool) -> None:
+    world, judged = World([GOOD]), list[Any]()
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.host != "judge.example":
+            return world(request)
+        given = json.loads(request.content)["input"]
+        judged.append(given)
+        flagged = PICTURES["bad"] in request.content.decode()
+        number = len(given) if isinstance(given, list) and isinstance(given[0], str) else 1
+        return httpx.Response(
+            200, json={"results": [{"flagged": flagged, "categories": {"violence": flagged}}] * number}
+        )
+
+    judge = {"provider": "openai", "model": "omni-moderation-latest", "api_key": "${JUDGE_KEY}"}
+    served = InputGateway(provider, CONFIG.merge({"deployments": {"judge": judge}}), {"JUDGE_KEY": "sk-judge"})
+    response = ask(served, dialect, stream=stream, **with_picture(dialect, PICTURES[picture]))
+    pictures = [part["image_url"]["url"] for given in judged if isinstance(given[0], dict) for part in given]
+    assert pictures == [f"data:image/png;base64,{PICTURES[picture]}"]
+    assert ["What?"] in judged or "What?" in judged
+    if picture == "bad":
+        assert (response.status_code, world.asked) == (400, [])
+        assert response.headers["content-type"].startswith("application/json")
+    else:
+        assert response.status_code == 200, response.text
+        assert "first sentence" in text_of(response, stream=stream)
+
+
+KEEPING: dict[str, Any] = {
+    "assistants": {"assistant": {"shadow": {"default": {"deployment": "copy", "share": "100%", "keep_text": True}}}},
+    "deployments": {"copy": {**CONFIG.data["deployments"]["model"], "endpoint": "https://copy.example/v1"}},
+    "exporters": {"traces": {"endpoint": "https://otel.example/v1/traces", "stores": "any", "processes": "any"}},
+    "regions": {"default": {"log_prompts": True}},
+    "cell": {"territory": "DE"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("question", ["Hello.", f"Tell me about {HARM}."])
+async def test_nothing_that_is_held_or_flagged_is_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], question: str, stream: bool
+) -> None:
+    """Not in the log, receipts, the ledger, traces, metrics, or the texts of the shadow."""
+    world, elsewhere = World([HARMFUL]), list[bytes]()
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "otel.example":
+            elsewhere.append(request.content)
+            return httpx.Response(200)
+        if request.url.host == "copy.example":
+            elsewhere.append(request.content)
+            return World([BEGINNING])(httpx.Request("POST", "https://chat.example/v1", content=request.content))
+        return world(request)
+
+    transport = HttpxTransport(httpx.MockTransport(provider))
+    config = table_of(CONFIG.merge(KEEPING), {})
+    served = Gateway(config, transport, state_dir=tmp_path, receipt_settings=ReceiptSettings(tmp_path))
+    messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    done: asyncio.Queue[Any] = asyncio.Queue()
+    serving = asyncio.ensure_future(served({"type": "lifespan"}, messages.get, done.put))
+    messages.put_nowait({"type": "lifespan.startup"})
+    await done.get()
+    body = {"model": "assistant", "stream": stream, "messages": [{"role": "user", "content": question}]}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=served), base_url="http://gateway") as client:
+        response = await client.post("/v1/chat/completions", json=body)
+    if HARM not in question:  # the shadow gets the prompt, and its text is kept
+        await asyncio.to_thread(eventually, lambda: b"And another." in _files_of(tmp_path))
+    snapshot = served.metrics.snapshot()
+    messages.put_nowait({"type": "lifespan.shutdown"})
+    await serving
+    assert response.status_code == (400 if HARM in question else 200)
+    kept = b"".join([_files_of(tmp_path), *elsewhere, snapshot, capfd.readouterr().out.encode()])
+    for text in (HARM, "never shown"):
+        assert text.encode() not in kept
+    assert b"default" in kept
+    assert (b"Hello." in kept) is (HARM not in question)  # what has passed is logged, and goes to the shadow
+    assert any(b"/v1/chat/completions" in content or b"gateway" in content for content in elsewhere)
+
+
+def _files_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
