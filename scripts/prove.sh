@@ -18,6 +18,7 @@ run() {
             ROLLING_ROUNDS=5 JUDGE_PAUSED_S=30 HANDOVERS=20 HANDOVER_RATE=200 HANDOVER_STREAM_S=60 .venv/bin/pytest -s \
                 tests/e2e/test_rolling_update.py tests/e2e/test_cell.py tests/e2e/test_handover.py
             ;;
+        streams) HELD_STREAMS=1000 .venv/bin/pytest tests/gateway/service/test_judged_streams.py -k memory ;;
         kit) .venv/bin/pytest -n 2 -m every_model tests/conformance ;;
         answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;
@@ -32,7 +33,7 @@ run() {
     esac
 }
 
-all='properties ledger accounts stores restarts kit answers chaos soak fuzz evaluation mutation'
+all='properties ledger accounts stores restarts streams kit answers chaos soak fuzz evaluation mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

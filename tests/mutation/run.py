@@ -73,6 +73,10 @@ def _providers(*names: str) -> list[str]:
 MODULES: dict[str, list[str]] = {
     "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
     "gateway/policy/consent.py": _policy("consent"),
+    "gateway/policy/minors.py": [*_policy("minors"), *_service("minors")],
+    "gateway/model/age_band.py": _policy("minors"),
+    "gateway/config/minors.py": _policy("minors"),
+    "gateway/execution/moderated_stream.py": [*_execution("moderated_stream"), *_service("judged_streams")],
     "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_labelled_answers.py"],
     "gateway/model/config_version.py": [
         *_policy("table_cache"),

@@ -129,13 +129,21 @@ def test_claim_names_the_band(
     if refusal is not None:
         decision = decide(config, config.assistants["assistant"], location, NO_NEEDS, {}, 0.0)
         assert decision.outcome == refusal
+        who = "'nobody'" if band == "nobody" else "`x-gateway-claim`"
+        assert who in refusal.message
+    if problem == "claim":
+        notes = {item.signal: item.note for item in location.evidence}
+        assert (location.why, location.territory) == ("claim", None)
+        assert notes == {"claim": "not accepted: its age band is not one of this region", "edge_header": ""}
+        assert not any(item.decided for item in location.evidence)
     elsewhere = resolve(config, None, reported(EdgeReport(("DE",)), claim=report))
     assert (elsewhere.age, elsewhere.problem) == (None, None)  # a region without bands does not read them
 
 
 def test_missing_without_a_band_for_adults_means_no_rules() -> None:
     config = table_of(minors("adult", adult=None), ENVIRON)
-    assert resolve(config, None, reported(EdgeReport(("CN",)))).age is None
+    location = resolve(config, None, reported(EdgeReport(("CN",))))
+    assert (location.age, location.problem, location.territory) == (None, None, "CN")
 
 
 def test_no_territory_loses_its_answer_by_rules_for_unknown_ages() -> None:

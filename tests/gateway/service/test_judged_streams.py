@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +21,6 @@ from gateway.telemetry.request_log import JsonLines
 from gateway.usage.accounting import Accounting
 from gateway.usage.gate_file import FileGate
 from gateway.usage.spool import Spool
-from tests.kit.example_counts import examples
 from tests.kit.judged_streams import HARM, JudgedRun, judged_table, passed_text, run_judged, verdict
 from tests.kit.virtual_time import Act, Client, TurningLoop
 
@@ -208,7 +208,7 @@ def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, 
 @pytest.mark.slow
 def test_memory_of_held_streams_is_bounded() -> None:
     """The models write far more than is held, and the verdicts are still running when the memory is measured."""
-    number = max(examples(100), 100)
+    number = int(os.environ.get("HELD_STREAMS", "100"))
     table = judged_table({"regions": {"default": {"moderation": {"window_chars": 80, "hold_chars": 400}}}})
     answer = ("many words that are held. ",) * 20_000
     loop, taken = TurningLoop(), 0
