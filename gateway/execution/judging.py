@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -29,6 +30,7 @@ VERDICT_S = 5.0
 """The time for one verdict, over all deployments together."""
 MOST_CHARACTERS = 8000
 _OVERLAP = 200
+_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 _CALLS_AT_ONCE = 8
 """A guard model takes one text a call. A worker that does not know a long chat asks about many texts at once."""
 _MOST_REMEMBERED = 100_000
@@ -36,10 +38,20 @@ _REMEMBERED_S = 3600.0
 
 
 def pieces_of(text: str) -> Iterator[str]:
-    """Yield a text in pieces of at most 8,000 characters, which overlap by 200, so that no sentence hides between."""
+    r"""Yield a text in pieces of at most 8,000 characters, which overlap by 200, so that no sentence hides between.
+
+    Escapes of JSON (`\u4f60`), as in arguments of tools, become their characters: few judges read them.
+    """
+    if "\\u" in text:
+        text = _ESCAPES.sub(_unescaped, text)
     yield text[:MOST_CHARACTERS]
     for start in range(MOST_CHARACTERS - _OVERLAP, max(len(text) - _OVERLAP, 0), MOST_CHARACTERS - _OVERLAP):
         yield text[start : start + MOST_CHARACTERS]
+
+
+def _unescaped(escapes: re.Match[str]) -> str:
+    units = b"".join(int(unit, 16).to_bytes(2, "big") for unit in escapes[0].split("\\u")[1:])
+    return units.decode("utf-16-be", "replace")
 
 
 class PassedTexts:
@@ -160,10 +172,7 @@ class Judge:
 
     async def _ask(self, plan: Plan, request: ModerationRequest) -> Verdict:
         """Return the verdict of one call. Its attempts are not those of the client's request."""
-        left_s = self.deadline.left_s(committed=True)
-        if left_s <= 0:
-            raise PlanExhausted(Failure(FailureKind.DEADLINE, "the request's time is over"))
-        time_s = min(VERDICT_S, left_s)
+        time_s = min(VERDICT_S, self._left_s())
         # A judge that hangs leaves time for the next one, and counts for its breaker.
         bounds = replace(self.config.resilience, total_s=time_s, first_token_s=time_s / len(plan.steps))
         own = Record(self.record.request_id, time.monotonic(), self.record.config_version, client=self.record.client)
@@ -174,6 +183,7 @@ class Judge:
         try:
             answer = await self.executor.run(plan, request, context)
         except PlanExhausted:
+            self._left_s()
             raise NoVerdict from None
         finally:
             deadline.close()
@@ -188,6 +198,18 @@ class Judge:
             if result.flagged and not (result.controversial and self.moderation.passes_controversial):
                 return Verdict(tuple(sorted(name for name, applies in result.categories.items() if applies)))
         return Verdict(None)
+
+    def _left_s(self) -> float:
+        """Return the time that the request has left.
+
+        Raises:
+            PlanExhausted: It is over. This is not a missing verdict: a client names the time, and could choose one with
+                which no judge ever answers.
+        """
+        left_s = self.deadline.left_s(committed=True)
+        if left_s <= 0:
+            raise PlanExhausted(Failure(FailureKind.DEADLINE, "the request's time is over"))
+        return left_s
 
     def _permit(self, deployment: Deployment) -> Permit | None:
         """Return the permit to send texts to a judge. It needs no approval, and must be inside the boundary."""

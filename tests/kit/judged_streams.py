@@ -94,16 +94,17 @@ def run_judged(
     *,
     leaves_at: int | None = None,
     accounting: Accounting | None = None,
+    stream: bool = True,
     **fields: Any,
 ) -> tuple[JudgedRun, Client]:
-    """Ask for one stream, and return the gateway with its client. `leaves_at`: the turn at which the client leaves."""
+    """Send one chat, and return the gateway with its client. `leaves_at`: the turn at which the client leaves."""
     loop = TurningLoop()
     with closing(loop), pytest.MonkeyPatch.context() as monkeypatch:
         run = JudgedRun(loop, table, scripts, monkeypatch)
         if judge is not None:
             run.judge = judge
         run.runner.accounting = accounting
-        asking = Client(run, stream=True, **fields)
+        asking = Client(run, stream=stream, **fields)
         if leaves_at is not None:
             loop.acts[loop.turns + leaves_at] = asking.line.lose
 

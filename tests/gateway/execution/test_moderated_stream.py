@@ -281,6 +281,19 @@ def test_memory_of_passed_texts_ends_after_an_hour() -> None:
     assert not passed.has("policy", "text")
 
 
+@pytest.mark.parametrize(
+    ("text", "judged"),
+    [
+        (r'{"a": "\u4f60\u597D"}', '{"a": "你好"}'),
+        (r"\ud83d\ude00 and \u00e9", "😀 and é"),
+        (r"lone \ud83d", "lone \ufffd"),
+        (r"no \u12 escape \x41", r"no \u12 escape \x41"),
+    ],
+)
+def test_judges_get_characters_in_place_of_escapes(text: str, judged: str) -> None:
+    assert list(pieces_of(text)) == [judged]
+
+
 @given(st.text(max_size=100), st.integers(0, 20000))
 def test_pieces_cover_a_text_and_overlap(unit: str, size: int) -> None:
     text = (unit * (size // max(len(unit), 1)))[:size]

@@ -161,6 +161,26 @@ def test_stream_is_not_cut_by_slow_verdicts(piece_s: float) -> None:
     assert client.content.count(b": ") >= len(LONG) * int(SLOW_S - 1.0)
 
 
+@pytest.mark.parametrize("on_failure", ["closed", "open"])
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("judged_first", ["input", "output"])
+def test_request_whose_time_ends_during_a_verdict_gets_no_more_text(
+    judged_first: str, stream: bool, on_failure: str
+) -> None:
+    """Also with `open`: a client names the time, and could choose one with which no judge ever answers."""
+    policy = {"on_failure": on_failure, judged_first: ["j"]}
+    table = judged_table(
+        {"regions": {"default": {"moderation": policy}}, "resilience": {"total": "4s", "commit": "4s"}}
+    )
+    run, client = run_judged(table, {"a": [Act(texts=LONG)]}, lambda _, texts: verdict(texts, 4.5), stream=stream)
+    (record,) = run.log
+    assert b"A sentence." not in client.content
+    assert record.code == "deadline_exceeded"
+    assert record.moderation is not None
+    assert not record.moderation.is_skipped
+    assert len(run.bodies) == (0 if judged_first == "input" else 1)
+
+
 def test_silent_provider_is_still_cut() -> None:
     run, client = run_judged(TABLES["plain"], {"a": [Act(texts=LONG[:2], end="silent")]})
     assert (client.text, run.log[0].outcome) == ("".join(LONG[:2]), "interrupted")

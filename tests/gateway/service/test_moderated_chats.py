@@ -152,9 +152,10 @@ def test_each_choice_is_judged(stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 @pytest.mark.parametrize("dialect", ["chat", "messages", "responses", "gemini"])
-@pytest.mark.parametrize("word", ["Rome", HARM])
+@pytest.mark.parametrize("word", ["Rome", HARM, "simulated-\\u0068arm"])
 def test_tool_call_is_judged_and_removed(dialect: str, stream: bool, word: str) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": json.dumps({"city": word})}}
+    arguments = f'{{"city": "{word}"}}'  # a model may write JSON with escapes
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": arguments}}
     world = World(["I look."], message={"tool_calls": [call]}, finish="tool_calls")
     schema = {"type": "object", "properties": {"city": {"type": "string"}}}
     tools: dict[str, Any] = {
@@ -167,7 +168,7 @@ def test_tool_call_is_judged_and_removed(dialect: str, stream: bool, word: str) 
     assert response.status_code == 200, response.text
     assert HARM not in response.text
     assert ("Rome" in response.text) is (word == "Rome")
-    if word == HARM:
+    if word != "Rome":
         assert ending_of(dialect, response, stream=stream)[0] == ENDS[dialect]
 
 
