@@ -21,7 +21,7 @@ _ENGLISH = (
     "The old town lies on a hill above the river, and most visitors walk up from the station. The way takes twenty "
     "minutes, and there is a bus for those who do not like stairs. Begin at the market, where farmers sell cheese and "
     "fruit in the morning. Then see the cathedral, whose tower is open until five. In the evening, the small streets "
-    "behind the town hall have good restaurants, and none of them is expensive. If you stay another day, take a boat. "
+    "around the town hall have good restaurants, and none of them is expensive. If you stay another day, take a boat. "
 )
 _CHINESE = (
     "老城在河边的山上，多数游客从车站步行上去。这段路大约要走二十分钟，不喜欢爬楼梯的人可以坐公交车。先去市场看看，早上农民在那里卖奶酪和水果。"

@@ -56,8 +56,8 @@ class JudgedRun(GatewaySetup):
 
     Attributes:
         judge: Returns what a judge does with texts.
-        judged: What each judge was asked, in order, and whether it passed.
-        bodies: What the models were asked.
+        judged: The texts that judges were asked about, in order, and whether each passed.
+        bodies: The requests that the models received.
         began_at: The virtual time at which the request began.
     """
 

@@ -205,7 +205,7 @@ def test_provider_that_breaks_off_after_a_flagged_text_changes_nothing(shape: st
 @pytest.mark.slow
 @pytest.mark.parametrize("on_failure", ["closed", "open"])
 def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, tmp_path: Path) -> None:
-    """Also with `open`, because a budget is no failure of the judge. The more it pays for, the more is shown."""
+    """Also with `open`, because a budget is not a failure of the judge. The more it pays for, the more is shown."""
     spool, shown = Spool(tmp_path, print), []
     for tokens in range(150, 2000, 150):
         budget = {"clients": {"app": {"budgets": [{"tokens": tokens, "per": "total"}]}}}
