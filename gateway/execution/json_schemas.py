@@ -1,8 +1,8 @@
 """Check an answer by a client's JSON Schema (draft 2020-12), with bounded work.
 
 The validator is the library `jsonschema`. A client's schema can make it need exponential work, so its work is counted:
-each keyword, each subschema, and the sizes of what they look at. Small answers are checked at once, others by one
-thread, which pauses often, because it shares the interpreter with all requests.
+each keyword, each subschema, and the sizes of what they look at. Little work is done at once, other work by a thread,
+which pauses often, because it shares the interpreter with all requests.
 
 `pattern`, `patternProperties` and `format` are not checked, because a pattern can need exponential time in one call.
 """
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -29,7 +30,10 @@ MOST_DEPTH = 32
 MOST_WORK = 100_000
 """The work for one schema or one answer: about a second. A unit takes about 6 microseconds."""
 PAUSE_AFTER = 200
-"""The work that a thread does without a pause, and that an answer may need to be checked without a thread."""
+"""The work that a thread does without a pause."""
+AT_ONCE = 500
+"""The work that is done without a thread: about three milliseconds."""
+_THREADS = 4
 _PAUSE_S = 0.001
 _MOST_CHARACTERS = 512 * 1024
 _SMALL_CHARACTERS = 4096
@@ -92,7 +96,7 @@ class AnswerSchema:
     """
 
     def __init__(self, data: bytes, work: WorkLimit) -> None:
-        """Read a schema. Raises InvalidRequest if it is too large or deep, refers elsewhere or is not a schema."""
+        """Read a schema. Raises TooMuchWork, or InvalidRequest: it is too deep, refers elsewhere or is not a schema."""
         self.text = data.decode()
         reader = _SchemaReader(work)
         try:
@@ -100,24 +104,22 @@ class AnswerSchema:
             self._checked = reader.read(schema, "#", 1)
             reader.check_references()
             problem = _problem_of(_meta_schema(), self._checked, work)
-        except (TooMuchWork, RecursionError):
-            raise _refused("needs too much work to check") from None
+        except RecursionError:
+            raise TooMuchWork from None
         if problem is not None:
             raise _refused(f"is not a schema of draft 2020-12: {problem}")
         self.unchecked = frozenset(reader.unchecked)
         self.is_object = schema.get("type") == "object"
 
-    async def problem_of(self, text: str) -> str | None:
-        """Return why a text does not match, for the model, or None. A text that is not JSON is a problem too."""
+    async def problem_of(self, text: str, share: int = 1) -> str | None:
+        """Return why a text does not match, for the model, or None. A text that is not JSON is a problem too.
+
+        `share`: how many texts share the work of an answer.
+        """
         if len(text) > _MOST_CHARACTERS:
             return f"the answer cannot be checked: it has {len(text)} characters, and {_MOST_CHARACTERS} are accepted"
-        if len(text) <= _SMALL_CHARACTERS:
-            try:
-                return self.problem_within(text, WorkLimit(PAUSE_AFTER))
-            except TooMuchWork:
-                pass
         try:
-            return await _in_thread(lambda work: self.problem_within(text, work))
+            return await _done(lambda work: self.problem_within(text, work), len(text), MOST_WORK // share)
         except TooMuchWork:
             return "the answer cannot be checked: it needs too much work"
 
@@ -136,7 +138,7 @@ class AnswerSchema:
 
 
 _known: dict[bytes, AnswerSchema] = {}
-_thread = ThreadPoolExecutor(1, "json-schemas")
+_threads = ThreadPoolExecutor(_THREADS, "json-schemas")
 _running = threading.local()
 
 
@@ -149,24 +151,28 @@ async def answer_schema(schema: Mapping[str, object]) -> AnswerSchema:
     if len(data) > MOST_BYTES:
         raise _refused(f"has {len(data)} bytes, and {MOST_BYTES} are accepted")
     if (known := _known.get(data)) is None:
-        known = await _in_thread(lambda work: AnswerSchema(data, work))
+        try:
+            known = await _done(lambda work: AnswerSchema(data, work), len(data), MOST_WORK)
+        except TooMuchWork:
+            raise _refused("needs too much work to check") from None
         while len(_known) >= _MOST_KNOWN:
             del _known[next(iter(_known))]
         _known[data] = known
     return known
 
 
-async def _in_thread(job: Callable[[WorkLimit], _T]) -> _T:
-    def run() -> _T:
-        return job(WorkLimit(MOST_WORK, lambda: time.sleep(_PAUSE_S)))
-
-    return await asyncio.get_running_loop().run_in_executor(_thread, run)
+async def _done(job: Callable[[WorkLimit], _T], size: int, most: int) -> _T:
+    """Return the result of a job: at once if it is small and the library is loaded, else from a thread."""
+    if size <= _SMALL_CHARACTERS and _validator.cache_info().currsize:
+        with suppress(TooMuchWork):
+            return job(WorkLimit(min(AT_ONCE, most)))
+    limit = WorkLimit(most, lambda: time.sleep(_PAUSE_S))
+    return await asyncio.get_running_loop().run_in_executor(_threads, job, limit)
 
 
 def prepare() -> None:
     """Begin to import the library, which takes a second, so that the first request needs not wait for it."""
-    _thread.submit(_meta_schema)
-    _thread.submit(_validator)
+    _threads.submit(lambda: (_meta_schema(), _validator()))
 
 
 def _short(text: str) -> str:

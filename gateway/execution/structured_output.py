@@ -127,7 +127,7 @@ class StructuredOutput:
         whole = text_of(message.content)
         fenced = _FENCED.fullmatch(whole)
         text = (fenced[1] if fenced is not None else whole).strip()
-        problem = await self._schema.problem_of(text)
+        problem = await self._schema.problem_of(text, len(completion.choices))
         if problem is None:
             return choice if text == whole else replace(choice, message=replace(message, content=text))
         is_second = step.deployment.name in self._invalid

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from gateway.execution import json_schemas
 from gateway.execution.json_schemas import MOST_WORK, PAUSE_AFTER, AnswerSchema, TooMuchWork, WorkLimit, answer_schema
 from providers.failures import InvalidRequest
 
@@ -171,6 +172,22 @@ def test_schema_of_almost_64_kb_can_be_checked(schema: dict[str, Any]) -> None:
 async def test_same_schema_is_read_once() -> None:
     schema = {"type": "object", "title": "read once"}
     assert await answer_schema(schema) is await answer_schema(dict(schema))
+
+
+async def test_little_work_does_not_wait_for_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    await answer_schema({"title": "the library is loaded"})
+    monkeypatch.delattr(json_schemas, "_threads")
+    schema = await answer_schema({"properties": {f"p{at}": {"type": "string"} for at in range(10)}, "required": ["p1"]})
+    assert await schema.problem_of('{"p1": "x"}') is None
+    with pytest.raises(NameError):
+        await schema.problem_of(json.dumps({"p1": LONG}))
+
+
+async def test_choices_share_the_work_of_an_answer() -> None:
+    schema = await answer_schema({"items": {"type": "integer"}})
+    text = json.dumps(list(range(9000)))
+    assert await schema.problem_of(text) is None
+    assert "too much work" in str(await schema.problem_of(text, 100))
 
 
 async def test_answer_that_is_too_long_is_not_checked() -> None:
