@@ -258,9 +258,10 @@ class _SchemaReader:
         part = _Object()
         for name, value in schema.items():
             own = f"{place}/{name}"
-            if name == "$id" or (name == "$schema" and not _is_read_alike(value)):
+            is_inner_id = name == "$id" and depth > 1  # that of the whole changes no reference that is followed
+            if is_inner_id or (name == "$schema" and not _is_read_alike(value)):
                 raise _refused(f"has `{name}`, which is not supported: leave it out")
-            if name in left_out or name == "$schema":
+            if name in left_out or name in ("$schema", "$id"):
                 continue
             if name in ("$ref", "$dynamicRef"):
                 self._references.add(_local(value))

@@ -130,6 +130,7 @@ def test_schema_is_refused_with_the_reason(schema: dict[str, Any], words: str) -
             {"name": 5},
             "5 is not of type 'string' (at $['name'])",
         ),
+        ({"$id": "https://example.com/a", "$defs": {"a": {"type": "null"}}, "$ref": "#/$defs/a"}, 1, "of type 'null'"),
         ({"enum": ["a", "b"]}, "c", "'c' is not one of ['a', 'b']"),
         ({"enum": list(range(100))}, "c", ", …]"),
         ({"type": "string"}, {"long": LONG}, "{…} is not of type 'string' (at $)"),
