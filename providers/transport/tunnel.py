@@ -76,7 +76,7 @@ class _Tunnel(asyncio.Protocol):
         self._received += data
         try:
             if not self.is_open.done() and check_reply(self._received):
-                # What follows belongs to the next protocol.
+                # Later bytes belong to the next protocol.
                 self._transport.pause_reading()
                 self.is_open.set_result(None)
         except ConnectFailed as error:

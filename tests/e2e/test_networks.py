@@ -1,4 +1,4 @@
-"""Providers behind a private authority and behind an HTTP proxy, over both transports, with a real gateway."""
+"""Providers with a private authority, and providers called through a proxy, over both transports."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def simulator() -> SimulatorServer:
 
 
 @TRANSPORTS
-async def test_server_behind_a_private_authority_is_called_with_certificates_that_are_replaced_while_it_runs(
+async def test_server_of_a_private_authority_is_called_with_certificates_that_are_replaced_while_it_runs(
     transport: str, tmp_path: Path
 ) -> None:
     authority, clients = trustme.CA(), trustme.CA()
@@ -118,7 +118,7 @@ def proxied(proxy: ConnectProxy, port: int, **keys: object) -> Config:
 
 
 @TRANSPORTS
-async def test_server_behind_a_proxy_is_called_through_a_tunnel_that_every_account_shows(
+async def test_proxied_server_is_called_through_a_tunnel_that_every_account_shows(
     transport: str, tmp_path: Path
 ) -> None:
     authority = trustme.CA()
