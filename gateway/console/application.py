@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl
+from urllib.parse import parse_qsl
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Control
@@ -31,7 +31,7 @@ from gateway.api.raw_responses import (
 from gateway.console.access import HEADERS, check_access
 from gateway.console.all_views import VIEWS
 from gateway.console.assets import STATIC, assets
-from gateway.console.forms import read_form
+from gateway.console.forms import read_form, read_query
 from gateway.console.own_config import OwnConfig
 from gateway.console.page import Pages, PageSettings, Request
 from gateway.console.texts import language_of, texts_in
@@ -132,7 +132,7 @@ class Console:
         method, headers = scope["method"], headers_by_name(scope)
         if method not in (allowed := self._views.methods(path)):
             raise method_not_allowed(method, ", ".join(allowed))
-        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=200)
+        query = read_query(scope)
         form = await read_form((headers.get("content-type") or [""])[0], receive) if method == "POST" else {}
         language = language_of(_chosen_language(scope), _accepted(scope))
         known = {name: values[-1] for name, values in query.items()}
@@ -174,8 +174,7 @@ class Console:
 
 
 def _chosen_language(scope: Any) -> str:
-    query = parse_qs(str(scope["query_string"], "latin-1"), max_num_fields=200)
-    return query.get("lang", [""])[-1]
+    return read_query(scope).get("lang", [""])[-1]
 
 
 def _accepted(scope: Any) -> str:

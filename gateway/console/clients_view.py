@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,7 @@ NOTICES = {
     "removed": _("The client and its keys are removed."),
 }
 _API = "/v1/admin"
+_MOST_KEYS = 200
 
 
 async def show(visit: Visit) -> ViewAnswer:
@@ -44,7 +46,9 @@ async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, 
     values = {
         "clients": [one for one in clients["clients"] if name in ("", one["name"])],
         "projects": projects["projects"],
-        "keys": keys["keys"],
+        "keys": keys["keys"][:_MOST_KEYS],
+        "has_more_keys": len(keys["keys"]) > _MOST_KEYS,
+        "valid_keys": Counter(key["client"] for key in keys["keys"] if key["status"] == "valid"),
         "budgets": by_owner,
         "no_budgets": no_budgets,
         "name": name,

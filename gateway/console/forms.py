@@ -1,4 +1,4 @@
-"""Read the fields of a form that a browser sends, with or without a file."""
+"""Read the parameters of an address, and the fields of a form that a browser sends, with or without a file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from collections.abc import Awaitable, Callable
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl
 
 from gateway.api.errors import ApiError
 
 MOST_BYTES = 3 * 1024 * 1024
 _TIME_S = 30.0
 _MOST_FIELDS = 200
+
+
+def read_query(scope: Any) -> dict[str, list[str]]:
+    """Return the values of each parameter of an address. Raises ApiError."""
+    try:
+        return parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise ApiError("invalid_request", f"an address has at most {_MOST_FIELDS} parameters") from None
 
 
 async def read_form(kind: str, receive: Callable[[], Awaitable[Any]], most_bytes: int = MOST_BYTES) -> dict[str, str]:

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from gateway.api.admin_control import Control
 from gateway.api.admin_guard import Guard, Identity
@@ -24,7 +24,7 @@ from gateway.api.raw_responses import (
 from gateway.console.access import HEADERS
 from gateway.console.all_views import VIEWS
 from gateway.console.assets import STATIC, assets
-from gateway.console.forms import MOST_BYTES, read_form
+from gateway.console.forms import MOST_BYTES, read_form, read_query
 from gateway.console.page import Pages, PageSettings, Request
 from gateway.console.sessions import Sessions, SessionStore
 from gateway.console.texts import language_of
@@ -107,7 +107,7 @@ class OperatorConsole:
 
     async def _respond(self, scope: Any, headers: _Headers, receive: Callable[[], Any]) -> RawResponse:
         path, method = scope["path"], scope["method"]
-        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=200)
+        query = read_query(scope)
         try:
             self._visitors.access.check(method, headers)
             if path.startswith(STATIC) and (asset := assets().get(path.removeprefix(STATIC))) is not None:

@@ -86,5 +86,6 @@ async def test_view_refuses_other_methods_and_large_forms() -> None:
     assert (await ask_console(console, "/console/changes/plan", "GET")).status == 405
     large = await ask_console(console, "/console/changes/plan", "POST", FORM, b"text=" + b"x" * 4_000_000)
     assert large.status == 413
+    assert (await ask_console(console, f"/console/requests?{'a=b&' * 300}")).status == 400
     wrong = {**FORM, "content-type": "text/plain"}
     assert (await ask_console(console, "/console/changes/plan", "POST", wrong, b"text=x")).status == 415
