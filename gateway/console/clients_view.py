@@ -25,6 +25,7 @@ NOTICES = {
 }
 _API = "/v1/admin"
 _MOST_KEYS = 200
+_MOST_WITH_FORMS = 20
 
 
 async def show(visit: Visit) -> ViewAnswer:
@@ -52,6 +53,8 @@ async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, 
         "budgets": by_owner,
         "no_budgets": no_budgets,
         "name": name,
+        # A long list has no forms, which would be most of the page: the page of each client has them.
+        "has_forms": visit.is_operator and (bool(name) or len(clients["clients"]) <= _MOST_WITH_FORMS),
         "notice": NOTICES.get(visit.query.get("done", "")),
         "problem": "",
         "new_key": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from babel import Locale
@@ -13,6 +13,8 @@ from babel.dates import format_date, format_datetime
 from babel.messages.pofile import read_po
 from babel.numbers import format_currency, format_decimal, format_percent
 
+_MOST_CACHED = 4096
+"""The texts of numbers and times that are kept: CLDR's formats take longer than the rest of a page."""
 FOLDER = Path(__file__).parent / "locale"
 LANGUAGES = {"en": "English", "zh-Hans": "简体中文"}
 """The languages with their own names."""
@@ -49,7 +51,7 @@ class ViewTexts:
 
     def number(self, value: object) -> str:
         """Return a number, or a dash if it is not known."""
-        return "–" if value is None else format_decimal(_decimal(value), locale=self.locale)
+        return "–" if value is None else _number(str(value), self.locale)
 
     def percent(self, value: object) -> str:
         """Return a share (0 to 1), or a dash if it is not known."""
@@ -59,20 +61,33 @@ class ViewTexts:
         """Return an amount, or a dash if it is not known."""
         if amount is None or not currency:
             return "–"
-        return format_currency(_decimal(amount), str(currency), locale=self.locale, decimal_quantization=False)
+        return _money(str(amount), str(currency), self.locale)
 
     def time(self, value: object) -> str:
         """Return a time with its zone, or a dash if there is none. It is in ISO 8601, or Unix time."""
         if not value:
             return "–"
-        at = (
-            datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else datetime.fromisoformat(str(value))
-        )
-        return f"{format_datetime(at.astimezone(UTC), 'medium', locale=self.locale)} UTC"
+        return _time(value if isinstance(value, int | float) else str(value), self.locale)
 
     def day(self, value: object) -> str:
         """Return a day (`2026-11-25`), or a dash if there is none."""
         return format_date(date.fromisoformat(str(value)), "medium", locale=self.locale) if value else "–"
+
+
+@lru_cache(_MOST_CACHED)
+def _number(value: str, locale: Locale) -> str:
+    return format_decimal(_decimal(value), locale=locale)
+
+
+@lru_cache(_MOST_CACHED)
+def _money(amount: str, currency: str, locale: Locale) -> str:
+    return format_currency(_decimal(amount), currency, locale=locale, decimal_quantization=False)
+
+
+@lru_cache(_MOST_CACHED)
+def _time(value: float | str, locale: Locale) -> str:
+    at = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
+    return f"{format_datetime(at.astimezone(UTC), 'medium', locale=locale)} UTC"
 
 
 def _decimal(value: object) -> Decimal:
