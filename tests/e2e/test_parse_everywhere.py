@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -75,23 +76,30 @@ def anthropic_parse(url: str, headers: dict[str, str]) -> Iterator[Any]:
 def google_response_schema(url: str, headers: dict[str, str]) -> Iterator[Any]:
     from google import genai
 
-    client = genai.Client(api_key="any", http_options={"base_url": url, "headers": headers})
     settings: Any = {"response_mime_type": "application/json", "response_schema": City}
     asked: Any = {"model": "assistant", "contents": QUESTION, "config": settings}
-    yield client.models.generate_content(**asked).parsed
-    yield City.model_validate_json(
-        "".join(piece.text or "" for piece in client.models.generate_content_stream(**asked))
-    )
+    with genai.Client(api_key="any", http_options={"base_url": url, "headers": headers}) as client:
+        yield client.models.generate_content(**asked).parsed
+        yield City.model_validate_json(
+            "".join(piece.text or "" for piece in client.models.generate_content_stream(**asked))
+        )
 
 
 def langchain_structured_output(url: str, headers: dict[str, str]) -> Iterator[Any]:
     from langchain_openai import ChatOpenAI
 
-    key: Any = "any"
-    model = ChatOpenAI(model="assistant", base_url=f"{url}/v1", api_key=key, default_headers=headers, max_retries=0)
-    structured = model.with_structured_output(City)
-    yield structured.invoke(QUESTION)
-    yield list(structured.stream(QUESTION))[-1]
+    with openai.DefaultHttpxClient() as http_client:
+        model: Any = ChatOpenAI(
+            model="assistant",
+            base_url=f"{url}/v1",
+            api_key="any",
+            default_headers=headers,
+            max_retries=0,
+            http_client=http_client,
+        )
+        structured = model.with_structured_output(City)
+        yield structured.invoke(QUESTION)
+        yield list(structured.stream(QUESTION))[-1]
 
 
 def pydantic_ai_output(url: str, headers: dict[str, str]) -> Iterator[Any]:
@@ -99,11 +107,17 @@ def pydantic_ai_output(url: str, headers: dict[str, str]) -> Iterator[Any]:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", default_headers=headers, max_retries=0)
-    model = OpenAIChatModel("assistant", provider=OpenAIProvider(openai_client=client))
-    agent = Agent(model, output_type=NativeOutput(City))
-    yield agent.run_sync(QUESTION).output
-    yield agent.run_stream_sync(QUESTION).get_output()
+    async def ask() -> list[Any]:
+        async with openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="any", default_headers=headers, max_retries=0
+        ) as client:
+            model = OpenAIChatModel("assistant", provider=OpenAIProvider(openai_client=client))
+            agent = Agent(model, output_type=NativeOutput(City))
+            whole = (await agent.run(QUESTION)).output
+            async with agent.run_stream(QUESTION) as stream:
+                return [whole, await stream.get_output()]
+
+    yield from asyncio.run(ask())
 
 
 CLIENTS: dict[str, Callable[[str, dict[str, str]], Iterator[Any]]] = {
