@@ -25,7 +25,7 @@ class Area:
     """A territory on the map.
 
     Attributes:
-        look: The number of the colour and pattern; `REFUSED` if nobody answers.
+        look: The number of the colour and pattern; `REFUSED` if no deployment answers.
         first: The deployment that answers first, or `refused`.
         label: Its name, its region and who answers, for screen readers and tooltips.
         can_be_small: Whether it gets a mark on some screens.
@@ -65,7 +65,7 @@ class MapLabel:
 
 
 def product_of_answer(config: ConfigVersion, answer: TerritoryAnswer) -> Product | None:
-    """Return the product that answers first, or None if nobody answers."""
+    """Return the product that answers first, or None if no deployment answers."""
     deployment = config.deployments.get(answer.deployments[0]) if answer.deployments else None
     return product_of(deployment.provider, deployment.model) if deployment is not None else None
 

@@ -24,6 +24,9 @@ NOTICES = {
     "removed": _("The client and its keys are removed."),
 }
 _API = "/v1/admin"
+_AT_ONCE = ("", "")
+"""No button and no question: the action needs no confirmation."""
+
 _MOST_KEYS = 200
 _MOST_WITH_FORMS = 20
 
@@ -99,18 +102,18 @@ async def _new_key(visit: Visit, path: str, wanted: Mapping[str, str]) -> ViewAn
 async def revoke(visit: Visit) -> ViewAnswer:
     """End a key, after a confirmation."""
     question = visit.texts.gettext(_("Revoke the key {id} of {client}? Requests with it are refused at once."))
-    return await _act(visit, "revoked", _("Revoke"), question, "POST", f"{_API}/keys/{_id(visit)}/revoke", {})
+    return await _act(visit, "revoked", (_("Revoke"), question), ("POST", f"{_API}/keys/{_id(visit)}/revoke"), {})
 
 
 async def top_up(visit: Visit) -> ViewAnswer:
     """Add an amount to the open window of a budget."""
-    return await _act(visit, "topped-up", "", "", "POST", f"{_API}/budgets/top-up", _budget(visit, "amount"))
+    return await _act(visit, "topped-up", _AT_ONCE, ("POST", f"{_API}/budgets/top-up"), _budget(visit, "amount"))
 
 
 async def reset(visit: Visit) -> ViewAnswer:
     """Set what was spent in the open window to 0, after a confirmation."""
     question = visit.texts.gettext(_("Reset the budget of {of} {owner} per {per}? Its spent amount becomes 0."))
-    return await _act(visit, "reset", _("Reset"), question, "POST", f"{_API}/budgets/reset", _budget(visit))
+    return await _act(visit, "reset", (_("Reset"), question), ("POST", f"{_API}/budgets/reset"), _budget(visit))
 
 
 def _budget(visit: Visit, *more: str) -> dict[str, str]:
@@ -125,7 +128,7 @@ async def create(visit: Visit) -> ViewAnswer:
     definition = _definition(visit)
     if definition is None:
         return await _page(visit, "", {"problem": _("The definition must be a JSON object, such as {}.")}, 400)
-    return await _act(visit, "created", "", "", "POST", f"{_API}/clients", {**definition, "name": name}, name)
+    return await _act(visit, "created", _AT_ONCE, ("POST", f"{_API}/clients"), {**definition, "name": name}, name)
 
 
 async def change(visit: Visit) -> ViewAnswer:
@@ -133,14 +136,14 @@ async def change(visit: Visit) -> ViewAnswer:
     name, definition = visit.form.get("client", ""), _definition(visit)
     if definition is None:
         return await _page(visit, name, {"problem": _("The definition must be a JSON object, such as {}.")}, 400)
-    return await _act(visit, "changed", "", "", "PATCH", f"{_API}/clients/{quote(name, safe='')}", definition)
+    return await _act(visit, "changed", _AT_ONCE, ("PATCH", f"{_API}/clients/{quote(name, safe='')}"), definition)
 
 
 async def remove(visit: Visit) -> ViewAnswer:
     """Remove a client with its keys, after a confirmation."""
     question = visit.texts.gettext(_("Remove the client {client} and all its keys?"))
     path = f"{_API}/clients/{quote(visit.form.get('client', ''), safe='')}"
-    return await _act(visit, "removed", _("Remove"), question, "DELETE", path, None)
+    return await _act(visit, "removed", (_("Remove"), question), ("DELETE", path), None)
 
 
 def _id(visit: Visit) -> str:
@@ -156,16 +159,17 @@ def _definition(visit: Visit) -> dict[str, Any] | None:
 
 
 async def _act(
-    visit: Visit, done: str, button: str, question: str, method: str, path: str, body: object, client: str = ""
+    visit: Visit, done: str, asked: tuple[str, str], endpoint: tuple[str, str], body: object, client: str = ""
 ) -> ViewAnswer:
-    """Call the admin API; with a question only after a confirmation."""
+    """Call the admin API. With a question, which has a button, this needs a confirmation before it."""
+    button, question = asked
     fields = {name: value for name, value in visit.form.items() if name not in ("csrf", "confirmed")}
     if question and visit.form.get("confirmed") != "yes":
         shown = {name: fields.get(name, "") for name in ("id", "client", "of", "owner", "per")}
         values = {"question": question.format(**shown), "button": button, "action": visit.path, "fields": fields}
         return ViewAnswer("confirm.html", values | {"back": PATH, "has_signature": False})
     try:
-        await visit.admin.call(method, path, body)
+        await visit.admin.call(*endpoint, body)
     except AdminFailed as failed:
         return await _refused(visit, failed)
     named = client or ("" if done == "removed" else visit.form.get("client", ""))

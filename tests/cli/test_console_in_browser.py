@@ -467,6 +467,7 @@ def test_map_follows_wheel_drag_pinch_and_keys(open_page: Callable[..., Any]) ->
 def test_language_of_the_visitor_chooses_the_first_territory(open_page: Callable[..., Any]) -> None:
     page = open_page("/", locale="ja-JP")
     chosen(page, "JP")
+    assert page.get_by_label("Territory").input_value() == "Japan", "no other element has this label"
     assert "Gemini (Google): gemini answers" in page.inner_text("#decision .verdict")
 
 

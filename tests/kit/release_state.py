@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 
 from tests.kit.chat_http import CHAT, body
+from tests.kit.configs import Config
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.waiting import eventually
 
@@ -112,7 +113,7 @@ def make_state(checkout: Path, config: Path, state: Path) -> None:
     with serving(checkout, config, state) as gateway:
         ask_from_everywhere(gateway.url)
         text, first = config.read_text("utf-8"), run_command(checkout, state, "history").split("*")[-1].split()[0]
-        config.write_text(text.replace("idle: 20s", "idle: 25s"), "utf-8")
+        config.write_text(Config.parse(text).merge("resilience: {idle: 25s}").text, "utf-8")
         httpx.post(f"{gateway.admin_url}/reload", trust_env=False)
         ask_from_everywhere(gateway.url)
         run_command(checkout, state, "rollback", "--as", "ada")

@@ -117,7 +117,9 @@ function drawn(name, attributes, ...children) {
   return made;
 }
 
-const nameOf = (area) => area.getAttribute("aria-label").split(":")[0];
+// A mark with visible text has a label, because a title would repeat the text in its name.
+const labelOf = (area) => area.getAttribute("aria-label") ?? area.querySelector("title").textContent;
+const nameOf = (area) => labelOf(area).split(":")[0];
 
 function clusterElement({ x, y, from, members }, unit) {
   const looks = new Set(members.map(({ area }) => area.getAttribute("fill").match(/k\d+/)[0]));
@@ -125,7 +127,7 @@ function clusterElement({ x, y, from, members }, unit) {
   const group = drawn(
     "g",
     {
-      class: `cluster ${looks.size === 1 ? [...looks][0] : ""}`, role: "button", tabindex: -1, "aria-label": names,
+      class: `cluster ${looks.size === 1 ? [...looks][0] : ""}`, role: "button", tabindex: -1,
       transform: placeOnMap(x, y, unit), "data-members": members.map(({ area }) => area.dataset.choose).join(" "),
     },
     drawn("title", {}, names),
@@ -256,7 +258,7 @@ function focusArea({ area, x, y }) {
   if (isOutside) setBox([x - box[2] / 2, y - box[3] / 2, box[2], box[3]]);
   area.focus({ preventScroll: true });
   drawLater();
-  announce(area.getAttribute("aria-label"));
+  announce(labelOf(area));
 }
 
 // Take over who answers from a fresh page. The areas stay, so that neither the focus nor the picture is lost.
@@ -268,8 +270,8 @@ function updateAreas(page) {
       if (value === null) area.removeAttribute(name);
       else if (area.getAttribute(name) !== value) area.setAttribute(name, value);
     }
-    const title = area.querySelector("title"); // a mark with visible text has none: its name would repeat the text
-    if (title) title.textContent = area.getAttribute("aria-label");
+    const title = area.querySelector("title");
+    if (title) title.textContent = labelOf(fresh[number]);
   });
   drawLater();
 }

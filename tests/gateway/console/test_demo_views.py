@@ -1,4 +1,4 @@
-"""The views of a demo below `/console/`: only this machine reads them, and nobody acts through them."""
+"""The views of a demo below `/console/`: only this machine reads them, and they change nothing."""
 
 from __future__ import annotations
 
