@@ -109,8 +109,7 @@ class RunningSupervisor:
         self.live, self.scheduler, self.listener = RecordingStub(), RecordingStub(), socket.socket()
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(supervisor, "next_wait_s", lambda *_: 0.0)
-        monkeypatch.setattr(supervisor, "serving_in_background", lambda *_: contextlib.nullcontext())
-        monkeypatch.setattr(supervisor, "build_admin", lambda *_: None)
+        monkeypatch.setattr(supervisor, "operator_listeners", lambda *_: contextlib.nullcontext())
         monkeypatch.setattr(asyncio, "create_subprocess_exec", self._spawn)
         monkeypatch.setattr(
             loop,
