@@ -133,6 +133,11 @@ def unpacked(release: str) -> Iterator[tuple[Path, Path]]:
         yield config, Path(folder) / "state"
 
 
+def _kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out the lock, and the counters of budgets, which are large and made again from the ledger."""
+    return None if member.name.endswith(".lock") or member.name.startswith("state/gate") else member
+
+
 def main() -> None:
     checkout, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
     with tempfile.TemporaryDirectory() as place:
@@ -140,7 +145,7 @@ def main() -> None:
         config.write_bytes((folder / "gateway.yaml").read_bytes())
         make_state(checkout, config, Path(place) / "state")
         with tarfile.open(folder / "state.tar.gz", "w:gz") as archive:
-            archive.add(Path(place) / "state", "state", filter=lambda one: None if one.name.endswith(".lock") else one)
+            archive.add(Path(place) / "state", "state", filter=_kept)
 
 
 if __name__ == "__main__":
