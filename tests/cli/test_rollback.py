@@ -159,7 +159,7 @@ def test_rollback_stays_active_when_the_gateway_starts_without_the_file(
     shown = gateway("rollback")
     assert (shown.status, "`gateway rollback --release`" in shown.out) == (0, True), shown.err
     begun: list[InitialConfig] = []
-    monkeypatch.setattr("gateway.server.start.serve_config", lambda _, started: begun.append(started))
+    monkeypatch.setattr("gateway.server.start.serve_config", lambda _, started, *more: begun.append(started))
     assert gateway("serve", "--port", "0").status == 0
     assert [started.config.version for started in begun] == [served[0]]
     assert begun[0].change_log is not None
@@ -176,7 +176,7 @@ def test_start_records_a_version_that_a_changed_catalogue_compiles_differently(
         assert gateway("rollback").status == 0
     (folder / "models.yaml").write_text("version: 1\nmodels: {openai-compatible: {m: {context_tokens: 4096}}}\n")
     begun: list[InitialConfig] = []
-    monkeypatch.setattr("gateway.server.start.serve_config", lambda _, started: begun.append(started))
+    monkeypatch.setattr("gateway.server.start.serve_config", lambda _, started, *more: begun.append(started))
     for _ in range(2):
         shown = gateway("serve", "--port", "0")
         assert shown.status == 0, shown.err
