@@ -23,6 +23,8 @@ defaults
     timeout connect 5s
     timeout client 120s
     timeout server 120s
+    # Without it, an instance that answers its probe after 250 ms on a busy machine is down.
+    timeout check 20s
     retries 3
     option redispatch
     http-reuse never
