@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import signal
@@ -143,12 +144,14 @@ class RunningPostgres:
     def freeze(self) -> None:
         """Stop answering, with all connections open."""
         for process in self._processes():
-            process.send_signal(signal.SIGSTOP)
+            with contextlib.suppress(psutil.NoSuchProcess):  # a process of a connection that has ended
+                process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Answer again."""
         for process in self._processes():
-            process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(psutil.NoSuchProcess):  # a process of a connection that has ended
+                process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End all processes as `kill -9` does."""
