@@ -194,8 +194,9 @@ def _operator_console(settings: Settings, config: ConfigVersion) -> BuildOperato
     if settings.console_port is None:
         return None
     from gateway.api.body import CloseUnread
-    from gateway.console.operator_console import OperatorConsole, WorldPage
+    from gateway.console.operator_console import OperatorConsole
     from gateway.console.page import PageSettings
+    from gateway.console.serving import WorldPage
     from gateway.console.sessions import LONGEST_S, MemorySessions, SessionStore, SharedSessions
     from gateway.console.visitors import ConsoleAccess
 
@@ -208,7 +209,7 @@ def _operator_console(settings: Settings, config: ConfigVersion) -> BuildOperato
         store = SharedSessions(PostgresSessions(database, LONGEST_S))
     pages = PageSettings(settings.config)
     return lambda admin, guard, control: CloseUnread(
-        OperatorConsole(admin, guard, access, store, WorldPage(control, pages))
+        OperatorConsole(admin, guard, access, store, WorldPage(control, pages, None))
     )
 
 

@@ -18,22 +18,20 @@ from gateway.api.admin_guard import Guard, Identity
 from gateway.api.admin_routes import fault_request, read_object
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import stream_events
-from gateway.api.front_page import HTML, accepts_html
+from gateway.api.front_page import accepts_html
 from gateway.api.raw_responses import (
     Application,
     RawResponse,
     Send,
-    error_response,
     json_response,
     method_not_allowed,
-    send_response,
 )
 from gateway.console.access import HEADERS, check_access
 from gateway.console.all_views import VIEWS
-from gateway.console.assets import STATIC, assets
 from gateway.console.forms import read_form, read_query
 from gateway.console.own_config import OwnConfig
-from gateway.console.page import Pages, PageSettings, Request
+from gateway.console.page import PageSettings, Request
+from gateway.console.serving import WorldPage, send_answer, static_file
 from gateway.console.texts import language_of, texts_in
 from gateway.console.timeline import timeline
 from gateway.console.views import Views
@@ -43,9 +41,6 @@ from gateway.model.stored_client import Role
 _Receive = Callable[[], Any]
 _REQUEST = re.compile(r"/console/requests/([!-~]{1,200})")
 _FOUND_WITHIN_S, _LOOK_EVERY_S = 2.0, 0.05
-_KEPT = {"cache-control": "public, max-age=31536000, immutable"}
-_NOT_KEPT = {"cache-control": "no-store"}
-
 
 _DEMO_VISITOR = Visitor(Identity(Role.VIEWER, who="the demo"), "demo", "")
 
@@ -63,46 +58,35 @@ class Console:
         self._application = application
         self._control = control
         self._own_config = OwnConfig(settings.config)
-        self._pages = Pages(settings, self._own_config)
+        self._world = WorldPage(control, settings, self._own_config)
         # The visitors of a demo have no account: they read, and the admin API refuses everything else.
         self._views = Views(build_admin(control, Guard()), VIEWS, "/console", is_demo=True)
-        # One page is rendered at a time, so that many pages leave the processor to requests.
-        self._rendering = asyncio.Lock()
 
     def __call__(self, scope: Any, receive: _Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Handle one ASGI connection."""
         if scope["type"] == "http" and _is_ours(scope):
-            return self._serve(scope, receive, send)
+            return send_answer(scope, self._answer(scope, receive, send), send)
         return self._application(scope, receive, send)
 
     async def prepare(self) -> None:
         """Compute in advance what the first page needs."""
-        status = await self._control.status()
-        async with self._rendering:
-            await asyncio.to_thread(self._pages.prepare, status)
+        await self._world.prepare()
 
-    async def _serve(self, scope: Any, receive: _Receive, send: Send) -> None:
+    async def _answer(self, scope: Any, receive: _Receive, send: Send) -> RawResponse | None:
         path = scope["path"]
-        try:
-            check_access(scope, is_page=path == "/" or self._views.has(path))
-            if path == "/console/events":
-                _expect(scope, "GET")
-                await stream_events(self._control, receive, send, HEADERS)
-                return
-            response = await self._respond(scope, path, receive)
-        except ApiError as error:
-            response = error_response(scope, error)
-        except Exception as error:  # a fault of ours: the client gets an error, and the server logs it
-            await send_response(send, _with_headers(error_response(scope, error)))
-            raise
-        await send_response(send, _with_headers(response))
+        check_access(scope, is_page=path == "/" or self._views.has(path))
+        if path == "/console/events":
+            _expect(scope, "GET")
+            await stream_events(self._control, receive, send, HEADERS)
+            return None
+        return await self._respond(scope, path, receive)
 
     async def _respond(self, scope: Any, path: str, receive: _Receive) -> RawResponse:
         if path == "/":
             return await self._page(scope)
-        if path.startswith(STATIC) and (asset := assets().get(path.removeprefix(STATIC))) is not None:
+        if (file := static_file(path)) is not None:
             _expect(scope, "GET")
-            return RawResponse(asset.body, headers=_KEPT, kind=asset.kind)
+            return file
         if path == "/console/faults":
             return await self._switch_faults(scope, receive)
         if self._views.has(path):
@@ -123,10 +107,7 @@ class Console:
         }
         origin = f"{scope['scheme']}://{headers[b'host']}"
         request = Request(origin, headers.get(b"accept-language", ""), **known)
-        status, sites = await self._control.status(), await self._control.faults()
-        async with self._rendering:
-            html, code = await asyncio.to_thread(self._pages.render, status, sites, request)
-        return RawResponse(html.encode("utf-8", "replace"), code, {"vary": "accept, accept-language"}, HTML)
+        return await self._world.page(request, {"vary": "accept, accept-language"}, await self._control.faults())
 
     async def _view(self, scope: Any, path: str, receive: _Receive) -> RawResponse:
         method, headers = scope["method"], headers_by_name(scope)
@@ -189,8 +170,3 @@ def _is_ours(scope: Any) -> bool:
 def _expect(scope: Any, method: str) -> None:
     if scope["method"] != method:
         raise method_not_allowed(scope["method"], method)
-
-
-def _with_headers(response: RawResponse) -> RawResponse:
-    headers = {**_NOT_KEPT, **HEADERS, **response.headers}
-    return RawResponse(response.body, response.status, headers, response.kind)

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from gateway.api.admin_control import Control
 from gateway.api.admin_guard import Guard, Identity
 from gateway.api.errors import ApiError
-from gateway.api.front_page import HTML
-from gateway.api.raw_responses import (
-    Application,
-    RawResponse,
-    Send,
-    error_response,
-    method_not_allowed,
-    send_response,
-)
+from gateway.api.raw_responses import Application, RawResponse, Send, method_not_allowed
 from gateway.console.access import HEADERS
 from gateway.console.all_views import VIEWS
-from gateway.console.assets import STATIC, assets
 from gateway.console.forms import MOST_BYTES, read_form, read_query
-from gateway.console.page import Pages, PageSettings, Request
+from gateway.console.page import Request
+from gateway.console.serving import WorldPage, send_answer, static_file
 from gateway.console.sessions import Sessions, SessionStore
 from gateway.console.texts import language_of
 from gateway.console.views import ViewAnswer, Views, Visit, _
@@ -41,8 +31,6 @@ from gateway.model.stored_client import Role
 from gateway.operator_errors import StateError
 
 _LANGUAGE = "gateway-console-language"
-_KEPT = {"cache-control": "public, max-age=31536000, immutable"}
-_NOT_KEPT = {"cache-control": "no-store"}
 _HOME = "/requests"
 _EVENTS = ("/events", "/console/events")
 """The events of the views, and of the map, whose script is that of the demo."""
@@ -50,24 +38,6 @@ _MOST_SIGN_IN_BYTES = 16 * 1024
 
 
 _Headers = Mapping[str, list[str]]
-
-
-class WorldPage:
-    """The view World outside a demo: the map and the decisions, without a question and without faults."""
-
-    def __init__(self, control: Control, settings: PageSettings) -> None:
-        self._control = control
-        self._pages = Pages(settings, None)
-        self._rendering = asyncio.Lock()
-
-    async def page(self, headers: _Headers, query: Mapping[str, str], origin: str, navigation: str) -> RawResponse:
-        """Return the page of the map."""
-        known = {name: query.get(name, "") for name in ("territory", "assistant", "view", "dismissed", "lang")}
-        request = Request(origin, ",".join(headers.get("accept-language", [])), **known)
-        status = await self._control.status()
-        async with self._rendering:
-            html, code = await asyncio.to_thread(self._pages.render, status, (), request, navigation)
-        return RawResponse(html.encode("utf-8", "replace"), code, {}, HTML)
 
 
 class OperatorConsole:
@@ -92,26 +62,22 @@ class OperatorConsole:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             return
+        await send_answer(scope, self._answer(scope, receive, send), send)
+
+    async def _answer(self, scope: Any, receive: Callable[[], Any], send: Send) -> RawResponse | None:
         headers = headers_by_name(scope)
-        try:
-            if scope["path"] in _EVENTS and scope["method"] == "GET":
-                await self._stream(headers, receive, send)
-                return
-            response = await self._respond(scope, headers, receive)
-        except ApiError as error:
-            response = error_response(scope, error)
-        except Exception as error:  # a fault of ours: the visitor gets an error, and the server logs it
-            await send_response(send, _with_headers(error_response(scope, error)))
-            raise
-        await send_response(send, _with_headers(response))
+        if scope["path"] in _EVENTS and scope["method"] == "GET":
+            await self._stream(headers, receive, send)
+            return None
+        return await self._respond(scope, headers, receive)
 
     async def _respond(self, scope: Any, headers: _Headers, receive: Callable[[], Any]) -> RawResponse:
         path, method = scope["path"], scope["method"]
         query = read_query(scope)
         try:
             self._visitors.access.check(method, headers)
-            if path.startswith(STATIC) and (asset := assets().get(path.removeprefix(STATIC))) is not None:
-                return RawResponse(asset.body, headers=_KEPT, kind=asset.kind)
+            if (file := static_file(path)) is not None:
+                return file
             self._visitors.expect_sign_in()
             visitor = await self._visitors.visitor(headers)
             form: Mapping[str, str] = {}
@@ -145,8 +111,10 @@ class OperatorConsole:
         if path == "/" and method in ("GET", "HEAD"):
             headers = headers_by_name(scope)
             origin = self._visitors.access.url or f"http://{headers['host'][0]}"
-            shown = {**visit.query, "lang": visit.texts.language}
-            return await self._world.page(headers, shown, origin, await self._views.navigation(visit))
+            known = {name: visit.query.get(name, "") for name in ("territory", "assistant", "view", "dismissed")}
+            languages = ",".join(headers.get("accept-language", []))
+            shown = Request(origin, languages, lang=visit.texts.language, **known)
+            return await self._world.page(shown, {}, navigation=await self._views.navigation(visit))
         if path == "/sign-out":
             if method != "POST":
                 raise method_not_allowed(method, "POST")
@@ -226,7 +194,3 @@ class OperatorConsole:
 
 NOBODY = Visitor(Identity(Role.VIEWER), "", "")
 """Stands for a visitor who has not signed in. Such pages read no data."""
-
-
-def _with_headers(response: RawResponse) -> RawResponse:
-    return replace(response, headers={**_NOT_KEPT, **HEADERS, **response.headers})
