@@ -96,26 +96,20 @@ def test_rolling_update_and_restarted_stores_fail_no_request(
             instances.start()
         load = Load(front.url)
 
-        def more(known_failures: int = 0) -> None:
-            """Wait for further answers. Fails as soon as a request failed."""
-            target = len(load.answers) + 40
-            eventually(lambda: len(load.failures) > known_failures or len(load.answers) >= target, LIMIT_S)
-            assert len(load.failures) == known_failures, load.failures[:3]
-
         def operate() -> None:
-            more()
+            load.wait_for_more(40)
             for _ in range(ROUNDS * INSTANCES):
                 instances.replace_first()
-                more()
+                load.wait_for_more(40)
             for store in stores:
                 store.kill()
                 store.restart()
-                more()
+                load.wait_for_more(40)
             answered = len(load.answers)
             instances.kill_first()
             eventually(lambda: len(load.answers) >= answered + 40, LIMIT_S)
             failed = len(load.failures)
             assert failed <= CLIENTS / 2, "only requests that this instance was answering fail"
-            more(failed)
+            load.wait_for_more(40, failed)
 
         asyncio.run(load.run(operate))

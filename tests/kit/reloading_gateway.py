@@ -164,6 +164,12 @@ class Load:
 
         eventually(answered, LIMIT_S)
 
+    def wait_for_more(self, number: int, known_failures: int = 0) -> None:
+        """Wait for so many further answers. Fails as soon as another request failed."""
+        target = len(self.answers) + number
+        eventually(lambda: len(self.failures) > known_failures or len(self.answers) >= target, LIMIT_S)
+        assert len(self.failures) == known_failures, self.failures[:3]
+
     async def run(self, operate: Any) -> None:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S, limits=limits) as client:
