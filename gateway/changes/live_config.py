@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator, finding_of
-from gateway.changes.change_review import ChangeReview, ReviewedState
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
@@ -30,6 +30,7 @@ from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import PinnedRollback
+    from gateway.changes.change_review import ChangeReview
     from gateway.changes.initial_config import InitialConfig
     from gateway.changes.stored_clients import ClientDatabase
 
@@ -156,7 +157,6 @@ class LiveConfig:
     Attributes:
         on_change: Called after each attempt to change the version, and after a schedule has changed its weights.
         cell: This instance as a member of its cell, or None without a shared database.
-        review: Shows the history, differences and plans.
         is_draining: Returns whether this instance drains.
         is_followed: Returns whether an open page waits for edits. Then the process of the next compile is started in
             advance: its start takes longer than the rest of an edit.
@@ -205,13 +205,6 @@ class LiveConfig:
         self.on_change: Callable[[], None] = _note_nothing
         self.is_followed: Callable[[], bool] = _is_not_followed
         self.is_draining: Callable[[], bool] = _is_not_followed
-        self.review = ChangeReview(
-            job,
-            lambda: ReviewedState(self._state, self._watch.paths, self.pinned),
-            change_log.directory if change_log is not None else None,
-            self.cell,
-            self._compile,
-        )
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()
@@ -232,6 +225,19 @@ class LiveConfig:
         work = (self.watch(), self._handle_requests(), remind(lambda: self.config))
         self._tasks = [asyncio.create_task(each) for each in work]
         self._follow()
+
+    @cached_property
+    def review(self) -> ChangeReview:
+        """The history, differences and plans. Most processes are never asked, so it is loaded on demand."""
+        from gateway.changes.change_review import ChangeReview, ReviewedState
+
+        return ChangeReview(
+            self._job,
+            lambda: ReviewedState(self._state, self._watch.paths, self.pinned),
+            self._change_log.directory if self._change_log is not None else None,
+            self.cell,
+            self._compile,
+        )
 
     def _follow(self) -> None:
         if self.clients is not None:

@@ -81,10 +81,9 @@ def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
 
     inherited_lock = None
     if takeover is not None:
-        # Loads what the rest of the start needs, so that the running gateway pauses for a short time.
+        from gateway.server.start import take_state
 
-        takeover.take_state()
-        inherited_lock = takeover.lock
+        inherited_lock = take_state(takeover)
     opening = InitialConfigLoader(settings, child, inherited_lock=inherited_lock)
     from gateway.server import start
     from gateway.telemetry.background_writer import flush_all

@@ -52,6 +52,15 @@ _SOCKETS = {
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
+def take_state(takeover: Takeover) -> int | None:
+    """Ask the running gateway for the state directory, and return its lock, or None without one.
+
+    This module loads what the rest of the start needs, so the running gateway pauses for a short time.
+    """
+    takeover.take_state()
+    return takeover.lock
+
+
 def serve_config(
     settings: Settings,
     initial: InitialConfig,
