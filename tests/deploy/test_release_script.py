@@ -95,6 +95,10 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     clone, dist = tmp_path / "clone", tmp_path / "clone/dist"
     git(clone, "config", "user.name", "a")
     git(clone, "config", "user.email", "a@example.com")
+    log = clone / "CHANGELOG.md"
+    head, heading, released = log.read_text("utf-8").partition("## [Unreleased]\n")
+    log.write_text(f"{head}{heading}\n- Something to release, also just after a release.\n{released}", "utf-8")
+    git(clone, "commit", "--quiet", "--all", "--message", "Change something")
     make_release(clone, "9.0.0", NOW)
     names = sorted(path.name for path in dist.iterdir())
     assert names == [
@@ -112,7 +116,7 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     assert git(clone, "log", "-1", "--format=%s") == "Release 9.0.0"
     assert git(clone, "tag", "--points-at", "HEAD") == "v9.0.0"
     assert git(clone, "status", "--porcelain") == ""
-    assert "## [9.0.0] - 2030-04-05" in (clone / "CHANGELOG.md").read_text("utf-8")
+    assert "## [9.0.0] - 2030-04-05" in log.read_text("utf-8")
 
     venv.create(tmp_path / "clean", with_pip=True)
     python = tmp_path / "clean/bin/python"

@@ -49,6 +49,11 @@ def status(both: Cell, number: int) -> tuple[int, dict[str, Any]]:
     return code, json.loads(text)
 
 
+def _in_database(both: Cell) -> list[tuple[str, str]]:
+    """Return the version and the state of each instance, as the database alone says it."""
+    return [(it["version"], it["state"]) for it in json.loads(both.run("status", "--json"))["instances"]]
+
+
 def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_later(
     tmp_path: Path, postgres: RunningPostgres
 ) -> None:
@@ -68,9 +73,10 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
             eventually(lambda: {version(both, number) for number in range(3)} == {second})
             listed = json.loads(both.run("history", "--json", number=2))["activations"]
             assert len({line["instance"] for line in listed}) == 3
+            # An instance writes what it answers by into the database a moment after it does.
+            eventually(lambda: _in_database(both) == [(second, "current")] * 3)
             seen = json.loads(both.run("status", "--json"))
             assert (seen["version"], seen["traffic"], seen["problems"]) == (second, None, [])
-            assert [(it["version"], it["state"]) for it in seen["instances"]] == [(second, "current")] * 3
             [one] = [entry for entry in seen["regions"] if entry["use"] == "chat"]
             assert (one["answers"], seen["stores"]["database"]) == ("ok", "ok")
             assert [(line["cause"], line["who"]) for line in listed].count(("rollback", "ada")) == 2
