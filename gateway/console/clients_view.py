@@ -22,6 +22,9 @@ NOTICES = {
     "created": _("The client is created. Create a key for it."),
     "changed": _("The client is changed."),
     "removed": _("The client and its keys are removed."),
+    "project-created": _('The project is created. A client joins it by "project" in its definition.'),
+    "project-changed": _("The project is changed."),
+    "project-removed": _("The project is removed."),
 }
 _API = "/v1/admin"
 _AT_ONCE = ("", "")
@@ -125,18 +128,35 @@ def _budget(visit: Visit, *more: str) -> dict[str, str]:
 async def create(visit: Visit) -> ViewAnswer:
     """Create a client."""
     name = visit.form.get("name", "").strip()
-    definition = _definition(visit)
-    if definition is None:
-        return await _page(visit, "", {"problem": _("The definition must be a JSON object, such as {}.")}, 400)
-    return await _act(visit, "created", _AT_ONCE, ("POST", f"{_API}/clients"), {**definition, "name": name}, name)
+    return await _define(visit, "created", ("POST", f"{_API}/clients"), {"name": name}, name)
 
 
 async def change(visit: Visit) -> ViewAnswer:
     """Change the given members of a client, and no others."""
-    name, definition = visit.form.get("client", ""), _definition(visit)
+    name = visit.form.get("client", "")
+    return await _define(visit, "changed", ("PATCH", f"{_API}/clients/{quote(name, safe='')}"))
+
+
+async def create_project(visit: Visit) -> ViewAnswer:
+    """Create a project."""
+    name = visit.form.get("project", "").strip()
+    return await _define(visit, "project-created", ("POST", f"{_API}/projects"), {"name": name})
+
+
+async def change_project(visit: Visit) -> ViewAnswer:
+    """Change the given members of a project, and no others."""
+    return await _define(visit, "project-changed", ("PATCH", _project(visit)))
+
+
+async def _define(
+    visit: Visit, done: str, endpoint: tuple[str, str], more: Mapping[str, str] | None = None, client: str = ""
+) -> ViewAnswer:
+    """Call the admin API with the typed definition, whose form has the client or the project."""
+    definition = _definition(visit)
     if definition is None:
-        return await _page(visit, name, {"problem": _("The definition must be a JSON object, such as {}.")}, 400)
-    return await _act(visit, "changed", _AT_ONCE, ("PATCH", f"{_API}/clients/{quote(name, safe='')}"), definition)
+        problem = {"problem": _("The definition must be a JSON object, such as {}.")}
+        return await _page(visit, visit.form.get("client", ""), problem, 400)
+    return await _act(visit, done, _AT_ONCE, endpoint, {**definition, **(more or {})}, client)
 
 
 async def remove(visit: Visit) -> ViewAnswer:
@@ -144,6 +164,17 @@ async def remove(visit: Visit) -> ViewAnswer:
     question = visit.texts.gettext(_("Remove the client {client} and all its keys?"))
     path = f"{_API}/clients/{quote(visit.form.get('client', ''), safe='')}"
     return await _act(visit, "removed", (_("Remove"), question), ("DELETE", path), None)
+
+
+async def remove_project(visit: Visit) -> ViewAnswer:
+    """Remove a project, after a confirmation."""
+    question = visit.texts.gettext(_("Remove the project {project} and its budgets?"))
+    return await _act(visit, "project-removed", (_("Remove"), question), ("DELETE", _project(visit)), None)
+
+
+def _project(visit: Visit) -> str:
+    """Return the address of the chosen project in the admin API."""
+    return f"{_API}/projects/{quote(visit.form.get('project', ''), safe='')}"
 
 
 def _id(visit: Visit) -> str:
@@ -165,7 +196,7 @@ async def _act(
     button, question = asked
     fields = {name: value for name, value in visit.form.items() if name not in ("csrf", "confirmed")}
     if question and visit.form.get("confirmed") != "yes":
-        shown = {name: fields.get(name, "") for name in ("id", "client", "of", "owner", "per")}
+        shown = {name: fields.get(name, "") for name in ("id", "client", "project", "of", "owner", "per")}
         values = {"question": question.format(**shown), "button": button, "action": visit.path, "fields": fields}
         return ViewAnswer("confirm.html", values | {"back": PATH, "has_signature": False})
     try:
@@ -198,5 +229,8 @@ VIEW = ConsoleView(
         f"{PATH}/create": create,
         f"{PATH}/change": change,
         f"{PATH}/remove": remove,
+        f"{PATH}/projects/create": create_project,
+        f"{PATH}/projects/change": change_project,
+        f"{PATH}/projects/remove": remove_project,
     },
 )

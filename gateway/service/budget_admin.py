@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -83,7 +84,7 @@ class BudgetAdmin:
         Those of a client include those of its project.
         """
         if owner is None:
-            owners = [BudgetOwner(CounterKind.PROJECT, name) for name in self._config.projects]
+            owners = [BudgetOwner(CounterKind.PROJECT, name) for name in self._projects]
             owners += [BudgetOwner(CounterKind.CLIENT, name) for name in self._client_names()]
         else:
             owners = [owner]
@@ -161,20 +162,25 @@ class BudgetAdmin:
         message = f"the {owner.kind} {owner.name!r} has no budget {which}; it has {', '.join(has) or 'none'}"
         return AdminRefused(400, "invalid_request", message)
 
+    @cached_property
+    def _projects(self) -> Mapping[str, Project]:
+        """All projects. Stored ones are read as clients are: the config version has them a moment later."""
+        return self._admin.stored_projects() if self._config.clients_source == "database" else self._config.projects
+
     def _client_names(self) -> list[str]:
         stored = self._admin.stored_names("clients") if self._config.clients_source == "database" else ()
         return list(dict.fromkeys([*(client.name for client in self._config.clients.values()), *stored]))
 
     def _spending(self, name: str) -> SpendingRules:
         if self._config.clients_source == "database":
-            return self._admin.stored_client(name, self._config.projects).spending
+            return self._admin.stored_client(name, self._projects).spending
         for client in self._config.clients.values():
             if client.name == name:
                 return client.spending
         raise AdminRefused(404, "client_not_found", f"there is no client {name!r}")
 
     def _project(self, name: str) -> Project:
-        project = self._config.projects.get(name)
+        project = self._projects.get(name)
         if project is None:
             raise AdminRefused(404, "project_not_found", f"there is no project {name!r}")
         return project

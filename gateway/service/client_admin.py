@@ -119,6 +119,15 @@ class ClientAdmin:
         except InvalidDefinition as error:
             raise AdminRefused(400, "invalid_request", f"client {name}: {error}") from None
 
+    def stored_projects(self) -> dict[str, Project]:
+        """Return all stored projects by name."""
+        facts = self._facts()
+        names = self._store.names("projects")
+        try:
+            return {name: compile_stored_project(name, self._found("projects", name), facts) for name in names}
+        except InvalidDefinition as error:
+            raise AdminRefused(400, "invalid_request", f"a stored project: {error}") from None
+
     def note(self, event: str, fields: Mapping[str, object]) -> None:
         """Record an action for the audit trail."""
         self._store.note([self._entry(event, fields)])

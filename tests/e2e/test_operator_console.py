@@ -267,11 +267,41 @@ def test_an_admin_makes_a_client_and_an_operator_its_keys(with_clients: Installa
     assert "There is no client yet." in client.words
 
 
+def test_an_admin_makes_changes_and_removes_a_project(with_clients: Installation) -> None:
+    admin = with_clients.visit("admin")
+    admin.get("/clients")
+    assert "There is no project yet." in admin.words
+    admin.post("/clients/projects/create", project="<i>apps</i>", definition='{"budgets": []}')
+    assert "<i>apps" not in admin.page, "a refused name is shown as text"
+    budgets = '{"budgets": [{"amount": "50 USD", "per": "month"}]}'
+    admin.post("/clients/projects/create", project="apps", definition=budgets)
+    assert "The project is created." in admin.words
+    assert "$50" in admin.words
+    admin.post("/clients/create", name="shop", definition='{"project": "apps"}')
+    assert "unknown project" not in admin.words, "budgets are read at once, not when the config version has the project"
+    admin.post("/clients/projects/change", project="apps", definition='{"budgets": ')
+    assert "The definition must be a JSON object" in admin.words
+    admin.post("/clients/projects/change", project="apps", definition=budgets.replace("50", "70"))
+    assert "The project is changed." in admin.words
+    assert "$70" in admin.words
+    admin.post("/clients/projects/remove", project="apps", confirmed="yes")
+    assert "shop" in admin.words, "a project with clients is not removed, and the page names them"
+    assert "The project is removed." not in admin.words
+    admin.post("/clients/remove", client="shop", confirmed="yes")
+    admin.post("/clients/projects/remove", project="apps")
+    assert "Remove the project apps and its budgets?" in admin.words
+    admin.post("/clients/projects/remove", project="apps", confirmed="yes")
+    assert "The project is removed." in admin.words
+    assert "There is no project yet." in admin.words
+
+
 def test_a_viewer_changes_no_client(with_clients: Installation) -> None:
     client = with_clients.visit("viewer")
     client.get("/clients")
-    for path in ("keys", "keys/rotate", "keys/revoke", "budgets/top-up", "budgets/reset", "create", "change", "remove"):
+    own = ("keys", "keys/rotate", "keys/revoke", "budgets/top-up", "budgets/reset", "create", "change", "remove")
+    for path in (*own, "projects/create", "projects/change", "projects/remove"):
         fields = {"client": "shop", "id": "abcdefgh", "confirmed": "yes", "per": "day", "owner": "shop", "name": "x"}
+        fields["project"] = "apps"
         client.get("/clients")
         assert client.post(f"/clients/{path}", **fields).status_code == 403, path
 

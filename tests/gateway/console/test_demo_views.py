@@ -54,7 +54,7 @@ async def test_view_refuses_other_machines_hosts_sites_and_frames(
 @pytest.mark.parametrize("path", ACTIONS)
 async def test_visitor_of_a_demo_may_not_act(path: str) -> None:
     console, _ = console_of(demo_config())
-    body = b"confirmed=yes&version=abcd&client=app&id=abcd&per=day&owner=app&name=x&assistant=assistant&region=eu"
+    body = b"confirmed=yes&version=abcd&client=app&id=abcd&per=day&owner=app&name=x&assistant=assistant&region=eu&project=p"
     answer = await ask_console(console, f"/console{path}", "POST", FORM, body)
     assert answer.status == 403
     assert "Your role does not permit this." in answer.text
