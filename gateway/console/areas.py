@@ -6,9 +6,8 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from gateway.console.texts import ViewTexts
+from gateway.console.texts import ViewTexts, _
 from gateway.console.vendors import REFUSED, Product, product_of
-from gateway.console.views import _
 from gateway.console.world import PINS, Place, name_of, world
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.territory_answers import Answers, TerritoryAnswer

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.console.admin_call import AdminFailed
-from gateway.console.views import ConsoleView, ViewAnswer, Visit, _, back_to
+from gateway.console.texts import _
+from gateway.console.views import ConsoleView, ViewAnswer, Visit, back_to
 
 PATH = "/changes"
 _LIMIT = "50"

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.console.admin_call import AdminFailed
-from gateway.console.views import ConsoleView, ViewAnswer, Visit, _, back_to
+from gateway.console.texts import _
+from gateway.console.views import ConsoleView, ViewAnswer, Visit, back_to
 
 PATH = "/clients"
 NOTICES = {
@@ -22,7 +23,7 @@ NOTICES = {
     "created": _("The client is created. Create a key for it."),
     "changed": _("The client is changed."),
     "removed": _("The client and its keys are removed."),
-    "project-created": _('The project is created. A client joins it by "project" in its definition.'),
+    "project-created": _("The project is created. Name it as `project` in the definition of a client."),
     "project-changed": _("The project is changed."),
     "project-removed": _("The project is removed."),
 }

@@ -17,11 +17,12 @@ from gateway.console.forms import MOST_BYTES, read_form, read_query
 from gateway.console.page import Request
 from gateway.console.serving import WorldPage, send_answer, static_file
 from gateway.console.sessions import Sessions, SessionStore
-from gateway.console.texts import language_of
-from gateway.console.views import ViewAnswer, Views, Visit, _
+from gateway.console.texts import _, language_of
+from gateway.console.views import ViewAnswer, Views, Visit
 from gateway.console.visitors import (
+    SIGN_IN_IS_OFF,
     ConsoleAccess,
-    Forbidden,
+    NotShown,
     Visitor,
     Visitors,
     cookies_of,
@@ -85,10 +86,11 @@ class OperatorConsole:
                 most_bytes = MOST_BYTES if visitor is not None else _MOST_SIGN_IN_BYTES
                 form = await read_form((headers.get("content-type") or [""])[0], receive, most_bytes)
             response = await self._page(method, path, visitor, self._visit(visitor, headers, query, form), scope)
-        except Forbidden as error:
-            return await self._message(headers, query, str(error), 403)
+        except NotShown as error:
+            return await self._message(headers, query, error)
         except StateError as error:
-            return await self._message(headers, query, f"the sessions can't be read: {error}", 503)
+            problem = NotShown(_("the sessions can't be read: {error}"), 503, error=str(error))
+            return await self._message(headers, query, problem)
         if (chosen := query.get("lang")) and response.status == 200:
             language = f"{_LANGUAGE}={language_of(chosen[-1], '')}; Path=/; SameSite=Lax; Max-Age=31536000"
             response = replace(response, headers={**response.headers, "set-cookie": language})
@@ -98,7 +100,7 @@ class OperatorConsole:
         if path == "/sign-in":
             return await self._sign_in(method, visit, scope)
         if path != "/" and path != "/sign-out" and not self._views.has(path):
-            raise ApiError("not_found", "the console has no page at this path")
+            raise NotShown(_("the console has no page at this path"), 404)
         if visitor is None:
             if method in ("GET", "HEAD"):
                 target = path + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
@@ -107,7 +109,7 @@ class OperatorConsole:
             values = {"title": _("Sign in"), "message": message, "sign_in": True}
             return await self._views.page(ViewAnswer("message.html", values, 403), visit)
         if method == "POST" and not hmac.compare_digest(visit.form.get("csrf", "").encode(), visitor.csrf.encode()):
-            raise Forbidden("the form does not belong to your session: open the page again")
+            raise NotShown(_("the form does not belong to your session: open the page again"))
         if path == "/" and method in ("GET", "HEAD"):
             headers = headers_by_name(scope)
             origin = self._visitors.access.url or f"http://{headers['host'][0]}"
@@ -129,7 +131,7 @@ class OperatorConsole:
         target = self._own_target(visit.form.get("next") or visit.query.get("next") or "")
         values: dict[str, Any] = {"title": _("Sign in"), "next": target, "problem": "", "ended": "ended" in visit.query}
         if self._visitors.access.proxy_secret is not None:
-            raise Forbidden("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)")
+            raise NotShown(SIGN_IN_IS_OFF)
         if method == "GET":
             return await self._views.page(ViewAnswer("sign_in.html", values), visit)
         if method != "POST":
@@ -144,7 +146,8 @@ class OperatorConsole:
         except ApiError as error:
             if error.code != "rate_limited":
                 raise
-            values["problem"], status = str(error), 429
+            text = _("Too many attempts to sign in from this address failed: wait a minute.")
+            values["problem"], status = visit.texts.gettext(text), 429
             more = {"retry-after": str(round(error.retry_after_s or 60.0) + 1)}
         page = await self._views.page(ViewAnswer("sign_in.html", values, status), visit)
         return replace(page, headers={**page.headers, **more})
@@ -156,11 +159,10 @@ class OperatorConsole:
             return _HOME
         return f"{path}?{urlencode(parse_qsl(query))}" if query else path
 
-    async def _message(
-        self, headers: _Headers, query: Mapping[str, list[str]], message: str, status: int
-    ) -> RawResponse:
-        values = {"title": _("Console"), "message": message, "sign_in": False}
-        return await self._views.page(ViewAnswer("message.html", values, status), self._visit(None, headers, query, {}))
+    async def _message(self, headers: _Headers, query: Mapping[str, list[str]], reason: NotShown) -> RawResponse:
+        visit = self._visit(None, headers, query, {})
+        values = {"title": _("Console"), "message": reason.message(visit.texts), "sign_in": False}
+        return await self._views.page(ViewAnswer("message.html", values, reason.status), visit)
 
     def _visit(
         self, visitor: Visitor | None, headers: _Headers, query: Mapping[str, list[str]], form: Mapping[str, str]
@@ -176,7 +178,7 @@ class OperatorConsole:
             self._visitors.access.check("GET", headers)
             self._visitors.expect_sign_in()
             visitor = await self._visitors.visitor(headers)
-        except Forbidden as error:
+        except NotShown as error:
             raise ApiError("permission_denied", str(error)) from None
         if visitor is None:
             raise ApiError("permission_denied", "the session has ended: sign in")
@@ -185,7 +187,7 @@ class OperatorConsole:
             # An open stream is not a use: a page that is only open must not keep its session alive.
             try:
                 return await self._visitors.visitor(headers, is_use=False) is not None
-            except (Forbidden, ApiError, StateError):
+            except (NotShown, ApiError, StateError):
                 return False
 
         visit = self._visit(visitor, headers, {}, {})

@@ -23,9 +23,8 @@ from gateway.console.assets import asset_url
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
 from gateway.console.route_changes import differences
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
-from gateway.console.texts import LANGUAGES, ViewTexts, language_of, texts_in
+from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
 from gateway.console.vendors import Product, product_of
-from gateway.console.views import _
 from gateway.console.world import (
     FOLDER,
     PINS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.console.views import ConsoleView, ViewAnswer, Visit, _
+from gateway.console.texts import _
+from gateway.console.views import ConsoleView, ViewAnswer, Visit
 
 PATH = "/providers"
 STATES = {

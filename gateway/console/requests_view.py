@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.console.admin_call import AdminFailed
+from gateway.console.texts import _
 from gateway.console.timeline import timeline
-from gateway.console.views import ConsoleView, ViewAnswer, Visit, _
+from gateway.console.views import ConsoleView, ViewAnswer, Visit
 
 PATH = "/requests"
 FILTERS = ("region", "deployment", "client", "outcome")

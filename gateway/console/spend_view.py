@@ -13,7 +13,8 @@ from typing import Any
 
 from gateway.api.raw_responses import RawResponse
 from gateway.console.admin_call import AdminFailed
-from gateway.console.views import ConsoleView, ViewAnswer, Visit, _
+from gateway.console.texts import _
+from gateway.console.views import ConsoleView, ViewAnswer, Visit
 
 PATH = "/spend"
 GROUPS = {

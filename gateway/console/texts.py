@@ -20,6 +20,11 @@ LANGUAGES = {"en": "English", "zh-Hans": "简体中文"}
 """The languages with their own names."""
 
 
+def _(message: str) -> str:
+    """Mark a text for translation. It is translated when it is shown."""
+    return message
+
+
 def language_of(chosen: str, accepted: str) -> str:
     """Return the language of a page.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.console.texts import ViewTexts
-from gateway.console.views import _
+from gateway.console.texts import ViewTexts, _
 
 _WORDS: Mapping[str, str] = {
     "connect": _("the connection failed"),

@@ -20,17 +20,12 @@ from gateway.api.front_page import HTML
 from gateway.api.raw_responses import Application, RawResponse
 from gateway.console.admin_call import AdminCall, AdminFailed
 from gateway.console.assets import asset_url
-from gateway.console.texts import LANGUAGES, ViewTexts, texts_in
+from gateway.console.texts import LANGUAGES, ViewTexts, _, texts_in
 from gateway.console.visitors import Visitor
 from gateway.model.stored_client import Role, may_act
 
 _FOLDER = Path(__file__).parent / "templates"
 Values: TypeAlias = dict[str, Any]
-
-
-def _(message: str) -> str:
-    """Mark a text for translation. It is translated when it is shown."""
-    return message
 
 
 ROLE_WORDS = {Role.VIEWER: _("viewer"), Role.OPERATOR: _("operator"), Role.ADMIN: _("admin")}

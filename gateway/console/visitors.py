@@ -14,6 +14,7 @@ from gateway.api.admin_guard import Guard, Identity
 from gateway.api.errors import ApiError
 from gateway.console.access import is_loopback_host
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
+from gateway.console.texts import ViewTexts, _
 from gateway.model.stored_client import Role
 from gateway.settings import Settings
 
@@ -24,14 +25,27 @@ _MOST_NAME = 120
 _FRAMES = frozenset({"iframe", "frame", "embed", "object", "fencedframe"})
 _STRONGEST = (Role.ADMIN, Role.OPERATOR, Role.VIEWER)
 
-NO_SIGN_IN = (
-    "no sign-in is possible: there is no admin token. `gateway admin-token create --role viewer --state DIR` on the "
-    "machine of the gateway creates one"
-)
+_ONLY_HERE = _("this is not the address of the console: open it as http://127.0.0.1 or http://localhost, with its port")
+SIGN_IN_IS_OFF = _("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)")
 
 
-class Forbidden(Exception):
-    """The visitor may not see the console. The message gives the reason and the fix."""
+class NotShown(Exception):
+    """The visitor may not see the console, or it has no such page.
+
+    Args:
+        text: The reason and the fix, marked for translation.
+        status: The status of the response.
+        values: The values of the fields of the text.
+    """
+
+    def __init__(self, text: str, status: int = 403, **values: str) -> None:
+        super().__init__(text.format(**values))
+        self.status = status
+        self._text, self._values = text, values
+
+    def message(self, texts: ViewTexts) -> str:
+        """Return the reason in the language of the visitor."""
+        return texts.gettext(self._text).format(**self._values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ class ConsoleAccess:
             secret.get_secret_value() if secret is not None else None,
             settings.console_user_header.lower(),
             settings.console_groups_header.lower(),
-            {group.strip(): Role(role.strip()) for group, _, role in pairs},
+            {group.strip(): Role(role.strip()) for group, __, role in pairs},
         )
 
     @property
@@ -90,13 +104,14 @@ class ConsoleAccess:
         return "__Host-gateway-console" if self.is_secure else "gateway-console"
 
     def check(self, method: str, headers: Mapping[str, list[str]]) -> None:
-        """Raise Forbidden for a wrong host, another site, or a frame."""
+        """Raise NotShown for a wrong host, another site, or a frame."""
         hosts = headers.get("host", [])
         if len(hosts) != 1 or not self._is_own_host(hosts[0].lower()):
-            address = self.url or "http://127.0.0.1 or http://localhost, with its port"
-            raise Forbidden(f"this is not the address of the console: open it as {address}")
+            if self.url is None:
+                raise NotShown(_ONLY_HERE)
+            raise NotShown(_("this is not the address of the console: open it as {address}"), address=self.url)
         if not _FRAMES.isdisjoint(headers.get("sec-fetch-dest", [])):
-            raise Forbidden("the console can't be shown inside another page")
+            raise NotShown(_("the console can't be shown inside another page"))
         sites, origins = headers.get("sec-fetch-site", []), headers.get("origin", [])
         is_link = method == "GET" and not origins and headers.get("sec-fetch-mode") == ["navigate"]
         own = self.url or f"http://{hosts[0].lower()}"
@@ -105,7 +120,7 @@ class ConsoleAccess:
         if not is_link and not (
             all(site in ("same-origin", "none") for site in sites) and all(it.lower() in known for it in origins)
         ):
-            raise Forbidden("other sites may only link to the pages of the console")
+            raise NotShown(_("other sites may only link to the pages of the console"))
 
     def _is_own_host(self, host: str) -> bool:
         if self.url is None:
@@ -128,12 +143,16 @@ class Visitors:
         self._failures = FailureLimit()
 
     def expect_sign_in(self) -> None:
-        """Raise Forbidden if no sign-in is possible. Raises ApiError."""
+        """Raise NotShown if no sign-in is possible. Raises ApiError."""
         if self.access.proxy_secret is None and not self._guard.has_tokens:
-            raise Forbidden(NO_SIGN_IN)
+            command = "gateway admin-token create --role viewer --state DIR"
+            text = _(
+                "no sign-in is possible: there is no admin token. Create one on the machine of the gateway: `{command}`"
+            )
+            raise NotShown(text, command=command)
 
     async def visitor(self, headers: Mapping[str, list[str]], *, is_use: bool = True) -> Visitor | None:
-        """Return the visitor with these headers, or None: a sign-in is needed. Raises Forbidden, ApiError."""
+        """Return the visitor with these headers, or None: a sign-in is needed. Raises NotShown, ApiError."""
         if self.access.proxy_secret is not None:
             return self._user_of_proxy(headers, self.access.proxy_secret)
         for cookie in cookies_of(headers, self.access.cookie):
@@ -151,19 +170,21 @@ class Visitors:
         for name in (PROXY_HEADER, access.user_header, access.groups_header):
             given = headers.get(name, [])
             if len(given) > 1:
-                raise Forbidden(f"the header `{name}` is sent twice: the proxy must remove the one of the client")
+                text = _("the header `{name}` is sent twice: the proxy must remove the one of the client")
+                raise NotShown(text, name=name)
             values[name] = _decoded(given[0]) if given else ""
         if not hmac.compare_digest(values[PROXY_HEADER].encode(), secret.encode()):
-            raise Forbidden(f"this request did not come through the proxy: its `{PROXY_HEADER}` is missing or wrong")
+            text = _("this request did not come through the proxy: its `{name}` is missing or wrong")
+            raise NotShown(text, name=PROXY_HEADER)
         user = values[access.user_header]
         if not user or len(user) > _MOST_NAME or not user.isprintable():
-            raise Forbidden(f"the proxy must send the name of the user in `{access.user_header}`")
+            raise NotShown(_("the proxy must send the name of the user in `{name}`"), name=access.user_header)
         groups = {group.strip() for group in values[access.groups_header].split(",")}
         roles = {role for group, role in access.roles.items() if group in groups}
         role = next((one for one in _STRONGEST if one in roles), None)
         if role is None:
-            reason = f"none of the groups in `{access.groups_header}` has a role here"
-            raise Forbidden(f"{reason}: GATEWAY_CONSOLE_ROLES gives roles to groups")
+            text = _("none of the groups in `{name}` has a role here: GATEWAY_CONSOLE_ROLES gives roles to groups")
+            raise NotShown(text, name=access.groups_header)
         return Visitor(Identity(role, who=f"{user} (console)"), user, csrf_of(f"{secret}\0{user}"))
 
     async def sign_in(self, token: str, address: str) -> str | None:
@@ -173,7 +194,7 @@ class Visitors:
             ApiError: Too many attempts failed.
         """
         if self.access.proxy_secret is not None:
-            raise Forbidden("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)")
+            raise NotShown(SIGN_IN_IS_OFF)
         if wait_s := self._failures.wait_s(address):
             message = "too many failed attempts to sign in from this address: wait a minute"
             raise ApiError("rate_limited", message, retry_after_s=wait_s)
@@ -208,7 +229,7 @@ def headers_by_name(scope: Any) -> dict[str, list[str]]:
 def cookies_of(headers: Mapping[str, list[str]], name: str) -> list[str]:
     """Return the values of a cookie."""
     pairs = [pair.partition("=") for header in headers.get("cookie", []) for pair in header.split(";")]
-    return [value.strip() for key, _, value in pairs if key.strip() == name]
+    return [value.strip() for key, __, value in pairs if key.strip() == name]
 
 
 def _decoded(value: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from babel import Locale
 from babel.core import get_global
 
-from gateway.console.views import _
+from gateway.console.texts import _
 from providers.territories import territory_data
 
 FOLDER = Path(__file__).parent

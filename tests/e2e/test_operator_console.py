@@ -331,6 +331,17 @@ def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:
     assert "End user (pseudonym)" in admin.get("/spend?by=user").text
 
 
+def test_refusals_and_unknown_pages_have_the_language_of_the_visitor(installed: Installation) -> None:
+    client, chinese = ConsoleClient(installed.gateway.console_url), {"accept-language": "zh-CN"}
+    unknown = client.send("GET", "/nothing", headers=chinese)
+    assert (unknown.status_code, unknown.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "控制台在此路径没有页面" in unknown.text
+    foreign = client.send("GET", "/requests", headers={**chinese, "host": "evil.example"})
+    assert foreign.status_code == 403
+    assert "这不是控制台的地址" in foreign.text
+    assert "no page at this path" in client.send("GET", "/nothing", headers={"accept-language": "de"}).text
+
+
 def test_world_shows_who_answers_without_the_parts_of_a_demo(installed: Installation) -> None:
     client = ConsoleClient(installed.gateway.console_url)
     assert client.get("/?territory=DE").headers["location"] == "/sign-in?next=%2F%3Fterritory%3DDE"
