@@ -50,7 +50,7 @@ def status(both: Cell, number: int) -> tuple[int, dict[str, Any]]:
 
 
 def _in_database(both: Cell) -> list[tuple[str, str]]:
-    """Return the version and the state of each instance, as the database alone says it."""
+    """Return the version and the state of each instance, as they are in the database."""
     return [(it["version"], it["state"]) for it in json.loads(both.run("status", "--json"))["instances"]]
 
 
