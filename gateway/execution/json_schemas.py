@@ -139,6 +139,7 @@ class AnswerSchema:
 
 _known: dict[bytes, AnswerSchema] = {}
 _threads = ThreadPoolExecutor(_THREADS, "json-schemas")
+_loading = threading.Lock()
 _running = threading.local()
 
 
@@ -167,12 +168,24 @@ async def _done(job: Callable[[WorkLimit], _T], size: int, most: int) -> _T:
         with suppress(TooMuchWork):
             return job(WorkLimit(min(AT_ONCE, most)))
     limit = WorkLimit(most, lambda: time.sleep(_PAUSE_S))
-    return await asyncio.get_running_loop().run_in_executor(_threads, job, limit)
+    return await asyncio.get_running_loop().run_in_executor(_threads, _in_thread, job, limit)
+
+
+def _in_thread(job: Callable[[WorkLimit], _T], limit: WorkLimit) -> _T:
+    _load()
+    return job(limit)
+
+
+def _load() -> None:
+    """Import the library, in one thread at a time: two that import a package and a part of it at once can both fail."""
+    with _loading:
+        _meta_schema()
+        _validator()
 
 
 def prepare() -> None:
     """Begin to import the library, which takes a second, so that the first request needs not wait for it."""
-    _threads.submit(lambda: (_meta_schema(), _validator()))
+    _threads.submit(_load)
 
 
 def _short(text: str) -> str:

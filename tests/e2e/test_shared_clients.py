@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -33,6 +34,11 @@ def both(postgres: RunningPostgres, tmp_path_factory: pytest.TempPathFactory) ->
         yield both
 
 
+def _new(name: str) -> str:
+    """Return a name that no client or project has yet, so that a test can run once more in the same cell."""
+    return f"{name}-{uuid4().hex[:8]}"
+
+
 def _codes(both: Cell, key: str) -> set[str]:
     """Return the error codes of both instances for a key, or an empty text for an answer."""
     return {_code(both, number, key) for number in range(2)}
@@ -54,8 +60,9 @@ def _trail(both: Cell, number: int, key_id: str) -> list[str]:
 
 
 def test_key_made_on_one_instance_works_on_both_until_the_other_revokes_it(both: Cell) -> None:
-    both.run("clients", "create", "app")
-    made = json.loads(both.run("keys", "create", "--client", "app", "--json"))
+    app = _new("app")
+    both.run("clients", "create", app)
+    made = json.loads(both.run("keys", "create", "--client", app, "--json"))
     eventually(lambda: _codes(both, made["key"]) == {""})
     new = _admin(both, 1, "POST", f"/v1/admin/keys/{made['id']}/rotate", {"grace": "1h"}).json()
     eventually(lambda: _codes(both, new["key"]) == {""})
@@ -72,8 +79,9 @@ def test_key_made_on_one_instance_works_on_both_until_the_other_revokes_it(both:
 
 
 def test_last_use_is_recorded_by_every_instance(both: Cell) -> None:
-    both.run("clients", "create", "user")
-    made = json.loads(both.run("keys", "create", "--client", "user", "--json"))
+    user = _new("user")
+    both.run("clients", "create", user)
+    made = json.loads(both.run("keys", "create", "--client", user, "--json"))
 
     def is_recorded() -> bool:
         shown = _admin(both, 0, "GET", f"/v1/admin/keys/{made['id']}").json()
@@ -83,32 +91,33 @@ def test_last_use_is_recorded_by_every_instance(both: Cell) -> None:
 
 
 def test_budget_is_shown_topped_up_and_reset_in_the_shared_store(both: Cell) -> None:
-    both.run("projects", "create", "shop", "--budget", "2000000 tokens per month")
-    both.run("clients", "create", "spender", "--project", "shop", "--budget", f"{HELD_TOKENS + 1} tokens per total")
-    key = json.loads(both.run("keys", "create", "--client", "spender", "--json"))["key"]
+    shop, spender = _new("shop"), _new("spender")
+    both.run("projects", "create", shop, "--budget", "2000000 tokens per month")
+    both.run("clients", "create", spender, "--project", shop, "--budget", f"{HELD_TOKENS + 1} tokens per total")
+    key = json.loads(both.run("keys", "create", "--client", spender, "--json"))["key"]
     eventually(lambda: _code(both, 0, key) == "")
     eventually(lambda: _codes(both, key) == {"insufficient_quota"})
-    shown = _admin(both, 1, "GET", "/v1/admin/budgets?client=spender").json()["budgets"]
+    shown = _admin(both, 1, "GET", f"/v1/admin/budgets?client={spender}").json()["budgets"]
     assert [(it["of"], it["spent"]) for it in shown] == [("client", "110"), ("project", "110")]
-    both.run("budgets", "top-up", "--client", "spender", "--per", "total", "--amount", str(HELD_TOKENS), number=1)
+    both.run("budgets", "top-up", "--client", spender, "--per", "total", "--amount", str(HELD_TOKENS), number=1)
     assert _code(both, 0, key) == ""
     assert _codes(both, key) == {"insufficient_quota"}
-    reset = {"client": "spender", "per": "total"}
+    reset = {"client": spender, "per": "total"}
     assert _admin(both, 0, "POST", "/v1/admin/budgets/reset", reset).json()["budgets"][0]["spent"] == "0"
     assert _code(both, 1, key) == ""
     report = _admin(both, 1, "GET", "/v1/admin/usage?by=client")
     assert report.status_code == 200
-    eventually(lambda: _calls(both, 0) == _calls(both, 1) == 3)
+    eventually(lambda: _calls(both, 0, spender) == _calls(both, 1, spender) == 3)
     # The state directory of an instance names its config, and so the shared ledger.
-    command = ("usage", "--by", "client", "--client", "spender")
+    command = ("usage", "--by", "client", "--client", spender)
     status, text = run_command(environ_of(both.path, 0), *command)
     assert (status, text) == (0, both.run(*command))
-    assert "spender" in text
+    assert spender in text
 
 
-def _calls(both: Cell, number: int) -> int:
+def _calls(both: Cell, number: int, client: str) -> int:
     groups = _admin(both, number, "GET", "/v1/admin/usage?by=client").json()["groups"]
-    return sum(group["calls"] for group in groups if group["client"] == "spender")
+    return sum(group["calls"] for group in groups if group["client"] == client)
 
 
 def test_two_instances_that_create_the_same_client_do_it_once(both: Cell) -> None:
@@ -137,8 +146,9 @@ def test_admin_token_of_one_instance_is_accepted_by_both(both: Cell) -> None:
 
 
 def test_known_keys_work_while_the_database_is_down(both: Cell) -> None:
-    both.run("clients", "create", "steady")
-    key = json.loads(both.run("keys", "create", "--client", "steady", "--json"))["key"]
+    steady = _new("steady")
+    both.run("clients", "create", steady)
+    key = json.loads(both.run("keys", "create", "--client", steady, "--json"))["key"]
     eventually(lambda: _codes(both, key) == {""})
     both.postgres.kill()
     try:
@@ -147,12 +157,12 @@ def test_known_keys_work_while_the_database_is_down(both: Cell) -> None:
         ready = _admin(both, 0, "GET", "/readyz")
         assert ready.status_code == 200
         assert "revocations" in ready.text
-        answer = _admin(both, 0, "POST", "/v1/admin/keys", {"client": "steady"})
+        answer = _admin(both, 0, "POST", "/v1/admin/keys", {"client": steady})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "state_unavailable")
     finally:
         both.postgres.restart()
     eventually(lambda: _codes(both, "gk-unknown") == {"invalid_api_key"})
-    made = json.loads(both.run("keys", "create", "--client", "steady", "--json"))
+    made = json.loads(both.run("keys", "create", "--client", steady, "--json"))
     eventually(lambda: _codes(both, made["key"]) == {""})
 
 

@@ -435,7 +435,7 @@ def test_hostile_schema_delays_no_request(
     response = ask(gateway, "words", response_format=wanted)
     done.set()
     thread.join()
-    assert response.status_code == status
+    assert response.status_code == status, response.text
     waits.sort()
     assert waits[-2] < 0.2  # 50 ms on a quiet machine
     assert waits[len(waits) * 9 // 10] < 0.05

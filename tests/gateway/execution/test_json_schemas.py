@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -245,3 +246,25 @@ def test_counted_check_and_the_library_agree(schema: dict[str, Any], definition:
             problem(schema, value)
         return
     assert (problem(schema, value) is None) == expected
+
+
+def test_library_is_loaded_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that import a package and a part of it fail now and then: the first request got status 500."""
+    begun, go_on = threading.Event(), threading.Event()
+    loading: list[None] = []
+
+    def load() -> None:
+        loading.append(None)
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(json_schemas, "_meta_schema", load)
+    threads = [threading.Thread(target=json_schemas._load) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    threads[1].join(0.1)
+    assert len(loading) == 1
+    go_on.set()
+    for thread in threads:
+        thread.join()
