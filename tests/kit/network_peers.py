@@ -196,8 +196,8 @@ async def pass_between(
     finally:
         for way in ways:
             way.cancel()
+        to_there.close()  # before the wait, which the end of a test may cancel
         await asyncio.gather(*ways, return_exceptions=True)
-        to_there.close()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray | None = None) -> None:
