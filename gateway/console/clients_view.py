@@ -134,8 +134,7 @@ async def create(visit: Visit) -> ViewAnswer:
 
 async def change(visit: Visit) -> ViewAnswer:
     """Change the given members of a client, and no others."""
-    name = visit.form.get("client", "")
-    return await _define(visit, "changed", ("PATCH", f"{_API}/clients/{quote(name, safe='')}"))
+    return await _define(visit, "changed", ("PATCH", _address(visit, "client")))
 
 
 async def create_project(visit: Visit) -> ViewAnswer:
@@ -146,7 +145,7 @@ async def create_project(visit: Visit) -> ViewAnswer:
 
 async def change_project(visit: Visit) -> ViewAnswer:
     """Change the given members of a project, and no others."""
-    return await _define(visit, "project-changed", ("PATCH", _project(visit)))
+    return await _define(visit, "project-changed", ("PATCH", _address(visit, "project")))
 
 
 async def _define(
@@ -163,19 +162,19 @@ async def _define(
 async def remove(visit: Visit) -> ViewAnswer:
     """Remove a client with its keys, after a confirmation."""
     question = visit.texts.gettext(_("Remove the client {client} and all its keys?"))
-    path = f"{_API}/clients/{quote(visit.form.get('client', ''), safe='')}"
-    return await _act(visit, "removed", (_("Remove"), question), ("DELETE", path), None)
+    return await _act(visit, "removed", (_("Remove"), question), ("DELETE", _address(visit, "client")), None)
 
 
 async def remove_project(visit: Visit) -> ViewAnswer:
     """Remove a project, after a confirmation."""
     question = visit.texts.gettext(_("Remove the project {project} and its budgets?"))
-    return await _act(visit, "project-removed", (_("Remove"), question), ("DELETE", _project(visit)), None)
+    endpoint = ("DELETE", _address(visit, "project"))
+    return await _act(visit, "project-removed", (_("Remove"), question), endpoint, None)
 
 
-def _project(visit: Visit) -> str:
-    """Return the address of the chosen project in the admin API."""
-    return f"{_API}/projects/{quote(visit.form.get('project', ''), safe='')}"
+def _address(visit: Visit, kind: str) -> str:
+    """Return the address of the chosen client or project in the admin API."""
+    return f"{_API}/{kind}s/{quote(visit.form.get(kind, ''), safe='')}"
 
 
 def _id(visit: Visit) -> str:

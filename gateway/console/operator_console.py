@@ -146,8 +146,7 @@ class OperatorConsole:
         except ApiError as error:
             if error.code != "rate_limited":
                 raise
-            text = _("Too many attempts to sign in from this address failed: wait a minute.")
-            values["problem"], status = visit.texts.gettext(text), 429
+            values["problem"], status = visit.texts.gettext(str(error)), 429
             more = {"retry-after": str(round(error.retry_after_s or 60.0) + 1)}
         page = await self._views.page(ViewAnswer("sign_in.html", values, status), visit)
         return replace(page, headers={**page.headers, **more})

@@ -196,7 +196,7 @@ class Visitors:
         if self.access.proxy_secret is not None:
             raise NotShown(SIGN_IN_IS_OFF)
         if wait_s := self._failures.wait_s(address):
-            message = "too many failed attempts to sign in from this address: wait a minute"
+            message = _("too many failed attempts to sign in from this address: wait a minute")
             raise ApiError("rate_limited", message, retry_after_s=wait_s)
         began_s = asyncio.get_running_loop().time()
         digest = hashlib.sha256(token.strip().encode("utf-8", "replace")).hexdigest()
