@@ -146,7 +146,7 @@ class OperatorConsole:
         except ApiError as error:
             if error.code != "rate_limited":
                 raise
-            values["problem"], status = visit.texts.gettext(str(error)), 429
+            values["problem"], status = visit.texts.gettext(error.message), 429
             more = {"retry-after": str(round(error.retry_after_s or 60.0) + 1)}
         page = await self._views.page(ViewAnswer("sign_in.html", values, status), visit)
         return replace(page, headers={**page.headers, **more})

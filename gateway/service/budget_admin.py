@@ -168,8 +168,9 @@ class BudgetAdmin:
         return self._admin.stored_projects() if self._config.clients_source == "database" else self._config.projects
 
     def _client_names(self) -> list[str]:
-        stored = self._admin.stored_names("clients") if self._config.clients_source == "database" else ()
-        return list(dict.fromkeys([*(client.name for client in self._config.clients.values()), *stored]))
+        if self._config.clients_source == "database":
+            return self._admin.stored_names("clients")
+        return list(dict.fromkeys(client.name for client in self._config.clients.values()))
 
     def _spending(self, name: str) -> SpendingRules:
         if self._config.clients_source == "database":

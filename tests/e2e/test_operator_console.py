@@ -124,6 +124,8 @@ def test_ten_failures_close_the_sign_in_for_a_minute(providers: SimulatorThread,
             assert client.sign_in("wrong").status_code == 403
         answer = client.sign_in(environ["GATEWAY_ADMIN_TOKEN"])
         assert (answer.status_code, int(answer.headers["retry-after"]) > 30) == (429, True)
+        chinese = client.send("POST", "/sign-in", data={"token": "wrong"}, headers={"accept-language": "zh-CN"})
+        assert (chinese.status_code, "从此地址登录失败的次数过多" in chinese.text) == (429, True)
 
 
 def test_groups_that_a_proxy_sends_give_a_user_the_role(providers: SimulatorThread, tmp_path: Path) -> None:
