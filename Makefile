@@ -16,7 +16,7 @@ run: install ## start the demo on 127.0.0.1, without keys or network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
 test: lint types ## run lint, types and the fast tests
-	@$(BIN)/pytest -n 3 --dist loadfile -m "not slow" $(CI_OPTIONS)
+	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0 -m "not slow" $(CI_OPTIONS)
 
 PURE := tests/providers $(addprefix tests/gateway/,model policy config usage execution telemetry api/dialects)
 
@@ -29,10 +29,10 @@ select: install-dev ## choose again which tests are in make test and which only 
 # CI_OPTIONS applies to `test` too, so that no property runs twice. tests/conftest.py lists the tests that may run once more, and
 # why; the summary names those that did. A fast test that takes 6 s of CPU fails: the limit is 0.25 s (tests/selection), but here with
 # more examples and on a busy machine. Slow tests wait more than they compute, so there are more of them at once than cores. pytest is
-# last, so that the last line of the output has its counts.
+# last, so that the last line of the output has its counts. pytest-xdist hangs after it has replaced a process, so it does not.
 ci: CI_OPTIONS := --hypothesis-profile=wide -r fER --most-cpu 6
 ci: ci-check test ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(CI_OPTIONS) -m "slow and not every_model"
+	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0 --no-loadscope-reorder $(CI_OPTIONS) -m "slow and not every_model"
 
 ci-check:
 	@scripts/ci_tools.sh check

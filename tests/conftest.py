@@ -7,12 +7,15 @@ own profile for CI keeps its settings, and so does that of `tests.mutation`.
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import gc
 import os
 import resource
+import signal
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -137,11 +140,13 @@ def _cpu_s() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-_HANGS_S = int(os.environ.get("TEST_LIMIT_S", "900"))
-"""A test that hangs is ended with the traceback of each thread. A shorter interval could crash the interpreter of a
-busy test, because the threads are read while they run. `make prove` sets a longer one.
+_LIMIT_S = int(os.environ.get("TEST_LIMIT_S", "600"))
+"""A test that hangs fails after this time, and the log has the traceback of each thread. `make prove` sets a longer time."""
+_EXIT_S = 1.5 * _LIMIT_S
+"""A test that ignores that failure ends its process. A shorter time could crash the interpreter of a busy test, because
+the threads are read while they run.
 """
-_REARM_S = 60
+_AGAIN_S = 60
 _ARMED_AT_S: pytest.StashKey[float] = pytest.StashKey()
 
 
@@ -153,9 +158,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     previous one: several milliseconds on a busy machine, seventeen thousand times.
     """
     now_s = time.monotonic()
-    if now_s - item.config.stash.get(_ARMED_AT_S, -_REARM_S) >= _REARM_S:
+    if now_s - item.config.stash.get(_ARMED_AT_S, -_AGAIN_S) >= _AGAIN_S:
         item.config.stash[_ARMED_AT_S] = now_s
-        faulthandler.dump_traceback_later(_HANGS_S, exit=True, file=item.config.stash[fault_handler_stderr_fd_key])
+        faulthandler.dump_traceback_later(_EXIT_S, exit=True, file=item.config.stash[fault_handler_stderr_fd_key])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that hangs, and its teardown too, instead of its process: pytest-xdist cannot go on without one."""
+    if not hasattr(signal, "SIGALRM"):
+        return (yield)
+
+    def fail(number: int, frame: object) -> None:
+        faulthandler.dump_traceback(item.config.stash[fault_handler_stderr_fd_key])
+        with suppress(RuntimeError):  # no event loop runs
+            for task in asyncio.all_tasks():
+                task.print_stack()
+        pytest.fail(f"{item.nodeid} hangs: it takes more than {_LIMIT_S} s")
+
+    signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, _LIMIT_S, _AGAIN_S)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def pytest_sessionfinish() -> None:
