@@ -22,16 +22,7 @@ from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, pa
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.dialects.paths import CHAT_PATH, EMBEDDINGS_PATH, MODERATIONS_PATH, counter_at, dialect_at, is_served
 from gateway.api.errors import ApiError
-from gateway.api.openapi import (
-    CHAT_OPERATION,
-    COMPONENTS,
-    DEMO_LOCATION,
-    HEALTH_OPERATIONS,
-    INPUT_OPERATIONS,
-    RESPONSES,
-    SECURITY,
-)
-from gateway.api.openapi_dialects import dialect_operations
+from gateway.api.openapi import complete_document
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.model.caller import Caller
 from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Region, Use
@@ -591,29 +582,13 @@ def _validation_message(problem: Mapping[str, Any], param: str | None) -> str:
 
 
 def _extend_document(app: FastAPI, is_demo: bool) -> None:
-    """Add the chat endpoint and the probes, which FastAPI does not know, to the OpenAPI document, and our errors."""
+    """Add to the OpenAPI document what FastAPI does not know."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
-            delegated = {
-                CHAT_PATH: {"post": dict(CHAT_OPERATION)},
-                **dialect_operations(),
-                **INPUT_OPERATIONS,
-                **HEALTH_OPERATIONS,
-            }
-            document["paths"] = {**delegated, **document["paths"]}
-            # FastAPI describes its own errors there, which the gateway never returns.
-            document["components"] = COMPONENTS
-            for path, operations in document["paths"].items():
-                for operation in operations.values():
-                    operation["responses"].pop("422", None)
-                    operation["responses"].update(RESPONSES.get(path, {}))
-                    if path.startswith("/v1"):
-                        operation["security"] = SECURITY
-                        if is_demo:
-                            operation["parameters"] = [DEMO_LOCATION, *operation.get("parameters", ())]
+            complete_document(document, is_demo=is_demo)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

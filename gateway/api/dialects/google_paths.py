@@ -11,7 +11,6 @@ METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedCont
 """The methods that the gateway answers."""
 NOT_OFFERED = ("batchGenerateContent", "asyncBatchEmbedContent")
 """Methods that the gateway knows and does not answer: jobs that Google runs later."""
-EXAMPLE_ASSISTANT = "assistant"
 
 _PATH = re.compile(r"/v1(?:beta)?/models/(.+):([A-Za-z]+)", re.DOTALL)
 _EVENTS = re.compile(rb"(?:^|&)(?:alt|%24alt|\$alt)=sse(?:&|$)")
