@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.console.admin_call import AdminFailed
@@ -78,10 +79,20 @@ async def roll_back(visit: Visit) -> ViewAnswer:
         _("Roll back to version {version}? It replaces the config file until it is released.")
     )
     if visit.form.get("confirmed") != "yes":
-        return _confirm(visit, question.format(version=version), _("Roll back"), "rollback", version=version)
+        confirmation = _confirm(visit, question.format(version=version), _("Roll back"), "rollback", version=version)
+        return replace(confirmation, values=confirmation.values | {"plan": await _effect(visit, version)})
     signature = visit.form.get("signature", "").strip()
     wanted = {"version": version, **({"signature": signature} if signature else {})}
     return await _switched(visit, "/rollback", wanted, "rollback")
+
+
+async def _effect(visit: Visit, version: str) -> Any:
+    """Return what a change from the active version to this one does; None if it can't be computed."""
+    try:
+        active = (await visit.admin.get("/readyz"))["config_version"]["version"]
+        return (await visit.admin.get("/v1/admin/diff", before=active, after=version))["plan"]
+    except AdminFailed:
+        return None  # the rollback itself names the mistake
 
 
 async def release(visit: Visit) -> ViewAnswer:

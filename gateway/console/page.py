@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -195,7 +196,7 @@ class Pages:
             query=lambda tag: urlencode({"territory": code or "", "assistant": assistant, "lang": tag}),
             script_texts=json.dumps({text: texts.gettext(text) for text in SCRIPT_TEXTS}, ensure_ascii=False),
             other_views=VIEWS,
-            prefix="/console",
+            prefix="/console" if self._own_config is not None else "",
             config=config,
             config_path=_shown_path(self._settings.config),
             loaded=reload_report(status.loaded),
@@ -218,6 +219,7 @@ class Pages:
             examples=_EXAMPLES,
             no_effect=_no_effect(config, code),
             unavailable=_unavailable(status),
+            firsts=Counter(answer.first for answer in answers.values()),
             routes=movable_routes(config.assistants[assistant]),
             candidates=candidates(config.assistants[assistant]),
             written=self._own_config.lines() if self._own_config is not None else [],

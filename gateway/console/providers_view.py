@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,11 @@ async def show(visit: Visit) -> ViewAnswer:
         "deployment": sorted(one["name"] for one in everything),
         "provider": sorted({one["provider"] for one in everything}),
     }
-    values = {"deployments": sorted(shown, key=lambda one: worst.index(one["state"])), "states": STATES}
+    values = {
+        "deployments": sorted(shown, key=lambda one: worst.index(one["state"])),
+        "states": STATES,
+        "read_at": time.time(),
+    }
     return ViewAnswer("providers.html", values | {"wanted": wanted, "choices": choices})
 
 

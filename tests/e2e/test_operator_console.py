@@ -89,6 +89,8 @@ def test_requests_are_listed_filtered_and_shown_one_by_one(installed: Installati
     assert request_id[:24] not in client.get("/requests?region=us").text
     client.get(f"/requests?id={request_id}")
     assert "Answered by chatgpt-eu" in client.words
+    for target in ("/providers?deployment=chatgpt-eu", "/?territory=DE", "/clients?client=app", "/changes"):
+        assert f'href="{target}"' in client.page
     assert client.get("/requests?lang=zh-Hans").text.startswith('<!doctype html>\n<html lang="zh-Hans">')
 
 
@@ -189,6 +191,7 @@ def test_an_operator_plans_a_text_reloads_rolls_back_and_releases(installed: Ins
     assert second != first
     client.post("/changes/rollback", version=first)
     assert f"Roll back to version {first}?" in client.words
+    assert "another first answer assistant/eu chatgpt-eu-2 chatgpt-eu" in client.words, "the effect is shown before"
     assert installed.version() == second
     client.post("/changes/rollback", version=first, confirmed="yes")
     assert "pinned, on this instance only" in client.words

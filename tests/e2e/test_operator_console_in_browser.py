@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
@@ -121,6 +122,24 @@ def test_requests_appear_as_they_come(open_console: Callable[..., Any], installe
     page.get_by_text("Answered by").wait_for()
 
 
+def test_providers_follow_the_configuration_and_keep_opened_facts(
+    open_console: Callable[..., Any], installed: Installation
+) -> None:
+    page = open_console("operator")
+    page.goto(f"{installed.gateway.console_url}/providers?deployment=chatgpt-us")
+    page.locator("summary").click()
+    before = installed.path.read_text()
+    config = yaml.safe_load(before)
+    config["deployments"]["chatgpt-us"]["enabled"] = False
+    with page.expect_response(lambda one: one.url.endswith("deployment=chatgpt-us")):
+        installed.path.write_text(yaml.safe_dump(config))
+        installed.visit("operator").act("/changes", "/changes/reload")
+    page.get_by_text("off", exact=True).and_(page.locator("td span")).wait_for()
+    assert page.locator("details[open]").count() == 1
+    installed.path.write_text(before)
+    installed.visit("operator").act("/changes", "/changes/reload")
+
+
 def test_text_of_others_is_never_markup(open_console: Callable[..., Any], installed: Installation) -> None:
     page = open_console("operator")
     page.goto(f"{installed.gateway.console_url}/providers")
@@ -159,6 +178,10 @@ def test_map_opens_a_territory_and_leads_to_the_views(
     page.get_by_label("Territory", exact=True).fill("Hong Kong")
     page.get_by_label("Territory", exact=True).press("Enter")
     page.wait_for_selector('#decision[data-territory="HK"]')
+    bar = page.get_by_role("navigation", name="Views").get_by_role("link", name="Providers")
+    assert page.evaluate(
+        "bar => bar.parentElement.parentElement.clientHeight >= bar.clientHeight", bar.element_handle()
+    )
     assert page.get_by_role("button", name="Ask").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     page.get_by_role("link", name="Providers", exact=True).click()

@@ -41,6 +41,11 @@ class ConsoleClient:
         self.page = answer.text
         return answer
 
+    def act(self, view: str, action: str, **fields: str) -> httpx.Response:
+        """Open a view, then send a form of it."""
+        self.get(view)
+        return self.post(action, **fields)
+
     def sign_in(self, token: str, target: str = "/requests") -> httpx.Response:
         """Sign in with an admin token, and return the answer to the form."""
         return self.send("POST", "/sign-in", data={"token": token, "next": target})

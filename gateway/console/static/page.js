@@ -198,6 +198,11 @@ function showHeaders(headers) {
     if (!name.startsWith("x-gateway-") && name !== "x-request-id") continue;
     const row = document.createElement("div");
     row.append(element("dt", name), element("dd", value));
+    if (name === "x-request-id") { // the view of this request
+      const link = element("a", value);
+      link.href = `/console/requests?${new URLSearchParams({ id: value })}`;
+      row.lastChild.replaceChildren(link);
+    }
     byId("headers").append(row);
   }
 }

@@ -1,21 +1,44 @@
 // The live parts of the views. Every view works without this file.
 const live = document.getElementById("live");
 if (live) followRequests();
+const deployments = document.getElementById("deployments");
+if (deployments) followDeployments();
+
+// Fetch the page again when a breaker or the configuration changes, at most every five seconds.
+function followDeployments() {
+  let waiting = null, last = 0;
+  const refresh = async () => {
+    const response = await fetch(location.href).catch(() => null);
+    waiting = null;
+    last = Date.now();
+    if (!response?.ok || response.redirected) return;
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("deployments");
+    deployments.querySelectorAll("details").forEach((one, number) => { fresh.querySelectorAll("details")[number]?.toggleAttribute("open", one.open); });
+    deployments.replaceChildren(...fresh.childNodes);
+  };
+  const events = eventsFor(deployments);
+  for (const kind of ["health", "config"]) events.addEventListener(kind, () => { waiting ??= setTimeout(refresh, Math.max(0, last + 5000 - Date.now())); });
+}
+
+function eventsFor(part) {
+  const lost = document.getElementById("lost"), events = new EventSource(part.dataset.events);
+  events.addEventListener("open", () => { lost.hidden = true; });
+  // The browser connects again by itself. A refused connection, as after a sign-out, is not repeated.
+  events.addEventListener("error", () => { lost.hidden = false; });
+  return events;
+}
 
 function followRequests() {
   const filters = JSON.parse(live.dataset.filters), columns = JSON.parse(live.dataset.columns);
   const most = Number(live.dataset.most), body = document.querySelector("#requests tbody");
-  const pause = document.getElementById("pause"), rate = document.getElementById("rate"), lost = document.getElementById("lost");
+  const pause = document.getElementById("pause"), rate = document.getElementById("rate");
   let isPaused = false;
   live.hidden = false;
   pause.addEventListener("click", () => {
     isPaused = !isPaused;
     pause.setAttribute("aria-pressed", String(isPaused));
   });
-  const events = new EventSource(live.dataset.events);
-  events.addEventListener("open", () => { lost.hidden = true; });
-  // The browser connects again by itself. A refused connection, as after a sign-out, is not repeated.
-  events.addEventListener("error", () => { lost.hidden = false; });
+  const events = eventsFor(live);
   events.addEventListener("requests", (event) => {
     const news = JSON.parse(event.data);
     rate.textContent = news.per_s;

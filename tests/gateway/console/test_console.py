@@ -139,6 +139,23 @@ async def test_text_of_others_is_never_markup() -> None:
     assert " style=" not in shown.text
 
 
+async def test_page_names_a_deployment_that_is_not_available_and_where_it_is_the_first_choice() -> None:
+    console, control = console_of(demo_config())
+    assert "Not available now" not in words_of((await ask_console(console, "/?territory=DE")).text)
+    worker = replace(control.now.workers[0], unavailable={"gemini": Unavailable("breaker open", 9.0, by_breaker=True)})
+    control.now = replace(control.now, workers=(worker,))
+    shown = (await ask_console(console, "/?territory=DE")).text
+    assert "Not available now: gemini (first choice in 194 territories), probe in 9.0 s" in words_of(shown)
+    assert 'href="/console/providers?deployment=gemini"' in shown
+
+
+async def test_deployment_that_answers_is_marked_among_those_to_break() -> None:
+    console, _ = console_of(demo_config())
+    words = words_of((await ask_console(console, "/?territory=HK")).text)
+    assert "qwen-hk dashscope hongkong answers in Hong Kong SAR China now" in words
+    assert words.count("SAR China now") == 1
+
+
 async def test_problem_of_the_file_is_shown_with_its_line_and_the_version_that_answers() -> None:
     console, control = console_of(demo_config())
     finding = Finding(
