@@ -27,6 +27,7 @@ from gateway.api.public_routes import NO_TELEMETRY, add_errors
 from gateway.api.raw_responses import Probe
 from gateway.model.status import OPERATOR_HEADER, Reload
 from gateway.model.stored_client import Role
+from gateway.service.client_admin import ClientAdmin, Json
 from gateway.state.receipts import find_receipts
 
 _CONFLICT = 409
@@ -63,34 +64,61 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     add_errors(app, lambda _: _PATHS)
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     app.router.routes.append(Route("/events", EventStream(control, guard)))
-    guarded = APIRouter(tags=["config"])
     routes = AdminRoutes(control, requires, _read_body, _operator)
+    app.include_router(_Endpoints(routes).router())
+    add_change_routes(app, routes)
+    add_client_routes(app, routes)
+    return app
 
-    @guarded.get("/status", dependencies=requires(Role.VIEWER))
-    async def status_of_all() -> JSONResponse:
-        status, overview = await control.status(), await control.overview()
+
+class _Endpoints:
+    """The functions that answer. FastAPI takes their names, parameters and docstrings into the document of the API."""
+
+    def __init__(self, routes: AdminRoutes) -> None:
+        self._routes = routes
+        self._control = routes.control
+
+    def router(self) -> APIRouter:
+        """Return the routes, each with the role that it needs."""
+        router = APIRouter(tags=["config"])
+        for method, path, role, endpoint in (
+            ("GET", "/status", Role.VIEWER, self.status_of_all),
+            ("POST", "/drain", Role.OPERATOR, self.drain),
+            ("POST", "/reload", Role.OPERATOR, self.reload),
+            ("POST", "/rollback", Role.OPERATOR, self.rollback),
+            ("GET", "/explain", Role.VIEWER, self.explain_request),
+            ("GET", "/territories", Role.VIEWER, self.territories),
+            ("GET", "/requests", Role.VIEWER, self.requests),
+            ("GET", "/v1/admin/receipts/{id}", Role.VIEWER, self.receipts),
+            ("GET", "/v1/admin/deployments", Role.VIEWER, self.deployments),
+            ("GET", "/faults", Role.VIEWER, self.faults),
+            ("PUT", "/faults", Role.OPERATOR, self.set_fault),
+            ("DELETE", "/faults", Role.OPERATOR, self.clear_faults),
+        ):
+            router.add_api_route(path, endpoint, methods=[method], dependencies=self._routes.requires(role))
+        return router
+
+    async def status_of_all(self) -> JSONResponse:
+        status, overview = await self._control.status(), await self._control.overview()
         # This decides for every region, which takes too long for the event loop.
         return JSONResponse(await asyncio.to_thread(status_document, status, overview))
 
-    @guarded.post("/drain", dependencies=requires(Role.OPERATOR))
-    async def drain() -> JSONResponse:
-        return JSONResponse({"status": "draining", "delay_s": control.drain()})
+    async def drain(self) -> JSONResponse:
+        return JSONResponse({"status": "draining", "delay_s": self._control.drain()})
 
-    @guarded.post("/reload", dependencies=requires(Role.OPERATOR))
-    async def reload(request: Request) -> JSONResponse:
-        done = await control.reload(_operator(request))
+    async def reload(self, request: Request) -> JSONResponse:
+        done = await self._control.reload(_operator(request))
         if done.is_pinned:
             return JSONResponse({**_pinned_error(done.pinned), **reload_report(done)}, _CONFLICT)
         return JSONResponse({**reload_report(done), "scope": done.scope}, _status_of(done))
 
-    @guarded.post("/rollback", dependencies=requires(Role.OPERATOR))
-    async def rollback(request: Request) -> JSONResponse:
+    async def rollback(self, request: Request) -> JSONResponse:
         wanted = _rollback_request(await read_object(request.receive))
         if wanted.release:
-            done = await control.release(_operator(request), wanted.signature)
+            done = await self._control.release(_operator(request), wanted.signature)
         else:
-            done = await control.rollback(wanted.version, _operator(request), wanted.signature)
-        status = await control.status()
+            done = await self._control.rollback(wanted.version, _operator(request), wanted.signature)
+        status = await self._control.status()
         answers = await asyncio.to_thread(answers_report, status) if done.activated else []
         extra = {
             "file_active": status.file_is_active,
@@ -101,8 +129,8 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         }
         return JSONResponse({**reload_report(done), **extra}, _status_of(done))
 
-    @guarded.get("/explain", dependencies=requires(Role.VIEWER))
     async def explain_request(
+        self,
         assistant: Annotated[str | None, Query()] = None,
         territory: Annotated[str | None, Query()] = None,
         client: Annotated[str | None, Query()] = None,
@@ -111,17 +139,16 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         prefer: Annotated[str | None, Query()] = None,
         age_band: Annotated[str | None, Query()] = None,
     ) -> JSONResponse:
-        status = await control.status()
+        status = await self._control.status()
         return JSONResponse(explain_document(status, assistant, territory, client, user, (intent, prefer, age_band)))
 
-    @guarded.get("/territories", dependencies=requires(Role.VIEWER))
-    async def territories(assistant: Annotated[str | None, Query()] = None) -> JSONResponse:
-        status = await control.status()
+    async def territories(self, assistant: Annotated[str | None, Query()] = None) -> JSONResponse:
+        status = await self._control.status()
         # This decides for every territory, which takes too long for the event loop.
         return JSONResponse(await asyncio.to_thread(territories_document, status.config, assistant, status.at_s))
 
-    @guarded.get("/requests", dependencies=requires(Role.VIEWER))
     async def requests(
+        self,
         id: Annotated[str | None, Query()] = None,
         region: Annotated[str | None, Query()] = None,
         deployment: Annotated[str | None, Query()] = None,
@@ -130,38 +157,31 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     ) -> JSONResponse:
         wanted = {"request_id": id, "region": region, "deployment": deployment, "client": client, "outcome": outcome}
         expected = {name: value for name, value in wanted.items() if value is not None}
-        documents = await control.requests()
+        documents = await self._control.requests()
         return JSONResponse(
             {"requests": [one for one in documents if all(one[name] == value for name, value in expected.items())]}
         )
 
-    @guarded.get("/v1/admin/receipts/{id}", dependencies=requires(Role.VIEWER))
-    async def receipts(request: Request, id: str) -> Response:  # the name in the path
-        return await routes.run(request, "receipts", lambda admin: {"receipts": find_receipts(admin.directory, id)})
+    async def receipts(self, request: Request, id: str) -> Response:  # the name in the path
+        def search(admin: ClientAdmin) -> Json:
+            return {"receipts": find_receipts(admin.directory, id)}
 
-    @guarded.get("/v1/admin/deployments", dependencies=requires(Role.VIEWER))
-    async def deployments() -> JSONResponse:
-        status, snapshots = await control.status(), await control.snapshots()
+        return await self._routes.run(request, "receipts", search)
+
+    async def deployments(self) -> JSONResponse:
+        status, snapshots = await self._control.status(), await self._control.snapshots()
         return JSONResponse(await asyncio.to_thread(deployments_document, status, snapshots))
 
-    @guarded.get("/faults", dependencies=requires(Role.VIEWER))
-    async def faults() -> JSONResponse:
-        return JSONResponse({"sites": [*map(fault_report, await control.faults())]})
+    async def faults(self) -> JSONResponse:
+        return JSONResponse({"sites": [*map(fault_report, await self._control.faults())]})
 
-    @guarded.put("/faults", dependencies=requires(Role.OPERATOR))
-    async def set_fault(request: Request) -> JSONResponse:
-        await control.set_fault(*fault_request(await read_object(request.receive)))
-        return await faults()
+    async def set_fault(self, request: Request) -> JSONResponse:
+        await self._control.set_fault(*fault_request(await read_object(request.receive)))
+        return await self.faults()
 
-    @guarded.delete("/faults", dependencies=requires(Role.OPERATOR))
-    async def clear_faults() -> JSONResponse:
-        await control.clear_faults()
-        return await faults()
-
-    app.include_router(guarded)
-    add_change_routes(app, routes)
-    add_client_routes(app, routes)
-    return app
+    async def clear_faults(self) -> JSONResponse:
+        await self._control.clear_faults()
+        return await self.faults()
 
 
 def _pinned_error(version: str) -> dict[str, object]:
