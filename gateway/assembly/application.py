@@ -272,10 +272,6 @@ class Gateway:
         self._usage = UsageWiring(state_dir, lambda: self.config, self._count_overshoot) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
-            counts = self._usage.accounting.counts
-            self.metrics.live_rows["gateway_client_calls_total"] = counts.calls
-            self.metrics.live_rows["gateway_client_tokens_total"] = counts.tokens
-            self.metrics.live_rows["gateway_client_cost_total"] = counts.costs
             if self._shadow_wiring.shadows is not None:
                 self._shadow_wiring.shadows.accounting = self._usage.accounting
         service = ChatService(
@@ -290,14 +286,7 @@ class Gateway:
             service.shared_limits = SharedClientLimits(self._usage.stores.gate)
         self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
         self._ask = self._chat.answer
-        self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
-        self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
-        self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
-        if self._receipts is not None:
-            self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
-        self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
-        for name, read in _OF_LIMITERS.items():
-            self.metrics.live_rows[name] = partial(limiters.rows, read)
+        self._add_live_metrics(limiters)
         self._refused_origins = RefusedOrigins()
         probes = health_probes(lambda: self.is_draining)
 
@@ -310,6 +299,22 @@ class Gateway:
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
         self._prepare_schemas()
+
+    def _add_live_metrics(self, limiters: ConcurrencyLimiters) -> None:
+        """Add the metrics whose values are read from their owners with each scrape."""
+        self.metrics.live["gateway_requests_in_flight"] = lambda: self._chat.in_flight
+        self.metrics.live["gateway_open_streams"] = lambda: self._chat.open_streams
+        self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
+        if self._receipts is not None:
+            self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
+        self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
+        for name, read in _OF_LIMITERS.items():
+            self.metrics.live_rows[name] = partial(limiters.rows, read)
+        if self._usage is not None:
+            counts = self._usage.accounting.counts
+            self.metrics.live_rows["gateway_client_calls_total"] = counts.calls
+            self.metrics.live_rows["gateway_client_tokens_total"] = counts.tokens
+            self.metrics.live_rows["gateway_client_cost_total"] = counts.costs
 
     def activate(self, config: ConfigVersion) -> None:
         """Use another config version for new requests. Running requests keep theirs.

@@ -175,28 +175,15 @@ def compile_assistants(
         is_broken = draft.is_broken("assistants", name) or not draft.is_whole("assistants", name, "routes")
         if not section.regions and not is_broken:
             findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
-        routes: dict[str, Route] = {}
-        own_routes: dict[str, dict[str, Route]] = {}
-        for region_name, by_intent in section.routes.items():
-            region_path = (*path, "routes", region_name)
-            routed.add(region_name)
-            _check_region(draft, findings, region_path, region_name)
-            region = regions.by_name.get(region_name)
-            if DEFAULT_INTENT not in by_intent:
-                hint = "add `default`, or write one list for all intents"
-                findings.error(region_path, "has no `default`, for chats without an intent", hint)
-            for intent, steps in by_intent.items():
-                route_path: KeyPath = (*region_path, intent)
-                if intent not in (DEFAULT_INTENT, *section.intents):
-                    hint = choice_hint(intent, [*section.intents, DEFAULT_INTENT])
-                    findings.error(route_path, f"unknown intent {quoted(intent)}", hint, key=True)
-                used.update(name for step in steps for name in _names_in(step))
-                entries = _entries(draft, findings, route_path, steps, deployments)
-                _check_availability_now(findings, route_path, steps, entries, region, days)
-                if region is not None:
-                    _check_boundary(findings, region, entries, partial(_proposable, draft, "chat", deployments))
-                    target = routes if intent == DEFAULT_INTENT else own_routes.setdefault(intent, {})
-                    target[region_name] = _route(steps, deployments)
+        routes, own_routes = _compile_routes(draft, findings, path, section, regions, deployments, days)
+        routed.update(section.routes)
+        used.update(
+            name
+            for by_intent in section.routes.values()
+            for steps in by_intent.values()
+            for step in steps
+            for name in _names_in(step)
+        )
         if DEFAULT_INTENT in section.intents:
             message = "`default` is the route of chats without an intent, and not an intent itself"
             findings.error((*path, "intents", DEFAULT_INTENT), message, "use another name", key=True)
@@ -233,6 +220,39 @@ def compile_assistants(
         _add_aliases(findings, name, section, compiled)
     _report_unused(draft, findings, regions, deployments, routed, used)
     return compiled
+
+
+def _compile_routes(
+    draft: Draft,
+    findings: Findings,
+    path: KeyPath,
+    section: AssistantSection,
+    regions: Regions,
+    deployments: Mapping[str, Deployment],
+    days: Days,
+) -> tuple[dict[str, Route], dict[str, dict[str, Route]]]:
+    """Return the routes of an assistant by region: those of all chats, and those of each intent."""
+    routes: dict[str, Route] = {}
+    own_routes: dict[str, dict[str, Route]] = {}
+    for region_name, by_intent in section.routes.items():
+        region_path = (*path, "routes", region_name)
+        _check_region(draft, findings, region_path, region_name)
+        region = regions.by_name.get(region_name)
+        if DEFAULT_INTENT not in by_intent:
+            hint = "add `default`, or write one list for all intents"
+            findings.error(region_path, "has no `default`, for chats without an intent", hint)
+        for intent, steps in by_intent.items():
+            route_path: KeyPath = (*region_path, intent)
+            if intent not in (DEFAULT_INTENT, *section.intents):
+                hint = choice_hint(intent, [*section.intents, DEFAULT_INTENT])
+                findings.error(route_path, f"unknown intent {quoted(intent)}", hint, key=True)
+            entries = _entries(draft, findings, route_path, steps, deployments)
+            _check_availability_now(findings, route_path, steps, entries, region, days)
+            if region is not None:
+                _check_boundary(findings, region, entries, partial(_proposable, draft, "chat", deployments))
+                target = routes if intent == DEFAULT_INTENT else own_routes.setdefault(intent, {})
+                target[region_name] = _route(steps, deployments)
+    return routes, own_routes
 
 
 def _with_intents(assistant: Assistant, own_routes: Mapping[str, Mapping[str, Route]]) -> Assistant:
