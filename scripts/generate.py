@@ -16,11 +16,11 @@ from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.reference import reference_page
 from gateway.config.region_text import known_messages
 from gateway.config.schema.file import schema_json
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
 from scripts.api_reference import app_page, contract_page, testkit_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
-from scripts.metrics_page import metrics_page
 
 ROOT = Path(__file__).parents[1]
 CONFIG_SCHEMA = ROOT / "config/gateway.schema.json"
@@ -37,6 +37,25 @@ API_APP_PAGE = ROOT / "docs/reference/api-app.md"
 
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
 
+_METRICS_HEAD = """\
+# Metrics
+
+All metrics of the gateway. [Metrics and alerts](../operate/metrics.md) explains how to scrape them, what
+[the labels](../operate/metrics.md#labels) contain, and has useful queries and alerts.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def _metrics_page() -> str:
+    """Return docs/reference/metrics.md."""
+    return _METRICS_HEAD + "".join(
+        f"| `{name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |\n"
+        for name, metric in METRIC_DEFINITIONS.items()
+    )
+
+
 FILES: Mapping[Path, Callable[[], str]] = {
     CONFIG_SCHEMA: lambda: schema_json() + "\n",
     CATALOGUE_SCHEMA: lambda: catalogue_schema_json() + "\n",
@@ -44,7 +63,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     PROVIDERS_PAGE: lambda: providers_page(load_registry().adapters),
     MODELS_PAGE: lambda: models_page(load_registry().adapters),
     FAULTS_PAGE: faults_page,
-    METRICS_PAGE: metrics_page,
+    METRICS_PAGE: _metrics_page,
     LICENCES_PAGE: licences_page,
     API_CONTRACT_PAGE: contract_page,
     API_TESTKIT_PAGE: testkit_page,
