@@ -21,6 +21,7 @@ from providers.registry import load_registry
 from scripts.api_reference import app_page, contract_page, testkit_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
+from scripts.sensitive_keys import sensitive_keys_json
 
 ROOT = Path(__file__).parents[1]
 CONFIG_SCHEMA = ROOT / "config/gateway.schema.json"
@@ -35,6 +36,7 @@ API_CONTRACT_PAGE = ROOT / "docs/reference/api-contract.md"
 API_TESTKIT_PAGE = ROOT / "docs/reference/api-testkit.md"
 API_APP_PAGE = ROOT / "docs/reference/api-app.md"
 
+SENSITIVE_KEYS = ROOT / "gateway/config/data/sensitive_keys.json"
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
 
 _METRICS_HEAD = """\
@@ -68,6 +70,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     API_CONTRACT_PAGE: contract_page,
     API_TESTKIT_PAGE: testkit_page,
     API_APP_PAGE: app_page,
+    SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }
 """The function that writes the text of each generated file."""

@@ -22,7 +22,8 @@ from gateway.changes.plan import ChangePlan, changed_values, plan_of
 from gateway.changes.plan_checks import checks_of, protected_changes
 from gateway.changes.plan_text import plan_data, plan_summary
 from gateway.changes.stored_versions import verified
-from gateway.config.source_text import SourceText, digest, read_files, secrets_in_clear
+from gateway.config.sensitive_keys import secrets_in_clear
+from gateway.config.source_text import SourceText, digest, read_files
 from gateway.files import open_file
 from gateway.model.answer_change import AnswerChange
 from gateway.model.version_names import version_fields

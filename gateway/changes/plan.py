@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
-from gateway.config.source_text import without_secrets
+from gateway.config.sensitive_keys import without_secrets
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
 from gateway.model.config_version import USES, Assistant, ConfigVersion, Region, Use

@@ -25,7 +25,8 @@ from gateway.config.problems import ConfigRejected, KeyPath, Problem, dotted
 from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import compile_assistants
-from gateway.config.source_text import Reading, SourceText, secrets_in_clear
+from gateway.config.sensitive_keys import secrets_in_clear
+from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
 from gateway.config.validation import Draft, Findings, provisional, validate

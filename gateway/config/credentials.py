@@ -10,7 +10,7 @@ from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.secret_references import Resolution, read_literal, secret_at
 from gateway.config.secrets_file import LEAST_CHARACTERS, SecretsFile
-from gateway.config.source_text import SECRET_NAMES
+from gateway.config.sensitive_keys import secret_names
 from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Secrets
 from providers.adapter import Adapter, TakesHeaders
@@ -26,7 +26,7 @@ def compile_secrets(
         consent, identity, pepper, cookies, receipts = _of_file(draft, findings, file)
     else:
         consent, identity, pepper, cookies, receipts = (
-            _versions(findings, ("secrets", name), getattr(section, name), references) for name in SECRET_NAMES
+            _versions(findings, ("secrets", name), getattr(section, name), references) for name in secret_names()
         )
     secrets = Secrets(
         consent=consent[0] if consent else None,
@@ -66,15 +66,15 @@ def compile_secrets(
 def _of_file(draft: Draft, findings: Findings, file: SecretsFile | None) -> tuple[tuple[Secret, ...], ...]:
     """Return the keys of the secrets file. Without one, because secrets are not read, each key is a placeholder."""
     section = draft.config.secrets
-    for name in SECRET_NAMES:
+    for name in secret_names():
         if getattr(section, name) is not None:
             findings.error(("secrets", name), "is in the file `secrets.file` too", "remove it here")
     if file is None:
-        return tuple((Secret(_PLACEHOLDER),) for _ in SECRET_NAMES)
+        return tuple((Secret(_PLACEHOLDER),) for _ in secret_names())
     if file.problem:
         findings.error(("secrets", "file"), file.problem, file.hint)
-        return ((),) * len(SECRET_NAMES)
-    return tuple(file.keys[name] for name in SECRET_NAMES)
+        return ((),) * len(secret_names())
+    return tuple(file.keys[name] for name in secret_names())
 
 
 _PLACEHOLDER = "unresolved"

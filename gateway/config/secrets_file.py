@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.problems import ConfigRejected
-from gateway.config.source_text import MISSING, SECRET_NAMES, digest
+from gateway.config.sensitive_keys import secret_names
+from gateway.config.source_text import MISSING, digest
 from gateway.config.yaml_document import parse_yaml
 from gateway.files import open_file
 from gateway.operator_errors import CommandError
@@ -66,7 +67,7 @@ def read_secrets_file(path: str) -> SecretsFile:
         # A message of the parser could quote a key.
         values = {}
     keys: dict[str, tuple[Secret, ...]] = {}
-    for name in SECRET_NAMES:
+    for name in secret_names():
         versions = values.get(name)
         items = versions if isinstance(versions, list) else [versions]
         texts = [item for item in items if isinstance(item, str) and _is_key(item)]
@@ -74,19 +75,19 @@ def read_secrets_file(path: str) -> SecretsFile:
             rule = f"one or two different texts of at least {LEAST_CHARACTERS} visible ASCII characters"
             return SecretsFile(path, found, problem=f"`{name}` in the file {path} must be {rule}", hint=_NEW)
         keys[name] = tuple(Secret(text) for text in texts)
-    if unknown := [name for name in values if name not in SECRET_NAMES]:
+    if unknown := [name for name in values if name not in secret_names()]:
         return SecretsFile(
             path,
             found,
             problem=f"the file {path} has {len(unknown)} unknown keys",
-            hint=f"it has {', '.join(SECRET_NAMES)}",
+            hint=f"it has {', '.join(secret_names())}",
         )
     return SecretsFile(path, found, keys)
 
 
 def write_new_secrets(path: Path) -> None:
     """Write a new file with a version of each key, mode 0600. Raises CommandError if the file exists."""
-    text = _text({name: [_new()] for name in SECRET_NAMES})
+    text = _text({name: [_new()] for name in secret_names()})
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="ascii") as file:
@@ -99,8 +100,8 @@ def write_new_secrets(path: Path) -> None:
 
 def rotate_secret(path: Path, name: str) -> None:
     """Add a new version of a key, and remove the version before the last one. Raises CommandError."""
-    if name not in SECRET_NAMES:
-        raise CommandError(f"there is no key {name!r}; the file has {', '.join(SECRET_NAMES)}")
+    if name not in secret_names():
+        raise CommandError(f"there is no key {name!r}; the file has {', '.join(secret_names())}")
     read = read_secrets_file(str(path))
     if read.problem:
         raise CommandError(f"{read.problem}; {read.hint}")

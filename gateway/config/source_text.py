@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.config.problems import KeyPath, dotted
 from gateway.files import open_file
 
 Reading = Mapping[str, str]
@@ -143,102 +141,6 @@ class Watch:
         self._has_failed = self._has_failed or (self._last is not None and self._last != self._known)
         self._postponed, self._to_skip = self._last, self._next_skip
         self._next_skip = min(self._next_skip * 2, _MAX_SKIPPED_READINGS)
-
-
-SECRET_NAMES = ("consent", "identity", "pepper", "cookies", "receipts")
-"""The keys of the section `secrets`, and of the file that `secrets.file` names."""
-
-
-@dataclass(frozen=True, slots=True)
-class SensitiveKey:
-    """A key of the configuration whose value is a secret or may be a reference, or that a plan does not show.
-
-    Attributes:
-        path: The path without the indexes of lists. `*` stands for any name.
-        words: The name in the message about a reference at another place. Empty if its value cannot be a reference.
-        is_secret: Whether the history must not store the value in plain text.
-        is_shown: Whether a plan shows a value that is not a reference.
-    """
-
-    path: KeyPath
-    words: str = ""
-    is_secret: bool = True
-    is_shown: bool = False
-
-    def matches(self, path: KeyPath) -> bool:
-        """Return whether this is the key of a value at the path."""
-        names = [part for part in path if not isinstance(part, int)]
-        return len(names) == len(self.path) and all(
-            part in ("*", name) for part, name in zip(self.path, names, strict=True)
-        )
-
-
-SENSITIVE_KEYS: tuple[SensitiveKey, ...] = (
-    SensitiveKey(("deployments", "*", "api_key"), "`api_key`"),
-    SensitiveKey(("deployments", "*", "headers", "*"), "`headers`"),
-    SensitiveKey(("exporters", "*", "headers", "*"), "`headers`"),
-    # Only its credentials are secret. They must be references.
-    SensitiveKey(("deployments", "*", "proxy", "url"), "the `url` of a proxy", is_secret=False, is_shown=True),
-    *(SensitiveKey(("secrets", name), "`secrets`") for name in SECRET_NAMES),
-    # An unknown key there is reported as such, also if its value is a reference.
-    SensitiveKey(("secrets", "*"), "`secrets`", is_secret=False, is_shown=True),
-    SensitiveKey(("stores", "*", "password"), "`password`"),
-    SensitiveKey(("location", "edges", "secret", "value"), "an edge's secret"),
-    SensitiveKey(("location", "claim", "secret"), "a claim's keys"),
-    SensitiveKey(("location", "claim", "jwks"), "a claim's keys", is_secret=False, is_shown=True),
-    # Hashes of keys; and an address, which often contains a token.
-    SensitiveKey(("clients", "*", "keys"), is_secret=False),
-    SensitiveKey(("usage", "alerts", "webhook", "url"), is_secret=False),
-)
-"""Everything that decides where a reference is resolved and which values are not shown or stored. One row for a key."""
-
-
-def may_refer(path: KeyPath) -> bool:
-    """Return whether a reference `${…}` at this path is resolved."""
-    return any(key.words and key.matches(path) for key in SENSITIVE_KEYS)
-
-
-def places_of_references() -> str:
-    """Return the places where references are resolved, for a message."""
-    *words, last = dict.fromkeys(key.words for key in SENSITIVE_KEYS if key.words)
-    return f"{', '.join(words)} and {last}"
-
-
-def secrets_in_clear(values: Mapping[str, object]) -> list[str]:
-    """Return the keys of the configuration that hold a secret as plain text instead of a `${…}` reference."""
-    return sorted({dotted(path) for path in _written((), values)})
-
-
-def _written(path: KeyPath, value: object) -> Iterator[KeyPath]:
-    """Yield the path of each secret that is written as text. An item of a list of secrets has the path of the list."""
-    match value:
-        case dict():
-            for key, item in value.items():
-                yield from _written((*path, str(key)), item)
-        case list():
-            for index, item in enumerate(value):
-                yield from _written((*path, index), item)
-        case str() if "${" not in value and any(key.is_secret and key.matches(path) for key in SENSITIVE_KEYS):
-            yield path[:-1] if isinstance(path[-1], int) else path
-
-
-_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]+@")
-_REFERENCE = re.compile(r"\$\{[^{}]*\}")
-
-
-def without_secrets(path: KeyPath, value: object) -> object:
-    """Return the value of a key with a word in place of each secret or hash of a key. References are kept."""
-    if isinstance(value, dict):
-        return {key: without_secrets((*path, key), item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(path, item) for item in value]
-    if isinstance(value, str) and _PASSWORD_IN_URL.search(_REFERENCE.sub("", value)):
-        return _NOT_SHOWN_WORD
-    is_hidden = any(not key.is_shown and key.matches(path) for key in SENSITIVE_KEYS)
-    return _NOT_SHOWN_WORD if is_hidden and not (isinstance(value, str) and "${" in value) else value
-
-
-_NOT_SHOWN_WORD = "(not shown)"
 
 
 VERSION_DIGITS = 12

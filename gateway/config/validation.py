@@ -18,7 +18,7 @@ from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySe
 from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.usage import ProjectSection
-from gateway.config.source_text import may_refer, places_of_references
+from gateway.config.sensitive_keys import may_refer, places_of_references
 from gateway.config.yaml_document import Source
 from gateway.model.config_version import DEFAULT_INTENT
 from gateway.model.section import PlainSection, UnitError

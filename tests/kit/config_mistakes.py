@@ -270,7 +270,7 @@ SHAPES = {
     ),
     "reference out of place": deployment(
         'x: {provider: openai, model: ▸"${MODEL}", endpoint: us}',
-        "deployments.x.model: a reference `${…}` is resolved in `api_key`, `headers`, the `url` of a proxy, `secrets`, `password`, "
+        "deployments.x.model: a reference `${…}` is resolved in `api_key`, `headers`, the `url` of a proxy, `password`, `secrets`, "
         "an edge's secret and a claim's keys only; write the value itself",
     ),
 }

@@ -32,6 +32,7 @@ from gateway.config.schema.usage import (
     StoresSection,
     UsageSection,
 )
+from gateway.config.sensitive_keys import Sensitive
 from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules, Resilience
 from gateway.model.section import default_as_written
@@ -40,7 +41,7 @@ from gateway.model.section import default_as_written
 class ClientSection(Section):
     """A client that may call the gateway."""
 
-    keys: Annotated[list[KeyHash], Field(min_length=1)] = Field(
+    keys: Annotated[list[KeyHash], Field(min_length=1), Sensitive(is_secret=False)] = Field(
         description="The SHA-256 hash of each of its keys (sha256:…). `gateway key new` creates a key and its hash."
     )
     assistants: Words | None = Field(None, description="The assistants that it may use. Default: all.")
@@ -81,7 +82,7 @@ class ExporterSection(Section):
     """A collector that receives traces as OTLP (protobuf over HTTP)."""
 
     endpoint: str = Field(description="Its URL for traces, such as https://otel.example.de/v1/traces.")
-    headers: dict[HeaderName, str] = Field(
+    headers: Annotated[dict[HeaderName, str], Sensitive("`headers`")] = Field(
         {}, description="Headers to send. Each value is a text, or one whole ${NAME} or ${file:/path}.", repr=False
     )
     stores: OneOrMore = Field(
@@ -101,6 +102,9 @@ class ExporterSection(Section):
     )
 
 
+_GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
+
+
 class SecretsSection(Section):
     """The gateway's own keys: ${NAME} or ${file:/path}, at least 32 characters each.
 
@@ -113,22 +117,22 @@ class SecretsSection(Section):
         description="A file with all of them, which `gateway secrets new` writes. The section then has no other key. "
         "The path is relative to this file.",
     )
-    consent: OneOrTwo | None = Field(
+    consent: _GatewayKey = Field(
         None,
         description="Signs consent tokens. Gateways with the same secret accept each other's tokens. Without it, a "
         "token is valid only until the process that issued it ends.",
         repr=False,
     )
-    identity: OneOrTwo | None = Field(
+    identity: _GatewayKey = Field(
         None,
         description="The key of the pseudonyms of `identity: hash`. Another secret gives other pseudonyms.",
         repr=False,
     )
-    pepper: OneOrTwo | None = Field(
+    pepper: _GatewayKey = Field(
         None, description="The key of the stored hashes of API keys. Required with `stores.database`.", repr=False
     )
-    cookies: OneOrTwo | None = Field(None, description="Signs the sessions of the console.", repr=False)
-    receipts: OneOrTwo | None = Field(None, description="The key that signs receipts.", repr=False)
+    cookies: _GatewayKey = Field(None, description="Signs the sessions of the console.", repr=False)
+    receipts: _GatewayKey = Field(None, description="The key that signs receipts.", repr=False)
 
 
 class GatewaySection(Section):
@@ -170,7 +174,10 @@ class GatewaySection(Section):
     keys: KeyRules = Field(KeyRules(), description="The API keys of clients.")
     catalogue: CatalogueSection | None = Field(None, description="Your own facts about models.")
     exporters: dict[Name, ExporterSection] = Field({}, description="Collectors that receive traces, by name.")
-    secrets: SecretsSection = Field(SecretsSection(), description="The gateway's own keys.")
+    # An unknown key there is reported as such, also if its value is a reference.
+    secrets: Annotated[SecretsSection, Sensitive("`secrets`", is_secret=False, is_shown=True)] = Field(
+        SecretsSection(), description="The gateway's own keys."
+    )
     cors: CorsSection | None = Field(None, description="The web pages that may call from a browser. Default: none.")
     location: LocationSection = Field(LocationSection(), description="How the location of a caller is decided.")
     resilience: Resilience = Field(Resilience(), description="Attempts and timeouts of one request.")

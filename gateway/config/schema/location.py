@@ -19,6 +19,7 @@ from gateway.config.field_types import (
     Visible,
     Words,
 )
+from gateway.config.sensitive_keys import Sensitive
 from gateway.model.location_rules import GeoIpRules, SignalName
 from gateway.model.region_text import Show
 from gateway.model.units import DailyHours, Line
@@ -36,7 +37,9 @@ class EdgeSecretSection(Section):
     """The secret with which an edge proves that a request came through it."""
 
     header: HeaderName = Field(description="The header that the edge adds.")
-    value: str = Field(description="Its value: ${NAME} or ${file:/path}.", repr=False)
+    value: Annotated[str, Sensitive("an edge's secret")] = Field(
+        description="Its value: ${NAME} or ${file:/path}.", repr=False
+    )
 
 
 class EdgeSection(Section):
@@ -66,10 +69,10 @@ class ClaimSection(Section):
     algorithms: Annotated[list[_Algorithm], Field(min_length=1)] = Field(
         description="The accepted signature algorithms, such as [ES256]. HS… is allowed with `secret` only."
     )
-    jwks: str | None = Field(
+    jwks: Annotated[str | None, Sensitive("a claim's keys", is_secret=False, is_shown=True)] = Field(
         None, description="The issuer's public keys: the https URL of a JWK set, or the absolute path of a file."
     )
-    secret: str | None = Field(
+    secret: Annotated[str | None, Sensitive("a claim's keys")] = Field(
         None, description="A shared secret instead of public keys: ${NAME} or ${file:/path}.", repr=False
     )
     territory: Visible = Field("territory", description="The member of the token that holds the user's territory.")

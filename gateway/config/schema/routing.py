@@ -21,6 +21,7 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.schema.location import Texts
+from gateway.config.sensitive_keys import Sensitive
 from gateway.model.approval import Approval
 from gateway.model.schedule import StopRule
 from gateway.model.units import Line, Seconds, Share
@@ -192,7 +193,8 @@ class TlsSection(Section):
 class ProxySection(Section):
     """An HTTP proxy on the way to the provider, which opens a tunnel (CONNECT)."""
 
-    url: str = Field(
+    # Only its credentials are secret. They must be references.
+    url: Annotated[str, Sensitive("the `url` of a proxy", is_secret=False, is_shown=True)] = Field(
         description="Its address. Credentials are references: `http://${USER}:${PASSWORD}@proxy.example.com:3128`.",
         repr=False,
     )
@@ -230,13 +232,13 @@ class DeploymentSection(Section):
     available: OneOrMore | None = Field(
         None, description="The territories whose users it may answer, if the vendor does not publish a list."
     )
-    api_key: OneOrMore | None = Field(
+    api_key: Annotated[OneOrMore | None, Sensitive("`api_key`")] = Field(
         None,
         description="${NAME} of an environment variable, ${file:/path} of a file, or a list of keys that are used in "
         "turn.",
         repr=False,
     )
-    headers: dict[HeaderName, str] = Field(
+    headers: Annotated[dict[HeaderName, str], Sensitive("`headers`")] = Field(
         {},
         description="Headers to send with each call; only headers that the adapter knows are allowed. Each value is a "
         "text, or one whole ${NAME} or ${file:/path}.",

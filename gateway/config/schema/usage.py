@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.config.field_types import CurrencyCode, ExchangeRate, MoneyAmount, Name, Section, TimeZone
+from gateway.config.sensitive_keys import Sensitive
 from gateway.model.budget import LedgerRetention, Window
 from gateway.model.section import FileForm, UnitError
 from gateway.model.units import Day
@@ -84,7 +85,8 @@ class OnLossSection(Section):
 class WebhookSection(Section):
     """The address that gets each alert."""
 
-    url: str = Field(description="Its https URL.", repr=False)
+    # An address that often contains a token.
+    url: Annotated[str, Sensitive(is_secret=False)] = Field(description="Its https URL.", repr=False)
     territory: str = Field(description="Where the alerts are stored: an ISO 3166 code such as DE.")
 
 
@@ -140,7 +142,9 @@ class DatabaseSection(Section):
         "and its certificate is verified; `sslrootcert` names a file with its certificate authorities.",
         repr=False,
     )
-    password: str | None = Field(None, description="Its password: ${NAME} or ${file:/path}.", repr=False)
+    password: Annotated[str | None, Sensitive("`password`")] = Field(
+        None, description="Its password: ${NAME} or ${file:/path}.", repr=False
+    )
     territory: str = Field(description=_WHERE)
 
 
@@ -152,7 +156,9 @@ class ValkeySection(Section):
         "`ssl_ca_certs` names a file with its certificate authorities.",
         repr=False,
     )
-    password: str | None = Field(None, description="Its password: ${NAME} or ${file:/path}.", repr=False)
+    password: Annotated[str | None, Sensitive("`password`")] = Field(
+        None, description="Its password: ${NAME} or ${file:/path}.", repr=False
+    )
     territory: str = Field(description=_WHERE)
 
 

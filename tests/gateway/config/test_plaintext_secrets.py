@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.source_text import secrets_in_clear
+from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.yaml_document import parse_yaml
 
 

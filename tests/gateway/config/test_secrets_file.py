@@ -10,7 +10,7 @@ from gateway.config.compile import Compiled, compile_config
 from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.secrets_file import read_secrets_file
-from gateway.config.source_text import secrets_in_clear
+from gateway.config.sensitive_keys import secrets_in_clear
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS
 from tests.kit.gateway_command import in_this_process
