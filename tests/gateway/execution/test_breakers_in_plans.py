@@ -164,6 +164,31 @@ async def test_a_stream_counts_by_its_end(bench: Bench, content: bytes, state: B
     assert breaker(bench).state is state
 
 
+async def test_first_stream_after_an_outage_that_breaks_off_opens_the_breaker_again(bench: Bench) -> None:
+    await fill(bench)
+    bench.time += 13
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=chunk("hi"), headers=SSE))
+    probe = await bench.ask(stream=True)
+    assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
+    await drained(probe)
+    assert breaker(bench).state is BreakerState.OPEN
+    assert bench.health.snapshot(bench.table)["first"].for_s >= 16, "for longer than the first time"
+    again(bench)
+    await bench.ask(stream=True)
+    assert bench.tried == ["second"]
+
+
+async def test_first_stream_after_an_outage_that_is_whole_makes_the_breaker_as_new(bench: Bench) -> None:
+    await fill(bench)
+    bench.time += 13
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=WHOLE, headers=SSE))
+    await drained(await bench.ask(stream=True))
+    await fill(bench, 4)
+    assert breaker(bench).state is BreakerState.CLOSED, "the failures before it do not count"
+    await fill(bench, 1)
+    assert bench.health.snapshot(bench.table)["first"].for_s <= 12, "the time does not grow"
+
+
 async def test_stream_that_its_client_closes_does_not_count_for_the_breaker(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=chunk("hi"), headers=SSE))
     for _ in range(10):
