@@ -45,6 +45,7 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.policy.caller import timeout_s
 from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, HeldBody
+from gateway.undo import undone_on_failure
 
 _PLAIN_ERRORS = ErrorStyle()
 _MOST_BETAS = 16
@@ -264,11 +265,8 @@ class InboundChat:
         lease = BodyLease(body, limits)
         if len(body) > LARGE_BODY_BYTES:
             del body
-            try:
+            with undone_on_failure(lease.release):
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
-            except BaseException:
-                lease.release()
-                raise
         return lease
 
     def decode(self, body: HeldBody) -> ServedRequest:

@@ -7,7 +7,8 @@ memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,6 +89,19 @@ _READY = json_response({"status": "ready"})
 _DRAINING = json_response({"status": "draining"}, 503)
 
 
+@asynccontextmanager
+async def answering_faults(scope: Any, send: Send) -> AsyncIterator[None]:
+    """Answer a request with an error if the block has a fault of ours, and let it go on, so that the server logs it."""
+    try:
+        yield
+    except ApiError:
+        raise
+    except Exception as error:  # at the edge: whatever happened, the client gets an answer
+        if scope["type"] == "http":
+            await send_response(send, error_response(scope, error))
+        raise
+
+
 class Probe:
     """One endpoint without a framework, as an ASGI application."""
 
@@ -104,14 +118,12 @@ class Probe:
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """Answer one request."""
         try:
-            if scope["method"] not in self._methods:
-                raise method_not_allowed(scope["method"], "GET")
-            response = await self._respond(scope)
+            async with answering_faults(scope, send):
+                if scope["method"] not in self._methods:
+                    raise method_not_allowed(scope["method"], "GET")
+                response = await self._respond(scope)
         except ApiError as error:
             response = error_response(scope, error)
-        except Exception as error:  # a fault of ours: the client gets an error, and the server logs it
-            await send_response(send, error_response(scope, error))
-            raise
         await send_response(send, response)
 
 
@@ -163,12 +175,8 @@ class LazyApplication:
         """Answer one request."""
         application = self._application
         if application is None:
-            try:
+            async with answering_faults(scope, send):
                 application = await self._built()
-            except Exception as error:  # a fault of ours: the client gets an error, and the server logs it
-                if scope["type"] == "http":
-                    await send_response(send, error_response(scope, error))
-                raise
         await application(scope, receive, send)
 
     async def _built(self) -> Application:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.child_process import child_command, child_environment
+from gateway.undo import undone_on_failure
 
 if TYPE_CHECKING:
     from gateway.changes.compile_job import CompileJob, Outcome
@@ -47,13 +48,11 @@ class Child:
         """Send the job and wait for the outcome. Raises CompileFailed."""
         with self.start() as process:
             try:
-                output, _ = process.communicate(pickle.dumps(job), _LIMIT_S)
+                # Otherwise the end of this process would wait for an outcome that is not needed.
+                with undone_on_failure(process.kill):
+                    output, _ = process.communicate(pickle.dumps(job), _LIMIT_S)
             except subprocess.TimeoutExpired:
-                process.kill()
                 raise CompileFailed(f"it took longer than {_LIMIT_S:g} s to compile") from None
-            except BaseException:
-                process.kill()  # otherwise the end of this process would wait for an outcome that is not needed
-                raise
         if process.returncode != 0:
             raise CompileFailed(f"the process that compiles it ended with status {process.returncode}")
         outcome: Outcome = pickle.loads(output)  # noqa: S301  # output by our child process to an unnamed pipe

@@ -27,6 +27,7 @@ from gateway.model.status import Cause, Changes, Reload
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import NotStored, StateError
 from gateway.telemetry.log import logger
+from gateway.undo import undone_on_failure
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import PinnedRollback
@@ -251,17 +252,13 @@ class LiveConfig:
         Meanwhile the next gateway uses the state directory.
         """
         await self._one_at_a_time.acquire()
-        try:
+        with undone_on_failure(self._one_at_a_time.release), undone_on_failure(self._follow):
             if self.clients is not None:
                 await self.clients.stop()
             if self.cell is not None:
                 await self.cell.stop()
             if self._change_log is not None:
                 self._change_log.pause()
-        except BaseException:
-            self._follow()
-            self._one_at_a_time.release()
-            raise
 
     async def resume(self) -> None:
         """Go on after `pause`, because the next gateway has ended without serving. Raises StateError."""

@@ -16,6 +16,7 @@ from gateway.config.source_text import MISSING, digest
 from gateway.config.yaml_document import parse_yaml
 from gateway.files import open_file
 from gateway.operator_errors import CommandError
+from gateway.undo import undone_on_failure
 from providers.auth import Secret
 
 LEAST_CHARACTERS = 32
@@ -110,16 +111,17 @@ def rotate_secret(path: Path, name: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
+        with undone_on_failure(lambda: _remove(draft)):
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(_text(keys))
             draft.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                draft.unlink()
-            raise
     except OSError as error:
         raise CommandError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _remove(draft: Path) -> None:
+    with suppress(OSError):
+        draft.unlink()
 
 
 def _is_key(text: str) -> bool:

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from gateway.server.takeover import PROTOCOL, VARIABLE, Takeover
 from gateway.server.uvicorn_server import url_of
 from gateway.state.lock import take
 from gateway.telemetry.log import logger
+from gateway.undo import undone_on_failure
 from gateway.usage.quota_store import LAYOUT, Seats
 
 if TYPE_CHECKING:
@@ -91,13 +92,12 @@ class Keepers:
     async def pause(self) -> None:
         """End what is under way, and leave the state directory to the next gateway. Raises StateError."""
         await self.live.pause()
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.resume)
             await self.scheduler.stop()
             if self.ledger is not None:
                 await asyncio.to_thread(self.ledger.pause)
-        except BaseException:
-            await self.resume()
-            raise
+            undo.pop_all()
 
     async def resume(self) -> None:
         """Go on, because the next gateway has ended without serving."""
@@ -220,7 +220,7 @@ class Handover:
             self._given.service.hand_over(child.pid)
             child.send({"served": "by you"})
             return child.pid, release
-        except BaseException as error:
+        except BaseException as error:  # whatever happened, this process must go on with its own state directory
             await child.end()
             sharing.is_on = was_shared
             if self._is_paused:
@@ -282,7 +282,7 @@ class _Child:
         }
         ours, theirs = socket.socketpair()
         errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
-        try:
+        with undone_on_failure(ours.close), undone_on_failure(errors.close), theirs:
             socket.send_fds(ours, [json.dumps(first).encode()], [*files.values()])
             process = await asyncio.to_thread(
                 subprocess.Popen,
@@ -292,12 +292,6 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 env={**os.environ, VARIABLE: str(theirs.fileno())},
             )
-        except BaseException:
-            ours.close()
-            errors.close()
-            raise
-        finally:
-            theirs.close()
         return cls(process, errors, await asyncio.open_unix_connection(sock=ours))
 
     def send(self, message: Mapping[str, object]) -> None:

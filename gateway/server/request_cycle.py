@@ -140,7 +140,7 @@ class RequestCycle:
         # All in one coroutine: a done callback of the task would cost a turn of the loop and a copy of the context.
         try:
             await app(scope, self.receive, self.send)
-        except BaseException as error:
+        except BaseException as error:  # the edge to the server: an error of any kind ends the response
             self._fail(error)
             if not isinstance(error, Exception):
                 raise

@@ -226,11 +226,12 @@ def _layout_of(connection: sqlite3.Connection, path: Path, version: int) -> int:
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit all statements of the block or none, also if the commit itself fails. Raises sqlite3.Error."""
     connection.execute("BEGIN IMMEDIATE")
-    try:
+    with undone_on_failure(lambda: _roll_back(connection)):
         yield
         connection.execute("COMMIT")
-    except BaseException:
-        # On a full disk SQLite has already rolled back.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # On a full disk SQLite has already rolled back.
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
