@@ -32,7 +32,7 @@ from gateway.service.client_admin import (
 from gateway.state.client_store import Section
 from gateway.usage.gate import CounterKind
 from gateway.usage.installation import usage_reader
-from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
+from gateway.usage.reports import APART, DIMENSIONS, UsageQuery, UsageReader, are_apart
 from gateway.usage.usage_row import json_line
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
+_ASSISTANT = "only the calls for this assistant; empty: only those without one"
 _ROWS_AT_ONCE = 500
 _OF_CLIENTS = frozenset({"keys", "clients", "projects"})
 
@@ -319,12 +320,13 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         by: Annotated[str, Query(description=", ".join(DIMENSIONS))] = "client",
         month: Annotated[str | None, Query(pattern=_MONTH)] = None,
         client: Annotated[str | None, Query()] = None,
+        assistant: Annotated[str | None, Query(description=_ASSISTANT)] = None,
         first: Annotated[date | None, Query(alias="from", description="the first day, in place of `month`")] = None,
         last: Annotated[date | None, Query(alias="to", description="the last day, in place of `month`")] = None,
     ) -> Response:
         names = tuple(name.strip() for name in by.split(","))
-        if not set(names) <= set(DIMENSIONS) or len(set(names)) < len(names) or {"user", "hour"} <= set(names):
-            message = f"`by` has one or several of {', '.join(DIMENSIONS)}; user and hour can't be combined"
+        if not set(names) <= set(DIMENSIONS) or len(set(names)) < len(names) or are_apart(names, assistant):
+            message = f"`by` has one or several of {', '.join(DIMENSIONS)}; {APART}"
             raise ApiError("invalid_request", message, "by")
         if "user" in names:
             _expect_admin(request, "a report by end user")
@@ -338,9 +340,10 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
                 zone = {"timezone": str(reader.zone)}
                 if first is not None and last is not None:
                     days = {"from": first.isoformat(), "to": last.isoformat()}
-                    return {**reader.report(UsageQuery(names, days["from"], days["to"], client)).data(), **days, **zone}
+                    query = UsageQuery(names, days["from"], days["to"], client, assistant)
+                    return {**reader.report(query).data(), **days, **zone}
                 shown_month = month or reader.month(time.time())
-                data = reader.report(UsageQuery.of_month(shown_month, names, client)).data()
+                data = reader.report(UsageQuery.of_month(shown_month, names, client, assistant)).data()
                 return {**data, "month": shown_month, **zone}
 
         return await routes.run(request, "usage", report)
@@ -355,13 +358,14 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         request: Request,
         month: Annotated[str | None, Query(pattern=_MONTH)] = None,
         client: Annotated[str | None, Query()] = None,
+        assistant: Annotated[str | None, Query(description=_ASSISTANT)] = None,
     ) -> Response:
         stores = (await routes.control.status()).config.stores
         shows_users = request.state.identity.role is Role.ADMIN
 
         def send(admin: ClientAdmin) -> Response:
             reader = usage_reader(stores, admin.directory)
-            query = UsageQuery.of_month(month or reader.month(time.time()), (), client)
+            query = UsageQuery.of_month(month or reader.month(time.time()), (), client, assistant)
             deleted = reader.deleted_through or ""
             return StreamingResponse(
                 _row_lines(reader, query, shows_users=shows_users),

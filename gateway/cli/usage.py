@@ -41,7 +41,7 @@ _ALWAYS_SHOWN = ("input_tokens", "output_tokens")
 
 def dimensions(text: str) -> tuple[str, ...]:
     """Parse `--by`."""
-    from gateway.usage.reports import DIMENSIONS
+    from gateway.usage.reports import APART, DIMENSIONS, are_apart
 
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
@@ -49,8 +49,8 @@ def dimensions(text: str) -> tuple[str, ...]:
             raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(DIMENSIONS)}")
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} names one of them twice")
-    if "user" in names and "hour" in names:
-        raise argparse.ArgumentTypeError("user and hour can't be combined: totals of end users are by day")
+    if are_apart(names):
+        raise argparse.ArgumentTypeError(APART)
     return names
 
 
@@ -64,13 +64,15 @@ def month(text: str) -> str:
 def usage(options: argparse.Namespace) -> int:
     """Print a report, or the rows of a month."""
     from gateway.operator_errors import StateError
-    from gateway.usage.reports import UsageQuery
+    from gateway.usage.reports import APART, UsageQuery, are_apart
 
     if options.rows and not options.json:
         raise CommandError("--rows prints JSON lines: add --json")
     if options.rows and options.by:
         raise CommandError("--rows prints single calls: leave out --by")
     by = options.by or ("client",)
+    if are_apart(by, options.assistant):
+        raise CommandError(f"--assistant with these --by: {APART}")
     if options.admin is not None:
         if options.rows:
             _print_remote_rows(options)
@@ -80,7 +82,7 @@ def usage(options: argparse.Namespace) -> int:
         try:
             with _reader(options) as reader:
                 shown_month = options.month or reader.month(time.time())
-                query = UsageQuery.of_month(shown_month, by, options.client)
+                query = UsageQuery.of_month(shown_month, by, options.client, options.assistant)
                 if options.rows:
                     _print_rows(reader, query)
                     return _OK
@@ -102,8 +104,7 @@ def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, 
     """Return the report of a running gateway, through its admin API. Raises CommandError."""
     from gateway.cli.admin_client import NotReached
 
-    query = {"by": ",".join(by), "month": options.month, "client": options.client}
-    query_text = urlencode({name: value for name, value in query.items() if value is not None})
+    query_text = urlencode({"by": ",".join(by), **_filters(options)})
     client = admin_client(options.admin, settings_of(options))
     try:
         status, answer = client.call("GET", f"/v1/admin/usage?{query_text}", None, "")
@@ -174,14 +175,19 @@ def _note_deleted(day: str) -> None:
     print(f"gateway: {message}", file=sys.stderr)
 
 
+def _filters(options: argparse.Namespace) -> dict[str, str]:
+    """Return the filters of a report as the admin API has them."""
+    names = ("month", "client", "assistant")
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
 def _print_remote_rows(options: argparse.Namespace) -> None:
     """Print the rows that a running gateway sends. Raises CommandError."""
     from gateway.cli.admin_client import NotReached
 
-    query = {name: value for name in ("month", "client") if (value := getattr(options, name)) is not None}
     client = admin_client(options.admin, settings_of(options))
     try:
-        for line in client.lines(f"/v1/admin/usage/rows?{urlencode(query)}", _note_deleted):
+        for line in client.lines(f"/v1/admin/usage/rows?{urlencode(_filters(options))}", _note_deleted):
             sys.stdout.write(line)
     except NotReached as error:
         raise CommandError(str(error)) from None
@@ -226,7 +232,7 @@ def _text(report: Mapping[str, Any], by: Sequence[str]) -> str:
     ]
     if len(groups) > 1:
         lines.append(["total", *[""] * (len(by) - 1), *_cells(total, shown, has_currency)])
-    return _aligned(lines, len(by)) + _notes(total)
+    return _aligned(lines, len(by)) + _notes(report)
 
 
 def _cells(data: Mapping[str, Any], shown: Sequence[str], has_currency: bool) -> list[str]:
@@ -253,8 +259,10 @@ def _aligned(lines: Sequence[Sequence[str]], labels: int) -> str:
     )
 
 
-def _notes(total: Mapping[str, Any]) -> str:
-    notes = []
+def _notes(report: Mapping[str, Any]) -> str:
+    total, notes = report["total"], []
+    if any(group.get("assistant", "") is None for group in report["groups"]):
+        notes.append(f"{_NO_VALUE} as assistant: the calls had none, or a release up to 0.2 made them")
     if total["estimated"]["calls"]:
         notes.append(
             f"the provider did not report the usage of {total['estimated']['calls']:,} of these calls: it is estimated"

@@ -176,7 +176,7 @@ class Judge:
         # A judge that hangs leaves time for the next one, and counts for its breaker.
         bounds = replace(self.config.resilience, total_s=time_s, first_token_s=time_s / len(plan.steps))
         own = Record(self.record.request_id, time.monotonic(), self.record.config_version, client=self.record.client)
-        own.key_id, own.location = self.record.key_id, self.record.location
+        own.key_id, own.location, own.assistant = self.record.key_id, self.record.location, self.record.assistant
         deadline = Deadline.start(time_s, time_s)
         context = ExecutionContext(bounds, deadline, own, self._why_not_now)
         usage = context.usage = self.usage(own) if self.usage is not None else None

@@ -402,7 +402,8 @@ class ShadowTraffic:
 def _own_record(turn: ShadowTurn) -> Record:
     """Return a record for the usage of the shadow request. The record of the client's request is complete."""
     record = turn.record
-    return Record(record.request_id, record.started_at, record.config_version, location=turn.location)
+    own = record.request_id, record.started_at, record.config_version
+    return Record(*own, location=turn.location, assistant=record.assistant)
 
 
 def _attempt_at(deployment: Deployment) -> AttemptRecord:

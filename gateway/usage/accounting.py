@@ -285,6 +285,7 @@ class RequestUsage:
             user=self._user if keeps_caller else None,
             region=region.name if region is not None else None,
             territory=location.territory if location is not None and keeps_caller else None,
+            assistant=record.assistant,
             provider=deployment.provider,
             site=deployment.site,
             deployment=deployment.name,

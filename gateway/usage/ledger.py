@@ -6,7 +6,9 @@ those that rebuild them, limited to the new rows.
 
 A *series* is a combination of client, project, region, provider, site, deployment, model, source and currencies. Rows
 and totals refer to it by number, which keeps them small. Totals have a line for each hour and series, each day and
-series, and each day, end user and series.
+series, each day, end user and series, and each day, assistant and series. Release 0.2.0 records no assistants, and may
+still write to the ledger. So calls without an assistant have no such line: a report takes what the lines of the day
+count and those of assistants don't.
 
 Hours and days are those of `usage.timezone` when a row is inserted. Deleting old rows keeps their totals. A rebuild
 changes only days whose rows are all there.
@@ -47,13 +49,25 @@ TOTALS = {
     "total_hour": ("day", "hour", "series"),
     "total_day": ("day", "series"),
     "total_user_day": ("day", "end_user", "series"),
+    "total_assistant_day": ("day", "assistant", "series"),
 }
 """The tables of totals, with the columns that identify a line."""
 
+CONDITIONS = {"total_assistant_day": "assistant <> ''"}
+"""Which rows a table of totals counts, if not all."""
+
+_SUMMED = ", ".join(MEASURES)
+TOTALS_OF_ASSISTANTS = (
+    f"(SELECT day, assistant, series, {_SUMMED} FROM total_assistant_day "  # noqa: S608
+    f"UNION ALL SELECT day, '', series, {_SUMMED} FROM total_day "
+    f"UNION ALL SELECT day, '', series, {', '.join(f'-{name}' for name in MEASURES)} FROM total_assistant_day)"
+)
+"""Lines of which the sums by day and assistant are those of all rows. The assistant is empty where rows have none."""
+
 ROW = (
-    "call_id", "time_ns", "day", "hour", "series", "kind", "request_id", "end_user", "territory", "config_version",
-    "price_version", *TOKENS, "vendor_amount_nano", "amount_nano", "rate", "outcome", "budget_of", "budget_per",
-    "budget_unit", "budget_amount",
+    "call_id", "time_ns", "day", "hour", "series", "kind", "request_id", "end_user", "territory", "assistant",
+    "config_version", "price_version", *TOKENS, "vendor_amount_nano", "amount_nano", "rate", "outcome", "budget_of",
+    "budget_per", "budget_unit", "budget_amount",
 )  # fmt: skip
 """The columns of `usage_row`, except its number."""
 
@@ -64,7 +78,7 @@ CREATE TABLE IF NOT EXISTS series (
 CREATE TABLE IF NOT EXISTS usage_row (
     number INTEGER PRIMARY KEY, call_id TEXT NOT NULL UNIQUE, time_ns BIGINT NOT NULL, day TEXT NOT NULL,
     hour TEXT NOT NULL, series BIGINT NOT NULL, kind TEXT NOT NULL, request_id TEXT, end_user TEXT, territory TEXT,
-    config_version TEXT, price_version TEXT, {", ".join(f"{name} BIGINT NOT NULL" for name in TOKENS)},
+    assistant TEXT, config_version TEXT, price_version TEXT, {", ".join(f"{name} BIGINT NOT NULL" for name in TOKENS)},
     vendor_amount_nano BIGINT, amount_nano BIGINT, rate TEXT, outcome TEXT, budget_of TEXT, budget_per TEXT,
     budget_unit TEXT, budget_amount BIGINT
 );
@@ -100,7 +114,7 @@ SUMS = {
 }
 
 
-_GROUP = ("day", "hour", "end_user", "series")
+_GROUP = ("day", "hour", "end_user", "assistant", "series")
 _LAYOUT_OF_SUMS = f"PRAGMA temp_store = MEMORY; CREATE TEMP TABLE new_sums ({', '.join(_GROUP)}, {', '.join(MEASURES)})"
 """Rows are summed up once, in memory, and the few sums are added to each table of totals."""
 
@@ -109,8 +123,8 @@ def _sum_rows(condition: str) -> str:
     """Return the statement that sums up the rows of a condition."""
     sums = ", ".join(SUMS[name] for name in MEASURES)
     return (
-        f"INSERT INTO new_sums SELECT day, hour, COALESCE(end_user, ''), series, {sums} FROM usage_row "  # noqa: S608
-        f"WHERE kind IN ('usage', 'unattributed') AND {condition} GROUP BY 1, 2, 3, 4"
+        f"INSERT INTO new_sums SELECT day, hour, COALESCE(end_user, ''), COALESCE(assistant, ''), series, {sums} "  # noqa: S608
+        f"FROM usage_row WHERE kind IN ('usage', 'unattributed') AND {condition} GROUP BY 1, 2, 3, 4, 5"
     )
 
 
@@ -121,7 +135,7 @@ def _add_totals(table: str) -> str:
     updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
     return (
         f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {key}, {sums} FROM new_sums "  # noqa: S608
-        f"GROUP BY {key} ON CONFLICT ({key}) DO UPDATE SET {updates}"
+        f"WHERE {CONDITIONS.get(table, 'TRUE')} GROUP BY {key} ON CONFLICT ({key}) DO UPDATE SET {updates}"
     )
 
 
@@ -195,6 +209,8 @@ class Ledger:
             with ledger_errors("written"):
                 self._database.executescript(_LAYOUT_OF_SUMS)
                 with transaction(self._database):
+                    if not has_assistants(self._database):
+                        self._database.execute("ALTER TABLE usage_row ADD COLUMN assistant TEXT")
                     self._store_fact(TIMEZONE, str(self._local_time.zone))
 
     def close(self) -> None:
@@ -317,7 +333,7 @@ class Ledger:
         change = row.budget
         return (
             row.call, row.time_ns, day, hour, self._series_of(row), _TEXTS[row.kind], row.request, row.user,
-            row.territory, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
+            row.territory, row.assistant, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
             row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
             row.rate, _TEXTS[row.outcome],
             *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
@@ -337,6 +353,11 @@ class Ledger:
             self._database.execute(_INSERT_SERIES, values)
             number = self._series[values] = int(self._database.execute(_FIND_SERIES, values).fetchone()[0])
         return number
+
+
+def has_assistants(database: sqlite3.Connection) -> bool:
+    """Return whether the rows of the ledger have a column for the assistant. Those of release 0.2.0 have none."""
+    return bool(database.execute("SELECT 1 FROM pragma_table_info('usage_row') WHERE name = 'assistant'").fetchone())
 
 
 def fact(database: sqlite3.Connection, name: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gateway.usage.ledger import (
     VERSION,
     LocalTime,
     fact,
+    has_assistants,
     ledger_errors,
 )
 from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
@@ -31,6 +32,16 @@ READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}
 """The columns of a row with those of its series, which `read_row` expects after the row's number."""
 
 PAGE_ROWS = 5_000
+
+_WITHOUT_ASSISTANTS = f"""
+PRAGMA query_only = FALSE;
+PRAGMA temp_store = MEMORY;
+CREATE TEMP VIEW usage_row AS SELECT *, NULL AS assistant FROM main.usage_row;
+CREATE TEMP VIEW total_assistant_day AS
+    SELECT day, '' AS assistant, series, {", ".join(MEASURES)} FROM main.total_day WHERE FALSE;
+PRAGMA query_only = TRUE;
+"""  # noqa: S608
+"""Shows a ledger that release 0.2.0 wrote as one of this release, and changes nothing in its file."""
 
 
 class LedgerReader:
@@ -52,6 +63,8 @@ class LedgerReader:
         else:
             self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         with undone_on_failure(self.close), ledger_errors("read"):
+            if not has_assistants(self._database):
+                self._database.executescript(_WITHOUT_ASSISTANTS)
             # The file may be new, and have no layout yet. Otherwise, all statements read the same moment.
             self._database.execute("BEGIN")
             self.has_layout = bool(
@@ -73,55 +86,29 @@ class LedgerReader:
         with ledger_errors("read"):
             return bool(self._database.execute("SELECT 1 FROM usage_row WHERE call_id = ?", (call,)).fetchone())
 
-    def sums(
-        self, table: str, columns: Sequence[str], days: tuple[str, str], client: str | None
-    ) -> Iterator[LedgerLine]:
-        """Yield the sums of a table of totals for each combination of the columns.
-
-        Args:
-            table: One of `TOTALS`.
-            columns: Columns of its key.
-            days: The first and the last day.
-            client: Only the totals of this client.
-        """
-        where, values = "day BETWEEN ? AND ?", [*days]
-        if client is not None:
-            where, values = f"{where} AND client = ?", [*values, client]
-        columns = [*columns, "usage_source", "currency", "vendor_currency"]
-        sums = ", ".join(f"SUM({name})" for name in MEASURES)
-        numbers = ", ".join(map(str, range(1, len(columns) + 1)))
+    def sums(self, text: str, values: Sequence[object]) -> Iterator[LedgerLine]:
+        """Yield the lines of a statement (`UsageQuery.sums`)."""
         with ledger_errors("read"):
-            found = self._database.execute(
-                f"SELECT {', '.join(columns)}, {sums} FROM {table} "  # noqa: S608
-                f"JOIN series ON series.number = {table}.series WHERE {where} GROUP BY {numbers}",
-                values,
-            )
-            for line in found:
-                key = [text or None for text in line[: len(columns)]]
-                yield LedgerLine(tuple(key[:-3]), key[-3], key[-2], key[-1], line[len(columns) :])
+            yield from lines_of(self._fetch(text, values))
 
-    def rows(self, days: tuple[str, str], client: str | None) -> Iterator[UsageRow]:
-        """Yield the rows of these days (first, last), oldest first.
+    def rows(self, page_after: Callable[[tuple[int, int], int], tuple[str, Sequence[object]]]) -> Iterator[UsageRow]:
+        """Yield the rows of a query (`UsageQuery.page`), oldest first.
 
         It reads a page at a time. A slow reader does not keep the writer from reusing the space of its log.
         """
-        where = f"day BETWEEN ? AND ? AND usage_row.number <= ?{'' if client is None else ' AND client = ?'}"
         with ledger_errors("read"):
             newest = self._database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
             self._database.execute("COMMIT")
             after = (-1, 0)
             while True:
-                page = self._database.execute(
-                    f"SELECT usage_row.number, {READ} FROM usage_row "  # noqa: S608
-                    "JOIN series ON series.number = usage_row.series "
-                    f"WHERE (time_ns, usage_row.number) > (?, ?) AND {where} "
-                    "ORDER BY time_ns, usage_row.number LIMIT ?",
-                    (*after, *days, newest, *(() if client is None else (client,)), PAGE_ROWS),
-                ).fetchall()
+                page = self._fetch(*page_after(after, newest))
                 yield from map(read_row, page)
                 if len(page) < PAGE_ROWS:
                     return
                 after = page[-1][2], page[-1][0]
+
+    def _fetch(self, text: str, values: Sequence[object]) -> list[Sequence[Any]]:
+        return self._database.execute(text, {str(number): value for number, value in enumerate(values, 1)}).fetchall()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +128,14 @@ class LedgerLine:
     currency: str | None
     vendor_currency: str | None
     sums: Sequence[int]
+
+
+def lines_of(found: Iterable[Sequence[Any]]) -> Iterator[LedgerLine]:
+    """Yield the lines that a database found for `UsageQuery.sums`, without those that count nothing."""
+    for values in found:
+        *key, source, currency, vendor_currency = (str(text) if text else None for text in values[: -len(MEASURES)])
+        if any(sums := values[-len(MEASURES) :]):
+            yield LedgerLine(tuple(key), source, currency, vendor_currency, sums)
 
 
 def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> LedgerLine | None:
@@ -165,14 +160,15 @@ def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> Led
 def read_row(values: Sequence[Any]) -> UsageRow:
     """Return the row of a line of the database: its number, and the columns of `READ`."""
     (
-        _, call, time_ns, kind, request, user, territory, config_version, price_version, *tokens, vendor_amount, amount,
-        rate, outcome, of, per, unit, changed,
+        _, call, time_ns, kind, request, user, territory, assistant, config_version, price_version, *tokens,
+        vendor_amount, amount, rate, outcome, of, per, unit, changed,
     ) = values[: -len(SERIES)]  # fmt: skip
     series: dict[str, Any] = {name: value or None for name, value in zip(SERIES, values[-len(SERIES) :], strict=True)}
     source = series.pop("usage_source")
     return UsageRow(
         call=call, time_ns=time_ns, kind=RowKind(kind), request=request, user=user, territory=territory,
-        config_version=config_version, price_version=price_version, **dict(zip(TOKENS, tokens, strict=True)), **series,
+        assistant=assistant, config_version=config_version, price_version=price_version,
+        **dict(zip(TOKENS, tokens, strict=True)), **series,
         usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount, amount_nano=amount,
         rate=rate, outcome=CallOutcome(outcome) if outcome else None,
         budget=BudgetChange(of, per, unit, changed) if of else None,

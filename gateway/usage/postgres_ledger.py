@@ -17,6 +17,7 @@ from typing import Any
 from gateway.model.budget import StoreServer
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.ledger import (
+    CONDITIONS,
     DELETED_THROUGH,
     MEASURES,
     ROW,
@@ -47,7 +48,8 @@ def _add_totals(table: str, rows: str, condition: str = "TRUE", sign: str = "") 
     numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
     return (
         f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {groups}, {sums} FROM {rows} "  # noqa: S608
-        f"WHERE {_REPORTED} AND {condition} GROUP BY {numbers} ON CONFLICT ({key}) DO UPDATE SET {updates}"
+        f"WHERE {_REPORTED} AND {CONDITIONS.get(table, 'TRUE')} AND {condition} GROUP BY {numbers} "
+        f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
     )
 
 
@@ -210,8 +212,9 @@ class PostgresLedger:
         change = row.budget
         values = (
             row.call, row.time_ns, day, hour, await self._series_of(connection, row), row.kind.value, row.request,
-            row.user, row.territory, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
-            row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
+            row.user, row.territory, row.assistant, row.config_version, row.price_version, row.input_tokens,
+            row.cached_tokens, row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano,
+            row.amount_nano,
             row.rate, row.outcome.value if row.outcome is not None else None,
             *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
         )  # fmt: skip

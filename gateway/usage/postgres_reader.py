@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
-
-import asyncpg  # type: ignore[import-untyped]
+from typing import Any
 
 from gateway.model.budget import StoreServer
 from gateway.undo import undone_on_failure
-from gateway.usage.ledger import DELETED_THROUGH, MEASURES, TIMEZONE
-from gateway.usage.ledger_reader import PAGE_ROWS, READ, LedgerLine, read_row
+from gateway.usage.ledger import DELETED_THROUGH, TIMEZONE
+from gateway.usage.ledger_reader import PAGE_ROWS, lines_of, read_row
 from gateway.usage.postgres import Postgres, PostgresConnection
 from gateway.usage.postgres_ledger import fact
-from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, group_lines, month_of, zone_of
+from gateway.usage.reports import GroupedUsage, UsageQuery, group_lines, month_of, zone_of
 from gateway.usage.usage_row import UsageRow
+
+_ANY_NUMBER = 2**63 - 1
 
 
 class PostgresUsageReader:
@@ -49,54 +50,20 @@ class PostgresUsageReader:
 
     def report(self, query: UsageQuery) -> GroupedUsage:
         """Return the report of a query."""
-        columns = [*(DIMENSIONS[name] for name in query.by), "usage_source", "currency", "vendor_currency"]
-        table = "total_user_day" if "user" in query.by else "total_hour" if "hour" in query.by else "total_day"
-        sums = ", ".join(f"SUM({name})::bigint" for name in MEASURES)
-        numbers = ", ".join(map(str, range(1, len(columns) + 1)))
-        where, values = _where(query)
-
-        async def read(connection: PostgresConnection) -> list[LedgerLine]:
-            found = await connection.fetch(
-                f"SELECT {', '.join(columns)}, {sums} FROM {table} "  # noqa: S608
-                f"JOIN series ON series.number = {table}.series WHERE {where} GROUP BY {numbers}",
-                *values,
-            )
-            return [_line(tuple(line), len(columns)) for line in found]
-
-        return group_lines(query.by, self._database.run(read))
+        return group_lines(query.by, lines_of(self._fetch(*query.sums())))
 
     def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
         """Yield all rows of the days of a query, oldest first, a page at a time."""
-        where, values = _where(query)
         after = (-1, 0)
         while True:
-            page = self._database.run(lambda connection, after=after: _page(connection, where, values, after))  # type: ignore[misc]
+            page = self._fetch(*query.page(after, _ANY_NUMBER))
             yield from map(read_row, page)
             if len(page) < PAGE_ROWS:
                 return
             after = page[-1][2], page[-1][0]
 
+    def _fetch(self, text: str, values: list[object]) -> list[tuple[Any, ...]]:
+        async def fetch(connection: PostgresConnection) -> list[tuple[Any, ...]]:
+            return [tuple(line) for line in await connection.fetch(text, *values)]
 
-async def _page(
-    connection: PostgresConnection, where: str, values: Sequence[object], after: tuple[int, int]
-) -> list[asyncpg.Record]:
-    count = len(values)
-    found: list[asyncpg.Record] = await connection.fetch(
-        f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
-        f"WHERE (time_ns, usage_row.number) > (${count + 1}, ${count + 2}) AND {where} "
-        f"ORDER BY time_ns, usage_row.number LIMIT {PAGE_ROWS}",
-        *values,
-        *after,
-    )
-    return found
-
-
-def _where(query: UsageQuery) -> tuple[str, list[object]]:
-    if query.client is None:
-        return "day BETWEEN $1 AND $2", [*query.days]
-    return "day BETWEEN $1 AND $2 AND client = $3", [*query.days, query.client]
-
-
-def _line(values: Sequence[object], columns: int) -> LedgerLine:
-    key = [str(text) if text else None for text in values[:columns]]
-    return LedgerLine(tuple(key[:-3]), key[-3], key[-2], key[-1], values[columns:])  # type: ignore[arg-type]
+        return self._database.run(fetch)

@@ -31,7 +31,7 @@ from gateway.operator_errors import StateError
 from gateway.usage.ledger import MEASURES, ROW, SERIES, TOTALS
 from gateway.usage.usage_row import TOKENS
 
-SCHEMA = 3
+SCHEMA = 4
 """The number of the newest migration of this release (`migrations/versions`)."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 from gateway.operator_errors import StateError
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.ledger import MEASURES, LocalTime
-from gateway.usage.ledger_reader import LedgerLine, LedgerReader, line_of
+from gateway.usage.ledger import MEASURES, TOTALS_OF_ASSISTANTS, LocalTime
+from gateway.usage.ledger_reader import PAGE_ROWS, READ, LedgerLine, LedgerReader, line_of
 from gateway.usage.spool import SpoolFile, batches, spool_files
 from gateway.usage.usage_row import TOKENS, UsageRow, UsageSource
 from providers.catalogue.prices import NO_CURRENCY
@@ -27,6 +27,7 @@ from providers.catalogue.prices import NO_CURRENCY
 DIMENSIONS: Mapping[str, str] = {
     "client": "client",
     "project": "project",
+    "assistant": "assistant",
     "user": "end_user",
     "model": "model",
     "region": "region",
@@ -38,32 +39,88 @@ DIMENSIONS: Mapping[str, str] = {
 }
 """The names by which a report can group, with their columns in the totals."""
 
+_TOTALS = {"user": "total_user_day", "hour": "total_hour", "assistant": TOTALS_OF_ASSISTANTS}
+"""The totals of the dimensions that those by day and series do not have."""
+
+APART = "user, hour and assistant can't be combined: each of them has totals of its own"
+
+
+def are_apart(by: Sequence[str], assistant: str | None = None) -> bool:
+    """Return whether no totals have all dimensions of a query, with its filter by assistant."""
+    return len({*by, *(() if assistant is None else ("assistant",))} & _TOTALS.keys()) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """The days, the groups and the client of a report.
+    """The days, the groups and the filters of a report, and its statements for SQLite and PostgreSQL.
 
     Attributes:
-        by: The dimensions of the groups (`DIMENSIONS`). `user` and `hour` can't be combined.
+        by: The dimensions of the groups (`DIMENSIONS`), which are not apart (`are_apart`).
         first_day: The first day, as `2026-11-01`.
         last_day: The last day.
         client: Only this client. None: all of them.
+        assistant: Only this assistant. Empty: only calls without one. None: all of them.
     """
 
     by: tuple[str, ...]
     first_day: str
     last_day: str
     client: str | None = None
+    assistant: str | None = None
 
     @classmethod
-    def of_month(cls, month: str, by: Sequence[str] = (), client: str | None = None) -> UsageQuery:
+    def of_month(
+        cls, month: str, by: Sequence[str] = (), client: str | None = None, assistant: str | None = None
+    ) -> UsageQuery:
         """Return the query for a month (`2026-11`)."""
-        return cls(tuple(by), f"{month}-01", f"{month}-31", client)
+        return cls(tuple(by), f"{month}-01", f"{month}-31", client, assistant)
 
-    @property
-    def days(self) -> tuple[str, str]:
-        """The first and the last day."""
-        return self.first_day, self.last_day
+    def columns(self) -> list[str]:
+        """Return the columns of the groups."""
+        return [DIMENSIONS[name] for name in self.by]
+
+    def sums(self) -> tuple[str, list[object]]:
+        """Return the statement for the lines that `LedgerLine.of` reads, and the values of `$1`, `$2` and so on."""
+        where, values = self._where()
+        columns = [*self.columns(), "usage_source", "currency", "vendor_currency"]
+        names = {*self.by, *(() if self.assistant is None else ("assistant",))}
+        totals = next((table for name, table in _TOTALS.items() if name in names), "total_day")
+        sums = ", ".join(f"CAST(SUM({name}) AS BIGINT)" for name in MEASURES)
+        numbers = ", ".join(map(str, range(1, len(columns) + 1)))
+        text = (
+            f"SELECT {', '.join(columns)}, {sums} FROM {totals} AS totals "  # noqa: S608
+            f"JOIN series ON series.number = totals.series WHERE {where} GROUP BY {numbers}"
+        )
+        return text, values
+
+    def page(self, after: tuple[int, int], newest: int) -> tuple[str, list[object]]:
+        """Return the statement for the next `PAGE_ROWS` rows, which `read_row` reads, and its values.
+
+        Args:
+            after: Time and number of the last row of the page before.
+            newest: The number of the last row.
+        """
+        where, values = self._where()
+        time, number, last = (f"${len(values) + each}" for each in (1, 2, 3))
+        text = (
+            f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
+            f"WHERE (time_ns, usage_row.number) > ({time}, {number}) AND usage_row.number <= {last} AND {where} "
+            f"ORDER BY time_ns, usage_row.number LIMIT {PAGE_ROWS}"
+        )
+        return text, [*values, *after, newest]
+
+    def _where(self) -> tuple[str, list[object]]:
+        where, values = "day BETWEEN $1 AND $2", [self.first_day, self.last_day]
+        for column, value in (("client", self.client), ("COALESCE(assistant, '')", self.assistant)):
+            if value is not None:
+                values.append(value)
+                where += f" AND {column} = ${len(values)}"
+        return where, [*values]
+
+    def includes(self, row: UsageRow, day: str) -> bool:
+        """Return whether a row of a day belongs to the report."""
+        filters = (self.client, row.client), (self.assistant, row.assistant)
+        return self.first_day <= day <= self.last_day and all(one in (None, name or "") for one, name in filters)
 
 
 @dataclass(slots=True)
@@ -252,26 +309,23 @@ class UsageReader:
         return group_lines(query.by, self._lines(query))
 
     def _lines(self, query: UsageQuery) -> Iterator[LedgerLine]:
-        columns = [DIMENSIONS[name] for name in query.by]
-        table = "total_user_day" if "user" in query.by else "total_hour" if "hour" in query.by else "total_day"
         if self._ledger.has_layout:
-            yield from self._ledger.sums(table, columns, query.days, query.client)
+            yield from self._ledger.sums(*query.sums())
         local_time = LocalTime(self.zone)
         for row in self._unmoved_in(query, local_time):
-            line = line_of(row, columns, local_time)
+            line = line_of(row, query.columns(), local_time)
             if line is not None:
                 yield line
 
     def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
         """Yield all rows of the days of a query, oldest first. It ends the moment for which reports are made."""
-        moved = self._ledger.rows(query.days, query.client) if self._ledger.has_layout else iter(())
+        moved = self._ledger.rows(query.page) if self._ledger.has_layout else iter(())
         unmoved = sorted(self._unmoved_in(query, LocalTime(self.zone)), key=lambda row: row.time_ns)
         return heapq.merge(moved, unmoved, key=lambda row: row.time_ns)
 
     def _unmoved_in(self, query: UsageQuery, local_time: LocalTime) -> Iterator[UsageRow]:
         for row in self._unmoved:
-            day = local_time.hour_and_day(row.time_ns)[1]
-            if query.first_day <= day <= query.last_day and query.client in (None, row.client):
+            if query.includes(row, local_time.hour_and_day(row.time_ns)[1]):
                 yield row
 
 

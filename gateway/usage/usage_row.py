@@ -120,6 +120,7 @@ class UsageRow(CallNumbers, frozen=True, kw_only=True, omit_defaults=True):
         client: The client's name. None: no client asked for the call.
         user: The pseudonym of the end user.
         territory: The caller's territory.
+        assistant: The assistant that the call was for. None: there was none, or release 0.2.0 wrote the row.
         model: The provider's name of the model.
         price_version: The version of the price list that gave the amounts.
         budget: The changed budget. None in rows that do not record a change.
@@ -134,6 +135,7 @@ class UsageRow(CallNumbers, frozen=True, kw_only=True, omit_defaults=True):
     user: str | None = None
     region: str | None = None
     territory: str | None = None
+    assistant: str | None = None
     provider: str | None = None
     site: str | None = None
     deployment: str | None = None
@@ -194,6 +196,7 @@ def row_data(row: UsageRow) -> dict[str, object]:
         "client": row.client,
         "project": row.project,
         "user": row.user,
+        "assistant": row.assistant,
         "region": row.region,
         "territory": row.territory,
         "provider": row.provider,

@@ -66,10 +66,7 @@ HOMES = {
         "gateway/usage/postgres_migration.py",
         "gateway/usage/postgres_schema.py",
     ),
-    "asyncpg": (
-        "gateway/usage/postgres.py",
-        "gateway/usage/postgres_reader.py",
-    ),
+    "asyncpg": ("gateway/usage/postgres.py",),
     "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (
         "gateway/model",

@@ -117,6 +117,24 @@ def test_rows_are_printed_as_json_lines(gateway: Command, tmp_path: Path) -> Non
     spool.close()
 
 
+def test_calls_are_grouped_and_chosen_by_assistant(gateway: Command, tmp_path: Path) -> None:
+    """Also those that are still in a spool, and those without an assistant, which a report explains."""
+    rows = [usage_row("a"), usage_row("b", assistant="other"), usage_row("c", assistant=None), usage_row("d")]
+    write_ledger(tmp_path, *rows[:3])
+    spool = Spool(tmp_path, print)
+    spool.append(encode_row(rows[3]))
+    month = "usage", "--state", tmp_path, "--month", "2026-11"
+    groups = json.loads(gateway(*month, "--by", "assistant,client", "--json").out)["groups"]
+    assert [(group["assistant"], group["calls"]) for group in groups] == [(None, 1), ("helper", 2), ("other", 1)]
+    assert "- as assistant: the calls had none" in gateway(*month, "--by", "assistant").out
+    for chosen, calls in (("helper", "ad"), ("other", "b"), ("", "c")):
+        shown = gateway(*month, "--by", "model", "--assistant", chosen, "--json")
+        assert json.loads(shown.out)["total"]["calls"] == len(calls)
+        shown = gateway(*month, "--rows", "--json", "--assistant", chosen)
+        assert "".join(json.loads(line)["call"] for line in shown.out.splitlines()) == calls
+    spool.close()
+
+
 def test_report_is_of_the_current_month_in_the_time_zone_of_the_ledger(gateway: Command, tmp_path: Path) -> None:
     zone = ZoneInfo("Pacific/Kiritimati")  # UTC+14
     past = datetime.now(zone) - timedelta(days=40)
@@ -173,9 +191,10 @@ def test_month_without_calls(gateway: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--by", "klient"], "'klient' is not one of client, project, user, model"),
+        (["--by", "klient"], "'klient' is not one of client, project, assistant, user, model"),
         (["--by", "client,client"], "names one of them twice"),
-        (["--by", "user,hour"], "user and hour can't be combined"),
+        (["--by", "user,hour"], "user, hour and assistant can't be combined"),
+        (["--by", "day,hour", "--assistant", "siri"], "user, hour and assistant can't be combined"),
         (["--by", ""], "'' is not one of"),
         (["--month", "2026-13"], "'2026-13' is not a month, such as 2026-11"),
         (["--month", "11"], "'11' is not a month"),

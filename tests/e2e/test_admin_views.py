@@ -142,6 +142,14 @@ def test_usage_of_days_and_one_request_with_its_receipt(admin: Admin) -> None:
     report = admin.get(f"/v1/admin/usage?by=day,region&from={today}&to={today}")
     assert [(group["region"], group["calls"]) for group in report["groups"]] == [("eu", 1)]
     assert admin.call(f"/v1/admin/usage?from={today}").status_code == 400
+    report = admin.get("/v1/admin/usage?by=assistant,region&assistant=assistant")
+    assert [(group["assistant"], group["region"], group["calls"]) for group in report["groups"]] == [
+        ("assistant", "eu", 1)
+    ]
+    assert admin.get("/v1/admin/usage?by=day&assistant=")["groups"] == []
+    assert len(admin.call("/v1/admin/usage/rows?assistant=assistant").text.splitlines()) == 1
+    assert admin.call("/v1/admin/usage/rows?assistant=other").text == ""
+    assert admin.call("/v1/admin/usage?by=hour&assistant=assistant").status_code == 400
     [request] = admin.get("/requests?region=eu&outcome=ok&deployment=chatgpt-eu")["requests"]
     assert admin.get("/requests?region=us")["requests"] == []
     assert request["input_tokens"] > 0

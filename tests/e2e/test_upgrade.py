@@ -7,22 +7,40 @@ import json
 import shutil
 import sqlite3
 import subprocess
+import sys
 from contextlib import ExitStack, closing
+from datetime import UTC
 from pathlib import Path
 
 import httpx
 import pytest
 
+from gateway.usage.ledger import Ledger
+from gateway.usage.postgres_ledger import PostgresLedger
+from gateway.usage.postgres_migration import upgrade
+from gateway.usage.postgres_reader import PostgresUsageReader
+from gateway.usage.reports import UsageQuery, UsageReader
+from gateway.usage.usage_row import CallOutcome, UsageRow, encode_row
 from providers.testkit.scenario import Scenario
 from tests.kit.balancer import Balancer, balancer
-from tests.kit.release_state import RELEASES, ask_from_everywhere, release_gateway, run_command, serving, unpacked
+from tests.kit.postgres_server import PASSWORD, running_postgres
+from tests.kit.release_state import (
+    RELEASES,
+    ask_from_everywhere,
+    environ_of,
+    release_gateway,
+    run_command,
+    serving,
+    unpacked,
+)
 from tests.kit.reloading_gateway import LIMIT_S, Load, config, two_providers
+from tests.kit.usage_rows import NOON_NS, usage_row
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-COMMIT = "6b633bbf"
-"""The commit of release 0.1.0."""
+COMMITS = {"0.1.0": "6b633bbf", "0.2.0": "4d03107b"}
+"""The commits of releases."""
 
 
 @pytest.mark.parametrize("release", sorted(folder.name for folder in RELEASES.iterdir()))
@@ -53,17 +71,21 @@ def receipts(state: Path) -> list[str]:
         return [str(name) for (name,) in database.execute("SELECT id FROM receipt")]
 
 
+def source_of(release: str, folder: Path) -> Path:
+    """Write the source of a release into a folder, and return it."""
+    archive = subprocess.run(
+        ["git", "archive", COMMITS[release], "gateway", "providers", "config"], cwd=ROOT, capture_output=True
+    )
+    if archive.returncode != 0:
+        pytest.skip(f"this checkout has no history, so it has no source of release {release}")
+    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source of release 0.1.0."""
-    folder = tmp_path_factory.mktemp("former")
-    archive = subprocess.run(
-        ["git", "archive", COMMIT, "gateway", "providers", "config"], cwd=ROOT, capture_output=True
-    )
-    if archive.returncode != 0:
-        pytest.skip("this checkout has no history, so it has no source of release 0.1.0")
-    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-    return folder
+    return source_of("0.1.0", tmp_path_factory.mktemp("former"))
 
 
 class Fleet:
@@ -126,3 +148,70 @@ def test_cell_is_upgraded_and_brought_back_without_a_failed_request(tmp_path: Pa
         fleet.close()
         for number in range(2):
             run_command(former, fleet.state(number), "audit", "verify")
+
+
+WRITES_AS_0_2 = f"""
+import sys
+from datetime import UTC
+from pathlib import Path
+from gateway.model.budget import StoreServer
+from gateway.usage.ledger import Ledger
+from gateway.usage.postgres_ledger import PostgresLedger
+from gateway.usage.postgres_reader import PostgresUsageReader
+from gateway.usage.reports import UsageQuery, UsageReader
+from gateway.usage.usage_row import decode_row
+from providers.auth import Secret
+folder, port, *rows = sys.argv[1:]
+server = StoreServer("database", "127.0.0.1", int(port), "DE", "gateway", "gateway", Secret("{PASSWORD}"), uses_tls=False)
+ledger = PostgresLedger(server, "old", lambda: UTC) if int(port) else Ledger(Path(folder), lambda: UTC)
+assert ledger.insert([decode_row(row.encode()) for row in rows]) == len(rows)
+ledger.close()
+with PostgresUsageReader(server) if int(port) else UsageReader(Path(folder)) as reader:
+    query = UsageQuery.of_month("2026-11", ("client",))
+    print(reader.report(query).total.all.calls, len(list(reader.rows(query))))
+"""
+"""Inserts rows and reads the ledger, with the code of a release."""
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_path: Path) -> None:
+    """Before the upgrade, in a rolling upgrade, and after a way back. Its rows have no assistant, and all are counted."""
+    source, state = source_of("0.2.0", tmp_path), tmp_path / "state"
+    state.mkdir()
+    with ExitStack() as stack:
+        server = stack.enter_context(running_postgres()) if store == "postgresql" else None
+
+        def write_as_0_2(*rows: UsageRow) -> str:
+            texts = [encode_row(row).decode() for row in rows]
+            command = [sys.executable, "-c", WRITES_AS_0_2, str(state), str(server.port if server else 0), *texts]
+            environ = environ_of(source, state)
+            done = subprocess.run(command, cwd=source, env=environ, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        def opened() -> Ledger | PostgresLedger:
+            return PostgresLedger(server.address(), "new", lambda: UTC) if server else Ledger(state, lambda: UTC)
+
+        def calls_by_assistant(*names: str) -> dict[tuple[str | None, ...], int]:
+            with PostgresUsageReader(server.address()) if server else UsageReader(state) as reader:
+                report = reader.report(UsageQuery.of_month("2026-11", ("assistant", *names)))
+                assert report.total.all.calls == len([*reader.rows(UsageQuery.of_month("2026-11"))])
+            return {group.key: group.all.calls for group in report.groups}
+
+        if server is None:
+            assert write_as_0_2(usage_row("before")) == "1 1\n"
+            assert calls_by_assistant() == {(None,): 1}, "this release reads a ledger that it did not open yet"
+        else:
+            upgrade(server.address())
+        with closing(opened()) as ledger:
+            ledger.insert([usage_row("new"), usage_row("other", assistant="other", client="batch")])
+            old = [usage_row("beside"), usage_row("later", client="batch", time_ns=NOON_NS + 1)]
+            count = 5 - (server is not None)
+            assert write_as_0_2(*old) == f"{count} {count}\n"
+            ledger.insert([usage_row("newer"), usage_row("late", outcome=CallOutcome.LOST)])
+            ledger.insert([usage_row("late")])
+            expected = {("helper",): 3, ("other",): 1, (None,): count - 2}
+            assert calls_by_assistant() == expected
+            assert calls_by_assistant("client")[None, "batch"] == 1
+            ledger.rebuild_totals()
+            assert calls_by_assistant() == expected

@@ -178,8 +178,8 @@ def test_shadow_calls_are_paid_by_the_internal_project(tmp_path: Path) -> None:
             assert client.post(CHAT, json=body(max_tokens=CAP)).status_code == 200
         eventually(lambda: len(rows_of(tmp_path)) == 4)
         assert meter.number("ok-2") == 1
-    paid = {(row["deployment"], row["client"], row["project"]) for row in rows_of(tmp_path)}
-    assert paid == {("ok", "app", None), ("ok-2", None, "operations")}
+    paid = {(row["deployment"], row["client"], row["project"], row["assistant"]) for row in rows_of(tmp_path)}
+    assert paid == {("ok", "app", None, "assistant"), ("ok-2", None, "operations", "assistant")}
 
 
 @pytest.mark.parametrize("stream", [False, True])

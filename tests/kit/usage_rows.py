@@ -35,6 +35,7 @@ def usage_row(call: str, **fields: object) -> UsageRow:
         "project": "shop",
         "region": "eu",
         "territory": "DE",
+        "assistant": "helper",
         "provider": "openai",
         "site": "eu",
         "deployment": "gpt-eu",
@@ -80,7 +81,7 @@ def usage_rows(calls: st.SearchStrategy[str] | None = None) -> st.SearchStrategy
         rate=st.none() | st.just("0.92"),
         budget=st.none() | _CHANGES,
         **dict.fromkeys(TOKENS, _TOKENS),
-        **dict.fromkeys(("request", "client", "project", "user", "region", "territory", "provider", "site", "deployment", "model", "config_version", "price_version"), _NAMES),
+        **dict.fromkeys(("request", "client", "project", "user", "region", "territory", "assistant", "provider", "site", "deployment", "model", "config_version", "price_version"), _NAMES),
     )  # fmt: skip
     return any_row.map(_with_currencies)
 

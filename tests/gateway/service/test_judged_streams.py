@@ -20,6 +20,7 @@ from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from gateway.usage.accounting import Accounting
 from gateway.usage.gate_file import FileGate
+from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.spool import Spool
 from tests.kit.judged_streams import HARM, JudgedRun, judged_table, passed_text, run_judged, verdict
 from tests.kit.virtual_time import Act, Client, TurningLoop
@@ -223,6 +224,9 @@ def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, 
     spool.close()
     assert shown == sorted(shown)
     assert {0, len("".join(LONG))} < {*shown}
+    with UsageReader(tmp_path) as reader:
+        rows = {(row.deployment, row.assistant) for row in reader.rows(UsageQuery((), "2000-01-01", "2999-12-31"))}
+    assert rows == {("a", "assistant"), ("j", "assistant")}
 
 
 @pytest.mark.slow

@@ -53,10 +53,16 @@ def test_totals_equal_a_recount_of_the_rows(batches: list[list[UsageRow]]) -> No
             before_rebuild = all_totals(Path(folder))
             ledger.rebuild_totals()
         assert all_totals(Path(folder)) == before_rebuild
-        for names in (("client",), ("user", "model"), ("region", "provider", "project", "site", "deployment"), ()):
+        for names in (
+            ("client",),
+            ("user", "model"),
+            ("assistant", "client"),
+            ("region", "provider", "project", "site", "deployment"),
+            (),
+        ):
             assert without_zeros(counted(report(Path(folder), *names))) == without_zeros(recount(rows, *names)), names
         with closing(LedgerReader(Path(folder))) as reader:
-            assert sorted(reader.rows(EVERY_DAY, None), key=lambda row: row.call) == sorted(
+            assert sorted(reader.rows(UsageQuery((), *EVERY_DAY).page), key=lambda row: row.call) == sorted(
                 rows, key=lambda row: row.call
             )
 

@@ -31,6 +31,7 @@ def row(number: int, choice: random.Random) -> UsageRow:
         client=f"client-{client}",
         project=f"project-{client % 7}",
         user=f"user-{choice.randrange(20_000)}",
+        assistant=f"assistant-{choice.randrange(4)}",
         deployment=f"deployment-{deployment}",
         model=f"model-{deployment % 4}",
         amount_nano=number,
@@ -45,7 +46,10 @@ def test_month_is_reported_from_totals_in_less_than_a_second(tmp_path: Path) -> 
             ledger.insert([row(number, choice) for number in range(start, min(ROWS, start + 1000))])
     print(f"{ROWS:,} rows: {(time.process_time() - began) / ROWS * 1e6:.0f} us of CPU to insert a row")
     print(f"{(tmp_path / 'ledger.db').stat().st_size / ROWS:.0f} bytes a row")
-    for by in ((), ("client",), ("client", "model", "region", "provider", "day"), ("project", "model")):
+    for by in (
+        (), ("client",), ("client", "model", "region", "provider", "day"), ("project", "model"), ("assistant",),
+        ("assistant", "client", "model", "day"),
+    ):  # fmt: skip
         began, wall = time.process_time(), time.monotonic()
         with UsageReader(tmp_path) as reader:
             report = reader.report(UsageQuery.of_month("2026-11", by))

@@ -88,7 +88,13 @@ def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: li
         ledger.rebuild_totals()
     assert totals(server) == before_rebuild
     with PostgresUsageReader(server.address()) as reader:
-        for names in (("client",), ("user", "model"), ("region", "provider", "project", "site", "deployment"), ()):
+        for names in (
+            ("client",),
+            ("user", "model"),
+            ("assistant", "client"),
+            ("region", "provider", "project", "site", "deployment"),
+            (),
+        ):
             found = counted(reader.report(UsageQuery(names, *EVERY_DAY)))
             assert without_zeros(found) == without_zeros(recount(rows, *names)), names
         assert {row.call: row for row in reader.rows(UsageQuery((), *EVERY_DAY))} == {row.call: row for row in rows}
