@@ -56,7 +56,11 @@ class GatewayProcess:
     def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
         """Return the next log line of that event with those fields. Fails if the process ends or stays silent."""
         while True:
-            line = self._arrived.get(timeout=_START_LIMIT_S)
+            try:
+                line = self._arrived.get(timeout=_START_LIMIT_S)
+            except queue.Empty:
+                self.abort()
+                raise AssertionError(f"the gateway hangs: {self.lines}") from None
             assert line is not None, f"the gateway ended: {self.lines}"
             wanted = {"event": event, **fields}
             if isinstance(line, dict) and all(line.get(name) == value for name, value in wanted.items()):
@@ -71,7 +75,17 @@ class GatewayProcess:
     def stop(self) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=_START_LIMIT_S)
+        try:
+            return self.process.wait(timeout=_START_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.abort()
+            raise AssertionError(f"the gateway does not stop: {self.lines}") from None
+
+    def abort(self) -> None:
+        """End a gateway that hangs. Its log gets the stacks of its threads."""
+        self.process.send_signal(signal.SIGABRT)
+        self.process.wait(timeout=_START_LIMIT_S)
+        self._reader.join(_START_LIMIT_S)
 
 
 @contextmanager
@@ -85,10 +99,11 @@ def running_gateway(config: Path, environ: Mapping[str, str] | None = None) -> I
         gateway.console_url = listening.get("console", "")
         yield gateway
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(timeout=_START_LIMIT_S)
-        gateway.close()
+        try:
+            if process.poll() is None:
+                gateway.stop()
+        finally:
+            gateway.close()
 
 
 def _start(arguments: list[str], environ: Mapping[str, str]) -> subprocess.Popen[str] | ForkedProcess:

@@ -13,6 +13,7 @@ other module, such as a worker, the script becomes the ordinary interpreter.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import json
 import os
 import random
@@ -240,6 +241,7 @@ def _take_over(order: dict[str, Any], descriptors: dict[int, int]) -> None:
         os.close(descriptor)
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115  # they stay open
     sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    faulthandler.enable()
     os.environ.clear()
     os.environ.update(order["environ"])
     os.chdir(order["directory"])
