@@ -49,6 +49,7 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
                 "site": item.site,
                 "model": item.model,
                 "off": exclusion.detail if exclusion is not None else None,
+                "off_code": exclusion.reason if exclusion is not None else None,
                 "breaker": _breaker(breakers.get(name, {}), is_open=name in opened),
                 "unavailable": [*opened.get(name, []), *benched.get(name, [])],
                 "calls": sum(counts.values()),

@@ -15,13 +15,14 @@ from urllib.parse import quote, urlencode
 
 from gateway.api.admin_guard import IDENTITY, Identity
 from gateway.api.raw_responses import Application
+from gateway.console.texts import ViewTexts, _
 
 _JSON = (b"content-type", b"application/json")
 _ALIVE_EVERY_S = 2.0
 
 
 class AdminFailed(Exception):
-    """The admin API has refused or failed. The message is its own.
+    """The admin API has refused or failed. The message is its own, or that of its code in the visitor's language.
 
     Attributes:
         status: The HTTP status.
@@ -42,6 +43,7 @@ class AdminCall:
 
     application: Application
     identity: Identity
+    texts: ViewTexts
 
     async def get(self, path: str, **query: str) -> Any:
         """Return the document at a path. Raises AdminFailed."""
@@ -53,9 +55,10 @@ class AdminCall:
         document = _document(data) if kind.startswith("application/json") else None
         error = document.get("error") if isinstance(document, dict) else None
         if isinstance(error, dict):
-            raise AdminFailed(status, str(error.get("code")), str(error.get("message")), error)
+            code, own = str(error.get("code")), str(error.get("message"))
+            raise AdminFailed(status, code, self.texts.code("error", code, own), error)
         if document is None and status >= 400:
-            raise AdminFailed(status, "", "the admin API failed: read the log of the gateway")
+            raise AdminFailed(status, "", self.texts.gettext(_("the admin API failed: read the log of the gateway")))
         return document
 
     async def raw(

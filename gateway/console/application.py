@@ -92,7 +92,11 @@ class Console:
         if self._views.has(path):
             return await self._view(scope, path, receive)
         if path == "/console/configuration":
-            return await self._edit(scope, receive)
+            try:
+                return await self._edit(scope, receive)
+            except ApiError as error:
+                texts = texts_in(language_of(_chosen_language(scope), _accepted(scope)))
+                raise ApiError(error.code, texts.gettext(error.message), error.param) from None
         if (named := _REQUEST.fullmatch(path)) is not None:
             _expect(scope, "GET")
             texts = texts_in(language_of(_chosen_language(scope), _accepted(scope)))

@@ -83,7 +83,7 @@ def areas(
         who = (
             f"{product.title(language)}, {answer.first}"
             if product
-            else f"{texts.gettext(_('refused'))} ({answer.refusal})"
+            else f"{texts.gettext(_('refused'))} ({texts.code('error', answer.refusal)})"
         )
         look = product.look if product else REFUSED
         small, pinned = place.size < _LARGEST_MARK, code in PINS

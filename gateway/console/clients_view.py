@@ -196,7 +196,8 @@ async def _act(
     button, question = asked
     fields = {name: value for name, value in visit.form.items() if name not in ("csrf", "confirmed")}
     if question and visit.form.get("confirmed") != "yes":
-        shown = {name: fields.get(name, "") for name in ("id", "client", "project", "of", "owner", "per")}
+        shown = {name: fields.get(name, "") for name in ("id", "client", "project", "owner")}
+        shown |= {"of": visit.texts.gettext(fields.get("of", "")), "per": visit.texts.code("window", fields.get("per"))}
         values = {"question": question.format(**shown), "button": button, "action": visit.path, "fields": fields}
         return ViewAnswer("confirm.html", values | {"back": PATH, "has_signature": False})
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from gateway.api.errors import ApiError
 from gateway.config.problems import ConfigRejected
 from gateway.config.route_edit import with_route
+from gateway.console.texts import _
 from gateway.model.config_version import Assistant, ConfigVersion
 from gateway.model.deployment import Deployment
 
@@ -40,9 +41,9 @@ class OwnConfig:
         known = config.assistants.get(assistant)
         routes = movable_routes(known) if known is not None else {}
         if known is None or region not in routes:
-            raise ApiError("invalid_request", "the assistant has no route of single deployments there", "region")
+            raise ApiError("invalid_request", _("the assistant has no route of single deployments there"), "region")
         if deployment not in candidates(known):
-            raise ApiError("invalid_request", "no route of the assistant has this deployment", "deployment")
+            raise ApiError("invalid_request", _("no route of the assistant has this deployment"), "deployment")
         steps = [deployment, *(name for name in routes[region] if name != deployment)]
         text = self._read()
         try:
@@ -54,7 +55,7 @@ class OwnConfig:
     def undo(self) -> None:
         """Write the file as it was before the last edit. Raises ApiError if it has changed since."""
         if self._before == self._after or self._read() != self._after:
-            message = "the file was edited in another way since: change it in an editor"
+            message = _("the file was edited in another way since: change it in an editor")
             raise ApiError("invalid_request", message)
         self._write(self._before, self._before)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,12 +30,14 @@ from gateway.console.world import (
     PINS,
     find_territory,
     name_of,
+    places_in,
     territory_names,
     territory_of_languages,
     world,
 )
 from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion
+from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.status import SimulatedSite, Status
 from gateway.policy.location.resolution import locator_of
 from gateway.policy.territory_answers import Answers, answers_of
@@ -45,15 +46,6 @@ from gateway.service.explain import why_not_supposed
 _EXAMPLES = (*PINS, "CN", "DE", "JP", "US", "CU")
 _MOST_CHARACTERS = 2000
 _MOST_TABLES = 16
-_MOST_NAMED = 6
-_PLACES = {
-    "any": _("anywhere"),
-    "@EU": _("the European Union"),
-    "@EEA": _("the European Economic Area"),
-    " but ": _(" but "),
-    " but not ": _(" but not "),
-}
-
 FAULTS: Mapping[str, str] = {
     "429=1": _("429: wait 1 s"),
     "429=30": _("429: wait 30 s"),
@@ -185,7 +177,7 @@ class Pages:
         code = find_territory(wanted) if wanted else None
         views = world().views()
         view = views.get(request.view, views[""])
-        effect = self._effect(status, assistant, answers, request.dismissed, language)
+        effect = self._effect(status, assistant, answers, request.dismissed, texts)
         changed = {member for move in effect.moves for member, _ in move.members} if effect is not None else set()
         question = request.question[:_MOST_CHARACTERS] or QUESTION
         decision = _decision(status, assistant, code) if code is not None else None
@@ -194,7 +186,7 @@ class Pages:
             texts=texts,
             languages=LANGUAGES,
             query=lambda tag: urlencode({"territory": code or "", "assistant": assistant, "lang": tag}),
-            script_texts=json.dumps({text: texts.gettext(text) for text in SCRIPT_TEXTS}, ensure_ascii=False),
+            script_texts=json.dumps(_script_texts(texts), ensure_ascii=False),
             other_views=VIEWS,
             prefix="/console" if self._own_config is not None else "",
             config=config,
@@ -244,7 +236,9 @@ class Pages:
             self._tables[key] = answers_of(config, config.assistants[assistant], now_s, territory_names())
         return self._tables[key]
 
-    def _effect(self, status: Status, assistant: str, answers: Answers, dismissed: str, language: str) -> Effect | None:
+    def _effect(
+        self, status: Status, assistant: str, answers: Answers, dismissed: str, texts: ViewTexts
+    ) -> Effect | None:
         """Return the difference to the version before this one; None if there was none, or the reader has seen it."""
         shown, config = self._shown, status.config
         if shown.current is None or shown.current.version != config.version:
@@ -252,10 +246,11 @@ class Pages:
         if shown.previous is None or dismissed == config.version or assistant not in shown.previous.assistants:
             return None
         before = self._answers(shown.previous, assistant, status.at_s)
-        moved = moves(shown.previous, before, config, answers, language)
+        moved = moves(shown.previous, before, config, answers, texts.language)
         # The lines are English sentences. Other languages have the list of territories alone.
-        lines = differences(before, answers, status.loaded.changes) if language == "en" or not moved else ()
-        return Effect(lines, moved)
+        if texts.language == "en":
+            return Effect(differences(before, answers, status.loaded.changes), moved)
+        return Effect(() if moved else (texts.gettext(_("The first answer is the same everywhere.")),), moved)
 
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""
@@ -271,20 +266,19 @@ def _template(texts: ViewTexts) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["places"] = partial(_places, texts)
+    environment.filters["places"] = partial(places_in, texts)
     environment.globals.update(asset=asset_url, name_of=partial(name_of, language=texts.language), _=texts.gettext)
+    environment.globals["code_words"] = texts.code
     return environment.get_template("page.html")
 
 
-def _places(texts: ViewTexts, text: str) -> str:
-    """Return a set of territories, as `Places` writes it, with their names. A long list keeps its codes."""
-    words = re.split(r"(, | but not | but )", text)
-    if len(words) > 2 * _MOST_NAMED:
-        return text
-    names = territory_names(texts.language)
-    return "".join(
-        name_of(word, texts.language) if word[:2] in names else texts.gettext(_PLACES.get(word, word)) for word in words
-    )
+def _script_texts(texts: ViewTexts) -> dict[str, str]:
+    """Return the texts of the script. In English, errors have the gateway's own words."""
+    shown = {text: texts.gettext(text) for text in SCRIPT_TEXTS}
+    if texts.language != "en":
+        shown |= {f"error.{code}": texts.code("error", code, "{detail}") for code in REASON_BY_CODE}
+        shown |= {f"reason.{reason}": texts.code("reason", reason) for reason in RefusalReason}
+    return shown
 
 
 def _shown_path(path: Path) -> str:

@@ -48,6 +48,7 @@ async def show(visit: Visit) -> ViewAnswer:
         "all_columns": COLUMNS,
         "choices": _choices(everything, expected),
         "is_filtered": bool(expected),
+        "outcomes": {name: visit.texts.code("outcome", name) for name in OUTCOMES},
     }
     return ViewAnswer("requests.html", values)
 

@@ -54,6 +54,17 @@ class ViewTexts:
         """Return a text in this language."""
         return _catalogue(self.language).get(message) or message
 
+    def code(self, kind: str, code: object, own: str = "") -> str:
+        """Return the words for a code of the gateway, whose own texts are English.
+
+        Args:
+            kind: The kind of codes, such as `error`: the context in the catalogue.
+            code: The code.
+            own: The gateway's own words. They are returned in English, and for a code without a translation.
+        """
+        words = _catalogue(self.language).get(f"{kind}\4{code}")
+        return words.replace("{detail}", own) if words else own or str(code)
+
     def number(self, value: object) -> str:
         """Return a number, or a dash if it is not known."""
         return "–" if value is None else _number(str(value), self.locale)
@@ -114,4 +125,8 @@ def _catalogue(language: str) -> dict[str, str]:
     if not path.exists():
         return {}
     with path.open("rb") as file:
-        return {str(message.id): str(message.string) for message in read_po(file) if message.id and not message.fuzzy}
+        return {
+            f"{message.context}\4{message.id}" if message.context else str(message.id): str(message.string)
+            for message in read_po(file)
+            if message.id and not message.fuzzy
+        }

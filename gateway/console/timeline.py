@@ -66,10 +66,17 @@ def timeline(request: Mapping[str, Any], texts: ViewTexts) -> dict[str, object]:
         "total_ms": total,
         "rows": rows,
         "skipped": [
-            texts.gettext(_("{name} was not asked: {reason}")).format(name=name, reason=reason)
+            texts.gettext(_("{name} was not asked: {reason}")).format(
+                name=name, reason=texts.code("skip", "skipped", reason)
+            )
             for name, reason in skipped.items()
         ],
     }
+
+
+def failure_words(texts: ViewTexts, kind: str) -> str:
+    """Return the kind of a failure in the reader's language; in English its code."""
+    return kind if texts.language == "en" else texts.gettext(_WORDS.get(kind, kind))
 
 
 def _row(

@@ -7,8 +7,10 @@ that changes something through the admin API. Both work with plain links and for
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
@@ -21,7 +23,9 @@ from gateway.api.raw_responses import Application, RawResponse
 from gateway.console.admin_call import AdminCall, AdminFailed
 from gateway.console.assets import asset_url
 from gateway.console.texts import LANGUAGES, ViewTexts, _, texts_in
+from gateway.console.timeline import failure_words
 from gateway.console.visitors import Visitor
+from gateway.console.world import places_in
 from gateway.model.stored_client import Role, may_act
 
 _FOLDER = Path(__file__).parent / "templates"
@@ -29,6 +33,25 @@ Values: TypeAlias = dict[str, Any]
 
 
 ROLE_WORDS = {Role.VIEWER: _("viewer"), Role.OPERATOR: _("operator"), Role.ADMIN: _("admin")}
+
+
+_REFUSED = re.compile(r"refused \((\w+)\)")
+"""The form of a plan for territories without an answer."""
+
+
+def refused_words(texts: ViewTexts, answer: str) -> str:
+    """Return the deployment that answers first in a plan, or that none does, with the reason."""
+    refused = _REFUSED.fullmatch(answer)
+    return f"{texts.gettext(_('refused'))} ({texts.code('error', refused[1])})" if refused is not None else answer
+
+
+def summary_words(texts: ViewTexts, summary: str) -> str:
+    """Return the summary of an activation, whose form is `+region cn, ~assistant/cn and 14 more`."""
+    shown, more, count = summary.removesuffix(" more").rpartition(" and ")
+    if not (more and count.isdecimal()):
+        shown = summary
+    parts = [part.replace("region ", texts.gettext(_("region {name}")).format(name="")) for part in shown.split(", ")]
+    return ", ".join(parts) + (texts.gettext(_(" and {n} more")).format(n=count) if shown != summary else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +160,8 @@ class Views:
 
     def visit(self, visitor: Visitor, language: str, **given: Any) -> Visit:
         """Return the visit of a visitor."""
-        return Visit(visitor, AdminCall(self._admin, visitor.identity), texts_in(language), self._prefix, **given)
+        texts = texts_in(language)
+        return Visit(visitor, AdminCall(self._admin, visitor.identity, texts), texts, self._prefix, **given)
 
     async def respond(self, method: str, path: str, visit: Visit) -> RawResponse:
         """Return the page of a view, or the result of an action."""
@@ -197,6 +221,8 @@ class Views:
         environment.filters.update(
             number=texts.number, percent=texts.percent, time=texts.time, day=texts.day, query=urlencode
         )
-        environment.globals.update(asset=asset_url, _=texts.gettext, money=texts.money)
+        environment.globals.update(asset=asset_url, _=texts.gettext, money=texts.money, code=texts.code)
+        environment.filters.update(places=partial(places_in, texts), summary=partial(summary_words, texts))
+        environment.globals.update(failure=partial(failure_words, texts), refused=partial(refused_words, texts))
         self._environments[texts.language] = environment
         return environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from typing import Any
 from babel import Locale
 from babel.core import get_global
 
-from gateway.console.texts import _
+from gateway.console.texts import ViewTexts, _
 from providers.territories import territory_data
 
 FOLDER = Path(__file__).parent
 _NEAR = 1500.0
 _MOST_NEAR = 6
 _LEAST_LETTERS = 3
+_MOST_NAMED = 6
 PINS = ("HK", "MO", "SG", "TW")
 """Territories that are never part of a cluster of the map."""
 
@@ -32,6 +34,14 @@ _ZOOMS: Mapping[str, tuple[str, int, int, float]] = {
     "north-america": (_("North America"), 27500, 10000, 2.3),
     "caribbean": (_("Caribbean"), 31600, 18300, 9.0),
     "south-america": (_("South America"), 35000, 29500, 2.4),
+}
+
+_PLACES = {
+    "any": _("anywhere"),
+    "@EU": _("the European Union"),
+    "@EEA": _("the European Economic Area"),
+    " but ": _(" but "),
+    " but not ": _(" but not "),
 }
 
 
@@ -120,6 +130,17 @@ def name_of(code: str, language: str = "en") -> str:
     """Return the name of a territory; of a part of a country, its country's name and its code."""
     name = territory_names(language).get(code[:2], code)
     return name if len(code) == 2 else f"{name} ({code})"
+
+
+def places_in(texts: ViewTexts, text: str) -> str:
+    """Return a set of territories, as `Places` writes it, with their names. A long list keeps its codes."""
+    words = re.split(r"(, | but not | but )", text)
+    if len(words) > 2 * _MOST_NAMED:
+        return text
+    names = territory_names(texts.language)
+    return "".join(
+        name_of(word, texts.language) if word[:2] in names else texts.gettext(_PLACES.get(word, word)) for word in words
+    )
 
 
 @cache

@@ -71,6 +71,7 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
         "attempts": [_attempt(attempt, record.started_at) for attempt in record.attempts],
         "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped},
         "passed_over": record.passed_over,
+        "passed_over_codes": _codes(record),
         "use": record.use,
         "intent": record.intent,
         "evidence": location.why if location is not None else None,
@@ -79,6 +80,12 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
         "output_tokens": record.usage.completion_tokens if record.usage is not None else None,
         "cost": _cost(record),
     }
+
+
+def _codes(record: Record) -> dict[str, str]:
+    """Return the deployments that routing skipped, with the reason as a code."""
+    skipped = record.decision.considered if record.decision is not None else ()
+    return {one.deployment: str(one.reason) for one in skipped if one.reason is not None}
 
 
 def _cost(record: Record) -> dict[str, str] | None:

@@ -91,6 +91,8 @@ def test_requests_are_listed_filtered_and_shown_one_by_one(installed: Installati
     assert "Answered by chatgpt-eu" in client.words
     for target in ("/providers?deployment=chatgpt-eu", "/?territory=DE", "/clients?client=app", "/changes"):
         assert f'href="{target}"' in client.page
+    client.get(f"/requests?id={request_id}&lang=zh-Hans")
+    assert "成功, 状态码 200" in client.words
     assert client.get("/requests?lang=zh-Hans").text.startswith('<!doctype html>\n<html lang="zh-Hans">')
 
 

@@ -7,6 +7,7 @@ const decision = () => byId("decision").dataset;
 document.documentElement.classList.add("js");
 const texts = JSON.parse(document.body.dataset.texts);
 const say = (text) => texts[text] ?? text;
+const words = (error) => texts[`error.${error.code}`]?.replace("{detail}", error.message) ?? error.message;
 
 // --- the chosen territory ---------------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ async function ask(question) {
   const requestId = response.headers.get("x-request-id");
   if (!response.ok) {
     const { error } = await response.json();
-    showRefusal(`${response.status} ${error.code}: ${error.message}${error.reason ? ` (${say("reason")}: ${error.reason})` : ""}`);
+    showRefusal(`${response.status} ${error.code}: ${words(error)}${error.reason ? ` (${say("reason")}: ${texts[`reason.${error.reason}`] ?? error.reason})` : ""}`);
     return requestId;
   }
   const answer = byId("answer");
@@ -175,7 +176,7 @@ async function ask(question) {
   for await (const data of eventsOf(response.body)) {
     if (data === "[DONE]") break;
     const event = JSON.parse(data);
-    if (event.error) showRefusal(`${say("The answer broke off.")} ${event.error.code}: ${event.error.message}`);
+    if (event.error) showRefusal(`${say("The answer broke off.")} ${event.error.code}: ${words(event.error)}`);
     for (const choice of event.choices ?? []) answer.append(choice.delta?.content ?? "");
   }
   return requestId;
@@ -265,7 +266,7 @@ document.addEventListener("click", (event) => {
 });
 
 async function edit(method, body) {
-  const response = await fetch("/console/configuration", {
+  const response = await fetch(`/console/configuration?lang=${document.documentElement.lang}`, {
     method,
     headers: body ? { "content-type": "application/json" } : {},
     body: body && JSON.stringify(body),

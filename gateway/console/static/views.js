@@ -70,7 +70,7 @@ function row(one, columns) {
     } else if (name === "outcome") {
       const word = td.appendChild(document.createElement("span"));
       word.className = `outcome ${one.outcome === "ok" ? "good" : "bad"}`;
-      word.textContent = one.outcome;
+      word.textContent = JSON.parse(live.dataset.outcomes)[one.outcome] ?? one.outcome;
       if (one.code) {
         td.append(" ");
         td.appendChild(document.createElement("code")).textContent = one.code;

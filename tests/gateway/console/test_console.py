@@ -149,6 +149,18 @@ async def test_page_names_a_deployment_that_is_not_available_and_where_it_is_the
     assert 'href="/console/providers?deployment=gemini"' in shown
 
 
+async def test_chinese_page_has_the_reasons_of_the_gateway_in_chinese() -> None:
+    console, control = console_of(demo_config())
+    worker = replace(control.now.workers[0], unavailable={"qwen-hk": Unavailable("its words", 9.0, by_breaker=True)})
+    control.now = replace(control.now, workers=(worker,))
+    words = words_of((await ask_console(console, "/?territory=HK&lang=zh-Hans")).text)
+    assert "gemini : 供应商不服务该地区 availability" in words
+    assert "qwen-hk : 反复失败或处于冷却期，暂不使用 health" in words
+    assert "熔断器断开，因为它反复失败" in words
+    words = words_of((await ask_console(console, "/?territory=CU&lang=zh-Hans")).text)
+    assert "没有部署应答 : 助手在此地区不可用 region_blocked (原因: 地区)" in words
+
+
 async def test_deployment_that_answers_is_marked_among_those_to_break() -> None:
     console, _ = console_of(demo_config())
     words = words_of((await ask_console(console, "/?territory=HK")).text)

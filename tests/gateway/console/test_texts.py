@@ -2,23 +2,84 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from string import Formatter
+from typing import get_args
 
 import pytest
 
+from gateway.console.requests_view import OUTCOMES
 from gateway.console.texts import FOLDER, LANGUAGES, language_of, texts_in
+from gateway.model.budget import Window
+from gateway.model.config_version import Use
+from gateway.model.decision import SkipReason
+from gateway.model.location import LocationProblem
+from gateway.model.location_rules import SignalName
+from gateway.model.moderation import Judged
+from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from gateway.model.schedule import Phase
+from gateway.model.status import Cause
 from tests.kit.console_texts import texts_to_translate
+
+GATEWAY = FOLDER.parents[1]
 
 
 def fields_of(text: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(text) if name}
 
 
+def entries() -> list[tuple[str, str, str]]:
+    """Return the context, the text and its translation of each entry of the Chinese catalogue."""
+    pattern = r'^(?:msgctxt "(.+)"\n)?msgid "(.+)"\nmsgstr "(.*)"$'
+    return re.findall(pattern, (FOLDER / "zh-Hans.po").read_text("utf-8"), re.MULTILINE)
+
+
+def literals_of(call: str, position: int) -> set[str]:
+    """Return the constants at a position of every such call in the gateway."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in GATEWAY.rglob("*.py"))
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    given = (one.args[position] for one in calls if getattr(one.func, "id", "") == call and len(one.args) > position)
+    return {one.value for one in given if isinstance(one, ast.Constant)}
+
+
+def test_every_code_of_the_gateway_has_chinese_words() -> None:
+    admin = literals_of("AdminRefused", 1) | {"client_exists", "project_exists", "rollback_pinned"}
+    wanted: dict[str, set[str]] = {
+        "skip": {*SkipReason, "skipped"},
+        "health": {"breaker", "cooldown"},
+        "problem": {*LocationProblem},
+        "error": {*REASON_BY_CODE, *admin, "conflict", "blocked"},
+        "reason": {*RefusalReason},
+        "outcome": {*OUTCOMES},
+        "window": {*Window},
+        "cause": {*get_args(Cause)},
+        "phase": {*Phase},
+        "judged": {*get_args(Judged)},
+        "signal": {*get_args(SignalName), "unknown"},
+        "use": {*get_args(Use)},
+        "check": literals_of("Check", 0),
+    }
+    known: dict[str, set[str]] = {}
+    for kind, code, words in entries():
+        if kind:
+            known.setdefault(kind, set()).add(code)
+            assert re.search("[\u4e00-\u9fff]", words), code
+            assert fields_of(words) <= {"detail"}, code
+    assert known == wanted
+
+
+def test_code_has_its_own_words_in_english_and_the_catalogues_in_chinese() -> None:
+    english, chinese = texts_in("en"), texts_in("zh-Hans")
+    assert english.code("skip", "disabled", "disabled in the config") == "disabled in the config"
+    assert english.code("window", Window.DAY) == "day"
+    assert chinese.code("window", Window.DAY) == "每天"
+    assert chinese.code("skip", "credential", "KEY is not set") == "没有设置凭据（KEY is not set）"
+    assert chinese.code("error", "a_new_code", "its words") == "its words"
+
+
 def test_chinese_catalogue_has_every_text_and_no_other() -> None:
-    catalogue = dict(
-        re.findall(r'^msgid "(.+)"\nmsgstr "(.*)"$', (FOLDER / "zh-Hans.po").read_text("utf-8"), re.MULTILINE)
-    )
+    catalogue = {text: translated for kind, text, translated in entries() if not kind}
     texts = texts_to_translate()
     assert {text: file for text, file in texts.items() if not catalogue.get(text)} == {}, "missing"
     assert set(catalogue) - set(texts) == set(), "left over"
