@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.api.admin_control import Control, Review, change_report, fault_report, no_faults
+from gateway.api.admin_control import Control, change_report, fault_report, no_faults
 from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway
@@ -20,8 +20,9 @@ from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import Overview, Reload, SimulatedSite, Status, WorkerStatus
+from gateway.model.status import SimulatedSite, Status, WorkerStatus
 from gateway.server.instance import Instance
+from gateway.server.live_control import LiveControl
 from gateway.server.operator_listeners import ConsoleListener, operator_listeners
 from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
@@ -32,7 +33,6 @@ from gateway.telemetry.traffic import SAMPLE_S
 
 if TYPE_CHECKING:
     from gateway.server.handover import Handover
-    from gateway.service.client_admin import ClientAdmin
 
 _SEAT = 1
 
@@ -196,90 +196,47 @@ async def _sampling(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Control:
+class _Control(LiveControl):
     """The state and the actions that the admin listener of a single process offers."""
 
     def __init__(self, process: Process) -> None:
-        self._scheduler = process.scheduler
+        instance = Instance(process.name, process.gateway.state_dir, process.live.cell)
+        super().__init__(process.live, process.scheduler, instance)
         self._gateway = process.gateway
-        self._live = process.live
         self._drain_delay_s = process.drain_delay_s
         self._service = process.service
-        self.instance = Instance(process.name, process.gateway.state_dir, process.live.cell)
         self._faults = process.demo.faults if process.demo is not None else None
         self.server: GatewayServer | None = None
 
     async def status(self) -> Status:
-        """See `gateway.api.admin_control.Control`."""
-        gateway, live = self._gateway, self._live
+        """See Control."""
+        gateway = self._gateway
         running = self.server.running if self.server is not None else 0
         state = gateway.config.version, running, gateway.is_draining, gateway.unavailable_deployments()
         worker = WorkerStatus(_SEAT, os.getpid(), *state, store_problems=gateway.store_problems())
-        return Status(
-            live.config,
-            live.loaded,
-            live.failed,
-            live.reloads,
-            gateway.is_draining,
-            (worker,),
-            schedules=self._scheduler.status(),
-            schedules_off=self._scheduler.off,
-            keeps_history=live.keeps_history,
-            file_is_active=live.file_is_active,
-            pinned=live.pinned,
-            at_s=time.time(),
-        )
+        return self.status_with((worker,), is_draining=gateway.is_draining)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         # The snapshot is taken on the event loop. Rendering it takes too long for the loop, so a thread does it.
         return await asyncio.to_thread(expose, await self.status(), [self._gateway.metrics.snapshot()], accept)
 
-    async def overview(self) -> Overview:
-        """See `gateway.api.admin_control.Control`."""
-        self.instance.traffic.sample(time.monotonic(), [self._gateway.metrics.snapshot()])
-        return await self.instance.overview()
-
     async def snapshots(self) -> list[bytes]:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         return [self._gateway.metrics.snapshot()]
 
-    def review(self) -> Review:
-        """See `gateway.api.admin_control.Control`."""
-        return self._live.review
-
-    async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
-        """See `gateway.api.admin_control.Control`."""
-        return await self._scheduler.stop_schedule(assistant, region, who, self._live.restage)
-
     def drain(self) -> float:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         if self.server is not None:
             self.server.drain()
         return self._drain_delay_s
 
-    async def reload(self, who: str) -> Reload:
-        """See `gateway.api.admin_control.Control`."""
-        return await self._live.reload_for_all(who)
-
-    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        """See `gateway.api.admin_control.Control`."""
-        return await self._live.rollback(version, who, signature)
-
-    async def release(self, who: str, signature: str | None) -> Reload:
-        """See `gateway.api.admin_control.Control`."""
-        return await self._live.release(who, signature)
-
-    def client_admin(self, who: str) -> ClientAdmin | None:
-        """See `gateway.api.admin_control.Control`."""
-        return self._live.clients.admin(who) if self._live.clients is not None else None
-
     async def requests(self) -> list[dict[str, object]]:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         return self._gateway.recent_requests()
 
     def events(self) -> Subscription:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         return self._gateway.events.subscribe()
 
     def note_draining(self) -> None:
@@ -294,16 +251,16 @@ class _Control:
         self._gateway.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
 
     async def faults(self) -> tuple[SimulatedSite, ...]:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         return self._switch().sites()
 
     async def set_fault(self, deployment: str, fault: str) -> None:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         self._switch().set(deployment, fault)
         self._publish_faults()
 
     async def clear_faults(self) -> None:
-        """See `gateway.api.admin_control.Control`."""
+        """See Control."""
         self._switch().clear()
         self._publish_faults()
 

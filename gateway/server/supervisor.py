@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.api.admin_control import Review, change_report, no_faults
+from gateway.api.admin_control import change_report, no_faults
 from gateway.api.admin_guard import Guard
 from gateway.assembly.budget_alerts import BudgetWatch
 from gateway.assembly.usage import recover_calls_forever
@@ -27,7 +27,7 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.child_process import child_command, child_environment
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import Overview, Reload, SimulatedSite, Status, WorkerStatus
+from gateway.model.status import SimulatedSite, Status, WorkerStatus
 from gateway.server.channel import (
     Activate,
     Activated,
@@ -44,6 +44,7 @@ from gateway.server.channel import (
     StopWorker,
 )
 from gateway.server.instance import Instance
+from gateway.server.live_control import LiveControl
 from gateway.server.operator_listeners import ConsoleListener, operator_listeners
 from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
@@ -58,7 +59,6 @@ from gateway.usage.quota_store import Seats
 
 if TYPE_CHECKING:
     from gateway.server.handover import Handover
-    from gateway.service.client_admin import ClientAdmin
 
 _OK, _FAILED = 0, 1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -252,7 +252,7 @@ def supervise(
     return asyncio.run(supervisor.run(*admin))
 
 
-class _Supervisor:
+class _Supervisor(LiveControl):
     """See `supervise`."""
 
     def __init__(
@@ -264,6 +264,8 @@ class _Supervisor:
         scheduler: Scheduler,
         lifecycle: Lifecycle,
     ) -> None:
+        state_dir = Path(serve.state_dir) if serve.state_dir is not None else None
+        super().__init__(live, scheduler, Instance(lifecycle.name, state_dir, live.cell))
         self._drain_delay = lifecycle.drain_delay
         self._service = lifecycle.service
         self._console = lifecycle.console
@@ -274,8 +276,6 @@ class _Supervisor:
         self._quotas = self._quota_seats.store
         self._handover = lifecycle.handover
         self._serve = serve
-        self._live = live
-        self._scheduler = scheduler
         self._on_listening: Callable[[], None] | None = lifecycle.on_listening
         self._pool = WorkerPool()
         self._events = EventFeed()
@@ -283,9 +283,7 @@ class _Supervisor:
         self._failed_starts = 0
         self._restarts = 0
         self._exit_status = _OK
-        state_dir = Path(serve.state_dir) if serve.state_dir is not None else None
         self._budgets = BudgetWatch(state_dir, lambda: live.config)
-        self._instance = Instance(lifecycle.name, state_dir, live.cell)
 
     async def run(self, admin_listener: socket.socket, guard: Guard) -> int:
         """Run until all workers have stopped; return the exit status."""
@@ -327,24 +325,8 @@ class _Supervisor:
 
     async def status(self) -> Status:
         """See Control."""
-        live, workers = self._live, await self._pool.status()
-        state = live.config, live.loaded, live.failed, live.reloads
-        processes = self._is_draining, workers, len(self._seats), self._restarts
-        return Status(
-            *state,
-            *processes,
-            schedules=self._scheduler.status(),
-            schedules_off=self._scheduler.off,
-            keeps_history=live.keeps_history,
-            file_is_active=live.file_is_active,
-            pinned=live.pinned,
-            at_s=time.time(),
-        )
-
-    async def overview(self) -> Overview:
-        """See Control."""
-        self._instance.traffic.sample(time.monotonic(), await self._pool.snapshots())
-        return await self._instance.overview()
+        workers, wanted = await self._pool.status(), len(self._seats)
+        return self.status_with(workers, is_draining=self._is_draining, wanted=wanted, restarts=self._restarts)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
@@ -360,21 +342,13 @@ class _Supervisor:
         """See Control."""
         return await self._pool.snapshots()
 
-    def review(self) -> Review:
-        """See Control."""
-        return self._live.review
-
-    async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
-        """See Control."""
-        return await self._scheduler.stop_schedule(assistant, region, who, self._live.restage)
-
     async def _count(self) -> None:
         """Take snapshots at intervals, since a worker that is killed cannot report its counts. Kill hung workers."""
         for round_number in itertools.count():
             await asyncio.sleep(_COUNT_S)
             snapshots = await self._pool.snapshots()
             if round_number % _SAMPLE_ROUNDS == 0:
-                self._instance.traffic.sample(time.monotonic(), snapshots)
+                self.instance.traffic.sample(time.monotonic(), snapshots)
             if not self._stopping.is_set():
                 for worker in self._pool:
                     self._note_round(worker)
@@ -389,22 +363,6 @@ class _Supervisor:
         # Another signal would not reach a process that is stopped, or whose loop does not turn.
         worker.send_signal(signal.SIGKILL)
         worker.missed = 0
-
-    async def reload(self, who: str) -> Reload:
-        """See Control."""
-        return await self._live.reload_for_all(who)
-
-    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
-        """See Control."""
-        return await self._live.rollback(version, who, signature)
-
-    async def release(self, who: str, signature: str | None) -> Reload:
-        """See Control."""
-        return await self._live.release(who, signature)
-
-    def client_admin(self, who: str) -> ClientAdmin | None:
-        """See `gateway.api.admin_control.Control`."""
-        return self._live.clients.admin(who) if self._live.clients is not None else None
 
     def _note_change(self) -> None:
         self._service.note_change(self._live.config.version)
