@@ -19,7 +19,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.upstream_request import upstream_request
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import AnsweredBy, AttemptRecord, Decided, Record, Shown
 from gateway.policy.fence import still_permitted
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
@@ -84,9 +84,10 @@ def _plan_and_send() -> Iterator[Stop]:
     wire = adapter.build_request(request, target)
     response = _response("JSON")
     completion = read_answer(adapter, response, target)
-    record = Record("req_0123456789abcdef01234567", time.monotonic(), config.version)
-    record.client, record.location, record.assistant, record.status = "client-1", location, "assistant", 200
-    record.deployment, record.provider, record.model = deployment.name, deployment.provider, deployment.model
+    decided = Decided(location, "assistant")
+    record = Record("req_0123456789abcdef01234567", time.monotonic(), config.version, decided, Shown(status=200))
+    record.client = "client-1"
+    record.answered_by = AnsweredBy(deployment.name, deployment.provider, deployment.model)
     record.first_s = record.total_s = 0.5
     record.usage = completion.usage
     record.attempts.append(AttemptRecord(deployment.name, deployment.provider, deployment.model, 0.5, None))

@@ -21,7 +21,7 @@ from gateway.model.config_version import Assistant, Attempts, ConfigVersion, Reg
 from gateway.model.decision import Plan, Refusal, RefusalCode, Step
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
-from gateway.model.record import Record
+from gateway.model.record import Decided, Record
 from gateway.model.region_text import NO_PREFERENCES
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.region_text import compose, with_block
@@ -195,7 +195,7 @@ class CandidateClient:
         plan = Plan(self.assistant, self.region, (step,))
         bounds: Resilience = self._once if once else self._patient
         started_at = time.monotonic()
-        record = Record("evaluation", started_at, self.config.version, location=_within(self.region))
+        record = Record("evaluation", started_at, self.config.version, Decided(location=_within(self.region)))
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
             context = ExecutionContext(bounds, deadline, record, self._still_allowed)

@@ -291,7 +291,7 @@ class InboundChat:
         if b"anthropic-beta" in names:
             # The values switch features of Anthropic's API on, which another provider does not have.
             values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
-            self.record.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
+            self.record.shown.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
         if answer.completion is not None:
             return self._responder.respond_whole(answer.completion, style, self.deadline, self._limit_s)
         if answer.result is not None:

@@ -110,7 +110,7 @@ class Responder:
             An awaitable that writes the answer, or None if it is written.
         """
         record = self._record
-        record.status = 200
+        record.shown.status = 200
         record.count(completion.usage)
         if style.seal is not None:
             completion = style.seal.seal_completion(completion)
@@ -130,7 +130,7 @@ class Responder:
             limit_s: How long the client may take, from now on.
         """
         record = self._record
-        record.status = 200
+        record.shown.status = 200
         record.count(result.usage)
         if not isinstance(self._dialect, InputDialect):
             raise TypeError("the dialect of a chat has no such answer")
@@ -154,7 +154,7 @@ class Responder:
         if events and self._direct is not None:
             encoder = self._dialect.encoder(style, self._record)
             data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
-            self._record.status = 200
+            self._record.shown.status = 200
             if self._direct.respond_stream(self._stream_lines(), data):
                 self._head_sent = True
                 self._record.count(encoder.usage)
@@ -163,7 +163,7 @@ class Responder:
 
     async def respond_plain(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Write a small body that is not an answer of a provider."""
-        self._record.status = 200
+        self._record.shown.status = 200
         await self._write_response(200, body, headers)
 
     async def _write_within(self, deadline: Deadline, limit_s: float, writing: Awaitable[None]) -> None:
@@ -176,7 +176,7 @@ class Responder:
     async def _write_stream(self, stream: AnswerStream, style: AnswerStyle) -> None:
         """Write events as they arrive. A slow client slows down the provider."""
         record, cycle = self._record, self.cycle
-        record.status = 200
+        record.shown.status = 200
         encoder = self._encoder = self._dialect.encoder(style, record)
         encoder.sentence_of = self._sentence_of_stream
         keep_alive: KeepAlive | None = None
@@ -209,7 +209,7 @@ class Responder:
             await stream.close()
         record.count(encoder.usage)
         if encoder.failed is not None:
-            record.outcome, record.code = "interrupted", "stream_interrupted"
+            record.outcome, record.shown.code = "interrupted", "stream_interrupted"
             record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -263,7 +263,7 @@ class Responder:
         if style.refusals is not None and shown.code in style.refusals:
             shown = replace(shown, message=style.refusals[shown.code])
         if self._head_sent:
-            self._record.outcome, self._record.status = "interrupted", 200
+            self._record.outcome, self._record.shown.status = "interrupted", 200
             # The client can act on a limit that refuses a further call, so the error names it.
             last = (
                 shown if isinstance(error, CallRefused | NoVerdict) else ApiError("stream_interrupted", shown.message)
@@ -289,11 +289,15 @@ class Responder:
     def _sentence(self, code: str) -> Sentence | None:
         """Return the sentence for the end user if the request ends with this error code."""
         config = self.config
-        return sentence_for(config, self._record.location, self.accept_language, code) if config is not None else None
+        return (
+            sentence_for(config, self._record.decided.location, self.accept_language, code)
+            if config is not None
+            else None
+        )
 
     def _note(self, shown: ApiError, error: Exception) -> None:
         record = self._record
-        record.status, record.code = shown.status, shown.code
+        record.shown.status, record.shown.code = shown.status, shown.code
         if shown.code == "internal_error":
             record.outcome, record.detail = "internal_error", _origin_of(error)
         else:

@@ -50,7 +50,8 @@ def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
 
 def response_lines(record: Record) -> list[bytes]:
     """Return the headers that are known so far, each as it is written, without its line end."""
-    location = record.location
+    decided, shown, deployment = record.decided, record.shown, record.answered_by.deployment
+    location = decided.location
     why = region = None
     if location is not None:
         why = location.why
@@ -58,30 +59,30 @@ def response_lines(record: Record) -> list[bytes]:
             region = location.region.name
     lines = [
         ("x-request-id: " + record.request_id).encode(),
-        *_source_headers(record.config_version, why, region, record.deployment, len(record.attempts)),
+        *_source_headers(record.config_version, why, region, deployment, len(record.attempts)),
     ]
-    if record.allowance is not None:
-        lines += allowance_lines(record.allowance)
-    if record.token_allowance is not None:
-        lines += token_allowance_lines(record.token_allowance)
-    if record.max_tokens is not None:
-        lines.append(b"x-gateway-max-tokens: %d" % record.max_tokens)
-    if record.dropped:
-        names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in record.dropped)
+    if shown.allowance is not None:
+        lines += allowance_lines(shown.allowance)
+    if shown.token_allowance is not None:
+        lines += token_allowance_lines(shown.token_allowance)
+    if shown.max_tokens is not None:
+        lines.append(b"x-gateway-max-tokens: %d" % shown.max_tokens)
+    if shown.dropped:
+        names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in shown.dropped)
         lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
-    if record.embedding_space is not None:
-        lines.append(f"x-gateway-embedding-space: {record.embedding_space}".encode())
-    if record.emulated:
-        lines.append(b"x-gateway-emulated: %b" % ", ".join(sorted(record.emulated)).encode())
-    if record.intent is not None:
-        lines.append(f"x-gateway-intent: {record.intent}".encode())
-    if record.preference is not None:
-        reason = record.preference.why_not_used(record.deployment)
+    if shown.embedding_space is not None:
+        lines.append(f"x-gateway-embedding-space: {shown.embedding_space}".encode())
+    if shown.emulated:
+        lines.append(b"x-gateway-emulated: %b" % ", ".join(sorted(shown.emulated)).encode())
+    if decided.intent is not None:
+        lines.append(f"x-gateway-intent: {decided.intent}".encode())
+    if decided.preference is not None:
+        reason = decided.preference.why_not_used(deployment)
         lines.append(f"x-gateway-preference: {f'not_used; reason={reason}' if reason else 'used'}".encode())
     if record.moderation is not None and record.moderation.is_skipped:
         lines.append(b"x-gateway-moderation: skipped")
-    if record.labels:
-        lines.append(b"x-gateway-labels: %b" % ", ".join(record.labels).encode())
+    if shown.labels:
+        lines.append(b"x-gateway-labels: %b" % ", ".join(shown.labels).encode())
     took_s = record.first_s
     if took_s is None and record.attempts:
         took_s = time.monotonic() - record.started_at  # no deployment answered: the time until that was known
@@ -102,8 +103,8 @@ def response_lines(record: Record) -> list[bytes]:
 def json_lines(record: Record) -> list[bytes]:
     """Return the headers of a whole answer, which is an error or complete: also what its calls cost."""
     lines = [b"content-type: application/json", *response_lines(record)]
-    if record.charged is not None:
-        lines.append(("x-gateway-cost: " + record.charged).encode())
+    if record.shown.charged is not None:
+        lines.append(("x-gateway-cost: " + record.shown.charged).encode())
     return lines
 
 

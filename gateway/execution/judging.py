@@ -175,8 +175,8 @@ class Judge:
         time_s = min(VERDICT_S, self._left_s())
         # A judge that hangs leaves time for the next one, and counts for its breaker.
         bounds = replace(self.config.resilience, total_s=time_s, first_token_s=time_s / len(plan.steps))
-        own = Record(self.record.request_id, time.monotonic(), self.record.config_version, client=self.record.client)
-        own.key_id, own.location, own.assistant = self.record.key_id, self.record.location, self.record.assistant
+        record = self.record
+        own = Record(record.request_id, time.monotonic(), record.config_version, record.decided, client=record.client)
         deadline = Deadline.start(time_s, time_s)
         context = ExecutionContext(bounds, deadline, own, self._why_not_now)
         usage = context.usage = self.usage(own) if self.usage is not None else None

@@ -29,7 +29,15 @@ from gateway.execution.retry import RULES, why_spent
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Plan, Step
-from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
+from gateway.model.record import (
+    AnsweredBy,
+    AttemptAction,
+    AttemptDecision,
+    DecisionReason,
+    Record,
+    Resumed,
+    Skipped,
+)
 from providers.chat import (
     AnnotationsDelta,
     ChatRequest,
@@ -135,12 +143,12 @@ class Resumption:
     def _record(self, broken: Step, by: Step) -> None:
         record, deployment = self.context.record, by.deployment
         record.resumed = Resumed(broken.deployment.name, deployment.name)
-        record.deployment, record.provider, record.model = deployment.name, deployment.provider, deployment.model
-        record.places = deployment.places
-        record.dropped |= by.dropped
+        record.shown.dropped |= by.dropped
         # One price for the tokens of two deployments would be wrong, unless it is the same.
-        price = deployment.price_at(self.executor.clock())
-        record.price = price if price == record.price else None
+        price, tools = deployment.price_at(self.executor.clock()), record.answered_by.called_tools
+        price = price if price == record.answered_by.price else None
+        names = deployment.name, deployment.provider, deployment.model
+        record.answered_by = AnsweredBy(*names, deployment.places, price, tools)
 
 
 def resuming(answer: Answer, resumption: Resumption) -> Answer:

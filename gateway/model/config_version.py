@@ -105,8 +105,10 @@ class Region:
 
         A default region lists no territories, so its operator has not decided that these prompts may leave.
         """
+        if not self.is_default:
+            return None
         country = parent(territory) or territory
-        return Places(frozenset({country})) if self.is_default and country in territory_data().stays else None
+        return Places(frozenset({country})) if country in territory_data().stays else None
 
     def bounds_of(self, territory: str | None) -> Places:
         """Return where data from this territory may go. Without a territory, it is the region's boundary."""

@@ -24,8 +24,10 @@ def may_keep(location: Location | None, cell: str | None) -> bool:
         return True
     if not location.region.keeps_receipts:
         return False
-    required = location.region.required_places(location.territory) if location.territory is not None else None
-    return required is None or cell is None or required.contains(cell)
+    if cell is None or location.territory is None:
+        return True
+    required = location.region.required_places(location.territory)
+    return required is None or required.contains(cell)
 
 
 def regions_without_callers(config: ConfigVersion) -> frozenset[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import Use
 from gateway.model.consent import ConsentKind
@@ -18,7 +20,7 @@ from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
-from providers.value import Value
+from providers.value import Value, change
 
 
 class AttemptAction(StrEnum):
@@ -152,60 +154,105 @@ class Resumed:
     usage_is_estimated: bool = False
 
 
+class Decided(Value, frozen=True):
+    """The decisions on a request: where it comes from, and who may answer. A later stage replaces the value.
+
+    Attributes:
+        use: The kind of the request.
+        intent: The intent of a chat with an assistant that has intents.
+        preference: The user's preference, if the request states one.
+        profile: The version of the region's profile that was added to the prompt.
+        decision: The result of routing, with the reason for each skipped deployment.
+        variant: The user's member of the first step, if that step is weighted.
+    """
+
+    location: Location | None = None
+    assistant: str | None = None
+    intent: str | None = None
+    preference: Preference | None = None
+    profile: str | None = None
+    decision: Decision | None = None
+    variant: str | None = None
+    use: Use = "chat"
+
+
+class AnsweredBy(Value, frozen=True):
+    """The deployment that answers a request. Nothing is set before an answer has begun.
+
+    Attributes:
+        places: Where it stores and processes data, in words.
+        price: Its price at the time of the request.
+        called_tools: How many calls of each tool with a fee count in the cost, or None.
+    """
+
+    deployment: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    places: tuple[str, str] | None = None
+    price: Price | None = None
+    called_tools: Mapping[str, int] | None = None
+
+
+class Shown(msgspec.Struct):
+    """The fields of the response around the answer: its status, its error code, and the values of its headers.
+
+    Attributes:
+        code: The error code of the API. None for an answer.
+        token_allowance: The client's tokens per minute, as `allowance` has its requests.
+        max_tokens: The cap that the request got because a limit pays for no more tokens.
+        charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
+        labels: The labels on the answer.
+        embedding_space: The model and the length of the vectors of an answer.
+    """
+
+    status: int = 0
+    code: str | None = None
+    dropped: frozenset[str] = frozenset()
+    emulated: frozenset[str] = frozenset()
+    labels: tuple[str, ...] = ()
+    embedding_space: str | None = None
+    allowance: Allowance | None = None
+    token_allowance: Allowance | None = None
+    max_tokens: int | None = None
+    charged: str | None = None
+
+
+UNDECIDED = Decided()
+UNANSWERED = AnsweredBy()
+
+
 @dataclass(slots=True)
 class Record:
-    """Everything that is known of one request. It never contains a prompt, an answer or a key. Times are seconds.
+    """Everything that is known of one request: what was decided, what happened, and what is shown.
+
+    It never contains a prompt, an answer or a key. Times are seconds.
 
     Attributes:
         started_at: Monotonic seconds.
         outcome: `ok`, `refused` (by the gateway, or the client's fault), `failed` (by the providers, or no deployment
             was available), `interrupted` (in mid-stream), `cancelled` (the client disconnected) or `internal_error`.
-        code: The error code of the API. None for an answer.
-        token_allowance: The client's tokens per minute, as `allowance` has its requests.
-        max_tokens: The cap that the request got because a limit pays for no more tokens.
-        charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
         upload_s: The part of the time to the answer in which the gateway waited for the client's body.
         queued_s: The part of it in which the request waited for concurrency slots of deployments.
         shed: The deployments that had no free slot, and why.
         retries_refused: The deployments that were not retried because the retry budget was spent.
-        decision: The result of routing, with the reason for each skipped deployment.
         consent: The basis on which the first deployment that requires consent was sent the prompt.
-        variant: The user's member of the first step, if that step is weighted.
-        labels: The labels on the answer.
-        profile: The version of the region's profile that was added to the prompt.
-        resumed: Set if an answer broke off and another deployment continued it. `deployment` is then the latter.
+        resumed: Set if an answer broke off and another deployment continued it. `answered_by` is then the latter.
         shadow: The attempt on the route's shadow, which begins after this request ends.
         abandoned: The attempts that were running when the client disconnected.
-        places: Where the deployment that answers stores and processes data, in words.
-        price: The price of the deployment that answered.
-        called_tools: How many calls of each tool with a fee count in the cost, or None.
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
-        use: The kind of the request.
-        embedding_space: The model and the length of the vectors of an answer.
-        intent: The intent of a chat with an assistant that has intents.
-        preference: The user's preference, if the request states one.
         moderation: The verdicts of the region's moderation, if it has one.
     """
 
     request_id: str
     started_at: float
     config_version: str
+    decided: Decided = UNDECIDED
+    shown: Shown = field(default_factory=Shown)
     trace: TraceContext | None = None
     client: str | None = None
     key_id: str = ""
-    allowance: Allowance | None = None
-    token_allowance: Allowance | None = None
-    max_tokens: int | None = None
-    charged: str | None = None
-    location: Location | None = None
-    assistant: str | None = None
-    deployment: str | None = None
-    provider: str | None = None
-    model: str | None = None
     stream: bool = False
-    status: int = 0
     outcome: str = "ok"
-    code: str | None = None
     detail: str | None = None
     upload_s: float = 0.0
     queued_s: float = 0.0
@@ -215,31 +262,20 @@ class Record:
     skipped: list[Skipped] = field(default_factory=list)
     shed: tuple[tuple[str, str], ...] = ()
     retries_refused: tuple[str, ...] = ()
-    variant: str | None = None
-    decision: Decision | None = None
+    abandoned: tuple[AttemptRecord, ...] = ()
     consent: ConsentKind | None = None
-    dropped: frozenset[str] = frozenset()
-    emulated: frozenset[str] = frozenset()
-    labels: tuple[str, ...] = ()
-    profile: str | None = None
+    answered_by: AnsweredBy = UNANSWERED
     usage: Usage | None = None
+    cost_micros: int | None = None
     resumed: Resumed | None = None
     shadow: AttemptRecord | None = None
-    abandoned: tuple[AttemptRecord, ...] = ()
-    places: tuple[str, str] | None = None
-    price: Price | None = None
-    called_tools: Mapping[str, int] | None = None
-    cost_micros: int | None = None
-    use: Use = "chat"
-    embedding_space: str | None = None
-    intent: str | None = None
-    preference: Preference | None = None
     moderation: ModerationRecord | None = None
 
     @property
     def reason(self) -> RefusalReason | None:
         """The reason why the request was not answered. None for an answer."""
-        return REASON_BY_CODE[self.code] if self.code is not None else None
+        code = self.shown.code
+        return REASON_BY_CODE[code] if code is not None else None
 
     @property
     def sent(self) -> list[AttemptRecord]:
@@ -256,7 +292,8 @@ class Record:
         These are the ones that routing skipped, the ones whose wire format cannot express the request, and skipped
         steps.
         """
-        verdicts = self.decision.verdicts if self.decision is not None else ()
+        decision = self.decided.decision
+        verdicts = decision.verdicts if decision is not None else ()
         excluded = {
             deployment.name: verdict.log_detail or client_detail(verdict.reason, verdict.detail)
             for deployment, verdict in verdicts
@@ -281,7 +318,10 @@ class Record:
             self.outcome == "ok"
             and len(attempts) > 0
             and attempts[0].outcome == "ok"
-            and (len(attempts) == 1 or (self.use != "chat" and all(attempt.outcome == "ok" for attempt in attempts)))
+            and (
+                len(attempts) == 1
+                or (self.decided.use != "chat" and all(attempt.outcome == "ok" for attempt in attempts))
+            )
             and not (self.skipped or self.shed or self.abandoned or self.retries_refused)
             and self.resumed is None
             and not self.logs_prompt
@@ -290,7 +330,8 @@ class Record:
     @property
     def logs_prompt(self) -> bool:
         """Whether the prompt is logged, on a line that belongs to the line of the request."""
-        region = self.location.region if self.location is not None else None
+        location = self.decided.location
+        region = location.region if location is not None else None
         return region is not None and region.log_prompts
 
     @property
@@ -299,10 +340,11 @@ class Record:
 
         A client makes up the name of any other field, so such a name may contain personal data.
         """
-        if not self.dropped:
+        if not self.shown.dropped:
             return []
-        verdicts = self.decision.verdicts if self.decision is not None else ()
-        return known_names(self.dropped, (deployment for deployment, _ in verdicts))
+        decision = self.decided.decision
+        verdicts = decision.verdicts if decision is not None else ()
+        return known_names(self.shown.dropped, (deployment for deployment, _ in verdicts))
 
     def begin_again(self) -> bool:
         """Forget the decision and the skipped steps, because another decision follows.
@@ -313,9 +355,8 @@ class Record:
         if self.attempts or self.abandoned:
             return False
         self.skipped.clear()
-        self.shed, self.retries_refused = (), ()
-        self.decision, self.variant, self.consent, self.profile = None, None, None, None
-        self.intent, self.preference = None, None
+        self.shed, self.retries_refused, self.consent = (), (), None
+        self.decided = change(self.decided, decision=None, variant=None, profile=None, intent=None, preference=None)
         return True
 
     def note_consent(self, steps: Iterable[Step]) -> None:
@@ -327,5 +368,6 @@ class Record:
     def count(self, usage: Usage | None) -> None:
         """Record the usage that the provider counted, and its cost if a price is known."""
         self.usage = usage
-        if usage is not None and self.price is not None:
-            self.cost_micros = cost_of(usage, self.price, self.called_tools)
+        by = self.answered_by
+        if usage is not None and by.price is not None:
+            self.cost_micros = cost_of(usage, by.price, by.called_tools)

@@ -30,7 +30,7 @@ from gateway.model.decision import Plan, Refusal, Refused, Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
 from gateway.model.location import Location
-from gateway.model.record import Record
+from gateway.model.record import AnsweredBy, Decided, Record
 from gateway.model.region_text import Locale
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
@@ -267,7 +267,7 @@ class ChatService:
             located = (
                 await self.locations.locate(config, caller) if config.location.needs_lookup else locate(config, caller)
             )
-            record.location = located.location
+            record.decided = Decided(located.location)
             region = located.check().region
             if region is not None and region.ages is not None:
                 _check_hours(located, self.clock())
@@ -305,7 +305,7 @@ class ChatService:
                     await sending
                 if self._shadows is not None and turn is not None and shadowed is not None:
                     record.total_s = time.monotonic() - record.started_at
-                    self._shadows.offer(turn, _with_region_text(*shadowed, record), body.size_bytes)
+                    self._shadows.offer(turn, _with_region_text(*shadowed)[0], body.size_bytes)
         finally:
             if admission is not None:
                 admission.release()
@@ -326,13 +326,13 @@ class ChatService:
             admission = await self._admit_shared(self.shared_limits, caller.client, record)
         try:
             located = await self.locations.locate(config, caller)
-            record.location = located.location
+            record.decided = Decided(located.location)
             region = located.check().region
             inbound.start(config.resilience)
             with await inbound.body() as body:
                 request = inbound.decode(body)
                 assistant = find_assistant(config, caller.client, request.model)
-                record.assistant = assistant.name
+                record.decided = change(record.decided, assistant=assistant.name)
                 if not isinstance(request, ChatRequest):
                     raise TypeError("only the tokens of a chat can be counted")
                 if region is not None and region.name not in assistant.routes:
@@ -350,12 +350,12 @@ class ChatService:
         Raises Refused, PlanExhausted or OtherEmbeddingSpace.
         """
         config, location, assistant = routing.config, routing.location, routing.assistant
-        record.assistant = assistant.name
         request: ServedRequest = part or routing.request
-        chat = None
+        chat = profile = None
         if isinstance(request, ChatRequest):
-            has_text = routing.locale is not None or location.age is not None
-            request = chat = _with_region_text(routing, request, record) if has_text else request
+            if routing.locale is not None or location.age is not None:
+                request, profile = _with_region_text(routing, request)
+            chat = request
             needs = requirements_of(chat)
         else:
             needs = needs_of_input(request)
@@ -363,10 +363,12 @@ class ChatService:
         if config.recipients and location.region is not None:
             consenting = Consenting(routing.consent, routing.request, needs, self._consent_keys_of(config), now_s)
             consents = consenting.under(config, location.region)
+        before = record.decided
+        preference, variant = before.preference, None
         health = self.executor.health.snapshot(config)
         if routing.prefer is not None and chat is not None and location.region is not None:
             sticky = partial(sticky_key_of, routing.client, routing.user, chat)
-            decision, record.preference = decide_preferring(
+            decision, preference = decide_preferring(
                 assistant,
                 location.region.name,
                 routing.prefer,
@@ -377,12 +379,21 @@ class ChatService:
             decision = decide(config, assistant, location, needs, health, now_s, consents)
             if decision.lanes and chat is not None:
                 decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, chat))
-        record.decision, plan = decision, decision.outcome
+        plan = decision.outcome
+        if isinstance(plan, Plan) and (assistant.intent == DEFAULT_INTENT or plan.region.name in assistant.schedules):
+            variant = plan.variant  # a schedule counts the chats of its own route only
+        record.decided = Decided(
+            location,
+            assistant.name,
+            before.intent,
+            preference,
+            profile,
+            decision,
+            variant,
+            before.use,
+        )
         if not isinstance(plan, Plan):
             raise _refused(plan, routing, consenting)
-        record.variant = plan.variant
-        if assistant.intent != DEFAULT_INTENT and plan.region.name not in assistant.schedules:
-            record.variant = None  # a schedule counts the chats of its own route only
         under = consenting.under if consenting is not None else None
         named = assistant.name, routing.client
         running = RunningRequest(config, *named, location, needs, under, assistant.use, assistant.intent)
@@ -411,7 +422,7 @@ class ChatService:
                 note = partial(self._note_answer, record, config, now_s, chat, returned, emulated)
                 answer = await held_until_valid(self.executor, plan, chat, context, emulated, note)
         except PlanExhausted as error:
-            if record.profile is None:
+            if profile is None:
                 raise
             raise PlanExhausted(_without_profile_message(error.failure)) from error
         finally:
@@ -474,21 +485,22 @@ class ChatService:
         answer: Answer,
     ) -> None:
         """Record who answers, at which price, and what the answer lacks of the request."""
-        deployment = answer.step.deployment
-        record.deployment, record.provider = deployment.name, deployment.provider
-        record.model, record.dropped, price = deployment.model, answer.step.dropped, deployment.price
+        deployment, dropped, tools = answer.step.deployment, answer.step.dropped, None
+        price = deployment.price
         if price is not None and price.valid_from is not None:
             price = price.at(now_s)
-        record.price = price
         if price is not None and price.tool_calls and chat is not None and chat.extra:
-            record.called_tools = called_tools(without_parameters(chat, answer.step.dropped).extra, price)
+            tools = called_tools(without_parameters(chat, dropped).extra, price)
+        record.answered_by = AnsweredBy(
+            deployment.name, deployment.provider, deployment.model, deployment.places, price, tools
+        )
         if returned is not None and not self._seal_of(config, deployment).unseals_all(returned):
-            record.dropped |= {REASONING_STATE}
-        record.places = deployment.places
+            dropped |= {REASONING_STATE}
         if chat is not None and chat.response_format is not None:
-            record.emulated = EMULATED if answer.step.emulates else emulated_fields(deployment.adapter, chat)
+            record.shown.emulated = EMULATED if answer.step.emulates else emulated_fields(deployment.adapter, chat)
             if emulated is not None and answer.step.emulates:
-                record.dropped |= emulated.unchecked
+                dropped |= emulated.unchecked
+        record.shown.dropped = dropped
 
     def _admit(self, client: Client | None, record: Record) -> Admission | None:
         """Admit the request under its client's limits, if there are any. Raises LimitReached."""
@@ -513,13 +525,14 @@ class ChatService:
         the limits of the client were counted by the old version.
         """
         record = inbound.record
-        record.config_version, record.client, record.location = config.version, None, None
+        record.config_version, record.client = config.version, None
+        record.decided = change(record.decided, location=None)
         inbound.error_style = _error_style(config)
         caller = inbound.caller(config)
         if caller.client is not None:
             record.client = caller.client.name
         located = await self.locations.locate(config, caller)
-        record.location = located.location
+        record.decided = change(record.decided, location=located.location)
         located.check()
         _check_hours(located, self.clock() - (time.monotonic() - record.started_at))  # the time of arrival
         return caller, located
@@ -529,7 +542,7 @@ class ChatService:
     ) -> None:
         """Answer a request for embeddings or moderations, call by call."""
         record = inbound.record
-        record.use = use_of(request)
+        record.decided = change(record.decided, use=use_of(request))
         request = with_assistant(request, config, caller.client)
         first = self._prepare(config, caller, located, request, inbound)
         begun: list[tuple[RoutingInput, Answer]] = []
@@ -544,7 +557,7 @@ class ChatService:
         if isinstance(result, EmbeddingAnswer):
             space = self._space_of(routing)
             space.check(routing.spaces, result.dimensions)
-            record.embedding_space = space.name(result.dimensions)
+            record.shown.embedding_space = space.name(result.dimensions)
         record.first_s = time.monotonic() - record.started_at
         assistant = routing.assistant
         style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
@@ -608,12 +621,14 @@ class ChatService:
                 raise Refused(refusal)
             if assistant.intents:
                 names = [tool.name for tool in request.tools]
-                inbound.record.intent = intent_of(assistant, caller.client, caller.intent, names, age)
-                assistant = assistant.for_intent(inbound.record.intent)
+                intent = intent_of(assistant, caller.client, caller.intent, names, age)
+                inbound.record.decided = change(inbound.record.decided, intent=intent)
+                assistant = assistant.for_intent(intent)
             if caller.prefer:
                 prefer = preferred_name(caller.prefer)
                 if age is not None and not age.choices:
-                    inbound.record.preference, prefer = preference_of_age(assistant, prefer), None
+                    preference, prefer = preference_of_age(assistant, prefer), None
+                    inbound.record.decided = change(inbound.record.decided, preference=preference)
         if not assistant.reveal_model:
             inbound.error_style = ErrorStyle(config.blocked_by, refusals, quotes_provider=False)
         spaces = caller.embedding_space
@@ -658,7 +673,7 @@ def _answer_style(
     """Return how the answer is shown, and record its labels."""
     labelling = labelling_of(routing.locale, request) if routing.locale is not None else None
     if labelling is not None:
-        record.labels = labelling.names
+        record.shown.labels = labelling.names
     assistant, keep_alive_s = routing.assistant, routing.config.resilience.keep_alive_s
     shown_model = None if assistant.reveal_model else assistant.name
     return AnswerStyle(request.include_usage, request.n or 1, labelling, shown_model, keep_alive_s, seal)
@@ -675,30 +690,30 @@ def _transcript(request: ServedRequest) -> str:
     return "\n".join(texts_of(request))[-MAX_CHARACTERS:]
 
 
-def _with_region_text(routing: RoutingInput, request: ChatRequest, record: Record) -> ChatRequest:
+def _with_region_text(routing: RoutingInput, request: ChatRequest) -> tuple[ChatRequest, str | None]:
     """Return the request for a deployment: without our labels in its history, and with the region's system message.
 
-    The name of the message's version is recorded.
+    Returns:
+        The request, and the name of the version of its system message. None: it has none.
     """
     locale, location = routing.locale, routing.location
     region, age = location.region, location.age
     if region is None:
-        return request
+        return request, None
     if region.texts is not None:
         messages = without_labels(request.messages, region.texts)
         if messages is not request.messages:
             request = change_request(request, messages=messages)
     profile = locale.profile if locale is not None else None
     if profile is None and (age is None or not age.instructions):
-        return request
+        return request, None
     name = locale.locale if locale is not None else ""
     block = remember(
         routing.config,
         ("profile", region.name, name, location.territory, location.preferences, age),
         lambda: compose(profile, location.territory, location.preferences, age),
     )
-    record.profile = block.name
-    return with_block(request, block)
+    return with_block(request, block), block.name
 
 
 def _without_profile_message(failure: Failure) -> Failure:

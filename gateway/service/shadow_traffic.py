@@ -28,7 +28,7 @@ from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.kept_metadata import may_keep
 from gateway.model.location import Location
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import AttemptRecord, Decided, Record
 from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.policy.routing import judge_alone
@@ -249,11 +249,11 @@ class ShadowTraffic:
 
     def begin(self, config: ConfigVersion, location: Location, record: Record, answer: Answer) -> ShadowTurn | None:
         """Decide whether the shadow of this request's route is asked too. Call it before the answer is sent."""
-        assistant, region = config.assistants.get(record.assistant or ""), location.region
-        if assistant is not None and record.intent is not None:
-            assistant = assistant.for_intent(record.intent)
+        assistant, region = config.assistants.get(record.decided.assistant or ""), location.region
+        if assistant is not None and record.decided.intent is not None:
+            assistant = assistant.for_intent(record.decided.intent)
         shadow = assistant.shadows.get(region.name) if assistant is not None and region is not None else None
-        if record.preference is not None and record.preference.is_reordered:
+        if record.decided.preference is not None and record.decided.preference.is_reordered:
             return None  # the user's order is not the route's
         if assistant is None or region is None or shadow is None or self._draw() >= shadow.share:
             return None
@@ -279,7 +279,7 @@ class ShadowTraffic:
             body_bytes: The length of its body.
         """
         labels, record = turn.labels, turn.record
-        if record.outcome != "ok" or record.deployment == labels[-1] or turn.config is not self._current():
+        if record.outcome != "ok" or record.answered_by.deployment == labels[-1] or turn.config is not self._current():
             # There is nothing to compare with, or another config version decides by now.
             return
         if len(self._running) >= MAX_RUNNING:
@@ -378,7 +378,7 @@ class ShadowTraffic:
             finish_reason=choice.finish_reason if choice is not None else None,
             answer_characters=len(answer),
             tool_calls=len(message.tool_calls),
-            beside=record.deployment,
+            beside=record.answered_by.deployment,
             beside_first_s=record.first_s,
             beside_total_s=record.total_s,
             beside_usage=record.usage,
@@ -402,8 +402,8 @@ class ShadowTraffic:
 def _own_record(turn: ShadowTurn) -> Record:
     """Return a record for the usage of the shadow request. The record of the client's request is complete."""
     record = turn.record
-    own = record.request_id, record.started_at, record.config_version
-    return Record(*own, location=turn.location, assistant=record.assistant)
+    decided = Decided(turn.location, record.decided.assistant)
+    return Record(record.request_id, record.started_at, record.config_version, decided)
 
 
 def _attempt_at(deployment: Deployment) -> AttemptRecord:

@@ -46,18 +46,19 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     """
     if not is_kept(record, share):
         return None
-    location = record.location
+    decided, shown, by = record.decided, record.shown, record.answered_by
+    location = decided.location
     region = location.region if location is not None else None
     if location is None or region is None or not may_keep(location, cell):
         return None
-    stores, processes = record.places or (None, None)
+    stores, processes = by.places or (None, None)
     return {
         "version": _VERSION,
         "id": record.request_id,
         "at": datetime.fromtimestamp(ended_at_s, UTC).isoformat(timespec="milliseconds"),
         "client": record.client,
-        "assistant": record.assistant,
-        "use": record.use,
+        "assistant": decided.assistant,
+        "use": decided.use,
         "region": region.name,
         "territory": location.territory,
         "evidence": location.why,
@@ -65,9 +66,9 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "gateway": cell,
         **version_fields(record.config_version),
         "outcome": record.outcome,
-        "status": record.status,
-        "code": record.code,
-        "answered_by": record.deployment,
+        "status": shown.status,
+        "code": shown.code,
+        "answered_by": by.deployment,
         "stores": stores,
         "processes": processes,
         "tried": _tried(record),
@@ -75,14 +76,14 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "passed_over": record.passed_over,
         "resumed_after": record.resumed.broken if record.resumed is not None else None,
         "consent": str(record.consent) if record.consent is not None else None,
-        "side": record.variant,
+        "side": decided.variant,
         "dropped": record.named_dropped,
-        "dropped_unknown": len(record.dropped) - len(record.named_dropped),
-        "labels": list(record.labels),
-        "profile": record.profile,
-        "intent": record.intent,
-        "preference": record.preference.fields(record.deployment) if record.preference is not None else None,
-        "emulated": sorted(record.emulated),
+        "dropped_unknown": len(shown.dropped) - len(record.named_dropped),
+        "labels": list(shown.labels),
+        "profile": decided.profile,
+        "intent": decided.intent,
+        "preference": decided.preference.fields(by.deployment) if decided.preference is not None else None,
+        "emulated": sorted(shown.emulated),
         "moderation": record.moderation.fields() if record.moderation is not None else None,
         "age_band": location.age_band,
         "sample": share if is_sampled(record, share) else 1.0,
@@ -103,7 +104,8 @@ def _shadow(record: Record) -> dict[str, object] | None:
 
 
 def _hides_model(record: Record) -> bool:
-    outcome = record.decision.outcome if record.decision is not None else None
+    decision = record.decided.decision
+    outcome = decision.outcome if decision is not None else None
     return isinstance(outcome, Plan) and not outcome.assistant.reveal_model
 
 

@@ -174,7 +174,8 @@ def log_requests(ended: Sequence[Ended], share: float = 1.0) -> None:
 
 def log_prompt(record: Record, text: str) -> None:
     """Write the prompt on a line of its own. The request's line has the same id and the outcome."""
-    region = record.location.region if record.location is not None else None
+    location = record.decided.location
+    region = location.region if location is not None else None
     logger().info(
         "prompt", request_id=record.request_id, region=region.name if region is not None else None, prompt=text
     )

@@ -122,17 +122,18 @@ class Metrics:
 
     def observe(self, record: Record) -> None:
         """Count one finished request."""
-        location = record.location
+        decided, shown, by = record.decided, record.shown, record.answered_by
+        location = decided.location
         region = location.region.name if location is not None and location.region is not None else ""
-        deployment, provider = record.deployment, record.provider
+        deployment, provider = by.deployment, by.provider
         key = (
             region,
-            record.assistant,
+            decided.assistant,
             deployment,
             provider,
             record.outcome,
-            record.status,
-            record.code,
+            shown.status,
+            shown.code,
             record.stream,
         )
         row = self._rows.get(key) or self._add_row(key)
@@ -152,7 +153,7 @@ class Metrics:
             self._count_attempts(region, attempts)
         if record.first_s is not None:
             self._count_answer(region, row, record, record.first_s)
-        if record.resumed is not None or record.variant is not None or record.retries_refused or record.shed:
+        if record.resumed is not None or decided.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
 
     def _count_attempt(self, region: str, attempt: AttemptRecord) -> None:
@@ -165,8 +166,8 @@ class Metrics:
     def _count_events(self, region: str, record: Record) -> None:
         if record.resumed is not None:
             self.count("gateway_resumed_total", (region, record.resumed.broken, record.resumed.by, record.outcome))
-        if record.variant is not None:
-            self._count_variant(region, record, record.variant)
+        if record.decided.variant is not None:
+            self._count_variant(region, record, record.decided.variant)
         for refused in record.retries_refused:
             self.count("gateway_retries_refused_total", (region, refused))
         for shed, reason in record.shed:
@@ -180,7 +181,7 @@ class Metrics:
         """
         own = [attempt for attempt in record.attempts if attempt.deployment == variant]
         is_ok = bool(own) and own[-1].outcome == "ok" and record.outcome != "interrupted"
-        key = record.assistant or "", region, variant
+        key = record.decided.assistant or "", region, variant
         self.count(REQUESTS, (*key, "ok" if is_ok else "failed"))
         if not own or own[-1].failure is not None:
             return
@@ -193,9 +194,10 @@ class Metrics:
         if len(record.attempts) == 1:
             own_s = first_s - record.upload_s - record.queued_s - record.attempts[0].duration_s
             row.overhead.new.append(floor(own_s * 1e6) if own_s > 0 else 0)
-        if record.cost_micros is not None and record.price is not None:
-            labels = (region, record.assistant or "", record.deployment or "", record.provider or "")
-            self.count("gateway_cost_micros_total", (*labels, record.price.currency), record.cost_micros)
+        by = record.answered_by
+        if record.cost_micros is not None and by.price is not None:
+            labels = (region, record.decided.assistant or "", by.deployment or "", by.provider or "")
+            self.count("gateway_cost_micros_total", (*labels, by.price.currency), record.cost_micros)
         if record.usage is None:
             row.answers_without_usage += 1
         else:

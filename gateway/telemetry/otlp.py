@@ -95,19 +95,20 @@ def _spans(ended: Ended) -> list[Span]:
 
 
 def _of_request(record: Record) -> dict[str, _Value | None]:
-    location = record.location
+    decided, shown = record.decided, record.shown
+    location = decided.location
     return {
         "http.request.method": "POST",
         "http.route": _ROUTE,
-        "http.response.status_code": record.status or None,
-        "error.type": record.code if record.outcome in _ERRORS else None,
+        "http.response.status_code": shown.status or None,
+        "error.type": shown.code if record.outcome in _ERRORS else None,
         "gateway.outcome": record.outcome,
-        "gateway.code": record.code,
+        "gateway.code": shown.code,
         "gateway.reason": record.reason,
         "gateway.region": location.region.name if location is not None and location.region is not None else None,
         "gateway.why": location.why if location is not None else None,
-        "gateway.assistant": record.assistant,
-        "gateway.deployment": record.deployment,
+        "gateway.assistant": decided.assistant,
+        "gateway.deployment": record.answered_by.deployment,
         "gateway.client": record.client,
         **dict.fromkeys(VERSION_ATTRIBUTES, record.config_version),
         "gateway.stream": record.stream,

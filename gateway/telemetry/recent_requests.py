@@ -28,7 +28,7 @@ class RecentRequests:
 
     def add(self, ended: Sequence[Ended], cell: str | None = None) -> None:
         """Add finished requests of a cell, except those of which it may not keep who asked from where."""
-        self._ended.extend(one for one in ended if may_keep(one[0].location, cell))
+        self._ended.extend([one for one in ended if may_keep(one[0].decided.location, cell)])
 
     def settle(self) -> None:
         """Describe all requests now, so that they no longer refer to the config version that they used."""
@@ -48,22 +48,23 @@ def _described(one: Ended | dict[str, object]) -> dict[str, object]:
 
 def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
     """Return a finished request as JSON data. Its attempts have the names of fields that the log line has."""
-    location = record.location
+    decided, shown, by = record.decided, record.shown, record.answered_by
+    location = decided.location
     region = location.region if location is not None else None
     return {
         "request_id": record.request_id,
         "at": datetime.fromtimestamp(ended_at_s, UTC).isoformat(timespec="milliseconds"),
         **version_fields(record.config_version),
         "client": record.client,
-        "assistant": record.assistant,
+        "assistant": decided.assistant,
         "region": region.name if region is not None else None,
         "territory": location.territory if location is not None and region is not None else None,
         "outcome": record.outcome,
-        "status": record.status,
-        "code": record.code,
+        "status": shown.status,
+        "code": shown.code,
         "reason": str(record.reason) if record.reason is not None else None,
-        "deployment": record.deployment,
-        "provider": record.provider,
+        "deployment": by.deployment,
+        "provider": by.provider,
         "stream": record.stream,
         "first_ms": _milliseconds(record.first_s),
         "total_ms": _milliseconds(record.total_s),
@@ -72,8 +73,8 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
         "skipped": {skipped.deployment: skipped.reason for skipped in record.skipped},
         "passed_over": record.passed_over,
         "passed_over_codes": _codes(record),
-        "use": record.use,
-        "intent": record.intent,
+        "use": decided.use,
+        "intent": decided.intent,
         "evidence": location.why if location is not None else None,
         "moderation": record.moderation.fields() if record.moderation is not None else None,
         "input_tokens": record.usage.prompt_tokens if record.usage is not None else None,
@@ -84,15 +85,17 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
 
 def _codes(record: Record) -> dict[str, str]:
     """Return the deployments that routing skipped, with the reason as a code."""
-    skipped = record.decision.considered if record.decision is not None else ()
+    decision = record.decided.decision
+    skipped = decision.considered if decision is not None else ()
     return {one.deployment: str(one.reason) for one in skipped if one.reason is not None}
 
 
 def _cost(record: Record) -> dict[str, str] | None:
     """Return the cost of the answer in the vendor's currency, or None if it is not known."""
-    if record.cost_micros is None or record.price is None:
+    price = record.answered_by.price
+    if record.cost_micros is None or price is None:
         return None
-    return {"amount": str(Decimal(record.cost_micros) / MICROS), "currency": record.price.currency}
+    return {"amount": str(Decimal(record.cost_micros) / MICROS), "currency": price.currency}
 
 
 def _attempt(attempt: AttemptRecord, started_at: float) -> dict[str, object]:

@@ -52,7 +52,7 @@ class JsonLines:
 
 def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) -> None:
     """Add the fields of a finished request, whose line belongs to a sample with this share of successful requests."""
-    usage, price = record.usage, record.price
+    usage, price = record.usage, record.answered_by.price
     provider_s, is_plain = 0.0, True
     for attempt in record.attempts:
         provider_s += attempt.duration_s
@@ -72,8 +72,8 @@ def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) ->
     if record.cost_micros is not None and price is not None:
         fields["cost_micros"], fields["currency"] = record.cost_micros, price.currency
     _add_settings(fields, record)
-    if record.code is not None:
-        fields["code"], fields["reason"], fields["detail"] = record.code, record.reason, record.detail
+    if record.shown.code is not None:
+        fields["code"], fields["reason"], fields["detail"] = record.shown.code, record.reason, record.detail
     if not is_plain:
         fields["attempts"] = [_attempt(attempt) for attempt in record.attempts]
     if record.resumed is not None:
@@ -90,14 +90,15 @@ def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) ->
 
 def _add_settings(fields: dict[str, object], record: Record) -> None:
     """Add the fields that come from the config and are the same for many requests."""
-    location = record.location
-    fields["outcome"], fields["status"] = record.outcome, record.status
-    fields["client"], fields["assistant"] = record.client, record.assistant
-    fields["deployment"], fields["provider"], fields["model"] = record.deployment, record.provider, record.model
+    decided, shown, by = record.decided, record.shown, record.answered_by
+    location = decided.location
+    fields["outcome"], fields["status"] = record.outcome, shown.status
+    fields["client"], fields["assistant"] = record.client, decided.assistant
+    fields["deployment"], fields["provider"], fields["model"] = by.deployment, by.provider, by.model
     fields["stream"] = record.stream
     fields.update(version_fields(record.config_version))
-    if record.places is not None:
-        fields["stores"], fields["processes"] = record.places
+    if by.places is not None:
+        fields["stores"], fields["processes"] = by.places
     if location is not None:
         fields["region"] = location.region.name if location.region else None
         fields["territory"], fields["why"] = location.territory, location.why
@@ -105,24 +106,24 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
             fields["age_band"] = location.age_band
     if record.consent is not None:
         fields["consent"] = record.consent
-    if record.dropped:
+    if shown.dropped:
         fields["dropped"] = named = record.named_dropped
-        if unknown := len(record.dropped) - len(named):
+        if unknown := len(shown.dropped) - len(named):
             fields["dropped_unknown"] = unknown
-    if record.use != "chat":
-        fields["use"] = record.use
-    if record.emulated:
-        fields["emulated"] = sorted(record.emulated)
-    if record.intent is not None:
-        fields["intent"] = record.intent
-    if record.preference is not None:
-        fields["preference"] = record.preference.fields(record.deployment)
+    if decided.use != "chat":
+        fields["use"] = decided.use
+    if shown.emulated:
+        fields["emulated"] = sorted(shown.emulated)
+    if decided.intent is not None:
+        fields["intent"] = decided.intent
+    if decided.preference is not None:
+        fields["preference"] = decided.preference.fields(by.deployment)
     if record.moderation is not None:
         fields["moderation"] = record.moderation.fields()
-    if record.labels:
-        fields["labels"] = list(record.labels)
-    if record.profile is not None:
-        fields["profile"] = record.profile
+    if shown.labels:
+        fields["labels"] = list(shown.labels)
+    if decided.profile is not None:
+        fields["profile"] = decided.profile
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, object]:

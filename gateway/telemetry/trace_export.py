@@ -130,7 +130,7 @@ class _Sender:
 
     def offer(self, record: Record, trace: TraceContext, at: float) -> None:
         """Queue the request if this exporter may get it and it is in the sample."""
-        exporter, location = self.exporter, record.location
+        exporter, location = self.exporter, record.decided.location
         may_export = (
             exporter.may_export(location.region, location.territory)
             if location is not None

@@ -118,7 +118,9 @@ class Accounting:
         limits = limits_of(config, client)
         pseudonym = end_user_pseudonym(config, self._user_key, user) if user is not None else None
         if limits.user_budgets:
-            limits = _with_user(limits, pseudonym, keeps_caller=may_keep(record.location, config.cell_territory))
+            limits = _with_user(
+                limits, pseudonym, keeps_caller=may_keep(record.decided.location, config.cell_territory)
+            )
         return RequestUsage(self, config, limits, record, pseudonym)
 
     def internal_request(self, config: ConfigVersion, record: Record) -> RequestUsage:
@@ -262,18 +264,18 @@ class RequestUsage:
         if limits.rates:
             self._note_rates(held.rates)
         if held.cap is not None:
-            self.named_cap = self.record.max_tokens = held.cap
+            self.named_cap = self.record.shown.max_tokens = held.cap
         return CallUsage(self, facts, held, row, encoded, is_held=is_held)
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""
         for rate, state in zip(self.limits.rates, states, strict=False):
             if rate.unit == TOKENS:
-                self.record.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)
+                self.record.shown.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)
 
     def _row(self, call: str, time_ns: int, deployment: Deployment, price: Price | None) -> UsageRow:
         record, limits, config = self.record, self.limits, self._config
-        location = record.location
+        location = record.decided.location
         region = location.region if location is not None else None
         keeps_caller = may_keep(location, config.cell_territory)
         return UsageRow(
@@ -285,7 +287,7 @@ class RequestUsage:
             user=self._user if keeps_caller else None,
             region=region.name if region is not None else None,
             territory=location.territory if location is not None and keeps_caller else None,
-            assistant=record.assistant,
+            assistant=record.decided.assistant,
             provider=deployment.provider,
             site=deployment.site,
             deployment=deployment.name,
@@ -304,7 +306,7 @@ class RequestUsage:
         if amount is not None:
             self._vendor_nano[amount.currency] = self._vendor_nano.get(amount.currency, 0) + amount.vendor_nano
         if self.limits.shows_cost:
-            self.record.charged = self._charged()
+            self.record.shown.charged = self._charged()
 
     def add(self, other: RequestUsage) -> None:
         """Add the cost of other calls that were made for this request, such as verdicts."""
@@ -313,7 +315,7 @@ class RequestUsage:
         for currency, nano in other._vendor_nano.items():
             self._vendor_nano[currency] = self._vendor_nano.get(currency, 0) + nano
         if self.limits.shows_cost:
-            self.record.charged = self._charged()
+            self.record.shown.charged = self._charged()
 
     def _charged(self) -> str | None:
         if self._own_nano is not None:

@@ -54,7 +54,7 @@ class ClientLimits:
         rpm = limits.rpm
         if rpm is not None:
             requests_left = remaining(admission.full_at_ns, now_ns, rpm)
-            record.allowance = Allowance(rpm, requests_left, max(0, admission.full_at_ns - now_ns) / _NS)
+            record.shown.allowance = Allowance(rpm, requests_left, max(0, admission.full_at_ns - now_ns) / _NS)
         if admission.is_granted:
             return admission
         if admission.wait_ns:

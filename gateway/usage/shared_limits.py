@@ -77,7 +77,7 @@ class SharedClientLimits:
             raise LimitReached(f"the limits of this client can't be checked: {error}", 1) from error
         if rpm is not None:
             state = found.rates[0]
-            record.allowance = Allowance(rpm, state.remaining, state.full_in_ns / _NS)
+            record.shown.allowance = Allowance(rpm, state.remaining, state.full_in_ns / _NS)
         if isinstance(found, HoldGranted):
             return SharedAdmission(self, call)
         if found.wait_ns is not None:

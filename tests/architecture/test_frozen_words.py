@@ -94,6 +94,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import requirements_of
 from tests.kit.configs import table_of
+from tests.kit.request_records import record_with, with_fields
 
 FROZEN = Path(__file__).parent / "frozen"
 NOW_S = datetime(2026, 11, 20, 12, 30, 0, 250_000, UTC).timestamp()
@@ -253,7 +254,7 @@ def settings() -> object:
 def _plain_record() -> Record:
     """Return the record of a simple answer by one attempt. The log has a fast path for it."""
     region = _tables()[0].regions["de"]
-    return Record(
+    return record_with(
         "req_1",
         100.0,
         "0123456789ab",
@@ -286,7 +287,7 @@ def _eventful_record() -> Record:
     failure = Failure(FailureKind.OVERLOADED, "told", "detail", 503, code="busy", retry_after_s=1.5, request_id="up-1")
     decision = AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, 1.5, Bound("failover_after", 2.0))
     failed = AttemptRecord("second", "openai", "m-2", 0.1, failure, 100.0, ("DE", "DE"), decision=decision)
-    return replace(
+    return with_fields(
         _plain_record(),
         outcome="interrupted",
         code="provider_error",

@@ -37,6 +37,7 @@ from providers.moderations import ModerationRequest
 from tests.kit.example_counts import examples
 from tests.kit.location_reports import reported
 from tests.kit.random_configs import TERRITORIES, compiled, configs, fits
+from tests.kit.request_records import record_with
 
 
 def names_in(route: list[str | dict[str, int]]) -> list[str]:
@@ -214,7 +215,7 @@ async def test_shadow_never_receives_prompts_that_must_stay_inside(
     shadows = ShadowTraffic(lambda: table, caller, Health(), sink, draw=lambda: 0.0)
     location = resolve(table, None, reported(EdgeReport((territory,))))
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
-    record = Record("r", 0, table.version, assistant="assistant", deployment="other")
+    record = record_with("r", 0, table.version, assistant="assistant", deployment="other")
     nothing: Any = None
     turn = shadows.begin(table, location, record, Answer(nothing))
     if turn is not None:

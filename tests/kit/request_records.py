@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import msgspec
 from hypothesis import strategies as st
 
 from gateway.model.config_version import Region
 from gateway.model.location import Location, LocationProblem
-from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, DecisionReason, Record
+from gateway.model.record import (
+    AnsweredBy,
+    AttemptAction,
+    AttemptDecision,
+    AttemptRecord,
+    Decided,
+    DecisionReason,
+    Record,
+    Shown,
+)
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
 from providers.territories import ANYWHERE, Places
 
-__all__ = ["EU", "NOWHERE_KNOWN", "US", "answered", "attempt", "failed_attempt", "records"]
+__all__ = [
+    "EU",
+    "NOWHERE_KNOWN",
+    "US",
+    "answered",
+    "attempt",
+    "failed_attempt",
+    "record_with",
+    "records",
+    "with_fields",
+]
 
 EU = Location(Region("eu", Places(frozenset({"DE"})), Places(frozenset({"DE", "FR"}))), "DE", "edge_header", ())
 US = Location(Region("us", Places(frozenset({"US"})), ANYWHERE), "US", "api_key", ())
 NOWHERE_KNOWN = Location(None, None, "unknown", (), LocationProblem.UNKNOWN)
+
+
+_PARTS = {"decided": Decided, "answered_by": AnsweredBy, "shown": Shown}
+
+
+def with_fields(record: Record, **fields: Any) -> Record:
+    """Return a copy with these fields, each in the value of the record that has it."""
+    for part, kind in _PARTS.items():
+        own = {name: fields.pop(name) for name in kind.__struct_fields__ if name in fields}
+        fields[part] = msgspec.structs.replace(getattr(record, part), **own)
+    return replace(record, **fields)
+
+
+def record_with(request_id: str = "r", started_at: float = 0.0, config_version: str = "t", **fields: Any) -> Record:
+    """Return a record with these fields, each in the value of the record that has it."""
+    return with_fields(Record(request_id, started_at, config_version), **fields)
 
 
 def attempt(deployment: str = "house", duration_s: float = 0.3, started_at: float = 100.1) -> AttemptRecord:
@@ -39,7 +78,7 @@ def answered(
 ) -> Record:
     """Return an answer in region eu, by the last of the attempts."""
     attempts = attempts or (attempt(),)
-    return Record(
+    return record_with(
         "req-1",
         100.0,
         "t1",
@@ -69,7 +108,7 @@ _attempts = st.builds(
 )
 _usages = st.builds(Usage, *[st.integers(0, 10**7)] * 4)
 records = st.builds(
-    Record,
+    record_with,
     request_id=st.text(max_size=5),
     started_at=st.just(0.0),
     config_version=st.sampled_from(["t1", "t2"]),

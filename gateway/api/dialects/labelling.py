@@ -114,7 +114,7 @@ class StreamLabels:
 
     def cost(self) -> dict[str, object]:
         """Return the cost of the request once, when all of its calls have ended and the client may see it."""
-        charged = self._record.charged
+        charged = self._record.shown.charged
         if charged is None or self._is_cost_shown or not self._is_last_batch:
             return {}
         self._is_cost_shown = True

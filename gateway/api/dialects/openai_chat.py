@@ -324,10 +324,10 @@ class ChunkEncoder:
     def _unshown_cost(self) -> dict[str, object]:
         """Return the cost of the request once, when all of its calls have ended and the client may see it."""
         record = self._record
-        if record is None or record.charged is None or self._is_cost_shown or not self._is_last_batch:
+        if record is None or record.shown.charged is None or self._is_cost_shown or not self._is_last_batch:
             return {}
         self._is_cost_shown = True
-        return {"cost": record.charged}
+        return {"cost": record.shown.charged}
 
     def _resumed(self) -> Resumed | None:
         return self._record.resumed if self._record is not None else None

@@ -54,7 +54,7 @@ class OpenAIEmbeddingsDialect(InputDialect):
             raise TypeError("an answer to a request for embeddings has no vectors")
         if result.usage is None:
             result = change(result, usage=Usage(prompt_tokens=self._estimated_tokens))
-        return encode_embeddings(result, style.shown_model or record.model or "", self._encoding)
+        return encode_embeddings(result, style.shown_model or record.answered_by.model or "", self._encoding)
 
 
 def estimated_tokens(request: EmbeddingRequest) -> int:
@@ -75,4 +75,6 @@ class OpenAIModerationsDialect(InputDialect):
         """See InputDialect."""
         if not isinstance(result, ModerationAnswer):
             raise TypeError("an answer to a request for moderations has no verdicts")
-        return encode_moderations(result, style.shown_model or record.model or "", f"modr-{record.request_id}")
+        return encode_moderations(
+            result, style.shown_model or record.answered_by.model or "", f"modr-{record.request_id}"
+        )

@@ -42,7 +42,12 @@ async def test_a_whole_answer() -> None:
     assert "connection" not in exchange.head
     assert json.loads(exchange.content)["choices"][0]["message"]["content"] == "hi"
     record = exchange.record
-    assert (record.outcome, record.status, record.deployment, record.code) == ("ok", 200, "house", None)
+    assert (record.outcome, record.shown.status, record.answered_by.deployment, record.shown.code) == (
+        "ok",
+        200,
+        "house",
+        None,
+    )
     assert record.usage is not None
     assert record.total_s is not None
     assert record.first_s is not None
@@ -124,7 +129,7 @@ async def test_refused_body_keeps_the_connection() -> None:
     await exchange.run()
     assert exchange.error == (400, "invalid_request")
     assert "connection" not in exchange.head
-    assert (exchange.record.outcome, exchange.record.code) == ("refused", "invalid_request")
+    assert (exchange.record.outcome, exchange.record.shown.code) == ("refused", "invalid_request")
 
 
 def large_chat(content: str = "a" * (LARGE_BODY_BYTES + 1)) -> bytes:
@@ -335,7 +340,7 @@ async def test_interrupted_stream_ends_with_an_error_and_is_logged() -> None:
     assert b"[DONE]" not in exchange.content
     assert exchange.sent[-1]["more_body"] is False
     record = exchange.record
-    assert (record.outcome, record.code, record.status) == ("interrupted", "stream_interrupted", 200)
+    assert (record.outcome, record.shown.code, record.shown.status) == ("interrupted", "stream_interrupted", 200)
 
 
 async def test_internal_error_in_a_stream_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,7 +446,7 @@ async def test_stopping_server_cancels_requests_and_sends_an_error() -> None:
     assert exchange.error == (503, "overloaded")
     assert exchange.head["retry-after"] == "1"
     assert "x-should-retry" not in exchange.head
-    assert (exchange.record.outcome, exchange.record.status) == ("failed", 503)
+    assert (exchange.record.outcome, exchange.record.shown.status) == ("failed", 503)
 
 
 async def test_no_task_remains() -> None:

@@ -13,6 +13,7 @@ from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, Record
 from providers.failures import Failure, FailureKind
 from tests.kit.configs import BASE, table_of
+from tests.kit.request_records import record_with, with_fields
 
 TABLE = table_of(BASE)
 FAILED = Failure(FailureKind.UNAVAILABLE, "busy")
@@ -34,12 +35,11 @@ def test_response_of_an_unrouted_request_has_an_id() -> None:
 
 def test_all_known_values_are_sent() -> None:
     record = Record("req-1", 0.0, "t-1")
-    record.location = Location(TABLE.regions["eu"], "DE", "edge_header", ())
-    record.deployment = "chatgpt-eu"
+    record = with_fields(record, location=Location(TABLE.regions["eu"], "DE", "edge_header", ()))
+    record = with_fields(record, deployment="chatgpt-eu", labels=("cn-gb45438", "house"))
     record.attempts = [AttemptRecord("a", "p", "m", 0.2, FAILED), AttemptRecord("b", "p", "m", 0.1)]
-    record.dropped = frozenset({"seed", "logprobs"})
-    record.emulated = frozenset({"response_format"})
-    record.labels = ("cn-gb45438", "house")
+    record.shown.dropped = frozenset({"seed", "logprobs"})
+    record.shown.emulated = frozenset({"response_format"})
     record.first_s = 0.304
     assert headers_of(record) == {
         "x-request-id": "req-1",
@@ -59,14 +59,14 @@ def test_all_known_values_are_sent() -> None:
 
 def test_location_without_a_region_has_a_reason() -> None:
     record = Record("req-1", 0.0, "t-1")
-    record.location = Location(None, None, "unknown", ())
+    record = with_fields(record, location=Location(None, None, "unknown", ()))
     assert headers_of(record)["x-gateway-why"] == "unknown"
     assert "x-gateway-region" not in headers_of(record)
 
 
 @pytest.mark.parametrize("name", ["a\r\nx-evil: b", "a\nb", "a\0b", "名", "a, b", "x" * 5000, ""])
 def test_dropped_field_name_cannot_break_the_header(name: str) -> None:
-    record = Record("req-1", 0.0, "t-1", dropped=frozenset({name, "seed"}))
+    record = record_with("req-1", 0.0, "t-1", dropped=frozenset({name, "seed"}))
     value = headers_of(record)["x-gateway-dropped"]
     assert all(value.split(", ")), "features without a name are reported too"
     assert value.isprintable()
@@ -78,7 +78,7 @@ def test_dropped_field_name_cannot_break_the_header(name: str) -> None:
 @given(names=st.frozensets(st.text(max_size=80), max_size=30))
 @example(names=frozenset(f"{number:064}" for number in range(100)))
 def test_header_of_many_dropped_fields_is_truncated(names: frozenset[str]) -> None:
-    for _, value in pairs_of(response_lines(Record("req-1", 0.0, "t-1", dropped=names))):
+    for _, value in pairs_of(response_lines(record_with("req-1", 0.0, "t-1", dropped=names))):
         assert len(value) <= 1024
         assert not set(value) & set(b"\r\n\0")
 

@@ -14,7 +14,6 @@ import pytest
 from gateway.changes.cell_schedules import CellScheduler, SharedSchedules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
-from gateway.model.record import Record
 from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
 from gateway.operator_errors import DatabaseUnreachable
 from gateway.state.schedules import ScheduleStore
@@ -24,7 +23,7 @@ from gateway.usage.postgres_migration import upgrade
 from providers.failures import FailureKind
 from tests.kit.configs import BASE, table_of
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.request_records import attempt, failed_attempt
+from tests.kit.request_records import attempt, failed_attempt, record_with
 
 
 def scheduled(steps: str = "5% for 10s, 25% for 10s, 100%", **more: object) -> ConfigVersion:
@@ -176,7 +175,7 @@ class Instance:
         location = Location(self.written.regions["default"], "JP", "edge_header", ())
         for number in range(ok + failed):
             attempts = [attempt(side)] if number < ok else [failed_attempt(FailureKind.UNAVAILABLE, side)]
-            record = Record("r", 0, "t", location=location, assistant="assistant", attempts=attempts, variant=side)
+            record = record_with("r", 0, "t", location=location, assistant="assistant", attempts=attempts, variant=side)
             self.metrics.observe(record)
 
     async def restage(self) -> tuple[int, ...]:

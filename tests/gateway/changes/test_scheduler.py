@@ -11,14 +11,13 @@ import structlog
 
 from gateway.changes.schedules import CHECK_INTERVAL_S, Scheduler
 from gateway.model.config_version import ConfigVersion
-from gateway.model.record import Record
 from gateway.model.schedule import Phase, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
 from gateway.state.schedules import Progress, ScheduleStore
 from gateway.telemetry.metrics import Metrics
 from providers.failures import FailureKind
 from tests.kit.configs import BASE, table_of
-from tests.kit.request_records import attempt, failed_attempt
+from tests.kit.request_records import attempt, failed_attempt, record_with
 
 STEPS = "5% for 10s, 25% for 10s, 100%"
 PLACE = ("assistant", "default")
@@ -75,7 +74,7 @@ class Cell:
         location = Location(self.region, "JP", "edge_header", ())
         for number in range(ok + failed):
             attempts = [attempt(side)] if number < ok else [failed_attempt(FailureKind.UNAVAILABLE, side)]
-            record = Record("r", 0, "t", location=location, assistant="assistant", attempts=attempts, variant=side)
+            record = record_with("r", 0, "t", location=location, assistant="assistant", attempts=attempts, variant=side)
             self.metrics.observe(record)
 
     async def look(self, after_s: float = CHECK_INTERVAL_S, times: int = 1) -> None:

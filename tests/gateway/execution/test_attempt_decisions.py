@@ -18,7 +18,7 @@ from gateway.telemetry.request_log import add_fields
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
 from tests.kit.otlp_collector import attributes_of, spans_in
-from tests.kit.request_records import EU
+from tests.kit.request_records import EU, with_fields
 from tests.kit.runner_answers import error
 
 _ACTIONS = {Retry: AttemptAction.RETRY, FailOver: AttemptAction.FAILOVER, Stop: AttemptAction.STOP}
@@ -87,7 +87,7 @@ async def test_log_span_error_and_receipt_have_the_decision(bench: Bench) -> Non
     with pytest.raises(PlanExhausted) as raised:
         await bench.ask()
     record = bench.record
-    record.location, record.trace = EU, TraceContext("a" * 32, "b" * 16, True)
+    record = with_fields(record, location=EU, trace=TraceContext("a" * 32, "b" * 16, True))
     expected = record.attempts[0].decision_fields()
     assert len(expected) == 5
     shown = from_domain(raised.value, record.attempts)

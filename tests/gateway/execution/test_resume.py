@@ -121,7 +121,7 @@ async def test_next_step_resumes_the_stream(bench: Bench) -> None:
     assert isinstance(events[-1], Finished)
     assert sum(isinstance(event, Opened) for event in events) == 1
     assert bench.record.resumed == Resumed("first", "second", usage_is_estimated=True)
-    assert (bench.tried, bench.record.deployment) == (["first", "second"], "second")
+    assert (bench.tried, bench.record.answered_by.deployment) == (["first", "second"], "second")
     failure = bench.record.attempts[0].failure
     assert failure is not None
     assert failure.kind is FailureKind.INTERRUPTED

@@ -374,8 +374,8 @@ class ConnectedGateway:
 
     def _observe(self, record: Record) -> None:
         place = (
-            (record.location.region and record.location.region.name, record.location.why)
-            if record.location is not None
+            (record.decided.location.region and record.decided.location.region.name, record.decided.location.why)
+            if record.decided.location is not None
             else None
         )
         self.known.append(
@@ -384,13 +384,13 @@ class ConnectedGateway:
                 record.config_version,
                 record.client,
                 place,
-                record.assistant,
-                record.deployment,
+                record.decided.assistant,
+                record.answered_by.deployment,
                 record.stream,
-                (record.status, record.outcome, record.code, shown(record.detail)),
-                record.dropped,
-                record.labels,
-                bool(record.allowance),
+                (record.shown.status, record.outcome, record.shown.code, shown(record.detail)),
+                record.shown.dropped,
+                record.shown.labels,
+                bool(record.shown.allowance),
             )
         )
 

@@ -42,7 +42,7 @@ async def test_request_is_answered_by_the_steps_of_the_new_version() -> None:
     await provider.exchange.run()
     record = provider.exchange.record
     assert (provider.exchange.sent[0]["status"], provider.received) == (200, ["other.example"])
-    assert (record.deployment, record.skipped) == ("other", [])
+    assert (record.answered_by.deployment, record.skipped) == ("other", [])
     assert record.config_version == provider.exchange.table.version
     assert provider.exchange.head["x-gateway-config"] == provider.exchange.table.version
 

@@ -122,7 +122,11 @@ async def test_a_request_is_judged_by_its_headers_before_its_body_is_read() -> N
     inbound = await service.ask()
     assert service.raised is None
     assert inbound.calls == ["caller", "start", "body", "decode", "begin", "respond"]
-    assert (inbound.record.client, inbound.record.assistant, inbound.record.deployment) == ("app", "assistant", "house")
+    assert (inbound.record.client, inbound.record.decided.assistant, inbound.record.answered_by.deployment) == (
+        "app",
+        "assistant",
+        "house",
+    )
 
 
 async def test_a_refused_location_leaves_the_body_unread() -> None:
@@ -130,7 +134,7 @@ async def test_a_refused_location_leaves_the_body_unread() -> None:
     inbound = await service.ask()
     assert isinstance(service.raised, Refused)
     assert inbound.calls == ["caller"]
-    assert inbound.record.location is not None
+    assert inbound.record.decided.location is not None
 
 
 async def test_a_version_that_becomes_active_while_the_body_is_read_decides_everything() -> None:

@@ -141,12 +141,12 @@ def test_judge_that_gives_no_verdict(wrong: str, policy: str, at: int) -> None:
         assert found == [{"skipped": True}]
     else:
         assert (client.text, record.moderation.output) == (LONG[0] * (at - 1), "failed")
-        assert record.code == "moderation_unavailable"
+        assert record.shown.code == "moderation_unavailable"
         # The head is sent after a silence of `keep_alive`.
         status = 503 if at == 1 and wrong != "hangs" else 200
         error = json.loads(client.content)["error"] if status == 503 else events_of(client)[-1]["error"]
         assert (error["code"], error["reason"]) == ("moderation_unavailable", "outage")
-        assert record.status == status
+        assert record.shown.status == status
 
 
 @pytest.mark.parametrize("piece_s", [0.0, 0.5, 2.9])
@@ -176,7 +176,7 @@ def test_request_whose_time_ends_during_a_verdict_gets_no_more_text(
     run, client = run_judged(table, {"a": [Act(texts=LONG)]}, lambda _, texts: verdict(texts, 4.5), stream=stream)
     (record,) = run.log
     assert b"A sentence." not in client.content
-    assert record.code == "deadline_exceeded"
+    assert record.shown.code == "deadline_exceeded"
     assert record.moderation is not None
     assert not record.moderation.is_skipped
     assert len(run.bodies) == (0 if judged_first == "input" else 1)
@@ -218,7 +218,9 @@ def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, 
         (record,) = run.log
         assert client.text == passed_text(run)
         # `rate_limited`: only the hold of the answer itself is in the way.
-        assert record.code in ((None,) if client.text == "".join(LONG) else ("insufficient_quota", "rate_limited"))
+        assert record.shown.code in (
+            (None,) if client.text == "".join(LONG) else ("insufficient_quota", "rate_limited")
+        )
         assert record.moderation is None or not record.moderation.is_skipped
         shown.append(len(client.text))
     spool.close()

@@ -49,6 +49,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import reported
+from tests.kit.request_records import record_with
 
 
 def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **deployments: Mapping[str, Any]) -> ConfigVersion:
@@ -164,7 +165,7 @@ class Scene:
         result: AnswerStream | ChatCompletion | None = None,
         **more: Any,
     ) -> Record:
-        record = Record("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
+        record = record_with("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
         location = resolve(self.table, None, reported(EdgeReport(("JP",))))
         asked = table or self.table
         turn = self.shadows.begin(asked, location, record, begun(result))
@@ -378,7 +379,7 @@ async def test_client_answer_is_not_kept_without_the_operators_setting() -> None
     await scene.offer(result=completion_of("It is 7."))
     assert scene.kept[0].beside_answer is None
     location = resolve(scene.table, None, reported(EdgeReport(("JP",))))
-    record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
+    record = record_with("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
     turn = scene.shadows.begin(scene.table, location, record, begun(Passing(ENDED)))
     assert turn is not None
     assert turn.capture is None, "a stream that nobody keeps is read as it is"
@@ -390,7 +391,7 @@ def test_text_is_not_kept_if_prompts_must_stay_in_the_territory(territory: str, 
     scene = Scene(keeping(shadowed()))
     location = resolve(scene.table, None, reported(EdgeReport((territory,))))
     location = replace(location, region=scene.table.regions["default"])
-    record = Record("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
+    record = record_with("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
     turn = scene.shadows.begin(scene.table, location, record, begun(None))
     assert turn is not None
     assert (turn.shadow.keep_text, turn.capture is not None) == (is_kept, is_kept)

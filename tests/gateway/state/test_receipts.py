@@ -20,7 +20,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Plan
 from gateway.model.location import Location
-from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
+from gateway.model.record import AnsweredBy, AttemptRecord, Record, Resumed, Skipped
 from gateway.operator_errors import ReceiptDamaged, StateError
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
@@ -34,6 +34,7 @@ from providers.matching.requirements import Requirements
 from providers.territories import territory_data
 from tests.kit.configs import BASE, Config, table_of
 from tests.kit.location_reports import reported
+from tests.kit.request_records import record_with, with_fields
 from tests.kit.waiting import eventually
 
 AT_S = 1_795_000_000.0
@@ -47,14 +48,21 @@ BEIJING = ("CN", "CN")
 def record_of(
     request_id: str = "req_1", client: str | None = "shop-cn", location: Location = CN, **more: Any
 ) -> Record:
-    record = Record(request_id, 0.0, TABLE.version, client=client, location=location, assistant="assistant", status=200)
+    record = record_with(
+        request_id,
+        0.0,
+        TABLE.version,
+        client=client,
+        location=location,
+        assistant="assistant",
+        status=200,
+        labels=("cn-gb45438",),
+        profile="zh-Hans-CN",
+    )
     record.resumed = Resumed("ernie-cn", "qwen-cn")
-    record.labels, record.profile = ("cn-gb45438",), "zh-Hans-CN"
-    record.deployment, record.provider, record.model, record.places = "qwen-cn", "dashscope", "qwen3-max", BEIJING
+    record.answered_by = AnsweredBy("qwen-cn", "dashscope", "qwen3-max", BEIJING)
     record.attempts = [AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)]
-    for name, value in more.items():
-        setattr(record, name, value)
-    return record
+    return with_fields(record, **more)
 
 
 def receipt_data(record: Record, cell: str | None = "CN") -> dict[str, Any]:
@@ -113,7 +121,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
 
 
 def test_receipt_counts_left_out_fields_with_unknown_names() -> None:
-    receipt = receipt_data(replace(record_of(), dropped=frozenset({"seed", "name_of_ada", "x"})))
+    receipt = receipt_data(with_fields(record_of(), dropped=frozenset({"seed", "name_of_ada", "x"})))
     assert (receipt["dropped"], receipt["dropped_unknown"]) == (["seed"], 2)
     assert "name_of_ada" not in str(receipt)
 

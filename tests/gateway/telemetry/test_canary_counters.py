@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import AttemptRecord
 from gateway.model.schedule import VARIANT_BOUNDS_S, Tally
 from gateway.telemetry.metric_snapshots import tallies
 from gateway.telemetry.metrics import Metrics
 from providers.failures import FailureKind
-from tests.kit.request_records import EU, attempt, failed_attempt
+from tests.kit.request_records import EU, attempt, failed_attempt, record_with
 
 FAILED = failed_attempt(FailureKind.UNAVAILABLE, "new", started_at=100.0)
 
@@ -21,7 +21,9 @@ LOST = replace(attempt("new", duration_s=0.3), lost=True)
 def counted(
     *attempts: AttemptRecord, side: str | None = "new", outcome: str = "ok"
 ) -> dict[tuple[str, str, str], Tally]:
-    record = Record("r", 0, "t", location=EU, assistant="a", attempts=list(attempts), variant=side, outcome=outcome)
+    record = record_with(
+        "r", 0, "t", location=EU, assistant="a", attempts=list(attempts), variant=side, outcome=outcome
+    )
     metrics = Metrics()
     metrics.observe(record)
     return tallies([metrics.snapshot()])

@@ -26,7 +26,7 @@ from gateway.telemetry.trace_export import Delivery, Tracer
 from providers.sites import Residency
 from providers.territories import parse_places
 from tests.kit.otlp_collector import attributes_of, spans_in
-from tests.kit.request_records import NOWHERE_KNOWN, US, answered
+from tests.kit.request_records import NOWHERE_KNOWN, US, answered, with_fields
 from tests.kit.scripted_server import until
 
 
@@ -40,7 +40,7 @@ def traced(sampled: bool | None = None, trace_id: str = "a" * 32, location: Loca
     record = answered()
     record.trace = TraceContext(trace_id, "", sampled)
     if location is not None:
-        record.location = location
+        record = with_fields(record, location=location)
     return record
 
 
@@ -251,9 +251,7 @@ async def test_request_that_must_stay_in_its_territory_is_exported_only_there(
 
 async def test_request_without_a_region_is_exported_only_inside_every_boundary() -> None:
     async with bench(exporter(), exporter("inside", includes_unlocated=True)) as one:
-        nowhere = traced()
-        nowhere.location = None
-        one.observe(nowhere)
+        one.observe(with_fields(traced(), location=None))
         one.observe(traced(location=NOWHERE_KNOWN))
         await one.tracer.aclose()
         assert {name for name, _ in one.bodies} == {"inside"}
@@ -340,7 +338,7 @@ async def test_span_never_leaves_its_regions_boundary(
         one.exporters = exporters
         for number, location in enumerate(locations):
             record = traced(trace_id=f"{number + 1:032x}")
-            record.location = location
+            record = with_fields(record, location=location)
             one.observe(record)
         await one.tracer.aclose()
         received = {(name, int(span.trace_id.hex(), 16) - 1) for name, body in one.bodies for span in spans_in(body)}

@@ -27,7 +27,17 @@ from providers.catalogue.prices import Price, Rates
 from providers.chat import Usage
 from providers.failures import FailureKind
 from providers.territories import ANYWHERE, Places
-from tests.kit.request_records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
+from tests.kit.request_records import (
+    EU,
+    NOWHERE_KNOWN,
+    US,
+    answered,
+    attempt,
+    failed_attempt,
+    record_with,
+    records,
+    with_fields,
+)
 
 
 def line_of(record: Record, level: str = "info") -> dict[str, Any] | None:
@@ -87,7 +97,7 @@ def test_line_of_an_answer_after_a_failover_with_a_trace() -> None:
 
 def test_cost_is_logged_if_a_price_is_known() -> None:
     record = answered()
-    record.price = Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page")
+    record = with_fields(record, price=Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page"))
     record.count(Usage(100, 10))
     line = line_of(record)
     assert line is not None
@@ -119,7 +129,9 @@ def test_shadow_is_logged() -> None:
 
 
 def test_unknown_values_are_omitted() -> None:
-    line = line_of(Record("r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown"))
+    line = line_of(
+        record_with("r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown")
+    )
     assert line is not None
     absent = {"trace_id", "prompt_tokens", "cached_tokens", "provider_ms", "attempts"}
     assert absent.isdisjoint(line)
@@ -191,7 +203,7 @@ def test_python_warning_is_logged_without_its_text() -> None:
 _PRICE = Price(Rates(2_500_000, 10_000_000), "USD", date(2026, 11, 20), "a page")
 _times = st.floats(0, 700)
 _plain = st.builds(
-    Record,
+    record_with,
     request_id=st.text(max_size=5),
     started_at=st.just(0.0),
     config_version=st.sampled_from(["t1", "t2"]),
@@ -278,12 +290,12 @@ def test_line_does_not_depend_on_earlier_requests(made: list[Record]) -> None:
 @settings(deadline=None, max_examples=20)
 def test_each_changed_value_of_the_next_request_is_logged(record: Record) -> None:
     for change in (*_events, *_otherwise):
-        same_as_alone([record, replace(record, **change), record])
+        same_as_alone([record, with_fields(record, **change), record])
 
 
 def test_dropped_field_with_an_unknown_name_is_counted() -> None:
     record = answered(usage=Usage(1, 1))
-    record.dropped = frozenset({"seed", "x" * 100_000})
+    record = with_fields(record, dropped=frozenset({"seed", "x" * 100_000}))
     (line,) = JsonLines().of([(record, 0.0)])
     logged = orjson.loads(line)
     assert (logged["dropped"], logged["dropped_unknown"]) == (["seed"], 1)

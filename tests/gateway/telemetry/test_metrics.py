@@ -24,7 +24,17 @@ from gateway.telemetry.metrics import Metrics
 from providers.catalogue.prices import Price, Rates
 from providers.chat import Usage
 from providers.failures import FailureKind
-from tests.kit.request_records import EU, NOWHERE_KNOWN, US, answered, attempt, failed_attempt, records
+from tests.kit.request_records import (
+    EU,
+    NOWHERE_KNOWN,
+    US,
+    answered,
+    attempt,
+    failed_attempt,
+    record_with,
+    records,
+    with_fields,
+)
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -84,7 +94,9 @@ def test_answer_is_counted() -> None:
 
 def priced(usage: Usage | None, currency: str = "USD") -> Record:
     record = answered()
-    record.price = Price(Rates(2_500_000, 10_000_000, 250_000), currency, date(2026, 11, 20), "a page")
+    record = with_fields(
+        record, price=Price(Rates(2_500_000, 10_000_000, 250_000), currency, date(2026, 11, 20), "a page")
+    )
     record.count(usage)
     return record
 
@@ -114,7 +126,7 @@ def test_zero_is_counted_and_unknown_is_not() -> None:
 
 
 def test_unanswered_request_is_not_counted_as_missing_usage() -> None:
-    refused = Record(
+    refused = record_with(
         "r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown", total_s=0.001
     )
     metrics = counted([refused])
@@ -126,7 +138,7 @@ def test_unanswered_request_is_not_counted_as_missing_usage() -> None:
 
 
 def test_request_cancelled_before_the_status_line_has_no_status() -> None:
-    cancelled = Record("r", 0, "t", location=EU, outcome="cancelled", total_s=1)
+    cancelled = record_with("r", 0, "t", location=EU, outcome="cancelled", total_s=1)
     assert value(counted([cancelled]), "gateway_requests_total", region="eu", outcome="cancelled", status="") == 1
 
 
@@ -180,7 +192,9 @@ def test_each_attempt_and_time_is_counted_once(observed: list[Record], times: in
     attempts: Counter[tuple[str, ...]] = Counter()
     buckets: Counter[int] = Counter()
     for record in observed:
-        region = record.location.region.name if record.location and record.location.region else ""
+        region = (
+            record.decided.location.region.name if record.decided.location and record.decided.location.region else ""
+        )
         for made in record.attempts:
             attempts[region, made.deployment, made.provider, made.outcome] += times
         buckets[bisect_left(REQUEST_BOUNDS_S, int((record.total_s or 0) * 1e6) / 1e6)] += times
@@ -303,7 +317,7 @@ def test_exposition_is_plain_text_unless_openmetrics_is_accepted(accept: str) ->
 
 def test_label_values_are_escaped() -> None:
     record = answered()
-    record.assistant = 'a"b\\c\nd'
+    record = with_fields(record, assistant='a"b\\c\nd')
     assert value(counted([record]), "gateway_requests_total", assistant='a"b\\c\nd') == 1
 
 
@@ -321,8 +335,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     hedge = replace(attempt("b"), is_hedge=True)
     resumed = answered()
     resumed.resumed = Resumed("a", "b")
-    weighted = answered(attempt("b"))
-    weighted.variant = "b"
+    weighted = with_fields(answered(attempt("b")), variant="b")
     retried = failed_attempt(FailureKind.SILENT, action=AttemptAction.RETRY)
     failed_over = failed_attempt(FailureKind.SILENT, action=AttemptAction.FAILOVER)
     everything = counted(
@@ -388,8 +401,6 @@ def test_hedges_are_not_failovers_and_queueing_is_not_overhead() -> None:
 
 def test_removed_region_keeps_its_counts() -> None:
     metrics = counted([answered()])
-    later = answered()
-    later.location, later.config_version = US, "t2"
-    metrics.observe(later)
+    metrics.observe(with_fields(answered(), location=US, config_version="t2"))
     assert value(metrics, "gateway_requests_total", region="eu") == 1
     assert value(metrics, "gateway_requests_total", region="us") == 1

@@ -13,7 +13,7 @@ from gateway.telemetry.otlp import Ended, encode
 from providers.chat import Usage
 from providers.failures import FailureKind
 from tests.kit.otlp_collector import attributes_of, spans_in
-from tests.kit.request_records import NOWHERE_KNOWN, answered, attempt, failed_attempt
+from tests.kit.request_records import NOWHERE_KNOWN, answered, attempt, failed_attempt, record_with
 
 TRACE = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True, "a=1")
 END_NS = 1_800_000_000_000_000_000
@@ -119,7 +119,7 @@ def own_attributes(span: Span) -> dict[str, object]:
 
 def test_broken_stream_is_an_error_of_both_spans() -> None:
     record = answered(stream=True)
-    record.outcome, record.code = "interrupted", "stream_interrupted"
+    record.outcome, record.shown.code = "interrupted", "stream_interrupted"
     server, call = spans(record)
     assert server.status.code == call.status.code == Status.STATUS_CODE_ERROR
     assert attributes_of(server)["error.type"] == "stream_interrupted"
@@ -127,7 +127,7 @@ def test_broken_stream_is_an_error_of_both_spans() -> None:
 
 
 def test_refusal_is_not_a_server_error_and_a_new_trace_has_no_parent() -> None:
-    refused = Record(
+    refused = record_with(
         "r", 0, "t", location=NOWHERE_KNOWN, outcome="refused", status=451, code="region_unknown", total_s=0.1
     )
     (server,) = spans(refused, TraceContext("f" * 32))
@@ -141,7 +141,8 @@ def test_refusal_is_not_a_server_error_and_a_new_trace_has_no_parent() -> None:
 
 def test_spans_contain_no_text_of_users_or_providers() -> None:
     record = answered(failed_attempt(FailureKind.CREDENTIALS), attempt("other"))
-    record.request_id, record.detail, record.dropped = "mail@example.org", "their words", frozenset({"their field"})
+    record.request_id, record.detail = "mail@example.org", "their words"
+    record.shown.dropped = frozenset({"their field"})
     body = encode([Ended(record, TRACE, END_NS)], {})
     for text in (b"mail@example.org", b"their words", b"their field", b"the provider's own words", b"told the client"):
         assert text not in body

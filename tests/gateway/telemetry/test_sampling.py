@@ -17,7 +17,7 @@ from gateway.model.sampling import is_id_kept, is_kept
 from gateway.telemetry import log
 from providers.failures import FailureKind
 from providers.territories import ANYWHERE, Places
-from tests.kit.request_records import EU, answered, attempt, failed_attempt
+from tests.kit.request_records import EU, answered, attempt, failed_attempt, with_fields
 
 SMALLEST = 0.000001
 IDS = [f"req_{number}" for number in range(10_000)]
@@ -25,12 +25,12 @@ LOST = replace(attempt("slow"), lost=True)
 
 
 def with_outcome(outcome: str) -> Record:
-    return replace(answered(), outcome=outcome)
+    return with_fields(answered(), outcome=outcome)
 
 
 def in_region_with_prompts() -> Record:
     region = Region("eu", Places(frozenset({"DE"})), ANYWHERE, log_prompts=True)
-    return replace(answered(), location=Location(region, "DE", "edge_header", ()))
+    return with_fields(answered(), location=Location(region, "DE", "edge_header", ()))
 
 
 ALWAYS_KEPT: dict[str, Callable[[], Record]] = {
@@ -42,23 +42,23 @@ ALWAYS_KEPT: dict[str, Callable[[], Record]] = {
     "retried": lambda: answered(failed_attempt(FailureKind.UNAVAILABLE), attempt()),
     "failed over": lambda: answered(failed_attempt(FailureKind.RATE_LIMITED, "first"), attempt("second")),
     "hedged": lambda: answered(LOST, attempt("fast")),
-    "continued by another deployment": lambda: replace(answered(), resumed=Resumed("house", "other")),
-    "a step was skipped": lambda: replace(answered(), skipped=[Skipped("first", "its breaker is open")]),
-    "a queue was full": lambda: replace(answered(), shed=(("first", "queue_full"),)),
+    "continued by another deployment": lambda: with_fields(answered(), resumed=Resumed("house", "other")),
+    "a step was skipped": lambda: with_fields(answered(), skipped=[Skipped("first", "its breaker is open")]),
+    "a queue was full": lambda: with_fields(answered(), shed=(("first", "queue_full"),)),
     "its prompt is logged": in_region_with_prompts,
-    "no attempt": lambda: replace(answered(), attempts=[]),
+    "no attempt": lambda: with_fields(answered(), attempts=[]),
 }
 
 
 @pytest.mark.parametrize("kind", ALWAYS_KEPT)
 def test_request_that_is_not_plainly_successful_is_always_kept(kind: str) -> None:
     record = ALWAYS_KEPT[kind]()
-    assert all(is_kept(replace(record, request_id=name), SMALLEST) for name in IDS[:1000])
+    assert all(is_kept(with_fields(record, request_id=name), SMALLEST) for name in IDS[:1000])
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
 def test_sample_keeps_its_share_of_successful_requests(share: float) -> None:
-    kept = sum(is_kept(replace(answered(), request_id=name), share) for name in IDS)
+    kept = sum(is_kept(with_fields(answered(), request_id=name), share) for name in IDS)
     assert abs(kept / len(IDS) - share) < 0.02
     assert kept
 
@@ -86,7 +86,7 @@ def test_decision_is_the_documented_function_of_the_request_id(request_id: str, 
 def test_log_has_the_sampled_lines_and_all_lines_of_failures(form: log.LogFormat) -> None:
     stream = io.StringIO()
     log.configure(form, "info", stream)
-    successful = [replace(answered(), request_id=f"good_{name}.") for name in IDS[:200]]
+    successful = [with_fields(answered(), request_id=f"good_{name}.") for name in IDS[:200]]
     failed = [replace(with_outcome("failed"), request_id=f"bad_{name}.") for name in IDS[:200]]
     log.log_requests([(record, 0.0) for pair in zip(successful, failed, strict=True) for record in pair], 0.1)
     text = stream.getvalue()
@@ -108,6 +108,6 @@ def test_line_without_a_sample_does_not_name_one() -> None:
 
 
 def test_attempt_whose_answer_broke_off_is_not_successful() -> None:
-    assert not replace(answered(), outcome="interrupted", location=EU).is_successful
+    assert not with_fields(answered(), outcome="interrupted", location=EU).is_successful
     assert not answered(AttemptRecord("a", "p", "m", 0.1, lost=True)).is_successful
     assert answered().is_successful

@@ -28,13 +28,13 @@ def refusal_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> tup
     record = Record("r", 0.0, "t")
     with pytest.raises(LimitReached) as raised:
         limits.take(client, of, record)
-    return from_domain(raised.value, []), record.allowance
+    return from_domain(raised.value, []), record.shown.allowance
 
 
 def allowance_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> Allowance | None:
     record = Record("r", 0.0, "t")
     limits.take(client, of, record).release()
-    return record.allowance
+    return record.shown.allowance
 
 
 def test_answer_reports_the_allowance_and_refusal_the_wait() -> None:

@@ -371,7 +371,7 @@ async def test_budget_that_refuses_to_resume_an_answer_ends_it_with_its_error(
     assert "insufficient_quota" in json.dumps(last)
     assert '"spent"' in json.dumps(last), "it names the budget"
     assert "stream_interrupted" not in answer.text
-    assert [(record.outcome, record.code) for record in acme.records] == [("interrupted", "insufficient_quota")]
+    assert [(record.outcome, record.shown.code) for record in acme.records] == [("interrupted", "insufficient_quota")]
 
 
 MOST_INPUT, MOST_OUTPUT = 2 * INPUT_BOUND + 4096, 2 * CAP
