@@ -46,7 +46,8 @@ class AttemptState(Enum):
     ABANDONED = auto()
 
 
-_RUNNING = AttemptState.RUNNING
+RUNNING, ANSWERED, FAILED, WITHDRAWN, ABANDONED = AttemptState
+"""Before Python 3.12, a member that is read from its class costs as much as a call."""
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -71,7 +72,7 @@ class Attempt(msgspec.Struct, eq=False):
     slot: Slot | None
     is_hedge: bool = False
     has_no_room: bool = False
-    state: AttemptState = _RUNNING
+    state: AttemptState = RUNNING
     answer: Answer | None = None
     failure: Failure | None = None
     ended_at: float = 0.0
@@ -88,7 +89,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     def answered(self, answer: Answer) -> None:
         """The answer has begun (a stream) or is complete. A stream holds the slot until its end."""
-        self._leave_running(AttemptState.ANSWERED)
+        self._leave_running(ANSWERED)
         self.answer = answer
         stream, breaker, slot = answer.stream, self.breaker, self.slot
         if breaker is not None and self.ticket is not None:
@@ -104,7 +105,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     def failed(self, failure: Failure, *, counts: bool) -> None:
         """The provider failed. `counts`: the failure counts for the breaker."""
-        self._leave_running(AttemptState.FAILED)
+        self._leave_running(FAILED)
         self.failure = failure
         if counts and self.breaker is not None and self.ticket is not None:
             self.breaker.failed(self.ticket, self.ended_at, failure.message)
@@ -115,13 +116,13 @@ class Attempt(msgspec.Struct, eq=False):
 
     def withdrawn(self) -> None:
         """The step is no longer allowed, and nothing was sent."""
-        self._leave_running(AttemptState.WITHDRAWN)
+        self._leave_running(WITHDRAWN)
         self._release()
 
     def abandon(self) -> None:
         """Its result is no longer wanted. Does nothing if it has ended."""
-        if self.state is _RUNNING:
-            self._leave_running(AttemptState.ABANDONED)
+        if self.state is RUNNING:
+            self._leave_running(ABANDONED)
             self._release()
 
     def to_record(self, *, lost: bool = False) -> AttemptRecord:
@@ -142,7 +143,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     def _leave_running(self, state: AttemptState) -> None:
         """The only transitions are those from RUNNING."""
-        if self.state is not _RUNNING:
+        if self.state is not RUNNING:
             raise RuntimeError(f"an attempt that is {self.state.name} cannot become {state.name}")
         self.state = state
         self.ended_at = self.clock()

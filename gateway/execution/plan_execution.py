@@ -49,7 +49,7 @@ from typing import Any, assert_never
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from gateway.execution.attempt import Attempt, AttemptState, choose_options, had_time
+from gateway.execution.attempt import FAILED, RUNNING, WITHDRAWN, Attempt, choose_options, had_time
 from gateway.execution.breaker import CLOSED
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Slot
 from gateway.execution.deadline import RESOLUTION_S, Deadline
@@ -251,7 +251,7 @@ class PlanExecution(msgspec.Struct):
             except BaseException:
                 self._record_abandoned(attempt)
                 raise
-            if attempt.state is not AttemptState.WITHDRAWN:
+            if attempt.state is not WITHDRAWN:
                 record.attempts.append(attempt.to_record())
         else:
             attempt = await self._attempt_hedged(attempt, after_s)
@@ -300,7 +300,7 @@ class PlanExecution(msgspec.Struct):
                 step, attempt.secret, options, context.deadline, context.still_allowed, timer
             )
         except ProviderFailed as error:
-            if attempt.state is not AttemptState.RUNNING:
+            if attempt.state is not RUNNING:
                 return  # abandoned in the same moment
             failure = redacted(error.failure, deployment, options.request)
             rule_counts = RULES[failure.kind].counts
@@ -313,10 +313,10 @@ class PlanExecution(msgspec.Struct):
             attempt.failed(failure, counts=counts)
             self._apply_penalty(deployment, attempt.secret, failure)
         except Withdrawn as error:
-            if attempt.state is AttemptState.RUNNING:
+            if attempt.state is RUNNING:
                 self._withdraw(attempt, str(error))
         except CallRefused as error:
-            if attempt.state is AttemptState.RUNNING:
+            if attempt.state is RUNNING:
                 attempt.withdrawn()
             if not attempt.is_hedge:
                 raise
@@ -326,7 +326,7 @@ class PlanExecution(msgspec.Struct):
             attempt.abandon()
             raise
         else:
-            if attempt.state is not AttemptState.RUNNING:
+            if attempt.state is not RUNNING:
                 if answer.stream is not None:
                     await answer.stream.close()
                 return
@@ -343,9 +343,9 @@ class PlanExecution(msgspec.Struct):
     def _record_abandoned(self, attempt: Attempt) -> None:
         """Record an attempt of a request whose client has left: its provider was sent the prompt, however it ended."""
         record = self.context.record
-        if attempt.state is AttemptState.FAILED:
+        if attempt.state is FAILED:
             record.attempts.append(attempt.to_record())
-        elif attempt.state is not AttemptState.WITHDRAWN:
+        elif attempt.state is not WITHDRAWN:
             record.abandoned += (attempt.to_record(),)
 
     def _had_time(self, failure: Failure, attempt: Attempt) -> bool:
@@ -398,7 +398,7 @@ class PlanExecution(msgspec.Struct):
         now = deadline.clock()
         # The one that decides comes last in the record, as everywhere.
         for attempt in sorted(attempts, key=lambda attempt: attempt is decisive):
-            if attempt.state is AttemptState.WITHDRAWN:
+            if attempt.state is WITHDRAWN:
                 # It is among the skipped steps. If the other attempt failed, that failure is the one to report.
                 self.failure = first.failure or self.failure
                 continue
@@ -460,7 +460,7 @@ class PlanExecution(msgspec.Struct):
 
     def _move_on(self, attempt: Attempt) -> None:
         """Choose the next action after a failure: set the position, `wait_s` or `has_ended`."""
-        if attempt.state is AttemptState.WITHDRAWN:
+        if attempt.state is WITHDRAWN:
             self.wait_s = 0.0
             self.steps.next_position()
             return
@@ -540,7 +540,7 @@ def _is_final(attempt: Attempt) -> bool:
     """Return whether this attempt ends the race, so that the other one is cancelled."""
     if attempt.failure is not None:
         return RULES[attempt.failure.kind].is_final
-    return attempt.state is not AttemptState.WITHDRAWN
+    return attempt.state is not WITHDRAWN
 
 
 def _forget_frames(state: RetryCallState) -> None:

@@ -395,8 +395,8 @@ class ChatService:
         if not isinstance(plan, Plan):
             raise _refused(plan, routing, consenting)
         under = consenting.under if consenting is not None else None
-        named = assistant.name, routing.client
-        running = RunningRequest(config, *named, location, needs, under, assistant.use, assistant.intent)
+        client, use, intent = routing.client, assistant.use, assistant.intent
+        running = RunningRequest(config, assistant.name, client, location, needs, under, use, intent)
         if routing.spaces and isinstance(request, EmbeddingRequest):
             self._space_of(routing).check(routing.spaces, request.dimensions)
         context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))

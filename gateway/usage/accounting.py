@@ -50,6 +50,8 @@ from providers.catalogue.prices import NO_CURRENCY, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
 
+_ANSWERED, _FAILED, _DISCONNECTED, _CANCELLED, _LOST = CallOutcome
+_PROVIDER, _ESTIMATED, _NONE = UsageSource
 _MOST_ROW_BYTES = 2_000
 _PSEUDONYM_DIGITS = 32
 _NO_USAGE = Usage()
@@ -126,7 +128,7 @@ class Accounting:
     def internal_request(self, config: ConfigVersion, record: Record) -> RequestUsage:
         """Return the accounting of calls that no client asked for, such as shadow traffic."""
         usage = RequestUsage(self, config, internal_limits(config), record, None)
-        usage.stopped = CallOutcome.CANCELLED
+        usage.stopped = _CANCELLED
         return usage
 
     def new_call(self) -> str:
@@ -189,7 +191,7 @@ class RequestUsage:
         self.limits = limits
         self.named_cap: int | None = None
         self.record = record
-        self.stopped = CallOutcome.DISCONNECTED
+        self.stopped = _DISCONNECTED
         self._config = config
         self._user = user
         self._open_nano = 0
@@ -421,7 +423,7 @@ class CallUsage:
             self._reported = usage, True
             if (judged := self._judged(usage)) is not usage:
                 completion = msgspec.structs.replace(completion, usage=judged)
-        await self._end(CallOutcome.ANSWERED)
+        await self._end(_ANSWERED)
         return completion
 
     async def counted(self, usage: Usage | None) -> Usage | None:
@@ -435,12 +437,12 @@ class CallUsage:
         if usage is not None:
             self._reported = usage, True
             usage = self._judged(usage)
-        await self._end(CallOutcome.ANSWERED)
+        await self._end(_ANSWERED)
         return usage
 
     async def ended(self, failure: Failure | None) -> None:
         """Record a stream that has ended: completely, or with a failure."""
-        await (self._end(CallOutcome.ANSWERED) if failure is None else self.failed(failure))
+        await (self._end(_ANSWERED) if failure is None else self.failed(failure))
 
     async def failed(self, failure: Failure, usage: Usage | None = None) -> None:
         """Record a failed call. One whose connection failed was not sent.
@@ -456,7 +458,7 @@ class CallUsage:
             self._reported = usage, True
         is_stated = failure.kind not in _BROKEN and not self.seen.deltas and self._reported is None
         self.is_refused = self.is_refused or is_stated
-        await self._end(CallOutcome.FAILED)
+        await self._end(_FAILED)
 
     async def stopped(self) -> None:
         """Record a call that was stopped before its end. One that was not sent leaves no row."""
@@ -464,7 +466,7 @@ class CallUsage:
             await self.release()
             return
         is_ours = self.is_unwanted or self._request.accounting.is_stopping
-        await self._end(CallOutcome.CANCELLED if is_ours else self._request.stopped)
+        await self._end(_CANCELLED if is_ours else self._request.stopped)
 
     @property
     def _is_sent(self) -> bool:
@@ -490,7 +492,7 @@ class CallUsage:
         usage, source = self._usage(outcome)
         price, tools = facts.price, None if self.is_refused else facts.tools
         amount = facts.rates.cost(usage, price, tools) if price is not None else None
-        if source is UsageSource.NONE and amount is None:
+        if source is _NONE and amount is None:
             amount = _NOTHING
         accounting = request.accounting
         accounting.open_calls.discard(self)
@@ -516,17 +518,17 @@ class CallUsage:
         if reported is not None:
             # A count before the end may be one from the beginning of the answer.
             if is_final or reported.completion_tokens >= seen.deltas:
-                if outcome is CallOutcome.ANSWERED:
+                if outcome is _ANSWERED:
                     owner, at_cap = (facts.limits.client or "", facts.deployment.model), self._ended_at_cap
                     learned.learn(owner, name, reported, self._choices, facts.bound, duration_s, at_cap=at_cap)
-                return reported, UsageSource.PROVIDER
-            return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), UsageSource.ESTIMATED
+                return reported, _PROVIDER
+            return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), _ESTIMATED
         if self.is_refused:
-            return _NO_USAGE, UsageSource.NONE
+            return _NO_USAGE, _NONE
         output = seen.tokens
-        if outcome is not CallOutcome.ANSWERED and not output:
+        if outcome is not _ANSWERED and not output:
             output = learned.unseen_output(name, duration_s)
-        return self._estimated(output), UsageSource.ESTIMATED
+        return self._estimated(output), _ESTIMATED
 
     def _judged(self, reported: Usage) -> Usage:
         """Return a provider's count, or an estimate if it cannot be true, for the client, the log and metrics."""
@@ -566,7 +568,7 @@ def _numbers(
 def _encode_lost(row: UsageRow, encoded: bytes, size: CallSize, amount: CallAmount | None) -> bytes:
     """Return the row that is written if this process ends before the call does: it used all that was held."""
     usage, is_converted = Usage(size.input, size.output), row.currency is not None
-    numbers = _numbers(usage, UsageSource.ESTIMATED, amount, CallOutcome.LOST, is_converted=is_converted)
+    numbers = _numbers(usage, _ESTIMATED, amount, _LOST, is_converted=is_converted)
     lost = encode_call(encoded, numbers)
     if len(lost) <= _MOST_ROW_BYTES:
         return lost
