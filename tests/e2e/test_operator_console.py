@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -331,11 +332,21 @@ def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:
     assert file.headers["content-type"] == "text/csv; charset=utf-8"
     lines = list(csv.DictReader(file.text.splitlines()))
     assert {line["group"] for line in lines} == {"model", "day"}
+    client.get("/spend")
+    inside = re.search(r'<a href="([^"]*client=app[^"]*)">app</a>', client.page)
+    assert inside is not None
+    client.get(unescape(inside[1]))
+    assert "By Assistant" in client.words
+    assert ">assistant</a>" in client.page
+    assert "No assistant recorded" not in client.words
+    assert client.get("/spend?assistant=other").status_code == 200
+    assert "There is no usage in these days." in client.words
     assert client.get("/spend?from=2020-01-01&to=2020-01-31").status_code == 200
     assert "There is no usage in these days." in client.words
     assert client.get("/spend?from=2020-02-01&to=2020-01-31").status_code == 400
     admin = installed.visit("admin")
     assert "End user (pseudonym)" in admin.get("/spend?by=user").text
+    assert "End user (pseudonym)" not in admin.get("/spend?by=user&assistant=assistant").text
 
 
 def test_refusals_and_unknown_pages_have_the_language_of_the_visitor(installed: Installation) -> None:

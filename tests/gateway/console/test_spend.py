@@ -1,14 +1,15 @@
-"""The plot and the file of the view Spend."""
+"""The comparison, the plot and the file of the view Spend."""
 
 from __future__ import annotations
 
 import csv
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from gateway.console.spend_view import _file, plot_of
+from gateway.console.spend_view import _file, days_before, largest_change, plot_of, rows_of
 
 FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
 
@@ -38,3 +39,48 @@ def test_no_cell_of_the_file_is_a_formula() -> None:
     assert answer.file is not None
     [row] = csv.DictReader(answer.file.body.decode().splitlines())
     assert (row["name"], row["amount"]) == ("'=HYPERLINK(1)", "'-1")
+
+
+@pytest.mark.parametrize(
+    ("days", "today", "before"),
+    [
+        (("2026-10-01", "2026-10-31"), "2026-11-24", ("2026-09-01", "2026-09-30")),
+        (("2026-11-01", "2026-11-30"), "2026-11-24", ("2026-10-01", "2026-10-24")),
+        (("2026-03-01", "2026-03-31"), "2026-03-30", ("2026-02-01", "2026-02-28")),
+        (("2026-12-01", "2026-12-31"), "2026-11-24", ("2026-11-01", "2026-11-01")),
+        (("2026-11-08", "2026-11-14"), "2026-11-24", ("2026-11-01", "2026-11-07")),
+        (("2026-11-22", "2026-11-28"), "2026-11-24", ("2026-11-15", "2026-11-17")),
+        (("2024-01-01", "2024-12-31"), "2026-11-24", ("2022-12-31", "2023-12-31")),
+    ],
+)
+def test_days_are_compared_with_as_many_days_before(days: tuple[str, str], today: str, before: tuple[str, str]) -> None:
+    """Of a month or week that is not over, only the days until now are compared."""
+    found = days_before(*map(date.fromisoformat, days), date.fromisoformat(today))
+    assert tuple(map(str, found)) == before
+
+
+def client(name: str | None, amount: str | None, currency: str | None = "EUR", calls: int = 1) -> dict[str, Any]:
+    return {**day("", amount, "0", currency), "client": name, "calls": calls}
+
+
+def test_groups_show_what_changed_also_those_that_ended() -> None:
+    rows = rows_of("client", [client("a", "30"), client("new", "10")], [client("a", "20.5"), client("gone", "25")])
+    shown = [(row["name"], row["amount"], row["change"], row["share"]) for row in rows]
+    assert shown == [
+        ("a", "30", Decimal("9.5"), Decimal("0.75")),
+        ("new", "10", Decimal(10), Decimal("0.25")),
+        ("gone", None, Decimal(-25), Decimal(0)),
+    ]
+    names = [(largest_change(rows, change) or {}).get("name") for change in (Decimal(5), None, Decimal(-5))]
+    assert names == ["new", "new", "gone"]
+    assert largest_change([], Decimal(5)) is None
+
+
+def test_change_is_unknown_where_a_cost_is_unknown() -> None:
+    rows = rows_of(
+        "client", [client("a", None), client("b", "3"), client("c", "3")], [client("a", "2"), client("b", None)]
+    )
+    assert {row["name"]: row["change"] for row in rows} == {"a": None, "b": None, "c": Decimal(3)}
+    rows = rows_of("client", [client("a", "3", "USD")], [client("a", "2")])
+    changes = {(row["currency"], row["change"], row["share"]) for row in rows}
+    assert changes == {("USD", Decimal(3), None), ("EUR", Decimal(-2), None)}
