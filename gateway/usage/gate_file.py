@@ -5,6 +5,7 @@ Theory of operation:
 - One lock covers the file (`gate_lock`). An operation under it takes a few microseconds and never waits.
 - A hold that is not done after a second raises GateUnavailable and has no effect. A settlement stays queued.
 - Every operation is one commit of the redo record (`gate_memory`), so `kill -9` never leaves a half of one.
+- A call that no counter counts needs no lock once its process keeps a slot for it: the store of the owner opens it.
 - Each process that holds has a *run*: a number that is never used again, and a lock file (*seat*) that it keeps locked
   until it ends. Open calls of a run whose seat is not locked are lost.
 """
@@ -60,6 +61,7 @@ from gateway.usage.gate_memory import (
     TEXT_AT_BYTES,
     USED_SLOTS,
     GateMemory,
+    kept_by,
     open_file,
     packer,
     row_of,
@@ -73,6 +75,8 @@ OPEN_WAIT_S = 10.0
 """The time that opening waits for the lock. Nothing is served yet, and a busy machine may stop its holder for long."""
 
 _MOST_KNOWN = 65_536
+_MOST_KEPT = SLOTS // SEATS // 2
+"""The slots that a process keeps for calls that no counter counts. All processes together keep at most half of them."""
 _TOKENS = int(Measure.TOKENS)
 
 
@@ -98,6 +102,7 @@ class FileGate:
         self._places: dict[int, int] = {}
         # The slot of each open call of this process, and its entries as in the slot.
         self._open: dict[str, tuple[int, list[int]]] = {}
+        self._kept: list[int] = []
         self._seat: tuple[int, int] | None = None
         self._run = 0
         self.is_closed = False
@@ -169,6 +174,8 @@ class FileGate:
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
+        if self._kept and not request.budgets and not request.rates:
+            return self._hold_uncounted(request)
         if not self.lock.queue and self.lock.take():
             try:
                 return self._hold(request)
@@ -185,6 +192,13 @@ class FileGate:
 
     async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
         """Replace the hold of a call by what it used. See `UsageGate.settle`."""
+        opened = self._open.get(call)
+        if opened is not None and not opened[1] and len(self._kept) < _MOST_KEPT:
+            slot = opened[0]
+            self._cells[self.memory.owners + slot] = kept_by(self._run)
+            self._kept.append(slot)
+            del self._open[call]
+            return True
         if not self.lock.queue and self.lock.take():
             try:
                 return self._settle(call, tokens, amount_nano)
@@ -283,6 +297,18 @@ class FileGate:
         self._open[call] = (slot, entries)
         return HoldGranted(tuple(states))
 
+    def _hold_uncounted(self, request: HoldRequest) -> HoldGranted:
+        """Open a call in a slot that this process keeps, without the lock."""
+        call = request.call
+        if request.tokens < 0 or request.amount_nano < 0 or call in self._open:
+            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {call}")
+        slot = self._kept[-1]
+        self._write_slot(slot, request, [])
+        self._kept.pop()
+        self._cells[self.memory.owners + slot] = self._run
+        self._open[call] = (slot, [])
+        return HoldGranted(())
+
     def _refuse(self, request: HoldRequest, now_ns: int) -> HoldRefused:
         states = tuple(self._state(limit, request.windows, now_ns) for limit in request.budgets)
         lefts_ns = [self._missing_ns(rate, now_ns) for rate in request.rates]
@@ -343,6 +369,8 @@ class FileGate:
             return []
         owners = cells[memory.owners : memory.owners + memory.slots].tolist()
         lost = [self._lost_call(slot, run) for slot, run in enumerate(owners) if run in ended]
+        kept = {kept_by(run) for run in ended}
+        self._give_back(slot for slot, owner in enumerate(owners) if owner in kept)
         for run in ended.keys() - {one.place[1] for one in lost}:
             cells[SEAT_RUNS + ended[run]] = 0
         return lost
@@ -364,10 +392,6 @@ class FileGate:
         memory, cells = self.memory, self._cells
         if len(entries) > MAX_ENTRIES * ENTRY_CELLS:
             raise ValueError(f"a hold must name at most {MAX_ENTRIES} budgets and rates")
-        call = request.call.encode()
-        text = call + request.row
-        if len(text) > MAX_TEXT_BYTES:
-            raise ValueError(f"the call id and the usage row of a hold have more than {MAX_TEXT_BYTES} bytes")
         if not self._run:
             self._take_seat()
         free = cells[FREE_SLOT]
@@ -380,13 +404,20 @@ class FileGate:
                 raise GateUnavailable(f"{memory.path} is full: {memory.slots} calls are open")
             memory.reserve(memory.first_slot + slot * SLOT_CELLS, SLOT_CELLS)
             changes += (USED_SLOTS, slot + 1, memory.owners + slot, self._run)
+        self._write_slot(slot, request, entries)
+        return slot
+
+    def _write_slot(self, slot: int, request: HoldRequest, entries: list[int]) -> None:
+        memory, call = self.memory, request.call.encode()
+        text = call + request.row
+        if len(text) > MAX_TEXT_BYTES:
+            raise ValueError(f"the call id and the usage row of a hold have more than {MAX_TEXT_BYTES} bytes")
         start = (memory.first_slot + slot * SLOT_CELLS) * 8
         lengths = len(call) << 16 | len(request.row)
         cell_count = SLOT_HEAD + len(entries)
         packer(cell_count)(memory.map, start, cell_count, request.tokens, request.amount_nano, lengths, *entries)
         start += TEXT_AT_BYTES
         memory.map[start : start + len(text)] = text
-        return slot
 
     def _free_slot(self, slot: int, entries: list[int], actual: tuple[int, int, int], *, is_lost: bool = False) -> None:
         """Replace what an open call holds by what it used, and free its slot. In rates, a lost call used its hold."""
@@ -430,7 +461,14 @@ class FileGate:
                 return
         raise GateUnavailable(f"{self.memory.path} has {SEATS} processes, or their lost calls were not settled")
 
+    def _give_back(self, kept: Iterable[int]) -> None:
+        """Make slots that were kept free for every process."""
+        for slot in kept:
+            self.memory.commit([self.memory.owners + slot, -1 - self._cells[FREE_SLOT], FREE_SLOT, slot + 1])
+
     def _leave_seat(self) -> None:
+        self._give_back(self._kept)
+        self._kept = []
         if self._seat is not None and not self._open:
             self._cells[SEAT_RUNS + self._seat[0]] = 0
 

@@ -6,7 +6,7 @@ The file has integers of 64 bits ("cells") in the byte order of the machine:
 |---|---|
 | header | magic, version, sizes; whether it is new; the free slots; the runs of the processes that use it (`SEATS`) |
 | redo record | the cells that the current operation sets. Its length is the commit point |
-| owners | one cell per slot: the run that owns the open call, or the link to the next free slot |
+| owners | one cell per slot: the run of the open call, `kept_by` of a run, or the link to the next free slot |
 | slots | open calls: their amounts, the counters that they hold, the call id and the unfinished usage row |
 | rows | counters and rates, found by a digest (open addressing) |
 
@@ -67,8 +67,14 @@ MAX_TEXT_BYTES = _PAGE - TEXT_AT_BYTES
 _MAX_PROBES = 512
 # A row is not reused at once, so that an operation cannot reuse a row that it has just read.
 _KEPT_NS = MINUTE_NS
+_KEPT = -(2**62)
 row_of = struct.Struct(f"{ROW_CELLS}q").unpack_from
 """Return the cells of a row from the map and the offset in bytes."""
+
+
+def kept_by(run: int) -> int:
+    """Return the owner cell of a slot that a run keeps for a later call. It is neither a run nor a link."""
+    return _KEPT + run
 
 
 class GateMemory:

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.model.budget import Window
 from gateway.operator_errors import StateError
-from gateway.usage import gate_memory
+from gateway.usage import gate_file, gate_memory
 from gateway.usage.gate import (
     LARGEST_AMOUNT,
     BudgetLimit,
@@ -293,6 +293,61 @@ def test_open_calls_of_an_ended_process_are_lost_until_they_are_settled(start: S
     assert not at_once(second.settle_lost(lost))
     assert (state(third), state(third, running)) == ((60, 10, 0), (0, 0, 0))
     assert at_once(third.lost_calls()) == []
+
+
+def uncounted(gate: FileGate, call: str) -> HoldGranted | HoldRefused:
+    return hold(gate, call, 60, budgets=(), row=f'{{"call":"{call}"}}'.encode())
+
+
+def test_call_that_nothing_counts_needs_no_lock_after_the_first(start: Start) -> None:
+    gate, other = start(), start()
+    for call in ("zeroth", "first"):
+        uncounted(gate, call)
+    assert other.lock.take()
+    for call in ("zeroth", "first"):
+        assert at_once(gate.settle(call, 0, 0))
+    assert isinstance(uncounted(gate, "second"), HoldGranted)
+    with pytest.raises(ValueError, match="must be new"):
+        uncounted(gate, "second")
+    with pytest.raises(ValueError, match="bytes"):
+        hold(gate, "third", budgets=(), row=b"x" * 4096)
+    assert at_once(gate.settle("second", 0, 0))
+    assert isinstance(uncounted(gate, "fourth"), HoldGranted)
+    other.lock.release()
+    assert not at_once(gate.settle("second", 0, 0))
+    gate.close()
+    assert [lost.call for lost in at_once(other.lost_calls())] == ["fourth"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_slots_that_an_ended_process_kept_are_free(start: Start, killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, other = start(), start()
+    calls = [f"call-{number}" for number in range(16)]
+    for call in calls:
+        uncounted(gate, call)
+    for call in calls[1:]:
+        at_once(gate.settle(call, 0, 0))
+    with pytest.raises(GateUnavailable, match="16 calls are open"):
+        hold(other, "no slot is free", 0)
+    if killed:
+        monkeypatch.setattr(gate, "_leave_seat", lambda: None)
+    gate.close()
+    [lost] = at_once(other.lost_calls())
+    assert (lost.call, lost.row) == ("call-0", b'{"call":"call-0"}')
+    assert at_once(other.settle_lost(lost))
+    for call in calls:
+        assert isinstance(hold(other, call, 0), HoldGranted)
+
+
+def test_slots_beyond_those_that_are_kept_are_free(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_file, "_MOST_KEPT", 1)
+    gate, other = start(), start()
+    for number in range(16):
+        uncounted(gate, f"call-{number}")
+    for number in range(16):
+        at_once(gate.settle(f"call-{number}", 0, 0))
+    for number in range(15):
+        assert isinstance(hold(other, f"call-{number}", 0), HoldGranted)
 
 
 def test_process_that_ends_without_open_calls_leaves_nothing(start: Start) -> None:
