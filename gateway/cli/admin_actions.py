@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.parse import quote, urlencode
 from gateway.changes.stored_clients import ClientDatabase, state_pepper
 from gateway.cli.admin_client import NotReached
 from gateway.cli.plan import admin_client
-from gateway.cli.terminal import compile_file, settings_of
+from gateway.cli.terminal import compile_file, operator_of, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
@@ -158,7 +157,7 @@ Shown = Actions | FileClients
 def opened(options: argparse.Namespace) -> Iterator[Shown]:
     """Provide the actions of `--admin`, or of the state directory. Raises CommandError."""
     settings = settings_of(options)
-    operator = options.operator or _user()
+    operator = operator_of(options)
     if not operator.isprintable():
         raise CommandError("--as must have printable characters only, because the audit trail shows it")
     if options.admin is not None:
@@ -312,10 +311,3 @@ class _Config:
         if facts.pepper == "state":
             return state_pepper(self._directory)
         return self._resolved("a new key").secrets.pepper[0]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run with a user id that has no name
-        return ""

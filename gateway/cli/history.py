@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.cli.cell import cell_activations, opened_cell, verify_cell
 from gateway.cli.plan import admin_client, named_state, opened_history, plan_between, state_directory
-from gateway.cli.terminal import settings_of
+from gateway.cli.terminal import operator_of, settings_of
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError, expect_file
 
@@ -215,7 +214,7 @@ def rollback(options: argparse.Namespace) -> int:
     from gateway.state.lock import holder_of
 
     settings = settings_of(options)
-    operator: str = options.operator or _user()
+    operator: str = operator_of(options)
     if not operator.isprintable():
         raise CommandError("--as must have printable characters only, because the history shows it")
     if options.release and options.version is not None:
@@ -247,13 +246,6 @@ def _expect_version(version: str, settings: Settings) -> None:
             verified(versions.find(version))
     except StateError as error:
         raise CommandError(str(error)) from None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run with a user id that has no name
-        return ""
 
 
 def _read_signature(path: Path | None) -> str | None:

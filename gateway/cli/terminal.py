@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import sys
 from collections.abc import Mapping
@@ -87,6 +88,16 @@ def compiled_config(options: argparse.Namespace) -> ConfigVersion:
 def config_path(options: argparse.Namespace) -> Path:
     """Return the path of `--config` or of the settings. Raises CommandError."""
     return settings_of(options).config
+
+
+def operator_of(options: argparse.Namespace) -> str:
+    """Return the name for the audit trail: `--operator`, or else the user of this machine."""
+    if options.operator:
+        return str(options.operator)
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run with a user id that has no name
+        return ""
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

@@ -313,13 +313,8 @@ def _tool(value: object, path: str) -> Tool:
 
 def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolChoice | None:
     value = source.get("tool_choice")
-    if value is None:
+    if is_choice_without_tools(value, tools):
         return None
-    if not tools:
-        # OpenAI refuses the field without tools, but several SDKs send "none" or "auto" with an empty list.
-        if value in ("none", "auto"):
-            return None
-        raise InvalidRequest("`tool_choice` is only allowed when `tools` are given", "tool_choice")
     match value:
         case "auto" | "none" | "required":
             return value
@@ -341,7 +336,22 @@ def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolC
             raise UnsupportedFeature(
                 "custom_tools", f"`tool_choice` names a custom tool; {USE_A_FUNCTION}", "tool_choice.type"
             )
-    raise InvalidRequest(
+    raise unknown_tool_choice()
+
+
+def is_choice_without_tools(value: object, tools: tuple[Tool, ...]) -> bool:
+    """Return whether a `tool_choice` is left out, or has no effect without tools. Raises InvalidRequest."""
+    if value is None:
+        return True
+    # OpenAI refuses the field without tools, but several SDKs send "none" or "auto" with an empty list.
+    if not tools and value not in ("none", "auto"):
+        raise InvalidRequest("`tool_choice` is only allowed when `tools` are given", "tool_choice")
+    return not tools
+
+
+def unknown_tool_choice() -> InvalidRequest:
+    """Return the error for a `tool_choice` that has none of the known forms."""
+    return InvalidRequest(
         "`tool_choice` must be 'auto', 'none', 'required', or an object of type 'function' or 'allowed_tools'",
         "tool_choice",
     )

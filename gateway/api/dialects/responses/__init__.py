@@ -12,7 +12,7 @@ from dataclasses import replace
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.responses.decode import MessagePaths, decode_request
+from gateway.api.dialects.responses.decode import NAMES_OF_CHAT, MessagePaths, decode_request
 from gateway.api.dialects.responses.encode import Exchange, encode_answer
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.errors import ApiError, encode_error
@@ -26,15 +26,6 @@ _MOST_ECHOED_BYTES = 64 * 1024
 """The answer to a larger request repeats neither its instructions nor its tools: a stream would hold them to its
 end."""
 _MESSAGE = re.compile(r"\bmessages\[(\d{1,9})\]")
-_FIELDS = {
-    "messages": "input",
-    "max_tokens": "max_output_tokens",
-    "max_completion_tokens": "max_output_tokens",
-    "response_format": "text.format",
-    "reasoning_effort": "reasoning.effort",
-    "verbosity": "text.verbosity",
-}
-"""The names of fields here, by their name in chat completions."""
 
 
 class Responses:
@@ -76,7 +67,7 @@ class Responses:
             return paths.path_of(int(match[1]))
 
         param = _MESSAGE.sub(path, error.param)
-        return replace(error, param=_FIELDS.get(param, param), message=_MESSAGE.sub(path, error.message))
+        return replace(error, param=NAMES_OF_CHAT.get(param, param), message=_MESSAGE.sub(path, error.message))
 
 
 def _encode_echo(echo: Mapping[str, object], body_bytes: int) -> bytes:

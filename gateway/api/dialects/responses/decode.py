@@ -48,16 +48,16 @@ _SWITCHES = {
     "background": "keeps the answer at the provider: leave it out, and set `stream` to true for a long answer",
 }
 """Fields that are refused if they are true, with the form that keeps no state."""
-_OF_CHAT = {
+NAMES_OF_CHAT = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
     "verbosity": "text.verbosity",
-    "functions": "tools",
-    "function_call": "tool_choice",
 }
+"""The names of fields here, by their name in chat completions."""
+_OF_CHAT = {**NAMES_OF_CHAT, "functions": "tools", "function_call": "tool_choice"}
 """Fields of chat completions that have another name here. Without them the answer would differ."""
 _UNUSED = frozenset({"client_metadata", "max_tool_calls", "image", "access_programs"})
 """Fields that no provider gets: identifiers that Codex adds, and settings of hosted tools."""

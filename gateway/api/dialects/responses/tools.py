@@ -14,7 +14,12 @@ from typing import NoReturn
 from providers.chat import AllowedTools, NamedTool, Tool, ToolChoice
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_messages import USE_A_FUNCTION
-from providers.openai_json.decode_request import MAX_TOOLS, TOOL_NAME
+from providers.openai_json.decode_request import (
+    MAX_TOOLS,
+    TOOL_NAME,
+    is_choice_without_tools,
+    unknown_tool_choice,
+)
 from providers.openai_json.fields import boolean, choice, items, mapping, text
 
 _LONGEST_NAME = 64
@@ -175,13 +180,8 @@ def _is_closed(schema: Mapping[str, object], properties: Mapping[str, object]) -
 
 def decode_tool_choice(value: object, tools: tuple[Tool, ...], names: ToolNames, unread: set[str]) -> ToolChoice | None:
     """Return `tool_choice`. Raises InvalidRequest."""
-    if value is None:
+    if is_choice_without_tools(value, tools):
         return None
-    if not tools:
-        # OpenAI accepts "auto" and "none" without tools, and SDKs send them.
-        if value in ("none", "auto"):
-            return None
-        raise InvalidRequest("`tool_choice` is only allowed when `tools` are given", "tool_choice")
     match value:
         case "auto" | "none" | "required":
             return value
@@ -201,10 +201,7 @@ def decode_tool_choice(value: object, tools: tuple[Tool, ...], names: ToolNames,
             return AllowedTools("required" if mode == "required" else "auto", tuple(chosen))
         case {"type": str(kind)}:
             _refuse(kind, "tool_choice")
-    raise InvalidRequest(
-        "`tool_choice` must be 'auto', 'none', 'required', or an object of type 'function' or 'allowed_tools'",
-        "tool_choice",
-    )
+    raise unknown_tool_choice()
 
 
 def _chosen(
