@@ -1,4 +1,4 @@
-"""FastAPI routes of the public listener, and the hint in a 404 response."""
+"""FastAPI routes of the public listener."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from gateway.api.caller.request_headers import headers_of, read_caller, request_
 from gateway.api.chat import ChatEndpoint
 from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, parse_path
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
-from gateway.api.dialects.paths import CHAT_PATH, EMBEDDINGS_PATH, MODERATIONS_PATH, counter_at, dialect_at, is_served
+from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at
 from gateway.api.errors import ApiError
 from gateway.api.openapi import complete_document
+from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
 from gateway.model.caller import Caller
 from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Region, Use
@@ -44,78 +45,6 @@ from gateway.service.location import Located
 from providers.failures import InvalidRequest
 from providers.territories import TerritoryError
 
-_CHAT = "POST /v1/chat/completions"
-_GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
-
-
-# Endpoints of dialects. One that no dialect serves is not part of the API.
-_OWN_PATHS = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/completions")
-_INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH)
-
-
-_PATHS = (
-    ("/chat/completions", _CHAT),
-    *((path.removeprefix("/v1"), f"POST {path}") for path in _OWN_PATHS if is_served(path)),
-    *((path.removeprefix("/v1"), f"POST {path}") for path in _INPUT_PATHS),
-    ("/models", "GET /v1/models"),
-    ("/explain", "GET /v1/explain"),
-    ("/disclosure", "GET /v1/disclosure"),
-    ("/usage", "GET /v1/usage"),
-    ("/healthz", "GET /healthz"),
-    ("/readyz", "GET /readyz"),
-    ("/docs", "GET /docs"),
-)
-
-
-# The names of these probes in other gateways and in Kubernetes' own servers, which people configure by habit.
-_PROBES = {
-    "/health/liveliness": "GET /healthz",
-    "/health/liveness": "GET /healthz",
-    "/health/live": "GET /healthz",
-    "/livez": "GET /healthz",
-    "/live": "GET /healthz",
-    "/ping": "GET /healthz",
-    "/status": "GET /healthz",
-    "/health/readiness": "GET /readyz",
-    "/health/ready": "GET /readyz",
-    "/ready": "GET /readyz",
-}
-
-
-_ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
-
-
-_ALL_CHATS = ", ".join((_CHAT, *filter(is_served, _OWN_PATHS), "/v1beta/models/ASSISTANT:generateContent"))
-_ALL_PATHS = (
-    f"the paths are {_ALL_CHATS}, POST /v1/embeddings and /v1/moderations, and GET /v1/models, /v1/capabilities, "
-    "/v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs"
-)
-
-
-# Other endpoints of OpenAI, Anthropic and other gateways.
-_OTHER_APIS = frozenset(
-    "completions messages files uploads batches assistants threads fine_tuning vector_stores"
-    " conversations rerank".split()
-)
-
-
-# APIs that are refused by name, each with the reason.
-_NO_TEXT = "the gateway routes, checks and labels text only, so it has no {} API: send text to {}"
-_UNSUITABLE_APIS = {
-    "audio": _NO_TEXT.format("audio", _CHAT),
-    "images": _NO_TEXT.format("image", f"{_CHAT}, which accepts images as input"),
-    "videos": _NO_TEXT.format("video", _CHAT),
-    "realtime": (
-        "the gateway has no realtime API: it decides about each request, and a realtime session has no requests; send "
-        f"text to {_CHAT} with `stream: true`"
-    ),
-}
-
-
-# Paths of Ollama's own API.
-_OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
-
-
 _TAGS = (
     "chat",
     "embeddings",
@@ -128,53 +57,11 @@ _TAGS = (
     "usage",
     "health",
 )
-_SLASHES = re.compile(r"//+")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _USAGE_GROUPS = frozenset({"day", "region"})
+"""A client may see these. Others could show a model that the operator hides."""
 _AMOUNTS = frozenset({"amount", "currency", "vendor", "unpriced_calls", "unconverted_calls"})
 """The members of a report of usage that are about its cost."""
-"""A client may see these. Others could show a model that the operator hides."""
-
-
-def hint_for(path: str) -> str:
-    """Return a hint at the path that was probably meant. It does not quote the given path."""
-    plain = _SLASHES.sub("/", path.lower()).rstrip("/")
-    # Only the part after the last `/v1` counts: clients append their path to a base URL that may have a path itself.
-    api = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
-    if plain.startswith("/v1beta") or parse_path(path) is not None:
-        return _gemini_hint(path)
-    if (reason := _UNSUITABLE_APIS.get(api)) is not None:
-        return reason
-    if plain in _OLLAMA:
-        return (
-            "Ollama's own API is not supported, because the gateway answers in the form of OpenAI's API only: "
-            f"configure your client for OpenAI's API, with a base URL that ends in /v1, {_CHAT}"
-        )
-    if (probe := _PROBES.get(plain)) is not None:
-        return f"did you mean {probe}?"
-    if plain in _ADMIN:
-        return "metrics, reload and rollback are on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"
-    for ending, probable in _PATHS:
-        if plain.endswith(ending):
-            is_anthropic = probable.startswith("POST /v1/messages")
-            base = "Anthropic's clients ends without /v1" if is_anthropic else "OpenAI's clients ends in /v1"
-            return f"did you mean {probable}? The base URL for {base}, and paths have no final slash"
-    if f"/v1/{api}" in _OWN_PATHS and is_served(f"/v1/{api}"):
-        return f"the gateway keeps no answers and no batches, so only POST /v1/{api} is there"
-    if api in _OTHER_APIS:
-        return f"this API is not supported: the gateway has {_ALL_CHATS}, {' and '.join(_INPUT_PATHS)}"
-    return _ALL_PATHS
-
-
-def _gemini_hint(path: str) -> str:
-    """Return a hint at a path of Gemini's API."""
-    asked = parse_path(path)
-    offered = f"the gateway has the methods {', '.join(METHODS)} of Gemini's API, such as {_GEMINI}"
-    if asked is None:
-        return offered
-    # The method is text of the client, so it is compared and never quoted.
-    near = next((name for name in METHODS if name.lower() == asked.method.lower()), None)
-    return f"did you mean :{near}? Names of methods are case-sensitive" if near is not None else offered
 
 
 NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
@@ -251,8 +138,7 @@ def build_routes(
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     dialects = _DialectRoute(chat)
-    own_paths = [path for path in (*_OWN_PATHS, *_INPUT_PATHS) if is_served(path)]
-    app.router.routes += [Route(path, dialects, methods=["POST"]) for path in own_paths]
+    app.router.routes += [Route(path, dialects, methods=["POST"]) for path in (*OWN_PATHS, *INPUT_PATHS)]
     app.router.routes += [
         Route(f"{version}/models/{{name:path}}:{method}", dialects, methods=["POST"])
         for version in VERSIONS

@@ -1,6 +1,6 @@
 """Every path that accepts a prompt: how a client writes a request there, and what it reads in the answer.
 
-`PROMPT_FORMS` has the forms whose path is served. `tests/e2e/test_fence_paths.py` checks that each POST path of the
+`PROMPT_FORMS` has all forms. `tests/e2e/test_fence_paths.py` checks that each POST path of the
 OpenAPI document belongs to a form.
 """
 
@@ -10,8 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from gateway.api.dialects.paths import is_served
 
 
 @dataclass
@@ -156,7 +154,7 @@ def _read_gemini(one: Any, outcome: Outcome) -> None:
 
 _GENERATE = "/v1beta/models/{assistant}:generateContent"
 _STREAM = "/v1beta/models/{assistant}:streamGenerateContent"
-_FORMS = (
+PROMPT_FORMS = (
     PromptForm("chat", ("/v1/chat/completions",), _chat, _read_openai),
     PromptForm("completions", ("/v1/completions",), _completions, _read_openai),
     PromptForm("responses", ("/v1/responses",), _responses, _read_responses),
@@ -175,6 +173,5 @@ _FORMS = (
         asks=False,
     ),
 )
-PROMPT_FORMS = tuple(form for form in _FORMS if all(map(is_served, form.paths)))
 ASKING_FORMS = tuple(form for form in PROMPT_FORMS if form.asks)
 """The forms at whose paths a provider is asked."""

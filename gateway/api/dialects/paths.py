@@ -67,11 +67,6 @@ def counter_at(path: str) -> CountingDialect | None:
     return gemini.GeminiCount(asked.assistant) if asked is not None and asked.method == "countTokens" else None
 
 
-def is_served(path: str) -> bool:
-    """Return whether a POST request to this path is answered in some dialect."""
-    return dialect_at(path) is not None or counter_at(path) is not None
-
-
 def encode_error_at(path: str, error: ApiError, request_id: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """Return the body of an error at a path, in the form of the path's API. OpenAI's form is the default.
 

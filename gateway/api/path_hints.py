@@ -1,0 +1,113 @@
+"""The hint in a 404 response: the path that was probably meant."""
+
+from __future__ import annotations
+
+import re
+
+from gateway.api.dialects.google_paths import METHODS, parse_path
+from gateway.api.dialects.paths import EMBEDDINGS_PATH, MODERATIONS_PATH
+
+_CHAT = "POST /v1/chat/completions"
+_GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
+
+OWN_PATHS = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/completions")
+"""The endpoints of chats in other dialects. A path of Gemini's API names its assistant, so it is not in a list."""
+INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH)
+
+_PATHS = (
+    ("/chat/completions", _CHAT),
+    *((path.removeprefix("/v1"), f"POST {path}") for path in (*OWN_PATHS, *INPUT_PATHS)),
+    ("/models", "GET /v1/models"),
+    ("/explain", "GET /v1/explain"),
+    ("/disclosure", "GET /v1/disclosure"),
+    ("/usage", "GET /v1/usage"),
+    ("/healthz", "GET /healthz"),
+    ("/readyz", "GET /readyz"),
+    ("/docs", "GET /docs"),
+)
+
+# The names of these probes in other gateways and in Kubernetes' own servers, which people configure by habit.
+_PROBES = {
+    "/health/liveliness": "GET /healthz",
+    "/health/liveness": "GET /healthz",
+    "/health/live": "GET /healthz",
+    "/livez": "GET /healthz",
+    "/live": "GET /healthz",
+    "/ping": "GET /healthz",
+    "/status": "GET /healthz",
+    "/health/readiness": "GET /readyz",
+    "/health/ready": "GET /readyz",
+    "/ready": "GET /readyz",
+}
+
+_ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
+
+_ALL_CHATS = ", ".join((_CHAT, *OWN_PATHS, "/v1beta/models/ASSISTANT:generateContent"))
+_ALL_PATHS = (
+    f"the paths are {_ALL_CHATS}, POST /v1/embeddings and /v1/moderations, and GET /v1/models, /v1/capabilities, "
+    "/v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs"
+)
+
+# Other endpoints of OpenAI, Anthropic and other gateways.
+_OTHER_APIS = frozenset(
+    "completions messages files uploads batches assistants threads fine_tuning vector_stores"
+    " conversations rerank".split()
+)
+
+# APIs that are refused by name, each with the reason.
+_NO_TEXT = "the gateway routes, checks and labels text only, so it has no {} API: send text to {}"
+_UNSUITABLE_APIS = {
+    "audio": _NO_TEXT.format("audio", _CHAT),
+    "images": _NO_TEXT.format("image", f"{_CHAT}, which accepts images as input"),
+    "videos": _NO_TEXT.format("video", _CHAT),
+    "realtime": (
+        "the gateway has no realtime API: it decides about each request, and a realtime session has no requests; send "
+        f"text to {_CHAT} with `stream: true`"
+    ),
+}
+
+# Paths of Ollama's own API.
+_OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
+
+_SLASHES = re.compile(r"//+")
+
+
+def hint_for(path: str) -> str:
+    """Return a hint at the path that was probably meant. It does not quote the given path."""
+    plain = _SLASHES.sub("/", path.lower()).rstrip("/")
+    # Only the part after the last `/v1` counts: clients append their path to a base URL that may have a path itself.
+    api = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
+    if plain.startswith("/v1beta") or parse_path(path) is not None:
+        return _gemini_hint(path)
+    if (reason := _UNSUITABLE_APIS.get(api)) is not None:
+        return reason
+    if plain in _OLLAMA:
+        return (
+            "Ollama's own API is not supported, because the gateway answers in the form of OpenAI's API only: "
+            f"configure your client for OpenAI's API, with a base URL that ends in /v1, {_CHAT}"
+        )
+    if (probe := _PROBES.get(plain)) is not None:
+        return f"did you mean {probe}?"
+    if plain in _ADMIN:
+        return "metrics, reload and rollback are on the admin listener (GATEWAY_ADMIN_HOST, GATEWAY_ADMIN_PORT)"
+    for ending, probable in _PATHS:
+        if plain.endswith(ending):
+            is_anthropic = probable.startswith("POST /v1/messages")
+            base = "Anthropic's clients ends without /v1" if is_anthropic else "OpenAI's clients ends in /v1"
+            return f"did you mean {probable}? The base URL for {base}, and paths have no final slash"
+    if f"/v1/{api}" in OWN_PATHS:
+        return f"the gateway keeps no answers and no batches, so only POST /v1/{api} is there"
+    if api in _OTHER_APIS:
+        return f"this API is not supported: the gateway has {_ALL_CHATS}, {' and '.join(INPUT_PATHS)}"
+    return _ALL_PATHS
+
+
+def _gemini_hint(path: str) -> str:
+    """Return a hint at a path of Gemini's API."""
+    asked = parse_path(path)
+    offered = f"the gateway has the methods {', '.join(METHODS)} of Gemini's API, such as {_GEMINI}"
+    if asked is None:
+        return offered
+    # The method is text of the client, so it is compared and never quoted.
+    near = next((name for name in METHODS if name.lower() == asked.method.lower()), None)
+    return f"did you mean :{near}? Names of methods are case-sensitive" if near is not None else offered
