@@ -96,11 +96,15 @@ _INSERT = (
     f"INSERT INTO usage_row ({', '.join(ROW)}) VALUES ({', '.join('?' * len(ROW))}) "  # noqa: S608
     "ON CONFLICT (call_id) DO NOTHING"
 )
-_INSERT_SERIES = (
-    f"INSERT INTO series ({', '.join(SERIES)}) VALUES ({', '.join('?' * len(SERIES))}) "  # noqa: S608
+INSERT_SERIES = (
+    f"INSERT INTO series ({', '.join(SERIES)}) VALUES ({', '.join(f'${n}' for n in range(1, len(SERIES) + 1))}) "  # noqa: S608
     f"ON CONFLICT ({', '.join(SERIES)}) DO NOTHING"
 )
-_FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ?' for name in SERIES)}"  # noqa: S608
+FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ${n}' for n, name in enumerate(SERIES, 1))}"  # noqa: S608
+FIND_FACT = "SELECT value FROM ledger_fact WHERE name = $1"
+STORE_FACT = (
+    "INSERT INTO ledger_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
 
 SUMS = {
     "calls": "SUM(CASE kind WHEN 'usage' THEN 1 ELSE 0 END)",
@@ -236,8 +240,9 @@ class Ledger:
         # Numbers that were not committed are forgotten.
         with undone_on_failure(self._series.clear), ledger_errors("written"), transaction(database):
             self._follow_zone()
+            values = [row_values(row, self._local_time, self._series_of(row)) for row in rows]
             before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
-            inserted = database.executemany(_INSERT, [self._values(row) for row in rows]).rowcount if rows else 0
+            inserted = database.executemany(_INSERT, values).rowcount if rows else 0
             if inserted:
                 self._add(_SUM_NEW_ROWS, before)
             database.executemany(
@@ -276,8 +281,7 @@ class Ledger:
         """Sum up what the counters of open windows must show."""
         with ledger_errors("read"):
             for statement in sums.statements():
-                values = {str(number): value for number, value in enumerate(statement.values, 1)}
-                statement.add(self._database.execute(statement.text, values))
+                statement.add(self._database.execute(statement.text, numbered(statement.values)))
 
     def remove_callers(self, regions: frozenset[str]) -> None:
         """Remove territory and end user from the rows and totals of these regions, also from free space of the file.
@@ -322,37 +326,44 @@ class Ledger:
             self._store_fact(TIMEZONE, str(zone))
 
     def _store_fact(self, name: str, value: str) -> None:
-        self._database.execute(
-            "INSERT INTO ledger_fact (name, value) VALUES (?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, value),
-        )
-
-    def _values(self, row: UsageRow) -> tuple[object, ...]:
-        hour, day = self._local_time.hour_and_day(row.time_ns)
-        change = row.budget
-        return (
-            row.call, row.time_ns, day, hour, self._series_of(row), _TEXTS[row.kind], row.request, row.user,
-            row.territory, row.assistant, row.config_version, row.price_version, row.input_tokens, row.cached_tokens,
-            row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano,
-            row.rate, _TEXTS[row.outcome],
-            *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
-        )  # fmt: skip
+        self._database.execute(STORE_FACT, numbered((name, value)))
 
     def _series_of(self, row: UsageRow) -> int:
         """Return the number of the row's series, which is inserted if it is new."""
-        values = (
-            row.client or "", row.project or "", row.region or "", row.provider or "", row.site or "",
-            row.deployment or "", row.model or "", _TEXTS[row.usage_source] or "",
-            row.currency or "", row.vendor_currency or "",
-        )  # fmt: skip
+        values = series_values(row)
         number = self._series.get(values)
         if number is None:
             if len(self._series) >= _MOST_KNOWN_SERIES:
                 self._series.clear()
-            self._database.execute(_INSERT_SERIES, values)
-            number = self._series[values] = int(self._database.execute(_FIND_SERIES, values).fetchone()[0])
+            given = numbered(values)
+            self._database.execute(INSERT_SERIES, given)
+            number = self._series[values] = int(self._database.execute(FIND_SERIES, given).fetchone()[0])
         return number
+
+
+def row_values(row: UsageRow, local_time: LocalTime, series: int) -> tuple[object, ...]:
+    """Return the values of `ROW`."""
+    hour, day = local_time.hour_and_day(row.time_ns)
+    change = row.budget
+    return (
+        row.call, row.time_ns, day, hour, series, _TEXTS[row.kind], row.request, row.user, row.territory, row.assistant,
+        row.config_version, row.price_version, row.input_tokens, row.cached_tokens, row.cache_write_tokens,
+        row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano, row.amount_nano, row.rate, _TEXTS[row.outcome],
+        *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
+    )  # fmt: skip
+
+
+def series_values(row: UsageRow) -> tuple[str, ...]:
+    """Return the values of `SERIES`."""
+    return (
+        row.client or "", row.project or "", row.region or "", row.provider or "", row.site or "", row.deployment or "",
+        row.model or "", _TEXTS[row.usage_source] or "", row.currency or "", row.vendor_currency or "",
+    )  # fmt: skip
+
+
+def numbered(values: Sequence[object]) -> dict[str, object]:
+    """Return values for a statement with `$1`, `$2` and so on, which both databases understand."""
+    return {str(number): value for number, value in enumerate(values, 1)}
 
 
 def has_assistants(database: sqlite3.Connection) -> bool:
@@ -361,7 +372,7 @@ def has_assistants(database: sqlite3.Connection) -> bool:
 
 
 def fact(database: sqlite3.Connection, name: str) -> str | None:
-    found = database.execute("SELECT value FROM ledger_fact WHERE name = ?", (name,)).fetchone()
+    found = database.execute(FIND_FACT, numbered((name,))).fetchone()
     return None if found is None else str(found[0])
 
 

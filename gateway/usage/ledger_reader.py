@@ -24,6 +24,7 @@ from gateway.usage.ledger import (
     fact,
     has_assistants,
     ledger_errors,
+    numbered,
 )
 from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 
@@ -108,7 +109,7 @@ class LedgerReader:
                 after = page[-1][2], page[-1][0]
 
     def _fetch(self, text: str, values: Sequence[object]) -> list[Sequence[Any]]:
-        return self._database.execute(text, {str(number): value for number, value in enumerate(values, 1)}).fetchall()
+        return self._database.execute(text, numbered(values)).fetchall()
 
 
 @dataclass(frozen=True, slots=True)

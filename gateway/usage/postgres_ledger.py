@@ -19,15 +19,20 @@ from gateway.usage.counter_sums import CounterSums
 from gateway.usage.ledger import (
     CONDITIONS,
     DELETED_THROUGH,
+    FIND_FACT,
+    FIND_SERIES,
+    INSERT_SERIES,
     MEASURES,
     ROW,
-    SERIES,
+    STORE_FACT,
     SUMS,
     TIMEZONE,
     TOTALS,
     WITHOUT_CALLERS,
     LocalTime,
     remove_callers,
+    row_values,
+    series_values,
 )
 from gateway.usage.postgres import LEDGER_LOCK, Postgres, PostgresConnection, locked
 from gateway.usage.postgres_schema import NUMBERS
@@ -61,12 +66,6 @@ _INSERT = (
     + " SELECT count(*) FROM inserted"
 )
 _LOST = "SELECT number FROM usage_row WHERE call_id = ANY($1) AND outcome = 'lost'"
-_INSERT_SERIES = (
-    f"INSERT INTO series ({', '.join(SERIES)}) VALUES ({', '.join(f'${n}' for n in range(1, len(SERIES) + 1))}) "  # noqa: S608
-    f"ON CONFLICT ({', '.join(SERIES)}) DO NOTHING"
-)
-_FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ${n}' for n, name in enumerate(SERIES, 1))}"  # noqa: S608
-
 
 _REMOVE_CALLERS = remove_callers("series IN (SELECT number FROM series WHERE region = ANY($1))")
 
@@ -208,35 +207,20 @@ class PostgresLedger:
         return inserted
 
     async def _values(self, connection: PostgresConnection, row: UsageRow) -> tuple[object, ...]:
-        hour, day = self._local_time.hour_and_day(row.time_ns)
-        change = row.budget
-        values = (
-            row.call, row.time_ns, day, hour, await self._series_of(connection, row), row.kind.value, row.request,
-            row.user, row.territory, row.assistant, row.config_version, row.price_version, row.input_tokens,
-            row.cached_tokens, row.cache_write_tokens, row.output_tokens, row.reasoning_tokens, row.vendor_amount_nano,
-            row.amount_nano,
-            row.rate, row.outcome.value if row.outcome is not None else None,
-            *((change.of, change.per, change.unit, change.amount) if change is not None else (None,) * 4),
-        )  # fmt: skip
+        values = row_values(row, self._local_time, await self._series_of(connection, row))
         return tuple(_clean(value) if isinstance(value, str) else value for value in values)
 
     async def _series_of(self, connection: PostgresConnection, row: UsageRow) -> int:
         """Return the number of the row's series, which is inserted if it is new."""
-        values = tuple(
-            _clean(value or "")
-            for value in (
-                row.client, row.project, row.region, row.provider, row.site, row.deployment, row.model,
-                row.usage_source.value if row.usage_source is not None else "", row.currency, row.vendor_currency,
-            )
-        )  # fmt: skip
+        values = tuple(map(_clean, series_values(row)))
         number = self._series.get(values)
         if number is None:
             if len(self._series) >= _MOST_KNOWN_SERIES:
                 self._series.clear()
-            number = await connection.fetchval(_FIND_SERIES, *values)
+            number = await connection.fetchval(FIND_SERIES, *values)
             if number is None:
-                await connection.execute(_INSERT_SERIES, *values)
-                number = await connection.fetchval(_FIND_SERIES, *values)
+                await connection.execute(INSERT_SERIES, *values)
+                number = await connection.fetchval(FIND_SERIES, *values)
             self._series[values] = number
         return int(number)
 
@@ -283,13 +267,9 @@ async def _remove(connection: PostgresConnection, numbers: list[int]) -> None:
 
 async def fact(connection: PostgresConnection, name: str) -> str | None:
     """Return a fact about the ledger."""
-    found: Any = await connection.fetchval("SELECT value FROM ledger_fact WHERE name = $1", name)
+    found: Any = await connection.fetchval(FIND_FACT, name)
     return None if found is None else str(found)
 
 
 async def _store_fact(connection: PostgresConnection, name: str, value: str) -> None:
-    await connection.execute(
-        "INSERT INTO ledger_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        name,
-        value,
-    )
+    await connection.execute(STORE_FACT, name, value)
