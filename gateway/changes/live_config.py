@@ -1,4 +1,4 @@
-"""The active config version: watch its file, reload it, roll it back, and remind of dates that come near."""
+"""The active config version: watch its file, reload it and roll it back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,14 +17,12 @@ from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator
 from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
+from gateway.changes.config_log import log_reload, remind
 from gateway.changes.pickling import pack
 from gateway.config.problems import Problem
 from gateway.config.source_text import Watch, agree, read_files
-from gateway.model.approval import days_at, terms_of
 from gateway.model.config_version import ConfigVersion
-from gateway.model.deployment import retirement_notices_of
 from gateway.model.status import Cause, Changes, Reload
-from gateway.model.version_names import version_fields
 from gateway.operator_errors import NotStored, StateError
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
@@ -36,105 +34,8 @@ if TYPE_CHECKING:
     from gateway.changes.stored_clients import ClientDatabase
 
 
-_SHOWN = 20
-
-
 _REQUESTED = ("rollback", "release")
 """The causes of changes that an operator requested. Their failure is not a problem of the config file."""
-
-
-def pinned_detail(version: str) -> str:
-    """Return the sentence that logs have while a version is pinned by a rollback."""
-    return (
-        f"version {version} is pinned by a rollback: edits of the config file are compiled and reported, not "
-        "activated, until `gateway rollback --release`"
-    )
-
-
-def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file_is_active: bool) -> None:
-    """Log one attempt to change the config. `previous` is the version that was active before it."""
-    log = logger().bind(
-        cause=done.cause, **version_fields(done.config_version), duration_ms=round(done.duration_s * 1000, 1)
-    )
-    log = log.bind(who=done.who) if done.who else log
-    if not done.activated:
-        errors = [str(problem) for problem in problems if problem.severity == "error"]
-        reported = {"errors": len(errors), "findings": errors[:_SHOWN]}
-        if done.is_pinned:
-            log.warning("rollback_pinned", detail=pinned_detail(done.pinned), **reported)
-            return
-        log.error("config_rejected", detail=_rejection_detail(done), **reported)
-        return
-    for problem in problems[:_SHOWN]:
-        logger().warning("config", detail=str(problem))
-    log.info(
-        "config_activated",
-        previous=previous,
-        warnings=len(problems),
-        **_in_short(done.changes),
-        **({"file_active": file_is_active, "detail": pinned_detail(done.pinned)} if done.pinned else {}),
-        **({"workers_behind": list(done.unconfirmed)} if done.unconfirmed else {}),
-    )
-
-
-def _rejection_detail(done: Reload) -> str:
-    stays = "the previous version stays active"
-    if not done.retriable:
-        return stays
-    # After a rollback, or a reload through the admin listener, its sender decides whether to repeat it.
-    if done.cause in ("file", "sighup"):
-        return f"{stays}; the config is not the cause, and the reload is repeated until it succeeds"
-    return f"{stays}; the config is not the cause, so the request may be repeated"
-
-
-def _in_short(changes: Changes) -> dict[str, list[str]]:
-    """Return the changes by name. Only the first ones of many are listed."""
-    named = {
-        "added": changes.added,
-        "removed": changes.removed,
-        "changed": changes.changed,
-        "routes": changes.routes,
-        "sections": changes.sections,
-        "answers": tuple(change.summary for change in changes.answers),
-    }
-    return {
-        word: [*names[:_SHOWN], *([f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])]
-        for word, names in named.items()
-        if names
-    }
-
-
-REMINDER_INTERVAL_S = 600.0
-"""The interval of checks for approvals and retirements whose date comes near."""
-
-
-_URGENT_DAYS = 7
-
-
-async def remind(
-    current: Callable[[], ConfigVersion],
-    *,
-    clock: Callable[[], float] = time.time,
-    wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Check the date at intervals, without end. When it changes, log approvals and models that end soon."""
-    reported = days_at(clock())
-    while True:
-        await wait(REMINDER_INTERVAL_S)
-        days = days_at(clock())
-        if days.last == reported.last:
-            continue
-        reported, config = days, current()
-        for term in terms_of(config.approvals, days):
-            if term.warned_days is not None:
-                log = logger().error if term.days_left <= _URGENT_DAYS else logger().warning
-                details = {"deployment": term.deployment, "region": term.region, "days_left": term.days_left}
-                log("approval_ending" if term.days_left >= 0 else "approval_ended", **details, detail=str(term))
-        for notice in retirement_notices_of(config.deployments.values(), days):
-            if notice.warned_days is not None:
-                log = logger().error if notice.days_left <= _URGENT_DAYS else logger().warning
-                details = {"deployment": notice.deployment, "model": notice.model, "days_left": notice.days_left}
-                log("model_retired" if notice.is_over else "model_retiring", **details, detail=str(notice))
 
 
 POLL_S = 0.25

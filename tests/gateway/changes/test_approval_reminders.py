@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.changes.live_config import REMINDER_INTERVAL_S, remind
+from gateway.changes.config_log import REMINDER_INTERVAL_S, remind
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.telemetry.log import configure
