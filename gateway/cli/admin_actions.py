@@ -9,14 +9,13 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from gateway.changes.stored_clients import ClientDatabase, state_pepper
-from gateway.cli.admin_client import NotReached
 from gateway.cli.plan import admin_client
 from gateway.cli.terminal import compile_file, operator_of, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import ConfigFacts, Definition, Role, facts_of
-from gateway.operator_errors import CommandError, StateError
+from gateway.operator_errors import CommandError
 from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, Json, KeyRequest, clients_in_file
 from gateway.settings import Settings
@@ -108,10 +107,7 @@ class RemoteActions:
         return self._call("POST", "/budgets/top-up", {**_named(owner), "per": per, "amount": amount})
 
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
-        try:
-            status, answer = self._client.call(method, _PATH + path, body, self._operator)
-        except NotReached as error:
-            raise CommandError(str(error)) from None
+        status, answer = self._client.call(method, _PATH + path, body, self._operator)
         problem = answer.get("error")
         if isinstance(problem, dict):
             raise AdminRefused(status, str(problem.get("code")), visible(str(problem.get("message"))), problem)
@@ -171,10 +167,7 @@ def opened(options: argparse.Namespace) -> Iterator[Shown]:
                 return
             _expect_database(options, facts)
         raise CommandError("name the state directory of the gateway with --state, or its admin listener with --admin")
-    try:
-        yield from _opened_directory(options, settings, settings.state_dir, operator)
-    except StateError as error:
-        raise CommandError(str(error)) from None
+    yield from _opened_directory(options, settings, settings.state_dir, operator)
 
 
 def _opened_directory(

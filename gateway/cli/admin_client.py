@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway.config.problems import visible
 from gateway.model.status import OPERATOR_HEADER, ROWS_DELETED_HEADER
+from gateway.operator_errors import CommandError
 from providers.sites import OriginError, parse_origin
 
 _LIMIT_S = 70.0
@@ -21,7 +22,7 @@ _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_SHOWN_CHARACTERS = 300
 
 
-class NotReached(Exception):
+class NotReached(CommandError):
     """No gateway answered, or the answer is not one of a gateway. The message states the reason."""
 
 

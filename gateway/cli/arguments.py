@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway.cli.terminal import closed_output_status, prepare_streams
-from gateway.operator_errors import CommandError
+from gateway.operator_errors import CommandError, StateError
 from gateway.release import release_name
 
 _FILE = Path(__file__).with_name("commands.json")
@@ -40,6 +40,9 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(error.shown, file=sys.stderr)
         return error.status
+    except StateError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return _USAGE
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:

@@ -25,8 +25,6 @@ def upgrade(options: argparse.Namespace) -> int:
         before, after = upgrade_schema(server)
     except ImportError:
         raise CommandError(_MISSING) from None
-    except StateError as error:
-        raise CommandError(str(error)) from None
     if after > SCHEMA:
         print(f"the schema {after} is of the next release, and this release works with it: nothing was changed")
     elif before == after:
@@ -46,8 +44,6 @@ def check(options: argparse.Namespace) -> int:
         found = current_schema(server)
     except ImportError:
         raise CommandError(_MISSING) from None
-    except StateError as error:
-        raise CommandError(str(error)) from None
     try:
         check_schema(found)
     except StateError as error:
@@ -66,8 +62,6 @@ def rebuild(options: argparse.Namespace) -> int:
         since = rebuild_totals(server)
     except ImportError:
         raise CommandError(_MISSING) from None
-    except StateError as error:
-        raise CommandError(str(error)) from None
     days = "all days" if since is None else f"the days after {since}; rows of earlier days were deleted"
     print(f"rebuilt the totals of {days}")
     return _OK

@@ -88,22 +88,18 @@ def _verify_own(options: argparse.Namespace, settings: Settings) -> int:
 
 def history(options: argparse.Namespace) -> int:
     """List the versions that were active, newest first, or show one (`gateway history`)."""
-    from gateway.operator_errors import StateError
 
     settings = settings_of(options)
     if options.text and not options.version:
         raise CommandError("--text needs a VERSION to print (`gateway history` lists them)")
-    try:
-        with opened_cell(settings) as database:
-            if database is not None:
-                from gateway.usage.postgres_record import CellRecord
+    with opened_cell(settings) as database:
+        if database is not None:
+            from gateway.usage.postgres_record import CellRecord
 
-                record = CellRecord(database)
-                return _show_one(record, options) if options.version else _list_cell(record, options)
-        with opened_history(settings) as versions:
-            return _show_one(versions, options) if options.version else _list(versions, options)
-    except StateError as error:
-        raise CommandError(str(error)) from None
+            record = CellRecord(database)
+            return _show_one(record, options) if options.version else _list_cell(record, options)
+    with opened_history(settings) as versions:
+        return _show_one(versions, options) if options.version else _list(versions, options)
 
 
 def _list(versions: History, options: argparse.Namespace) -> int:
@@ -237,15 +233,11 @@ def rollback(options: argparse.Namespace) -> int:
 
 
 def _expect_version(version: str, settings: Settings) -> None:
-    """Raise CommandError for an unknown version, as a rollback without a running gateway does."""
+    """Raise StateError for an unknown version, as a rollback without a running gateway does."""
     from gateway.changes.stored_versions import verified
-    from gateway.operator_errors import StateError
 
-    try:
-        with opened_history(settings) as versions:
-            verified(versions.find(version))
-    except StateError as error:
-        raise CommandError(str(error)) from None
+    with opened_history(settings) as versions:
+        verified(versions.find(version))
 
 
 def _read_signature(path: Path | None) -> str | None:
@@ -273,13 +265,9 @@ class _Wanted:
 
 
 def _switch_running(url: str, content: Mapping[str, object], operator: str, settings: Settings, config: str) -> int:
-    from gateway.cli.admin_client import NotReached
 
     content = {name: value for name, value in content.items() if value is not None}
-    try:
-        _, answer = admin_client(url, settings).post("/rollback", content, operator)
-    except NotReached as error:
-        raise CommandError(str(error)) from None
+    _, answer = admin_client(url, settings).post("/rollback", content, operator)
     is_done = answer["result"] == "activated"
     findings = answer.get("findings")
     for finding in findings if isinstance(findings, list) else []:
@@ -308,25 +296,21 @@ def _switch_running(url: str, content: Mapping[str, object], operator: str, sett
 
 def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
     from gateway.changes.change_log import ChangeLog
-    from gateway.operator_errors import StateError
 
     directory = state_directory(settings)
-    try:
-        with opened_history(settings):
-            pass  # report a missing history; ChangeLog would create one
-        with closing(ChangeLog(directory)) as change_log:
-            config, before = _last_config(settings, change_log), change_log.pointer()
-            with opened_cell(settings) as database:
-                if database is not None:
-                    database.last_commands()  # nothing is changed while the database does not answer
-                new = _record_at_rest(change_log, wanted, settings, config)
-                if database is not None and new is not None:
-                    action, pinned = ("release", "") if wanted.release else ("rollback", new.version)
-                    database.add_command(action, pinned, wanted.operator, wanted.signature or "")
-            released = before.version if wanted.release and before is not None else None
-            answers = _answers_at_rest(new, directory, released) if new is not None else ()
-    except StateError as error:
-        raise CommandError(str(error)) from None
+    with opened_history(settings):
+        pass  # report a missing history; ChangeLog would create one
+    with closing(ChangeLog(directory)) as change_log:
+        config, before = _last_config(settings, change_log), change_log.pointer()
+        with opened_cell(settings) as database:
+            if database is not None:
+                database.last_commands()  # nothing is changed while the database does not answer
+            new = _record_at_rest(change_log, wanted, settings, config)
+            if database is not None and new is not None:
+                action, pinned = ("release", "") if wanted.release else ("rollback", new.version)
+                database.add_command(action, pinned, wanted.operator, wanted.signature or "")
+        released = before.version if wanted.release and before is not None else None
+        answers = _answers_at_rest(new, directory, released) if new is not None else ()
     if new is None:
         return _REFUSED
     print(f"no gateway runs with {directory}; the next one serves {new.version}")

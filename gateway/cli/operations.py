@@ -16,7 +16,7 @@ from typing import Any
 from gateway.cli.admin_client import AdminClient, NotReached
 from gateway.cli.plan import admin_client
 from gateway.cli.terminal import settings_of
-from gateway.operator_errors import CommandError, StateError
+from gateway.operator_errors import CommandError
 from gateway.release import release_name
 from gateway.settings import Settings
 from gateway.state.lock import holder_of
@@ -91,17 +91,17 @@ def status(options: argparse.Namespace) -> int:
 
 def _status_of_instance(url: str, settings: Settings) -> Mapping[str, Any]:
     client = admin_client(url, settings)
-    try:
-        code, document = client.call("GET", "/status", None, "")
-    except NotReached as error:
-        raise CommandError(str(error)) from None
+    code, document = client.call("GET", "/status", None, "")
     if code != HTTPStatus.OK:
         raise CommandError(f"{client.url} answers {code}: {_message_of(document)}")
     return document
 
 
 def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
-    """Return the status document of a cell from its shared database, or None without one. Raises CommandError."""
+    """Return the status document of a cell from its shared database, or None without one.
+
+    Raises CommandError, and StateError if the database does not answer.
+    """
     from gateway.api.admin_status import cell_document
     from gateway.changes.initial_config import compile_in_child
     from gateway.changes.pickling import unpack
@@ -111,25 +111,22 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
 
     file = settings.config
     config = compile_file(file, resolve_secrets=False).config
-    try:
-        with opened_cell(settings) as database:
-            if database is None:
-                return None
-            instances, record = database.instances(), CellRecord(database)
-            if all(item.state == "silent" for item in instances):
-                raise CommandError(f"no instance of the cell of {file} gives a sign: is one running?")
-            active, activations = record.last_version(), record.activations(1)
-            problems = []
-            if active is not None and active.version != config.version:
-                problems.append(f"{file} is version {config.version}, but the cell has activated {active.version}")
-                outcome = compile_in_child(active.text, active.version, file, secrets=False) if active.text else None
-                if outcome is not None and outcome.packed is not None:
-                    config = unpack(outcome.packed)
-            _, pin = database.last_commands()
-            pinned = pin.version if pin is not None else ""
-            since_s = activations[0][1].at_s if activations else time.time()
-    except StateError as error:
-        raise CommandError(str(error)) from None
+    with opened_cell(settings) as database:
+        if database is None:
+            return None
+        instances, record = database.instances(), CellRecord(database)
+        if all(item.state == "silent" for item in instances):
+            raise CommandError(f"no instance of the cell of {file} gives a sign: is one running?")
+        active, activations = record.last_version(), record.activations(1)
+        problems = []
+        if active is not None and active.version != config.version:
+            problems.append(f"{file} is version {config.version}, but the cell has activated {active.version}")
+            outcome = compile_in_child(active.text, active.version, file, secrets=False) if active.text else None
+            if outcome is not None and outcome.packed is not None:
+                config = unpack(outcome.packed)
+        _, pin = database.last_commands()
+        pinned = pin.version if pin is not None else ""
+        since_s = activations[0][1].at_s if activations else time.time()
     return cell_document(config, instances, since_s, time.time(), problems=problems, pinned=pinned)
 
 
@@ -173,10 +170,7 @@ def backup(options: argparse.Namespace) -> int:
 
     directory = _state_dir(settings_of(options))
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    try:
-        written = write_backup(directory, options.to, release_name(), created, with_keys=options.with_keys)
-    except StateError as error:
-        raise CommandError(str(error)) from None
+    written = write_backup(directory, options.to, release_name(), created, with_keys=options.with_keys)
     print(f"wrote {options.to}: {len(written.files)} files of {directory}")
     if written.missing_keys:
         print(f"not in it: {', '.join(written.missing_keys)}; keep copies of these, or use --with-keys")
@@ -188,10 +182,7 @@ def restore(options: argparse.Namespace) -> int:
     from gateway.state.backup import restore_backup
 
     directory = _state_dir(settings_of(options))
-    try:
-        restored = restore_backup(options.file, directory)
-    except StateError as error:
-        raise CommandError(str(error)) from None
+    restored = restore_backup(options.file, directory)
     print(f"restored {len(restored.files)} files of {restored.created} (release {restored.release}) into {directory}")
     if restored.missing_keys:
         names = ", ".join(restored.missing_keys)
@@ -207,10 +198,7 @@ def _state_dir(settings: Settings) -> Path:
 
 def _begin(client: AdminClient) -> float:
     """Begin the drain and return the seconds in which new connections may still come. Raises CommandError."""
-    try:
-        status, answer = client.call("POST", "/drain", {}, "")
-    except NotReached as error:
-        raise CommandError(str(error)) from None
+    status, answer = client.call("POST", "/drain", {}, "")
     if status != 200:
         raise CommandError(f"{client.url} refuses to drain: {_message_of(answer)}")
     return float(str(answer["delay_s"]))

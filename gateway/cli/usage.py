@@ -63,7 +63,6 @@ def month(text: str) -> str:
 
 def usage(options: argparse.Namespace) -> int:
     """Print a report, or the rows of a month."""
-    from gateway.operator_errors import StateError
     from gateway.usage.reports import APART, UsageQuery, are_apart
 
     if options.rows and not options.json:
@@ -79,16 +78,13 @@ def usage(options: argparse.Namespace) -> int:
             return _OK
         report = _remote_report(options, by)
     else:
-        try:
-            with _reader(options) as reader:
-                shown_month = options.month or reader.month(time.time())
-                query = UsageQuery.of_month(shown_month, by, options.client, options.assistant)
-                if options.rows:
-                    _print_rows(reader, query)
-                    return _OK
-                report = reader.report(query).data() | {"month": shown_month, "timezone": str(reader.zone)}
-        except StateError as error:
-            raise CommandError(str(error)) from None
+        with _reader(options) as reader:
+            shown_month = options.month or reader.month(time.time())
+            query = UsageQuery.of_month(shown_month, by, options.client, options.assistant)
+            if options.rows:
+                _print_rows(reader, query)
+                return _OK
+            report = reader.report(query).data() | {"month": shown_month, "timezone": str(reader.zone)}
     if options.json:
         shown = {name: report[name] for name in ("groups", "total")}
         print(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -102,14 +98,10 @@ def usage(options: argparse.Namespace) -> int:
 
 def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, Any]:
     """Return the report of a running gateway, through its admin API. Raises CommandError."""
-    from gateway.cli.admin_client import NotReached
 
     query_text = urlencode({"by": ",".join(by), **_filters(options)})
     client = admin_client(options.admin, settings_of(options))
-    try:
-        status, answer = client.call("GET", f"/v1/admin/usage?{query_text}", None, "")
-    except NotReached as error:
-        raise CommandError(str(error)) from None
+    status, answer = client.call("GET", f"/v1/admin/usage?{query_text}", None, "")
     problem = answer.get("error")
     if isinstance(problem, dict):
         raise CommandError(visible(str(problem.get("message"))))
@@ -183,14 +175,10 @@ def _filters(options: argparse.Namespace) -> dict[str, str]:
 
 def _print_remote_rows(options: argparse.Namespace) -> None:
     """Print the rows that a running gateway sends. Raises CommandError."""
-    from gateway.cli.admin_client import NotReached
 
     client = admin_client(options.admin, settings_of(options))
-    try:
-        for line in client.lines(f"/v1/admin/usage/rows?{urlencode(_filters(options))}", _note_deleted):
-            sys.stdout.write(line)
-    except NotReached as error:
-        raise CommandError(str(error)) from None
+    for line in client.lines(f"/v1/admin/usage/rows?{urlencode(_filters(options))}", _note_deleted):
+        sys.stdout.write(line)
 
 
 def _print_csv(report: Mapping[str, Any], by: Sequence[str]) -> None:
