@@ -145,7 +145,7 @@ PATHS = (
     FastPath("location cache, without the caller cache", _EVERY_CASE, _NO_LOCATION, _NO_CALLER),
     FastPath("body at hand", _EVERY_CASE, _method(RequestCycle, "whole_body", _none)),
     FastPath("`plain_request`", _EVERY_CASE, _function("gateway.api.body.plain_request", _none)),
-    FastPath("`plain_completion`", (JSON,), _function("providers.openai_json.read_answer.plain_completion", _none)),
+    FastPath("`_read_plain`", (JSON,), _function("providers.openai_json.read_answer._read_plain", _none)),
     FastPath(
         "`read_whole` of a pooled response", (JSON,), _method(_PoolResponse, "read_whole", UpstreamResponse.read_whole)
     ),

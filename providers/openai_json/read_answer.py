@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -28,6 +31,34 @@ from providers.reading.stream_assembler import MAX_CHOICES, Assembler
 from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
+class _OfPrompt(msgspec.Struct, frozen=True):
+    """The details of `prompt_tokens`."""
+
+    cached_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    audio_tokens: _Count = 0
+
+
+class _OfCompletion(msgspec.Struct, frozen=True):
+    """The details of `completion_tokens`."""
+
+    reasoning_tokens: _Count = 0
+    accepted_prediction_tokens: _Count = 0
+    rejected_prediction_tokens: _Count = 0
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    """The usual form of a usage."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: object = None
+    prompt_tokens_details: _OfPrompt = _OfPrompt()
+    completion_tokens_details: _OfCompletion = _OfCompletion()
+
 
 def read_usage(source: Mapping[str, object], separate_reasoning: bool = False) -> Usage:
     """Return the token counts. A missing one is 0. The prompt is 0 if one is invalid: such a usage is not used.
@@ -37,26 +68,33 @@ def read_usage(source: Mapping[str, object], separate_reasoning: bool = False) -
         separate_reasoning: Whether the vendor is known to count reasoning outside of `completion_tokens`. Without it,
             the vendor's total decides.
     """
-    prompt, completion = source.get("prompt_tokens"), source.get("completion_tokens")
-    of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
-    cached = written = sound = reasoning = accepted = rejected = 0
-    if type(of_prompt) is dict:
-        take = of_prompt.get
-        cached, written, sound = take("cached_tokens", 0), take("cache_write_tokens", 0), take("audio_tokens", 0)
-    if type(of_completion) is dict:
-        take = of_completion.get
-        reasoning = take("reasoning_tokens", 0)
-        accepted, rejected = take("accepted_prediction_tokens", 0), take("rejected_prediction_tokens", 0)
-    if (
-        type(prompt) is type(completion) is type(cached) is type(written) is type(sound) is int
-        and type(reasoning) is type(accepted) is type(rejected) is int
-        # The result is 0 only if all numbers are between 0 and 2**53.
-        and not (prompt | completion | cached | reasoning | written | sound | accepted | rejected) >> 53
-    ):
-        if reasoning:
-            completion = count_completion(prompt, completion, reasoning, source.get("total_tokens"), separate_reasoning)
-        return Usage(prompt, completion, cached, reasoning, written, sound, accepted, rejected)
-    of_prompt, of_completion = as_map(of_prompt), as_map(of_completion)
+    try:
+        return _usage_of(msgspec.convert(source, _Counts), separate_reasoning)
+    except msgspec.ValidationError:
+        return _read_other_usage(source, separate_reasoning)
+
+
+def _usage_of(counts: _Counts, separate_reasoning: bool = False) -> Usage:
+    prompt, completion = counts.prompt_tokens, counts.completion_tokens
+    of_prompt, of_completion = counts.prompt_tokens_details, counts.completion_tokens_details
+    reasoning = of_completion.reasoning_tokens
+    if reasoning:
+        completion = count_completion(prompt, completion, reasoning, counts.total_tokens, separate_reasoning)
+    return Usage(
+        prompt,
+        completion,
+        of_prompt.cached_tokens,
+        reasoning,
+        of_prompt.cache_write_tokens,
+        of_prompt.audio_tokens,
+        of_completion.accepted_prediction_tokens,
+        of_completion.rejected_prediction_tokens,
+    )
+
+
+def _read_other_usage(source: Mapping[str, object], separate_reasoning: bool) -> Usage:
+    """Return the counts of a usage with missing or invalid numbers."""
+    of_prompt, of_completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
     are_valid = (
         are_counts(source, "prompt_tokens", "completion_tokens")
         and are_counts(of_prompt, "cached_tokens", "cache_write_tokens")
@@ -119,47 +157,87 @@ _PLAIN_FIELDS = frozenset({"role", "content", "audio"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+_MOST_PLAIN_BYTES = 2**20
+
+
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _PlainChoice(msgspec.Struct, frozen=True):
+    """A choice whose message has nothing but text."""
+
+    index: int
+    message: dict[str, object]
+    finish_reason: Literal["stop", "length", "content_filter"]
+    logprobs: object = None
+    delta: object = None
+    stop_reason: object = None
+    matched_stop: object = None
+
+
+class _PlainBody(msgspec.Struct, frozen=True):
+    """The usual form of an answer. See `_completion_of` for what else it must fulfil."""
+
+    id: _Text
+    model: _Text
+    created: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
+    service_tier: _Text | None = None
+    system_fingerprint: _Text | None = None
+
+
+class _PlainResponse(_PlainBody, frozen=True):
+    """The same with the usage and the marks of an error."""
+
+    usage: _Counts | None = None
+    error: Any = None
+    object: Any = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainResponse).decode
+
+
 def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCompletion | None:
     """Return the answer of a body in the plain form, or None for any other."""
-    take = body.get
-    id, model, created, entries = take("id"), take("model"), take("created"), take("choices")
-    if not (type(id) is str and id and type(model) is str and model and type(created) is int):
+    try:
+        return _completion_of(msgspec.convert(body, _PlainBody), usage)
+    except msgspec.ValidationError:
         return None
-    if not (id.isascii() and model.isascii()) and _SURROGATE.search(id + model):
-        return None
-    # The shift is not 0 for a number below 0 or above 63 bits.
-    if created >> 63 or type(entries) is not list or not 0 < len(entries) <= MAX_CHOICES:
-        return None
-    tier, fingerprint = take("service_tier"), take("system_fingerprint")
-    if tier is not None and not (type(tier) is str and tier and tier.isascii()):
-        return None
-    if fingerprint is not None and not (type(fingerprint) is str and fingerprint and fingerprint.isascii()):
-        return None
-    choices: list[Choice] = []
-    for entry in entries:
-        choice = _plain_choice(entry, len(choices)) if type(entry) is dict else None
-        if choice is None:
-            return None
-        choices.append(choice)
-    return ChatCompletion(id, model, created, tuple(choices), usage, tier, fingerprint)
 
 
-def _plain_choice(entry: dict[str, object], position: int) -> Choice | None:
-    take = entry.get
-    message, finish, index = take("message"), take("finish_reason"), take("index")
-    if index != position or index is True or type(message) is not dict or type(finish) is not str:
+def _read_plain(data: bytes) -> ChatCompletion | None:
+    """Return the answer of a body in the plain form, or None for any other. It reads nothing that `loads` refuses."""
+    if len(data) > _MOST_PLAIN_BYTES:
         return None
-    for name in message:
-        if name not in _PLAIN_FIELDS and message[name]:
+    try:
+        if not data.isascii():
+            data.decode()  # msgspec does not check the strings that it skips
+        body = _decode_plain(data)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+    if body.error or body.object == "error":
+        return None
+    return _completion_of(body, _usage_of(body.usage) if body.usage is not None else None)
+
+
+def _completion_of(body: _PlainBody, usage: Usage | None) -> ChatCompletion | None:
+    head = body.id + body.model + (body.service_tier or "") + (body.system_fingerprint or "")
+    if not head.isascii() and _SURROGATE.search(head):
+        return None
+    choices = []
+    for position, choice in enumerate(body.choices):
+        if choice.index != position or choice.logprobs or choice.delta or choice.stop_reason or choice.matched_stop:
             return None
-    content = message.get("content")
-    if type(content) is not str or finish not in PLAIN_FINISH or take("logprobs") or take("delta"):
-        return None
-    if ("stop_reason" in entry or "matched_stop" in entry) and (take("stop_reason") or take("matched_stop")):
-        return None
-    if not content.isascii() and _SURROGATE.search(content):
-        return None
-    return Choice(AssistantMessage(content), PLAIN_FINISH[finish], position)
+        message = choice.message
+        for name in message:
+            if name not in _PLAIN_FIELDS and message[name]:
+                return None
+        content = message.get("content")
+        if type(content) is not str or not (content.isascii() or not _SURROGATE.search(content)):
+            return None
+        choices.append(Choice(AssistantMessage(content), PLAIN_FINISH[choice.finish_reason], position))
+    tier, fingerprint = body.service_tier, body.system_fingerprint
+    return ChatCompletion(body.id, body.model, body.created, tuple(choices), usage, tier, fingerprint)
 
 
 FINISH: dict[str, FinishReason] = {
@@ -194,6 +272,8 @@ _TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choic
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     """Return the whole answer of a 2xx response with JSON. Raises ProviderFailed."""
+    if (plain := _read_plain(response.body)) is not None:
+        return plain
     try:
         value = loads(response.body)
     except JsonError:
@@ -201,9 +281,6 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     body: Mapping[str, object] = value if type(value) is dict else {}
     if body.get("error") or body.get("object") == "error":
         raise ProviderFailed(classify(body, response))
-    usage = body.get("usage")
-    if plain := plain_completion(body, read_usage(usage) if type(usage) is dict and usage else None):
-        return plain
     if _is_bare_error(body):
         raise ProviderFailed(classify(body, response))
     check_choices(body, response)

@@ -78,6 +78,7 @@ HOMES = {
         "gateway/api/caller",
         "gateway/usage",
         "providers/transport/pool.py",
+        "providers/openai_json/read_answer.py",
         "providers/value.py",
     ),
     "jinja2": (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from providers.chat import ChatCompletion, Usage
 from providers.failures import FailureKind, ProviderFailed
-from providers.json_values import as_map, dumps, loads, read_int
+from providers.json_values import JsonError, as_map, dumps, loads, read_int
 from providers.openai_json import encode_completion
 from providers.openai_json.read_answer import plain_completion, read_chunk, read_completion, read_usage
 from providers.reading.folding import fold
@@ -140,6 +140,19 @@ def test_documented_form_takes_the_fast_path() -> None:
     read = plain_completion({**frame, "choices": [choice]}, None)
     assert read is not None
     assert (read.service_tier, read.system_fingerprint) == ("default", "fp_1")
+
+
+@pytest.mark.parametrize("beside", [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b"01", b"tru", b"[1,]", b'"\x01"'])
+def test_body_that_is_not_json_is_no_answer_wherever_the_mistake_is(beside: bytes) -> None:
+    choice = b'{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}'
+    body = b'{"id": "a", "model": "m", "created": 1, "choices": [%b], "beside": %b}' % (choice, beside)
+    try:
+        expected = long_way(as_map(loads(body)))
+    except JsonError:
+        with pytest.raises(ProviderFailed):
+            read_completion(WireResponse(200, {}, body, 0), "asked")
+    else:
+        assert read_completion(WireResponse(200, {}, body, 0), "asked") == expected
 
 
 OF_PROMPT = ("cached_tokens", "cache_write_tokens", "audio_tokens")
