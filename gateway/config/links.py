@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath
-from gateway.config.schema.routing import DeploymentSection, ProxySection, TlsSection
+from gateway.config.schema.routing import DeploymentSection, ProxySection
 from gateway.config.secret_references import Resolution
 from gateway.config.service_permits import is_this_machine
 from gateway.config.source_text import MISSING, digest
@@ -187,7 +187,6 @@ class Links:
         if tls is None:
             return None, None
         path = (*path, "tls")
-        names = TlsFiles(tls.ca or "", tls.client_certificate or "", tls.client_key or "")
         if not endpoint.origin.startswith("https://"):
             self.findings.error(path, "has no effect on an http:// URL", "write https:// in `endpoint`, or remove it")
             return None, None
@@ -199,18 +198,19 @@ class Links:
         if (tls.client_certificate is None) != (tls.client_key is None):
             lacking = "client_key" if tls.client_key is None else "client_certificate"
             self.findings.error((*path, lacking), "is missing", "name both files, or none of them")
-            return names, None
-        return names, self._with_content(path, tls)
+            return tls, None
+        return tls, self._with_content(path, tls)
 
-    def _with_content(self, path: KeyPath, tls: TlsSection) -> Link | None:
+    def _with_content(self, path: KeyPath, tls: TlsFiles) -> Link | None:
         texts: dict[str, str] = {}
-        for key, name in ((key, getattr(tls, key)) for key in _FILE_KEYS):
-            file = (self.files or {}).get(name) if name is not None else None
+        named = {key: name for key in _FILE_KEYS if (name := getattr(tls, key)) is not None}
+        for key, name in named.items():
+            file = (self.files or {}).get(name)
             if file is not None and file.problem:
                 self.findings.error((*path, key), file.problem, "name a file that the gateway can read")
             elif file is not None:
                 texts[key] = file.text
-        if self.files is None or len(texts) < len(tls.model_fields_set):
+        if self.files is None or len(texts) < len(named):
             return None
         from providers.transport import Link
 

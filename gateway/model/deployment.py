@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.model.approval import Approval, Days
 from gateway.model.consent import ConsentRule
+from gateway.model.section import PlainSection, key
 from providers.adapter import Adapter, Capabilities, Target
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
@@ -54,12 +55,20 @@ class Concurrency:
 
 
 @dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """The files of a deployment's TLS, as the configuration names them. An empty name stands for none."""
+class TlsFiles(PlainSection):
+    """The authorities that sign the server's certificate, and the certificate that the gateway shows to the server."""
 
-    ca: str = ""
-    client_certificate: str = ""
-    client_key: str = ""
+    ca: str | None = field(
+        default=None,
+        metadata=key(
+            "A PEM file with the authorities to trust instead of the public ones. Not for a site of the catalogue, "
+            "unless the proxy `inspects`."
+        ),
+    )
+    client_certificate: str | None = field(
+        default=None, metadata=key("A PEM file with the gateway's certificate and its chain.")
+    )
+    client_key: str | None = field(default=None, metadata=key("The PEM file of its private key, without a passphrase."))
 
 
 @dataclass(frozen=True, slots=True)

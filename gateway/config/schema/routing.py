@@ -23,6 +23,7 @@ from gateway.config.field_types import (
 from gateway.config.schema.location import Texts
 from gateway.config.sensitive_keys import Sensitive
 from gateway.model.approval import Approval
+from gateway.model.deployment import TlsFiles
 from gateway.model.schedule import StopRule
 from gateway.model.units import Line, Seconds, Share
 
@@ -178,18 +179,6 @@ _Concurrency = Annotated[
 ]
 
 
-class TlsSection(Section):
-    """The authorities that sign the server's certificate, and the certificate that the gateway shows to the server."""
-
-    ca: str | None = Field(
-        None,
-        description="A PEM file with the authorities to trust instead of the public ones. Not for a site of the "
-        "catalogue, unless the proxy `inspects`.",
-    )
-    client_certificate: str | None = Field(None, description="A PEM file with the gateway's certificate and its chain.")
-    client_key: str | None = Field(None, description="The PEM file of its private key, without a passphrase.")
-
-
 class ProxySection(Section):
     """An HTTP proxy on the way to the provider, which opens a tunnel (CONNECT)."""
 
@@ -297,7 +286,7 @@ class DeploymentSection(Section):
         description="How a guard model in `moderations` answers. Default: by the name of the model, such as "
         "Llama-Guard-3-8B or Qwen3Guard-Gen-4B.",
     )
-    tls: TlsSection | None = Field(
+    tls: TlsFiles | None = Field(
         None, description="Own authorities and a client's certificate, for a URL. Their files are watched."
     )
     proxy: ProxySection | None = Field(
