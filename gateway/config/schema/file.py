@@ -73,8 +73,8 @@ class CatalogueSection(Section):
     """Your own facts about models. They take precedence over the built-in catalogue."""
 
     models: OneOrMore = Field(
-        description="A YAML file with facts about models, or a list of such files, as docs/operate/models-and-prices.md "
-        "describes them. Paths are relative to this file."
+        description="A YAML file with facts about models, or a list of such files, as "
+        "docs/operate/models-and-prices.md describes them. Paths are relative to this file."
     )
 
 
