@@ -221,7 +221,9 @@ def _named_owner(options: argparse.Namespace) -> BudgetOwner:
 
 
 def _budget_table(found: Json) -> str:
-    return _table(found["budgets"], ("of", "name", "client", "per", "unit", "limit", "spent", "held", "resets_at"))
+    table = _table(found["budgets"], ("of", "name", "client", "per", "unit", "limit", "spent", "held", "resets_at"))
+    invalid = found.get("invalid")
+    return "\n".join([table, *(f"invalid: {one['problem']}" for one in (invalid if isinstance(invalid, list) else ()))])
 
 
 # --- admin tokens ---------------------------------------------------------------------------------

@@ -42,14 +42,14 @@ async def show(visit: Visit) -> ViewAnswer:
 
 async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, status: int = 200) -> ViewAnswer:
     only = {"client": name} if name else {}
-    clients, projects, keys, (budgets, no_budgets) = await asyncio.gather(
+    clients, projects, keys, (found, no_budgets) = await asyncio.gather(
         visit.admin.get(f"{_API}/clients"),
         visit.admin.get(f"{_API}/projects"),
         visit.admin.get(f"{_API}/keys", **only),
         _budgets(visit, only),
     )
     by_owner: dict[tuple[str, str], list[Any]] = {}
-    for budget in budgets:
+    for budget in found.get("budgets", ()):
         by_owner.setdefault((budget["of"], budget["name"]), []).append({**budget, "left": _left(budget)})
     values = {
         "clients": [one for one in clients["clients"] if name in ("", one["name"])],
@@ -59,6 +59,7 @@ async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, 
         "valid_keys": Counter(key["client"] for key in keys["keys"] if key["status"] == "valid"),
         "budgets": by_owner,
         "no_budgets": no_budgets,
+        "invalid": found.get("invalid", ()),
         "name": name,
         # A long list has no forms, which would be most of the page: the page of each client has them.
         "has_forms": visit.is_operator and (bool(name) or len(clients["clients"]) <= _MOST_WITH_FORMS),
@@ -69,11 +70,11 @@ async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, 
     return ViewAnswer("clients.html", values | dict(more or {}), status)
 
 
-async def _budgets(visit: Visit, only: Mapping[str, str]) -> tuple[list[Any], str]:
+async def _budgets(visit: Visit, only: Mapping[str, str]) -> tuple[Any, str]:
     try:
-        return (await visit.admin.get(f"{_API}/budgets", **only))["budgets"], ""
+        return await visit.admin.get(f"{_API}/budgets", **only), ""
     except AdminFailed as failed:
-        return [], str(failed)
+        return {}, str(failed)
 
 
 def _left(budget: Mapping[str, Any]) -> str | None:

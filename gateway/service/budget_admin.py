@@ -46,6 +46,7 @@ _PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
 _AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?)( (?P<unit>[A-Z]{3}|tokens))?", re.ASCII)
 _MOST_UNITS = 9_000_000_000
 _TRIES_S, _PAUSE_S = 5.0, 0.01
+_NOT_FOUND = 404
 _T = TypeVar("_T")
 OperatorGate: TypeAlias = "FileGate | ValkeyGate"
 
@@ -81,19 +82,30 @@ class BudgetAdmin:
     def show(self, owner: BudgetOwner | None = None) -> Json:
         """Return the budgets of an owner, or of all clients and projects, with what is spent and held.
 
-        Those of a client include those of its project.
+        Those of a client include those of its project. Stored definitions that the present configuration makes invalid
+        are listed apart, as `invalid`.
         """
-        if owner is None:
-            owners = [BudgetOwner(CounterKind.PROJECT, name) for name in self._projects]
-            owners += [BudgetOwner(CounterKind.CLIENT, name) for name in self._client_names()]
-        else:
-            owners = [owner]
-        limits = list(dict.fromkeys(limit for one in owners for limit in self._limits(one)))
-        project = self._spending(owner.name).project if owner is not None and owner.kind is CounterKind.CLIENT else None
-        if project is not None:
-            limits += limits_from(CounterKind.PROJECT, project.name, project.budgets)
+        limits: list[BudgetLimit] = []
+        invalid: list[Json] = []
+        for one in self._owners(owner):
+            try:
+                limits += [limit for limit in self._limits(one) if limit not in limits]
+            except AdminRefused as refused:
+                if one == owner:
+                    raise
+                if refused.status != _NOT_FOUND:  # it was removed a moment ago
+                    invalid.append({"of": _OF[one.kind], "name": one.name, "problem": str(refused)})
         states = self._in_gate(lambda gate: self._states(gate, limits))
-        return {"budgets": [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]}
+        shown = [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]
+        return {"budgets": shown, **({"invalid": invalid} if invalid else {})}
+
+    def _owners(self, owner: BudgetOwner | None) -> list[BudgetOwner]:
+        """Return the owners whose budgets are shown."""
+        if owner is None:
+            owners = [BudgetOwner(CounterKind.PROJECT, name) for name in self._project_names()]
+            return owners + [BudgetOwner(CounterKind.CLIENT, name) for name in self._client_names()]
+        project = self._spending(owner.name).project if owner.kind is CounterKind.CLIENT else None
+        return [owner, *([BudgetOwner(CounterKind.PROJECT, project.name)] if project is not None else [])]
 
     def reset(self, owner: BudgetOwner, per: str) -> Json:
         """Set what was spent in the open window to 0. Holds of running calls stay."""
@@ -164,8 +176,13 @@ class BudgetAdmin:
 
     @cached_property
     def _projects(self) -> Mapping[str, Project]:
-        """All projects. Stored ones are read as clients are: the config version has them a moment later."""
-        return self._admin.stored_projects() if self._config.clients_source == "database" else self._config.projects
+        """The stored projects. Their budgets are read apart, so that a mistake in one leaves the others."""
+        return {name: Project(name) for name in self._project_names()}
+
+    def _project_names(self) -> list[str]:
+        if self._config.clients_source == "database":
+            return self._admin.stored_names("projects")
+        return [*self._config.projects]
 
     def _client_names(self) -> list[str]:
         if self._config.clients_source == "database":
@@ -181,7 +198,9 @@ class BudgetAdmin:
         raise AdminRefused(404, "client_not_found", f"there is no client {name!r}")
 
     def _project(self, name: str) -> Project:
-        project = self._projects.get(name)
+        if self._config.clients_source == "database":
+            return self._admin.stored_project(name)
+        project = self._config.projects.get(name)
         if project is None:
             raise AdminRefused(404, "project_not_found", f"there is no project {name!r}")
         return project

@@ -119,14 +119,12 @@ class ClientAdmin:
         except InvalidDefinition as error:
             raise AdminRefused(400, "invalid_request", f"client {name}: {error}") from None
 
-    def stored_projects(self) -> dict[str, Project]:
-        """Return all stored projects by name."""
-        facts = self._facts()
-        names = self._store.names("projects")
+    def stored_project(self, name: str) -> Project:
+        """Return a stored project."""
         try:
-            return {name: compile_stored_project(name, self._found("projects", name), facts) for name in names}
+            return compile_stored_project(name, self._found("projects", name), self._facts())
         except InvalidDefinition as error:
-            raise AdminRefused(400, "invalid_request", f"a stored project: {error}") from None
+            raise AdminRefused(400, "invalid_request", f"project {name}: {error}") from None
 
     def note(self, event: str, fields: Mapping[str, object]) -> None:
         """Record an action for the audit trail."""

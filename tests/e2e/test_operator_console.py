@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -301,6 +302,39 @@ def test_an_admin_makes_changes_and_removes_a_project(with_clients: Installation
     admin.post("/clients/projects/remove", project="apps", confirmed="yes")
     assert "The project is removed." in admin.words
     assert "There is no project yet." in admin.words
+
+
+def test_a_new_currency_leaves_the_other_budgets_and_names_the_broken_ones(with_clients: Installation) -> None:
+    admin = with_clients.visit("admin")
+    admin.act("/clients", "/clients/projects/create", project="euros", definition=budget_of("50 USD", "month"))
+    definition = {"project": "euros", "budgets": [{"tokens": 7000, "per": "day"}]}
+    admin.act("/clients", "/clients/create", name="counted", definition=json.dumps(definition))
+    admin.act("/clients", "/clients/create", name="paid", definition=budget_of("10 USD", "day"))
+    before = with_clients.path.read_text()
+    config = yaml.safe_load(before)
+    config["usage"] |= {"currency": "EUR", "rates": {"USD": "0.92", "CNY": "0.12", "as_of": "2026-11-20"}}
+    with_clients.path.write_text(yaml.safe_dump(config))
+    admin.act("/changes", "/changes/reload")
+    admin.get("/clients")
+    assert "counted client day 7,000 tokens" in admin.words
+    for name in ("project euros", "client paid"):
+        assert f"{name}: budgets" in admin.words
+    admin.get("/clients?client=counted")
+    assert "7,000 tokens" in admin.words
+    assert "project euros: budgets" in admin.words
+    token = {"GATEWAY_ADMIN_TOKEN": with_clients.tokens["admin"]}
+    done = in_this_process("budgets", "show", "--admin", with_clients.gateway.admin_url, environ=token)
+    assert "invalid: project euros: budgets" in done.stdout
+    with_clients.path.write_text(before)
+    admin.act("/changes", "/changes/reload")
+    for name in ("counted", "paid"):
+        admin.act("/clients", "/clients/remove", client=name, confirmed="yes")
+    admin.act("/clients", "/clients/projects/remove", project="euros", confirmed="yes")
+    assert "There is no project yet." in admin.words
+
+
+def budget_of(amount: str, per: str) -> str:
+    return json.dumps({"budgets": [{"amount": amount, "per": per}]})
 
 
 def test_a_viewer_changes_no_client(with_clients: Installation) -> None:
