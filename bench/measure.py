@@ -135,6 +135,13 @@ class Bench:
             raise RuntimeError(f"{subject.name}, {scenario}: {done['errors']} answers were wrong")
         return figure
 
+    def at_rate(self, subject: Subject, running: Running, rate: int) -> float:
+        """Return the CPU µs of a JSON request at a fixed number of requests per second. Raises RuntimeError."""
+        done = self._load(running.port, subject.requests["json"], running, connections=8, rate=rate)
+        if done["errors"]:
+            raise RuntimeError(f"{subject.name}: {done['errors']} answers were wrong")
+        return _us_each(done, "requests")
+
     # ---- scenarios ----
 
     def _costs(self, subject: Subject, running: Running, result: Result) -> None:

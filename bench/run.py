@@ -53,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         tools = build_tools(Path(folder))
         _log_progress(f"{machine()}; stub and load client: {tools.made_of}")
-        with _stub(tools, Path(folder), cores) as ports:
+        with running_stub(tools, Path(folder), cores) as ports:
             bench = Bench(
                 tools,
                 ports,
@@ -181,7 +181,7 @@ def _subject(name: str, options: argparse.Namespace, stores: Stores | None) -> S
 
 
 @contextlib.contextmanager
-def _stub(tools: Tools, folder: Path, cores: Cores) -> Iterator[dict[str, int]]:
+def running_stub(tools: Tools, folder: Path, cores: Cores) -> Iterator[dict[str, int]]:
     options_of_stub = ("--paced-events", str(_PACED_EVENTS))
     with Process([*tools.stub, *options_of_stub], cores.others, folder / "stub.log") as stub:
         words = stub.wait_for_line("fast ").split()

@@ -106,6 +106,7 @@ class Ours:
     Attributes:
         accounts: Whether its clients have limits and four budgets, and calls are recorded.
         stores: Shared stores for the limits and the records. None: the default stores.
+        environ: Further settings.
     """
 
     python: str = sys.executable
@@ -114,6 +115,7 @@ class Ours:
     name: str = "ours"
     accounts: bool = False
     stores: Stores | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def requests(self) -> Mapping[str, Request]:
@@ -151,6 +153,7 @@ class Ours:
             **ENVIRON,
             **(self.stores.environ if self.stores is not None else {}),
             **python_environ(folder / "cache"),
+            **self.environ,
         }
         if self.accounts:
             environ["GATEWAY_STATE_DIR"] = tempfile.mkdtemp(prefix="state-", dir=folder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, get_args
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -12,12 +13,13 @@ from gateway.api.admin_control import Control
 from gateway.api.admin_guard import Guard
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import Send, error_response, method_not_allowed, send_response
-from gateway.model.status import Event
+from gateway.model.status import Event, EventKind
 from gateway.telemetry.event_feed import TooManySubscribers
 
 _Receive = Callable[[], Awaitable[Any]]
 _COMMENT = b":\n\n"
 _COMMENT_AFTER_S = 15.0
+_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 
 class EventStream:
@@ -33,17 +35,23 @@ class EventStream:
             self._guard.check(scope)
             if scope["method"] != "GET":
                 raise method_not_allowed(scope["method"], "GET")
-            await stream_events(self._control, receive, send)
+            await stream_events(self._control, scope, receive, send)
         except ApiError as error:
             await send_response(send, error_response(scope, error))
 
 
 async def stream_events(
-    control: Control, receive: _Receive, send: Send, headers: Mapping[str, str] | None = None
+    control: Control, scope: Any, receive: _Receive, send: Send, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Send every later event until the client leaves or the process ends; raises ApiError before the first byte."""
+    """Send every later event, or those of the kinds in the query, until the client leaves or the process ends.
+
+    Raises:
+        ApiError: Before the first byte.
+    """
+    kinds = _kinds_of(scope)
     try:
         subscription = control.events()
+        subscription.kinds = kinds
     except TooManySubscribers as error:
         raise ApiError("overloaded", f"{error}; close one and try again") from None
     gone = asyncio.ensure_future(_disconnected(receive))
@@ -63,6 +71,15 @@ async def stream_events(
     finally:
         subscription.close()
         gone.cancel()
+
+
+def _kinds_of(scope: Any) -> frozenset[EventKind]:
+    """Return the kinds of events that the query names as `kinds=config,health`. Empty: all. Raises ApiError."""
+    given = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("kinds", "")
+    kinds = frozenset(kind for kind in _KINDS if kind in given.split(","))
+    if given and len(kinds) != len(given.split(",")):
+        raise ApiError("invalid_request", f"`kinds` must list some of {', '.join(_KINDS)}", "kinds")
+    return kinds
 
 
 def encode_event(event: Event) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -84,13 +83,13 @@ class AdminCall:
 
     async def stream(
         self,
-        path: str,
+        target: tuple[str, Mapping[str, str]],
         receive: Callable[[], Awaitable[Any]],
         send: Callable[[Any], Awaitable[None]],
         headers: Mapping[str, str],
         is_alive: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Pass on the answer of a path with more headers, until the client leaves or the session has ended."""
+        """Pass on the answer of a path and query with more headers, until the client leaves or the session ends."""
         more = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
         async def send_with_headers(message: Any) -> None:
@@ -102,13 +101,13 @@ class AdminCall:
             waiting = asyncio.ensure_future(receive())
             try:
                 while await is_alive():
-                    with suppress(TimeoutError):
-                        return await asyncio.wait_for(asyncio.shield(waiting), _ALIVE_EVERY_S)
+                    if (await asyncio.wait((waiting,), timeout=_ALIVE_EVERY_S))[0]:
+                        return waiting.result()
                 return {"type": "http.disconnect"}
             finally:
                 waiting.cancel()
 
-        await self.application(self._scope("GET", path, {}, b""), receive_while_alive, send_with_headers)
+        await self.application(self._scope("GET", *target, b""), receive_while_alive, send_with_headers)
 
     def _scope(self, method: str, path: str, query: Mapping[str, str], data: bytes) -> dict[str, Any]:
         return {

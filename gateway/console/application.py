@@ -77,7 +77,7 @@ class Console:
         check_access(scope, is_page=path == "/" or self._views.has(path))
         if path == "/console/events":
             _expect(scope, "GET")
-            await stream_events(self._control, receive, send, HEADERS)
+            await stream_events(self._control, scope, receive, send, HEADERS)
             return None
         return await self._respond(scope, path, receive)
 

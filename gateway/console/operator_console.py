@@ -20,7 +20,6 @@ from gateway.console.sessions import Sessions, SessionStore
 from gateway.console.texts import _, language_of
 from gateway.console.views import ViewAnswer, Views, Visit
 from gateway.console.visitors import (
-    SIGN_IN_IS_OFF,
     ConsoleAccess,
     NotShown,
     Visitor,
@@ -68,7 +67,7 @@ class OperatorConsole:
     async def _answer(self, scope: Any, receive: Callable[[], Any], send: Send) -> RawResponse | None:
         headers = headers_by_name(scope)
         if scope["path"] in _EVENTS and scope["method"] == "GET":
-            await self._stream(headers, receive, send)
+            await self._stream(headers, scope, receive, send)
             return None
         return await self._respond(scope, headers, receive)
 
@@ -128,10 +127,9 @@ class OperatorConsole:
         return await self._views.respond(method, path, visit)
 
     async def _sign_in(self, method: str, visit: Visit, scope: Any) -> RawResponse:
+        self._visitors.expect_tokens()
         target = self._own_target(visit.form.get("next") or visit.query.get("next") or "")
         values: dict[str, Any] = {"title": _("Sign in"), "next": target, "problem": "", "ended": "ended" in visit.query}
-        if self._visitors.access.proxy_secret is not None:
-            raise NotShown(SIGN_IN_IS_OFF)
         if method == "GET":
             return await self._views.page(ViewAnswer("sign_in.html", values), visit)
         if method != "POST":
@@ -171,7 +169,7 @@ class OperatorConsole:
         known = {name: values[-1] for name, values in query.items()}
         return self._views.visit(visitor or NOBODY, language, query=known, lists=query, form=form)
 
-    async def _stream(self, headers: _Headers, receive: Callable[[], Any], send: Send) -> None:
+    async def _stream(self, headers: _Headers, scope: Any, receive: Callable[[], Any], send: Send) -> None:
         """Send events until the visitor leaves or the session has ended."""
         try:
             self._visitors.access.check("GET", headers)
@@ -190,7 +188,8 @@ class OperatorConsole:
                 return False
 
         visit = self._visit(visitor, headers, {}, {})
-        await visit.admin.stream("/events", receive, send, HEADERS, is_alive)
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        await visit.admin.stream(("/events", query), receive, send, HEADERS, is_alive)
 
 
 NOBODY = Visitor(Identity(Role.VIEWER), "", "")

@@ -46,7 +46,13 @@ class Session:
 
 
 class SessionStore(Protocol):
-    """Keeps sessions. Methods may block, and may raise StateError."""
+    """Keeps sessions. Methods may raise StateError.
+
+    Attributes:
+        blocks: Whether methods may block.
+    """
+
+    blocks: bool
 
     def add(self, session: Session) -> None:
         """Add a session, and forget those that began too long ago."""
@@ -67,6 +73,8 @@ class SessionStore(Protocol):
 
 class MemorySessions:
     """The sessions of one process. A restart ends them."""
+
+    blocks = False
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
@@ -96,6 +104,8 @@ class MemorySessions:
 
 class SharedSessions:
     """The sessions of a cell, in its shared database."""
+
+    blocks = True
 
     def __init__(self, table: PostgresSessions) -> None:
         self._table = table
@@ -130,6 +140,11 @@ class Sessions:
         cookie, now_s = secrets.token_urlsafe(32), self._clock()
         self._store.add(Session(_id_of(cookie), token, now_s, now_s))
         return cookie
+
+    @property
+    def blocks(self) -> bool:
+        """Whether methods may block, because the sessions are in a database."""
+        return self._store.blocks
 
     def token_of(self, cookie: str, *, is_use: bool = True) -> str | None:
         """Return the SHA-256 of the token of a session, or None if there is no session or it has ended."""

@@ -26,7 +26,6 @@ _FRAMES = frozenset({"iframe", "frame", "embed", "object", "fencedframe"})
 _STRONGEST = (Role.ADMIN, Role.OPERATOR, Role.VIEWER)
 
 _ONLY_HERE = _("this is not the address of the console: open it as http://127.0.0.1 or http://localhost, with its port")
-SIGN_IN_IS_OFF = _("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)")
 
 
 class NotShown(Exception):
@@ -151,12 +150,23 @@ class Visitors:
             )
             raise NotShown(text, command=command)
 
+    def expect_tokens(self) -> None:
+        """Raise NotShown if a proxy signs users in. Sign-in by token is off then, and `sign_in` is not called."""
+        if self.access.proxy_secret is not None:
+            raise NotShown(_("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)"))
+
     async def visitor(self, headers: Mapping[str, list[str]], *, is_use: bool = True) -> Visitor | None:
         """Return the visitor with these headers, or None: a sign-in is needed. Raises NotShown, ApiError."""
         if self.access.proxy_secret is not None:
             return self._user_of_proxy(headers, self.access.proxy_secret)
         for cookie in cookies_of(headers, self.access.cookie):
-            token = await asyncio.to_thread(self._sessions.token_of, cookie, is_use=is_use)
+            # Each open view asks every two seconds: a thread is used only where it has to be.
+            sessions = self._sessions
+            token = (
+                await asyncio.to_thread(sessions.token_of, cookie, is_use=is_use)
+                if sessions.blocks
+                else sessions.token_of(cookie, is_use=is_use)
+            )
             holder = self._guard.holder(token) if token is not None else None
             if holder is not None:
                 name = f"token {holder.token_id}" if holder.token_id else "GATEWAY_ADMIN_TOKEN"
@@ -193,8 +203,6 @@ class Visitors:
         Raises:
             ApiError: Too many attempts failed.
         """
-        if self.access.proxy_secret is not None:
-            raise NotShown(SIGN_IN_IS_OFF)
         if wait_s := self._failures.wait_s(address):
             message = _("too many failed attempts to sign in from this address: wait a minute")
             raise ApiError("rate_limited", message, retry_after_s=wait_s)

@@ -26,7 +26,7 @@ async def publish_requests(feed: EventFeed, recent: Callable[[], Awaitable[_Docu
     known: set[object] | None = None
     while True:
         await asyncio.sleep(EVERY_S)
-        if not feed.has_subscribers:
+        if not feed.has_subscribers("requests"):
             known = None
             continue
         documents = await recent()

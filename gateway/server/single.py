@@ -113,7 +113,7 @@ async def serve_single(
     )
     live.on_change = control.note_change
     if process.demo is not None:
-        live.is_followed = lambda: gateway.events.has_subscribers
+        live.is_followed = lambda: gateway.events.has_subscribers("config")
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, process.service.reloading(live.request))
     async with AsyncExitStack() as ending:

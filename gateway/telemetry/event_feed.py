@@ -26,17 +26,17 @@ class EventFeed:
         self._subscriptions: set[Subscription] = set()
         self._is_closed = False
 
-    @property
-    def has_subscribers(self) -> bool:
-        """Whether there is a subscription now."""
-        return bool(self._subscriptions)
+    def has_subscribers(self, kind: EventKind) -> bool:
+        """Return whether there is a subscription to events of this kind now."""
+        return any(subscription.wants(kind) for subscription in self._subscriptions)
 
     def publish(self, kind: EventKind, detail: Mapping[str, object]) -> None:
         """Publish an event that happened now."""
         if self._subscriptions:
             event = Event(kind, datetime.now(UTC), detail)
             for subscription in self._subscriptions:
-                subscription.put(event)
+                if subscription.wants(kind):
+                    subscription.put(event)
 
     def subscribe(self) -> Subscription:
         """Return a subscription to all later events; raises TooManySubscribers. It must be closed."""
@@ -60,6 +60,7 @@ class Subscription:
 
     Attributes:
         is_closed: Whether no further event follows.
+        kinds: The kinds of its events. Empty: all.
     """
 
     def __init__(self, leave: Callable[[Subscription], None]) -> None:
@@ -67,6 +68,11 @@ class Subscription:
         self._is_news = asyncio.Event()
         self._leave = leave
         self.is_closed = False
+        self.kinds: frozenset[EventKind] = frozenset()
+
+    def wants(self, kind: EventKind) -> bool:
+        """Return whether it gets events of this kind."""
+        return not self.kinds or kind in self.kinds
 
     def put(self, event: Event) -> None:
         """Add an event."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from gateway.model.decision import Step
 from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.version_names import version_fields
@@ -86,8 +87,8 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
 def _codes(record: Record) -> dict[str, str]:
     """Return the deployments that routing skipped, with the reason as a code."""
     decision = record.decided.decision
-    skipped = decision.considered if decision is not None else ()
-    return {one.deployment: str(one.reason) for one in skipped if one.reason is not None}
+    verdicts = decision.verdicts if decision is not None else ()
+    return {deployment.name: str(verdict.reason) for deployment, verdict in verdicts if not isinstance(verdict, Step)}
 
 
 def _cost(record: Record) -> dict[str, str] | None:

@@ -316,7 +316,7 @@ const channel = new BroadcastChannel("gateway-console");
 channel.addEventListener("message", () => refresh());
 navigator.locks.request("gateway-console", () => new Promise(() => {
   let wasLost = false;
-  const source = new EventSource("/console/events");
+  const source = new EventSource("/console/events?kinds=config,health,faults");
   const pass = () => { channel.postMessage("changed"); refresh(); };
   for (const kind of ["config", "health", "faults"]) source.addEventListener(kind, pass);
   source.addEventListener("open", () => { if (wasLost) pass(); wasLost = false; });

@@ -116,6 +116,29 @@ async def test_events_are_streamed_until_the_process_ends(control: StatedControl
     assert sent[-1]["more_body"] is False
 
 
+async def test_stream_has_only_the_wanted_kinds_and_costs_nothing_for_others(control: StatedControl) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if len(sent) == 2:
+            assert not control.feed.has_subscribers("requests")
+            assert control.feed.has_subscribers("health")
+            control.feed.publish("requests", {"requests": []})
+            control.feed.publish("health", {"deployment": "gemini"})
+        elif len(sent) == 3:
+            control.feed.close()
+
+    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"kinds=config,health"}
+    await build_admin(control, Guard())({**scope, "headers": [(b"host", b"127.0.0.1")]}, receive, send)
+    assert sent[2]["body"].startswith(b"event: health\n")
+    answer = await client_of(control).get("/events?kinds=config,prompts")
+    assert (answer.status_code, "`kinds` must list some of" in answer.text) == (400, True)
+
+
 async def test_pages_and_callers_without_the_token_are_refused(control: StatedControl) -> None:
     for path in ("/territories", "/requests", "/events", "/faults"):
         assert (await client_of(control).get(path, headers={"origin": "http://evil.example"})).status_code == 403
