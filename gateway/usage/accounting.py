@@ -387,7 +387,8 @@ class CallUsage:
         self._facts = facts
         self._row = row
         self._encoded = encoded
-        self._reported: tuple[Usage, bool] | None = None
+        # The provider's last count, whether it is the final one, and whether it can be true.
+        self._reported: tuple[Usage, bool, bool] | None = None
         self._ended_at_cap = False
         self._is_held = is_held
 
@@ -396,8 +397,8 @@ class CallUsage:
         self.seen.add(events)
         for position, event in enumerate(events):
             if isinstance(event, _WITH_USAGE) and event.usage is not None:
-                self._reported = event.usage, isinstance(event, UsageReport)
-                if (judged := self._judged(event.usage)) is not event.usage:
+                judged = self._take_count(event.usage, is_final=isinstance(event, UsageReport))
+                if judged is not event.usage:
                     events = (*events[:position], msgspec.structs.replace(event, usage=judged), *events[position + 1 :])
             elif isinstance(event, ChoiceFinish):
                 self._note_finish(event.reason)
@@ -419,10 +420,8 @@ class CallUsage:
                     self.seen.add_text(text)
             for call in message.tool_calls:
                 self.seen.add_text(call.name + call.arguments)
-        if (usage := completion.usage) is not None:
-            self._reported = usage, True
-            if (judged := self._judged(usage)) is not usage:
-                completion = msgspec.structs.replace(completion, usage=judged)
+        if (usage := completion.usage) is not None and (judged := self._take_count(usage)) is not usage:
+            completion = msgspec.structs.replace(completion, usage=judged)
         await self._end(_ANSWERED)
         return completion
 
@@ -435,8 +434,7 @@ class CallUsage:
         if self.is_ended:
             return usage
         if usage is not None:
-            self._reported = usage, True
-            usage = self._judged(usage)
+            usage = self._take_count(usage)
         await self._end(_ANSWERED)
         return usage
 
@@ -455,7 +453,7 @@ class CallUsage:
             await self.release()
             return
         if usage is not None and self._reported is None:
-            self._reported = usage, True
+            self._take_count(usage)
         is_stated = failure.kind not in _BROKEN and not self.seen.deltas and self._reported is None
         self.is_refused = self.is_refused or is_stated
         await self._end(_FAILED)
@@ -511,8 +509,8 @@ class CallUsage:
         facts, seen = self._facts, self.seen
         learned, name = self._request.accounting.learned, facts.deployment.name
         duration_s = (self._request.accounting.clock() - self._row.time_ns) / NANO
-        reported, is_final = self._reported or (None, False)
-        if reported is not None and not is_plausible(reported, *self._most_stated):
+        reported, is_final, can_be_true = self._reported or (None, False, False)
+        if reported is not None and not can_be_true:
             self._request.accounting.implausible(name, reported)
             reported = None
         if reported is not None:
@@ -530,9 +528,11 @@ class CallUsage:
             output = learned.unseen_output(name, duration_s)
         return self._estimated(output), _ESTIMATED
 
-    def _judged(self, reported: Usage) -> Usage:
-        """Return a provider's count, or an estimate if it cannot be true, for the client, the log and metrics."""
-        return reported if is_plausible(reported, *self._most_stated) else self._estimated(self.seen.tokens)
+    def _take_count(self, reported: Usage, *, is_final: bool = True) -> Usage:
+        """Note a provider's count. Return it, or an estimate if it cannot be true, for the client, log and metrics."""
+        can_be_true = is_plausible(reported, *self._most_stated)
+        self._reported = reported, is_final, can_be_true
+        return reported if can_be_true else self._estimated(self.seen.tokens)
 
     def _estimated(self, output: int) -> Usage:
         facts, learned = self._facts, self._request.accounting.learned

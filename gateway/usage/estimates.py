@@ -112,7 +112,9 @@ def is_plausible(usage: Usage | None, most_input: int | None = None, most_output
     cached, written = usage.cached_tokens, usage.cache_write_tokens
     if not type(prompt) is type(completion) is type(reasoning) is type(cached) is type(written) is int:
         return False
-    if min(completion, reasoning, cached, written) < 0 or max(prompt, completion, written) > MOST_TOKENS:
+    if completion < 0 or reasoning < 0 or cached < 0 or written < 0:
+        return False
+    if prompt > MOST_TOKENS or completion > MOST_TOKENS or written > MOST_TOKENS:
         return False
     if (most_input is not None and prompt > most_input) or (most_output is not None and completion > most_output):
         return False
