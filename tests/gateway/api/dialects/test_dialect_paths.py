@@ -11,11 +11,22 @@ from tests.kit.prompt_paths import PROMPT_FORMS
 
 
 def test_each_dialect_has_its_operation_in_the_api_document() -> None:
-    document: dict[str, Any] = {"paths": {}}
-    complete_document(document, is_demo=False)
-    posts = {path for path, item in document["paths"].items() if "post" in item}
+    posts = {path for path, item in _paths_of_document(is_demo=False).items() if "post" in item}
     assert {*_AT_PATH, CHAT_PATH} <= posts
     assert [path for path in posts if dialect_at(path) is None and counter_at(path) is None] == []
+
+
+def test_header_of_a_demo_is_not_in_a_later_document() -> None:
+    before = _paths_of_document(is_demo=False)
+    assert _paths_of_document(is_demo=True) != before
+    assert _paths_of_document(is_demo=False) == before
+
+
+def _paths_of_document(*, is_demo: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"paths": {}}
+    complete_document(document, is_demo=is_demo)
+    paths: dict[str, Any] = document["paths"]
+    return paths
 
 
 def test_each_dialect_is_named_in_the_hint_of_a_404() -> None:
