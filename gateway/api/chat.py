@@ -44,10 +44,10 @@ from gateway.model.config_version import ConfigVersion, Resilience
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.policy.caller import timeout_s
-from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, HeldBody
+from gateway.service.chat_service import ChatService
+from gateway.service.inbound import PLAIN_ERRORS, AnswerStyle, HeldBody
 from gateway.undo import undone_on_failure
 
-_PLAIN_ERRORS = ErrorStyle()
 _MOST_BETAS = 16
 
 
@@ -143,7 +143,7 @@ class ChatEndpoint:
 
 
 class InboundChat:
-    """One request for a chat. See `gateway.service.chat_service.Inbound`.
+    """One request for a chat. See `gateway.service.inbound.Inbound`.
 
     Attributes:
         client_left: The client closed its connection, which has cancelled the request.
@@ -185,7 +185,7 @@ class InboundChat:
     ) -> None:
         self._dialect = dialect
         self.record = record
-        self.error_style = _PLAIN_ERRORS
+        self.error_style = PLAIN_ERRORS
         self.client_left = False
         self._endpoint = endpoint
         self._scope = scope

@@ -34,7 +34,7 @@ from gateway.model.moderation import NoVerdict
 from gateway.model.record import Record
 from gateway.model.region_text import Sentence
 from gateway.policy.region_text import sentence_for
-from gateway.service.chat_service import AnswerStyle, ErrorStyle
+from gateway.service.inbound import AnswerStyle, ErrorStyle
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
 from providers.chat import ChatCompletion

@@ -1,17 +1,20 @@
-"""Choose the locale of a caller and compose the region's system message."""
+"""Choose the locale of a caller, compose the region's system message, and add it to a request."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.model.age_band import AgeBand
-from gateway.model.config_version import ConfigVersion
+from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.region_text import NO_PREFERENCES, Locale, Preferences, Profile, RegionText, Sentence, Sentences
+from gateway.policy.labels import without_labels
 from providers.chat import ChatRequest, SystemMessage, change_request
+from providers.failures import Failure
 from providers.territories import parent
 
 _MAX_LANGUAGES = 20
@@ -170,3 +173,45 @@ def _helpline(profile: Profile, territory: str | None) -> str:
 def with_block(request: ChatRequest, block: Block) -> ChatRequest:
     """Return the request with the block as a separate message before all others."""
     return change_request(request, messages=(block.message, *request.messages))
+
+
+def with_region_text(
+    config: ConfigVersion, location: Location, locale: Locale | None, request: ChatRequest
+) -> tuple[ChatRequest, str | None]:
+    """Return the request for a deployment: without our labels in its history, and with the region's system message.
+
+    Returns:
+        The request, and the name of the version of its system message. None: it has none.
+    """
+    region, age = location.region, location.age
+    if region is None:
+        return request, None
+    if region.texts is not None:
+        messages = without_labels(request.messages, region.texts)
+        if messages is not request.messages:
+            request = change_request(request, messages=messages)
+    profile = locale.profile if locale is not None else None
+    if profile is None and (age is None or not age.instructions):
+        return request, None
+    name = locale.locale if locale is not None else ""
+    block = remember(
+        config,
+        ("profile", region.name, name, location.territory, location.preferences, age),
+        lambda: compose(profile, location.territory, location.preferences, age),
+    )
+    return with_block(request, block), block.name
+
+
+# The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
+# separately.
+_MESSAGE = re.compile(r"\bmessages\[(?:0\][\w.\[\]]*|([1-9]\d{0,8})\])")
+
+
+def without_profile_message(failure: Failure) -> Failure:
+    """Return the failure with its message indexes counted without the system message that the gateway added first."""
+    param = failure.param and _MESSAGE.sub(_index_before, failure.param)
+    return replace(failure, param=param, detail=_MESSAGE.sub(_index_before, failure.detail))
+
+
+def _index_before(match: re.Match[str]) -> str:
+    return f"messages[{int(match[1]) - 1}]" if match[1] else "messages"

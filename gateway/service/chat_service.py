@@ -6,55 +6,49 @@ Client and location are checked by the headers alone, before any byte of the bod
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, Self
-
-import msgspec
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.judging import Judge, PassedTexts
+from gateway.execution.judging import PassedTexts
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, held_until_valid
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller
-from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Region, Resilience, remember
-from gateway.model.consent import NO_CONSENT, NO_STATEMENT, ConsentStatement
+from gateway.model.config_version import DEFAULT_INTENT, Client, ConfigVersion, Region
+from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Plan, Refusal, Refused, Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
-from gateway.model.location import Location
 from gateway.model.record import AnsweredBy, Decided, Record
-from gateway.model.region_text import Locale
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, sticky_key_of
 from gateway.policy.consent import Consenting
-from gateway.policy.labels import Labelling, labelling_of, without_labels
+from gateway.policy.labels import labelling_of, without_labels
 from gateway.policy.minors import refuse_hours, refuse_tools
 from gateway.policy.preference import decide_preferring, intent_of, preference_of_age, preferred_name
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
-from gateway.policy.region_text import choose_locale, compose, with_block
+from gateway.policy.region_text import choose_locale, with_region_text, without_profile_message
 from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
+from gateway.service.inbound import AnswerStyle, ErrorStyle, Inbound, RoutingInput, error_style_of
 from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_anew, joined_answers, with_assistant
 from gateway.service.location import Located, LocationService, locate
-from gateway.service.moderation import judge_input, moderated
+from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.service.token_count import count_tokens
-from gateway.usage.accounting import RequestUsage
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.hold_size import called_tools
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
-from providers.chat import ChatRequest, Message, change_request
+from providers.chat import ChatRequest, Message
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.matching.capability_matching import without_parameters
@@ -63,142 +57,7 @@ from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.reading.json_object import emulated_fields
 from providers.value import change
 
-# The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
-# separately.
-_MESSAGE = re.compile(r"\bmessages\[(?:0\][\w.\[\]]*|([1-9]\d{0,8})\])")
-
-
-class AnswerStyle(msgspec.Struct, frozen=True):
-    """How an answer is shown to its client.
-
-    Attributes:
-        include_usage: A stream ends with its usage.
-        choices: How many choices were asked for.
-        labelling: The labels that the region requires; None if there are none.
-        shown_model: The name to show in place of the model's; None to show the model's.
-        keep_alive_s: The longest silence in a stream before a comment is sent; 0 for no comments.
-        seal: Seals the reasoning state of the answer's tool calls; None if there can be no calls.
-    """
-
-    include_usage: bool = False
-    choices: int = 1
-    labelling: Labelling | None = None
-    shown_model: str | None = None
-    keep_alive_s: float = 0.0
-    seal: ReasoningSeal | None = None
-
-
-class ErrorStyle(msgspec.Struct, frozen=True):
-    """How an error is shown to its client.
-
-    Attributes:
-        blocked_by: The page of the authority that refuses by law or policy, for status 451.
-        refusals: The region's own sentences by error code; None if it has none.
-        quotes_provider: A provider's words about a wrong request may be shown. They mostly name the model.
-    """
-
-    blocked_by: str | None = None
-    refusals: Mapping[str, str] | None = None
-    quotes_provider: bool = True
-
-
-_PLAIN_ERRORS = ErrorStyle()
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
-
-
-class HeldBody(Protocol):
-    """A request's body, whose bytes count against a limit until it is released. A `with` block releases it."""
-
-    @property
-    def size_bytes(self) -> int:
-        """The length of the body."""
-        ...
-
-    def take(self) -> bytes:
-        """Return the body and forget it."""
-        ...
-
-    def release(self) -> None:
-        """Stop counting the body before the end of the block, because nothing holds the request any more."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class Inbound(Protocol):
-    """One request of a client, in the form of one API. `ChatService.handle` calls the methods in this order.
-
-    Attributes:
-        record: The record of the request, which is completed step by step.
-        deadline: The deadline of the request, set by `start`.
-        error_style: How an error is to be shown; `ChatService` replaces it when it knows more.
-    """
-
-    record: Record
-    deadline: Deadline
-    error_style: ErrorStyle
-
-    def caller(self, config: ConfigVersion) -> Caller:
-        """Read the caller from the headers, as this config version reads them. No later code reads a header.
-
-        It may be called again for another version. A failed key is counted, and the request gets its id, only once.
-        Raises the error of the API.
-        """
-        ...
-
-    def start(self, bounds: Resilience) -> None:
-        """Check the headers that describe the body, and start the deadline. Raises the error of the API."""
-        ...
-
-    async def body(self) -> HeldBody:
-        """Read the whole body."""
-        ...
-
-    def decode(self, body: HeldBody) -> ServedRequest:
-        """Decode the body. The bytes are released."""
-        ...
-
-    def begin(self, request: ServedRequest) -> None:
-        """Count a stream against the limit of streams. From now on a disconnect of the client cancels the request."""
-        ...
-
-    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
-        """Encode the answer, and write it at once if the client takes it without a wait; then return None.
-
-        Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
-        take minutes.
-        """
-        ...
-
-
-class RoutingInput(msgspec.Struct, frozen=True):
-    """All inputs of the routing of one request.
-
-    Attributes:
-        config: The version that decides.
-        client: The authenticated client; None if the config has no keys.
-        location: The caller's location.
-        assistant: The requested assistant.
-        request: The request as it was sent.
-        spaces: The values of the header that requires a space of embeddings.
-        locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
-        user: The end user that the headers name, who keeps the same canary variant.
-        consent: The consent that the headers state.
-        prefer: The choice that the user prefers.
-    """
-
-    config: ConfigVersion
-    client: Client | None
-    location: Location
-    assistant: Assistant
-    request: ServedRequest
-    locale: Locale | None = None
-    user: str | None = None
-    consent: ConsentStatement = NO_STATEMENT
-    spaces: tuple[str, ...] = ()
-    prefer: str | None = None
 
 
 @dataclass(slots=True)
@@ -296,8 +155,9 @@ class ChatService:
                 elif not routing.assistant.resume:
                     # Nothing holds the request below this line, and its answer may take minutes.
                     body.release()
-                shadowed = (routing, request) if turn is not None else None
-                del request, routing
+                asked = routing.config, routing.location, routing.locale, request
+                shadowed = asked if turn is not None else None
+                del request, routing, asked
                 sending = inbound.respond(answer, style)
                 # Its texts take up to four times the memory of their bytes.
                 del answer
@@ -305,7 +165,7 @@ class ChatService:
                     await sending
                 if self._shadows is not None and turn is not None and shadowed is not None:
                     record.total_s = time.monotonic() - record.started_at
-                    self._shadows.offer(turn, _with_region_text(*shadowed)[0], body.size_bytes)
+                    self._shadows.offer(turn, with_region_text(*shadowed)[0], body.size_bytes)
         finally:
             if admission is not None:
                 admission.release()
@@ -317,7 +177,7 @@ class ChatService:
         """
         config, record = self.current(), inbound.record
         record.config_version = config.version
-        inbound.error_style = _error_style(config)
+        inbound.error_style = error_style_of(config)
         caller = inbound.caller(config)
         admission: Admission | SharedAdmission | None
         if self.shared_limits is None:
@@ -354,7 +214,7 @@ class ChatService:
         chat = profile = None
         if isinstance(request, ChatRequest):
             if routing.locale is not None or location.age is not None:
-                request, profile = _with_region_text(routing, request)
+                request, profile = with_region_text(config, location, routing.locale, request)
             chat = request
             needs = requirements_of(chat)
         else:
@@ -405,9 +265,9 @@ class ChatService:
         returned = chat if chat is not None and has_state(chat) else None
         if returned is not None:
             context.request_for = partial(self._unsealed, config, returned)
-        judge = (
-            self._judge_of(routing, record, context, plan.region) if chat is not None and config.moderation else None
-        )
+        judge = None
+        if chat is not None and config.moderation:
+            judge = judge_of(self.executor, self.current, routing, record, context, plan.region)
         if judge is not None and isinstance(routing.request, ChatRequest) and judge.moderation.input:
             await judge_input(judge, _own_messages(routing.request, plan.region), self._passed_texts)
         if judge is not None and plan.region.log_prompts:  # nothing that is flagged is in a log
@@ -424,7 +284,7 @@ class ChatService:
         except PlanExhausted as error:
             if profile is None:
                 raise
-            raise PlanExhausted(_without_profile_message(error.failure)) from error
+            raise PlanExhausted(without_profile_message(error.failure)) from error
         finally:
             if consenting is not None:
                 record.note_consent(plan.steps)
@@ -440,39 +300,6 @@ class ChatService:
         """Log the prompt of a request."""
         if self._log_prompt is not None:
             self._log_prompt(record, _transcript(request))
-
-    def _judge_of(
-        self, routing: RoutingInput, record: Record, context: ExecutionContext, region: Region
-    ) -> Judge | None:
-        """Return the judges of a chat, or None if its region has no moderation."""
-        config, accounting = routing.config, self.executor.accounting
-        policy = config.moderation.get(region.name)
-        if policy is None:
-            return None
-
-        def usage_of(own: Record) -> RequestUsage:
-            if accounting is None:
-                raise RuntimeError("usage is not recorded")
-            return accounting.request(config, routing.client, routing.user, own)
-
-        def spend(usage: RequestUsage) -> None:
-            if context.usage is not None:
-                context.usage.add(usage)
-
-        judge = Judge(
-            self.executor,
-            config,
-            self.current,
-            context.deadline,
-            routing.assistant.for_use("moderations"),
-            region,
-            policy,
-            record,
-            usage_of if accounting is not None else None,
-            spend,
-        )
-        record.moderation = judge.result
-        return judge
 
     def _note_answer(
         self,
@@ -527,7 +354,7 @@ class ChatService:
         record = inbound.record
         record.config_version, record.client = config.version, None
         record.decided = change(record.decided, location=None)
-        inbound.error_style = _error_style(config)
+        inbound.error_style = error_style_of(config)
         caller = inbound.caller(config)
         if caller.client is not None:
             record.client = caller.client.name
@@ -662,11 +489,6 @@ def _check_hours(located: Located, arrived_s: float) -> None:
         raise Refused(refusal)
 
 
-def _error_style(config: ConfigVersion) -> ErrorStyle:
-    """Return the error style that applies while only the config version is known."""
-    return ErrorStyle(config.blocked_by) if config.blocked_by is not None else _PLAIN_ERRORS
-
-
 def _answer_style(
     routing: RoutingInput, request: ChatRequest, record: Record, seal: ReasoningSeal | None
 ) -> AnswerStyle:
@@ -688,42 +510,6 @@ def _transcript(request: ServedRequest) -> str:
     if isinstance(request, ChatRequest):
         return transcript(request)
     return "\n".join(texts_of(request))[-MAX_CHARACTERS:]
-
-
-def _with_region_text(routing: RoutingInput, request: ChatRequest) -> tuple[ChatRequest, str | None]:
-    """Return the request for a deployment: without our labels in its history, and with the region's system message.
-
-    Returns:
-        The request, and the name of the version of its system message. None: it has none.
-    """
-    locale, location = routing.locale, routing.location
-    region, age = location.region, location.age
-    if region is None:
-        return request, None
-    if region.texts is not None:
-        messages = without_labels(request.messages, region.texts)
-        if messages is not request.messages:
-            request = change_request(request, messages=messages)
-    profile = locale.profile if locale is not None else None
-    if profile is None and (age is None or not age.instructions):
-        return request, None
-    name = locale.locale if locale is not None else ""
-    block = remember(
-        routing.config,
-        ("profile", region.name, name, location.territory, location.preferences, age),
-        lambda: compose(profile, location.territory, location.preferences, age),
-    )
-    return with_block(request, block), block.name
-
-
-def _without_profile_message(failure: Failure) -> Failure:
-    """Return the failure with its message indexes counted without the system message that the gateway added first."""
-    param = failure.param and _MESSAGE.sub(_index_before, failure.param)
-    return replace(failure, param=param, detail=_MESSAGE.sub(_index_before, failure.detail))
-
-
-def _index_before(match: re.Match[str]) -> str:
-    return f"messages[{int(match[1]) - 1}]" if match[1] else "messages"
 
 
 def _refused(refusal: Refusal, routing: RoutingInput, consenting: Consenting | None) -> Refused:

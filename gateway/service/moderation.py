@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of
 from gateway.execution.moderated_stream import ModeratedStream
+from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import Answer
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Flagged, NoVerdict
+from gateway.model.record import Record
+from gateway.service.inbound import RoutingInput
+from gateway.usage.accounting import RequestUsage
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -134,3 +140,42 @@ async def _completion_of(stream: ModeratedStream) -> ChatCompletion:
     async for events in stream:
         folding.add(events)
     return folding.whole()
+
+
+def judge_of(
+    executor: PlanExecutor,
+    current: Callable[[], ConfigVersion],
+    routing: RoutingInput,
+    record: Record,
+    context: ExecutionContext,
+    region: Region,
+) -> Judge | None:
+    """Return the judges of a chat, or None if its region has no moderation."""
+    config, accounting = routing.config, executor.accounting
+    policy = config.moderation.get(region.name)
+    if policy is None:
+        return None
+
+    def usage_of(own: Record) -> RequestUsage:
+        if accounting is None:
+            raise RuntimeError("usage is not recorded")
+        return accounting.request(config, routing.client, routing.user, own)
+
+    def spend(usage: RequestUsage) -> None:
+        if context.usage is not None:
+            context.usage.add(usage)
+
+    judge = Judge(
+        executor,
+        config,
+        current,
+        context.deadline,
+        routing.assistant.for_use("moderations"),
+        region,
+        policy,
+        record,
+        usage_of if accounting is not None else None,
+        spend,
+    )
+    record.moderation = judge.result
+    return judge

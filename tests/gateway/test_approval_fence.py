@@ -25,7 +25,8 @@ from gateway.model.decision import RefusalCode, Refused
 from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
-from gateway.service.chat_service import ChatService, RoutingInput
+from gateway.service.chat_service import ChatService
+from gateway.service.inbound import RoutingInput
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage

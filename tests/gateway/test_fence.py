@@ -26,7 +26,8 @@ from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.model.shadow import ShadowRecord
 from gateway.policy.location.resolution import resolve
-from gateway.service.chat_service import ChatService, RoutingInput
+from gateway.service.chat_service import ChatService
+from gateway.service.inbound import RoutingInput
 from gateway.service.location import LocationService
 from gateway.service.shadow_traffic import ShadowSink, ShadowTraffic
 from gateway.usage.client_limits import ClientLimits

@@ -43,7 +43,8 @@ from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
 from gateway.service.assistants import find_assistant
-from gateway.service.chat_service import ChatService, RoutingInput
+from gateway.service.chat_service import ChatService
+from gateway.service.inbound import RoutingInput
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage

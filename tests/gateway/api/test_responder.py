@@ -15,7 +15,7 @@ from gateway.api.responder import _AT_ONCE_BYTES, Responder
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
 from gateway.model.record import Record
-from gateway.service.chat_service import AnswerStyle
+from gateway.service.inbound import AnswerStyle
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,

@@ -21,7 +21,8 @@ from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion,
 from gateway.model.decision import Refused
 from gateway.model.record import Record
 from gateway.service.assistants import AssistantNotFound
-from gateway.service.chat_service import AnswerStyle, ChatService, ErrorStyle, HeldBody
+from gateway.service.chat_service import ChatService
+from gateway.service.inbound import AnswerStyle, ErrorStyle, HeldBody
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage

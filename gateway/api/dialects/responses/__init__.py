@@ -17,7 +17,7 @@ from gateway.api.dialects.responses.encode import Exchange, encode_answer
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record
-from gateway.service.chat_service import AnswerStyle
+from gateway.service.inbound import AnswerStyle
 from providers.chat import ChatCompletion, ChatRequest
 
 __all__ = ["Responses"]

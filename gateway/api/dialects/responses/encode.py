@@ -15,7 +15,7 @@ from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.responses.tools import ToolNames
 from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
-from gateway.service.chat_service import AnswerStyle
+from gateway.service.inbound import AnswerStyle
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
 from providers.formats.reasoning_state import join_call_id
 

@@ -49,7 +49,7 @@ from gateway.api.dialects.responses.encode import (
 )
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
-from gateway.service.chat_service import AnswerStyle
+from gateway.service.inbound import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChoiceFinish,
