@@ -250,7 +250,7 @@ class ChangeLog:
                     for event, fields in lines:
                         self._append(event, fields)
                     self.history.store_audit_head(self._audit.head)
-            except BaseException as error:
+            except BaseException as error:  # a change that is not committed must not stay in the trail
                 self._take_back(range(before + 1, self._audit.head.number + 1), active, error)
                 raise
 

@@ -159,8 +159,10 @@ class _Interned:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The resolved parts of a deployment. `own` is the entry of the operator's catalogue."""
+    """A section with the resolved parts of its deployment. `own` is the entry of the operator's catalogue."""
 
+    name: str
+    section: DeploymentSection
     adapter: Adapter
     vendor: Vendor
     endpoint: Endpoint
@@ -191,57 +193,72 @@ def compile_deployments(
                 _check_without_endpoint(findings, path, section, known, links)
             draft.broken.add(path)
             continue
-        adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
-        known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
-        if known_price is not None and own.section.price is None:
-            warn_of_fees(findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
-        credentials = compile_credentials(findings, path, section, adapter, endpoint, links.references)
-        site = endpoint.facts
-        way = links.way(path, section, endpoint)
-        compiled[name] = Deployment(
-            name=name,
-            provider=section.provider,
-            adapter=adapter,
-            model=section.model,
-            site=endpoint.site,
-            origin=endpoint.origin,
-            target=Target(
-                model=section.model,
-                base_path=endpoint.base_path,
-                facts=parts.facts,
-                pins=site.pins if site is not None else {},
-                passthrough=shared(_passthrough(findings, path, section, endpoint)),
-            ),
-            residency=shared(way.residency),
-            available=shared(_available(findings, path, section, site)),
-            capabilities=shared(parts.capabilities),
-            excepts=shared(site.excepts if site is not None else frozenset()),
-            unmet=_unmet(findings, path, section, endpoint),
-            allowed_moves=shared(site.allows if site is not None else frozenset()),
-            credentials=credentials.keys if not way.missing else (),
-            headers=credentials.headers,
-            needs_credential=credentials.are_needed or bool(way.missing),
-            missing_credentials=(*credentials.missing, *way.missing),
-            unsupported=section.unsupported,
-            structured_output=section.structured_output,
-            enabled=section.enabled,
-            simulates=endpoint.simulates,
-            approvals=compile_approvals(draft, findings, name, days),
-            fold=section.fold,
-            first_token_s=section.first_token_s,
-            consent=compile_consent(findings, path, section, endpoint),
-            identity=section.identity,
-            pseudonym_key=secrets.identity if section.identity == "hash" else None,
-            concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
-            guard=section.guard,
-            tls=way.tls,
-            proxy=way.proxy,
-            link=way.link,
-            price=shared(own.price(known_price)),
-            retirement=own.retirement(vendor.retirement(section.model), section.model),
-        )
+        compiled[name] = _deployment(draft, findings, parts, links, days, secrets, shared)
         _warn_of_retirement(findings, path, compiled[name], days)
     return compiled
+
+
+def _deployment(
+    draft: Draft,
+    findings: Findings,
+    parts: _Parts,
+    links: Links,
+    days: Days,
+    secrets: Secrets,
+    shared: _Interned,
+) -> Deployment:
+    """Return the deployment that consists of these parts."""
+    name, section = parts.name, parts.section
+    path: KeyPath = ("deployments", name)
+    adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
+    known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
+    if known_price is not None and own.section.price is None:
+        warn_of_fees(findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
+    credentials = compile_credentials(findings, path, section, adapter, endpoint, links.references)
+    site = endpoint.facts
+    way = links.way(path, section, endpoint)
+    return Deployment(
+        name=name,
+        provider=section.provider,
+        adapter=adapter,
+        model=section.model,
+        site=endpoint.site,
+        origin=endpoint.origin,
+        target=Target(
+            model=section.model,
+            base_path=endpoint.base_path,
+            facts=parts.facts,
+            pins=site.pins if site is not None else {},
+            passthrough=shared(_passthrough(findings, path, section, endpoint)),
+        ),
+        residency=shared(way.residency),
+        available=shared(_available(findings, path, section, site)),
+        capabilities=shared(parts.capabilities),
+        excepts=shared(site.excepts if site is not None else frozenset()),
+        unmet=_unmet(findings, path, section, endpoint),
+        allowed_moves=shared(site.allows if site is not None else frozenset()),
+        credentials=credentials.keys if not way.missing else (),
+        headers=credentials.headers,
+        needs_credential=credentials.are_needed or bool(way.missing),
+        missing_credentials=(*credentials.missing, *way.missing),
+        unsupported=section.unsupported,
+        structured_output=section.structured_output,
+        enabled=section.enabled,
+        simulates=endpoint.simulates,
+        approvals=compile_approvals(draft, findings, name, days),
+        fold=section.fold,
+        first_token_s=section.first_token_s,
+        consent=compile_consent(findings, path, section, endpoint),
+        identity=section.identity,
+        pseudonym_key=secrets.identity if section.identity == "hash" else None,
+        concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
+        guard=section.guard,
+        tls=way.tls,
+        proxy=way.proxy,
+        link=way.link,
+        price=shared(own.price(known_price)),
+        retirement=own.retirement(vendor.retirement(section.model), section.model),
+    )
 
 
 def _check_without_endpoint(
@@ -313,7 +330,9 @@ def _parts(
         # The encoder of the request must know these capabilities too. Known features that the list omits are kept: a
         # thinking model thinks anyway.
         facts = replace(facts, features=facts.features | capabilities.features)
-    return _Parts(adapter, vendor, endpoint, own, facts, capabilities) if endpoint is not None else None
+    if endpoint is None:
+        return None
+    return _Parts(name, section, adapter, vendor, endpoint, own, facts, capabilities)
 
 
 def _warn_of_retirement(findings: Findings, path: KeyPath, deployment: Deployment, days: Days) -> None:
