@@ -155,9 +155,10 @@ class ChatService:
                 elif not routing.assistant.resume:
                     # Nothing holds the request below this line, and its answer may take minutes.
                     body.release()
-                asked = routing.config, routing.location, routing.locale, request
-                shadowed = asked if turn is not None else None
-                del request, routing, asked
+                shadowed = None
+                if turn is not None:
+                    shadowed = routing.config, routing.location, routing.locale, request
+                del request, routing
                 sending = inbound.respond(answer, style)
                 # Its texts take up to four times the memory of their bytes.
                 del answer
