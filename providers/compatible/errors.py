@@ -70,7 +70,7 @@ def classify(body: Mapping[str, object], response: WireResponse, rule: Errors, s
         detail=detail,
         request_id=request_id,
         param=_param(body),
-        retry_after=rule.limits,
+        limits=rule.limits,
     )
 
 

@@ -228,5 +228,5 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         detail=text,
         param=chat_param(read_str(source, "param")),
         request_id=read_str(body, "request_id"),
-        retry_after=_LIMITS,
+        limits=_LIMITS,
     )

@@ -199,12 +199,13 @@ def failure(
     detail: str | None = None,
     request_id: str | None = None,
     param: str | None = None,
-    retry_after: float | LimitHeaders | None = None,
+    retry_after: float | None = None,
+    limits: LimitHeaders | None = None,
 ) -> Failure:
     """Build the `Failure` of a response.
 
-    The time to wait comes from a number in `retry_after`, the `retry-after` headers or the headers of the rate limits,
-    in this order.
+    The time to wait comes from `retry_after`, the `retry-after` headers or the headers of the rate limits, in this
+    order.
 
     Args:
         response: The response.
@@ -213,17 +214,16 @@ def failure(
         detail: The provider's message, for the log. Without it, a plain text body is used.
         request_id: The provider's id of the call, if the body contains it.
         param: The request field that is wrong.
-        retry_after: The time to wait in seconds, if the body contains it, or the provider's headers of rate limits,
-            which are read only if the rate is limited and no time was found.
+        retry_after: The time to wait in seconds, if the body contains it.
+        limits: The provider's rate limit headers. They are read only if the rate is limited and no time was found.
 
     Returns:
         The failure, with a message for the client that does not contain the provider's text.
     """
-    wait = retry_after if isinstance(retry_after, float | int) else None
-    if wait is None:
-        wait = retry_after_s(response.headers, response.received_at)
-    if wait is None and isinstance(retry_after, LimitHeaders) and kind is FailureKind.RATE_LIMITED:
-        wait = wait_s(read_limits(response.headers, response.received_at, retry_after))
+    if retry_after is None:
+        retry_after = retry_after_s(response.headers, response.received_at)
+    if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
+        retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
     detail = detail or plain_text(response)
     if code is not None and _is_sentence(code):
         code, detail = None, detail or code
@@ -233,7 +233,7 @@ def failure(
         detail=repair_surrogates((detail or "")[:_MOST_DETAIL]),
         status=response.status,
         code=repair_surrogates(code[:200]) if code else None,
-        retry_after_s=wait,
+        retry_after_s=retry_after,
         request_id=repair_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
         param=repair_surrogates(param[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),

@@ -78,5 +78,5 @@ def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
         code=code or error_type or None,
         detail=detail,
         request_id=read_str(body, "request_id") or response.headers.get("request-id"),
-        retry_after=_LIMITS,
+        limits=_LIMITS,
     )
