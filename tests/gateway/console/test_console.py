@@ -161,11 +161,11 @@ async def test_chinese_page_has_the_reasons_of_the_gateway_in_chinese() -> None:
     assert "没有部署应答 : 助手在此地区不可用 region_blocked (原因: 地区)" in words
 
 
-async def test_deployment_that_answers_is_marked_among_those_to_break() -> None:
+async def test_deployment_that_is_asked_first_is_marked_among_those_to_break() -> None:
     console, _ = console_of(demo_config())
     words = words_of((await ask_console(console, "/?territory=HK")).text)
-    assert "qwen-hk dashscope hongkong answers in Hong Kong SAR China now" in words
-    assert words.count("SAR China now") == 1
+    assert "qwen-hk dashscope hongkong asked first in Hong Kong SAR China" in words
+    assert words.count("asked first in") == 1
 
 
 async def test_problem_of_the_file_is_shown_with_its_line_and_the_version_that_answers() -> None:
