@@ -52,7 +52,7 @@ from providers.chat import ChatRequest, Message
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.matching.capability_matching import without_parameters
-from providers.matching.requirements import requirements_of
+from providers.matching.requirements import Requirements, requirements_of
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.reading.json_object import emulated_fields
 from providers.value import change
@@ -220,41 +220,8 @@ class ChatService:
             needs = requirements_of(chat)
         else:
             needs = needs_of_input(request)
-        consenting, consents, now_s = None, NO_CONSENT, self.clock()
-        if config.recipients and location.region is not None:
-            consenting = Consenting(routing.consent, routing.request, needs, self._consent_keys_of(config), now_s)
-            consents = consenting.under(config, location.region)
-        before = record.decided
-        preference, variant = before.preference, None
-        health = self.executor.health.snapshot(config)
-        if routing.prefer is not None and chat is not None and location.region is not None:
-            sticky = partial(sticky_key_of, routing.client, routing.user, chat)
-            decision, preference = decide_preferring(
-                assistant,
-                location.region.name,
-                routing.prefer,
-                lambda view: assign_variant(decide(config, view, location, needs, health, now_s, consents), sticky),
-                sticky,
-            )
-        else:
-            decision = decide(config, assistant, location, needs, health, now_s, consents)
-            if decision.lanes and chat is not None:
-                decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, chat))
-        plan = decision.outcome
-        if isinstance(plan, Plan) and (assistant.intent == DEFAULT_INTENT or plan.region.name in assistant.schedules):
-            variant = plan.variant  # a schedule counts the chats of its own route only
-        record.decided = Decided(
-            location,
-            assistant.name,
-            before.intent,
-            preference,
-            profile,
-            decision,
-            variant,
-            before.use,
-        )
-        if not isinstance(plan, Plan):
-            raise _refused(plan, routing, consenting)
+        now_s = self.clock()
+        plan, consenting = self._decide(routing, chat, needs, now_s, profile, record)
         under = consenting.under if consenting is not None else None
         client, use, intent = routing.client, assistant.use, assistant.intent
         running = RunningRequest(config, assistant.name, client, location, needs, under, use, intent)
@@ -296,6 +263,54 @@ class ChatService:
         if judge is not None and chat is not None and judge.moderation.output:
             answer = await moderated(judge, answer, chat, self._passed_texts)
         return answer
+
+    def _decide(
+        self,
+        routing: RoutingInput,
+        chat: ChatRequest | None,
+        needs: Requirements,
+        now_s: float,
+        profile: str | None,
+        record: Record,
+    ) -> tuple[Plan, Consenting | None]:
+        """Return who may answer, and the user's consents. The decision is recorded. Raises Refused."""
+        config, location, assistant = routing.config, routing.location, routing.assistant
+        consenting, consents = None, NO_CONSENT
+        if config.recipients and location.region is not None:
+            consenting = Consenting(routing.consent, routing.request, needs, self._consent_keys_of(config), now_s)
+            consents = consenting.under(config, location.region)
+        before = record.decided
+        preference, variant = before.preference, None
+        health = self.executor.health.snapshot(config)
+        if routing.prefer is not None and chat is not None and location.region is not None:
+            sticky = partial(sticky_key_of, routing.client, routing.user, chat)
+            decision, preference = decide_preferring(
+                assistant,
+                location.region.name,
+                routing.prefer,
+                lambda view: assign_variant(decide(config, view, location, needs, health, now_s, consents), sticky),
+                sticky,
+            )
+        else:
+            decision = decide(config, assistant, location, needs, health, now_s, consents)
+            if decision.lanes and chat is not None:
+                decision = assign_variant(decision, partial(sticky_key_of, routing.client, routing.user, chat))
+        plan = decision.outcome
+        if isinstance(plan, Plan) and (assistant.intent == DEFAULT_INTENT or plan.region.name in assistant.schedules):
+            variant = plan.variant  # a schedule counts the chats of its own route only
+        record.decided = Decided(
+            location,
+            assistant.name,
+            before.intent,
+            preference,
+            profile,
+            decision,
+            variant,
+            before.use,
+        )
+        if not isinstance(plan, Plan):
+            raise _refused(plan, routing, consenting)
+        return plan, consenting
 
     def _log(self, record: Record, request: ServedRequest) -> None:
         """Log the prompt of a request."""
