@@ -32,6 +32,8 @@ from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_OTHER_FORM = msgspec.ValidationError, UnicodeEncodeError
+"""The errors of `msgspec.convert` for any other form. The second is for a name with half a surrogate pair."""
 
 
 class _OfPrompt(msgspec.Struct, frozen=True):
@@ -70,7 +72,7 @@ def read_usage(source: Mapping[str, object], separate_reasoning: bool = False) -
     """
     try:
         return _usage_of(msgspec.convert(source, _Counts), separate_reasoning)
-    except msgspec.ValidationError:
+    except _OTHER_FORM:
         return _read_other_usage(source, separate_reasoning)
 
 
@@ -201,7 +203,7 @@ def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCom
     """Return the answer of a body in the plain form, or None for any other."""
     try:
         return _completion_of(msgspec.convert(body, _PlainBody), usage)
-    except msgspec.ValidationError:
+    except _OTHER_FORM:
         return None
 
 

@@ -155,6 +155,19 @@ def test_body_that_is_not_json_is_no_answer_wherever_the_mistake_is(beside: byte
         assert read_completion(WireResponse(200, {}, body, 0), "asked") == expected
 
 
+@pytest.mark.parametrize("name", ["\ud83d", "a\ude00"])
+def test_name_with_half_a_surrogate_pair_is_no_obstacle(name: str) -> None:
+    """JSON can state one, and the struct decoder cannot look it up."""
+    assert read_usage({name: 1, "prompt_tokens": 2, "completion_tokens": 3}) == Usage(2, 3)
+    message = {"role": "assistant", "content": "a", name: None}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", name: 1}
+    body = {"id": "a", "model": "m", "created": 1, name: 1, "choices": [choice]}
+    assert plain_completion(body, None) is None
+    data = json.dumps({**body, "usage": {name: 1, "prompt_tokens": 2, "completion_tokens": 3}}).encode()
+    read = read_completion(WireResponse(200, {}, data, 0), "asked")
+    assert (read.choices[0].message.content, read.usage) == ("a", Usage(2, 3))
+
+
 OF_PROMPT = ("cached_tokens", "cache_write_tokens", "audio_tokens")
 OF_COMPLETION = ("reasoning_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
 
