@@ -312,9 +312,9 @@ def test_commands_prepare_the_database_and_report_from_it(tmp_path: Path) -> Non
         )
         assert run_command(environ, "db", "upgrade", "--config", str(path)) == (
             0,
-            "upgraded the schema from none to 3\n",
+            "upgraded the schema from none to 4\n",
         )
-        assert run_command(environ, "db", "upgrade", "--config", str(path))[1].startswith("the schema 3 is the newest")
+        assert run_command(environ, "db", "upgrade", "--config", str(path))[1].startswith("the schema 4 is the newest")
         assert run_command(environ, "db", "check", "--config", str(path))[0] == 0
         with cell(tmp_path, server, of_client(limits={"rpm": 100})) as both:
             assert [both.ask(number).status_code for number in range(2)] == [200, 200]
