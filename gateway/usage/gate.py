@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol, assert_never
@@ -217,6 +217,11 @@ class HoldRequest(Value, frozen=True):
     def rate_amounts(self) -> tuple[int, int, int]:
         """The amounts for rates, by `Measure`."""
         return self.tokens if self.usual_tokens is None else self.usual_tokens, self.amount_nano, 1
+
+    def expect_new(self, open_calls: Container[str]) -> None:
+        """Raise ValueError if an amount is negative or the call is open already."""
+        if self.tokens < 0 or self.amount_nano < 0 or self.call in open_calls:
+            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {self.call}")
 
     def fits(self, limit: BudgetLimit, state: CounterState) -> bool:
         """Return whether a budget admits this hold."""

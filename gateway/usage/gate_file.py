@@ -246,9 +246,8 @@ class FileGate:
     def _hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns = self._clock()
+        request.expect_new(self._open)
         call, tokens, amount_nano = request.call, request.tokens, request.amount_nano
-        if tokens < 0 or amount_nano < 0 or call in self._open:
-            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {call}")
         memory, places = self.memory, self._places
         mapped, amounts = memory.map, (tokens, amount_nano, 1)
         room_calls, free_calls = request.room_calls, request.free_calls
@@ -299,14 +298,12 @@ class FileGate:
 
     def _hold_uncounted(self, request: HoldRequest) -> HoldGranted:
         """Open a call in a slot that this process keeps, without the lock."""
-        call = request.call
-        if request.tokens < 0 or request.amount_nano < 0 or call in self._open:
-            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {call}")
+        request.expect_new(self._open)
         slot = self._kept[-1]
         self._write_slot(slot, request, [])
         self._kept.pop()
         self._cells[self.memory.owners + slot] = self._run
-        self._open[call] = (slot, [])
+        self._open[request.call] = (slot, [])
         return HoldGranted(())
 
     def _refuse(self, request: HoldRequest, now_ns: int) -> HoldRefused:

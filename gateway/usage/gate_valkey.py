@@ -220,8 +220,7 @@ class ValkeyGate:
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
-        if request.tokens < 0 or request.amount_nano < 0 or request.call in self._open:
-            raise ValueError(f"the amounts of a hold must not be negative, and its call must be new: {request.call}")
+        request.expect_new(self._open)
         one = _open_call(request)
         needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
         self._asking += 1
