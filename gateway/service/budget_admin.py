@@ -85,16 +85,17 @@ class BudgetAdmin:
         Those of a client include those of its project. Stored definitions that the present configuration makes invalid
         are listed apart, as `invalid`.
         """
-        limits: list[BudgetLimit] = []
+        found: dict[BudgetLimit, None] = {}
         invalid: list[Json] = []
         for one in self._owners(owner):
             try:
-                limits += [limit for limit in self._limits(one) if limit not in limits]
+                found |= dict.fromkeys(self._limits(one))
             except AdminRefused as refused:
                 if one == owner:
                     raise
                 if refused.status != _NOT_FOUND:  # it was removed a moment ago
                     invalid.append({"of": _OF[one.kind], "name": one.name, "problem": str(refused)})
+        limits = [*found]
         states = self._in_gate(lambda gate: self._states(gate, limits))
         shown = [_shown(limit, state) for limit, state in zip(limits, states, strict=True)]
         return {"budgets": shown, **({"invalid": invalid} if invalid else {})}
