@@ -47,7 +47,12 @@ APART = "user, hour and assistant can't be combined: each of them has totals of 
 
 def are_apart(by: Sequence[str], assistant: str | None = None) -> bool:
     """Return whether no totals have all dimensions of a query, with its filter by assistant."""
-    return len({*by, *(() if assistant is None else ("assistant",))} & _TOTALS.keys()) > 1
+    return len(_with_totals(by, assistant)) > 1
+
+
+def _with_totals(by: Sequence[str], assistant: str | None) -> list[str]:
+    """Return the dimensions of a query that have totals of their own."""
+    return [name for name in _TOTALS if name in by or (name == "assistant" and assistant is not None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,11 @@ class UsageQuery:
         return [DIMENSIONS[name] for name in self.by]
 
     def sums(self) -> tuple[str, list[object]]:
-        """Return the statement for the lines that `LedgerLine.of` reads, and the values of `$1`, `$2` and so on."""
+        """Return the statement for the lines that `lines_of` reads, and the values of `$1`, `$2` and so on."""
         where, values = self._where()
         columns = [*self.columns(), "usage_source", "currency", "vendor_currency"]
-        names = {*self.by, *(() if self.assistant is None else ("assistant",))}
-        totals = next((table for name, table in _TOTALS.items() if name in names), "total_day")
+        own = _with_totals(self.by, self.assistant)
+        totals = _TOTALS[own[0]] if own else "total_day"
         sums = ", ".join(f"CAST(SUM({name}) AS BIGINT)" for name in MEASURES)
         numbers = ", ".join(map(str, range(1, len(columns) + 1)))
         text = (
@@ -110,12 +115,13 @@ class UsageQuery:
         return text, [*values, *after, newest]
 
     def _where(self) -> tuple[str, list[object]]:
-        where, values = "day BETWEEN $1 AND $2", [self.first_day, self.last_day]
+        where = "day BETWEEN $1 AND $2"
+        values: list[object] = [self.first_day, self.last_day]
         for column, value in (("client", self.client), ("COALESCE(assistant, '')", self.assistant)):
             if value is not None:
                 values.append(value)
                 where += f" AND {column} = ${len(values)}"
-        return where, [*values]
+        return where, values
 
     def includes(self, row: UsageRow, day: str) -> bool:
         """Return whether a row of a day belongs to the report."""
