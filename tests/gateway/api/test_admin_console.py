@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -94,7 +95,8 @@ async def test_faults_do_not_exist_outside_a_demo(control: StatedControl, monkey
     assert "exist only in a demo" in answers[0].json()["error"]["message"]
 
 
-async def test_events_are_streamed_until_the_process_ends(control: StatedControl) -> None:
+async def streamed(control: StatedControl, query: bytes, publish: Callable[[], None]) -> list[Any]:
+    """Return what `/events` sends if these events are published once it is open, and the process ends after the first."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -103,13 +105,18 @@ async def test_events_are_streamed_until_the_process_ends(control: StatedControl
     async def send(message: Any) -> None:
         sent.append(message)
         if len(sent) == 2:
-            control.feed.publish("config", {"config_version": "abc"})
+            publish()
         elif len(sent) == 3:
             control.feed.close()
 
     headers = [(b"host", b"127.0.0.1")]
-    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"", "headers": headers}
+    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": query, "headers": headers}
     await build_admin(control, Guard())(scope, receive, send)
+    return sent
+
+
+async def test_events_are_streamed_until_the_process_ends(control: StatedControl) -> None:
+    sent = await streamed(control, b"", lambda: control.feed.publish("config", {"config_version": "abc"}))
     assert dict(sent[0]["headers"])[b"content-type"] == b"text/event-stream"
     kind, data, *_ = sent[2]["body"].decode().split("\n")
     assert (kind, json.loads(data.removeprefix("data: "))["config_version"]) == ("event: config", "abc")
@@ -117,23 +124,13 @@ async def test_events_are_streamed_until_the_process_ends(control: StatedControl
 
 
 async def test_stream_has_only_the_wanted_kinds_and_costs_nothing_for_others(control: StatedControl) -> None:
-    sent: list[Any] = []
+    def publish() -> None:
+        assert not control.feed.has_subscribers("requests")
+        assert control.feed.has_subscribers("health")
+        control.feed.publish("requests", {"requests": []})
+        control.feed.publish("health", {"deployment": "gemini"})
 
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-        if len(sent) == 2:
-            assert not control.feed.has_subscribers("requests")
-            assert control.feed.has_subscribers("health")
-            control.feed.publish("requests", {"requests": []})
-            control.feed.publish("health", {"deployment": "gemini"})
-        elif len(sent) == 3:
-            control.feed.close()
-
-    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"kinds=config,health"}
-    await build_admin(control, Guard())({**scope, "headers": [(b"host", b"127.0.0.1")]}, receive, send)
+    sent = await streamed(control, b"kinds=config,health", publish)
     assert sent[2]["body"].startswith(b"event: health\n")
     answer = await client_of(control).get("/events?kinds=config,prompts")
     assert (answer.status_code, "`kinds` must list some of" in answer.text) == (400, True)
