@@ -371,7 +371,7 @@ def test_admin_listener_has_the_requests_and_events_of_all_workers(config: Path)
         assert [one["at"] for one in found] == sorted((one["at"] for one in found), reverse=True)
         with (
             httpx.Client(trust_env=False, timeout=LIMIT_S) as client,
-            client.stream("GET", f"{gateway.admin_url}/events") as events,
+            client.stream("GET", f"{gateway.admin_url}/events?kinds=config") as events,
         ):
             lines = events.iter_lines()
             assert next(lines) == ":"
