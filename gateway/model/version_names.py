@@ -1,6 +1,7 @@
 """The names under which the gateway shows the version of the config: in response headers, JSON, log lines and metrics.
 
-Until release 0.3, the former names have the same value. To remove them, delete the second word of each tuple.
+Until release 0.3, the former names have the same value. To remove them, delete the second word of each tuple, and
+of the labels of `gateway_config_info` in `gateway/telemetry/metrics.json`.
 Files that an earlier release wrote (receipts, evaluations) have only the former name, so their readers accept both.
 """
 
