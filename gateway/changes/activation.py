@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # Adapters are code and are not compared. The other fields of a deployment show whether it changed.
 _compared = attrgetter(*(field.name for field in fields(Deployment) if field.name != "adapter"))
 
-
 # Fields that follow from other keys, and fields whose changes are listed by name.
 _NO_SECTIONS = {
     "version",
@@ -40,7 +39,6 @@ _NO_SECTIONS = {
     "memo",
     "recipients",
 }
-
 
 _SECTIONS = tuple(field.name for field in fields(ConfigVersion) if field.name not in _NO_SECTIONS)
 

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 _REQUESTED = ("rollback", "release")
 """The causes of changes that an operator requested. Their failure is not a problem of the config file."""
 
-
 POLL_S = 0.25
-
 
 Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
 """Activates a version, given pickled and as an object. Returns the workers that have not confirmed it."""

@@ -23,7 +23,6 @@ from providers.territories import NOWHERE, Places
 
 Kind = Literal["added", "removed", "changed"]
 
-
 Traffic = Mapping[tuple[str, str], float]
 """The number of recent requests, by assistant and region."""
 
@@ -200,7 +199,6 @@ def shown(value: object) -> str:
 NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalLocator(LocationRules()))
 """The state before the first config version."""
 
-
 # Not compared: adapters are code, targets are made of other fields, and credentials and the content of files are not a
 # part of the config.
 _NOT_COMPARED = {
@@ -213,7 +211,6 @@ _NOT_COMPARED = {
     ),
     Region: frozenset({"name"}),
 }
-
 
 # Fields whose changes are listed by name, and fields that follow from them.
 _NO_SECTIONS = frozenset(
@@ -273,7 +270,6 @@ def changed_values(old: object, new: object, path: KeyPath = ()) -> Iterator[Cha
 
 
 _NOT_SET = object()
-
 
 _SHOWN_CHARACTERS = 160
 

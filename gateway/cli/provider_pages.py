@@ -19,7 +19,6 @@ This page lists the features, parameters, sites and headers of each provider.
 `gateway providers list --markdown` generates the page from the declarations of the adapters.
 """
 
-
 _FEATURES_HEAD = """\
 ## Features
 
@@ -28,7 +27,6 @@ request that needs a feature which a deployment lacks goes to another one; `gate
 [The contract](../extend/contract.md#features-and-parameters) defines each word. *Emulated*: the provider has no such
 mode, so the gateway asks the model in words and checks [the answer](../use/structured-output.md#json-object).
 """
-
 
 _UNCONFIRMED_HEAD = """\
 ## Unconfirmed providers
@@ -39,14 +37,12 @@ answers are recorded from the vendor's documentation or a real call. Before you 
 `gateway providers check` with your own key; it compares the answer with the facts.
 """
 
-
 _PARAMETERS_HEAD = """\
 ## Parameters
 
 A parameter that a provider doesn't support is dropped and listed in `x-gateway-dropped`, or the request is refused; the
 deployment sets which. *Vendor fields* are fields that only this vendor has.
 """
-
 
 _SITES_HEAD = """\
 ## Sites
@@ -58,7 +54,6 @@ with a residency of their own, and exceptions from the promise. [Sources](#sourc
 date of each row.
 """
 
-
 _SOURCES_HEAD = """\
 ## Sources
 
@@ -67,7 +62,6 @@ does not confirm: ask the vendor, and have it in your contract, before you rely 
 list of territories that the vendor publishes. [Models](models.md) has the sources of prices and retirements.
 """
 
-
 _HEADERS_HEAD = """\
 ## Headers
 
@@ -75,11 +69,9 @@ The headers that `headers` of a deployment may set. A header can have the same e
 it on, or choose where it is processed. Therefore only headers with a known effect are allowed.
 """
 
-
 _NO_SITES = (
     "These providers have no sites: `endpoint` is a URL, and the deployment states what it `stores` and `processes`."
 )
-
 
 _MAX_LISTED_TERRITORIES = 8
 
@@ -225,7 +217,6 @@ def _table(head: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
 
 _Row = tuple[str, ...]
 
-
 _HEAD = """\
 # Models
 
@@ -234,9 +225,7 @@ This page lists the limits, features, prices and retirements of the models in th
 `gateway providers models --markdown` generates the page from the declarations of the adapters.
 """
 
-
 _MODELS = ("provider", "model", "prompt", "answer", "efforts", "features", "rejects")
-
 
 _MODELS_HEAD = """\
 ## Limits and features
@@ -245,15 +234,11 @@ Models are listed by name or pattern; the most specific row applies. *Prompt* an
 empty cell means that the vendor does not publish the limit. A model without a row supports text and tools.
 """
 
-
 _AMOUNTS = ("input", "cached", "written", "output")
-
 
 _EVIDENCE = ("as of", "source", "quotation", "unconfirmed")
 
-
 _PRICES = ("provider", "model", "sites", *_AMOUNTS, "longer prompts", *_EVIDENCE)
-
 
 _PRICES_HEAD = """\
 ## Prices
@@ -263,16 +248,13 @@ to it. *Longer prompts*: from this number of prompt tokens, the whole request ha
 output). A price with *from* and a day holds from 00:00 UTC of that day.
 """
 
-
 _RETIREMENTS = ("provider", "model", "retires on", "replacement", *_EVIDENCE)
-
 
 _RETIREMENTS_HEAD = """\
 ## Retirements
 
 From this date the vendor may stop answering. *Replacement* is the model that the vendor recommends.
 """
-
 
 _DEPLOYMENTS = ("deployment", "provider", "model", "prompt", *_AMOUNTS, "retires on", "features")
 

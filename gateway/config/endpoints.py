@@ -58,15 +58,11 @@ class StatedFacts:
 
 SIMULATOR = "simulator"
 
-
 _NOT_STARTED = "http://127.0.0.1:0"
-
 
 _USUAL_BASE_PATH = "/v1"
 
-
 _CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
-
 
 # The paths that adapters append to the base path. A URL that already ends in one of them is wrong.
 _CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")

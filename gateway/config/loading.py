@@ -21,7 +21,6 @@ from gateway.files import open_file, read_file_or_pipe
 
 _MODELS: KeyPath = ("catalogue", "models")
 
-
 _MAX_FILES = 100
 
 
@@ -99,7 +98,6 @@ def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]
 
 
 _MAX_KEY_SET_BYTES = 256 * 1024
-
 
 _REFERENCE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
 

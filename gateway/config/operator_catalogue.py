@@ -69,7 +69,6 @@ _Number = Annotated[float, Field(ge=0, le=1_000_000)]
 Amount = Annotated[int, BeforeValidator(_amount, json_schema_input_type=_Number)]
 _Fee = Annotated[int, BeforeValidator(_fee, json_schema_input_type=_Number)]
 
-
 _Tokens = Annotated[int, Field(ge=1, le=_MAX_TOKENS)]
 
 

@@ -94,12 +94,10 @@ _UNITS = {
     "uk": "Units: metric, but miles, pints and stones where people in the United Kingdom use them.",
 }
 
-
 _FORMS = {
     "formal": "Address the user formally.",
     "informal": "Address the user informally.",
 }
-
 
 _KINDS = {
     "emergency": "in an emergency",
@@ -108,7 +106,6 @@ _KINDS = {
     "fire": "fire brigade",
     "crisis": "in a crisis or with thoughts of suicide",
 }
-
 
 _SAMPLE_DAY, _SAMPLE_NUMBER = date(2026, 3, 31), 1234.5
 
@@ -226,12 +223,10 @@ def _helplines(territories: Places) -> tuple[dict[str, str], str]:
 
 _MAX_LABELS = 8
 
-
 # TC260-PG-20252A, as far as it is known from public code of vendors (as of 2026-11-20): 00, two digits for the kind of
 # organisation, its code of 18 characters, and five characters for its own model (first 1 for generation, 2 for
 # distribution) or 00000.
 _PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4})")
-
 
 _EXAMPLE_CODE = "001191310000MA1FL0000X00000"
 

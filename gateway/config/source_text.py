@@ -13,9 +13,7 @@ from gateway.files import open_file
 Reading = Mapping[str, str]
 """The digest of each file by its path."""
 
-
 MISSING = ""
-
 
 _NOT_READ = "not read"
 """The reading of a file that could not be opened because this process has no file descriptor left.
@@ -23,12 +21,9 @@ _NOT_READ = "not read"
 The content of the file is unknown.
 """
 
-
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
-
 _MAX_SKIPPED_READINGS = 240
-
 
 MAX_BYTES = 4 * 1024 * 1024
 """The maximum size of a configuration file."""

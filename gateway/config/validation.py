@@ -88,16 +88,13 @@ UNSUPPORTED_KEYS = frozenset(
 )
 """Keys that are planned, in any section."""
 
-
 _USE_LIMIT = "write `limit`, the number of calls that may run at the same time, and remove `{}`"
-
 
 REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("concurrency", key): (f"`{key}` was removed with the adaptive limit", _USE_LIMIT.format(key))
     for key in ("adaptive", "min", "max")
 }
 """Removed keys by section and name, with the message and the hint."""
-
 
 _NOT_YET = "is not supported by this version yet"
 
@@ -272,10 +269,8 @@ _NAMED: dict[str, type[BaseModel]] = {
     "projects": ProjectSection,
 }
 
-
 # Optional keys whose loss would lead to wrong messages about the rest of the entry.
 _ESSENTIAL = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
-
 
 # Values of required keys with which the rest of an entry can be read.
 _STAND_INS: Mapping[tuple[str, str], object] = {
@@ -297,7 +292,6 @@ _STAND_INS: Mapping[tuple[str, str], object] = {
     ("usage", "url"): "https://unknown.invalid",
     ("usage", "territory"): "AQ",
 }
-
 
 _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 

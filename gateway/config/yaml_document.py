@@ -15,22 +15,16 @@ from gateway.config.source_text import MAX_BYTES
 
 MAX_NODES = 300_000
 
-
 MAX_DEPTH = 64
 
-
 _CORE = "tag:yaml.org,2002:"
-
 
 # YAML 1.2.2, section 10.3.2 (core schema).
 _NULL = re.compile(r"null|Null|NULL|~|")
 
-
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 
-
 _INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
-
 
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
@@ -266,13 +260,10 @@ def _resolve(text: str) -> object:
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-
 _NEW_LINE = re.compile(r"\r\n|\r|\n")
-
 
 # Section 5.1, without the line breaks of YAML 1.1 (NEL, LS, PS). The parser counts them as line breaks, editors do not.
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-
 
 _OTHER_ENCODINGS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -280,7 +271,6 @@ _OTHER_ENCODINGS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-
 
 _AS_UTF_8 = "save the file as UTF-8"
 

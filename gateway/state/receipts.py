@@ -28,7 +28,6 @@ from providers.territories import territory_data
 
 _VERSION = 1
 
-
 _ABANDONED = "abandoned"
 
 
@@ -166,7 +165,6 @@ def _hash(key: bytes, row: tuple[str, str, float, object]) -> str:
 
 _NAME = "receipts"
 
-
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS receipt (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL, client TEXT NOT NULL, at_s REAL NOT NULL, content TEXT NOT NULL,
@@ -176,32 +174,24 @@ CREATE INDEX IF NOT EXISTS receipt_of_id ON receipt (id, client);
 CREATE INDEX IF NOT EXISTS receipt_of_age ON receipt (at_s);
 """
 
-
 _MOST_WAITING = 20_000
 
-
 _MOST_AT_ONCE = 500
-
 
 _WRITE_S = 0.05
 """With the 0.05 s for which finished requests are collected, a kill loses at most 0.1 s."""
 
-
 _SWEEP_S = 600.0
-
 
 _SWEPT_AT_ONCE = 5_000
 
-
 _NO_CLIENT = ""
-
 
 _PASSING = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
 }  # fmt: skip
 """SQLite's errors that end without a repair of the file: a full disk, or too few file descriptors."""
-
 
 _MOST_TRIES = 100
 """How often a receipt is built that fails with an OSError, such as too few file descriptors."""

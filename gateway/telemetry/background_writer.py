@@ -84,12 +84,9 @@ def _write(descriptor: int, data: bytes) -> None:
 
 _MOST_CHARACTERS = 8 * 1024 * 1024
 
-
 _LAST_WAIT_S = 1.0
 
-
 _MUCH, _REST_S = 16 * 1024, 0.05
-
 
 _writers: dict[int, BackgroundWriter] = {}
 

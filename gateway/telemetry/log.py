@@ -21,7 +21,6 @@ from gateway.telemetry.request_log import WARNING_OUTCOMES, JsonLines, LineWrite
 
 LogFormat = Literal["auto", "json", "text"]
 
-
 # The fields that a person at a terminal needs first, in this order.
 _READ_FIRST = (
     "status",
@@ -36,9 +35,7 @@ _READ_FIRST = (
     "attempts",
 )
 
-
 _STANDARD_ERROR = 2
-
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -140,9 +137,7 @@ def _log_requests_readably(ended: Sequence[Ended], share: float) -> None:
 
 _write_requests: Callable[[Sequence[Ended], float], None] = _log_requests_readably
 
-
 _lines: LineWriter | None = None
-
 
 _out: TextIO | None = None
 

@@ -48,7 +48,6 @@ def without_gauges(snapshot: bytes) -> bytes:
 
 EMPTY = merge(())
 
-
 REQUESTS, ANSWER_TIMES = "gateway_side_requests_total", "gateway_side_answer_seconds"
 
 

@@ -17,7 +17,6 @@ from gateway.telemetry.batching import Ended
 WARNING_OUTCOMES = frozenset({"internal_error", "failed", "interrupted"})
 """The outcomes that are logged as warnings."""
 
-
 _DIGITS = [f"{number:03d}" for number in range(1000)]
 
 
