@@ -60,7 +60,7 @@ client conformance contract         a client without the gateway; the conformanc
 EVALUATION = """
 statistics visible_text             intervals and tests; texts of others, shown safely
 cluster_statistics                  items that depend on each other
-items suite_schema refusal_wording  questions; the keys of a suite file; wordings of refusals
+items suite_schema                  questions; the keys of a suite file
 candidate_client samples            questions to a deployment; several answers to one question
 text_rules                          rules for the text of an answer
 refusals scorers run_store          scores of an answer; the stored answers of a run
