@@ -18,7 +18,7 @@ from gateway.changes.compile_process import CompileFailed
 from gateway.changes.pickling import unpack
 from gateway.changes.plan import ChangePlan, Check, Traffic, with_traffic
 from gateway.changes.plan_checks import compiles, protected_changes
-from gateway.changes.plan_text import plan_data
+from gateway.changes.plan_text import plan_data, summary_data
 from gateway.operator_errors import NotStored
 
 if TYPE_CHECKING:
@@ -183,10 +183,10 @@ def _opened(directory: Path) -> History:
 
 
 def activation_data(item: Activation) -> Json:
-    """Return an activation as JSON data, without its plan."""
+    """Return an activation as JSON data: of its plan only the summary."""
     names = ("version", "previous", "cause", "who", "summary")
     at = datetime.fromtimestamp(item.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {**{name: getattr(item, name) for name in names}, "at": at}
+    return {**{name: getattr(item, name) for name in names}, **summary_data(item.plan), "at": at}
 
 
 def _state_of(outcome: Outcome, packed: bytes) -> CompiledState:

@@ -29,12 +29,18 @@ Traffic = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference, in words. `widens`: prompts may go to places where they could not go before."""
+    """One difference, in words.
+
+    Attributes:
+        widens: Whether prompts may go to places where they could not go before.
+        kind: Whether a key of the config is new, gone, or has another value.
+    """
 
     what: str
     before: str
     after: str
     widens: bool = False
+    kind: Kind = "changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +272,8 @@ def changed_values(old: object, new: object, path: KeyPath = ()) -> Iterator[Cha
         for key in dict.fromkeys([*old, *new]):
             yield from changed_values(old.get(key, _NOT_SET), new.get(key, _NOT_SET), (*path, str(key)))
     elif old != new:
-        yield Change(".".join(map(str, path)), _written(path, old), _written(path, new))
+        kind: Kind = "added" if old is _NOT_SET else "removed" if new is _NOT_SET else "changed"
+        yield Change(".".join(map(str, path)), _written(path, old), _written(path, new), kind=kind)
 
 
 _NOT_SET = object()

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from textwrap import wrap
+from typing import Any, Literal
 
-from gateway.changes.plan import Change, ChangePlan, PlanItem, RouteChange
+from gateway.changes.plan import Change, ChangePlan, Kind, PlanItem, RouteChange
 from gateway.model.answer_change import AnswerChange
 
 _WIDTH = 100
-_MARKS = {"added": "+", "removed": "-", "changed": "~"}
+_MARKS: Mapping[Kind, str] = {"added": "+", "removed": "-", "changed": "~"}
 _ANSWER_MARKS = {"lost": "-", "gained": "+", "changed": "~"}
 _MOST_KEYS = 400
 _MOST_NAMED = 12
 """The territories that a line names; `--json` lists all."""
 _UNKNOWN = "unknown"
+_MOST_SUMMARISED = 6
+
+
+SummaryOf = Literal["region", "route", "deployment", "section", "key"]
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryItem:
+    """Something that a change is about. Of sections and keys, only the name is known."""
+
+    of: SummaryOf
+    name: str
+    kind: Kind | None = None
+
+    def __str__(self) -> str:
+        words = f"region {self.name}" if self.of == "region" else self.name
+        return f"{_MARKS[self.kind]}{words}" if self.kind is not None else words
 
 
 def plan_data(plan: ChangePlan) -> dict[str, object]:
@@ -28,7 +47,7 @@ def plan_data(plan: ChangePlan) -> dict[str, object]:
         "routes": [_route_data(route) for route in plan.routes],
         "deployments": [_item_data(item) | {"asked_by": list(item.asked_by)} for item in plan.deployments],
         "sections": list(plan.sections),
-        "values": [{"what": it.what, "before": it.before, "after": it.after} for it in plan.values],
+        "values": [{"what": it.what, "kind": it.kind, "before": it.before, "after": it.after} for it in plan.values],
         "keys": list(plan.keys),
         "budgets": [{"what": it.what, "before": it.before, "after": it.after} for it in plan.budgets],
         "notes": list(plan.notes),
@@ -55,16 +74,27 @@ def _rounded(share: float | None) -> float | None:
 
 def plan_summary(plan: ChangePlan) -> str:
     """Return the plan as one line."""
-    if plan.is_empty:
-        return "nothing"
-    parts = [
-        *(f"{_MARKS[item.kind]}region {item.name}" for item in plan.regions),
-        *(f"{_MARKS[route.kind]}{route.assistant}/{route.region}" for route in plan.routes),
-        *(f"{_MARKS[item.kind]}{item.name}" for item in plan.deployments),
-        *plan.sections,
+    shown, more = _summarised(plan_data(plan))
+    return ", ".join(map(str, shown)) + (f" and {more} more" if more else "") or "nothing"
+
+
+def summary_data(plan: Mapping[str, Any]) -> dict[str, object]:
+    """Return what `plan_summary` writes in words, of a plan as data. An earlier release may have written the plan."""
+    shown, more = _summarised(plan)
+    return {"summary_items": [asdict(item) for item in shown], "summary_more": more}
+
+
+def _summarised(plan: Mapping[str, Any]) -> tuple[list[SummaryItem], int]:
+    """Return the changes that a summary names, and the number of the others."""
+    parts = {name: plan.get(name, ()) for name in ("regions", "routes", "deployments", "sections", "keys")}
+    items = [
+        *(SummaryItem("region", item["name"], item["kind"]) for item in parts["regions"]),
+        *(SummaryItem("route", f"{item['assistant']}/{item['region']}", item["kind"]) for item in parts["routes"]),
+        *(SummaryItem("deployment", item["name"], item["kind"]) for item in parts["deployments"]),
+        *(SummaryItem("section", name) for name in parts["sections"]),
     ]
-    parts = parts or list(plan.keys)
-    return ", ".join(parts[:6]) + (f" and {len(parts) - 6} more" if len(parts) > 6 else "")
+    items = items or [SummaryItem("key", name) for name in parts["keys"]]
+    return items[:_MOST_SUMMARISED], max(len(items) - _MOST_SUMMARISED, 0)
 
 
 # --- text -----------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ that changes something through the admin API. Both work with plain links and for
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +21,7 @@ from gateway.api.front_page import HTML
 from gateway.api.raw_responses import Application, RawResponse
 from gateway.console.admin_call import AdminCall, AdminFailed
 from gateway.console.assets import asset_url
+from gateway.console.plan_words import answer_words, first_words, summary_words, value_words, why_words
 from gateway.console.texts import LANGUAGES, ViewTexts, _, texts_in
 from gateway.console.timeline import failure_words
 from gateway.console.visitors import Visitor
@@ -33,25 +33,6 @@ Values: TypeAlias = dict[str, Any]
 
 
 ROLE_WORDS = {Role.VIEWER: _("viewer"), Role.OPERATOR: _("operator"), Role.ADMIN: _("admin")}
-
-
-_REFUSED = re.compile(r"refused \((\w+)\)")
-"""The form of a plan for territories without an answer."""
-
-
-def refused_words(texts: ViewTexts, answer: str) -> str:
-    """Return the deployment that answers first in a plan, or that none does, with the reason."""
-    refused = _REFUSED.fullmatch(answer)
-    return f"{texts.gettext(_('refused'))} ({texts.code('error', refused[1])})" if refused is not None else answer
-
-
-def summary_words(texts: ViewTexts, summary: str) -> str:
-    """Return the summary of an activation, whose form is `+region cn, ~assistant/cn and 14 more`."""
-    shown, more, count = summary.removesuffix(" more").rpartition(" and ")
-    if not (more and count.isdecimal()):
-        shown = summary
-    parts = [part.replace("region ", texts.gettext(_("region {name}")).format(name="")) for part in shown.split(", ")]
-    return ", ".join(parts) + (texts.gettext(_(" and {n} more")).format(n=count) if shown != summary else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +203,8 @@ class Views:
             number=texts.number, percent=texts.percent, time=texts.time, day=texts.day, query=urlencode
         )
         environment.globals.update(asset=asset_url, _=texts.gettext, money=texts.money, code=texts.code)
-        environment.filters.update(places=partial(places_in, texts), summary=partial(summary_words, texts))
-        environment.globals.update(failure=partial(failure_words, texts), refused=partial(refused_words, texts))
+        environment.filters["places"] = partial(places_in, texts)
+        for words in (failure_words, answer_words, first_words, why_words, value_words, summary_words):
+            environment.globals[words.__name__] = partial(words, texts)
         self._environments[texts.language] = environment
         return environment

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from unicodedata import normalize
 
 from gateway.model.config_version import Use
+from gateway.model.decision import Considered
 from providers.territories import territory_name
 
 AnswerChangeKind: TypeAlias = Literal["lost", "gained", "changed"]
@@ -22,14 +23,24 @@ _MOST_CODES = 20
 
 
 @dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """The deployment that is asked first, or the code of the refusal if there is none."""
+
+    deployment: str = ""
+    refusal: str | None = None
+
+    def __str__(self) -> str:
+        return self.deployment or f"refused ({self.refusal})"
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerChange:
     """Territories whose users lose, gain or change their first answer from one assistant.
 
     Attributes:
         region: The region of these users: before the change if they lose their answer, else after it.
-        before: The deployment that was asked first, or `refused` with the code of the refusal. The same holds for
-            `after`.
         why: Why there is no answer in the first of these territories. Empty if there is one.
+        skipped: The deployments that `why` names.
         territories: ISO 3166 codes. Empty for the callers of the region whose territory is unknown.
     """
 
@@ -37,10 +48,11 @@ class AnswerChange:
     use: Use
     kind: AnswerChangeKind
     region: str | None
-    before: str
-    after: str
+    before: FirstAnswer
+    after: FirstAnswer
     why: str = ""
     territories: tuple[str, ...] = ()
+    skipped: tuple[Considered, ...] = ()
 
     @property
     def route(self) -> str:
@@ -71,9 +83,14 @@ class AnswerChange:
             "use": self.use,
             "kind": self.kind,
             "region": self.region,
-            "before": self.before,
-            "after": self.after,
+            "before": str(self.before),
+            "before_refusal": self.before.refusal,
+            "after": str(self.after),
+            "after_refusal": self.after.refusal,
             "why": self.why or None,
+            "skipped": [
+                {"deployment": one.deployment, "reason": one.reason, "detail": one.detail} for one in self.skipped
+            ],
             "count": len(self.territories),
             "territories": list(self.territories),
         }

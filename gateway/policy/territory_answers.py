@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gateway.model.answer_change import AnswerChange, AnswerChangeKind
+from gateway.model.answer_change import AnswerChange, AnswerChangeKind, FirstAnswer
 from gateway.model.approval import days_at
 from gateway.model.config_version import USES, Assistant, ConfigVersion, Use, remember
-from gateway.model.decision import Decision, Plan, RefusalCode, SkipReason
+from gateway.model.decision import Considered, Decision, Plan, RefusalCode, SkipReason
 from gateway.model.location import Location
 from gateway.policy.location.resolution import locate
 from gateway.policy.routing import decide
@@ -38,6 +38,7 @@ class TerritoryAnswer:
         why: The skipped deployments with their reasons, or the message of the refusal, if there is no answer.
         with_keys: The deployments that would be asked if every key were set.
         shares: The share of users (0 to 1) whom each deployment answers first.
+        skipped: The deployments that `why` names.
     """
 
     region: str | None
@@ -46,6 +47,7 @@ class TerritoryAnswer:
     why: str = field(default="", compare=False)
     with_keys: tuple[str, ...] = field(default=(), compare=False)
     shares: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    skipped: tuple[Considered, ...] = field(default=(), compare=False)
 
     @property
     def first(self) -> str:
@@ -103,8 +105,9 @@ def _answer(
     if isinstance(outcome, Plan):
         steps = tuple(step.deployment.name for step in outcome.steps)
         return TerritoryAnswer(name, steps, with_keys=with_keys, shares=_shares(decision, steps[0]))
-    why = "; ".join(f"{it.deployment}: {it.detail}" for it in considered if it.reason is not None) or outcome.message
-    return TerritoryAnswer(name, (), str(outcome.code), why, with_keys)
+    skipped = tuple(it for it in considered if it.reason is not None)
+    why = "; ".join(f"{it.deployment}: {it.detail}" for it in skipped) or outcome.message
+    return TerritoryAnswer(name, (), str(outcome.code), why, with_keys, skipped=skipped)
 
 
 def _shares(decision: Decision, first: str) -> tuple[tuple[str, float], ...]:
@@ -270,7 +273,7 @@ def _compared(
     name: str, use: Use, before: Mapping[_Key, TerritoryAnswer], after: Mapping[_Key, TerritoryAnswer]
 ) -> Iterator[AnswerChange]:
     """Yield the changes of one assistant, with the territories in which the change is the same."""
-    groups: dict[tuple[AnswerChangeKind, str | None, str, str, bool], list[_Key]] = {}
+    groups: dict[tuple[AnswerChangeKind, str | None, FirstAnswer, FirstAnswer, bool], list[_Key]] = {}
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key, _NOT_OFFERED), after.get(key, _NOT_OFFERED)
         is_unlocated = key[1]
@@ -278,16 +281,17 @@ def _compared(
             continue  # such callers exist in one version only
         if not old.has_answer and old.with_keys:
             old, new = _if_keys_were_set(old), _if_keys_were_set(new)
-        first = _words(old), _words(new)
+        first = _first_of(old), _first_of(new)
         if old.has_answer and not new.has_answer:
             groups.setdefault(("lost", old.region, *first, is_unlocated), []).append(key)
         elif first[0] != first[1] and new.has_answer:
             kind: AnswerChangeKind = "changed" if old.has_answer else "gained"
             groups.setdefault((kind, new.region, *first, is_unlocated), []).append(key)
     for (kind, region, first_before, first_after, is_unlocated), keys in groups.items():
-        why = after.get(keys[0], _NOT_OFFERED).why if kind == "lost" else ""
+        now = after.get(keys[0], _NOT_OFFERED)
+        why, skipped = (now.why, now.skipped) if kind == "lost" else ("", ())
         territories = () if is_unlocated else tuple(code for code, _ in keys)
-        yield AnswerChange(name, use, kind, region, first_before, first_after, why, territories)
+        yield AnswerChange(name, use, kind, region, first_before, first_after, why, territories, skipped)
 
 
 def _if_keys_were_set(answer: TerritoryAnswer) -> TerritoryAnswer:
@@ -296,5 +300,5 @@ def _if_keys_were_set(answer: TerritoryAnswer) -> TerritoryAnswer:
     return TerritoryAnswer(answer.region, answer.with_keys)
 
 
-def _words(answer: TerritoryAnswer) -> str:
-    return answer.deployments[0] if answer.deployments else f"{_REFUSED} ({answer.refusal})"
+def _first_of(answer: TerritoryAnswer) -> FirstAnswer:
+    return FirstAnswer(answer.deployments[0]) if answer.deployments else FirstAnswer(refusal=answer.refusal)

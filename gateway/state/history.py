@@ -28,6 +28,7 @@ _LAST_S = 253_402_300_800.0
 _VERSION = (str, str, (bytes, NoneType), str)
 _VERSIONS = "SELECT version, content, text, why_not FROM version"
 _ACTIVATION = (str, str, str, str, float, str)
+_ACTIVATIONS = "SELECT version, previous, cause, who, at_s, summary, plan"
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS version (
     version TEXT PRIMARY KEY, content TEXT NOT NULL, text BLOB, why_not TEXT NOT NULL DEFAULT ''
@@ -208,15 +209,13 @@ class History:
     def activations_after(self, number: int, limit: int) -> list[tuple[int, Version, Activation]]:
         """Return the activations after a number with their versions, the oldest first."""
         rows = self._all(
-            "SELECT number, version, previous, cause, who, at_s, summary, plan FROM activation WHERE number > ? "
-            "ORDER BY number LIMIT ?",
-            (number, limit),
+            f"{_ACTIVATIONS}, number FROM activation WHERE number > ? ORDER BY number LIMIT ?", (number, limit)
         )
         found = []
-        for number, *row, plan in rows:
+        for *row, number in rows:
             version = self.find_exactly(row[0])
             if version is not None:
-                found.append((number, version, replace(_activation(tuple(row)), plan=_plan_of(plan, row[0]))))
+                found.append((number, version, _activation(tuple(row))))
         return found
 
     def _version(self, row: tuple[Any, ...]) -> Version:
@@ -236,23 +235,14 @@ class History:
         return _made(str, row, str) if row is not None else None
 
     def activations(self, limit: int = 50) -> list[Activation]:
-        """Return the latest activations, the newest first, without their plans."""
-        rows = self._all(
-            "SELECT version, previous, cause, who, at_s, summary FROM activation ORDER BY number DESC LIMIT ?",
-            (min(limit, _MOST_ROWS),),
-        )
+        """Return the latest activations, the newest first."""
+        rows = self._all(f"{_ACTIVATIONS} FROM activation ORDER BY number DESC LIMIT ?", (min(limit, _MOST_ROWS),))
         return [_activation(row) for row in rows]
 
     def last_activation(self, version: str) -> Activation | None:
-        """Return the latest activation of the version with its plan, or None."""
-        row = self._one(
-            "SELECT version, previous, cause, who, at_s, summary, plan FROM activation WHERE version = ? "
-            "ORDER BY number DESC LIMIT 1",
-            (version,),
-        )
-        if row is None:
-            return None
-        return replace(_activation(row[:6]), plan=_plan_of(row[6], version))
+        """Return the latest activation of the version, or None."""
+        row = self._one(f"{_ACTIVATIONS} FROM activation WHERE version = ? ORDER BY number DESC LIMIT 1", (version,))
+        return _activation(row) if row is not None else None
 
     def audit_head(self) -> TrailHead:
         """Return the last line of the audit trail that was confirmed."""
@@ -313,10 +303,11 @@ def _plan_of(text: object, version: str) -> Mapping[str, object]:
 
 
 def _activation(row: tuple[Any, ...]) -> Activation:
-    activation = _made(Activation, row, *_ACTIVATION)
+    *values, plan = row
+    activation = _made(Activation, tuple(values), *_ACTIVATION)
     if not 0 <= activation.at_s < _LAST_S:
         raise StateError(f"history.db can't be used: {describe_damage('the time of an activation is not valid')}")
-    return activation
+    return replace(activation, plan=_plan_of(plan, activation.version))
 
 
 def _made(kind: Callable[..., _T], row: tuple[Any, ...], *types: type | tuple[type, ...]) -> _T:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import AuditLine
@@ -102,26 +102,20 @@ class CellRecord:
         return str(rows[0][0]) if rows else None
 
     def activations(self, limit: int) -> list[tuple[str, Activation]]:
-        """Return the latest activations with the ids of their instances, the newest first, without their plans."""
+        """Return the latest activations with the ids of their instances, the newest first."""
         rows = self.database.fetch(
-            "SELECT instance, version, previous, cause, who, at_s, summary FROM cell_activation "  # noqa: S608
-            f"ORDER BY {LAST} LIMIT $1",
+            f"SELECT instance, {_ACTIVATION} FROM cell_activation ORDER BY {LAST} LIMIT $1",  # noqa: S608
             min(limit, 2**31),
         )
-        return [(row[0], Activation(*row[1:])) for row in rows]
+        return [(row[0], _activation(row[1:])) for row in rows]
 
     def last_activation(self, version: str) -> Activation | None:
-        """Return the latest activation of the version with its plan, or None."""
+        """Return the latest activation of the version, or None."""
         rows = self.database.fetch(
             f"SELECT {_ACTIVATION} FROM cell_activation WHERE version = $1 ORDER BY {LAST} LIMIT 1",  # noqa: S608
             version,
         )
-        if not rows:
-            return None
-        plan = json.loads(rows[0][6])
-        if not isinstance(plan, dict):
-            raise StateError(f"the plan of version {version} in the shared database is not valid")
-        return replace(Activation(*rows[0][:6]), plan=plan)
+        return _activation(rows[0]) if rows else None
 
     def versions(self) -> list[Version]:
         """Return all versions."""
@@ -145,6 +139,14 @@ class CellRecord:
             if len(page) < _PAGE_LINES:
                 return
             after = page[-1][0]
+
+
+def _activation(row: Sequence[Any]) -> Activation:
+    *values, text = row
+    plan = json.loads(text)
+    if not isinstance(plan, dict):
+        raise StateError(f"the plan of version {values[0]} in the shared database is not valid")
+    return replace(Activation(*values), plan=plan)
 
 
 def _clean(text: str) -> str:

@@ -100,6 +100,7 @@ def test_versions_of_the_history_are_listed_shown_and_compared(admin: Admin) -> 
     history = admin.get("/v1/admin/history")
     latest, before = history["activations"]
     assert (latest["active"], latest["previous"], before["version"]) == (True, first, first)
+    assert latest["summary_items"] == [{"of": "section", "name": latest["summary"], "kind": None}]
     assert admin.get(f"/v1/admin/history/{first}")["text"]
     difference = admin.get(f"/v1/admin/diff?before={first}&after={latest['version']}")
     assert difference["plan"]["keys"] == ["resilience.total"]

@@ -75,8 +75,8 @@ def test_secret_in_clear_is_not_shown(path: tuple[str | int, ...], value: object
 
 def test_key_that_is_added_or_removed_is_shown_as_not_set() -> None:
     assert list(changed_values({"a": {"b": 1}}, {"a": {"c": [2]}})) == [
-        Change("a.b", "1", "not set"),
-        Change("a.c", "not set", "[2]"),
+        Change("a.b", "1", "not set", kind="removed"),
+        Change("a.c", "not set", "[2]", kind="added"),
     ]
 
 

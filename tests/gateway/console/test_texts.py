@@ -13,7 +13,7 @@ from gateway.console.requests_view import OUTCOMES
 from gateway.console.texts import FOLDER, LANGUAGES, language_of, texts_in
 from gateway.model.budget import Window
 from gateway.model.config_version import Use
-from gateway.model.decision import SkipReason
+from gateway.model.decision import RefusalCode, SkipReason
 from gateway.model.location import LocationProblem
 from gateway.model.location_rules import SignalName
 from gateway.model.moderation import Judged
@@ -49,7 +49,7 @@ def test_every_code_of_the_gateway_has_chinese_words() -> None:
         "skip": {*SkipReason, "skipped"},
         "health": {"breaker", "cooldown"},
         "problem": {*LocationProblem},
-        "error": {*REASON_BY_CODE, *admin, "conflict", "blocked"},
+        "error": {*REASON_BY_CODE, *RefusalCode, *admin, "conflict", "blocked"},
         "reason": {*RefusalReason},
         "outcome": {*OUTCOMES},
         "window": {*Window},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.changes.plan_checks import checks_of
-from gateway.model.answer_change import AnswerChange, territory_list
+from gateway.model.answer_change import AnswerChange, FirstAnswer, territory_list
 from gateway.policy.territory_answers import answer_changes, answers_of, region_answers, territories_of, unanswered
 from tests.kit.config_cases import edited
 from tests.kit.configs import Config, table_of
@@ -39,9 +39,9 @@ def changes(new: Config, old: Config = PARTS, environ: dict[str, str] | None = N
 def test_territories_that_only_a_removed_step_serves_lose_their_answer() -> None:
     lost, gained, changed = demo_changes((ROUTE, "default: [chatgpt-us, gemini]"))
     assert (lost.kind, lost.route, lost.territories) == ("lost", "assistant/default", ("HK", "MO"))
-    assert (lost.before, lost.after) == ("qwen-hk", "refused (no_eligible_deployment)")
+    assert (str(lost.before), str(lost.after)) == ("qwen-hk", "refused (no_eligible_deployment)")
     assert "openai does not serve Hong Kong" in lost.why
-    assert (gained.kind, gained.after, "AF" in gained.territories) == ("gained", "chatgpt-us", True)
+    assert (gained.kind, str(gained.after), "AF" in gained.territories) == ("gained", "chatgpt-us", True)
     assert (changed.kind, "JP" in changed.territories, "DE" in changed.territories) == ("changed", True, False)
 
 
@@ -129,7 +129,9 @@ def test_list_of_territories_is_bounded_and_ascii() -> None:
 def test_line_of_the_log_names_the_first_of_many_territories() -> None:
     (line,) = (it.summary for it in demo_changes((ROUTE, "default: [gemini, qwen-intl]")))
     assert line == "assistant/default: HK, MO have another first answer: qwen-hk -> qwen-intl"
-    many = AnswerChange("a", "chat", "lost", "r", "one", "refused (x)", "", tuple(f"X{number}" for number in range(30)))
+    many = AnswerChange(
+        "a", "chat", "lost", "r", FirstAnswer("one"), FirstAnswer(refusal="x"), "", tuple(f"X{it}" for it in range(30))
+    )
     assert many.summary.endswith("X19 and 10 more lose their answer: one -> refused (x)")
 
 
