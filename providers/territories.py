@@ -223,14 +223,21 @@ class Places:
         return not self.contains(code) and not other.contains(code)
 
     def __str__(self) -> str:
-        """Return the set in words: `any`, `DE, FR`, `@EU but not DE`."""
-        if self.is_anywhere:
-            return "any"
+        """Return the set in words: `any`, `any but CN`, `DE, FR`, `@EU but not DE`."""
         minus = ", ".join(sorted(self.excluded))
         if self.included is None:
-            return f"any but {minus}"
-        shown = _name_groups(self.included)
+            return f"any but {minus}" if minus else "any"
+        shown = ", ".join(_with_groups(self.included)) or "nowhere"
         return f"{shown} but not {minus}" if minus else shown
+
+    def data(self) -> dict[str, list[str] | None]:
+        """Return the set as JSON data.
+
+        Returns:
+            `included`, the codes and whole groups in the set, or None for all territories; and `excluded`.
+        """
+        included = None if self.included is None else _with_groups(self.included)
+        return {"included": included, "excluded": sorted(self.excluded)}
 
 
 ANYWHERE = Places(None)
@@ -241,7 +248,7 @@ NOWHERE = Places(frozenset())
 """The empty set."""
 
 
-def _name_groups(codes: frozenset[str]) -> str:
+def _with_groups(codes: frozenset[str]) -> list[str]:
     """Return the codes, with those of a whole group replaced by its name. Larger groups come first."""
     words: list[str] = []
     rest = codes
@@ -249,7 +256,7 @@ def _name_groups(codes: frozenset[str]) -> str:
         if members <= rest:
             words.append(name)
             rest -= members
-    return ", ".join([*words, *sorted(rest)]) or "nowhere"
+    return [*words, *sorted(rest)]
 
 
 def parse_places(words: Iterable[str]) -> Places:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,13 +35,7 @@ _ZOOMS: Mapping[str, tuple[str, int, int, float]] = {
     "south-america": (_("South America"), 35000, 29500, 2.4),
 }
 
-_PLACES = {
-    "any": _("anywhere"),
-    "@EU": _("the European Union"),
-    "@EEA": _("the European Economic Area"),
-    " but ": _(" but "),
-    " but not ": _(" but not "),
-}
+GROUPS = {"@EU": _("the European Union"), "@EEA": _("the European Economic Area")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +125,24 @@ def name_of(code: str, language: str = "en") -> str:
     return name if len(code) == 2 else f"{name} ({code})"
 
 
-def places_in(texts: ViewTexts, text: str) -> str:
-    """Return a set of territories, as `Places` writes it, with their names. A long list keeps its codes."""
-    words = re.split(r"(, | but not | but )", text)
-    if len(words) > 2 * _MOST_NAMED:
-        return text
-    names = territory_names(texts.language)
-    return "".join(
-        name_of(word, texts.language) if word[:2] in names else texts.gettext(_PLACES.get(word, word)) for word in words
-    )
+def places_in(texts: ViewTexts, places: Mapping[str, Any]) -> str:
+    """Return the set of territories that `Places.data` describes, with their names. A long list keeps its codes."""
+    included, excluded = places["included"], places["excluded"]
+    is_long = len([0] if included is None else included) + len(excluded) > _MOST_NAMED
+
+    def listed(codes: Sequence[str]) -> str:
+        return ", ".join(codes if is_long else [_place_name(texts, code) for code in codes])
+
+    if included is None:
+        shown, but = texts.gettext(_("any") if is_long else _("anywhere")), _(" but ")
+    else:
+        shown, but = listed(included) or texts.gettext(_("nowhere")), _(" but not ")
+    return f"{shown}{texts.gettext(but)}{listed(excluded)}" if excluded else shown
+
+
+def _place_name(texts: ViewTexts, code: str) -> str:
+    """Return the name of a territory, or of a group of them."""
+    return texts.gettext(GROUPS[code]) if code in GROUPS else name_of(code, texts.language)
 
 
 @cache

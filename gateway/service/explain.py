@@ -231,10 +231,12 @@ def explain_with_facts(request: PlainRequest) -> dict[str, object]:
     explained, config = explain(request), request.config
     location = resolve(config, request.client, request.reports)
     region = location.region
+    boundary = region.bounds_of(location.territory) if region is not None else None
     considered: Any = explained["considered"]
     return {
         **explained,
-        "boundary": str(region.bounds_of(location.territory)) if region is not None else None,
+        "boundary": str(boundary) if boundary is not None else None,
+        "boundary_places": boundary.data() if boundary is not None else None,
         "labels": labels_of(region.texts.default_locale) if region is not None and region.texts is not None else [],
         "considered": [{**item, "facts": facts_of(config.deployments[item["deployment"]])} for item in considered],
         "not_on_route": sorted(
@@ -261,13 +263,14 @@ def facts_of(deployment: Deployment) -> dict[str, object]:
     """Return the facts of a deployment's site on which the decision relies, with their source and its day."""
     site = deployment.adapter.sites.get(deployment.site)
     citation = site.citation_of(deployment.model) if site is not None else NO_CITATION
+    residency = deployment.residency
+    places = {"stores": residency.stores, "processes": residency.processes, "serves": deployment.available}
     return {
         "model": deployment.model,
         "site": deployment.site,
-        "stores": str(deployment.residency.stores),
-        "processes": str(deployment.residency.processes),
+        **{name: str(each) for name, each in places.items()},
+        "places": {name: each.data() for name, each in places.items()},
         **_proxy(deployment, to_operator=True),
-        "serves": str(deployment.available),
         "source": citation.source or None,
         "as_of": citation.as_of.isoformat() if citation.as_of is not None else None,
         "unconfirmed": citation.unconfirmed or None,

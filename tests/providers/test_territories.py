@@ -194,6 +194,19 @@ def test_sets_are_shown_as_an_operator_writes_them(words: list[str], shown: str)
     assert str(parse_places(words)) == shown
 
 
+@pytest.mark.parametrize(
+    ("words", "included", "excluded"),
+    [
+        (["*", "!CN", "!AF"], None, ["AF", "CN"]),
+        ([], [], []),
+        (["@EEA", "CH"], ["@EEA", "CH"], []),
+        (["US", "DE", "!US-CA"], ["DE", "US"], ["US-CA"]),
+    ],
+)
+def test_sets_are_data_with_groups(words: list[str], included: list[str] | None, excluded: list[str]) -> None:
+    assert parse_places(words).data() == {"included": included, "excluded": excluded}
+
+
 @pytest.mark.parametrize("word", ["US", "XK", "HK", "US-CA", "UA-09", "GB-ENG", "CN-BJ"])
 def test_valid_codes_are_unchanged(word: str) -> None:
     assert parse_territory(word) == word

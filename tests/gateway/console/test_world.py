@@ -7,10 +7,11 @@ import re
 import pytest
 
 from gateway.console.assets import assets
+from gateway.console.texts import texts_in
 from gateway.console.vendors import product_of, products
-from gateway.console.world import territory_of_languages, world
+from gateway.console.world import GROUPS, places_in, territory_of_languages, world
 from providers.registry import load_registry
-from providers.territories import territory_data
+from providers.territories import parse_places, territory_data
 from scripts.world_map import position
 from tests.kit.places import PLACES
 
@@ -112,3 +113,36 @@ def test_product_is_that_of_the_model_and_then_that_of_the_provider(provider: st
 )
 def test_language_suggests_a_territory(header: str, code: str | None) -> None:
     assert territory_of_languages(header) == code
+
+
+SIX = "CH DE ES FR GB IT".split()
+
+
+@pytest.mark.parametrize(
+    ("words", "english", "chinese"),
+    [
+        (["*"], "anywhere", "任何地方"),
+        ([], "nowhere", "没有任何地方"),
+        (["*", "!CN"], "anywhere but China", "任何地方，除了中国"),
+        (["@EEA", "CH"], "the European Economic Area, Switzerland", "欧洲经济区, 瑞士"),
+        (["US", "!US-CA"], "United States but not United States (US-CA)", "美国，但不包括美国 (US-CA)"),
+        (SIX, "Switzerland, Germany, Spain, France, United Kingdom, Italy", "瑞士, 德国, 西班牙, 法国, 英国, 意大利"),
+        (
+            [*SIX, "!US-CA", "US"],
+            "CH, DE, ES, FR, GB, IT, US but not US-CA",
+            "CH, DE, ES, FR, GB, IT, US，但不包括US-CA",
+        ),
+        (
+            ["*", *(f"!{code}" for code in SIX)],
+            "any but CH, DE, ES, FR, GB, IT",
+            "任何地方，除了CH, DE, ES, FR, GB, IT",
+        ),
+    ],
+)
+def test_set_of_territories_has_the_names_of_the_language(words: list[str], english: str, chinese: str) -> None:
+    places = parse_places(words).data()
+    assert (places_in(texts_in("en"), places), places_in(texts_in("zh-Hans"), places)) == (english, chinese)
+
+
+def test_every_group_of_territories_has_a_name() -> None:
+    assert {*GROUPS} == {*territory_data().groups}
