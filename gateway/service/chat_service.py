@@ -35,7 +35,7 @@ from gateway.policy.preference import decide_preferring, intent_of, preference_o
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import choose_locale, with_region_text, without_profile_message
-from gateway.policy.revalidation import RunningRequest, why_not_now
+from gateway.policy.revalidation import ConsentsUnder, RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
 from gateway.service.inbound import AnswerStyle, ErrorStyle, Inbound, RoutingInput, error_style_of
@@ -223,11 +223,10 @@ class ChatService:
         now_s = self.clock()
         plan, consenting = self._decide(routing, chat, needs, now_s, profile, record)
         under = consenting.under if consenting is not None else None
-        client, use, intent = routing.client, assistant.use, assistant.intent
-        running = RunningRequest(config, assistant.name, client, location, needs, under, use, intent)
         if routing.spaces and isinstance(request, EmbeddingRequest):
             self._space_of(routing).check(routing.spaces, request.dimensions)
-        context = ExecutionContext(config.resilience, deadline, record, partial(self._step_problem, running, plan))
+        still_allowed = partial(self._step_problem, routing, plan, needs, under)
+        context = ExecutionContext(config.resilience, deadline, record, still_allowed)
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, routing.client, routing.user, record)
         returned = chat if chat is not None and has_state(chat) else None
@@ -477,12 +476,17 @@ class ChatService:
         spaces = caller.embedding_space
         return RoutingInput(config, caller.client, location, assistant, request, locale, user, consent, spaces, prefer)
 
-    def _step_problem(self, running: RunningRequest, plan: Plan, step: Step) -> str | None:
+    def _step_problem(
+        self, routing: RoutingInput, plan: Plan, needs: Requirements, under: ConsentsUnder | None, step: Step
+    ) -> str | None:
         """Return why a step of this plan is no longer allowed, or None if it is. Called before each attempt."""
         now = self.current()
         # The same version still allows the same steps, unless an approval can end meanwhile.
-        if now is running.config and not plan.region.approvals_required:
+        if now is routing.config and not plan.region.approvals_required:
             return None
+        assistant, client, location = routing.assistant, routing.client, routing.location
+        use, intent = assistant.use, assistant.intent
+        running = RunningRequest(routing.config, assistant.name, client, location, needs, under, use, intent)
         return why_not_now(running, step, now, self.clock())
 
     def _unsealed(self, config: ConfigVersion, request: ChatRequest, step: Step) -> ChatRequest:

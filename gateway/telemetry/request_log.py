@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import floor
 from typing import TextIO
 
@@ -44,13 +45,19 @@ class JsonLines:
                 "level": "warning" if record.outcome in WARNING_OUTCOMES else "info",
                 "event": "request",
             }
-            add_fields(fields, record, share)
-            lines.append(orjson.dumps(fields, default=str))
+            _add_own_fields(fields, record, share)
+            lines.append(orjson.dumps(fields, default=str)[:-1] + _encoded_end(_shared_values(record)))
         return lines
 
 
 def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) -> None:
     """Add the fields of a finished request, whose line belongs to a sample with this share of successful requests."""
+    _add_own_fields(fields, record, share)
+    fields.update(_shared_fields(_shared_values(record)))
+
+
+def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> None:
+    """Add the fields that differ from request to request, and those that few requests have."""
     usage, price = record.usage, record.answered_by.price
     provider_s, is_plain = 0.0, True
     for attempt in record.attempts:
@@ -70,7 +77,7 @@ def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) ->
         fields["trace_id"] = record.trace.trace_id
     if record.cost_micros is not None and price is not None:
         fields["cost_micros"], fields["currency"] = record.cost_micros, price.currency
-    _add_settings(fields, record)
+    _add_rare_decisions(fields, record)
     if record.shown.code is not None:
         fields["code"], fields["reason"], fields["detail"] = record.shown.code, record.reason, record.detail
     if not is_plain:
@@ -87,22 +94,10 @@ def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) ->
         fields["sample"] = share
 
 
-def _add_settings(fields: dict[str, object], record: Record) -> None:
-    """Add the fields that come from the config and are the same for many requests."""
-    decided, shown, by = record.decided, record.shown, record.answered_by
-    location = decided.location
-    fields["outcome"], fields["status"] = record.outcome, shown.status
-    fields["client"], fields["assistant"] = record.client, decided.assistant
-    fields["deployment"], fields["provider"], fields["model"] = by.deployment, by.provider, by.model
-    fields["stream"] = record.stream
-    fields.update(version_fields(record.config_version))
-    if by.places is not None:
-        fields["stores"], fields["processes"] = by.places
-    if location is not None:
-        fields["region"] = location.region.name if location.region else None
-        fields["territory"], fields["why"] = location.territory, location.why
-        if location.age is not None:
-            fields["age_band"] = location.age_band
+def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
+    decided, shown = record.decided, record.shown
+    if decided.location is not None and decided.location.age is not None:
+        fields["age_band"] = decided.location.age_band
     if record.consent is not None:
         fields["consent"] = record.consent
     if shown.dropped:
@@ -116,13 +111,59 @@ def _add_settings(fields: dict[str, object], record: Record) -> None:
     if decided.intent is not None:
         fields["intent"] = decided.intent
     if decided.preference is not None:
-        fields["preference"] = decided.preference.fields(by.deployment)
+        fields["preference"] = decided.preference.fields(record.answered_by.deployment)
     if record.moderation is not None:
         fields["moderation"] = record.moderation.fields()
     if shown.labels:
         fields["labels"] = list(shown.labels)
     if decided.profile is not None:
         fields["profile"] = decided.profile
+
+
+_Word = str | None
+_Source = tuple[_Word, _Word, str]
+_Shared = tuple[str, int, _Word, _Word, _Word, _Word, _Word, bool, str, tuple[str, str] | None, _Source | None]
+
+
+def _shared_values(record: Record) -> _Shared:
+    """Return what `_shared_fields` shows. It comes from the config, so there are few different values."""
+    decided, by = record.decided, record.answered_by
+    location = decided.location
+    source = None
+    if location is not None:
+        source = location.region.name if location.region else None, location.territory, location.why
+    return (
+        record.outcome,
+        record.shown.status,
+        record.client,
+        decided.assistant,
+        by.deployment,
+        by.provider,
+        by.model,
+        record.stream,
+        record.config_version,
+        by.places,
+        source,
+    )
+
+
+def _shared_fields(shared: _Shared) -> dict[str, object]:
+    """Return the fields that many requests share."""
+    outcome, status, client, assistant, deployment, provider, model, stream, config_version, places, source = shared
+    fields: dict[str, object] = {"outcome": outcome, "status": status, "client": client, "assistant": assistant}
+    fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream}
+    fields |= version_fields(config_version)
+    if places is not None:
+        fields["stores"], fields["processes"] = places
+    if source is not None:
+        fields["region"], fields["territory"], fields["why"] = source
+    return fields
+
+
+@lru_cache(maxsize=1024)
+def _encoded_end(shared: _Shared) -> bytes:
+    """Return the end of a JSON line: a comma and the fields of `_shared_fields`."""
+    return b"," + orjson.dumps(_shared_fields(shared))[1:]
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, object]:
