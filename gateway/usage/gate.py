@@ -179,6 +179,10 @@ class RatePerMinute:
         """Return the time in which the bucket refills an amount."""
         return amount * MINUTE_NS // self.per_minute
 
+    def state(self, full_in_ns: int) -> RateState:
+        """Return the rest of the bucket that is full again after this time."""
+        return RateState(max(0, MINUTE_NS - full_in_ns) * self.per_minute // MINUTE_NS, full_in_ns)
+
 
 class HoldRequest(Value, frozen=True):
     """The worst cost of one upstream call, and the limits that apply to it.

@@ -24,7 +24,6 @@ from gateway.state.lock import take
 from gateway.undo import undone_on_failure
 from gateway.usage.gate import (
     LARGEST_AMOUNT,
-    BudgetLimit,
     Counter,
     CounterState,
     GateUnavailable,
@@ -42,28 +41,19 @@ from gateway.usage.gate_lock import WAIT_S, GateLock
 from gateway.usage.gate_memory import (
     CREDIT,
     END,
-    ENTRY_CELLS,
-    FREE_SLOT,
     GENERATION,
     HELD,
     IS_NEW,
     LAST_RUN,
-    MAX_ENTRIES,
-    MAX_TEXT_BYTES,
     ROWS,
     SEAT_RUNS,
     SEATS,
-    SLOT_CELLS,
-    SLOT_HEAD,
     SLOTS,
     SPENT,
     START,
-    TEXT_AT_BYTES,
-    USED_SLOTS,
     GateMemory,
     kept_by,
     open_file,
-    packer,
     row_of,
 )
 from gateway.usage.windows import MINUTE_NS, AllBounds
@@ -214,12 +204,11 @@ class FileGate:
         states = []
         for counter in counters:
             place = self.memory.find(counter.tag)
-            row = self.memory.row(place) if place is not None else None
-            if row is not None and row[START] <= now_ns < row[END]:
-                states.append(CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END]))
-            else:
-                start_ns, end_ns = _current(counter, windows, now_ns)
-                states.append(CounterState(start_ns=start_ns, end_ns=end_ns))
+            state = self._state_at(place) if place is not None else None
+            if state is None or not state.start_ns <= now_ns < state.end_ns:
+                start_ns, end_ns = windows[counter.window].current(now_ns)
+                state = CounterState(start_ns=start_ns, end_ns=end_ns)
+            states.append(state)
         return states
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
@@ -291,7 +280,10 @@ class FileGate:
                 changes += (place + HELD, held + 1)
                 entries += (place, generation, amount, -per_minute)
             states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
-        slot = self._fill_slot(request, entries, changes)
+        if not self._run:
+            self._take_seat()
+        slot = memory.take_slot(self._run, changes)
+        memory.write_slot(slot, request, entries)
         memory.commit(changes)
         self._open[call] = (slot, entries)
         return HoldGranted(tuple(states))
@@ -300,20 +292,17 @@ class FileGate:
         """Open a call in a slot that this process keeps, without the lock."""
         request.expect_new(self._open)
         slot = self._kept[-1]
-        self._write_slot(slot, request, [])
+        self.memory.write_slot(slot, request, [])
         self._kept.pop()
         self._cells[self.memory.owners + slot] = self._run
         self._open[request.call] = (slot, [])
         return HoldGranted(())
 
     def _refuse(self, request: HoldRequest, now_ns: int) -> HoldRefused:
-        states = tuple(self._state(limit, request.windows, now_ns) for limit in request.budgets)
+        counters = (limit.counter for limit in request.budgets)
+        states = tuple(self._state_at(self._place_of(one, request.windows, now_ns)) for one in counters)
         lefts_ns = [self._missing_ns(rate, now_ns) for rate in request.rates]
-        rates = tuple(
-            RateState(max(0, MINUTE_NS - left_ns) * rate.per_minute // MINUTE_NS, left_ns)
-            for rate, left_ns in zip(request.rates, lefts_ns, strict=True)
-        )
-        return refusal_of(request, states, rates, lefts_ns)
+        return refusal_of(request, states, tuple(map(RatePerMinute.state, request.rates, lefts_ns)), lefts_ns)
 
     def _settle(self, call: str, tokens: int, amount_nano: int) -> bool:
         opened = self._open.get(call)
@@ -326,7 +315,7 @@ class FileGate:
     def _settle_lost(self, lost: LostCall) -> bool:
         slot, run = lost.place
         memory = self.memory
-        if self._cells[memory.owners + slot] != run or self._lost_call(slot, run).call != lost.call:
+        if self._cells[memory.owners + slot] != run or memory.lost_call(slot).call != lost.call:
             return False
         self._free_slot(slot, memory.entries(slot), (lost.tokens, lost.amount_nano, 0), is_lost=True)
         return True
@@ -341,8 +330,7 @@ class FileGate:
         if spent is not None:
             changes += (place + SPENT, _bounded(spent))
         self.memory.commit(changes)
-        row = self.memory.row(place)
-        return CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END])
+        return self._state_at(place)
 
     def _rebuild(self, numbers: Iterable[tuple[Counter, int, int]], windows: AllBounds) -> int:
         count, now_ns = 0, self._clock()
@@ -365,56 +353,14 @@ class FileGate:
         if not ended:
             return []
         owners = cells[memory.owners : memory.owners + memory.slots].tolist()
-        lost = [self._lost_call(slot, run) for slot, run in enumerate(owners) if run in ended]
+        lost = [memory.lost_call(slot) for slot, run in enumerate(owners) if run in ended]
         kept = {kept_by(run) for run in ended}
         self._give_back(slot for slot, owner in enumerate(owners) if owner in kept)
         for run in ended.keys() - {one.place[1] for one in lost}:
             cells[SEAT_RUNS + ended[run]] = 0
         return lost
 
-    def _lost_call(self, slot: int, run: int) -> LostCall:
-        memory = self.memory
-        first = memory.first_slot + slot * SLOT_CELLS
-        _, tokens, amount_nano, lengths = memory.cells[first : first + SLOT_HEAD].tolist()
-        start = first * 8 + TEXT_AT_BYTES
-        call_bytes, row_bytes = lengths >> 16 & 0xFFFF, lengths & 0xFFFF
-        call = memory.map[start : start + call_bytes].decode(errors="replace")
-        row = memory.map[start + call_bytes : start + call_bytes + row_bytes]
-        return LostCall(call, row, tokens, amount_nano, (slot, run))
-
     # Slots.
-
-    def _fill_slot(self, request: HoldRequest, entries: list[int], changes: list[int]) -> int:
-        """Write an open call into a free slot. The changes make the slot the call's when they are committed."""
-        memory, cells = self.memory, self._cells
-        if len(entries) > MAX_ENTRIES * ENTRY_CELLS:
-            raise ValueError(f"a hold must name at most {MAX_ENTRIES} budgets and rates")
-        if not self._run:
-            self._take_seat()
-        free = cells[FREE_SLOT]
-        if free:
-            slot = free - 1
-            changes += (FREE_SLOT, -1 - cells[memory.owners + slot], memory.owners + slot, self._run)
-        else:
-            slot = cells[USED_SLOTS]
-            if slot >= memory.slots:
-                raise GateUnavailable(f"{memory.path} is full: {memory.slots} calls are open")
-            memory.reserve(memory.first_slot + slot * SLOT_CELLS, SLOT_CELLS)
-            changes += (USED_SLOTS, slot + 1, memory.owners + slot, self._run)
-        self._write_slot(slot, request, entries)
-        return slot
-
-    def _write_slot(self, slot: int, request: HoldRequest, entries: list[int]) -> None:
-        memory, call = self.memory, request.call.encode()
-        text = call + request.row
-        if len(text) > MAX_TEXT_BYTES:
-            raise ValueError(f"the call id and the usage row of a hold have more than {MAX_TEXT_BYTES} bytes")
-        start = (memory.first_slot + slot * SLOT_CELLS) * 8
-        lengths = len(call) << 16 | len(request.row)
-        cell_count = SLOT_HEAD + len(entries)
-        packer(cell_count)(memory.map, start, cell_count, request.tokens, request.amount_nano, lengths, *entries)
-        start += TEXT_AT_BYTES
-        memory.map[start : start + len(text)] = text
 
     def _free_slot(self, slot: int, entries: list[int], actual: tuple[int, int, int], *, is_lost: bool = False) -> None:
         """Replace what an open call holds by what it used, and free its slot. In rates, a lost call used its hold."""
@@ -441,7 +387,7 @@ class FileGate:
             full_ns = max(full_ns, now_ns) + more_ns if more_ns > 0 else full_ns + more_ns
             full_ns = min(max(full_ns, 0), LARGEST_AMOUNT)
             changes += (place + START, now_ns, place + END, full_ns, place + HELD, held - 1)
-        changes += (memory.owners + slot, -1 - self._cells[FREE_SLOT], FREE_SLOT, slot + 1)
+        changes += memory.freed(slot)
         memory.commit(changes)
 
     # Seats.
@@ -461,7 +407,7 @@ class FileGate:
     def _give_back(self, kept: Iterable[int]) -> None:
         """Make slots that were kept free for every process."""
         for slot in kept:
-            self.memory.commit([self.memory.owners + slot, -1 - self._cells[FREE_SLOT], FREE_SLOT, slot + 1])
+            self.memory.commit([*self.memory.freed(slot)])
 
     def _leave_seat(self) -> None:
         self._give_back(self._kept)
@@ -482,8 +428,8 @@ class FileGate:
 
     # Rows.
 
-    def _state(self, limit: BudgetLimit, windows: AllBounds, now_ns: int) -> CounterState:
-        row = self.memory.row(self._place_of(limit.counter, windows, now_ns))
+    def _state_at(self, place: int) -> CounterState:
+        row = self.memory.row(place)
         return CounterState(row[SPENT], row[HELD], row[CREDIT], row[START], row[END])
 
     def _place_of(self, counter: Counter, windows: AllBounds, now_ns: int) -> int:
@@ -498,7 +444,7 @@ class FileGate:
     def _open_row(self, counter: Counter, windows: AllBounds, now_ns: int) -> int:
         """Return the first cell of a counter's row, after its window was opened if that is necessary."""
         memory = self.memory
-        start_ns, end_ns = _current(counter, windows, now_ns)
+        start_ns, end_ns = windows[counter.window].current(now_ns)
         end_ns = max(end_ns, now_ns)
         place = memory.find(counter.tag)
         if place is None:
@@ -535,12 +481,6 @@ class FileGate:
         if len(self._places) >= _MOST_KNOWN:
             self._places.clear()
         self._places[tag[1]] = place
-
-
-def _current(counter: Counter, windows: AllBounds, now_ns: int) -> tuple[int, int]:
-    """Return the start and the end of the window that the clock shows."""
-    start_ns, end_ns, next_end_ns = windows[counter.window]
-    return (start_ns, end_ns) if now_ns < end_ns else (end_ns, next_end_ns)
 
 
 def _bounded(amount: int) -> int:

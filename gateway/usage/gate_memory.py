@@ -30,7 +30,7 @@ from pathlib import Path
 
 from gateway.operator_errors import StateError
 from gateway.state.lock import STOP_AND_START, are_upgrades_refused
-from gateway.usage.gate import GateUnavailable, Tag
+from gateway.usage.gate import GateUnavailable, HoldRequest, LostCall, Tag
 from gateway.usage.windows import MINUTE_NS
 
 FILE_NAME = "counters"
@@ -223,6 +223,58 @@ class GateMemory:
         for seat, run in enumerate([*sorted(runs)[-SEATS:], *[0] * SEATS][:SEATS]):
             cells[SEAT_RUNS + seat] = run
         cells[_BOOT_AT] = boot
+
+    def take_slot(self, run: int, changes: list[int]) -> int:
+        """Return a free slot. The changes make it an open call of the run when they are committed.
+
+        Raises:
+            GateUnavailable: All slots are used, or the disk is full.
+        """
+        cells = self.cells
+        free = cells[FREE_SLOT]
+        if free:
+            slot = free - 1
+            changes += (FREE_SLOT, -1 - cells[self.owners + slot], self.owners + slot, run)
+            return slot
+        slot = cells[USED_SLOTS]
+        if slot >= self.slots:
+            raise GateUnavailable(f"{self.path} is full: {self.slots} calls are open")
+        self.reserve(self.first_slot + slot * SLOT_CELLS, SLOT_CELLS)
+        changes += (USED_SLOTS, slot + 1, self.owners + slot, run)
+        return slot
+
+    def freed(self, slot: int) -> tuple[int, int, int, int]:
+        """Return the changes that make a slot free."""
+        return self.owners + slot, -1 - self.cells[FREE_SLOT], FREE_SLOT, slot + 1
+
+    def write_slot(self, slot: int, request: HoldRequest, entries: list[int]) -> None:
+        """Write an open call with its `entries`. A process needs no lock for a slot that it keeps.
+
+        Raises:
+            ValueError: The call has too many entries, or its text is too long.
+        """
+        call = request.call.encode()
+        text = call + request.row
+        if len(entries) > MAX_ENTRIES * ENTRY_CELLS:
+            raise ValueError(f"a hold must name at most {MAX_ENTRIES} budgets and rates")
+        if len(text) > MAX_TEXT_BYTES:
+            raise ValueError(f"the call id and the usage row of a hold have more than {MAX_TEXT_BYTES} bytes")
+        start = (self.first_slot + slot * SLOT_CELLS) * _CELL
+        lengths = len(call) << 16 | len(request.row)
+        cell_count = SLOT_HEAD + len(entries)
+        packer(cell_count)(self.map, start, cell_count, request.tokens, request.amount_nano, lengths, *entries)
+        start += TEXT_AT_BYTES
+        self.map[start : start + len(text)] = text
+
+    def lost_call(self, slot: int) -> LostCall:
+        """Return the call of a slot, whose process has ended. Its place is the slot and the run."""
+        first = self.first_slot + slot * SLOT_CELLS
+        _, tokens, amount_nano, lengths = self.cells[first : first + SLOT_HEAD].tolist()
+        start = first * _CELL + TEXT_AT_BYTES
+        call_bytes, row_bytes = lengths >> 16 & 0xFFFF, lengths & 0xFFFF
+        call = self.map[start : start + call_bytes].decode(errors="replace")
+        row = self.map[start + call_bytes : start + call_bytes + row_bytes]
+        return LostCall(call, row, tokens, amount_nano, (slot, self.cells[self.owners + slot]))
 
     def entries(self, slot: int) -> list[int]:
         """Return the entries of an open slot: for each counter and rate its place, generation, amount and measure.

@@ -20,8 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from gateway.model.budget import StoreServer
 from gateway.usage.gate import (
     REQUESTS,
@@ -33,26 +31,28 @@ from gateway.usage.gate import (
     HoldRequest,
     LostCall,
     MayBeDone,
-    Measure,
     RatePerMinute,
-    RateState,
     refusal_of,
 )
 from gateway.usage.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
 from gateway.usage.valkey_scripts import (
-    BASE,
     BEAT,
     CHANGE,
     EPOCH_ENDED,
-    FOREVER_US,
     FORGET,
     HOLD,
-    LARGEST_NS,
     READ,
     READY,
     SETTLE,
+    OpenCall,
+    change_arguments,
+    counter_state,
+    hold_arguments,
+    pack,
+    settle_arguments,
+    unpack,
 )
-from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
+from gateway.usage.windows import AllBounds
 
 BEAT_S = 5.0
 """The time between two signs of life."""
@@ -64,38 +64,8 @@ _RETRY_S = 0.1
 _SLOW_S = 2.0
 """The deadline of operations for which no request waits."""
 
-_TOKENS = int(Measure.TOKENS)
 _NOT_REBUILT = "the counters of Valkey are being rebuilt"
-_pack = msgspec.msgpack.encode
-_unpack = msgspec.msgpack.decode
 _EVICTS = "it may evict counters: set its `maxmemory-policy` to noeviction"
-
-
-class _OpenCall(msgspec.Struct, array_like=True):
-    """An open call, as this process and the store keep it.
-
-    Attributes:
-        counters: The tag, the measure and the bounds of the windows of each counter.
-        rates: The tag, the measure and the size of each rate.
-    """
-
-    call: str
-    row: bytes
-    tokens: int
-    amount_nano: int
-    counters: list[tuple[int, int, int, int, int, int]]
-    rates: list[tuple[int, int, int, int]]
-    usual_tokens: int | None = None
-
-    @property
-    def amounts(self) -> tuple[int, int, int]:
-        """The amounts for budgets, by `Measure`."""
-        return self.tokens, self.amount_nano, 1
-
-    @property
-    def rate_amounts(self) -> tuple[int, int, int]:
-        """The amounts for rates, by `Measure`."""
-        return self.tokens if self.usual_tokens is None else self.usual_tokens, self.amount_nano, 1
 
 
 @dataclass(slots=True)
@@ -153,11 +123,11 @@ class ValkeyGate:
         self._prefix = f"{{gateway:{cell}}}:"
         self._now_us = now_us
         self._deadline_s = deadline_s
-        self._open: dict[str, _OpenCall] = {}
+        self._open: dict[str, OpenCall] = {}
         self._pending: dict[str, _Pending] = {}
         self._settling: set[str] = set()
         self._asking = 0
-        self._lost: dict[str, tuple[str, _OpenCall]] = {}
+        self._lost: dict[str, tuple[str, OpenCall]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -221,7 +191,7 @@ class ValkeyGate:
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
         request.expect_new(self._open)
-        one = _open_call(request)
+        one = OpenCall.of(request)
         needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
         self._asking += 1
         try:
@@ -234,15 +204,15 @@ class ValkeyGate:
             raise
         finally:
             self._asking -= 1
-        rates = tuple(map(_rate_state, request.rates, missing_ns))
+        rates = tuple(map(RatePerMinute.state, request.rates, missing_ns))
         if granted:
             self._open[request.call] = one
             return HoldGranted(rates)
-        return refusal_of(request, tuple(map(_counter_state, states)), rates, missing_ns)
+        return refusal_of(request, tuple(map(counter_state, states)), rates, missing_ns)
 
     def adopt(self, request: HoldRequest) -> None:
         """Count the hold of a call that was sent without asking, as soon as that is possible."""
-        self._open[request.call] = _open_call(request)
+        self._open[request.call] = OpenCall.of(request)
         self._pending[request.call] = _Pending(is_adopted=True)
         self._wake.set()
 
@@ -275,10 +245,9 @@ class ValkeyGate:
         found = []
         for counter, state in zip(asked, states, strict=True):
             if state and state[0] <= now_us < state[1]:
-                found.append(_counter_state(state))
+                found.append(counter_state(state))
             else:
-                start, end, following = windows[counter.window]
-                start_ns, end_ns = (start, end) if now_us * 1000 < end else (end, following)
+                start_ns, end_ns = windows[counter.window].current(now_us * 1000)
                 found.append(CounterState(start_ns=start_ns, end_ns=end_ns))
         return found
 
@@ -298,7 +267,7 @@ class ValkeyGate:
             page = await self._call("HSCAN", self._open_key(owner), "0", "COUNT", "200", deadline_s=_SLOW_S)
             assert isinstance(page, list)  # noqa: S101
             for raw in page[1][1::2]:
-                one = _stored_call(raw)
+                one = OpenCall.stored(raw)
                 self._lost[one.call] = (owner, one)
             if not page[1]:
                 await self._run(FORGET, (self._owners_key, self._open_key(owner)), owner, deadline_s=_SLOW_S)
@@ -338,60 +307,23 @@ class ValkeyGate:
     # Operations.
 
     async def _hold(
-        self, one: _OpenCall, request: HoldRequest | None, *, needs_ready: bool
+        self, one: OpenCall, request: HoldRequest | None, *, needs_ready: bool
     ) -> tuple[bool, list[list[int]], list[int]]:
         """Hold a call. Without a request, it is held in any case."""
-        amounts = one.amounts
-        # The least rest of each limit without its holds, and with them.
-        rests = [(0, 0, 0, 0)] * len(one.counters)
-        free_calls = 1
-        if request is not None:
-            free_calls = request.free_calls
-            rests = [
-                (
-                    *divmod(budget.limit - request.room_calls * amounts[budget.counter.measure], BASE),
-                    *divmod(budget.limit - free_calls * amounts[budget.counter.measure], BASE),
-                )
-                for budget in request.budgets
-            ]
-        counters = [
-            (*divmod(amounts[counter[2]], BASE), *counter[3:], *rest)
-            for counter, rest in zip(one.counters, rests, strict=True)
-        ]
-        amounts = one.rate_amounts
-        rates = [
-            (
-                _bounded(amounts[measure] * MINUTE_NS // size),
-                _bounded(free_calls * amounts[measure] * MINUTE_NS // size),
-                amounts[measure] > size,
-            )
-            for _, _, measure, size in one.rates
-        ]
         generations = f"{self._prefix}generations"
         keys = (self.epoch_key, generations, self._owners_key, self._open_key(self.owner), *self._keys_of(one))
-        packed = _pack((self.owner, one.call, request is None, needs_ready, counters, rates))
-        answer: tuple[bool, list[list[int]], list[int]] = await self._ask(HOLD, keys, packed, _pack(one))
+        packed = hold_arguments(self.owner, one, request, needs_ready=needs_ready)
+        answer: tuple[bool, list[list[int]], list[int]] = await self._ask(HOLD, keys, packed, pack(one))
         return answer
 
-    async def _adopt(self, one: _OpenCall) -> None:
+    async def _adopt(self, one: OpenCall) -> None:
         await self._hold(one, None, needs_ready=False)
         if (pending := self._pending.get(one.call)) is not None:
             pending.is_adopted = False
 
-    async def _settle(self, owner: str, one: _OpenCall, used: tuple[int, int], *, is_lost: bool = False) -> bool:
-        actual = (*used, 0)
-        seen: set[tuple[int, int]] = set()
-        counters = []
-        for high, low, measure, *_ in one.counters:
-            is_second = (high, low) in seen
-            seen.add((high, low))
-            held, spent = (0, 0) if is_second else (one.amounts[measure], actual[measure])
-            counters.append((*divmod(held, BASE), *divmod(spent, BASE)))
-        # A request stays counted in a rate. A lost call used its hold.
-        more = 0 if is_lost else used[0] - one.rate_amounts[_TOKENS]
-        rates = [measure == _TOKENS and _bounded(more * MINUTE_NS // size) for _, _, measure, size in one.rates]
+    async def _settle(self, owner: str, one: OpenCall, used: tuple[int, int], *, is_lost: bool = False) -> bool:
         keys = (self.epoch_key, self._open_key(owner), *self._keys_of(one))
-        return bool(await self._ask(SETTLE, keys, _pack((one.call, counters, rates))))
+        return bool(await self._ask(SETTLE, keys, settle_arguments(one, used, is_lost=is_lost)))
 
     async def _settle_own(self, call: str, used: tuple[int, int]) -> bool:
         one, pending = self._open[call], self._pending.get(call)
@@ -406,11 +338,10 @@ class ValkeyGate:
     async def _change(
         self, counter: Counter, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
     ) -> CounterState:
-        spent_parts = divmod(spent, BASE) if spent >= 0 else (-1, 0)
-        packed = _pack((*_bounds_us(windows, counter), *divmod(credit, BASE), *spent_parts, is_set))
+        packed = change_arguments(counter, windows, credit, spent, is_set=is_set)
         keys = (self.epoch_key, f"{self._prefix}generations", self._counter_key(counter.tag))
         state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
-        return _counter_state(state)
+        return counter_state(state)
 
     async def _beat(self) -> list[str]:
         """Give a sign of life. Return the other processes that gave none for 30 seconds."""
@@ -428,7 +359,7 @@ class ValkeyGate:
         stored = await self._call("HGETALL", self._open_key(self.owner), deadline_s=_SLOW_S)
         assert isinstance(stored, list)  # noqa: S101
         for raw in stored[1::2]:
-            one = _stored_call(raw)
+            one = OpenCall.stored(raw)
             if one.call not in self._open:
                 self._open[one.call], self._pending[one.call] = one, _Pending(used=(0, 0))
                 self._wake.set()
@@ -492,7 +423,7 @@ class ValkeyGate:
         if answer == EPOCH_ENDED:
             self.epoch_ended.set()
             raise GateUnavailable(_NOT_REBUILT)
-        return _unpack(answer) if isinstance(answer, bytes) else answer
+        return unpack(answer) if isinstance(answer, bytes) else answer
 
     async def _run(
         self, script: Script, keys: tuple[str, ...], *values: Word, deadline_s: float | None = None
@@ -525,52 +456,10 @@ class ValkeyGate:
     def _counter_key(self, tag: Sequence[int]) -> str:
         return f"{self._prefix}{self.epoch}:c:{tag[0]:x}.{tag[1]:x}"
 
-    def _keys_of(self, one: _OpenCall) -> Iterator[str]:
+    def _keys_of(self, one: OpenCall) -> Iterator[str]:
         yield from map(self._counter_key, one.counters)
         for high, low, *_ in one.rates:
             yield f"{self._prefix}{self.epoch}:r:{high:x}.{low:x}"
-
-
-def _bounded(duration_ns: int) -> int:
-    return max(-LARGEST_NS, min(duration_ns, LARGEST_NS))
-
-
-def _open_call(request: HoldRequest) -> _OpenCall:
-    windows = request.windows
-    return _OpenCall(
-        request.call,
-        request.row,
-        request.tokens,
-        request.amount_nano,
-        [(*one.counter.tag, one.counter.measure, *_bounds_us(windows, one.counter)) for one in request.budgets],
-        [(*rate.tag, rate.measure, rate.per_minute) for rate in request.rates],
-        request.usual_tokens,
-    )
-
-
-def _stored_call(raw: bytes) -> _OpenCall:
-    """Return an open call from the store, where the generations of its counters precede it."""
-    return msgspec.msgpack.decode(raw[8 + int(raw[:8]) :], type=_OpenCall)
-
-
-def _bounds_us(windows: AllBounds, counter: Counter) -> tuple[int, int, int]:
-    start_ns, end_ns, next_end_ns = windows[counter.window]
-    return start_ns // 1000, min(end_ns // 1000, FOREVER_US), min(next_end_ns // 1000, FOREVER_US)
-
-
-def _counter_state(numbers: Sequence[int]) -> CounterState:
-    start_us, end_us, spent, spent_low, held, held_low, credit, credit_low = numbers
-    return CounterState(
-        spent * BASE + spent_low,
-        held * BASE + held_low,
-        credit * BASE + credit_low,
-        start_us * 1000,
-        FOREVER_NS if end_us >= FOREVER_US else end_us * 1000,
-    )
-
-
-def _rate_state(rate: RatePerMinute, missing_ns: int) -> RateState:
-    return RateState(max(0, MINUTE_NS - missing_ns) * rate.per_minute // MINUTE_NS, missing_ns)
 
 
 def _info(answer: object) -> dict[str, str]:

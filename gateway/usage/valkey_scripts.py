@@ -13,11 +13,19 @@ is exact up to the largest amount of a budget. Times are microseconds of the ser
 - the owners, with the time of their last sign of life
 
 **Answers.** MessagePack, or the text `EPOCH` if the caller's epoch has ended.
+
+The arguments and answers are made and read below the scripts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.usage.gate import Counter, CounterState, HoldRequest, Measure
 from gateway.usage.valkey_connection import Script
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
 
 BASE = 1_000_000_000
 """An amount is `high * BASE + low`."""
@@ -30,6 +38,10 @@ LARGEST_NS = 2**53 - 1
 EPOCH_ENDED = b"EPOCH"
 
 READY, BUILDING = "ready", "building"
+
+pack = msgspec.msgpack.encode
+unpack = msgspec.msgpack.decode
+_TOKENS = int(Measure.TOKENS)
 
 _COMMON = f"""
 local BASE, FOREVER, LARGEST, MINUTE_NS = {BASE}, {FOREVER_US}, {LARGEST_NS}, 60000000000
@@ -235,3 +247,126 @@ if current == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]); return ARGV[2] e
 return current
 """
 )
+
+
+# Arguments and answers.
+
+
+class OpenCall(msgspec.Struct, array_like=True):
+    """An open call, as its process and the store keep it.
+
+    Attributes:
+        counters: The tag, the measure and the bounds of the windows of each counter.
+        rates: The tag, the measure and the size of each rate.
+    """
+
+    call: str
+    row: bytes
+    tokens: int
+    amount_nano: int
+    counters: list[tuple[int, int, int, int, int, int]]
+    rates: list[tuple[int, int, int, int]]
+    usual_tokens: int | None = None
+
+    @classmethod
+    def of(cls, request: HoldRequest) -> OpenCall:
+        """Return the call of a hold."""
+        windows = request.windows
+        return cls(
+            request.call,
+            request.row,
+            request.tokens,
+            request.amount_nano,
+            [(*one.counter.tag, one.counter.measure, *_bounds_us(one.counter, windows)) for one in request.budgets],
+            [(*rate.tag, rate.measure, rate.per_minute) for rate in request.rates],
+            request.usual_tokens,
+        )
+
+    @classmethod
+    def stored(cls, raw: bytes) -> OpenCall:
+        """Return a call of the store, where the generations of its counters precede it."""
+        return unpack(raw[8 + int(raw[:8]) :], type=cls)
+
+    @property
+    def amounts(self) -> tuple[int, int, int]:
+        """The amounts for budgets, by `Measure`."""
+        return self.tokens, self.amount_nano, 1
+
+    @property
+    def rate_amounts(self) -> tuple[int, int, int]:
+        """The amounts for rates, by `Measure`."""
+        return self.tokens if self.usual_tokens is None else self.usual_tokens, self.amount_nano, 1
+
+
+def hold_arguments(owner: str, one: OpenCall, request: HoldRequest | None, *, needs_ready: bool) -> bytes:
+    """Return what `HOLD` is asked for. Without a request, the call is held in any case."""
+    amounts = one.amounts
+    # The least rest of each limit without its holds, and with them.
+    rests = [(0, 0, 0, 0)] * len(one.counters)
+    free_calls = 1
+    if request is not None:
+        free_calls = request.free_calls
+        rests = [
+            (
+                *divmod(budget.limit - request.room_calls * amounts[budget.counter.measure], BASE),
+                *divmod(budget.limit - free_calls * amounts[budget.counter.measure], BASE),
+            )
+            for budget in request.budgets
+        ]
+    counters = [
+        (*divmod(amounts[counter[2]], BASE), *counter[3:], *rest)
+        for counter, rest in zip(one.counters, rests, strict=True)
+    ]
+    amounts = one.rate_amounts
+    rates = [
+        (
+            _bounded(amounts[measure] * MINUTE_NS // size),
+            _bounded(free_calls * amounts[measure] * MINUTE_NS // size),
+            amounts[measure] > size,
+        )
+        for _, _, measure, size in one.rates
+    ]
+    return pack((owner, one.call, request is None, needs_ready, counters, rates))
+
+
+def settle_arguments(one: OpenCall, used: tuple[int, int], *, is_lost: bool) -> bytes:
+    """Return what `SETTLE` is asked for. `used` has the tokens and the amount of the call."""
+    actual = (*used, 0)
+    seen: set[tuple[int, int]] = set()
+    counters = []
+    for high, low, measure, *_ in one.counters:
+        is_second = (high, low) in seen
+        seen.add((high, low))
+        held, spent = (0, 0) if is_second else (one.amounts[measure], actual[measure])
+        counters.append((*divmod(held, BASE), *divmod(spent, BASE)))
+    # A request stays counted in a rate. A lost call used its hold.
+    more = 0 if is_lost else used[0] - one.rate_amounts[_TOKENS]
+    rates = [measure == _TOKENS and _bounded(more * MINUTE_NS // size) for _, _, measure, size in one.rates]
+    return pack((one.call, counters, rates))
+
+
+def change_arguments(counter: Counter, windows: AllBounds, credit: int, spent: int, *, is_set: bool) -> bytes:
+    """Return what `CHANGE` is asked for: a credit that is added or set, and what was spent, or -1 to leave it."""
+    spent_parts = divmod(spent, BASE) if spent >= 0 else (-1, 0)
+    return pack((*_bounds_us(counter, windows), *divmod(credit, BASE), *spent_parts, is_set))
+
+
+def counter_state(numbers: Sequence[int]) -> CounterState:
+    """Return the state of a counter in an answer."""
+    start_us, end_us, spent, spent_low, held, held_low, credit, credit_low = numbers
+    return CounterState(
+        spent * BASE + spent_low,
+        held * BASE + held_low,
+        credit * BASE + credit_low,
+        start_us * 1000,
+        FOREVER_NS if end_us >= FOREVER_US else end_us * 1000,
+    )
+
+
+def _bounded(duration_ns: int) -> int:
+    return max(-LARGEST_NS, min(duration_ns, LARGEST_NS))
+
+
+def _bounds_us(counter: Counter, windows: AllBounds) -> tuple[int, int, int]:
+    start_ns, end_ns, next_end_ns = windows[counter.window]
+    return start_ns // 1000, min(end_ns // 1000, FOREVER_US), min(next_end_ns // 1000, FOREVER_US)

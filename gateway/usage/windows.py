@@ -28,6 +28,10 @@ class WindowBounds(NamedTuple):
     end_ns: int
     next_end_ns: int
 
+    def current(self, now_ns: int) -> tuple[int, int]:
+        """Return the start and the end of the window, or of the next one if this one has ended."""
+        return (self.start_ns, self.end_ns) if now_ns < self.end_ns else (self.end_ns, self.next_end_ns)
+
 
 AllBounds = Mapping[Window, WindowBounds]
 """The bounds of every window at one time."""
