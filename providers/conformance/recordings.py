@@ -9,15 +9,17 @@ the result of reading them: `answer` for both, or `stream` if a stream has anoth
 the form that `completion_to_json` writes, or `{"failure": {…}, "before": "the text before the failure"}`. The file also
 holds the `model`, and the response's `status` (default 200) and `headers` (default {}).
 
-`request.json` and `expect.json` also have `about`, `source` and `date`. `taken_from` is `documentation` or `call`: the
-bytes come from the vendor's documentation or from a real call, and `source` names the page or the account. Without it,
-a source with an address counts as such a recording too.
+`request.json` and `expect.json` also have `about`, `source` and `date`. `based_on` names a file with members that
+several cases share, relative to the folder of the case: the case is then a JSON merge patch (RFC 7396) to that file.
+`taken_from` is `documentation` or `call`: the bytes come from the vendor's documentation or from a real call, and
+`source` names the page or the account. Without it, a source with an address counts as such a recording too.
 
 The folder may contain prose (`*.md`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,16 +64,23 @@ class WireCase:
         """Parse `request.json` or `expect.json`.
 
         Raises:
-            WireError: The file is not valid JSON, or lacks a required member.
+            WireError: The file, or the one that it is based on, is not a JSON object, or it lacks a required member.
         """
-        try:
-            value = loads(self.path(kind).read_bytes())
-        except JsonError as error:
-            raise WireError(f"{self.path(kind)}: {error}") from error
-        missing = [name for name in _REQUIRED if not isinstance(value, dict) or not value.get(name)]
-        if missing or not isinstance(value, dict):
+        own = _object_in(self.path(kind))
+        document = patched(self._base_of(own), own)
+        missing = [name for name in _REQUIRED if not document.get(name)]
+        if missing:
             raise WireError(f"{self.path(kind)}: lacks {', '.join(missing)}")
-        return value
+        return document
+
+    def write(self, kind: str, document: Mapping[str, Any]) -> None:
+        """Write `request.json` or `expect.json`, without what it has from the file that it is based on."""
+        own = patch_between(self._base_of(document), document)
+        self.path(kind).write_text(json.dumps(own, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+    def _base_of(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = document.get("based_on")
+        return {} if name is None else _object_in(self.folder / name)
 
     def target(self, document: Mapping[str, Any]) -> Target:
         """Return the target of the case's request or answer."""
@@ -136,6 +145,41 @@ def _check_complete(case: WireCase) -> None:
     for kind in ("request.json", "expect.json"):
         if case.path(kind).exists():
             case.document(kind)
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    try:
+        value = loads(path.read_bytes())
+    except (OSError, JsonError) as error:
+        raise WireError(f"{path}: {error}") from error
+    if not isinstance(value, dict):
+        raise WireError(f"{path}: is not a JSON object")
+    return value
+
+
+def patched(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply a JSON merge patch (RFC 7396). The members that it names come first, in its order."""
+    changed = {name: _patched_member(base.get(name), value) for name, value in patch.items() if value is not None}
+    return changed | {name: value for name, value in base.items() if name not in patch}
+
+
+def _patched_member(old: object, new: object) -> object:
+    if not isinstance(new, dict):
+        return new
+    return patched(old if isinstance(old, dict) else {}, new)
+
+
+def patch_between(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the patch that makes the wanted object of the base. A member of null counts as absent."""
+    patch: dict[str, Any] = {}
+    for name, new in wanted.items():
+        old = base.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            if inner := patch_between(old, new):
+                patch[name] = inner
+        elif old != new:
+            patch[name] = new
+    return patch | {name: None for name in base if name not in wanted}
 
 
 def completion_to_json(completion: ChatCompletion) -> dict[str, object]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 
 from providers.adapter import StatesConfirmation
@@ -48,7 +44,7 @@ def test_recorded_request_is_built(wire_request: WireCase, pytestconfig: pytest.
     }
     if pytestconfig.getoption("--write-wire"):
         present = {name: value for name, value in actual.items() if value}
-        _write(wire_request, "request.json", {**document, "sent": present})
+        wire_request.write("request.json", {**document, "sent": present})
         return
     assert actual == {"query": {}, "headers": {}, **wanted}
 
@@ -108,10 +104,6 @@ def _of_stream(events: tuple[StreamEvent, ...]) -> dict[str, object]:
 def _expect(wire: WireCase, key: str, actual: dict[str, object], config: pytest.Config) -> None:
     document = wire.document("expect.json")
     if config.getoption("--write-wire"):
-        _write(wire, "expect.json", {**document, key: actual})
+        wire.write("expect.json", {**document, key: actual})
         return
     assert actual == document.get(key), f"{wire.path('expect.json')}: {key}"
-
-
-def _write(wire: WireCase, kind: str, document: Mapping[str, Any]) -> None:
-    wire.path(kind).write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")

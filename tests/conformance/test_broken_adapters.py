@@ -891,6 +891,8 @@ def test_wrong_option_is_reported_in_one_line(plugin_folder: Path) -> None:
         ({"a.text": ""}, "unknown kind of fixture"),
         ({"a.response.json": "{}", "a.expect.json": "{"}, "a.expect.json: not valid JSON"),
         ({"a.response.json": "{}", "a.expect.json": '{"about":"x"}'}, "lacks source, date, model"),
+        ({"a.request.json": "[]"}, "a.request.json: is not a JSON object"),
+        ({"a.request.json": '{"based_on":"b.json"}'}, r"b\.json: .*No such file"),
     ],
 )
 def test_invalid_fixture_is_reported(tmp_path: Path, files: dict[str, str], complaint: str) -> None:
