@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
 import uvloop
+
+from providers.transport import Pool
+from tests.kit.pool_calls import anyone
 
 _HERE = Path(__file__).parent
 
@@ -22,3 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         loops = [value for value in item.callspec.params.values() if value is asyncio.new_event_loop]
         if loops and _HERE in item.path.parents:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    """A pool that may connect to any origin. It is closed after the test."""
+    pool = Pool(anyone)
+    yield pool
+    await pool.aclose()

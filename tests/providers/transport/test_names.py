@@ -90,13 +90,14 @@ async def test_failed_lookup_without_a_waiter_is_not_reported(system: System) ->
     assert news == []
 
 
-async def test_lack_of_threads_is_not_a_provider_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lack_of_threads_is_not_a_provider_failure(
+    pool: Pool, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process limit of a container counts threads."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    pool = Pool(anyone)
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
         with pytest.raises(ConnectFailed, match="no thread") as raised:
@@ -104,7 +105,6 @@ async def test_lack_of_threads_is_not_a_provider_failure(system: System, monkeyp
     assert raised.value.is_ours
     async with scripted(say(GOOD)) as server:
         assert await ask(pool, server.origin.replace("127.0.0.1", "provider.test")) == b"good"
-    await pool.aclose()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

@@ -26,15 +26,11 @@ from providers.transport import (
 )
 from providers.transport import pool as module
 from tests.kit.name_resolution import Names
-from tests.kit.pool_calls import Response, anyone, ask, request, send
+from tests.kit.pool_calls import Response, ask, request, send
 from tests.kit.scripted_server import GOOD, Peer, Script, hold, say, scripted, turns, until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
 CLOSING = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nlast"
-
-
-def pool_of() -> Pool:
-    return Pool(anyone)
 
 
 async def rest_of(response: Response) -> None:
@@ -53,7 +49,7 @@ def silent_port() -> Iterator[int]:
 # --- requests -------------------------------------------------------------------------------------
 
 
-async def test_request_is_written_once_and_unchanged() -> None:
+async def test_request_is_written_once_and_unchanged(pool: Pool) -> None:
     bodies: list[bytes] = []
 
     async def script(peer: Peer) -> None:
@@ -61,7 +57,6 @@ async def test_request_is_written_once_and_unchanged() -> None:
         await peer.send(GOOD)
 
     async with scripted(script) as server:
-        pool = pool_of()
         response = await request(pool, server.origin, "/a?b=c", "X-Ä: \xe9\r\n", b"body")
         host = server.origin.removeprefix("http://").encode()
         assert server.heads == [
@@ -71,12 +66,10 @@ async def test_request_is_written_once_and_unchanged() -> None:
         assert (response.status, list(response.headers)) == (200, [(b"content-length", b"4")])
         assert [await response.read(), await response.read()] == [b"good", b""]
         response.close()
-        await pool.aclose()
 
 
-async def test_header_that_cannot_be_encoded_leaves_no_connection_open() -> None:
+async def test_header_that_cannot_be_encoded_leaves_no_connection_open(pool: Pool) -> None:
     async with scripted() as server:
-        pool = pool_of()
         with pytest.raises(UnicodeEncodeError):
             await request(pool, server.origin, "/", "x: 值\r\n", b"")
         assert pool._open == 0
@@ -86,9 +79,8 @@ async def test_header_that_cannot_be_encoded_leaves_no_connection_open() -> None
 # --- reuse ----------------------------------------------------------------------------------------
 
 
-async def test_consecutive_requests_share_a_connection() -> None:
+async def test_consecutive_requests_share_a_connection(pool: Pool) -> None:
     async with scripted(*[say(GOOD)] * 20) as server:
-        pool = pool_of()
         for _ in range(20):
             assert await ask(pool, server.origin) == b"good"
         assert (server.connections, pool._open) == (1, 1)
@@ -96,7 +88,7 @@ async def test_consecutive_requests_share_a_connection() -> None:
         await until(lambda: server.open == 0)
 
 
-async def test_requests_at_once_have_a_connection_each_and_all_are_kept() -> None:
+async def test_requests_at_once_have_a_connection_each_and_all_are_kept(pool: Pool) -> None:
     together = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -107,57 +99,49 @@ async def test_requests_at_once_have_a_connection_each_and_all_are_kept() -> Non
         await peer.send(GOOD)
 
     async with scripted(*[script] * 16) as server:
-        pool = pool_of()
         for _ in range(2):
             assert await asyncio.gather(*[ask(pool, server.origin) for _ in range(8)]) == [b"good"] * 8
         assert (server.connections, pool._open) == (8, 8)
-        await pool.aclose()
 
 
-async def test_origins_share_no_connections() -> None:
+async def test_origins_share_no_connections(pool: Pool) -> None:
     async with scripted(*[say(GOOD)] * 2) as one, scripted(*[say(GOOD)] * 2) as other:
-        pool = pool_of()
         for origin in (one.origin, other.origin, one.origin, other.origin):
             await ask(pool, origin)
         assert (one.connections, other.connections) == (1, 1)
-        await pool.aclose()
 
 
 @pytest.mark.parametrize("end", [say(then="close"), say(then="reset")], ids=["close", "reset"])
-async def test_reused_connection_that_closes_without_an_answer_is_not_retried(end: Script) -> None:
+async def test_reused_connection_that_closes_without_an_answer_is_not_retried(pool: Pool, end: Script) -> None:
     async with scripted(say(GOOD), end, say(GOOD)) as server:
-        pool = pool_of()
         await ask(pool, server.origin)
         with pytest.raises(ConnectionBroken) as raised:
             await ask(pool, server.origin)
         assert not raised.value.answered
         assert (len(server.heads), server.served_by, pool._open) == (2, [1, 1], 0)
         assert await ask(pool, server.origin) == b"good"
-        await pool.aclose()
 
 
-async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again() -> None:
+async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(pool: Pool) -> None:
     async def script(peer: Peer) -> None:
         await peer.body()
         await peer.send(GOOD)
         peer.close()
 
     async with scripted(script, say(GOOD)) as server:
-        pool = pool_of()
         await ask(pool, server.origin)
         await until(lambda: server.open == 0)
         await turns()
         assert await ask(pool, server.origin) == b"good"
         assert (server.connections, pool._open) == (2, 1)
-        await pool.aclose()
 
 
 @pytest.mark.parametrize("end", [False, True], ids=["an answer that nobody asked for", "an end"])
-async def test_unread_bytes_are_not_used_as_the_next_answer(end: bool) -> None:
+async def test_unread_bytes_are_not_used_as_the_next_answer(pool: Pool, end: bool) -> None:
     """A busy loop reads late what the system has received: the next request must not use that connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as thread:
         listening.settimeout(10)
-        pool, peers = pool_of(), list[socket.socket]()
+        peers = list[socket.socket]()
 
         def serve() -> None:
             peer, _ = listening.accept()
@@ -176,20 +160,18 @@ async def test_unread_bytes_are_not_used_as_the_next_answer(end: bool) -> None:
         thread.submit(serve)
         assert await ask(pool, origin) == b"good"
         assert (len(peers), pool._open) == (2, 1)
-        await pool.aclose()
         for peer in peers:
             peer.close()
 
 
-async def test_a_connection_that_is_to_close_is_dropped() -> None:
+async def test_a_connection_that_is_to_close_is_dropped(pool: Pool) -> None:
     async with scripted(say(CLOSING)) as server:
-        pool = pool_of()
         assert await ask(pool, server.origin) == b"last"
         assert pool._open == 0
         await until(lambda: server.open == 0)
 
 
-async def test_latest_idle_connection_is_used_first() -> None:
+async def test_latest_idle_connection_is_used_first(pool: Pool) -> None:
     release = asyncio.Event()
 
     async def late(peer: Peer) -> None:
@@ -198,7 +180,6 @@ async def test_latest_idle_connection_is_used_first() -> None:
         await peer.send(GOOD)
 
     async with scripted(late, say(GOOD), say(GOOD)) as server:
-        pool = pool_of()
         first = asyncio.ensure_future(ask(pool, server.origin))
         await until(lambda: len(server.heads) == 1)
         await ask(pool, server.origin)
@@ -206,29 +187,26 @@ async def test_latest_idle_connection_is_used_first() -> None:
         await first
         await ask(pool, server.origin)
         assert server.served_by == [1, 2, 1]
-        await pool.aclose()
 
 
 # --- idle connections end -------------------------------------------------------------------------
 
 
-async def test_long_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_idle_connection_is_closed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IDLE_S", 0.02)
     async with scripted(say(GOOD), say(GOOD)) as server:
-        pool = pool_of()
         await ask(pool, server.origin)
         await until(lambda: server.open == 0)
         assert (pool._open, pool._idle, pool._sweeper) == (0, {}, None)
         assert await ask(pool, server.origin) == b"good"
         await until(lambda: pool._open == 0)
-        await pool.aclose()
 
 
-async def test_busy_connection_is_replaced_after_its_maximum_age(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_busy_connection_is_replaced_after_its_maximum_age(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The addresses of a provider's name may have changed."""
     names = Names(monkeypatch)
     async with scripted(*[say(GOOD)] * 4) as server:
-        pool, origin = pool_of(), server.origin.replace("127.0.0.1", "provider.test")
+        origin = server.origin.replace("127.0.0.1", "provider.test")
         for _ in range(2):
             await ask(pool, origin)
         (kept,) = pool._idle[origin]
@@ -239,10 +217,9 @@ async def test_busy_connection_is_replaced_after_its_maximum_age(monkeypatch: py
         assert (pool._open, names.asked) == (0, ["provider.test"])
         await ask(pool, origin)
         assert (server.served_by, names.asked) == ([1, 1, 1, 2], ["provider.test"] * 2)
-        await pool.aclose()
 
 
-async def test_only_long_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_long_idle_connections_are_closed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     together = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -253,7 +230,6 @@ async def test_only_long_idle_connections_are_closed(monkeypatch: pytest.MonkeyP
         await peer.send(GOOD)
 
     async with scripted(*[script] * 3) as server:
-        pool = pool_of()
         await asyncio.gather(*[ask(pool, server.origin) for _ in range(3)])
         (idle,) = pool._idle.values()
         now = asyncio.get_running_loop().time()
@@ -269,25 +245,22 @@ async def test_only_long_idle_connections_are_closed(monkeypatch: pytest.MonkeyP
         assert (pool._idle, pool._open, pool._sweeper) == ({}, 0, None)
 
 
-async def test_idle_connections_over_the_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_over_the_limit_are_dropped(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_IDLE_PER_ORIGIN", 1)
     async with scripted(*[hold(HEAD[:-2] + b"\r\n" + b"x" * 10)] * 2) as server:
-        pool = pool_of()
         responses = [await send(pool, server.origin) for _ in range(2)]
         for response in responses:
             await response.read()
             response.close()
         await until(lambda: server.open == 1)
         assert pool._open == 1
-        await pool.aclose()
 
 
 # --- cancellation ---------------------------------------------------------------------------------
 
 
-async def test_abandoned_response_closes_its_connection() -> None:
+async def test_abandoned_response_closes_its_connection(pool: Pool) -> None:
     async with scripted(hold(HEAD + b"half"), say(GOOD)) as server:
-        pool = pool_of()
         response = await send(pool, server.origin)
         assert await response.read() == b"half"
         response.close()
@@ -296,21 +269,18 @@ async def test_abandoned_response_closes_its_connection() -> None:
         await until(lambda: server.open == 0)
         assert await response.read() == b""
         assert await ask(pool, server.origin) == b"good"
-        await pool.aclose()
 
 
-async def test_complete_unread_response_returns_its_connection() -> None:
+async def test_complete_unread_response_returns_its_connection(pool: Pool) -> None:
     async with scripted(say(GOOD), say(GOOD)) as server:
-        pool = pool_of()
         response = await send(pool, server.origin)
         await until(lambda: response._connection is not None and response._connection.reusable)
         response.close()
         assert await ask(pool, server.origin) == b"good"
         assert server.connections == 1
-        await pool.aclose()
 
 
-async def test_closing_the_pool_leaves_a_running_response_its_connection() -> None:
+async def test_closing_the_pool_leaves_a_running_response_its_connection(pool: Pool) -> None:
     go_on = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -321,7 +291,6 @@ async def test_closing_the_pool_leaves_a_running_response_its_connection() -> No
         await peer.gone()
 
     async with scripted(script, say(GOOD)) as server:
-        pool = pool_of()
         response = await send(pool, server.origin)
         await ask(pool, server.origin)
         await pool.aclose()
@@ -334,9 +303,8 @@ async def test_closing_the_pool_leaves_a_running_response_its_connection() -> No
         assert pool._open == 0
 
 
-async def test_a_closed_pool_has_no_timer_left() -> None:
+async def test_a_closed_pool_has_no_timer_left(pool: Pool) -> None:
     async with scripted(say(GOOD)) as server:
-        pool = pool_of()
         await ask(pool, server.origin)
         assert pool._sweeper is not None
         await pool.aclose()
@@ -347,7 +315,7 @@ async def test_a_closed_pool_has_no_timer_left() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_paused_reader_applies_backpressure_to_the_provider(chunked: bool) -> None:
+async def test_paused_reader_applies_backpressure_to_the_provider(pool: Pool, chunked: bool) -> None:
     total, piece, sent = 64 * 1024 * 1024, b"x" * 65_536, 0
 
     async def script(peer: Peer) -> None:
@@ -362,7 +330,6 @@ async def test_paused_reader_applies_backpressure_to_the_provider(chunked: bool)
         await peer.send(b"0\r\n\r\n" if chunked else b"")
 
     async with scripted(script) as server:
-        pool = pool_of()
         response = await send(pool, server.origin)
         connection = response._connection
         assert connection is not None
@@ -380,11 +347,10 @@ async def test_paused_reader_applies_backpressure_to_the_provider(chunked: bool)
             assert len(data) <= 1024 * 1024
         assert received == total
         response.close()
-        await pool.aclose()
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "left"])
-async def test_provider_under_backpressure_may_end_its_answer(end: str) -> None:
+async def test_provider_under_backpressure_may_end_its_answer(pool: Pool, end: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.body()
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 600_000)
@@ -396,7 +362,6 @@ async def test_provider_under_backpressure_may_end_its_answer(end: str) -> None:
             await peer.gone()
 
     async with scripted(script) as server:
-        pool = pool_of()
         response = await send(pool, server.origin)
         connection = response._connection
         assert connection is not None
@@ -411,10 +376,9 @@ async def test_provider_under_backpressure_may_end_its_answer(end: str) -> None:
         await until(lambda: server.open == 0)
 
 
-async def test_connections_are_bounded_and_idle_ones_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_are_bounded_and_idle_ones_give_way(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_CONNECTIONS", 2)
     async with scripted(say(GOOD)) as idle, scripted(hold(HEAD), hold(HEAD)) as busy:
-        pool = pool_of()
         await ask(pool, idle.origin)
         first = await send(pool, busy.origin)
         second = await send(pool, busy.origin)
@@ -430,10 +394,9 @@ async def test_connections_are_bounded_and_idle_ones_give_way(monkeypatch: pytes
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 async def test_idle_connection_is_closed_if_no_file_descriptor_is_free(
-    monkeypatch: pytest.MonkeyPatch, number: int
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     async with scripted(say(GOOD), say(GOOD)) as idle, scripted(say(GOOD)) as wanted:
-        pool = pool_of()
         kept = [await send(pool, idle.origin) for _ in range(2)]
         for response in kept:
             await rest_of(response)
@@ -449,17 +412,17 @@ async def test_idle_connection_is_closed_if_no_file_descriptor_is_free(
         monkeypatch.setattr(pool, "_open_connection", while_there_is_room)
         assert await ask(pool, wanted.origin) == b"good"
         assert (len(pool._idle[idle.origin]), pool._open) == (1, 2), "and one is enough"
-        await pool.aclose()
 
 
-async def test_room_that_others_take_first_does_not_cost_every_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_room_that_others_take_first_does_not_cost_every_idle_connection(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_MOST_GIVING_WAY", 2)
 
     async def full(_: str) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async with scripted(*[say(GOOD)] * 4) as idle:
-        pool = pool_of()
         for response in [await send(pool, idle.origin) for _ in range(4)]:
             await rest_of(response)
             response.close()
@@ -467,13 +430,11 @@ async def test_room_that_others_take_first_does_not_cost_every_idle_connection(m
         with pytest.raises(ConnectFailed) as raised:
             await send(pool, "http://127.0.0.1:9")
         assert (raised.value.is_ours, len(pool._idle[idle.origin]), pool._open) == (True, 2, 2)
-        await pool.aclose()
 
 
 @pytest.mark.parametrize("bad", [b"HTTP/1.1 200 OK\r\nx y: z\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"])
-async def test_invalid_response_leaves_no_connection_open(bad: bytes) -> None:
+async def test_invalid_response_leaves_no_connection_open(pool: Pool, bad: bytes) -> None:
     async with scripted(hold(bad)) as server:
-        pool = pool_of()
         with pytest.raises(BadResponse):
             await send(pool, server.origin)
         assert pool._open == 0
@@ -509,14 +470,12 @@ async def test_leave_is_asked_before_the_name_is_looked_up_and_for_every_request
             await send(pool, origin, permit="yes")
         assert asked == [(origin, "no"), (origin, "yes"), (origin, "yes")]
         assert (len(server.heads), names.asked) == (1, ["provider.test"])
-        await pool.aclose()
 
 
 # --- no connection --------------------------------------------------------------------------------
 
 
-async def test_refused_connection_is_a_connect_failure(silent_port: int) -> None:
-    pool = pool_of()
+async def test_refused_connection_is_a_connect_failure(pool: Pool, silent_port: int) -> None:
     with pytest.raises(ConnectFailed) as raised:
         await send(pool, f"http://127.0.0.1:{silent_port}")
     assert "refused" in str(raised.value).lower()
@@ -529,12 +488,11 @@ async def test_refused_connection_is_a_connect_failure(silent_port: int) -> None
     [(errno.EMFILE, True), (errno.ENFILE, True), (errno.EADDRNOTAVAIL, True), (errno.ENETDOWN, False)],
 )
 async def test_lack_of_file_descriptors_is_reported_as_local(
-    monkeypatch: pytest.MonkeyPatch, number: int, is_ours: bool
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, number: int, is_ours: bool
 ) -> None:
     async def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    pool = pool_of()
     monkeypatch.setattr(pool, "_open_connection", refuse)
     with pytest.raises(ConnectFailed) as raised:
         await send(pool, "http://127.0.0.1:9")
@@ -542,53 +500,50 @@ async def test_lack_of_file_descriptors_is_reported_as_local(
 
 
 @pytest.mark.parametrize("origin", ["http://a..b", "http://" + "a" * 70 + ".test", "http://host:99999", "http://["])
-async def test_invalid_origin_is_refused(origin: str) -> None:
-    pool = pool_of()
+async def test_invalid_origin_is_refused(pool: Pool, origin: str) -> None:
     with pytest.raises(ConnectFailed):
         await send(pool, origin)
     assert pool._open == 0
 
 
-async def test_unresolvable_name_is_a_connect_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unresolvable_name_is_a_connect_failure(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names(monkeypatch)
     names.error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    pool = pool_of()
     with pytest.raises(ConnectFailed, match="gaierror: Name or service not known"):
         await send(pool, "http://nowhere.test")
     assert (names.asked, pool._open) == (["nowhere.test"], 0)
 
 
-async def test_names_are_looked_up_for_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_are_looked_up_for_each_connection(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names(monkeypatch)
     async with scripted(say(CLOSING), say(GOOD), say(GOOD)) as server:
-        pool = pool_of()
         origin = server.origin.replace("127.0.0.1", "provider.test")
         for _ in range(3):
             await ask(pool, origin)
         assert (names.asked, server.connections) == (["provider.test"] * 2, 2)
         assert b"\r\nhost: provider.test:" in server.heads[0]
-        await pool.aclose()
 
 
-async def test_next_address_is_used_if_the_first_refuses(monkeypatch: pytest.MonkeyPatch, silent_port: int) -> None:
+async def test_next_address_is_used_if_the_first_refuses(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
     names = Names(monkeypatch)
     async with scripted(say(GOOD)) as server:
         names.ports = (silent_port, int(server.origin.rpartition(":")[2]))
-        pool = pool_of()
         assert await ask(pool, "http://provider.test") == b"good"
-        await pool.aclose()
 
 
-async def test_refusal_by_all_addresses_is_an_error(monkeypatch: pytest.MonkeyPatch, silent_port: int) -> None:
+async def test_refusal_by_all_addresses_is_an_error(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
     names = Names(monkeypatch)
     names.ports = (silent_port, silent_port)
-    pool = pool_of()
     with pytest.raises(ConnectFailed):
         await send(pool, "http://provider.test")
     assert pool._open == 0
 
 
-async def test_next_address_is_raced_if_the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_next_address_is_raced_if_the_first_is_silent(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     names = Names(monkeypatch)
     loop = asyncio.get_running_loop()
     connect = loop.sock_connect
@@ -604,12 +559,10 @@ async def test_next_address_is_raced_if_the_first_is_silent(monkeypatch: pytest.
     async with scripted(say(GOOD)) as server:
         port = int(server.origin.rpartition(":")[2])
         names.ports = (1, port)
-        pool = pool_of()
         started_at = loop.time()
         assert await ask(pool, "http://provider.test") == b"good"
         assert tried == [1, port]
         assert loop.time() - started_at < 2
-        await pool.aclose()
 
 
 # --- time and cancellation ------------------------------------------------------------------------
@@ -628,18 +581,16 @@ def hang(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
 
 
 @pytest.mark.parametrize("phase", ["name", "connect"])
-async def test_connecting_is_bounded(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+async def test_connecting_is_bounded(pool: Pool, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     hang(monkeypatch, phase)
-    pool = pool_of()
     with pytest.raises(ConnectFailed, match=r"no connection within 0\.02 seconds") as raised:
         await send(pool, "http://provider.test", connect_s=0.02)
     assert (raised.value.timed_out, pool._open) == (True, 0)
 
 
 @pytest.mark.parametrize("phase", ["name", "connect"])
-async def test_cancelled_connect_leaves_no_connection(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+async def test_cancelled_connect_leaves_no_connection(pool: Pool, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     hang(monkeypatch, phase)
-    pool = pool_of()
     task = asyncio.ensure_future(send(pool, "http://provider.test"))
     await turns()
     assert pool._open == 1
@@ -649,9 +600,8 @@ async def test_cancelled_connect_leaves_no_connection(monkeypatch: pytest.Monkey
     assert pool._open == 0
 
 
-async def test_a_cancelled_wait_for_the_head_ends_the_connection() -> None:
+async def test_a_cancelled_wait_for_the_head_ends_the_connection(pool: Pool) -> None:
     async with scripted(hold()) as server:
-        pool = pool_of()
         task = asyncio.ensure_future(send(pool, server.origin))
         await until(lambda: len(server.heads) == 1)
         task.cancel()
@@ -661,9 +611,8 @@ async def test_a_cancelled_wait_for_the_head_ends_the_connection() -> None:
         await until(lambda: server.open == 0)
 
 
-async def test_a_cancelled_wait_for_the_body_leaves_the_response_to_close() -> None:
+async def test_a_cancelled_wait_for_the_body_leaves_the_response_to_close(pool: Pool) -> None:
     async with scripted(hold(HEAD + b"half")) as server:
-        pool = pool_of()
         response = await send(pool, server.origin)
         await response.read()
         task = asyncio.ensure_future(response.read())
@@ -676,10 +625,9 @@ async def test_a_cancelled_wait_for_the_body_leaves_the_response_to_close() -> N
         await until(lambda: server.open == 0)
 
 
-async def test_exchange_cancelled_at_any_moment_leaves_no_connection() -> None:
+async def test_exchange_cancelled_at_any_moment_leaves_no_connection(pool: Pool) -> None:
     """The exchange is cancelled after each possible number of loop iterations."""
     async with scripted(*[hold(HEAD + b"half")] * 60) as server:
-        pool = pool_of()
         for moment in range(40):
             task = asyncio.ensure_future(send(pool, server.origin))
             await turns(2 * moment)
@@ -697,8 +645,8 @@ async def test_exchange_cancelled_at_any_moment_leaves_no_connection() -> None:
 # --- asked once more ------------------------------------------------------------------------------
 
 
-async def test_unused_new_connection_is_kept_and_idle_connections_are_not_rechecked() -> None:
-    pool, asked = pool_of(), list[int]()
+async def test_unused_new_connection_is_kept_and_idle_connections_are_not_rechecked(pool: Pool) -> None:
+    asked = list[int]()
     async with scripted(say(GOOD), say(GOOD)) as server:
 
         def no() -> None:

@@ -9,7 +9,7 @@ import trustme
 
 from providers.transport import ConnectFailed, Link, Pool
 from tests.kit.network_peers import connect_proxy, server_context
-from tests.kit.pool_calls import anyone, ask
+from tests.kit.pool_calls import ask
 from tests.kit.scripted_server import GOOD, say, scripted, until
 
 AUTHORITY = trustme.CA()
@@ -19,14 +19,13 @@ CA = AUTHORITY.cert_pem.bytes().decode()
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("secure_proxy", [False, True], ids=["plain proxy", "tls proxy"])
 async def test_connection_through_a_tunnel_is_used_again_and_closed_at_both_ends(
-    secure: bool, secure_proxy: bool
+    pool: Pool, secure: bool, secure_proxy: bool
 ) -> None:
     context = server_context(AUTHORITY.issue_cert("127.0.0.1"))
     async with (
         scripted(say(GOOD), say(GOOD), tls=context if secure else None) as server,
         connect_proxy(tls=context if secure_proxy else None) as proxy,
     ):
-        pool = Pool(anyone)
         for _ in range(2):
             assert await ask(pool, server.origin, Link(CA, proxy=proxy.origin)) == b"good"
         assert (server.served_by, proxy.connections) == ([1, 1], 1)
@@ -34,19 +33,16 @@ async def test_connection_through_a_tunnel_is_used_again_and_closed_at_both_ends
         await until(lambda: server.open == proxy.open == 0)
 
 
-async def test_connections_through_a_proxy_and_directly_are_kept_apart() -> None:
+async def test_connections_through_a_proxy_and_directly_are_kept_apart(pool: Pool) -> None:
     async with scripted(*[say(GOOD)] * 4) as server, connect_proxy() as one, connect_proxy() as other:
-        pool = Pool(anyone)
         for link in (None, Link(proxy=one.origin), Link(proxy=other.origin), None):
             assert await ask(pool, server.origin, link) == b"good"
         assert (server.served_by, one.connections, other.connections) == ([1, 2, 3, 1], 1, 1)
-        await pool.aclose()
 
 
-async def test_cancelled_wait_for_a_tunnel_ends_its_connection() -> None:
+async def test_cancelled_wait_for_a_tunnel_ends_its_connection(pool: Pool) -> None:
     async with connect_proxy() as proxy:
         proxy.reply = b""
-        pool = Pool(anyone)
         task = asyncio.ensure_future(ask(pool, "https://llm.test", Link(CA, proxy=proxy.origin)))
         await until(lambda: len(proxy.heads) == 1)
         task.cancel()
@@ -56,10 +52,9 @@ async def test_cancelled_wait_for_a_tunnel_ends_its_connection() -> None:
         assert pool._open == 0
 
 
-async def test_name_of_the_server_is_left_to_the_proxy_and_written_in_brackets_if_it_is_an_address() -> None:
+async def test_name_of_the_server_is_left_to_the_proxy_and_written_in_brackets_if_it_is_an_address(pool: Pool) -> None:
     async with connect_proxy() as proxy:
         proxy.reply = b"HTTP/1.1 502 Bad Gateway\r\n\r\n"
-        pool = Pool(anyone)
         for origin in ("https://nowhere.invalid", "https://[::1]:8443", "http://house.invalid"):
             with pytest.raises(ConnectFailed, match="it answered 502"):
                 await ask(pool, origin, Link(CA, proxy=proxy.origin))
