@@ -62,3 +62,10 @@ def test_each_complaint_states_what_to_write(tmp_path: Path, source: str, compla
     path.write_text(f"{source}\n", "utf-8")
     [found] = phrases_of(path)
     assert f": {complaint}" in str(found)
+
+
+def test_texts_are_checked_in_a_checkout_below_a_folder_named_tests(tmp_path: Path) -> None:
+    path = tmp_path / "tests" / "module.py"
+    path.parent.mkdir()
+    path.write_text('OPENING = "You speak with somebody in a certain place."\n', "utf-8")
+    assert [phrase.line for phrase in phrases_of(path)] == [1]

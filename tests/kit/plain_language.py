@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kit.doc_pages import blocks_of
+from tests.kit.doc_pages import ROOT, blocks_of
 
 __all__ = ["Phrase", "phrases_of"]
 
@@ -116,7 +116,7 @@ def _in_module(path: Path) -> Iterator[Phrase]:
     for node in ast.walk(tree):
         # A text of at least four words in a row is for people; in tests it is mostly data.
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-        if is_text and "tests" not in path.parts and _WORDS.search(node.value):
+        if is_text and not path.is_relative_to(ROOT / "tests") and _WORDS.search(node.value):
             yield from _matches(path, node.lineno, node.value)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
