@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -129,16 +129,24 @@ def review_change(
 
 
 def plan_with_checks(
-    old: CompiledState, new: CompiledState, now_s: float, answers: tuple[AnswerChange, ...] | None = None
+    old: CompiledState,
+    new: CompiledState,
+    now_s: float,
+    answers: tuple[AnswerChange, ...] | None = None,
+    accepted: Collection[str] = (),
 ) -> ChangePlan:
-    """Return the plan of a change, with the territories that it affects and the checks. See `review_change`."""
+    """Return the plan of a change, with the territories that it affects and the checks. See `review_change`.
+
+    `accepted` are the territories and regions whose users may lose their answer.
+    """
     warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
     before = old.written.values if old.written is not None else {}
     after = new.written.values if new.written is not None else {}
     plan = plan_of(old.config, new.config, tuple(changed_values(before, after)))
     if answers is None:
         answers = answer_changes(old.config, new.config, now_s)
-    return replace(plan, answers=answers, checks=checks_of(old.config, new.config, warnings, now_s, answers=answers))
+    checks = checks_of(old.config, new.config, warnings, now_s, answers=answers, accepted=accepted)
+    return replace(plan, answers=answers, checks=checks)
 
 
 def signature_file(config: Path) -> Path:

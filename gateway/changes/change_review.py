@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -93,10 +93,7 @@ class ChangeReview:
             "keeps_history": self._directory is not None,
             "file_active": not state.pinned,
             "pinned": state.pinned or None,
-            "activations": [
-                {**activation_data(item), "active": item is last, **({"instance": instance} if instance else {})}
-                for instance, item in items
-            ],
+            "activations": activations_data(items, last),
         }
 
     async def version(self, name: str) -> Json:
@@ -187,6 +184,14 @@ def activation_data(item: Activation) -> Json:
     names = ("version", "previous", "cause", "who", "summary")
     at = datetime.fromtimestamp(item.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {**{name: getattr(item, name) for name in names}, **summary_data(item.plan), "at": at}
+
+
+def activations_data(activations: Iterable[tuple[str | None, Activation]], active: Activation | None) -> list[Json]:
+    """Return activations as JSON data, each with the id of its instance if they are those of a cell."""
+    return [
+        {**activation_data(item), "active": item is active, **({"instance": instance} if instance else {})}
+        for instance, item in activations
+    ]
 
 
 def _state_of(outcome: Outcome, packed: bytes) -> CompiledState:

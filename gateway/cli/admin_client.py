@@ -42,35 +42,28 @@ class AdminClient:
 
     def get(self, path: str) -> str:
         """Return the body of an answer with status 200, as text. Raises NotReached."""
-        status, body = self._request("GET", path, None, {})
+        status, body = self._request("GET", path, None, "")
         if status != 200:
-            raise NotReached(f"{self.url}{path} answers {status}: {_error_message(body)}")
+            raise NotReached(f"{self.url}{path} answers {status}: {error_message(_json_object(body))}")
         return body.decode("utf-8", "replace")
 
     def post(self, path: str, content: Mapping[str, object], operator: str) -> tuple[int, Mapping[str, object]]:
         """Return the status (200, 422 or 503) and the JSON object of the answer. Raises NotReached."""
-        headers = {"content-type": b"application/json", OPERATOR_HEADER: operator.encode()}
-        status, body = self._request("POST", path, json.dumps(content).encode(), headers)
-        if status not in (200, 422, 503):
-            raise NotReached(f"{self.url}{path} answers {status}: {_error_message(body)}")
+        status, body = self._request("POST", path, content, operator)
         answer = _json_object(body)
-        if "result" not in answer:
-            raise NotReached(f"{self.url}{path} answers {status}: {_error_message(body)}")
+        if status not in (200, 422, 503) or "result" not in answer:
+            raise NotReached(f"{self.url}{path} answers {status}: {error_message(answer)}")
         return status, answer
 
     def call(
         self, method: str, path: str, content: Mapping[str, object] | None, operator: str
     ) -> tuple[int, Mapping[str, object]]:
         """Return the status and the JSON object of an answer of the admin API. Raises NotReached."""
-        headers = {OPERATOR_HEADER: operator.encode()}
-        if content is not None:
-            headers["content-type"] = b"application/json"
-        body = json.dumps(content).encode() if content is not None else None
-        status, answer = self._request(method, path, body, headers)
-        decoded = _json_object(answer)
-        if not decoded:
+        status, body = self._request(method, path, content, operator)
+        answer = _json_object(body)
+        if not answer:
             raise NotReached(f"{self.url}{path} answers {status}, and not in JSON")
-        return status, decoded
+        return status, answer
 
     def lines(self, path: str, rows_deleted: Callable[[str], None]) -> Iterator[str]:
         """Yield the lines of an answer of any length, which are JSON. Raises NotReached.
@@ -85,7 +78,7 @@ class AdminClient:
                 connection.request("GET", self._target(path), headers=self._headers({}))
                 answer = connection.getresponse()
                 if answer.status != 200:
-                    message = _error_message(answer.read(_MAX_ANSWER_BYTES))
+                    message = error_message(_json_object(answer.read(_MAX_ANSWER_BYTES)))
                     raise NotReached(f"{self.url} answers {answer.status}: {message}")
                 while line := answer.readline(_MAX_ANSWER_BYTES):
                     if not line.endswith(b"}\n"):
@@ -96,13 +89,19 @@ class AdminClient:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._not_reached(error) from None
 
-    def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, bytes]) -> tuple[int, bytes]:
+    def _request(
+        self, method: str, path: str, content: Mapping[str, object] | None, operator: str
+    ) -> tuple[int, bytes]:
         self._check_url()
+        headers = self._headers({OPERATOR_HEADER: operator.encode()})
+        if content is not None:
+            headers["content-type"] = b"application/json"
+        body = json.dumps(content).encode() if content is not None else None
         answer: Future[tuple[int, bytes]] = Future()
 
         def call() -> None:
             try:
-                answer.set_result(self._call(method, path, body, self._headers(headers)))
+                answer.set_result(self._call(method, path, body, headers))
             except Exception as error:  # raised again in the thread that waits for the answer
                 answer.set_exception(error)
 
@@ -124,7 +123,7 @@ class AdminClient:
     def _not_reached(self, error: Exception) -> NotReached:
         return NotReached(f"no gateway answers at {self.url}: {_printable(str(error)) or type(error).__name__}")
 
-    def _headers(self, headers: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    def _headers(self, headers: dict[str, bytes]) -> dict[str, bytes]:
         return {**headers, "authorization": f"Bearer {self.token}".encode()} if self.token is not None else headers
 
     def _target(self, path: str) -> str:
@@ -150,8 +149,9 @@ def _json_object(body: bytes) -> Mapping[str, object]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _error_message(body: bytes) -> str:
-    error = _json_object(body).get("error")
+def error_message(answer: Mapping[str, object]) -> str:
+    """Return the message of an error of the admin API, safe for a terminal."""
+    error = answer.get("error")
     return _printable(str(error.get("message"))) if isinstance(error, dict) else "no reason given"
 
 

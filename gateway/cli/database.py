@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import compile_file, settings_of
@@ -12,19 +13,15 @@ if TYPE_CHECKING:
     from gateway.model.budget import StoreServer
 
 _OK, _REFUSED = 0, 1
-_MISSING = "`gateway db` needs more packages: pip install 'assistant-gateway[stores]'"
 
 
 def upgrade(options: argparse.Namespace) -> int:
     """Apply the missing migrations."""
     server = _server(options)
-    try:
-        from gateway.usage.postgres_migration import upgrade as upgrade_schema
-        from gateway.usage.postgres_schema import SCHEMA
+    from gateway.usage.postgres_migration import upgrade as upgrade_schema
+    from gateway.usage.postgres_schema import SCHEMA
 
-        before, after = upgrade_schema(server)
-    except ImportError:
-        raise CommandError(_MISSING) from None
+    before, after = upgrade_schema(server)
     if after > SCHEMA:
         print(f"the schema {after} is of the next release, and this release works with it: nothing was changed")
     elif before == after:
@@ -37,13 +34,10 @@ def upgrade(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Report whether this release can work with the database."""
     server = _server(options)
-    try:
-        from gateway.usage.postgres_migration import current_schema
-        from gateway.usage.postgres_schema import SCHEMA, check_schema
+    from gateway.usage.postgres_migration import current_schema
+    from gateway.usage.postgres_schema import SCHEMA, check_schema
 
-        found = current_schema(server)
-    except ImportError:
-        raise CommandError(_MISSING) from None
+    found = current_schema(server)
     try:
         check_schema(found)
     except StateError as error:
@@ -56,20 +50,20 @@ def check(options: argparse.Namespace) -> int:
 def rebuild(options: argparse.Namespace) -> int:
     """Compute the totals of the ledger again from its rows."""
     server = _server(options)
-    try:
-        from gateway.usage.postgres_ledger import rebuild_totals
+    from gateway.usage.postgres_ledger import rebuild_totals
 
-        since = rebuild_totals(server)
-    except ImportError:
-        raise CommandError(_MISSING) from None
+    since = rebuild_totals(server)
     days = "all days" if since is None else f"the days after {since}; rows of earlier days were deleted"
     print(f"rebuilt the totals of {days}")
     return _OK
 
 
 def _server(options: argparse.Namespace) -> StoreServer:
+    """Return the shared database of the config. Raises CommandError without one, or without the packages for it."""
     path = settings_of(options).config
     stores = compile_file(path).config.stores
     if stores is None or stores.database is None:
         raise CommandError(f"{path} has no `stores.database`: a ledger in a state directory needs no such command")
+    if not all(map(find_spec, ("alembic", "asyncpg", "sqlalchemy"))):
+        raise CommandError("`gateway db` needs more packages: pip install 'assistant-gateway[stores]'")
     return stores.database

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.terminal import compile_file, config_path, settings_of
+from gateway.cli.terminal import compile_file, settings_of
 from gateway.files import open_file
 from gateway.operator_errors import CommandError
 
@@ -40,7 +40,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from evaluation.simulation import SimulationFailed
     from gateway.config.problems import ConfigRejected
 
-    config = config_path(options)
+    config = settings_of(options).config
 
     def compile_with(origins: Mapping[tuple[str, str], str] | None) -> ConfigVersion:
         return compile_file(config, simulators=origins).config

@@ -125,13 +125,10 @@ def _print_activations(
     options: argparse.Namespace,
 ) -> None:
     """Print activations, each with the id of its instance if they are those of a cell."""
-    from gateway.changes.change_review import activation_data
+    from gateway.changes.change_review import activations_data
 
     if options.json:
-        items = [
-            {**activation_data(item), "active": item is active, **({"instance": instance} if instance else {})}
-            for instance, item in activations
-        ]
+        items = activations_data(activations, active)
         details = {"file_active": pinned is None, "pinned": pinned, "activations": items}
         print(json.dumps(details, indent=2, ensure_ascii=False))
         return

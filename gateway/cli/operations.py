@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-from gateway.cli.admin_client import AdminClient, NotReached
-from gateway.cli.plan import admin_client
+from gateway.cli.admin_client import AdminClient, NotReached, error_message
+from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import settings_of
 from gateway.operator_errors import CommandError
 from gateway.release import release_name
@@ -50,7 +49,7 @@ def restart(options: argparse.Namespace) -> int:
     """Replace a running gateway without a refused connection (`gateway restart`)."""
     from gateway.server.handover import RestartBusy, ask_for_restart
 
-    directory = _state_dir(settings_of(options))
+    directory = state_directory(settings_of(options))
     running = holder_of(directory)
     if running is None:
         raise CommandError(f"no gateway runs with {directory}")
@@ -93,7 +92,7 @@ def _status_of_instance(url: str, settings: Settings) -> Mapping[str, Any]:
     client = admin_client(url, settings)
     code, document = client.call("GET", "/status", None, "")
     if code != HTTPStatus.OK:
-        raise CommandError(f"{client.url} answers {code}: {_message_of(document)}")
+        raise CommandError(f"{client.url} answers {code}: {error_message(document)}")
     return document
 
 
@@ -159,16 +158,11 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"problem: {problem}"
 
 
-def _message_of(answer: Mapping[str, Any]) -> str:
-    error = answer.get("error")
-    return str(error.get("message")) if isinstance(error, Mapping) else "no reason"
-
-
 def backup(options: argparse.Namespace) -> int:
     """Write an archive of the state directory, also while a gateway uses it (`gateway backup`)."""
     from gateway.state.backup import write_backup
 
-    directory = _state_dir(settings_of(options))
+    directory = state_directory(settings_of(options))
     created = datetime.now(UTC).isoformat(timespec="seconds")
     written = write_backup(directory, options.to, release_name(), created, with_keys=options.with_keys)
     print(f"wrote {options.to}: {len(written.files)} files of {directory}")
@@ -181,7 +175,7 @@ def restore(options: argparse.Namespace) -> int:
     """Restore an archive into an empty state directory (`gateway restore`)."""
     from gateway.state.backup import restore_backup
 
-    directory = _state_dir(settings_of(options))
+    directory = state_directory(settings_of(options))
     restored = restore_backup(options.file, directory)
     print(f"restored {len(restored.files)} files of {restored.created} (release {restored.release}) into {directory}")
     if restored.missing_keys:
@@ -190,17 +184,11 @@ def restore(options: argparse.Namespace) -> int:
     return _OK
 
 
-def _state_dir(settings: Settings) -> Path:
-    if settings.state_dir is None:
-        raise CommandError("name the state directory: --state DIR, or GATEWAY_STATE_DIR")
-    return settings.state_dir
-
-
 def _begin(client: AdminClient) -> float:
     """Begin the drain and return the seconds in which new connections may still come. Raises CommandError."""
     status, answer = client.call("POST", "/drain", {}, "")
     if status != 200:
-        raise CommandError(f"{client.url} refuses to drain: {_message_of(answer)}")
+        raise CommandError(f"{client.url} refuses to drain: {error_message(answer)}")
     return float(str(answer["delay_s"]))
 
 
@@ -217,8 +205,6 @@ def _running(client: AdminClient) -> int:
 
 def _admin_of(settings: Settings) -> str:
     """Return the URL of the admin listener of the gateway that uses the state directory. Raises CommandError."""
-    from gateway.state.lock import holder_of
-
     if settings.state_dir is None:
         raise CommandError("name the running gateway: --admin URL of its admin listener, or --state DIR")
     holder = holder_of(settings.state_dir)

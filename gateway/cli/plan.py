@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,19 +167,17 @@ def plan_between(
     Raises:
         CommandError: A word of `accepted` is not a territory.
     """
-    from gateway.changes.plan import NO_CONFIG_VERSION, changed_values, plan_of
-    from gateway.changes.plan_checks import checks_of, compiles
-    from gateway.policy.territory_answers import answer_changes
+    from gateway.changes.change_log import plan_with_checks
+    from gateway.changes.compile_job import CompiledState
+    from gateway.changes.plan import NO_CONFIG_VERSION
+    from gateway.changes.plan_checks import compiles
 
-    old = before.config if before is not None else NO_CONFIG_VERSION
-    changes = plan_of(old, after.config, tuple(changed_values(_values(before), _values(after))))
+    old = before if before is not None else CompiledState(NO_CONFIG_VERSION, None, ())
+    words = _accepted(accepted, {*old.config.regions, *after.config.regions})
+    changes = plan_with_checks(old, after, time.time(), accepted=words)
     if _catalogues(before) != _catalogues(after):
         changes = replace(changes, sections=(*changes.sections, "catalogue files"))
-    known_warnings = before.warnings if before is not None else ()
-    new_warnings = [warning for warning in after.warnings if warning not in known_warnings]
-    now_s, words = time.time(), _accepted(accepted, {*old.regions, *after.config.regions})
-    answers = answer_changes(old, after.config, now_s)
-    checks = [compiles(()), *checks_of(old, after.config, new_warnings, now_s, answers=answers, accepted=words)]
+    answers, checks = changes.answers, [compiles(()), *changes.checks]
     if strict and after.warnings:
         checks[-1] = replace(checks[-1], ok=False, findings=after.warnings)
     if intent is not None:
@@ -207,10 +206,6 @@ def _accepted(texts: Iterable[str], regions: Collection[str]) -> set[str]:
 
 def _catalogues(state: CompiledState | None) -> str:
     return state.written.catalogues if state is not None and state.written is not None else ""
-
-
-def _values(state: CompiledState | None) -> Mapping[str, object]:
-    return state.written.values if state is not None and state.written is not None else {}
 
 
 def _add_traffic(changes: ChangePlan, url: str, settings: Settings) -> ChangePlan:
@@ -290,19 +285,11 @@ def state_directory(settings: Settings) -> Path:
     return settings.state_dir
 
 
-class opened_history:
-    """A context manager that opens the history of the state directory. Raises StateError if there is none."""
+def opened_history(settings: Settings) -> closing[History]:
+    """Open the history of the state directory for a `with` block. Raises StateError if there is none."""
+    from gateway.state.history import open_history
 
-    def __init__(self, settings: Settings) -> None:
-        from gateway.state.history import open_history
-
-        self._history = open_history(state_directory(settings), make=False)
-
-    def __enter__(self) -> History:
-        return self._history
-
-    def __exit__(self, *_: object) -> None:
-        self._history.close()
+    return closing(open_history(state_directory(settings), make=False))
 
 
 def admin_client(url: str, settings: Settings) -> AdminClient:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
+from gateway.cli.terminal import aligned
 from gateway.model.deployment import Deployment
 from providers.adapter import Adapter, EmulatesFeatures, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
 from providers.catalogue.prices import NO_CURRENCY, Offers, Price, Rates, shown_amount
@@ -11,68 +13,17 @@ from providers.evidence import Citation
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
 
-_PROVIDERS_HEAD = """\
-# Providers
-
-This page lists the features, parameters, sites and headers of each provider.
-[Deployments](../operate/deployments.md#deployments) describes how a deployment names a provider and a site.
-`gateway providers list --markdown` generates the page from the declarations of the adapters.
-"""
-
-_FEATURES_HEAD = """\
-## Features
-
-The features that the wire format and the adapter support. All providers support text. A model may support fewer. A
-request that needs a feature which a deployment lacks goes to another one; `gateway explain` shows the reason.
-[The contract](../extend/contract.md#features-and-parameters) defines each word. *Emulated*: the provider has no such
-mode, so the gateway asks the model in words and checks [the answer](../use/structured-output.md#json-object).
-"""
-
-_UNCONFIRMED_HEAD = """\
-## Unconfirmed providers
-
-Tests check an adapter against a simulator. For a [compatible vendor](../extend/compatible-vendors.md), both read the
-same file, so a wrong fact in the file passes these tests. Only recorded answers show it. For these providers, no two
-answers are recorded from the vendor's documentation or a real call. Before you use one of them, run
-`gateway providers check` with your own key; it compares the answer with the facts.
-"""
-
-_PARAMETERS_HEAD = """\
-## Parameters
-
-A parameter that a provider doesn't support is dropped and listed in `x-gateway-dropped`, or the request is refused; the
-deployment sets which. *Vendor fields* are fields that only this vendor has.
-"""
-
-_SITES_HEAD = """\
-## Sites
-
-*Stores* and *processes* are the territories that the vendor promises for the data. *Requires* lists the contract terms
-that the promise depends on; the deployment confirms them in `attests`. *Serves* lists the territories whose users the
-vendor serves; a number stands for a published list, which `available` may only narrow. The last column lists models
-with a residency of their own, and exceptions from the promise. [Sources](#sources) has the page, the quotation and the
-date of each row.
-"""
-
-_SOURCES_HEAD = """\
-## Sources
-
-The page that states each site's facts, its words, and the day on which it was read. *Unconfirmed* states what the page
-does not confirm: ask the vendor, and have it in your contract, before you rely on it. A row that names a list is the
-list of territories that the vendor publishes. [Models](models.md) has the sources of prices and retirements.
-"""
-
-_HEADERS_HEAD = """\
-## Headers
-
-The headers that `headers` of a deployment may set. A header can have the same effect as a field: store a prompt, pass
-it on, or choose where it is processed. Therefore only headers with a known effect are allowed.
-"""
-
+_Row = tuple[str, ...]
+_MODELS = ("provider", "model", "prompt", "answer", "efforts", "features", "rejects")
+_AMOUNTS = ("input", "cached", "written", "output")
+_EVIDENCE = ("as of", "source", "quotation", "unconfirmed")
+_PRICES = ("provider", "model", "sites", *_AMOUNTS, "longer prompts", *_EVIDENCE)
+_RETIREMENTS = ("provider", "model", "retires on", "replacement", *_EVIDENCE)
+_DEPLOYMENTS = ("deployment", "provider", "model", "prompt", *_AMOUNTS, "retires on", "features")
+_TEMPLATES = Path(__file__).with_name("templates")
 _NO_SITES = (
     "These providers have no sites: `endpoint` is a URL, and the deployment states what it `stores` and `processes`."
 )
-
 _MAX_LISTED_TERRITORIES = 8
 
 
@@ -84,30 +35,25 @@ def providers_page(adapters: Mapping[str, Adapter]) -> str:
         ("provider", "`endpoint`", "stores", "processes", "requires", "serves", "key variable", "exceptions"),
         (_site_row(adapter.name, site) for adapter in listed for site in adapter.sites.values()),
     )
-    others = f"\n{_NO_SITES}\n{without_sites}.\n" if without_sites else ""
-    headers = _table(
-        ("provider", "header", "effect", "format"),
-        (
-            (f"`{adapter.name}`", f"`{name}`", header.about, f"`{header.value}`".replace("|", "\\|"))
-            for adapter in listed
-            if isinstance(adapter, TakesHeaders)
-            for name, header in sorted(adapter.headers.items())
-        ),
+    headers = (
+        (f"`{adapter.name}`", f"`{name}`", header.about, f"`{header.value}`".replace("|", "\\|"))
+        for adapter in listed
+        if isinstance(adapter, TakesHeaders)
+        for name, header in sorted(adapter.headers.items())
     )
-    sources = _table(
-        ("provider", "facts", "as of", "source", "quotation", "unconfirmed"),
-        (row for adapter in listed for row in _source_rows(adapter)),
+    unconfirmed = ((f"`{adapter.name}`", "`unconfirmed`") for adapter in listed if is_unconfirmed(adapter))
+    return (
+        (_TEMPLATES / "providers.md.txt")
+        .read_text("utf-8")
+        .format(
+            features=_features(listed),
+            unconfirmed=_table(("provider", "state"), unconfirmed),
+            parameters=_parameters(listed),
+            sites=f"{sites}\n\n{_NO_SITES}\n{without_sites}." if without_sites else sites,
+            headers=_table(("provider", "header", "effect", "format"), headers),
+            sources=_table(("provider", "facts", *_EVIDENCE), (row for one in listed for row in _source_rows(one))),
+        )
     )
-    tables = (
-        _FEATURES_HEAD,
-        _features(listed),
-        _unconfirmed(listed),
-        _PARAMETERS_HEAD,
-        _parameters(listed),
-        _SITES_HEAD,
-        sites + others,
-    )
-    return "\n".join((_PROVIDERS_HEAD, *tables, _HEADERS_HEAD, headers, _SOURCES_HEAD, sources))
 
 
 def _source_rows(adapter: Adapter) -> Iterator[tuple[str, ...]]:
@@ -133,11 +79,6 @@ def _cited(citation: Citation) -> tuple[str, ...]:
 def is_unconfirmed(adapter: Adapter) -> bool:
     """Return whether no two answers of the vendor are recorded, so that its facts come from reading alone."""
     return isinstance(adapter, StatesConfirmation) and adapter.unconfirmed
-
-
-def _unconfirmed(adapters: Iterable[Adapter]) -> str:
-    rows = ((f"`{adapter.name}`", "`unconfirmed`") for adapter in adapters if is_unconfirmed(adapter))
-    return f"{_UNCONFIRMED_HEAD}\n{_table(('provider', 'state'), rows)}"
 
 
 def _features(adapters: Iterable[Adapter]) -> str:
@@ -212,65 +153,20 @@ def _codes(words: Iterable[str]) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("  |", " |") for cells in lines) + "\n"
-
-
-_Row = tuple[str, ...]
-
-_HEAD = """\
-# Models
-
-This page lists the limits, features, prices and retirements of the models in the catalogue.
-[Models and prices](../operate/models-and-prices.md) describes how to add or change a model.
-`gateway providers models --markdown` generates the page from the declarations of the adapters.
-"""
-
-_MODELS = ("provider", "model", "prompt", "answer", "efforts", "features", "rejects")
-
-_MODELS_HEAD = """\
-## Limits and features
-
-Models are listed by name or pattern; the most specific row applies. *Prompt* and *answer* are limits in tokens. An
-empty cell means that the vendor does not publish the limit. A model without a row supports text and tools.
-"""
-
-_AMOUNTS = ("input", "cached", "written", "output")
-
-_EVIDENCE = ("as of", "source", "quotation", "unconfirmed")
-
-_PRICES = ("provider", "model", "sites", *_AMOUNTS, "longer prompts", *_EVIDENCE)
-
-_PRICES_HEAD = """\
-## Prices
-
-Prices are for a million tokens. *Cached* and *written* are prompt tokens that the vendor read from its cache, or wrote
-to it. *Longer prompts*: from this number of prompt tokens, the whole request has other prices (input, cached, written,
-output). A price with *from* and a day holds from 00:00 UTC of that day.
-"""
-
-_RETIREMENTS = ("provider", "model", "retires on", "replacement", *_EVIDENCE)
-
-_RETIREMENTS_HEAD = """\
-## Retirements
-
-From this date the vendor may stop answering. *Replacement* is the model that the vendor recommends.
-"""
-
-_DEPLOYMENTS = ("deployment", "provider", "model", "prompt", *_AMOUNTS, "retires on", "features")
+    return "\n".join(f"| {' | '.join(cells)} |".replace("  |", " |") for cells in lines)
 
 
 def models_page(adapters: Mapping[str, Adapter]) -> str:
     """Return the Markdown page of models: tables of limits, prices and retirements, sorted by name."""
-    parts = [_HEAD]
-    for head, titles, rows in (
-        (_MODELS_HEAD, _MODELS, _model_rows(adapters)),
-        (_PRICES_HEAD, _PRICES, _price_rows(adapters)),
-        (_RETIREMENTS_HEAD, _RETIREMENTS, _retirement_rows(adapters)),
-    ):
-        lines = [titles, ("---",) * len(titles), *(_in_code(row) for row in rows)]
-        table = "\n".join(f"| {' | '.join(cells)} |".replace("  |", " |") for cells in lines)
-        parts.append(f"{head}\n{table}\n")
-    return "\n".join(parts)
+    return (
+        (_TEMPLATES / "models.md.txt")
+        .read_text("utf-8")
+        .format(
+            models=_table(_MODELS, map(_in_code, _model_rows(adapters))),
+            prices=_table(_PRICES, map(_in_code, _price_rows(adapters))),
+            retirements=_table(_RETIREMENTS, map(_in_code, _retirement_rows(adapters))),
+        )
+    )
 
 
 def models_text(adapters: Mapping[str, Adapter]) -> str:
@@ -280,7 +176,7 @@ def models_text(adapters: Mapping[str, Adapter]) -> str:
         (_PRICES, _price_rows(adapters)),
         (_RETIREMENTS, _retirement_rows(adapters)),
     )
-    return "\n\n".join(_aligned(titles, list(rows)) for titles, rows in tables) + "\n"
+    return "\n\n".join(aligned([titles, *rows]) for titles, rows in tables) + "\n"
 
 
 def deployments_text(deployments: Iterable[Deployment], now_s: float) -> str:
@@ -288,14 +184,14 @@ def deployments_text(deployments: Iterable[Deployment], now_s: float) -> str:
 
     A price that holds only from a later day on than `now_s` (Unix time) has a row below that of the present one.
     """
-    rows: list[_Row] = []
+    rows: list[_Row] = [_DEPLOYMENTS]
     for one in deployments:
         features = ", ".join(sorted(one.capabilities.features))
         names, context = (one.name, one.provider, one.model), _tokens(one.capabilities.context_tokens)
         rows.append((*names, context, *_amounts(one.price_at(now_s)), str(one.retires_on or ""), features))
         for price in one.coming_prices(now_s):
             rows.append((f"  from {price.valid_from}", "", "", "", *_amounts(price), "", ""))
-    return _aligned(_DEPLOYMENTS, rows)
+    return aligned(rows)
 
 
 def _model_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
@@ -372,11 +268,3 @@ def _in_code(row: _Row) -> _Row:
     """Format the first two columns as code, because a pattern contains `*`, which is Markdown markup."""
     models = ", ".join(f"`{model}`" for model in row[1].split(", "))
     return (f"`{row[0]}`", models, *row[2:])
-
-
-def _aligned(titles: _Row, rows: list[_Row]) -> str:
-    """Return the rows as columns of equal width. The last column is not padded."""
-    lines = [titles, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in padded)

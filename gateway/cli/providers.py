@@ -18,7 +18,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.terminal import compile_file, compiled_config, settings_of, write_new
+from gateway.cli.terminal import compile_file, settings_of, write_new
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def check(options: argparse.Namespace) -> int:
     """Send one small real request to a deployment and print the exchange (`gateway providers check`)."""
     import asyncio
 
-    config = compiled_config(options)
+    config = compile_file(settings_of(options).config).config
     chosen = [one for one in config.deployments.values() if options.name in (one.name, one.provider)]
     if not chosen:
         raise CommandError(

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 from gateway.cli.admin_actions import Actions, RemoteActions, Shown, opened
+from gateway.cli.terminal import aligned
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.model.stored_client import Role
 from gateway.operator_errors import CommandError
@@ -301,8 +302,7 @@ def _print(options: argparse.Namespace, answer: Json, shown: Callable[[Json], st
 
 
 def _members(item: Mapping[str, object]) -> str:
-    width = max(map(len, item), default=0)
-    return "\n".join(f"{name.ljust(width)}  {_cell(value)}" for name, value in item.items())
+    return aligned([(name, _cell(value)) for name, value in item.items()])
 
 
 def _table(rows: object, columns: Sequence[str]) -> str:
@@ -310,11 +310,7 @@ def _table(rows: object, columns: Sequence[str]) -> str:
     items: Iterable[Mapping[str, object]] = rows if isinstance(rows, list) else ()
     lines = [{name: _cell(item.get(name)) for name in columns} for item in items]
     used = [name for name in columns if any(line[name] != _NO_VALUE for line in lines)]
-    if not used:
-        return "none"
-    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in used}
-    head = {name: name for name in used}
-    return "\n".join("  ".join(line[name].ljust(widths[name]) for name in used).rstrip() for line in (head, *lines))
+    return aligned([used, *([line[name] for name in used] for line in lines)]) if used else "none"
 
 
 def _cell(value: object) -> str:

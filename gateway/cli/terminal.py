@@ -6,7 +6,7 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from errno import ENOSPC, EPIPE
 from io import TextIOWrapper
@@ -17,7 +17,6 @@ from gateway.operator_errors import CommandError, expect_file
 
 if TYPE_CHECKING:
     from gateway.config.compile import Compiled
-    from gateway.model.config_version import ConfigVersion
     from gateway.settings import Settings
 
 
@@ -80,16 +79,6 @@ def closed_output_status(error: OSError) -> int:
 _SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 
-def compiled_config(options: argparse.Namespace) -> ConfigVersion:
-    """Return the compiled config of `--config` or of the settings. Raises CommandError."""
-    return compile_file(settings_of(options).config).config
-
-
-def config_path(options: argparse.Namespace) -> Path:
-    """Return the path of `--config` or of the settings. Raises CommandError."""
-    return settings_of(options).config
-
-
 def operator_of(options: argparse.Namespace) -> str:
     """Return the name for the audit trail: `--operator`, or else the user of this machine."""
     if options.operator:
@@ -128,6 +117,19 @@ def print_pinned_version(settings: Settings) -> None:
         reason = f"version {pointer.version} is pinned by a rollback, so no config file is activated"
         shares = "the shares of its schedules are frozen, and `/explain` of the admin listener shows who answers"
         print(f"gateway: {reason}; `gateway rollback --release` activates it. {shares.capitalize()}", file=sys.stderr)
+
+
+def aligned(lines: Sequence[Sequence[str]], labels: int | None = None) -> str:
+    """Return lines of cells as columns of equal width. The cells after the first `labels` are aligned right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        [
+            cell.ljust(width) if labels is None or number < labels else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    ]
+    return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
 def write_new(directory: Path, files: Mapping[str, str]) -> None:

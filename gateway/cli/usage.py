@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import compile_file, settings_of
+from gateway.cli.terminal import aligned, compile_file, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
@@ -220,7 +220,7 @@ def _text(report: Mapping[str, Any], by: Sequence[str]) -> str:
     ]
     if len(groups) > 1:
         lines.append(["total", *[""] * (len(by) - 1), *_cells(total, shown, has_currency)])
-    return _aligned(lines, len(by)) + _notes(report)
+    return aligned(lines, len(by)) + _notes(report)
 
 
 def _cells(data: Mapping[str, Any], shown: Sequence[str], has_currency: bool) -> list[str]:
@@ -234,17 +234,6 @@ def _amount(text: object, currency: str | None) -> str:
     if text is None:
         return _NO_VALUE
     return f"{Decimal(str(text)).quantize(_SHOWN, ROUND_HALF_UP):,} {currency}"
-
-
-def _aligned(lines: Sequence[Sequence[str]], labels: int) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if number < labels else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def _notes(report: Mapping[str, Any]) -> str:
