@@ -6,9 +6,9 @@ import re
 from datetime import date
 
 from gateway.config.endpoints import Endpoint
-from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.routing import DeploymentSection
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.approval import Approval, Days, terms_of, why_unapproved
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentRule
@@ -51,10 +51,7 @@ def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> i
 
 
 def _check_approval(draft: Draft, findings: Findings, path: KeyPath, approval: Approval) -> None:
-    known = draft.names("regions")
-    if approval.region not in known and not draft.is_broken("regions"):
-        message = f"unknown region {quoted(approval.region)}"
-        findings.error((*path, "region"), message, choice_hint(approval.region, known))
+    check_reference(draft, findings, (*path, "region"), "regions", approval.region)
     begins, ends = approval.valid_from, approval.valid_until
     if begins is not None and ends is not None and ends < begins:
         findings.error(

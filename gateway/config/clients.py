@@ -8,7 +8,7 @@ from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
 from gateway.config.usage import SpendingCompiler
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.budget import NO_SPENDING_RULES
 from gateway.model.config_version import Client, ClientLimitRule, Cors
 from gateway.policy.location import SIGNALS
@@ -96,19 +96,10 @@ def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
     return not allowed or any(region in known[name].regions for name in allowed)
 
 
-def check_known_region(draft: Draft, findings: Findings, path: KeyPath, name: str) -> bool:
-    """Return whether there is such a region. Report an error if not."""
-    known = draft.names("regions")
-    if name not in known and not draft.is_broken("regions"):
-        findings.error(path, f"unknown region {quoted(name)}", choice_hint(name, known))
-    return name in known
-
-
 def _check_region(
     draft: Draft, findings: Findings, regions: Regions, path: KeyPath, name: str, section: ClientSection
 ) -> None:
-    if not check_known_region(draft, findings, path, name):
-        return
+    check_reference(draft, findings, path, "regions", name)
     region = regions.by_name.get(name)
     if region is not None and draft.is_whole("assistants") and not _has_route(draft, section, name):
         findings.warn(path, f"none of its assistants has a route in {quoted(name)}: all its requests are refused")

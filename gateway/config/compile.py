@@ -6,7 +6,7 @@ their errors alone, so that fixing one error does not reveal the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.config.clients import compile_clients, compile_cors
@@ -24,7 +24,7 @@ from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem, dotted
 from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
-from gateway.config.routes import compile_assistants
+from gateway.config.routes import AssistantCompiler
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
@@ -106,7 +106,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
     deployments = compile_deployments(draft, findings, endpoints, links, days, secrets, catalogue)
     warn_of_facts(findings, deployments.values(), document.read_at_s)
-    assistants = compile_assistants(draft, findings, regions, deployments, days)
+    assistants = AssistantCompiler(draft, findings, regions, deployments, days).compiled()
     moderation = compile_moderation(draft, findings, regions, deployments)
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
@@ -251,26 +251,11 @@ PLANNED_KEYS: tuple[KeyPath, ...] = (
 
 def _refuse_planned_sections(findings: Findings) -> None:
     """Report the planned keys that are written, all of them as one error at the first."""
-    found = {
-        pattern: path for pattern in PLANNED_KEYS if (path := next(_written((), findings.source.values, pattern), None))
-    }
+    found = [path for path in PLANNED_KEYS if findings.source.has(path)]
     if not found:
         return
-    first = min(found.values(), key=lambda path: findings.source.position(path, key=True))
-    names = ", ".join(f"`{dotted(pattern)}`" for pattern in found)
+    first = min(found, key=lambda path: findings.source.position(path, key=True))
+    names = ", ".join(f"`{dotted(path)}`" for path in found)
     are = "is" if len(found) == 1 else "are"
     message = f"usage and money: {names} {are} not supported by this version yet"
     findings.error(first, message, "remove them; `rpm` and `concurrent` limit requests", key=True)
-
-
-def _written(path: KeyPath, value: object, rest: KeyPath) -> Iterator[KeyPath]:
-    """Yield each path of the values that matches a pattern. `*` stands for any name."""
-    if not rest:
-        yield path
-        return
-    part = rest[0]
-    if isinstance(value, Mapping):
-        for name in value if part == "*" else {part} & value.keys():
-            yield from _written((*path, name), value[name], rest[1:])
-    elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-        yield from _written((*path, part), value[part], rest[1:])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.routing import DeploymentSection
-from gateway.config.secret_references import Resolution, read_literal, secret_at
+from gateway.config.secret_references import Resolution, read_literal, required_secret, secret_at
 from gateway.config.secrets_file import LEAST_CHARACTERS, SecretsFile
 from gateway.config.sensitive_keys import secret_names
 from gateway.config.validation import Draft, Findings
@@ -38,26 +38,15 @@ def compile_secrets(
         former_identity=identity[1] if len(identity) > 1 else None,
     )
     deployments = draft.config.deployments
+    if section.file is not None or draft.is_broken("secrets"):
+        return secrets
     asking = next((name for name, item in deployments.items() if item.consent is not None), None)
-    if (
-        asking is not None
-        and section.consent is None
-        and section.file is None
-        and not draft.is_broken("secrets")
-        and not draft.config.demo
-    ):
-        message = (
-            "`secrets.consent` is not set: "
-            "a consent token is valid only until the process ends, and only at this gateway"
-        )
-        findings.warn(("deployments", asking, "consent"), message, "write secrets: {consent: ${CONSENT_SECRET}}")
+    if asking is not None and section.consent is None and not draft.config.demo:
+        effect = "a consent token is valid only until the process ends, and only at this gateway"
+        hint = "write secrets: {consent: ${CONSENT_SECRET}}"
+        findings.warn(("deployments", asking, "consent"), f"`secrets.consent` is not set: {effect}", hint)
     for name, item in deployments.items():
-        if (
-            item.identity == "hash"
-            and section.identity is None
-            and section.file is None
-            and not draft.is_broken("secrets")
-        ):
+        if item.identity == "hash" and section.identity is None:
             hint = "write secrets: {identity: ${IDENTITY_SECRET}}"
             findings.error(("deployments", name, "identity"), "needs `secrets.identity`, which makes pseudonyms", hint)
     return secrets
@@ -91,12 +80,8 @@ def _versions(
 
 
 def _secret(findings: Findings, path: KeyPath, text: str, references: Mapping[str, Resolution]) -> Secret | None:
-    resolved = secret_at(findings, path, text, references, "NAME")
-    if problem := resolved.mistake or resolved.missing:
-        findings.error(
-            path, f"{resolved.source or 'the secret'} {problem}", resolved.hint or "set it, or remove it here"
-        )
-    elif resolved.secret is not None and not resolved.is_stand_in and len(resolved.secret.reveal()) < LEAST_CHARACTERS:
+    resolved = required_secret(findings, path, text, references, "NAME")
+    if resolved.secret is not None and not resolved.is_stand_in and len(resolved.secret.reveal()) < LEAST_CHARACTERS:
         hint = "create one with: openssl rand -base64 32"
         findings.error(path, f"is shorter than {LEAST_CHARACTERS} characters", hint)
     return resolved.secret

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -51,6 +51,9 @@ class Vendor:
 
     Attributes:
         knows_models: Whether the adapter has facts about individual models.
+        facts: Returns the facts of a model, or UNKNOWN_MODEL.
+        price: Returns the price of a model at a site, or None if it is unknown.
+        retirement: Returns the retirement of a model, or None if none is known.
     """
 
     def __init__(self, adapter: Adapter) -> None:
@@ -64,13 +67,9 @@ class Vendor:
         self.names = frozenset(name for name in names if name and "*" not in name)
         self._words = frozenset(word for name in self.names for word in _WORD.findall(name))
         self._numbers = frozenset(number for name in self.names for number in _NUMBER.findall(name))
-        self._facts = cache(lambda model: model_facts(models, model))
-        self._price = cache(offers.price)
-        self._retirement = cache(offers.retirement)
-
-    def facts(self, model: str) -> ModelFacts:
-        """Return the facts of the model, or UNKNOWN_MODEL."""
-        return self._facts(model)
+        self.facts: Callable[[str], ModelFacts] = cache(lambda model: model_facts(models, model))
+        self.price: Callable[[str, str], Price | None] = cache(offers.price)
+        self.retirement: Callable[[str], Retirement | None] = cache(offers.retirement)
 
     def is_misspelt(self, model: str) -> bool:
         """Return whether the name has a word that is nearly, but not exactly, a word of this vendor's names.
@@ -90,14 +89,6 @@ class Vendor:
             return True
         words = all(word in self._words or word in _USUAL_WORDS for word in _WORD.findall(model))
         return words and (not self._numbers or self._numbers.issuperset(_NUMBER.findall(_DATE.sub("", model))))
-
-    def price(self, model: str, site: str) -> Price | None:
-        """Return the price of the model at the site, or None if it is unknown."""
-        return self._price(model, site)
-
-    def retirement(self, model: str) -> Retirement | None:
-        """Return the retirement of the model, or None if none is known."""
-        return self._retirement(model)
 
 
 class Vendors:

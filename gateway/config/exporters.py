@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from gateway.config.endpoints import StatedFacts
-from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.regions import Regions
+from gateway.config.problems import KeyPath, quoted
+from gateway.config.regions import Regions, facts_outside
 from gateway.config.schema.file import ExporterSection
 from gateway.config.secret_references import Resolution, read_literal, secret_at
 from gateway.config.service_permits import ServiceUrl, read_service
 from gateway.config.territories import read_territories
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell, Exporter, Region
 from providers.auth import Secret
 from providers.registry import Registry
@@ -121,16 +121,15 @@ def _regions(
 
     Report an error for each region of the section, or each region of this cell, whose boundary excludes the exporter.
     """
-    known = draft.names("regions")
     requested: list[tuple[KeyPath, Region]] = []
     for index, name in enumerate(section.regions or ()):
-        if name not in known and not draft.is_broken("regions"):
-            findings.error((*path, "regions", index), f"unknown region {quoted(name)}", choice_hint(name, known))
-        elif name in regions.by_name:
-            requested.append(((*path, "regions", index), regions.by_name[name]))
+        region_path: KeyPath = (*path, "regions", index)
+        check_reference(draft, findings, region_path, "regions", name)
+        if name in regions.by_name:
+            requested.append((region_path, regions.by_name[name]))
     allowed = [name for name, region in regions.by_name.items() if residency.within(region.boundary)]
     if section.regions is None:
-        served = cell.serves if cell is not None and cell.serves is not None else known
+        served = cell.serves if cell is not None and cell.serves is not None else draft.names("regions")
         requested = [(path, region) for name, region in regions.by_name.items() if name in served]
     for region_path, region in requested:
         if region.name not in allowed:
@@ -140,9 +139,7 @@ def _regions(
 
 
 def _outside(path: KeyPath, residency: Residency, region: Region) -> str:
-    outside = {} if residency.stores.within(region.boundary) else {"stores": str(residency.stores)}
-    outside |= {} if residency.processes.within(region.boundary) else {"processes": str(residency.processes)}
-    fact = f"{' and '.join(outside)} in {' and '.join(dict.fromkeys(outside.values()))}"
+    fact = facts_outside(residency, region.boundary)
     boundary = f"the boundary of region {quoted(region.name)} ({region.boundary})"
     return f"{quoted(str(path[1]))} {fact}, outside {boundary}: it must not receive that region's requests"
 

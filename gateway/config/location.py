@@ -9,7 +9,7 @@ from gateway.config.loading import CheckedFiles, Document, key_file
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.location import ClaimSection, EdgeSecretSection, EdgeSection, LocationSection
-from gateway.config.secret_references import Resolution, secret_at
+from gateway.config.secret_references import Resolution, required_secret
 from gateway.config.service_permits import read_service
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
@@ -189,10 +189,8 @@ def _secret(
 ) -> EdgeSecret | None:
     if section is None:
         return None
-    resolved = secret_at(findings, path, section.value, references, "EDGE_SECRET")
-    if problem := resolved.mistake or resolved.missing:
-        hint = resolved.hint or "without it the edge cannot be verified; set it, or remove `secret`"
-        findings.error(path, f"{resolved.source or 'the secret'} {problem}", hint)
+    unset = "without it the edge cannot be verified; set it, or remove `secret`"
+    resolved = required_secret(findings, path, section.value, references, "EDGE_SECRET", unset=unset)
     return EdgeSecret(section.header.lower(), resolved.secret or Secret(""))
 
 
@@ -237,10 +235,7 @@ def _claim_secret(
     findings: Findings, text: str, algorithm: str, references: Mapping[str, Resolution]
 ) -> KeySource | None:
     path = (*_CLAIM, "secret")
-    resolved = secret_at(findings, path, text, references, "CLAIM_SECRET")
-    if problem := resolved.mistake or resolved.missing:
-        hint = resolved.hint or "set it, or remove `claim`"
-        findings.error(path, f"{resolved.source or 'the secret'} {problem}", hint)
+    resolved = required_secret(findings, path, text, references, "CLAIM_SECRET", unset="set it, or remove `claim`")
     if resolved.secret is None:
         return None
     # RFC 7518, section 3.2, requires a key that is at least as long as the hash.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions
 from gateway.config.routes import boundary_fix, outside_boundary
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation
 
@@ -27,9 +27,8 @@ def compile_moderation(
             judges: list[Deployment] = []
             for index, judge in enumerate(names):
                 at = (*path, direction, index)
-                deployment, known = deployments.get(judge), draft.names("deployments")
-                if judge not in known and not draft.is_broken("deployments"):
-                    findings.error(at, f"unknown deployment {quoted(judge)}", choice_hint(judge, known))
+                check_reference(draft, findings, at, "deployments", judge)
+                deployment = deployments.get(judge)
                 if deployment is None:
                     continue
                 if moderations_of(deployment) is None:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.config.minors import compile_ages
-from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.problems import KeyPath, quoted
 from gateway.config.region_text import RegionTextCompiler
 from gateway.config.schema.location import RegionSection
 from gateway.config.territories import listed, read_territories, read_territory
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell, Region
-from providers.sites import OriginError, parse_origin
+from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import NOWHERE, Places
 
 
@@ -27,8 +27,7 @@ def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None
     territory = read_territory(findings, ("cell", "territory"), section.territory)
     regions = draft.names("regions")
     for index, name in enumerate(section.serves or ()):
-        if name not in regions and not draft.is_broken("regions"):
-            findings.error(("cell", "serves", index), f"unknown region {quoted(name)}", choice_hint(name, regions))
+        check_reference(draft, findings, ("cell", "serves", index), "regions", name)
     homes = {name: _home(draft, findings, name, url) for name, url in section.homes.items()}
     serves = frozenset(section.serves) if section.serves is not None else None
     for name in homes:
@@ -42,9 +41,7 @@ def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None
 
 def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:
     path = ("cell", "homes", name)
-    regions = draft.names("regions")
-    if name not in regions and not draft.is_broken("regions"):
-        findings.error(path, f"unknown region {quoted(name)}", choice_hint(name, regions), key=True)
+    check_reference(draft, findings, path, "regions", name, key=True)
     try:
         origin, base = parse_origin(url)
     except OriginError as error:
@@ -159,6 +156,13 @@ def _is_served(name: str, cell: Cell | None) -> bool:
 def is_cell_inside(cell: Cell | None, boundary: Places) -> bool:
     """Return whether the gateway is known to run inside the boundary."""
     return cell is not None and Places(frozenset({cell.territory})).within(boundary)
+
+
+def facts_outside(residency: Residency, boundary: Places) -> str:
+    """Return which facts of a residency are outside a boundary, such as `stores in US`, or an empty text."""
+    outside = {} if residency.stores.within(boundary) else {"stores": str(residency.stores)}
+    outside |= {} if residency.processes.within(boundary) else {"processes": str(residency.processes)}
+    return f"{' and '.join(outside)} in {' and '.join(dict.fromkeys(outside.values()))}" if outside else ""
 
 
 def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:

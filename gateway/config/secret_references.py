@@ -127,6 +127,23 @@ def secret_at(
     return literal
 
 
+def required_secret(
+    findings: Findings,
+    path: KeyPath,
+    text: str,
+    references: Mapping[str, Resolution],
+    variable: str,
+    *,
+    term: str = "secret",
+    unset: str = "set it, or remove it here",
+) -> Resolution:
+    """Return what `secret_at` does, and report an error with the hint `unset` if there is no value."""
+    resolved = secret_at(findings, path, text, references, variable, term=term)
+    if problem := resolved.mistake or resolved.missing:
+        findings.error(path, f"{resolved.source or f'the {term}'} {problem}", resolved.hint or unset)
+    return resolved
+
+
 def _from_file(path: str) -> Resolution:
     try:
         if not stat.S_ISREG(FilePath(path).stat().st_mode):

@@ -60,27 +60,26 @@ class Watch:
 
     A reading that could not be applied, for example for lack of memory, is tried again after 1, 2, 4, … and at most 240
     equal readings.
+
+    Attributes:
+        known: The reading that was applied last.
+        must_apply: Whether the next reading must be applied even if it has not changed.
     """
 
     def __init__(self, known: Reading) -> None:
-        self._known = known
+        self.known = known
         self._last: Reading | None = None
         # The reading that could not be applied, how many equal readings to skip now, and how many the next time.
         self._postponed: Reading | None = None
         self._to_skip = 0
         self._next_skip = 1
-        self._must_apply = False
+        self.must_apply = False
         self._has_failed = False
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The files to read."""
-        return tuple(self._known)
-
-    @property
-    def known(self) -> Reading:
-        """The reading that was applied last."""
-        return self._known
+        return tuple(self.known)
 
     @property
     def is_waiting(self) -> bool:
@@ -91,11 +90,6 @@ class Watch:
     def is_trying_again(self) -> bool:
         """Whether the last reading is one that could not be applied."""
         return self._postponed is not None
-
-    @property
-    def must_apply(self) -> bool:
-        """Whether the next reading must be applied even if it has not changed."""
-        return self._must_apply
 
     def settled(self, reading: Reading) -> bool:
         """Return whether to apply this reading: it has changed, and it equals the previous one.
@@ -112,18 +106,18 @@ class Watch:
 
     def is_news(self, reading: Reading) -> bool:
         """Return whether the reading differs from the applied one, or must be applied, or follows a failed change."""
-        is_news = self._must_apply or self._has_failed or reading != self._known
+        is_news = self.must_apply or self._has_failed or reading != self.known
         return is_news and _NOT_READ not in reading.values()
 
     def mark_applied(self, reading: Reading) -> None:
         """Record that this reading was applied."""
-        self._known = reading
+        self.known = reading
         self._last = self._postponed = None
-        self._must_apply = self._has_failed = False
+        self.must_apply = self._has_failed = False
 
     def note_file(self, path: str, digest: str) -> None:
         """Record that this content of one file was handled without a change of the config."""
-        self._known = {**self._known, path: digest}
+        self.known = {**self.known, path: digest}
 
     def postpone(self, *, must_apply: bool = False) -> None:
         """Record that the last reading could not be applied for lack of a resource of this process.
@@ -131,9 +125,9 @@ class Watch:
         Args:
             must_apply: Apply it later even if the files have not changed.
         """
-        self._must_apply = self._must_apply or must_apply
+        self.must_apply = self.must_apply or must_apply
         # If the change is reverted before it was applied, the reverted files must be applied too.
-        self._has_failed = self._has_failed or (self._last is not None and self._last != self._known)
+        self._has_failed = self._has_failed or (self._last is not None and self._last != self.known)
         self._postponed, self._to_skip = self._last, self._next_skip
         self._next_skip = min(self._next_skip * 2, _MAX_SKIPPED_READINGS)
 

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.usage import StoreSection
-from gateway.config.secret_references import Resolution, secret_at
+from gateway.config.secret_references import Resolution, required_secret
 from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
@@ -138,24 +138,15 @@ def _store(
     if territory is not None:
         keeps = "rows about" if kind == "database" else "counts of"
         check_place(draft, findings, (*path, "territory"), territory, regions, keeps)
-    password = _password(findings, (*path, "password"), section.password, references, _FORMS[kind].variable)
+    password = None
+    if section.password is not None:
+        at, variable = (*path, "password"), _FORMS[kind].variable
+        password = required_secret(findings, at, section.password, references, variable, term="password").secret
     try:
         return _read_url(kind, section.url, territory or "", password)
     except _UrlError as error:
         findings.error((*path, "url"), error.message, error.hint)
         return None
-
-
-def _password(
-    findings: Findings, path: KeyPath, text: str | None, references: Mapping[str, Resolution], variable: str
-) -> Secret | None:
-    if text is None:
-        return None
-    resolved = secret_at(findings, path, text, references, variable, term="password")
-    if problem := resolved.mistake or resolved.missing:
-        hint = resolved.hint or "set it, or remove it here"
-        findings.error(path, f"{resolved.source or 'the password'} {problem}", hint)
-    return resolved.secret
 
 
 class _UrlError(Exception):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
 from gateway.config.schema.usage import AlertsSection, BudgetSection, UsageSection
 from gateway.config.service_permits import read_service
 from gateway.config.stores import check_place
 from gateway.config.territories import read_territory
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.budget import (
     CALENDAR_WINDOWS,
     NO_SPENDING_RULES,
@@ -70,11 +70,7 @@ def _internal_project(draft: Draft, findings: Findings, name: str | None) -> str
 
 
 def _check_project(draft: Draft, findings: Findings, path: KeyPath, name: str) -> None:
-    known = draft.names("projects")
-    if name not in known and not draft.is_broken("projects"):
-        findings.error(
-            path, f"unknown project {quoted(name)}", choice_hint(name, known, none="define it in `projects`")
-        )
+    check_reference(draft, findings, path, "projects", name, none="define it in `projects`")
 
 
 def _alerts(draft: Draft, findings: Findings, section: AlertsSection, regions: Regions) -> Alerts:

@@ -331,6 +331,28 @@ class Draft:
         return {*valid, *(str(path[1]) for path in self.broken if path[0] == section and len(path) > 1)}
 
 
+def check_reference(
+    draft: Draft, findings: Findings, path: KeyPath, section: str, name: str, *, key: bool = False, none: str = ""
+) -> bool:
+    """Report a name that its section does not define. Return whether nothing was reported.
+
+    Args:
+        draft: The draft that defines the names.
+        findings: For the error.
+        path: Where the name is written.
+        section: The section that defines such names.
+        name: The name.
+        key: The name is the key at this path, and not its value.
+        none: The hint if the section defines no name.
+    """
+    known = draft.names(section)
+    if name in known or draft.is_broken(section):
+        return True
+    hint = choice_hint(name, known, none=none or "there is none")
+    findings.error(path, f"unknown {section.removesuffix('s')} {quoted(name)}", hint, key=key)
+    return False
+
+
 def validate(findings: Findings) -> Draft:
     """Return the valid part of the values, and add every error of shape to the findings."""
     values = findings.source.values
