@@ -14,15 +14,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from gateway.changes.schedules import LONGEST_S, Scheduler, Store, log_stage
+from gateway.changes.schedules import LONGEST_S, Scheduler, log_stage
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
 from gateway.policy.canary_schedule import advance, begin
+from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
-from gateway.usage.postgres_cell import JUDGE, ScheduleKey, ScheduleRow
+from gateway.usage.postgres_cell import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
 
 LOOK_S = 1.0
 _JUDGED_S = 2.0
@@ -30,31 +30,6 @@ _RouteKey = tuple[str, str]
 _Rows = Mapping[tuple[str, str, str], ScheduleRow]
 """By version, assistant and region."""
 _UNKNOWN = ScheduleProgress(Phase.HELD, reason="the database of the cell has not answered yet")
-
-
-class SharedSchedules(Protocol):
-    """The tables of schedules. All methods may raise StateError. See `gateway.usage.postgres_cell.CellDatabase`."""
-
-    def hold(self, lease: str) -> int | None:
-        """Take or renew a lease, and return its epoch."""
-
-    def schedules(self, since_s: float) -> tuple[list[ScheduleRow], float]:
-        """Return the rows that changed, and the time."""
-
-    def save_schedule(self, row: ScheduleRow, epoch: int) -> ScheduleRow | None:
-        """Store the progress that follows the revision of this row."""
-
-    def stop_schedule(self, row: ScheduleRow) -> None:
-        """Store the progress of a schedule that an operator has stopped."""
-
-    def deliver(self, own: Mapping[ScheduleKey, ScheduleProgress]) -> None:
-        """Store the counts of this process."""
-
-    def counted(self, key: ScheduleKey, stage: int) -> tuple[Tally, Tally]:
-        """Return the counts of all processes."""
-
-    def forget_counts(self, key: ScheduleKey) -> None:
-        """Delete the counts of a schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +62,18 @@ class CellScheduler(Scheduler):
         store: Where the progress is stored for a start while the database does not answer.
         cell: The shared tables.
         clock: Returns monotonic seconds.
-        wait: Sleeps between two looks.
     """
 
     interval_s = LOOK_S
 
     def __init__(
         self,
-        store: Store,
-        cell: SharedSchedules,
+        store: ScheduleStore,
+        cell: CellDatabase,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        super().__init__(store, clock=clock, wait=wait)
+        super().__init__(store, clock=clock)
         self._cell = cell
         self._rows: _Rows = {}
         self._looked_at = 0.0

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, ScheduleStatus, Tally
@@ -23,6 +23,9 @@ from gateway.operator_errors import StateError
 from gateway.policy.canary_schedule import advance, begin, share_at, waits_for, with_shares
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
+
+if TYPE_CHECKING:
+    from gateway.state.schedules import ScheduleStore
 
 CHECK_INTERVAL_S = 2.0
 # A process that was stopped, or a machine that slept, served no requests in the meantime.
@@ -35,22 +38,6 @@ _HELD = "", ScheduleProgress(Phase.HELD, reason="it is not known at which share 
 _Restage = Callable[[], Awaitable[tuple[int, ...]]]
 
 
-class Store(Protocol):
-    """Stores the progress of schedules. All methods may raise StateError."""
-
-    def load(self) -> _Progress:
-        """Return the progress that was saved last."""
-        ...
-
-    def progress_of(self, version: str) -> _Progress:
-        """Return the progress that was saved last for this config version."""
-        ...
-
-    def save(self, progress: _Progress, by_version: Mapping[str, _Progress]) -> None:
-        """Replace the saved progress by this one, and also that of these config versions."""
-        ...
-
-
 class Scheduler:
     """The schedules of the active version, and their progress.
 
@@ -60,21 +47,18 @@ class Scheduler:
     Args:
         store: Where progress is stored. None if there is no state directory.
         clock: Returns monotonic seconds.
-        wait: Sleeps between two checks.
     """
 
     interval_s = CHECK_INTERVAL_S
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: ScheduleStore | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._wait = wait
         self._progress: _Progress = store.load() if store is not None else {}
         self._frozen: _Progress | None = None
         """The progress that is shown instead while a version is pinned by a rollback."""
@@ -236,7 +220,7 @@ class Scheduler:
 
     async def _watch(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
         while True:
-            await self._wait(self.interval_s)
+            await asyncio.sleep(self.interval_s)
             try:
                 await self.check(counts, restage)
             except Exception as error:  # the loop of a background task must go on

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.files import path_exists
 from gateway.model.budget import Project
@@ -26,20 +26,13 @@ from gateway.telemetry.log import logger
 from providers.auth import Secret
 
 if TYPE_CHECKING:
+    from gateway.changes.change_log import ChangeLog
     from gateway.service.client_admin import ClientAdmin
 
 POLL_S = 0.3
 """The interval of looks at the database. A change is active within two seconds in all workers."""
 
 _NEVER_S = float("inf")
-
-
-class Trail(Protocol):
-    """The audit trail."""
-
-    def note(self, event: str, fields: Mapping[str, object]) -> None:
-        """Append one line. Raises StateError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +60,6 @@ class ClientDatabase:
         config_path: The path of the config file, for messages of commands.
         store: The database. Default: the one of the state directory.
         clock: Returns the Unix time.
-        wait: Sleeps between two looks.
 
     Raises:
         StateError: The database cannot be used.
@@ -76,19 +68,17 @@ class ClientDatabase:
     def __init__(
         self,
         directory: Path,
-        trail: Trail | None = None,
+        trail: ChangeLog | None = None,
         config_path: str = "",
         store: ClientStore | None = None,
         *,
         clock: Callable[[], float] = time.time,
-        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.store = store or ClientStore(directory)
         self._directory = directory
         self._trail = trail
         self._config_path = config_path
         self._clock = clock
-        self._wait = wait
         self._loaded: _Loaded | None = None
         self._facts: ConfigFacts | None = None
         self._peppers: tuple[Secret, ...] = ()
@@ -212,7 +202,7 @@ class ClientDatabase:
     async def _watch(self, restage: Callable[[], Awaitable[tuple[int, ...]]]) -> None:
         must_stage = False
         while True:
-            await self._wait(POLL_S)
+            await asyncio.sleep(POLL_S)
             try:
                 must_stage = await asyncio.to_thread(self.refresh) or must_stage
                 if must_stage:

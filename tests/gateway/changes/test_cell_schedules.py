@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pytest
 
-from gateway.changes.cell_schedules import CellScheduler, SharedSchedules
+from gateway.changes.cell_schedules import CellScheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
@@ -42,7 +42,7 @@ class Backend(Protocol):
 
     is_away: bool
 
-    def member(self, name: str) -> SharedSchedules: ...
+    def member(self, name: str) -> CellDatabase: ...
 
     def lapse(self) -> None:
         """Let the lease of the judge end."""
@@ -118,7 +118,7 @@ class PostgresTables:
         self.server, self.is_away = server, False
         self.members: list[CellDatabase] = []
 
-    def member(self, name: str) -> SharedSchedules:
+    def member(self, name: str) -> CellDatabase:
         tables = self
 
         class Member(CellDatabase):
