@@ -6,15 +6,15 @@ import io
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from gateway.config.field_types import FormatVersion, Name, Words
+from gateway.config.field_types import FormatVersion, Name, Section, Words
 from gateway.config.loading import read_config
-from gateway.config.problems import ConfigRejected, Problem, choice_hint, quoted
-from gateway.config.validation import Findings
+from gateway.config.problems import ConfigRejected, Problem
+from gateway.config.validation import Findings, read_error
 from gateway.config.yaml_document import parse_yaml
 from gateway.files import open_file
-from gateway.model.section import FileForm, UnitError
+from gateway.model.section import FileForm
 from gateway.model.units import DURATION_SCHEMA, Line, parse_seconds
 
 
@@ -38,11 +38,7 @@ LanguageCode = Literal["zh", "en", "de", "ja", "ko"]
 Format = Literal["items", "c-eval", "cmmlu", "safetybench", "xstest", "ifeval", "mgsm", "bank"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class SetSection(_Section):
+class SetSection(Section):
     """One set of items for the performance axis."""
 
     name: Line = Field(description="Its row in the tables.")
@@ -52,13 +48,13 @@ class SetSection(_Section):
     sample: int | None = Field(None, ge=1, description="Use only this number of items, chosen by the seed.")
 
 
-class PerformanceSection(_Section):
+class PerformanceSection(Section):
     """Settings of the performance axis: the quality of answers."""
 
     sets: Annotated[list[SetSection], Field(min_length=1)] = Field(description="The sets of items.")
 
 
-class ComplianceSection(_Section):
+class ComplianceSection(Section):
     """Settings of the compliance axis: the rules of the acceptance standard."""
 
     bank: str = Field(description="The bank file: templates by risk class, from which the seed makes items.")
@@ -71,14 +67,14 @@ class ComplianceSection(_Section):
     )
 
 
-class ObjectivesSection(_Section):
+class ObjectivesSection(Section):
     """The limits that a request must meet to count as good."""
 
     first_token: Duration = Field("2s", description="The most time to the first token.")
     total: Duration = Field("30s", description="The most time to the whole answer.")
 
 
-class ScalabilitySection(_Section):
+class ScalabilitySection(Section):
     """Settings of the scalability axis: behaviour under load."""
 
     rates: Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(min_length=1)] = Field(
@@ -94,7 +90,7 @@ class ScalabilitySection(_Section):
     )
 
 
-class JudgeSection(_Section):
+class JudgeSection(Section):
     """A model that judges answers which no rule can score. The region's boundary applies to it too."""
 
     deployment: Name = Field(description="The deployment that judges. It must not be a candidate.")
@@ -104,7 +100,7 @@ class JudgeSection(_Section):
     compliance: bool = Field(True, description="Whether it also judges if answers are acceptable.")
 
 
-class LanguageRequirementsSection(_Section):
+class LanguageRequirementsSection(Section):
     """The minimum results of a candidate on the items of one language. A figure that is left out is not required."""
 
     performance: Percent | None = Field(None, description="The least share of right answers.")
@@ -113,7 +109,7 @@ class LanguageRequirementsSection(_Section):
     over_refused: Percent | None = Field(None, description="The highest share of refusals where an answer is required.")
 
 
-class RequirementsSection(_Section):
+class RequirementsSection(Section):
     """The minimum results of a candidate. A requirement that is left out does not apply."""
 
     approval: bool = Field(False, description="The candidate needs an approval for the region that is valid today.")
@@ -151,7 +147,7 @@ class RequirementsSection(_Section):
     )
 
 
-class WeightsSection(_Section):
+class WeightsSection(Section):
     """The weight of each axis in the total score."""
 
     performance: Weight = Field(50, description="The weight of this axis.")
@@ -165,35 +161,35 @@ class WeightsSection(_Section):
     )
 
 
-class RunLimitsSection(_Section):
+class RunLimitsSection(Section):
     """The limits for questions to each deployment on the performance and compliance axes."""
 
     concurrent: int = Field(8, ge=1, le=512, description="Requests at once.")
     rpm: int | None = Field(None, ge=1, le=1_000_000, description="Requests per minute; no limit if left out.")
 
 
-class SpendSection(_Section):
+class SpendSection(Section):
     """The spending limits of an evaluation. The run stops when one is reached."""
 
     tokens: int | None = Field(None, ge=1, description="The most tokens of all candidates together.")
     cost: float | None = Field(None, gt=0, description="The most money, in the currency of `prices`.")
 
 
-class CandidatePriceSection(_Section):
+class CandidatePriceSection(Section):
     """The prices of a deployment per million tokens."""
 
     input: float = Field(ge=0, description="The price of prompt tokens.")
     output: float = Field(ge=0, description="The price of answer tokens.")
 
 
-class PricesSection(_Section):
+class PricesSection(Section):
     """The prices of the deployments, in one currency so that they can be compared."""
 
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(description="An ISO 4217 code such as CNY.")
     deployments: dict[Name, CandidatePriceSection] = Field(description="The prices by deployment.")
 
 
-class CapacitySection(_Section):
+class CapacitySection(Section):
     """The capacity of a simulated candidate."""
 
     concurrent: int | None = Field(None, ge=1, description="Requests at once.")
@@ -203,7 +199,7 @@ class CapacitySection(_Section):
     )
 
 
-class SimulatedSection(_Section):
+class SimulatedSection(Section):
     """The true properties of a simulated candidate. The measured figures can be compared with them."""
 
     quality: Percent = Field("100%", description="The share of right answers or, for a judge, of right verdicts.")
@@ -224,7 +220,7 @@ class SimulatedSection(_Section):
     seed: int = Field(0, description="The seed that decides which items are answered rightly.")
 
 
-class CallSection(_Section):
+class CallSection(Section):
     """A tool call that an answer must make."""
 
     name: str | None = Field(None, description="The tool; if left out, no tool may be called.")
@@ -233,7 +229,7 @@ class CallSection(_Section):
     )
 
 
-class CheckSection(_Section):
+class CheckSection(Section):
     """One way to check that an answer is right."""
 
     choices: list[str] = Field([], description="The choices, for `letter`.")
@@ -258,7 +254,7 @@ class ShadowCheckSection(CheckSection):
     when: str | None = Field(None, description="A regular expression that selects prompts; if left out, all.")
 
 
-class ShadowScoringSection(_Section):
+class ShadowScoringSection(Section):
     """Checks of the answers that a shadow recorded. Items with the same question are checked too."""
 
     checks: list[ShadowCheckSection] = Field(
@@ -266,7 +262,7 @@ class ShadowScoringSection(_Section):
     )
 
 
-class RecommendationSection(_Section):
+class RecommendationSection(Section):
     """When a candidate may replace a deployment of the present route."""
 
     route_length: int | None = Field(
@@ -284,7 +280,7 @@ class RecommendationSection(_Section):
     )
 
 
-class SuiteFile(_Section):
+class SuiteFile(Section):
     """A suite file: the questions, requirements and weights of an evaluation."""
 
     version: FormatVersion = Field(description="1.")
@@ -325,14 +321,14 @@ class ItemSection(CheckSection):
     count: int = Field(1, ge=1, le=10_000, description="With `draw`: the number of items.")
 
 
-class ToolSection(_Section):
+class ToolSection(Section):
     """A tool that items may use."""
 
     description: str = Field(description="The description of the tool.")
     parameters: dict[str, object] = Field(description="Its JSON Schema.")
 
 
-class ItemFile(_Section):
+class ItemFile(Section):
     """A file of items in one language."""
 
     version: FormatVersion = Field(description="1.")
@@ -341,14 +337,14 @@ class ItemFile(_Section):
     items: dict[Name, list[ItemSection]] = Field(description="The items by subject, the rows of the tables.")
 
 
-class RiskSection(_Section):
+class RiskSection(Section):
     """A risk class."""
 
     name: str = Field(description="The name, which replaces {risk} in templates.")
     refuse: bool = Field(False, description="Whether requests of this class must be refused.")
 
 
-class LabelledAnswersSection(_Section):
+class LabelledAnswersSection(Section):
     """Answers in one language, by their label."""
 
     refusal: Words = Field(description="Answers that refuse what is asked.")
@@ -356,7 +352,7 @@ class LabelledAnswersSection(_Section):
     continues: Words = Field(description="Answers that apologize or refuse first, and then give what was asked.")
 
 
-class RefusalSetFile(_Section):
+class RefusalSetFile(Section):
     """The labelled answers with which the wording rule for refusals is measured."""
 
     version: FormatVersion = Field(description="1.")
@@ -364,7 +360,7 @@ class RefusalSetFile(_Section):
     measured: dict[LanguageCode, LabelledAnswersSection] = Field(description="The answers that its errors are from.")
 
 
-class BankFile(_Section):
+class BankFile(Section):
     """A bank file: templates for the items of the compliance axis."""
 
     version: FormatVersion = Field(description="1.")
@@ -382,7 +378,7 @@ class BankFile(_Section):
     reply: str = Field(description="The acceptable answer that a simulated candidate answers.")
 
 
-_AnySection = TypeVar("_AnySection", bound=BaseModel)
+_AnySection = TypeVar("_AnySection", bound=Section)
 
 
 def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, Findings]:
@@ -391,16 +387,9 @@ def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, F
     try:
         value = section.model_validate(findings.source.values)
     except ValidationError as rejection:
-        for error in rejection.errors(include_url=False, include_input=False):
-            place = tuple(part for part in error["loc"] if part != "[key]")
-            if error["type"] == "extra_forbidden":
-                known = _keys_at(section, place[:-1])
-                findings.error(
-                    place, f"unknown key {quoted(str(place[-1]))}", choice_hint(str(place[-1]), known), key=True
-                )
-            else:
-                cause = error.get("ctx", {}).get("error")
-                findings.error(place, cause.message if isinstance(cause, UnitError) else _words(error["msg"]))
+        for detail in rejection.errors(include_url=False):
+            error = read_error(detail, section)
+            findings.error(error.path, error.message, error.hint, key=error.at_key)
         raise ConfigRejected(findings.problems) from None
     if findings.rejected:
         raise ConfigRejected(findings.problems)
@@ -416,30 +405,3 @@ def read_text(path: Path) -> str:
 def reject(path: Path, line: int, message: str, hint: str = "") -> ConfigRejected:
     """Return the error for a mistake in one line of a file that is not YAML."""
     return ConfigRejected([Problem(str(path), line, 1 if line else 0, (), message, hint)])
-
-
-def _words(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def _keys_at(section: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that are allowed at a path of the file, or an empty list if it is not a section."""
-    current: type[BaseModel] = section
-    for part in path:
-        field = current.model_fields.get(part) if isinstance(part, str) else None
-        inner = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        models = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
-        if not models:
-            models = _element_models(inner)
-        if not models and field is not None:
-            return []
-        current = models[0] if models else current
-    return [field.alias or name for name, field in current.model_fields.items()]
-
-
-def _element_models(inner: list[object]) -> list[type[BaseModel]]:
-    """Return the sections inside types like `dict[str, list[Section]]`."""
-    found: list[type[BaseModel]] = []
-    for one in inner:
-        found += [arg for arg in getattr(one, "__args__", ()) if isinstance(arg, type) and issubclass(arg, BaseModel)]
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -106,6 +106,7 @@ _EXPECTED = {
     "string_type": "a string",
     "bool_type": "true or false",
     "int_type": "a whole number",
+    "float_type": "a number",
 }
 
 
@@ -131,6 +132,8 @@ def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> S
     """Convert an error of pydantic. `root` is the section of the whole file."""
     path, value = error["loc"], error["input"]
     if path and path[-1] == "[key]":
+        if error["type"] == "literal_error":
+            return replace(_unknown_word(path[:-1], error), at_key=True)
         return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
@@ -138,7 +141,7 @@ def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> S
         case "missing":
             return ShapeError(path, "is missing", f"add it: {_description(path, root)}")
         case "literal_error":
-            return _unknown_word(path, value, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
+            return _unknown_word(path, error)
         case kind if kind in _EXPECTED:
             return ShapeError(path, f"must be {_EXPECTED[kind]}, not {_kind(value)}", _type_hint(kind, value))
         case "value_error" if isinstance(cause := error["ctx"]["error"], UnitError):
@@ -152,13 +155,19 @@ def _message(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "string_pattern_mismatch":
-            return MEANINGS.get(str(context["pattern"]), "has a form that is not allowed")
+            return MEANINGS.get(str(context["pattern"]), f"must match the pattern {context['pattern']}")
+        case "value_error":
+            return str(context["error"])
         case "too_short":
             return "must not be empty"
+        case "too_long":
+            return f"must have at most {context['max_length']} entries"
+        case "greater_than":
+            return f"must be more than {context['gt']:.12g}"
         case "greater_than_equal":
-            return f"must be at least {context['ge']}"
+            return f"must be at least {context['ge']:.12g}"
         case "less_than_equal":
-            return f"must be at most {context['le']}"
+            return f"must be at most {context['le']:.12g}"
     return "is not allowed here"
 
 
@@ -175,7 +184,8 @@ def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
     return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))
 
 
-def _unknown_word(path: KeyPath, value: object, words: list[str]) -> ShapeError:
+def _unknown_word(path: KeyPath, error: ErrorDetails) -> ShapeError:
+    value, words = error["input"], re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
     if path == ("version",):
         return ShapeError(path, "must be 1", "this is version 1 of the format; write `version: 1`")
     if not isinstance(value, str):

@@ -105,9 +105,9 @@ ITEM = "version: 1\nlanguage: en\nitems:\n  g:\n    - {ask: q, %s}\n"
         ("schema: {type: 5}, right: '1'", r"the schema is not valid: \$\.type"),
         ("schema: {pattern: '('}, right: '1'", r"the schema is not valid: \$\.pattern"),
         ("schema: {$ref: 'http://127.0.0.1:1/x'}, right: '1'", "the schema refers to 'http://127.0.0.1:1/x'"),
-        ("number: a, draw: {a: []}", r"draw\.a: list should have at least 1 item"),
+        ("number: a, draw: {a: []}", r"draw\.a: must not be empty"),
         ("number: a, draw: {a: [9, 1]}", r"draw\.a: .*from the smallest number to the largest"),
-        ("number: a, draw: {a: [1, 5, 9]}", r"draw\.a: list should have at most 2 items"),
+        ("number: a, draw: {a: [1, 5, 9]}", r"draw\.a: must have at most 2 entries"),
         ("numbr: 1", r"items.yaml:5:16: items\.g\[0\]\.numbr: unknown key 'numbr'; did you mean 'number'\?"),
     ],
 )
