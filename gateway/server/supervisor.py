@@ -1,7 +1,7 @@
 """Run several worker processes on one socket: start them, replace the ones that die or hang, stop them all.
 
-The supervisor accepts no client connections. It owns the live config and the admin listener. Its messages to the
-workers are in `channel`, and a worker's own code is in `worker`.
+The supervisor accepts no client connections. It owns the live config and the admin listener. It asks the workers
+through `worker_pool`; its messages to them are in `channel`, and a worker's own code is in `worker`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import signal
 import socket
 import time
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from asyncio.subprocess import DEVNULL
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,16 +26,12 @@ from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
 from gateway.child_process import child_command, child_environment
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import SimulatedSite, Status, WorkerStatus
+from gateway.model.status import SimulatedSite, Status
 from gateway.server.channel import (
-    Activate,
     Activated,
-    Ask,
-    AskRequests,
     Channel,
     DrainWorker,
     LastRequests,
-    Message,
     Ready,
     Report,
     RetireWorker,
@@ -49,11 +44,11 @@ from gateway.server.operator_listeners import ConsoleListener, operator_listener
 from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
 from gateway.server.uvicorn_server import DrainDelay, grace_s_of
+from gateway.server.worker_pool import Worker, WorkerPool
 from gateway.telemetry.event_feed import EventFeed, Subscription
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import dropped_lines, logger
-from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, pack, without_gauges
-from gateway.telemetry.recent_requests import MOST_REQUESTS
+from gateway.telemetry.metric_snapshots import Series, pack
 from gateway.telemetry.traffic import SAMPLE_S
 from gateway.usage.quota_store import Seats
 
@@ -69,15 +64,7 @@ _TRIES = 5
 _OVERTIME_S = 3.0
 # A killed worker loses the counts since its last snapshot. A snapshot of a thousand deployments takes two milliseconds.
 _COUNT_S = 1.0
-# A snapshot is also a heartbeat. A worker that owes so many of them hangs. They are counted, because a time would also
-# pass while the supervisor itself is suspended. With a worker that hangs, a round takes `_COUNT_S` and `_ASK_S`.
-_MOST_MISSED = 10
-_MOST_MISSED_AT_START = 60
-# A worker that owes more of them is not waited for when an operator or a probe asks for the state.
-_MOST_MISSED_FOR_STATUS = 2
 _SAMPLE_ROUNDS = round(SAMPLE_S / _COUNT_S)
-_ACTIVATE_S = 2.0
-_ASK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,131 +88,6 @@ class Lifecycle:
     seats: Seats | None = None
     handover: Handover | None = None
     console: ConsoleListener | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A running worker process. Its replacement gets the same `seat` (1, 2, …).
-
-    Attributes:
-        config_version: The version that it has confirmed.
-        report: Its last report.
-        metrics: Its last snapshot of metrics.
-        requests: Its last requests as JSON, as it sent them last.
-        waiting: The answers that it still owes, by message number.
-        missed: The rounds of heartbeats since its last message.
-    """
-
-    seat: int
-    process: Process
-    channel: Channel
-    ready: bool = False
-    config_version: str = ""
-    report: Report | None = None
-    metrics: bytes = EMPTY
-    requests: bytes = b"[]"
-    waiting: dict[int, asyncio.Future[Message]] = field(default_factory=dict)
-    missed: int = 0
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless the process is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-
-class WorkerPool:
-    """The running workers, and the counts of those that have ended."""
-
-    def __init__(self) -> None:
-        self._workers: set[Worker] = set()
-        self._numbers = itertools.count(1)
-        self._ended_counts = EMPTY
-
-    def __iter__(self) -> Iterator[Worker]:
-        return iter(sorted(self._workers, key=lambda worker: worker.seat))
-
-    @property
-    def ready(self) -> int:
-        """The number of workers that accept connections."""
-        return sum(worker.ready for worker in self._workers)
-
-    def join(self, worker: Worker) -> None:
-        """Add a worker that has been started."""
-        self._workers.add(worker)
-
-    def leave(self, worker: Worker) -> None:
-        """Remove a worker that has ended, and cancel the waits for its answers. Its counters are kept."""
-        self._workers.discard(worker)
-        self._ended_counts = merge([self._ended_counts, without_gauges(worker.metrics)])
-        for future in worker.waiting.values():
-            future.cancel()
-
-    def receive(self, worker: Worker, answer: Activated | Report | LastRequests) -> None:
-        """Process an answer of a worker."""
-        if isinstance(answer, LastRequests):
-            worker.requests = answer.documents
-        else:
-            worker.config_version = answer.config_version
-        if isinstance(answer, Report):
-            worker.report = answer
-            worker.metrics = answer.metrics or worker.metrics
-        future = worker.waiting.pop(answer.number, None)
-        if future is not None and not future.done():
-            future.set_result(answer)
-
-    async def activate(self, packed: bytes, version: str) -> tuple[int, ...]:
-        """Activate a version in all workers. Return the seats that have not confirmed it in time."""
-        await self._ask_all(lambda number: Activate(number, packed), _ACTIVATE_S)
-        return tuple(worker.seat for worker in self if worker.ready and worker.config_version != version)
-
-    async def status(self) -> tuple[WorkerStatus, ...]:
-        """Return the status of each worker; of one that does not answer, from its last report."""
-        answered = await self._ask_all(lambda number: Ask(number, metrics=False), _ASK_S, _MOST_MISSED_FOR_STATUS)
-        return tuple(_status(worker, worker in answered) for worker in self if worker.ready)
-
-    async def snapshots(self) -> list[bytes]:
-        """Return the metrics of all workers, ended ones included; of one that does not answer, its last snapshot."""
-        await self._ask_all(lambda number: Ask(number, metrics=True), _ASK_S)
-        return [self._ended_counts, *(worker.metrics for worker in self)]
-
-    async def requests(self) -> list[dict[str, object]]:
-        """Return the last requests of the workers that answer, the latest first."""
-        answered = await self._ask_all(lambda number: AskRequests(number), _ASK_S, _MOST_MISSED_FOR_STATUS)
-        documents = [document for worker in answered for document in json.loads(worker.requests)]
-        return sorted(documents, key=lambda document: str(document["at"]), reverse=True)[:MOST_REQUESTS]
-
-    async def _ask_all(
-        self, message: Callable[[int], Message], limit_s: float, most_missed: int = _MOST_MISSED
-    ) -> set[Worker]:
-        """Send a message to all workers and return those that answered in time.
-
-        A worker that is still starting, or has missed more than `most_missed` rounds, gets the message too, but is not
-        waited for.
-        """
-        asked: dict[asyncio.Future[Message], Worker] = {}
-        for worker in self._workers:
-            number = next(self._numbers)
-            if worker.ready and worker.missed <= most_missed:
-                asked[worker.waiting.setdefault(number, asyncio.get_running_loop().create_future())] = worker
-            worker.channel.send(message(number))
-        done = (await asyncio.wait(asked, timeout=limit_s))[0] if asked else set()
-        for worker in asked.values():
-            worker.waiting = {number: future for number, future in worker.waiting.items() if future not in asked}
-        return {asked[future] for future in done if not future.cancelled()}
-
-
-def _open_breakers(worker: Worker) -> set[str]:
-    unavailable = worker.report.unavailable if worker.report is not None else {}
-    return {name for name, reason in unavailable.items() if reason.by_breaker}
-
-
-def _status(worker: Worker, answers: bool) -> WorkerStatus:
-    report = worker.report
-    if report is None:
-        return WorkerStatus(worker.seat, worker.process.pid, worker.config_version, 0, False, {}, answers)
-    state = report.running, report.is_draining, report.unavailable
-    found = WorkerStatus(worker.seat, worker.process.pid, worker.config_version, *state, answers)
-    return replace(found, store_problems=report.store_problems)
 
 
 def next_wait_s(last_wait_s: float, lived_s: float) -> float:
@@ -356,7 +218,7 @@ class _Supervisor(LiveControl):
     def _note_round(self, worker: Worker) -> None:
         """Kill a worker that has missed too many rounds; `_keep_running` replaces it."""
         worker.missed += 1
-        if worker.missed <= (_MOST_MISSED if worker.ready else _MOST_MISSED_AT_START):
+        if worker.missed <= worker.most_missed:
             return
         detail = f"it missed {worker.missed - 1} heartbeats in a row: it is killed, and another is started in its place"
         logger().error("worker_hung", worker=worker.seat, pid=worker.process.pid, detail=detail)
@@ -438,7 +300,7 @@ class _Supervisor(LiveControl):
         if self._is_draining:
             worker.channel.send(DrainWorker())
         if self._stopping.is_set():
-            _dismiss(worker)
+            worker.dismiss()
         return worker
 
     async def _watch(self, worker: Worker) -> None:
@@ -450,14 +312,14 @@ class _Supervisor(LiveControl):
                     worker.config_version = config_version
                     self._note_ready(worker)
                 case Activated() | Report() | LastRequests():
-                    before = _open_breakers(worker)
+                    before = worker.open_breakers
                     self._pool.receive(worker, message)
-                    for name in before ^ _open_breakers(worker):
+                    for name in before ^ worker.open_breakers:
                         state = "closed" if name in before else "open"
                         self._events.publish("health", {"deployment": name, "breaker": state, "worker": worker.seat})
                 case _:
                     raise ValueError(f"unexpected message from a worker: {type(message).__name__}")
-        status = await _end_of(worker.process)
+        status = await worker.end(_OVERTIME_S)
         worker.channel.close()
         self._quotas.leave(self._quota_seats.own[worker.seat - 1])
         self._pool.leave(worker)
@@ -523,7 +385,7 @@ class _Supervisor(LiveControl):
         self._events.close()
         self._listener.close()
         for worker in self._pool:
-            _dismiss(worker, message)
+            worker.dismiss(message)
         asyncio.get_running_loop().call_later(
             grace_s_of(self._serve.grace_s, self._live.config) + _OVERTIME_S, self._kill
         )
@@ -536,20 +398,3 @@ class _Supervisor(LiveControl):
             worker.send_signal(signal.SIGKILL)
         # A process that was being started may have joined since.
         asyncio.get_running_loop().call_later(_OVERTIME_S, self._kill)
-
-
-def _dismiss(worker: Worker, message: StopWorker | RetireWorker = StopWorker()) -> None:  # noqa: B008  # as above
-    """Stop a worker. One that is ready finishes its requests; one that is still starting is ended by a signal."""
-    worker.channel.send(message)
-    if not worker.ready:
-        worker.send_signal(signal.SIGTERM)
-
-
-async def _end_of(process: Process) -> int:
-    """Return the exit status of a process that has closed its channel. Kill it if it does not exit in time."""
-    try:
-        return await asyncio.wait_for(process.wait(), _OVERTIME_S)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        return await process.wait()

@@ -198,6 +198,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/server/request_head.py": _server("request_head", "http_protocol"),
     "gateway/server/http_protocol.py": _server("http_protocol", "request_head", "connection_caches"),
     "gateway/server/supervisor.py": _server("supervisor"),
+    "gateway/server/worker_pool.py": _server("supervisor"),
     "gateway/server/idle_timeout.py": _server("http_protocol"),
     "gateway/state/audit.py": _state("audit"),
     "gateway/state/history.py": [*_state("history"), *_changes("change_log")],

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.server import supervisor
+from gateway.server import supervisor, worker_pool
 from gateway.server.channel import Activate, Ask, Channel, Message, Ready, Report, Serve, StopWorker
 from gateway.server.service_manager import ServiceManager
 from gateway.server.supervisor import Lifecycle, _Supervisor, next_wait_s
@@ -357,9 +357,9 @@ async def test_worker_that_misses_heartbeats_is_killed_and_replaced(
     build: Build, monkeypatch: pytest.MonkeyPatch, is_ready: bool
 ) -> None:
     monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
-    monkeypatch.setattr(supervisor, "_ASK_S", 0.0)
+    monkeypatch.setattr(worker_pool, "_ASK_S", 0.0)
     if is_ready:
-        monkeypatch.setattr(supervisor, "_MOST_MISSED_AT_START", 10**9)
+        monkeypatch.setattr(worker_pool, "_MOST_MISSED_AT_START", 10**9)
     running = build(1)
     with structlog.testing.capture_logs() as log:
         fake = await (running.ready() if is_ready else running.next())
@@ -376,7 +376,7 @@ async def test_worker_that_misses_heartbeats_is_killed_and_replaced(
 async def test_state_does_not_wait_for_a_worker_that_missed_rounds(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_ASK_S", 1000.0)
+    monkeypatch.setattr(worker_pool, "_ASK_S", 1000.0)
     running = build(2)
     first, _ = await running.ready(), await running.ready()
     by_seat = {worker.seat: worker for worker in running.supervisor._pool}
@@ -404,13 +404,13 @@ async def test_worker_that_answers_late_is_not_killed(build: Build) -> None:
 
 async def test_stopping_worker_is_not_taken_for_hung(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_COUNT_S", 0.0)
-    monkeypatch.setattr(supervisor, "_ASK_S", 0.0)
+    monkeypatch.setattr(worker_pool, "_ASK_S", 0.0)
     # The fake worker answers no heartbeat: before the stop it may miss any number of them.
-    monkeypatch.setattr(supervisor, "_MOST_MISSED", 10**9)
+    monkeypatch.setattr(worker_pool, "_MOST_MISSED", 10**9)
     running = build(1)
     fake = await running.ready()
     running.handlers[signal.SIGTERM]()
-    monkeypatch.setattr(supervisor, "_MOST_MISSED", -1)
+    monkeypatch.setattr(worker_pool, "_MOST_MISSED", -1)
     for _ in range(200):
         await asyncio.sleep(0)
     assert fake.signals == []
