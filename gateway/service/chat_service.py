@@ -367,12 +367,12 @@ class ChatService:
         the limits of the client were counted by the old version.
         """
         record = inbound.record
-        record.config_version, record.client = config.version, None
+        record.config_version, record.client, record.key_id = config.version, None, ""
         record.decided = change(record.decided, location=None)
         inbound.error_style = error_style_of(config)
         caller = inbound.caller(config)
         if caller.client is not None:
-            record.client = caller.client.name
+            record.client, record.key_id = caller.client.name, caller.client.key_id
         located = await self.locations.locate(config, caller)
         record.decided = change(record.decided, location=located.location)
         located.check()

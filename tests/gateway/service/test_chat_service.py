@@ -66,7 +66,9 @@ class Scripted:
 
     def caller(self, config: ConfigVersion) -> Caller:
         self.calls.append("caller")
-        return caller_of(config, LIMITED, RequestHeaders({}, 0, "127.0.0.1", ""))
+        # Each version has another key of the client.
+        client = replace(LIMITED, key_id=f"key of {config.version}")
+        return caller_of(config, client, RequestHeaders({}, 0, "127.0.0.1", ""))
 
     def start(self, bounds: Resilience) -> None:
         self.calls.append("start")
@@ -143,7 +145,8 @@ async def test_a_version_that_becomes_active_while_the_body_is_read_decides_ever
     inbound = await service.ask()
     assert isinstance(service.raised, Refused)
     assert inbound.calls == ["caller", "start", "body", "caller"]
-    assert inbound.record.config_version == service.next.version
+    record, version = inbound.record, service.next.version
+    assert (record.config_version, record.client, record.key_id) == (version, "app", f"key of {version}")
 
 
 async def test_the_body_is_released_before_the_answer_is_sent() -> None:
