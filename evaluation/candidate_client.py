@@ -17,12 +17,13 @@ from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import Answer as UpstreamAnswer
-from gateway.model.config_version import Assistant, Attempts, ConfigVersion, Region, Resilience
+from gateway.model.config_version import Assistant, ConfigVersion, Region
 from gateway.model.decision import Plan, Refusal, RefusalCode, Step
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.model.record import Decided, Record
 from gateway.model.region_text import NO_PREFERENCES
+from gateway.model.resilience import Attempts, Resilience
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.region_text import compose, with_block
 from gateway.policy.routing import decide_evaluation, judge_alone

@@ -40,9 +40,10 @@ from gateway.api.responder import Receive, Responder, Send
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller, RequestContext, RequestHeaders
-from gateway.model.config_version import ConfigVersion, Resilience
+from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
+from gateway.model.resilience import Resilience
 from gateway.policy.caller import timeout_s
 from gateway.service.chat_service import ChatService
 from gateway.service.inbound import PLAIN_ERRORS, AnswerStyle, HeldBody

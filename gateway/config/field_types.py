@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from gateway.config.problems import nearest, quoted
 from gateway.model.budget import NANO, Money
-from gateway.model.config_version import HedgeRule
+from gateway.model.resilience import HedgeRule
 from gateway.model.schedule import Stage
 from gateway.model.section import FileForm, UnitError
 from gateway.model.units import AGE, DOCUMENT_URL, DURATION, DURATION_SCHEMA, UNIT_S, parse_seconds

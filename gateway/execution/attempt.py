@@ -25,11 +25,11 @@ from gateway.execution.concurrency_limiter import Slot
 from gateway.execution.deadline import Clock, Deadline
 from gateway.execution.latency import LatencyTracker
 from gateway.execution.upstream_client import Answer, AttemptOptions, as_stream, folds
-from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import AttemptRecord
+from gateway.model.resilience import Resilience
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind

@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from gateway.model.config_version import BreakerRule
+from gateway.model.resilience import BreakerRule
 from providers.failures import Failure
 
 _MOST_DOUBLINGS = 40

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Clock
 from gateway.execution.latency import LatencyTracker
-from gateway.model.config_version import BreakerRule, ConfigVersion
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
+from gateway.model.resilience import BreakerRule
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 

@@ -16,8 +16,8 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import accumulate
 
-from gateway.model.config_version import HedgeRule
 from gateway.model.deployment import Deployment
+from gateway.model.resilience import HedgeRule
 
 SLOW_ANSWER_REMEMBERED_S = 600.0
 """After a slow answer a deployment is not "quick" for this long: only a stream would show the next slow one."""

@@ -15,10 +15,10 @@ from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slo
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.upstream_client import Answer, StillAllowed
-from gateway.model.config_version import Resilience
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import Record, Skipped
+from gateway.model.resilience import Resilience
 from gateway.usage.accounting import RequestUsage
 from providers.auth import Secret
 from providers.chat import ChatRequest

@@ -23,10 +23,10 @@ from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
-from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat
+from gateway.model.resilience import Resilience
 from gateway.usage.accounting import CallUsage, RequestUsage
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential

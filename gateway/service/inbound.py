@@ -10,12 +10,13 @@ import msgspec
 from gateway.execution.deadline import Deadline
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Resilience
+from gateway.model.config_version import Assistant, Client, ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.input_requests import ServedRequest
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.region_text import Locale
+from gateway.model.resilience import Resilience
 from gateway.policy.labels import Labelling
 from gateway.policy.reasoning_seal import ReasoningSeal
 

@@ -23,11 +23,11 @@ from gateway.config.problems import dotted
 from gateway.config.schema.file import GatewaySection
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
-from gateway.model.config_version import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules, SignalName
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
+from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
 from gateway.model.version_names import VERSION_NAMES
 from gateway.policy.location import SIGNALS

@@ -36,11 +36,12 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.plan_execution import AttemptFailed, PlanExecution, PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.step_selection import ExecutionContext
-from gateway.model.config_version import Attempts, Client, ConfigVersion, Resilience
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.consent import ConsentStatement
 from gateway.model.decision import Plan, Refused
 from gateway.model.location import EdgeReport
 from gateway.model.record import Record
+from gateway.model.resilience import Attempts, Resilience
 from gateway.policy.location.resolution import resolve
 from gateway.service.assistants import find_assistant
 from gateway.service.chat_service import ChatService

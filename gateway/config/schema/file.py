@@ -34,7 +34,8 @@ from gateway.config.schema.usage import (
 )
 from gateway.config.sensitive_keys import Sensitive
 from gateway.model.budget import ClientsSource, KeyRules
-from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules, Resilience
+from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
+from gateway.model.resilience import Resilience
 from gateway.model.section import default_as_written
 
 

@@ -10,9 +10,10 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.config.problems import dotted
-from gateway.model.config_version import Attempts, BreakerRule, Cell, ClientLimitRule, ConfigVersion, Cors, Resilience
+from gateway.model.config_version import Cell, ClientLimitRule, ConfigVersion, Cors
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
+from gateway.model.resilience import Attempts, BreakerRule, Resilience
 from providers.adapter import Adapter, Capabilities
 from providers.auth import Bearer, Secret
 from providers.catalogue.models import UNKNOWN_MODEL

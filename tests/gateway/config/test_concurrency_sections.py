@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.model.config_version import HedgeRule
 from gateway.model.deployment import Concurrency
+from gateway.model.resilience import HedgeRule
 from tests.kit.config_cases import compiled, marked, more, rejected, sections
 
 X = "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE"

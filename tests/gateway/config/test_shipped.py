@@ -22,10 +22,11 @@ from gateway.config.schema.file import schema_json
 from gateway.config.validation import UNSUPPORTED_KEYS
 from gateway.config.yaml_document import parse_yaml
 from gateway.model.budget import KeyRules, LedgerRetention
-from gateway.model.config_version import ConfigVersion, ReceiptRules, Resilience
+from gateway.model.config_version import ConfigVersion, ReceiptRules
 from gateway.model.decision import Plan
 from gateway.model.location import EdgeReport
 from gateway.model.location_rules import GeoIpRules
+from gateway.model.resilience import Resilience
 from gateway.model.schedule import StopRule
 from gateway.model.section import PlainSection, default_as_written
 from gateway.policy.location.resolution import resolve

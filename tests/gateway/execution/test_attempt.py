@@ -11,8 +11,8 @@ from gateway.execution.attempt import Attempt, AttemptState
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter
 from gateway.execution.upstream_client import Answer, AttemptOptions
-from gateway.model.config_version import BreakerRule, Resilience
 from gateway.model.deployment import Concurrency
+from gateway.model.resilience import BreakerRule, Resilience
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import Bench

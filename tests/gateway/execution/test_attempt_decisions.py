@@ -10,8 +10,8 @@ from gateway.api.errors import from_domain
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FailOver, FailureFacts, Retry, Stop, next_action
 from gateway.model.caller import TraceContext
-from gateway.model.config_version import Attempts
 from gateway.model.record import AttemptAction, Bound, Record
+from gateway.model.resilience import Attempts
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.otlp import Ended, encode
 from gateway.telemetry.request_log import add_fields

@@ -10,8 +10,8 @@ import pytest
 from gateway.execution.attempt import choose_options, had_time
 from gateway.execution.latency import LatencyTracker
 from gateway.execution.upstream_client import AttemptOptions
-from gateway.model.config_version import Resilience
 from gateway.model.decision import Step
+from gateway.model.resilience import Resilience
 from providers.chat import ChatRequest, UserMessage
 from tests.gateway.execution.conftest import Bench
 

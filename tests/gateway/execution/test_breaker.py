@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.execution.breaker import Breaker, BreakerState
-from gateway.model.config_version import BreakerRule
+from gateway.model.resilience import BreakerRule
 
 RULE = BreakerRule(failures=3, rate=0.5, window_s=30, samples=10, open_s=10)
 LONGEST_S = RULE.longest_open_s

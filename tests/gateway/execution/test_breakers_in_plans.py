@@ -15,8 +15,8 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES
 from gateway.execution.upstream_client import Answer
-from gateway.model.config_version import Attempts, BreakerRule
 from gateway.model.record import Record
+from gateway.model.resilience import Attempts, BreakerRule
 from providers.failures import FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
 from tests.kit.configs import table_of

@@ -17,9 +17,10 @@ from gateway.execution.plan_execution import PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer
 from gateway.model.caller import Caller, RequestHeaders
-from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion, Resilience
+from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.record import Record
+from gateway.model.resilience import Resilience
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.chat_service import ChatService
 from gateway.service.inbound import AnswerStyle, ErrorStyle, HeldBody
