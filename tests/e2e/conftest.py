@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from tests.kit.configs import Config
+from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_regions, running_gateway
+from tests.kit.reloading_gateway import NAMES, config, two_providers
 from tests.kit.vendor_checks import checked_simulators
 
 SITES = {"cn": "dashscope", "eu": "openai", "eu2": "openai", "us": "openai", "gemini": "gemini", "intl": "dashscope"}
@@ -82,6 +85,35 @@ def providers() -> Iterator[SimulatorThread]:
 
 
 @pytest.fixture(scope="module")
+def pair() -> Iterator[SimulatorThread]:
+    """The two providers of `tests/kit/reloading_gateway.py`."""
+    with two_providers() as thread:
+        yield thread
+
+
+@pytest.fixture
+def path(tmp_path: Path, pair: SimulatorThread) -> Path:
+    """The config file of a gateway with these two providers, which are healthy again."""
+    for name in NAMES:
+        pair[name].scenario = Scenario()
+    path = tmp_path / "gateway.yaml"
+    path.write_text(config(pair).text, "utf-8")
+    return path
+
+
+@pytest.fixture
+def trap() -> Iterator[Trap]:
+    """A server that must receive no connection."""
+    trap = Trap()
+    thread = threading.Thread(target=trap.server.serve_forever, daemon=True)
+    thread.start()
+    yield trap
+    trap.server.shutdown()
+    trap.server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
 def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     with _gateway(providers, tmp_path_factory.mktemp("config")) as process:
         yield process
@@ -93,19 +125,29 @@ def _gateway(providers: SimulatorThread, folder: Path, resilience: str = PATIENT
         yield process
 
 
-@contextmanager
-def _client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
-    for name in SITES:
-        providers[name].scenario = Scenario()
-    headers = {"authorization": f"Bearer {APP_KEY}"}
-    with httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=30) as client:
-        yield client
+def http_client(gateway: GatewayProcess, key: str = APP_KEY, timeout_s: float = 30) -> httpx.Client:
+    """Return a client of the gateway with this key."""
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=timeout_s)
+
+
+def openai_client(gateway: GatewayProcess, key: str = APP_KEY) -> openai.OpenAI:
+    """Return the official OpenAI client of the gateway with this key. It does not retry."""
+    http = openai.DefaultHttpxClient(trust_env=False)
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, http_client=http)
 
 
 @pytest.fixture
-def client(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+def healthy(providers: SimulatorThread) -> None:
+    """Make every provider healthy again."""
+    for name in SITES:
+        providers[name].scenario = Scenario()
+
+
+@pytest.fixture
+def client(gateway: GatewayProcess, healthy: None) -> Iterator[httpx.Client]:
     """A client of the module's gateway. Every provider is healthy again."""
-    with _client(gateway, providers) as client:
+    with http_client(gateway) as client:
         yield client
 
 
@@ -118,22 +160,21 @@ def _impatient_gateway(
 
 
 @pytest.fixture
-def impatient(_impatient_gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
+def impatient(_impatient_gateway: GatewayProcess, healthy: None) -> Iterator[httpx.Client]:
     """A client of the module's second gateway, which soon treats a provider as silent."""
-    with _client(_impatient_gateway, providers) as client:
+    with http_client(_impatient_gateway) as client:
         yield client
 
 
 @pytest.fixture
-def fresh(providers: SimulatorThread, tmp_path: Path) -> Iterator[httpx.Client]:
+def fresh(providers: SimulatorThread, healthy: None, tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of a new gateway, without state from earlier tests."""
-    with _gateway(providers, tmp_path) as process, _client(process, providers) as client:
+    with _gateway(providers, tmp_path) as process, http_client(process) as client:
         yield client
 
 
 @pytest.fixture
 def sdk(gateway: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
     """The official OpenAI client of the module's gateway. Every provider is healthy again."""
-    http_client = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http_client) as sdk:
+    with openai_client(gateway) as sdk:
         yield sdk

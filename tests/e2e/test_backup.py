@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,16 +15,10 @@ from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import running_gateway
-from tests.kit.reloading_gateway import config, operated, two_providers
+from tests.kit.reloading_gateway import config, operated
 from tests.kit.waiting import eventually
 
 KEYS = ("pepper", "receipt-key", "user-key")
-
-
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
 
 
 def run(*words: str | Path, status: int = 0) -> str:
@@ -34,19 +28,17 @@ def run(*words: str | Path, status: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_restored_directory_continues_history_ledger_receipts_and_keys(
-    tmp_path: Path, providers: SimulatorThread
-) -> None:
+def test_restored_directory_continues_history_ledger_receipts_and_keys(tmp_path: Path, pair: SimulatorThread) -> None:
     patch = {"clients_source": "database", "receipts": {"keep": "1d"}}
     path, state, archive = tmp_path / "gateway.yaml", tmp_path / "state", tmp_path / "state.tar.gz"
-    path.write_text(config(providers, "a", 0, patch).text, "utf-8")
+    path.write_text(config(pair, "a", 0, patch).text, "utf-8")
     with operated(path, GATEWAY_STATE_DIR=str(state)) as operator:
         run("clients", "create", "app", "--config", path, "--state", state)
         key = json.loads(run("keys", "create", "--client", "app", "--state", state, "--json"))["key"]
         headers = {"authorization": f"Bearer {key}"}
         eventually(lambda: operator.client.post(CHAT, json=body(), headers=headers).status_code == 200)
         first = operator.version()
-        operator.replace(config(providers, "b", 1, patch))
+        operator.replace(config(pair, "b", 1, patch))
         operator.wait_for_another(first)
         request = operator.client.post(CHAT, json=body(), headers=headers).headers["x-request-id"]
         receipt = f"/v1/receipts/{request}"  # a thread writes it after the answer

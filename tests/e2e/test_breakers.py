@@ -17,28 +17,22 @@ from providers.testkit.scenario import Cut, HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated
 from tests.kit.waiting import eventually
 
 DOWN = Scenario(faults=((HttpError(503), 1.0),))
 WELL = Scenario()
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
-def resilient(providers: SimulatorThread, keys: str, route: str = "a, b", number: int = 0) -> Config:
+def resilient(pair: SimulatorThread, keys: str, route: str = "a, b", number: int = 0) -> Config:
     """Return a config with these keys of the section `resilience`."""
-    return config(providers, route, number, f"resilience: {{{keys}}}")
+    return config(pair, route, number, f"resilience: {{{keys}}}")
 
 
 @contextmanager
-def started(folder: Path, config: Config, providers: SimulatorThread) -> Iterator[Operator]:
+def started(folder: Path, config: Config, pair: SimulatorThread) -> Iterator[Operator]:
     for name in NAMES:
-        providers[name].scenario = WELL
+        pair[name].scenario = WELL
     path = folder / "gateway.yaml"
     path.write_text(config.text, "utf-8")
     with operated(path) as operator:
@@ -53,10 +47,10 @@ def breakers(operator: Operator) -> dict[str, Any]:
     return operator.ready()["deployments"]["breakers"]  # type: ignore[no-any-return]
 
 
-def test_failing_provider_is_skipped_probed_and_used_again(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_failing_provider_is_skipped_probed_and_used_again(tmp_path: Path, pair: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 3, open: 300ms}"
-    with started(tmp_path, resilient(providers, keys), providers) as operator:
-        site = providers["a"]
+    with started(tmp_path, resilient(pair, keys), pair) as operator:
+        site = pair["a"]
         site.scenario = DOWN
         before = site.received
         for _ in range(3):
@@ -95,18 +89,18 @@ def operator_sees_a_failed_probe(operator: Operator) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_all_breakers_open_refuses_at_once_with_retry_after(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_all_breakers_open_refuses_at_once_with_retry_after(tmp_path: Path, pair: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
-    with started(tmp_path, resilient(providers, keys), providers) as operator:
+    with started(tmp_path, resilient(pair, keys), pair) as operator:
         for name in NAMES:
-            providers[name].scenario = DOWN
+            pair[name].scenario = DOWN
         assert [ask(operator).status_code for _ in range(2)] == [502, 502]
-        received = [providers[name].received for name in NAMES]
+        received = [pair[name].received for name in NAMES]
         for stream in (False, True):
             answer = ask(operator, stream=stream)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_healthy_deployment")
             assert 1 <= int(answer.headers["retry-after"]) <= 72
-        assert [providers[name].received for name in NAMES] == received
+        assert [pair[name].received for name in NAMES] == received
         explained = operator.client.get("/v1/explain").json()
         assert [item["reason"] for item in explained["considered"]] == ["health", "health"]
         assert all("breaker open: 2 failures in a row" in item["detail"] for item in explained["considered"])
@@ -116,12 +110,10 @@ def test_all_breakers_open_refuses_at_once_with_retry_after(tmp_path: Path, prov
 
 
 @pytest.mark.slow
-def test_streams_that_break_off_open_the_breaker(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_streams_that_break_off_open_the_breaker(tmp_path: Path, pair: SimulatorThread) -> None:
     keys = "breaker: {failures: 2, open: 60s}"
-    with started(tmp_path, resilient(providers, keys), providers) as operator:
-        providers["a"].scenario = Scenario(
-            faults=((Cut(after_events=3), 1.0),), text="one two three four five six " * 5
-        )
+    with started(tmp_path, resilient(pair, keys), pair) as operator:
+        pair["a"].scenario = Scenario(faults=((Cut(after_events=3), 1.0),), text="one two three four five six " * 5)
         for _ in range(2):
             answer = ask(operator, stream=True)
             assert (answer.headers["x-gateway-deployment"], "[DONE]" in answer.text) == ("a", False)
@@ -130,33 +122,33 @@ def test_streams_that_break_off_open_the_breaker(tmp_path: Path, providers: Simu
 
 
 @pytest.mark.slow
-def test_reload_keeps_a_breaker_open(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_reload_keeps_a_breaker_open(tmp_path: Path, pair: SimulatorThread) -> None:
     keys = "attempts: {per_deployment: 1, total: 4}, breaker: {failures: 2, open: 60s}"
-    with started(tmp_path, resilient(providers, keys), providers) as operator:
-        providers["a"].scenario = DOWN
+    with started(tmp_path, resilient(pair, keys), pair) as operator:
+        pair["a"].scenario = DOWN
         for _ in range(2):
             ask(operator)
         assert set(breakers(operator)) == {"a"}
-        received, version = providers["a"].received, operator.version()
-        operator.replace(resilient(providers, keys, number=1))
+        received, version = pair["a"].received, operator.version()
+        operator.replace(resilient(pair, keys, number=1))
         operator.wait_for_another(version)
         assert set(breakers(operator)) == {"a"}
         assert operator.answered_by() == "b"
-        assert providers["a"].received == received
+        assert pair["a"].received == received
         version = operator.version()
-        operator.replace(resilient(providers, "breaker: off", number=1))
+        operator.replace(resilient(pair, "breaker: off", number=1))
         operator.wait_for_another(version)
         assert breakers(operator) == {}
         ask(operator)
-        assert providers["a"].received > received
+        assert pair["a"].received > received
 
 
 @pytest.mark.slow
-def test_retries_do_not_double_the_requests_of_a_failing_provider(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_retries_do_not_double_the_requests_of_a_failing_provider(tmp_path: Path, pair: SimulatorThread) -> None:
     requests, share = 200, 0.2
     keys = "breaker: off, retry_budget: 20%"
-    with started(tmp_path, resilient(providers, keys, "a"), providers) as operator:
-        site = providers["a"]
+    with started(tmp_path, resilient(pair, keys, "a"), pair) as operator:
+        site = pair["a"]
         site.scenario = DOWN
         before, began = site.received, time.monotonic()
         with ThreadPoolExecutor(16) as pool:

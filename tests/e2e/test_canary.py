@@ -18,7 +18,7 @@ from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
-from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated
 from tests.kit.switching_gateway import gateway_command
 from tests.kit.waiting import eventually
 
@@ -26,16 +26,10 @@ ROUTE = "{a: 95, b: 5}, a"
 DOWN = Scenario(faults=((HttpError(503), 1.0),))
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
-def canary(providers: SimulatorThread, steps: str, number: int = 0) -> Config:
+def canary(pair: SimulatorThread, steps: str, number: int = 0) -> Config:
     """Return a config with a schedule of the canary `b`."""
     schedule = {"candidate": "b", "steps": steps, "stop_on": {"min_requests": 20, "latency_p95": "off"}}
-    return config(providers, ROUTE, number, {"assistants": {"assistant": {"schedules": {"default": schedule}}}})
+    return config(pair, ROUTE, number, {"assistants": {"assistant": {"schedules": {"default": schedule}}}})
 
 
 class LoadClients:
@@ -83,23 +77,23 @@ def schedule(operator: Operator) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def reset_scenarios(providers: SimulatorThread) -> None:
+def reset_scenarios(pair: SimulatorThread) -> None:
     for name in NAMES:
-        providers[name].scenario = Scenario()
+        pair[name].scenario = Scenario()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_failing_candidate_is_rolled_back_without_a_failed_request(
-    tmp_path: Path, providers: SimulatorThread, workers: int
+    tmp_path: Path, pair: SimulatorThread, workers: int
 ) -> None:
     path, state = tmp_path / "gateway.yaml", str(tmp_path / "state")
-    path.write_text(canary(providers, "5% for 1h, 25% for 1h, 100%").text, "utf-8")
+    path.write_text(canary(pair, "5% for 1h, 25% for 1h, 100%").text, "utf-8")
     with operated(path, workers, GATEWAY_STATE_DIR=state) as operator, load_clients_at(operator) as load_clients:
         assert schedule(operator)["share"] == 0.05
         first = operator.version()
         eventually(lambda: len(load_clients.answers) > 100, LIMIT_S)
-        operator.replace(canary(providers, "5% for 1s, 25% for 1h, 100%"))
+        operator.replace(canary(pair, "5% for 1s, 25% for 1h, 100%"))
         operator.gateway.wait_for("schedule_stage", share="25%")
         eventually(lambda: operator.version() != "", LIMIT_S)
         risen = len(load_clients.answers)
@@ -108,17 +102,17 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
         late = {user for user, _, by, _ in load_clients.answers_since(risen) if by == "b"}
         assert early <= late, "a user was moved back"
         assert len(early) < len(late)
-        providers["b"].scenario = DOWN
+        pair["b"].scenario = DOWN
         line = operator.gateway.wait_for("schedule_rolled_back", level="error")
         assert (line["share"], line["candidate"]) == ("0%", "b")
         eventually(lambda: operator.version() != "")
         # A request that was in progress at that moment may have reached b.
         moved = len(load_clients.answers)
         eventually(lambda: len(load_clients.answers) > moved + 50, LIMIT_S)
-        asked, before = providers["b"].received, len(load_clients.answers)
+        asked, before = pair["b"].received, len(load_clients.answers)
         eventually(lambda: len(load_clients.answers) > before + 100, LIMIT_S)
         load_clients.stop()
-        assert providers["b"].received == asked
+        assert pair["b"].received == asked
         assert {by for _, _, by, _ in load_clients.answers_since(before)} == {"a"}
         assert Counter(status for _, status, _, _ in load_clients.answers).keys() == {200}, "a request failed"
         tables = {table for *_, table in load_clients.answers}
@@ -130,13 +124,13 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
         labels = 'assistant="assistant",deployment="b",region="default"'
         assert f"gateway_schedule_rolled_back{{{labels}}} 1.0" in metrics
         assert f"gateway_schedule_share_percent{{{labels}}} 0.0" in metrics
-    providers["b"].scenario = Scenario()
+    pair["b"].scenario = Scenario()
     with operated(path, workers, GATEWAY_STATE_DIR=state) as operator:
         assert schedule(operator)["phase"] == "rolled_back"
         assert {operator.answered_by() for _ in range(20)} == {"a"}
         # The file is the source of truth: a changed schedule starts again.
         version = operator.version()
-        operator.replace(canary(providers, "100%"))
+        operator.replace(canary(pair, "100%"))
         operator.wait_for_another(version)
         assert schedule(operator)["phase"] == "done"
         assert operator.answered_by() == "b"
@@ -145,15 +139,15 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_rollback_after_a_promotion_restores_the_shares_of_the_end_and_keeps_them(
-    tmp_path: Path, providers: SimulatorThread, workers: int
+    tmp_path: Path, pair: SimulatorThread, workers: int
 ) -> None:
     path, state = tmp_path / "gateway.yaml", str(tmp_path / "state")
-    path.write_text(canary(providers, "5% for 1h, 100%").text, "utf-8")
+    path.write_text(canary(pair, "5% for 1h, 100%").text, "utf-8")
     frozen = "assistant/default: a 95%, b 5% (frozen until `gateway rollback --release` or another version)"
     command = ["rollback", "--as", "ada"]
     with operated(path, workers, GATEWAY_STATE_DIR=state) as operator:
         version = operator.version()
-        operator.replace(config(providers, "b", 1))
+        operator.replace(config(pair, "b", 1))
         operator.wait_for_another(version)
         done = gateway_command(path, *command)
         assert f"answered by  {frozen}" in done.stdout.splitlines(), done.stdout
@@ -166,7 +160,7 @@ def test_rollback_after_a_promotion_restores_the_shares_of_the_end_and_keeps_the
         assert "frozen" in operator.client.get("/v1/explain").json()["weighted"]
     with operated(path, workers, GATEWAY_STATE_DIR=state) as operator:
         assert (operator.version(), schedule(operator)["frozen"]) == (version, True)
-        operator.replace(canary(providers, "100%", 2))
+        operator.replace(canary(pair, "100%", 2))
         done = gateway_command(path, *command, "--release")
         assert "answered by  assistant/default: b 100%" in done.stdout.splitlines(), done.stdout
         assert (schedule(operator)["phase"], schedule(operator)["frozen"]) == ("done", False)
@@ -176,11 +170,9 @@ def test_rollback_after_a_promotion_restores_the_shares_of_the_end_and_keeps_the
 
 
 @pytest.mark.slow
-def test_schedule_without_a_state_directory_stays_off_and_is_reported(
-    tmp_path: Path, providers: SimulatorThread
-) -> None:
+def test_schedule_without_a_state_directory_stays_off_and_is_reported(tmp_path: Path, pair: SimulatorThread) -> None:
     path = tmp_path / "gateway.yaml"
-    path.write_text(canary(providers, "5% for 1s, 100%").text, "utf-8")
+    path.write_text(canary(pair, "5% for 1s, 100%").text, "utf-8")
     with operated(path) as operator:
         assert "GATEWAY_STATE_DIR" in operator.ready()["schedules"]["off"]
         assert operator.ready()["schedules"]["routes"] == []
@@ -188,9 +180,9 @@ def test_schedule_without_a_state_directory_stays_off_and_is_reported(
         assert [line["level"] for line in lines] == ["warning"]
 
 
-def test_user_gets_the_variant_that_explain_reports(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_user_gets_the_variant_that_explain_reports(tmp_path: Path, pair: SimulatorThread) -> None:
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, "{a: 1, b: 1}").text, "utf-8")
+    path.write_text(config(pair, "{a: 1, b: 1}").text, "utf-8")
     with operated(path) as operator:
         sides = set()
         for number in range(12):

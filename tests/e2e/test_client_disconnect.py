@@ -20,6 +20,8 @@ from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_four_re
 from tests.kit.raw_requests import request_bytes, sent_request
 from tests.kit.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("healthy")
+
 # Cancelling takes some milliseconds, and longer only on an overloaded machine.
 SOON_S = 8.0
 WORDS = "one two three four five six seven eight nine ten " * 20
@@ -51,12 +53,6 @@ def patient(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
     origins = {name: providers[name].origin for name in SITES}
     with running_gateway(config_of_four_regions(origins).write(tmp_path_factory.mktemp("config")), KEYS) as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def reset_scenarios(providers: SimulatorThread) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -25,6 +25,8 @@ from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.configs import KEYS as TABLE_KEYS
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
+pytestmark = pytest.mark.usefixtures("healthy")
+
 DE = {"cf-ipcountry": "DE"}
 OLD, NEW = "gk-old", "gk-new"
 
@@ -51,12 +53,6 @@ def client_with_key(gateway: GatewayProcess, key: str, **headers: str) -> Iterat
     every = {"authorization": f"Bearer {key}", **headers}
     with httpx.Client(base_url=gateway.url, headers=every, trust_env=False, timeout=30) as client:
         yield client
-
-
-@pytest.fixture(autouse=True)
-def reset_scenarios(providers: SimulatorThread) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ A vendor without a line in `MODELS` is tested with an unnamed model that has the
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +19,8 @@ from providers.registry import load_registry
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.e2e.conftest import openai_client
+from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
 
 ADAPTERS = load_registry().adapters
 VENDORS = sorted([name for name, one in ADAPTERS.items() if isinstance(one, CompatibleAdapter)] + ["hunyuan"])
@@ -78,22 +78,13 @@ def gateway(simulated: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
             "provider": name,
             "model": MODELS.get(name, "m"),
             "endpoint": simulated[name].origin + (site.base_path if site else "/v1"),
-            "stores": "any",
-            "processes": "any",
-            "api_key": "${KEY}",
             **({} if name in MODELS else {"capabilities": sorted(features_of(name))}),
         }
 
-    config = {
-        "version": 1,
-        "assistants": {name: {"routes": {"world": [name]}} for name in VENDORS},
-        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
-        "deployments": {name: deployment(name) for name in VENDORS},
-        "clients": {"app": {"keys": [f"sha256:{hashlib.sha256(APP_KEY.encode()).hexdigest()}"], "region": "world"}},
-    }
-    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(json.dumps(config), "utf-8")
-    with running_gateway(path, {"KEY": "id-of-key:secret-of-key"}) as process:
+    config = config_of_one_region({name: deployment(name) for name in VENDORS})
+    with running_gateway(
+        config.write(tmp_path_factory.mktemp("config")), {"KEY": "id-of-key:secret-of-key"}
+    ) as process:
         yield process
 
 
@@ -101,8 +92,7 @@ def gateway(simulated: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 def sdk(gateway: GatewayProcess, simulated: SimulatorThread) -> Iterator[openai.OpenAI]:
     for name in VENDORS:
         simulated[name].scenario = Scenario()
-    http = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http) as sdk:
+    with openai_client(gateway) as sdk:
         yield sdk
 
 

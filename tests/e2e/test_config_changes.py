@@ -13,32 +13,16 @@ from typing import Any
 
 import pytest
 
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, two_providers, with_key
+from tests.kit.reloading_gateway import NAMES, Load, Operator, config, operated, with_key
 from tests.kit.switching_gateway import audit_events, content_of, gateway_command, replace_config, state_dir_of
 from tests.kit.waiting import eventually
 
 WHO = "Åda 管理员"
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
 @pytest.fixture
-def path(tmp_path: Path, providers: SimulatorThread) -> Path:
-    for name in NAMES:
-        providers[name].scenario = Scenario()
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers).text, "utf-8")
-    return path
-
-
-@pytest.fixture
-def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
+def operator(path: Path, pair: SimulatorThread) -> Iterator[Operator]:
     with operated(path, 1, GATEWAY_STATE_DIR=str(state_dir_of(path))) as operator:
         yield operator
 
@@ -52,13 +36,13 @@ def command_output(path: Path, *words: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_change_refusal_and_rollback_under_load_fail_no_request(
-    path: Path, providers: SimulatorThread, workers: int
+    path: Path, pair: SimulatorThread, workers: int
 ) -> None:
     with operated(path, workers, GATEWAY_STATE_DIR=str(state_dir_of(path))) as operator:
         load, versions = Load(operator.gateway.url), [operator.version()]
 
         def operate() -> None:
-            versions.append(replace_config(operator, config(providers, "b", 1)))
+            versions.append(replace_config(operator, config(pair, "b", 1)))
             assert operator.answered_by() == "b"
             operator.replace("broken: [\n")
             operator.gateway.wait_for("config_rejected")
@@ -94,9 +78,9 @@ def test_change_refusal_and_rollback_under_load_fail_no_request(
     assert gateway_command(path, "audit", "verify").returncode == 0
 
 
-def test_rollback_is_pinned_until_its_release(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_rollback_is_pinned_until_its_release(operator: Operator, pair: SimulatorThread, path: Path) -> None:
     first = operator.version()
-    second = replace_config(operator, config(providers, "b", 1))
+    second = replace_config(operator, config(pair, "b", 1))
     done = operator.admin.post("/rollback", headers={"x-gateway-operator": "grace"}).json()
     assert (done["result"], done["config_version"], done["who"], done["file_active"]) == (
         "activated",
@@ -106,7 +90,7 @@ def test_rollback_is_pinned_until_its_release(operator: Operator, providers: Sim
     )
     refused = operator.admin.post("/reload")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "rollback_pinned")
-    operator.replace(config(providers, "b", 2))
+    operator.replace(config(pair, "b", 2))
     logged = operator.gateway.wait_for("rollback_pinned", cause="file")
     assert (logged["errors"], "`gateway rollback --release`" in logged["detail"]) == (0, True)
     assert (operator.version(), operator.ready()["rollback_pinned"]) == (first, first)
@@ -124,11 +108,11 @@ def test_rollback_is_pinned_until_its_release(operator: Operator, providers: Sim
 
 
 @pytest.mark.slow
-def test_rotated_secret_keeps_a_rollback_active(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_rotated_secret_keeps_a_rollback_active(operator: Operator, pair: SimulatorThread, path: Path) -> None:
     secret = path.parent / "secret"
     secret.write_text("sk-old", "utf-8")
-    first = replace_config(operator, config(providers, "a", 1, with_key(f"${{file:{secret}}}")))
-    replace_config(operator, config(providers, "b", 2))
+    first = replace_config(operator, config(pair, "a", 1, with_key(f"${{file:{secret}}}")))
+    replace_config(operator, config(pair, "b", 2))
     operator.admin.post("/rollback", json={"version": first})
     operator.gateway.wait_for("config_activated", cause="rollback")
     secret.write_text("sk-new", "utf-8")
@@ -151,10 +135,10 @@ def test_rollback_to_an_unknown_version_changes_nothing(operator: Operator) -> N
 
 @pytest.mark.slow
 def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reasons(
-    operator: Operator, providers: SimulatorThread, path: Path
+    operator: Operator, pair: SimulatorThread, path: Path
 ) -> None:
-    second = replace_config(operator, config(providers, "b", 1))
-    broken = config(providers, "nobody", 0, "region: {}").text
+    second = replace_config(operator, config(pair, "b", 1))
+    broken = config(pair, "nobody", 0, "region: {}").text
     content = content_of(broken)
     with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         row = (content[:12], content, broken.encode())
@@ -169,11 +153,11 @@ def test_rollback_to_a_version_that_no_longer_compiles_is_refused_with_all_reaso
 
 
 @pytest.mark.slow
-def test_rollback_survives_a_restart_until_its_release(path: Path, providers: SimulatorThread) -> None:
+def test_rollback_survives_a_restart_until_its_release(path: Path, pair: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
-        second = replace_config(operator, config(providers, "b", 1))
+        second = replace_config(operator, config(pair, "b", 1))
         operator.admin.post("/rollback")
     with operated(path, 1, **environ) as operator:
         assert operator.version() == first
@@ -213,20 +197,20 @@ def test_rollback_without_a_state_directory_is_off_and_is_reported(path: Path) -
 
 
 @pytest.mark.slow
-def test_change_that_cannot_be_recorded_is_refused(operator: Operator, providers: SimulatorThread, path: Path) -> None:
+def test_change_that_cannot_be_recorded_is_refused(operator: Operator, pair: SimulatorThread, path: Path) -> None:
     before = operator.version()
     with sqlite3.connect(state_dir_of(path) / "history.db") as database:
         database.execute("DROP TABLE activation")
     database.close()
-    operator.replace(config(providers, "b", 1))
+    operator.replace(config(pair, "b", 1))
     logged = operator.gateway.wait_for("config_rejected")
     assert "it cannot be recorded, so it was not activated" in logged["findings"][0]
     assert operator.version() == before
 
 
-def test_secret_in_the_config_is_not_in_the_history(operator: Operator, providers: SimulatorThread, path: Path) -> None:
-    version = replace_config(operator, config(providers, "a", 1, with_key("sk-in-clear")))
-    replace_config(operator, config(providers, "b", 2))
+def test_secret_in_the_config_is_not_in_the_history(operator: Operator, pair: SimulatorThread, path: Path) -> None:
+    version = replace_config(operator, config(pair, "a", 1, with_key("sk-in-clear")))
+    replace_config(operator, config(pair, "b", 2))
     answer = operator.admin.post("/rollback", json={"version": version})
     assert "a secret is written in it (deployments.a.api_key" in answer.json()["findings"][0]["message"]
     assert b"sk-in-clear" not in b"".join(file.read_bytes() for file in state_dir_of(path).rglob("*") if file.is_file())
@@ -234,19 +218,19 @@ def test_secret_in_the_config_is_not_in_the_history(operator: Operator, provider
 
 @pytest.mark.slow
 def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
-    operator: Operator, providers: SimulatorThread, path: Path
+    operator: Operator, pair: SimulatorThread, path: Path
 ) -> None:
     for _ in range(4):
         operator.answered_by()
     new = path.with_name("new.yaml")
-    new.write_text(config(providers, "b", 1).text, "utf-8")
+    new.write_text(config(pair, "b", 1).text, "utf-8")
     done = gateway_command(path, "plan", str(new), "--json", "--exit-code", "--admin", operator.gateway.admin_url)
     assert done.returncode == 3, done.stderr
     plan = json.loads(done.stdout)
     assert plan["traffic"] == {"requests": 4.0, "share": 1.0}
     assert plan["before"] == operator.version()
     assert gateway_command(path, "plan", str(path), "--exit-code").returncode == 0
-    new.write_text(config(providers, "nobody").text, "utf-8")
+    new.write_text(config(pair, "nobody").text, "utf-8")
     done = gateway_command(path, "plan", str(new))
     assert (done.returncode, "FAIL compiles" in done.stdout) == (1, True)
     unreachable = gateway_command(path, "plan", str(path), "--admin", "http://127.0.0.1:9")
@@ -254,14 +238,14 @@ def test_plan_shows_traffic_shares_and_its_exit_code_is_for_ci(
 
 
 @pytest.mark.slow
-def test_replaced_text_of_a_version_is_never_served(path: Path, providers: SimulatorThread) -> None:
+def test_replaced_text_of_a_version_is_never_served(path: Path, pair: SimulatorThread) -> None:
     """A person who can write to the state directory replaces the text of a version that an operator reviewed."""
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
-        second = replace_config(operator, config(providers, "b", 1))
+        second = replace_config(operator, config(pair, "b", 1))
         with sqlite3.connect(state_dir_of(path) / "history.db") as database:
-            other = config(providers, "c", 2).text.encode()
+            other = config(pair, "c", 2).text.encode()
             database.execute("UPDATE version SET text = ?", (other,))
         database.close()
         damage = f"version {first}: its text is not the one that was activated: their hashes differ"

@@ -8,7 +8,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ import pytest
 
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for, openai_client
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
+
+pytestmark = pytest.mark.usefixtures("healthy")
 
 CHAT = "/v1/chat/completions"
 SECRETS = {"CONSENT_SECRET": "a" * 40, "IDENTITY_SECRET": "b" * 40}
@@ -55,19 +56,6 @@ def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory)
         yield process
 
 
-@pytest.fixture(autouse=True)
-def reset_scenarios(providers: SimulatorThread) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
-
-
-@contextmanager
-def client_of(server: GatewayProcess, key: str = APP_KEY) -> Iterator[openai.OpenAI]:
-    http = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, http_client=http) as client:
-        yield client
-
-
 HELLO: Any = [{"role": "user", "content": "what nobody else may know"}]
 
 
@@ -99,7 +87,7 @@ def test_consent_token_of_the_error_makes_the_request_succeed(
     server: GatewayProcess, providers: SimulatorThread
 ) -> None:
     before = providers["us"].accepted
-    with client_of(server) as client:
+    with openai_client(server) as client:
         asked = required_consent(client, "US")
         assert providers["us"].accepted == before
         assert asked["recipient"] == "OpenAI"
@@ -123,7 +111,7 @@ def test_consent_token_of_the_error_makes_the_request_succeed(
 
 def test_consent_for_one_recipient_is_not_valid_for_another(server: GatewayProcess, providers: SimulatorThread) -> None:
     before = providers["us"].received
-    with client_of(server) as client, client_of(server, BACKEND_KEY) as other:
+    with openai_client(server) as client, openai_client(server, BACKEND_KEY) as other:
         sent = required_consent(client, "US")["token"]
         more = [*HELLO, {"role": "assistant", "content": "And?"}, {"role": "user", "content": "more"}]
         foreign = "the token is for another request, key, user, recipient or residency, or from another gateway"
@@ -138,7 +126,7 @@ def test_consent_for_one_recipient_is_not_valid_for_another(server: GatewayProce
 
 
 def test_standing_consent_is_read_from_a_claim_or_a_backend(server: GatewayProcess) -> None:
-    with client_of(server) as client, client_of(server, BACKEND_KEY) as backend:
+    with openai_client(server) as client, openai_client(server, BACKEND_KEY) as backend:
         required_consent(client, "GB")
         required_consent(client, "GB", x_gateway_claim=claim(territory="GB", consents=["OpenAI"]))
         answer = ask(client, "GB", x_gateway_claim=claim(territory="GB", consents=["OpenAI", "Google"]))
@@ -161,7 +149,7 @@ def test_standing_consent_is_read_from_a_claim_or_a_backend(server: GatewayProce
 def test_step_without_consent_is_not_used_as_a_fallback(server: GatewayProcess, providers: SimulatorThread) -> None:
     providers["eu2"].scenario = Scenario(faults=((HttpError(500), 1.0),))
     before = providers["eu"].accepted
-    with client_of(server) as client:
+    with openai_client(server) as client:
         with pytest.raises(openai.InternalServerError) as caught:
             ask(client, "DE")
         body: Any = caught.value.body
@@ -183,7 +171,7 @@ def test_consent_that_was_not_needed_is_not_reported_with_the_answer(
         line = server.wait_for("request", request_id=answer["x-request-id"])
         return answer["x-gateway-deployment"], line.get("consent")
 
-    with client_of(server) as client:
+    with openai_client(server) as client:
         assert answered_by(client) == ("chatgpt-eu-2", None)
         providers["eu2"].scenario = Scenario(faults=((HttpError(500), 1.0),))
         assert answered_by(client) == ("chatgpt-eu", "standing:claim")
@@ -211,10 +199,10 @@ def test_explain_and_disclosure_show_the_required_consent(server: GatewayProcess
 def test_workers_accept_tokens_of_each_other(providers: SimulatorThread, tmp_path: Path) -> None:
     config = config_with_consents(tmp_path, providers).merge("secrets: {consent: null}").write(tmp_path)
     with running_gateway(config, {**KEYS, **SECRETS, "GATEWAY_WORKERS": "2"}) as server:
-        with client_of(server) as client:
+        with openai_client(server) as client:
             sent = required_consent(client, "US")["token"]
         for _ in range(12):
-            with client_of(server) as client:
+            with openai_client(server) as client:
                 assert ask(client, "US", x_gateway_consent=sent)["x-gateway-deployment"] == "chatgpt-us"
 
 
@@ -222,7 +210,7 @@ def test_workers_accept_tokens_of_each_other(providers: SimulatorThread, tmp_pat
 def test_consent_rule_of_a_reload_applies_to_later_requests(providers: SimulatorThread, tmp_path: Path) -> None:
     asking = config_with_consents(tmp_path, providers)
     path = asking.merge("deployments: {chatgpt-us: {consent: null}}").write(tmp_path)
-    with running_gateway(path, KEYS | SECRETS) as server, client_of(server) as client:
+    with running_gateway(path, KEYS | SECRETS) as server, openai_client(server) as client:
         assert ask(client, "US")["x-gateway-deployment"] == "chatgpt-us"
         asking.write(tmp_path)
         server.wait_for("config_activated")

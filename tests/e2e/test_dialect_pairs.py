@@ -7,8 +7,6 @@ many more requests without the server.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -35,8 +33,9 @@ from providers.registry import load_registry
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
+from tests.e2e.conftest import http_client
 from tests.kit.dialect_clients import DIALECT_CLIENTS, DialectClient
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
 
 pytestmark = pytest.mark.slow
 
@@ -78,23 +77,14 @@ def gateway(simulated: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
             "provider": name,
             "model": WIRE_FORMATS.get(name, "m"),
             "endpoint": simulated[name].origin + (site.base_path if site else "/v1"),
-            "stores": "any",
-            "processes": "any",
-            "api_key": "${KEY}",
             **({"project": "p-1"} if name == "vertex" else {}),
             **({} if name in WIRE_FORMATS else {"capabilities": ["tools"] if has_tools(name) else []}),
         }
 
-    config = {
-        "version": 1,
-        "assistants": {name: {"routes": {"world": [name]}} for name in PROVIDERS},
-        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
-        "deployments": {name: deployment(name) for name in PROVIDERS},
-        "clients": {"app": {"keys": [f"sha256:{hashlib.sha256(APP_KEY.encode()).hexdigest()}"], "region": "world"}},
-    }
-    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(json.dumps(config), "utf-8")
-    with running_gateway(path, {"KEY": "id-of-key:secret-of-key"}) as process:
+    config = config_of_one_region({name: deployment(name) for name in PROVIDERS})
+    with running_gateway(
+        config.write(tmp_path_factory.mktemp("config")), {"KEY": "id-of-key:secret-of-key"}
+    ) as process:
         yield process
 
 
@@ -102,8 +92,7 @@ def gateway(simulated: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 def client(gateway: GatewayProcess, simulated: SimulatorThread) -> Iterator[httpx.Client]:
     for name in PROVIDERS:
         simulated[name].scenario = Scenario()
-    headers = {"authorization": f"Bearer {APP_KEY}"}
-    with httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=60) as client:
+    with http_client(gateway, timeout_s=60) as client:
         yield client
 
 

@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -17,8 +16,7 @@ import pytest
 from gateway.assembly.application import Gateway
 from gateway.cli import main
 from providers.testkit.scenario import Scenario, Silent
-from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import BASE, table_of
 from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
@@ -32,18 +30,11 @@ ENDS_S = 25
 WORKERS = [1, pytest.param(2, marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    dialect = load_simulators().simulators["openai"]
-    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
-        yield thread
-
-
 @pytest.fixture
-def path(tmp_path: Path, providers: SimulatorThread) -> Path:
-    providers["a"].scenario = Scenario(text=WORDS, between_events_s=0.1)
+def path(tmp_path: Path, pair: SimulatorThread) -> Path:
+    pair["a"].scenario = Scenario(text=WORDS, between_events_s=0.1)
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers).text, "utf-8")
+    path.write_text(config(pair).text, "utf-8")
     return path
 
 
@@ -108,13 +99,11 @@ def _event(delta: dict[str, str], reason: str | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_running_request_finishes_and_idle_connections_close(
-    path: Path, providers: SimulatorThread, workers: int
-) -> None:
+def test_running_request_finishes_and_idle_connections_close(path: Path, pair: SimulatorThread, workers: int) -> None:
     provider = PausedProvider()
     endpoint = {"endpoint": f"{provider.origin}/v1"}
     patch = {"deployments": {"a": endpoint}, "resilience": {"idle": "60s"}}
-    path.write_text(config(providers, "a", 0, patch).text, "utf-8")
+    path.write_text(config(pair, "a", 0, patch).text, "utf-8")
     with closing(provider), operated(path, workers) as operator, idle_connection(operator) as idle:
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
             pieces = response.iter_bytes()
@@ -174,11 +163,11 @@ def test_connections_are_accepted_and_closed_after_their_answers_during_the_dela
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_drain_command_waits_for_requests_and_shortens_the_stop(
-    path: Path, providers: SimulatorThread, workers: int, capsys: pytest.CaptureFixture[str]
+    path: Path, pair: SimulatorThread, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provider = PausedProvider()
     patch = {"deployments": {"a": {"endpoint": f"{provider.origin}/v1"}}, "resilience": {"idle": "60s"}}
-    path.write_text(config(providers, "a", 0, patch).text, "utf-8")
+    path.write_text(config(pair, "a", 0, patch).text, "utf-8")
     with closing(provider), operated(path, workers, GATEWAY_DRAIN_DELAY_S="0.5") as operator:
         command = ["drain", "--admin", operator.gateway.admin_url, "--timeout"]
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
@@ -214,13 +203,13 @@ def test_shutdown_leaves_nothing_open(path: Path, workers: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 def test_queued_request_gets_an_error_at_the_end_of_the_grace_time(
-    path: Path, providers: SimulatorThread, workers: int
+    path: Path, pair: SimulatorThread, workers: int
 ) -> None:
-    providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
+    pair["a"].scenario = Scenario(faults=((Silent(), 1.0),))
     with operated(path, workers, GATEWAY_GRACE_S="1") as operator, ThreadPoolExecutor() as executor:
-        received = providers["a"].received
+        received = pair["a"].received
         pending = executor.submit(operator.client.post, CHAT, json=body())
-        eventually(lambda: providers["a"].received > received)
+        eventually(lambda: pair["a"].received > received)
         assert operator.gateway.stop() == 0
         answer = pending.result(LIMIT_S)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
@@ -232,9 +221,9 @@ def test_queued_request_gets_an_error_at_the_end_of_the_grace_time(
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_stream_that_outlives_the_grace_time_ends_with_an_error(
-    path: Path, providers: SimulatorThread, workers: int
+    path: Path, pair: SimulatorThread, workers: int
 ) -> None:
-    providers["a"].scenario = Scenario(text=" ".join([WORDS] * 50), between_events_s=0.1)
+    pair["a"].scenario = Scenario(text=" ".join([WORDS] * 50), between_events_s=0.1)
     with operated(path, workers, GATEWAY_GRACE_S="1") as operator:
         with operator.client.stream("POST", CHAT, json=body(stream=True)) as response:
             pieces = response.iter_bytes()

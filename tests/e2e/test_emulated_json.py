@@ -5,7 +5,6 @@ The simulated providers do not know the mode. Like a model, they follow the syst
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,8 @@ import pytest
 
 from providers.registry import load_registry
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.e2e.conftest import openai_client
+from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
 from tests.kit.vendor_checks import checked_simulators
 
 MODELS = {
@@ -44,29 +44,17 @@ def gateway(simulated: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
             "provider": name,
             "model": model,
             "endpoint": simulated[name].origin + next(iter(adapters[name].sites.values())).base_path,
-            "stores": "any",
-            "processes": "any",
-            "api_key": "${KEY}",
         }
         for name, model in MODELS.items()
     }
-    config = {
-        "version": 1,
-        "assistants": {name: {"routes": {"world": [name]}} for name in MODELS},
-        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
-        "deployments": deployments,
-        "clients": {"app": {"keys": [f"sha256:{hashlib.sha256(APP_KEY.encode()).hexdigest()}"], "region": "world"}},
-    }
-    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(json.dumps(config), "utf-8")
-    with running_gateway(path, {"KEY": "id-of-key:secret-of-key"}) as process:
+    config = config_of_one_region(deployments).write(tmp_path_factory.mktemp("config"))
+    with running_gateway(config, {"KEY": "id-of-key:secret-of-key"}) as process:
         yield process
 
 
 @pytest.fixture
 def sdk(gateway: GatewayProcess) -> Iterator[openai.OpenAI]:
-    http = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http) as sdk:
+    with openai_client(gateway) as sdk:
         yield sdk
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +16,6 @@ from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
 from tests.kit.connection_trap import Trap
 from tests.kit.gateway_process import APP_KEY, running_gateway
-
-
-@pytest.fixture
-def trap() -> Iterator[Trap]:
-    trap = Trap()
-    thread = threading.Thread(target=trap.server.serve_forever, daemon=True)
-    thread.start()
-    yield trap
-    trap.server.shutdown()
-    trap.server.server_close()
-    thread.join()
 
 
 @contextmanager

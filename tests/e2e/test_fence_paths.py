@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import httpx
@@ -26,17 +25,6 @@ ELSEWHERE = {
     "/v1beta/models/{assistant}:batchEmbedContents",
 }
 """POST paths whose attacks are in tests of their own, because their answers are not texts."""
-
-
-@pytest.fixture
-def trap() -> Iterator[Trap]:
-    trap = Trap()
-    thread = threading.Thread(target=trap.server.serve_forever, daemon=True)
-    thread.start()
-    yield trap
-    trap.server.shutdown()
-    trap.server.server_close()
-    thread.join()
 
 
 def test_each_path_that_accepts_a_prompt_is_attacked(client: httpx.Client) -> None:

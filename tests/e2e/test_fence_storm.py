@@ -298,18 +298,6 @@ def recording_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "_MOST_REMEMBERED", 1_000_000)
 
 
-@pytest.fixture
-def trap() -> Iterator[Trap]:
-    trap = Trap()
-    thread = threading.Thread(target=trap.server.serve_forever, daemon=True)
-    thread.start()
-    TRAPS[0] = trap.url
-    yield trap
-    trap.server.shutdown()
-    trap.server.server_close()
-    thread.join()
-
-
 def _write_config(folder: Path, providers: SimulatorThread, proxy: ConnectProxy, *patches: Mapping[str, Any]) -> Path:
     consent = "deployments: {chatgpt-us: {consent: {mode: per_request, recipient: OpenAI}}}"
     # Fallbacks to which a caller of the default region has not consented either, and one that needs no consent.
@@ -327,6 +315,7 @@ def _write_config(folder: Path, providers: SimulatorThread, proxy: ConnectProxy,
 def test_faults_reloads_and_forged_headers_never_connect_outside_the_boundary(
     trap: Trap, tmp_path: Path, number: int, is_moderated: bool
 ) -> None:
+    TRAPS[0] = trap.url
     recording = Recording(tmp_path)
     dialects = checked_simulators()
     servers = {name: SimulatorServer(dialects[provider], f"site {name}") for name, provider in SITES.items()}

@@ -28,7 +28,7 @@ from providers.testkit.scenario import (
     Truncated,
 )
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_with_inputs
+from tests.e2e.conftest import KEYS, SITES, config_with_inputs, http_client, openai_client
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
@@ -53,18 +53,14 @@ def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def client(server: GatewayProcess, providers: SimulatorThread) -> Iterator[httpx.Client]:
-    for name in SITES:
-        providers[name].scenario = Scenario()
-    headers = {"authorization": f"Bearer {APP_KEY}"}
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=30) as client:
+def client(server: GatewayProcess, healthy: None) -> Iterator[httpx.Client]:
+    with http_client(server) as client:
         yield client
 
 
 @pytest.fixture
 def sdk(server: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
-    http = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http) as sdk:
+    with openai_client(server) as sdk:
         yield sdk
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,8 +13,9 @@ from providers.failures import FailureKind
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.openai.simulator import OpenAISimulator
+from tests.e2e.conftest import http_client
 from tests.kit.chat_http import CHAT, body
-from tests.kit.gateway_process import APP_KEY, running_gateway
+from tests.kit.gateway_process import config_of_one_region, running_gateway
 
 REFUSALS = {
     "refused": (FailureKind.CREDENTIALS, 401, None),
@@ -51,35 +50,19 @@ def provider() -> Iterator[SimulatorThread]:
 
 @pytest.fixture(scope="module")
 def client(provider: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    at = {"endpoint": provider["one"].origin + "/v1", "stores": "any", "processes": "any"}
-    config = {
-        "version": 1,
-        "assistants": {name: {"routes": {"world": [name]}} for name in NAMES},
-        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
-        "deployments": {
-            name: {
-                "provider": "openai",
-                "model": "gpt-4o",
-                **at,
-                "api_key": [f"sk-secret-{name}-1", f"sk-secret-{name}-2"],
-            }
-            for name in NAMES
-        },
-        "clients": {"app": {"keys": [f"sha256:{hashlib.sha256(APP_KEY.encode()).hexdigest()}"], "region": "world"}},
-    }
-    environ = {}
-    for deployment in config["deployments"].values():  # type: ignore[attr-defined]
-        for number, key in enumerate(deployment["api_key"]):
-            variable = key.upper().replace("-", "_")
-            environ[variable] = key
-            deployment["api_key"][number] = f"${{{variable}}}"
-    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(json.dumps(config), "utf-8")
-    headers = {"authorization": f"Bearer {APP_KEY}"}
-    with (
-        running_gateway(path, environ) as process,
-        httpx.Client(base_url=process.url, headers=headers, trust_env=False, timeout=30) as client,
-    ):
+    environ: dict[str, str] = {}
+    deployments = {}
+    for name in NAMES:
+        keys = {f"{name.upper().replace('-', '_')}_{number}": f"sk-secret-{name}-{number}" for number in (1, 2)}
+        environ |= keys
+        deployments[name] = {
+            "provider": "openai",
+            "model": "gpt-4o",
+            "endpoint": provider["one"].origin + "/v1",
+            "api_key": [f"${{{variable}}}" for variable in keys],
+        }
+    config = config_of_one_region(deployments).write(tmp_path_factory.mktemp("config"))
+    with running_gateway(config, environ) as process, http_client(process) as client:
         yield client
 
 

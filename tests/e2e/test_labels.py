@@ -18,6 +18,7 @@ from providers.chat import AssistantMessage, ChatCompletion, Choice
 from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, ErrorEvent, HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
+from tests.e2e.conftest import http_client, openai_client
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.sdk_examples import WEATHER
@@ -146,15 +147,13 @@ def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 def sdk(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[openai.OpenAI]:
     for name in SITES:
         providers[name].scenario = Scenario()
-    http_client = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=APP_KEY, max_retries=0, http_client=http_client) as sdk:
+    with openai_client(gateway) as sdk:
         yield sdk
 
 
 @pytest.fixture
 def client(gateway: GatewayProcess, sdk: openai.OpenAI) -> Iterator[httpx.Client]:
-    headers = {"authorization": f"Bearer {APP_KEY}"}
-    with httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=30) as client:
+    with http_client(gateway) as client:
         yield client
 
 

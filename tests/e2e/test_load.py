@@ -21,7 +21,7 @@ from providers.testkit.scenario import Scenario, Silent
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config, key_hash
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated
 from tests.kit.waiting import eventually
 
 LIMIT_S = 90
@@ -30,26 +30,20 @@ SLOW = Scenario(latency_s=0.1)
 HOLDS = Scenario(text="one two three four five six seven eight nine ten " * 8, between_events_s=0.02)
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
 TWO_CLIENTS = {"clients": {name: {"keys": [key_hash(f"gk-{name}")]} for name in ("greedy", "polite")}}
 
 
-def bounded(providers: SimulatorThread, concurrency: str, route: str = "a") -> Config:
+def bounded(pair: SimulatorThread, concurrency: str, route: str = "a") -> Config:
     """Return a config with this concurrency limit of the deployment `a`."""
-    return config(providers, route, 0, TWO_CLIENTS, f"deployments: {{a: {{concurrency: {concurrency}}}}}")
+    return config(pair, route, 0, TWO_CLIENTS, f"deployments: {{a: {{concurrency: {concurrency}}}}}")
 
 
 @contextmanager
 def running_gateway_with(
-    path: Path, config: Config, providers: SimulatorThread, workers: int = 1, **environ: str
+    path: Path, config: Config, pair: SimulatorThread, workers: int = 1, **environ: str
 ) -> Iterator[Operator]:
     for name in NAMES:
-        providers[name].scenario = HEALTHY
+        pair[name].scenario = HEALTHY
     path.write_text(config.text, "utf-8")
     with operated(path, workers, **environ) as operator:
         operator.client.headers["authorization"] = "Bearer gk-polite"
@@ -57,10 +51,10 @@ def running_gateway_with(
 
 
 @pytest.fixture(scope="module")
-def shared(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+def shared(pair: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """One gateway for most of the tests. Each test activates its own config."""
     path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    with running_gateway_with(path, config(providers, "a", 0, TWO_CLIENTS), providers) as operator:
+    with running_gateway_with(path, config(pair, "a", 0, TWO_CLIENTS), pair) as operator:
         yield operator
 
 
@@ -92,10 +86,10 @@ class MetricChanges:
         )
 
 
-def activate(operator: Operator, providers: SimulatorThread, config: Config) -> MetricChanges:
+def activate(operator: Operator, pair: SimulatorThread, config: Config) -> MetricChanges:
     """Activate this config in the shared gateway, and make every provider healthy."""
     for name in NAMES:
-        providers[name].scenario = HEALTHY
+        pair[name].scenario = HEALTHY
     # Each test has its own model name, so that it does not start with the latencies that an earlier one measured.
     model = {"model": f"m{next(_numbers)}"}
     operator.replace(config.merge({"deployments": dict.fromkeys(NAMES, model)}))
@@ -133,9 +127,9 @@ def check_shed(answer: httpx.Response) -> None:
     assert "x-should-retry" not in answer.headers
 
 
-def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, providers: SimulatorThread) -> None:
-    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 5, queue: 20, wait: 20s}"))
-    site = providers["a"]
+def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, pair: SimulatorThread) -> None:
+    operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 5, queue: 20, wait: 20s}"))
+    site = pair["a"]
     site.scenario = SLOW
     received, accepted = site.received, site.accepted
     burst_clients = Burst(operator.gateway.url)
@@ -161,11 +155,9 @@ def test_burst_is_partly_answered_and_the_rest_is_shed_early(shared: Operator, p
     assert metric("gateway_shed_total", deployment="a", reason="queue_full") == statuses[503]
 
 
-def test_request_over_the_limit_of_one_deployment_goes_to_the_next(
-    shared: Operator, providers: SimulatorThread
-) -> None:
-    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 2, queue: 0}", "a, b"))
-    providers["a"].scenario = SLOW
+def test_request_over_the_limit_of_one_deployment_goes_to_the_next(shared: Operator, pair: SimulatorThread) -> None:
+    operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 2, queue: 0}", "a, b"))
+    pair["a"].scenario = SLOW
     burst_clients = Burst(operator.gateway.url)
     assert asyncio.run(burst_clients.burst(40)) == {200: 40}
     by = Counter(answer.headers["x-gateway-deployment"] for _, answer in burst_clients.answers)
@@ -174,7 +166,7 @@ def test_request_over_the_limit_of_one_deployment_goes_to_the_next(
     assert operator.ready()["deployments"]["breakers"] == {}, "shedding is not a failure of the deployment"
 
 
-def test_client_with_many_requests_does_not_delay_another_client(shared: Operator, providers: SimulatorThread) -> None:
+def test_client_with_many_requests_does_not_delay_another_client(shared: Operator, pair: SimulatorThread) -> None:
     """One client sends forty requests at once, repeatedly. The other sends one at a time, and each waits for one turn."""
 
     async def ask(burst_clients: Burst) -> list[float]:
@@ -198,8 +190,8 @@ def test_client_with_many_requests_does_not_delay_another_client(shared: Operato
                 await asyncio.gather(*greedy, return_exceptions=True)
         return waits
 
-    activate(shared, providers, bounded(providers, "{limit: 2, queue: 30, wait: 20s}"))
-    providers["a"].scenario = Scenario(latency_s=0.05)
+    activate(shared, pair, bounded(pair, "{limit: 2, queue: 30, wait: 20s}"))
+    pair["a"].scenario = Scenario(latency_s=0.05)
     burst_clients = Burst(shared.gateway.url)
     waits = sorted(asyncio.run(ask(burst_clients)))
     greedy = sorted(
@@ -209,9 +201,9 @@ def test_client_with_many_requests_does_not_delay_another_client(shared: Operato
     assert waits[len(waits) // 2] < greedy[len(greedy) // 2] / 2
 
 
-def test_queued_request_of_a_disconnected_client_is_not_sent(shared: Operator, providers: SimulatorThread) -> None:
-    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 1, queue: 5, wait: 20s}"))
-    site = providers["a"]
+def test_queued_request_of_a_disconnected_client_is_not_sent(shared: Operator, pair: SimulatorThread) -> None:
+    operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 1, queue: 5, wait: 20s}"))
+    site = pair["a"]
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     url, headers = f"{operator.gateway.url}{CHAT}", dict(operator.client.headers)
 
@@ -240,9 +232,9 @@ def test_queued_request_of_a_disconnected_client_is_not_sent(shared: Operator, p
     assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
-def test_stream_holds_its_slot_until_its_last_event(shared: Operator, providers: SimulatorThread) -> None:
-    operator, metric = shared, activate(shared, providers, bounded(providers, "{limit: 1, queue: 0}"))
-    providers["a"].scenario = HOLDS
+def test_stream_holds_its_slot_until_its_last_event(shared: Operator, pair: SimulatorThread) -> None:
+    operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 1, queue: 0}"))
+    pair["a"].scenario = HOLDS
     with operator.client.stream("POST", CHAT, json=body(stream=True)) as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("data: ")
@@ -251,17 +243,17 @@ def test_stream_holds_its_slot_until_its_last_event(shared: Operator, providers:
         )
         assert other.status_code == 503
         check_shed(other)
-    providers["a"].scenario = HEALTHY
+    pair["a"].scenario = HEALTHY
     eventually(lambda: metric("gateway_concurrency_in_use", deployment="a") == 0)
     assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
-def test_reload_that_lifts_the_limit_releases_queued_requests(shared: Operator, providers: SimulatorThread) -> None:
-    limited = bounded(providers, "{limit: 1, queue: 50, wait: 25s}")
+def test_reload_that_lifts_the_limit_releases_queued_requests(shared: Operator, pair: SimulatorThread) -> None:
+    limited = bounded(pair, "{limit: 1, queue: 50, wait: 25s}")
     # The request that holds the only slot keeps it: only the reload can let the others in.
     patient = limited.merge("resilience: {first_token: 60s, commit: 90s}")
-    operator, metric = shared, activate(shared, providers, patient)
-    providers["a"].scenario = Scenario(script=(Silent(),))
+    operator, metric = shared, activate(shared, pair, patient)
+    pair["a"].scenario = Scenario(script=(Silent(),))
     version = operator.version()
 
     async def ask() -> Counter[int]:
@@ -284,12 +276,12 @@ def test_reload_that_lifts_the_limit_releases_queued_requests(shared: Operator, 
 
 
 @pytest.mark.slow
-def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_workers_share_the_limit(tmp_path: Path, pair: SimulatorThread) -> None:
     with running_gateway_with(
-        tmp_path / "gateway.yaml", bounded(providers, "{limit: 5, queue: 0}"), providers, workers=2
+        tmp_path / "gateway.yaml", bounded(pair, "{limit: 5, queue: 0}"), pair, workers=2
     ) as operator:
         metric = MetricChanges(operator)
-        site = providers["a"]
+        site = pair["a"]
         # A request that has a slot keeps it, so at most as many reach the provider as there are slots.
         site.scenario = Scenario(faults=((Silent(), 1.0),))
         received = site.received
@@ -321,10 +313,10 @@ def test_workers_share_the_limit(tmp_path: Path, providers: SimulatorThread) -> 
 
 
 @pytest.mark.slow
-def test_worker_limits_its_simultaneous_requests(tmp_path: Path, providers: SimulatorThread) -> None:
-    with_clients = config(providers, "a", 0, TWO_CLIENTS)
-    with running_gateway_with(tmp_path / "gateway.yaml", with_clients, providers, GATEWAY_MAX_REQUESTS="3") as operator:
-        providers["a"].scenario = Scenario(latency_s=0.8)
+def test_worker_limits_its_simultaneous_requests(tmp_path: Path, pair: SimulatorThread) -> None:
+    with_clients = config(pair, "a", 0, TWO_CLIENTS)
+    with running_gateway_with(tmp_path / "gateway.yaml", with_clients, pair, GATEWAY_MAX_REQUESTS="3") as operator:
+        pair["a"].scenario = Scenario(latency_s=0.8)
         burst_clients = Burst(operator.gateway.url)
         statuses = asyncio.run(burst_clients.burst(30))
         assert set(statuses) == {200, 503}
@@ -332,21 +324,21 @@ def test_worker_limits_its_simultaneous_requests(tmp_path: Path, providers: Simu
         for _, answer in burst_clients.answers:
             if answer.status_code == 503:
                 check_shed(answer)
-        providers["a"].scenario = HEALTHY
+        pair["a"].scenario = HEALTHY
         assert operator.client.post(CHAT, json=body()).status_code == 200
 
 
-def hedging(providers: SimulatorThread, after: str = "100ms") -> Config:
+def hedging(pair: SimulatorThread, after: str = "100ms") -> Config:
     """Return a config whose assistant sends a hedge after this time."""
-    return config(providers, "a, b", 0, TWO_CLIENTS, f"assistants: {{assistant: {{hedge: {{after: {after}}}}}}}")
+    return config(pair, "a, b", 0, TWO_CLIENTS, f"assistants: {{assistant: {{hedge: {{after: {after}}}}}}}")
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_hedge_answers_for_a_slow_deployment_and_closes_its_connection(
-    shared: Operator, providers: SimulatorThread, stream: bool
+    shared: Operator, pair: SimulatorThread, stream: bool
 ) -> None:
-    operator, metric = shared, activate(shared, providers, hedging(providers))
-    site = providers["a"]
+    operator, metric = shared, activate(shared, pair, hedging(pair))
+    site = pair["a"]
     site.scenario = Scenario(faults=((Silent(), 1.0),))
     disconnects = site.disconnects
     began = time.monotonic()
@@ -367,10 +359,10 @@ def test_hedge_answers_for_a_slow_deployment_and_closes_its_connection(
 
 
 @pytest.mark.slow
-def test_usually_fast_deployment_is_hedged_when_it_is_slow(shared: Operator, providers: SimulatorThread) -> None:
-    activate(shared, providers, hedging(providers, "p95"))
+def test_usually_fast_deployment_is_hedged_when_it_is_slow(shared: Operator, pair: SimulatorThread) -> None:
+    activate(shared, pair, hedging(pair, "p95"))
     for _ in range(20):
         assert shared.client.post(CHAT, json=body()).headers["x-gateway-deployment"] == "a"
-    providers["a"].scenario = Scenario(faults=((Silent(), 1.0),))
+    pair["a"].scenario = Scenario(faults=((Silent(), 1.0),))
     answer = shared.client.post(CHAT, json=body())
     assert (answer.headers["x-gateway-deployment"], answer.headers["x-gateway-attempts"]) == ("b", "2")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,7 +14,7 @@ from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.openai.simulator import OpenAISimulator
 from providers.wire import WireResponse
-from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
 
 CHAT = "/v1/chat/completions"
 REFUSAL = {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs"}]}
@@ -34,25 +33,12 @@ class OldServer(OpenAISimulator):
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     with SimulatorThread({"old": SimulatorServer(OldServer(), "old")}) as thread:
-        place = {"endpoint": f"{thread['old'].origin}/v1", "stores": "DE", "processes": "DE", "model": "m"}
-        kinds = {"plain": "openai-compatible", "row": "vllm"}
-        deployments = {
-            **{name: {**place, "provider": kind, "api_key": "${KEY}"} for name, kind in kinds.items()},
-            **{
-                f"old-{name}": {**place, "provider": kind, "api_key": "${KEY}", "stream_options": False, "fold": True}
-                for name, kind in kinds.items()
-            },
-        }
-        config = {
-            "version": 1,
-            "assistants": {name: {"routes": {"world": [name]}} for name in deployments},
-            "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
-            "deployments": deployments,
-            "location": {"unknown": "world"},
-        }
-        path: Path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-        path.write_text(json.dumps(config), "utf-8")
-        with running_gateway(path, {"KEY": "sk-any"}) as process:
+        deployments: dict[str, dict[str, object]] = {}
+        for name, kind in (("plain", "openai-compatible"), ("row", "vllm")):
+            new = {"provider": kind, "model": "m", "endpoint": f"{thread['old'].origin}/v1"}
+            deployments |= {name: new, f"old-{name}": {**new, "stream_options": False, "fold": True}}
+        config = config_of_one_region(deployments, {"location": {"unknown": "world"}, "clients": None})
+        with running_gateway(config.write(tmp_path_factory.mktemp("config")), {"KEY": "sk-any"}) as process:
             yield process
 
 

@@ -15,7 +15,7 @@ from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.configs import Config
 from tests.kit.gateway_command import in_this_process
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated
 from tests.kit.switching_gateway import (
     audit_events,
     content_of,
@@ -26,31 +26,25 @@ from tests.kit.switching_gateway import (
 )
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
 @pytest.fixture
-def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+def path(tmp_path: Path, pair: SimulatorThread) -> Path:
     for name in NAMES:
-        providers[name].scenario = Scenario()
+        pair[name].scenario = Scenario()
     for name in ("admin", "stranger"):
         pem, public = new_key()
         (tmp_path / f"{name}.pem").write_bytes(pem)
         (tmp_path / f"{name}.pem").chmod(0o600)
         (tmp_path / f"{name}.pub").write_text(public.text)
     path = tmp_path / "gateway.yaml"
-    path.write_text(protected(path, providers), "utf-8")
+    path.write_text(protected(path, pair), "utf-8")
     return path
 
 
-def protected(path: Path, providers: SimulatorThread, route: str = "a", number: int = 0, keys: str = "admin") -> str:
+def protected(path: Path, pair: SimulatorThread, route: str = "a", number: int = 0, keys: str = "admin") -> str:
     """Return the usual config with its only region protected."""
     public = (path.parent / f"{keys}.pub").read_text()
     patch = {"regions": {"default": {"protected": True}}, "admin_keys": [public]}
-    return config(providers, route, number, patch).text
+    return config(pair, route, number, patch).text
 
 
 def run_command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +62,7 @@ def sign(path: Path, text: str, since: str, key: str = "admin", name: str = "new
 
 
 @pytest.fixture
-def operator(path: Path, providers: SimulatorThread) -> Iterator[Operator]:
+def operator(path: Path, pair: SimulatorThread) -> Iterator[Operator]:
     with operated(path, 1, GATEWAY_STATE_DIR=str(state_dir_of(path))) as operator:
         yield operator
 
@@ -80,13 +74,11 @@ def refusal_reasons(operator: Operator) -> str:
     return findings[0]
 
 
-def test_change_of_a_protected_region_needs_a_signature(
-    operator: Operator, providers: SimulatorThread, path: Path
-) -> None:
+def test_change_of_a_protected_region_needs_a_signature(operator: Operator, pair: SimulatorThread, path: Path) -> None:
     first = operator.version()
     # A change that does not touch the region needs no signature.
-    second = replace_config(operator, protected(path, providers, "a", 1))
-    text = protected(path, providers, "b", 2)
+    second = replace_config(operator, protected(path, pair, "a", 1))
+    text = protected(path, pair, "b", 2)
     operator.replace(text)
     reasons = refusal_reasons(operator)
     assert "a protected region would change (default: the route of assistant" in reasons
@@ -106,7 +98,7 @@ def test_change_of_a_protected_region_needs_a_signature(
     third = operator.version()
     done = run_command(path, "rollback", second)
     assert (done.returncode, "a protected region would change" in done.stderr) == (1, True)
-    back = sign(path, protected(path, providers, "a", 1), third, name="back.yaml")
+    back = sign(path, protected(path, pair, "a", 1), third, name="back.yaml")
     assert run_command(path, "rollback", second, "--signature", str(back)).returncode == 0
     assert operator.answered_by() == "a"
 
@@ -115,14 +107,12 @@ def test_change_of_a_protected_region_needs_a_signature(
 @pytest.mark.parametrize(
     "change", ["unprotected", pytest.param("another admin", marks=pytest.mark.slow), "an edit of the account"]
 )
-def test_protection_itself_is_protected(
-    operator: Operator, providers: SimulatorThread, path: Path, change: str
-) -> None:
+def test_protection_itself_is_protected(operator: Operator, pair: SimulatorThread, path: Path, change: str) -> None:
     before = operator.version()
     text = {
-        "unprotected": Config.parse(protected(path, providers)).merge("regions: {default: {protected: null}}").text,
-        "another admin": protected(path, providers, keys="stranger"),
-        "an edit of the account": Config.parse(protected(path, providers))
+        "unprotected": Config.parse(protected(path, pair)).merge("regions: {default: {protected: null}}").text,
+        "another admin": protected(path, pair, keys="stranger"),
+        "an edit of the account": Config.parse(protected(path, pair))
         .merge("deployments: {a: {api_key: '${OTHER}'}}")
         .text,
     }[change]
@@ -148,13 +138,13 @@ def test_start_without_anything_to_compare_with_can_be_refused(path: Path) -> No
 
 
 @pytest.mark.slow
-def test_restart_does_not_bypass_the_protection(path: Path, providers: SimulatorThread) -> None:
+def test_restart_does_not_bypass_the_protection(path: Path, pair: SimulatorThread) -> None:
     environ = {"GATEWAY_STATE_DIR": str(state_dir_of(path))}
     with operated(path, 1, **environ) as operator:
         first = operator.version()
         unchecked = [line for line in operator.gateway.lines if isinstance(line, dict)]
         assert any(line["event"] == "protected_unchecked" for line in unchecked)
-    text = protected(path, providers, "b", 1)
+    text = protected(path, pair, "b", 1)
     path.write_text(text, "utf-8")
     done = gateway_command(path, "serve", "--port", "0")
     assert (done.returncode, "a protected region would change" in done.stderr) == (2, True)
@@ -185,14 +175,14 @@ def test_restart_does_not_bypass_the_protection(path: Path, providers: Simulator
 
 
 @pytest.mark.slow
-def test_plan_reports_whether_it_is_signed(path: Path, providers: SimulatorThread) -> None:
+def test_plan_reports_whether_it_is_signed(path: Path, pair: SimulatorThread) -> None:
     new = path.with_name("new.yaml")
-    new.write_text(protected(path, providers, "b"), "utf-8")
+    new.write_text(protected(path, pair, "b"), "utf-8")
     done = run_command(path, "plan", str(new), "--json")
     assert done.returncode == 1
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "protected"]
     assert (check["ok"], "sign the plan" in check["findings"][0]) == (False, True)
     done = run_command(path, "plan", str(new), "--json", "--sign", str(path.with_name("admin.pem")))
     assert done.returncode == 0, done.stdout
-    new.write_text(protected(path, providers, "b, nobody"), "utf-8")
+    new.write_text(protected(path, pair, "b, nobody"), "utf-8")
     assert run_command(path, "plan", str(new), "--sign", str(path.with_name("admin.pem"))).returncode == 1

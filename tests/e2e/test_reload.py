@@ -21,31 +21,15 @@ import httpx
 import pytest
 
 from gateway.changes.live_config import POLL_S
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.config_cases import position_of
 from tests.kit.configs import Config, key_hash
-from tests.kit.reloading_gateway import LIMIT_S, NAMES, Load, Operator, config, operated, two_providers, with_key
+from tests.kit.reloading_gateway import LIMIT_S, NAMES, Load, Operator, config, operated, with_key
 from tests.kit.waiting import eventually
 
 EFFECT_S = 2.0
 CLIENT_KEY = "gk-moved"
-
-
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
-@pytest.fixture
-def path(tmp_path: Path, providers: SimulatorThread) -> Path:
-    for name in NAMES:
-        providers[name].scenario = Scenario()
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers).text, "utf-8")
-    return path
 
 
 @pytest.fixture
@@ -66,7 +50,7 @@ class Period:
     ended: float
 
 
-def switch_often(operator: Operator, providers: SimulatorThread, times: int, load: Load) -> dict[str, Period]:
+def switch_often(operator: Operator, pair: SimulatorThread, times: int, load: Load) -> dict[str, Period]:
     """Activate many configs, in each way that exists. Return the period of each table."""
     version = operator.version()
     periods = {version: Period("a", 0.0, float("inf"))}
@@ -74,7 +58,7 @@ def switch_often(operator: Operator, providers: SimulatorThread, times: int, loa
     for number in range(1, times + 1):
         name = NAMES[number % 2]
         before, began = version, time.monotonic()
-        operator.replace(config(providers, name, number))
+        operator.replace(config(pair, name, number))
         if number % 3 == 1:
             assert operator.admin.post("/reload").json()["result"] == "activated"
         elif number % 3 == 2:
@@ -92,14 +76,12 @@ def switch_often(operator: Operator, providers: SimulatorThread, times: int, loa
     ("workers", "times"),
     [(1, 4), pytest.param(1, 50, marks=pytest.mark.slow), pytest.param(2, 50, marks=pytest.mark.slow)],
 )
-def test_config_changes_under_load_fail_no_request(
-    path: Path, providers: SimulatorThread, workers: int, times: int
-) -> None:
+def test_config_changes_under_load_fail_no_request(path: Path, pair: SimulatorThread, workers: int, times: int) -> None:
     with operated(path, workers) as operator:
         load, periods = Load(operator.gateway.url), {}
 
         def operate() -> None:
-            periods.update(switch_often(operator, providers, times, load))
+            periods.update(switch_often(operator, pair, times, load))
 
         asyncio.run(load.run(operate))
         state = operator.ready()
@@ -118,11 +100,11 @@ def test_config_changes_under_load_fail_no_request(
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_edit_takes_effect_within_two_seconds(path: Path, providers: SimulatorThread, workers: int) -> None:
+def test_edit_takes_effect_within_two_seconds(path: Path, pair: SimulatorThread, workers: int) -> None:
     with operated(path, workers) as operator:
         for number in (1, 2, 3):
             version, name = operator.version(), NAMES[number % 2]
-            operator.replace(config(providers, name, number))
+            operator.replace(config(pair, name, number))
             took = operator.wait_for_another(version)
             assert operator.answered_by() == name
             if took < EFFECT_S:
@@ -139,12 +121,12 @@ def compile_s(path: Path) -> float:
 
 
 @pytest.mark.slow
-def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, providers: SimulatorThread) -> None:
+def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, pair: SimulatorThread) -> None:
     for number in range(0, 20, 2):
         version = operator.version()
         # Each half is a config that compiles. Only the continuing changes show that it is not complete.
-        half = config(providers, "a", number + 2).text.splitlines(keepends=True) + ["# more to come\n"] * 12
-        complete_text = config(providers, "b", number + 1).text + "".join(f"# {line}\n" for line in range(40))
+        half = config(pair, "a", number + 2).text.splitlines(keepends=True) + ["# more to come\n"] * 12
+        complete_text = config(pair, "b", number + 1).text + "".join(f"# {line}\n" for line in range(40))
         paused_s, wrote_at = 0.0, time.monotonic()
         with operator.path.open("w", encoding="utf-8") as file:
             for line in half:
@@ -165,15 +147,15 @@ def test_slowly_written_file_is_read_when_it_is_complete(operator: Operator, pro
             break
         operator.gateway.lines.clear()
         version = operator.version()
-        operator.replace(config(providers, "a", number))
+        operator.replace(config(pair, "a", number))
         operator.wait_for_another(version)
         operator.gateway.lines.clear()
     assert [line["event"] for line in lines if line["event"].startswith("config_")] == ["config_activated"]
 
 
-def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, providers: SimulatorThread) -> None:
+def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
-    text = config(providers, "a, nobody", 1, "region: {}").text
+    text = config(pair, "a, nobody", 1, "region: {}").text
     operator.replace(text)
     logged = operator.gateway.wait_for("config_rejected")
     assert logged["level"] == "error"
@@ -189,42 +171,42 @@ def test_invalid_file_changes_nothing_and_is_reported(operator: Operator, provid
         position_of(text, "region: {}"),
     ]
     assert errors[1]["hint"] == "did you mean 'regions'?"
-    operator.replace(config(providers, "b", 1))
+    operator.replace(config(pair, "b", 1))
     operator.wait_for_another(version)
     assert operator.answered_by() == "b"
     assert operator.ready()["last_failed_reload"] is None
 
 
 @pytest.mark.slow
-def test_deleted_file_changes_nothing(operator: Operator, providers: SimulatorThread) -> None:
+def test_deleted_file_changes_nothing(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
     logged = operator.gateway.wait_for("config_rejected")
     assert "the file can't be read (No such file or directory)" in logged["findings"][0]
     assert operator.answered_by() == "a"
-    operator.replace(config(providers, "b"))
+    operator.replace(config(pair, "b"))
     operator.wait_for_another(version)
     assert operator.answered_by() == "b"
 
 
 @pytest.mark.slow
-def test_named_pipe_in_place_of_the_file_blocks_nothing(operator: Operator, providers: SimulatorThread) -> None:
+def test_named_pipe_in_place_of_the_file_blocks_nothing(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
     operator.path.unlink()
     os.mkfifo(operator.path)
     answer = operator.admin.post("/reload")
     assert (answer.status_code, "it is not a regular file" in answer.text) == (422, True)
-    operator.replace(config(providers, "b"))
+    operator.replace(config(pair, "b"))
     operator.wait_for_another(version)
     assert operator.answered_by() == "b"
 
 
 @pytest.mark.slow
-def test_retargeted_symlink_is_a_change(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_retargeted_symlink_is_a_change(tmp_path: Path, pair: SimulatorThread) -> None:
     """As a ConfigMap is mounted: the file is a link through `..data`, and that link is replaced."""
     for number, name in enumerate(NAMES):
         (tmp_path / f"..{number}").mkdir()
-        (tmp_path / f"..{number}" / "gateway.yaml").write_text(config(providers, name).text, "utf-8")
+        (tmp_path / f"..{number}" / "gateway.yaml").write_text(config(pair, name).text, "utf-8")
     (tmp_path / "..data").symlink_to("..0")
     path = tmp_path / "gateway.yaml"
     path.symlink_to("..data/gateway.yaml")
@@ -238,10 +220,10 @@ def test_retargeted_symlink_is_a_change(tmp_path: Path, providers: SimulatorThre
 
 
 @pytest.mark.slow
-def test_changed_secret_file_is_used(path: Path, providers: SimulatorThread, tmp_path: Path) -> None:
+def test_changed_secret_file_is_used(path: Path, pair: SimulatorThread, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("sk-old", "utf-8")
-    path.write_text(config(providers, "a", 0, with_key(f"${{file:{secret}}}")).text, "utf-8")
+    path.write_text(config(pair, "a", 0, with_key(f"${{file:{secret}}}")).text, "utf-8")
     with operated(path) as operator:
         assert operator.answered_by() == "a"
         version = operator.version()
@@ -253,7 +235,7 @@ def test_changed_secret_file_is_used(path: Path, providers: SimulatorThread, tmp
         assert operator.gateway.wait_for("config_activated")["warnings"] > logged["warnings"]
         assert str(secret) in operator.ready()["deployments"]["off"]["a"]
         shown = f"{operator.gateway.lines} {operator.ready()}"
-    keys = [request.headers["authorization"] for request in providers["a"].requests[-2:]]
+    keys = [request.headers["authorization"] for request in pair["a"].requests[-2:]]
     assert keys == ["Bearer sk-old", "Bearer sk-new"]
     assert "sk-old" not in shown
     assert "sk-new" not in shown
@@ -263,9 +245,9 @@ def test_changed_secret_file_is_used(path: Path, providers: SimulatorThread, tmp
 
 
 @pytest.mark.slow
-def test_reload_is_logged_with_a_summary_of_changes(operator: Operator, providers: SimulatorThread) -> None:
+def test_reload_is_logged_with_a_summary_of_changes(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
-    operator.replace(config(providers, "b, a", 7, "deployments: {a: {enabled: false}}"))
+    operator.replace(config(pair, "b, a", 7, "deployments: {a: {enabled: false}}"))
     operator.gateway.process.send_signal(signal.SIGHUP)
     logged = operator.gateway.wait_for("config_activated")
     assert (logged["cause"], logged["previous"], logged["changed"]) == ("sighup", version, ["a"])
@@ -275,7 +257,7 @@ def test_reload_is_logged_with_a_summary_of_changes(operator: Operator, provider
 
 
 @pytest.mark.slow
-def test_admin_listener_returns_the_result_of_a_reload(operator: Operator, providers: SimulatorThread) -> None:
+def test_admin_listener_returns_the_result_of_a_reload(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
     same = operator.admin.post("/reload")
     assert (same.status_code, same.json()["result"], same.json()["config_version"]) == (200, "activated", version)
@@ -290,7 +272,7 @@ def test_admin_listener_returns_the_result_of_a_reload(operator: Operator, provi
     (finding,) = refused.json()["findings"]
     assert finding["file"] == str(operator.path)
     assert (finding["line"], finding["severity"]) == (3, "error")
-    operator.replace(config(providers, "b"))
+    operator.replace(config(pair, "b"))
     done = operator.admin.post("/reload").json()
     assert (done["result"], done["cause"]) == ("activated", "admin")
     answers = done["changes"].pop("answers")
@@ -300,9 +282,9 @@ def test_admin_listener_returns_the_result_of_a_reload(operator: Operator, provi
 
 
 @pytest.mark.slow
-def test_change_that_needs_a_restart_is_refused(operator: Operator, providers: SimulatorThread) -> None:
+def test_change_that_needs_a_restart_is_refused(operator: Operator, pair: SimulatorThread) -> None:
     simulated = "{provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}"
-    demo = {"version": 1, "demo": True, "regions": config(providers).data["regions"]}
+    demo = {"version": 1, "demo": True, "regions": config(pair).data["regions"]}
     assistants = "assistants: {assistant: {routes: {default: [a]}}}"
     operator.replace(Config(demo).merge(assistants, f"deployments: {{a: {simulated}}}"))
     refused = operator.admin.post("/reload")
@@ -354,9 +336,9 @@ resilience: {attempts: {per_deployment: 1}, first_token: 50s, breaker: off}
 """).merge({"clients": {"app": {"keys": [key_hash(CLIENT_KEY)]}}})
 
 
-def moving(providers: SimulatorThread, hanging: HangingProvider) -> Config:
+def moving(pair: SimulatorThread, hanging: HangingProvider) -> Config:
     """Return a config whose first step hangs, and whose next one is `b`."""
-    origins = {"a": hanging.origin, "b": providers["b"].origin, "c": providers["a"].origin}
+    origins = {"a": hanging.origin, "b": pair["b"].origin, "c": pair["a"].origin}
     return MOVING.merge({"deployments": {name: {"endpoint": f"{origin}/v1"} for name, origin in origins.items()}})
 
 
@@ -388,11 +370,11 @@ CHANGES: dict[str, tuple[str, str | None]] = {
 
 @pytest.fixture(scope="module")
 def moved(
-    providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
+    pair: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Operator, HangingProvider]]:
     hanging = HangingProvider()
     path = tmp_path_factory.mktemp("moved") / "gateway.yaml"
-    path.write_text(moving(providers, hanging).text, "utf-8")
+    path.write_text(moving(pair, hanging).text, "utf-8")
     with operated(path) as operator:
         yield operator, hanging
     hanging.close()
@@ -401,14 +383,14 @@ def moved(
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "stream"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_new_attempt_of_a_running_request_must_be_allowed_by_the_current_config(
-    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, change: str, stream: bool
+    moved: tuple[Operator, HangingProvider], pair: SimulatorThread, change: str, stream: bool
 ) -> None:
     operator, hanging = moved
     patch, reason = CHANGES[change]
-    before = moving(providers, hanging)
+    before = moving(pair, hanging)
     operator.replace(before)
     assert operator.admin.post("/reload").json()["result"] == "activated"
-    asked = providers["b"].received
+    asked = pair["b"].received
     headers = {"cf-ipcountry": "DE", "authorization": f"Bearer {CLIENT_KEY}"}
     with ThreadPoolExecutor(1) as thread:
         with hanging.hanging_request(
@@ -425,7 +407,7 @@ def test_new_attempt_of_a_running_request_must_be_allowed_by_the_current_config(
     assert answer.status_code == 502
     assert [attempt["deployment"] for attempt in answer.json()["error"]["attempts"]] == ["a"]
     assert reason in line["skipped"]["b"]
-    assert providers["b"].received == asked
+    assert pair["b"].received == asked
 
 
 EDGE = {"from": ["127.0.0.0/8"], "country": "CF-IPCountry"}
@@ -445,15 +427,15 @@ BROUGHT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
 
 @pytest.mark.parametrize("brought", BROUGHT)
 def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
-    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, brought: str
+    moved: tuple[Operator, HangingProvider], pair: SimulatorThread, brought: str
 ) -> None:
     """The first config did not read the signal. A new request would be located elsewhere or refused."""
     operator, hanging = moved
     location, new_location, sent = BROUGHT[brought]
-    before = moving(providers, hanging).replace(location=location)
+    before = moving(pair, hanging).replace(location=location)
     operator.replace(before)
     assert operator.admin.post("/reload").json()["result"] in ("activated", "unchanged")
-    asked = providers["b"].received
+    asked = pair["b"].received
     headers = {"authorization": f"Bearer {CLIENT_KEY}", **sent}
     with ThreadPoolExecutor(1) as thread:
         with hanging.hanging_request(
@@ -466,7 +448,7 @@ def test_signal_that_only_the_current_config_reads_counts_for_a_new_attempt(
     line = operator.gateway.wait_for("request", request_id=answer.result().headers["x-request-id"])
     assert line["region"] == "de"
     assert "other rules for the location of a caller" in line["skipped"]["b"]
-    assert providers["b"].received == asked
+    assert pair["b"].received == asked
 
 
 @pytest.fixture
@@ -483,9 +465,9 @@ def full_listener() -> Iterator[socket.socket]:
 @pytest.mark.slow  # the system tries to connect again after one, three and seven seconds
 @pytest.mark.parametrize("change", ["nothing that matters", "disabled"])
 def test_request_forbidden_while_connecting_is_not_sent(
-    path: Path, providers: SimulatorThread, full_listener: socket.socket, change: str
+    path: Path, pair: SimulatorThread, full_listener: socket.socket, change: str
 ) -> None:
-    endpoints = {"a": f"http://127.0.0.1:{full_listener.getsockname()[1]}/v1", "b": f"{providers['b'].origin}/v1"}
+    endpoints = {"a": f"http://127.0.0.1:{full_listener.getsockname()[1]}/v1", "b": f"{pair['b'].origin}/v1"}
     connecting = MOVING.without("clients").merge(
         "assistants: {assistant: {routes: {fr: null}}}",
         "{regions: {fr: null}, deployments: {c: null}}",
@@ -525,10 +507,10 @@ def test_request_forbidden_while_connecting_is_not_sent(
 
 @pytest.mark.parametrize("remaining_edge", [EDGE, pytest.param(ELSEWHERE, marks=pytest.mark.slow)])
 def test_request_gets_no_further_attempt_after_its_edge_was_removed(
-    moved: tuple[Operator, HangingProvider], providers: SimulatorThread, remaining_edge: dict[str, Any]
+    moved: tuple[Operator, HangingProvider], pair: SimulatorThread, remaining_edge: dict[str, Any]
 ) -> None:
     operator, hanging = moved
-    before = moving(providers, hanging)
+    before = moving(pair, hanging)
     operator.replace(before.merge({"location": {"edges": [EDGE, ELSEWHERE]}}))
     assert operator.admin.post("/reload").json()["result"] == "activated"
     headers = {"cf-ipcountry": "DE", "authorization": f"Bearer {CLIENT_KEY}"}
@@ -545,9 +527,9 @@ def test_request_gets_no_further_attempt_after_its_edge_was_removed(
 
 
 @pytest.mark.slow
-def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, providers: SimulatorThread) -> None:
+def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, pair: SimulatorThread) -> None:
     hanging = HangingProvider()
-    hung = config(providers, "a", 0, {"deployments": {"a": {"endpoint": f"{hanging.origin}/v1"}}})
+    hung = config(pair, "a", 0, {"deployments": {"a": {"endpoint": f"{hanging.origin}/v1"}}})
     path.write_text(hung.text, "utf-8")
     with operated(path) as operator, ThreadPoolExecutor(1) as thread:
         with hanging.hanging_request(lambda: thread.submit(operator.client.post, CHAT, json=body())) as pending:
@@ -562,7 +544,7 @@ def test_retry_on_the_same_deployment_obeys_the_kill_switch(path: Path, provider
 
 
 @pytest.mark.slow
-def test_request_received_during_a_reload_uses_the_new_config(operator: Operator, providers: SimulatorThread) -> None:
+def test_request_received_during_a_reload_uses_the_new_config(operator: Operator, pair: SimulatorThread) -> None:
     version = operator.version()
     host, port = operator.gateway.url.removeprefix("http://").split(":")
     sent = json.dumps(body()).encode()
@@ -570,7 +552,7 @@ def test_request_received_during_a_reload_uses_the_new_config(operator: Operator
     with socket.create_connection((host, int(port)), LIMIT_S) as connection:
         connection.sendall(f"{head}connection: close\r\n\r\n".encode() + sent[:9])
         eventually(lambda: operator.ready()["workers"]["running"][0]["running"] == 1)
-        operator.replace(config(providers, "b"))
+        operator.replace(config(pair, "b"))
         table = operator.admin.post("/reload").json()["config_version"]
         connection.sendall(sent[9:])
         answer = b""

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
+from providers.testkit.server import SimulatorThread
 from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
 from tests.kit.worker_processes import paused
@@ -19,17 +18,8 @@ from tests.kit.worker_processes import paused
 pytestmark = pytest.mark.slow  # starts many processes
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    dialect = load_simulators().simulators["openai"]
-    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in ("a", "b")}) as thread:
-        yield thread
-
-
 @pytest.fixture
-def operator(tmp_path: Path, providers: SimulatorThread) -> Iterator[Operator]:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers).text, "utf-8")
+def operator(path: Path) -> Iterator[Operator]:
     with operated(path, 2) as operator:
         yield operator
 
@@ -45,8 +35,8 @@ def answered_requests(operator: Operator) -> int:
     return sum(map(int, found))
 
 
-def test_worker_started_later_has_the_newest_config(operator: Operator, providers: SimulatorThread) -> None:
-    operator.replace(config(providers, "b"))
+def test_worker_started_later_has_the_newest_config(operator: Operator, pair: SimulatorThread) -> None:
+    operator.replace(config(pair, "b"))
     table = operator.admin.post("/reload").json()["config_version"]
     # No worker uses the current content of the file.
     operator.replace("broken: [\n")
@@ -62,10 +52,10 @@ def test_worker_started_later_has_the_newest_config(operator: Operator, provider
         assert operator.answered_by() == "b"
 
 
-def test_stuck_worker_is_reported_and_updated_later(operator: Operator, providers: SimulatorThread) -> None:
+def test_stuck_worker_is_reported_and_updated_later(operator: Operator, pair: SimulatorThread) -> None:
     stuck = operator.ready()["workers"]["running"][0]
     with paused(stuck["pid"]):
-        operator.replace(config(providers, "b"))
+        operator.replace(config(pair, "b"))
         done = operator.admin.post("/reload").json()
         assert (done["result"], done["workers_behind"]) == ("activated", [stuck["seat"]])
         assert operator.gateway.wait_for("config_activated")["workers_behind"] == [stuck["seat"]]
@@ -75,7 +65,7 @@ def test_stuck_worker_is_reported_and_updated_later(operator: Operator, provider
     eventually(lambda: operator.version() == done["config_version"])
 
 
-def test_counters_of_a_dead_worker_are_kept(operator: Operator, providers: SimulatorThread) -> None:
+def test_counters_of_a_dead_worker_are_kept(operator: Operator, pair: SimulatorThread) -> None:
     for _ in range(5):
         operator.answered_by()
     assert answered_requests(operator) == 5
@@ -94,12 +84,10 @@ def test_counters_of_a_dead_worker_are_kept(operator: Operator, providers: Simul
     assert f'gateway_config_info{{config_version="{version}",table="{version}"}} 1.0' in text
 
 
-def test_sighup_to_all_processes_reloads_once_and_ends_no_process(
-    operator: Operator, providers: SimulatorThread
-) -> None:
+def test_sighup_to_all_processes_reloads_once_and_ends_no_process(operator: Operator, pair: SimulatorThread) -> None:
     # Read before the file changes: the file watch may be faster than the signals.
     before, version = pids(operator), operator.version()
-    operator.replace(config(providers, "b"))
+    operator.replace(config(pair, "b"))
     for pid in before:
         os.kill(pid, signal.SIGHUP)
     operator.gateway.process.send_signal(signal.SIGHUP)

@@ -7,15 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import GatewayProcess
-from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
+from tests.kit.reloading_gateway import LIMIT_S, operated
 from tests.kit.service_manager import Manager
 from tests.kit.waiting import eventually
 
@@ -28,19 +26,6 @@ for number, descriptor in enumerate(sockets, 3):
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(number - 2), "LISTEN_FDNAMES": names}
 os.execv(sys.executable, [sys.executable, "-m", "gateway.cli", "serve", "--config", sys.argv[3]])
 """
-
-
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
-@pytest.fixture
-def path(tmp_path: Path, providers: SimulatorThread) -> Path:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers).text, "utf-8")
-    return path
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -15,29 +15,23 @@ from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import Config
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import NAMES, Operator, config, operated
 from tests.kit.waiting import eventually
 
 CELL = "cell: {territory: DE}"
 WORDS = "My secret is a horse."
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
-def shadowed(providers: SimulatorThread, *patches: str) -> Config:
+def shadowed(pair: SimulatorThread, *patches: str) -> Config:
     """Return a config in which the deployment `b` gets shadow traffic, with merge patches."""
     shadow = "assistants: {assistant: {shadow: {default: {deployment: b, share: 100%}}}}"
-    return config(providers, "a", 0, shadow, *patches)
+    return config(pair, "a", 0, shadow, *patches)
 
 
 @pytest.fixture(autouse=True)
-def reset_scenarios(providers: SimulatorThread) -> None:
+def reset_scenarios(pair: SimulatorThread) -> None:
     for name in NAMES:
-        providers[name].scenario = Scenario()
+        pair[name].scenario = Scenario()
 
 
 @contextmanager
@@ -78,9 +72,9 @@ def text_of(answer: Any, *, stream: bool) -> str:
 
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_answered_request_is_copied_to_the_shadow_and_the_result_is_stored(
-    tmp_path: Path, providers: SimulatorThread, stream: bool
+    tmp_path: Path, pair: SimulatorThread, stream: bool
 ) -> None:
-    with started(tmp_path, shadowed(providers)) as operator:
+    with started(tmp_path, shadowed(pair)) as operator:
         answer = ask(operator, stream=stream, user="anna", safety_identifier="anna", metadata={"name": "anna"})
         assert not stream or events_of(answer)[-1] == "[DONE]"
         eventually(lambda: len(rows(tmp_path)) == 1)
@@ -108,33 +102,33 @@ def test_answered_request_is_copied_to_the_shadow_and_the_result_is_stored(
         assert 'deployment="b",outcome="ok",provider=' not in metrics, "a shadow call is not an attempt of the request"
 
 
-def test_shadow_request_has_no_personal_data(tmp_path: Path, providers: SimulatorThread) -> None:
+def test_shadow_request_has_no_personal_data(tmp_path: Path, pair: SimulatorThread) -> None:
     seen: list[bytes] = []
-    with started(tmp_path, shadowed(providers)) as operator:
+    with started(tmp_path, shadowed(pair)) as operator:
         ask(operator, user="anna-the-user", safety_identifier="anna-the-user")
         eventually(lambda: len(rows(tmp_path)) == 1)
-        seen += [request.body for request in providers["b"].requests]
+        seen += [request.body for request in pair["b"].requests]
     assert WORDS.encode() in seen[-1]
     assert b"anna-the-user" not in seen[-1]
 
 
 @pytest.mark.slow
-def test_failed_shadow_request_is_recorded_and_the_next_is_sent(tmp_path: Path, providers: SimulatorThread) -> None:
-    providers["b"].scenario = Scenario(faults=((HttpError(503), 1.0),))
-    with started(tmp_path, shadowed(providers)) as operator:
-        before = providers["b"].received
+def test_failed_shadow_request_is_recorded_and_the_next_is_sent(tmp_path: Path, pair: SimulatorThread) -> None:
+    pair["b"].scenario = Scenario(faults=((HttpError(503), 1.0),))
+    with started(tmp_path, shadowed(pair)) as operator:
+        before = pair["b"].received
         for number in range(1, 9):
             ask(operator)
             eventually(lambda: len(rows(tmp_path)) == number)  # noqa: B023  # called at once
-        assert providers["b"].received - before == 8, "one call each: no retry and no breaker"
+        assert pair["b"].received - before == 8, "one call each: no retry and no breaker"
         assert {row["outcome"] for row in rows(tmp_path)} == {"unavailable"}
         assert operator.ready()["deployments"]["breakers"] == {}
 
 
 @pytest.mark.slow
-def test_slow_shadow_delays_no_client_and_is_dropped_when_busy(tmp_path: Path, providers: SimulatorThread) -> None:
-    providers["b"].scenario = Scenario(latency_s=60)
-    with started(tmp_path, shadowed(providers)) as operator:
+def test_slow_shadow_delays_no_client_and_is_dropped_when_busy(tmp_path: Path, pair: SimulatorThread) -> None:
+    pair["b"].scenario = Scenario(latency_s=60)
+    with started(tmp_path, shadowed(pair)) as operator:
         for _ in range(12):
             ask(operator)
 
@@ -148,11 +142,11 @@ def test_slow_shadow_delays_no_client_and_is_dropped_when_busy(tmp_path: Path, p
 
 @pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_text_is_stored_when_the_gateway_is_inside_the_boundary(
-    tmp_path: Path, providers: SimulatorThread, stream: bool
+    tmp_path: Path, pair: SimulatorThread, stream: bool
 ) -> None:
-    providers["a"].scenario = Scenario(text="The client's answer: äöü, 7.")
+    pair["a"].scenario = Scenario(text="The client's answer: äöü, 7.")
     keep_text = "assistants: {assistant: {shadow: {default: {keep_text: true}}}}"
-    with started(tmp_path, shadowed(providers, keep_text, CELL)) as operator:
+    with started(tmp_path, shadowed(pair, keep_text, CELL)) as operator:
         answer = ask(operator, stream=stream)
         eventually(lambda: len(rows(tmp_path, "texts")) == 1)
         [stored] = rows(tmp_path, "texts")
@@ -166,8 +160,8 @@ def test_text_is_stored_when_the_gateway_is_inside_the_boundary(
 
 
 @pytest.mark.slow
-def test_several_workers_write_to_one_file(tmp_path: Path, providers: SimulatorThread) -> None:
-    with started(tmp_path, shadowed(providers), 2) as operator:
+def test_several_workers_write_to_one_file(tmp_path: Path, pair: SimulatorThread) -> None:
+    with started(tmp_path, shadowed(pair), 2) as operator:
         for asked in range(1, 21):
             operator.reconnect()
             ask(operator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from gateway.cli import main
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
-from tests.kit.reloading_gateway import Operator, config, operated, two_providers
+from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
 
 MEMBERS = (
@@ -21,17 +20,11 @@ MEMBERS = (
 )
 
 
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    with two_providers() as thread:
-        yield thread
-
-
 @pytest.fixture
-def path(tmp_path: Path, providers: SimulatorThread) -> Path:
-    providers["a"].scenario = Scenario()
+def path(tmp_path: Path, pair: SimulatorThread) -> Path:
+    pair["a"].scenario = Scenario()
     path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, "a, b").text, "utf-8")
+    path.write_text(config(pair, "a, b").text, "utf-8")
     return path
 
 
@@ -61,10 +54,10 @@ def test_sound_gateway_has_no_problem(path: Path, workers: int, capsys: pytest.C
 
 
 def test_provider_that_is_down_is_a_problem_and_the_next_step_answers(
-    path: Path, providers: SimulatorThread, capsys: pytest.CaptureFixture[str]
+    path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with operated(path) as operator:
-        providers["a"].scenario = Scenario(faults=((HttpError(500), 1.0),))
+        pair["a"].scenario = Scenario(faults=((HttpError(500), 1.0),))
         for _ in range(8):
             operator.client.post(CHAT, json=body())
         eventually(lambda: bool(operator.ready()["deployments"]["breakers"]))

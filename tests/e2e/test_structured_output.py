@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +14,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.kit.configs import key_hash
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 
 SCHEMA = {
     "type": "object",
@@ -107,30 +105,19 @@ def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempPathFac
             "provider": "openai-compatible",
             "model": "m",
             "endpoint": provider.url,
-            "stores": "any",
-            "processes": "any",
-            "api_key": "${KEY}",
             "structured_output": "emulate",
             "capabilities": features[name],
         }
         for name, provider in providers.items()
     }
     deployments["plain"] = {**deployments["words"], "structured_output": "native"}
-    routes = {name: [name] for name in (*features, "plain")} | {
-        "words-then-native": ["words", "native"],
-        "native-then-words": ["native", "words"],
-    }
-    config = {
-        "version": 1,
-        "assistants": {name: {"routes": {"world": route}} for name, route in routes.items()},
-        "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
-        "deployments": deployments,
-        "clients": {"app": {"keys": [key_hash(APP_KEY)], "region": "world"}},
-        "resilience": {"first_token": "300ms", "keep_alive": "50ms", "retry_budget": "off"},
-    }
-    path: Path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(json.dumps(config), "utf-8")
-    with running_gateway(path, {"KEY": "sk-test"}) as process:
+    config = config_of_one_region(
+        deployments,
+        "assistants: {words-then-native: {routes: {world: [words, native]}}}",
+        "assistants: {native-then-words: {routes: {world: [native, words]}}}",
+        "resilience: {first_token: 300ms, keep_alive: 50ms, retry_budget: off}",
+    )
+    with running_gateway(config.write(tmp_path_factory.mktemp("config")), {"KEY": "sk-test"}) as process:
         yield process
 
 

@@ -115,6 +115,25 @@ def _start(arguments: list[str], environ: Mapping[str, str]) -> subprocess.Popen
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+def config_of_one_region(deployments: Mapping[str, Mapping[str, Any]], *patches: str | Mapping[str, Any]) -> Config:
+    """Return a config with one region for the whole world, and an assistant for each deployment with its name.
+
+    Args:
+        deployments: what each deployment has besides its places and its key.
+        patches: changes, each as data or as YAML.
+    """
+    anywhere = {"stores": "any", "processes": "any", "api_key": "${KEY}"}
+    return Config(
+        {
+            "version": 1,
+            "assistants": {name: {"routes": {"world": [name]}} for name in deployments},
+            "regions": {"world": {"territories": ["*"], "boundary": ["*"]}},
+            "deployments": {name: {**anywhere, **keys} for name, keys in deployments.items()},
+            "clients": {"app": {"keys": [key_hash(APP_KEY)], "region": "world"}},
+        }
+    ).merge(*patches)
+
+
 _DEPLOYMENTS = Config.parse("""
 qwen-cn:
   {provider: dashscope, model: qwen3-max, stores: CN, processes: CN, api_key: "${KEY_CN}"}
