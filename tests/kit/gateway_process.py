@@ -119,7 +119,7 @@ def config_of_one_region(deployments: Mapping[str, Mapping[str, Any]], *patches:
     """Return a config with one region for the whole world, and an assistant for each deployment with its name.
 
     Args:
-        deployments: what each deployment has besides its places and its key.
+        deployments: the settings of each deployment without its places and its key.
         patches: changes, each as data or as YAML.
     """
     anywhere = {"stores": "any", "processes": "any", "api_key": "${KEY}"}

@@ -39,8 +39,12 @@ def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
     return response.status_code, error["code"], error["param"]
 
 
-def test_text_gets_one_vector_with_its_space_and_usage() -> None:
-    gateway = InputGateway(honest)
+@pytest.fixture
+def gateway() -> InputGateway:
+    return InputGateway(honest)
+
+
+def test_text_gets_one_vector_with_its_space_and_usage(gateway: InputGateway) -> None:
     response = gateway.post(EMBEDDINGS, TEXT)
     assert response.json() == {
         "object": "list",
@@ -76,8 +80,7 @@ def test_numbers_are_made_of_the_base64_of_the_provider() -> None:
         ([[1, 2], [3]], [[1, 2], [3]]),
     ],
 )
-def test_every_form_of_input_is_sent(content: Any, sent: Any) -> None:
-    gateway = InputGateway(honest)
+def test_every_form_of_input_is_sent(gateway: InputGateway, content: Any, sent: Any) -> None:
     assert gateway.post(EMBEDDINGS, {"model": "assistant", "input": content}).status_code == 200
     assert gateway.bodies[0]["input"] == sent
 
@@ -101,8 +104,7 @@ def test_every_form_of_input_is_sent(content: Any, sent: Any) -> None:
         ({"encoding_format": "hex"}, "encoding_format"),
     ],
 )
-def test_wrong_request_is_refused_by_name(more: dict[str, Any], param: str) -> None:
-    gateway = InputGateway(honest)
+def test_wrong_request_is_refused_by_name(gateway: InputGateway, more: dict[str, Any], param: str) -> None:
     assert error_of(gateway.post(EMBEDDINGS, {**TEXT, **more})) == (400, "invalid_request", param)
     assert gateway.requests == []
 
@@ -116,16 +118,14 @@ def test_tokens_for_a_provider_that_takes_none_are_refused_by_name() -> None:
     assert gateway.requests == []
 
 
-def test_dimensions_are_sent_and_checked() -> None:
-    gateway = InputGateway(honest)
+def test_dimensions_are_sent_and_checked(gateway: InputGateway) -> None:
     response = gateway.post(EMBEDDINGS, {**TEXT, "dimensions": 8})
     assert len(response.json()["data"][0]["embedding"]) == 8
     assert response.headers["x-gateway-embedding-space"] == "m@8"
     assert gateway.bodies[0]["dimensions"] == 8
 
 
-def test_batch_above_the_limit_is_split_in_order() -> None:
-    gateway = InputGateway(honest)
+def test_batch_above_the_limit_is_split_in_order(gateway: InputGateway) -> None:
     texts = ["x" * (place + 1) for place in range(600)]
     response = gateway.post(EMBEDDINGS, {"model": "assistant", "input": texts})
     assert [len(body["input"]) for body in gateway.bodies] == [256, 256, 88]
@@ -223,8 +223,7 @@ def test_request_for_another_space_gets_409_and_no_vectors(required: str) -> Non
     assert "data" not in response.json()
 
 
-def test_other_model_is_refused_before_a_byte_leaves() -> None:
-    gateway = InputGateway(honest)
+def test_other_model_is_refused_before_a_byte_leaves(gateway: InputGateway) -> None:
     gateway.post(EMBEDDINGS, TEXT, {"x-gateway-embedding-space": "other@3"})
     gateway.post(EMBEDDINGS, {**TEXT, "dimensions": 5}, {"x-gateway-embedding-space": "m@3"})
     assert gateway.requests == []
@@ -260,8 +259,7 @@ def test_identity_of_the_deployment_decides_about_the_user(identity: str, sent: 
     assert ("user" in response.headers.get("x-gateway-dropped", "")) == (sent is None)
 
 
-def test_unknown_field_is_dropped_by_name() -> None:
-    gateway = InputGateway(honest)
+def test_unknown_field_is_dropped_by_name(gateway: InputGateway) -> None:
     response = gateway.post(EMBEDDINGS, {**TEXT, "input_type": "query"})
     assert response.headers["x-gateway-dropped"] == "input_type"
     assert "input_type" not in gateway.bodies[0]
@@ -312,8 +310,7 @@ def test_error_quotes_no_text_of_the_request() -> None:
     assert secret not in response.text
 
 
-def test_explain_shows_the_deployments_of_embeddings() -> None:
-    gateway = InputGateway(honest)
+def test_explain_shows_the_deployments_of_embeddings(gateway: InputGateway) -> None:
     shown = gateway.get("/v1/explain?assistant=assistant&use=embeddings").json()
     assert [step["deployment"] for step in shown["outcome"]["plan"]] == ["house", "spare"]
     assert [one["deployment"] for one in gateway.get("/v1/explain").json()["outcome"]["plan"]] == ["chat"]
@@ -353,8 +350,7 @@ def test_other_model_between_the_calls_of_one_request_is_never_mixed_in() -> Non
     assert (response.status_code, "data" in response.json()) == (502, False)
 
 
-def test_field_that_stores_data_is_refused() -> None:
-    gateway = InputGateway(honest)
+def test_field_that_stores_data_is_refused(gateway: InputGateway) -> None:
     assert error_of(gateway.post(EMBEDDINGS, {**TEXT, "store": True})) == (400, "unsupported_capability", "store")
     assert gateway.requests == []
 
@@ -375,16 +371,14 @@ def test_consent_to_one_request_holds_for_all_its_calls_and_for_no_other_request
     assert error_of(gateway.post(EMBEDDINGS, other, token))[:2] == (403, "consent_required")
 
 
-def test_thousand_lists_of_tokens_are_accepted() -> None:
+def test_thousand_lists_of_tokens_are_accepted(gateway: InputGateway) -> None:
     # As LangChain sends them: its default is a thousand texts in one request, as tokens.
     body = {"model": "assistant", "input": [[100_000] * 300] * 1000}
-    gateway = InputGateway(honest)
     assert gateway.post(EMBEDDINGS, body).status_code == 200
     assert sum(len(sent["input"]) for sent in gateway.bodies) == 1000
 
 
-def test_million_lists_are_refused_before_they_take_memory() -> None:
-    gateway = InputGateway(honest)
+def test_million_lists_are_refused_before_they_take_memory(gateway: InputGateway) -> None:
     assert error_of(gateway.post(EMBEDDINGS, {"model": "assistant", "input": [[]] * 1_000_000}))[:2] == (
         413,
         "request_too_large",

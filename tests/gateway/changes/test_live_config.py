@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -85,8 +85,23 @@ class Files:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+async def files(tmp_path: Path) -> AsyncIterator[Files]:
+    files = Files(tmp_path)
+    yield files
+    await files.live.stop()
+
+
+@pytest.fixture
+def prepared(files: Files, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that records each decision whether the next compile is started in advance."""
+    wanted: list[bool] = []
+
+    async def prepare(*, is_wanted: bool) -> None:
+        wanted.append(is_wanted)
+
+    monkeypatch.setattr(files.live, "_is_our_compiler", True)
+    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
+    return wanted
 
 
 @pytest.fixture
@@ -108,7 +123,6 @@ async def test_edit_is_activated_at_the_second_check_with_equal_content(files: F
     assert len(files.compiled) == 1
     assert files.live.config is files.activated[0]
     assert (files.live.loaded.cause, files.live.loaded.changes.sections) == ("file", ("blocked",))
-    await files.live.stop()
 
 
 async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Files) -> None:
@@ -133,7 +147,6 @@ async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Fi
     await files.look(3)
     assert [table.blocked.contains("AQ") for table in files.activated] == [True]
     assert files.live.reloads == {("file", "activated"): 1}
-    await files.live.stop()
 
 
 async def test_change_during_the_compile_waits_for_a_later_check(files: Files) -> None:
@@ -154,7 +167,6 @@ async def test_change_during_the_compile_waits_for_a_later_check(files: Files) -
     assert files.activated == []
     await files.look(2)
     assert len(files.activated) == 1
-    await files.live.stop()
 
 
 async def test_mistake_is_logged_once_and_its_fix_is_activated(
@@ -175,7 +187,6 @@ async def test_mistake_is_logged_once_and_its_fix_is_activated(
     assert files.live.failed is None
     assert files.live.loaded.config_version == files.live.config.version != before.version
     assert files.live.reloads == {("file", "rejected"): 1, ("file", "activated"): 1}
-    await files.live.stop()
 
 
 async def test_config_that_may_not_be_served_is_rejected(files: Files) -> None:
@@ -186,7 +197,6 @@ async def test_config_that_may_not_be_served_is_rejected(files: Files) -> None:
     assert not done.activated
     assert files.activated == []
     assert done.findings[-1].message == "not on this address"
-    await files.live.stop()
 
 
 async def test_failed_compiler_rejects_the_change(files: Files) -> None:
@@ -218,7 +228,6 @@ async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> N
     files.live._compile = good
     await files.look(20)
     assert (files.compiled, files.live.failed, len(files.activated)) == ([MENDED], None, 1)
-    await files.live.stop()
 
 
 async def test_persistent_compile_failure_is_logged_once(files: Files, log: list[structlog.typing.EventDict]) -> None:
@@ -245,7 +254,6 @@ async def test_persistent_compile_failure_is_logged_once(files: Files, log: list
     files.live._compile = good
     await files.look(80)
     assert [line["event"] for line in log].count("config_activated") == 1
-    await files.live.stop()
 
 
 async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
@@ -268,7 +276,6 @@ async def test_failed_reload_by_a_signal_is_repeated(files: Files) -> None:
     await files.look(10)
     assert (len(files.activated), len(files.compiled)) == (1, 1)
     assert not (await files.live.reload("admin")).retriable
-    await files.live.stop()
 
 
 async def test_reverted_edit_clears_the_failure(files: Files) -> None:
@@ -288,7 +295,6 @@ async def test_reverted_edit_clears_the_failure(files: Files) -> None:
     assert (files.live.failed, files.live.loaded.cause) == (None, "file")
     await files.look(10)
     assert len(files.compiled) == 1
-    await files.live.stop()
 
 
 async def test_failure_before_the_compile_is_retried_with_backoff_and_logged_once(
@@ -311,47 +317,26 @@ async def test_failure_before_the_compile_is_retried_with_backoff_and_logged_onc
     files.live._compile = good
     await files.look(70)
     assert len(files.activated) == 1
-    await files.live.stop()
 
 
-async def test_no_process_is_started_in_advance_for_a_distant_retry(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    requests: list[bool] = []
-
-    async def prepare(*, is_wanted: bool) -> None:
-        requests.append(is_wanted)
-
+async def test_no_process_is_started_in_advance_for_a_distant_retry(files: Files, prepared: list[bool]) -> None:
     async def broken(_: CompileJob) -> Outcome:
-        requests.clear()
+        prepared.clear()
         raise CompileFailed("ended with status -9")
 
-    monkeypatch.setattr(files.live, "_is_our_compiler", True)
-    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
     files.live._compile = broken
     files.live.start(files.activate)
     files.path.write_text(MENDED, "utf-8")
     await files.look(2 + 2 + 3 + 4)
-    assert requests == [False, False, False, True], "four checks do nothing, and the last one starts a process"
-    await files.live.stop()
+    assert prepared == [False, False, False, True], "four checks do nothing, and the last one starts a process"
 
 
-async def test_next_compile_is_started_in_advance_while_a_page_follows(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    requests: list[bool] = []
-
-    async def prepare(*, is_wanted: bool) -> None:
-        requests.append(is_wanted)
-
-    monkeypatch.setattr(files.live, "_is_our_compiler", True)
-    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
+async def test_next_compile_is_started_in_advance_while_a_page_follows(files: Files, prepared: list[bool]) -> None:
     files.live.start(files.activate)
     followed = [False, True, True, False]
-    files.live.is_followed = lambda: followed[len(requests)]
+    files.live.is_followed = lambda: followed[len(prepared)]
     await files.look(4)
-    assert requests == [False, True, True, False], "a process waits only while a page is open"
-    await files.live.stop()
+    assert prepared == [False, True, True, False], "a process waits only while a page is open"
 
 
 async def test_internal_error_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
@@ -367,7 +352,6 @@ async def test_internal_error_does_not_end_the_watch(files: Files, log: list[str
     files.live._compile = good
     await files.look(2)
     assert len(files.activated) == 1
-    await files.live.stop()
 
 
 async def test_reloads_run_one_at_a_time(files: Files) -> None:
@@ -384,20 +368,12 @@ async def test_reloads_run_one_at_a_time(files: Files) -> None:
     files.live._compile = slow
     await asyncio.gather(*(files.live.reload("admin") for _ in range(3)))
     assert order == ["begins", "ends"] * 3
-    await files.live.stop()
 
 
 async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
-    files: Files, monkeypatch: pytest.MonkeyPatch
+    files: Files, prepared: list[bool]
 ) -> None:
     """An edit with an immediate reload waits for one compile, not for two and a half."""
-    requests: list[bool] = []
-
-    async def prepare(*, is_wanted: bool) -> None:
-        requests.append(is_wanted)
-
-    monkeypatch.setattr(files.live, "_is_our_compiler", True)
-    monkeypatch.setattr(files.live._compiler, "prepare", prepare)
     started, may_end = asyncio.Event(), asyncio.Event()
 
     async def slow(order: CompileJob) -> Outcome:
@@ -412,7 +388,7 @@ async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
     reloading = asyncio.create_task(files.live.reload("admin"))
     await started.wait()
     await files.look()
-    assert requests == [False, False], "no second child is started"
+    assert prepared == [False, False], "no second child is started"
     looking = asyncio.create_task(files.look())
     while not files.live._one_at_a_time._waiters:  # noqa: ASYNC110  # a lock has no event for its waiters
         await asyncio.sleep(0)
@@ -420,7 +396,6 @@ async def test_change_activated_by_a_reload_is_not_compiled_again_by_the_watch(
     assert (await reloading).activated
     await looking
     assert files.compiled == [MENDED]
-    await files.live.stop()
 
 
 # --- the child ------------------------------------------------------------------------------------
@@ -586,7 +561,6 @@ async def test_many_reloads_leak_no_memory(files: Files) -> None:
         # threads of other tests in this process may allocate some at any time, but not each time.
         memory = [await settled(75) for _ in range(4)]
     tracemalloc.stop()
-    await files.live.stop()
     assert min(after - before for before, after in pairwise(memory)) < 25_000
 
 

@@ -108,8 +108,12 @@ async def passed(cell: Cell) -> None:
     await cell.look(times=5)
 
 
-async def test_shares_rise_in_stages_to_the_whole(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    return Cell(tmp_path)
+
+
+async def test_shares_rise_in_stages_to_the_whole(cell: Cell) -> None:
     assert cell.share == 0.05
     with structlog.testing.capture_logs() as logs:
         await passed(cell)
@@ -119,8 +123,7 @@ async def test_shares_rise_in_stages_to_the_whole(tmp_path: Path) -> None:
     assert [(line["event"], line["share"]) for line in logs] == [("schedule_stage", "25%"), ("schedule_done", "100%")]
 
 
-async def test_failing_candidate_is_set_back_and_stays_back(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_failing_candidate_is_set_back_and_stays_back(cell: Cell, tmp_path: Path) -> None:
     await cell.look()
     cell.serve(ok=30, failed=30)
     cell.serve(ok=1000, side="gemini")
@@ -135,16 +138,14 @@ async def test_failing_candidate_is_set_back_and_stays_back(tmp_path: Path) -> N
     assert (later.share, later.progress) == (0.0, cell.progress)
 
 
-async def test_worker_without_confirmation_is_logged(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_worker_without_confirmation_is_logged(cell: Cell) -> None:
     cell.unconfirmed = (2,)
     with structlog.testing.capture_logs() as logs:
         await passed(cell)
     assert [(line["event"], line.get("workers_behind")) for line in logs][-1] == ("schedules_behind", [2])
 
 
-async def test_schedule_continues_after_a_restart(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_schedule_continues_after_a_restart(cell: Cell, tmp_path: Path) -> None:
     await passed(cell)
     cell.serve(ok=40)
     cell.serve(ok=500, side="gemini")
@@ -168,8 +169,7 @@ async def test_schedule_continues_after_a_restart(tmp_path: Path) -> None:
         scheduled(model="gpt-5.4-mini"),
     ],
 )
-async def test_changed_schedule_or_candidate_begins_again(tmp_path: Path, other: ConfigVersion) -> None:
-    cell = Cell(tmp_path)
+async def test_changed_schedule_or_candidate_begins_again(cell: Cell, other: ConfigVersion) -> None:
     await passed(cell)
     cell.serve(ok=40)
     cell.change(other)
@@ -179,16 +179,14 @@ async def test_changed_schedule_or_candidate_begins_again(tmp_path: Path, other:
     assert cell.progress.candidate == Tally()
 
 
-async def test_change_elsewhere_does_not_affect_a_schedule(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_change_elsewhere_does_not_affect_a_schedule(cell: Cell) -> None:
     await passed(cell)
     before = cell.progress
     cell.change(scheduled(route="{gemini: 10, chatgpt-us: 90}"))
     assert (cell.share, cell.progress) == (0.25, before)
 
 
-async def test_removed_schedule_is_forgotten(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_removed_schedule_is_forgotten(cell: Cell, tmp_path: Path) -> None:
     await passed(cell)
     cell.change(table_of(BASE))
     assert cell.scheduler.status() == ()
@@ -198,8 +196,7 @@ async def test_removed_schedule_is_forgotten(tmp_path: Path) -> None:
     assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
 
 
-async def test_time_without_a_running_process_does_not_count(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_time_without_a_running_process_does_not_count(cell: Cell) -> None:
     await cell.look()
     await cell.look(after_s=86_400)
     assert cell.progress.elapsed_s == 5 * CHECK_INTERVAL_S
@@ -226,8 +223,7 @@ class FullDisk:
         raise StateError("canary.db can't be written: disk full")
 
 
-async def test_progress_that_cannot_be_saved_is_logged_once_and_still_applied(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_progress_that_cannot_be_saved_is_logged_once_and_still_applied(cell: Cell) -> None:
     cell.scheduler = Scheduler(FullDisk(), clock=lambda: cell.now_s)
     cell.change(scheduled())
     with structlog.testing.capture_logs() as logs:
@@ -255,9 +251,8 @@ async def stays(cell: Cell, share: float) -> None:
 
 @pytest.mark.parametrize(("stages", "share"), [(0, 0.05), (1, 0.25), (2, 1.0)])
 async def test_rollback_restores_the_share_at_which_the_version_ended(
-    tmp_path: Path, stages: int, share: float
+    cell: Cell, tmp_path: Path, stages: int, share: float
 ) -> None:
-    cell = Cell(tmp_path)
     for _ in range(stages):
         await passed(cell)
     cell.change(PROMOTED)
@@ -267,8 +262,7 @@ async def test_rollback_restores_the_share_at_which_the_version_ended(
     await stays(restarted, share)
 
 
-async def test_rollback_to_a_version_whose_candidate_was_worse_gives_it_no_users(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_rollback_to_a_version_whose_candidate_was_worse_gives_it_no_users(cell: Cell) -> None:
     await cell.look()
     cell.serve(ok=30, failed=30)
     cell.serve(ok=1000, side="gemini")
@@ -304,8 +298,7 @@ async def test_rollback_to_a_version_whose_end_is_unknown_gives_its_candidate_no
     assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
 
 
-async def test_rollback_to_the_active_version_freezes_its_share(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_rollback_to_the_active_version_freezes_its_share(cell: Cell) -> None:
     await passed(cell)
     cell.change(scheduled(), is_pinned=True)
     await stays(cell, 0.25)
@@ -326,8 +319,7 @@ async def test_second_rollback_restores_the_share_of_the_version_that_the_first_
     await stays(Cell(tmp_path, other, is_pinned=True), 0.5)
 
 
-async def test_schedule_goes_on_from_the_frozen_share_after_the_release_of_the_same_version(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_schedule_goes_on_from_the_frozen_share_after_the_release_of_the_same_version(cell: Cell) -> None:
     await passed(cell)
     cell.change(PROMOTED)
     cell.change(scheduled(), is_pinned=True)
@@ -364,8 +356,7 @@ async def test_schedule_of_the_file_goes_on_where_it_was_after_the_release(tmp_p
     assert restarted.share == 0.25
 
 
-async def test_new_schedule_begins_after_a_rollback(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_new_schedule_begins_after_a_rollback(cell: Cell) -> None:
     await passed(cell)
     cell.change(PROMOTED)
     cell.change(scheduled(), is_pinned=True)
@@ -373,8 +364,7 @@ async def test_new_schedule_begins_after_a_rollback(tmp_path: Path) -> None:
     assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
 
 
-async def test_progress_that_cannot_be_saved_is_still_restored(tmp_path: Path) -> None:
-    cell = Cell(tmp_path)
+async def test_progress_that_cannot_be_saved_is_still_restored(cell: Cell) -> None:
     cell.scheduler = Scheduler(FullDisk(), clock=lambda: cell.now_s)
     cell.change(scheduled())
     await passed(cell)

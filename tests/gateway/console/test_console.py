@@ -14,16 +14,33 @@ from pathlib import Path
 
 import pytest
 
+from gateway.console.application import Console
 from gateway.console.assets import assets
 from gateway.console.world import find_territory
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding, Reload, SimulatedSite
 from providers.testkit.scenario import FAULT_WORDS, parse_fault
 from tests.kit.config_cases import edited
-from tests.kit.console_pages import BROWSER, DEMO, ask_console, console_of, demo_config
+from tests.kit.console_pages import BROWSER, DEMO, StatedControl, ask_console, console_of, demo_config
 
 OWN = {"host": "localhost:8080", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
 NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
+
+
+@pytest.fixture
+def demo() -> tuple[Console, StatedControl]:
+    return console_of(demo_config())
+
+
+@pytest.fixture
+def console(demo: tuple[Console, StatedControl]) -> Console:
+    return demo[0]
+
+
+@pytest.fixture
+def control(demo: tuple[Console, StatedControl]) -> StatedControl:
+    """Return the values of the process that the console reads."""
+    return demo[1]
 
 
 def words_of(html: str) -> str:
@@ -38,8 +55,7 @@ def words_of(html: str) -> str:
     return " ".join(" ".join(texts).split())
 
 
-async def test_page_names_who_answers_in_hong_kong_and_why() -> None:
-    console, _ = console_of(demo_config())
+async def test_page_names_who_answers_in_hong_kong_and_why(console: Console) -> None:
     shown = await ask_console(console, "/?territory=HK")
     words = words_of(shown.text)
     assert shown.status == 200
@@ -62,13 +78,13 @@ async def test_page_names_who_answers_in_hong_kong_and_why() -> None:
         ("HK", "Stores Singapore Processes anywhere but China Serves"),
     ],
 )
-async def test_boundary_and_facts_name_territories_as_a_reader_does(territory: str, words: str) -> None:
-    console, _ = console_of(demo_config())
+async def test_boundary_and_facts_name_territories_as_a_reader_does(
+    console: Console, territory: str, words: str
+) -> None:
     assert words in words_of((await ask_console(console, f"/?territory={territory}")).text)
 
 
-async def test_page_shows_a_refusal_with_its_reason() -> None:
-    console, _ = console_of(demo_config())
+async def test_page_shows_a_refusal_with_its_reason(console: Console) -> None:
     words = words_of((await ask_console(console, "/?territory=Cuba")).text)
     assert "No deployment answers : the assistant is not available in Cuba region_blocked (reason: territory)" in words
     assert "The answer carries" not in words
@@ -113,8 +129,7 @@ def test_territory_is_found_by_code_and_name() -> None:
         assert find_territory(text) is None, text
 
 
-async def test_unknown_territory_is_shown_as_text() -> None:
-    console, _ = console_of(demo_config())
+async def test_unknown_territory_is_shown_as_text(console: Console) -> None:
     shown = await ask_console(console, "/?territory=%3Cscript%3Ealert(1)%3C/script%3E")
     assert "“&lt;script&gt;alert(1)&lt;/script&gt;”" in shown.text
     assert (shown.status, shown.text.count("<script")) == (404, 2)
@@ -139,8 +154,9 @@ async def test_text_of_others_is_never_markup() -> None:
     assert " style=" not in shown.text
 
 
-async def test_page_names_a_deployment_that_is_not_available_and_where_it_is_the_first_choice() -> None:
-    console, control = console_of(demo_config())
+async def test_page_names_a_deployment_that_is_not_available_and_where_it_is_the_first_choice(
+    console: Console, control: StatedControl
+) -> None:
     assert "Not available now" not in words_of((await ask_console(console, "/?territory=DE")).text)
     worker = replace(control.now.workers[0], unavailable={"gemini": Unavailable("breaker open", 9.0, by_breaker=True)})
     control.now = replace(control.now, workers=(worker,))
@@ -149,8 +165,7 @@ async def test_page_names_a_deployment_that_is_not_available_and_where_it_is_the
     assert 'href="/console/providers?deployment=gemini"' in shown
 
 
-async def test_chinese_page_has_the_reasons_of_the_gateway_in_chinese() -> None:
-    console, control = console_of(demo_config())
+async def test_chinese_page_has_the_reasons_of_the_gateway_in_chinese(console: Console, control: StatedControl) -> None:
     worker = replace(control.now.workers[0], unavailable={"qwen-hk": Unavailable("its words", 9.0, by_breaker=True)})
     control.now = replace(control.now, workers=(worker,))
     words = words_of((await ask_console(console, "/?territory=HK&lang=zh-Hans")).text)
@@ -161,15 +176,15 @@ async def test_chinese_page_has_the_reasons_of_the_gateway_in_chinese() -> None:
     assert "没有部署应答 : 助手在此地区不可用 region_blocked (原因: 地区)" in words
 
 
-async def test_deployment_that_is_asked_first_is_marked_among_those_to_break() -> None:
-    console, _ = console_of(demo_config())
+async def test_deployment_that_is_asked_first_is_marked_among_those_to_break(console: Console) -> None:
     words = words_of((await ask_console(console, "/?territory=HK")).text)
     assert "qwen-hk dashscope hongkong asked first in Hong Kong SAR China" in words
     assert words.count("asked first in") == 1
 
 
-async def test_problem_of_the_file_is_shown_with_its_line_and_the_version_that_answers() -> None:
-    console, control = console_of(demo_config())
+async def test_problem_of_the_file_is_shown_with_its_line_and_the_version_that_answers(
+    console: Console, control: StatedControl
+) -> None:
     finding = Finding(
         "error", "/here/demo.yaml", 14, 9, "assistants.assistant", "there is no deployment 'x'", "Write gemini"
     )
@@ -181,8 +196,7 @@ async def test_problem_of_the_file_is_shown_with_its_line_and_the_version_that_a
     assert "demo.yaml:14:9 assistants.assistant there is no deployment 'x'; Write gemini" in words
 
 
-async def test_edit_is_named_in_one_line_on_the_next_page() -> None:
-    console, control = console_of(demo_config())
+async def test_edit_is_named_in_one_line_on_the_next_page(console: Console, control: StatedControl) -> None:
     await console.prepare()
     assert "→" not in words_of((await ask_console(console, "/")).text)
     other = demo_config(edited(DEMO, ("default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini]")))
@@ -193,8 +207,7 @@ async def test_edit_is_named_in_one_line_on_the_next_page() -> None:
         assert other.version in words
 
 
-async def test_rows_of_faults_keep_their_places_and_name_every_deployment_at_the_site() -> None:
-    console, _ = console_of(demo_config())
+async def test_rows_of_faults_keep_their_places_and_name_every_deployment_at_the_site(console: Console) -> None:
     tables = []
     for code in ("HK", "DE", "CU"):
         table = (await ask_console(console, f"/?territory={code}")).text.split("Deployment and site")[1]
@@ -207,8 +220,7 @@ async def test_rows_of_faults_keep_their_places_and_name_every_deployment_at_the
     assert "chatgpt-eu openai eu; also embed-eu, moderation-eu" in words
 
 
-async def test_open_breaker_is_shown_with_the_time_to_its_probe() -> None:
-    console, control = console_of(demo_config())
+async def test_open_breaker_is_shown_with_the_time_to_its_probe(console: Console, control: StatedControl) -> None:
     open_breaker = Unavailable("breaker open: 5 failures in a row, the last: 500", 9.2, by_breaker=True)
     control.now = replace(
         control.now, workers=(replace(control.now.workers[0], unavailable={"qwen-hk": open_breaker}),)
@@ -218,8 +230,7 @@ async def test_open_breaker_is_shown_with_the_time_to_its_probe() -> None:
     assert 'class="countdown" data-for-s="9.2"' in shown
 
 
-async def test_every_fault_word_of_the_simulators_is_offered() -> None:
-    console, _ = console_of(demo_config())
+async def test_every_fault_word_of_the_simulators_is_offered(console: Console) -> None:
     shown = (await ask_console(console, "/?territory=HK")).text
     offered = set(re.findall(r'<option value="([^"]+)"', shown))
     notations = {one for one in offered if one.split("=")[0] in FAULT_WORDS or one[:3].isdigit()}
@@ -242,15 +253,13 @@ OTHER_HOSTS = (
 )
 
 
-async def test_loopback_host_gets_the_page() -> None:
-    console, _ = console_of(demo_config())
+async def test_loopback_host_gets_the_page(console: Console) -> None:
     for host in ("localhost", "localhost:8080", "127.0.0.1:9", "127.8.8.8", "[::1]:8080", "LOCALHOST:1"):
         assert (await ask_console(console, "/", headers={**BROWSER, "host": host})).status == 200, host
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8::7"])
-async def test_other_machine_is_refused_with_every_host_name(peer: str) -> None:
-    console, _ = console_of(demo_config())
+async def test_other_machine_is_refused_with_every_host_name(console: Console, peer: str) -> None:
     fault = json.dumps({"deployment": "gemini", "fault": "503"}).encode()
     for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080"):
         own = {**OWN, "host": host}
@@ -259,8 +268,7 @@ async def test_other_machine_is_refused_with_every_host_name(peer: str) -> None:
         assert (await ask_console(console, "/console/faults", "PUT", own, fault, peer)).status == 403
 
 
-async def test_other_host_names_are_refused() -> None:
-    console, _ = console_of(demo_config())
+async def test_other_host_names_are_refused(console: Console) -> None:
     for path in ("/", "/console/events", "/console/faults", "/console/static/page.js", "/console/requests/a"):
         for host in OTHER_HOSTS:
             refused = await ask_console(console, path, headers={**BROWSER, "host": host})
@@ -289,8 +297,9 @@ OTHERS = [
         ("GET", "/console/requests/a"),
     ],
 )
-async def test_requests_of_other_sites_are_refused(method: str, path: str) -> None:
-    console, control = console_of(demo_config())
+async def test_requests_of_other_sites_are_refused(
+    console: Console, control: StatedControl, method: str, path: str
+) -> None:
     before = list(control.sites)
     body = b'{"deployment": "gemini", "fault": "500"}'
     for headers in OTHERS:
@@ -301,16 +310,14 @@ async def test_requests_of_other_sites_are_refused(method: str, path: str) -> No
         assert "access-control-allow-origin" not in refused.headers
 
 
-async def test_link_of_another_site_opens_the_page_but_nothing_else() -> None:
-    console, _ = console_of(demo_config())
+async def test_link_of_another_site_opens_the_page_but_nothing_else(console: Console) -> None:
     assert (await ask_console(console, "/?territory=HK", headers=NAVIGATION)).status == 200
     assert (await ask_console(console, "/", headers={**NAVIGATION, "sec-fetch-dest": "iframe"})).status == 403
     assert (await ask_console(console, "/console/events", headers=NAVIGATION)).status == 403
     assert (await ask_console(console, "/console/faults", "PUT", NAVIGATION, b"{}")).status == 403
 
 
-async def test_every_response_has_the_strict_policy() -> None:
-    console, _ = console_of(demo_config())
+async def test_every_response_has_the_strict_policy(console: Console) -> None:
     for path, headers in (
         ("/", BROWSER),
         ("/console/static/page.css", OWN),
@@ -324,8 +331,7 @@ async def test_every_response_has_the_strict_policy() -> None:
         assert "http" not in policy
 
 
-async def test_other_requests_go_to_the_gateway() -> None:
-    console, _ = console_of(demo_config())
+async def test_other_requests_go_to_the_gateway(console: Console) -> None:
     plain = {"host": "evil.example", "accept": "*/*"}
     for method, path, headers in (("GET", "/", plain), ("POST", "/v1/chat/completions", plain), ("POST", "/", BROWSER)):
         assert (await ask_console(console, path, method, headers)).status == 299
@@ -334,8 +340,7 @@ async def test_other_requests_go_to_the_gateway() -> None:
 # --- paths ----------------------------------------------------------------------------------------
 
 
-async def test_faults_are_switched_and_removed() -> None:
-    console, control = console_of(demo_config())
+async def test_faults_are_switched_and_removed(console: Console, control: StatedControl) -> None:
     body = b'{"deployment": "qwen-hk", "fault": "429=1"}'
     assert (await ask_console(console, "/console/faults", "PUT", OWN, body)).status == 204
     assert [site.fault for site in control.sites if "qwen-hk" in site.deployments] == ["429=1"]
@@ -400,14 +405,12 @@ async def test_wrong_edits_are_refused_and_leave_the_file_as_it_is(tmp_path: Pat
     assert (await ask_console(console, "/console/configuration", "POST", OWN)).status == 405
 
 
-async def test_request_that_is_not_known_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_that_is_not_known_is_not_found(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.console.application._LOOK_EVERY_S", 0.001)
-    console, _ = console_of(demo_config())
     assert (await ask_console(console, "/console/requests/one", headers=OWN)).status == 404
 
 
-async def test_page_and_assets_are_small_and_fast() -> None:
-    console, _ = console_of(demo_config())
+async def test_page_and_assets_are_small_and_fast(console: Console) -> None:
     await console.prepare()
     times = [1.0]
     while min(times) >= 0.05 and len(times) < 50:  # a busy machine slows down some of them

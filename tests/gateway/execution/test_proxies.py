@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -22,6 +22,15 @@ from tests.kit.scripted_server import GOOD, say, scripted
 from tests.kit.transport_calls import PERMIT
 
 WAYS = pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
+
+
+@pytest.fixture
+async def transport(way: Callable[[], Transport]) -> AsyncIterator[Transport]:
+    transport = way()
+    yield transport
+    await transport.aclose()
+
+
 PROMPT = b"the words of a prompt"
 CREDENTIALS = f"Basic {b64encode(b'user:pass-word').decode()}"
 
@@ -89,9 +98,8 @@ async def test_prompt_reaches_the_server_through_a_tunnel_and_the_proxy_reads_no
 
 
 @WAYS
-async def test_server_without_tls_is_reached_through_a_tunnel_too(way: Callable[[], Transport]) -> None:
+async def test_server_without_tls_is_reached_through_a_tunnel_too(transport: Transport) -> None:
     async with scripted(say(GOOD)) as server, connect_proxy() as proxy:
-        transport = way()
         assert await send(transport, server.origin, link_to(proxy.origin, authorization="")) == b"good"
         await transport.aclose()
         assert PROMPT in proxy.passed
@@ -119,43 +127,37 @@ REPLIES: list[tuple[str, bytes, str, bool | None]] = [
 @WAYS
 @pytest.mark.parametrize(("reply", "words", "again"), [case[1:] for case in REPLIES], ids=[case[0] for case in REPLIES])
 async def test_proxy_that_opens_no_tunnel_is_a_failed_connection_and_gets_no_prompt(
-    way: Callable[[], Transport], reply: bytes, words: str, again: bool | None, authority: trustme.CA
+    transport: Transport, reply: bytes, words: str, again: bool | None, authority: trustme.CA
 ) -> None:
     async with connect_proxy() as proxy:
         proxy.reply = reply
-        transport = way()
         failure = await failure_of(transport, "https://llm.test", link_to(proxy.origin, authority))
         assert (failure.kind, failure.unsent, failure.should_retry) == (FailureKind.CONNECT, True, again)
         assert words in failure.detail
         assert not proxy.passed
-        await transport.aclose()
 
 
 @WAYS
-async def test_proxy_that_hangs_fails_in_the_time_for_a_connection(way: Callable[[], Transport]) -> None:
+async def test_proxy_that_hangs_fails_in_the_time_for_a_connection(transport: Transport) -> None:
     async with connect_proxy() as proxy:
         proxy.reply = b""
-        transport = way()
         failure = await failure_of(transport, "https://llm.test", link_to(proxy.origin), limit_s=0.05)
         assert (failure.kind, failure.unsent) == (FailureKind.CONNECT, True)
         assert "no connection through the proxy" in failure.detail
-        await transport.aclose()
 
 
 @WAYS
-async def test_proxy_that_is_not_there_is_a_failed_connection(way: Callable[[], Transport]) -> None:
+async def test_proxy_that_is_not_there_is_a_failed_connection(transport: Transport) -> None:
     async with connect_proxy() as proxy:
         gone = proxy.origin
-    transport = way()
     failure = await failure_of(transport, "https://llm.test", link_to(gone))
     assert (failure.kind, failure.unsent) == (FailureKind.CONNECT, True)
-    await transport.aclose()
 
 
 @WAYS
 @pytest.mark.parametrize("fault", ["an inspecting proxy", "a wrong name", "an untrusted proxy"])
 async def test_proxy_that_ends_tls_with_another_certificate_gets_no_prompt(
-    way: Callable[[], Transport], fault: str, authority: trustme.CA, serving: ssl.SSLContext
+    transport: Transport, fault: str, authority: trustme.CA, serving: ssl.SSLContext
 ) -> None:
     wrong_name, other = server_context(authority.issue_cert("other.test")), trustme.CA()
     foreign = server_context(other.issue_cert("127.0.0.1"))
@@ -164,25 +166,21 @@ async def test_proxy_that_ends_tls_with_another_certificate_gets_no_prompt(
         connect_proxy(tls=foreign if fault == "an untrusted proxy" else None) as proxy,
     ):
         proxy.inspecting = foreign if fault == "an inspecting proxy" else None
-        transport = way()
         failure = await failure_of(transport, server.origin, link_to(proxy.origin, authority))
         assert failure.kind is FailureKind.CONNECT
         assert PROMPT not in proxy.passed
         assert server.heads == []
-        await transport.aclose()
 
 
 @WAYS
 async def test_proxy_that_inspects_is_trusted_by_its_authority(
-    way: Callable[[], Transport], authority: trustme.CA, serving: ssl.SSLContext
+    transport: Transport, authority: trustme.CA, serving: ssl.SSLContext
 ) -> None:
     async with scripted(say(GOOD)) as server, connect_proxy() as proxy:
         proxy.inspecting = serving
-        transport = way()
         origin = server.origin.replace("http:", "https:")
         assert await send(transport, origin, link_to(proxy.origin, authority)) == b"good"
         assert PROMPT in proxy.passed
-        await transport.aclose()
 
 
 @WAYS

@@ -46,6 +46,20 @@ def httpx_own() -> Transport:
 WAYS = pytest.mark.parametrize("way", [lean, httpx_own])
 
 
+@pytest.fixture
+async def transport(way: Callable[[], Transport]) -> AsyncIterator[Transport]:
+    transport = way()
+    yield transport
+    await transport.aclose()
+
+
+@pytest.fixture
+async def pooled() -> AsyncIterator[Transport]:
+    transport = lean()
+    yield transport
+    await transport.aclose()
+
+
 async def failure_of(way: Transport, origin: str) -> FailureKind:
     with pytest.raises(ProviderFailed) as raised:
         await fetch(way, origin)
@@ -61,7 +75,7 @@ def gzipped(body: bytes, extra: bytes = b"") -> bytes:
 
 
 @WAYS
-async def test_a_request_arrives_as_it_was_written(way: Callable[[], Transport]) -> None:
+async def test_a_request_arrives_as_it_was_written(transport: Transport) -> None:
     bodies: list[bytes] = []
 
     async def script(peer: Peer) -> None:
@@ -69,7 +83,6 @@ async def test_a_request_arrives_as_it_was_written(way: Callable[[], Transport])
         await peer.send(OK + b"X-A: 1\r\nx-b: \xe9\r\nx-a: 2\r\ncontent-length: 2\r\n\r\nhi")
 
     async with scripted(script) as server:
-        transport = way()
         incoming = await opened(transport, server.origin)
         assert incoming.status == 200
         assert dict(incoming.headers) == {"x-a": "1, 2", "x-b": "é", "content-length": "2"}
@@ -87,10 +100,9 @@ async def test_a_request_arrives_as_it_was_written(way: Callable[[], Transport])
 
 @WAYS
 async def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_half_of_one(
-    way: Callable[[], Transport],
+    transport: Transport,
 ) -> None:
     async with scripted(say(GOOD), say(GOOD), hold(OK + b"content-length: 9\r\n\r\nhalf"), say(GOOD)) as server:
-        transport = way()
         for _ in range(2):
             assert await fetch(transport, server.origin) == (200, b"good")
         incoming = await opened(transport, server.origin)
@@ -99,29 +111,24 @@ async def test_a_connection_is_used_again_after_a_whole_answer_and_not_after_hal
         await until(lambda: server.open == 0)
         assert await fetch(transport, server.origin) == (200, b"good")
         assert server.served_by == [1, 1, 1, 2]
-        await transport.aclose()
 
 
 @WAYS
-async def test_a_redirect_is_an_answer(way: Callable[[], Transport]) -> None:
+async def test_a_redirect_is_an_answer(transport: Transport) -> None:
     async with scripted(say(b"HTTP/1.1 307 T\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n")) as server:
-        transport = way()
         assert await fetch(transport, server.origin) == (307, b"")
         assert len(server.heads) == 1
-        await transport.aclose()
 
 
 @WAYS
-async def test_a_cancelled_wait_ends_the_connection(way: Callable[[], Transport]) -> None:
+async def test_a_cancelled_wait_ends_the_connection(transport: Transport) -> None:
     async with scripted(hold()) as server:
-        transport = way()
         task = asyncio.ensure_future(opened(transport, server.origin))
         await until(lambda: len(server.heads) == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(lambda: server.open == 0)
-        await transport.aclose()
 
 
 NO_END = OK + b"content-length: 5\r\n\r\nhi"
@@ -332,31 +339,27 @@ async def test_closed_port_is_a_failure_to_connect(way: Callable[[], Transport])
 
 
 @WAYS
-async def test_a_connection_that_takes_too_long_is_a_failure_to_connect(way: Callable[[], Transport]) -> None:
+async def test_a_connection_that_takes_too_long_is_a_failure_to_connect(transport: Transport) -> None:
     """A server of TLS that never shakes hands."""
     async with scripted() as server:
-        transport = way()
         permit = replace(PERMIT, origin=server.origin.replace("http:", "https:"))
         with pytest.raises(ProviderFailed) as raised:
             await sent(transport, permit, WireRequest("POST", "/", (), b""), 0.05)
         assert raised.value.failure.kind is FailureKind.CONNECT
         await until(lambda: server.open == 0)
-        await transport.aclose()
 
 
 @WAYS
-async def test_transport_refuses_a_forged_permit(way: Callable[[], Transport]) -> None:
+async def test_transport_refuses_a_forged_permit(transport: Transport) -> None:
     class Forged:
         origin = ""
 
     async with scripted() as server:
-        transport = way()
         forged = Forged()
         forged.origin = server.origin
         with pytest.raises(FenceBreach):
             await sent(transport, forged, WireRequest("POST", "/", (), b""))  # type: ignore[arg-type]
         assert server.connections == 0
-        await transport.aclose()
 
 
 # --- compressed bodies ----------------------------------------------------------------------------
@@ -364,7 +367,7 @@ async def test_transport_refuses_a_forged_permit(way: Callable[[], Transport]) -
 
 @WAYS
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_the_first_events_come_before_the_rest_is_there(way: Callable[[], Transport], encoding: str) -> None:
+async def test_the_first_events_come_before_the_rest_is_there(transport: Transport, encoding: str) -> None:
     packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
     go_on = asyncio.Event()
 
@@ -378,30 +381,24 @@ async def test_the_first_events_come_before_the_rest_is_there(way: Callable[[], 
         await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(second), second))
 
     async with scripted(script) as server:
-        transport = way()
         incoming = await opened(transport, server.origin)
         assert await incoming.read() == b"data: 1\n\n"
         go_on.set()
         assert [await incoming.read(), await incoming.read()] == [b"data: 2\n\n", b""]
         await incoming.close()
-        await transport.aclose()
 
 
-async def test_consecutive_gzip_members_are_one_body() -> None:
+async def test_consecutive_gzip_members_are_one_body(pooled: Transport) -> None:
     async with scripted(say(gzipped(gzip.compress(b"one ") + gzip.compress(b"two")))) as server:
-        way = lean()
-        assert await fetch(way, server.origin) == (200, b"one two")
-        await way.aclose()
+        assert await fetch(pooled, server.origin) == (200, b"one two")
 
 
 @pytest.mark.parametrize("end", [1, 12, -1])
-async def test_truncated_compressed_body_is_a_failure(end: int) -> None:
+async def test_truncated_compressed_body_is_a_failure(pooled: Transport, end: int) -> None:
     """The framing is whole, the body isn't."""
     async with scripted(say(gzipped(gzip.compress(b"hello " * 20)[:end])), say(GOOD)) as server:
-        way = lean()
-        assert await failure_of(way, server.origin) is FailureKind.MALFORMED
-        assert await fetch(way, server.origin) == (200, b"good")
-        await way.aclose()
+        assert await failure_of(pooled, server.origin) is FailureKind.MALFORMED
+        assert await fetch(pooled, server.origin) == (200, b"good")
 
 
 async def test_a_compressed_body_that_breaks_off_was_interrupted() -> None:
@@ -412,38 +409,32 @@ async def test_a_compressed_body_that_breaks_off_was_interrupted() -> None:
 
 
 @pytest.mark.parametrize("encoding", [b"br", b"zstd", b"gzip, br", b"gzip\r\ncontent-encoding: gzip"])
-async def test_unrequested_encoding_is_refused_and_its_connection_dropped(encoding: bytes) -> None:
+async def test_unrequested_encoding_is_refused_and_its_connection_dropped(pooled: Transport, encoding: bytes) -> None:
     head = OK + b"content-encoding: %b\r\ncontent-length: 9\r\n\r\n" % encoding
     async with scripted(hold(head + b"x"), say(GOOD)) as server:
-        way = lean()
-        assert await failure_of(way, server.origin) is FailureKind.MALFORMED
+        assert await failure_of(pooled, server.origin) is FailureKind.MALFORMED
         await until(lambda: server.open == 0)
-        assert await fetch(way, server.origin) == (200, b"good")
-        await way.aclose()
+        assert await fetch(pooled, server.origin) == (200, b"good")
 
 
-async def test_empty_body_with_a_content_encoding_is_accepted() -> None:
+async def test_empty_body_with_a_content_encoding_is_accepted(pooled: Transport) -> None:
     async with scripted(say(gzipped(b"")), say(b"HTTP/1.1 204 N\r\ncontent-encoding: gzip\r\n\r\n")) as server:
-        way = lean()
-        assert await fetch(way, server.origin) == (200, b"")
-        assert await fetch(way, server.origin) == (204, b"")
-        await way.aclose()
+        assert await fetch(pooled, server.origin) == (200, b"")
+        assert await fetch(pooled, server.origin) == (204, b"")
 
 
-async def test_a_bomb_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bomb_is_bounded(pooled: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 100_000)
     bomb = gzip.compress(b"\0" * 5_000_000)
     async with scripted(say(gzipped(bomb))) as server:
-        way = lean()
-        incoming = await opened(way, server.origin)
+        incoming = await opened(pooled, server.origin)
         with pytest.raises(ProviderFailed) as raised:
             await incoming.read_whole()
         assert raised.value.failure.kind is FailureKind.TOO_LARGE
         await incoming.close()
-        await way.aclose()
 
 
-async def test_one_turn_unpacks_only_what_it_hands_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_turn_unpacks_only_what_it_hands_out(pooled: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked: list[int] = []
     feed = Decoder.feed
 
@@ -454,12 +445,10 @@ async def test_one_turn_unpacks_only_what_it_hands_out(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Decoder, "feed", counted)
     async with scripted(say(gzipped(gzip.compress(b"\n" * 5_000_000)))) as server:
-        way = lean()
-        incoming = await opened(way, server.origin)
+        incoming = await opened(pooled, server.origin)
         assert len(await incoming.read()) == 16 * 1024
         assert unpacked == [16 * 1024]
         await incoming.close()
-        await way.aclose()
 
 
 SIZE = 30_000_000
@@ -471,7 +460,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize(("answer", "size"), LARGE.values(), ids=LARGE)
-async def test_reading_a_large_body_does_not_block_other_tasks(answer: bytes, size: int) -> None:
+async def test_reading_a_large_body_does_not_block_other_tasks(pooled: Transport, answer: bytes, size: int) -> None:
     """A piece is parsed at once, and each of its bytes may be a line."""
     read, pieces, rounds = 0, 0, 0
 
@@ -482,8 +471,7 @@ async def test_reading_a_large_body_does_not_block_other_tasks(answer: bytes, si
             rounds += 1
 
     async with scripted(say(answer)) as server:
-        way = lean()
-        incoming = await opened(way, server.origin)
+        incoming = await opened(pooled, server.origin)
         others = asyncio.create_task(count())
         while piece := await incoming.read():
             read, pieces = read + len(piece), pieces + 1
@@ -495,26 +483,23 @@ async def test_reading_a_large_body_does_not_block_other_tasks(answer: bytes, si
         assert incoming.is_read
         assert rounds > pieces // 2
         await incoming.close()
-        await way.aclose()
 
 
-async def test_abandoned_large_piece_is_freed() -> None:
+async def test_abandoned_large_piece_is_freed(pooled: Transport) -> None:
     async with scripted(hold(OK + b"content-length: 900000\r\n\r\n" + b"x" * 300_000), say(GOOD)) as server:
-        way = lean()
-        incoming = await opened(way, server.origin)
+        incoming = await opened(pooled, server.origin)
         assert await incoming.read()
         await incoming.close()
         assert await incoming.read() == b""
         assert incoming.is_read
-        assert await fetch(way, server.origin) == (200, b"good")
-        await way.aclose()
+        assert await fetch(pooled, server.origin) == (200, b"good")
 
 
 # --- the whole of a reply -------------------------------------------------------------------------
 
 
-async def asked(server: Scripted, way: Transport) -> bytes:
-    reply = await way.send(
+async def asked(server: Scripted, pooled: Transport) -> bytes:
+    reply = await pooled.send(
         upstream_request(replace(PERMIT, origin=server.origin), WireRequest("POST", "/v1", (), b"{}"), 5)
     )
     try:
@@ -543,11 +528,10 @@ async def test_a_reply_that_was_read_whole_has_let_go_of_its_connection(
 @WAYS
 @pytest.mark.parametrize("parts", [(GOOD,), (GOOD[:-2], GOOD[-2:])])
 async def test_connection_is_returned_once_if_its_reply_is_closed_repeatedly(
-    way: Callable[[], Transport], parts: tuple[bytes, ...]
+    transport: Transport, parts: tuple[bytes, ...]
 ) -> None:
     """If it were returned twice, two concurrent requests would use it and read each other's answers."""
     async with scripted(say(*parts), say(GOOD), say(GOOD)) as server:
-        transport = way()
         reply = await opened(transport, server.origin)
         assert (await reply.read_whole()).body == b"good"
         await reply.close()
@@ -555,22 +539,19 @@ async def test_connection_is_returned_once_if_its_reply_is_closed_repeatedly(
         both = [await opened(transport, server.origin) for _ in range(2)]
         assert (server.connections, sorted(server.served_by)) == (2, [1, 1, 2])
         assert [(await reply.read_whole()).body for reply in both] == [b"good"] * 2
-        await transport.aclose()
 
 
 @WAYS
-async def test_too_large_body_is_not_read(way: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_large_body_is_not_read(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 1000)
     head = OK + b"transfer-encoding: chunked\r\n\r\n"
     chunk = b"1f4\r\n" + b"x" * 500 + b"\r\n"
     async with scripted(say(head, chunk, chunk, b"0\r\n\r\n"), hold(head, chunk, chunk, chunk)) as server:
-        transport = way()
         assert await asked(server, transport) == b"x" * 1000
         with pytest.raises(ProviderFailed) as raised:
             await asked(server, transport)
         assert raised.value.failure.kind is FailureKind.TOO_LARGE
         await until(lambda: server.open == 0)
-        await transport.aclose()
 
 
 async def test_own_pool_is_closed_with_its_transport() -> None:
@@ -586,18 +567,16 @@ async def test_own_pool_is_closed_with_its_transport() -> None:
 
 
 @pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
-async def test_unrequested_response_is_dropped(way: Callable[[], Transport]) -> None:
+async def test_unrequested_response_is_dropped(transport: Transport) -> None:
     """Two at once, and each request from then on would get the answer to the one before."""
 
     def twice(number: int) -> Script:
         answer = OK + b"content-length: 1\r\n\r\n%d" % number
         return say(answer + answer)
 
-    transport = way()
     async with scripted(*map(twice, range(3))) as server:
         for number in range(3):
             assert await fetch(transport, server.origin) == (200, b"%d" % number)
-        await transport.aclose()
 
 
 def test_lack_of_file_descriptors_is_not_a_provider_failure() -> None:

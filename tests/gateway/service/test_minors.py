@@ -114,13 +114,17 @@ STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"
 APIS = pytest.mark.parametrize("dialect", DIALECTS)
 
 
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
 @STREAMS
 @APIS
 @pytest.mark.parametrize(
     ("band", "missing"), [("refused", "adult"), ("tired", "adult"), (None, "refuse"), (None, "refused")]
 )
-def test_refused_user_gets_no_answer(dialect: str, stream: bool, band: str | None, missing: str) -> None:
-    world = World()
+def test_refused_user_gets_no_answer(world: World, dialect: str, stream: bool, band: str | None, missing: str) -> None:
     served = served_by(world, {"regions": {"default": {"age_missing": missing}}})
     response = ask(served, dialect, stream=stream, headers=headers(band, accept_language="de"))
     assert (response.status_code, world.asked) == (403, []), response.text
@@ -134,8 +138,7 @@ def test_refused_user_gets_no_answer(dialect: str, stream: bool, band: str | Non
 
 @STREAMS
 @APIS
-def test_band_without_tools(dialect: str, stream: bool) -> None:
-    world = World()
+def test_band_without_tools(world: World, dialect: str, stream: bool) -> None:
     served = served_by(world)
     assert ask(served, dialect, stream=stream, headers=headers("toolless")).status_code == 200
     if dialect in TOOLS:
@@ -146,8 +149,7 @@ def test_band_without_tools(dialect: str, stream: bool) -> None:
     assert len(world.asked) == (2 if dialect in TOOLS else 1)
 
 
-def test_search_of_a_provider_is_a_tool() -> None:
-    world = World()
+def test_search_of_a_provider_is_a_tool(world: World) -> None:
     response = ask(served_by(world), "chat", headers=headers("toolless"), web_search_options={})
     assert (response.status_code, response.json()["error"]["param"]) == (403, "web_search_options")
 
@@ -158,8 +160,9 @@ def test_search_of_a_provider_is_a_tool() -> None:
     ("band", "result", "model"),
     [("plain", "not_used; reason=age", "c"), ("adult", "used", "spare"), (None, "used", "spare")],
 )
-def test_band_without_choices(dialect: str, stream: bool, band: str | None, result: str, model: str) -> None:
-    world = World()
+def test_band_without_choices(
+    world: World, dialect: str, stream: bool, band: str | None, result: str, model: str
+) -> None:
     response = ask(served_by(world), dialect, stream=stream, headers=headers(band, x_gateway_prefer="spare"))
     assert (response.status_code, response.headers["x-gateway-preference"]) == (200, result)
     assert world.asked[0]["model"] == model
@@ -167,8 +170,7 @@ def test_band_without_choices(dialect: str, stream: bool, band: str | None, resu
 
 @STREAMS
 @APIS
-def test_band_decides_the_intent(dialect: str, stream: bool) -> None:
-    world = World()
+def test_band_decides_the_intent(world: World, dialect: str, stream: bool) -> None:
     served = served_by(world)
     asserting = {"x_gateway_intent": "talk"}
     tools = {"tools": TOOLS[dialect]} if dialect in TOOLS else {}
@@ -180,8 +182,7 @@ def test_band_decides_the_intent(dialect: str, stream: bool) -> None:
 
 @STREAMS
 @APIS
-def test_band_instructs_the_model(dialect: str, stream: bool) -> None:
-    world = World()
+def test_band_instructs_the_model(world: World, dialect: str, stream: bool) -> None:
     response = ask(served_by(world), dialect, stream=stream, headers=headers("told"))
     assert response.status_code == 200
     first, *rest = world.asked[0]["messages"]
@@ -210,8 +211,7 @@ def test_message_of_the_client_keeps_its_place_in_errors() -> None:
     ],
     ids=["unknown", "empty", "number", "list", "forged"],
 )
-def test_claim_with_another_band_is_invalid(dialect: str, stream: bool, sent: dict[str, str]) -> None:
-    world = World()
+def test_claim_with_another_band_is_invalid(world: World, dialect: str, stream: bool, sent: dict[str, str]) -> None:
     response = ask(served_by(world), dialect, stream=stream, headers=sent)
     assert (response.status_code, world.asked) == (403, [])
     assert code_of(dialect, response) == ("permission_denied", "access")
@@ -219,9 +219,8 @@ def test_claim_with_another_band_is_invalid(dialect: str, stream: bool, sent: di
 
 
 @APIS
-def test_nothing_but_a_claim_names_the_band(dialect: str) -> None:
+def test_nothing_but_a_claim_names_the_band(world: World, dialect: str) -> None:
     """A trusted client may assert everything else."""
-    world = World()
     served = served_by(world, {"regions": {"default": {"age_missing": "refuse"}}})
     asserted = dict.fromkeys(("x_gateway_age_band", "x_gateway_age", "age_band", "x_gateway_user"), "adult")
     response = ask(served, dialect, headers=headers(x_gateway_territory="DE", x_gateway_consent="granted", **asserted))
@@ -237,9 +236,8 @@ def test_other_uses_are_refused_and_not_limited(path: str, body: dict[str, str],
         assert response.json()["error"]["code"] == "age_restricted"
 
 
-def test_hours_are_judged_when_the_request_arrives() -> None:
+def test_hours_are_judged_when_the_request_arrives(world: World) -> None:
     """A version that forbids the hour becomes active during the answer, and one that allows it does not help later."""
-    world = World()
     served = served_by(world, {"regions": {"default": {"age_bands": {"tired": {"hours": None, "timezone": None}}}}})
     asleep = served_by(world).gateway.config
 
@@ -321,8 +319,7 @@ def test_explain_names_the_band() -> None:
     assert of("under_15")["outcome"]["refusal"]["code"] == "permission_denied"
 
 
-def test_unread_member_of_a_claim_has_no_effect() -> None:
-    world = World()
+def test_unread_member_of_a_claim_has_no_effect(world: World) -> None:
     served = served_by(world, {"location": {"claim": {"age_band": None}}})
     assert ask(served, "chat", headers=headers("refused")).status_code == 200
 

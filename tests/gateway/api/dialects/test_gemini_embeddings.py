@@ -40,16 +40,19 @@ def details(response: httpx.Response) -> tuple[int, str, str | None]:
     return response.status_code, info["reason"], info["metadata"].get("param")
 
 
-def test_one_text_gets_one_vector() -> None:
-    gateway = InputGateway(honest)
+@pytest.fixture
+def gateway() -> InputGateway:
+    return InputGateway(honest)
+
+
+def test_one_text_gets_one_vector(gateway: InputGateway) -> None:
     response = gateway.post(ONE, content("hello"))
     assert response.json() == {"embedding": {"values": [5.0, 0.5, 0.5]}, "usageMetadata": {"promptTokenCount": 2}}
     assert response.headers["x-gateway-embedding-space"] == "m@3"
     assert gateway.bodies == [{"model": "m", "input": ["hello"], "encoding_format": "float"}]
 
 
-def test_texts_get_vectors_in_order_in_small_calls() -> None:
-    gateway = InputGateway(honest)
+def test_texts_get_vectors_in_order_in_small_calls(gateway: InputGateway) -> None:
     requests = [content("x" * (place + 1), outputDimensionality=8) for place in range(300)]
     response = gateway.post(MANY, {"requests": requests})
     values = [one["values"] for one in response.json()["embeddings"]]
@@ -59,8 +62,7 @@ def test_texts_get_vectors_in_order_in_small_calls() -> None:
     assert response.json()["usageMetadata"] == {"promptTokenCount": 4}
 
 
-def test_names_in_snake_case_are_read() -> None:
-    gateway = InputGateway(honest)
+def test_names_in_snake_case_are_read(gateway: InputGateway) -> None:
     assert gateway.post(ONE, content("hello", output_dimensionality=8)).status_code == 200
     assert gateway.bodies[0]["dimensions"] == 8
 
@@ -75,8 +77,7 @@ def test_task_reaches_a_model_that_distinguishes_tasks() -> None:
     assert response.headers["x-gateway-dropped"] == "requests.title"
 
 
-def test_task_is_dropped_by_name_for_other_models() -> None:
-    gateway = InputGateway(honest)
+def test_task_is_dropped_by_name_for_other_models(gateway: InputGateway) -> None:
     response = gateway.post(ONE, content("a", taskType="RETRIEVAL_QUERY"))
     assert response.headers["x-gateway-dropped"] == "taskType"
     assert "taskType" not in gateway.bodies[0]
@@ -104,8 +105,9 @@ def test_task_is_dropped_by_name_for_other_models() -> None:
         ),
     ],
 )
-def test_wrong_request_is_refused_by_name_in_googles_form(path: str, body: Any, code: str, param: str) -> None:
-    gateway = InputGateway(honest)
+def test_wrong_request_is_refused_by_name_in_googles_form(
+    gateway: InputGateway, path: str, body: Any, code: str, param: str
+) -> None:
     assert details(gateway.post(path, body)) == (400, code, param)
     assert gateway.requests == []
 
