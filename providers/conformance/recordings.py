@@ -39,6 +39,8 @@ _ORIGINS = ("documentation", "call")
 _ADDRESS = re.compile(r"https?://|[a-z0-9-]+\.[a-z]{2,}/|[\w.-]+/[\w.-]+, (issue|pull request) \d+")
 """A page, or a thread of a repository."""
 _REQUIRED = ("about", "source", "date", "model")
+_OWN = ("about", "source", "taken_from", "date")
+"""A case states its origin itself: it takes none of these from the file that it is based on."""
 
 
 class WireError(ValueError):
@@ -80,7 +82,8 @@ class WireCase:
 
     def _base_of(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         name = document.get("based_on")
-        return {} if name is None else _object_in(self.folder / name)
+        shared = {} if name is None else _object_in(self.folder / name)
+        return {member: value for member, value in shared.items() if member not in _OWN}
 
     def target(self, document: Mapping[str, Any]) -> Target:
         """Return the target of the case's request or answer."""

@@ -893,6 +893,13 @@ def test_wrong_option_is_reported_in_one_line(plugin_folder: Path) -> None:
         ({"a.response.json": "{}", "a.expect.json": '{"about":"x"}'}, "lacks source, date, model"),
         ({"a.request.json": "[]"}, "a.request.json: is not a JSON object"),
         ({"a.request.json": '{"based_on":"b.json"}'}, r"b\.json: .*No such file"),
+        (
+            {
+                "a.request.json": '{"about":"x","source":"x","date":"x","model":"x"}',
+                "b.request.json": '{"based_on":"a.request.json"}',
+            },
+            r"b\.request\.json: lacks about, source, date$",
+        ),
     ],
 )
 def test_invalid_fixture_is_reported(tmp_path: Path, files: dict[str, str], complaint: str) -> None:
