@@ -486,6 +486,20 @@ def test_unknown_vendor_is_an_attribute_error(monkeypatch: pytest.MonkeyPatch) -
         ("mistral", "mistral-medium-3.5", "low", {"reasoning_effort": "high"}),
         ("azure", "my-deployment", "xhigh", {"reasoning_effort": "xhigh"}),
         ("dashscope-compatible", "deepseek-v3.2", "high", {"enable_thinking": True, "stream": True}),
+        ("ark", "doubao-seed-2-1-pro-260915", "minimal", {"thinking": {"type": "disabled"}}),
+        # An unknown model has the efforts of the dialect.
+        ("ollama", "qwen3:8b", "minimal", {"reasoning_effort": "low"}),
+        ("ollama", "qwen3:8b", "xhigh", {"reasoning_effort": "high"}),
+        ("ollama", "qwen3:8b", "none", {"reasoning_effort": "none"}),
+        ("ollama", "qwen3:8b", "low", {"reasoning_effort": "low"}),
+        # These always think, and refuse a request to switch thinking off.
+        ("zhipu", "glm-5.3", "none", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
+        ("zhipu", "glm-5.3-flash", "medium", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        ("zhipu", "glm-5.3", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "max"}),
+        ("zhipu", "glm-5.3", None, {}),
+        ("zhipu", "glm-5.2", "none", {"thinking": {"type": "disabled"}}),
+        ("moonshot", "kimi-k2.7-code", None, {}),
+        ("moonshot", "kimi-k2.6", "none", {"thinking": {"type": "disabled"}}),
     ],
 )
 def test_reasoning_effort_is_converted_for_each_vendor(
@@ -594,6 +608,37 @@ def roles_sent(provider: str, model: str, *messages: Message) -> str:
     return " ".join(message["role"] for message in body["messages"])
 
 
+AS_JSON = replace(
+    ASK, messages=(SystemMessage("Answer in JSON."), UserMessage("Hi")), response_format=JsonObjectFormat()
+)
+SERIAL = replace(TOOLS, parallel_tool_calls=False)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "request_", "field", "value"),
+    [
+        ("deepseek", "deepseek-v4-pro", AS_JSON, "response_format", {"type": "json_object"}),
+        ("mistral", "m", replace(ASK, stream=True), "stream_options", None),
+        ("zhipu", "m", replace(ASK, stream=True), "stream_options", None),
+        ("huawei", "openpangu-2.0-pro", SERIAL, "parallel_tool_calls", False),
+        ("huawei", "openpangu-2.0-pro", TOOLS, "parallel_tool_calls", None),
+        ("dashscope-compatible", "qwen-plus", SERIAL, "parallel_tool_calls", False),
+        ("dashscope-compatible", "qwen-plus", TOOLS, "parallel_tool_calls", True),
+        ("dashscope-compatible", "qwen-plus", ASK, "parallel_tool_calls", None),
+    ],
+)
+def test_field_is_sent_only_to_vendors_that_support_it(
+    provider: str, model: str, request_: ChatRequest, field: str, value: object
+) -> None:
+    assert sent(provider, model, request_).get(field) == value
+
+
+def test_mistrals_own_fields_are_claimed() -> None:
+    own = {"top_k": 5, "min_tokens": 2}
+    assert own.keys() <= adapter_named("mistral").capabilities.parameters
+    assert sent("mistral", "mistral-large-4", replace(ASK, extra=own)).items() >= own.items()
+
+
 def test_default_values_are_not_sent_to_vendors_without_the_field() -> None:
     """`n: 1` and `logprobs: false` are the defaults of all vendors, but frameworks send them explicitly."""
     asked = replace(ASK, n=1, logprobs=False)
@@ -602,12 +647,6 @@ def test_default_values_are_not_sent_to_vendors_without_the_field() -> None:
     assert defaults.keys() & sent("mistral", "mistral-large-4", asked).keys() == {"n"}
     assert defaults.keys() & sent("ark", "doubao-seed-2-1-pro-260915", asked).keys() == set()
     assert defaults.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
-
-
-def test_mistrals_own_fields_are_claimed() -> None:
-    own = {"top_k": 5, "min_tokens": 2}
-    assert own.keys() <= adapter_named("mistral").capabilities.parameters
-    assert sent("mistral", "mistral-large-4", replace(ASK, extra=own)).items() >= own.items()
 
 
 @pytest.mark.parametrize(
@@ -639,13 +678,6 @@ def test_tools_switch_thinking_off_if_the_model_requires_it(effort: str | None) 
     assert "reasoning_effort" not in sent("azure", "my-gpt", TOOLS)
 
 
-def test_json_object_with_the_word_json_is_sent() -> None:
-    asked = replace(
-        ASK, messages=(SystemMessage("Answer in JSON."), UserMessage("Hi")), response_format=JsonObjectFormat()
-    )
-    assert sent("deepseek", "deepseek-v4-pro", asked)["response_format"] == {"type": "json_object"}
-
-
 def test_converted_call_ids_match_calls_and_results() -> None:
     calls = tuple(ToolCall(id, "get_time", "{}") for id in ("call_1", "aB3dE5gH7"))
     results = tuple(ToolMessage(call.id, "12:00") for call in calls)
@@ -669,11 +701,6 @@ def test_limit_has_one_field_and_stream_options_only_if_supported(provider: str)
     assert {"max_tokens", "max_completion_tokens", requests.max_tokens} & body.keys() == {requests.max_tokens}
     assert ("stream_options" in body) is requests.stream_options
     assert body["stream"] is True
-
-
-@pytest.mark.parametrize("provider", ["mistral", "zhipu"])
-def test_stream_options_are_not_sent_to_vendors_that_refuse_them(provider: str) -> None:
-    assert "stream_options" not in sent(provider, "m", replace(ASK, stream=True))
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -960,13 +987,6 @@ def test_n_above_the_limit_is_refused() -> None:
         assert raised.value.feature == "n"
 
 
-def test_parallel_tool_calls_is_true_unless_the_client_sets_it() -> None:
-    assert sent("dashscope-compatible", "qwen-plus", TOOLS)["parallel_tool_calls"] is True
-    asked = replace(TOOLS, parallel_tool_calls=False)
-    assert sent("dashscope-compatible", "qwen-plus", asked)["parallel_tool_calls"] is False
-    assert "parallel_tool_calls" not in sent("dashscope-compatible", "qwen-plus")
-
-
 def test_compatible_mode_has_the_models_of_the_native_api() -> None:
     json = replace(ASK, messages=(UserMessage("json"),), response_format=JsonObjectFormat(), reasoning_effort="high")
     assert sent("dashscope-compatible", "qwen-plus", json)["enable_thinking"] is False
@@ -975,11 +995,6 @@ def test_compatible_mode_has_the_models_of_the_native_api() -> None:
         body = sent("dashscope-compatible", model)
         assert body["stream"] is True, "it answers in streams alone"
         assert "enable_thinking" not in body
-
-
-def test_lowest_effort_of_ark_is_none() -> None:
-    body = sent("ark", "doubao-seed-2-1-pro-260915", replace(ASK, reasoning_effort="minimal"))
-    assert (body["thinking"], body.get("reasoning_effort")) == ({"type": "disabled"}, None)
 
 
 @pytest.mark.parametrize(
@@ -1063,33 +1078,6 @@ def test_deepseeks_beta_path_replaces_the_version(base_path: str) -> None:
     assert adapter.build_request(ASK, at).path == f"{base_path}/chat/completions"
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"), [("minimal", "low"), ("xhigh", "high"), ("none", "none"), ("low", "low")]
-)
-def test_efforts_of_the_dialect_apply_to_unknown_models(asked: str, expected: str) -> None:
-    assert sent("ollama", "qwen3:8b", replace(ASK, reasoning_effort=asked))["reasoning_effort"] == expected
-
-
-@pytest.mark.parametrize(
-    ("provider", "model", "effort", "expected"),
-    [
-        # These always think, and refuse a request to switch thinking off.
-        ("zhipu", "glm-5.3", "none", {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
-        ("zhipu", "glm-5.3-flash", "medium", {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
-        ("zhipu", "glm-5.3", "max", {"thinking": {"type": "enabled"}, "reasoning_effort": "max"}),
-        ("zhipu", "glm-5.3", None, {}),
-        ("zhipu", "glm-5.2", "none", {"thinking": {"type": "disabled"}}),
-        ("moonshot", "kimi-k2.7-code", None, {}),
-        ("moonshot", "kimi-k2.6", "none", {"thinking": {"type": "disabled"}}),
-    ],
-)
-def test_model_that_always_thinks_gets_no_off_switch(
-    provider: str, model: str, effort: str | None, expected: object
-) -> None:
-    body = sent(provider, model, replace(ASK, reasoning_effort=effort))
-    assert {name: body[name] for name in ("thinking", "reasoning_effort") if name in body} == expected
-
-
 def test_forced_tool_is_sent_to_kimi_models_that_support_it() -> None:
     """Only k3 can be forced to call a tool while it thinks. Older models must not think then, and 2.7 always thinks."""
     forced = replace(TOOLS, tool_choice="required")
@@ -1147,10 +1135,3 @@ def test_openrouter_cannot_choose_another_vendor_and_no_client_can(name: str) ->
     body = json.loads(adapter.build_request(replace(ASK, extra=routed), sent_to).body)
     assert body["provider"] == site.pins["provider"]
     assert (body["provider"]["allow_fallbacks"], body["provider"]["data_collection"]) == (False, "deny")
-
-
-def test_parallel_tool_calls_of_the_client_reaches_huawei() -> None:
-    assert (
-        sent("huawei", "openpangu-2.0-pro", replace(TOOLS, parallel_tool_calls=False))["parallel_tool_calls"] is False
-    )
-    assert "parallel_tool_calls" not in sent("huawei", "openpangu-2.0-pro", TOOLS)

@@ -357,22 +357,22 @@ def test_increment_that_begins_like_the_text_is_kept() -> None:
     assert "".join(texts(text_events("Hel", "Hello", "Hello!", " Bye"))) == "Hello! Bye"
 
 
-def test_cumulative_tool_calls_give_only_new_arguments() -> None:
-    def call(arguments: str, finish: str = "null") -> bytes:
-        fragment = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
-        return delta({"content": "", "tool_calls": [fragment]}, finish)
+def call(arguments: str, id: str = "c", finish: str = "null") -> bytes:
+    fragment = {"index": 0, "id": id, "function": {"name": "f", "arguments": arguments}}
+    return delta({"content": "", "tool_calls": [fragment]}, finish)
 
-    answer = fold(stream([call('{"x'), call('{"x":'), call('{"x":1}'), call('{"x":1}', "tool_calls")]))
+
+def test_cumulative_tool_calls_give_only_new_arguments() -> None:
+    answer = fold(stream([call('{"x'), call('{"x":'), call('{"x":1}'), call('{"x":1}', finish="tool_calls")]))
     assert answer.choices[0].message.tool_calls == (ToolCall("c", "f", '{"x":1}'),)
 
 
 def test_new_id_at_the_same_index_is_a_new_call() -> None:
-    def call(id: str, finish: str = "null") -> bytes:
-        fragment = {"index": 0, "id": id, "function": {"name": "f", "arguments": '{"x":1}'}}
-        return delta({"content": "", "tool_calls": [fragment]}, finish)
-
-    calls = fold(stream([call("a"), call("b"), delta({"content": ""}, "tool_calls")])).choices[0].message.tool_calls
-    assert calls == (ToolCall("a", "f", '{"x":1}'), ToolCall("b", "f", '{"x":1}'))
+    pieces = [call('{"x":1}', "a"), call('{"x":1}', "b"), delta({"content": ""}, "tool_calls")]
+    assert fold(stream(pieces)).choices[0].message.tool_calls == (
+        ToolCall("a", "f", '{"x":1}'),
+        ToolCall("b", "f", '{"x":1}'),
+    )
 
 
 # --- filters --------------------------------------------------------------------------------------
@@ -409,38 +409,13 @@ def test_filter_keeps_other_finish_reasons_and_held_text() -> None:
 
 # --- random input ---------------------------------------------------------------------------------
 
-MEMBERS = [
-    "output",
-    "choices",
-    "message",
-    "content",
-    "tool_calls",
-    "function",
-    "arguments",
-    "index",
-    "id",
-    "name",
-    "text",
-    "finish_reason",
-    "usage",
-    "code",
-    "error",
-    "request_id",
-    "logprobs",
-    "reasoning_content",
-    "input_tokens",
-    "prompt_tokens_details",
-]
+MEMBERS = (
+    "output choices message content tool_calls function arguments index id name text finish_reason usage code error "
+    "request_id logprobs reasoning_content input_tokens prompt_tokens_details"
+).split()
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(MEMBERS),
-            inner,
-            max_size=4,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(MEMBERS), inner, max_size=4),
     max_leaves=20,
 )
 
