@@ -51,6 +51,14 @@ def connected() -> tuple[Connection, FakeTransport]:
     return connection, transport
 
 
+def answering(data: bytes) -> tuple[Connection, FakeTransport, asyncio.Future[None]]:
+    """Return a connection that has received these bytes after its request, and the future of the head."""
+    connection, transport = connected()
+    head = connection.begin(b"request")
+    connection.data_received(data)
+    return connection, transport, head
+
+
 async def read(connection: Connection, tap: Tap | None = None) -> bytes:
     """Return the next bytes of the body, or empty bytes at its end."""
     while (data := connection.take()) is None:
@@ -167,17 +175,13 @@ def test_chunks_of_any_size_cut_anywhere_are_the_body(body: bytes, sizes: list[i
 
 
 async def test_headers_keep_their_order_their_repeats_and_their_bytes() -> None:
-    connection, _ = connected()
-    head = connection.begin(b"request")
-    connection.data_received(b"HTTP/1.1 200 OK\r\nB: 1\r\na:\t\xff \t\r\nB: 2\r\nContent-Length: 0\r\n\r\n")
+    connection, _, head = answering(b"HTTP/1.1 200 OK\r\nB: 1\r\na:\t\xff \t\r\nB: 2\r\nContent-Length: 0\r\n\r\n")
     await head
     assert headers_of(connection) == [(b"b", b"1"), (b"a", b"\xff"), (b"b", b"2"), (b"content-length", b"0")]
 
 
 async def test_interim_response_leaves_no_state() -> None:
-    connection, _ = connected()
-    head = connection.begin(b"request")
-    connection.data_received(b"HTTP/1.1 103 Early\r\nlink: x\r\ncontent-length: 9\r\n\r\n")
+    connection, _, head = answering(b"HTTP/1.1 103 Early\r\nlink: x\r\ncontent-length: 9\r\n\r\n")
     waiting = asyncio.ensure_future(head)
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -206,9 +210,7 @@ async def test_connection_is_reusable_only_between_complete_exchanges() -> None:
 
 async def test_body_delimited_by_close_is_not_ended_by_a_reset() -> None:
     for error, is_complete in ((None, True), (ConnectionResetError(), False)):
-        connection, _ = connected()
-        connection.begin(b"request")
-        connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nbody")
+        connection, _, _ = answering(b"HTTP/1.1 200 OK\r\n\r\nbody")
         connection.connection_lost(error)
         assert await read(connection) == b"body"
         if is_complete:
@@ -220,18 +222,14 @@ async def test_body_delimited_by_close_is_not_ended_by_a_reset() -> None:
 
 @pytest.mark.parametrize("status", [b"000", b"099", b"101"])
 async def test_invalid_status_is_refused_at_once(status: bytes) -> None:
-    connection, transport = connected()
-    head = connection.begin(b"request")
-    connection.data_received(b"HTTP/1.1 " + status + b" X\r\n\r\n")
+    _, transport, head = answering(b"HTTP/1.1 " + status + b" X\r\n\r\n")
     with pytest.raises(BadResponse):
         await head
     assert transport.aborted
 
 
 async def test_bytes_before_a_lost_connection_are_read_before_the_error() -> None:
-    connection, _ = connected()
-    head = connection.begin(b"request")
-    connection.data_received(HEAD % 10 + b"half")
+    connection, _, head = answering(HEAD % 10 + b"half")
     connection.connection_lost(None)
     await head
     assert await read(connection) == b"half"
@@ -254,9 +252,7 @@ async def test_whether_anything_was_answered_is_known(piece: bytes, answered: bo
 
 
 async def test_the_first_bytes_do_not_wait_for_the_rest() -> None:
-    connection, _ = connected()
-    head = connection.begin(b"request")
-    connection.data_received(HEAD % 10)
+    connection, _, head = answering(HEAD % 10)
     await head
     reading = asyncio.ensure_future(read(connection))
     await asyncio.sleep(0)
@@ -278,9 +274,7 @@ class Tapped:
 
     def __init__(self, head: bytes = CHUNKED) -> None:
         self.taken: list[bytes] = []
-        self.connection, self.transport = connected()
-        self.head = self.connection.begin(b"request")
-        self.connection.data_received(head)
+        self.connection, self.transport, self.head = answering(head)
 
     def _tap(self, data: bytes) -> bool:
         if b"!" in data:
@@ -373,9 +367,7 @@ async def test_reading_continues_for_any_amount_accepted_by_the_tap() -> None:
 
 
 async def test_paused_reader_pauses_the_transport() -> None:
-    connection, transport = connected()
-    connection.begin(b"request")
-    connection.data_received(HEAD % 64_000_000)
+    connection, transport, _ = answering(HEAD % 64_000_000)
     received = 0
     while transport.reading and received < 2 * MAX_PIECE:
         connection.data_received(b"x" * 50_000)
@@ -391,18 +383,14 @@ async def test_paused_reader_pauses_the_transport() -> None:
 
 
 async def test_at_most_one_read_of_a_burst_is_held() -> None:
-    connection, transport = connected()
-    connection.begin(b"request")
-    connection.data_received(HEAD % 64_000_000 + b"x" * MAX_PIECE)
+    connection, transport, _ = answering(HEAD % 64_000_000 + b"x" * MAX_PIECE)
     assert not transport.reading
     assert len(await read(connection)) == MAX_PIECE
     assert not transport.reading
 
 
 async def test_unread_whole_answer_that_paused_reading_makes_the_connection_unfit() -> None:
-    connection, transport = connected()
-    connection.begin(b"request")
-    connection.data_received(HEAD % 300_000 + b"x" * 299_999)
+    connection, transport, _ = answering(HEAD % 300_000 + b"x" * 299_999)
     assert not transport.reading
     connection.data_received(b"x")
     assert not connection.reusable
@@ -428,9 +416,7 @@ async def rest_of(connection: Connection, head: asyncio.Future[None]) -> None:
 
 @pytest.mark.parametrize(("start", "more"), FLOODS.values(), ids=FLOODS)
 async def test_overhead_of_a_response_body_is_limited(start: bytes, more: bytes) -> None:
-    connection, transport = connected()
-    head = connection.begin(b"request")
-    connection.data_received(start)
+    connection, transport, head = answering(start)
     taken = len(start)
     while not transport.aborted:
         connection.data_received(more)
@@ -457,9 +443,7 @@ async def test_interim_responses_in_one_read_with_the_answer_are_limited(interim
 @pytest.mark.parametrize("version", [b"HTTP/0.9", b"HTTP/2.0"])
 async def test_response_in_another_version_is_refused(version: bytes) -> None:
     for before in (b"", b"HTTP/1.1 100 Continue\r\n\r\n"):
-        connection, transport = connected()
-        head = connection.begin(b"request")
-        connection.data_received(before + version + b" 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        _, transport, head = answering(before + version + b" 200 OK\r\ncontent-length: 2\r\n\r\nhi")
         with pytest.raises(BadResponse, match=r"not HTTP/1\.1"):
             await head
         assert transport.aborted
@@ -467,9 +451,7 @@ async def test_response_in_another_version_is_refused(version: bytes) -> None:
 
 @pytest.mark.parametrize(("size", "fits"), [(MAX_HEAD_BYTES - 100, True), (MAX_HEAD_BYTES, False)])
 async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) -> None:
-    connection, _ = connected()
-    head = connection.begin(b"request")
-    connection.data_received(
+    connection, _, head = answering(
         b"HTTP/1.1 200 OK\r\nx: " + b"a" * size + b"\r\ncontent-length: 100000\r\n\r\n" + b"b" * 100_000
     )
     if fits:
@@ -481,9 +463,7 @@ async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) ->
 
 
 async def test_long_stream_does_not_count_as_a_long_head() -> None:
-    connection, transport = connected()
-    connection.begin(b"request")
-    connection.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    connection, transport, _ = answering(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
     for _ in range(20_000):
         connection.data_received(b"2;some-extension\r\nhi\r\n")
         await read(connection)
