@@ -17,7 +17,8 @@ from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import Answer as UpstreamAnswer
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, Refusal, RefusalCode, Step
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location

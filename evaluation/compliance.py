@@ -17,7 +17,8 @@ from evaluation.samples import Samples, Spread
 from evaluation.scorers import Score
 from evaluation.statistics import Estimate, share
 from gateway.model.approval import days_at, why_unapproved
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, SkipReason
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location

@@ -20,7 +20,8 @@ from evaluation.run_store import LoadRow, RunStore
 from evaluation.suite import Suite
 from evaluation.suite_schema import ScalabilitySection
 from evaluation.work_queue import Budget, SpendReached, Work, run_work
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.units import parse_seconds
 from gateway.usage.refusals import CallRefused

@@ -34,7 +34,8 @@ from evaluation.statistics import Comparison, Estimate, share
 from evaluation.suite import Suite
 from evaluation.tie_groups import compare_totals, item_weights, scores_by_question
 from evaluation.verdict_coverage import VerdictCoverage, coverage_notices, coverage_of, read_verdicts
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from gateway.model.units import parse_seconds

@@ -38,7 +38,8 @@ from gateway.config.loading import parse_document, read_config
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.config.route_edit import with_route, without_schedule
 from gateway.execution.transport import PoolTransport
-from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.policy.routing import config_exclusion
 from gateway.usage.accounting import Accounting

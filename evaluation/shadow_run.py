@@ -49,7 +49,8 @@ from evaluation.verdict_coverage import read_verdicts
 from evaluation.visible_text import visible_line
 from evaluation.work_queue import SpendReached
 from gateway.execution.transport import PoolTransport
-from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from gateway.api.admin_control import unavailable_by_deployment, unavailable_everywhere
 from gateway.api.errors import ApiError
 from gateway.api.public_routes import named_assistant
-from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import Reports
 from gateway.model.status import Status
 from gateway.model.version_names import version_fields

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from gateway.api.admin_control import readiness_word, unavailable_everywhere
 from gateway.model.approval import days_at, terms_of
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location

@@ -25,8 +25,9 @@ from gateway.api.errors import ApiError
 from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
+from gateway.model.assistant import DEFAULT_INTENT, Assistant, Use
 from gateway.model.caller import Caller
-from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, ConfigVersion, Region, Use
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept

@@ -13,7 +13,8 @@ from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, dist
 from gateway.changes.pickling import unpack
 from gateway.config.problems import Problem, dotted
 from gateway.model.answer_change import AnswerChange
-from gateway.model.config_version import USES, Assistant, ConfigVersion
+from gateway.model.assistant import USES, Assistant
+from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.route import step_text
 from gateway.model.status import Cause, Changes, Finding

@@ -12,7 +12,8 @@ from gateway.config.problems import KeyPath
 from gateway.config.sensitive_keys import without_secrets
 from gateway.model.answer_change import AnswerChange
 from gateway.model.approval import Approval
-from gateway.model.config_version import USES, Assistant, ConfigVersion, Region, Use
+from gateway.model.assistant import USES, Assistant, Use
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, Proxy
 from gateway.model.location_rules import LocationRules
 from gateway.model.region_text import RegionText

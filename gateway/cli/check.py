@@ -18,7 +18,8 @@ from gateway.cli.terminal import compile_file, print_pinned_version, settings_of
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
-    from gateway.model.config_version import Assistant, Client, ConfigVersion
+    from gateway.model.assistant import Assistant
+    from gateway.model.config_version import Client, ConfigVersion
     from gateway.model.location import Reports
     from gateway.settings import Settings
 

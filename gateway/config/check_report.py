@@ -13,7 +13,8 @@ from gateway.config.problems import Problem, visible
 from gateway.config.routes import ineligible_now
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
-from gateway.model.config_version import USES, Assistant, ConfigVersion, Exporter, Region, Use
+from gateway.model.assistant import USES, Assistant, Use
+from gateway.model.config_version import ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
 from gateway.model.route import WeightedSet, deployments_of
 from gateway.model.schedule import Schedule

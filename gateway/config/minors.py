@@ -8,7 +8,7 @@ from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.location import AgeBandSection, RegionSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.age_band import UNKNOWN_AGE, AgeBand, AgeRules, Hours
-from gateway.model.config_version import Assistant
+from gateway.model.assistant import Assistant
 from gateway.model.location_rules import LocationRules
 
 _ADULT, _REFUSE = "adult", "refuse"

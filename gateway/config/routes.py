@@ -14,7 +14,8 @@ from gateway.config.regions import Regions, facts_outside, is_cell_inside
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.approval import Days, why_unapproved
-from gateway.model.config_version import DEFAULT_INTENT, Assistant, Intent, Region, Use, UserChoice
+from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, Use, UserChoice
+from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule

@@ -13,6 +13,7 @@ from gateway.config.service_permits import read_service
 from gateway.config.stores import check_place
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings, check_reference
+from gateway.model.assistant import Assistant
 from gateway.model.budget import (
     CALENDAR_WINDOWS,
     NO_SPENDING_RULES,
@@ -25,7 +26,7 @@ from gateway.model.budget import (
     SpendingRules,
     UsageRules,
 )
-from gateway.model.config_version import Assistant, Client
+from gateway.model.config_version import Client
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from providers.catalogue.prices import NO_CURRENCY, Price

@@ -20,7 +20,7 @@ from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.usage import ProjectSection
 from gateway.config.sensitive_keys import may_refer, places_of_references
 from gateway.config.yaml_document import Source
-from gateway.model.config_version import DEFAULT_INTENT
+from gateway.model.assistant import DEFAULT_INTENT
 from gateway.model.section import PlainSection, UnitError
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")

@@ -12,7 +12,8 @@ from gateway.api.errors import ApiError
 from gateway.config.problems import ConfigRejected
 from gateway.config.route_edit import with_route
 from gateway.console.texts import _
-from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 
 

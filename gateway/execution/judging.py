@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from gateway.execution.deadline import Deadline
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.step_selection import ExecutionContext
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict

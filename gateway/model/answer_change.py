@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from unicodedata import normalize
 
-from gateway.model.config_version import Use
+from gateway.model.assistant import Use
 from gateway.model.decision import Considered
 from providers.territories import territory_name
 

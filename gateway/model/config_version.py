@@ -1,14 +1,15 @@
-"""The compiled configuration: regions, assistants, clients and their limits, and a cache of pure results."""
+"""The compiled configuration: regions, clients and their limits, the cell and its keys, and a cache of pure results."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from gateway.model.age_band import AgeRules
 from gateway.model.approval import Approval
+from gateway.model.assistant import Assistant
 from gateway.model.budget import (
     DEFAULT_KEY_RULES,
     NO_SPENDING_RULES,
@@ -26,9 +27,7 @@ from gateway.model.moderation import Moderation
 from gateway.model.permit import ServicePermit
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import RegionText, Sentences
-from gateway.model.resilience import DEFAULT_RESILIENCE, HedgeRule, Resilience
-from gateway.model.route import Route, Shadow
-from gateway.model.schedule import Schedule
+from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.section import PlainSection, key
 from gateway.model.units import AgeSeconds, Sample
 from providers.auth import Secret
@@ -115,107 +114,6 @@ class Region:
         """Return where data from this territory may go. Without a territory, it is the region's boundary."""
         required = self.required_places(territory) if territory is not None else None
         return self.boundary if required is None else required
-
-
-Use: TypeAlias = Literal["chat", "embeddings", "moderations"]
-"""A kind of requests to an assistant. Each has routes of its own."""
-USES: tuple[Use, ...] = get_args(Use)
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A kind of chats with routes of its own. `tools`: patterns of tool names, by which a chat is of this kind."""
-
-    name: str
-    tools: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class UserChoice:
-    """Deployments that a user may prefer, under one name. `title`: the name for the user."""
-
-    name: str
-    deployments: frozenset[str]
-    title: Sentences
-
-
-DEFAULT_INTENT = "default"
-"""The routes of chats of no intent. It is not an intent itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assistant:
-    """The product that a client names in `model`, with one route for each region and use.
-
-    Attributes:
-        routes: The ordered steps, by the name of the region. Those of chats, unless `for_use` has made this value.
-        reveal_model: Whether clients are shown which model answers.
-        resume: Whether the next step continues an answer that breaks off in mid-stream.
-        schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
-        shadows: The deployment that gets copies of requests, by region.
-        hedge: When to send a second attempt if the first is slow. None sends none.
-        embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
-        moderations: The deployments of moderations, by the name of the region.
-        use: The kind of requests that `routes` are for.
-        intents: The intents of chats, in the order in which they are looked at.
-        by_intent: The assistant as chats of an intent see it. An intent without a route in a region has the default.
-        intent: The intent whose routes these are. `default` for those of no intent.
-        choices: The names that a user may prefer.
-        order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
-    """
-
-    name: str
-    routes: Mapping[str, Route]
-    aliases: tuple[str, ...] = ()
-    reveal_model: bool = True
-    resume: bool = False
-    schedules: Mapping[str, Schedule] = field(default_factory=dict)
-    shadows: Mapping[str, Shadow] = field(default_factory=dict)
-    hedge: HedgeRule | None = None
-    embeddings: Mapping[str, Route] = field(default_factory=dict)
-    moderations: Mapping[str, Route] = field(default_factory=dict)
-    use: Use = "chat"
-    intents: tuple[Intent, ...] = ()
-    by_intent: Mapping[str, Assistant] = field(default_factory=dict)
-    intent: str = DEFAULT_INTENT
-    choices: Mapping[str, UserChoice] = field(default_factory=dict)
-    order: str = ""
-
-    def for_intent(self, intent: str) -> Assistant:
-        """Return the assistant as chats of this intent see it."""
-        return self.by_intent.get(intent, self)
-
-    @property
-    def views(self) -> tuple[Assistant, ...]:
-        """This assistant, and its view for each intent with a route of its own."""
-        return self, *(view for view in self.by_intent.values() if view.routes != self.routes)
-
-    def every_step(self, region: str) -> Route:
-        """Return the steps of all routes of a region: of every intent and use."""
-        chats = [step for view in self.views for step in view.routes.get(region, ())]
-        return *chats, *(step for use in USES[1:] for step in self.routes_for(use).get(region, ()))
-
-    def routes_for(self, use: Use) -> Mapping[str, Route]:
-        """Return the routes of one use, by the name of the region."""
-        match use:
-            case "chat":
-                return self.routes
-            case "embeddings":
-                return self.embeddings
-            case "moderations":
-                return self.moderations
-
-    def for_use(self, use: Use) -> Assistant:
-        """Return the assistant as one use sees it. Only chats have schedules, shadows, hedges and resumed answers."""
-        if use == "chat":
-            return self
-        plain = replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, hedge=None, use=use)
-        return replace(plain, intents=(), by_intent={}, choices={})
-
-    @property
-    def regions(self) -> tuple[str, ...]:
-        """The names of the regions in which it has a route of any use."""
-        return tuple(dict.fromkeys(name for use in USES for name in self.routes_for(use)))
 
 
 @dataclass(frozen=True, slots=True)

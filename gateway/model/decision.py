@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from gateway.model.config_version import Assistant, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import Region
 from gateway.model.consent import ConsentKind, ConsentRequest
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeAlias, assert_never
 
-from gateway.model.config_version import Use
+from gateway.model.assistant import Use
 from providers.chat import ChatRequest, ImagePart, TextPart, UserMessage
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.matching.requirements import Requirements, moving_fields

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
+from gateway.model.assistant import Use
 from gateway.model.caller import TraceContext
-from gateway.model.config_version import Use
 from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Step, client_detail
 from gateway.model.deployment import Proxy, known_names

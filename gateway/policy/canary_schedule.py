@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gateway.model.config_version import Assistant, ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion
 from gateway.model.route import WeightedSet
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, Stage, StopRule, Tally
 

@@ -8,7 +8,8 @@ connection, so every path to a provider passes this check.
 from __future__ import annotations
 
 from gateway.model.approval import days_at, why_unapproved
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
 from gateway.model.route import deployments_of

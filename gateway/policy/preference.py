@@ -10,7 +10,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from gateway.model.age_band import AgeBand
-from gateway.model.config_version import DEFAULT_INTENT, Assistant, Client, UserChoice
+from gateway.model.assistant import DEFAULT_INTENT, Assistant, UserChoice
+from gateway.model.config_version import Client
 from gateway.model.decision import Decision, Plan, SkipReason, Step
 from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.route import Route, RouteStep, WeightedSet, deployments_of

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
-from gateway.model.config_version import Assistant, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable, Verdict
 from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem

@@ -16,7 +16,8 @@ from dataclasses import replace
 
 import msgspec
 
-from gateway.model.config_version import DEFAULT_INTENT, Client, ConfigVersion, Region, Use
+from gateway.model.assistant import DEFAULT_INTENT, Use
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, Consents
 from gateway.model.decision import Step
 from gateway.model.location import Location

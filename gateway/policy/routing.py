@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.model.approval import days_at
-from gateway.model.config_version import Assistant, ConfigVersion, Region, remember
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import ConfigVersion, Region, remember
 from gateway.model.consent import NO_CONSENT, Consents
 from gateway.model.decision import (
     Decision,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import Client, ConfigVersion
 
 ANY_ENDING = "*"
 """The end of an alias that stands for every name with the same beginning."""

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from gateway.model.age_band import AgeBand
-from gateway.model.config_version import USES, Assistant, ConfigVersion, UserChoice
+from gateway.model.assistant import USES, Assistant, UserChoice
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
 from gateway.model.location import Location

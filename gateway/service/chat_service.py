@@ -19,8 +19,9 @@ from gateway.execution.resume import Resumption, resuming
 from gateway.execution.step_selection import ExecutionContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, held_until_valid
 from gateway.execution.upstream_client import Answer
+from gateway.model.assistant import DEFAULT_INTENT
 from gateway.model.caller import Caller
-from gateway.model.config_version import DEFAULT_INTENT, Client, ConfigVersion, Region
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Plan, Refusal, Refused, Step
 from gateway.model.deployment import Deployment

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from textwrap import wrap
 from typing import Any, get_args
 
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Use
+from gateway.model.assistant import Assistant, Use
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment

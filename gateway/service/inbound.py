@@ -9,8 +9,9 @@ import msgspec
 
 from gateway.execution.deadline import Deadline
 from gateway.execution.upstream_client import Answer
+from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
-from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.input_requests import ServedRequest
 from gateway.model.location import Location

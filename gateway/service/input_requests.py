@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
-from gateway.model.config_version import Assistant, Client, ConfigVersion, Region
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.input_requests import InputAnswer, InputRequest
 from gateway.model.record import AttemptRecord, Record

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.model.config_version import USES
+from gateway.model.assistant import USES
 from tests.cli.conftest import ROOT, Command
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, config_of_four_regions, running_gateway

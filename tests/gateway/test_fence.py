@@ -19,7 +19,8 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer, UpstreamClient
-from gateway.model.config_version import USES, ConfigVersion, Use
+from gateway.model.assistant import USES, Use
+from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.input_requests import ServedRequest
 from gateway.model.location import EdgeReport

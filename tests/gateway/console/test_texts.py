@@ -11,8 +11,8 @@ import pytest
 
 from gateway.console.requests_view import OUTCOMES
 from gateway.console.texts import FOLDER, LANGUAGES, language_of, texts_in
+from gateway.model.assistant import Use
 from gateway.model.budget import Window
-from gateway.model.config_version import Use
 from gateway.model.decision import RefusalCode, SkipReason
 from gateway.model.location import LocationProblem
 from gateway.model.location_rules import SignalName

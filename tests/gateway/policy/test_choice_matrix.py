@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.model.config_version import USES, Assistant
+from gateway.model.assistant import USES, Assistant
 from gateway.model.decision import Decision, Plan, Refusal, SkipReason, Step, Unavailable
 from gateway.model.location import EdgeReport
 from gateway.model.preference import Preference

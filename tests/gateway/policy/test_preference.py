@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.config.problems import ConfigRejected
-from gateway.model.config_version import Assistant, Client, ConfigVersion
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Decision, Plan, Unavailable
 from gateway.model.location import EdgeReport
 from gateway.model.preference import Preference
