@@ -541,15 +541,15 @@ def test_cache_marks_are_sent_where_they_stand() -> None:
         ),
         tools=(Tool("look", cache="1h"),),
     )
-    sent = body_of_request(request)
+    body = sent(request, "claude-sonnet-4-6")
     five, hour = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
-    assert [block.get("cache_control") for block in sent["system"]] == [None, hour]
-    assert [[block.get("cache_control") for block in turn["content"]] for turn in sent["messages"]] == [
+    assert [block.get("cache_control") for block in body["system"]] == [None, hour]
+    assert [[block.get("cache_control") for block in turn["content"]] for turn in body["messages"]] == [
         [five],
         [five, None],
         [five],
     ]
-    assert sent["tools"][0]["cache_control"] == hour
+    assert body["tools"][0]["cache_control"] == hour
 
 
 def test_cache_marks_are_dropped_by_name_elsewhere() -> None:
@@ -560,8 +560,3 @@ def test_cache_marks_are_dropped_by_name_elsewhere() -> None:
     other = replace(ADAPTER.capabilities, parameters=frozenset({"max_tokens"}))
     match = match_capabilities(needs, other, model_facts(ADAPTER.models, "claude-sonnet-4-6"))
     assert match.unsupported == {"cache_control"}
-
-
-def body_of_request(request: ChatRequest) -> Any:
-    target = Target("claude-sonnet-4-6", "/v1", model_facts(ADAPTER.models, "claude-sonnet-4-6"))
-    return json.loads(ADAPTER.build_request(request, target).body)

@@ -337,24 +337,16 @@ def test_unusable_output_fails() -> None:
         ADAPTER.parse_response(WireResponse(200, {}, b'{"output":{}}', 0), TARGET)
 
 
+def raised(name: str) -> dict[str, str]:
+    return {":message-type": "exception", ":exception-type": name}
+
+
 @pytest.mark.parametrize(
     ("headers", "payload", "kind"),
     [
-        (
-            {":message-type": "exception", ":exception-type": "throttlingException"},
-            b'{"message":"x"}',
-            FailureKind.RATE_LIMITED,
-        ),
-        (
-            {":message-type": "exception", ":exception-type": "modelStreamErrorException"},
-            b"{}",
-            FailureKind.UNAVAILABLE,
-        ),
-        (
-            {":message-type": "exception", ":exception-type": "validationException"},
-            b"no json",
-            FailureKind.INVALID_REQUEST,
-        ),
+        (raised("throttlingException"), b'{"message":"x"}', FailureKind.RATE_LIMITED),
+        (raised("modelStreamErrorException"), b"{}", FailureKind.UNAVAILABLE),
+        (raised("validationException"), b"no json", FailureKind.INVALID_REQUEST),
         ({":message-type": "error", ":error-code": "InternalServerException"}, b"", FailureKind.UNAVAILABLE),
         ({":message-type": "error", ":error-code": "SomethingNew"}, b"", FailureKind.UNAVAILABLE),
         ({":message-type": "event", ":event-type": "contentBlockDelta"}, b"no json", FailureKind.INTERRUPTED),

@@ -23,6 +23,7 @@ from providers.vendors.gemini.adapter import ADAPTER as GEMINI
 from providers.vendors.openai.adapter import ADAPTER as OPENAI
 from providers.vendors.openai.adapter import COMPATIBLE
 
+MakeClient = Callable[..., Client]
 KEY = "sk-very-secret"
 NOW = 1_795_156_170.0
 US = "https://us.api.openai.com/v1/chat/completions"
@@ -62,7 +63,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def ask(http: httpx.AsyncClient) -> Callable[..., Client]:
+def ask(http: httpx.AsyncClient) -> MakeClient:
     """Return a client for OpenAI's site in the US, or for the given settings."""
 
     def make(adapter: Adapter = OPENAI, **fields: Any) -> Client:
@@ -91,9 +92,7 @@ async def failure_of(client: Client) -> FailureKind:
 # --- requests -------------------------------------------------------------------------------------
 
 
-async def test_a_call_is_one_signed_request_to_the_site(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter
-) -> None:
+async def test_a_call_is_one_signed_request_to_the_site(ask: MakeClient, respx_mock: respx.MockRouter) -> None:
     route = respx_mock.post(US).respond(json=WHOLE)
     completion = await ask(model="gpt-6-luna").chat(HI)
     assert (completion.id, completion.model, completion.created) == ("a", "m-1", int(NOW))
@@ -108,7 +107,7 @@ async def test_a_call_is_one_signed_request_to_the_site(
 
 
 async def test_chat_requests_json_and_stream_requests_a_stream_for_any_request(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter
+    ask: MakeClient, respx_mock: respx.MockRouter
 ) -> None:
     route = respx_mock.post(US).respond(json=WHOLE)
     await ask().chat(ChatRequest("asked", (UserMessage("hi"),), stream=True))
@@ -118,9 +117,7 @@ async def test_chat_requests_json_and_stream_requests_a_stream_for_any_request(
     assert second["stream"] is True
 
 
-async def test_gemini_request_has_its_query_and_key_header(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter
-) -> None:
+async def test_gemini_request_has_its_query_and_key_header(ask: MakeClient, respx_mock: respx.MockRouter) -> None:
     route = respx_mock.post(url__startswith="https://generativelanguage.googleapis.com/v1beta/models/gemini-3.8-flash:")
     route.respond(json={"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]})
     gemini = ask(GEMINI, site="global", model="gemini-3.8-flash")
@@ -141,9 +138,7 @@ async def test_gemini_request_has_its_query_and_key_header(
         ("http://[::1]:8000/a/b", "http://[::1]:8000/a/b/chat/completions"),
     ],
 )
-async def test_custom_url_is_used(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter, url: str, target: str
-) -> None:
+async def test_custom_url_is_used(ask: MakeClient, respx_mock: respx.MockRouter, url: str, target: str) -> None:
     route = respx_mock.post(target).respond(json=WHOLE)
     await ask(COMPATIBLE, url=url, secret=None).chat(HI)
     (call,) = route.calls
@@ -153,12 +148,12 @@ async def test_custom_url_is_used(
 
 
 @pytest.mark.parametrize("where", [{"site": None}, {"site": "us", "url": "https://llm.example"}])
-async def test_client_site_is_given_only_once(ask: Callable[..., Client], where: dict[str, Any]) -> None:
+async def test_client_site_is_given_only_once(ask: MakeClient, where: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="give either a site of the catalogue or a URL"):
         ask(**where)
 
 
-async def test_invalid_client_site_is_refused(ask: Callable[..., Client]) -> None:
+async def test_invalid_client_site_is_refused(ask: MakeClient) -> None:
     with pytest.raises(KeyError):
         ask(site="mars")
     for url in ("", "llm.example", "https://user:password@llm.example", "https://llm.example/v1?key=1"):
@@ -166,9 +161,7 @@ async def test_invalid_client_site_is_refused(ask: Callable[..., Client]) -> Non
             ask(COMPATIBLE, url=url)
 
 
-async def test_request_with_an_unsupported_feature_is_not_sent(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter
-) -> None:
+async def test_request_with_an_unsupported_feature_is_not_sent(ask: MakeClient, respx_mock: respx.MockRouter) -> None:
     class Refusing:
         """OpenAI's adapter, with one feature that it cannot express."""
 
@@ -189,7 +182,7 @@ async def test_request_with_an_unsupported_feature_is_not_sent(
 # --- answers --------------------------------------------------------------------------------------
 
 
-async def test_a_stream_comes_in_pieces_and_is_closed(ask: Callable[..., Client], respx_mock: respx.MockRouter) -> None:
+async def test_a_stream_comes_in_pieces_and_is_closed(ask: MakeClient, respx_mock: respx.MockRouter) -> None:
     body = Body(*PIECES)
     respx_mock.post(US).mock(return_value=httpx.Response(200, headers=STREAM, stream=body))
     seen: list[tuple[StreamEvent, int]] = []
@@ -205,9 +198,7 @@ async def test_a_stream_comes_in_pieces_and_is_closed(ask: Callable[..., Client]
     assert body.closed
 
 
-async def test_reader_that_stops_early_closes_the_response(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter
-) -> None:
+async def test_reader_that_stops_early_closes_the_response(ask: MakeClient, respx_mock: respx.MockRouter) -> None:
     body = Body(*PIECES)
     respx_mock.post(US).mock(return_value=httpx.Response(200, headers=STREAM, stream=body))
     stream = ask().stream(HI)
@@ -221,7 +212,7 @@ async def test_reader_that_stops_early_closes_the_response(
     "error", [httpx.ReadError("gone"), httpx.ReadTimeout("late"), httpx.RemoteProtocolError("cut")]
 )
 async def test_broken_connection_is_reported_as_interrupted(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter, error: httpx.HTTPError
+    ask: MakeClient, respx_mock: respx.MockRouter, error: httpx.HTTPError
 ) -> None:
     bodies: list[Body] = []
 
@@ -236,7 +227,7 @@ async def test_broken_connection_is_reported_as_interrupted(
 
 
 async def test_a_connection_that_breaks_after_the_end_does_not_end_it_twice(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter
+    ask: MakeClient, respx_mock: respx.MockRouter
 ) -> None:
     body = Body(*PIECES, error=httpx.ReadError("gone"))
     respx_mock.post(US).mock(return_value=httpx.Response(200, headers=STREAM, stream=body))
@@ -257,7 +248,7 @@ async def test_a_connection_that_breaks_after_the_end_does_not_end_it_twice(
     ],
 )
 async def test_request_without_a_response_fails_with_its_kind(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter, error: httpx.HTTPError, kind: FailureKind
+    ask: MakeClient, respx_mock: respx.MockRouter, error: httpx.HTTPError, kind: FailureKind
 ) -> None:
     route = respx_mock.post(US).mock(side_effect=error)
     assert await failure_of(ask()) is kind
@@ -288,14 +279,14 @@ async def test_invalid_answer_is_a_failure(
     assert len(route.calls) == len(respx_mock.calls) == 2
 
 
-async def test_a_body_that_can_not_be_decompressed(ask: Callable[..., Client], respx_mock: respx.MockRouter) -> None:
+async def test_a_body_that_can_not_be_decompressed(ask: MakeClient, respx_mock: respx.MockRouter) -> None:
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
     respx_mock.post(US).mock(side_effect=lambda _: httpx.Response(200, headers=headers, stream=Body(b"no gzip")))
     assert await failure_of(ask()) is FailureKind.MALFORMED
 
 
 async def test_a_body_beyond_the_bound(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
+    ask: MakeClient, respx_mock: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_BODY_BYTES", 100)
     body = Body(b" " * 60, b" " * 60, b" " * 60)
@@ -307,9 +298,7 @@ async def test_a_body_beyond_the_bound(
     assert body.closed
 
 
-async def test_the_time_of_an_answer_is_that_of_its_head(
-    ask: Callable[..., Client], respx_mock: respx.MockRouter
-) -> None:
+async def test_the_time_of_an_answer_is_that_of_its_head(ask: MakeClient, respx_mock: respx.MockRouter) -> None:
     now = iter([1.0, 20.0, 300.0])
     respx_mock.post(US).respond(json=WHOLE)
     assert (await ask(clock=lambda: next(now)).chat(HI)).created == 20

@@ -726,8 +726,6 @@ def test_detail_of_a_refused_key_mentions_no_other_site_if_there_is_one() -> Non
     [("minimax", {"base_resp": {"status_code": 1004}, "choices": None}, 200), ("siliconflow", {"message": "no"}, 200)],
 )
 def test_error_with_status_200_fails(provider: str, code: dict[str, Any], status: int) -> None:
-    from providers.failures import ProviderFailed
-
     adapter = adapter_named(provider)
     with pytest.raises(ProviderFailed) as raised:
         adapter.parse_response(response(code, status), target(adapter, "m"))

@@ -109,13 +109,9 @@ def test_failed_generation_without_text_fails(word: str) -> None:
     assert (failure.kind, failure.code) == (FailureKind.MALFORMED, word)
 
 
-@pytest.mark.parametrize("word", VAGUE.split())
-def test_vague_finish_reason_without_text_is_a_filter(word: str) -> None:
-    assert answer(answer_body(finish=word)).choices[0].finish_reason == "content_filter"
-
-
-def test_unknown_finish_reason_is_not_stop() -> None:
-    assert answer(answer_body(finish="NEW")).choices[0].finish_reason == "other"
+@pytest.mark.parametrize(("word", "reason"), [*((word, "content_filter") for word in VAGUE.split()), ("NEW", "other")])
+def test_vague_finish_reason_without_text_is_a_filter_and_an_unknown_one_is_not(word: str, reason: str) -> None:
+    assert answer(answer_body(finish=word)).choices[0].finish_reason == reason
 
 
 @pytest.mark.parametrize("word", ["STOP", "OTHER"])

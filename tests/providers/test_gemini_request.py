@@ -148,12 +148,6 @@ def test_empty_parts_are_omitted() -> None:
     ) == [{"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}]
 
 
-def test_type_of_a_linked_image_follows_from_its_name() -> None:
-    image = ImagePart("data:image/jpg;base64,AAAA")
-    parts = [{"inlineData": {"mimeType": "image/jpeg", "data": "AAAA"}}]
-    assert contents(UserMessage((image,))) == [{"role": "user", "parts": parts}]
-
-
 @pytest.mark.parametrize(
     "messages",
     [
@@ -186,23 +180,23 @@ def test_refusal_is_sent_as_text_of_the_model() -> None:
 @pytest.mark.parametrize(
     ("part", "written"),
     [
+        (ImagePart("data:image/jpg;base64,AAAA"), {"inlineData": {"mimeType": "image/jpeg", "data": "AAAA"}}),
         (
             ImagePart("https://a.example/x.JPG?y=z.png"),
-            {"mimeType": "image/jpeg", "fileUri": "https://a.example/x.JPG?y=z.png"},
+            {"fileData": {"mimeType": "image/jpeg", "fileUri": "https://a.example/x.JPG?y=z.png"}},
         ),
-        (ImagePart("https://a.example/x"), {"fileUri": "https://a.example/x"}),
+        (ImagePart("https://a.example/x"), {"fileData": {"fileUri": "https://a.example/x"}}),
+        (AudioPart("UklG", "wav"), {"inlineData": {"mimeType": "audio/wav", "data": "UklG"}}),
+        (
+            FilePart("data:application/pdf;name=a.pdf;base64,JVBE", "a.pdf"),
+            {"inlineData": {"mimeType": "application/pdf", "data": "JVBE"}},
+        ),
     ],
 )
-def test_linked_image_is_sent_as_file_data(part: ImagePart, written: Mapping[str, str]) -> None:
-    assert contents(UserMessage((part,)))[0]["parts"] == [{"fileData": written}]
-
-
-def test_audio_and_files_are_sent_inline() -> None:
-    file = FilePart("data:application/pdf;name=a.pdf;base64,JVBE", "a.pdf")
-    assert contents(UserMessage((AudioPart("UklG", "wav"), file)))[0]["parts"] == [
-        {"inlineData": {"mimeType": "audio/wav", "data": "UklG"}},
-        {"inlineData": {"mimeType": "application/pdf", "data": "JVBE"}},
-    ]
+def test_image_audio_or_file_is_sent_inline_or_as_a_link(
+    part: ImagePart | AudioPart | FilePart, written: Mapping[str, object]
+) -> None:
+    assert contents(UserMessage((part,))) == [{"role": "user", "parts": [written]}]
 
 
 # --- calls and results ----------------------------------------------------------------------------
@@ -378,38 +372,31 @@ def test_unsupported_function_name_is_refused(name: str) -> None:
 # --- parameters -----------------------------------------------------------------------------------
 
 
-def test_parameters_are_renamed() -> None:
-    assert config(
-        OLD, temperature=0.5, top_p=0.9, max_tokens=9, stop=("a", "b"), seed=2**53 + 1, n=2, extra={"top_k": 40}
-    ) == {
-        "temperature": 0.5,
-        "topP": 0.9,
-        "topK": 40,
-        "candidateCount": 2,
-        "maxOutputTokens": 9,
-        "stopSequences": ["a", "b"],
-        "seed": 1,
-    }
-    assert config(OLD, temperature=0.0) == {"temperature": 0.01}
-    assert config(OLD, presence_penalty=0.5, frequency_penalty=-0.5) == {
-        "presencePenalty": 0.5,
-        "frequencyPenalty": -0.5,
-    }
-
-
-@pytest.mark.parametrize(("seed", "sent"), [(0, 0), (2**31 - 1, 2**31 - 1), (-1, 2**31 - 1), (2**31 + 5, 5)])
-def test_seed_is_reduced_to_the_bits_of_the_field(seed: int, sent: int) -> None:
-    assert config(OLD, seed=seed) == {"seed": sent}
+@pytest.mark.parametrize(
+    ("fields", "written"),
+    [
+        ({"temperature": 0.5, "top_p": 0.9}, {"temperature": 0.5, "topP": 0.9}),
+        ({"n": 2, "extra": {"top_k": 40}}, {"candidateCount": 2, "topK": 40}),
+        ({"max_tokens": 9, "stop": ("a", "b")}, {"maxOutputTokens": 9, "stopSequences": ["a", "b"]}),
+        ({"temperature": 0.0}, {"temperature": 0.01}),
+        ({"presence_penalty": 0.5, "frequency_penalty": -0.5}, {"presencePenalty": 0.5, "frequencyPenalty": -0.5}),
+        ({"logprobs": True}, {"responseLogprobs": True}),
+        ({"logprobs": True, "top_logprobs": 3}, {"responseLogprobs": True, "logprobs": 3}),
+        # A seed is reduced to the bits of the field.
+        ({"seed": 0}, {"seed": 0}),
+        ({"seed": 2**31 - 1}, {"seed": 2**31 - 1}),
+        ({"seed": -1}, {"seed": 2**31 - 1}),
+        ({"seed": 2**31 + 5}, {"seed": 5}),
+        ({"seed": 2**53 + 1}, {"seed": 1}),
+    ],
+)
+def test_parameters_are_renamed(fields: dict[str, Any], written: dict[str, object]) -> None:
+    assert config(OLD, **fields) == written
 
 
 def test_unset_parameters_are_not_sent() -> None:
     assert config() is None
     assert config(n=1, logprobs=False) is None
-
-
-def test_logprobs_are_requested() -> None:
-    assert config(OLD, logprobs=True) == {"responseLogprobs": True}
-    assert config(OLD, logprobs=True, top_logprobs=3) == {"responseLogprobs": True, "logprobs": 3}
 
 
 def test_request_overrides_passed_through_generation_config() -> None:

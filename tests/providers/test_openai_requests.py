@@ -336,6 +336,16 @@ def test_unsupported_openai_field_is_named_in_the_error(fields: dict[str, Any], 
     assert param.removesuffix(".type") in str(caught.value)
 
 
+def called(
+    call: dict[str, object], function: dict[str, object], message: dict[str, object], result: dict[str, object]
+) -> dict[str, object]:
+    """Return the messages of one tool call, with more members of the call, its function, its message and its result."""
+    function = {"name": "f", "arguments": "{}", **function}
+    calls = [{"id": "a", "type": "function", **call, "function": function}]
+    asked = {"role": "assistant", "tool_calls": calls, **message}
+    return {"messages": [HI, asked, {"role": "tool", "tool_call_id": "a", "content": "1", **result}]}
+
+
 @pytest.mark.parametrize(
     ("fields", "unread"),
     [
@@ -355,55 +365,18 @@ def test_unsupported_openai_field_is_named_in_the_error(fields: dict[str, Any], 
             {"messages.content.image_url.size"},
         ),
         (
-            {
-                "messages": [
-                    HI,
-                    {
-                        "role": "assistant",
-                        "tool_calls": [
-                            {
-                                "id": "a",
-                                "type": "function",
-                                "cache_control": {},
-                                "function": {"name": "f", "arguments": "{}", "examples": []},
-                            }
-                        ],
-                    },
-                    {"role": "tool", "tool_call_id": "a", "content": "1", "is_error": True},
-                ]
-            },
-            {
-                "messages.tool_calls.cache_control",
-                "messages.tool_calls.function.examples",
-                "messages.is_error",
-            },
+            called({"cache_control": {}}, {"examples": []}, {}, {"is_error": True}),
+            {"messages.tool_calls.cache_control", "messages.tool_calls.function.examples", "messages.is_error"},
         ),
         # An answer comes back as it was, also as SDKs write it; it asks for nothing.
         (
-            {
-                "messages": [
-                    HI,
-                    {
-                        "role": "assistant",
-                        "content": None,
-                        "refusal": None,
-                        "annotations": [],
-                        "audio": None,
-                        "function_call": None,
-                        "parsed": None,
-                        "reasoning_content": "hm",
-                        "tool_calls": [
-                            {
-                                "id": "a",
-                                "type": "function",
-                                "index": 0,
-                                "function": {"name": "f", "arguments": "{}", "parsed_arguments": {}},
-                            }
-                        ],
-                    },
-                    {"role": "tool", "tool_call_id": "a", "name": "f", "content": "ok"},
-                ]
-            },
+            called(
+                {"index": 0},
+                {"parsed_arguments": {}},
+                {"annotations": [], "reasoning_content": "hm"}
+                | dict.fromkeys(["content", "refusal", "audio", "function_call", "parsed"]),
+                {"name": "f"},
+            ),
             set(),
         ),
         (

@@ -47,6 +47,10 @@ def ask(model: str = "gpt-4o", **fields: object) -> dict[str, object]:
     return {"model": model, "messages": MESSAGES, **fields}
 
 
+def saying(role: str, **members: object) -> dict[str, object]:
+    return {"model": "m", "messages": [{"role": role, **members}]}
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/a/b/c/chat/completions"])
 def test_any_path_prefix_is_accepted(path: str) -> None:
     request = SIMULATOR.read_request(incoming(ask(), path=path))
@@ -77,39 +81,20 @@ def test_wrong_path_key_or_content_type_is_refused() -> None:
         ),
         (ask(tools=[{**WEATHER, "x": 1}]), "tools[0].x"),
         (ask(tools=[{"type": "function", "function": {"name": "a", "x": 1}}]), "tools[0].function.x"),
-        ({"model": "m", "messages": [{"role": "user", "content": "", "x": 1}]}, "messages[0].x"),
-        ({"model": "m", "messages": [{"role": "tool", "content": "", "name": "n"}]}, "messages[0].name"),
+        (saying("user", content="", x=1), "messages[0].x"),
+        (saying("tool", content="", name="n"), "messages[0].name"),
+        (saying("assistant", content="", reasoning_content="r"), "messages[0].reasoning_content"),
+        (saying("user", content=[{"type": "text", "text": "", "x": 1}]), "messages[0].content[0].x"),
         (
-            {"model": "m", "messages": [{"role": "assistant", "content": "", "reasoning_content": "r"}]},
-            "messages[0].reasoning_content",
-        ),
-        (
-            {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "", "x": 1}]}]},
-            "messages[0].content[0].x",
-        ),
-        (
-            {
-                "model": "m",
-                "messages": [
-                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE, "fps": 1}}]}
-                ],
-            },
+            saying("user", content=[{"type": "image_url", "image_url": {"url": IMAGE, "fps": 1}}]),
             "messages[0].content[0].image_url.fps",
         ),
         (
-            {
-                "model": "m",
-                "messages": [
-                    {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "index": 0, "function": {}}]}
-                ],
-            },
+            saying("assistant", tool_calls=[{"id": "a", "type": "function", "index": 0, "function": {}}]),
             "messages[0].tool_calls[0].index",
         ),
         (
-            {
-                "model": "m",
-                "messages": [{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "x": 1}}]}],
-            },
+            saying("assistant", tool_calls=[{"id": "a", "function": {"name": "f", "x": 1}}]),
             "messages[0].tool_calls[0].function.x",
         ),
     ],
@@ -119,7 +104,7 @@ def test_unknown_field_is_refused_at_any_depth(body: object, param: str) -> None
 
 
 def test_wrong_type_names_its_place() -> None:
-    status, error = refusal({"model": "m", "messages": [{"role": "user", "content": 1}]})
+    status, error = refusal(saying("user", content=1))
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", "messages[0].content")
     assert places(ask(tool_choice="auto")) == {"tool_choice"}
     assert places(ask(parallel_tool_calls=True)) == {"parallel_tool_calls"}

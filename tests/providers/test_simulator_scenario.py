@@ -139,13 +139,10 @@ def test_invalid_fault_notation_states_the_expected_form(text: str, complaint: s
 
 
 def test_a_good_answer() -> None:
-    steps = staged(None)
-    assert head(steps).status == 200
+    assert head(staged(None)).status == 200
     assert GOOD[-1] == b"data: [DONE]\n\n"
-    assert head(staged(None, stream=False)).headers[-1] == (
-        "content-length",
-        str(len(body(staged(None, stream=False)))),
-    )
+    whole = staged(None, stream=False)
+    assert head(whole).headers[-1] == ("content-length", str(len(body(whole))))
 
 
 def test_waits_are_at_the_configured_positions() -> None:

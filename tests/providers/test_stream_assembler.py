@@ -318,12 +318,6 @@ def test_text_run_never_splits_a_surrogate_pair() -> None:
     assert made.takes_runs()
 
 
-def test_unpaired_surrogate_is_replaced() -> None:
-    for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
-        events = events_of(lambda made, kind=kind: getattr(made, kind)("a\ud83d\n\ud83d"))
-        assert "".join(event.text for event in events if isinstance(event, delta)) == "a\ufffd\n\ufffd"
-
-
 # --- tool calls -----------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from providers.transport import Pool
+from tests.kit.name_resolution import Names
 from tests.kit.pool_calls import anyone
 
 _HERE = Path(__file__).parent
@@ -33,3 +34,9 @@ async def pool() -> AsyncIterator[Pool]:
     pool = Pool(anyone)
     yield pool
     await pool.aclose()
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    """Names that resolve as the test defines: by default to 127.0.0.1."""
+    return Names(monkeypatch)

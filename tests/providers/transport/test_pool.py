@@ -202,9 +202,8 @@ async def test_long_idle_connection_is_closed(pool: Pool, monkeypatch: pytest.Mo
         await until(lambda: pool._open == 0)
 
 
-async def test_busy_connection_is_replaced_after_its_maximum_age(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_busy_connection_is_replaced_after_its_maximum_age(pool: Pool, names: Names) -> None:
     """The addresses of a provider's name may have changed."""
-    names = Names(monkeypatch)
     async with scripted(*[say(GOOD)] * 4) as server:
         origin = server.origin.replace("127.0.0.1", "provider.test")
         for _ in range(2):
@@ -444,10 +443,7 @@ async def test_invalid_response_leaves_no_connection_open(pool: Pool, bad: bytes
 # --- permission to connect ------------------------------------------------------------------------
 
 
-async def test_leave_is_asked_before_the_name_is_looked_up_and_for_every_request(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    names = Names(monkeypatch)
+async def test_leave_is_asked_before_the_name_is_looked_up_and_for_every_request(names: Names) -> None:
     asked: list[tuple[str, object]] = []
     refused: list[object] = ["no"]
 
@@ -506,16 +502,14 @@ async def test_invalid_origin_is_refused(pool: Pool, origin: str) -> None:
     assert pool._open == 0
 
 
-async def test_unresolvable_name_is_a_connect_failure(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Names(monkeypatch)
+async def test_unresolvable_name_is_a_connect_failure(pool: Pool, names: Names) -> None:
     names.error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     with pytest.raises(ConnectFailed, match="gaierror: Name or service not known"):
         await send(pool, "http://nowhere.test")
     assert (names.asked, pool._open) == (["nowhere.test"], 0)
 
 
-async def test_names_are_looked_up_for_each_connection(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Names(monkeypatch)
+async def test_names_are_looked_up_for_each_connection(pool: Pool, names: Names) -> None:
     async with scripted(say(CLOSING), say(GOOD), say(GOOD)) as server:
         origin = server.origin.replace("127.0.0.1", "provider.test")
         for _ in range(3):
@@ -524,27 +518,22 @@ async def test_names_are_looked_up_for_each_connection(pool: Pool, monkeypatch: 
         assert b"\r\nhost: provider.test:" in server.heads[0]
 
 
-async def test_next_address_is_used_if_the_first_refuses(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, silent_port: int
-) -> None:
-    names = Names(monkeypatch)
+async def test_next_address_is_used_if_the_first_refuses(pool: Pool, names: Names, silent_port: int) -> None:
     async with scripted(say(GOOD)) as server:
         names.ports = (silent_port, int(server.origin.rpartition(":")[2]))
         assert await ask(pool, "http://provider.test") == b"good"
 
 
-async def test_refusal_by_all_addresses_is_an_error(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, silent_port: int
-) -> None:
-    names = Names(monkeypatch)
+async def test_refusal_by_all_addresses_is_an_error(pool: Pool, names: Names, silent_port: int) -> None:
     names.ports = (silent_port, silent_port)
     with pytest.raises(ConnectFailed):
         await send(pool, "http://provider.test")
     assert pool._open == 0
 
 
-async def test_next_address_is_raced_if_the_first_is_silent(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Names(monkeypatch)
+async def test_next_address_is_raced_if_the_first_is_silent(
+    pool: Pool, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = asyncio.get_running_loop()
     connect = loop.sock_connect
     tried: list[int] = []

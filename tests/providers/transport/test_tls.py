@@ -52,10 +52,7 @@ def pool(trusting: ssl.SSLContext) -> Pool:
     return Pool(anyone, trusting)
 
 
-async def test_server_with_a_valid_certificate_is_called(
-    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Names(monkeypatch)
+async def test_server_with_a_valid_certificate_is_called(pool: Pool, authority: trustme.CA, names: Names) -> None:
     context = serving(authority.issue_cert("provider.test"))
     asked_for: list[str | None] = []
     spoken: list[str | None] = []
@@ -79,10 +76,7 @@ async def test_server_with_a_valid_certificate_is_called(
     assert (asked_for, spoken, versions) == (["provider.test"], ["http/1.1"] * 2, ["TLSv1.3"] * 2)
 
 
-async def test_server_without_alpn_is_accepted(
-    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Names(monkeypatch)
+async def test_server_without_alpn_is_accepted(pool: Pool, authority: trustme.CA, names: Names) -> None:
     async with scripted(say(GOOD), tls=serving(authority.issue_cert("provider.test"))) as server:
         assert await ask(pool, named(server)) == b"good"
         await pool.aclose()
@@ -115,11 +109,10 @@ async def test_an_address_is_verified_like_a_name(pool: Pool, authority: trustme
 async def test_untrusted_certificate_is_refused(
     pool: Pool,
     authority: trustme.CA,
-    monkeypatch: pytest.MonkeyPatch,
+    names: Names,
     issue: Callable[[trustme.CA], trustme.LeafCert],
     words: str,
 ) -> None:
-    Names(monkeypatch)
     async with scripted(tls=serving(issue(authority))) as server:
         with pytest.raises(ConnectFailed, match=words) as raised:
             await send(pool, named(server))
@@ -189,9 +182,8 @@ def test_private_key_is_neither_shown_nor_left_open() -> None:
 
 
 async def test_only_public_authorities_are_trusted_by_default(
-    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    authority: trustme.CA, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Names(monkeypatch)
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
     default = Pool(anyone)
     async with scripted(tls=serving(authority.issue_cert("provider.test"))) as server:
@@ -255,9 +247,8 @@ async def test_endless_handshake_times_out_and_leaves_no_connection(pool: Pool, 
 
 
 async def test_next_connection_succeeds_after_a_cancelled_handshake(
-    trusting: ssl.SSLContext, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    trusting: ssl.SSLContext, authority: trustme.CA, names: Names
 ) -> None:
-    Names(monkeypatch)
     async with scripted(*[say(GOOD)] * 90, tls=serving(authority.issue_cert("provider.test"))) as server:
         for count in range(30):
             pool = Pool(anyone, trusting)
@@ -274,9 +265,8 @@ async def test_next_connection_succeeds_after_a_cancelled_handshake(
 
 
 async def test_large_bodies_pass_and_a_slow_reader_holds_them_back(
-    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, authority: trustme.CA, names: Names
 ) -> None:
-    Names(monkeypatch)
     total, sent = 8 * 1024 * 1024, 0
 
     async def script(peer: Peer) -> None:
@@ -303,10 +293,7 @@ async def test_large_bodies_pass_and_a_slow_reader_holds_them_back(
         await pool.aclose()
 
 
-async def test_abandoned_response_closes_its_connection(
-    pool: Pool, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Names(monkeypatch)
+async def test_abandoned_response_closes_its_connection(pool: Pool, authority: trustme.CA, names: Names) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"
     async with scripted(hold(head), tls=serving(authority.issue_cert("provider.test"))) as server:
         response = await send(pool, named(server))
