@@ -7,7 +7,6 @@ There is no breaker and no failover, so that only the candidate is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from evaluation.items import Item, RecordedAnswer, answer_of, filtered_by
@@ -130,7 +129,6 @@ class CandidateClient:
     """Sends questions to the candidates of one region, as the given assistant.
 
     Args:
-        clock: Returns Unix time.
         accounting: Holds and records what the questions cost. None: usage is not recorded.
         of_people: The questions contain text of users. Then no approval is waived: a deployment needs the same approval
             and consent as a step of a route.
@@ -142,7 +140,6 @@ class CandidateClient:
         assistant: Assistant,
         region: Region,
         transport: Transport,
-        clock: Callable[[], float] = time.time,
         *,
         accounting: Accounting | None = None,
         of_people: bool = False,
@@ -152,7 +149,6 @@ class CandidateClient:
         # A hedge would measure the answer of two attempts instead of the candidate's own.
         self.assistant = replace(assistant, hedge=None)
         self.region = region
-        self._clock = clock
         self._of_people = of_people
         self._transport = transport
         self._runner = PlanExecutor(transport, Health())
@@ -171,12 +167,12 @@ class CandidateClient:
         """Return the candidate's step, with an evaluation permit or one for client traffic. Raises NotPermitted."""
         if self._of_people:
             alone = judge_alone(
-                self.config, _within(self.region), deployment, requirements_of(request), {}, self._clock()
+                self.config, _within(self.region), deployment, requirements_of(request), {}, time.time()
             )
             if isinstance(alone, Step):
                 return alone
             raise NotPermitted(Refusal(RefusalCode.NO_ELIGIBLE_DEPLOYMENT, alone[1]))
-        return evaluation_step(self.config, self.assistant, self.region, deployment, request, self._clock())
+        return evaluation_step(self.config, self.assistant, self.region, deployment, request, time.time())
 
     async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
         """Send one question and return its result.
@@ -214,7 +210,7 @@ class CandidateClient:
 
     def _still_allowed(self, step: Step) -> str | None:
         mint = prompt_permit if self._of_people else evaluation_permit
-        permit = mint(self.config, self.region, step.deployment, self._clock())
+        permit = mint(self.config, self.region, step.deployment, time.time())
         return None if permit is not None else "no longer permitted"
 
     async def aclose(self) -> None:

@@ -212,9 +212,7 @@ def interval_of(difference: PairedDifference) -> tuple[float, float]:
     return max(-1.0, difference.value - reach), min(1.0, difference.value + reach)
 
 
-def compare_pairs(
-    scores: Mapping[str, Mapping[str, float]], groups: Groups = NO_GROUPS, weights: Weights | None = None
-) -> list[Comparison]:
+def compare_pairs(scores: Mapping[str, Mapping[str, float]], groups: Groups = NO_GROUPS) -> list[Comparison]:
     """Compare every pair of candidates on their common items, with p values corrected together (Holm).
 
     Items without groups are compared with McNemar's or Wilcoxon's test, others with the sign-flip test.
@@ -222,12 +220,12 @@ def compare_pairs(
     compared: list[Comparison] = []
     for first, second in combinations(scores, 2):
         plain = compare_two(first, second, scores[first], scores[second])
-        one = paired_difference(scores[first], scores[second], groups, weights)
+        one = paired_difference(scores[first], scores[second], groups)
         if one is None:
             compared.append(plain)
             continue
         low, high = interval_of(one)
-        is_clustered = len(one.by_group) < one.of or weights
+        is_clustered = len(one.by_group) < one.of
         p = sign_flip_p(list(one.by_group.values())) if is_clustered else plain.p
         compared.append(Comparison(first, second, one.value, p, one.of, low, high, len(one.by_group)))
     return corrected(compared)

@@ -29,15 +29,15 @@ def cost_limit_problem(suite: Suite, asked: Iterable[Deployment]) -> str | None:
     )
 
 
-def add_known_prices(suite: Suite, asked: Iterable[Deployment], now_s: float | None = None) -> Suite:
+def add_known_prices(suite: Suite, asked: Iterable[Deployment]) -> Suite:
     """Return the suite with the catalogue's prices of these deployments. The suite's own prices take precedence.
 
-    The prices are those that hold at `now_s` (Unix time); without it, those that hold when this is called.
+    The prices are those that hold now.
     All prices must have one currency: the suite's or, if the suite has no prices, the one of all deployments. Rates for
     long or cached prompts are ignored, because an evaluation has neither. If reasoning has a higher rate than the
     answer, it applies to all generated tokens.
     """
-    now_s = time.time() if now_s is None else now_s
+    now_s = time.time()
     prices_now = ((deployment.name, deployment.price_at(now_s)) for deployment in asked)
     known = {name: price for name, price in prices_now if price is not None}
     own_prices = suite.file.prices

@@ -29,14 +29,12 @@ def rules_of(ids: Sequence[object], arguments_of_rules: Sequence[object]) -> tup
     return tuple(rules)
 
 
-def _bounds(
-    arguments: _Arguments, count: str, relation: str = "relation", least: str = "at least"
-) -> dict[str, object]:
+def _bounds(arguments: _Arguments, count: str, relation: str = "relation") -> dict[str, object]:
     """Return the bounds of a count. The set's relation is "at least" or "less than"."""
     number = arguments[count]
     if not isinstance(number, (int, float)):
         raise TypeError(count)
-    return {"least": int(number)} if arguments.get(relation) == least else {"most": int(number) - 1}
+    return {"least": int(number)} if arguments.get(relation) == "at least" else {"most": int(number) - 1}
 
 
 def _least(arguments: _Arguments, count: str) -> dict[str, object]:

@@ -168,11 +168,10 @@ class ChangeLog:
 
     def __init__(
         self, directory: Path, on_append: Callable[[TrailHead, str], None] = lambda _, __: None,
-        clock: Callable[[], float] = time.time, *, wait_s: float = 0.0, inherited_lock: int | None = None,
+        *, wait_s: float = 0.0, inherited_lock: int | None = None,
     ) -> None:  # fmt: skip
         self.directory = directory
         self.lock = Lock(directory, wait_s, inherited_lock)
-        self._clock = clock
         self._on_append = on_append
         # At the end of the process, the thread of a change may still be running.
         self._one_at_a_time = threading.RLock()
@@ -239,7 +238,7 @@ class ChangeLog:
             del self._pending[0]
 
     def _append(self, event: str, fields: Mapping[str, object]) -> None:
-        head = self._audit.append(event, datetime.fromtimestamp(self._clock(), UTC), fields)
+        head = self._audit.append(event, datetime.fromtimestamp(time.time(), UTC), fields)
         self._on_append(head, event)
 
     @contextmanager
@@ -303,7 +302,7 @@ class ChangeLog:
             "" if secrets else written.catalogues,
         )
         with self._switching(_lines_of(reviewed, details), plan.before):
-            at_s, data = self._clock(), plan_data(plan)
+            at_s, data = time.time(), plan_data(plan)
             activation = Activation(version.version, plan.before, cause, who, at_s, plan_summary(plan), data)
             self.history.add(version, activation, overrides)
 

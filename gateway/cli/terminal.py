@@ -27,7 +27,6 @@ def compile_file(
     path: Path,
     *,
     simulators: Mapping[tuple[str, str], str] | None = None,
-    demo: bool = False,
     resolve_secrets: bool = True,
     every_warning: bool = False,
 ) -> Compiled:
@@ -40,7 +39,7 @@ def compile_file(
     expect_file(path)
     try:
         document = load_document(path, os.environ, secrets=resolve_secrets)
-        return compile_config(document, registry=load_registry(), simulators=simulators, demo=demo)
+        return compile_config(document, registry=load_registry(), simulators=simulators)
     except ConfigRejected as error:
         from gateway.config.check_report import rejected_config
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.operator_errors import StateError
@@ -99,27 +100,24 @@ class Lock:
 
 def holder_of(directory: Path) -> Mapping[str, object] | None:
     """Return the information of the gateway that runs with this directory, or None if none runs."""
-    try:
-        # Open for reading only: the caller may have no permission to write, or the disk may be read-only.
-        descriptor = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
+    with suppress(OSError), _opened(directory) as descriptor:
         return None if take(descriptor) else _read(descriptor)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
+    return None
 
 
 def last_config(directory: Path) -> str:
     """Return the path of the config that a gateway with this directory serves or served last. Empty if unknown."""
-    try:
-        descriptor = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    try:
+    with suppress(OSError), _opened(directory) as descriptor:
         return str(_read(descriptor).get("config") or "")
+    return ""
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """Open the lock file for reading only: there may be no permission to write, or the disk may be read-only."""
+    descriptor = os.open(directory / _FILE, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
