@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.config.clients import compile_clients, compile_cors
 from gateway.config.credentials import compile_secrets
-from gateway.config.deployments import compile_deployments
+from gateway.config.deployments import DeploymentCompiler
 from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
 from gateway.config.fact_ages import warn_of_facts
@@ -104,7 +104,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     secrets = compile_secrets(draft, findings, document.references, document.secrets_file)
     findings.problems.extend(document.catalogues.problems(findings))
     catalogue = compile_catalogues(document.catalogues.sources, findings, registry)
-    deployments = compile_deployments(draft, findings, endpoints, links, days, secrets, catalogue)
+    deployments = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue).compiled()
     warn_of_facts(findings, deployments.values(), document.read_at_s)
     assistants = AssistantCompiler(draft, findings, regions, deployments, days).compiled()
     moderation = compile_moderation(draft, findings, regions, deployments)
@@ -127,7 +127,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=options.demo_territory),
         resilience=draft.config.resilience,
         cell=cell,
-        exporters=compile_exporters(draft, findings, regions, cell, stated, registry, document.references),
+        exporters=compile_exporters(draft, findings, regions, stated, registry, document.references),
         cors=compile_cors(draft, findings, demo=demo),
         secrets=secrets,
         demo=demo,

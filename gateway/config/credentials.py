@@ -113,105 +113,92 @@ class Credentials:
     are_needed: bool
 
 
-def compile_credentials(
-    findings: Findings,
-    path: KeyPath,
-    section: DeploymentSection,
-    adapter: Adapter,
-    endpoint: Endpoint,
-    references: Mapping[str, Resolution],
-) -> Credentials:
-    """Return the keys and headers of a deployment.
+@dataclass(frozen=True, slots=True)
+class CredentialReader:
+    """Reads the keys and headers of one deployment. `references` are the resolved references by their text."""
 
-    A deployment with an unset header gets no keys, so that it is skipped.
-    """
-    keys, missing = _keys(findings, path, section, adapter, endpoint, references)
-    are_needed = section.api_key is not None or not isinstance(adapter.auth, NoAuth)
-    headers, unset = _headers(findings, path, section, adapter, endpoint, references)
-    if unset:
-        return Credentials((), (), (*missing, *unset), are_needed=True)
-    return Credentials(keys, headers, missing, are_needed)
+    findings: Findings
+    path: KeyPath
+    section: DeploymentSection
+    adapter: Adapter
+    endpoint: Endpoint
+    references: Mapping[str, Resolution]
 
+    def read(self) -> Credentials:
+        """Return the keys and headers. A deployment with an unset header gets no keys, so that it is skipped."""
+        keys, missing = self._keys()
+        are_needed = self.section.api_key is not None or not isinstance(self.adapter.auth, NoAuth)
+        headers, unset = self._headers()
+        if unset:
+            return Credentials((), (), (*missing, *unset), are_needed=True)
+        return Credentials(keys, headers, missing, are_needed)
 
-def _headers(
-    findings: Findings,
-    path: KeyPath,
-    section: DeploymentSection,
-    adapter: Adapter,
-    endpoint: Endpoint,
-    references: Mapping[str, Resolution],
-) -> tuple[tuple[tuple[str, Secret], ...], tuple[str, ...]]:
-    """Return the headers that are set, and the sources of the others."""
-    if not section.headers:
-        return (), ()
-    if endpoint.simulates is not None:
-        findings.warn((*path, "headers"), "headers are not sent to a simulator", "remove them")
-        return (), ()
-    rules = adapter.headers if isinstance(adapter, TakesHeaders) else {}
-    by_name = {name.lower(): name for name in rules}
-    headers: dict[str, Secret] = {}
-    unset: list[str] = []
-    for name, text in section.headers.items():
-        header_path = (*path, "headers", name)
-        known = by_name.get(name.lower())
-        if known is None or known in headers:
-            allowed = ", ".join(sorted(rules)) if rules else "none"
-            message = "is listed twice" if known is not None else f"is not a header that {section.provider} accepts"
-            hint = f"a header can change where prompts go, so only known headers are allowed: {allowed}"
-            findings.error(header_path, message, hint, key=True)
-            continue
-        resolved = references[text] if "${" in text else read_literal(text)
-        source, secret = resolved.source or "the value", resolved.secret
-        if resolved.mistake:
-            findings.error(header_path, f"{source} {resolved.mistake}", resolved.hint)
-        elif resolved.missing:
-            findings.warn(header_path, f"{source} {resolved.missing}: the deployment is skipped")
-            unset.append(resolved.source or name)
-        elif secret is not None and not resolved.is_stand_in and not rules[known].takes(secret.reveal()):
-            findings.error(
-                header_path,
-                f"{source} is not a value that {quoted(known)} accepts",
-                f"it must have the form {rules[known].value}",
-            )
-        elif secret is not None:
-            headers[known] = secret
-    return tuple(headers.items()), tuple(unset)
-
-
-def _keys(
-    findings: Findings,
-    path: KeyPath,
-    section: DeploymentSection,
-    adapter: Adapter,
-    endpoint: Endpoint,
-    references: Mapping[str, Resolution],
-) -> tuple[tuple[Secret, ...], tuple[str, ...]]:
-    if endpoint.simulates is not None:
-        if section.api_key is not None:
-            findings.warn((*path, "api_key"), "a key is not sent to a simulator", "remove it")
-        return (simulated_key(adapter.auth),), ()
-    variable = (endpoint.facts.api_key_env if endpoint.facts is not None else "") or "API_KEY"
-    if section.api_key is None:
-        if isinstance(adapter.auth, NoAuth):
+    def _headers(self) -> tuple[tuple[tuple[str, Secret], ...], tuple[str, ...]]:
+        """Return the headers that are set, and the sources of the others."""
+        if not self.section.headers:
             return (), ()
-        hint = f"write api_key: ${{{variable}}}"
-        findings.warn((*path, "api_key"), "is missing: the deployment is skipped", hint)
-        return (), ("api_key",)
-    keys: list[Secret] = []
-    missing: list[str] = []
-    for index, text in enumerate(section.api_key):
-        key_path = (*path, "api_key", index)
-        resolved = secret_at(findings, key_path, text, references, variable, term="key")
-        source = resolved.source or "the key"
-        if resolved.mistake:
-            findings.error(key_path, f"{source} {resolved.mistake}", resolved.hint)
-        elif resolved.missing:
-            effect = "the deployment is skipped" if len(section.api_key) == 1 else "this key is not used"
-            findings.warn(key_path, f"{source} {resolved.missing}: {effect}")
-            missing.append(resolved.source or "api_key")
-        problem = secret_problem(adapter.auth, resolved.secret) if resolved.secret is not None else None
-        if problem is not None and not resolved.is_stand_in:
-            findings.error(key_path, f"{source} {problem}")
-        elif resolved.secret is not None:
-            keys.append(resolved.secret)
-    return tuple(keys), tuple(missing)
+        if self.endpoint.simulates is not None:
+            self.findings.warn((*self.path, "headers"), "headers are not sent to a simulator", "remove them")
+            return (), ()
+        rules = self.adapter.headers if isinstance(self.adapter, TakesHeaders) else {}
+        by_name = {name.lower(): name for name in rules}
+        headers: dict[str, Secret] = {}
+        unset: list[str] = []
+        for name, text in self.section.headers.items():
+            header_path = (*self.path, "headers", name)
+            known = by_name.get(name.lower())
+            if known is None or known in headers:
+                allowed = ", ".join(sorted(rules)) if rules else "none"
+                message = (
+                    "is listed twice" if known is not None else f"is not a header that {self.section.provider} accepts"
+                )
+                hint = f"a header can change where prompts go, so only known headers are allowed: {allowed}"
+                self.findings.error(header_path, message, hint, key=True)
+                continue
+            resolved = self.references[text] if "${" in text else read_literal(text)
+            source, secret = resolved.source or "the value", resolved.secret
+            if resolved.mistake:
+                self.findings.error(header_path, f"{source} {resolved.mistake}", resolved.hint)
+            elif resolved.missing:
+                self.findings.warn(header_path, f"{source} {resolved.missing}: the deployment is skipped")
+                unset.append(resolved.source or name)
+            elif secret is not None and not resolved.is_stand_in and not rules[known].takes(secret.reveal()):
+                self.findings.error(
+                    header_path,
+                    f"{source} is not a value that {quoted(known)} accepts",
+                    f"it must have the form {rules[known].value}",
+                )
+            elif secret is not None:
+                headers[known] = secret
+        return tuple(headers.items()), tuple(unset)
+
+    def _keys(self) -> tuple[tuple[Secret, ...], tuple[str, ...]]:
+        if self.endpoint.simulates is not None:
+            if self.section.api_key is not None:
+                self.findings.warn((*self.path, "api_key"), "a key is not sent to a simulator", "remove it")
+            return (simulated_key(self.adapter.auth),), ()
+        variable = (self.endpoint.facts.api_key_env if self.endpoint.facts is not None else "") or "API_KEY"
+        if self.section.api_key is None:
+            if isinstance(self.adapter.auth, NoAuth):
+                return (), ()
+            hint = f"write api_key: ${{{variable}}}"
+            self.findings.warn((*self.path, "api_key"), "is missing: the deployment is skipped", hint)
+            return (), ("api_key",)
+        keys: list[Secret] = []
+        missing: list[str] = []
+        for index, text in enumerate(self.section.api_key):
+            key_path = (*self.path, "api_key", index)
+            resolved = secret_at(self.findings, key_path, text, self.references, variable, term="key")
+            source = resolved.source or "the key"
+            if resolved.mistake:
+                self.findings.error(key_path, f"{source} {resolved.mistake}", resolved.hint)
+            elif resolved.missing:
+                effect = "the deployment is skipped" if len(self.section.api_key) == 1 else "this key is not used"
+                self.findings.warn(key_path, f"{source} {resolved.missing}: {effect}")
+                missing.append(resolved.source or "api_key")
+            problem = secret_problem(self.adapter.auth, resolved.secret) if resolved.secret is not None else None
+            if problem is not None and not resolved.is_stand_in:
+                self.findings.error(key_path, f"{source} {problem}")
+            elif resolved.secret is not None:
+                keys.append(resolved.secret)
+        return tuple(keys), tuple(missing)

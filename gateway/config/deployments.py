@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, TypeVar
 
 from gateway.config.approvals import compile_approvals, compile_consent
-from gateway.config.credentials import compile_credentials
+from gateway.config.credentials import CredentialReader
 from gateway.config.endpoints import SIMULATOR, Endpoint, Endpoints
 from gateway.config.links import Links
 from gateway.config.operator_catalogue import OwnCatalogue, OwnModel, meant_provider, provider_hint, warn_of_fees
@@ -91,36 +91,6 @@ class Vendor:
         return words and (not self._numbers or self._numbers.issuperset(_NUMBER.findall(_DATE.sub("", model))))
 
 
-class Vendors:
-    """The vendors by provider, for the duration of one compilation.
-
-    Attributes:
-        without_chats: The deployments that are in lists of embeddings or moderations only.
-    """
-
-    def __init__(self, without_chats: frozenset[str] = frozenset()) -> None:
-        self._vendors: dict[str, Vendor] = {}
-        self.without_chats = without_chats
-
-    def of(self, provider: str, adapter: Adapter) -> Vendor:
-        """Return the facts of the provider's adapter."""
-        if provider not in self._vendors:
-            self._vendors[provider] = Vendor(adapter)
-        return self._vendors[provider]
-
-
-def _with_stream_options(
-    findings: Findings, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
-) -> ModelFacts:
-    """Return the facts, without the parameter `stream_options` if the server rejects it."""
-    if section.stream_options:
-        return facts
-    if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
-        findings.warn((*path, STREAM_OPTIONS), f"{section.provider} never receives this field", "remove it")
-        return facts
-    return replace(facts, without=facts.without | {STREAM_OPTIONS})
-
-
 def compile_concurrency(findings: Findings, path: KeyPath, section: ConcurrencySection | None) -> Concurrency | None:
     """Return the concurrency limit of a deployment, or None if it has none."""
     if section is None:
@@ -162,175 +132,285 @@ class _Parts:
     capabilities: Capabilities
 
 
-def compile_deployments(
-    draft: Draft,
-    findings: Findings,
-    endpoints: Endpoints,
-    links: Links,
-    days: Days,
-    secrets: Secrets,
-    catalogue: OwnCatalogue,
-) -> dict[str, Deployment]:
-    """Return the valid deployments of a draft, and mark the invalid ones in it."""
-    compiled: dict[str, Deployment] = {}
-    shared, vendors = _Interned(), Vendors(_without_chats(draft))
-    for name, section in draft.config.deployments.items():
-        path: KeyPath = ("deployments", name)
-        section = _as_meant(findings, name, section, endpoints)
-        parts = _parts(findings, path, name, section, endpoints, vendors, catalogue)
-        if parts is None:
-            compile_approvals(draft, findings, name, days)  # for its errors
-            if (known := endpoints.registry.adapters.get(section.provider)) is not None:
-                _check_without_endpoint(findings, path, section, known, links)
-            draft.broken.add(path)
-            continue
-        compiled[name] = _deployment(draft, findings, parts, links, days, secrets, shared)
-        _warn_of_retirement(findings, path, compiled[name], days)
-    return compiled
+@dataclass(slots=True)
+class DeploymentCompiler:
+    """Compiles the deployments of a draft.
 
-
-def _deployment(
-    draft: Draft,
-    findings: Findings,
-    parts: _Parts,
-    links: Links,
-    days: Days,
-    secrets: Secrets,
-    shared: _Interned,
-) -> Deployment:
-    """Return the deployment that consists of these parts."""
-    name, section = parts.name, parts.section
-    path: KeyPath = ("deployments", name)
-    adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
-    known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
-    if known_price is not None and own.section.price is None:
-        warn_of_fees(findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
-    credentials = compile_credentials(findings, path, section, adapter, endpoint, links.references)
-    site = endpoint.facts
-    way = links.way(path, section, endpoint)
-    return Deployment(
-        name=name,
-        provider=section.provider,
-        adapter=adapter,
-        model=section.model,
-        site=endpoint.site,
-        origin=endpoint.origin,
-        target=Target(
-            model=section.model,
-            base_path=endpoint.base_path,
-            facts=parts.facts,
-            pins=site.pins if site is not None else {},
-            passthrough=shared(_passthrough(findings, path, section, endpoint)),
-        ),
-        residency=shared(way.residency),
-        available=shared(_available(findings, path, section, site)),
-        capabilities=shared(parts.capabilities),
-        excepts=shared(site.excepts if site is not None else frozenset()),
-        unmet=_unmet(findings, path, section, endpoint),
-        allowed_moves=shared(site.allows if site is not None else frozenset()),
-        credentials=credentials.keys if not way.missing else (),
-        headers=credentials.headers,
-        needs_credential=credentials.are_needed or bool(way.missing),
-        missing_credentials=(*credentials.missing, *way.missing),
-        unsupported=section.unsupported,
-        structured_output=section.structured_output,
-        enabled=section.enabled,
-        simulates=endpoint.simulates,
-        approvals=compile_approvals(draft, findings, name, days),
-        fold=section.fold,
-        first_token_s=section.first_token_s,
-        consent=compile_consent(findings, path, section, endpoint),
-        identity=section.identity,
-        pseudonym_key=secrets.identity if section.identity == "hash" else None,
-        concurrency=compile_concurrency(findings, (*path, "concurrency"), section.concurrency),
-        guard=section.guard,
-        tls=way.tls,
-        proxy=way.proxy,
-        link=way.link,
-        price=shared(own.price(known_price)),
-        retirement=own.retirement(vendor.retirement(section.model), section.model),
-    )
-
-
-def _check_without_endpoint(
-    findings: Findings,
-    path: KeyPath,
-    section: DeploymentSection,
-    adapter: Adapter,
-    links: Links,
-) -> None:
-    """Report the errors of a deployment that do not depend on its endpoint, which is wrong itself."""
-    unknown = Endpoint("https://unknown.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
-    compile_credentials(findings, path, section, adapter, unknown, links.references)
-    links.way(path, section, unknown)
-    compile_concurrency(findings, (*path, "concurrency"), section.concurrency)
-    if section.available is not None:
-        read_territories(findings, (*path, "available"), section.available)
-    for key, words in (("stores", section.stores), ("processes", section.processes)):
-        if words is not None:
-            read_territories(findings, (*path, key), words)
-    _passthrough(findings, path, section, unknown, allowed=moves_data())
-
-
-def _as_meant(findings: Findings, name: str, section: DeploymentSection, endpoints: Endpoints) -> DeploymentSection:
-    """Return the section with the names that were probably meant, after the errors of its names have been reported.
-
-    With these names, the other mistakes of the entry are found in the same pass.
+    Attributes:
+        draft: The draft, in which invalid deployments are marked.
+        secrets: The gateway's own keys.
+        catalogue: The operator's own catalogue.
     """
-    registry = endpoints.registry
-    if section.provider not in registry.adapters:
-        endpoints.guessed.add(("deployments", name))
-        find_adapter(findings, ("deployments", name), section.provider, registry)
-        section = section.model_copy(
-            update={"provider": meant_provider(section.provider, registry) or section.provider}
+
+    draft: Draft
+    findings: Findings
+    endpoints: Endpoints
+    links: Links
+    days: Days
+    secrets: Secrets
+    catalogue: OwnCatalogue
+    _vendors: dict[str, Vendor] = field(default_factory=dict)
+    _shared: _Interned = field(default_factory=_Interned)
+    _without_chats: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._without_chats = _in_other_lists(self.draft)
+
+    def compiled(self) -> dict[str, Deployment]:
+        """Return the valid deployments."""
+        compiled: dict[str, Deployment] = {}
+        for name, section in self.draft.config.deployments.items():
+            path: KeyPath = ("deployments", name)
+            section = self._as_meant(name, section)
+            parts = self._parts(path, name, section)
+            if parts is None:
+                compile_approvals(self.draft, self.findings, name, self.days)  # for its errors
+                if (known := self.endpoints.registry.adapters.get(section.provider)) is not None:
+                    self._check_without_endpoint(path, section, known)
+                self.draft.broken.add(path)
+                continue
+            compiled[name] = self._deployment(parts)
+            self._warn_of_retirement(path, compiled[name])
+        return compiled
+
+    def _deployment(self, parts: _Parts) -> Deployment:
+        """Return the deployment that consists of these parts."""
+        name, section = parts.name, parts.section
+        path: KeyPath = ("deployments", name)
+        adapter, vendor, endpoint, own = parts.adapter, parts.vendor, parts.endpoint, parts.own
+        known_price = vendor.price(section.model, endpoint.facts.name if endpoint.facts is not None else "")
+        if known_price is not None and own.section.price is None:
+            warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
+        credentials = CredentialReader(self.findings, path, section, adapter, endpoint, self.links.references).read()
+        site = endpoint.facts
+        allowed = site.allows if site is not None else frozenset[str]()
+        way = self.links.way(path, section, endpoint)
+        return Deployment(
+            name=name,
+            provider=section.provider,
+            adapter=adapter,
+            model=section.model,
+            site=endpoint.site,
+            origin=endpoint.origin,
+            target=Target(
+                model=section.model,
+                base_path=endpoint.base_path,
+                facts=parts.facts,
+                pins=site.pins if site is not None else {},
+                passthrough=self._shared(self._passthrough(path, section, endpoint, allowed)),
+            ),
+            residency=self._shared(way.residency),
+            available=self._shared(self._available(path, section, site)),
+            capabilities=self._shared(parts.capabilities),
+            excepts=self._shared(site.excepts if site is not None else frozenset()),
+            unmet=self._unmet(path, section, endpoint),
+            allowed_moves=self._shared(allowed),
+            credentials=credentials.keys if not way.missing else (),
+            headers=credentials.headers,
+            needs_credential=credentials.are_needed or bool(way.missing),
+            missing_credentials=(*credentials.missing, *way.missing),
+            unsupported=section.unsupported,
+            structured_output=section.structured_output,
+            enabled=section.enabled,
+            simulates=endpoint.simulates,
+            approvals=compile_approvals(self.draft, self.findings, name, self.days),
+            fold=section.fold,
+            first_token_s=section.first_token_s,
+            consent=compile_consent(self.findings, path, section, endpoint),
+            identity=section.identity,
+            pseudonym_key=self.secrets.identity if section.identity == "hash" else None,
+            concurrency=compile_concurrency(self.findings, (*path, "concurrency"), section.concurrency),
+            guard=section.guard,
+            tls=way.tls,
+            proxy=way.proxy,
+            link=way.link,
+            price=self._shared(own.price(known_price)),
+            retirement=own.retirement(vendor.retirement(section.model), section.model),
         )
-    adapter = registry.adapters.get(section.provider)
-    if adapter is None:
-        return section
-    unknown = {
-        key: site
-        for key, site in (("endpoint", section.endpoint), ("simulates", section.simulates))
-        if site is not None and site not in adapter.sites and site != SIMULATOR and ":" not in site
-    }
-    meant = {key: near for key, site in unknown.items() if (near := nearest(site, adapter.sites)) is not None}
-    if meant:
-        endpoints.read(name, section, adapter)  # for its errors
-    return section.model_copy(update=meant) if meant else section
 
+    def _check_without_endpoint(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> None:
+        """Report the errors of a deployment that do not depend on its endpoint, which is wrong itself."""
+        unknown = Endpoint("https://unknown.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
+        CredentialReader(self.findings, path, section, adapter, unknown, self.links.references).read()
+        self.links.way(path, section, unknown)
+        compile_concurrency(self.findings, (*path, "concurrency"), section.concurrency)
+        if section.available is not None:
+            read_territories(self.findings, (*path, "available"), section.available)
+        for key, words in (("stores", section.stores), ("processes", section.processes)):
+            if words is not None:
+                read_territories(self.findings, (*path, key), words)
+        self._passthrough(path, section, unknown, moves_data())
 
-def _parts(
-    findings: Findings,
-    path: KeyPath,
-    name: str,
-    section: DeploymentSection,
-    endpoints: Endpoints,
-    vendors: Vendors,
-    catalogue: OwnCatalogue,
-) -> _Parts | None:
-    """Return the parts of a deployment, or None after all their errors have been reported."""
-    adapter = find_adapter(findings, path, section.provider, endpoints.registry)
-    if adapter is None:
-        return None
-    endpoint = endpoints.read(name, section, adapter)
-    vendor = vendors.of(section.provider, adapter)
-    own = catalogue.model(section.provider, section.model)
-    known = _facts(findings, path, section, vendor, own, is_chat=name not in vendors.without_chats)
-    facts = _with_stream_options(findings, path, section, adapter, own.facts(known))
-    capabilities = _capabilities(findings, path, section, adapter, facts)
-    if section.capabilities is not None:
-        # The encoder of the request must know these capabilities too. Known features that the list omits are kept: a
-        # thinking model thinks anyway.
-        facts = replace(facts, features=facts.features | capabilities.features)
-    if endpoint is None:
-        return None
-    return _Parts(name, section, adapter, vendor, endpoint, own, facts, capabilities)
+    def _as_meant(self, name: str, section: DeploymentSection) -> DeploymentSection:
+        """Return the section with the names that were probably meant, after the errors of its names have been reported.
 
+        With these names, the other mistakes of the entry are found in the same pass.
+        """
+        registry = self.endpoints.registry
+        if section.provider not in registry.adapters:
+            self.endpoints.guessed.add(("deployments", name))
+            find_adapter(self.findings, ("deployments", name), section.provider, registry)
+            section = section.model_copy(
+                update={"provider": meant_provider(section.provider, registry) or section.provider}
+            )
+        adapter = registry.adapters.get(section.provider)
+        if adapter is None:
+            return section
+        unknown = {
+            key: site
+            for key, site in (("endpoint", section.endpoint), ("simulates", section.simulates))
+            if site is not None and site not in adapter.sites and site != SIMULATOR and ":" not in site
+        }
+        meant = {key: near for key, site in unknown.items() if (near := nearest(site, adapter.sites)) is not None}
+        if meant:
+            self.endpoints.read(name, section, adapter)  # for its errors
+        return section.model_copy(update=meant) if meant else section
 
-def _warn_of_retirement(findings: Findings, path: KeyPath, deployment: Deployment, days: Days) -> None:
-    for notice in retirement_notices_of([deployment], days):
-        if notice.warned_days is not None:
-            fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
-            findings.warn((*path, "model"), str(notice), f"use another model, {fix}")
+    def _parts(self, path: KeyPath, name: str, section: DeploymentSection) -> _Parts | None:
+        """Return the parts of a deployment, or None after all their errors have been reported."""
+        adapter = find_adapter(self.findings, path, section.provider, self.endpoints.registry)
+        if adapter is None:
+            return None
+        endpoint = self.endpoints.read(name, section, adapter)
+        vendor = self._vendors.get(section.provider) or self._vendors.setdefault(section.provider, Vendor(adapter))
+        own = self.catalogue.model(section.provider, section.model)
+        known = self._facts(path, section, vendor, own, is_chat=name not in self._without_chats)
+        facts = self._with_stream_options(path, section, adapter, own.facts(known))
+        capabilities = self._capabilities(path, section, adapter, facts)
+        if section.capabilities is not None:
+            # The encoder of the request must know these capabilities too. Known features that the list omits are kept:
+            # a thinking model thinks anyway.
+            facts = replace(facts, features=facts.features | capabilities.features)
+        if endpoint is None:
+            return None
+        return _Parts(name, section, adapter, vendor, endpoint, own, facts, capabilities)
+
+    def _facts(
+        self, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModel, *, is_chat: bool
+    ) -> ModelFacts:
+        facts = vendor.facts(section.model)
+        if not is_chat:
+            # The catalogue's facts are those of chats.
+            return facts
+        if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.has_capabilities:
+            model = f"{section.provider}'s model {quoted(section.model)}"
+            message = f"no facts are known about {model}: only text and tools are allowed"
+            near = nearest_names(section.model, vendor.names)
+            question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name."
+            self.findings.warn((*path, "model"), message, f"{question} If the name is right, list its `capabilities`")
+        elif (
+            facts is not UNKNOWN_MODEL
+            and not own.is_listed
+            and (vendor.is_misspelt(section.model) or not vendor.knows(section.model))
+        ):
+            warn_of_unknown_model(self.findings, (*path, "model"), section.provider, section.model, vendor.names)
+        return facts
+
+    def _with_stream_options(
+        self, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
+    ) -> ModelFacts:
+        """Return the facts, without the parameter `stream_options` if the server rejects it."""
+        if section.stream_options:
+            return facts
+        if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
+            self.findings.warn((*path, STREAM_OPTIONS), f"{section.provider} never receives this field", "remove it")
+            return facts
+        return replace(facts, without=facts.without | {STREAM_OPTIONS})
+
+    def _capabilities(
+        self, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
+    ) -> Capabilities:
+        features = facts.features
+        if section.capabilities is not None:
+            known = FEATURES | adapter.capabilities.features
+            for index, word in enumerate(section.capabilities):
+                if word not in known:
+                    self.findings.error(
+                        (*path, "capabilities", index), f"unknown capability {quoted(word)}", choice_hint(word, known)
+                    )
+                elif word not in adapter.capabilities.features:
+                    message = f"{section.provider} cannot express {quoted(word)} with any model"
+                    self.findings.warn((*path, "capabilities", index), message, "remove it")
+            features = frozenset(section.capabilities)
+        if isinstance(adapter, EmulatesFeatures):
+            # A list of the operator states what the model can do itself.
+            features |= adapter.emulated
+        return Capabilities(
+            features=adapter.capabilities.features & features,
+            parameters=parameters_of(adapter.capabilities, facts),
+            context_tokens=facts.context_tokens or adapter.capabilities.context_tokens,
+            limits_thinking=adapter.capabilities.limits_thinking,
+        )
+
+    def _available(self, path: KeyPath, section: DeploymentSection, site: Site | None) -> Places:
+        """Return the territories whose users it may answer.
+
+        The operator may narrow the list of a vendor that publishes one, and may add to the list of another vendor.
+        """
+        path = (*path, "available")
+        stated = read_territories(self.findings, path, section.available) if section.available is not None else None
+        if site is None:
+            return stated or ANYWHERE
+        known = site.availability
+        if known.published:
+            if stated is not None and not stated.within(known.places):
+                unserved = {code for code in stated.included or () if not known.places.contains(code)}
+                unserved |= {code for code in known.places.excluded if stated.contains(code)}
+                detail = f"it does not serve {listed(unserved)}" if unserved else "it does not serve every territory"
+                message = f"the vendor publishes which territories it serves, and {detail}"
+                self.findings.error(path, message, "the list may only be narrowed")
+            return stated or known.places
+        own = _without(known.places, known.never)
+        if stated is None:
+            return own
+        parts = {code for code in stated.included or () if parent(code) in known.never}
+        if forbidden := parts | {code for code in known.never if stated.contains(code)}:
+            exclusions = ", ".join(f'"!{code}"' for code in sorted(forbidden))
+            message = f"the site {site.name} must not answer users in {listed(forbidden)}"
+            self.findings.error(path, message, f"exclude it: {exclusions}")
+        return own.union(stated)
+
+    def _unmet(self, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> tuple[str, ...]:
+        """Return the conditions of the site that the section does not attest."""
+        requires = endpoint.facts.requires if endpoint.facts is not None else ()
+        known = frozenset[str]().union(*requires)
+        for index, word in enumerate(section.attests):
+            if word not in known:
+                hint = choice_hint(word, known, none="it requires nothing; remove it")
+                message = f"{endpoint.site} does not require {quoted(word)}"
+                report = self.findings.error if known else self.findings.warn
+                report((*path, "attests", index), message, hint)
+        unmet: list[str] = []
+        for alternatives in requires:
+            if not alternatives & set(section.attests):
+                words = sorted(alternatives)
+                unmet.append(" or ".join(words))
+                message = (
+                    f"the site {endpoint.site} requires {unmet[-1]}, which is not attested: the deployment is skipped"
+                )
+                self.findings.warn(path, message, f"if your contract has it, write attests: [{words[-1]}]")
+        return tuple(unmet)
+
+    def _passthrough(
+        self, path: KeyPath, section: DeploymentSection, endpoint: Endpoint, allowed: frozenset[str]
+    ) -> frozenset[str]:
+        """Return the fields that are passed on. Those of `allowed` may move data."""
+        for index, name in enumerate(section.passthrough):
+            if name in moves_data() - allowed:
+                message = f"`{name}` moves or keeps data, which the known facts of {endpoint.site} do not allow"
+                self.findings.error((*path, "passthrough", index), message, "remove it")
+            # A field that identifies the user is removed or hashed unless it is listed here.
+            elif name in CANONICAL_FIELDS - IDENTITY:
+                message = f"`{name}` has no effect: it is a standard field, and `passthrough` is for unknown ones"
+                hint = "remove it; `capabilities` states which standard fields and features the model supports"
+                self.findings.error((*path, "passthrough", index), message, hint)
+        return frozenset(section.passthrough)
+
+    def _warn_of_retirement(self, path: KeyPath, deployment: Deployment) -> None:
+        for notice in retirement_notices_of([deployment], self.days):
+            if notice.warned_days is not None:
+                fix = f"such as {notice.instead}" if notice.instead else "or set another day in your own catalogue"
+                self.findings.warn((*path, "model"), str(notice), f"use another model, {fix}")
 
 
 def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Registry) -> Adapter | None:
@@ -344,7 +424,7 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
     return registry.adapters.get(provider)
 
 
-def _without_chats(draft: Draft) -> frozenset[str]:
+def _in_other_lists(draft: Draft) -> frozenset[str]:
     """Return the deployments that are listed for embeddings or moderations, and in no route of chats."""
     listed: set[str] = set()
     routed: set[str] = set()
@@ -359,28 +439,6 @@ def _without_chats(draft: Draft) -> frozenset[str]:
     return frozenset(listed - routed)
 
 
-def _facts(
-    findings: Findings, path: KeyPath, section: DeploymentSection, vendor: Vendor, own: OwnModel, *, is_chat: bool
-) -> ModelFacts:
-    facts = vendor.facts(section.model)
-    if not is_chat:
-        # The catalogue's facts are those of chats.
-        return facts
-    if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.has_capabilities:
-        model = f"{section.provider}'s model {quoted(section.model)}"
-        message = f"no facts are known about {model}: only text and tools are allowed"
-        near = nearest_names(section.model, vendor.names)
-        question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name."
-        findings.warn((*path, "model"), message, f"{question} If the name is right, list its `capabilities`")
-    elif (
-        facts is not UNKNOWN_MODEL
-        and not own.is_listed
-        and (vendor.is_misspelt(section.model) or not vendor.knows(section.model))
-    ):
-        warn_of_unknown_model(findings, (*path, "model"), section.provider, section.model, vendor.names)
-    return facts
-
-
 def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, model: str, names: Iterable[str]) -> None:
     """Warn of a model that is neither in the catalogue nor in the operator's own."""
     message = f"the catalogue does not know {provider}'s model {quoted(model)}"
@@ -389,105 +447,7 @@ def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, mode
     findings.warn(path, message, f"{question} If the name is right, add it to your own `catalogue`")
 
 
-def _capabilities(
-    findings: Findings, path: KeyPath, section: DeploymentSection, adapter: Adapter, facts: ModelFacts
-) -> Capabilities:
-    features = facts.features
-    if section.capabilities is not None:
-        known = FEATURES | adapter.capabilities.features
-        for index, word in enumerate(section.capabilities):
-            if word not in known:
-                findings.error(
-                    (*path, "capabilities", index), f"unknown capability {quoted(word)}", choice_hint(word, known)
-                )
-            elif word not in adapter.capabilities.features:
-                message = f"{section.provider} cannot express {quoted(word)} with any model"
-                findings.warn((*path, "capabilities", index), message, "remove it")
-        features = frozenset(section.capabilities)
-    if isinstance(adapter, EmulatesFeatures):
-        # A list of the operator states what the model can do itself.
-        features |= adapter.emulated
-    return Capabilities(
-        features=adapter.capabilities.features & features,
-        parameters=parameters_of(adapter.capabilities, facts),
-        context_tokens=facts.context_tokens or adapter.capabilities.context_tokens,
-        limits_thinking=adapter.capabilities.limits_thinking,
-    )
-
-
-def _available(findings: Findings, path: KeyPath, section: DeploymentSection, site: Site | None) -> Places:
-    """Return the territories whose users it may answer.
-
-    The operator may narrow the list of a vendor that publishes one, and may add to the list of another vendor.
-    """
-    path = (*path, "available")
-    stated = read_territories(findings, path, section.available) if section.available is not None else None
-    if site is None:
-        return stated or ANYWHERE
-    known = site.availability
-    if known.published:
-        if stated is not None and not stated.within(known.places):
-            unserved = {code for code in stated.included or () if not known.places.contains(code)}
-            unserved |= {code for code in known.places.excluded if stated.contains(code)}
-            detail = f"it does not serve {listed(unserved)}" if unserved else "it does not serve every territory"
-            message = f"the vendor publishes which territories it serves, and {detail}"
-            findings.error(path, message, "the list may only be narrowed")
-        return stated or known.places
-    own = _without(known.places, known.never)
-    if stated is None:
-        return own
-    parts = {code for code in stated.included or () if parent(code) in known.never}
-    if forbidden := parts | {code for code in known.never if stated.contains(code)}:
-        exclusions = ", ".join(f'"!{code}"' for code in sorted(forbidden))
-        message = f"the site {site.name} must not answer users in {listed(forbidden)}"
-        findings.error(path, message, f"exclude it: {exclusions}")
-    return own.union(stated)
-
-
 def _without(places: Places, never: frozenset[str]) -> Places:
     if places.included is None:
         return Places(None, places.excluded | never)
     return Places(places.included - never, places.excluded)
-
-
-def _unmet(findings: Findings, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> tuple[str, ...]:
-    """Return the conditions of the site that the section does not attest."""
-    requires = endpoint.facts.requires if endpoint.facts is not None else ()
-    known = frozenset[str]().union(*requires)
-    for index, word in enumerate(section.attests):
-        if word not in known:
-            hint = choice_hint(word, known, none="it requires nothing; remove it")
-            message = f"{endpoint.site} does not require {quoted(word)}"
-            report = findings.error if known else findings.warn
-            report((*path, "attests", index), message, hint)
-    unmet: list[str] = []
-    for alternatives in requires:
-        if not alternatives & set(section.attests):
-            words = sorted(alternatives)
-            unmet.append(" or ".join(words))
-            message = f"the site {endpoint.site} requires {unmet[-1]}, which is not attested: the deployment is skipped"
-            findings.warn(path, message, f"if your contract has it, write attests: [{words[-1]}]")
-    return tuple(unmet)
-
-
-def _passthrough(
-    findings: Findings,
-    path: KeyPath,
-    section: DeploymentSection,
-    endpoint: Endpoint,
-    *,
-    allowed: frozenset[str] | None = None,
-) -> frozenset[str]:
-    """Return the fields that are passed on. `allowed` may move data; by default, those that the site allows."""
-    if allowed is None:
-        allowed = endpoint.facts.allows if endpoint.facts is not None else frozenset()
-    for index, name in enumerate(section.passthrough):
-        if name in moves_data() - allowed:
-            message = f"`{name}` moves or keeps data, which the known facts of {endpoint.site} do not allow"
-            findings.error((*path, "passthrough", index), message, "remove it")
-        # A field that identifies the user is removed or hashed unless it is listed here.
-        elif name in CANONICAL_FIELDS - IDENTITY:
-            message = f"`{name}` has no effect: it is a standard field, and `passthrough` is for unknown ones"
-            hint = "remove it; `capabilities` states which standard fields and features the model supports"
-            findings.error((*path, "passthrough", index), message, hint)
-    return frozenset(section.passthrough)

@@ -13,7 +13,7 @@ from gateway.config.secret_references import Resolution, read_literal, secret_at
 from gateway.config.service_permits import ServiceUrl, read_service
 from gateway.config.territories import read_territories
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.model.config_version import Cell, Exporter, Region
+from gateway.model.config_version import Exporter, Region
 from providers.auth import Secret
 from providers.registry import Registry
 from providers.sites import Residency
@@ -31,7 +31,6 @@ def compile_exporters(
     draft: Draft,
     findings: Findings,
     regions: Regions,
-    cell: Cell | None,
     stated: StatedFacts,
     registry: Registry,
     references: Mapping[str, Resolution],
@@ -54,7 +53,7 @@ def compile_exporters(
         headers, missing = _headers(findings, path, section, references)
         if residency is None:
             continue
-        received = _regions(draft, findings, path, section, regions, cell, residency)
+        received = _regions(draft, findings, path, section, regions, residency)
         if service is None:
             continue
         if not _is_valid_collector(findings, path, service, residency, stated, registry):
@@ -114,7 +113,6 @@ def _regions(
     path: KeyPath,
     section: ExporterSection,
     regions: Regions,
-    cell: Cell | None,
     residency: Residency,
 ) -> frozenset[str]:
     """Return the regions whose requests the exporter receives: those of the section, or all that it may receive.
@@ -129,6 +127,7 @@ def _regions(
             requested.append((region_path, regions.by_name[name]))
     allowed = [name for name, region in regions.by_name.items() if residency.within(region.boundary)]
     if section.regions is None:
+        cell = regions.cell
         served = cell.serves if cell is not None and cell.serves is not None else draft.names("regions")
         requested = [(path, region) for name, region in regions.by_name.items() if name in served]
     for region_path, region in requested:
