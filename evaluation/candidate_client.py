@@ -177,10 +177,7 @@ class CandidateClient:
     async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
         """Send one question and return its result.
 
-        Args:
-            deployment: The candidate.
-            request: The question.
-            once: Use no retries and no concurrency limit, as load tests need.
+        With `once`, there are no retries and no concurrency limit, as load tests need.
 
         Raises:
             NotPermitted: The decision refuses the candidate.

@@ -57,11 +57,7 @@ def clustered_mean(
     Without groups and weights, this is `statistics.mean`. The same applies if all items are of one group: then the
     interval holds for this group only, because nothing is known about others.
 
-    Args:
-        scores: The score of each item.
-        groups: The groups of the items.
-        seed: The seed of the bootstrap for items without groups.
-        weights: The weights of the items.
+    `seed` is that of the bootstrap for items without groups.
     """
     weighed = {item: weight for item in scores if (weight := (weights or {}).get(item, 1.0)) > 0}
     if not weighed:

@@ -178,13 +178,8 @@ def score_compliance(
 ) -> dict[str, Compliance]:
     """Score the compliance axis of each candidate.
 
-    Args:
-        store: The stored answers.
-        candidates: The names of the candidates.
-        items: The items of the axis.
-        unacceptable: Words that make an answer unacceptable.
-        verdict: Returns the judge's verdict on an answer.
-        has_judge: Whether a judge decides which answers are acceptable and which are refusals.
+    `unacceptable` are words that make an answer unacceptable. With `has_judge`, a judge decides which answers are
+    acceptable and which are refusals.
     """
     known = {item.id: item for item in items}
     told_by = (*(["words"] if unacceptable else []), *(["judge"] if has_judge else []))

@@ -124,14 +124,7 @@ def measure_bias(
 ) -> JudgeBias:
     """Measure the lengths of the answers, and what may bias the judge.
 
-    Args:
-        store: The stored answers and verdicts.
-        axis: The axis of the items in the store.
-        items: The performance items.
-        candidates: The candidates that were asked.
-        judge: The judge, if there is one.
-        verdicts: The judge's scores by candidate and item.
-        marks: The marks that people gave, if they gave any.
+    `verdicts` are the judge's scores by candidate and item, and `marks` those that people gave.
     """
     names = [one.name for one in candidates]
     words = _words(store, names, axis, {item.id for item in items})

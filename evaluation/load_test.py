@@ -54,12 +54,8 @@ async def offer(
 
     If too many requests are unanswered, the rest of the step is not sent and counts as unanswered.
 
-    Args:
-        step: The step.
-        due: When each request is due.
-        ask: Sends a request.
-        reserve: Called before each request is sent. If it raises an exception, no more requests are sent, and the
-            exception is raised when the open ones have ended.
+    `due` is when each request is due. `reserve` is called before each is sent: if it raises an exception, no more
+    requests are sent, and the exception is raised when the open ones have ended.
     """
     loop = asyncio.get_running_loop()
     began_at = time.monotonic() + 0.01

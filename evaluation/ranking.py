@@ -63,10 +63,7 @@ def check_requirements(
 ) -> list[Requirement]:
     """Return every requirement of the suite with this candidate's result.
 
-    Args:
-        findings: The results of the candidate.
-        wanted: The requirements of the suite.
-        own_languages: The languages of the region. The shares are required in each of them too.
+    `own_languages` are those of the region: the shares are required in each of them too.
     """
     requirements: list[Requirement] = []
     if findings.refused is not None:
@@ -197,10 +194,7 @@ def _bounded(
 def scores_of(findings: CandidateFindings, suite: SuiteFile, performance: Estimate | None = None) -> Scores:
     """Return the scores of a candidate. The scalability score is goodput divided by the required rate, at most 1.
 
-    Args:
-        findings: The results of the candidate.
-        suite: The suite with the weights.
-        performance: The share of right answers with weighted items; None if all have the same weight.
+    `performance` is the share of right answers with weighted items; None if all have the same weight.
     """
     parts: list[tuple[str, int, Estimate]] = []
     if findings.performance is not None and findings.performance.worst is not None:

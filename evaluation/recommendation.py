@@ -134,10 +134,7 @@ def _total(evidence: RouteEvidence, name: str) -> float:
 def recommend(evidence: RouteEvidence, section: RecommendationSection, items: int) -> Recommendation:
     """Return the recommendation.
 
-    Args:
-        evidence: The results.
-        section: The suite's rules for a change.
-        items: The number of items that each candidate was asked.
+    `items` is the number of items that each candidate was asked.
     """
     groups = tie_groups(evidence)
     ranked = [name for group in groups for name in group]

@@ -71,9 +71,7 @@ def tie_label(name: str, report: Mapping[str, Any]) -> str:
 def pair_matrix(report: Mapping[str, Any], key: str) -> tuple[list[str], list[list[tuple[str, str, str]]]]:
     """Return the compared candidates, and for each pair the difference (row minus column), its p value and a class.
 
-    Args:
-        report: The report.
-        key: `totals` for the weighted scores, `comparisons` for the performance items.
+    `key` is `totals` for the weighted scores, or `comparisons` for the performance items.
     """
     cells: dict[tuple[str, str], tuple[str, str, str]] = {}
     for one in report[key]:

@@ -199,10 +199,8 @@ _MIN_SAMPLES = 8
 def html_page(report: Report, diff: str, drawings: Mapping[str, list[str]] | None = None) -> str:
     """Return the report as HTML.
 
-    Args:
-        report: The report.
-        diff: The change of the config in the format of `diff -u`, or empty.
-        drawings: The charts, if they are drawn already.
+    `diff` is the change of the config in the format of `diff -u`, or empty. `drawings` are the charts, if they are
+    drawn already.
     """
     charts = drawings if drawings is not None else drawings_of(report)
     matrices = {key: pair_matrix(report, key) for key in ("totals", "comparisons")}

@@ -169,9 +169,7 @@ def build_report(
 ) -> tuple[dict[str, Any], Recommendation]:
     """Return the report, and the recommendation that it ends with.
 
-    Args:
-        cost: The cost of the run, by the name of the candidate.
-        marks: The marks that people gave, if they gave any.
+    `cost` is by the name of the candidate, and `marks` are those that people gave, if they gave any.
     """
     judge, store = run.judge, run.store
     findings = score_run(suite, setting, run)

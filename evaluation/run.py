@@ -154,9 +154,7 @@ def run_evaluation(options: EvaluateOptions, compile_with: Compile) -> int:
 
     Answers are stored as they arrive, so an interrupted run can be resumed.
 
-    Args:
-        options: The options of the command.
-        compile_with: Compiles the config, given the origins of the simulated sites.
+    `compile_with` compiles the config, given the origins of the simulated sites.
 
     Raises:
         OptionsError, StoreError, ConfigRejected, SimulationFailed, MarksError: The evaluation can't run.

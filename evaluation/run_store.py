@@ -84,10 +84,7 @@ class RunStore:
     def __init__(self, directory: Path, key: Mapping[str, object], *, fresh: bool = False) -> None:
         """Open or create the store.
 
-        Args:
-            directory: The directory of the run.
-            key: Identifies the run: its questions and deployments.
-            fresh: Discard stored results.
+        `key` identifies the run: its questions and deployments. With `fresh`, stored results are discarded.
 
         Raises:
             StoreError: The directory contains another run, or another process uses it.

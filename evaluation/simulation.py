@@ -97,10 +97,7 @@ class SimulationFailed(Exception):
 def simulators(suite: Path, seed: int | None, sites: Mapping[str, Site]) -> Iterator[dict[Site, str]]:
     """Run the simulated sites while the block runs. Yield their origins.
 
-    Args:
-        suite: The suite file.
-        seed: Replaces the suite's seed.
-        sites: The site of each simulated deployment. If several share a site, it simulates the first one.
+    `seed` replaces the suite's. If several of the deployments share a site, it simulates the first one.
     """
     command = child_command("evaluation.simulation")
     order = json.dumps({"suite": str(suite), "seed": seed, "sites": {name: list(site) for name, site in sites.items()}})

@@ -197,9 +197,7 @@ def _variance(estimate: Estimate) -> float:
 def group_ties(order: Sequence[str], totals: Totals) -> tuple[tuple[str, ...], ...]:
     """Return the candidates in groups. No pair of a group is established as different.
 
-    Args:
-        order: The candidates, the highest score first.
-        totals: The comparisons of all pairs.
+    The first of `order` has the highest score.
     """
     groups: list[list[str]] = []
     for name in order:

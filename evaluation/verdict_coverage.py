@@ -93,11 +93,7 @@ def read_verdicts(store: RunStore, judge: str | None, candidates: Iterable[str])
 def coverage_of(store: RunStore, judge: str, candidate: str, axes: Mapping[str, Sequence[Item]]) -> VerdictCoverage:
     """Return which of a candidate's answers have a verdict.
 
-    Args:
-        store: The stored answers and verdicts.
-        judge: The judge's deployment.
-        candidate: The candidate.
-        axes: The items that the judge reads, by axis.
+    `axes` has the items that the judge reads, by axis.
     """
     causes: dict[str, str] = {}
     example = ""

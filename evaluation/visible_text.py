@@ -47,10 +47,7 @@ def _escape(code: int) -> str:
 def open_private(path: Path, mode: str = "w", **options: str) -> TextIO:
     """Open a text file for writing that only its owner can read, also if it exists with other permissions.
 
-    Args:
-        path: The file.
-        mode: `w` to replace a file, or `x` to refuse one that exists.
-        options: The options of `open`, such as `newline`. The encoding is UTF-8 if none is given.
+    `mode` is `w` to replace a file, or `x` to refuse one that exists. The encoding is UTF-8 if none is given.
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if mode == "x" else os.O_TRUNC)
     descriptor = os.open(path, flags, 0o600)

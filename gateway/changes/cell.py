@@ -61,15 +61,7 @@ def open_cell(server: StoreServer, change_log: ChangeLog, state_dir: Path, name:
 class CellMember:
     """One instance of a cell. `start` needs a running event loop.
 
-    Args:
-        database: The shared tables.
-        change_log: The record of this instance.
-        state_dir: Its state directory.
-        name: The setting `GATEWAY_INSTANCE`, or None.
-
-    Attributes:
-        database: The same.
-        record: The shared record.
+    `name` is the setting `GATEWAY_INSTANCE`, or None.
     """
 
     def __init__(self, database: CellDatabase, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:

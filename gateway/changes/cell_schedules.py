@@ -58,10 +58,7 @@ class _Order:
 class CellScheduler(Scheduler):
     """The schedules of the active version of an instance of a cell.
 
-    Args:
-        store: Where the progress is stored for a start while the database does not answer.
-        cell: The shared tables.
-        clock: Returns monotonic seconds.
+    `store` keeps the progress for a start while the database does not answer. `clock` returns monotonic seconds.
     """
 
     interval_s = LOOK_S

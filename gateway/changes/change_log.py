@@ -96,12 +96,8 @@ def review_change(
 ) -> ReviewedChange:
     """Return the plan of a change. Raises NotSigned if it needs a signature and has no accepted one.
 
-    Args:
-        old: The active version.
-        new: The version that would follow it.
-        now_s: The Unix time of the decisions.
-        signature: Returns the signature on the plan, or None.
-        answers: The territories with another answer, if the caller has compared them already.
+    `now_s` is the Unix time of the decisions, `signature` returns the signature on the plan, and `answers` are the
+    territories with another answer, if the caller has compared them already.
     """
     plan = plan_with_checks(old, new, now_s, answers)
     protected = protected_changes(old.config, new.config, plan)
@@ -315,10 +311,7 @@ class ChangeLog:
     def rollback_target(self, word: str | None, active: str, config: Path) -> PinnedRollback:
         """Return the version to roll back to. Raises NotStored if it or its text is not stored.
 
-        Args:
-            word: The version or a prefix of it. None means the one before the active version.
-            active: The active version.
-            config: The config file.
+        `word` is the version or a prefix of it. None means the one before the active version.
         """
         name = word if word is not None else self.history.before(active)
         if name is None:
@@ -338,8 +331,7 @@ class ChangeLog:
     def active_version(self, active: SourceText | None = None) -> Version | None:
         """Return the version that was active last. Raises StateError if its text does not have its hash.
 
-        Args:
-            active: The source of the config that becomes active. An equal text is not parsed again.
+        A text that is equal to that of `active`, the source of the config that becomes active, is not parsed again.
         """
         pointer = self.pointer()
         found = self.history.find_exactly(pointer.version) if pointer is not None else None

@@ -48,12 +48,8 @@ class ReviewedState:
 class ChangeReview:
     """Shows changes, and makes none. Compiles run in a child process, one at a time. Methods raise StateError.
 
-    Args:
-        job: How the config file is compiled.
-        state: Returns the present state.
-        directory: The state directory, or None without a history.
-        cell: This instance as a member of its cell, or None.
-        compile_job: Compiles in a child process.
+    `job` is how the config file is compiled, and `compile_job` compiles in a child process. `directory` is None without
+    a history.
     """
 
     def __init__(

@@ -49,9 +49,7 @@ class Compiler:
 class Compiling:
     """A compile that runs in a child process while its parent, which does not serve yet, gets ready.
 
-    Args:
-        job: The job.
-        child: A child process that is already started, if there is one.
+    `child` is a process that is already started.
     """
 
     def __init__(self, job: CompileJob, child: Child | None = None) -> None:

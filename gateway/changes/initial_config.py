@@ -56,12 +56,9 @@ class InitialConfig:
 class InitialConfigLoader:
     """Opens the state directory and compiles the config while the rest of the process is being loaded.
 
-    Args:
-        settings: The settings of the process.
-        child: The child process that compiles, if it is already started.
-        demo: Whether the config is served as a demo, even if it does not state that.
-        real: The real deployment that is added to a demo.
-        inherited_lock: The lock of the state directory, if the running gateway hands it over.
+    `demo` serves the config as a demo even if it does not state that, and `real` is the real deployment that is added
+    to it. `child` compiles if it is already started. `inherited_lock` is the lock of the state directory, if the
+    running gateway hands it over.
     """
 
     def __init__(

@@ -131,13 +131,9 @@ def checks_of(
 ) -> tuple[Check, ...]:
     """Return the checks of a change between two versions that compile.
 
-    Args:
-        old: The active version.
-        new: The new version.
-        warnings: The warnings of the new config that the old one does not have.
-        now_s: Unix time, for approvals that end.
-        answers: The result of `answer_changes` for these versions. None computes it.
-        accepted: The territories and regions whose users may lose their answer.
+    `warnings` are those that the old version does not have, and `answers` the result of `answer_changes`, which is
+    computed if it is None. `accepted` are the territories and regions whose users may lose their answer. `now_s` is
+    Unix time, for approvals that end.
     """
     unapproved = tuple(_unapproved(old, new, now_s))
     return (

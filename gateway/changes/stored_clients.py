@@ -54,12 +54,8 @@ class _Loaded:
 class ClientDatabase:
     """The stored clients of an installation, as the active config version uses them.
 
-    Args:
-        directory: The state directory.
-        trail: The audit trail, or None if this process does not hold it.
-        config_path: The path of the config file, for messages of commands.
-        store: The database. Default: the one of the state directory.
-        clock: Returns the Unix time.
+    `config_path` is for messages of commands. `trail` is None if this process does not hold the audit trail. `store` is
+    the database of the state directory if it is left out. `clock` returns Unix time.
 
     Raises:
         StateError: The database cannot be used.

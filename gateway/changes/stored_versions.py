@@ -19,9 +19,7 @@ from gateway.state.history import History, Version
 def verified(version: Version, active: SourceText | None = None) -> Version:
     """Return the version if its text has its hash and its name. Raises StateError.
 
-    Args:
-        version: As it was read from the history.
-        active: The source of the active config, if it may be the same. An equal text is not parsed again.
+    `active` is the source of the active config, if it may be the same: an equal text is not parsed again.
     """
     if fault := _fault_of(version, active):
         raise StateError(f"history.db can't be used: {describe_damage(f'version {version.version}: {fault}')}")

@@ -30,10 +30,7 @@ class NotReached(CommandError):
 class AdminClient:
     """A client for one admin listener.
 
-    Attributes:
-        url: the listener's URL.
-        token: the admin token, if the listener needs one.
-        limit_s: the most seconds for one call, from the lookup of the host to the last byte.
+    `limit_s` is the most seconds for one call, from the lookup of the host to the last byte.
     """
 
     url: str

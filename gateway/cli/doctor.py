@@ -48,11 +48,7 @@ Level = Literal["ok", "warning", "error"]
 class CheckResult:
     """One fact of an installation.
 
-    Attributes:
-        level: Whether it is a problem.
-        subject: The part of the installation.
-        message: Its state.
-        remedy: The step that fixes it. Empty if there is none.
+    `remedy` is the step that fixes it, or empty.
     """
 
     level: Level

@@ -84,10 +84,7 @@ def exchange_text(log: ExchangeLog, mask: Callable[[str], str]) -> str:
 def secret_mask(log: ExchangeLog, public: Iterable[tuple[str, str]], secrets: Iterable[Secret]) -> Callable[[str], str]:
     """Return a function that masks each secret, its parts, and values that were derived from it for this request.
 
-    Args:
-        log: the recorded exchange.
-        public: the headers that the adapter wrote. All other headers of the request are treated as credentials.
-        secrets: the credentials of the deployment.
+    `public` are the headers that the adapter wrote. All other headers of the request are treated as credentials.
     """
     known = {*public, *((name, value) for name, value in log.request_headers if name in _OUR_HEADERS)}
     names = {name for name, _ in log.request_headers}

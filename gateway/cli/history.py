@@ -378,11 +378,8 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
 def _answers_at_rest(config: ConfigVersion, directory: Path, released: str | None) -> tuple[RegionAnswer, ...]:
     """Return who will answer in each region when the next gateway serves this version. Raises StateError.
 
-    Args:
-        config: The version.
-        directory: The state directory.
-        released: The version whose pin is released. Its schedules go on if this version has the same ones. None if this
-            version is pinned.
+    `released` is the version whose pin is released: its schedules go on if this version has the same ones. None if this
+    version is pinned.
     """
     import asyncio
 

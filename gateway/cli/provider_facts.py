@@ -19,13 +19,7 @@ _SHOWN_NAMES = 8
 
 
 def compared(deployment: Deployment, answer: ChatCompletion, response: WireResponse) -> list[str]:
-    """Return a line for each fact that one answer shows: whether it is as the adapter and the catalogue have it.
-
-    Args:
-        deployment: The deployment that answered.
-        answer: The answer as the adapter read it.
-        response: The provider's response.
-    """
+    """Return a line for each fact that one answer shows: whether it is as the adapter and the catalogue have it."""
     try:
         body = as_map(loads(response.body))
     except JsonError:

@@ -136,10 +136,7 @@ class _Parts:
 class DeploymentCompiler:
     """Compiles the deployments of a draft.
 
-    Attributes:
-        draft: The draft, in which invalid deployments are marked.
-        secrets: The gateway's own keys.
-        catalogue: The operator's own catalogue.
+    Invalid ones are marked in the draft.
     """
 
     draft: Draft

@@ -44,11 +44,7 @@ class Converted:
 def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> Converted:
     """Convert a configuration of LiteLLM.
 
-    Args:
-        data: The bytes of the file.
-        file: Its name, for messages.
-        registry: The adapters of the providers.
-        today: The day of the prices that the file has, such as 2026-11-24.
+    `today` is the day of the prices that the file has, such as 2026-11-24.
 
     Raises:
         ConfigRejected: The file is not valid YAML.

@@ -201,11 +201,8 @@ def load_document(
 ) -> Document:
     """Read a configuration file.
 
-    Args:
-        path: The file.
-        environ: The environment variables that references may name.
-        secrets: False to resolve no reference, and to assume that each holds a value: enough for a check.
-        clock: Returns the Unix time.
+    Without `secrets`, no reference is resolved, and each is assumed to hold a value: enough for a check. `clock`
+    returns Unix time.
 
     Raises:
         ConfigRejected: The file cannot be read, or is not valid YAML.

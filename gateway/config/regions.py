@@ -59,12 +59,7 @@ _RESERVED = "refuse"
 class Regions:
     """The valid regions.
 
-    Attributes:
-        by_name: The regions by name.
-        by_territory: The region of each territory.
-        default: The region for all other territories, or None.
-        blocked: The blocked territories.
-        cell: The installation to which the gateway belongs, or None.
+    `default` is the region of all territories that no region names, or None.
     """
 
     by_name: Mapping[str, Region]

@@ -19,12 +19,7 @@ def with_route(text: str, file: str, assistant: str, region: str, steps: list[st
 
     Comments inside the old route are lost.
 
-    Args:
-        text: The text of the configuration.
-        file: The name of the file in problems.
-        assistant: The name of the assistant, not an alias.
-        region: The name of the region.
-        steps: The names of the deployments.
+    `assistant` is a name, not an alias.
 
     Raises:
         ConfigRejected: The route is written in a way that cannot be edited, such as an alias.

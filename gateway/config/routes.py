@@ -71,13 +71,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class AssistantCompiler:
-    """Compiles the assistants of a draft, with their routes, schedules and shadows.
-
-    Attributes:
-        regions: The valid regions.
-        deployments: The valid deployments by name.
-        days: The days now, for approvals.
-    """
+    """Compiles the assistants of a draft, with their routes, schedules and shadows."""
 
     draft: Draft
     findings: Findings

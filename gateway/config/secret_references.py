@@ -110,13 +110,7 @@ def secret_at(
 ) -> Resolution:
     """Return the resolution of a secret, and warn if it is written in the configuration itself.
 
-    Args:
-        findings: Receives the warning.
-        path: The key of the secret.
-        text: Its value in the configuration.
-        references: The resolved references by their text.
-        variable: The environment variable that the hint suggests.
-        term: The word for the secret in the warning.
+    `variable` is the environment variable that the hint suggests, and `term` the word for the secret in the warning.
     """
     if "${" in text:
         return references[text]

@@ -30,12 +30,8 @@ def read_service(
 ) -> ServiceUrl | None:
     """Return the service of a URL in the configuration, or None after an error has been reported.
 
-    Args:
-        findings: Receives the error.
-        key_path: The key of the URL.
-        url: The URL.
-        usual_path: The path for a URL without one, or None if the path is required.
-        insecure: Whether http:// to another machine is allowed, or None if the section has no such key.
+    `usual_path` is the path for a URL without one, or None if the path is required. `insecure` allows http:// to
+    another machine, and is None if the section has no such key.
     """
     try:
         origin, path = parse_origin(url)

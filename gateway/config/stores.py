@@ -90,13 +90,8 @@ def check_place(draft: Draft, findings: Findings, path: KeyPath, territory: str,
 
     Of a region with `transit`, the ledger is kept in the territory of the cell.
 
-    Args:
-        draft: The draft. If its cell is invalid, nothing is reported.
-        findings: Receives the errors.
-        path: The key of the territory.
-        territory: Where the data is kept.
-        regions: The regions.
-        keeps: The kind of data, as the beginning of the message, such as `rows about`.
+    `keeps` is the kind of data, as the beginning of the message, such as `rows about`. If the draft's cell is invalid,
+    nothing is reported.
     """
     if draft.is_broken("cell"):
         return

@@ -346,14 +346,7 @@ def check_reference(
 ) -> bool:
     """Report a name that its section does not define. Return whether nothing was reported.
 
-    Args:
-        draft: The draft that defines the names.
-        findings: For the error.
-        path: Where the name is written.
-        section: The section that defines such names.
-        name: The name.
-        key: The name is the key at this path, and not its value.
-        none: The hint if the section defines no name.
+    With `key`, the name is the key at this path, and not its value. `none` is the hint if the section defines no name.
     """
     known = draft.names(section)
     if name in known or draft.is_broken(section):

@@ -192,11 +192,7 @@ class AuditLine:
 
 
 class TrailReader:
-    """Reads the lines of a trail, and continues where it has read last.
-
-    Args:
-        directory: The state directory.
-    """
+    """Reads the lines of a trail, and continues where it has read last."""
 
     def __init__(self, directory: Path) -> None:
         self._path = path_of(directory)
@@ -223,9 +219,7 @@ class TrailReader:
 def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
     """Verify the whole trail.
 
-    Args:
-        directory: The state directory.
-        heads: The known heads by the name of their source. A head may be only a hash.
+    `heads` are the known heads by the name of their source. A head may be only a hash.
 
     Raises:
         StateError: The trail cannot be read.

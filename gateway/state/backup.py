@@ -58,12 +58,8 @@ class Backup:
 def write_backup(directory: Path, target: Path, release: str, created: str, *, with_keys: bool) -> Backup:
     """Write an archive of a state directory to a new file that only its owner can read.
 
-    Args:
-        directory: The state directory. A gateway may use it.
-        target: The file to write. It must not exist.
-        release: The version of this gateway.
-        created: The time now, in ISO 8601.
-        with_keys: Whether the archive has the keys that the gateway made for itself.
+    A gateway may use the directory. The target must not exist. `created` is the time now, in ISO 8601. With `with_keys`,
+    the archive has the keys that the gateway made for itself.
 
     Raises:
         StateError: The directory cannot be read, or the file cannot be written.

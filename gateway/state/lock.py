@@ -49,10 +49,8 @@ class Lock:
         config: The absolute path of the config that the previous gateway served. Empty if unknown.
         descriptor: The open file.
 
-    Args:
-        directory: The state directory.
-        wait_s: How long to wait for another process to release the lock.
-        inherited: The descriptor of the locked file, if the running gateway hands its lock over.
+    `wait_s` is how long to wait for another process to release the lock. `inherited` is the descriptor of the locked
+    file, if the running gateway hands its lock over.
     """
 
     def __init__(self, directory: Path, wait_s: float = 0.0, inherited: int | None = None) -> None:

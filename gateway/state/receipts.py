@@ -37,11 +37,8 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     There is no receipt if the region is unknown, if this cell may not keep it (`may_keep`), or if the sample leaves it
     out.
 
-    Args:
-        record: The finished request.
-        ended_at_s: The end of the request (Unix time).
-        cell: The territory of the gateway, if the config states it.
-        share: The share (0 to 1) of successful requests whose receipt is kept.
+    `ended_at_s` is Unix time, `cell` the territory of the gateway if the config states it, and `share` (0 to 1) the
+    share of successful requests whose receipt is kept.
     """
     if not is_kept(record, share):
         return None
@@ -264,12 +261,8 @@ def prepare(directory: Path) -> None:
 class Receipts:
     """Stores and finds receipts of one process. Methods raise StateError.
 
-    Args:
-        directory: The state directory.
-        current: Returns the active config version.
-        failed: Called with a message if receipts are lost.
-        clock: Returns Unix time.
-        signing_key: A secret that is derived from the key that signs receipts, or None.
+    `failed` is called with a message if receipts are lost. `signing_key` is a secret that is derived from the key that
+    signs receipts, or None. `clock` returns Unix time.
     """
 
     def __init__(
