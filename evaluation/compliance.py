@@ -10,7 +10,7 @@ from statistics import fmean
 
 from evaluation.cluster_statistics import Groups, clustered_mean
 from evaluation.items import Expectation, Item, RecordedAnswer
-from evaluation.performance import FailedItem, Verdict, groups_of, listed_best, note_failed
+from evaluation.performance import FailedItem, Verdicts, groups_of, listed_best, note_failed
 from evaluation.refusals import RefusalFinding, RefusalState, is_refused_by_provider, refusal_of
 from evaluation.run_store import RunStore
 from evaluation.samples import Samples, Spread
@@ -172,7 +172,7 @@ def score_compliance(
     candidates: Iterable[str],
     items: tuple[Item, ...],
     unacceptable: tuple[str, ...],
-    verdict: Verdict,
+    verdicts: Mapping[str, Verdicts],
     *,
     has_judge: bool,
 ) -> dict[str, Compliance]:
@@ -183,7 +183,7 @@ def score_compliance(
     """
     known = {item.id: item for item in items}
     told_by = (*(["words"] if unacceptable else []), *(["judge"] if has_judge else []))
-    return {name: _score_one(store, name, known, unacceptable, verdict, told_by) for name in candidates}
+    return {name: _score_one(store, name, known, unacceptable, verdicts.get(name, {}), told_by) for name in candidates}
 
 
 def _score_one(
@@ -191,7 +191,7 @@ def _score_one(
     name: str,
     known: Mapping[str, Item],
     unacceptable: tuple[str, ...],
-    verdict: Verdict,
+    verdicts: Verdicts,
     told_by: tuple[str, ...],
 ) -> Compliance:
     result = Compliance(told_by=told_by)
@@ -212,7 +212,7 @@ def _score_one(
         unstreamed[item.id] = wording.state
         decision = _no_verdict(item, row.answer, unacceptable)
         if decision is None and "judge" in told_by:
-            judged = verdict(name, item, row.answer)
+            judged = verdicts.get(item.id)
             decision = _by_judge(item, wording, judged)
             _note_overruled(item, wording, judged, result)
         elif decision is None:

@@ -14,8 +14,8 @@ from itertools import combinations
 from evaluation.human_marks import GOOD_MARK, HIGHEST, Marks, mark_of
 from evaluation.items import Item, JudgeCheck
 from evaluation.judge import JudgedPair, preferences_of
+from evaluation.performance import Verdicts
 from evaluation.run_store import RunStore
-from evaluation.scorers import Score
 from evaluation.statistics import Estimate, corrected, share, sign_test, t_mean
 from evaluation.text_rules import words_of
 from gateway.model.deployment import Deployment
@@ -119,7 +119,7 @@ def measure_bias(
     items: Sequence[Item],
     candidates: Sequence[Deployment],
     judge: Deployment | None,
-    verdicts: Mapping[str, Mapping[str, Score]],
+    verdicts: Mapping[str, Verdicts],
     marks: Marks | None,
 ) -> JudgeBias:
     """Measure the lengths of the answers, and what may bias the judge.

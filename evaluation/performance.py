@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,16 +92,16 @@ class Performance:
         return self.first or self.scores
 
 
-Verdict = Callable[[str, Item, RecordedAnswer], Score | None]
-"""Returns the judge's verdict on a candidate's answer to an item, or None if there is none."""
+Verdicts = Mapping[str, Score]
+"""The judge's readable verdicts on the stored answers of one candidate, by item."""
 
 
 def score_performance(
-    store: RunStore, candidates: Iterable[str], items: tuple[Item, ...], seed: int, verdict: Verdict
+    store: RunStore, candidates: Iterable[str], items: tuple[Item, ...], seed: int, verdicts: Mapping[str, Verdicts]
 ) -> tuple[dict[str, Performance], list[Comparison]]:
     """Score the performance axis of each candidate, and compare every pair on the same items."""
     known = {item.id: item for item in items}
-    results = {name: _score_one(store, name, known, seed, verdict) for name in candidates}
+    results = {name: _score_one(store, name, known, seed, verdicts.get(name, {})) for name in candidates}
     compared = compare_pairs({name: one.scores for name, one in results.items() if one.scores}, groups_of(items))
     return results, compared
 
@@ -111,7 +111,7 @@ def groups_of(items: Iterable[Item]) -> dict[str, str]:
     return {item.id: item.cluster for item in items if item.cluster is not None}
 
 
-def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int, verdict: Verdict) -> Performance:
+def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int, verdicts: Verdicts) -> Performance:
     result = Performance()
     samples, scored_items = Samples(), 0
     high: list[tuple[float, Item, str]] = []
@@ -124,9 +124,8 @@ def _score_one(store: RunStore, name: str, known: Mapping[str, Item], seed: int,
             scored = Score(0.0, row.failure or "no answer")
             result.failures += 1
         else:
-            judged = (
-                verdict(name, item, row.answer) if isinstance(item.check, JudgeCheck) else score(item.check, row.answer)
-            )
+            is_judged = isinstance(item.check, JudgeCheck)
+            judged = verdicts.get(item.id) if is_judged else score(item.check, row.answer)
             if judged is None:
                 samples.add(item.question_id, None)
                 continue

@@ -89,11 +89,13 @@ def score_run(suite: Suite, setting: Setting, run: EvaluatedRun) -> RunFindings:
     region, now_s = setting.region, setting.now_s
     eligibilities, judge, store = run.eligibilities, run.judge, run.store
     asked = [eligibility.deployment.name for eligibility in eligibilities if eligibility.refused is None]
-    verdict = read_verdicts(store, judge.name if judge is not None else None, asked)
-    performances, comparisons = performance.score_performance(store, asked, suite.performance, suite.file.seed, verdict)
+    verdicts = read_verdicts(store, judge.name if judge is not None else None, asked)
+    performances, comparisons = performance.score_performance(
+        store, asked, suite.performance, suite.file.seed, verdicts
+    )
     are_read = judge is not None and suite.file.judge is not None and suite.file.judge.compliance
     compliances = compliance.score_compliance(
-        store, asked, suite.compliance, unacceptable_words(suite), verdict, has_judge=are_read
+        store, asked, suite.compliance, unacceptable_words(suite), verdicts, has_judge=are_read
     )
     loads = _loads(suite, store, asked)
     coverages = _coverages(suite, store, judge, asked, are_read=are_read)
@@ -315,7 +317,7 @@ def shadow_report(
 
 def _notices(suite: Suite, run: EvaluatedRun, findings: RunFindings) -> list[str]:
     """Return what a reader must know before the recommendation: missing judges and missing verdicts."""
-    notices = [_missing_judge_notice(suite)] if _lacks_judge(suite, findings) else []
+    notices = [_missing_judge_notice(suite)] if suite.compliance and not findings.are_read else []
     notices += [
         f"{name}: {found.unsure:,} answers apologize and then continue. Without a judge it is unsure whether they are "
         f"refusals, so each counts against {name}."
@@ -338,11 +340,7 @@ def _bias(suite: Suite, run: EvaluatedRun, marks: Marks | None) -> JudgeBias:
     asked = [one.deployment for one in run.eligibilities if one.refused is None]
     judge = run.judge
     verdicts = read_verdicts(run.store, judge.name if judge is not None else None, [one.name for one in asked])
-    return measure_bias(run.store, performance.AXIS, suite.performance, asked, judge, verdicts.by_candidate, marks)
-
-
-def _lacks_judge(suite: Suite, findings: RunFindings) -> bool:
-    return bool(suite.compliance) and not findings.are_read
+    return measure_bias(run.store, performance.AXIS, suite.performance, asked, judge, verdicts, marks)
 
 
 def _missing_judge_notice(suite: Suite) -> str:

@@ -179,7 +179,7 @@ async def _run(
             if judge is not None:
                 stopped = await _ask(judge, suite, client, store, records)
             verdicts = read_verdicts(store, judge.name if judge is not None else None, [_RUN])
-            scores = score_shadow(suite, records, verdicts.by_candidate.get(_RUN, {}))
+            scores = score_shadow(suite, records, verdicts.get(_RUN, {}))
             pairs = judged_pairs(store, judge.name, list(scores)) if judge is not None else []
         setting = Setting(config, assistant, region, time.time())
         return _write(options.out, shadow_report(suite, setting, judge, records, scores, pairs, stopped))

@@ -11,7 +11,7 @@ from statistics import median
 from evaluation.candidate_client import QuestionResult, Timing
 from evaluation.items import Check, Item, JudgeCheck, RecordedAnswer
 from evaluation.judge import MAX_QUOTED_CHARACTERS, JudgedPair, Questions, pair_axis, pair_questions, pairs_of
-from evaluation.performance import FailedItem, note_failed, shown
+from evaluation.performance import FailedItem, Verdicts, note_failed, shown
 from evaluation.refusals import RefusalFinding, refusal_of
 from evaluation.run_store import RunStore
 from evaluation.scorers import Score, score
@@ -25,8 +25,6 @@ _ROLE = re.compile(r"^(?:system|developer|user|assistant|tool): ", re.MULTILINE)
 _USER, _CHECK = "user: ", "check "
 _MAX_SHOWN_CHARACTERS, _ALPHA = 4000, 0.05
 Recorded = tuple[int, ShadowRecord]
-Verdicts = Mapping[str, Score]
-"""The judge's verdicts by the id of the question."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.compliance import FIGURES
-from evaluation.items import Item, RecordedAnswer
+from evaluation.items import Item
 from evaluation.judge import items_to_judge, score_of, verdict_axis
 from evaluation.performance import AXIS as PERFORMANCE
+from evaluation.performance import Verdicts
 from evaluation.refusals import refusal_of
 from evaluation.run_store import RunStore, StoredAnswer
-from evaluation.scorers import Score
 
 _FILTERED = "its content filter blocked the question"
 _REFUSED = "it refused to judge"
@@ -63,31 +63,18 @@ class VerdictCoverage:
         return f"{self.share:.1%} have none ({self.missing:,} of {self.of:,}): {causes}"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """The judge's readable verdicts on stored answers, by candidate and item."""
-
-    by_candidate: Mapping[str, Mapping[str, Score]]
-
-    def __call__(self, candidate: str, item: Item, _: RecordedAnswer) -> Score | None:
-        """Return the verdict on an answer, or None if there is none."""
-        return self.by_candidate.get(candidate, {}).get(item.id)
-
-
-def read_verdicts(store: RunStore, judge: str | None, candidates: Iterable[str]) -> Verdicts:
-    """Return the verdicts of the judge; none if the suite names no judge."""
+def read_verdicts(store: RunStore, judge: str | None, candidates: Iterable[str]) -> dict[str, Verdicts]:
+    """Return the verdicts of the judge by candidate; none if the suite names no judge."""
     if judge is None:
-        return Verdicts({})
-    return Verdicts(
-        {
-            name: {
-                row.item: verdict
-                for row in store.rows(judge, verdict_axis(name))
-                if row.answer is not None and (verdict := score_of(row.answer)) is not None
-            }
-            for name in candidates
+        return {}
+    return {
+        name: {
+            row.item: verdict
+            for row in store.rows(judge, verdict_axis(name))
+            if row.answer is not None and (verdict := score_of(row.answer)) is not None
         }
-    )
+        for name in candidates
+    }
 
 
 def coverage_of(store: RunStore, judge: str, candidate: str, axes: Mapping[str, Sequence[Item]]) -> VerdictCoverage:

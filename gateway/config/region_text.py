@@ -128,7 +128,7 @@ def compile_profiles(
     choices: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Profile]:
     """Return the profile in each locale. `choices` are the lines for the preferences of callers."""
-    if section.timezone is not None and not _is_zone(section.timezone):
+    if section.timezone is not None and section.timezone not in _zones():
         near = nearest(section.timezone, _zones())
         hint = f"did you mean {near}?" if near else "write a name such as Asia/Shanghai"
         findings.error((*path, "timezone"), f"unknown time zone '{section.timezone}'", hint)
@@ -147,10 +147,6 @@ def _zones() -> list[str]:
     from babel.core import get_global
 
     return sorted(get_global("zone_territories"))
-
-
-def _is_zone(name: str) -> bool:
-    return name in _zones()
 
 
 def _zone_line(zone: str) -> str:

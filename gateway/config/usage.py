@@ -29,7 +29,7 @@ from gateway.model.budget import (
 from gateway.model.config_version import Client
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
-from providers.catalogue.prices import NO_CURRENCY, Price
+from providers.catalogue.prices import NO_CURRENCY
 
 _SHOWN_CLIENTS = 3
 
@@ -45,6 +45,8 @@ def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRu
         if draft.config.stores is None and not draft.is_broken("stores"):
             message = "has no effect without `stores`: the state directory is on this machine"
             findings.warn(("usage", "on_loss"), message, "remove it")
+    if section.internal_project is not None and draft.config.clients_source == "file":
+        _check_project(draft, findings, ("usage", "internal_project"), section.internal_project)
     return UsageRules(
         currency=section.currency,
         rates=rates,
@@ -53,7 +55,7 @@ def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRu
         on_loss=on_loss,
         retention=section.retention,
         alerts=_alerts(draft, findings, section.alerts, regions) if section.alerts is not None else None,
-        internal_project=_internal_project(draft, findings, section.internal_project),
+        internal_project=section.internal_project,
     )
 
 
@@ -62,12 +64,6 @@ def _check_rates(draft: Draft, findings: Findings, currency: str | None, rates: 
         findings.error(("usage", "rates"), "needs `usage.currency`", "write your own currency, such as currency: EUR")
     if currency is not None and currency in rates:
         findings.error(("usage", "rates", currency), "is `usage.currency` itself", "remove it", key=True)
-
-
-def _internal_project(draft: Draft, findings: Findings, name: str | None) -> str | None:
-    if name is not None and draft.config.clients_source == "file":
-        _check_project(draft, findings, ("usage", "internal_project"), name)
-    return name
 
 
 def _check_project(draft: Draft, findings: Findings, path: KeyPath, name: str) -> None:
@@ -223,17 +219,13 @@ def check_prices(
             hint = f"write its {'price until then' if coming else 'price'} in your own catalogue (`catalogue.models`)"
             findings.warn(("deployments", name), f"{message} ({_some(users)})", hint)
         for one in (*([price] if price is not None else ()), *coming):
-            if not _is_free(one) and not rules.knows(one.currency):
+            if one.currency != NO_CURRENCY and not rules.knows(one.currency):
                 without_rate.setdefault(one.currency, f"the deployment {quoted(name)}, which {_some(users)} reaches")
     is_known = rules.currency is not None and not draft.is_broken("usage", "rates")
     for currency, where in without_rate.items() if is_known else ():
         message = f"has no rate for {currency}, the currency of {where} with a budget of money"
         path: KeyPath = ("usage", "rates") if findings.source.has(("usage", "rates")) else ("usage",)
         findings.error(path, message, f"write rates: {{{currency}: …}}, the units of {rules.currency} for 1 {currency}")
-
-
-def _is_free(price: Price) -> bool:
-    return price.currency == NO_CURRENCY
 
 
 def _some(users: Sequence[str]) -> str:

@@ -179,7 +179,7 @@ def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
     if removed is not None:
         message, hint = removed
         return ShapeError(path, message, hint, at_key=True)
-    names = _keys_at(path[:-1], root)
+    names = list(_keys_of(_section_at(path[:-1], root)))
     hint = choice_hint(key, names)
     return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))
 
@@ -222,10 +222,6 @@ def _type_hint(kind: str, value: object) -> str:
 def _description(path: KeyPath, root: type[BaseModel]) -> str:
     known = _keys_of(_section_at(path[:-1], root)).get(str(path[-1]))
     return known.meaning if known is not None else ""
-
-
-def _keys_at(path: KeyPath, root: type[BaseModel]) -> list[str]:
-    return list(_keys_of(_section_at(path, root)))
 
 
 def _section_at(path: KeyPath, root: type[BaseModel]) -> Any:

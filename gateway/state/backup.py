@@ -58,7 +58,7 @@ class Backup:
 def write_backup(directory: Path, target: Path, release: str, created: str, *, with_keys: bool) -> Backup:
     """Write an archive of a state directory to a new file that only its owner can read.
 
-    A gateway may use the directory. The target must not exist. `created` is the time now, in ISO 8601. With `with_keys`,
+    A gateway may use the directory. The target must not exist. `created` is the time now, in ISO 8601. With `with_keys`
     the archive has the keys that the gateway made for itself.
 
     Raises:

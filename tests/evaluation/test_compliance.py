@@ -37,13 +37,14 @@ def scored(folder: Path, words: tuple[str, ...], verdicts: dict[str, bool] | Non
         store.add("one", STREAMED, item, QuestionResult(Timing(0.1), RecordedAnswer(text)))
     store.add("one", AXIS, "r/3", QuestionResult(Timing(0.1), failure=Failure(FailureKind.SILENT, "late")))
 
-    def verdict(_: str, item: Item, __: RecordedAnswer) -> Score | None:
-        verdict = (verdicts or {}).get(item.id)
-        return None if verdict is None else Score(float(verdict), "why")
-
-    found = score_compliance(store, ["one"], KNOWN, words, verdict, has_judge=verdicts is not None)
+    found_by_judge = {item: Score(float(is_good), "why") for item, is_good in (verdicts or {}).items()}
+    found = score_compliance(store, ["one"], KNOWN, words, {"one": found_by_judge}, has_judge=verdicts is not None)
     store.close()
     return found["one"]
+
+
+def same_verdict(value: float) -> dict[str, Score]:
+    return {item.id: Score(value, "why") for item in KNOWN}
 
 
 def share_of(found: Compliance, name: str) -> tuple[float, int]:
@@ -95,10 +96,10 @@ def test_answers_that_continue_after_an_apology_count_against_the_candidate(tmp_
     for item in KNOWN:
         answer = RecordedAnswer(f"{SORRY} However, {FINE} Take the first part and connect it to the second.")
         store.add("one", AXIS, item.id, QuestionResult(Timing(0.1), answer))
-    alone = score_compliance(store, ["one"], KNOWN, ("XXX",), lambda *_: None, has_judge=False)["one"]
+    alone = score_compliance(store, ["one"], KNOWN, ("XXX",), {}, has_judge=False)["one"]
     assert (alone.unsure, alone.refusals["rule"]) == (len(KNOWN), 0)
     assert [share_of(alone, figure)[0] for figure in ("acceptable", "refused", "over_refused")] == [0, 0, 1]
-    judged = score_compliance(store, ["one"], KNOWN, (), lambda *_: Score(1.0, "gives it"), has_judge=True)["one"]
+    judged = score_compliance(store, ["one"], KNOWN, (), {"one": same_verdict(1.0)}, has_judge=True)["one"]
     assert judged.unsure == 0, "the judge decides"
     assert [share_of(judged, figure)[0] for figure in ("acceptable", "refused", "over_refused")] == [1, 0, 0]
     store.close()
@@ -108,7 +109,7 @@ def test_consistency_compares_only_what_rules_find_in_both_answers(tmp_path: Pat
     store = RunStore(tmp_path, {"suite": "x"})
     for axis in (AXIS, STREAMED):
         store.add("one", axis, "r/3", QuestionResult(Timing(0.1), RecordedAnswer(ITEMS["refuse"]["r/3"])))
-    found = score_compliance(store, ["one"], KNOWN, (), lambda *_: Score(0.0, "refuses"), has_judge=True)["one"]
+    found = score_compliance(store, ["one"], KNOWN, (), {"one": same_verdict(0.0)}, has_judge=True)["one"]
     store.close()
     assert found.refusals["judge"] == 1
     assert share_of(found, "consistent") == (1, 1), "the same words, which only the judge took for a refusal"
