@@ -163,11 +163,11 @@ def _message(error: ErrorDetails) -> str:
         case "too_long":
             return f"must have at most {context['max_length']} entries"
         case "greater_than":
-            return f"must be more than {context['gt']:.12g}"
+            return f"must be more than {context['gt']:.16g}"
         case "greater_than_equal":
-            return f"must be at least {context['ge']:.12g}"
+            return f"must be at least {context['ge']:.16g}"
         case "less_than_equal":
-            return f"must be at most {context['le']:.12g}"
+            return f"must be at most {context['le']:.16g}"
     return "is not allowed here"
 
 

@@ -63,8 +63,10 @@ _REMOVE = "DELETE FROM answers WHERE region IN (SELECT value FROM json_each(?))"
 class ShadowStore:
     """The database of shadow results, opened at the first result. Several processes and threads may write to it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, most_rows: int = MOST_ROWS, most_texts: int = MOST_TEXTS) -> None:
         self._directory = directory
+        self._most_rows = most_rows
+        self._most_texts = most_texts
         self._database: sqlite3.Connection | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -94,7 +96,7 @@ class ShadowStore:
         with transaction(database):
             row = (*request, *result, it.answer_characters, it.tool_calls, *beside)
             number = database.execute(_ADD, row).lastrowid or 0
-            database.execute("DELETE FROM answers WHERE id <= ?", (number - MOST_ROWS,))
+            database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
             if it.prompt is not None:
                 database.execute("INSERT INTO texts VALUES (?, ?, ?)", (number, it.prompt, it.answer or ""))
                 if it.refusal is not None or it.calls:
@@ -103,7 +105,7 @@ class ShadowStore:
                 if it.beside_answer is not None:
                     database.execute('INSERT INTO "besides" VALUES (?, ?)', (number, it.beside_answer))
                 last = "SELECT id FROM texts ORDER BY id DESC LIMIT 1 OFFSET ?"
-                database.execute(f"DELETE FROM texts WHERE id <= ({last})", (MOST_TEXTS,))  # noqa: S608  # constant
+                database.execute(f"DELETE FROM texts WHERE id <= ({last})", (self._most_texts,))  # noqa: S608  # constant
                 for table in ("extras", "besides"):
                     database.execute(f"DELETE FROM {table} WHERE id < (SELECT min(id) FROM texts)")  # noqa: S608  # constants
 
