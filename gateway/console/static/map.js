@@ -119,11 +119,11 @@ function drawn(name, attributes, ...children) {
 
 // A mark with visible text has a label, because a title would repeat the text in its name.
 const labelOf = (area) => area.getAttribute("aria-label") ?? area.querySelector("title").textContent;
-const nameOf = (area) => labelOf(area).split(":")[0];
+const nameByCode = new Map([...byId("names").options].map((option) => [option.textContent, option.value]));
 
 function clusterElement({ x, y, from, members }, unit) {
   const looks = new Set(members.map(({ area }) => area.getAttribute("fill").match(/k\d+/)[0]));
-  const names = `${members.length}: ${members.map(({ area }) => nameOf(area)).join(", ")}`;
+  const names = `${members.length}: ${members.map(({ area }) => nameByCode.get(area.dataset.choose)).join(", ")}`;
   const group = drawn(
     "g",
     {

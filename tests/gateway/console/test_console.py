@@ -205,6 +205,8 @@ async def test_edit_is_named_in_one_line_on_the_next_page(console: Console, cont
         words = words_of((await ask_console(console, "/?territory=JP")).text)
         assert "default (Japan and others): gemini → chatgpt-us" in words
         assert other.version in words
+    assert "qwen-hk → refused 2 territories" in words
+    assert "qwen-hk → 拒绝 2 个地区" in words_of((await ask_console(console, "/?territory=JP&lang=zh-Hans")).text)
 
 
 async def test_rows_of_faults_keep_their_places_and_name_every_deployment_at_the_site(console: Console) -> None:
