@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.changes.config_log import REMINDER_INTERVAL_S, remind
 from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
+from gateway.model.config_version import ConfigVersion
 from gateway.telemetry.log import configure
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS, table_of
@@ -32,9 +34,9 @@ def lines() -> Iterator[io.StringIO]:
     configure("json", "info", sys.__stderr__)
 
 
-async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end(lines: io.StringIO) -> None:
-    now = [datetime(2026, 9, 19, tzinfo=UTC).timestamp()]
-    end = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
+async def logged_from(begin: datetime, table: ConfigVersion, lines: io.StringIO) -> list[Any]:
+    """Return the lines of all reminders from this moment until 22 November 2026."""
+    now, end = [begin.timestamp()], datetime(2026, 11, 22, tzinfo=UTC).timestamp()
 
     async def wait(seconds: float) -> None:
         now[0] += seconds
@@ -42,8 +44,12 @@ async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await remind(lambda: TABLE, clock=lambda: now[0], wait=wait)
-    logged = [json.loads(line) for line in lines.getvalue().splitlines()]
+        await remind(lambda: table, clock=lambda: now[0], wait=wait)
+    return [json.loads(line) for line in lines.getvalue().splitlines()]
+
+
+async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end(lines: io.StringIO) -> None:
+    logged = await logged_from(datetime(2026, 9, 19, tzinfo=UTC), TABLE, lines)
     assert [line["days_left"] for line in logged] == list(range(60, -3, -1))
     assert {(line["deployment"], line["region"]) for line in logged} == {("qwen-cn", "cn")}
     levels = {line["days_left"]: (line["event"], line["level"]) for line in logged}
@@ -58,17 +64,7 @@ async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_p
     (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen3-max: {retires_on: 2026-11-20}}}")
     (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
     table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
-    now = [datetime(2026, 8, 20, tzinfo=UTC).timestamp()]
-    end = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
-
-    async def wait(seconds: float) -> None:
-        now[0] += seconds
-        if now[0] >= end:
-            raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        await remind(lambda: table, clock=lambda: now[0], wait=wait)
-    logged = [json.loads(line) for line in lines.getvalue().splitlines()]
+    logged = await logged_from(datetime(2026, 8, 20, tzinfo=UTC), table, lines)
     logged = [line for line in logged if line["deployment"] == "qwen-cn"]
     assert [line["days_left"] for line in logged] == list(range(90, -3, -1))
     assert {line["model"] for line in logged} == {"qwen3-max"}

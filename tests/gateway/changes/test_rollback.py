@@ -353,29 +353,20 @@ async def test_edit_that_could_not_be_recorded_is_activated_later(
     assert not gateway.live.failed.retriable
 
 
-async def test_rollback_that_could_not_be_recorded_may_be_repeated(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise StateError("history.db can't be used: database or disk is full")
-
-    await gateway.take(SECOND)
-    with monkeypatch.context() as patched:
-        patched.setattr(gateway.log.history, "add", full)
-        refused = await gateway.live.rollback(None)
-        assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
-    assert (await gateway.live.rollback(None)).activated
-
-
-async def test_unreadable_history_does_not_report_the_version_as_missing(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [("add", "database or disk is full"), ("before", "disk I/O error")],
+    ids=["not recorded", "not readable"],
+)
+async def test_rollback_without_its_history_may_be_repeated_and_names_no_version_as_missing(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, method: str, error: str
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise StateError("history.db can't be used: disk I/O error")
+        raise StateError(f"history.db can't be used: {error}")
 
     await gateway.take(SECOND)
     with monkeypatch.context() as patched:
-        patched.setattr(gateway.log.history, "before", broken)
+        patched.setattr(gateway.log.history, method, broken)
         refused = await gateway.live.rollback(None)
     assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
     assert (await gateway.live.rollback(None)).activated

@@ -106,25 +106,23 @@ async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
     assert bench.record.shed == (("first", "wait_over"),)
 
 
-async def test_deployment_disabled_during_the_queue_wait_is_skipped(bench: Bench) -> None:
-    """After the wait for a slot, the config, the health and the breaker are checked again."""
-    limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}")
-    held = limiter.try_acquire()
-    assert held is not None
-    first = bench.router.post(FIRST).respond(json=answer_json())
-    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
-    record, asking = request_of(bench)
-    await until(lambda: limiter.queued == 1)
+def disable(bench: Bench) -> None:
     bench.forbidden["first"] = "disabled in the current config"
-    held.release()
-    assert (await asking).step.deployment.name == "second"
-    assert not first.called
-    assert limiter.in_use == 0
-    assert [step.reason for step in record.skipped] == ["disabled in the current config"]
 
 
-async def test_deployment_benched_during_the_queue_wait_is_skipped(bench: Bench) -> None:
-    """A refused key and a rate limit hold for those that wait, too: else a whole queue learns of it one by one."""
+def bench_first(bench: Bench) -> None:
+    """Start a cooldown. It holds for those that wait, too: otherwise a whole queue learns of it one by one."""
+    deployment = bench.table.deployments["first"]
+    bench.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [(disable, "disabled in the current config"), (bench_first, "benched: too many")]
+)
+async def test_deployment_that_may_no_longer_be_asked_after_the_queue_wait_is_skipped(
+    bench: Bench, change: Callable[[Bench], None], reason: str
+) -> None:
+    """After the wait for a slot, the config, the health and the breaker are checked again."""
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}", "{limit: 1, queue: 0}")
     held = limiter.try_acquire()
     assert held is not None
@@ -132,13 +130,12 @@ async def test_deployment_benched_during_the_queue_wait_is_skipped(bench: Bench)
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     record, asking = request_of(bench)
     await until(lambda: limiter.queued == 1)
-    deployment = bench.table.deployments["first"]
-    bench.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
+    change(bench)
     held.release()
     assert (await asking).step.deployment.name == "second"
     assert not first.called
     assert limiter.in_use == 0
-    assert [step.reason for step in record.skipped] == ["benched: too many"]
+    assert [step.reason for step in record.skipped] == [reason]
 
 
 FEW = "{limit: 1, queue: 5, wait: 20s}"

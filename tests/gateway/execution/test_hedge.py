@@ -49,6 +49,16 @@ def ask(bench: Bench, *, stream: bool = False) -> asyncio.Task[Answer]:
     return asyncio.ensure_future(bench.ask(stream=stream))
 
 
+async def hedged(
+    bench: Bench, config: Config = HEDGED, *, stream: bool = False
+) -> tuple[Provider, Provider, asyncio.Task[Answer]]:
+    """Ask, and wait until the hedge is sent. Return both providers and the request."""
+    first, second = providers_of(bench, config, stream=stream)
+    asking = ask(bench, stream=stream)
+    await until(lambda: second.asked)
+    return first, second, asking
+
+
 def attempts_of(bench: Bench) -> list[tuple[str, str, bool, bool]]:
     return [
         (attempt.deployment, str(attempt.failure.kind) if attempt.failure else "ok", attempt.is_hedge, attempt.lost)
@@ -58,9 +68,7 @@ def attempts_of(bench: Bench) -> list[tuple[str, str, bool, bool]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_second_answers_and_the_first_is_cancelled(bench: Bench, stream: bool) -> None:
-    first, second = providers_of(bench, stream=stream)
-    asking = ask(bench, stream=stream)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench, stream=stream)
     assert not asking.done()
     second.answer()
     answer = await asking
@@ -73,9 +81,7 @@ async def test_the_second_answers_and_the_first_is_cancelled(bench: Bench, strea
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_first_answers_and_the_second_is_cancelled(bench: Bench, stream: bool) -> None:
-    first, second = providers_of(bench, stream=stream)
-    asking = ask(bench, stream=stream)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench, stream=stream)
     first.answer()
     assert (await asking).step.deployment.name == "first"
     assert attempts_of(bench) == [("second", "ok", True, True), ("first", "ok", False, False)]
@@ -90,9 +96,7 @@ async def test_request_answered_in_time_is_not_hedged(bench: Bench) -> None:
 
 
 async def test_one_attempt_wins_if_both_answer_at_the_same_time(bench: Bench) -> None:
-    first, second = providers_of(bench, stream=True)
-    asking = ask(bench, stream=True)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench, stream=True)
     first.answer()
     second.answer()
     answer = await asking
@@ -103,35 +107,26 @@ async def test_one_attempt_wins_if_both_answer_at_the_same_time(bench: Bench) ->
     assert first.closed + second.closed + first.cancelled + second.cancelled == 2
 
 
-async def test_failure_of_the_first_attempt_leaves_the_hedge_running(bench: Bench) -> None:
-    first, second = providers_of(bench)
-    asking = ask(bench)
-    await until(lambda: second.asked)
-    first.answers.put_nowait(error(401))
+@pytest.mark.parametrize(
+    ("is_hedge", "status", "kind"), [(False, 401, "credentials"), (True, 503, "unavailable")], ids=["first", "hedge"]
+)
+async def test_failure_of_one_attempt_leaves_the_other_running(
+    bench: Bench, is_hedge: bool, status: int, kind: str
+) -> None:
+    first, second, asking = await hedged(bench)
+    failing, other = (second, first) if is_hedge else (first, second)
+    failing.answers.put_nowait(error(status))
     for _ in range(20):
         await asyncio.sleep(0)
     assert not asking.done()
-    second.answer()
-    assert (await asking).step.deployment.name == "second"
-    assert attempts_of(bench) == [("first", "credentials", False, False), ("second", "ok", True, False)]
-
-
-async def test_failure_of_the_hedge_leaves_the_first_attempt_running(bench: Bench) -> None:
-    first, second = providers_of(bench)
-    asking = ask(bench)
-    await until(lambda: second.asked)
-    second.answers.put_nowait(error(503))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    first.answer()
-    assert (await asking).step.deployment.name == "first"
-    assert attempts_of(bench) == [("second", "unavailable", True, False), ("first", "ok", False, False)]
+    other.answer()
+    names = ("second", "first") if is_hedge else ("first", "second")
+    assert (await asking).step.deployment.name == names[1]
+    assert attempts_of(bench) == [(names[0], kind, is_hedge, False), (names[1], "ok", not is_hedge, False)]
 
 
 async def test_plan_continues_after_the_hedge_if_both_attempts_fail(bench: Bench) -> None:
-    first, second = providers_of(bench)
-    asking = ask(bench)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench)
     second.answers.put_nowait(error(503))
     first.answers.put_nowait(error(401))
     await until(lambda: second.asked == 2)
@@ -187,9 +182,7 @@ async def test_silence_within_an_answer_that_is_put_together_ends_that_attempt_a
 
 async def test_failed_attempt_starts_a_cooldown_although_the_other_one_answered(bench: Bench) -> None:
     """Otherwise a fallback with a refused key is called for each slow answer, unnoticed."""
-    first, second = providers_of(bench)
-    asking = ask(bench)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench)
     second.answers.put_nowait(error(401))
     await until(lambda: bench.health.snapshot(bench.table))
     first.answer()
@@ -199,9 +192,7 @@ async def test_failed_attempt_starts_a_cooldown_although_the_other_one_answered(
 
 async def test_content_filter_ends_both_attempts_of_a_hedge(bench: Bench) -> None:
     """Another provider must not answer a request that was refused by a content filter."""
-    first, second = providers_of(bench)
-    asking = ask(bench)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench)
     first.answers.put_nowait(error(400, "content_filter"))
     with pytest.raises(PlanExhausted) as raised:
         await asking
@@ -211,9 +202,7 @@ async def test_content_filter_ends_both_attempts_of_a_hedge(bench: Bench) -> Non
 
 async def test_failed_attempt_before_a_disconnect_is_recorded(bench: Bench) -> None:
     """It was sent the prompt. Without it, receipts and metrics would count fewer calls than the providers."""
-    first, second = providers_of(bench)
-    asking = ask(bench)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench)
     second.answers.put_nowait(error(429, retry_after="30"))
     await until(lambda: bench.health.snapshot(bench.table))
     asking.cancel()
@@ -249,9 +238,7 @@ async def test_disconnect_while_the_losing_attempt_is_closed_records_both(
 
 
 async def test_disconnect_cancels_both_attempts_of_a_hedge(bench: Bench) -> None:
-    first, second = providers_of(bench, BOUNDED)
-    asking = ask(bench)
-    await until(lambda: second.asked)
+    first, second, asking = await hedged(bench, BOUNDED)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking

@@ -160,21 +160,15 @@ async def test_a_rate_limit_with_a_short_wait_is_waited_for(bench: Bench) -> Non
     assert bench.waits == [2.0]
 
 
-async def test_rate_limit_with_a_long_wait_fails_over_at_once_and_benches(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(return_value=error(429, retry_after="30"))
+@pytest.mark.parametrize(("retry_after", "cooldown_s"), [("30", 30), ("86400", 3600)], ids=["named", "at most an hour"])
+async def test_rate_limit_with_a_long_wait_fails_over_at_once_and_benches(
+    bench: Bench, retry_after: str, cooldown_s: float
+) -> None:
+    bench.router.post(FIRST).mock(return_value=error(429, retry_after=retry_after))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     await bench.ask()
     assert (bench.tried, bench.waits) == (["first", "second"], [0.0])
-    assert "first" in bench.health.snapshot(bench.table)
-    bench.time += 31
-    assert bench.health.snapshot(bench.table) == {}
-
-
-async def test_cooldown_is_limited_to_one_hour(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(return_value=error(429, retry_after="86400"))
-    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
-    await bench.ask()
-    bench.time += 3599
+    bench.time += cooldown_s - 1
     assert "first" in bench.health.snapshot(bench.table)
     bench.time += 2
     assert bench.health.snapshot(bench.table) == {}
