@@ -17,7 +17,7 @@ import pytest
 from gateway.console.world import world
 from scripts.world_map import position
 from tests.cli.conftest import ROOT, Running
-from tests.kit.browsers import LIMIT_MS, chromium
+from tests.kit.browsers import LIMIT_MS, chromium, watched_pages
 from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
 from tests.kit.places import PLACES
@@ -52,27 +52,9 @@ def url(demo: Running) -> str:
 
 @pytest.fixture
 def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
-    """Return a function that opens a page. The test fails if the page reports an error, or asks another host."""
-    problems: list[str] = []
-    contexts = []
-
-    def begin(target: str = "/", **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(LIMIT_MS)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-        page.on("request", lambda one: one.url.startswith((url, "data:")) or problems.append(one.url))
-        page.on("dialog", lambda dialog: problems.append(dialog.message))
-        page.goto(url + target)
-        return page
-
-    yield begin
-    for context in contexts:
-        context.close()
-    # The browser reports each answer with an error status, such as that of a provider with a fault.
-    assert [one for one in problems if "responded with a status of" not in one] == []
+    """Return a function that opens a page. A provider with a fault gives answers with an error status."""
+    with watched_pages(browser, url, 1000, allowed=("data:",), with_error_status=True) as begin:
+        yield lambda target="/", **options: begin(target, **options)
 
 
 def chosen(page: Any, territory: str) -> None:

@@ -13,7 +13,7 @@ import yaml
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
-from tests.kit.browsers import LIMIT_MS, chromium
+from tests.kit.browsers import chromium, watched_pages
 from tests.kit.console_installation import PORT, Installation
 from tests.kit.gateway_process import running_gateway
 from tests.kit.node_clients import installed_node, installed_packages
@@ -56,28 +56,16 @@ def installed(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def open_console(browser: Any, installed: Installation) -> Iterator[Callable[..., Any]]:
     """Return a function that signs in. The test fails if a page reports an error, opens a dialog or asks another host."""
-    problems: list[str] = []
-    contexts = []
+    with watched_pages(browser, installed.gateway.console_url, 900) as begin:
 
-    def begin(role: str = "operator", **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(LIMIT_MS)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-        page.on("request", lambda one: one.url.startswith(installed.gateway.console_url) or problems.append(one.url))
-        page.on("dialog", lambda dialog: problems.append(dialog.message))
-        page.goto(installed.gateway.console_url)
-        page.locator("input[name=token]").fill(installed.tokens[role])
-        page.keyboard.press("Enter")
-        page.get_by_role("heading", level=1).wait_for()
-        return page
+        def sign_in(role: str = "operator", **options: Any) -> Any:
+            page = begin(**options)
+            page.locator("input[name=token]").fill(installed.tokens[role])
+            page.keyboard.press("Enter")
+            page.get_by_role("heading", level=1).wait_for()
+            return page
 
-    yield begin
-    for context in contexts:
-        context.close()
-    assert problems == []
+        yield sign_in
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-__all__ = ["LIMIT_MS", "chromium"]
+__all__ = ["LIMIT_MS", "chromium", "watched_pages"]
 
 LIMIT_MS = 180_000.0
 """The most that a start of the browser or a wait of a page takes on a busy machine."""
@@ -28,3 +28,34 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def watched_pages(
+    browser: Any, url: str, height_px: int, *, allowed: tuple[str, ...] = (), with_error_status: bool = False
+) -> Iterator[Callable[..., Any]]:
+    """Yield a function that opens a page below the URL, with options of its context.
+
+    At the end it fails if a page reported an error, opened a dialog or asked for anything that does not begin with the
+    URL or with one of `allowed`. The browser reports each answer with an error status too: `with_error_status` allows
+    them.
+    """
+    problems: list[str] = []
+    contexts = []
+
+    def begin(target: str = "", **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": height_px}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(LIMIT_MS)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on("request", lambda one: one.url.startswith((url, *allowed)) or problems.append(one.url))
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.goto(url + target)
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    assert [one for one in problems if not (with_error_status and "responded with a status of" in one)] == []

@@ -24,20 +24,11 @@ from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.service.client_admin import AdminRefused, KeyRequest
 from gateway.state.client_store import ClientStore
 from providers.auth import Secret
+from tests.kit.clocks import SetClock
 from tests.kit.configs import BASE, table_of
 
 START = 1_795_000_000.0
 TABLE = replace(table_of(BASE.without("clients")), clients_source="database", keys=KeyRules(max_stale_s=300.0))
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = START
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Trail:
@@ -51,12 +42,12 @@ class Trail:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SetClock:
+    return SetClock(START)
 
 
 @pytest.fixture
-def database(tmp_path: Path, clock: Clock) -> Iterator[ClientDatabase]:
+def database(tmp_path: Path, clock: SetClock) -> Iterator[ClientDatabase]:
     database = ClientDatabase(tmp_path, clock=clock)
     with closing(database.store):
         yield database
@@ -107,7 +98,7 @@ def test_clients_of_the_file_are_unchanged(database: ClientDatabase) -> None:
 
 
 def test_unreadable_database_keeps_known_keys_for_the_allowed_time(
-    database: ClientDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    database: ClientDatabase, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.stage(TABLE)
     key = key_of(database)
@@ -117,9 +108,9 @@ def test_unreadable_database_keeps_known_keys_for_the_allowed_time(
         assert database.refresh()
         stale = database.stage(TABLE)
         assert (code_of(stale, key), code_of(stale, "gk-new")) == ("app", "keys_unavailable")
-        clock.now_s += 299
+        clock.now += 299
         assert not database.refresh()
-        clock.now_s += 2
+        clock.now += 2
         assert database.refresh()
         assert code_of(database.stage(TABLE), key) == "keys_unavailable"
         assert not database.refresh()
@@ -136,7 +127,7 @@ def test_first_version_is_not_served_without_the_database(
         database.stage(TABLE)
 
 
-def test_key_is_loaded_again_when_it_expires(database: ClientDatabase, clock: Clock) -> None:
+def test_key_is_loaded_again_when_it_expires(database: ClientDatabase, clock: SetClock) -> None:
     database.stage(TABLE)
     admin = database.admin("")
     admin._clock = clock
@@ -144,7 +135,7 @@ def test_key_is_loaded_again_when_it_expires(database: ClientDatabase, clock: Cl
     key = str(admin.create_key(KeyRequest("app", expires="1m"))["key"])
     database.refresh()
     assert code_of(database.stage(TABLE), key) == "app"
-    clock.now_s += 61
+    clock.now += 61
     assert database.refresh()
     assert code_of(database.stage(TABLE), key) == "invalid_api_key"
 
@@ -223,7 +214,7 @@ class UnreachableStore(ClientStore):
             raise DatabaseUnreachable("the database did not answer in time")
 
 
-def test_shared_database_that_is_down_at_the_start_is_read_later(tmp_path: Path, clock: Clock) -> None:
+def test_shared_database_that_is_down_at_the_start_is_read_later(tmp_path: Path, clock: SetClock) -> None:
     with closing(UnreachableStore(tmp_path)) as store:
         database = ClientDatabase(tmp_path, store=store, clock=clock)
         assert code_of(database.stage(TABLE), "gk-any") == "keys_unavailable"
@@ -236,7 +227,7 @@ def test_shared_database_that_is_down_at_the_start_is_read_later(tmp_path: Path,
         assert database.tokens() == {}
 
 
-def test_shared_database_is_read_again_after_a_failure(tmp_path: Path, clock: Clock) -> None:
+def test_shared_database_is_read_again_after_a_failure(tmp_path: Path, clock: SetClock) -> None:
     """It may have been restored from a backup, with the same number of changes."""
     with closing(UnreachableStore(tmp_path)) as store:
         store.is_down = False

@@ -9,15 +9,8 @@ import pytest
 
 from gateway.console.sessions import IDLE_S, LONGEST_S, FailureLimit, MemorySessions, Sessions, SharedSessions
 from gateway.usage.postgres_migration import upgrade
+from tests.kit.clocks import SetClock
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +21,8 @@ def postgres() -> Iterator[RunningPostgres]:
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.slow)])
-def clock_and_sessions(request: pytest.FixtureRequest) -> Iterator[tuple[Clock, Sessions]]:
-    clock = Clock()
+def clock_and_sessions(request: pytest.FixtureRequest) -> Iterator[tuple[SetClock, Sessions]]:
+    clock = SetClock(1_000_000.0)
     if request.param == "memory":
         yield clock, Sessions(MemorySessions(), clock)
         return
@@ -41,22 +34,24 @@ def clock_and_sessions(request: pytest.FixtureRequest) -> Iterator[tuple[Clock, 
         yield clock, Sessions(SharedSessions(table), clock)
 
 
-def test_session_lasts_eight_hours_at_most_and_an_hour_without_use(clock_and_sessions: tuple[Clock, Sessions]) -> None:
+def test_session_lasts_eight_hours_at_most_and_an_hour_without_use(
+    clock_and_sessions: tuple[SetClock, Sessions],
+) -> None:
     clock, sessions = clock_and_sessions
     first, second = sessions.begin("a" * 64), sessions.begin("b" * 64)
     assert (sessions.token_of(first), sessions.token_of(second)) == ("a" * 64, "b" * 64)
-    clock.now_s += IDLE_S - 1
+    clock.now += IDLE_S - 1
     assert sessions.token_of(first) == "a" * 64
-    clock.now_s += 2
+    clock.now += 2
     assert (sessions.token_of(first), sessions.token_of(second)) == ("a" * 64, None)
     for _ in range(8):
-        clock.now_s += IDLE_S - 10
+        clock.now += IDLE_S - 10
         alive = sessions.token_of(first)
     assert alive is None
-    assert clock.now_s - 1_000_000.0 < LONGEST_S + IDLE_S
+    assert clock.now - 1_000_000.0 < LONGEST_S + IDLE_S
 
 
-def test_session_that_was_ended_or_never_began_has_no_token(clock_and_sessions: tuple[Clock, Sessions]) -> None:
+def test_session_that_was_ended_or_never_began_has_no_token(clock_and_sessions: tuple[SetClock, Sessions]) -> None:
     _, sessions = clock_and_sessions
     cookie = sessions.begin("a" * 64)
     sessions.end(cookie)
@@ -64,23 +59,23 @@ def test_session_that_was_ended_or_never_began_has_no_token(clock_and_sessions: 
 
 
 def test_watching_does_not_keep_a_session_alive() -> None:
-    clock = Clock()
+    clock = SetClock(1_000_000.0)
     sessions = Sessions(MemorySessions(), clock)
     cookie = sessions.begin("a" * 64)
     for _ in range(3):
-        clock.now_s += IDLE_S / 2
+        clock.now += IDLE_S / 2
         alive = sessions.token_of(cookie, is_use=False)
     assert alive is None
 
 
 def test_eleventh_failure_of_a_minute_has_to_wait() -> None:
-    clock = Clock()
+    clock = SetClock(1_000_000.0)
     limit = FailureLimit(clock)
     for _ in range(10):
         assert limit.wait_s("192.0.2.1") == 0
         limit.note("192.0.2.1")
-        clock.now_s += 1
+        clock.now += 1
     assert limit.wait_s("192.0.2.1") == 50
     assert limit.wait_s("192.0.2.2") == 0
-    clock.now_s += 50
+    clock.now += 50
     assert limit.wait_s("192.0.2.1") == 0

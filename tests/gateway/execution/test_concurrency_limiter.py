@@ -15,19 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters, Shed, Slot, share_of
 from gateway.model.deployment import Concurrency
 from tests.gateway.execution.conftest import CONFIG
+from tests.kit.clocks import SetClock
 from tests.kit.configs import Config, table_of
 
 RULE = Concurrency(limit=2, queue=3, wait_s=5.0)
-
-
-class Time:
-    """The time of a limiter, which a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def shed_reason(waiting: asyncio.Task[Slot]) -> str:
@@ -46,7 +37,7 @@ def wait(limiter: ConcurrencyLimiter, caller: str = "app", left_s: float = 60.0)
 
 
 async def test_released_slot_goes_to_a_waiting_request() -> None:
-    limiter = ConcurrencyLimiter(RULE, Time())
+    limiter = ConcurrencyLimiter(RULE, SetClock(100.0))
     first, second = limiter.try_acquire(), limiter.try_acquire()
     assert first is not None
     assert second is not None
@@ -65,7 +56,7 @@ async def test_released_slot_goes_to_a_waiting_request() -> None:
 
 
 async def test_a_full_queue_sheds_at_once() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1, queue=1), Time())
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1, queue=1), SetClock(100.0))
     slot = limiter.try_acquire()
     waiting = wait(limiter)
     await rounds()
@@ -76,7 +67,7 @@ async def test_a_full_queue_sheds_at_once() -> None:
 
 
 async def test_full_queue_drops_the_newest_request_of_the_busiest_client() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
     slot = limiter.try_acquire()
     greedy = [wait(limiter, "greedy") for _ in range(3)]
     await rounds()
@@ -94,7 +85,7 @@ async def test_full_queue_drops_the_newest_request_of_the_busiest_client() -> No
 
 
 async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1, wait_s=0.02), Time())
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1, wait_s=0.02), SetClock(100.0))
     limiter.try_acquire()
     assert await shed_reason(wait(limiter)) == "wait_over"
     assert await shed_reason(wait(limiter, left_s=0.01)) == "no_time"
@@ -102,7 +93,7 @@ async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> N
 
 
 async def test_request_with_too_little_time_for_the_queue_is_refused_at_once() -> None:
-    time = Time()
+    time = SetClock(100.0)
     limiter = ConcurrencyLimiter(replace(RULE, limit=1), time)
     slot = limiter.try_acquire()
     assert slot is not None
@@ -121,7 +112,7 @@ async def test_request_with_too_little_time_for_the_queue_is_refused_at_once() -
 
 @pytest.mark.parametrize("granted", [False, True])
 async def test_cancelled_waiter_does_not_keep_a_slot(granted: bool) -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
     slot = limiter.try_acquire()
     assert slot is not None
     leaving, staying = wait(limiter), wait(limiter)
@@ -138,7 +129,7 @@ async def test_cancelled_waiter_does_not_keep_a_slot(granted: bool) -> None:
 
 
 async def test_cancelled_waiter_makes_room_in_the_queue() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
     slot = limiter.try_acquire()
     greedy = [wait(limiter, "greedy") for _ in range(3)]
     await rounds()
@@ -156,7 +147,7 @@ async def test_cancelled_waiter_makes_room_in_the_queue() -> None:
 
 
 async def test_a_reload_widens_narrows_and_lifts_the_bound() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1), Time())
+    limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
     slots = [limiter.try_acquire()]
     waiting = [wait(limiter) for _ in range(3)]
     await rounds()
@@ -180,7 +171,7 @@ class LimiterMachine(RuleBasedStateMachine):
     @initialize(limit=st.integers(1, 4), queue=st.integers(0, 5))
     def begin(self, limit: int, queue: int) -> None:
         self.loop = asyncio.new_event_loop()
-        self.time = Time()
+        self.time = SetClock(100.0)
         self.loop.time = self.time  # type: ignore[method-assign]
         self.rule = Concurrency(limit, queue, wait_s=2.0)
         self.limiter = ConcurrencyLimiter(self.rule, self.time)

@@ -11,17 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.deadline import Deadline, Sweep, TimeLimit
+from tests.kit.clocks import SetClock
 
 SOON_S = 0.01
 LONG_S = 30.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def limit(seconds: float) -> TimeLimit:
@@ -55,14 +48,14 @@ def cancelling() -> int:
 
 
 def test_deadline_has_a_commit_time_and_a_total_time() -> None:
-    clock = Clock()
+    clock = SetClock(100.0)
     deadline = Deadline.start(60, 20, clock)
     clock.now += 5
     assert (deadline.left_s(committed=True), deadline.left_s(committed=False)) == (55, 15)
 
 
 def test_commit_time_is_limited_by_the_total_time() -> None:
-    deadline = Deadline.start(10, 20, Clock())
+    deadline = Deadline.start(10, 20, SetClock(100.0))
     assert deadline.left_s(committed=False) == 10
 
 
@@ -72,7 +65,7 @@ def test_commit_time_is_limited_by_the_total_time() -> None:
     wishes=st.lists(st.floats(0.001, 1e6), max_size=5),
 )
 def test_deadline_can_only_be_shortened(total_s: float, commit_s: float, wishes: list[float]) -> None:
-    deadline = Deadline.start(total_s, commit_s, Clock())
+    deadline = Deadline.start(total_s, commit_s, SetClock(100.0))
     for wish_s in wishes:
         before = deadline.total_at, deadline.commit_at
         deadline.shorten(wish_s)

@@ -19,19 +19,12 @@ from gateway.model.deployment import Deployment
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
+from tests.kit.clocks import SetClock
 from tests.kit.configs import table_of
 
 REFUSED = Failure(FailureKind.CREDENTIALS, "the provider refuses our key")
 LIMITED = Failure(FailureKind.RATE_LIMITED, "the provider's rate limit is reached")
 KEYS = (Secret("k1"), Secret("k2"), Secret("k3"))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def deployment(*keys: Secret, name: str = "first") -> Deployment:
@@ -48,12 +41,12 @@ def table(*deployments: Deployment) -> ConfigVersion:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SetClock:
+    return SetClock(1000.0)
 
 
 @pytest.fixture
-def health(clock: Clock) -> Health:
+def health(clock: SetClock) -> Health:
     return Health(clock)
 
 
@@ -63,17 +56,7 @@ def test_deployments_are_available_at_first(health: Health) -> None:
     assert health.usable_keys(deployment()) == (None,)
 
 
-def test_keys_are_benched_one_by_one(health: Health) -> None:
-    three = deployment(*KEYS)
-    for number, key in enumerate(KEYS):
-        assert health.usable_keys(three) == KEYS[number:]
-        assert health.snapshot(table(three)) == {}
-        health.cool_down(three, key, 60, REFUSED)
-    assert health.usable_keys(three) == ()
-    assert health.snapshot(table(three)) == {"first": Unavailable("benched: the provider refuses our key", 60)}
-
-
-def test_key_is_usable_again_after_its_cooldown(health: Health, clock: Clock) -> None:
+def test_key_is_usable_again_after_its_cooldown(health: Health, clock: SetClock) -> None:
     two = deployment(*KEYS[:2])
     health.cool_down(two, KEYS[0], 60, REFUSED)
     health.cool_down(two, KEYS[1], 20, LIMITED)
@@ -108,7 +91,7 @@ def test_deployment_is_rate_limited_only_if_every_key_is(
     assert health.snapshot(table(two))["first"].is_rate_limit is limited
 
 
-def test_deployment_without_keys_is_benched_as_one(health: Health, clock: Clock) -> None:
+def test_deployment_without_keys_is_benched_as_one(health: Health, clock: SetClock) -> None:
     bare = deployment()
     health.cool_down(bare, None, 5, LIMITED)
     assert health.usable_keys(bare) == ()
@@ -174,7 +157,7 @@ def test_no_key_is_shown(health: Health) -> None:
     )
 )
 def test_deployment_is_unavailable_exactly_while_no_key_is_usable(steps: list[tuple[str, int, int]]) -> None:
-    clock = Clock()
+    clock = SetClock(1000.0)
     health, three = Health(clock), deployment(*KEYS)
     until = dict.fromkeys(KEYS, 0.0)
     for action, number, seconds in steps:
@@ -220,7 +203,7 @@ def test_cooldown_of_a_removed_deployment_is_pruned(health: Health) -> None:
 
 
 @pytest.mark.parametrize("reloads", [50, pytest.param(1000, marks=pytest.mark.slow)])
-def test_many_reloads_leave_no_old_state(health: Health, clock: Clock, reloads: int) -> None:
+def test_many_reloads_leave_no_old_state(health: Health, clock: SetClock, reloads: int) -> None:
     for number in range(reloads):
         passing = deployment(*KEYS, name=f"d{number}")
         for key in health.keys_in_turn(passing):

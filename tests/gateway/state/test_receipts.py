@@ -32,6 +32,7 @@ from gateway.state.receipts import Receipts, find_receipts, receipt_of
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
 from providers.territories import territory_data
+from tests.kit.clocks import SetClock
 from tests.kit.configs import BASE, Config, table_of
 from tests.kit.location_reports import reported
 from tests.kit.request_records import record_with, with_fields
@@ -297,14 +298,6 @@ def test_request_without_a_region_has_no_receipt() -> None:
 # --- the store ------------------------------------------------------------------------------------
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = AT_S
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 Open = Callable[..., Receipts]
 
 
@@ -315,10 +308,10 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     def open_one(
         table: ConfigVersion = TABLE,
         failed: Callable[[str], None] = lambda _: None,
-        clock: Clock | None = None,
+        clock: SetClock | None = None,
         signing_key: bytes | None = None,
     ) -> Receipts:
-        stores.append(Receipts(tmp_path, lambda: table, failed, clock or Clock(), signing_key))
+        stores.append(Receipts(tmp_path, lambda: table, failed, clock or SetClock(AT_S), signing_key))
         return stores[-1]
 
     yield open_one
@@ -344,7 +337,7 @@ def test_equal_request_ids_give_each_client_its_own_latest_receipt(opened: Open)
 
 
 def test_queued_receipts_are_written_at_close(tmp_path: Path) -> None:
-    store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
+    store = Receipts(tmp_path, lambda: TABLE, clock=SetClock(AT_S))
     for number in range(1200):
         store.take(record_of(f"req_{number}"))
     store.close()
@@ -356,7 +349,7 @@ def test_queued_receipts_are_written_at_close(tmp_path: Path) -> None:
 def test_receipt_after_close_is_counted_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is cut off at the end of the grace time ends after the writer."""
     monkeypatch.setattr(receipts, "_MOST_WAITING", 2)
-    store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
+    store = Receipts(tmp_path, lambda: TABLE, clock=SetClock(AT_S))
     store.take(record_of("in time"))
     store.close()
     assert store.lost == 0
@@ -437,7 +430,7 @@ def test_receipts_of_a_failed_write_are_written_when_the_disk_works_again(opened
 
 
 def test_receipts_that_still_wait_at_the_end_are_counted_as_lost(tmp_path: Path) -> None:
-    store = Receipts(tmp_path, lambda: TABLE, clock=Clock())
+    store = Receipts(tmp_path, lambda: TABLE, clock=SetClock(AT_S))
     store._writer.execute("PRAGMA query_only = ON")
     store.take(record_of("req_1"))
     store.close()
@@ -448,7 +441,7 @@ def test_first_receipt_is_written_without_a_free_file_descriptor(tmp_path: Path)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     territory_data.cache_clear()
     failures: list[str] = []
-    store = Receipts(tmp_path, lambda: TABLE, failures.append, Clock())
+    store = Receipts(tmp_path, lambda: TABLE, failures.append, SetClock(AT_S))
     taken: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[0], 512), limits[1]))
     try:
@@ -480,12 +473,12 @@ def test_invalid_receipt_is_reported_as_damage(opened: Open, tmp_path: Path) -> 
 def test_old_receipts_are_deleted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "_WRITE_S", 0.01)
     monkeypatch.setattr(receipts, "_SWEPT_AT_ONCE", 2)
-    clock, table = Clock(), table_of(BASE.merge("receipts: {keep: 12h}"))
+    clock, table = SetClock(AT_S), table_of(BASE.merge("receipts: {keep: 12h}"))
     store = Receipts(tmp_path, lambda: table, clock=clock)
     for number in range(5):
         store.take(record_of(f"old{number}"))
     store.close()
-    clock.now_s += 12 * 3600 + 1
+    clock.now += 12 * 3600 + 1
     store = Receipts(tmp_path, lambda: table, clock=clock)
     store.take(record_of("new"))
     eventually(

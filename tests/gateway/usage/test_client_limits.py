@@ -10,18 +10,10 @@ from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.record import Allowance, Record
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import QuotaStore
+from tests.kit.clocks import SetClock
 
 APP, OTHER = Client("app"), Client("other")
 SECOND_NS = 1_000_000_000
-
-
-class Clock:
-    """Stands until it is moved."""
-
-    now_ns = 100 * SECOND_NS
-
-    def __call__(self) -> int:
-        return self.now_ns
 
 
 def refusal_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> tuple[ApiError, Allowance | None]:
@@ -38,21 +30,21 @@ def allowance_of(limits: ClientLimits, client: Client, of: ClientLimitRule) -> A
 
 
 def test_answer_reports_the_allowance_and_refusal_the_wait() -> None:
-    clock = Clock()
+    clock = SetClock(100 * SECOND_NS)
     limits, of = ClientLimits(clock=clock), ClientLimitRule(rpm=3)
     assert [allowance_of(limits, APP, of) for _ in range(3)] == [
         Allowance(3, 2, 20.0),
         Allowance(3, 1, 40.0),
         Allowance(3, 0, 60.0),
     ]
-    clock.now_ns += 5 * SECOND_NS
+    clock.now += 5 * SECOND_NS
     error, allowance = refusal_of(limits, APP, of)
     assert (error.status, error.code, error.retry_after_s) == (429, "rate_limited", 15.0)
     assert error.headers == {}
     assert error.message == "this client has reached its limit of 3 requests per minute: retry in 15 s"
     assert allowance == Allowance(3, 0, 55.0)
     assert allowance_of(limits, OTHER, of) == Allowance(3, 2, 20.0)
-    clock.now_ns += 15 * SECOND_NS
+    clock.now += 15 * SECOND_NS
     assert allowance_of(limits, APP, of) == Allowance(3, 0, 60.0)
 
 
@@ -76,7 +68,7 @@ def test_too_many_concurrent_requests_are_refused() -> None:
 
 
 def test_changed_limit_applies_at_once() -> None:
-    limits = ClientLimits(clock=Clock())
+    limits = ClientLimits(clock=SetClock(100 * SECOND_NS))
     for _ in range(30):
         allowance_of(limits, APP, ClientLimitRule(rpm=60))
     assert allowance_of(limits, APP, ClientLimitRule(rpm=10)) == Allowance(10, 4, 36.0)
@@ -87,7 +79,7 @@ def test_changed_limit_applies_at_once() -> None:
 
 
 def test_names_without_end_are_forgotten_and_their_counts_are_not() -> None:
-    limits = ClientLimits(clock=Clock())
+    limits = ClientLimits(clock=SetClock(100 * SECOND_NS))
     allowance_of(limits, APP, ClientLimitRule(rpm=2))
     for number in range(5000):
         allowance_of(limits, Client(f"passing-{number}"), ClientLimitRule(concurrent=1))

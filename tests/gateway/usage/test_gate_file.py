@@ -28,29 +28,23 @@ from gateway.usage.gate import (
 )
 from gateway.usage.gate_file import FileGate
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS
+from tests.kit.clocks import SetClock
 from tests.kit.reference_gate import at_once, budget, rate, windows_at
 
 NOW_NS = 1_795_000_000 * SECOND_NS  # 2026-11-18 in Berlin
 DAY_NS = 86_400 * SECOND_NS
 
 
-class Clock:
-    now_ns = NOW_NS
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SetClock:
+    return SetClock(NOW_NS)
 
 
 Start = Callable[..., FileGate]
 
 
 @pytest.fixture
-def start(tmp_path: Path, clock: Clock) -> Iterator[Start]:
+def start(tmp_path: Path, clock: SetClock) -> Iterator[Start]:
     """Open gates of one directory, as processes do."""
     gates = []
 
@@ -142,13 +136,13 @@ def test_a_hold_that_only_running_calls_prevent_may_be_retried(gate: FileGate) -
     assert isinstance(hold(gate, "two", 10), HoldGranted)
 
 
-def test_overshoot_is_counted_in_full_and_admits_nothing_until_there_is_room(gate: FileGate, clock: Clock) -> None:
+def test_overshoot_is_counted_in_full_and_admits_nothing_until_there_is_room(gate: FileGate, clock: SetClock) -> None:
     hold(gate, "one", 10)
     at_once(gate.settle("one", 0, 250))
     assert state(gate) == (250, 0, 0)
     assert isinstance(refused(gate, "two", 0), HoldRefused)
-    clock.now_ns += DAY_NS
-    assert isinstance(hold(gate, "two", 100, now_ns=clock.now_ns), HoldGranted)
+    clock.now += DAY_NS
+    assert isinstance(hold(gate, "two", 100, now_ns=clock.now), HoldGranted)
 
 
 def test_lowered_limit_refuses_the_next_request(gate: FileGate) -> None:
@@ -156,28 +150,28 @@ def test_lowered_limit_refuses_the_next_request(gate: FileGate) -> None:
     assert isinstance(refused(gate, "two", 1, budgets=(budget(50),)), HoldRefused)
 
 
-def test_call_belongs_to_the_window_in_which_it_was_admitted(gate: FileGate, clock: Clock) -> None:
+def test_call_belongs_to_the_window_in_which_it_was_admitted(gate: FileGate, clock: SetClock) -> None:
     hold(gate, "old", 60)
-    clock.now_ns += DAY_NS
-    hold(gate, "new", 100, now_ns=clock.now_ns)
+    clock.now += DAY_NS
+    hold(gate, "new", 100, now_ns=clock.now)
     at_once(gate.settle("old", 0, 60))
-    assert state(gate, now_ns=clock.now_ns) == (0, 100, 0)
+    assert state(gate, now_ns=clock.now) == (0, 100, 0)
     at_once(gate.settle("new", 0, 7))
-    assert state(gate, now_ns=clock.now_ns) == (7, 0, 0)
+    assert state(gate, now_ns=clock.now) == (7, 0, 0)
 
 
-def test_bounds_that_were_computed_before_midnight_open_the_next_window(gate: FileGate, clock: Clock) -> None:
-    clock.now_ns = windows_at(NOW_NS)[Window.DAY].end_ns - 1
-    hold(gate, "one", 100, now_ns=clock.now_ns)
-    before_ns, clock.now_ns = clock.now_ns, clock.now_ns + 1
+def test_bounds_that_were_computed_before_midnight_open_the_next_window(gate: FileGate, clock: SetClock) -> None:
+    clock.now = windows_at(NOW_NS)[Window.DAY].end_ns - 1
+    hold(gate, "one", 100, now_ns=clock.now)
+    before_ns, clock.now = clock.now, clock.now + 1
     assert isinstance(hold(gate, "two", 100, now_ns=before_ns), HoldGranted)
-    assert isinstance(refused(gate, "three", 1, now_ns=clock.now_ns), HoldRefused)
+    assert isinstance(refused(gate, "three", 1, now_ns=clock.now), HoldRefused)
 
 
-def test_clock_that_is_set_back_keeps_what_was_spent(gate: FileGate, clock: Clock) -> None:
-    clock.now_ns += 1000 * DAY_NS
-    hold(gate, "one", 60, now_ns=clock.now_ns)
-    clock.now_ns = NOW_NS
+def test_clock_that_is_set_back_keeps_what_was_spent(gate: FileGate, clock: SetClock) -> None:
+    clock.now += 1000 * DAY_NS
+    hold(gate, "one", 60, now_ns=clock.now)
+    clock.now = NOW_NS
     found = refused(gate, "two", 50)
     assert found.only_held
     assert found.states[0].end_ns == windows_at(NOW_NS)[Window.DAY].end_ns, "the budget does not wait 1000 days"
@@ -185,12 +179,12 @@ def test_clock_that_is_set_back_keeps_what_was_spent(gate: FileGate, clock: Cloc
     assert state(gate) == (60, 0, 0)
 
 
-def test_top_up_adds_to_the_open_window_only(gate: FileGate, clock: Clock) -> None:
+def test_top_up_adds_to_the_open_window_only(gate: FileGate, clock: SetClock) -> None:
     assert at_once(gate.top_up(DAILY.counter, windows_at(NOW_NS), 50)).room(100) == 150
     assert isinstance(hold(gate, "one", 150), HoldGranted)
     assert isinstance(refused(gate, "two", 1), HoldRefused)
-    clock.now_ns += DAY_NS
-    assert isinstance(refused(gate, "three", 101, now_ns=clock.now_ns), HoldRefused)
+    clock.now += DAY_NS
+    assert isinstance(refused(gate, "three", 101, now_ns=clock.now), HoldRefused)
 
 
 def test_reset_sets_what_was_spent_and_keeps_holds(gate: FileGate) -> None:
@@ -212,7 +206,7 @@ def test_concurrent_requests_are_a_budget_of_which_nothing_is_spent(gate: FileGa
     assert state(gate, running) == (0, 1, 0)
 
 
-def test_rate_of_tokens_refills_evenly_and_is_settled(gate: FileGate, clock: Clock) -> None:
+def test_rate_of_tokens_refills_evenly_and_is_settled(gate: FileGate, clock: SetClock) -> None:
     found = hold(gate, "one", tokens=60, rates=(rate(60),))
     assert isinstance(found, HoldGranted)
     assert found.rates == (RateState(0, MINUTE_NS),)
@@ -220,7 +214,7 @@ def test_rate_of_tokens_refills_evenly_and_is_settled(gate: FileGate, clock: Clo
     assert (found.rate, found.wait_ns, found.budget) == (0, 30 * SECOND_NS, None)
     at_once(gate.settle("one", 40, 0))
     assert refused(gate, "two", tokens=30, rates=(rate(60),)).wait_ns == 10 * SECOND_NS
-    clock.now_ns += 10 * SECOND_NS
+    clock.now += 10 * SECOND_NS
     assert isinstance(hold(gate, "two", tokens=30, rates=(rate(60),)), HoldGranted)
 
 
@@ -230,30 +224,30 @@ def test_overshoot_of_a_rate_delays_the_next_hold(gate: FileGate) -> None:
     assert refused(gate, "two", tokens=10, rates=(rate(60),)).wait_ns == 40 * SECOND_NS
 
 
-def test_overshoot_counts_from_the_time_of_settlement(gate: FileGate, clock: Clock) -> None:
+def test_overshoot_counts_from_the_time_of_settlement(gate: FileGate, clock: SetClock) -> None:
     hold(gate, "one", tokens=6, rates=(rate(60),))
-    clock.now_ns += DAY_NS
+    clock.now += DAY_NS
     at_once(gate.settle("one", 66, 0))
-    assert refused(gate, "two", tokens=10, rates=(rate(60),), now_ns=clock.now_ns).wait_ns == 10 * SECOND_NS
+    assert refused(gate, "two", tokens=10, rates=(rate(60),), now_ns=clock.now).wait_ns == 10 * SECOND_NS
 
 
 def test_hold_above_the_whole_rate_never_fits(gate: FileGate) -> None:
     assert refused(gate, "one", tokens=61, rates=(rate(60),)).wait_ns is None
 
 
-def test_rate_of_requests_is_not_given_back(gate: FileGate, clock: Clock) -> None:
+def test_rate_of_requests_is_not_given_back(gate: FileGate, clock: SetClock) -> None:
     requests = rate(2, unit="requests")
     for call in ("one", "two"):
         hold(gate, call, tokens=10**9, rates=(requests,))
         at_once(gate.settle(call, 0, 0))
     assert refused(gate, "three", rates=(requests,)).wait_ns == 30 * SECOND_NS
-    clock.now_ns += 30 * SECOND_NS
+    clock.now += 30 * SECOND_NS
     assert isinstance(hold(gate, "three", rates=(requests,)), HoldGranted)
 
 
-def test_rate_is_kept_when_the_clock_is_set_back(gate: FileGate, clock: Clock) -> None:
+def test_rate_is_kept_when_the_clock_is_set_back(gate: FileGate, clock: SetClock) -> None:
     hold(gate, "one", tokens=60, rates=(rate(60),))
-    clock.now_ns -= DAY_NS
+    clock.now -= DAY_NS
     assert refused(gate, "two", tokens=30, rates=(rate(60),)).wait_ns == 30 * SECOND_NS
 
 
@@ -376,7 +370,7 @@ def test_too_many_open_calls_are_refused(gate: FileGate) -> None:
     assert state(gate) == (0, 0, 0)
 
 
-def test_full_table_is_refused_and_rows_of_ended_windows_are_used_again(start: Start, clock: Clock) -> None:
+def test_full_table_is_refused_and_rows_of_ended_windows_are_used_again(start: Start, clock: SetClock) -> None:
     gate = start(rows=8)
 
     def of(user: int) -> tuple[BudgetLimit, ...]:
@@ -386,17 +380,17 @@ def test_full_table_is_refused_and_rows_of_ended_windows_are_used_again(start: S
         hold(gate, f"call-{user}", budgets=of(user))
     with pytest.raises(GateUnavailable, match="is full: 8 counters"):
         hold(gate, "another", budgets=of(8))
-    clock.now_ns += 2 * DAY_NS
+    clock.now += 2 * DAY_NS
     with pytest.raises(GateUnavailable, match="is full"):  # the running calls hold their rows
-        hold(gate, "another", budgets=of(8), now_ns=clock.now_ns)
+        hold(gate, "another", budgets=of(8), now_ns=clock.now)
     for user in range(8):
         at_once(gate.settle(f"call-{user}", 0, 3))
     for user in range(8, 16):
-        hold(gate, f"call-{user}", budgets=of(user), now_ns=clock.now_ns)
+        hold(gate, f"call-{user}", budgets=of(user), now_ns=clock.now)
         at_once(gate.settle(f"call-{user}", 0, 3))
-        assert state(gate, of(user)[0], clock.now_ns) == (3, 0, 0)
+        assert state(gate, of(user)[0], clock.now) == (3, 0, 0)
     with pytest.raises(GateUnavailable, match="is full"):
-        hold(gate, "another", budgets=of(0), now_ns=clock.now_ns)
+        hold(gate, "another", budgets=of(0), now_ns=clock.now)
 
 
 def test_many_counters_are_each_found_again(start: Start) -> None:
@@ -409,12 +403,12 @@ def test_many_counters_are_each_found_again(start: Start) -> None:
     assert [state(other, user)[1] for user in users] == [number % 97 for number in range(2500)]
 
 
-def test_total_window_never_ends(gate: FileGate, clock: Clock) -> None:
+def test_total_window_never_ends(gate: FileGate, clock: SetClock) -> None:
     total = budget(100, window=Window.TOTAL)
     hold(gate, "one", 60, budgets=(total,))
     at_once(gate.settle("one", 0, 60))
-    clock.now_ns += 10_000 * DAY_NS
-    found = refused(gate, "two", 60, budgets=(total,), now_ns=clock.now_ns)
+    clock.now += 10_000 * DAY_NS
+    found = refused(gate, "two", 60, budgets=(total,), now_ns=clock.now)
     assert found.states[0].end_ns == FOREVER_NS
 
 
