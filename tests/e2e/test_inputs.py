@@ -28,7 +28,7 @@ from providers.testkit.scenario import (
     Truncated,
 )
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_with_inputs, http_client, openai_client
+from tests.e2e.conftest import KEYS, SITES, config_with_inputs
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 
 EMBEDDINGS, MODERATIONS = "/v1/embeddings", "/v1/moderations"
@@ -45,23 +45,11 @@ JUDGES = {"CN": "guard-cn", "DE": "judge-eu", "US": "judge-us", "HK": "guard-int
 
 
 @pytest.fixture(scope="module")
-def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("inputs")
     environ = {**KEYS, "GATEWAY_STATE_DIR": str(folder / "state")}
     with running_gateway(config_with_inputs(providers).write(folder), environ) as process:
         yield process
-
-
-@pytest.fixture
-def client(server: GatewayProcess, healthy: None) -> Iterator[httpx.Client]:
-    with http_client(server) as client:
-        yield client
-
-
-@pytest.fixture
-def sdk(server: GatewayProcess, client: httpx.Client) -> Iterator[openai.OpenAI]:
-    with openai_client(server) as sdk:
-        yield sdk
 
 
 def body_for(path: str, *texts: str) -> dict[str, Any]:
@@ -101,10 +89,10 @@ def test_sdk_gets_vectors_of_each_region(sdk: openai.OpenAI, territory: str) -> 
 @pytest.mark.parametrize("version", ["v1", "v1beta"])
 @pytest.mark.parametrize("territory", SPACES)
 def test_google_genai_gets_the_vectors_of_openai(
-    sdk: openai.OpenAI, server: GatewayProcess, territory: str, version: str
+    sdk: openai.OpenAI, gateway: GatewayProcess, territory: str, version: str
 ) -> None:
     genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
-    options = {"base_url": server.url, "api_version": version, "headers": {"cf-ipcountry": territory}}
+    options = {"base_url": gateway.url, "api_version": version, "headers": {"cf-ipcountry": territory}}
     with genai.Client(api_key=APP_KEY, http_options=options) as client:
         config = {"output_dimensionality": 64, "task_type": "RETRIEVAL_QUERY"}
         answer = client.models.embed_content(model="assistant", contents=["one", "two"], config=config)
@@ -234,12 +222,12 @@ def test_redirect_is_not_followed(client: httpx.Client, providers: SimulatorThre
 
 @pytest.mark.parametrize("path", PATHS)
 def test_request_has_a_log_line_and_a_receipt_without_its_text(
-    client: httpx.Client, server: GatewayProcess, path: str
+    client: httpx.Client, gateway: GatewayProcess, path: str
 ) -> None:
     request_id = f"inputs-{path.rpartition('/')[2].replace(':', '-')}"
     response = client.post(path, json=body_for(path), headers={"cf-ipcountry": "DE", "x-request-id": request_id})
     assert response.status_code == 200
-    line = server.wait_for("request", request_id=request_id)
+    line = gateway.wait_for("request", request_id=request_id)
     assert (line["region"], line["assistant"], line["outcome"]) == ("eu", "assistant", "ok")
     assert SECRET not in json.dumps(line)
 

@@ -18,7 +18,6 @@ from providers.chat import AssistantMessage, ChatCompletion, Choice
 from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, ErrorEvent, HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from tests.e2e.conftest import http_client, openai_client
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.sdk_examples import WEATHER
@@ -144,17 +143,9 @@ def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def sdk(gateway: GatewayProcess, providers: SimulatorThread) -> Iterator[openai.OpenAI]:
+def healthy(providers: SimulatorThread) -> None:
     for name in SITES:
         providers[name].scenario = Scenario()
-    with openai_client(gateway) as sdk:
-        yield sdk
-
-
-@pytest.fixture
-def client(gateway: GatewayProcess, sdk: openai.OpenAI) -> Iterator[httpx.Client]:
-    with http_client(gateway) as client:
-        yield client
 
 
 def options(territory: str, messages: Any = None, **more: Any) -> dict[str, Any]:
