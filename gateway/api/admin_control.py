@@ -277,6 +277,7 @@ def reload_report(done: Reload) -> dict[str, object]:
     """Return the result of one load of a config."""
     return {
         "result": done.result,
+        "refused_by": done.refused_by,
         **version_fields(done.config_version),
         "cause": done.cause,
         "who": done.who,

@@ -392,7 +392,7 @@ class LiveConfig:
         retriable = not prepared.is_judged
         done = Reload(
             request.cause, False, self.config.version, datetime.now(UTC), 0.0, prepared.findings, who=request.who,
-            retriable=retriable,
+            retriable=retriable, is_unsigned=prepared.is_unsigned,
         )  # fmt: skip
         # A failure that persists is logged once.
         is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings

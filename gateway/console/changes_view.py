@@ -132,7 +132,8 @@ async def _switched(visit: Visit, path: str, wanted: Mapping[str, object], word:
     done = await visit.admin.call("POST", path, wanted)
     if done["result"] != "activated":
         problems = [finding["message"] for finding in done["findings"] if finding["severity"] == "error"]
-        return await _page(visit, {"problem": "; ".join(problems) or _("Nothing was changed.")}, 422)
+        own = "; ".join(problems) or visit.texts.gettext(_("Nothing was changed."))
+        return await _page(visit, {"problem": visit.texts.code("change", done["refused_by"], own)}, 422)
     return back_to(PATH, done=f"{word}-{done['scope']}")
 
 

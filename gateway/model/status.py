@@ -21,6 +21,11 @@ ROWS_DELETED_HEADER = "x-gateway-rows-deleted-through"
 Cause = Literal["start", "file", "sighup", "admin", "rollback", "release"]
 """Why a config was loaded: process start, a changed file, the signal, the admin listener, a rollback or its release."""
 
+ReloadRefusal = Literal[
+    "config_invalid", "signature_required", "version_not_found", "not_pinned", "rollback_pinned", "gateway_failed"
+]
+"""Why a config was not activated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -62,6 +67,7 @@ class Reload:
         missing: Whether the version to roll back to is not in the history.
         retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
         pinned: The version that a rollback pinned and that is active after it, or an empty text.
+        is_unsigned: Whether a protected region would change, and no accepted signature was given.
         scope: The instances that an operator's request concerns: this instance, or all instances of the cell.
     """
 
@@ -78,6 +84,20 @@ class Reload:
     retriable: bool = False
     pinned: str = ""
     scope: Literal["instance", "cell"] = "instance"
+    is_unsigned: bool = False
+
+    @property
+    def refused_by(self) -> ReloadRefusal | None:
+        """Why nothing was activated, or None."""
+        if self.activated:
+            return None
+        if self.pinned:
+            return "rollback_pinned"
+        if self.missing:
+            return "not_pinned" if self.cause == "release" else "version_not_found"
+        if self.is_unsigned:
+            return "signature_required"
+        return "gateway_failed" if self.retriable else "config_invalid"
 
     @property
     def is_pinned(self) -> bool:

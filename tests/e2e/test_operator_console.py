@@ -197,7 +197,11 @@ def test_an_operator_plans_a_text_reloads_rolls_back_and_releases(installed: Ins
     assert f"Roll back to version {first}?" in client.words
     assert "another first answer assistant/eu chatgpt-eu-2 chatgpt-eu" in client.words, "the effect is shown before"
     assert installed.version() == second
-    client.post("/changes/rollback", version=first, confirmed="yes")
+    client.post("/changes/rollback", version="zzzz", confirmed="yes")
+    assert "'zzzz' is not a version of the history: no version has this name" in client.words
+    client.post("/changes/rollback?lang=zh-Hans", version="zzzz", confirmed="yes")
+    assert "历史记录中没有可用的版本：'zzzz' is not a version" in client.words
+    client.post("/changes/rollback?lang=en", version=first, confirmed="yes")
     assert "pinned, on this instance only" in client.words
     assert installed.version() == first
     client.post("/changes/release", confirmed="yes")

@@ -154,6 +154,7 @@ async def test_reload_response_reports_the_outcome(callbacks: AdminCallbacks) ->
     callbacks.reloaded = replace(callbacks.reloaded, activated=False, findings=(MISTAKE,))
     refused = await client(callbacks).post("/reload", json={})
     assert (refused.status_code, refused.json()["result"], refused.json()["retriable"]) == (422, "rejected", False)
+    assert (done.json()["refused_by"], refused.json()["refused_by"]) == (None, "config_invalid")
     callbacks.reloaded = replace(callbacks.reloaded, retriable=True)
     hindered = await client(callbacks).post("/reload", json={})
     assert (hindered.status_code, hindered.json()["result"], hindered.json()["retriable"]) == (503, "rejected", True)

@@ -90,8 +90,8 @@ async def test_edit_is_activated_although_a_rollback_was_refused_at_the_same_mom
     secret.write_bytes(b"x" * 70_000)  # a mistake: FIRST cannot be used any more
     gateway.write(THIRD)
     refused = await gateway.live.rollback(first)
-    assert (refused.activated, refused.missing) == (False, False)
-    assert (await gateway.live.rollback("zzzz")).missing
+    assert (refused.refused_by, refused.missing) == ("config_invalid", False)
+    assert (await gateway.live.rollback("zzzz")).refused_by == "version_not_found"
     await gateway.look()
     assert gateway.live.config.blocked.contains("VA")
 
@@ -186,7 +186,7 @@ async def test_release_activates_the_config_file(gateway: Gateway) -> None:
     await gateway.look()
     assert gateway.live.config.blocked.contains("AQ"), "edits are activated again"
     again = await gateway.live.release("ada")
-    assert (again.activated, again.missing) == (False, True)
+    assert (again.activated, again.missing, again.refused_by) == (False, True, "not_pinned")
     assert "no version is pinned" in again.findings[0].message
 
 
@@ -319,6 +319,7 @@ async def test_signature_that_arrives_during_a_rejection_is_accepted(
     gateway.write(changed)
     await gateway.look()
     assert gateway.live.failed is not None
+    assert gateway.live.failed.refused_by == "signature_required"
     await gateway.look()
     assert (gateway.live.failed, gateway.live.config.version) == (None, after.version)
 
@@ -339,7 +340,7 @@ async def test_edit_that_could_not_be_recorded_is_activated_later(
         assert gateway.live.failed.retriable
         assert not gateway.live.config.blocked.contains("AQ")
         asked = await gateway.live.reload("admin")
-        assert (asked.activated, asked.retriable) == (False, True)
+        assert (asked.refused_by, asked.retriable) == ("gateway_failed", True)
         await gateway.look(12)
         rejected = [line for line in gateway.trail() if line["event"] == "rejected"]
         assert [line["cause"] for line in rejected] == ["file", "admin"], "a persistent failure is recorded once"

@@ -19,7 +19,7 @@ from gateway.model.location_rules import SignalName
 from gateway.model.moderation import Judged
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.schedule import Phase
-from gateway.model.status import Cause
+from gateway.model.status import Cause, ReloadRefusal
 from tests.kit.console_texts import texts_to_translate
 
 GATEWAY = FOLDER.parents[1]
@@ -59,6 +59,7 @@ def test_every_code_of_the_gateway_has_chinese_words() -> None:
         "signal": {*get_args(SignalName), "unknown"},
         "use": {*get_args(Use)},
         "check": literals_of("Check", 0),
+        "change": {*get_args(ReloadRefusal)},
     }
     known: dict[str, set[str]] = {}
     for kind, code, words in entries():
