@@ -188,6 +188,13 @@ def _region(region: Region, config: ConfigVersion) -> Iterator[str]:
             yield from _wrapped("      labels: ", ", ".join(labels))
         if region.texts.default_locale.profile is not None:
             yield from _wrapped("      profile: ", ", ".join(locales))
+    if (judges := config.moderation.get(region.name)) is not None:
+        yield from _wrapped("      moderation: ", str(judges))
+    if region.ages is not None:
+        missing = region.ages.missing
+        others = "adults" if missing is None else missing.name or "refused"
+        bands = ", ".join(band.name for band in region.ages.bands)
+        yield from _wrapped("      age bands: ", f"{bands}; users whose age no claim names: {others}")
 
 
 def _has(config: ConfigVersion, region: Region, territory: str) -> bool:
@@ -210,6 +217,8 @@ def _gaps(assistant: Assistant, config: ConfigVersion, now_s: float, most: int |
 def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, gaps: _Gaps) -> Iterator[str]:
     aliases = f" (also {', '.join(assistant.aliases)})" if assistant.aliases else ""
     yield from _wrapped("assistant ", assistant.name + aliases)
+    for choice in assistant.choices.values():
+        yield from _wrapped(f"  choice {choice.name}: ", ", ".join(sorted(choice.deployments)))
     for name in config.regions:
         steps = assistant.routes.get(name)
         if steps is None:
@@ -287,6 +296,8 @@ def _step(start: str, step: Deployment, region: Region, days: Days | None) -> It
     yield from _wrapped("       ", _where(step.residency))
     if step.proxy is not None:
         yield from _wrapped("       through the proxy ", str(step.proxy))
+    if step.emulates_schemas(bounded=not region.boundary.is_anywhere):
+        yield "       JSON schemas: emulated"
     if served := _served(step, region):
         yield from _wrapped("       serves: ", served)
     if step.retires_on is not None:

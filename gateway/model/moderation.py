@@ -41,6 +41,12 @@ class Moderation:
         """All deployments that judge."""
         return tuple({it.name: it for it in (*self.input, *self.output)}.values())
 
+    def __str__(self) -> str:
+        directions = (("requests", self.input), ("answers", self.output))
+        asked = [f"{what} by {', then '.join(it.name for it in by)}" for what, by in directions if by]
+        ending = "refused" if self.on_failure == "closed" else "let through"
+        return f"{'; '.join(asked)}; without a verdict: {ending}"
+
 
 @dataclass(slots=True)
 class ModerationRecord:

@@ -13,7 +13,7 @@ from gateway.model.consent import NO_STATEMENT, ConsentStatement
 from gateway.model.decision import Considered, Decision, Plan, Refusal, Unavailable, client_detail
 from gateway.model.deployment import Deployment
 from gateway.model.location import Evidence, Location, Reports
-from gateway.model.moderation import Moderation
+from gateway.model.preference import Preference
 from gateway.model.region_text import Locale
 from gateway.model.route import deployments_of
 from gateway.model.version_names import version_fields
@@ -72,28 +72,15 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     config = request.config
     location = resolve(config, request.client, request.reports)
     assistant = _assistant_at(request, location)
-    name, consents = _user_name(request.reports, request.user), standing_consents(config, request.consent)
-    key, needs = _key_of(name), plain_needs(assistant)
-
-    def decision_for(view: Assistant) -> Decision:
-        return assign_variant(decide(config, view, location, needs, request.health, request.now_s, consents), key)
-
     selection: dict[str, object] = {"intent": assistant.intent} if assistant.intents else {}
-    age = location.age
-    if age is not None:
+    if location.age is not None:
         selection["age_band"] = location.age_band
-    if request.prefer is not None and age is not None and not age.choices:
-        decision = decision_for(assistant)
-        selection["preference"] = preference_of_age(assistant, request.prefer).fields(None)
-    elif request.prefer is None or location.region is None:
-        decision = decision_for(assistant)
-    else:
-        region = location.region.name
-        decision, preference = decide_preferring(assistant, region, request.prefer, decision_for, key)
-        plan = decision.outcome
-        first = plan.steps[0].deployment.name if isinstance(plan, Plan) else None
-        selection["preference"] = preference.fields(first)
-    decision = _within_hours(decision, location, request.now_s)
+    decision, preference = _decide(request, location, assistant)
+    if preference is not None:
+        selection["preference"] = preference.fields(_first(decision))
+    if emulated := _emulated(config, location, assistant, _first(decision)):
+        selection["emulated"] = emulated
+    is_named = _user_name(request.reports, request.user) is not None
     judges = config.moderation.get(location.region.name) if location.region is not None else None
     if judges is not None and assistant.use == "chat":
         # Nothing is judged here: `by` names those who would.
@@ -106,7 +93,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "location": _location(location),
         "outcome": _outcome(decision, reveal_model=reveal_model, to_operator=to_operator),
         "considered": [_considered(config, item, to_operator=to_operator) for item in decision.considered],
-        **({"weighted": _weighted(request, decision, location, name is not None)} if decision.lanes else {}),
+        **({"weighted": _weighted(request, decision, location, is_named)} if decision.lanes else {}),
     }
 
 
@@ -116,10 +103,40 @@ def _assistant_at(request: PlainRequest, location: Location) -> Assistant:
     return request.config.assistants[named.name].for_intent(intent) if intent and named.use == "chat" else named
 
 
-def _within_hours(decision: Decision, location: Location, now_s: float) -> Decision:
-    """Return the decision, or the refusal outside the hours of the user's age band."""
-    refusal = refuse_hours(location.age, now_s)
-    return replace(decision, outcome=refusal) if refusal is not None else decision
+def _decide(request: PlainRequest, location: Location, assistant: Assistant) -> tuple[Decision, Preference | None]:
+    """Return the decision, and what becomes of the user's preference; None if there is none."""
+    config, age, prefer = request.config, location.age, request.prefer
+    consents, key = standing_consents(config, request.consent), _key_of(_user_name(request.reports, request.user))
+    needs = plain_needs(assistant)
+
+    def decision_for(view: Assistant) -> Decision:
+        return assign_variant(decide(config, view, location, needs, request.health, request.now_s, consents), key)
+
+    preference = None
+    if prefer is None or location.region is None or assistant.use != "chat":
+        decision = decision_for(assistant)
+    elif age is not None and not age.choices:
+        decision, preference = decision_for(assistant), preference_of_age(assistant, prefer)
+    else:
+        decision, preference = decide_preferring(assistant, location.region.name, prefer, decision_for, key)
+    if (refusal := refuse_hours(age, request.now_s)) is not None:
+        return replace(decision, outcome=refusal), None
+    return decision, preference
+
+
+def _first(decision: Decision) -> str | None:
+    """Return the deployment that is asked first, or None if the request is refused."""
+    plan = decision.outcome
+    return plan.steps[0].deployment.name if isinstance(plan, Plan) else None
+
+
+def _emulated(config: ConfigVersion, location: Location, assistant: Assistant, first: str | None) -> list[str]:
+    """Return the fields of a request that would be emulated by the deployment that is asked first."""
+    region = location.region
+    if first is None or region is None or assistant.use != "chat":
+        return []
+    is_bounded = not region.bounds_of(location.territory).is_anywhere
+    return ["response_format"] if config.deployments[first].emulates_schemas(bounded=is_bounded) else []
 
 
 def _user_name(reports: Reports, user: str | None) -> str | None:
@@ -289,15 +306,17 @@ def explain_text(request: PlainRequest) -> str:
     location = resolve(config, request.client, request.reports)
     assistant = _assistant_at(request, location)
     name = _user_name(request.reports, request.user)
-    decision = decide(config, assistant, location, plain_needs(assistant), {}, request.now_s)
-    decision = _within_hours(assign_variant(decision, _key_of(name)), location, request.now_s)
+    decision, preference = _decide(request, location, assistant)
     use = f" ({assistant.use})" if assistant.use != "chat" else ""
     lines = [f"assistant    {assistant.name}{use}", f"region       {_region_text(location)}"]
     lines += [f"intent       {assistant.intent}"] if assistant.intents else []
     lines += [f"age band     {location.age_band or 'unknown'}"] if location.age is not None else []
+    if preference is not None:
+        reason = preference.why_not_used(_first(decision))
+        lines += _wrapped("preference   ", f"{request.prefer}: {f'not used ({reason})' if reason else 'used'}")
     judges = config.moderation.get(location.region.name) if location.region is not None else None
     if judges is not None and assistant.use == "chat":
-        lines += _wrapped("moderation   ", _moderation_text(judges))
+        lines += _wrapped("moderation   ", str(judges))
     for item in location.evidence:
         lines += _wrapped("  * " if item.decided else "  - ", _evidence_text(item))
     lines += ["", *_outcome_text(decision.outcome)]
@@ -310,13 +329,6 @@ def explain_text(request: PlainRequest) -> str:
         for other in passed_over:
             lines += _wrapped("  - ", f"{other.deployment} ({other.reason}): {other.detail}")
     return "\n".join([*lines, "", f"config       {config.version}"])
-
-
-def _moderation_text(judges: Moderation) -> str:
-    directions = (("requests", judges.input), ("answers", judges.output))
-    asked = [f"{what} by {', then '.join(it.name for it in by)}" for what, by in directions if by]
-    ending = "refused" if judges.on_failure == "closed" else "let through"
-    return f"{'; '.join(asked)}; without a verdict: {ending}"
 
 
 def _region_text(location: Location) -> str:

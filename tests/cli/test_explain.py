@@ -119,6 +119,39 @@ def test_explain_shows_the_routes_of_another_use(gateway: Command) -> None:
     assert "--use is for a request that is supposed: leave it out with --request" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("choice", "result", "first"),
+    [
+        ("qwen", "used", "qwen-intl"),
+        ("eu", "not used (route)", "gemini"),
+        ("hk", "not used (availability)", "gemini"),
+        ("other", "not used (unknown)", "gemini"),
+    ],
+)
+def test_explain_text_follows_the_choice_of_the_user_as_json_does(
+    gateway: Command, choice: str, result: str, first: str
+) -> None:
+    choices = {"qwen": ["qwen-intl"], "eu": ["chatgpt-eu"], "hk": ["qwen-hk"]}
+    titled = {name: {"deployments": listed, "title": {"en": name}} for name, listed in choices.items()}
+    Config.parse(DEMO.read_text("utf-8")).merge({"assistants": {"assistant": {"choices": titled}}}).write(Path())
+    arguments = ("explain", "--config", "gateway.yaml", "--from", "SG", "--prefer", choice)
+    text, explained = gateway(*arguments).out, json.loads(gateway(*arguments, "--json").out)
+    assert f"preference   {choice}: {result}\n" in text
+    assert f"  1. {first}: " in text
+    assert explained["outcome"]["plan"][0]["deployment"] == first
+    assert "emulated" not in explained
+    other_use = gateway(
+        "explain", "--config", "gateway.yaml", "--from", "SG", "--prefer", choice, "--use", "embeddings"
+    )
+    assert "preference" not in other_use.out
+
+
+def test_explain_names_emulated_fields(gateway: Command) -> None:
+    # OpenAI's promise for Europe does not cover schemas, and the demo emulates them.
+    explained = json.loads(gateway("explain", "--config", DEMO, "--from", "DE", "--json").out)
+    assert explained["emulated"] == ["response_format"]
+
+
 @pytest.mark.parametrize("use", USES)
 def test_explain_knows_every_use(gateway: Command, use: str) -> None:
     assert gateway("explain", "--config", DEMO, "--from", "DE", "--use", use).status == 0

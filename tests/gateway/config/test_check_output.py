@@ -16,6 +16,7 @@ from gateway.model.location_rules import SignalName
 from gateway.policy.location import SIGNALS
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON
+from tests.kit.configs import table_of
 from tests.kit.location_signals import NAMES, Trial, listing, registered, with_another, with_only
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -65,6 +66,35 @@ def test_matrix_knows_a_trial_signal(can: bool) -> None:
     with registered(trial):
         config = replace(listing("trial"), clients={})
         assert (_NO_SIGNAL in render_matrix(config)) != can
+
+
+def test_matrix_shows_moderation_age_bands_choices_and_emulated_schemas() -> None:
+    matrix = render_matrix(
+        table_of("""
+version: 1
+assistants:
+  a: {routes: {default: [model]}, choices: {house: {deployments: [model], title: {en: House}}}}
+regions:
+  default:
+    territories: ["*"]
+    boundary: ["*"]
+    moderation: {input: [judge, spare], output: [judge], on_failure: closed}
+    age_bands: {under_14: {}, under_18: {}}
+    age_missing: under_18
+deployments:
+  model: {provider: openai-compatible, model: m, endpoint: "https://m.example/v1", stores: any, processes: any,
+          structured_output: emulate}
+  judge: {provider: openai-compatible, model: j, endpoint: "https://j.example/v1", stores: any, processes: any}
+  spare: {provider: openai-compatible, model: j, endpoint: "https://s.example/v1", stores: any, processes: any}
+""")
+    )
+    for line in (
+        "      moderation: requests by judge, then spare; answers by judge; without a verdict: refused",
+        "      age bands: under_14, under_18; users whose age no claim names: under_18",
+        "  choice house: model",
+        "       JSON schemas: emulated",
+    ):
+        assert line in matrix.splitlines()
 
 
 def _warnings(count: int) -> list[Problem]:
