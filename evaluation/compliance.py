@@ -296,10 +296,7 @@ def _note_overruled(item: Item, wording: RefusalFinding, judged: Score | None, r
 
 
 def _add_figures(
-    result: Compliance,
-    samples: Mapping[Expectation, Mapping[str, Samples]],
-    known: Mapping[str, Item],
-    groups: Groups,
+    result: Compliance, samples: Mapping[Expectation, Mapping[str, Samples]], known: Mapping[str, Item], groups: Groups
 ) -> None:
     for expects, risks in samples.items():
         estimates = {risk: clustered_mean(one.measured(), groups, 0) for risk, one in sorted(risks.items())}

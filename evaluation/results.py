@@ -18,14 +18,7 @@ from evaluation.judge import JudgedPair, pairs_of
 from evaluation.judge_bias import JudgeBias, bias_notices, measure_bias
 from evaluation.load_test import Scalability, score_scalability
 from evaluation.measurement import Eligibility
-from evaluation.ranking import (
-    CandidateFindings,
-    Requirement,
-    Scores,
-    check_requirements,
-    own_languages,
-    scores_of,
-)
+from evaluation.ranking import CandidateFindings, Requirement, Scores, check_requirements, own_languages, scores_of
 from evaluation.recommendation import Recommendation, RouteEvidence, compared_names, rank_candidates, recommend
 from evaluation.refusals import rule_errors
 from evaluation.run_store import RunStore
@@ -163,11 +156,7 @@ Report = Mapping[str, Any]
 
 
 def build_report(
-    suite: Suite,
-    setting: Setting,
-    run: EvaluatedRun,
-    cost: Mapping[str, float | None],
-    marks: Marks | None = None,
+    suite: Suite, setting: Setting, run: EvaluatedRun, cost: Mapping[str, float | None], marks: Marks | None = None
 ) -> tuple[dict[str, Any], Recommendation]:
     """Return the report, and the recommendation that it ends with.
 

@@ -208,9 +208,7 @@ def _unique(path: Path, items: Iterable[Item]) -> tuple[Item, ...]:
 def _digest(file: SuiteFile, items: tuple[Item, ...]) -> str:
     """Return the hash that identifies a run. Values used only after the run (weights, requirements) are left out."""
     settings = file.model_dump(
-        mode="json",
-        by_alias=True,
-        exclude={"weights", "requirements", "recommendation", "spend", "limits", "prices"},
+        mode="json", by_alias=True, exclude={"weights", "requirements", "recommendation", "spend", "limits", "prices"}
     )
     hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for item in items:

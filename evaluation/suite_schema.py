@@ -310,8 +310,7 @@ class ItemSection(CheckSection):
 
     id: Name | None = Field(None, description="The name within its subject; the item's number if left out.")
     group: Name | None = Field(
-        None,
-        description="Items of one group depend on each other. Items with `draw` are a group if this is left out.",
+        None, description="Items of one group depend on each other. Items with `draw` are a group if this is left out."
     )
     ask: str = Field(description="The question.")
     system: str | None = Field(None, description="The system message.")

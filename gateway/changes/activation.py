@@ -193,11 +193,7 @@ class VersionActivator:
         signature_path = signature_file(Path(self.job.path))
         try:
             reviewed = review_change(
-                active,
-                state,
-                time.time(),
-                lambda: change_request.signature or read_signature(signature_path),
-                answers,
+                active, state, time.time(), lambda: change_request.signature or read_signature(signature_path), answers
             )
             change_log.record_switch(
                 reviewed,

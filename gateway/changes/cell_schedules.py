@@ -64,11 +64,7 @@ class CellScheduler(Scheduler):
     interval_s = LOOK_S
 
     def __init__(
-        self,
-        store: ScheduleStore,
-        cell: CellDatabase,
-        *,
-        clock: Callable[[], float] = time.monotonic,
+        self, store: ScheduleStore, cell: CellDatabase, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(store, clock=clock)
         self._cell = cell

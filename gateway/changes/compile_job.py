@@ -105,12 +105,7 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
         else:
             files = read_files([job.path])
             document = parse_document(
-                job.text,
-                job.name,
-                environ,
-                relative_to=job.path,
-                stored_catalogues=job.catalogues,
-                secrets=job.secrets,
+                job.text, job.name, environ, relative_to=job.path, stored_catalogues=job.catalogues, secrets=job.secrets
             )
             files = {**document.files, **files}
             del files[job.name]
@@ -118,11 +113,7 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
         if job.real is not None:
             document = add_real_deployment(document, job.real, registry, environ)
         compiled = compile_config(
-            document,
-            registry=registry,
-            simulators=job.simulators,
-            demo=job.demo,
-            demo_territory=job.demo_territory,
+            document, registry=registry, simulators=job.simulators, demo=job.demo, demo_territory=job.demo_territory
         )
         packed = pack(compiled.config)
     except ConfigRejected as error:

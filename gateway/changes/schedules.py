@@ -51,12 +51,7 @@ class Scheduler:
 
     interval_s = CHECK_INTERVAL_S
 
-    def __init__(
-        self,
-        store: ScheduleStore | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, store: ScheduleStore | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._progress: _Progress = store.load() if store is not None else {}

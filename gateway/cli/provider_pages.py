@@ -92,11 +92,7 @@ def _features(adapters: Iterable[Adapter]) -> str:
 def _parameters(adapters: Iterable[Adapter]) -> str:
     words = sorted(PARAMETERS)
     rows = (
-        (
-            f"`{one.name}`",
-            *_marks(words, one.capabilities.parameters),
-            _codes(one.capabilities.parameters - PARAMETERS),
-        )
+        (f"`{one.name}`", *_marks(words, one.capabilities.parameters), _codes(one.capabilities.parameters - PARAMETERS))
         for one in adapters
     )
     return _table(("provider", *(f"`{word}`" for word in words), "vendor fields"), rows)

@@ -94,11 +94,7 @@ def _count(number: int, word: str) -> str:
 
 
 def render_matrix(
-    config: ConfigVersion,
-    days: Days | None = None,
-    now_s: float | None = None,
-    *,
-    every_territory: bool = False,
+    config: ConfigVersion, days: Days | None = None, now_s: float | None = None, *, every_territory: bool = False
 ) -> str:
     """Return the matrix of routes: for each assistant and region, the steps in order.
 

@@ -242,10 +242,7 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
         findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
 
 
-PLANNED_KEYS: tuple[KeyPath, ...] = (
-    ("secrets", "cookies"),
-    ("secrets", "receipts"),
-)
+PLANNED_KEYS: tuple[KeyPath, ...] = (("secrets", "cookies"), ("secrets", "receipts"))
 """Keys that are compiled but not applied yet. A key without an effect would promise a function that does not exist."""
 
 

@@ -43,11 +43,7 @@ def compile_exporters(
             hint = "pip install 'assistant-gateway[otel]'"
             findings.error(path, "needs the extra `otel`, which is not installed", hint)
         service = read_service(
-            findings,
-            (*path, "endpoint"),
-            section.endpoint,
-            usual_path=_USUAL_PATH,
-            insecure=section.insecure,
+            findings, (*path, "endpoint"), section.endpoint, usual_path=_USUAL_PATH, insecure=section.insecure
         )
         residency = _residency(findings, path, section)
         headers, missing = _headers(findings, path, section, references)
@@ -108,12 +104,7 @@ def _is_valid_collector(
 
 
 def _regions(
-    draft: Draft,
-    findings: Findings,
-    path: KeyPath,
-    section: ExporterSection,
-    regions: Regions,
-    residency: Residency,
+    draft: Draft, findings: Findings, path: KeyPath, section: ExporterSection, regions: Regions, residency: Residency
 ) -> frozenset[str]:
     """Return the regions whose requests the exporter receives: those of the section, or all that it may receive.
 

@@ -193,11 +193,7 @@ class Document:
 
 
 def load_document(
-    path: FilePath | str,
-    environ: Mapping[str, str],
-    *,
-    secrets: bool = True,
-    clock: Callable[[], float] = time.time,
+    path: FilePath | str, environ: Mapping[str, str], *, secrets: bool = True, clock: Callable[[], float] = time.time
 ) -> Document:
     """Read a configuration file.
 

@@ -89,12 +89,10 @@ class PriceSection(Section):
     input: Amount = Field(description="Price of a million prompt tokens.")
     output: Amount = Field(description="Price of a million answer tokens.")
     cached_input: Amount | None = Field(
-        None,
-        description="Price of a million prompt tokens read from the provider's cache. Default: `input`.",
+        None, description="Price of a million prompt tokens read from the provider's cache. Default: `input`."
     )
     cache_write: Amount | None = Field(
-        None,
-        description="Price of a million prompt tokens written to the provider's cache. Default: `input`.",
+        None, description="Price of a million prompt tokens written to the provider's cache. Default: `input`."
     )
     reasoning: Amount | None = Field(
         None, description="Price of a million answer tokens of the model's reasoning. Default: `output`."

@@ -94,10 +94,7 @@ _UNITS = {
     "uk": "Units: metric, but miles, pints and stones where people in the United Kingdom use them.",
 }
 
-_FORMS = {
-    "formal": "Address the user formally.",
-    "informal": "Address the user informally.",
-}
+_FORMS = {"formal": "Address the user formally.", "informal": "Address the user informally."}
 
 _KINDS = {
     "emergency": "in an emergency",
@@ -266,13 +263,7 @@ class RegionTextCompiler:
         profiles: Mapping[str, Profile] = {}
         if section.profile is not None:
             profiles = compile_profiles(
-                self._findings,
-                (*path, "profile"),
-                section.profile,
-                locales,
-                territories,
-                self._today,
-                self._choices,
+                self._findings, (*path, "profile"), section.profile, locales, territories, self._today, self._choices
             )
         own = _own_refusals(section)
         refusals: dict[str, Mapping[str, str]] = {**known_refusals(), **own}

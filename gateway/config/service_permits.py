@@ -21,12 +21,7 @@ class ServiceUrl:
 
 
 def read_service(
-    findings: Findings,
-    key_path: KeyPath,
-    url: str,
-    *,
-    usual_path: str | None = None,
-    insecure: bool | None = None,
+    findings: Findings, key_path: KeyPath, url: str, *, usual_path: str | None = None, insecure: bool | None = None
 ) -> ServiceUrl | None:
     """Return the service of a URL in the configuration, or None after an error has been reported.
 

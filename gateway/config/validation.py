@@ -80,12 +80,7 @@ class Findings:
         return written
 
 
-UNSUPPORTED_KEYS = frozenset(
-    {
-        "evaluations",
-        "hand_off",
-    }
-)
+UNSUPPORTED_KEYS = frozenset({"evaluations", "hand_off"})
 """Keys that are planned, in any section."""
 
 _USE_LIMIT = "write `limit`, the number of calls that may run at the same time, and remove `{}`"

@@ -18,15 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from gateway.files import path_exists
-from gateway.model.stored_client import (
-    AdminToken,
-    ConfigFacts,
-    Definition,
-    KeyInfo,
-    Role,
-    StoredClients,
-    StoredKey,
-)
+from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.database import describe_error, open_database, transaction
 

@@ -126,16 +126,7 @@ class Metrics:
         location = decided.location
         region = location.region.name if location is not None and location.region is not None else ""
         deployment, provider = by.deployment, by.provider
-        key = (
-            region,
-            decided.assistant,
-            deployment,
-            provider,
-            record.outcome,
-            shown.status,
-            shown.code,
-            record.stream,
-        )
+        key = (region, decided.assistant, deployment, provider, record.outcome, shown.status, shown.code, record.stream)
         row = self._rows.get(key) or self._add_row(key)
         durations = row.duration.new
         durations.append(floor((record.total_s or 0.0) * 1e6))

@@ -264,8 +264,7 @@ class RegionSection(Section):
         None, description="Its rules for minors: the age bands that a signed claim may name. Default: none."
     )
     age_missing: Name | None = Field(
-        None,
-        description="If no claim names an age band: `adult` (no rules), `refuse`, or a band. Required.",
+        None, description="If no claim names an age band: `adult` (no rules), `refuse`, or a band. Required."
     )
     protected: bool = Field(
         False,

@@ -116,8 +116,7 @@ class UsageSection(Section):
         None, description="The time zone (IANA) of days, weeks and months, such as Europe/Berlin. Default: UTC."
     )
     on_loss: Annotated[
-        OnLossSection | None,
-        BeforeValidator(_on_loss, json_schema_input_type=Literal["deny"] | OnLossSection),
+        OnLossSection | None, BeforeValidator(_on_loss, json_schema_input_type=Literal["deny"] | OnLossSection)
     ] = Field(
         None,
         description="The treatment of requests with a budget while the shared store cannot be asked: `deny`, or "
