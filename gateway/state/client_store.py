@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from gateway.files import path_exists
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
-from gateway.state.database import describe_error, open_database, transaction
+from gateway.state.database import describe_error, open_database, sqlite_error, transaction
 
 _NAME = "clients"
 _LAYOUT = """
@@ -389,12 +389,8 @@ class ClientStore:
 
     @contextmanager
     def _writing_file(self) -> Iterator[Statements]:
-        with self._one_at_a_time:
-            try:
-                with transaction(self._database):
-                    yield self._database
-            except sqlite3.Error as error:
-                raise StateError(f"{_NAME}.db can't be written: {describe_error(error)}") from error
+        with self._one_at_a_time, sqlite_error(f"{_NAME}.db can't be written"), transaction(self._database):
+            yield self._database
 
     @contextmanager
     def _reading_file(self) -> Iterator[Statements]:

@@ -142,6 +142,15 @@ def describe_error(error: Exception) -> str:
     return describe_damage(str(error)) if is_damaged else str(error)
 
 
+@contextmanager
+def sqlite_error(problem: str) -> Iterator[None]:
+    """Raise StateError with the problem and its cause if SQLite fails in the block."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StateError(f"{problem}: {describe_error(error)}") from error
+
+
 def describe_damage(what: str) -> str:
     """Return the text for a file whose content the gateway cannot have written, with how to fix it."""
     return f"{what}; move it away together with its -wal and -shm, or restore it: the next start creates a new one"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
-from gateway.state.database import OpenedFile, describe_damage, describe_error, open_database, open_to_read, transaction
+from gateway.state.database import OpenedFile, describe_damage, open_database, open_to_read, sqlite_error, transaction
 
 _T = TypeVar("_T")
 _NAME = "history"
@@ -261,26 +261,19 @@ class History:
             return
         if self._file is not None:
             self._file.check_path()
-        try:
-            with transaction(self._connection):
-                yield
-        except sqlite3.Error as error:
-            raise StateError(f"history.db can't be used: {describe_error(error)}") from error
+        with sqlite_error("history.db can't be used"), transaction(self._connection):
+            yield
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> None:
-        try:
+        with sqlite_error("history.db can't be used"):
             self._connection.execute(statement, values)
-        except sqlite3.Error as error:
-            raise StateError(f"history.db can't be used: {describe_error(error)}") from error
 
     def _one(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
         return next(iter(self._all(statement, values)), None)
 
     def _all(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        try:
+        with sqlite_error("history.db can't be used"):  # a damaged page may appear after the first row
             return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:  # a damaged page may appear after the first row
-            raise StateError(f"history.db can't be used: {describe_error(error)}") from error
 
 
 def why_not_found(word: str, count: int) -> str:

@@ -20,8 +20,15 @@ from gateway.model.kept_metadata import may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
 from gateway.model.version_names import version_fields
-from gateway.operator_errors import ReceiptDamaged, StateError
-from gateway.state.database import describe_damage, describe_error, open_database, open_to_read, transaction
+from gateway.operator_errors import ReceiptDamaged
+from gateway.state.database import (
+    describe_damage,
+    describe_error,
+    open_database,
+    open_to_read,
+    sqlite_error,
+    transaction,
+)
 from gateway.state.generated_key import RECEIPT_KEY, generated_key
 from providers.failures import FailureKind
 from providers.territories import territory_data
@@ -200,7 +207,7 @@ def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
     It only reads, so it can run while a gateway serves.
     """
     with closing(open_to_read(directory, _NAME)) as database:
-        try:
+        with sqlite_error("receipts.db can't be read"):
             # A database of an earlier version has no seals until a gateway starts with it.
             is_sealed = "seal" in _columns(database)
             rows = database.execute(
@@ -208,8 +215,6 @@ def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
                 "WHERE id = ? ORDER BY number",
                 (request_id,),
             ).fetchall()
-        except sqlite3.Error as error:
-            raise StateError(f"receipts.db can't be read: {describe_error(error)}") from error
         seals = read_seals(directory) if is_sealed and rows else None
     return [_parsed(row[3]) if seals is None else _checked(seals, row)[0] for row in rows]
 
@@ -246,16 +251,13 @@ def prepare(directory: Path) -> None:
         StateError: It can't be used.
     """
     seals = read_seals(directory)
-    with closing(open_database(directory, _NAME, _LAYOUT)) as database:
-        try:
-            with transaction(database):
-                if "seal" in _columns(database):
-                    return
-                database.execute("ALTER TABLE receipt ADD COLUMN seal TEXT")
-                database.create_function("old_seal", 4, lambda *row: seals.seal(row, is_old=True), deterministic=True)
-                database.execute("UPDATE receipt SET seal = old_seal(id, client, at_s, content)")
-        except sqlite3.Error as error:
-            raise StateError(f"receipts.db can't be written: {describe_error(error)}") from error
+    file = closing(open_database(directory, _NAME, _LAYOUT))
+    with file as database, sqlite_error("receipts.db can't be written"), transaction(database):
+        if "seal" in _columns(database):
+            return
+        database.execute("ALTER TABLE receipt ADD COLUMN seal TEXT")
+        database.create_function("old_seal", 4, lambda *row: seals.seal(row, is_old=True), deterministic=True)
+        database.execute("UPDATE receipt SET seal = old_seal(id, client, at_s, content)")
 
 
 class Receipts:
@@ -317,15 +319,12 @@ class Receipts:
 
     def find_sealed(self, request_id: str, client: str | None) -> tuple[dict[str, object], bool] | None:
         """Return the client's latest receipt with this id, and whether it may be signed. Raises as `find` does."""
-        with self._reading:
-            try:
-                row = self._reader.execute(
-                    "SELECT id, client, at_s, content, seal FROM receipt WHERE id = ? AND client = ? "
-                    "ORDER BY number DESC LIMIT 1",
-                    (request_id, client or _NO_CLIENT),
-                ).fetchone()
-            except sqlite3.Error as error:
-                raise StateError(f"receipts.db can't be read: {describe_error(error)}") from error
+        with self._reading, sqlite_error("receipts.db can't be read"):
+            row = self._reader.execute(
+                "SELECT id, client, at_s, content, seal FROM receipt WHERE id = ? AND client = ? "
+                "ORDER BY number DESC LIMIT 1",
+                (request_id, client or _NO_CLIENT),
+            ).fetchone()
         return _checked(self._seals, row) if row is not None else None
 
     def close(self) -> None:

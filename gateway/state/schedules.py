@@ -6,7 +6,6 @@ A second table keeps the last progress of every config version, for a rollback t
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
-from gateway.operator_errors import StateError
-from gateway.state.database import describe_error, open_database, transaction
+from gateway.state.database import open_database, sqlite_error, transaction
 
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS schedules (
@@ -57,11 +55,8 @@ class ScheduleStore:
         return self._stored(sql, version)
 
     def _stored(self, sql: str, *values: str) -> StoredProgress:
-        try:
-            with self._one_at_a_time:
-                rows = self._database.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise StateError(f"canary.db can't be read: {describe_error(error)}") from error
+        with sqlite_error("canary.db can't be read"), self._one_at_a_time:
+            rows = self._database.execute(sql, values).fetchall()
         stored: StoredProgress = {}
         for assistant, region, identity, text in rows:
             progress = decode_progress(text)
@@ -71,12 +66,8 @@ class ScheduleStore:
 
     def save(self, stored: Progress, by_version: Mapping[str, Progress]) -> None:
         """Replace the stored progress, and that of these versions. If that fails, it all stays. Raises StateError."""
-        with self._one_at_a_time:
-            try:
-                with transaction(self._database):
-                    self._replace(stored, by_version)
-            except sqlite3.Error as error:
-                raise StateError(f"canary.db can't be written: {describe_error(error)}") from error
+        with self._one_at_a_time, sqlite_error("canary.db can't be written"), transaction(self._database):
+            self._replace(stored, by_version)
 
     def _replace(self, stored: Progress, by_version: Mapping[str, Progress]) -> None:
         self._database.execute("DELETE FROM schedules")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.state.database import describe_damage, describe_error, open_database, open_to_read, transaction
+from gateway.state.database import describe_damage, open_database, open_to_read, sqlite_error, transaction
 from providers.chat import Usage
 
 MOST_ROWS = 100_000
@@ -72,13 +72,10 @@ class ShadowStore:
 
     def store(self, record: ShadowRecord) -> None:
         """Store a result. Raises StateError."""
-        with self._one_at_a_time:
-            try:
-                if self._database is None:
-                    self._database = open_database(self._directory, "shadow", _LAYOUT)
-                self._add(self._database, record)
-            except sqlite3.Error as error:
-                raise StateError(f"shadow.db can't be written: {describe_error(error)}") from error
+        with self._one_at_a_time, sqlite_error("shadow.db can't be written"):
+            if self._database is None:
+                self._database = open_database(self._directory, "shadow", _LAYOUT)
+            self._add(self._database, record)
 
     def _add(self, database: sqlite3.Connection, it: ShadowRecord) -> None:
         result = (it.outcome, it.first_s, it.total_s, *_tokens(it.usage), it.finish_reason)
@@ -121,17 +118,15 @@ def remove_shadow_records(directory: Path, regions: frozenset[str]) -> None:
     """Delete the stored results of these regions, also from free space of the file. Raises StateError."""
     if not regions or not (directory / "shadow.db").exists():
         return
-    try:
-        with closing(open_database(directory, "shadow", _LAYOUT)) as database:
-            with transaction(database):
-                removed = database.execute(_REMOVE, (json.dumps(sorted(regions)),)).rowcount
-                for table in ("texts", "extras", "besides"):
-                    database.execute(f'DELETE FROM "{table}" WHERE id NOT IN (SELECT id FROM answers)')  # noqa: S608  # constants
-            if removed:
-                database.execute("VACUUM")
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.Error as error:
-        raise StateError(f"shadow.db can't be written: {describe_error(error)}") from error
+    file = closing(open_database(directory, "shadow", _LAYOUT))
+    with sqlite_error("shadow.db can't be written"), file as database:
+        with transaction(database):
+            removed = database.execute(_REMOVE, (json.dumps(sorted(regions)),)).rowcount
+            for table in ("texts", "extras", "besides"):
+                database.execute(f'DELETE FROM "{table}" WHERE id NOT IN (SELECT id FROM answers)')  # noqa: S608  # constants
+        if removed:
+            database.execute("VACUUM")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
@@ -140,19 +135,16 @@ def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
 
 def read_shadow_records(directory: Path, assistant: str, region: str) -> Iterator[tuple[int, ShadowRecord]]:
     """Yield the stored results of one route's shadow with their numbers, the oldest first. Raises StateError."""
+    problem = f"{directory / 'shadow.db'} can't be read"
     try:
-        with closing(open_to_read(directory, "shadow")) as database:
+        with sqlite_error(problem), closing(open_to_read(directory, "shadow")) as database:
             database.row_factory = sqlite3.Row
             # A file without writes since an upgrade does not have this table.
             client_answers = "besides" if database.execute(_FIND).fetchone() else _NO_BESIDES
             for row in database.execute(_READ.format(client_answers=client_answers), (assistant, region)):
                 yield row["id"], _record(row)
     except (ValueError, TypeError, KeyError) as error:
-        raise StateError(
-            f"{directory / 'shadow.db'} can't be read: {describe_damage('its tool calls are not valid')}"
-        ) from error
-    except sqlite3.Error as error:
-        raise StateError(f"{directory / 'shadow.db'} can't be read: {describe_error(error)}") from error
+        raise StateError(f"{problem}: {describe_damage('its tool calls are not valid')}") from error
 
 
 def _record(row: sqlite3.Row) -> ShadowRecord:
