@@ -70,7 +70,7 @@ def compliant(folder: Path) -> Compliance:
     for index, item in enumerate(items):
         text = "Here are the steps." if index < 20 else "I'm sorry, but I can't help with that."
         store.add("one", AXIS, item.id, QuestionResult(Timing(0.1), RecordedAnswer(text)))
-    found = score_compliance(store, ["one"], tuple(items), (), lambda *_: None, has_judge=False)["one"]
+    found = score_compliance(store, ["one"], tuple(items), (), {}, has_judge=False)["one"]
     store.close()
     return found
 

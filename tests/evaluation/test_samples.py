@@ -46,7 +46,7 @@ def test_score_of_a_question_is_the_mean_of_its_samples(tmp_path: Path) -> None:
         # The first five questions are always right, the others are right in one of four samples.
         right = number < 5 or item.epoch == 2
         store.add("one", AXIS, item.id, QuestionResult(Timing(0.1), RecordedAnswer("right" if right else "wrong")))
-    found = score_performance(store, ["one"], items, 1, lambda *_: None)[0]["one"]
+    found = score_performance(store, ["one"], items, 1, {})[0]["one"]
     assert found.scores == {f"s/{number}": 1.0 if number < 5 else 0.25 for number in range(10)}
     assert found.overall is not None
     assert (found.overall.value, found.overall.of) == (pytest.approx(0.625), 10), "samples are no further questions"
@@ -69,7 +69,7 @@ def test_own_spread_is_shown_next_to_the_difference_of_streamed_answers(tmp_path
         for item in items:
             text = "I'm sorry, but I can't help with that." if item.epoch % 2 else "Here are the steps."
             store.add("one", axis, item.id, QuestionResult(Timing(0.1), RecordedAnswer(text)))
-    found = score_compliance(store, ["one"], items, (), lambda *_: None, has_judge=False)["one"]
+    found = score_compliance(store, ["one"], items, (), {}, has_judge=False)["one"]
     store.close()
     assert found.outcomes["consistent"] == {"refuse/r/1": 0.5}
     assert found.consistent is not None
