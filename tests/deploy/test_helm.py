@@ -109,7 +109,7 @@ def test_with_stores_pods_are_replaced_one_by_one_and_keep_nothing() -> None:
     ("stated", "seconds"), [("", 600), ("600s", 600), ("10m", 600), ("1.5m", 90), ("90", 90), ("1h", 3600)]
 )
 def test_grace_covers_the_longest_request_the_delay_and_half_a_minute(stated: str, seconds: int) -> None:
-    resilience = f"resilience: {{total: {stated}}}\n" if stated else ""
+    resilience = f"resilience: {{total: {stated}}}\n" if stated else "resilience:\n"
     (deployment,) = (
         one for one in rendered({"config": CELL["config"] + resilience, "drainDelay": 7}) if one["kind"] == "Deployment"
     )
@@ -174,6 +174,7 @@ def test_rules_are_those_of_the_kit() -> None:
         ({"replicas": 3}, "replicas"),
         ({"replicaCount": 0}, "replicaCount"),
         ({"config": "resilience: {total: soon}"}, "total"),
+        ({"config": "version: 1\nstores: [\n"}, "`config` is not valid YAML"),
         ({"image": {"digest": "sha256:1"}}, "digest"),
     ],
 )

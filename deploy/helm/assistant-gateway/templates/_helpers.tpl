@@ -24,7 +24,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{/* The configuration as values, or an empty mapping if it is in a ConfigMap of the operator. */}}
 {{- define "gateway.config" -}}
-{{- if .Values.existingConfigMap }}{}{{ else }}{{ .Values.config | fromYaml | toJson }}{{ end }}
+{{- if .Values.existingConfigMap }}{}{{ else }}
+{{- $config := .Values.config | fromYaml }}
+{{- if hasKey $config "Error" }}{{ fail (printf "`config` is not valid YAML: %v" $config.Error) }}{{ end }}
+{{- $config | toJson }}
+{{- end }}
 {{- end }}
 
 {{/* "true" if the instances share stores. */}}
@@ -37,7 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* Seconds that a request may take: `resilience.total`, such as 600, 600s or 10m. */}}
 {{- define "gateway.total" -}}
 {{- $config := include "gateway.config" . | fromJson }}
-{{- $stated := dig "resilience" "total" "600s" $config | toString }}
+{{- $stated := ($config.resilience | default dict).total | default "600s" | toString }}
 {{- if .Values.total }}{{ .Values.total }}
 {{- else if regexMatch "^[0-9.]+h$" $stated }}{{ mulf (trimSuffix "h" $stated | float64) 3600 | ceil | int }}
 {{- else if regexMatch "^[0-9.]+m$" $stated }}{{ mulf (trimSuffix "m" $stated | float64) 60 | ceil | int }}
