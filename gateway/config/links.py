@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from base64 import b64encode
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -59,9 +60,11 @@ def _read(path: str) -> FileContent:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
         return FileContent(path, problem=f"the file {path} can't be read ({reason})")
-    if len(data) > _MOST_BYTES or not data.isascii():
-        return FileContent(path, digest(data), problem=f"the file {path} is not a PEM file")
-    return FileContent(path, digest(data), data.decode("ascii"))
+    if len(data) > _MOST_BYTES:
+        return FileContent(path, digest(data), problem=f"the file {path} is larger than a PEM file")
+    # Comments between certificates may have any encoding, and editors of Windows begin a file with a mark.
+    text = data.removeprefix(BOM_UTF8).decode("ascii", "replace").replace("\ufffd", "?")
+    return FileContent(path, digest(data), text)
 
 
 _REFERENCE = r"\$\{[^{}]*\}"
@@ -206,7 +209,9 @@ class Links:
         named = {key: name for key in _FILE_KEYS if (name := getattr(tls, key)) is not None}
         for key, name in named.items():
             file = (self.files or {}).get(name)
-            if file is not None and file.problem:
+            if not name:
+                self.findings.error((*path, key), "is empty", "name a file, or remove the key")
+            elif file is not None and file.problem:
                 self.findings.error((*path, key), file.problem, "name a file that the gateway can read")
             elif file is not None:
                 texts[key] = file.text

@@ -61,6 +61,19 @@ def test_link_has_the_content_of_the_files_and_every_file_is_watched(tmp_path: P
     assert problems_of(config_of(tls=files), tmp_path) == []
 
 
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", "# F\u0151tan\u00fas\u00edtv\u00e1ny\r\n".encode(), b"# T\xfcr\n"])
+def test_authorities_may_have_comments_and_windows_line_ends(
+    before: bytes, tmp_path: Path, files: dict[str, str]
+) -> None:
+    pem = (tmp_path / "ca.pem").read_bytes()
+    (tmp_path / "ca.pem").write_bytes(before + pem.replace(b"\n", b"\r\n") + b"# \xc3\xa9\r\n" + pem)
+    assert problems_of(config_of(tls=files), tmp_path) == []
+    link = compiled(config_of(tls=files), tmp_path).config.deployments["own"].link
+    assert link is not None
+    assert link.tls is not None
+    assert link.tls.cert_store_stats()["x509_ca"] == 1
+
+
 def test_files_are_not_read_where_secrets_are_not_resolved(tmp_path: Path) -> None:
     names = {"ca": "a.pem", "client_certificate": "b.pem", "client_key": "c.pem"}
     deployment = compiled(config_of(tls=names), tmp_path, secrets=False).config.deployments["own"]
@@ -80,7 +93,9 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("a directory", {"ca": "."}, "can't be read (Is a directory)"),
     ("no certificate", {"ca": "client.key"}, "is a file without certificates"),
     ("half a certificate", {"ca": "half.pem"}, "is a file without certificates"),
-    ("not text", {"ca": "binary"}, "is not a PEM file"),
+    ("not text", {"ca": "binary"}, "is a file without certificates"),
+    ("too large", {"ca": "large"}, "is larger than a PEM file"),
+    ("no name", {"ca": ""}, "is empty"),
     ("no key", {"client_key": None}, "is missing; name both files, or none of them"),
     ("no certificate of a client", {"client_certificate": None}, "is missing; name both files, or none of them"),
     ("another key", {"client_key": "other.key"}, "is not the key of the certificate"),
@@ -97,6 +112,7 @@ MIGjMF8GCSqGSIb3DQEFDTBSMDEGCSqGSIb3DQEFDDAkBBDw1fVVwBHaNRHQnIQX
 @pytest.mark.parametrize(("change", "words"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
 def test_mistake_in_tls_is_an_error(change: Any, words: str, tmp_path: Path, files: dict[str, str]) -> None:
     (tmp_path / "binary").write_bytes(bytes(range(256)))
+    (tmp_path / "large").write_bytes(b"#" * (1024 * 1024 + 1))
     (tmp_path / "half.pem").write_text((tmp_path / "ca.pem").read_text()[:200])
     (tmp_path / "encrypted.key").write_text(ENCRYPTED)
     trustme.CA().issue_cert("other.test").private_key_pem.write_to_path(str(tmp_path / "other.key"))
