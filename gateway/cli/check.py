@@ -15,6 +15,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import compile_file, print_pinned_version, settings_of, write_new
+from gateway.files import path_exists
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _init_from(options: argparse.Namespace) -> int:
         raise CommandError("DIR and --to both name the directory: give only one of them")
     source: Path = options.source
     directory: Path = options.to or options.directory or Path()
-    if not source.exists():
+    if not path_exists(source):
         raise CommandError(f"there is no file {source}")
     today = time.strftime("%Y-%m-%d", time.gmtime())
     try:
@@ -88,11 +89,12 @@ def check(options: argparse.Namespace) -> int:
     path = options.file or settings.config
     print_pinned_version(settings)
     compiled = compile_file(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
-    refused = options.strict and compiled.warnings
+    is_unknown = _print_unknown_predecessor(settings, compiled.config)
+    refused = options.strict and bool(compiled.warnings or is_unknown)
     if compiled.warnings:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
+    if compiled.warnings or refused:
         print("--strict: the warnings are treated as errors" if refused else "", file=sys.stderr)
-    _print_unknown_predecessor(settings, compiled.config)
     if options.against is not None:
         from gateway.cli.network_policy import print_differences
 
@@ -105,19 +107,23 @@ def check(options: argparse.Namespace) -> int:
     return _REFUSED if refused or missing_simulators else _OK
 
 
-def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> None:
-    """Print a warning if regions are protected and the state directory has nothing to compare them with."""
+def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> bool:
+    """Print a warning if regions are protected and the state directory has nothing to compare them with.
+
+    Return whether there was one.
+    """
     from gateway.state.history import has_history
 
     protected = [name for name, region in config.regions.items() if region.protected]
     has_database = config.stores is not None and config.stores.database is not None
     if not protected or has_database or settings.state_dir is None or has_history(settings.state_dir):
-        return
+        return False
     print(
         f"gateway: warning: {', '.join(protected)}: protected, and {settings.state_dir} has no earlier version, so the "
         "next start checks no signature; GATEWAY_REQUIRE_STATE=true refuses such a start",
         file=sys.stderr,
     )
+    return True
 
 
 def _missing_simulators(config: ConfigVersion) -> list[str]:

@@ -62,15 +62,23 @@ class CheckResult:
 
 def doctor(options: argparse.Namespace) -> int:
     """Check an installation before it serves (`gateway doctor`)."""
-    settings = settings_of(options)
-    findings = [*_of_process(), *_of_state_dir(settings.state_dir)]
-    for finding in findings:
-        print(finding)
-    for finding in _of_config(settings, uses_network=options.network):
+    levels = set()
+    for finding in _findings(options):
         print(finding, flush=True)
-        findings.append(finding)
-    levels = {finding.level for finding in findings}
+        levels.add(finding.level)
     return _ERRORS if "error" in levels else _WARNINGS if "warning" in levels else _OK
+
+
+def _findings(options: argparse.Namespace) -> Iterator[CheckResult]:
+    yield from _of_process()
+    try:
+        settings = settings_of(options)
+    except CommandError as error:
+        for line in str(error).splitlines():
+            yield CheckResult("error", "settings", line, "correct it where the gateway is started")
+        return
+    yield from _of_state_dir(settings.state_dir)
+    yield from _of_config(settings, uses_network=options.network)
 
 
 def _of_process() -> Iterator[CheckResult]:
@@ -120,7 +128,12 @@ def _of_state_dir(directory: Path | None) -> Iterator[CheckResult]:
     if directory is None:
         yield CheckResult("ok", name, "none: history, receipts, budgets and the ledger are off (GATEWAY_STATE_DIR)")
         return
-    nearest = next((one for one in (directory, *directory.absolute().parents) if one.exists()), Path("/"))
+    try:
+        nearest = next((one for one in (directory, *directory.absolute().parents) if one.exists()), Path("/"))
+    except OSError as error:
+        remedy = "name a directory that the user of the gateway can reach"
+        yield CheckResult("error", name, f"{directory} can't be used ({error.strerror})", remedy)
+        return
     if not directory.is_dir():
         if nearest == directory:
             yield CheckResult("error", name, f"{directory} is a file", "name a directory")

@@ -71,6 +71,19 @@ def test_broken_configuration_is_an_error(gateway: Command, path: Path) -> None:
     assert f"gateway check {path} lists every error" in shown.out
 
 
+def test_setting_that_cannot_be_used_is_an_error(gateway: Command, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "http")
+    shown = gateway("doctor", "--config", path)
+    assert "error    settings: GATEWAY_PORT is 'http': input should be a valid integer" in shown.out
+    assert (shown.status, shown.err) == (1, "")
+
+
+def test_state_directory_that_cannot_be_reached_is_an_error(gateway: Command, path: Path, state: Path) -> None:
+    shown = gateway("doctor", "--config", path, "--state", state / ("x" * 300))
+    assert "can't be used (File name too long); name a directory that the user of the gateway can reach" in shown.out
+    assert shown.status == 1
+
+
 def test_state_directory_of_others_is_found(gateway: Command, path: Path, state: Path) -> None:
     state.chmod(0o755)
     assert (

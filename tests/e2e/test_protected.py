@@ -126,6 +126,7 @@ def test_start_without_anything_to_compare_with_can_be_refused(path: Path) -> No
     state = state_dir_of(path)
     warned = run_command(path, "check", "--state", str(state))
     assert (warned.returncode, "the next start checks no signature" in warned.stderr) == (0, True)
+    assert run_command(path, "check", "--strict", "--state", str(state)).returncode == 1
     environ = {**environ_of(path), "GATEWAY_REQUIRE_STATE": "true", "GATEWAY_STATE_DIR": str(state)}
     for _ in range(2):  # a refused start leaves nothing to compare with
         refused = in_this_process("serve", "--port", "0", environ=environ)
