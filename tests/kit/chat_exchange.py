@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -104,7 +104,8 @@ class Exchange:
         self.sent.append(message)
         self.on_send(message)
 
-    async def run(self) -> None:
+    async def run(self) -> Self:
+        """Ask, and return the exchange after its end."""
         base = {"content-type": "application/json", "content-length": str(len(self.body))}
         headers = [(name.encode(), value.encode()) for name, value in {**base, **self.headers}.items()]
         scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
@@ -112,6 +113,7 @@ class Exchange:
             scope["extensions"] = {CONNECTION: self.line}
         async with asyncio.timeout(30):
             await self.endpoint(scope, self.receive, self.send)
+        return self
 
     @property
     def head(self) -> dict[str, str]:

@@ -34,8 +34,7 @@ from tests.kit.configs import key_hash, table_of
 
 
 async def test_a_whole_answer() -> None:
-    exchange = Exchange(answer_completely, line=ClientConnection())
-    await exchange.run()
+    exchange = await Exchange(answer_completely, line=ClientConnection()).run()
     assert [message["type"] for message in exchange.sent] == ["http.response.start", "http.response.body"]
     assert exchange.head["content-length"] == str(len(exchange.content))
     assert exchange.head["x-gateway-deployment"] == "house"
@@ -70,14 +69,12 @@ async def test_answer_without_an_id_gets_the_request_id() -> None:
     async def handler(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={**WHOLE, "id": ""})
 
-    exchange = Exchange(handler, headers={"x-request-id": "mine"})
-    await exchange.run()
+    exchange = await Exchange(handler, headers={"x-request-id": "mine"}).run()
     assert json.loads(exchange.content)["id"] == "chatcmpl-mine"
 
 
 async def test_connection_is_not_watched_after_the_request() -> None:
-    exchange = Exchange(answer_completely, line=ClientConnection())
-    await exchange.run()
+    exchange = await Exchange(answer_completely, line=ClientConnection()).run()
     assert exchange.line is not None
     assert not exchange.line._callbacks
 
@@ -109,8 +106,7 @@ async def test_request_with_refused_headers_is_answered_before_its_body_is_read(
 
 @pytest.mark.parametrize("length", ["1", "65536"])
 async def test_small_unread_body_keeps_the_connection(length: str) -> None:
-    exchange = Exchange(answer_completely, headers={"x-forwarded-for": "1.2.3.4", "content-length": length})
-    await exchange.run()
+    exchange = await Exchange(answer_completely, headers={"x-forwarded-for": "1.2.3.4", "content-length": length}).run()
     assert exchange.error == (403, "permission_denied")
     assert "connection" not in exchange.head
     assert exchange.received == 0
@@ -125,8 +121,7 @@ async def test_a_refused_request_without_a_body_keeps_its_connection() -> None:
 
 
 async def test_refused_body_keeps_the_connection() -> None:
-    exchange = Exchange(answer_completely, b'{"model": 5}')
-    await exchange.run()
+    exchange = await Exchange(answer_completely, b'{"model": 5}').run()
     assert exchange.error == (400, "invalid_request")
     assert "connection" not in exchange.head
     assert (exchange.record.outcome, exchange.record.shown.code) == ("refused", "invalid_request")
@@ -222,8 +217,7 @@ async def test_open_stream_counts_until_its_end(ends: str) -> None:
 
 async def test_timeout_of_the_client_is_respected() -> None:
     hanging = Hanging()
-    exchange = Exchange(hanging, headers={"x-gateway-timeout-ms": "20"})
-    await exchange.run()
+    exchange = await Exchange(hanging, headers={"x-gateway-timeout-ms": "20"}).run()
     assert exchange.error == (504, "deadline_exceeded")
     assert exchange.head["x-should-retry"] == "false"
     assert hanging.cancelled.is_set()
@@ -247,8 +241,7 @@ async def test_error_of_the_request_itself_causes_no_failover(
         error = {"message": "no", "type": "x", "param": None, "code": code}
         return httpx.Response(status, json={"error": error}, headers={"retry-after": "900"})
 
-    exchange = Exchange(provide)
-    await exchange.run()
+    exchange = await Exchange(provide).run()
     assert exchange.error is not None
     assert exchange.error[1] == outward
     assert len(exchange.record.attempts) == 1
@@ -259,8 +252,7 @@ async def test_request_during_a_cooldown_gets_the_same_error_as_the_first() -> N
     async def limited(_: httpx.Request) -> httpx.Response:
         return httpx.Response(429, json={"error": {"message": "no"}}, headers={"retry-after": "900"})
 
-    first = Exchange(limited)
-    await first.run()
+    first = await Exchange(limited).run()
     second = Exchange(limited, log=first.log)
     second.endpoint = first.endpoint
     await second.run()
@@ -309,8 +301,7 @@ async def test_hidden_model_is_removed_from_provider_errors(is_hidden: bool) -> 
         return httpx.Response(400, json={"error": {"message": "m-secret takes no such thing", "param": "top_p"}})
 
     patch = "assistants: {assistant: {reveal_model: false}}" if is_hidden else "{}"
-    exchange = Exchange(refuse, config=CONFIG.merge(patch))
-    await exchange.run()
+    exchange = await Exchange(refuse, config=CONFIG.merge(patch)).run()
     answer = b"".join(message.get("body", b"") for message in exchange.sent)
     assert b'"code":"invalid_request"' in answer
     assert (b'"param":"top_p"' in answer) is not is_hidden
@@ -322,8 +313,7 @@ async def test_internal_error_shows_no_detail() -> None:
     async def broken(_: httpx.Request) -> httpx.Response:
         raise RuntimeError("sk-secret in /etc/passwd")
 
-    exchange = Exchange(broken)
-    await exchange.run()
+    exchange = await Exchange(broken).run()
     assert exchange.error == (500, "internal_error")
     assert b"secret" not in exchange.content
     assert exchange.record.outcome == "internal_error"
@@ -334,8 +324,7 @@ async def test_internal_error_shows_no_detail() -> None:
 
 
 async def test_interrupted_stream_ends_with_an_error_and_is_logged() -> None:
-    exchange = Exchange(answering(chunk("a")), streaming())
-    await exchange.run()
+    exchange = await Exchange(answering(chunk("a")), streaming()).run()
     assert b'"stream_interrupted"' in exchange.content
     assert b"[DONE]" not in exchange.content
     assert exchange.sent[-1]["more_body"] is False
@@ -396,8 +385,7 @@ async def test_stream_that_could_not_start_is_closed() -> None:
         if message["type"] == "http.response.start":
             raise RuntimeError("no head")
 
-    exchange = Exchange(endless, streaming(), on_send=refuse)
-    await exchange.run()
+    await Exchange(endless, streaming(), on_send=refuse).run()
     assert endless.closed
 
 
@@ -428,8 +416,7 @@ async def test_record_distinguishes_a_client_that_reads_nothing_from_one_that_le
 async def test_request_of_a_client_that_has_left_is_cancelled_at_once() -> None:
     hanging, line = Hanging(), ClientConnection()
     line.lose()
-    exchange = Exchange(hanging, line=line)
-    await exchange.run()
+    exchange = await Exchange(hanging, line=line).run()
     assert exchange.sent == []
     assert exchange.record.outcome == "cancelled"
 
@@ -451,8 +438,7 @@ async def test_stopping_server_cancels_requests_and_sends_an_error() -> None:
 
 async def test_no_task_remains() -> None:
     before = asyncio.all_tasks()
-    exchange = Exchange(answer_completely)
-    await exchange.run()
+    await Exchange(answer_completely).run()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
 
@@ -477,8 +463,7 @@ async def test_param_of_an_error_uses_the_message_index_of_the_client(
         return httpx.Response(400, json={"error": {"message": f"Invalid '{param}'.", "param": param}})
 
     patch = "regions: {default: {profile: {locale: en-US}}}" if profile else "{}"
-    exchange = Exchange(refuse, config=CONFIG.merge(patch))
-    await exchange.run()
+    exchange = await Exchange(refuse, config=CONFIG.merge(patch)).run()
     assert exchange.error == (400, "invalid_request")
     error = json.loads(exchange.content)["error"]
     assert error["param"] == place

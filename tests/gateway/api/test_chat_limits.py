@@ -31,10 +31,8 @@ DONE = b"data: [DONE]\n\n"
 
 async def test_every_response_has_the_remaining_requests() -> None:
     table = table_with("{rpm: 60}")
-    first = AuthenticatedExchange(answer_completely, table)
-    await first.run()
-    wrong = AuthenticatedExchange(answer_completely, table, first, body=b"{}")
-    await wrong.run()
+    first = await AuthenticatedExchange(answer_completely, table).run()
+    wrong = await AuthenticatedExchange(answer_completely, table, first, body=b"{}").run()
     stream = AuthenticatedExchange(answering(chunk("a"), chunk(finish="stop"), DONE), table, body=streaming())
     await stream.run()
     assert (first.sent[0]["status"], first.limit_headers) == (200, ["60", "59", "1s"])
@@ -44,8 +42,7 @@ async def test_every_response_has_the_remaining_requests() -> None:
 
 async def test_request_over_the_limit_is_refused_before_its_body_is_read() -> None:
     table = table_with("{rpm: 1}")
-    first = AuthenticatedExchange(answer_completely, table)
-    await first.run()
+    first = await AuthenticatedExchange(answer_completely, table).run()
     second = AuthenticatedExchange(answer_completely, table, first)
     received: list[int] = []
     second.on_send = lambda _: received.append(second.received)
@@ -65,8 +62,7 @@ async def test_request_over_the_limit_is_refused_before_its_body_is_read() -> No
 
 async def test_client_without_limits_gets_no_limit_headers() -> None:
     table = table_of(CONFIG.merge({"clients": {"app": {"keys": [key_hash(KEY)]}}}), {"KEY": "sk"})
-    exchange = AuthenticatedExchange(answer_completely, table)
-    await exchange.run()
+    exchange = await AuthenticatedExchange(answer_completely, table).run()
     assert exchange.limit_headers == [None, None, None]
 
 
@@ -82,10 +78,8 @@ async def failing(_: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("handler", [answer_completely, broken, failing, answering(chunk("a"))])
 async def test_concurrent_slot_is_released_for_every_outcome(handler: Handler, body: bytes) -> None:
     table = table_with("{concurrent: 1}")
-    first = AuthenticatedExchange(handler, table, body=body)
-    await first.run()
-    second = AuthenticatedExchange(answer_completely, table, first)
-    await second.run()
+    first = await AuthenticatedExchange(handler, table, body=body).run()
+    second = await AuthenticatedExchange(answer_completely, table, first).run()
     assert second.sent[0]["status"] == 200 or second.error[0] != 429
 
 
@@ -106,13 +100,11 @@ async def test_concurrent_slot_is_released_when_the_client_disconnects(how: str,
         assert second.head["retry-after"] == "1"
         line.lose() if how == "leaves" else running.cancel()
     await asyncio.wait([running])
-    third = AuthenticatedExchange(answer_completely, table, first, body=b"{")
-    await third.run()
+    third = await AuthenticatedExchange(answer_completely, table, first, body=b"{").run()
     assert third.error == (400, "invalid_request")
 
 
 async def test_request_refused_for_another_reason_counts_against_the_limit() -> None:
     table = table_with("{rpm: 5}")
-    refused = AuthenticatedExchange(answer_completely, table, headers={"content-type": "text/plain"})
-    await refused.run()
+    refused = await AuthenticatedExchange(answer_completely, table, headers={"content-type": "text/plain"}).run()
     assert (refused.error[0], refused.limit_headers[1]) == (415, "4")

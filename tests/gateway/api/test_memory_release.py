@@ -85,8 +85,7 @@ async def malformed(_: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("handler", [answer_completely, unwilling, limited, broken, malformed])
 async def test_finished_request_leaves_no_garbage_cycle(handler: Handler, stream: bool) -> None:
     text = f"of {handler.__name__}, {stream}"
-    asked = AuthenticatedExchange(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream))
-    await asked.run()
+    asked = await AuthenticatedExchange(handler, table_with("{rpm: 60}"), body=body_of(text, stream=stream)).run()
     assert (asked.sent[0]["status"] == 200) is (handler is answer_completely)
     assert not is_held(text)
 

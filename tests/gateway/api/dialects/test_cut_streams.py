@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Self
 
 import pytest
 
@@ -35,11 +36,12 @@ class DialectExchange(Exchange):
 
     dialect: Dialect | None = None
 
-    async def run(self) -> None:
+    async def run(self) -> Self:
         assert self.dialect is not None
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
         scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
         await self.endpoint.answer(scope, self.receive, self.send, self.dialect)
+        return self
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +57,7 @@ async def exchanges(whole: bytes, asked: object, dialect: Dialect) -> AsyncItera
     """Cut the provider's stream at every byte. Yield what it sent, with the exchange after its end."""
     for length in range(len(whole) + 1):
         exchange = DialectExchange(answering(whole[:length]), json.dumps(asked).encode(), dialect=dialect)
-        await exchange.run()
-        yield whole[:length], exchange
+        yield whole[:length], await exchange.run()
 
 
 def has_finish(sent: bytes) -> bool:
