@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from providers.registry import load_registry
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Outcome
 
 PEM = (
     rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -114,55 +115,51 @@ def test_provider_check_shows_no_part_of_a_credential(
     assert not any(word in shown.out + shown.err for word in signatures)
 
 
-def test_provider_check_escapes_control_characters(
-    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def check(gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Outcome]:
+    """Return a function that checks a server which answers with these bytes."""
+
+    def check(answer: bytes) -> Outcome:
+        monkeypatch.setenv("REAL_KEY", "sk-house")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def speak() -> None:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+            speaking = threading.Thread(target=speak)
+            speaking.start()
+            path = tmp_path / "gateway.yaml"
+            origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            path.write_text(_config("openai-compatible", "m", f"{origin}/v1"), "utf-8")
+            shown = gateway("providers", "check", "real", "--config", path)
+            speaking.join()
+        return shown
+
+    return check
+
+
+def test_provider_check_escapes_control_characters(check: Callable[[bytes], Outcome]) -> None:
     """Control characters are escaped in the body, in headers and in the error message."""
     body = json.dumps({"error": {"message": "\x9b31m stop", "code": "x"}}, ensure_ascii=False).encode()
     answer = b"HTTP/1.1 403 No\r\nx-note: \x9b31m\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
         len(body),
         body,
     )
-    monkeypatch.setenv("REAL_KEY", "sk-house")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def speak() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-
-        speaking = threading.Thread(target=speak)
-        speaking.start()
-        path = tmp_path / "gateway.yaml"
-        path.write_text(_config("openai-compatible", "m", f"http://127.0.0.1:{listener.getsockname()[1]}/v1"), "utf-8")
-        shown = gateway("providers", "check", "real", "--config", path)
-        speaking.join()
+    shown = check(answer)
     assert shown.status == 1, shown.out
     assert "x-note: \\x9b31m" in shown.out
     assert '"message": "\\x9b31m stop"' in shown.out
     assert all(line.isprintable() for line in shown.out.split("\n"))
 
 
-def checked(gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]) -> str:
+def checked(check: Callable[[bytes], Outcome], answer: dict[str, object]) -> str:
     """Return the output of a check of a server that gives this answer."""
     body = json.dumps(answer).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-house-trace: t1\r\nconnection: close\r\n"
-    monkeypatch.setenv("REAL_KEY", "sk-house")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def speak() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
-
-        speaking = threading.Thread(target=speak)
-        speaking.start()
-        path = tmp_path / "gateway.yaml"
-        path.write_text(_config("openai-compatible", "m", f"http://127.0.0.1:{listener.getsockname()[1]}/v1"), "utf-8")
-        shown = gateway("providers", "check", "real", "--config", path)
-        speaking.join()
+    shown = check(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
     assert shown.status == 0, shown.out + shown.err
     return shown.out
 
@@ -180,25 +177,19 @@ def answer_of(**changes: object) -> dict[str, object]:
     } | changes
 
 
-def test_provider_check_finds_an_answer_as_the_facts_have_it(
-    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = checked(gateway, tmp_path, monkeypatch, answer_of())
+def test_provider_check_finds_an_answer_as_the_facts_have_it(check: Callable[[bytes], Outcome]) -> None:
+    shown = checked(check, answer_of())
     assert "  same     model: 'm' answered" in shown
     assert "  same     finish reason: stop" in shown
     assert "  same     usage: 9 input and 1 output tokens" in shown
     assert "differs" not in shown
 
 
-def test_provider_check_names_what_differs_from_the_facts(
-    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_provider_check_names_what_differs_from_the_facts(check: Callable[[bytes], Outcome]) -> None:
     """Reasoning tokens outside of `completion_tokens`, an unknown finish reason, and an unknown member."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "OK"}, "finish_reason": "monsoon"}
     usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 700}
-    shown = checked(
-        gateway, tmp_path, monkeypatch, answer_of(choices=[choice], usage=usage, palm={"a": 1}, model="m-2")
-    )
+    shown = checked(check, answer_of(choices=[choice], usage=usage, palm={"a": 1}, model="m-2"))
     assert "  note     model: 'm-2' answered for 'm', which may be an alias" in shown
     assert "  differs  finish reason: 'monsoon' is not known" in shown
     assert "  differs  usage: the total is 700 tokens, but input and output that were read make 10" in shown

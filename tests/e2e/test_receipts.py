@@ -17,7 +17,7 @@ from gateway.model.sampling import is_id_kept
 from gateway.signing import new_key
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import Command, as_a_process, in_this_process
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, running_gateway
@@ -44,17 +44,21 @@ def receipt(gateway: GatewayProcess, request_id: str, key: str = APP_KEY) -> Any
     return answer.json()
 
 
-@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)])
-def signing(
-    request: pytest.FixtureRequest, providers: SimulatorThread, tmp_path: Path
-) -> Iterator[tuple[GatewayProcess, Path]]:
-    for name in SITES:
-        providers[name].scenario = Scenario()
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A key that signs receipts. The public key is next to it."""
     pem, public = new_key()
     key = tmp_path / "receipts.pem"
     key.write_bytes(pem)
     key.chmod(0o600)
     (tmp_path / "receipts.pub").write_text(f"{public.text}\n")
+    return key
+
+
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)])
+def signing(
+    request: pytest.FixtureRequest, providers: SimulatorThread, healthy: None, key: Path, tmp_path: Path
+) -> Iterator[tuple[GatewayProcess, Path]]:
     config = config_for(providers, PATIENT).write(tmp_path)
     environ = {
         "GATEWAY_STATE_DIR": str(tmp_path / "state"),
@@ -141,14 +145,8 @@ def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path]
 
 
 def test_samples_of_log_and_receipts_keep_the_same_requests_and_all_failovers(
-    providers: SimulatorThread, tmp_path: Path
+    providers: SimulatorThread, healthy: None, key: Path, tmp_path: Path
 ) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
-    pem, public = new_key()
-    key = tmp_path / "receipts.pem"
-    key.write_bytes(pem)
-    key.chmod(0o600)
     config = config_for(providers, PATIENT, "log: {sample: 30%}", "receipts: {sample: 0.3}").write(tmp_path)
     environ = {**KEYS, "GATEWAY_STATE_DIR": str(tmp_path / "state"), "GATEWAY_RECEIPT_KEY": str(key)}
     ids = [f"sample-{number}" for number in range(40)]
@@ -176,7 +174,7 @@ def test_samples_of_log_and_receipts_keep_the_same_requests_and_all_failovers(
     # A sampled receipt is signed like any other, and has the share of its sample.
     path = tmp_path / "receipt.json"
     path.write_text(json.dumps(answers[min(kept)].json()))
-    done = verify_command(path, public.text)
+    done = verify_command(path, key.with_suffix(".pub").read_text().strip())
     assert (done.returncode, json.loads(done.stdout)["sample"]) == (0, 0.3)
 
 
