@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from gateway.api.admin_guard import IDENTITY, Identity
+from gateway.api.admin_guard import IDENTITY, Guard, Identity
+from gateway.api.errors import ApiError
 from gateway.api.raw_responses import Application
 from gateway.console.texts import ViewTexts, _
+from gateway.model.stored_client import Role
 
 _JSON = (b"content-type", b"application/json")
 _ALIVE_EVERY_S = 2.0
@@ -43,6 +45,17 @@ class AdminCall:
     application: Application
     identity: Identity
     texts: ViewTexts
+
+    def expect(self, needed: Role) -> None:
+        """Raise AdminFailed, as the admin API does, if the person's role does not permit an action that needs this one.
+
+        An action that asks for a confirmation or reads a definition does so before it calls the admin API.
+        """
+        try:
+            Guard().check({IDENTITY: self.identity}, needed)
+        except ApiError as error:
+            message = self.texts.code("error", error.code, error.message)
+            raise AdminFailed(403, error.code, message) from None
 
     async def get(self, path: str, **query: str) -> Any:
         """Return the document at a path. Raises AdminFailed."""

@@ -10,6 +10,7 @@ from typing import Any
 from gateway.console.admin_call import AdminFailed
 from gateway.console.texts import _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit, back_to
+from gateway.model.stored_client import Role
 
 PATH = "/changes"
 _LIMIT = "50"
@@ -142,10 +143,10 @@ VIEW = ConsoleView(
     _("Changes"),
     show,
     {
-        f"{PATH}/plan": plan,
-        f"{PATH}/rollback": roll_back,
-        f"{PATH}/release": release,
-        f"{PATH}/reload": reload,
-        f"{PATH}/schedules/stop": stop,
+        f"{PATH}/plan": (Role.VIEWER, plan),
+        f"{PATH}/rollback": (Role.OPERATOR, roll_back),
+        f"{PATH}/release": (Role.OPERATOR, release),
+        f"{PATH}/reload": (Role.OPERATOR, reload),
+        f"{PATH}/schedules/stop": (Role.OPERATOR, stop),
     },
 )

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from gateway.console.admin_call import AdminFailed
 from gateway.console.texts import _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit, back_to
+from gateway.model.stored_client import Role
 
 PATH = "/clients"
 NOTICES = {
@@ -223,16 +224,16 @@ VIEW = ConsoleView(
     _("Clients"),
     show,
     {
-        f"{PATH}/keys": create_key,
-        f"{PATH}/keys/rotate": rotate,
-        f"{PATH}/keys/revoke": revoke,
-        f"{PATH}/budgets/top-up": top_up,
-        f"{PATH}/budgets/reset": reset,
-        f"{PATH}/create": create,
-        f"{PATH}/change": change,
-        f"{PATH}/remove": remove,
-        f"{PATH}/projects/create": create_project,
-        f"{PATH}/projects/change": change_project,
-        f"{PATH}/projects/remove": remove_project,
+        f"{PATH}/keys": (Role.OPERATOR, create_key),
+        f"{PATH}/keys/rotate": (Role.OPERATOR, rotate),
+        f"{PATH}/keys/revoke": (Role.OPERATOR, revoke),
+        f"{PATH}/budgets/top-up": (Role.OPERATOR, top_up),
+        f"{PATH}/budgets/reset": (Role.OPERATOR, reset),
+        f"{PATH}/create": (Role.ADMIN, create),
+        f"{PATH}/change": (Role.ADMIN, change),
+        f"{PATH}/remove": (Role.ADMIN, remove),
+        f"{PATH}/projects/create": (Role.ADMIN, create_project),
+        f"{PATH}/projects/change": (Role.ADMIN, change_project),
+        f"{PATH}/projects/remove": (Role.ADMIN, remove_project),
     },
 )

@@ -130,10 +130,10 @@ class OperatorConsole:
         self._visitors.expect_tokens()
         target = self._own_target(visit.form.get("next") or visit.query.get("next") or "")
         values: dict[str, Any] = {"title": _("Sign in"), "next": target, "problem": "", "ended": "ended" in visit.query}
-        if method == "GET":
+        if method in ("GET", "HEAD"):
             return await self._views.page(ViewAnswer("sign_in.html", values), visit)
         if method != "POST":
-            raise method_not_allowed(method, "GET, POST")
+            raise method_not_allowed(method, "GET, HEAD, POST")
         peer = (scope.get("client") or ("", 0))[0]
         status, more = 403, {}
         try:

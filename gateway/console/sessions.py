@@ -22,6 +22,8 @@ _FAILURES_S = 60.0
 _MOST_ADDRESSES = 10_000
 _NOTED_S = 60.0
 """A use is stored at most this often."""
+_CLOCK_STEP_S = 60.0
+"""A clock that was set back by more than this ends the sessions of the time before: they would last too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Session:
 
     def is_over(self, now_s: float) -> bool:
         """Return whether it has ended by time."""
-        return now_s - self.began_at_s >= LONGEST_S or now_s - self.used_at_s >= IDLE_S
+        is_set_back = now_s < self.used_at_s - _CLOCK_STEP_S
+        return is_set_back or now_s - self.began_at_s >= LONGEST_S or now_s - self.used_at_s >= IDLE_S
 
 
 class SessionStore(Protocol):

@@ -54,7 +54,7 @@ async def show(visit: Visit) -> ViewAnswer:
         before = days_before(first, last, today)
         reports = ((by, first, last), (by, *before))
         report, earlier = await asyncio.gather(*(_report(visit, *one, chosen) for one in reports))
-    except ValueError:
+    except (ValueError, OverflowError):
         return ViewAnswer("spend.html", values | {"problem": _("From and To are days, such as 2026-11-01.")}, 400)
     except AdminFailed as failed:
         if failed.status != 409:
@@ -78,7 +78,7 @@ async def show(visit: Visit) -> ViewAnswer:
 
 async def _by_day(visit: Visit, begin: str, end: str, chosen: Mapping[str, str]) -> tuple[date, date, Any]:
     """Return the chosen days, or those of the present month, and their report by day. Raises ValueError."""
-    if begin and end:
+    if begin or end:
         first, last = date.fromisoformat(begin), date.fromisoformat(end)
         if first > last:
             raise ValueError("the days are in the wrong order")

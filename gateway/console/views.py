@@ -99,13 +99,13 @@ class ConsoleView:
         path: Its address below the prefix.
         title: Its title and heading.
         show: Answers GET.
-        actions: ViewAnswer POST, by the path.
+        actions: The role that each action needs, and what answers POST, by the path.
     """
 
     path: str
     title: str
     show: Handler
-    actions: Mapping[str, Handler] = field(default_factory=dict)
+    actions: Mapping[str, tuple[Role, Handler]] = field(default_factory=dict)
 
 
 class Views:
@@ -126,7 +126,7 @@ class Views:
         self._prefix = prefix
         self._is_demo = is_demo
         self._shown = {f"{prefix}{view.path}": view for view in views}
-        self._actions = {f"{prefix}{path}": (view, do) for view in views for path, do in view.actions.items()}
+        self._actions = {f"{prefix}{path}": (view, *action) for view in views for path, action in view.actions.items()}
         self._environments: dict[str, Environment] = {}
         # One page is rendered at a time, so that many pages leave the processor to requests.
         self._rendering = asyncio.Lock()
@@ -146,8 +146,12 @@ class Views:
 
     async def respond(self, method: str, path: str, visit: Visit) -> RawResponse:
         """Return the page of a view, or the result of an action."""
-        view, handler = self._actions[path] if method == "POST" else (self._shown[path], self._shown[path].show)
+        if method == "POST":
+            view, role, handler = self._actions[path]
+        else:
+            view, role, handler = self._shown[path], Role.VIEWER, self._shown[path].show
         try:
+            visit.admin.expect(role)
             answer = await handler(replace(visit, path=path.removeprefix(self._prefix)))
         except AdminFailed as failed:
             values = {"failed": failed, "view": view}

@@ -350,6 +350,9 @@ def test_a_viewer_changes_no_client(with_clients: Installation) -> None:
         fields["project"] = "apps"
         client.get("/clients")
         assert client.post(f"/clients/{path}", **fields).status_code == 403, path
+    operator = with_clients.visit("operator")
+    for path in ("create", "change", "remove", "projects/create", "projects/change", "projects/remove"):
+        assert operator.act("/clients", f"/clients/{path}", client="shop", project="apps").status_code == 403, path
 
 
 def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:
@@ -381,7 +384,14 @@ def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:
     assert "There is no usage in these days." in client.words
     assert client.get("/spend?from=2020-01-01&to=2020-01-31").status_code == 200
     assert "There is no usage in these days." in client.words
-    assert client.get("/spend?from=2020-02-01&to=2020-01-31").status_code == 400
+    for days in (
+        "from=2020-02-01&to=2020-01-31",
+        "from=2020-02-01",
+        "to=2020-02-01",
+        "from=0001-01-01&to=0001-01-31",
+        "from=2026-01-01&to=9999-12-31",
+    ):
+        assert client.get(f"/spend?{days}").status_code == 400, days
     admin = installed.visit("admin")
     assert "End user (pseudonym)" in admin.get("/spend?by=user").text
     assert "End user (pseudonym)" not in admin.get("/spend?by=user&assistant=assistant").text

@@ -58,6 +58,9 @@ async def test_visitor_of_a_demo_may_not_act(path: str) -> None:
     answer = await ask_console(console, f"/console{path}", "POST", FORM, body)
     assert answer.status == 403
     assert "Your role does not permit this." in answer.text
+    # Neither a confirmation nor a mistake in the form comes before the role.
+    answer = await ask_console(console, f"/console{path}", "POST", FORM, b"definition=%5B")
+    assert answer.status == 403
 
 
 async def test_another_site_cannot_send_a_form() -> None:

@@ -58,6 +58,17 @@ def test_session_that_was_ended_or_never_began_has_no_token(clock_and_sessions: 
     assert [sessions.token_of(one) for one in (cookie, "", "é", "x" * 5000)] == [None] * 4
 
 
+def test_clock_that_is_set_back_ends_sessions_that_would_last_too_long(
+    clock_and_sessions: tuple[Clock, Sessions],
+) -> None:
+    clock, sessions = clock_and_sessions
+    cookie = sessions.begin("a" * 64)
+    clock.now_s -= 30
+    assert sessions.token_of(cookie) == "a" * 64, "a clock is corrected by seconds"
+    clock.now_s -= 31
+    assert sessions.token_of(cookie) is None
+
+
 def test_watching_does_not_keep_a_session_alive() -> None:
     clock = SetClock(1_000_000.0)
     sessions = Sessions(MemorySessions(), clock)
