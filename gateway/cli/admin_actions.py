@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, Json, KeyRequest, clients_in_file
 from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, Section, has_clients
+from gateway.telemetry.log import configure
 from gateway.usage.gate import CounterKind
 from gateway.usage.installation import client_store
 from providers.auth import Secret
@@ -173,6 +175,8 @@ def opened(options: argparse.Namespace) -> Iterator[Shown]:
 def _opened_directory(
     options: argparse.Namespace, settings: Settings, directory: Path, operator: str
 ) -> Iterator[Shown]:
+    # Lines of the log must not be a part of the output, which may be JSON.
+    configure(settings.log_format, "warning", sys.stderr)
     config = _Config(options, settings, directory)
     if hasattr(options, "section"):  # a command about clients, projects or keys
         if _shows_file(options, config.facts()):

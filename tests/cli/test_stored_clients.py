@@ -132,6 +132,21 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     assert gateway("audit", "verify", "--state", str(tmp_path / "state")).status == 0
 
 
+def test_budgets_that_a_new_currency_makes_invalid_are_listed_apart(gateway: Command, tmp_path: Path) -> None:
+    state = ["--state", str(tmp_path / "state")]
+    config = written(tmp_path, IN_DATABASE)
+    for name, budget in (("paid", "20 EUR per day"), ("counted", "500 tokens per day")):
+        done = gateway("clients", "create", name, "--budget", budget, "--config", config, *state)
+        assert done.status == 0, done.err
+    written(tmp_path, IN_DATABASE.without("usage").merge("usage: {currency: USD, rates: {CNY: 0.14}}"))
+    shown = gateway("budgets", "show", "--json", *state)
+    assert shown.status == 0, shown.err
+    found = json.loads(shown.out)
+    assert [one["name"] for one in found["budgets"]] == ["counted"]
+    assert [one["name"] for one in found["invalid"]] == ["paid"]
+    assert "client_unusable" in shown.err, "lines of the log are not a part of the output"
+
+
 def test_budget_of_an_end_user_is_that_of_one_client(gateway: Command, tmp_path: Path) -> None:
     budget = {"user_budget": {"amount": "1 EUR", "per": "day"}, "may_assert": ["user"], "region": "eu"}
     clients = {name: {**budget, "keys": [key_hash(name)]} for name in ("shop", "blog")}

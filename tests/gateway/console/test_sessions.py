@@ -59,13 +59,13 @@ def test_session_that_was_ended_or_never_began_has_no_token(clock_and_sessions: 
 
 
 def test_clock_that_is_set_back_ends_sessions_that_would_last_too_long(
-    clock_and_sessions: tuple[Clock, Sessions],
+    clock_and_sessions: tuple[SetClock, Sessions],
 ) -> None:
     clock, sessions = clock_and_sessions
     cookie = sessions.begin("a" * 64)
-    clock.now_s -= 30
+    clock.now -= 30
     assert sessions.token_of(cookie) == "a" * 64, "a clock is corrected by seconds"
-    clock.now_s -= 31
+    clock.now -= 31
     assert sessions.token_of(cookie) is None
 
 
