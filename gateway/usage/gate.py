@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol, assert_never
 
 from gateway.model.budget import Window
 from gateway.usage.amounts import shown_nano
-from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds
+from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, WindowBounds
 from providers.value import Value
 
 LARGEST_AMOUNT = 2**63 - 1
@@ -259,6 +259,21 @@ class CounterState(NamedTuple):
     def free(self, limit: int) -> int:
         """Return what another hold may take now: the room without the holds of running calls."""
         return self.room(limit) - self.held
+
+
+def present_state(stored: CounterState | None, bounds: WindowBounds, now_ns: int) -> CounterState:
+    """Return the numbers of a counter as the next hold would find them.
+
+    Args:
+        stored: The numbers that the store has, or None.
+        bounds: The bounds of the counter's window, as the caller knows them.
+        now_ns: The time of the store.
+    """
+    start_ns, end_ns = bounds.current(now_ns)
+    if stored is None or stored.end_ns <= now_ns:
+        return CounterState(start_ns=start_ns, end_ns=end_ns)
+    # If the clock was set back, the spent amount counts in the window that the clock shows now.
+    return stored if stored.start_ns <= now_ns else stored._replace(start_ns=start_ns, end_ns=end_ns)
 
 
 class RateState(Value, frozen=True):

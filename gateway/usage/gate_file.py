@@ -35,6 +35,7 @@ from gateway.usage.gate import (
     RatePerMinute,
     RateState,
     Tag,
+    present_state,
     refusal_of,
 )
 from gateway.usage.gate_lock import WAIT_S, GateLock
@@ -204,11 +205,8 @@ class FileGate:
         states = []
         for counter in counters:
             place = self.memory.find(counter.tag)
-            state = self._state_at(place) if place is not None else None
-            if state is None or not state.start_ns <= now_ns < state.end_ns:
-                start_ns, end_ns = windows[counter.window].current(now_ns)
-                state = CounterState(start_ns=start_ns, end_ns=end_ns)
-            states.append(state)
+            stored = self._state_at(place) if place is not None else None
+            states.append(present_state(stored, windows[counter.window], now_ns))
         return states
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:

@@ -32,6 +32,7 @@ from gateway.usage.gate import (
     LostCall,
     MayBeDone,
     RatePerMinute,
+    present_state,
     refusal_of,
 )
 from gateway.usage.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
@@ -242,14 +243,10 @@ class ValkeyGate:
         asked = list(counters)
         keys = (self.epoch_key, *(self._counter_key(one.tag) for one in asked))
         now_us, states = await self._ask(READ, keys)
-        found = []
-        for counter, state in zip(asked, states, strict=True):
-            if state and state[0] <= now_us < state[1]:
-                found.append(counter_state(state))
-            else:
-                start_ns, end_ns = windows[counter.window].current(now_us * 1000)
-                found.append(CounterState(start_ns=start_ns, end_ns=end_ns))
-        return found
+        return [
+            present_state(counter_state(state) if state else None, windows[counter.window], now_us * 1000)
+            for counter, state in zip(asked, states, strict=True)
+        ]
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
         """Add an amount to what the counter's budget admits in its current window."""

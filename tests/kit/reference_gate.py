@@ -154,10 +154,12 @@ class ReferenceGate:
     def read(self, counter: Counter, windows: AllBounds) -> CounterState:
         now_ns = self._clock()
         window = self._windows.get(counter)
-        if window is not None and window.start_ns <= now_ns < window.end_ns:
-            return window.state
         start_ns, end_ns = self._current(counter, windows)
-        return CounterState(start_ns=start_ns, end_ns=end_ns)
+        if window is None or window.end_ns <= now_ns:
+            return CounterState(start_ns=start_ns, end_ns=end_ns)
+        if window.start_ns > now_ns:  # the clock was set back
+            return window.state._replace(start_ns=start_ns, end_ns=end_ns)
+        return window.state
 
     def change(
         self, counter: Counter, windows: AllBounds, *, credit: int = 0, spent: int | None = None

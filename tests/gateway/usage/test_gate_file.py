@@ -172,6 +172,7 @@ def test_clock_that_is_set_back_keeps_what_was_spent(gate: FileGate, clock: SetC
     clock.now += 1000 * DAY_NS
     hold(gate, "one", 60, now_ns=clock.now)
     clock.now = NOW_NS
+    assert state(gate) == (0, 60, 0), "a budget is shown as the next hold finds it"
     found = refused(gate, "two", 50)
     assert found.only_held
     assert found.states[0].end_ns == windows_at(NOW_NS)[Window.DAY].end_ns, "the budget does not wait 1000 days"
