@@ -235,7 +235,7 @@ def test_files_of_a_vendor_folder_are_those_of_the_repository() -> None:
 
 
 def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
-    texts: list[str] = []
+    texts = [f"unknown {section}" for section in ("assistant", "deployment", "region")]  # by `check_reference`
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
