@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from gateway.execution.deadline import Deadline
 from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.step_selection import ExecutionContext
+from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, Step
@@ -182,12 +183,10 @@ class Judge:
         context = ExecutionContext(bounds, deadline, own, self._why_not_now)
         usage = context.usage = self.usage(own) if self.usage is not None else None
         try:
-            answer = await self.executor.run(plan, request, context)
-        except PlanExhausted:
-            self._left_s()
-            raise NoVerdict from None
+            answer = await self._answer(plan, request, context)
         finally:
             deadline.close()
+            record.note_judges(own)
             if usage is not None:
                 self.spend(usage)
         if not isinstance(answer.result, ModerationAnswer) or len(answer.result.results) != len(request.inputs):
@@ -199,6 +198,22 @@ class Judge:
             if result.flagged and not (result.controversial and self.moderation.passes_controversial):
                 return Verdict(tuple(sorted(name for name, applies in result.categories.items() if applies)))
         return Verdict(None)
+
+    async def _answer(self, plan: Plan, request: ModerationRequest, context: ExecutionContext) -> Answer:
+        """Return the answer of the first judge that gives one. Raises NoVerdict.
+
+        A judge that refuses a text, for its content or its length, has failed: another one may accept it.
+        """
+        while True:
+            try:
+                return await self.executor.run(plan, request, context)
+            except PlanExhausted:
+                self._left_s()
+            asked = {attempt.deployment for attempt in context.record.attempts}
+            last = max((at for at, step in enumerate(plan.steps, 1) if step.deployment.name in asked), default=0)
+            if last in (0, len(plan.steps)):
+                raise NoVerdict
+            plan = replace(plan, steps=plan.steps[last:])
 
     def _left_s(self) -> float:
         """Return the time that the request has left.

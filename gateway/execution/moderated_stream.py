@@ -144,7 +144,7 @@ class ModeratedStream:
         self._judge = judge
         self._prompt = prompt
         self._passed = passed
-        self._policy = judge.policy_of(judge.moderation.input)
+        self._policy = judge.policy_of(judge.moderation.output)
         self._is_whole = is_whole
         self._choices: dict[int, _Choice] = {}
         self._opening: tuple[StreamEvent, ...] = ()

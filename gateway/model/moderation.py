@@ -55,23 +55,21 @@ class ModerationRecord:
     Attributes:
         by: The deployments that gave verdicts.
         categories: Those of the flagged content.
+        is_skipped: Something went on without a verdict.
     """
 
     input: Judged | None = None
     output: Judged | None = None
     by: list[str] = field(default_factory=list)
     categories: tuple[str, ...] = ()
+    is_skipped: bool = False
 
     def note_output(self, judged: Judged, categories: tuple[str, ...] = ()) -> None:
         """Record a verdict on a part of the answer. The worst one stays."""
         if self.output is None or _WORSE.index(judged) > _WORSE.index(self.output):
             self.output = judged
         self.categories = tuple(sorted({*self.categories, *categories}))
-
-    @property
-    def is_skipped(self) -> bool:
-        """Whether something went on without a verdict."""
-        return "skipped" in (self.input, self.output)
+        self.is_skipped |= judged == "skipped"
 
     def fields(self) -> dict[str, object]:
         """Return it as the log line and the receipt show it."""
@@ -79,9 +77,10 @@ class ModerationRecord:
 
     def member(self) -> dict[str, object] | None:
         """Return the member of `x_gateway` of an answer; None if the client needs no notice."""
+        skipped: dict[str, object] = {"skipped": True} if self.is_skipped else {}
         if self.output == "flagged":
-            return {"direction": "output", "categories": list(self.categories)}
-        return {"skipped": True} if self.is_skipped else None
+            return {"direction": "output", "categories": list(self.categories), **skipped}
+        return skipped or None
 
 
 class Flagged(Exception):

@@ -241,6 +241,7 @@ class Record:
         abandoned: The attempts that were running when the client disconnected.
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
         moderation: The verdicts of the region's moderation, if it has one.
+        judges: The calls that sent a text to a judge, the first one of each deployment and outcome.
     """
 
     request_id: str
@@ -270,6 +271,7 @@ class Record:
     resumed: Resumed | None = None
     shadow: AttemptRecord | None = None
     moderation: ModerationRecord | None = None
+    judges: tuple[AttemptRecord, ...] = ()
 
     @property
     def reason(self) -> RefusalReason | None:
@@ -358,6 +360,14 @@ class Record:
         self.shed, self.retries_refused, self.consent = (), (), None
         self.decided = change(self.decided, decision=None, variant=None, profile=None, intent=None, preference=None)
         return True
+
+    def note_judges(self, verdict: Record) -> None:
+        """Record the calls for one verdict, which has a record of its own."""
+        known = {(attempt.deployment, attempt.outcome) for attempt in self.judges}
+        for attempt in (*verdict.sent, *verdict.abandoned):
+            if (attempt.deployment, attempt.outcome) not in known:
+                known.add((attempt.deployment, attempt.outcome))
+                self.judges += (attempt,)
 
     def note_consent(self, steps: Iterable[Step]) -> None:
         """Record the consent under which one of these steps was sent the prompt. Ignore a consent that was not used."""

@@ -51,14 +51,17 @@ async def judge_input(judge: Judge, messages: Sequence[Message], passed: PassedT
     """
     moderation, result = judge.moderation, judge.result
     policy = judge.policy_of(moderation.input)
+    # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
+    of_answers = (policy, judge.policy_of(moderation.output))
     since = max((place for place, one in enumerate(messages) if isinstance(one, AssistantMessage)), default=-1)
     texts: dict[str, None] = {}
     pictures: dict[str, tuple[TextPart | ImagePart, ...]] = {}
     is_unclear = False
     for place, message in enumerate(messages):
         is_new = place > since and not isinstance(message, SystemMessage)
+        policies = of_answers if isinstance(message, AssistantMessage) else (policy,)
         for text in _texts_of(message):
-            if text.strip() and (is_new or not passed.has(policy, text)):
+            if text.strip() and (is_new or not any(passed.has(one, text) for one in policies)):
                 texts[text] = None
         for part in _media_of(message):
             if not isinstance(part, ImagePart):
@@ -78,7 +81,7 @@ async def judge_input(judge: Judge, messages: Sequence[Message], passed: PassedT
         if moderation.on_failure == "closed":
             result.input = "failed"
             raise
-        result.input = "skipped"
+        result.input, result.is_skipped = "skipped", True
         return
     except Flagged as error:
         result.input, result.categories = "flagged", error.categories

@@ -88,6 +88,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "preference": decided.preference.fields(by.deployment) if decided.preference is not None else None,
         "emulated": sorted(shown.emulated),
         "moderation": record.moderation.fields() if record.moderation is not None else None,
+        "judges": _judges(record),
         "age_band": location.age_band,
         "sample": share if is_sampled(record, share) else 1.0,
     }
@@ -99,6 +100,11 @@ def _tried(record: Record) -> list[dict[str, object]]:
     tried = [_attempt(attempt, _outcome(attempt, record), hidden=hidden) for attempt in record.sent]
     tried += [_attempt(attempt, _ABANDONED, hidden=hidden) for attempt in record.abandoned]
     return tried
+
+
+def _judges(record: Record) -> list[dict[str, object]]:
+    """Return each deployment that was sent a text of the request or of its answer for a verdict."""
+    return [_attempt(attempt, attempt.outcome, hidden=_hides_model(record)) for attempt in record.judges]
 
 
 def _shadow(record: Record) -> dict[str, object] | None:

@@ -69,7 +69,7 @@ class StreamLabels:
         self._prefixer = Prefixer(labelling.prefix) if labelling is not None else None
         self._integrity = Integrity() if labelling is not None and labelling.has_integrity else None
         self._raw: list[str] = []
-        self._is_cost_shown = self._is_last_batch = self._is_moderation_shown = False
+        self._is_cost_shown = self._is_last_batch = False
 
     def add(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Return the events to encode in place of these, with one more before the first text of each choice."""
@@ -97,20 +97,13 @@ class StreamLabels:
             member["resumed"] = {"from": resumed.broken, "by": resumed.by}
             if resumed.usage_is_estimated:
                 member["usage"] = "estimated"
-        member |= self.moderation()
+        if self._record.moderation is not None and (told := self._record.moderation.member()) is not None:
+            member["moderation"] = told
         if self._labelling is not None:
             member["labels"] = self._marks(self._integrity.value if self._integrity is not None else "")
         if with_cost:
             member |= self.cost()
         return member or None
-
-    def moderation(self) -> dict[str, object]:
-        """Return the verdict that the client learns, once."""
-        told = self._record.moderation.member() if self._record.moderation is not None else None
-        if told is None or self._is_moderation_shown:
-            return {}
-        self._is_moderation_shown = True
-        return {"moderation": told}
 
     def cost(self) -> dict[str, object]:
         """Return the cost of the request once, when all of its calls have ended and the client may see it."""

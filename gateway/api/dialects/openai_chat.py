@@ -130,7 +130,8 @@ class ChunkEncoder:
         self.failed: Failed | None = None
         self.sentence_of = no_sentence
         self.finished = False
-        self._is_cost_shown = self._is_last_batch = self._is_moderation_shown = False
+        self._is_cost_shown = self._is_last_batch = False
+        self._shown_moderation: dict[str, object] | None = None
         self._record = record
         self._include_usage = style.include_usage
         self._choices = style.choices
@@ -313,12 +314,12 @@ class ChunkEncoder:
         return self._chunk(b"", extras | self._unshown_cost() or None, usage)
 
     def _unshown_moderation(self) -> dict[str, object]:
-        """Return the verdict that the client learns, once."""
+        """Return the verdict that the client learns, at the end of each choice that has changed it."""
         record = self._record
         told = record.moderation.member() if record is not None and record.moderation is not None else None
-        if told is None or self._is_moderation_shown:
+        if told is None or told == self._shown_moderation:
             return {}
-        self._is_moderation_shown = True
+        self._shown_moderation = told
         return {"moderation": told}
 
     def _unshown_cost(self) -> dict[str, object]:

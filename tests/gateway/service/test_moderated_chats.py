@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.assembly import application
 from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import ReceiptSettings
 from gateway.execution.httpx_transport import HttpxTransport
+from gateway.model.record import Record
+from gateway.state.receipts import receipt_of
+from gateway.telemetry.batching import Ended
+from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import table_of
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import (
@@ -129,13 +135,25 @@ def test_judge_that_dies_after_the_input(dialect: str, on_failure: str) -> None:
         assert response.text.count("error") >= 1
 
 
+FAILURES = {
+    "is down": httpx.Response(500),
+    "refuses the text": httpx.Response(400, json={"error": {"message": "no", "code": "content_filter"}}),
+    "has no room": httpx.Response(400, json={"error": {"message": "too long", "code": "context_length_exceeded"}}),
+    "knows another form": httpx.Response(400, json={"error": {"message": "input: Field required"}}),
+    "has a wrong key": httpx.Response(401, json={"error": {"message": "no"}}),
+    "talks nonsense": httpx.Response(200, json={"results": "none"}),
+}
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-def test_next_judge_is_asked_if_one_fails(stream: bool) -> None:
-    world = World([HARMFUL], judge=lambda host: httpx.Response(500) if host == "judge.example" else None)
+@pytest.mark.parametrize("failure", FAILURES)
+def test_next_judge_is_asked_if_one_fails(stream: bool, failure: str) -> None:
+    world = World([HARMFUL], judge=lambda host: FAILURES[failure] if host == "judge.example" else None)
     both = {"regions": {"default": {"moderation": {"input": ["judge", "spare"], "output": ["judge", "spare"]}}}}
     response = ask(gateway(world, both), "chat", stream=stream)
     assert HARM not in response.text
-    assert ending_of("chat", response, stream=stream)[0] == "content_filter"
+    end, member = ending_of("chat", response, stream=stream)
+    assert (end, member["moderation"]["direction"]) == ("content_filter", "output")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
@@ -148,6 +166,64 @@ def test_each_choice_is_judged(stream: bool) -> None:
     assert ends == {0: "stop", 1: "content_filter", 2: "stop"}
     if not stream:
         assert [it["message"]["content"] for it in documents[0]["choices"]] == [GOOD, GOOD, BEGINNING]
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
+    kept: list[Record] = []
+
+    def keep(ended: Sequence[Ended], share: float = 1.0) -> None:
+        kept.extend(record for record, _ in ended)
+
+    monkeypatch.setattr(application, "log_requests", keep)
+    return kept
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@pytest.mark.parametrize("dialect", ["chat", "gemini"])
+def test_choice_that_went_out_unjudged_stays_known_next_to_a_flagged_one(
+    records: list[Record], dialect: str, stream: bool
+) -> None:
+    silent = True
+
+    def judge(_: str) -> httpx.Response | None:
+        nonlocal silent
+        silent, was = False, silent
+        return httpx.Response(400, json={"error": {"message": "no"}}) if was else None
+
+    patch = {"regions": {"default": {"moderation": {"on_failure": "open", "input": []}}}}
+    more: dict[str, Any] = {"generationConfig": {"candidateCount": 2}} if dialect == "gemini" else {"n": 2}
+    response = ask(gateway(World([GOOD, HARMFUL], judge=judge), patch), dialect, stream=stream, **more)
+    assert response.headers["x-gateway-moderation"] == "skipped"
+    documents = events_of(response) if stream else [response.json()]
+    member = [document["x_gateway"]["moderation"] for document in documents if "x_gateway" in document][-1]
+    assert member == {"direction": "output", "categories": ["violence"], "skipped": True}
+    (record,) = records
+    line = json.loads(JsonLines().of([(record, 0.0)])[0])
+    assert line["moderation"] == {"input": None, "output": "flagged", "by": ["judge"], "skipped": True}
+
+
+def test_each_end_of_a_choice_has_the_verdict_that_it_changed() -> None:
+    def judge(_: str) -> httpx.Response | None:
+        flagged = [{"flagged": True, "categories": {f"c{len(world.judged)}": True}}]
+        return httpx.Response(200, json={"results": flagged})
+
+    world = World([GOOD, GOOD], judge=judge)
+    response = ask(gateway(world, {"regions": {"default": {"moderation": {"input": []}}}}), "chat", stream=True, n=2)
+    members = [event["x_gateway"]["moderation"] for event in events_of(response) if "x_gateway" in event]
+    assert [member["categories"] for member in members] == [["c1"], ["c1", "c2"]]
+
+
+def test_receipt_names_each_deployment_that_was_sent_a_text(records: list[Record]) -> None:
+    world = World(judge=lambda host: httpx.Response(400, json={}) if host == "judge.example" else None)
+    both = {"regions": {"default": {"moderation": {"input": ["judge", "spare"], "output": ["spare"]}}}}
+    ask(gateway(world, both), "chat")
+    (record,) = records
+    receipt: Any = receipt_of(record, 0.0, None)
+    asked = [(it["deployment"], it["outcome"], it["stores"], it["processes"]) for it in receipt["judges"]]
+    assert asked == [("judge", "invalid_request", "any", "any"), ("spare", "ok", "any", "any")]
+    assert receipt["moderation"]["by"] == ["spare"]
+    assert [it["deployment"] for it in receipt["tried"]] == ["model"]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
@@ -198,6 +274,21 @@ def test_long_chat_costs_one_verdict_a_turn() -> None:
     other = World([GOOD])
     gateway(other).post("/v1/chat/completions", {"model": "assistant", "messages": messages[:-1]})
     assert len(other.judged) == 1 + 100 + 1 + 1  # each different text once, and the answer
+
+
+def test_answer_has_passed_the_judges_of_answers_only() -> None:
+    world = World([GOOD])
+    served = gateway(world, {"regions": {"default": {"moderation": {"output": ["spare"]}}}})
+
+    def judged(*messages: tuple[str, str]) -> list[str]:
+        before = len(world.judged)
+        body = {"model": "assistant", "messages": [{"role": role, "content": text} for role, text in messages]}
+        assert served.post("/v1/chat/completions", body).status_code == 200
+        return world.judged[before:]
+
+    assert judged(("user", "Hello.")) == ["Hello.", GOOD]
+    assert judged(("user", "Hello."), ("assistant", GOOD), ("user", "And?")) == ["And?", GOOD]
+    assert judged(("system", GOOD), ("user", "Hello.")) == [GOOD, "Hello.", GOOD]
 
 
 def test_history_that_a_client_invents_is_judged() -> None:
