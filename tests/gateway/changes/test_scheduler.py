@@ -108,6 +108,13 @@ async def passed(cell: Cell) -> None:
     await cell.look(times=5)
 
 
+async def rolled_back(cell: Cell) -> None:
+    """Promote the candidate after the first stage, and roll back to the version with the schedule."""
+    await passed(cell)
+    cell.change(PROMOTED)
+    cell.change(scheduled(), is_pinned=True)
+
+
 @pytest.fixture
 def cell(tmp_path: Path) -> Cell:
     return Cell(tmp_path)
@@ -320,9 +327,7 @@ async def test_second_rollback_restores_the_share_of_the_version_that_the_first_
 
 
 async def test_schedule_goes_on_from_the_frozen_share_after_the_release_of_the_same_version(cell: Cell) -> None:
-    await passed(cell)
-    cell.change(PROMOTED)
-    cell.change(scheduled(), is_pinned=True)
+    await rolled_back(cell)
     await stays(cell, 0.25)
     cell.change(scheduled())
     assert (cell.share, cell.progress.candidate) == (0.25, Tally()), "requests during the pin count for no stage"
@@ -332,9 +337,7 @@ async def test_schedule_goes_on_from_the_frozen_share_after_the_release_of_the_s
 
 async def test_schedule_goes_on_from_the_frozen_share_after_a_release_without_a_gateway(tmp_path: Path) -> None:
     cell, version = Cell(tmp_path), scheduled().version
-    await passed(cell)
-    cell.change(PROMOTED)
-    cell.change(scheduled(), is_pinned=True)
+    await rolled_back(cell)
     await cell.scheduler.stop()
     at_rest = Scheduler(cell.store)
     at_rest.stage_released(scheduled(), version)
@@ -357,9 +360,7 @@ async def test_schedule_of_the_file_goes_on_where_it_was_after_the_release(tmp_p
 
 
 async def test_new_schedule_begins_after_a_rollback(cell: Cell) -> None:
-    await passed(cell)
-    cell.change(PROMOTED)
-    cell.change(scheduled(), is_pinned=True)
+    await rolled_back(cell)
     cell.change(scheduled("5% for 20s, 100%"))
     assert (cell.share, cell.progress) == (0.05, ScheduleProgress())
 
@@ -367,9 +368,7 @@ async def test_new_schedule_begins_after_a_rollback(cell: Cell) -> None:
 async def test_progress_that_cannot_be_saved_is_still_restored(cell: Cell) -> None:
     cell.scheduler = Scheduler(FullDisk(), clock=lambda: cell.now_s)
     cell.change(scheduled())
-    await passed(cell)
-    cell.change(PROMOTED)
-    cell.change(scheduled(), is_pinned=True)
+    await rolled_back(cell)
     await stays(cell, 0.25)
 
 

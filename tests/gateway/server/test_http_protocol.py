@@ -282,6 +282,12 @@ class RawClient:
             body = self.rest()
         return Response(int(head.split(b" ")[1]), headers, body)
 
+    def read_last_answer(self) -> None:
+        """Read a successful answer after which the server closes the connection."""
+        answer = self.response()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert self.rest() == b""
+
     def rest(self) -> bytes:
         """Everything until the connection ends, which it must."""
         while self._more():
@@ -404,9 +410,7 @@ def test_http10_client_gets_no_100_continue(client: RawClient, app: App) -> None
 
 def test_refused_expect_continue_gets_no_100_continue(client: RawClient) -> None:
     client.send(b"POST /early HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
-    answer = client.response()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert client.rest() == b""
+    client.read_last_answer()
 
 
 @pytest.mark.parametrize("version", [b" HTTP/1.0\r\n", b" HTTP/1.0\r\nconnection: keep-alive\r\n"])
@@ -622,9 +626,7 @@ def test_protocol_error_is_not_sent_as_the_answer_to_a_running_request(client: R
     client.send(get(b"/wait") + b"garbage\r\n\r\n", b"and more", get())
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
-    answer = client.response()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert client.rest() == b""
+    client.read_last_answer()
     assert [received.path for received in app.requests] == ["/wait"]
 
 
@@ -645,9 +647,7 @@ def test_complete_request_is_answered_before_many_following_bytes(client: RawCli
     client.send(post(b"/wait", body[:100_000]), *[body[at : at + 4096] for at in range(100_000, len(body), 4096)])
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
-    answer = client.response()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert client.rest() == b""
+    client.read_last_answer()
 
 
 def test_endless_garbage_after_a_running_request_ends_the_connection(
@@ -692,9 +692,7 @@ def test_body_after_an_upgrade_belongs_to_that_request(
         client.send(head + body[:cut])
         eventually(lambda: len(app.requests) == 1)
         client.send(body[cut:])
-    answer = client.response()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert client.rest() == b""
+    client.read_last_answer()
     (received,) = app.requests
     assert (received.path, received.body) == ("/echo", SMUGGLED)
     assert [value for name, value in received.headers if name in (b"host", b"x-trailer")] == [b"x"]
@@ -729,9 +727,7 @@ def test_bytes_after_the_body_after_an_upgrade_are_ignored(client: RawClient, ap
         client.send(start + SMUGGLED)
     eventually(lambda: len(app.requests) == 1)
     app.go_on.set()
-    answer = client.response()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert client.rest() == b""
+    client.read_last_answer()
     assert [(received.path, received.body.removeprefix(b"hello")) for received in app.requests] == [("/wait", b"")]
 
 
@@ -744,9 +740,7 @@ def test_upgrade_with_expect_continue_gets_100_continue(client: RawClient, app: 
 
 def test_upgrade_without_a_body_is_ignored_and_is_the_last_request(client: RawClient, app: App) -> None:
     client.send(b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" + SMUGGLED)
-    answer = client.response()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert client.rest() == b""
+    client.read_last_answer()
     assert [received.path for received in app.requests] == ["/echo"]
 
 
