@@ -36,6 +36,7 @@ _NOT_COPIED = frozenset({"gateway.lock", "gate", "outage"})
 _SPOOL, _HISTORY, _AUDIT = "spool", "history.db", "audit.jsonl"
 _OF_SQLITE = ("-wal", "-shm", "-journal")
 _TRIES = 5
+_MOST_KEY_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +60,15 @@ def write_backup(directory: Path, target: Path, release: str, created: str, *, w
     """Write an archive of a state directory to a new file that only its owner can read.
 
     A gateway may use the directory. The target must not exist. `created` is the time now, in ISO 8601. With `with_keys`
-    the archive has the keys that the gateway made for itself.
+    the archive has the keys that the gateway made for itself, and private keys in PEM.
 
     Raises:
         StateError: The directory cannot be read, or the file cannot be written.
     """
     names = sorted(item.name for item in _entries(directory))
-    present_keys = _KEYS & {*names}
-    left_out = frozenset() if with_keys else present_keys
     try:
+        keys = {name for name in names if name in _KEYS or _is_private_key(directory / name)}
+        left_out = set() if with_keys else keys
         with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as folder:
             copy = Path(folder)
             _copy_spools(directory, copy)
@@ -127,6 +128,14 @@ def _entries(directory: Path) -> list[Path]:
     if not kept:
         raise StateError(f"{directory} has nothing to back up: no gateway ever ran with it as GATEWAY_STATE_DIR")
     return kept
+
+
+def _is_private_key(path: Path) -> bool:
+    """Return whether a file is a key that an operator has put here, such as that of `GATEWAY_RECEIPT_KEY`."""
+    if not path.is_file() or path.stat().st_size > _MOST_KEY_BYTES:
+        return False
+    text = path.read_bytes().lstrip(b"\xef\xbb\xbf \r\n")
+    return text.startswith(b"-----BEGIN") and b"PRIVATE KEY-----" in text
 
 
 def _copy_spools(directory: Path, copy: Path) -> None:

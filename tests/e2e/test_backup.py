@@ -86,6 +86,15 @@ def test_keys_are_left_out_unless_they_are_asked_for(state: Path, tmp_path: Path
     assert f"put these keys into {tmp_path / 'new'} before the gateway starts" in said
 
 
+def test_private_key_of_an_operator_is_a_key_too(state: Path, tmp_path: Path) -> None:
+    (state / "signing.pem").write_text("\n-----BEGIN PRIVATE KEY-----\nMC4=\n-----END PRIVATE KEY-----\n", "utf-8")
+    (state / "notes.txt").write_text("the PRIVATE KEY----- is elsewhere\n", "utf-8")
+    run("backup", "--state", state, "--to", tmp_path / "b.tar.gz")
+    assert names_of(tmp_path / "b.tar.gz") == {"manifest.json", "audit.jsonl", "notes.txt"}
+    run("backup", "--state", state, "--to", tmp_path / "all.tar.gz", "--with-keys")
+    assert {"signing.pem", *KEYS} <= names_of(tmp_path / "all.tar.gz")
+
+
 def test_existing_files_are_kept(state: Path, tmp_path: Path) -> None:
     archive = tmp_path / "b.tar.gz"
     run("backup", "--state", state, "--to", archive)
