@@ -6,6 +6,7 @@ the last gateway with the state directory served.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def database_of(settings: Settings) -> StoreServer | None:
-    """Return the shared database of the config, or None if there is none or the config has errors."""
+    """Return the shared database of the config, or None. Print a note if the config has errors."""
     from gateway.state.lock import last_config
 
     path = settings.config
@@ -39,6 +40,10 @@ def database_of(settings: Settings) -> StoreServer | None:
         # Most configs have no database, and then the command needs no secrets.
         stores = compile_file(path, resolve_secrets=False).config.stores
     except CommandError:
+        print(
+            f"gateway: {path} has errors; if it has `stores.database`, the record of its cell is not read",
+            file=sys.stderr,
+        )
         return None
     if stores is None or stores.database is None:
         return None

@@ -15,7 +15,7 @@ from typing import Any
 from gateway.cli.admin_client import AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
 from gateway.cli.terminal import settings_of
-from gateway.operator_errors import CommandError
+from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.release import release_name
 from gateway.settings import Settings
 from gateway.state.lock import holder_of
@@ -78,7 +78,13 @@ def restart(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Show who answers now, and what is wrong (`gateway status`)."""
     settings = settings_of(options)
-    document = _status_of_cell(settings) if options.config is not None and options.admin is None else None
+    try:
+        document = _status_of_cell(settings) if options.config is not None and options.admin is None else None
+    except RejectedConfig:
+        raise CommandError(
+            f"{settings.config} has errors, so the database of its cell is not known: `gateway check "
+            f"{settings.config}` lists them; --admin URL shows an instance"
+        ) from None
     if document is None:
         document = _status_of_instance(options.admin or _admin_of(settings), settings)
     if options.json:

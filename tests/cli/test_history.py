@@ -44,6 +44,15 @@ def test_history_lists_active_versions_newest_first(gateway: Command) -> None:
     assert json.loads(gateway("history", "--state", STATE, "aaaa3", "--json").out)["previous"] == ONE.version
 
 
+def test_config_with_errors_does_not_hide_that_the_record_is_not_that_of_a_cell(gateway: Command) -> None:
+    Path("broken.yaml").write_text("version: 1\nstores: [\n", "utf-8")
+    shown = gateway("history", "--state", STATE, "--config", "broken.yaml")
+    assert (shown.status, shown.out.count("\n")) == (0, 2)
+    assert shown.err == (
+        "gateway: broken.yaml has errors; if it has `stores.database`, the record of its cell is not read\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -19,6 +19,18 @@ MEMBERS = (
     "version since release regions traffic stores instances approvals retirements problems".split()  # the contract
 )
 
+SHARED = """
+version: 1
+cell: {territory: DE}
+assistants: {assistant: {routes: {de: [a]}}}
+regions: {de: {territories: [DE], boundary: [DE]}}
+deployments:
+  a: {provider: openai-compatible, model: m, endpoint: "https://llm.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
+clients: {me: {keys: ["sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"], region: de}}
+stores: {database: {url: "postgresql://u@127.0.0.1:1/db", password: "${NO_PASSWORD}", territory: DE}}
+secrets: {pepper: a-pepper-of-the-test-with-many-characters}
+"""
+
 
 @pytest.fixture
 def path(tmp_path: Path, pair: SimulatorThread) -> Path:
@@ -83,3 +95,12 @@ def test_status_without_a_gateway_is_an_error(tmp_path: Path, capsys: pytest.Cap
     assert main(["status", "--admin", "http://127.0.0.1:9"]) == 2
     assert main(["status", "--state", str(tmp_path)]) == 2
     assert "no gateway runs with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["version: 2", SHARED], ids=["not valid", "without the password"])
+def test_status_of_a_cell_whose_config_has_errors_is_an_error(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gateway.yaml").write_text(text, "utf-8")
+    assert main(["status", "--config", str(tmp_path / "gateway.yaml")]) == 2
+    assert "the database of its cell is not known" in capsys.readouterr().err
