@@ -133,21 +133,23 @@ deployments:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "statuses"),
-    [(("model: m", "model: n"), (0, 0)), (("boundary", "boundery"), (1, None))],
-    ids=["sound", "broken"],
+    [(("model: m", "model: n"), (0, 0)), (("boundary", "boundery"), (1, None)), (None, (0, 0))],
+    ids=["sound", "broken", "new"],
 )
 def test_workflow_checks_and_plans_a_pull_request(
-    tmp_path: Path, edit: tuple[str, str], statuses: tuple[int, int | None]
+    tmp_path: Path, edit: tuple[str, str] | None, statuses: tuple[int, int | None]
 ) -> None:
     workflow = yaml.safe_load((DEPLOY / "ci/assistant-gateway.yml").read_text("utf-8"))
     steps = {step["name"]: step["run"] for step in workflow["jobs"]["plan"]["steps"] if "name" in step}
     config_file = tmp_path / workflow["env"]["CONFIG"]
-    config_file.write_text(BEFORE, "utf-8")
+    (tmp_path / "README.md").touch()
+    if edit is not None:
+        config_file.write_text(BEFORE, "utf-8")
     author = ("-c", "user.name=a", "-c", "user.email=a@example.com")
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
         program("git", *author, *words, cwd=tmp_path)
     program("git", "update-ref", "refs/remotes/origin/main", "HEAD", cwd=tmp_path)
-    config_file.write_text(BEFORE.replace(*edit), "utf-8")
+    config_file.write_text(BEFORE.replace(*edit) if edit is not None else BEFORE, "utf-8")
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -163,7 +165,8 @@ def test_workflow_checks_and_plans_a_pull_request(
             )
             assert done.returncode == status, done.stdout + done.stderr
     if statuses[1] is not None:
-        assert "deployments.a.model" in (tmp_path / "summary.md").read_text("utf-8")
+        words = "deployments.a.model" if edit is not None else "| a (used by assistant/de) | added |"
+        assert words in (tmp_path / "summary.md").read_text("utf-8")
 
 
 @pytest.mark.slow

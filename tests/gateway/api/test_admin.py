@@ -13,9 +13,10 @@ import pytest
 
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
+from gateway.api.admin_status import status_document
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
-from gateway.model.status import Finding
+from gateway.model.status import Finding, Overview
 from tests.kit.admin_calls import LOADED, TABLE, AdminCallbacks
 from tests.kit.configs import KEYS
 
@@ -50,6 +51,13 @@ async def test_readiness_in_detail(callbacks: AdminCallbacks) -> None:
     assert (state["workers"]["wanted"], state["workers"]["restarts"]) == (2, 1)
     assert [worker["seat"] for worker in state["workers"]["running"]] == [1, 2]
     assert state["workers"]["running"][0]["pid"] == 4711
+
+
+def test_status_names_the_version_of_the_file_while_a_schedule_runs(callbacks: AdminCallbacks) -> None:
+    now = replace(callbacks.now, config=replace(TABLE, version=f"{TABLE.version}+12ab"))
+    document = status_document(now, Overview("berlin-1", "1", {}, 0))
+    instances: Any = document["instances"]
+    assert (document["version"], instances[0]["version"]) == (TABLE.version, TABLE.version)
 
 
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:
