@@ -28,6 +28,13 @@ EVIL = "<img src=x onerror=alert(1)>'\"{{7*7}}"
 RULES = "['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']"
 
 
+_FAIL_ONCE_AND_WAIT = """() => {
+  const own = fetch, back = new Promise((resolve) => { window.comeBack = () => setTimeout(resolve); });
+  let calls = 0;
+  window.fetch = (...given) => calls++ ? back.then(() => own(...given)) : Promise.reject(new TypeError("not reached"));
+}"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as started:
@@ -140,6 +147,20 @@ def test_text_of_others_is_never_markup(open_console: Callable[..., Any], instal
     page.get_by_text("does not compile").first.wait_for()
     assert page.query_selector("main script, main img") is None
     assert EVIL in page.get_by_label("Text of the config file").input_value()
+
+
+def test_form_waits_while_the_gateway_is_not_reached_and_keeps_what_was_typed(
+    open_console: Callable[..., Any], installed: Installation
+) -> None:
+    page = open_console("operator")
+    page.goto(f"{installed.gateway.console_url}/changes")
+    page.get_by_label("Text of the config file").fill("regions: {")
+    page.evaluate(_FAIL_ONCE_AND_WAIT)
+    page.get_by_role("button", name="Plan", exact=True).click()
+    page.get_by_text("The page keeps what you typed and tries again.").wait_for()
+    assert page.get_by_label("Text of the config file").input_value() == "regions: {"
+    page.evaluate("() => window.comeBack()")
+    page.get_by_text("does not compile").first.wait_for()
 
 
 def test_views_and_forms_work_without_javascript(open_console: Callable[..., Any], installed: Installation) -> None:

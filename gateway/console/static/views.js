@@ -4,6 +4,26 @@ if (live) followRequests();
 const deployments = document.getElementById("deployments");
 if (deployments) followDeployments();
 
+// Send a form when the gateway can be reached, so that no error page of the browser replaces what was typed.
+document.addEventListener("submit", async (event) => {
+  const form = event.target, { isWaiting, isReached } = form.dataset;
+  if (isReached) return;
+  event.preventDefault();
+  if (isWaiting) return;
+  form.dataset.isWaiting = "yes";
+  const lost = document.getElementById("lost"), icon = document.querySelector("link[rel=icon]").href;
+  const isReachable = () => fetch(icon, { cache: "no-store" }).then(() => true, () => false);
+  while (!(await isReachable())) {
+    lost.hidden = false;
+    await new Promise((resolve) => { setTimeout(resolve, 2000); });
+  }
+  lost.hidden = true;
+  delete form.dataset.isWaiting;
+  form.dataset.isReached = "yes";
+  form.requestSubmit(event.submitter);
+  delete form.dataset.isReached;
+});
+
 // Fetch the page again when a breaker or the configuration changes, at most every five seconds.
 function followDeployments() {
   let waiting = null, last = 0;
