@@ -18,6 +18,7 @@ _PATHS = (
     ("/chat/completions", _CHAT),
     *((path.removeprefix("/v1"), f"POST {path}") for path in (*OWN_PATHS, *INPUT_PATHS)),
     ("/models", "GET /v1/models"),
+    ("/capabilities", "GET /v1/capabilities"),
     ("/explain", "GET /v1/explain"),
     ("/disclosure", "GET /v1/disclosure"),
     ("/usage", "GET /v1/usage"),

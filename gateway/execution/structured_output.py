@@ -147,12 +147,11 @@ async def held_until_valid(
     request: ChatRequest,
     context: ExecutionContext,
     emulated: StructuredOutput,
-    note: Callable[[Answer], None],
+    show: Callable[[Answer], Answer],
 ) -> Answer:
     """Return the answer of a plan of which a step emulates; see the module. Raises PlanExhausted.
 
     If the first step emulates, no step is asked for a stream. A stream that begins with a native step is passed on.
-    Where tools are offered, the client's stream begins with the answer: what a call carries depends on who answers.
 
     Args:
         executor: Executes the plan.
@@ -160,7 +159,8 @@ async def held_until_valid(
         request: The client's request.
         context: The limits and the record of the execution.
         emulated: The emulation.
-        note: Records who has answered, if the client's stream begins before that is known.
+        show: Records who has answered, if the client's stream begins before that is known, and returns the answer as it
+            is shown.
     """
     unchanged = context.request_for
     is_held = plan.steps[0].emulates
@@ -172,7 +172,7 @@ async def held_until_valid(
         return change_request(own, stream=False, include_usage=False) if is_held else own
 
     context.request_for, context.check = request_for, emulated.check
-    if not (is_held and request.stream) or request.tools:
+    if not (is_held and request.stream):
         return _as_asked(await executor.run(plan, request, context), request)
     timer = context.deadline = context.deadline.apart()
     answering = asyncio.ensure_future(executor.run(plan, request, context))
@@ -184,7 +184,7 @@ async def held_until_valid(
         raise
     if answering.done():
         return _as_asked(answering.result(), request)
-    return Answer(plan.steps[0], stream=HeldAnswer(answering, note))
+    return Answer(plan.steps[0], stream=HeldAnswer(answering, show))
 
 
 def _as_asked(answer: Answer, request: ChatRequest) -> Answer:
@@ -233,25 +233,24 @@ class HeldAnswer:
 
     is_known = False
 
-    def __init__(self, answering: asyncio.Future[Answer], note: Callable[[Answer], None]) -> None:
+    def __init__(self, answering: asyncio.Future[Answer], show: Callable[[Answer], Answer]) -> None:
         """Create the stream.
 
         Args:
             answering: The answer, or the error, once it is known.
-            note: Records who has answered.
+            show: Records who has answered, and returns the answer as it is shown.
         """
         self._answering: asyncio.Future[Answer] | None = answering
-        self._note = note
+        self._show = show
         self._events: AsyncIterator[tuple[StreamEvent, ...]] = self._read(answering)
 
     async def _read(self, answering: asyncio.Future[Answer]) -> AsyncIterator[tuple[StreamEvent, ...]]:
         yield (Heartbeat(),)
         try:
-            answer = await answering
+            answer = self._show(await answering)
         except PlanExhausted as error:
             yield (Failed(error.failure),)
             return
-        self._note(answer)
         if answer.completion is not None:
             yield events_of(answer.completion)
 

@@ -147,8 +147,9 @@ class ChatService:
                     return
                 routing, answer = await self._begin_answer(config, caller, located, request, inbound)
                 record.first_s = time.monotonic() - record.started_at
-                # Only the answer to a request with tools has reasoning state.
-                seal = self._seal_of(routing.config, answer.step.deployment) if request.tools else None
+                # Only the answer to a request with tools has reasoning state. A late answer is sealed when it is there.
+                is_sealed = bool(request.tools) and record.answered_by.deployment is not None
+                seal = self._seal_of(routing.config, answer.step.deployment) if is_sealed else None
                 style = _answer_style(routing, request, record, seal)
                 turn = self._shadows.begin(routing.config, routing.location, record, answer) if self._shadows else None
                 if turn is not None:
@@ -248,7 +249,15 @@ class ChatService:
                 answer = await self.executor.run(plan, request, context)
             else:
                 note = partial(self._note_answer, record, config, now_s, chat, returned, emulated)
-                answer = await held_until_valid(self.executor, plan, chat, context, emulated, note)
+
+                def show(late: Answer) -> Answer:
+                    note(late)
+                    if late.completion is None:
+                        return late
+                    seal = self._seal_of(config, late.step.deployment)
+                    return change(late, completion=seal.seal_completion(late.completion))
+
+                answer = await held_until_valid(self.executor, plan, chat, context, emulated, show)
         except PlanExhausted as error:
             if profile is None:
                 raise
@@ -260,6 +269,8 @@ class ChatService:
             answer = resuming(answer, Resumption(self.executor, plan, chat, context))
         if emulated is None or not isinstance(answer.stream, HeldAnswer) or answer.stream.is_known:
             self._note_answer(record, config, now_s, chat, returned, emulated, answer)
+        elif all(step.emulates for step in plan.steps):  # it is known before the answer
+            record.shown.emulated, record.shown.dropped = EMULATED, emulated.unchecked
         if judge is not None and chat is not None and judge.moderation.output:
             answer = await moderated(judge, answer, chat, self._passed_texts)
         return answer

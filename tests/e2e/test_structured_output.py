@@ -99,7 +99,7 @@ def providers() -> Iterator[dict[str, Provider]]:
 
 @pytest.fixture(scope="module")
 def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    features = {"words": ["n"], "mode": ["json_object"], "native": ["json_object", "json_schema"]}
+    features = {"words": ["n", "tools"], "mode": ["json_object"], "native": ["json_object", "json_schema"]}
     deployments = {
         name: {
             "provider": "openai-compatible",
@@ -255,9 +255,10 @@ def test_stream_is_held_until_the_answer_is_valid(gateway: GatewayProcess, provi
     assert not any(sent.get("stream") for sent in providers["words"].sent)
 
 
+@pytest.mark.parametrize("tools", [{}, {"tools": [{"type": "function", "function": {"name": "look_up"}}]}])
 @pytest.mark.parametrize("valid", [True, False])
 def test_slow_answer_is_kept_alive_and_a_late_failure_is_in_the_stream(
-    gateway: GatewayProcess, providers: dict[str, Provider], valid: bool
+    gateway: GatewayProcess, providers: dict[str, Provider], valid: bool, tools: dict[str, Any]
 ) -> None:
     provider = providers["words"]
     provider.texts = [GOOD if valid else WRONG]
@@ -267,6 +268,7 @@ def test_slow_answer_is_kept_alive_and_a_late_failure_is_in_the_stream(
         "messages": [{"role": "user", "content": "?"}],
         "response_format": FORMAT,
         "stream": True,
+        **tools,
     }
     with httpx.stream(
         "POST",
@@ -278,6 +280,7 @@ def test_slow_answer_is_kept_alive_and_a_late_failure_is_in_the_stream(
     ) as response:
         assert response.status_code == 200
         assert "x-gateway-deployment" not in response.headers
+        assert response.headers["x-gateway-emulated"] == "response_format"
         lines = response.iter_lines()
         assert next(line for line in lines if line).startswith(":")
         provider.waits.set()

@@ -91,6 +91,7 @@ async def test_head_of_the_chat_endpoint_names_its_method() -> None:
         ("/V1/Chat/Completions", "did you mean POST /v1/chat/completions?"),
         ("/models", "did you mean GET /v1/models?"),
         ("/v1/explain/", "did you mean GET /v1/explain?"),
+        ("/v1/capabilities/", "did you mean GET /v1/capabilities?"),
         ("/health/liveliness", "did you mean GET /healthz?"),
         ("/health/readiness", "did you mean GET /readyz?"),
         ("/livez", "did you mean GET /healthz?"),

@@ -1,0 +1,77 @@
+"""A stream whose answer is emulated begins before it is known who answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+
+from gateway.assembly.application import Gateway
+from gateway.execution.httpx_transport import HttpxTransport
+from tests.kit.configs import Config, table_of
+
+CONFIG = Config.parse("""
+version: 1
+assistants: {assistant: {routes: {default: [model]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  model: {provider: anthropic, model: claude-haiku-4-5, endpoint: global, api_key: sk-test, structured_output: emulate,
+          capabilities: [tools, reasoning]}
+location: {unknown: default}
+resilience: {first_token: 20ms, total: 5s}
+""")
+STATE = "c3RhdGU="
+ANSWER = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-haiku-4-5",
+    "content": [
+        {"type": "thinking", "thinking": "Hm.", "signature": STATE},
+        {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {}},
+    ],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 5, "output_tokens": 7},
+}
+QUESTION = {"role": "user", "content": "Where is it?"}
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "format": "any"}}}
+
+
+async def test_call_of_a_late_answer_brings_its_state_back() -> None:
+    begun, asked = asyncio.Event(), list[bytes]()
+
+    async def provider(request: httpx.Request) -> httpx.Response:
+        asked.append(request.content)
+        await begun.wait()
+        return httpx.Response(200, json=ANSWER)
+
+    served = Gateway(table_of(CONFIG), HttpxTransport(httpx.MockTransport(provider)))
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def noting(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                begun.set()
+            await send(message)
+
+        await served(scope, receive, noting)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=watched), base_url="http://gateway") as client:
+        body: dict[str, Any] = {"model": "assistant", "messages": [QUESTION], "tools": [TOOL]}
+        path = "/v1/chat/completions"
+        late = await client.post(path, json={**body, "response_format": FORMAT, "stream": True})
+        chunks = [json.loads(line[6:]) for line in late.text.splitlines() if line.startswith("data: {")]
+        (call,) = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+        turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "In Rome."}
+        again = await client.post(path, json={**body, "messages": [QUESTION, turn, result]})
+    assert (late.status_code, again.status_code) == (200, 200)
+    # Every deployment of the route would emulate, so the headers of a stream that has begun can state it.
+    assert late.headers["x-gateway-emulated"] == "response_format"
+    assert late.headers["x-gateway-dropped"] == "response_format.format"
+    assert "x-gateway-deployment" not in late.headers
+    assert STATE.encode() in asked[1]
+    assert STATE not in call["id"].partition(".")[0]
+    assert "reasoning_state" not in again.headers.get("x-gateway-dropped", "")
