@@ -201,6 +201,8 @@ class ModeratedStream:
                 for index in self._choices:  # of a provider that forgot to end them
                     async for shown in self._ended(index, None):
                         yield shown
+                if self._judge.result.output is None:
+                    self._judge.result.note_output("passed")  # nothing was to be judged
                 yield (event,)
             case Failed() if self.flagged and all(choice.is_over for choice in self._choices.values()):
                 yield (UsageReport(event.usage), Finished()) if event.usage is not None else (Finished(),)

@@ -191,6 +191,7 @@ class ChatService:
             located = await self.locations.locate(config, caller)
             record.decided = Decided(located.location)
             region = located.check().region
+            _check_hours(located, self.clock())
             inbound.start(config.resilience)
             with await inbound.body() as body:
                 request = inbound.decode(body)

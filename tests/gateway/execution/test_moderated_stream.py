@@ -148,7 +148,7 @@ def test_client_gets_exactly_what_verdicts_passed(
     assert text_of(batches) == judged_prefix(judge, text)
     if bad is None:
         assert (text_of(batches), finish_of(batches)) == (text, ["stop"])
-        assert judge.result.output == ("passed" if text else None)
+        assert judge.result.output == "passed"
     else:
         assert BAD not in text_of(batches)
         assert finish_of(batches) == ["content_filter"]

@@ -236,6 +236,15 @@ def test_other_uses_are_refused_and_not_limited(path: str, body: dict[str, str],
         assert response.json()["error"]["code"] == "age_restricted"
 
 
+@pytest.mark.parametrize("band", ["refused", "tired", "adult"])
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/v1beta/models/assistant:countTokens"])
+def test_tokens_are_counted_for_users_who_may_chat(path: str, band: str) -> None:
+    user = {"role": "user", "content": "Hi", "parts": [{"text": "Hi"}]}
+    body = {"model": "assistant", "messages": [user]} if "messages" in path else {"contents": [user]}
+    response = served_by(World()).post(path, body, headers(band))
+    assert response.status_code == (200 if band == "adult" else 403)
+
+
 def test_hours_are_judged_when_the_request_arrives(world: World) -> None:
     """A version that forbids the hour becomes active during the answer, and one that allows it does not help later."""
     served = served_by(world, {"regions": {"default": {"age_bands": {"tired": {"hours": None, "timezone": None}}}}})

@@ -203,6 +203,14 @@ def test_choice_that_went_out_unjudged_stays_known_next_to_a_flagged_one(
     assert line["moderation"] == {"input": None, "output": "flagged", "by": ["judge"], "skipped": True}
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+def test_empty_answer_has_passed(records: list[Record], stream: bool) -> None:
+    """Null in the record means that a direction is not configured."""
+    assert ask(gateway(World([""])), "chat", stream=stream).status_code == 200
+    assert records[0].moderation is not None
+    assert records[0].moderation.output == "passed"
+
+
 def test_each_end_of_a_choice_has_the_verdict_that_it_changed() -> None:
     def judge(_: str) -> httpx.Response | None:
         flagged = [{"flagged": True, "categories": {f"c{len(world.judged)}": True}}]
