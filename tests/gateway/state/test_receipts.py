@@ -116,6 +116,7 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
         "preference": None,
         "emulated": [],
         "moderation": None,
+        "judges": [],
         "age_band": None,
         "sample": 1.0,
     }
