@@ -51,7 +51,11 @@ class ValkeyGateMachine(GateMachine):
 
     def start(self, owner: int) -> ValkeyGate:
         gate = ValkeyGate(
-            SERVERS[0].address, self.cell, f"host/{self.names[owner]}", now_us=lambda: self.now_ns // 1000
+            SERVERS[0].address,
+            self.cell,
+            f"host/{self.names[owner]}",
+            now_us=lambda: self.now_ns // 1000,
+            deadline_s=10,  # a busy machine takes longer than the 50 ms of requests
         )
         # Without its task, which would give signs of life by the real clock.
         self.do(gate.connection.start())
