@@ -49,6 +49,10 @@ def status(both: Cell, number: int) -> tuple[int, dict[str, Any]]:
     return code, json.loads(text)
 
 
+def _in_status(both: Cell) -> list[tuple[str, str]]:
+    return [(it["version"], it["state"]) for it in status(both, 2)[1]["instances"]]
+
+
 def _in_database(both: Cell) -> list[tuple[str, str]]:
     """Return the version and the state of each instance, as they are in the database."""
     return [(it["version"], it["state"]) for it in json.loads(both.run("status", "--json"))["instances"]]
@@ -67,13 +71,12 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
         with instance(both.path, 2) as late:
             both.instances.append(late)
             assert ready(late.admin_url)["rollback_pinned"] == first
-            document = status(both, 2)[1]
-            assert [(it["version"], it["state"]) for it in document["instances"]] == [(first, "current")] * 3
+            # An instance writes what it answers by into the database a moment after it does.
+            eventually(lambda: _in_status(both) == [(first, "current")] * 3)
             both.run("rollback", "--release", "--as", "bob", number=1)
             eventually(lambda: {version(both, number) for number in range(3)} == {second})
             listed = json.loads(both.run("history", "--json", number=2))["activations"]
             assert len({line["instance"] for line in listed}) == 3
-            # An instance writes what it answers by into the database a moment after it does.
             eventually(lambda: _in_database(both) == [(second, "current")] * 3)
             seen = json.loads(both.run("status", "--json"))
             assert (seen["version"], seen["traffic"], seen["problems"]) == (second, None, [])

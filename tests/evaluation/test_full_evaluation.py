@@ -168,6 +168,8 @@ def test_html_report_opens_in_a_browser_without_requests(out: Path, tmp_path: Pa
     assert {host for host in hosts if not host.endswith((".google.com", ".googleapis.com", ".gvt1.com"))} == set()
 
 
+# It makes so many objects that Python collects garbage here, and finds a socket that another test has left.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_thousand_items_and_five_candidates_stay_within_two_minutes_and_little_memory(tmp_path: Path) -> None:
     suite_in(tmp_path, "limits: {concurrent: 16}\nperformance: {sets: [{name: a, file: many.yaml}]}", items=1000)
     suite = load_suite(tmp_path / "suite.yaml")
