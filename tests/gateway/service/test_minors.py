@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,13 +13,11 @@ import httpx
 import jwt
 import pytest
 
-from gateway.assembly import application
 from gateway.config.region_text import known_messages
 from gateway.model.record import Record
 from gateway.model.refusal_reason import RefusalReason
 from gateway.service.explain import PlainRequest, explain, explain_text, reports_from
 from gateway.state.receipts import receipt_of
-from gateway.telemetry.batching import Ended
 from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import Config, key_hash
@@ -257,17 +255,6 @@ def test_hours_are_judged_when_the_request_arrives(world: World) -> None:
     served._provider = answer
     assert ask(served, "chat", headers=headers("tired")).status_code != 403
     assert ask(served, "chat", headers=headers("tired")).status_code == 403
-
-
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    kept: list[Record] = []
-
-    def keep(ended: Sequence[Ended], share: float = 1.0) -> None:
-        kept.extend(record for record, _ in ended)
-
-    monkeypatch.setattr(application, "log_requests", keep)
-    return kept
 
 
 @pytest.mark.parametrize("band", ["refused", "tired", "toolless", "told", "adult", None])

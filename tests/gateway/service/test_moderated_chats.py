@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.assembly import application
 from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import ReceiptSettings
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
-from gateway.telemetry.batching import Ended
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import table_of
 from tests.kit.input_gateway import InputGateway
@@ -166,17 +163,6 @@ def test_each_choice_is_judged(stream: bool) -> None:
     assert ends == {0: "stop", 1: "content_filter", 2: "stop"}
     if not stream:
         assert [it["message"]["content"] for it in documents[0]["choices"]] == [GOOD, GOOD, BEGINNING]
-
-
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
-    kept: list[Record] = []
-
-    def keep(ended: Sequence[Ended], share: float = 1.0) -> None:
-        kept.extend(record for record, _ in ended)
-
-    monkeypatch.setattr(application, "log_requests", keep)
-    return kept
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
