@@ -80,7 +80,7 @@ def _document(
 ) -> dict[str, object]:
     config, days = status.config, days_at(status.at_s)
     return {
-        "version": _without_shares(config.version),
+        "version": config.file_version,
         "since": since,
         "release": release_name(),
         "regions": regions,
@@ -101,11 +101,6 @@ def _document(
     }
 
 
-def _without_shares(version: str) -> str:
-    """Return the version of the file, as the history and the other instances of a cell have it."""
-    return version.partition("+")[0]
-
-
 def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[str, object]]:
     """Yield this instance, and those of its cell as the database has them."""
     others = overview.cell.instances if overview.cell is not None else ()
@@ -114,7 +109,7 @@ def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[
     yield {
         "name": overview.name,
         "id": overview.id,
-        "version": _without_shares(status.config.version),
+        "version": status.config.file_version,
         "state": "draining" if status.is_draining else state,
         "since": since,
         "release": release_name(),

@@ -153,7 +153,7 @@ class CellMember:
             try:
                 if looks % _SIGN_LOOKS == 0 or is_draining() != was_draining:
                     was_draining = is_draining()
-                    sign = live.config.version.partition("+")[0], live.loaded.at.isoformat(timespec="seconds")
+                    sign = live.config.file_version, live.loaded.at.isoformat(timespec="seconds")
                     await asyncio.to_thread(self._sign, *sign, was_draining)
                 await self._follow(live)
                 await asyncio.to_thread(self.ship)

@@ -75,7 +75,7 @@ class ChangeReview:
 
     def _history(self, limit: int) -> Json:
         state = self._state()
-        active = state.active.config.version.partition("+")[0]
+        active = state.active.config.file_version
         items: list[tuple[str | None, Activation]] = []
         if self._cell is not None:
             items = [*self._cell.record.activations(limit)]
@@ -120,7 +120,7 @@ class ChangeReview:
     async def plan(self, text: bytes, traffic: Traffic) -> Json:
         """Return the plan of a text that would replace the active version, with the shares of this traffic."""
         state = self._state()
-        version = state.active.config.version.partition("+")[0]
+        version = state.active.config.file_version
         outcome = await self._outcome(replace(self._job, text=text, name=_PASTED))
         if others := {path for path in outcome.files if path not in {self._job.path, _PASTED, *state.files}}:
             # The problems could show a part of such a file.

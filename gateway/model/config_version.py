@@ -339,6 +339,11 @@ class ConfigVersion:
         object.__setattr__(self, "recipients", asked)
 
     @property
+    def file_version(self) -> str:
+        """The version as the file, the history and a cell have it: without the digits of a schedule's shares."""
+        return self.version.partition("+")[0]
+
+    @property
     def requires_key(self) -> bool:
         """Whether each request needs an API key. Without clients, the gateway serves its own machine."""
         return bool(self.clients) or self.clients_source == "database"
