@@ -23,6 +23,7 @@ from providers.sites import Residency
 from providers.territories import NOWHERE, Places
 
 Kind = Literal["added", "removed", "changed"]
+MARKS: Mapping[Kind, str] = {"added": "+", "removed": "-", "changed": "~"}
 
 Traffic = Mapping[tuple[str, str], float]
 """The number of recent requests, by assistant and region."""

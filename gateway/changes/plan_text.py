@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from textwrap import wrap
 from typing import Any, Literal
 
-from gateway.changes.plan import Change, ChangePlan, Kind, PlanItem, RouteChange
+from gateway.changes.plan import MARKS, Change, ChangePlan, Kind, PlanItem, RouteChange
 from gateway.model.answer_change import AnswerChange
 
 _WIDTH = 100
-_MARKS: Mapping[Kind, str] = {"added": "+", "removed": "-", "changed": "~"}
 _ANSWER_MARKS = {"lost": "-", "gained": "+", "changed": "~"}
 _MOST_KEYS = 400
 _MOST_NAMED = 12
@@ -33,7 +32,7 @@ class SummaryItem:
 
     def __str__(self) -> str:
         words = f"region {self.name}" if self.of == "region" else self.name
-        return f"{_MARKS[self.kind]}{words}" if self.kind is not None else words
+        return f"{MARKS[self.kind]}{words}" if self.kind is not None else words
 
 
 def plan_data(plan: ChangePlan) -> dict[str, object]:
@@ -108,7 +107,7 @@ def plan_text(plan: ChangePlan) -> str:
     if plan.routes:
         lines += ["", "assistants and regions"]
     for route in plan.routes:
-        lines += _wrapped(f"  {_MARKS[route.kind]} ", f"{route.assistant} in {route.region}{_share(route)}")
+        lines += _wrapped(f"  {MARKS[route.kind]} ", f"{route.assistant} in {route.region}{_share(route)}")
         for line in _route_lines(route):
             lines += _wrapped("      ", line)
     if plan.answers:
@@ -122,7 +121,7 @@ def plan_text(plan: ChangePlan) -> str:
         if items:
             lines += ["", title]
         for item in items:
-            lines += _wrapped(f"  {_MARKS[item.kind]} ", _titled(item))
+            lines += _wrapped(f"  {MARKS[item.kind]} ", _titled(item))
             for change in item.changes:
                 lines += _wrapped("      ", _change(change))
     if plan.budgets:

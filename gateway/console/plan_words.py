@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.changes.plan import Kind
+from gateway.changes.plan import MARKS
 from gateway.console.texts import ViewTexts, _
 from gateway.model.answer_change import AnswerChangeKind
 
@@ -14,7 +14,6 @@ ANSWER_WORDS: Mapping[AnswerChangeKind, str] = {
     "gained": _("gain an answer"),
     "changed": _("another first answer"),
 }
-MARKS: Mapping[Kind, str] = {"added": "+", "removed": "-", "changed": "~"}
 
 
 def answer_words(texts: ViewTexts, kind: AnswerChangeKind) -> str:

@@ -6,11 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from gateway.changes.plan import NO_CONFIG_VERSION, Kind, changed_values, plan_of
+from gateway.changes.plan import MARKS, NO_CONFIG_VERSION, Kind, changed_values, plan_of
 from gateway.changes.plan_text import plan_data, plan_summary, summary_data
 from gateway.console.plan_words import (
     ANSWER_WORDS,
-    MARKS,
     first_words,
     summary_words,
     value_words,
