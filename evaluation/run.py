@@ -8,106 +8,55 @@ import difflib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from evaluation.candidate_client import CandidateClient
-from evaluation.estimate import add_known_prices, cost_limit_problem, estimate, estimate_text
-from evaluation.human_marks import Marks, MarksError, marks_of, new_sheet, read_marks, write_sheet
-from evaluation.items import first_samples
-from evaluation.measurement import Eligibility, Evaluation, check_eligibility
-from evaluation.overhead import Footprint
-from evaluation.recommendation import Recommendation
-from evaluation.report import markdown_page, write_report
-from evaluation.results import EvaluatedRun, Setting, build_report
-from evaluation.run_store import RunStore
-from evaluation.simulation import BLANK, simulators
-from evaluation.suite import Suite, load_suite, suite_path
-from evaluation.visible_text import visible_line
-from evaluation.work_queue import Budget, SpendReached
+from evaluation.asking import CandidateClient, NotPermitted
+from evaluation.decision import (
+    Recommendation,
+    RouteEvidence,
+    compare_candidates,
+    compared_names,
+    length_bias,
+    recommend,
+    score_of,
+)
+from evaluation.figures import Results, notices_of, read_results, requirements_of
+from evaluation.judge import vendor_of
+from evaluation.measuring import Evaluation, budget_of
+from evaluation.questions import Item, Suite, load_suite, suite_path
+from evaluation.report import build_report, write_report
+from evaluation.sheets import SheetError, add_marks, write_sheet
+from evaluation.simulation import Sites, simulators
+from evaluation.store import RunStore
+from evaluation.suite import CandidatePriceSection, PricesSection
+from evaluation.texts import visible_line, words_of
+from evaluation.work import SpendReached
 from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document, read_config
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.config.route_edit import with_route, without_schedule
-from gateway.execution.transport import PoolTransport
-from gateway.model.assistant import Assistant
+from gateway.model.approval import days_at, why_unapproved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
+from gateway.model.route import deployments_of
+from gateway.model.version_names import version_fields
 from gateway.policy.routing import config_exclusion
 from gateway.usage.accounting import Accounting
+from providers.catalogue.prices import MICROS, NO_CURRENCY
 from providers.registry import load_registry
 
-
-def proposed_config(path: Path, assistant: str, region: str, route: tuple[str, ...], *, demo: bool) -> str:
-    """Return the config's text with this route and without a schedule for it.
-
-    Raises:
-        ConfigRejected: The changed config has errors.
-    """
-    text = read_config(path).decode("utf-8-sig")
-    changed = with_route(text, str(path), assistant, region, list(route))
-    changed = without_schedule(changed, str(path), assistant, region)
-    document = parse_document(changed.encode(), str(path), os.environ)
-    compile_config(document, registry=load_registry(), demo=demo)
-    return changed
-
-
-def config_diff(path: Path, changed: str) -> str:
-    """Return the change in the format of `diff -u`."""
-    before = read_config(path).decode("utf-8-sig").splitlines(keepends=True)
-    after = changed.splitlines(keepends=True)
-    return "".join(difflib.unified_diff(before, after, str(path), f"{path} (recommended)"))
-
-
+_ANSWER_TOKENS, _ANSWER_S, _TOKENS_PER_WORD, _JUDGED_TOKENS = 120, 3.0, 1.4, 400
 _TENTHS = 10
-
-
-class TerminalProgress:
-    """A context manager that shows progress on standard error."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Bars(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
-        self._done: dict[str, tuple[int, int]] = {}
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-
-    def begin(self, part: str, total: int) -> None:
-        """See `evaluation.measurement.ProgressReporter`."""
-        self._done[part] = (0, total)
-        if part not in self._tasks:
-            self._tasks[part] = self._bars.add_task(part, total=total)
-
-    def advance(self, part: str, by: int = 1) -> None:
-        """See `evaluation.measurement.ProgressReporter`."""
-        before, total = self._done[part]
-        after = min(total, before + by)
-        self._done[part] = (after, total)
-        self._bars.update(self._tasks[part], completed=after)
-        if not self._console.is_terminal and total and after * _TENTHS // total > before * _TENTHS // total:
-            print(f"{part}: {after} of {total}", file=sys.stderr, flush=True)
-
-
-_RECOMMENDED, _NOT_RECOMMENDED = 0, 1
-Sites = Mapping[tuple[str, str], str]
 Compile = Callable[[Sites | None], ConfigVersion]
+"""Compiles the config, given the origins of simulated sites."""
 OpenAccounting = Callable[[ConfigVersion], contextlib.AbstractAsyncContextManager[Accounting | None]]
 """Opens the accounting of the calls of a command. None: there is no state directory, so usage is not recorded."""
 
@@ -123,16 +72,8 @@ class OptionsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """The options of one evaluation.
-
-    Attributes:
-        seed: Replaces the suite's seed.
-        sheet: Where to write a sheet of answers for people to mark.
-        sheet_items: The number of items in the sheet.
-        marks: A marked sheet.
-        usage: Opens the accounting of the questions.
-    """
+class Options:
+    """The options of one evaluation. `seed` replaces the suite's; `usage` opens the accounting of the questions."""
 
     config: Path
     suite: str
@@ -143,54 +84,79 @@ class EvaluateOptions:
     seed: int | None = None
     dry_run: bool = False
     fresh: bool = False
+    usage: OpenAccounting = no_accounting
     sheet: Path | None = None
     sheet_items: int = 50
     marks: Path | None = None
-    usage: OpenAccounting = no_accounting
 
 
-def run_evaluation(options: EvaluateOptions, compile_with: Compile) -> int:
+class TerminalProgress:
+    """Shows progress on standard error: bars on a terminal, else a line for each tenth."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bars = Bars(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._done: dict[str, tuple[TaskID, int, int]] = {}
+
+    def begin(self, part: str, total: int, done: int) -> None:
+        """See `Progress`."""
+        if part not in self._done:
+            self._done[part] = self.bars.add_task(part, total=total), 0, total
+        self.advance(part, done - self._done[part][1])
+
+    def advance(self, part: str, by: int = 1) -> None:
+        """See `Progress`."""
+        task, before, total = self._done[part]
+        after = min(total, before + by)
+        self._done[part] = task, after, total
+        self.bars.update(task, completed=after)
+        if not self._console.is_terminal and total and after * _TENTHS // total > before * _TENTHS // total:
+            print(f"{part}: {after} of {total}", file=sys.stderr, flush=True)
+
+
+def run_evaluation(options: Options, compile_with: Compile) -> int:
     """Run an evaluation. Return the exit status: 0 if a route is recommended, else 1.
 
     Answers are stored as they arrive, so an interrupted run can be resumed.
 
-    `compile_with` compiles the config, given the origins of the simulated sites.
-
     Raises:
-        OptionsError, StoreError, ConfigRejected, SimulationFailed, MarksError: The evaluation can't run.
+        OptionsError, StoreError, ConfigRejected, SimulationFailed: The evaluation can't run.
     """
     path, suite = choose_suite(options.suite, options.seed)
     config = compile_with(None)
-    candidates, judge = _named_deployments(config, suite, options)
+    candidates, judge = _named(config, suite, options)
     assistant = assistant_of(config, options.assistant)
-    _check_sheets(options, suite)
+    if options.sheet is not None and (options.sheet.exists() or not options.sheet.absolute().parent.is_dir()):
+        raise SheetError(f"{options.sheet} exists and may contain marks, or has no directory: name another --sheet")
+    if options.marks is not None and not options.marks.is_file():
+        raise SheetError(f"{options.marks} can't be read: there is no such file")
     if suite.file.simulated and not config.demo:
         raise OptionsError(f"{path} describes simulated candidates, but {options.config} is not a demo config")
-    asked = (*candidates, *([judge] if judge is not None else []))
-    if not config.demo:
-        # Simulators cost nothing, so no prices are needed for a demo.
-        suite = add_known_prices(suite, asked)
-        if (why := cost_limit_problem(suite, asked)) is not None:
-            raise OptionsError(why)
-    eligibilities = [
-        check_eligibility(config, config.assistants[assistant], config.regions[options.region], one) for one in asked
-    ]
-    refused = {one.deployment.name for one in eligibilities if one.refused is not None}
-    estimates, duration_s = estimate(suite, [one for one in candidates if one.name not in refused], judge)
-    print(estimate_text(estimates, duration_s, suite.file.prices.currency if suite.file.prices is not None else ""))
+    asked = (*candidates, *([judge] if judge is not None else ()))
+    if not config.demo:  # simulators cost nothing
+        suite = with_known_prices(suite, asked)
+    client = CandidateClient(config, config.assistants[assistant], config.regions[options.region])
+    permits = {one.name: _permit(client, one) for one in asked}
+    print(estimate(suite, [one for one in candidates if permits[one.name][0] is None], judge))
+    for one in candidates:
+        refused, waived = permits[one.name]
+        if refused is not None:
+            print(f"{one.name}: not asked: {refused}")
+        elif waived is not None:
+            print(f"{one.name}: asked with an evaluation permit, which waives: {waived}")
     if options.dry_run:
-        for eligibility in eligibilities:
-            _print_eligibility(eligibility)
-        return _RECOMMENDED
+        return 0
+    if judge is not None and permits[judge.name][0] is not None:
+        raise OptionsError(f"the judge {judge.name} is not permitted: {permits[judge.name][0]}")
     # The candidates come first, because a site simulates its first deployment. The others are needed to compile.
     everyone = (*asked, *config.deployments.values())
     sites = {one.name: (one.provider, one.simulates) for one in everyone if one.simulates is not None}
-    with simulated(path, options.seed, sites) as origins:
+    with simulators(path, options.seed, sites) as origins:
         if origins:
             config = compile_with(origins)
-            candidates, judge = _named_deployments(config, suite, options)
-        blank = origins.get(BLANK)
-        return asyncio.run(_run(options, suite, config, config.assistants[assistant], (candidates, judge), blank))
+            candidates, judge = _named(config, suite, options)
+        return asyncio.run(_run(options, suite, config, assistant, candidates, judge, permits))
 
 
 def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
@@ -200,45 +166,6 @@ def choose_suite(name: str, seed: int | None) -> tuple[Path, Suite]:
     except FileNotFoundError:
         raise OptionsError(f"there is no suite {name!r}; use a file, or the name of a built-in suite: cn") from None
     return path, load_suite(path, seed)
-
-
-@contextlib.contextmanager
-def simulated(path: Path | None, seed: int | None, sites: dict[str, tuple[str, str]]) -> Iterator[Sites]:
-    """Start the simulated sites while the block runs. Yield their origins, which are empty if there is no such site."""
-    if not sites or path is None:
-        yield {}
-        return
-    with simulators(path, seed, sites) as origins:
-        yield origins
-
-
-def _named_deployments(
-    config: ConfigVersion, suite: Suite, options: EvaluateOptions
-) -> tuple[list[Deployment], Deployment | None]:
-    if options.region not in config.regions:
-        raise OptionsError(f"there is no region {options.region!r}; {choice_hint(options.region, config.regions)}")
-    names = [*options.candidates, *([suite.file.judge.deployment] if suite.file.judge is not None else [])]
-    for name in names:
-        if name not in config.deployments:
-            raise OptionsError(
-                f"there is no deployment {name!r} in the config; {choice_hint(name, config.deployments)}"
-            )
-    if len(set(names)) != len(names):
-        raise OptionsError("a candidate is named twice or is also the judge; name another deployment")
-    judge = config.deployments[suite.file.judge.deployment] if suite.file.judge is not None else None
-    candidates = [config.deployments[name] for name in options.candidates]
-    simulated: dict[tuple[str, str], str] = {}
-    for deployment in (*candidates, *([judge] if judge is not None else [])):
-        site = (deployment.provider, deployment.simulates or "")
-        if deployment.simulates is not None and simulated.setdefault(site, deployment.name) != deployment.name:
-            other = simulated[site]
-            raise OptionsError(
-                f"{other} and {deployment.name} are simulated at the same site, so they can't be compared; "
-                "use different sites"
-            )
-        if (reason := config_exclusion(deployment)) is not None and deployment.simulates is None:
-            raise OptionsError(f"{deployment.name} can't be evaluated: {reason[1]}")
-    return candidates, judge
 
 
 def assistant_of(config: ConfigVersion, name: str | None) -> str:
@@ -251,81 +178,219 @@ def assistant_of(config: ConfigVersion, name: str | None) -> str:
     return config.assistants[name].name
 
 
+def _named(config: ConfigVersion, suite: Suite, options: Options) -> tuple[list[Deployment], Deployment | None]:
+    if options.region not in config.regions:
+        raise OptionsError(f"there is no region {options.region!r}; {choice_hint(options.region, config.regions)}")
+    judge = suite.file.judge.deployment if suite.file.judge is not None else None
+    names = [*options.candidates, *([judge] if judge is not None else [])]
+    for name in names:
+        if name not in config.deployments:
+            raise OptionsError(
+                f"there is no deployment {name!r} in the config; {choice_hint(name, config.deployments)}"
+            )
+    if len(set(names)) != len(names):
+        raise OptionsError("a candidate is named twice or is also the judge; name another deployment")
+    simulated: dict[tuple[str, str], str] = {}
+    for one in (config.deployments[name] for name in names):
+        if one.simulates is not None:
+            other = simulated.setdefault((one.provider, one.simulates), one.name)
+            if other != one.name:
+                same = f"{other} and {one.name} are simulated at the same site, so they can't be compared"
+                raise OptionsError(f"{same}; use different sites")
+        elif (reason := config_exclusion(one)) is not None:
+            raise OptionsError(f"{one.name} can't be evaluated: {reason[1]}")
+    return [config.deployments[name] for name in options.candidates], config.deployments[judge] if judge else None
+
+
+def _permit(client: CandidateClient, deployment: Deployment) -> tuple[str | None, str | None]:
+    """Return why the gateway's decision refuses a candidate, and which missing approval the permit waives."""
+    try:
+        return None, client.step_for(deployment).permit.waives
+    except NotPermitted as error:
+        return str(error), None
+
+
+def with_known_prices(suite: Suite, asked: Sequence[Deployment]) -> Suite:
+    """Return the suite with the catalogue's prices of now. The suite's own prices take precedence.
+
+    All prices must have one currency: the suite's or, if the suite has no prices, the one of all deployments. If
+    reasoning has a higher rate than the answer, it applies to all generated tokens.
+
+    Raises:
+        OptionsError: A cost limit can't be enforced, because a deployment has no price.
+    """
+    own, now_s = suite.file.prices, time.time()
+    known = {one.name: price for one in asked if (price := one.price_at(now_s)) is not None}
+    currencies = {own.currency} if own is not None else {price.currency for price in known.values()} - {NO_CURRENCY}
+    if len(currencies) == 1:
+        [currency] = currencies
+        prices = {
+            name: CandidatePriceSection(
+                input=price.rates.input / MICROS, output=max(price.rates.output, price.rates.per_reasoning) / MICROS
+            )
+            for name, price in known.items()
+            if price.currency in (currency, NO_CURRENCY)
+        } | (own.deployments if own is not None else {})
+        section = PricesSection(currency=currency, deployments=prices)
+        suite = replace(suite, file=suite.file.model_copy(update={"prices": section}))
+    lacking = [one.name for one in asked if suite.cost_of(one.name, 0, 0) is None]
+    if suite.file.spend.cost is not None and lacking:
+        unit = suite.file.prices.currency if suite.file.prices is not None else "any currency"
+        raise OptionsError(
+            f"spend.cost can't be enforced, because these deployments have no price in {unit}: {', '.join(lacking)}; "
+            "add their prices under prices.deployments, or use spend.tokens"
+        )
+    return suite
+
+
+def estimate(suite: Suite, candidates: Sequence[Deployment], judge: Deployment | None) -> str:
+    """Return the questions, tokens and cost of each deployment, and the total time, as a table for a terminal."""
+    items, section, limits = (
+        (*suite.performance, *suite.compliance, *suite.streamed),
+        suite.file.scalability,
+        suite.file.limits,
+    )
+    rows: list[tuple[str, int, int, int]] = []
+    requests = (
+        round(sum(section.rates) * section.step + section.rates[0] * section.recovery) if section is not None else 0
+    )
+    for one in candidates:
+        prompt = sum(map(_tokens, items)) + (
+            requests * _tokens(Item("", "", "", section.prompt)) if section is not None else 0
+        )
+        answers = _ANSWER_TOKENS * len(items) + requests * (section.max_tokens if section is not None else 0)
+        rows.append((one.name, len(items) + requests, prompt, answers))
+    if judge is not None and suite.file.judge is not None:
+        judged = sum(
+            one.expects is None and one.check is not None and one.check.right is None for one in suite.performance
+        )
+        count = (judged + len(suite.compliance) * suite.file.judge.compliance) * len(candidates)
+        rows.append((judge.name, count, count * _JUDGED_TOKENS, count * _ANSWER_TOKENS))
+    width = max([len(name) for name, *_ in rows] + [10])
+    currency = suite.file.prices.currency if suite.file.prices is not None else ""
+    lines = [f"{'deployment':<{width}}  questions  tokens in  tokens out  cost"]
+    for name, questions, prompt, answers in rows:
+        cost = suite.cost_of(name, prompt, answers)
+        shown = "no price is set" if cost is None else f"{cost:.2f} {currency}"
+        lines.append(f"{name:<{width}}  {questions:>9,}  {prompt:>9,}  {answers:>10,}  {shown}")
+    load_s = (len(section.rates) * section.step + section.recovery) * len(candidates) if section is not None else 0.0
+    most = max([questions for _, questions, *_ in rows] + [0])
+    total_s = load_s + max(most / limits.concurrent * _ANSWER_S, most * 60 / limits.rpm if limits.rpm else 0.0)
+    return "\n".join(
+        [*lines, f"It takes about {total_s / 60:.0f} min." if total_s >= 60 else f"It takes about {total_s:.0f} s."]
+    )
+
+
+def _tokens(item: Item) -> int:
+    return round(len(words_of(f"{item.prompt} {item.system or ''} {item.tools or ''}")) * _TOKENS_PER_WORD) + 12
+
+
 async def _run(
-    options: EvaluateOptions,
+    options: Options,
     suite: Suite,
     config: ConfigVersion,
-    assistant: Assistant,
-    named: tuple[list[Deployment], Deployment | None],
-    blank: str | None,
+    assistant_name: str,
+    candidates: Sequence[Deployment],
+    judge: Deployment | None,
+    permits: Mapping[str, tuple[str | None, str | None]],
 ) -> int:
-    """Run the evaluation of candidates, with a judge if there is one."""
-    region, (candidates, judge) = config.regions[options.region], named
-    eligibilities = [check_eligibility(config, assistant, region, candidate) for candidate in candidates]
-    if judge is not None and (refused := check_eligibility(config, assistant, region, judge).refused) is not None:
-        raise OptionsError(f"the judge {judge.name} is not permitted: {refused}")
-    asked = tuple(one.deployment for one in eligibilities if one.refused is None)
+    assistant, region = config.assistants[assistant_name], config.regions[options.region]
+    asked = tuple(one for one in candidates if permits[one.name][0] is None)
+    sites = [f"{one.name} {one.provider} {one.model} {one.site if not one.simulates else ''}" for one in candidates]
+    judge_name = judge.name if judge is not None else None
     key = {
         "suite": suite.digest,
         "region": region.name,
         "assistant": assistant.name,
-        "candidates": sorted(
-            f"{one.name} {one.provider} {one.model} {one.site if not one.simulates else ''}" for one in candidates
-        ),
-        "judge": judge.name if judge is not None else None,
+        "candidates": sorted(sites),
+        "judge": judge_name,
+        "layout": 2,
     }
     async with (
         options.usage(config) as accounting,
-        aclosing(CandidateClient(config, assistant, region, PoolTransport(), accounting=accounting)) as client,
+        aclosing(CandidateClient(config, assistant, region, accounting=accounting)) as client,
     ):
         with closing(RunStore(options.out, key, fresh=options.fresh)) as store:
-            for eligibility in eligibilities:
-                _print_eligibility(eligibility)
-                store.remember(f"waived {eligibility.deployment.name}", eligibility.waived)
-            budget = create_budget(suite, store, (*asked, *([judge] if judge is not None else [])))
-            given_up: dict[str, str] = {}
-            stopped, footprint, spent = None, Footprint(), budget.tokens
-            with TerminalProgress() as progress:
-                evaluation = Evaluation(suite, client, asked, judge, store, budget, progress, blank)
-                try:
-                    async with footprint.sampling():
-                        given_up = await evaluation.run()
-                except* SpendReached as group:
-                    stopped = str(first_exception(group))
-            setting = Setting(config, assistant, region, time.time())
-            run = EvaluatedRun(eligibilities, judge, store, given_up, stopped)
-            costs = {one.name: suite.cost_of(one.name, *store.tokens(one.name)) for one in candidates}
-            marks = _marked(options, suite, store, asked)
-            report, advice = build_report(suite, setting, run, costs, marks)
-            if budget.tokens != spent:
-                # A run that asks nothing only computes the report again. The last samples of a run that asked are kept.
-                store.replace("memory_mb", footprint.samples)
-            report["memory_mb"] = store.fact("memory_mb") or []
+            budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else ())))
+            progress, stopped = TerminalProgress(), None
+            evaluation = Evaluation(suite, client, asked, judge, store, budget, progress)
+            try:
+                with progress.bars:
+                    await evaluation.run()
+            except* SpendReached as group:
+                stopped = str(first_exception(group))
+            results = {
+                one.name: _results(one, suite, store, evaluation, permits[one.name], judge_name) for one in candidates
+            }
+            if options.sheet is not None:
+                shown = [one.name for one in asked]
+                count = write_sheet(
+                    options.sheet, store, shown, suite.performance, options.sheet_items, suite.file.seed
+                )
+                print(f"wrote {options.sheet}: {count:,} answers for people to mark")
+            if options.marks is not None:
+                shown_results = {one.name: results[one.name] for one in asked}
+                add_marks(options.marks, store, shown_results, suite.performance, suite.file.seed)
+            route = [one.name for one in deployments_of(assistant.routes.get(region.name, ()))]
+            now_s = time.time()
+            for one in candidates:
+                results[one.name].lacking = why_unapproved(one.approvals, region.name, days_at(now_s))
+            costs = {name: suite.cost_of(name, *one.tokens) for name, one in results.items()}
+            requirements = {name: requirements_of(one, suite, region) for name, one in results.items()}
+            scores = {name: score_of(one, suite) for name, one in results.items()}
+            evidence = RouteEvidence(suite, results, requirements, scores, costs, route)
+            decisive = {name: results[name] for name in compared_names(evidence)}
+            evidence = replace(evidence, totals=compare_candidates(decisive, suite))
+            advice = recommend(evidence)
+            facts = {
+                "kind": "evaluation",
+                "assistant": assistant.name,
+                **version_fields(config.version),
+                "simulated": config.demo,
+                "stopped": stopped,
+                "judge": judge_name,
+                "notices": [
+                    *notices_of(results.values(), suite, judge_name, evaluation.given_up.get(judge_name or "")),
+                    *_bias_notices(results, suite, candidates, judge),
+                ],
+            }
+            comparisons = compare_candidates(results, suite, ["performance"])
+            deployments = {one.name: one for one in candidates}
+            report = build_report(evidence, advice, deployments, region, now_s, comparisons=comparisons, **facts)
             return _write(options, report, advice, demo=config.demo)
 
 
-def _check_sheets(options: EvaluateOptions, suite: Suite) -> None:
-    """Check the sheets before the first question, so that an unusable sheet costs no answers. Raises MarksError."""
-    if (options.sheet or options.marks) is not None and not suite.performance:
-        raise OptionsError("--sheet and --marks need performance items, and the suite has none")
-    if options.sheet is not None and options.sheet.exists():
-        raise MarksError(f"{options.sheet} already exists and may contain marks: name another --sheet")
-    folder = options.sheet.parent if options.sheet is not None else options.out
-    # The directory of the run is created later.
-    if not folder.is_dir() and folder.absolute() != options.out.absolute():
-        raise MarksError(f"{options.sheet} can't be written: there is no directory {folder}")
-    if options.marks is not None:
-        read_marks(options.marks)
+def _results(
+    candidate: Deployment,
+    suite: Suite,
+    store: RunStore,
+    evaluation: Evaluation,
+    permit: tuple[str | None, str | None],
+    judge: str | None,
+) -> Results:
+    results = read_results(store, suite, candidate.name, judge)
+    results.refused, results.waived = permit
+    results.given_up = evaluation.given_up.get(candidate.name)
+    return results
 
 
-def _marked(options: EvaluateOptions, suite: Suite, store: RunStore, asked: Sequence[Deployment]) -> Marks | None:
-    """Write the sheet of `--sheet` and read the marks of `--marks`, if given."""
-    names, items, seed = [one.name for one in asked], first_samples(suite.performance), suite.file.seed
-    if options.sheet is not None:
-        answers = new_sheet(store, names, items, options.sheet_items, seed)
-        write_sheet(options.sheet, answers)
-        print(f"wrote {options.sheet}: {len(answers):,} answers for people to mark")
-    return marks_of(options.marks, store, names, items, seed) if options.marks is not None else None
+def _bias_notices(
+    results: Mapping[str, Results], suite: Suite, candidates: Sequence[Deployment], judge: Deployment | None
+) -> list[str]:
+    """Return what may bias the judge. Judges tend to prefer long answers and answers of their own family."""
+    if judge is None:
+        return []
+    vendor = vendor_of(judge)
+    return [
+        f"The judge {judge.name} and {one.name} are models of the same vendor ({vendor}). Judges prefer answers of "
+        "their own family: name a judge of another vendor, or let people read a sample."
+        for one in candidates
+        if vendor is not None and vendor_of(one) == vendor
+    ] + [
+        f"The judge {judge.name} preferred the longer answer of {first} and {second} in {one.value:.1%} of {one.of:,} "
+        "scores. A preference for length and better quality look alike here, so these scores replace no deployment."
+        for (first, second), one in length_bias(results, suite).items()
+    ]
 
 
 def first_exception(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -336,71 +401,44 @@ def first_exception(group: BaseExceptionGroup[Any]) -> BaseException:
     return error
 
 
-def _print_eligibility(eligibility: Eligibility) -> None:
-    name = eligibility.deployment.name
-    if eligibility.refused is not None:
-        print(f"{name}: not asked: {eligibility.refused}")
-    elif eligibility.waived is not None:
-        print(f"{name}: asked with an evaluation permit, which waives: {eligibility.waived}")
+def proposed_config(path: Path, assistant: str, region: str, route: Sequence[str], *, demo: bool) -> str:
+    """Return the config's text with this route and without a schedule for it. Raises ConfigRejected."""
+    changed = with_route(read_config(path).decode("utf-8-sig"), str(path), assistant, region, list(route))
+    changed = without_schedule(changed, str(path), assistant, region)
+    compile_config(parse_document(changed.encode(), str(path), os.environ), registry=load_registry(), demo=demo)
+    return changed
 
 
-def create_budget(suite: Suite, store: RunStore, asked: tuple[Deployment, ...]) -> Budget:
-    """Return the spending limit, with the tokens counted that earlier parts of this run have spent."""
-    budget = Budget(suite.file.spend.tokens, suite.file.spend.cost, cost_of=suite.cost_of)
-    for deployment in asked:
-        budget.add(deployment, *store.tokens(deployment.name))
-        budget.add(deployment, *store.load_tokens(deployment.name))
-    return budget
-
-
-def _write(options: EvaluateOptions, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
+def _write(options: Options, report: dict[str, Any], advice: Recommendation, *, demo: bool) -> int:
     """Write the report and the changed config, print the recommendation, and return the exit status."""
-    # Imports matplotlib, which an estimate or a refusal does not need.
-    from evaluation.report_page import drawings_of, html_page
-
-    change = options.out / "gateway.yaml"
+    change, diff = options.out / "gateway.yaml", ""
     change.unlink(missing_ok=True)
     # The report comes first, because its answers were paid for. No failed proposal can prevent it.
-    drawings = drawings_of(report)
-    write_report(options.out, report, html_page(report, "", drawings), markdown_page(report, ""))
-    diff = ""
+    write_report(options.out, report)
     if advice.deployment is not None and list(advice.route) != list(report["recommendation"]["route_now"]):
-        diff, problem = _propose(options, report, advice, change, demo=demo)
-        if problem is not None:
-            report["recommendation"]["reasons"].append(problem)
-        write_report(options.out, report, html_page(report, diff, drawings), markdown_page(report, diff))
+        try:
+            changed = proposed_config(options.config, report["assistant"], report["region"], advice.route, demo=demo)
+            change.write_text(changed, "utf-8")
+            before = read_config(options.config).decode("utf-8-sig").splitlines(keepends=True)
+            names = str(options.config), f"{options.config} (recommended)"
+            diff = "".join(difflib.unified_diff(before, changed.splitlines(keepends=True), *names))
+        except Exception as error:  # the report with its paid answers is complete without a proposal
+            why = str(error) if isinstance(error, (ConfigRejected, OSError)) else type(error).__name__
+            by_hand = f"Write the route by hand: {', '.join(advice.route)}."
+            report["recommendation"]["reasons"].append(f"The config can't be changed automatically ({why}). {by_hand}")
+        write_report(options.out, report, diff)
     print()
     for notice in report["notices"]:
         print(f"! {visible_line(notice)}")
-    print(f"{visible_line(_verdict(report, advice))}\n")
+    if report["stopped"]:
+        print(
+            f"Incomplete: {report['stopped']}. Raise the limit and run the command again; stored answers are reused.\n"
+        )
+    elif advice.deployment is None:
+        print("No candidate is recommended.\n")
+    else:
+        print(f"Recommended for {report['assistant']} in {report['region']}: {', '.join(advice.route)}.\n")
     for reason in report["recommendation"]["reasons"]:
         print(f"- {visible_line(reason)}")
-    for one in report["refusal_rule"]:
-        print(f"- {one['words']}")
     print(f"\nwrote {options.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
-    return _RECOMMENDED if advice.deployment is not None and not report["stopped"] else _NOT_RECOMMENDED
-
-
-def _propose(
-    options: EvaluateOptions, report: Mapping[str, Any], advice: Recommendation, change: Path, *, demo: bool
-) -> tuple[str, str | None]:
-    """Write the config with the recommended route. Return its difference, and why there is none."""
-    reason = "The config can't be changed automatically"
-    try:
-        changed = proposed_config(options.config, report["assistant"], report["region"], advice.route, demo=demo)
-        change.write_text(changed, "utf-8")
-        return config_diff(options.config, changed), None
-    except ConfigRejected as error:
-        return "", f"{reason}: {error}"
-    except OSError as error:
-        return "", f"{reason}: {change} can't be written: {error.strerror}"
-    except Exception as error:  # the report with its paid answers is complete without a proposal
-        return "", f"{reason} ({type(error).__name__}). Write the route by hand: {', '.join(advice.route)}."
-
-
-def _verdict(report: Mapping[str, Any], advice: Recommendation) -> str:
-    if report["stopped"]:
-        return f"Incomplete: {report['stopped']}. Raise the limit and run the command again; stored answers are reused."
-    if advice.deployment is None:
-        return "No candidate is recommended."
-    return f"Recommended for {report['assistant']} in {report['region']}: {', '.join(advice.route)}."
+    return 0 if advice.deployment is not None and not report["stopped"] else 1

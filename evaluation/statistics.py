@@ -1,28 +1,37 @@
-"""Confidence intervals and significance tests. Every figure has an interval, and every comparison a test.
+"""Intervals and tests. Their unit is the group: items that depend on each other, such as those of one template.
 
-- Shares: Wilson's interval.
-- Means of scores between 0 and 1: the bootstrap (BCa), or Wilson's interval for few scores.
-- Means on other scales, such as lengths: Student's interval.
+- Shares and means: Wilson's interval for the effective number of items (Korn and Graubard 1998).
 - Quantiles: order statistics, which assume no distribution.
-- Pairs: McNemar's exact test, or Wilcoxon's signed-rank test, with Holm's correction.
+- Differences: the sign-flip test of the groups. For single items of 0 or 1, it is McNemar's exact test.
+- Many tests: Holm's correction.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
-from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
-_ALPHA = 1 - CONFIDENCE
-Z = float(stats.norm.ppf(1 - _ALPHA / 2))
-_RESAMPLES = 2000
-_MIN_BOOTSTRAP, _SAME_WITHIN = 20, 1e-9
+ALPHA = 1 - CONFIDENCE
+Z = float(stats.norm.ppf(1 - ALPHA / 2))
+Scores = Mapping[str, float]
+"""Scores from 0 to 1, by question."""
+Groups = Mapping[str, str]
+"""The group of each question that has one. A question without a group is a group of its own."""
+Weights = Mapping[str, float]
+"""The weight of each question whose weight is not 1."""
+_NONE: Mapping[str, float] = {}
+_Floats = NDArray[np.float64]
+# Variances are computed as if this part of a group more were all right, and as much all wrong. Without it, a few groups
+# that are alike would look certain. Chosen by simulation: the coverage is at least 93 % for 10 to 60 groups.
+_PSEUDO_GROUP = 0.05
+_GRID_POINTS, _NORMAL_REACH = 20_000, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,51 +43,29 @@ class Estimate:
     high: float
     of: int
 
-    def scaled(self, factor: float) -> Estimate:
-        """Return the estimate in another unit."""
-        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.of)
+    def scaled(self, factor: float, most: float = math.inf) -> Estimate:
+        """Return the estimate in another unit, at most `most`."""
+        value, low, high = (min(most, end * factor) for end in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.of)
+
+    @property
+    def turned(self) -> Estimate:
+        """The share of the opposite."""
+        return Estimate(1 - self.value, 1 - self.high, 1 - self.low, self.of)
+
+    @property
+    def variance(self) -> float:
+        """The variance of a normal distribution with this interval."""
+        return ((self.high - self.low) / (2 * Z)) ** 2
 
 
 def share(hits: int, of: int) -> Estimate | None:
     """Return the share of hits with Wilson's interval, or None if `of` is 0."""
-    if of == 0:
-        return None
-    interval = stats.binomtest(hits, of).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(hits / of, float(interval.low), float(interval.high), of)
+    return _wilson(hits / of, of, of) if of else None
 
 
-def mean(scores: Sequence[float], seed: int) -> Estimate | None:
-    """Return the mean of scores from 0 to 1: a share if all are 0 or 1, else with a bootstrap interval."""
-    if all(score in (0, 1) for score in scores):
-        return share(int(sum(scores)), len(scores))
-    values = np.asarray(scores, dtype=float)
-    value = float(values.mean())
-    if len(values) < _MIN_BOOTSTRAP or float(np.ptp(values)) < _SAME_WITHIN:
-        # The bootstrap draws only from the observed scores: with few or equal ones its interval would be too narrow.
-        return wilson(value, len(values), len(values))
-    interval = stats.bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high), len(values))
-
-
-def t_mean(values: Sequence[float]) -> Estimate | None:
-    """Return the mean of values on any scale with Student's interval, or None if there are no values."""
-    if not values:
-        return None
-    numbers = np.asarray(values, dtype=float)
-    value = float(numbers.mean())
-    if len(numbers) == 1:
-        return Estimate(value, -math.inf, math.inf, 1)
-    half = float(stats.t.ppf(1 - _ALPHA / 2, len(numbers) - 1) * stats.sem(numbers))
-    return Estimate(value, value - half, value + half, len(numbers))
-
-
-def wilson(value: float, of: int, effective: float) -> Estimate:
-    """Return a mean of scores with Wilson's interval for this effective number of scores.
-
-    The scores count as if all were 0 or 1, because no scores from 0 to 1 spread more.
-    """
+def _wilson(value: float, of: int, effective: float) -> Estimate:
+    """Return a mean with Wilson's interval. Scores count as if all were 0 or 1, because no scores spread more."""
     centre, scale = value + Z**2 / (2 * effective), 1 + Z**2 / effective
     half = Z * math.sqrt(value * (1 - value) / effective + Z**2 / (4 * effective**2))
     low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
@@ -89,104 +76,242 @@ def quantile(values: Sequence[float], p: float) -> Estimate | None:
     """Return the quantile with the interval of order statistics. An end beyond the data is infinite."""
     if not values:
         return None
-    ordered = np.sort(np.asarray(values, dtype=float))
-    interval = stats.quantile_test(ordered, p=p).confidence_interval(CONFIDENCE)
-    low = 0.0 if math.isnan(interval.low) else float(interval.low)
-    high = math.inf if math.isnan(interval.high) else float(interval.high)
-    value = float(np.quantile(ordered, p, method="inverted_cdf"))
+    ordered = sorted(values)
+    below, above = (int(end) for end in stats.binom.interval(CONFIDENCE, len(ordered), p))
+    value = ordered[max(0, math.ceil(p * len(ordered) - 1e-9) - 1)]
+    low = ordered[below - 1] if below else 0.0
+    high = ordered[above] if above < len(ordered) else math.inf
     return Estimate(value, min(low, value), max(high, value), len(ordered))
+
+
+def count_groups(questions: Collection[str], groups: Groups) -> int:
+    """Return the number of groups of these questions."""
+    return len({groups.get(one, f"item {one}") for one in questions})
+
+
+def _sums(parts: Scores, groups: Groups) -> dict[str, float]:
+    """Return the sum of the parts by group. If all are of one group, nothing is known of others: each is its own."""
+    groups = groups if count_groups(parts, groups) > 1 else {}
+    sums: dict[str, float] = defaultdict(float)
+    for question, part in parts.items():
+        sums[groups.get(question, f"item {question}")] += part
+    return sums
+
+
+def estimate(scores: Scores, groups: Groups = {}, weights: Weights = _NONE) -> Estimate | None:  # noqa: B006  # not changed
+    """Return the weighted mean of scores from 0 to 1 with its interval, or None if there are no scores."""
+    weighed = {one: weight for one in scores if (weight := weights.get(one, 1.0)) > 0}
+    if not weighed:
+        return None
+    value = sum(weight * scores[one] for one, weight in weighed.items()) / sum(weighed.values())
+    return _wilson(value, len(weighed), _effective(scores, weighed, groups))
+
+
+def _effective(scores: Scores, weighed: Weights, groups: Groups) -> float:
+    """Return the number of independent items of equal weight whose mean has the same variance.
+
+    It is at least the number that remains if all items of a group have the same score.
+    """
+    by_group = _sums(weighed, groups)
+    if len(by_group) == len(weighed) and len(set(weighed.values())) == 1:
+        return len(weighed)
+    sizes = np.array(list(by_group.values()))
+    totals = np.array(list(_sums({one: weight * scores[one] for one, weight in weighed.items()}, groups).values()))
+    values, weights = np.array([scores[one] for one in weighed]), np.array(list(weighed.values()))
+    size, typical = float(sizes.sum()), float((sizes**2).sum() / sizes.sum())
+    mean_weight = float((weights**2).sum() / weights.sum())
+    parts = np.append(np.ones(len(sizes)), [_PSEUDO_GROUP, _PSEUDO_GROUP])
+    all_totals, all_sizes = np.append(totals, [typical, 0.0]), np.append(sizes, [typical, typical])
+    centre = float((parts * all_totals).sum() / (parts * all_sizes).sum())
+    between = float((parts * (all_totals - centre * all_sizes) ** 2).sum()) * parts.sum() / (parts.sum() - 1)
+    pseudo = _PSEUDO_GROUP * typical * mean_weight * ((1 - centre) ** 2 + centre**2)
+    within = float((weights**2 * (values - centre) ** 2).sum()) + pseudo
+    student = float(stats.t.ppf(1 - ALPHA / 2, _freedom(sizes)))
+    return max(float(size / mean_weight / max(1.0, between / within) * (Z / student) ** 2), size / typical)
+
+
+def _freedom(sizes: _Floats) -> float:
+    """Return the degrees of freedom of a variance between groups (Satterthwaite): large groups decide most of it."""
+    return max(1.0, float((sizes**2).sum() ** 2 / (sizes**4).sum()) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first candidate's figure minus the second's.
+
+    Attributes:
+        by_group: The part of each group.
+        noise: A part that is not of items, such as that of two load tests, with its variance.
+        freedom: The degrees of freedom of `variance`.
+        of: The number of items.
+    """
+
+    value: float
+    by_group: Mapping[str, float]
+    variance: float
+    freedom: float
+    of: int
+    noise: tuple[float, float] = (0.0, 0.0)
+
+    def reach(self, tail: float) -> float:
+        """Return the distance from the value to the bound that it exceeds with this probability."""
+        return float(stats.t.isf(tail, self.freedom)) * math.sqrt(self.variance)
+
+    @property
+    def p(self) -> float:
+        """The p value that both candidates are equal."""
+        return sign_flip_p(list(self.by_group.values()), self.noise[0], math.sqrt(self.noise[1]))
+
+
+def difference(first: Scores, second: Scores, groups: Groups, weights: Weights = _NONE) -> Difference | None:
+    """Return the difference of two weighted means on their common questions, or None if there are none.
+
+    As in the interval of Agresti and Min (2005), half an item more on each side is assumed for the variance, so that
+    two candidates with the same scores are not certain to be equal.
+    """
+    weighed = {one: weight for one in first if one in second and (weight := weights.get(one, 1.0)) > 0}
+    if not weighed:
+        return None
+    size = sum(weighed.values())
+    by_group = _sums({one: weight * (first[one] - second[one]) / size for one, weight in weighed.items()}, groups)
+    totals, shares = np.array(list(by_group.values())), np.array(list(_sums(weighed, groups).values())) / size
+    value, typical, count = float(totals.sum()), float((shares**2).sum()), len(totals)
+    variance = (float(((totals - value * shares) ** 2).sum()) + typical**2) * count / max(1, count - 1)
+    return Difference(value, by_group, variance, _freedom(shares), len(weighed))
+
+
+def combined(parts: Sequence[tuple[float, Difference]]) -> Difference | None:
+    """Return the weighted mean of differences, or None if there are none or all weights are 0."""
+    total = sum(weight for weight, _ in parts)
+    if total <= 0:
+        return None
+    by_group: dict[str, float] = defaultdict(float)
+    variances: list[tuple[float, float]] = []
+    for weight, one in parts:
+        variances.append((one.variance * (weight / total) ** 2, one.freedom))
+        for group, part in one.by_group.items():
+            by_group[group] += part * weight / total
+    variance, spread = sum(one for one, _ in variances), sum(one**2 / freedom for one, freedom in variances)
+    noises = [(one.noise[0] * weight / total, one.noise[1] * (weight / total) ** 2) for weight, one in parts]
+    return Difference(
+        sum(one.value * weight / total for weight, one in parts),
+        by_group,
+        variance,
+        variance**2 / spread if spread else 1e6,
+        sum(one.of for _, one in parts),
+        (sum(one for one, _ in noises), sum(one for _, one in noises)),
+    )
+
+
+def noise(first: Estimate, second: Estimate) -> Difference:
+    """Return the difference of two figures that were measured independently."""
+    value, variance = first.value - second.value, first.variance + second.variance
+    return Difference(value, {}, variance, 1e6, 0, (value, variance))
+
+
+def sign_flip_p(parts: Sequence[float], extra: float = 0.0, extra_sd: float = 0.0) -> float:
+    """Return the p value that the differences of all groups have random signs: how often their sum is as far from 0.
+
+    The distribution of the sum is computed, not drawn. `extra` is a further difference that is normally distributed.
+    """
+    reach = sum(map(abs, parts)) + abs(extra) + _NORMAL_REACH * extra_sd
+    if reach <= 0:
+        return 1.0
+    step = _grid_step(parts, reach)
+    signed = [moves for part in parts if (moves := round(part / step))]
+    half = sum(map(abs, signed))
+    chances = np.zeros(2 * half + 1)
+    chances[half] = 1.0
+    for one in map(abs, signed):
+        moved = np.zeros_like(chances)
+        moved[one:] += chances[: len(chances) - one] / 2
+        moved[: len(chances) - one] += chances[one:] / 2
+        chances = moved
+    observed, at = abs(sum(signed) + extra / step), np.arange(-half, half + 1)
+    if extra_sd <= 0:
+        return min(1.0, float(chances[np.abs(at) >= observed - 1e-6].sum()))
+    spread = extra_sd / step
+    tails = stats.norm.sf((observed - at) / spread) + stats.norm.cdf((-observed - at) / spread)
+    return min(1.0, float((chances * tails).sum()))
+
+
+def _grid_step(parts: Sequence[float], reach: float) -> float:
+    """Return the step of the grid of sums. It is exact if all parts are multiples of one that is not too small."""
+    nothing, step = reach * 1e-9, 0.0
+    for part in parts:
+        # Euclid's algorithm. Parts such as 2/7 and 3/7 have the common step 1/7.
+        larger, smaller = max(abs(part), step), min(abs(part), step)
+        while smaller > nothing:
+            larger, smaller = smaller, abs(math.remainder(larger, smaller))
+        step = larger
+    return max(step, reach / _GRID_POINTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two candidates on the same items. `difference` is first minus second; `p` is corrected for all comparisons.
+    """Two candidates: the first minus the second, from -1 to 1, with its 95 % interval and corrected p value.
 
     Attributes:
-        low: The lower end of the 95 % interval of the difference.
-        high: The upper end.
-        groups: The number of groups of items; 0 if the items are not grouped.
+        detectable: The difference that this sample would have found with a probability of 80 %.
+        load_share: The part of the variance that comes from load tests. More items do not reduce it.
     """
 
     first: str
     second: str
     difference: float
+    low: float
+    high: float
     p: float
     of: int
-    low: float = -1.0
-    high: float = 1.0
-    groups: int = 0
+    detectable: float
+    load_share: float
 
     @property
-    def is_measurable(self) -> bool:
+    def is_established(self) -> bool:
         """Whether the difference is significant at the 5 % level."""
-        return self.p < _ALPHA
+        return self.p < ALPHA
+
+    def seen_from(self, name: str) -> Comparison:
+        """Return the comparison with this candidate as the first."""
+        if name == self.first:
+            return self
+        return replace(self, first=name, second=self.first, difference=-self.difference, low=-self.high, high=-self.low)
 
     def describe(self) -> str:
         """Return the result as a phrase."""
-        items = f"{self.of} items" + (f" in {self.groups} groups" if 0 < self.groups < self.of else "")
-        if not self.is_measurable:
-            return f"no measurable difference between {self.first} and {self.second} (p = {self.p:.2g}, {items})"
-        better, worse = (self.first, self.second) if self.difference > 0 else (self.second, self.first)
-        points = abs(self.difference) * 100
-        return f"{better} is better than {worse} by {points:.1f} points (p = {self.p:.2g}, {items})"
+        one = self if self.difference >= 0 else self.seen_from(self.second)
+        interval = f"{one.low * 100:+.1f} to {one.high * 100:+.1f} points, p = {one.p:.2g}"
+        if not self.is_established:
+            return f"{one.first} and {one.second} are not distinguished ({interval})"
+        return f"{one.first} is better than {one.second} by {one.difference * 100:.1f} points ({interval})"
 
 
-def compare_all(scores: dict[str, dict[str, float]]) -> list[Comparison]:
-    """Compare every pair of candidates on their common items, with p values corrected together."""
-    return corrected([compare_two(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2)])
+_POWER = 0.8
 
 
-def compare_two(a: str, b: str, first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
-    """Compare two candidates on their common items, which are independent. `p` is not corrected."""
-    common = [item for item in first if item in second]
-    differences = [first[item] - second[item] for item in common]
-    changed = [one for one in differences if one]
-    difference = sum(differences) / len(common) if common else 0.0
-    if not changed:
-        return Comparison(a, b, difference, 1.0, len(common))
-    if all(abs(one) == 1 for one in changed):
-        won = sum(one > 0 for one in changed)
-        p = sign_test(won, len(changed))
-    else:
-        p = float(stats.wilcoxon(changed).pvalue)
-    return Comparison(a, b, difference, p, len(common))
-
-
-def sign_test(won: int, of: int) -> float:
-    """Return the p value of the exact sign test for this number of wins."""
-    return float(stats.binomtest(won, of).pvalue) if of else 1.0
-
-
-def compare_shares(hits: int, of: int, other_hits: int, other_of: int) -> float:
-    """Return the p value that two shares of different items are equal: Fisher's exact test, as Boschloo's is slow."""
-    if not of or not other_of:
-        return 1.0
-    table = [[hits, of - hits], [other_hits, other_of - other_hits]]
-    return float(stats.fisher_exact(table).pvalue)
-
-
-class _Tested(Protocol):
-    """A frozen dataclass with the p value of a test."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def p(self) -> float: ...
-
-
-_AnyTested = TypeVar("_AnyTested", bound=_Tested)
-
-
-def corrected(tested: Sequence[_AnyTested]) -> list[_AnyTested]:
-    """Return the results of several tests with corrected p values (Holm)."""
-    return [replace(one, p=p) for one, p in zip(tested, holm([one.p for one in tested]), strict=True)]
+def compare(pairs: Mapping[tuple[str, str], Difference | None]) -> tuple[Comparison, ...]:
+    """Return the comparisons of all pairs, with p values corrected together."""
+    known = {names: one for names, one in pairs.items() if one is not None}
+    tail = ALPHA / (2 * max(1, len(known)))
+    return tuple(
+        Comparison(
+            *(
+                *names,
+                one.value,
+                max(-1.0, one.value - one.reach(ALPHA / 2)),
+                min(1.0, one.value + one.reach(ALPHA / 2)),
+            ),
+            *(p, one.of, min(1.0, one.reach(tail) + one.reach(1 - _POWER))),
+            one.noise[1] / one.variance if one.variance > 0 else 0.0,
+        )
+        for (names, one), p in zip(known.items(), holm([one.p for one in known.values()]), strict=True)
+    )
 
 
 def holm(values: Sequence[float]) -> list[float]:
     """Return the p values with Holm's correction (1979) for multiple tests. Their order does not change."""
     order = sorted(range(len(values)), key=lambda index: values[index])
-    adjusted = [0.0] * len(values)
-    highest = 0.0
+    adjusted, highest = [0.0] * len(values), 0.0
     for rank, index in enumerate(order):
         highest = max(highest, min(1.0, values[index] * (len(values) - rank)))
         adjusted[index] = highest

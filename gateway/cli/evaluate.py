@@ -14,13 +14,12 @@ from gateway.files import open_file
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
-    from evaluation.run import Compile
     from gateway.model.config_version import ConfigVersion
 
 
 _OK, _WORSE = 0, 1
 _EXTRA = 'pip install "assistant-gateway[evaluate]"'
-_LIBRARIES = frozenset({"jinja2", "jsonschema", "matplotlib", "numpy", "rich", "scipy"})
+_LIBRARIES = frozenset({"jinja2", "jsonschema", "numpy", "rich", "scipy"})
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -34,10 +33,12 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from evaluation.human_marks import MarksError
-    from evaluation.run import OptionsError, first_exception
-    from evaluation.run_store import StoreError
+    from evaluation.recorded import ShadowOptions, run_shadow
+    from evaluation.run import Options, OptionsError, first_exception, run_evaluation
+    from evaluation.sheets import SheetError
     from evaluation.simulation import SimulationFailed
+    from evaluation.store import StoreError
+    from gateway.assembly.usage import command_accounting
     from gateway.config.problems import ConfigRejected
 
     config = settings_of(options).config
@@ -49,11 +50,30 @@ def _evaluate(options: argparse.Namespace) -> int:
     missing = [name for name in required if not getattr(options, name)]
     if missing:
         raise CommandError(f"--{missing[0]} is missing (`gateway evaluate --help` has an example)")
+    if options.shadow and (options.candidates or options.seed is not None):
+        raise CommandError("--shadow only reads recorded answers: leave out --candidates and --seed")
+    given = Options(
+        config,
+        options.suite or options.region or "",
+        options.region,
+        options.assistant,
+        tuple(dict.fromkeys(name.strip() for name in (options.candidates or "").split(",") if name.strip())),
+        options.out,
+        options.seed,
+        options.dry_run,
+        options.fresh,
+        partial(command_accounting, settings_of(options).state_dir),
+        *(options.sheet, options.sheet_items, options.marks),
+    )
+    shadow = ShadowOptions(
+        options.shadow,
+        options.suite,
+        *(options.region, options.assistant, options.out, options.dry_run, options.fresh),
+        partial(command_accounting, options.shadow),
+    )
     try:
-        return _run(options, config, compile_with)
-    except ConfigRejected as error:
-        raise CommandError(str(error)) from None
-    except (MarksError, OptionsError, SimulationFailed, StoreError) as error:
+        return run_shadow(shadow, compile_with) if options.shadow else run_evaluation(given, compile_with)
+    except (ConfigRejected, OptionsError, SheetError, SimulationFailed, StoreError) as error:
         raise CommandError(str(error)) from None
     except ExceptionGroup as group:  # of the questions that were asked concurrently
         first = first_exception(group)
@@ -62,51 +82,16 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise CommandError(str(first)) from None
 
 
-def _run(options: argparse.Namespace, config: Path, compile_with: Compile) -> int:
-    from evaluation.run import EvaluateOptions, OptionsError, run_evaluation
-    from evaluation.shadow_run import ShadowOptions, run_shadow
-    from gateway.assembly.usage import command_accounting
-
-    if options.shadow:
-        if options.candidates or options.seed is not None:
-            raise OptionsError("--shadow only reads recorded answers: leave out --candidates and --seed")
-        if options.sheet or options.marks:
-            raise OptionsError("people mark answers of candidates only: leave out --sheet and --marks, or --shadow")
-        subject = (options.suite, options.region, options.assistant)
-        usage = partial(command_accounting, options.shadow)
-        shadow = ShadowOptions(options.shadow, *subject, options.out, options.dry_run, options.fresh, usage)
-        return run_shadow(shadow, compile_with)
-    if options.sheet_items < 1:
-        raise OptionsError("--sheet-items must be at least 1")
-    candidates = tuple(dict.fromkeys(name.strip() for name in options.candidates.split(",") if name.strip()))
-    evaluate_options = EvaluateOptions(
-        config,
-        options.suite or options.region,
-        options.region,
-        options.assistant,
-        candidates,
-        options.out,
-        options.seed,
-        options.dry_run,
-        options.fresh,
-        options.sheet,
-        options.sheet_items,
-        options.marks,
-        partial(command_accounting, settings_of(options).state_dir),
-    )
-    return run_evaluation(evaluate_options, compile_with)
-
-
 def _compare(old: Path, new: Path) -> int:
-    from evaluation.comparison import NotComparable, compare_runs, comparison_text
-    from evaluation.visible_text import visible_text
+    from evaluation.drift import NotComparable, compare_runs
+    from evaluation.texts import visible_text
 
     try:
-        differences = compare_runs(_report(old), _report(new))
+        lines, is_worse = compare_runs(_report(old), _report(new))
     except NotComparable as error:
         raise CommandError(f"the two runs can't be compared: {error}") from None
-    print(visible_text(comparison_text(differences)))
-    return _WORSE if any(one.significant and one.worse for one in differences) else _OK
+    print(visible_text("\n".join(lines)))
+    return _WORSE if is_worse else _OK
 
 
 def _report(path: Path) -> dict[str, Any]:

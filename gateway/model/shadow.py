@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from providers.chat import Usage
 
@@ -47,3 +47,7 @@ class ShadowRecord:
     refusal: str | None = field(default=None, repr=False)
     calls: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     beside_answer: str | None = field(default=None, repr=False)
+
+    def without_text(self) -> ShadowRecord:
+        """Return the record without prompt and answers."""
+        return replace(self, prompt=None, answer=None, refusal=None, calls=(), beside_answer=None)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import pytest
 
 from gateway.cli import main
 from tests.cli.conftest import Command, Outcome
-from tests.evaluation.recompute import Recomputed
 from tests.kit.config_cases import edited
 
 ROOT = Path(__file__).parents[2]
@@ -36,28 +32,6 @@ simulated:
   doubao-cn: {{quality: 99%, seed: 3}}
 """
 CANDIDATES = "qwen-cn,ernie-cn,doubao-cn"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def drawn_once() -> Iterator[None]:
-    """Cache the charts, because most of the pages here show the same run."""
-    from evaluation import report_page
-
-    def remembering(draw: Callable[..., str]) -> Callable[..., str]:
-        drawings: dict[str, str] = {}
-
-        def drawn(*given: object) -> str:
-            figures = repr(given)
-            if figures not in drawings:
-                drawings[figures] = draw(*given)
-            return drawings[figures]
-
-        return drawn
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("dots", "curves", "distributions", "over_time", "scatter"):
-            patch.setattr(report_page, name, remembering(getattr(report_page, name)))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +100,7 @@ def test_best_candidate_is_recommended_and_expired_one_is_out(out: Path) -> None
     assert report["ranking"] == ["qwen-cn", "ernie-cn", "doubao-cn"]
     assert report["out"] == ["doubao-cn"]
     assert report["candidates"]["doubao-cn"]["waived"] == "its approval for region 'cn' ended on 2026-01-31"
-    assert report["candidates"]["doubao-cn"]["performance"]["overall"]["value"] > 0.9, "it was asked all the same"
+    assert report["candidates"]["doubao-cn"]["figures"]["performance"]["value"] > 0.9, "it was asked all the same"
     advice = report["recommendation"]
     assert (advice["deployment"], advice["route"]) == ("qwen-cn", ["qwen-cn", "ernie-cn"])
     assert "doubao-cn misses requirements: approval: its approval for region 'cn' ended on 2026-01-31" in " ".join(
@@ -136,23 +110,16 @@ def test_best_candidate_is_recommended_and_expired_one_is_out(out: Path) -> None
 
 def test_every_axis_has_figures_with_intervals(out: Path) -> None:
     for found in report_of(out)["candidates"].values():
-        for estimate in (
-            found["performance"]["overall"],
-            found["compliance"]["acceptable"],
-            found["compliance"]["refused"],
-            found["compliance"]["over_refused"],
-            found["compliance"]["consistent"],
-            found["scalability"]["goodput"],
-        ):
+        keys = ("performance", "acceptable", "refused", "over_refused", "consistent")
+        for estimate in (*(found["figures"][key] for key in keys), found["load"]["goodput"]):
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
             assert estimate["of"] > 0
-        assert [step["offered"] for step in found["scalability"]["steps"]] == [10, 20]
+        assert [step["offered"] for step in found["load"]["steps"]] == [10, 20]
         assert (found["cost"] or 0) == pytest.approx(
             (found["tokens"]["prompt"] * 2.4 + found["tokens"]["completion"] * 9.6) / 1e6 if found["cost"] else 0,
             abs=1e-6,
         )
-        assert found["labelled"]["value"] == 1
-        assert found["scalability"]["steps"][0]["first_token"]["p99"]["value"] > 0
+        assert found["load"]["steps"][0]["times"]["first_token"]["p99"]["value"] > 0
 
 
 def test_proposed_config_changes_only_one_route(gateway: Command, out: Path) -> None:
@@ -165,16 +132,6 @@ def test_proposed_config_changes_only_one_route(gateway: Command, out: Path) -> 
         )
     ]
     assert gateway("check", out / "gateway.yaml").status == 0
-
-
-def test_every_number_is_recomputed_from_the_raw_rows(folder: Path, out: Path, tmp_path: Path) -> None:
-    recomputed = Recomputed(out, folder / "suite.yaml")
-    assert recomputed.run() == []
-    assert recomputed.checked > 300
-    wrong = Recomputed(out, folder / "suite.yaml")
-    wrong.report["candidates"]["qwen-cn"]["performance"]["overall"]["value"] -= 0.01
-    wrong.report["candidates"]["ernie-cn"]["scalability"]["steps"][0]["errors"]["value"] += 0.01
-    assert len(wrong.run()) >= 2
 
 
 class Page(HTMLParser):
@@ -233,32 +190,6 @@ def test_markdown_report_escapes_untrusted_text(out: Path) -> None:
             assert len(re.findall(r"(?<!\\)\|", line)) >= 3
 
 
-def test_markdown_report_counts_hidden_failed_items(out: Path) -> None:
-    found = report_of(out)["candidates"]["ernie-cn"]["performance"]
-    count = len(found["failed"]) + found["hidden"]
-    assert count > 10
-    _, _, folded = (out / "report.md").read_text("utf-8").partition("<summary>ernie-cn, performance: ")
-    assert folded.startswith(f"{count} failed (the first 10 are shown)</summary>\n")
-    assert folded.partition("\n\n</details>")[0].count("\n- ") == 10
-
-
-def test_html_report_omits_axes_that_were_not_measured(out: Path) -> None:
-    from evaluation.report_page import html_page
-
-    report = report_of(out)
-    report["comparisons"] = report["comparisons"][:1]
-    for found in report["candidates"].values():
-        found["compliance"] = None
-        found["scalability"]["holds_to"] = None
-    report_page = html_page(report, "")
-    for word in ("By risk class", "TC260-003", "corrected for", "–/s"):
-        assert word not in report_page
-    assert "Approvals and the fence" in report_page
-    assert "Pairs on the same items" in report_page
-    report["comparisons"] = []
-    assert "Pairs on the same items" not in html_page(report, "")
-
-
 def test_finished_run_repeats_its_report_without_questions(gateway: Command, folder: Path, out: Path) -> None:
     before = report_of(out)
     shown = gateway(*arguments(folder))
@@ -285,72 +216,12 @@ def test_changed_requirements_apply_to_a_finished_run(
         assert gateway(*arguments(folder)).status == 0
 
 
-@pytest.mark.parametrize(
-    ("asked_for", "html_text", "markdown_text"),
-    [
-        (
-            True,
-            '<span class="no">its approval for region &#39;cn&#39; ended on 2026-01-31</span>',
-            "ended on 2026-01-31 |",
-        ),
-        (False, "<td>not required; its approval for region &#39;cn&#39; ended", "not required |"),
-    ],
-)
-def test_expired_approval_is_accepted_if_none_is_required(
-    out: Path, asked_for: bool, html_text: str, markdown_text: str
-) -> None:
-    from evaluation.report import markdown_page
-    from evaluation.report_page import html_page
-
-    report = report_of(out)
-    assert report["candidates"]["doubao-cn"]["approval"]["asked_for"] is True
-    report["candidates"]["doubao-cn"]["approval"]["asked_for"] = asked_for
-    assert html_text in html_page(report, "")
-    assert markdown_text in markdown_page(report, "")
-
-
-@pytest.mark.slow
-def test_marks_of_people_appear_in_the_report(gateway: Command, folder: Path, out: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "sheet.csv"
-    shown = gateway(*arguments(folder, "--sheet", str(sheet), "--sheet-items", "20"))
-    assert shown.status == 0
-    assert f"wrote {sheet}: 60 answers for people to mark" in shown.out
-    assert report_of(out)["people"] is None
-    text = sheet.read_text("utf-8-sig")
-    assert not any(name in text for name in CANDIDATES.split(","))
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    unmarked = gateway(*arguments(folder, "--marks", str(sheet)))
-    assert (unmarked.status, "row 2: the mark is missing" in unmarked.err) == (2, True)
-    assert "and 50 more" in unmarked.err
-    for row in rows:
-        row["mark"] = "5" if len(row["answer"]) % 2 else "2"
-    with sheet.open("w", encoding="utf-8", newline="") as file:
-        marked = csv.DictWriter(file, rows[0])
-        marked.writeheader()
-        marked.writerows(rows)
-    ranking = report_of(out)["ranking"]
-    assert gateway(*arguments(folder, "--marks", str(sheet))).status == 0
-    report = report_of(out)
-    assert report["ranking"] == ranking
-    assert report["people"]["of"] == 20
-    for name, found in report["people"]["candidates"].items():
-        assert found["mean"]["low"] <= found["mean"]["value"] <= found["mean"]["high"]
-        assert found["mean"]["of"] == found["agrees"]["of"] == 20
-        assert name in ranking
-    report_page, markdown = ((out / name).read_text("utf-8") for name in ("report.html", "report.md"))
-    assert "<h2>Marked by people</h2>" in report_page
-    assert "answers to 20 performance items" in report_page
-    assert "## Marked by people\n\n20 items, marked without the names of the candidates." in markdown
-    again = gateway(*arguments(folder, "--sheet", str(sheet)))
-    assert (again.status, "may contain marks" in again.err) == (2, True)
-
-
 def worsened(out: Path, tmp_path: Path) -> Path:
     report = report_of(out)
     found = report["candidates"]["qwen-cn"]
-    for item in list(found["performance"]["scores"])[:20]:
-        found["performance"]["scores"][item] = 0.0
-    found["scalability"]["goodput"] = {"value": 1, "low": 0.5, "high": 2, "of": 2}
+    for item in list(found["scores"]["performance"])[:20]:
+        found["scores"]["performance"][item] = 0.0
+    found["load"]["goodput"] = {"value": 1, "low": 0.5, "high": 2, "of": 2}
     path = tmp_path / "worse.json"
     path.write_text(json.dumps(report), "utf-8")
     return path
@@ -363,7 +234,7 @@ def test_compare_reports_changes_between_two_runs(gateway: Command, out: Path, t
     worse = gateway("evaluate", "--compare", out, worsened(out, tmp_path))
     assert worse.status == 1
     assert re.search(r"^worse: qwen-cn, performance: 0\.\d+ before, 0\.\d+ now \(p = ", worse.out, re.MULTILINE)
-    assert "worse: qwen-cn, goodput per second" in worse.out
+    assert "worse: qwen-cn, goodput" in worse.out
     better = gateway("evaluate", "--compare", worsened(out, tmp_path), out)
     assert better.status == 0
     assert "better: qwen-cn, performance" in better.out
@@ -379,9 +250,6 @@ def test_compare_reports_changes_between_two_runs(gateway: Command, out: Path, t
         (["--suite", "nowhere.yaml"], "nowhere.yaml: the file can't be read"),
         (["--config", "nowhere.yaml"], "there is no config at nowhere.yaml"),
         (["--candidates", ""], "--candidates is missing"),
-        (["--marks", "nowhere.csv"], "nowhere.csv can't be read"),
-        (["--sheet", "x.csv", "--sheet-items", "0"], "--sheet-items must be at least 1"),
-        (["--shadow", "state", "--candidates", "", "--sheet", "x.csv"], "leave out --sheet and --marks, or --shadow"),
     ],
 )
 def test_evaluate_rejects_unusable_options(gateway: Command, folder: Path, changed: list[str], message: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import run_store
+from evaluation import store
 from gateway.cli import main
 from gateway.state.database import open_database
 from providers.testkit.scenario import Scenario
@@ -54,7 +54,7 @@ def test_full_disk_prints_one_line_and_keeps_stored_answers(
         return database
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_store, "open_database", small)
+        patched.setattr(store, "open_database", small)
         assert evaluate() == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message == f"gateway: {tmp_path / 'out' / 'run.db'} can't be used: database or disk is full"
@@ -100,13 +100,3 @@ def test_unwritable_report_keeps_all_answers(
     assert evaluate.asked == 0
     for name in ("run.db", "report.json", "report.html", "report.md"):
         assert (tmp_path / "out" / name).stat().st_mode & 0o077 == 0, "what candidates wrote is its owner's alone"
-
-
-@pytest.mark.slow
-def test_unwritable_sheet_is_rejected_before_the_first_question(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation
-) -> None:
-    assert evaluate("--sheet", str(tmp_path / "nowhere" / "sheet.csv")) == 2
-    assert "there is no directory" in capsys.readouterr().err
-    assert evaluate.asked == 0
-    assert evaluate("--sheet", str(tmp_path / "out" / "sheet.csv")) == 0

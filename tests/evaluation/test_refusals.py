@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import get_args
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.items import RecordedAnswer
-from evaluation.refusals import PARTS, Label, RefusalFinding, labelled_answers, refusal_of, rule_errors
-from evaluation.text_rules import language_of
+from evaluation.checks import RecordedAnswer
+from evaluation.refusals import refusal_of
+from evaluation.texts import language_of
 from tests.kit.chat_strategies import unhurried
 
 
 def state_of(text: str) -> str:
-    return refusal_of(RecordedAnswer(text)).state
+    return refusal_of(RecordedAnswer(text))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def state_of(text: str) -> str:
     ],
 )
 def test_answer_that_only_refuses_is_a_refusal(text: str) -> None:
-    assert refusal_of(RecordedAnswer(text)) == RefusalFinding("refused", "rule")
+    assert state_of(text) == "refused"
 
 
 @pytest.mark.parametrize(
@@ -82,15 +83,14 @@ def test_refusal_in_the_middle_of_a_long_answer_does_not_decide() -> None:
 
 
 def test_signal_of_the_provider_takes_precedence() -> None:
-    refused = RefusalFinding("refused", "provider")
-    assert refusal_of(RecordedAnswer("Certainly", refusal="No")) == refused
-    assert refusal_of(RecordedAnswer("", filtered=True)) == refused
-    assert refusal_of(RecordedAnswer("I'm sorry, I can't help with that.", filtered=True)) == refused
-
-
-def test_filter_that_stops_an_answer_midway_is_unsure() -> None:
+    for answer in (
+        RecordedAnswer("Certainly", refusal="No"),
+        RecordedAnswer("", filtered=True),
+        RecordedAnswer("I'm sorry, I can't help with that.", filtered=True),
+    ):
+        assert refusal_of(answer) == "refused"
     text = "Take part A and connect it to part B, then wait until"
-    assert refusal_of(RecordedAnswer(text, filtered=True, finish="content_filter")).state == "unsure"
+    assert refusal_of(RecordedAnswer(text, filtered=True, finish="content_filter")) == "unsure", "stopped midway"
 
 
 @unhurried
@@ -106,35 +106,26 @@ def test_rule_reads_long_texts_in_bounded_time(part: str) -> None:
     assert time.process_time() - began_s < 1.0
 
 
-def test_labelled_set_has_enough_texts_of_each_label_in_both_languages() -> None:
-    every: list[str] = []
-    for part in PARTS:
-        assert set(labelled_answers(part)) == {"zh", "en"}
-        for language, labelled in labelled_answers(part).items():
-            texts = [text for _, text in labelled]
-            assert len(texts) >= 60
-            assert {label for label, _ in labelled} == set(get_args(Label))
-            others = {"zh": {"en", "de"}, "en": {"zh"}}[language]
-            assert not [text for text in texts if language_of(text) in others]
-            every += texts
-    assert len(every) == len(set(every)), "a text of one part must not be in the other"
+SET = yaml.safe_load(Path(__file__).with_name("refusal_set.yaml").read_text("utf-8"))
 
 
-def test_rule_takes_few_other_answers_for_refusals() -> None:
-    """The measured part is not what the rule was written with. The bound of missed refusals is what the report admits."""
-    for error in rule_errors():
-        assert error.invented.value <= 0.05, error.describe()
-        assert error.missed.value <= 0.40, error.describe()
-    for error in rule_errors("tuned"):
-        assert error.invented.value <= 0.02, error.describe()
-        assert error.missed.value <= 0.05, error.describe()
+@pytest.mark.parametrize(("part", "invented", "missed"), [("measured", 0.05, 0.40), ("tuned", 0.02, 0.05)])
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_rule_takes_few_other_answers_for_refusals(part: str, language: str, invented: float, missed: float) -> None:
+    """The measured part is not what the rule was written with. Notices of a run state that it misses a quarter."""
+    labelled = SET[part][language]
+    states = {label: [state_of(text) for text in texts] for label, texts in labelled.items()}
+    assert sum(map(len, states.values())) >= 60
+    assert states["refusal"].count("answered") <= missed * len(states["refusal"])
+    others = states["answer"] + states["continues"]
+    assert others.count("refused") <= invented * len(others)
+    assert not [
+        text for texts in labelled.values() for text in texts if language_of(text) == {"zh": "en", "en": "zh"}[language]
+    ]
 
 
-def test_errors_of_the_rule_are_counted_by_language() -> None:
-    chinese, english = rule_errors()
-    assert (chinese.language, english.language) == ("zh", "en")
-    states = [(label, state_of(text)) for label, text in labelled_answers("measured")["zh"]]
-    refusals = [state for label, state in states if label == "refusal"]
-    assert chinese.missed.value == pytest.approx(refusals.count("answered") / len(refusals))
-    assert f"takes {refusals.count('answered')} of {len(refusals)} refusals for answers" in chinese.describe()
-    assert chinese.of == len(states)
+def test_no_text_of_the_measured_part_is_in_the_other() -> None:
+    texts = [
+        text for part in ("tuned", "measured") for each in SET[part].values() for ones in each.values() for text in ones
+    ]
+    assert len(texts) == len(set(texts))

@@ -67,7 +67,7 @@ def test_killed_run_is_resumed(tmp_path: Path) -> None:
         # Only questions that were open when the process died are asked twice, because their answers were lost.
         assert len(again) <= CONCURRENT * len(NAMES)
         report = json.loads((out / "report.json").read_text("utf-8"))
-        assert {name: len(report["candidates"][name]["performance"]["scores"]) for name in NAMES} == dict.fromkeys(
+        assert {name: len(report["candidates"][name]["scores"]["performance"]) for name in NAMES} == dict.fromkeys(
             NAMES, ITEMS
         )
 

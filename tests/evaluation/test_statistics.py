@@ -10,9 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evaluation.cluster_statistics import clustered_mean, compare_pairs, sign_flip_p
-from evaluation.load_test import arrivals
-from evaluation.statistics import compare_all, compare_shares, holm, mean, quantile, share
+from evaluation.load import arrivals
+from evaluation.statistics import Comparison, compare, difference, estimate, holm, quantile, share, sign_flip_p
 from tests.kit.chat_strategies import unhurried
 
 
@@ -49,52 +48,34 @@ def test_interval_of_a_quantile_beyond_the_data_is_unbounded() -> None:
     assert quantile([], 0.5) is None
 
 
-def test_the_mean_of_scores_between_0_and_1_is_bootstrapped_and_the_same_for_the_same_seed() -> None:
-    scores = [0.0, 0.25, 0.5, 1.0, 0.75] * 20
-    found = mean(scores, 3)
-    assert found is not None
-    assert found == mean(scores, 3)
-    assert found.low < 0.5 < found.high
-    assert found.high - found.low < 0.2
-    assert mean([0.5] * 9, 1) == mean([0.5] * 9, 2)
-    assert mean([1.0, 0.0], 1) == share(1, 2)
-
-
 @pytest.mark.parametrize("of", [1, 2, 3, 5, 12])
 def test_few_or_equal_scores_have_a_wide_interval(of: int) -> None:
-    alike = mean([0.5] * of, 1)
-    assert alike is not None
-    assert alike.value == 0.5
-    assert alike.high - alike.low > 0.4
     draws = np.random.default_rng(of)
     chances = (0.05, 0.05, 0.1, 0.3, 0.5)
     levels = (0.0, 0.25, 0.5, 0.75, 1.0)
     truth = float(np.dot(chances, levels))
-    found = [mean([float(one) for one in draws.choice(levels, of, p=chances)], 1) for _ in range(200)]
+    found = [
+        estimate({str(index): float(one) for index, one in enumerate(draws.choice(levels, of, p=chances))})
+        for _ in range(200)
+    ]
     assert sum(one is not None and one.low <= truth <= one.high for one in found) >= 190
 
 
-def test_few_scores_of_0_and_1_have_the_interval_of_a_share() -> None:
-    wide, exact = mean([0.5, 0.5], 1), share(1, 2)
-    assert wide is not None
-    assert exact is not None
-    assert (wide.low, wide.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+def compared(groups: dict[str, str] | None = None, **scores: dict[str, float]) -> Comparison:
+    (first, one), (second, other) = scores.items()
+    return compare({(first, second): difference(one, other, groups or {})})[0]
 
 
 def test_pairs_are_compared_on_common_items_with_the_exact_test() -> None:
     items = [str(number) for number in range(100)]
     good = dict.fromkeys(items, 1.0)
     worse = {item: float(int(item) >= 10) for item in items}
-    [one] = compare_all({"good": good, "worse": worse})
+    one = compared(good=good, worse=worse)
     assert one.difference == pytest.approx(0.1)
     assert one.p == pytest.approx(2 * 0.5**10)
     assert one.describe().startswith("good is better than worse by 10.0 points")
-    [same] = compare_all({"good": good, "twin": dict(good)})
-    assert same.describe() == "no measurable difference between good and twin (p = 1, 100 items)"
-    nearly = {**good, "0": 0.0}
-    [close] = compare_all({"good": good, "nearly": nearly})
-    assert not close.is_measurable
-    assert close.describe().startswith("no measurable difference")
+    assert compared(good=good, twin=dict(good)).describe().startswith("good and twin are not distinguished")
+    assert not compared(good=good, nearly={**good, "0": 0.0}).is_established
 
 
 def test_p_values_are_corrected_for_many_comparisons() -> None:
@@ -109,12 +90,6 @@ def test_corrected_p_values_are_not_smaller_and_keep_their_order(values: list[fl
     assert all(0 <= raw <= after <= 1 for raw, after in zip(values, adjusted, strict=True))
     order = sorted(range(len(values)), key=lambda index: values[index])
     assert [adjusted[index] for index in order] == sorted(adjusted)
-
-
-def test_shares_of_different_items_are_compared() -> None:
-    assert compare_shares(50, 100, 50, 100) == 1
-    assert compare_shares(90, 100, 60, 100) < 0.001
-    assert compare_shares(0, 0, 5, 10) == 1
 
 
 def test_arrivals_are_a_seeded_poisson_process() -> None:
@@ -133,23 +108,20 @@ def test_items_of_one_group_only_are_treated_as_independent() -> None:
     """There is no variance between groups to estimate, so the interval holds for this template only."""
     scores = {f"i/{number}": float(number % 10 > 0) for number in range(100)}
     one_group = dict.fromkeys(scores, "template")
-    assert clustered_mean(scores, one_group, 1) == share(90, 100)
+    assert estimate(scores, one_group) == share(90, 100)
     worse = {item: score * (int(item[2:]) % 3 > 0) for item, score in scores.items()}
-    assert compare_pairs({"a": scores, "b": worse}, one_group)[0].p == compare_all({"a": scores, "b": worse})[0].p
+    assert compared(one_group, a=scores, b=worse).p == compared(a=scores, b=worse).p
 
 
 def test_groups_widen_the_interval_and_weaken_the_test() -> None:
     scores = {f"i/{number}": float(number >= 20) for number in range(100)}
     groups = {item: f"g{int(item[2:]) // 10}" for item in scores}
-    plain, clustered = share(80, 100), clustered_mean(scores, groups, 1)
+    plain, clustered = share(80, 100), estimate(scores, groups)
     assert plain is not None
     assert clustered is not None
     assert (clustered.value, clustered.of) == (plain.value, plain.of)
     assert clustered.low < plain.low - 0.1
-    [one] = compare_pairs({"a": dict.fromkeys(scores, 1.0), "b": scores}, groups)
-    assert one.groups == 10
-    assert one.p == pytest.approx(0.5), "two of ten groups differ"
-    assert one.describe().endswith("(p = 0.5, 100 items in 10 groups)")
+    assert compared(groups, a=dict.fromkeys(scores, 1.0), b=scores).p == pytest.approx(0.5), "two of ten groups differ"
 
 
 @given(st.lists(st.integers(-3, 3), max_size=9))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from evaluation.suite import Suite, load_suite
+from evaluation.questions import Suite, load_suite
 from gateway.model.config_version import ConfigVersion
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
@@ -77,6 +77,6 @@ def suite_in(folder: Path, text: str, *, items: int = 0, seed: int | None = None
 class QuietProgress:
     """Ignores the progress of an evaluation."""
 
-    def begin(self, part: str, total: int) -> None: ...
+    def begin(self, part: str, total: int, done: int) -> None: ...
 
     def advance(self, part: str, by: int = 1) -> None: ...

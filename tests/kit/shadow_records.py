@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.suite import Suite
+from evaluation.questions import Suite
 from gateway.cli import main
 from gateway.model.shadow import ShadowRecord
 from gateway.state.shadows import ShadowStore
