@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.config.real_deployment import RealDeployment
     from gateway.model.config_version import ConfigVersion
     from gateway.server.demo import BuildConsole
-    from gateway.server.operator_listeners import BuildOperatorConsole
+    from gateway.server.host import BuildOperatorConsole
     from gateway.server.takeover import Takeover
     from gateway.settings import Settings
 
@@ -79,12 +79,9 @@ def _expect_config(settings: Settings) -> None:
 def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
     from gateway.changes.initial_config import InitialConfigLoader
 
-    inherited_lock = None
     if takeover is not None:
-        from gateway.server.start import take_state
-
-        inherited_lock = take_state(takeover)
-    opening = InitialConfigLoader(settings, child, inherited_lock=inherited_lock)
+        takeover.check()
+    opening = InitialConfigLoader(settings, child, inherited_lock=takeover.lock if takeover is not None else None)
     from gateway.server import start
     from gateway.telemetry.background_writer import flush_all
     from gateway.telemetry.log import configure, logger

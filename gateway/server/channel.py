@@ -1,123 +1,22 @@
-"""Messages between the supervisor and a worker, over a socket pair of their own.
+"""Calls between the host and a worker process, over a socket pair of their own.
 
-A message is its length in four bytes, and MessagePack. The end of the stream means that the other process is gone.
-Config versions are pickled: the pair has no name, so no other process can write to it.
+A message is its length in four bytes, and a pickle: the pair has no name, so no other process can write to it. The end
+of the stream means that the other process is gone. An answer is a message without a name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import itertools
+import pickle
 import socket
-from collections.abc import Mapping
-from typing import Self
-
-import msgspec
-
-from gateway.model.decision import Unavailable
-from gateway.telemetry.log import LogFormat
-from providers.value import Value
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Self
 
 _LENGTH_BYTES = 4
-
-
-class _Message(Value, frozen=True):
-    """A message. Its text form is its type alone, because a config version holds secrets."""
-
-    def __repr__(self) -> str:
-        return type(self).__name__
-
-
-class Serve(_Message, frozen=True, tag="serve"):
-    """To a worker, as the first message: what to serve, and how.
-
-    Attributes:
-        packed_config: The config version as `pack` returns it. It holds secrets.
-        consent_key: In hex, the key that all workers sign consent tokens with if the config version has none.
-    """
-
-    packed_config: bytes
-    transport: str
-    grace_s: float | None
-    log_format: LogFormat
-    log_level: str
-    max_requests: int
-    consent_key: str
-    state_dir: str | None = None
-    receipt_key: str | None = None
-
-
-class Activate(_Message, frozen=True, tag="activate"):
-    """To a worker: activate this packed version. The answer repeats `number`."""
-
-    number: int
-    packed_config: bytes
-
-
-class Ask(_Message, frozen=True, tag="ask"):
-    """To a worker: send a `Report`, with metrics if `metrics` is true."""
-
-    number: int
-    metrics: bool
-
-
-class AskRequests(_Message, frozen=True, tag="ask_requests"):
-    """To a worker: send its last requests."""
-
-    number: int
-
-
-class DrainWorker(_Message, frozen=True, tag="drain"):
-    """To a worker: close each connection after its next answer, and go on accepting connections."""
-
-
-class StopWorker(_Message, frozen=True, tag="stop"):
-    """To a worker: accept no new connection, finish the running requests, then exit."""
-
-
-class RetireWorker(_Message, frozen=True, tag="retire"):
-    """To a worker: leave new connections to the next gateway, and exit when the own ones have ended."""
-
-
-class Ready(_Message, frozen=True, tag="ready"):
-    """From a worker: it accepts connections, and serves this version."""
-
-    config_version: str
-
-
-class Activated(_Message, frozen=True, tag="activated"):
-    """From a worker: new requests are decided by this version."""
-
-    number: int
-    config_version: str
-
-
-class Report(_Message, frozen=True, tag="report"):
-    """From a worker: its state. `metrics` is a snapshot of all its counts, if the supervisor asked for it."""
-
-    number: int
-    config_version: str
-    running: int
-    is_draining: bool
-    unavailable: Mapping[str, Unavailable]
-    metrics: bytes = b""
-    store_problems: Mapping[str, str] = {}
-
-
-class LastRequests(_Message, frozen=True, tag="requests"):
-    """From a worker: its last finished requests, as JSON."""
-
-    number: int
-    documents: bytes
-
-
-Message = (
-    Serve | Activate | Ask | AskRequests | DrainWorker | StopWorker | RetireWorker | Ready | Activated | Report
-    | LastRequests
-)  # fmt: skip
-
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_NO_ANSWER = 0
 
 
 class Channel:
@@ -126,27 +25,61 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Any]] = {}
 
     @classmethod
     async def over(cls, pair_end: socket.socket) -> Self:
         """Return a channel over this end of a socket pair. Closing the channel closes the socket."""
         return cls(*await asyncio.open_unix_connection(sock=pair_end))
 
-    def send(self, message: Message) -> None:
-        """Send without waiting. Does nothing if the other process is gone."""
-        if self._writer.is_closing():  # uvloop raises an error for a write
-            return
-        packed = _ENCODER.encode(message)
-        self._writer.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
+    def tell(self, name: str, *given: object) -> None:
+        """Call a function of the other process without an answer. Does nothing if the process is gone."""
+        self._send(_NO_ANSWER, name, given)
 
-    async def receive(self) -> Message | None:
-        """Return the next message, or None if the other process is gone."""
+    def ask(self, name: str, *given: object) -> asyncio.Future[Any]:
+        """Call a function of the other process. The result is cancelled if the process ends before its answer."""
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda _: self._asked.pop(number, None))
+        self._send(number, name, given)
+        return answer
+
+    async def calls(self, functions: Mapping[str, Callable[..., Any]]) -> AsyncIterator[str]:
+        """Carry out the calls of the other process in their order. Yield the name of each; an answer has none.
+
+        It ends when the other process is gone.
+        """
+        while (message := await self.receive()) is not None:
+            number, name, given = message
+            if not name:
+                if (asked := self._asked.get(number)) is not None and not asked.done():
+                    asked.set_result(given)
+            else:
+                result = functions[name](*given)
+                if inspect.isawaitable(result):
+                    result = await result
+                if number != _NO_ANSWER:
+                    self._send(number, "", result)
+            yield name
+        for asked in (*self._asked.values(),):
+            asked.cancel()
+
+    async def receive(self) -> tuple[int, str, Any] | None:
+        """Return the next message as it is, or None if the other process is gone."""
         try:
             length = int.from_bytes(await self._reader.readexactly(_LENGTH_BYTES), "big")
             packed = await self._reader.readexactly(length)
         except (OSError, asyncio.IncompleteReadError):
             return None
-        return _DECODER.decode(packed)
+        message: tuple[int, str, Any] = pickle.loads(packed)  # noqa: S301  # written by our own parent or child process
+        return message
+
+    def _send(self, number: int, name: str, content: object) -> None:
+        if self._writer.is_closing():  # uvloop raises an error for a write
+            return
+        packed = pickle.dumps((number, name, content), pickle.HIGHEST_PROTOCOL)
+        self._writer.write(len(packed).to_bytes(_LENGTH_BYTES, "big") + packed)
 
     def close(self) -> None:
         """Close this end; the other end reads the end of the stream."""

@@ -7,6 +7,7 @@ production. Three requests from three places show how the gateway routes.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import time
 import unicodedata
@@ -19,13 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from gateway.api.admin_control import Control
-from gateway.api.admin_guard import Guard
 from gateway.api.caller.authentication import is_this_machine
 from gateway.api.raw_responses import Application
-from gateway.assembly.application import Gateway
-from gateway.assembly.receipts import ReceiptSettings
-from gateway.changes.live_config import LiveConfig
-from gateway.changes.schedules import Scheduler
+from gateway.changes.compile_job import CompileJob
+from gateway.changes.initial_config import InitialConfig, with_simulators
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
 from gateway.model.deployment import Deployment
@@ -34,10 +32,15 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.server.fault_switch import FaultSwitch, fault_text
-from gateway.server.single import DemoParts, Process, serve_single
+from gateway.server.host import Host, Operators
+from gateway.server.keepers import keeping, recording_the_end
 from gateway.server.uvicorn_server import url_of
+from gateway.server.worker import OwnWorker, Worker
+from gateway.server.workers import WorkerSettings
 from gateway.service.explain import reports_from
 from gateway.settings import Settings
+from gateway.telemetry.log import configure
+from gateway.usage.quota_store import QuotaStore
 from providers.territories import territory_data, territory_name
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer
@@ -169,49 +172,48 @@ def _scenario(site: tuple[str, str], faults: tuple[tuple[Fault, float], ...], pa
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The content of a demo: its simulated providers, and the text that it prints at the start.
+    """The content of a demo: its simulated providers, and how it is shown.
 
     Attributes:
         scenarios: The scenario of each simulated site, by provider and site.
-        live_with: Returns the config, once the ports of the simulators are known.
+        is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
         territory: The territory of callers whom no signal locates, or None.
         real: The real deployment of the demo, or None.
-        is_rehearsal: Print the injected faults in place of the answers to three requests, which may fail.
-        print_text: Prints a text.
-        on_shown: Called when everything has been printed.
         build_console: Returns the application with the console in front of it. None: there is no console.
     """
 
     scenarios: Mapping[tuple[str, str], Scenario]
-    live_with: Callable[[Sites], LiveConfig]
     is_rehearsal: bool
     territory: str | None
     real: RealDeployment | None
-    print_text: Callable[[str], None]
-    on_shown: Callable[[], None]
     build_console: BuildConsole | None = None
 
 
 async def run_demo(
-    demo: Demo,
-    listener: socket.socket,
-    admin: tuple[socket.socket, Guard],
-    settings: Settings,
-    receipt_settings: ReceiptSettings | None,
-    scheduler: Scheduler,
+    demo: Demo, listener: socket.socket, operators: Operators, settings: Settings, initial: InitialConfig
 ) -> None:
-    """Serve the gateway with simulated providers until the process is stopped."""
-    scenarios, print_text = demo.scenarios, demo.print_text
-    simulators = load_simulators().simulators
+    """Serve the gateway with simulated providers until the process is stopped. Raises CommandError."""
+    scenarios, simulators = demo.scenarios, load_simulators().simulators
     async with contextlib.AsyncExitStack() as stack:
         origins: Sites = {}
         servers: dict[tuple[str, str], SimulatorServer] = {}
         for provider, site in sorted(scenarios):
-            scenario = scenarios[provider, site]
-            simulator = SimulatorServer(simulators[provider], f"{provider} {site}", scenario)
+            simulator = SimulatorServer(simulators[provider], f"{provider} {site}", scenarios[provider, site])
             servers[provider, site] = await stack.enter_async_context(simulator)
             origins[provider, site] = simulator.origin
-        live = demo.live_with(origins)
+        is_written = initial.change_log is not None
+        job = CompileJob(str(settings.config), True, demo.territory, origins, written=is_written, real=demo.real)
+        ready = with_simulators(initial, job)
+        stack.enter_context(recording_the_end(ready))
+        keepers = stack.enter_context(keeping(settings.state_dir, ready, operators.admin, job))
+        live = keepers.live
+        worker = Worker(0, live.config, WorkerSettings.of(settings, secrets.token_bytes(32)), QuotaStore())
+        gateway, faults = worker.gateway, FaultSwitch(servers, lambda: worker.gateway.config)
+        workers = OwnWorker(worker, listener)
+        host = Host(workers, keepers, operators.with_tokens(live.clients), settings, faults=faults)
+        console = demo.build_console(gateway, host) if demo.build_console is not None else None
+        if console is not None:
+            worker.serve_application(console)
 
         async def show() -> None:
             url, assistant = url_of(listener), next(iter(live.config.assistants))
@@ -222,35 +224,28 @@ async def run_demo(
                 answered = territories_of(live.config, assistant, demo.real.name, time.time())
                 places, expected = _places_with(demo.territory, answered), demo.real.name
                 note = _introduction(live.config.deployments[demo.real.name], demo.real, answered)
-            print_text(f"The gateway listens on {url}. {note}\n")
+            _print(f"The gateway listens on {url}. {note}\n")
             if not is_this_machine(listener.getsockname()[0]):
-                print_text(_opened(settings.host, listener.getsockname()[1]))
+                _print(_opened(settings.host, listener.getsockname()[1]))
             if demo.is_rehearsal:
-                print_text(_faults(scenarios))
+                _print(_faults(scenarios))
             elif (answers := await _answers(url, assistant, lambda: gateway.is_draining, places, expected)) is not None:
-                print_text(answers)
+                _print(answers)
             else:
                 return
             example = (places[-1] if demo.real is not None else places[0])[1]
-            _print_help(demo, (url, url_of(admin[0])), assistant, settings.config, example)
+            _print_help(demo, (url, url_of(operators.admin)), assistant, settings.config, example)
             # Flush first: the log begins now, without the three requests of the demo itself.
             gateway.flush()
-            demo.on_shown()
-            for console in consoles:
+            configure(settings.log_format, settings.log_level)
+            if console is not None:
                 await console.prepare()
 
-        consoles: list[PreparedApplication] = []
+        await host.run(show)
 
-        def wrap(application: Application, control: Control) -> Application:
-            if demo.build_console is None:
-                return application
-            consoles.append(demo.build_console(application, control))
-            return consoles[-1]
 
-        gateway = Gateway(live.config, state_dir=settings.state_dir, receipt_settings=receipt_settings)
-        parts = DemoParts(FaultSwitch(servers, lambda: gateway.config), wrap)
-        process = Process(gateway, live, scheduler, settings.grace_s, settings.drain_delay_s, demo=parts)
-        await serve_single(process, listener, admin, show)
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 def _opened(host: str, port: int) -> str:
@@ -344,27 +339,27 @@ def _faults(scenarios: Mapping[tuple[str, str], Scenario]) -> str:
 
 
 def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path, example: str) -> None:
-    (url, admin_url), print_text = urls, demo.print_text
+    url, admin_url = urls
     if demo.build_console is not None:
-        print_text(f"\nOpen {url}/ in a browser: a map shows who answers where, and why. Or send a request:")
+        _print(f"\nOpen {url}/ in a browser: a map shows who answers where, and why. Or send a request:")
     else:
-        print_text("\nSend a request:")
-    print_text(
+        _print("\nSend a request:")
+    _print(
         f"  curl -i {url}/v1/chat/completions \\\n"
         f"    -H 'content-type: application/json' -H 'cf-ipcountry: {example}' \\\n"
         f'    -d \'{{"model": "{assistant}", "messages": [{{"role": "user", "content": "Hello! Who are you?"}}]}}\'\n'
     )
-    print_text("An edge would set the header with your territory. Try DE, US, JP, HK or CU.")
+    _print("An edge would set the header with your territory. Try DE, US, JP, HK or CU.")
     if demo.territory is not None:
         place = territory_name(demo.territory)
-        print_text(f"Without the header: your territory is {place}; choose another with --territory")
-    print_text(f"Explain a decision: curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
+        _print(f"Without the header: your territory is {place}; choose another with --territory")
+    _print(f"Explain a decision: curl '{url}/v1/explain?assistant={assistant}' -H 'cf-ipcountry: HK'")
     here = Path.cwd()
     shown = config.relative_to(here) if config.is_relative_to(here) else config
-    print_text(f"Configuration:      {shown}, watched for changes")
-    print_text(f"API documentation:  {url}/docs")
-    print_text(f"For operators:      curl {admin_url}/readyz")
-    print_text("Stop:               Ctrl-C")
+    _print(f"Configuration:      {shown}, watched for changes")
+    _print(f"API documentation:  {url}/docs")
+    _print(f"For operators:      curl {admin_url}/readyz")
+    _print("Stop:               Ctrl-C")
 
 
 @dataclass(frozen=True, slots=True)

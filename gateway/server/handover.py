@@ -2,14 +2,14 @@
 
 Theory of operation:
 
-1. The running gateway starts `gateway serve` as its child, with the same options and environment, and gives it its
-   listening sockets, the lock of the state directory and the memory with the requests of clients (`takeover`).
-2. The child loads its modules and asks for the state directory. The running gateway ends the change that is under way
-   and begins no other: it writes neither the record of changes nor the ledger. It serves as before.
+1. The running gateway ends the change that is under way and begins no other: it writes neither the record of changes
+   nor the ledger. It serves as before.
+2. It starts `gateway serve` as its child, with the same options and environment, and gives it its listening sockets,
+   the lock of the state directory and the memory with the requests of clients (`takeover`).
 3. The child starts as always, and reports that it accepts connections.
 4. The running gateway stops accepting, closes its descriptor of the lock, and ends when its connections have ended.
 
-If the child fails before the third step, it is ended, and the running gateway goes on as if nothing had happened.
+If the child fails before the fourth step, it is ended, and the running gateway goes on as if nothing had happened.
 Meanwhile both count in the same places: budgets and holds in the gate, requests of clients in the shared memory. Each
 process has its own spool of usage rows, and there is always one that moves them into the ledger.
 """
@@ -26,16 +26,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from gateway.assembly.usage import recover_calls_forever
-from gateway.changes.live_config import LiveConfig
-from gateway.changes.schedules import Scheduler
 from gateway.operator_errors import StateError
+from gateway.server.keepers import Keepers
 from gateway.server.service_manager import ServiceManager
 from gateway.server.takeover import PROTOCOL, VARIABLE, Takeover
 from gateway.server.uvicorn_server import url_of
@@ -43,9 +42,6 @@ from gateway.state.lock import take
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
 from gateway.usage.quota_store import LAYOUT, Seats
-
-if TYPE_CHECKING:
-    from gateway.usage.ledger_writer import LedgerWriter
 
 TOO_MANY = "too many earlier gateways still finish their requests: try again when some have ended"
 READY_S = 60.0
@@ -67,47 +63,16 @@ class Given:
     """The things that the next gateway gets.
 
     Attributes:
-        sockets: The public listener and the admin listener.
+        sockets: The listeners by the names that systemd would give them.
         seats: The memory with the requests of clients, and the seats of this gateway.
         consent_key: The key of consent tokens that the processes have made for themselves.
         service: The service manager.
-        console: The listener of the console, or None.
     """
 
-    sockets: tuple[socket.socket, socket.socket]
+    sockets: Mapping[str, socket.socket]
     seats: Seats
     consent_key: bytes
     service: ServiceManager
-    console: socket.socket | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Keepers:
-    """The parts that only one process at a time may run for a state directory."""
-
-    live: LiveConfig
-    scheduler: Scheduler
-    ledger: LedgerWriter | None
-
-    async def pause(self) -> None:
-        """End what is under way, and leave the state directory to the next gateway. Raises StateError."""
-        await self.live.pause()
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self.resume)
-            await self.scheduler.stop()
-            if self.ledger is not None:
-                await asyncio.to_thread(self.ledger.pause)
-            undo.pop_all()
-
-    async def resume(self) -> None:
-        """Go on, because the next gateway has ended without serving."""
-        if self.ledger is not None:
-            await asyncio.to_thread(self.ledger.resume)
-        self.scheduler.resume()
-        try:
-            await self.live.resume()
-        except StateError as error:
-            logger().error("audit_failed", detail=str(error))
 
 
 class Handover:
@@ -135,11 +100,21 @@ class Handover:
         self._takeover = takeover
         self._ready_s = ready_s
         self._is_serving = asyncio.Event()
-        self._is_handing_over = self._is_paused = False
+        self._is_handing_over = False
 
     def note_serving(self) -> None:
         """Note that all processes of this gateway accept connections."""
         self._is_serving.set()
+
+    async def is_done_before(self, serving: asyncio.Task[Any]) -> bool:
+        """Wait until the next gateway serves, and return true, or until this one has ended."""
+        handing = asyncio.create_task(self.run())
+        try:
+            await asyncio.wait({handing, serving}, return_when=asyncio.FIRST_COMPLETED)
+            return handing.done() and handing.result() is None and not serving.done()
+        finally:
+            handing.cancel()
+            await asyncio.gather(handing, return_exceptions=True)
 
     async def run(self) -> None:
         """Hand over when a signal asks for it. Return when the next gateway serves."""
@@ -196,7 +171,7 @@ class Handover:
     def _describe(self) -> None:
         """Write into the lock file that this process can hand over."""
         try:
-            self._keepers.live.describe({"admin": url_of(self._given.sockets[1]), "restarts": True})
+            self._keepers.live.describe({"admin": url_of(self._given.sockets["admin"]), "restarts": True})
         except StateError as error:
             logger().error("restart_failed", detail=f"{error}; `gateway restart` does not find this process")
 
@@ -207,48 +182,32 @@ class Handover:
         if self._given.seats.free() < len(self._given.seats.own):
             raise HandoverFailed(TOO_MANY)
         try:
-            child = await _Child.start(self._given, self._keepers.live.lock_descriptor, python)
-        except OSError as error:
-            raise HandoverFailed(f"{python or sys.executable} can't be started: {error.strerror}") from error
+            await self._keepers.pause()
+        except StateError as error:
+            raise HandoverFailed(str(error)) from None
         sharing = self._given.seats.store.sharing
         was_shared, sharing.is_on = sharing.is_on, True
         self._is_handing_over = True
+        child = None
         try:
-            async with asyncio.timeout(self._ready_s):
-                release = await self._release_of(child)
+            child = await _Child.start(self._given, self._keepers.live.lock_descriptor, python)
+            release = await child.release(self._ready_s)
             await self._keepers.live.leave()
             self._given.service.hand_over(child.pid)
-            child.send({"served": "by you"})
             return child.pid, release
         except BaseException as error:  # whatever happened, this process must go on with its own state directory
-            await child.end()
+            if child is not None:
+                await child.end()
             sharing.is_on = was_shared
-            if self._is_paused:
-                self._is_paused = False
-                await self._keepers.resume()
-                self._describe()
-            if isinstance(error, TimeoutError):
-                raise HandoverFailed(f"the next gateway was not ready within {self._ready_s:g} s") from None
-            if isinstance(error, StateError):
-                raise HandoverFailed(str(error)) from None
+            await self._keepers.resume()
+            self._describe()
+            if isinstance(error, OSError):
+                raise HandoverFailed(f"{python or sys.executable} can't be started: {error.strerror}") from error
             raise
         finally:
             self._is_handing_over = False
-            child.close()
-
-    async def _release_of(self, child: _Child) -> str:
-        """Return the release of a child once it serves. Give it the state directory before. Raises HandoverFailed."""
-        async for message in child.messages():
-            match message:
-                case {"wants": "state"} if not self._is_paused:
-                    await self._keepers.pause()
-                    self._is_paused = True
-                    child.send({"state": "paused"})
-                case {"failed": str(reason)}:
-                    raise HandoverFailed(reason)
-                case {"ready": str(), "release": str(release)} if self._is_paused:
-                    return release
-        raise HandoverFailed(await child.ended())
+            if child is not None:
+                child.close()
 
 
 class _Child:
@@ -269,12 +228,13 @@ class _Child:
     @classmethod
     async def start(cls, given: Given, lock: int | None, python: str | None) -> _Child:
         """Start it. Raises OSError."""
-        public, admin = given.sockets
-        files = {"public": public.fileno(), "admin": admin.fileno(), "quotas": given.seats.descriptor, "stderr": 2}
+        own_stderr = os.dup(2)
+        listeners = {name: listener.fileno() for name, listener in given.sockets.items()}
+        files = {**listeners, "quotas": given.seats.descriptor, "stderr": own_stderr}
         files |= {"lock": lock} if lock is not None else {}
-        files |= {"console": given.console.fileno()} if given.console is not None else {}
         first = {
-            "files": [*files],
+            "files": files,
+            "listeners": [*listeners],
             "protocol": PROTOCOL,
             "quotas": LAYOUT,
             "consent_key": given.consent_key.hex(),
@@ -282,27 +242,36 @@ class _Child:
         }
         ours, theirs = socket.socketpair()
         errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
-        with undone_on_failure(ours.close), undone_on_failure(errors.close), theirs:
-            socket.send_fds(ours, [json.dumps(first).encode()], [*files.values()])
-            process = await asyncio.to_thread(
-                subprocess.Popen,
-                _command(python),
-                stdin=subprocess.DEVNULL,
-                stderr=errors,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, VARIABLE: str(theirs.fileno())},
-            )
+        try:
+            with undone_on_failure(ours.close), undone_on_failure(errors.close), theirs:
+                ours.sendall(json.dumps(first).encode() + b"\n")
+                process = await asyncio.to_thread(
+                    subprocess.Popen,
+                    _command(python),
+                    stdin=subprocess.DEVNULL,
+                    stderr=errors,
+                    pass_fds=(theirs.fileno(), *files.values()),
+                    env={**os.environ, VARIABLE: str(theirs.fileno())},
+                )
+        finally:
+            os.close(own_stderr)
         return cls(process, errors, await asyncio.open_unix_connection(sock=ours))
 
-    def send(self, message: Mapping[str, object]) -> None:
-        """Send a message."""
-        self._writer.write(json.dumps(message).encode() + b"\n")
-
-    async def messages(self) -> AsyncIterator[Any]:
-        """Yield its messages until it has ended."""
-        with suppress(OSError, ValueError):
-            while line := await self._reader.readline():
-                yield json.loads(line)
+    async def release(self, ready_s: float) -> str:
+        """Return its release once it serves. Raises HandoverFailed."""
+        answer: Any = None
+        try:
+            async with asyncio.timeout(ready_s):
+                with suppress(OSError, ValueError):  # it has ended
+                    answer = json.loads(await self._reader.readline())
+        except TimeoutError:
+            raise HandoverFailed(f"the next gateway was not ready within {ready_s:g} s") from None
+        match answer:
+            case {"failed": str(reason)}:
+                raise HandoverFailed(reason)
+            case {"ready": str(), "release": str(release)}:
+                return release
+        raise HandoverFailed(await self.ended())
 
     async def ended(self) -> str:
         """Return how it ended, with the last lines that it wrote before it took over."""

@@ -1,7 +1,7 @@
 """Take over from a running gateway: its listening sockets, the lock of the state directory, and its counts.
 
 The other side is `gateway.server.handover`, which describes the order. The running gateway gives this process one end
-of a socket pair, with a first message that carries the open files. Messages are lines of JSON.
+of a socket pair. Messages are lines of JSON: one to this process with the numbers of the open files, and one back.
 """
 
 from __future__ import annotations
@@ -23,12 +23,7 @@ from gateway.usage.quota_store import LAYOUT
 VARIABLE = "GATEWAY_TAKEOVER"
 """The variable that names the descriptor of the socket pair."""
 
-PROTOCOL = 1
-_MOST_FILES = 8
-"""The most open files of the first message, which names them in their order."""
-_LISTENERS = frozenset({"public", "admin", "console"})
-
-_MOST_BYTES = 65_536
+PROTOCOL = 2
 
 
 class Takeover:
@@ -43,47 +38,33 @@ class Takeover:
     """
 
     def __init__(self, pair_end: socket.socket) -> None:
-        pair_end.setblocking(True)
         self._pair_end = pair_end
-        data, descriptors, _, _ = socket.recv_fds(pair_end, _MOST_BYTES, _MOST_FILES)
-        for descriptor in descriptors:
+        self._reader = pair_end.makefile("rb")
+        first = json.loads(self._reader.readline())
+        files: dict[str, int] = first["files"]
+        for descriptor in (pair_end.fileno(), *files.values()):
             os.set_inheritable(descriptor, False)
-        first = json.loads(data)
-        files: dict[str, int] = dict(zip(first["files"], descriptors, strict=True))
         # Until here, errors are written to a file of the running gateway, which reports them if this process ends.
         os.dup2(files["stderr"], 2)
-        os.close(files["stderr"])
-        self.sockets = {name: socket.socket(fileno=files[name]) for name in files.keys() & _LISTENERS}
+        self.sockets = {name: socket.socket(fileno=files[name]) for name in first["listeners"]}
         for listener in self.sockets.values():
             listener.setblocking(False)
         self.quotas, self.lock = files["quotas"], files.get("lock")
         self.consent_key = bytes.fromhex(first["consent_key"])
         self.service = ServiceManager(first["service"])
-        self._reader = pair_end.makefile("rb")
         self._problem = _difference(first)
+        refuse_upgrades()
 
     @classmethod
     def of_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Takeover | None:
         """Return the takeover that this process was started for, or None. The variable is removed."""
         descriptor = environ.pop(VARIABLE, "")
-        if not descriptor.isdecimal():
-            return None
-        pair_end = socket.socket(fileno=int(descriptor))
-        pair_end.set_inheritable(False)
-        return cls(pair_end)
+        return cls(socket.socket(fileno=int(descriptor))) if descriptor.isdecimal() else None
 
-    def take_state(self) -> None:
-        """Wait until the running gateway writes nothing more into the state directory.
-
-        Raises:
-            CommandError: The running gateway has another protocol or layout of shared memory, or has ended.
-        """
+    def check(self) -> None:
+        """Raise CommandError if the running gateway has another protocol or layout of shared memory."""
         if self._problem:
             raise CommandError(self._problem)
-        refuse_upgrades()
-        self._send({"wants": "state"})
-        if not self._reader.readline():
-            raise CommandError("the running gateway has ended before it handed over its state directory")
 
     def report_failure(self, reason: str) -> None:
         """Report why this process cannot serve."""
@@ -92,7 +73,7 @@ class Takeover:
     async def report_ready(self, version: str) -> None:
         """Report that this process serves a config version, and return when the other one has handed over."""
         self._send({"ready": version, "release": release_name()})
-        await asyncio.to_thread(self._reader.readline)
+        await asyncio.to_thread(self._reader.read)
         self._reader.close()
         self._pair_end.close()
 

@@ -7,12 +7,10 @@ import contextlib
 import errno
 import gc
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 
@@ -20,6 +18,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.server.http_protocol import ConnectionProtocol, DrainingState
 from gateway.telemetry.log import logger
 
+_T = TypeVar("_T")
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _COLLECT = (20_000, 20, 50)
@@ -124,7 +123,7 @@ def settle() -> None:
 
 
 class _QuietServer(uvicorn.Server):
-    """uvicorn's server, which wakes up only to renew the date header and to exit.
+    """uvicorn's server, which wakes up only to renew the date header and to exit, and handles no signals.
 
     uvicorn's own server polls ten times a second for its exit, so that an idle process never sleeps.
     """
@@ -143,6 +142,11 @@ class _QuietServer(uvicorn.Server):
         if should_exit and self._exit_requested is not None:
             self._exit_requested.set()
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle no signals: the process does."""
+        yield
+
     async def main_loop(self) -> None:
         """Run until the server is to exit; overrides uvicorn's polling loop."""
         exit_requested = self._exit_requested = asyncio.Event()
@@ -153,66 +157,40 @@ class _QuietServer(uvicorn.Server):
 
 
 class GatewayServer(_QuietServer):
-    """uvicorn's server, which drains on SIGTERM, finishes the running requests, and then exits with 0.
+    """uvicorn's server, which drains, finishes the running requests, and then exits.
+
+    Attributes:
+        on_started: Awaited once the server accepts connections.
 
     Args:
-        on_started: Awaited once the server accepts connections.
         on_draining: Called when the server begins to drain or to stop.
         on_cut: Called before the requests that still run are cancelled.
         grace_s: Returns the seconds in which running requests may finish. It is asked when the server stops.
-        drain_delay_s: How long the server accepts connections after SIGTERM.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
-        on_started: Callable[[], Coroutine[Any, Any, None]] | None = None,
         on_draining: Callable[[], None] = lambda: None,
         on_cut: Callable[[], None] = lambda: None,
         grace_s: Callable[[], float] | None = None,
-        drain_delay_s: float = 0.0,
     ) -> None:
         super().__init__(config)
         self.server_state = self._draining = DrainingState()
         self._on_cut = on_cut
-        self._on_started = on_started
+        self.on_started: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._on_draining = on_draining
         self._grace_s = grace_s
-        self._delay = DrainDelay(drain_delay_s)
         self._after_start: asyncio.Task[None] | None = None
         self._retiring: asyncio.Task[None] | None = None
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals. Unlike uvicorn, don't raise the signal again after a clean exit."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
     @property
     def running(self) -> int:
         """The number of running requests."""
         return len(self.server_state.tasks)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain after SIGTERM, then stop. SIGINT and a second signal skip the delay.
-
-        A second SIGINT doesn't wait for the running requests.
-        """
-        if sig == signal.SIGTERM and self._delay.then(self.stop):
-            self.drain()
-            return
-        self._begin_to_stop()
-        super().handle_exit(sig, frame)
-
     def drain(self) -> None:
         """Let clients go elsewhere: new connections are still accepted, and each answer closes its connection."""
-        self._delay.begin()
         self._on_draining()
         self._draining.begin()
 
@@ -259,8 +237,8 @@ class GatewayServer(_QuietServer):
         settle()
         await super().startup(sockets)
         gc.freeze()
-        if self.started and self._on_started is not None:
-            self._after_start = asyncio.ensure_future(self._on_started())
+        if self.started and self.on_started is not None:
+            self._after_start = asyncio.ensure_future(self.on_started())
             self._after_start.add_done_callback(self._stop_if_failed)
 
     def _stop_if_failed(self, started: asyncio.Task[None]) -> None:
@@ -344,21 +322,12 @@ class DrainDelay:
         return True
 
 
-class _SecondServer(_QuietServer):
-    """A second server in one process. The first one handles the signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle no signals."""
-        yield
-
-
 @contextlib.asynccontextmanager
 async def serving_in_background(app: Any, listener: socket.socket) -> AsyncIterator[Callable[[], None]]:
     """Serve a second application on a socket of its own while the block runs. Provide a function that ends it."""
     config = server_config(app, _SECOND_GRACE_S)
     config.lifespan = "off"
-    server = _SecondServer(config)
+    server = _QuietServer(config)
     serving = asyncio.create_task(server.serve([listener]))
 
     def end() -> None:
@@ -371,14 +340,13 @@ async def serving_in_background(app: Any, listener: socket.socket) -> AsyncItera
         await serving
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine to its end, on uvloop if the platform has it."""
     if sys.platform == "win32":
-        asyncio.run(main)
-        return
+        return asyncio.run(main)
     import uvloop
 
-    uvloop.run(main)
+    return uvloop.run(main)
 
 
 _LARGE_BYTES = 4 * 1024 * 1024

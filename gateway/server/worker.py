@@ -1,57 +1,134 @@
-"""A worker process: serve on a socket that the supervisor has bound, until the supervisor stops it or is gone.
+"""A worker: the gateway with its HTTP server, as its host asks for it, directly or from another process.
 
-Started as `python -m gateway.server.worker SEAT INDEX WORKERS LISTENER CHANNEL QUOTAS [LOCK]`: the seat in the shared
-memory, the index of this worker (0, 1, …) and the number of workers, and open file descriptors. A worker reads no
-config file: every config version arrives through the channel.
+As a process it is started as `python -m gateway.server.worker SEAT INDEX WORKERS LISTENER CHANNEL QUOTAS [LOCK]`: the
+seat in the shared memory, the index of this worker (0, 1, …), the number of workers, and open file descriptors. A
+worker reads no config file: every config version arrives from its host.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import sys
 import threading
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
+from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway, transport_named
 from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
-from gateway.server.channel import (
-    Activate,
-    Activated,
-    Ask,
-    AskRequests,
-    Channel,
-    DrainWorker,
-    LastRequests,
-    Ready,
-    Report,
-    RetireWorker,
-    Serve,
-    StopWorker,
-)
-from gateway.server.uvicorn_server import GatewayServer, grace_s_of, run, server_config
+from gateway.model.config_version import ConfigVersion
+from gateway.model.status import WorkerStatus
+from gateway.server.channel import Channel
+from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, run, server_config
+from gateway.server.workers import WorkerSettings
 from gateway.telemetry.log import configure, logger
 from gateway.usage.quota_store import QuotaStore
 
-_FINAL_REPORT = 0
 _FINAL_REPORT_S = 1.0
 _LAST_REQUESTS_S = 0.4
 _LAST_S = 0.9
-"""How long a worker outlives its supervisor. The next process books the calls that it could not book."""
+"""How long a worker outlives its host. The next process books the calls that it could not book."""
+
+
+class Worker:
+    """One serving process. `lock` is its descriptor of the locked state directory."""
+
+    def __init__(
+        self, index: int, config: ConfigVersion, settings: WorkerSettings, quotas: QuotaStore, lock: int | None = None
+    ) -> None:
+        receipts = read_receipt_settings(
+            *(str(path) if path else None for path in (settings.state_dir, settings.receipt_key))
+        )
+        self.gateway = gateway = Gateway(
+            config, transport_named(settings.transport), quotas, settings.state_dir, receipts, settings.consent_key,
+            settings.max_requests,
+        )  # fmt: skip
+        self._index, self._lock = index, lock
+        self._server = GatewayServer(
+            server_config(gateway), gateway.drain, gateway.cut, lambda: grace_s_of(settings.grace_s, gateway.config)
+        )
+        self.drain, self.stop, self.cut = self._server.drain, self._server.stop, self._server.cut
+
+    def serve_application(self, application: Application) -> None:
+        """Serve an application that calls the gateway, in place of the gateway itself."""
+        self._server.config.app = application
+
+    async def serve(
+        self, listeners: Sequence[socket.socket], on_started: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Serve until the worker is stopped. `on_started` is awaited once it accepts connections."""
+        self._server.on_started = on_started
+        try:
+            await self._server.serve([*listeners])
+        finally:
+            self.gateway.flush()
+
+    async def activate(self, packed: bytes) -> str:
+        """Use another config version for new requests, and return its name."""
+        self.gateway.activate(await asyncio.to_thread(unpack, packed))
+        return self.gateway.config.version
+
+    def look(self, has_metrics: bool = True) -> tuple[WorkerStatus, bytes]:
+        """Return the state of this worker, and a snapshot of its metrics."""
+        gateway = self.gateway
+        state = gateway.config.version, self._server.running, gateway.is_draining, gateway.unavailable_deployments()
+        status = WorkerStatus(self._index + 1, os.getpid(), *state, store_problems=gateway.store_problems())
+        return status, gateway.metrics.snapshot() if has_metrics else b""
+
+    def retire(self) -> None:
+        """Leave new connections to the next gateway, and end when the own ones have ended."""
+        if self._lock is not None:  # the next gateway has it
+            os.close(self._lock)
+            self._lock = None
+        self._server.retire()
+
+
+class OwnWorker:
+    """The only worker, in the process of its host. See `Workers`."""
+
+    wanted, restarts = 1, 0
+
+    def __init__(self, worker: Worker, listener: socket.socket) -> None:
+        self.events = worker.gateway.events
+        self._worker = worker
+        self._listener = listener
+        self.drain, self.stop, self.retire, self.cut = worker.drain, worker.stop, worker.retire, worker.cut
+
+    async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
+        """See Workers."""
+        await self._worker.serve(duplicates_of(self._listener), on_started)
+        return 0
+
+    async def activate(self, _: bytes, config: ConfigVersion) -> tuple[int, ...]:
+        """See Workers."""
+        self._worker.gateway.activate(config)
+        return ()
+
+    async def status(self) -> tuple[WorkerStatus, ...]:
+        """See Workers."""
+        return (self._worker.look(False)[0],)
+
+    async def snapshots(self) -> list[bytes]:
+        """See Workers."""
+        return [self._worker.look()[1]]
+
+    async def requests(self) -> list[dict[str, object]]:
+        """See Workers."""
+        return self._worker.gateway.recent_requests()
 
 
 def main() -> None:
-    """Serve until the supervisor stops this worker."""
-    # Only the supervisor reloads, but a service manager may send the signal to every process.
+    """Serve until the host stops this worker."""
+    # Only the host reloads, but a service manager may send the signal to every process.
     for number in (signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     seat, index, workers, listening, pair, memory, *lock = map(int, sys.argv[1:])
     quotas = QuotaStore.shared(memory, seat, (index, workers))
-    run(_work(_inherited(listening), _inherited(pair), quotas, lock))
+    run(_work(index, _inherited(listening), _inherited(pair), quotas, lock[0] if lock else None))
 
 
 def _inherited(descriptor: int) -> socket.socket:
@@ -60,87 +137,53 @@ def _inherited(descriptor: int) -> socket.socket:
     return inherited
 
 
-async def _work(listener: socket.socket, pair_end: socket.socket, quotas: QuotaStore, lock: list[int]) -> None:
+async def _work(
+    index: int, listener: socket.socket, pair_end: socket.socket, quotas: QuotaStore, lock: int | None
+) -> None:
     channel = await Channel.over(pair_end)
-    serve = await channel.receive()
-    if not isinstance(serve, Serve):
+    first = await channel.receive()
+    if first is None:
         return
-    configure(serve.log_format, serve.log_level)
-    state_dir = Path(serve.state_dir) if serve.state_dir is not None else None
-    receipt_settings, consent_key = (
-        read_receipt_settings(serve.state_dir, serve.receipt_key),
-        bytes.fromhex(serve.consent_key),
-    )
-    gateway = Gateway(
-        unpack(serve.packed_config),
-        transport_named(serve.transport),
-        quotas,
-        state_dir,
-        receipt_settings,
-        consent_key=consent_key,
-        most_requests=serve.max_requests,
-    )
+    packed, settings = first[2]
+    configure(settings.log_format, settings.log_level)
+    worker = Worker(index, unpack(packed), settings, quotas, lock)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a service manager may send them to every process
+        asyncio.get_running_loop().add_signal_handler(number, worker.stop)
 
     async def started() -> None:
-        channel.send(Ready(gateway.config.version))
+        channel.tell("note_ready", worker.gateway.config.version)
 
-    server = GatewayServer(
-        server_config(gateway),
-        started,
-        gateway.drain,
-        gateway.cut,
-        lambda: grace_s_of(serve.grace_s, gateway.config),
-    )
-    receiving = asyncio.create_task(_receive_messages(gateway, server, channel, lock))
-    receiving.add_done_callback(lambda _: server.stop())
-    try:
-        await server.serve([listener])
-    finally:
-        gateway.flush()
-    receiving.cancel()
-    # The final counts.
-    channel.send(_report(gateway, server, _FINAL_REPORT, metrics=True))
+    following = asyncio.create_task(_follow(worker, channel))
+    following.add_done_callback(lambda _: worker.stop())
+    await worker.serve([listener], started)
+    following.cancel()
+    channel.tell("note_look", worker.look())
     await channel.finish(_FINAL_REPORT_S)
 
 
-async def _receive_messages(gateway: Gateway, server: GatewayServer, channel: Channel, lock: list[int]) -> None:
-    """Carry out the supervisor's messages, also while the last requests finish.
+async def _follow(worker: Worker, channel: Channel) -> None:
+    """Carry out the calls of the host, also while the last requests finish.
 
-    Without the supervisor, this worker gets no further config versions, and the next gateway cannot start before it has
+    Without the host, this worker gets no further config versions, and the next gateway cannot start before it has
     ended. So it ends within a second.
     """
-    while (message := await channel.receive()) is not None:
-        match message:
-            case Activate(number, packed):
-                config = await asyncio.to_thread(unpack, packed)
-                gateway.activate(config)
-                channel.send(Activated(number, config.version))
-            case Ask(number, metrics):
-                channel.send(_report(gateway, server, number, metrics=metrics))
-            case AskRequests(number):
-                channel.send(LastRequests(number, json.dumps(gateway.recent_requests()).encode()))
-            case DrainWorker():
-                server.drain()
-            case StopWorker():
-                server.stop()
-            case RetireWorker():
-                while lock:  # the next gateway has it
-                    os.close(lock.pop())
-                server.retire()
-            case Serve() | Ready() | Activated() | Report() | LastRequests():
-                raise ValueError(f"unexpected message from the supervisor: {type(message).__name__}")
+    functions = (
+        worker.activate,
+        worker.look,
+        worker.gateway.recent_requests,
+        worker.drain,
+        worker.stop,
+        worker.cut,
+        worker.retire,
+    )
+    async for _ in channel.calls({function.__name__: function for function in functions}):
+        pass
     detail = f"this worker ends its running requests after {_LAST_REQUESTS_S:g} s, and exits"
     logger().warning("supervisor_gone", pid=os.getpid(), detail=detail)
-    asyncio.get_running_loop().call_later(_LAST_REQUESTS_S, server.cut)
+    asyncio.get_running_loop().call_later(_LAST_REQUESTS_S, worker.cut)
     watchdog = threading.Timer(_LAST_S, os._exit, [1])
     watchdog.daemon = True
     watchdog.start()
-
-
-def _report(gateway: Gateway, server: GatewayServer, number: int, *, metrics: bool) -> Report:
-    counted = gateway.metrics.snapshot() if metrics else b""
-    state = gateway.config.version, server.running, gateway.is_draining, gateway.unavailable_deployments()
-    return Report(number, *state, counted, gateway.store_problems())
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_child_process_has_the_clean_environment(module: Module) -> None:
 
 def test_every_known_child_process_is_found() -> None:
     found = {name for name, module in modules().items() if starts_of(module.tree)}
-    assert {"gateway.changes.compile_process", "evaluation.simulation", "gateway.server.supervisor"} <= found
+    assert {"gateway.changes.compile_process", "evaluation.simulation", "gateway.server.workers"} <= found
 
 
 @pytest.mark.parametrize(

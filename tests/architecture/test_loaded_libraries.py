@@ -25,8 +25,8 @@ NOT_OURS = frozenset({"rich"})
 SERVES = frozenset({"uvicorn"})
 ENTRIES = {
     "gateway.server.worker": SERVES,
-    "gateway.server.supervisor": SERVES,
-    "gateway.server.single": SERVES,
+    "gateway.server.host": SERVES | {"pydantic", "pydantic_core", "pydantic_settings"},  # receives the settings
+    "gateway.server.workers": SERVES,
     "gateway.server.start": SERVES | {"pydantic", "pydantic_core", "pydantic_settings"},  # receives the settings
     "gateway.changes.compile_job": frozenset(),  # the child that compiles a config; it loads pydantic and yaml when it begins
     "gateway.cli": frozenset(),

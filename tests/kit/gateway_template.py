@@ -36,8 +36,8 @@ _MODULES = (
     "gateway.cli.arguments",
     "gateway.server.start",
     "gateway.assembly.application",
-    "gateway.server.single",
-    "gateway.server.supervisor",
+    "gateway.server.worker",
+    "gateway.server.workers",
     "gateway.config.compile",
     "gateway.config.loading",
 )

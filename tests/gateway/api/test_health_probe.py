@@ -98,7 +98,7 @@ async def test_internal_error_is_sent_to_the_client_and_raised_to_the_server() -
 
 UNASKED = """
 import asyncio, sys
-import gateway.changes.initial_config, gateway.server.single, gateway.server.start, gateway.server.supervisor, gateway.server.worker
+import gateway.changes.initial_config, gateway.server.host, gateway.server.start, gateway.server.workers, gateway.server.worker
 started = {*sys.modules}
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard

@@ -235,7 +235,7 @@ def test_only_compiling_region_text_imports_babel() -> None:
     """It would stay in each process that serves."""
     code = (
         "import sys\n"
-        "import gateway.app, gateway.server.single, gateway.server.worker, gateway.server.supervisor, gateway.config.compile\n"
+        "import gateway.app, gateway.server.host, gateway.server.worker, gateway.server.workers, gateway.config.compile\n"
         "from tests.kit.configs import BASE, table_of\n"
         "table_of(BASE)\n"
         "assert 'babel' not in sys.modules\n"

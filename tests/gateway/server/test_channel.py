@@ -18,19 +18,9 @@ from gateway.config.compile import compile_config
 from gateway.config.loading import load_document
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
-from gateway.server.channel import (
-    Activate,
-    Activated,
-    Ask,
-    AskRequests,
-    Channel,
-    LastRequests,
-    Message,
-    Ready,
-    Report,
-    Serve,
-    StopWorker,
-)
+from gateway.model.status import WorkerStatus
+from gateway.server.channel import Channel
+from gateway.server.workers import WorkerSettings
 from providers.registry import load_registry
 from tests.kit.configs import table_of
 
@@ -51,31 +41,33 @@ def table() -> ConfigVersion:
     return compile_config(load_document(EXAMPLE, environ), registry=load_registry()).config
 
 
-async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
+async def test_calls_are_carried_out_in_order_and_answered(table: ConfigVersion) -> None:
     here, there = [await Channel.over(end) for end in socket.socketpair()]
-    unwell = {
-        "house": Unavailable("benched: the provider refuses our key", 2.5, True),
-        "b": Unavailable("open", 1.0, False, True),
-    }
-    sent: list[Message] = [
-        Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"),
-        Activate(1, pack(table)),
-        Ask(2, metrics=True),
-        AskRequests(3),
-        LastRequests(3, b'[{"request_id":"one"}]'),
-        StopWorker(),
-        Ready("abc"),
-        Activated(1, "abc"),
-        Report(2, "abc", 3, False, unwell, b"bytes\nof any kind\0"),
-        Report(3, "abc", 0, True, {}),
-        Report(4, "abc", 0, False, {}, store_problems={"valkey": "refused"}),
-    ]
-    for message in sent:
-        here.send(message)
-    assert [await there.receive() for _ in sent] == sent
-    here.close()
-    assert await there.receive() is None
+    unwell = {"house": Unavailable("benched: the provider refuses our key", 2.5, True)}
+    state = WorkerStatus(1, 2, "abc", 3, False, unwell, store_problems={"valkey": "refused"})
+    done: list[object] = []
+
+    async def activate(packed: bytes) -> str:
+        done.append(packed)
+        return "abc"
+
+    async def serve(end: Channel, functions: dict[str, Any]) -> list[str]:
+        return [name async for name in end.calls(functions)]
+
+    functions = {"activate": activate, "look": lambda: (state, b"bytes\nof any kind\0"), "note": done.append}
+    serving = asyncio.create_task(serve(there, functions))
+    asking = asyncio.create_task(serve(here, {}))
+    here.tell("note", 1)
+    answers = here.ask("activate", pack(table)), here.ask("look")
+    assert await asyncio.gather(*answers) == ["abc", (state, b"bytes\nof any kind\0")]
+    assert done == [1, pack(table)]
+    last = here.ask("look")
     there.close()
+    with pytest.raises(asyncio.CancelledError):
+        await last
+    here.close()
+    assert (await serving)[:3] == ["note", "activate", "look"]
+    assert set(await asking) == {""}
 
 
 @pytest.mark.parametrize(
@@ -86,12 +78,12 @@ async def test_messages_arrive_as_they_were_sent(table: ConfigVersion) -> None:
 async def test_closed_peer_is_not_an_error(unread: bytes) -> None:
     ours, theirs = socket.socketpair()
     channel = await Channel.over(ours)
-    channel.send(StopWorker())
+    channel.tell("stop")
     assert theirs.recv(1, socket.MSG_PEEK), "it leaves with a message unread"
     theirs.sendall(unread)
     theirs.close()
     assert await channel.receive() is None
-    channel.send(StopWorker())
+    channel.tell("stop")
     channel.close()
 
 
@@ -100,7 +92,7 @@ def test_a_table_is_the_same_in_another_process(table: ConfigVersion) -> None:
     names = [name for name in ConfigVersion.__dataclass_fields__ if name != "memo"]
     assert {name: getattr(there, name) for name in names} == {name: getattr(table, name) for name in names}
     assert SECRET in {secret.reveal() for item in there.deployments.values() for secret in item.credentials}
-    assert SECRET not in repr(Serve(pack(table), "lean", 2.5, "json", "info", 500, "c0ffee"))
+    assert "c0ffee" not in repr(WorkerSettings("lean", 2.5, "json", "info", 500, bytes.fromhex("c0ffee")))
 
 
 def test_signing_module_is_imported_when_a_table_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,14 +119,14 @@ def test_send_to_a_process_that_is_gone_does_nothing_on_every_loop() -> None:
         channel = await Channel.over(ours)
         theirs.close()
         for number in range(3):
-            channel.send(Ask(number, metrics=False))
+            channel.tell("look", number)
             await asyncio.sleep(0)
         assert await channel.receive() is None
-        channel.send(StopWorker())
+        channel.tell("stop")
         channel.close()
-        channel.send(StopWorker())
+        channel.tell("stop")
         await channel.finish(1.0)
-        channel.send(StopWorker())
+        channel.tell("stop")
 
     for run in (asyncio.run, uvloop.run):
         run(send())

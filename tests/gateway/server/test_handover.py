@@ -17,18 +17,17 @@ import pytest
 
 from gateway.operator_errors import StateError
 from gateway.server import handover as module
-from gateway.server.handover import Given, Handover, Keepers, RestartBusy, ask_for_restart
+from gateway.server.handover import Given, Handover, RestartBusy, ask_for_restart
+from gateway.server.keepers import Keepers
 from gateway.server.service_manager import ServiceManager
 from gateway.usage.quota_store import Seats
 from tests.kit.scripted_server import until
 
 LIMIT_S = 30.0
-TAKES_THE_STATE = """#!{python}
+STARTS = """#!{python}
 import os, socket, sys, time
 pair_end = socket.socket(fileno=int(os.environ["GATEWAY_TAKEOVER"]))
-socket.recv_fds(pair_end, 65536, 5)
-pair_end.sendall(b'{{"wants": "state"}}\\n')
-pair_end.recv(100)
+pair_end.recv(65536)
 {then}
 """
 FAILS = """pair_end.sendall(b'{"failed": "the port is closed"}\\n')"""
@@ -74,7 +73,7 @@ async def serving(directory: Path, live: Live, ready_s: float = LIMIT_S) -> Asyn
     stopped: Any = Stopped()
     keepers = Keepers(live, stopped, stopped)  # type: ignore[arg-type]
     with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as admin:
-        given = Given((public, admin), Seats(1), bytes(32), ServiceManager({}))
+        given = Given({"public": public, "admin": admin}, Seats(1), bytes(32), ServiceManager({}))
         handover = Handover(given, keepers, directory, ready_s=ready_s)
         handover.note_serving()
         running = asyncio.create_task(handover.run())
@@ -110,7 +109,7 @@ async def asked(directory: Path, python: str) -> Any:
 async def test_gateway_goes_on_after_a_child_that_fails_with_the_state(
     tmp_path: Path, then: str, ready_s: float, reason: str
 ) -> None:
-    python = script(tmp_path, TAKES_THE_STATE.format(python=sys.executable, then=then))
+    python = script(tmp_path, STARTS.format(python=sys.executable, then=then))
     live = Live()
     async with serving(tmp_path, live, ready_s):
         assert await asked(tmp_path, python) == {"error": reason}
@@ -122,14 +121,14 @@ async def test_child_that_hangs_at_its_start_is_ended(tmp_path: Path) -> None:
     async with serving(tmp_path, live, 0.2):
         answer = await asked(tmp_path, script(tmp_path, "#!/bin/sh\nexec sleep 1000\n"))
     assert answer == {"error": "the next gateway was not ready within 0.2 s"}
-    assert live.calls == []
+    assert live.calls == ["pause", "resume", "describe"]
 
 
 async def test_state_that_cannot_be_paused_is_reported(tmp_path: Path) -> None:
     live = Live()
     live.problem = "the disk is full"
     async with serving(tmp_path, live):
-        python = script(tmp_path, TAKES_THE_STATE.format(python=sys.executable, then="time.sleep(1000)"))
+        python = script(tmp_path, STARTS.format(python=sys.executable, then="time.sleep(1000)"))
         assert await asked(tmp_path, python) == {"error": "the disk is full"}
         assert live.calls == ["pause"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 from typing import Any
 
@@ -34,7 +32,8 @@ async def _turns_for_a_crowd(of: Any) -> tuple[int, list[socket.socket]]:
     async def on_started() -> None:
         up.set()
 
-    server = GatewayServer(server_config(_app, 1.0), on_started)
+    server = GatewayServer(server_config(_app, 1.0))
+    server.on_started = on_started
     serving = asyncio.create_task(server.serve(sockets))
     await up.wait()
     crowd = [socket.create_connection(address) for _ in range(_CROWD)]
@@ -67,7 +66,8 @@ def test_connections_in_the_queue_of_a_listener_that_closes_are_answered() -> No
         async def on_started() -> None:
             up.set()
 
-        server = GatewayServer(server_config(_app, 10.0), on_started)
+        server = GatewayServer(server_config(_app, 10.0))
+        server.on_started = on_started
         serving = asyncio.create_task(server.serve([listener]))
         await up.wait()
         # The loop does not turn from here to `stop`, so that it accepts few of them before it stops.
@@ -90,8 +90,7 @@ def test_connections_in_the_queue_of_a_listener_that_closes_are_answered() -> No
     assert all(b"connection: close" in answer for answer in answers)
 
 
-@pytest.mark.parametrize("trigger", ["a signal", "its process"])
-def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch, trigger: str) -> None:
+def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.server.uvicorn_server._DATE_S", 1000.0)
     looks: list[int] = []
 
@@ -106,13 +105,11 @@ def test_idle_server_sleeps_until_it_is_to_exit(monkeypatch: pytest.MonkeyPatch,
         async def on_started() -> None:
             up.set()
 
-        server = Server(server_config(_app, 1.0), on_started)
+        server = Server(server_config(_app, 1.0))
+        server.on_started = on_started
         serving = asyncio.create_task(server.serve([bind("127.0.0.1", 0)]))
         await up.wait()
-        if trigger == "a signal":
-            os.kill(os.getpid(), signal.SIGTERM)
-        else:
-            server.stop()
+        server.stop()
         await serving
         return bool(server.server_state.default_headers)
 

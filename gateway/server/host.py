@@ -1,0 +1,296 @@
+"""The host of a gateway: it owns the live config, the schedules and the listeners of operators, and runs workers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gateway.api.admin import build_admin
+from gateway.api.admin_control import Control, Review, change_report, fault_report, no_faults
+from gateway.api.admin_guard import Guard
+from gateway.api.raw_responses import Application
+from gateway.assembly.budget_alerts import BudgetWatch
+from gateway.model.status import Overview, Reload, SimulatedSite, Status
+from gateway.operator_errors import StateError
+from gateway.server.keepers import Keepers
+from gateway.server.request_feed import publish_requests
+from gateway.server.service_manager import ServiceManager
+from gateway.server.uvicorn_server import DrainDelay, serving_in_background
+from gateway.server.workers import Workers
+from gateway.settings import Settings
+from gateway.telemetry.event_feed import Subscription
+from gateway.telemetry.exposition import expose
+from gateway.telemetry.metric_snapshots import Series, pack
+from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
+
+if TYPE_CHECKING:
+    from gateway.changes.stored_clients import ClientDatabase
+    from gateway.server.fault_switch import FaultSwitch
+    from gateway.server.handover import Handover
+    from gateway.service.client_admin import ClientAdmin
+
+BuildOperatorConsole = Callable[[Application, Guard, Control], Application]
+"""Returns the console over the admin API. The map reads the state of the gateway as the admin API does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleListener:
+    """The listener of the console."""
+
+    listener: socket.socket
+    build: BuildOperatorConsole
+
+
+@dataclass(frozen=True, slots=True)
+class Operators:
+    """The listeners of operators: the admin listener with its guard, and the console if there is one."""
+
+    admin: socket.socket
+    guard: Guard
+    console: ConsoleListener | None = None
+
+    def with_tokens(self, clients: ClientDatabase | None, console: ConsoleListener | None = None) -> Operators:
+        """Return the listeners with the console, which also accept the stored admin tokens."""
+        guard = self.guard
+        if clients is not None:
+            guard = replace(guard, tokens=clients.tokens, is_closed=clients.is_closed)
+        return Operators(self.admin, guard, console)
+
+
+class Host:
+    """Runs a gateway until it is stopped, or until it has handed over. See `gateway.api.admin_control.Control`.
+
+    Args:
+        workers: The workers.
+        keepers: The live config and the schedules.
+        operators: The listeners of operators.
+        settings: The state directory, the name of this instance, and the delay of a drain.
+        service: The service manager that started the process.
+        handover: Hands over to the next gateway. None: this process never does.
+        faults: The faults of a demo's simulated providers, or None.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        keepers: Keepers,
+        operators: Operators,
+        settings: Settings,
+        service: ServiceManager | None = None,
+        handover: Handover | None = None,
+        faults: FaultSwitch | None = None,
+    ) -> None:
+        self._workers, self._operators = workers, operators
+        self._live, self._scheduler = keepers.live, keepers.scheduler
+        self._state_dir, self._name = settings.state_dir, settings.instance or socket.gethostname()
+        self._delay = DrainDelay(settings.drain_delay_s)
+        self._service = service or ServiceManager({})
+        self._handover, self._faults = handover, faults
+        self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
+        self._traffic = TrafficWindow()
+        self._is_draining = self._is_stopping = False
+
+    async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
+        """Serve; return the exit status. `on_started` is awaited once all workers accept connections."""
+        loop, live = asyncio.get_running_loop(), self._live
+        with suppress(NotImplementedError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._on_signal, number)
+            loop.add_signal_handler(signal.SIGHUP, self._service.reloading(live.request))
+        live.on_change = self._note_change
+        live.is_draining = lambda: self._is_draining
+        if self._faults is not None:
+            live.is_followed = lambda: self._workers.events.has_subscribers("config")
+        live.start(self._workers.activate)
+        self._scheduler.start(self._workers.snapshots, live.restage)
+        alerting = asyncio.create_task(self._budgets.run())
+        works = self._sample(), self._service.beat(), publish_requests(self._workers.events, self.requests)
+        background = [alerting, *(asyncio.create_task(work) for work in works)]
+        try:
+            async with AsyncExitStack() as stack:
+                ends = [await stack.enter_async_context(served) for served in self._operator_listeners()]
+                serving = asyncio.create_task(self._workers.run(on_started))
+                stack.push_async_callback(_ended, serving)
+                if self._handover is not None and await self._handover.is_done_before(serving):
+                    alerting.cancel()
+                    for end in ends:
+                        end()
+                    self._note_draining()
+                    self._workers.retire()
+                return await serving
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._scheduler.stop()
+            await live.stop()
+
+    def _operator_listeners(self) -> list[Any]:
+        admin, console = build_admin(self, self._operators.guard), self._operators.console
+        served = [serving_in_background(admin, self._operators.admin)]
+        if console is not None:
+            served.append(serving_in_background(console.build(admin, self._operators.guard, self), console.listener))
+        return served
+
+    async def _sample(self) -> None:
+        while True:
+            self._traffic.sample(time.monotonic(), await self.snapshots())
+            await asyncio.sleep(SAMPLE_S)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGTERM and self._delay.then(self._stop):
+            self.drain()
+        elif not self._is_stopping:
+            self._stop()
+        elif number == signal.SIGINT:
+            self._workers.cut()
+
+    def drain(self) -> float:
+        """See Control."""
+        self._delay.begin()
+        self._note_draining()
+        self._workers.drain()
+        return self._delay.delay_s
+
+    def _stop(self) -> None:
+        self._note_draining()
+        self._is_stopping = True
+        self._workers.stop()
+
+    def _note_draining(self) -> None:
+        self._is_draining = True
+        self._service.note_stopping()
+
+    # --- what operators see -----------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        """See Control."""
+        live, workers = self._live, await self._workers.status()
+        return Status(
+            live.config,
+            live.loaded,
+            live.failed,
+            live.reloads,
+            self._is_draining,
+            workers,
+            self._workers.wanted,
+            self._workers.restarts,
+            schedules=self._scheduler.status(),
+            schedules_off=self._scheduler.off,
+            keeps_history=live.keeps_history,
+            file_is_active=live.file_is_active,
+            pinned=live.pinned,
+            at_s=time.time(),
+        )
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """See Control."""
+        used = {labels: [share] for labels, share in self._budgets.used_shares().items()}
+        own: Series = {"gateway_budget_used_ratio": used}
+        if self._live.cell is not None:
+            own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
+        snapshots = [*await self.snapshots(), pack(own)]
+        # Rendering takes too long for the loop, so a thread does it.
+        return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
+
+    async def snapshots(self) -> list[bytes]:
+        """See Control."""
+        return await self._workers.snapshots()
+
+    async def requests(self) -> list[dict[str, object]]:
+        """See Control."""
+        return await self._workers.requests()
+
+    async def overview(self) -> Overview:
+        """See Control. The disk and the shared database are read in a thread."""
+        self._traffic.sample(time.monotonic(), await self.snapshots())
+        identity, rows = await asyncio.to_thread(self._of_state_dir)
+        cell = await asyncio.to_thread(self._live.cell.state) if self._live.cell is not None else None
+        return Overview(self._name, identity, self._traffic.counts(), rows, cell)
+
+    def _of_state_dir(self) -> tuple[str | None, int | None]:
+        if self._state_dir is None:
+            return None, None
+        from gateway.usage.installation import instance_name
+        from gateway.usage.reports import UsageReader
+
+        try:
+            identity = instance_name(self._state_dir)
+            if self._live.cell is not None:
+                return identity, self._live.cell.rows_waiting()
+            with UsageReader(self._state_dir) as reader:
+                return identity, reader.waiting_rows
+        except StateError:
+            return None, None
+
+    def events(self) -> Subscription:
+        """See Control."""
+        return self._workers.events.subscribe()
+
+    def review(self) -> Review:
+        """See Control."""
+        return self._live.review
+
+    # --- what operators do ------------------------------------------------------------------------
+
+    async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
+        """See Control."""
+        return await self._scheduler.stop_schedule(assistant, region, who, self._live.restage)
+
+    async def reload(self, who: str) -> Reload:
+        """See Control."""
+        return await self._live.reload_for_all(who)
+
+    async def rollback(self, version: str | None, who: str, signature: str | None) -> Reload:
+        """See Control."""
+        return await self._live.rollback(version, who, signature)
+
+    async def release(self, who: str, signature: str | None) -> Reload:
+        """See Control."""
+        return await self._live.release(who, signature)
+
+    def client_admin(self, who: str) -> ClientAdmin | None:
+        """See Control."""
+        return self._live.clients.admin(who) if self._live.clients is not None else None
+
+    def _note_change(self) -> None:
+        live = self._live
+        self._service.note_change(live.config.version)
+        self._workers.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
+
+    # --- the faults of a demo ---------------------------------------------------------------------
+
+    async def faults(self) -> tuple[SimulatedSite, ...]:
+        """See Control."""
+        return self._switch().sites()
+
+    async def set_fault(self, deployment: str, fault: str) -> None:
+        """See Control."""
+        self._switch().set(deployment, fault)
+        self._publish_faults()
+
+    async def clear_faults(self) -> None:
+        """See Control."""
+        self._switch().clear()
+        self._publish_faults()
+
+    def _switch(self) -> FaultSwitch:
+        if self._faults is None:
+            raise no_faults()
+        return self._faults
+
+    def _publish_faults(self) -> None:
+        self._workers.events.publish("faults", {"sites": [*map(fault_report, self._switch().sites())]})
+
+
+async def _ended(task: asyncio.Task[int]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

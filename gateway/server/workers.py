@@ -1,0 +1,444 @@
+"""The workers of a host: one in its own process, or several processes on one socket that are replaced when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.assembly.usage import recover_calls_forever
+from gateway.child_process import child_command, child_environment
+from gateway.model.config_version import ConfigVersion
+from gateway.model.status import WorkerStatus
+from gateway.server.channel import Channel
+from gateway.server.uvicorn_server import grace_s_of
+from gateway.telemetry.event_feed import EventFeed
+from gateway.telemetry.log import LogFormat, dropped_lines, logger
+from gateway.telemetry.metric_snapshots import EMPTY, merge, pack, without_gauges
+from gateway.telemetry.recent_requests import MOST_REQUESTS
+from gateway.usage.quota_store import Seats
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+_OK, _FAILED = 0, 1
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_STEADY_S = 30.0
+# Give up after this many failed starts per worker while no worker is running.
+_TRIES = 5
+# The time after the grace time in which a worker must close its connections and exit; then it is killed.
+_OVERTIME_S = 3.0
+# A killed worker loses the counts since its last snapshot. A snapshot of a thousand deployments takes two milliseconds.
+_COUNT_S = 1.0
+# A snapshot is also a heartbeat. A worker that owes so many of them hangs. They are counted, because a time would also
+# pass while the host itself is suspended. With a worker that hangs, a round takes `_COUNT_S` and `_ASK_S`.
+_MOST_MISSED = 10
+_MOST_MISSED_AT_START = 60
+# A worker that owes more of them is not waited for when an operator or a probe asks for the state.
+_MOST_MISSED_FOR_STATUS = 2
+_ACTIVATE_S = 2.0
+_ASK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker serves.
+
+    Attributes:
+        consent_key: All workers sign consent tokens with it if the config version has none.
+    """
+
+    transport: str
+    grace_s: float | None
+    log_format: LogFormat
+    log_level: str
+    max_requests: int
+    consent_key: bytes = field(repr=False)
+    state_dir: Path | None = None
+    receipt_key: Path | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, consent_key: bytes) -> WorkerSettings:
+        """Return how a worker of this process serves."""
+        how = settings.transport, settings.grace_s, settings.log_format, settings.log_level, settings.max_requests
+        return cls(*how, consent_key, settings.state_dir, settings.receipt_key)
+
+
+class Workers(Protocol):
+    """The workers, as their host uses them.
+
+    Attributes:
+        wanted: The number of workers that should run.
+        restarts: The number of workers that were started again.
+        events: The events of all workers.
+    """
+
+    wanted: int
+    restarts: int
+    events: EventFeed
+
+    async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
+        """Serve until all workers have ended; return the exit status. `on_started` runs once all accept connections."""
+        ...
+
+    async def activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
+        """Activate a version. Return the workers that have not confirmed it in time."""
+        ...
+
+    async def status(self) -> tuple[WorkerStatus, ...]:
+        """Return the state of each worker; of one that does not answer, its last one."""
+        ...
+
+    async def snapshots(self) -> list[bytes]:
+        """Return the metrics of all workers, ended ones included; of one that does not answer, its last snapshot."""
+        ...
+
+    async def requests(self) -> list[dict[str, object]]:
+        """Return the last finished requests, the latest first."""
+        ...
+
+    def drain(self) -> None:
+        """Close each connection after its next answer, and go on accepting connections."""
+        ...
+
+    def stop(self) -> None:
+        """Accept no new connections, finish the running requests, then end."""
+        ...
+
+    def retire(self) -> None:
+        """Leave new connections to the next gateway, and end when the own ones have ended."""
+        ...
+
+    def cut(self) -> None:
+        """End without waiting for the running requests, after `stop`."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class WorkerProcess:
+    """A running worker process. Its replacement gets the same `seat` (1, 2, …).
+
+    Attributes:
+        state: Its last state.
+        metrics: Its last snapshot of metrics.
+        missed: The rounds of heartbeats since its last message.
+    """
+
+    seat: int
+    process: Process
+    channel: Channel
+    ready: bool = False
+    state: WorkerStatus = field(init=False)
+    metrics: bytes = EMPTY
+    missed: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = WorkerStatus(self.seat, self.process.pid, "", 0, False, {})
+
+    @property
+    def open_breakers(self) -> set[str]:
+        """The deployments whose breaker is open in this worker."""
+        return {name for name, reason in self.state.unavailable.items() if reason.by_breaker}
+
+    @property
+    def most_missed(self) -> int:
+        """The rounds of heartbeats that it may miss before it counts as hung."""
+        return _MOST_MISSED if self.ready else _MOST_MISSED_AT_START
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def dismiss(self, how: str) -> None:
+        """Stop or retire it. A ready one finishes its requests; a signal ends one that is still starting."""
+        self.channel.tell(how)
+        if not self.ready:
+            self.send_signal(signal.SIGTERM)
+
+    async def end(self, limit_s: float) -> int:
+        """Return the exit status after it has closed its channel. Kill it if it does not exit in time."""
+        try:
+            return await asyncio.wait_for(self.process.wait(), limit_s)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            return await self.process.wait()
+
+
+def _noted(worker: WorkerProcess, note: Callable[[WorkerProcess, Any], None], answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        note(worker, answer.result())
+
+
+def next_wait_s(last_wait_s: float, lived_s: float) -> float:
+    """Return the delay before the next start. It doubles until a worker has run for a while."""
+    if lived_s >= _STEADY_S:
+        return _FIRST_WAIT_S
+    return min(max(_FIRST_WAIT_S, 2 * last_wait_s), _LONGEST_WAIT_S)
+
+
+class WorkerProcesses:
+    """Worker processes on one socket: they are started, replaced when they die or hang, and stopped. See `Workers`.
+
+    Args:
+        listener: The socket that they share.
+        seats: The memory with the requests of clients, and a seat for each worker.
+        config: The version to begin with.
+        packed: The same version as `pack` returns it.
+        settings: How they serve.
+        lock: Returns the descriptor of the locked state directory. If the host is killed, it stays locked until the
+            last worker has ended.
+    """
+
+    def __init__(
+        self, listener: socket.socket, seats: Seats, config: ConfigVersion, packed: bytes, settings: WorkerSettings,
+        lock: Callable[[], int | None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.wanted, self.restarts = len(seats.own), 0
+        self.events = EventFeed()
+        self._listener, self._seats, self._lock = listener, seats, lock
+        self._config, self._packed, self._settings = config, packed, settings
+        self._workers: set[WorkerProcess] = set()
+        self._ended_counts = EMPTY
+        self._stopping = asyncio.Event()
+        self._is_draining = False
+        self._failed_starts = 0
+        self._on_started: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._exit_status = _OK
+
+    def __iter__(self) -> Iterator[WorkerProcess]:
+        return iter(sorted(self._workers, key=lambda worker: worker.seat))
+
+    @property
+    def ready(self) -> int:
+        """The number of workers that accept connections."""
+        return sum(worker.ready for worker in self._workers)
+
+    async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
+        """See Workers. The status is 0, or 1 if no worker could start or one did not exit by itself."""
+        self._on_started = on_started
+        background = [asyncio.create_task(self._count())]
+        if self._settings.state_dir is not None:
+            background.append(asyncio.create_task(recover_calls_forever(self._settings.state_dir)))
+        try:
+            async with asyncio.TaskGroup() as seats:
+                for seat in range(1, self.wanted + 1):
+                    seats.create_task(self._keep_running(seat))
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+        return self._exit_status
+
+    # --- questions --------------------------------------------------------------------------------
+
+    async def activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
+        """See Workers."""
+        # Set this first, for workers that start later. One that is starting now is told on its channel.
+        self._config, self._packed = config, packed
+        await self._ask_all(_ACTIVATE_S, _MOST_MISSED, self._note_version, "activate", packed)
+        return tuple(each.seat for each in self if each.ready and each.state.config_version != config.version)
+
+    async def status(self) -> tuple[WorkerStatus, ...]:
+        """See Workers."""
+        answered = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, self._note_look, "look", False)
+        return tuple(replace(worker.state, answers=worker in answered) for worker in self if worker.ready)
+
+    async def snapshots(self) -> list[bytes]:
+        """See Workers."""
+        await self._ask_all(_ASK_S, _MOST_MISSED, self._note_look, "look")
+        own = pack({"gateway_log_lines_dropped_total": {(): [dropped_lines()]}})
+        return [own, self._ended_counts, *(worker.metrics for worker in self)]
+
+    async def requests(self) -> list[dict[str, object]]:
+        """See Workers."""
+        answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "recent_requests")
+        documents = [document for answer in answers.values() for document in answer]
+        return sorted(documents, key=lambda document: str(document["at"]), reverse=True)[:MOST_REQUESTS]
+
+    async def _ask_all(
+        self, limit_s: float, most_missed: int, note: Callable[[WorkerProcess, Any], None], name: str, *given: object
+    ) -> dict[WorkerProcess, Any]:
+        """Call a function of all workers, and return the answers that come in time. `note` gets each, also a late one.
+
+        A worker that is still starting, or has missed more than `most_missed` rounds, is called too, but not awaited.
+        """
+        asked = {worker.channel.ask(name, *given): worker for worker in self._workers}
+        for answer, worker in asked.items():
+            answer.add_done_callback(partial(_noted, worker, note))
+        awaited = [answer for answer, worker in asked.items() if worker.ready and worker.missed <= most_missed]
+        if awaited:
+            await asyncio.wait(awaited, timeout=limit_s)
+        return {asked[answer]: answer.result() for answer in awaited if answer.done() and not answer.cancelled()}
+
+    def _note_version(self, worker: WorkerProcess, version: str) -> None:
+        worker.state = replace(worker.state, config_version=version)
+
+    def _note_look(self, worker: WorkerProcess, look: tuple[WorkerStatus, bytes]) -> None:
+        before = worker.open_breakers
+        worker.state, worker.metrics = look[0], look[1] or worker.metrics
+        for name in before ^ worker.open_breakers:
+            breaker = "closed" if name in before else "open"
+            self.events.publish("health", {"deployment": name, "breaker": breaker, "worker": worker.seat})
+
+    async def _count(self) -> None:
+        """Take snapshots at intervals, since a worker that is killed cannot report its counts. Kill hung workers."""
+        while True:
+            await asyncio.sleep(_COUNT_S)
+            await self.snapshots()
+            if not self._stopping.is_set():
+                for worker in self:
+                    self._note_round(worker)
+
+    def _note_round(self, worker: WorkerProcess) -> None:
+        """Kill a worker that has missed too many rounds; `_keep_running` replaces it."""
+        worker.missed += 1
+        if worker.missed <= worker.most_missed:
+            return
+        detail = f"it missed {worker.missed - 1} heartbeats in a row: it is killed, and another is started in its place"
+        logger().error("worker_hung", worker=worker.seat, pid=worker.process.pid, detail=detail)
+        # Another signal would not reach a process that is stopped, or whose loop does not turn.
+        worker.send_signal(signal.SIGKILL)
+        worker.missed = 0
+
+    # --- the processes ----------------------------------------------------------------------------
+
+    async def _keep_running(self, seat: int) -> None:
+        """Keep one worker running in this seat until the workers are stopped."""
+        loop = asyncio.get_running_loop()
+        wait_s = 0.0
+        while not self._stopping.is_set():
+            started_at = loop.time()
+            try:
+                worker = await self._start(seat)
+            except OSError as error:
+                logger().error("worker_failed", worker=seat, detail=f"no process can be started: {error.strerror}")
+                self._note_failed_start()
+            else:
+                await self._watch(worker)
+            wait_s = next_wait_s(wait_s, loop.time() - started_at)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+
+    async def _start(self, seat: int) -> WorkerProcess:
+        """Start a worker and tell it what to serve; raises OSError."""
+        ours, theirs = socket.socketpair()
+        lock = self._lock()
+        passed = (self._listener.fileno(), theirs.fileno(), self._seats.descriptor, *(() if lock is None else (lock,)))
+        numbers = self._seats.own[seat - 1], seat - 1, self.wanted
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *child_command("gateway.server.worker", *map(str, (*numbers, *passed))),
+                stdin=DEVNULL,
+                pass_fds=passed,
+                # A process group of its own: Ctrl-C in a terminal reaches only the host, which stops the workers.
+                process_group=0,
+                env=child_environment(),
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = WorkerProcess(seat, process, await Channel.over(ours))
+        self._workers.add(worker)
+        worker.channel.tell("serve", self._packed, self._settings)
+        if self._is_draining:
+            worker.channel.tell("drain")
+        if self._stopping.is_set():
+            worker.dismiss("stop")
+        return worker
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Carry out the calls of a worker until it has ended, then record how it ended."""
+        functions = {
+            "note_ready": lambda version: self._note_ready(worker, version),
+            "note_look": lambda look: self._note_look(worker, look),
+        }
+        async for _ in worker.channel.calls(functions):
+            worker.missed = 0
+        status = await worker.end(_OVERTIME_S)
+        worker.channel.close()
+        self._seats.store.leave(self._seats.own[worker.seat - 1])
+        self._workers.discard(worker)
+        self._ended_counts = merge([self._ended_counts, without_gauges(worker.metrics)])
+        log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)
+        if self._stopping.is_set():
+            log.info("worker_exited")
+            # The signal itself ends a worker that is still starting.
+            if status not in (0, -signal.SIGTERM, -signal.SIGINT):
+                self._exit_status = _FAILED
+            return
+        self.restarts += 1
+        log.warning("worker_exited", detail="another is started in its place")
+        if not worker.ready:
+            self._note_failed_start()
+
+    async def _note_ready(self, worker: WorkerProcess, version: str) -> None:
+        worker.ready, worker.state = True, replace(worker.state, config_version=version)
+        self._failed_starts = 0
+        logger().info("worker_ready", worker=worker.seat, pid=worker.process.pid)
+        if self._on_started is not None and self.ready == self.wanted:
+            on_started, self._on_started = self._on_started, None
+            await on_started()
+
+    def _note_failed_start(self) -> None:
+        self._failed_starts += 1
+        if self._failed_starts < _TRIES * self.wanted or self.ready or self._stopping.is_set():
+            return
+        logger().error(
+            "workers_failed",
+            detail=f"no worker could start, {self._failed_starts} times in a row: read their errors on standard error, "
+            "above; `gateway serve` without --workers shows whether one process can serve",
+        )
+        self._exit_status = _FAILED
+        self.stop()
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """See Workers."""
+        self._is_draining = True
+        for worker in self:
+            worker.channel.tell("drain")
+
+    def stop(self) -> None:
+        """See Workers."""
+        self._dismiss("stop")
+
+    def retire(self) -> None:
+        """See Workers."""
+        self._dismiss("retire")
+
+    def cut(self) -> None:
+        """See Workers."""
+        for worker in self:
+            worker.channel.tell("cut")
+
+    def _dismiss(self, how: str) -> None:
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self.events.close()
+        self._listener.close()
+        for worker in self:
+            worker.dismiss(how)
+        grace_s = grace_s_of(self._settings.grace_s, self._config)
+        asyncio.get_running_loop().call_later(grace_s + _OVERTIME_S, self._kill)
+
+    def _kill(self) -> None:
+        for worker in self:
+            logger().warning(
+                "worker_killed", worker=worker.seat, pid=worker.process.pid, detail="it didn't end in its grace time"
+            )
+            worker.send_signal(signal.SIGKILL)
+        # A process that was being started may have joined since.
+        asyncio.get_running_loop().call_later(_OVERTIME_S, self._kill)
