@@ -15,22 +15,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.api.admin_control import Control
 from gateway.api.errors import ApiError
-from gateway.model.budget import Window
 from gateway.model.status import ROWS_DELETED_HEADER
 from gateway.model.stored_client import Role, facts_of
 from gateway.operator_errors import StateError
-from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
-from gateway.service.client_admin import (
-    DEFAULT_GRACE,
-    AdminRefused,
-    ClientAdmin,
-    FileClients,
-    Json,
-    KeyRequest,
-    clients_in_file,
-)
-from gateway.state.client_store import Section
-from gateway.usage.gate import CounterKind
+from gateway.service.admin_operations import OPERATIONS, Operation
+from gateway.service.budget_admin import BudgetAdmin
+from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, InvalidFields, Json, clients_in_file
 from gateway.usage.installation import usage_reader
 from gateway.usage.reports import APART, DIMENSIONS, UsageQuery, UsageReader, are_apart
 from gateway.usage.usage_row import json_line
@@ -79,6 +69,8 @@ class AdminRoutes:
                 raise AdminRefused(409, "no_state_directory", "there is no state directory: set GATEWAY_STATE_DIR")
             result = await asyncio.to_thread(work, admin)
             return result if isinstance(result, Response) else JSONResponse(result)
+        except InvalidFields as error:
+            raise ApiError("invalid_request", str(error)) from None
         except AdminRefused as refused:
             return refusal_response(refused)
         except StateError as error:
@@ -105,12 +97,17 @@ def refusal_response(refused: AdminRefused) -> JSONResponse:
 def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
     """Add all routes below `/v1/admin`, and the OpenAPI document."""
     router = APIRouter(prefix=PATH)
-    _add_keys(router, routes)
-    _add_definitions(router, routes, "clients")
-    _add_definitions(router, routes, "projects")
-    _add_budgets(router, routes)
+    for operation in OPERATIONS:
+        router.add_api_route(
+            operation.path,
+            _endpoint(routes, operation),
+            methods=[operation.method],
+            tags=[operation.path.split("/")[1]],
+            summary=operation.about[0].upper() + operation.about[1:],
+            dependencies=routes.requires(Role(operation.role)),
+            openapi_extra=_described(operation),
+        )
     _add_usage(router, routes)
-    _add_tokens(router, routes)
 
     @router.get("/openapi.json", dependencies=routes.requires(Role.VIEWER), include_in_schema=False)
     async def openapi() -> Response:
@@ -119,186 +116,71 @@ def add_client_routes(app: FastAPI, routes: AdminRoutes) -> None:
     app.include_router(router)
 
 
-def _add_keys(router: APIRouter, routes: AdminRoutes) -> None:
-    @router.get("/keys", tags=["keys"], summary="List the keys", dependencies=routes.requires(Role.VIEWER))
-    async def list_keys(request: Request, client: Annotated[str | None, Query()] = None) -> Response:
-        return await routes.show(request, "keys list", lambda admin: admin.list_keys(client))
+def _endpoint(routes: AdminRoutes, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    """Return the function that answers the requests for an operation."""
 
-    @router.post(
-        "/keys",
-        tags=["keys"],
-        summary="Create a key of a client. The answer has the key, this one time.",
-        dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=json_body({"client": "the client's name", **_KEY_FIELDS}, "client"),
-    )
-    async def create_key(request: Request) -> Response:
-        given = texts_of(await routes.read_body(request), "client", *_KEY_FIELDS)
-        if "client" not in given:
-            raise ApiError("invalid_request", "`client` is missing: the name of the client that gets the key", "client")
-        wanted = KeyRequest(
-            given["client"], given.get("expires"), given.get("owner", ""), given.get("note", ""), given.get("hash")
-        )
-        return await routes.run(request, "keys create", lambda admin: admin.create_key(wanted))
-
-    @router.get("/keys/{id}", tags=["keys"], summary="Show a key", dependencies=routes.requires(Role.VIEWER))
-    async def show_key(request: Request, id: str) -> Response:  # the name in the path
-        return await routes.show(request, "keys show", lambda admin: admin.show_key(id))
-
-    @router.post(
-        "/keys/{id}/rotate",
-        tags=["keys"],
-        summary="Give a key a new secret. The old one works until the grace time ends.",
-        dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=json_body({"grace": f"how long the old secret works, such as 10m; {DEFAULT_GRACE} by default"}),
-    )
-    async def rotate_key(request: Request, id: str) -> Response:
-        grace = texts_of(await routes.read_body(request), "grace").get("grace", DEFAULT_GRACE)
-        return await routes.run(request, "keys rotate", lambda admin: admin.rotate_key(id, grace))
-
-    @router.post(
-        "/keys/{id}/revoke",
-        tags=["keys"],
-        summary="End a key at once, with all its secrets",
-        dependencies=routes.requires(Role.OPERATOR),
-    )
-    async def revoke_key(request: Request, id: str) -> Response:
-        return await routes.run(request, "keys revoke", lambda admin: admin.revoke_key(id))
-
-
-_KEY_FIELDS = {
-    "expires": "how long it works, such as 30d; without it, until it is revoked",
-    "owner": "the person or team that is responsible for it",
-    "note": "a note",
-    "hash": "the hash (sha256:…) of a key that exists; without it, a key is made",
-}
-
-
-def _add_definitions(router: APIRouter, routes: AdminRoutes, section: Section) -> None:
-    """Add the routes of clients or of projects."""
-    word = section.removesuffix("s")
-    fields = f"the keys of `{section}.NAME` in the config file" + (", without `keys`" if section == "clients" else "")
-
-    @router.get(f"/{section}", tags=[section], summary=f"List the {section}", dependencies=routes.requires(Role.VIEWER))
-    async def list_all(request: Request) -> Response:
-        return await routes.show(request, f"{section} list", lambda admin: admin.list_all(section))
-
-    @router.post(
-        f"/{section}",
-        tags=[section],
-        summary=f"Create a {word}",
-        dependencies=routes.requires(Role.ADMIN),
-        openapi_extra=json_body({"name": f"its name; besides it, {fields}"}, "name"),
-    )
-    async def create(request: Request) -> Response:
-        given = await routes.read_body(request)
-        name = given.pop("name", None)
-        if not isinstance(name, str):
-            problem = "is missing" if name is None else "must be a string"
-            raise ApiError("invalid_request", f"`name` {problem}: the name of the {word}", "name")
-        definition = {key: value for key, value in given.items() if value is not None}
-        return await routes.run(request, f"{section} create", lambda admin: admin.create(section, name, definition))
-
-    @router.get(
-        f"/{section}/{{name}}",
-        tags=[section],
-        summary=f"Show a {word}",
-        dependencies=routes.requires(Role.VIEWER),
-    )
-    async def show(request: Request, name: str) -> Response:
-        return await routes.show(request, f"{section} show", lambda admin: admin.show(section, name))
-
-    @router.patch(
-        f"/{section}/{{name}}",
-        tags=[section],
-        summary=f"Change a {word}: the given members are replaced, and null removes one",
-        dependencies=routes.requires(Role.ADMIN),
-        openapi_extra=json_body({}),
-    )
-    async def update(request: Request, name: str) -> Response:
-        given = await routes.read_body(request)
-        return await routes.run(request, f"{section} update", lambda admin: admin.update(section, name, given))
-
-    @router.delete(
-        f"/{section}/{{name}}",
-        tags=[section],
-        summary=f"Remove a {word}" + (" and its keys" if section == "clients" else " that no client uses"),
-        dependencies=routes.requires(Role.ADMIN),
-    )
-    async def remove(request: Request, name: str) -> Response:
-        return await routes.run(request, f"{section} remove", lambda admin: admin.remove(section, name))
-
-
-def _add_budgets(router: APIRouter, routes: AdminRoutes) -> None:
-    owner = {str(kind): f"the {kind}; one owner: client, project, or user with its client" for kind in CounterKind}
-    per = {"per": f"the window: {', '.join(Window)}"}
-
-    async def run(request: Request, action: str, work: Callable[[BudgetAdmin], Json]) -> Response:
-        config = (await routes.control.status()).config
-        return await routes.run(request, action, lambda admin: work(BudgetAdmin(admin, config)))
-
-    @router.get(
-        "/budgets",
-        tags=["budgets"],
-        summary="Show budgets with what is spent and held: of one owner, or of all clients and projects",
-        dependencies=routes.requires(Role.VIEWER),
-    )
-    async def show_budgets(
-        request: Request,
-        client: Annotated[str | None, Query()] = None,
-        project: Annotated[str | None, Query()] = None,
-        user: Annotated[str | None, Query()] = None,
-    ) -> Response:
-        if user is not None:
+    async def answer(request: Request) -> Response:
+        given = await _given(routes, request, operation)
+        if operation.of_file:
+            return await routes.show(request, operation.command, lambda admin: operation.run(admin, given))
+        if operation.group != "budgets":
+            return await routes.run(request, operation.command, lambda admin: operation.run(admin, given))
+        if given.get("user") is not None:
             _expect_admin(request, "a budget of an end user")
-        given = {"client": client, "project": project, "user": user}
-        named = _owner_of({name: value for name, value in given.items() if value is not None})
-        return await run(request, "budgets show", lambda budgets: budgets.show(named))
+        config = (await routes.control.status()).config
+        return await routes.run(
+            request, operation.command, lambda admin: operation.run(BudgetAdmin(admin, config), given)
+        )
 
-    @router.post(
-        "/budgets/reset",
-        tags=["budgets"],
-        summary="Set what was spent in the open window to 0",
-        dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=json_body({**owner, **per}, "per"),
-    )
-    async def reset_budget(request: Request) -> Response:
-        given = texts_of(await routes.read_body(request), *owner, "per")
-        named, window = _expected_owner(request, given), given.get("per", "")
-        return await run(request, "budgets reset", lambda budgets: budgets.reset(named, window))
-
-    @router.post(
-        "/budgets/top-up",
-        tags=["budgets"],
-        summary="Add an amount to the open window of a budget",
-        dependencies=routes.requires(Role.OPERATOR),
-        openapi_extra=json_body({**owner, **per, "amount": "such as `5 EUR`, or `5000` for tokens"}, "per", "amount"),
-    )
-    async def top_up_budget(request: Request) -> Response:
-        body = await routes.read_body(request)
-        amount = body.get("amount")
-        if isinstance(amount, int) and not isinstance(amount, bool):
-            body["amount"] = str(amount)
-        given = texts_of(body, *owner, "per", "amount")
-        named, window, added = _expected_owner(request, given), given.get("per", ""), given.get("amount", "")
-        return await run(request, "budgets top-up", lambda budgets: budgets.top_up(named, window, added))
+    answer.__name__ = operation.command.replace(" ", "_").replace("-", "_")
+    return answer
 
 
-def _owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
-    if CounterKind.USER in given and CounterKind.PROJECT not in given:
-        return BudgetOwner(CounterKind.USER, given[CounterKind.USER], given.get(CounterKind.CLIENT))
-    owners = [BudgetOwner(kind, given[kind]) for kind in CounterKind if kind in given]
-    if len(owners) > 1:
-        raise ApiError("invalid_request", "name one owner: `client`, `project`, or `user` with its `client`")
-    return owners[0] if owners else None
+async def _given(routes: AdminRoutes, request: Request, operation: Operation) -> dict[str, Any]:
+    """Return the fields of a request: in its path, its query or its body. Raises ApiError."""
+    given: dict[str, Any] = dict(request.path_params)
+    if operation.method == "GET":
+        return {**{it.name: request.query_params.get(it.name) for it in operation.fields}, **given}
+    body = await routes.read_body(request) if operation.method != "DELETE" else {}
+    fields = [it for it in operation.fields if it.name not in given]
+    texts = {it.name: body.pop(it.name, None) for it in fields} if operation.definition else body
+    for it in fields:
+        value = texts.get(it.name)
+        if it.is_number_too and isinstance(value, int) and not isinstance(value, bool):
+            texts[it.name] = str(value)
+        if it.required and it.name != "per" and not isinstance(texts.get(it.name), str):
+            problem = "is missing" if value is None else "must be a string"
+            raise ApiError("invalid_request", f"`{it.name}` {problem}: {it.about}", it.name)
+    given |= texts_of(texts, *(it.name for it in fields))
+    for it in fields:
+        if it.choices and it.name != "per" and given.get(it.name) not in it.choices:
+            raise ApiError("invalid_request", f"`{it.name}` must be one of {', '.join(it.choices)}", it.name)
+    if operation.definition:
+        is_new = operation.method == "POST"
+        given["definition"] = {name: value for name, value in body.items() if value is not None or not is_new}
+    return given
 
 
-def _expected_owner(request: Request, given: Mapping[str, str]) -> BudgetOwner:
-    if CounterKind.USER in given:
-        _expect_admin(request, "a budget of an end user")
-    owner = _owner_of(given)
-    if owner is None:
-        raise ApiError("invalid_request", "name the owner of the budget: `client`, `project` or `user`")
-    return owner
+def _described(operation: Operation) -> dict[str, Any]:
+    """Return the parameters and the body of an operation for the OpenAPI document."""
+    places = {name: "path" for name in ("id", "name") if f"{{{name}}}" in operation.path}
+    if operation.method == "GET":
+        places = {it.name: places.get(it.name, "query") for it in operation.fields}
+    parameters = [
+        {
+            "name": it.name,
+            "in": places[it.name],
+            "required": places[it.name] == "path",
+            "description": it.about,
+            "schema": {"type": "string"},
+        }
+        for it in operation.fields
+        if it.name in places
+    ]
+    inside = [it for it in operation.fields if it.name not in places]
+    has_body = operation.method in ("POST", "PATCH") and (inside or operation.definition)
+    body = json_body({it.name: it.about for it in inside}, *(it.name for it in inside if it.required))
+    return {"parameters": parameters, **(body if has_body else {})}
 
 
 def _expect_admin(request: Request, subject: str) -> None:
@@ -382,32 +264,6 @@ def _row_lines(reader: UsageReader | PostgresUsageReader, query: UsageQuery, *, 
         rows = reader.rows(query)
         while lines := [json_line(row, shows_user=shows_users) for row in islice(rows, _ROWS_AT_ONCE)]:
             yield "".join(lines).encode()
-
-
-def _add_tokens(router: APIRouter, routes: AdminRoutes) -> None:
-    @router.get("/tokens", tags=["tokens"], summary="List the admin tokens", dependencies=routes.requires(Role.VIEWER))
-    async def list_tokens(request: Request) -> Response:
-        return await routes.run(request, "admin-token list", lambda admin: admin.list_tokens())
-
-    @router.post(
-        "/tokens",
-        tags=["tokens"],
-        summary="Create an admin token. The answer has the token, this one time.",
-        dependencies=routes.requires(Role.ADMIN),
-        openapi_extra=json_body({"role": ", ".join(Role), "note": "a note"}, "role"),
-    )
-    async def create_token(request: Request) -> Response:
-        given = texts_of(await routes.read_body(request), "role", "note")
-        if given.get("role") not in set(Role):
-            raise ApiError("invalid_request", f"`role` must be one of {', '.join(Role)}", "role")
-        role, note = Role(given["role"]), given.get("note", "")
-        return await routes.run(request, "admin-token create", lambda admin: admin.create_token(role, note))
-
-    @router.delete(
-        "/tokens/{id}", tags=["tokens"], summary="End an admin token", dependencies=routes.requires(Role.ADMIN)
-    )
-    async def revoke_token(request: Request, id: str) -> Response:
-        return await routes.run(request, "admin-token revoke", lambda admin: admin.revoke_token(id))
 
 
 def texts_of(given: Mapping[str, object], *allowed: str) -> dict[str, str]:

@@ -15,14 +15,14 @@ from gateway.cli.terminal import compile_file, operator_of, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
-from gateway.model.stored_client import ConfigFacts, Definition, Role, facts_of
+from gateway.model.stored_client import ConfigFacts, facts_of
 from gateway.operator_errors import CommandError
-from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
-from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, Json, KeyRequest, clients_in_file
+from gateway.service.admin_operations import Given, Operation
+from gateway.service.budget_admin import BudgetAdmin
+from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, Json, clients_in_file
 from gateway.settings import Settings
-from gateway.state.client_store import ClientStore, Section, has_clients
+from gateway.state.client_store import ClientStore, has_clients
 from gateway.telemetry.log import configure
-from gateway.usage.gate import CounterKind
 from gateway.usage.installation import client_store
 from providers.auth import Secret
 
@@ -37,76 +37,14 @@ class RemoteActions:
         self._client = admin_client(url, settings)
         self._operator = operator
 
-    def create_key(self, request: KeyRequest) -> Json:
-        """See `ClientAdmin`."""
-        body = {
-            "client": request.client,
-            "expires": request.expires,
-            "owner": request.owner or None,
-            "note": request.note or None,
-            "hash": request.imported,
-        }
-        return self._call("POST", "/keys", {name: value for name, value in body.items() if value is not None})
-
-    def rotate_key(self, key_id: str, grace: str) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("POST", f"/keys/{quote(key_id, safe='')}/rotate", {"grace": grace})
-
-    def revoke_key(self, key_id: str) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("POST", f"/keys/{quote(key_id, safe='')}/revoke")
-
-    def show_key(self, key_id: str) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("GET", f"/keys/{quote(key_id, safe='')}")
-
-    def list_keys(self, client: str | None = None) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("GET", "/keys" + (f"?{urlencode({'client': client})}" if client is not None else ""))
-
-    def create(self, section: Section, name: str, definition: Definition) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("POST", f"/{section}", {"name": name, **definition})
-
-    def update(self, section: Section, name: str, changes: Definition) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("PATCH", f"/{section}/{quote(name, safe='')}", dict(changes))
-
-    def remove(self, section: Section, name: str) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("DELETE", f"/{section}/{quote(name, safe='')}")
-
-    def show(self, section: Section, name: str) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("GET", f"/{section}/{quote(name, safe='')}")
-
-    def list_all(self, section: Section) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("GET", f"/{section}")
-
-    def create_token(self, role: Role, note: str = "") -> Json:
-        """See `ClientAdmin`."""
-        return self._call("POST", "/tokens", {"role": str(role), "note": note})
-
-    def revoke_token(self, token_id: str) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("DELETE", f"/tokens/{quote(token_id, safe='')}")
-
-    def list_tokens(self) -> Json:
-        """See `ClientAdmin`."""
-        return self._call("GET", "/tokens")
-
-    def show_budgets(self, owner: BudgetOwner | None) -> Json:
-        """See `BudgetAdmin`."""
-        return self._call("GET", "/budgets" + (f"?{urlencode(_named(owner))}" if owner else ""))
-
-    def reset_budget(self, owner: BudgetOwner, per: str) -> Json:
-        """See `BudgetAdmin`."""
-        return self._call("POST", "/budgets/reset", {**_named(owner), "per": per})
-
-    def top_up_budget(self, owner: BudgetOwner, per: str, amount: str) -> Json:
-        """See `BudgetAdmin`."""
-        return self._call("POST", "/budgets/top-up", {**_named(owner), "per": per, "amount": amount})
+    def run(self, operation: Operation, given: Given) -> Json:
+        """Do an operation."""
+        path = operation.path.format_map({name: quote(str(value), safe="") for name, value in given.items()})
+        rest = {it.name: given[it.name] for it in operation.fields if f"{{{it.name}}}" not in operation.path}
+        rest = {name: value for name, value in rest.items() if value is not None}
+        if operation.method == "GET":
+            return self._call("GET", path + (f"?{urlencode(rest)}" if rest else ""))
+        return self._call(operation.method, path, {**rest, **given.get("definition", {})} or None)
 
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
         status, answer = self._client.call(method, _PATH + path, body, self._operator)
@@ -116,12 +54,6 @@ class RemoteActions:
         return dict(answer)
 
 
-def _named(owner: BudgetOwner) -> dict[str, str]:
-    """Return the members with which the admin API names an owner."""
-    client = {"client": owner.client} if owner.client is not None else {}
-    return {str(owner.kind): owner.name, **client}
-
-
 class LocalActions(ClientAdmin):
     """The actions on the files of a state directory. A gateway may run with it."""
 
@@ -129,30 +61,27 @@ class LocalActions(ClientAdmin):
         super().__init__(store, config.facts, lambda: config.pepper(config.facts()), operator)
         self._config = config
 
-    def show_budgets(self, owner: BudgetOwner | None) -> Json:
-        """See `BudgetAdmin`."""
-        return self._budgets(owner).show(owner)
-
-    def reset_budget(self, owner: BudgetOwner, per: str) -> Json:
-        """See `BudgetAdmin`."""
-        return self._budgets(owner).reset(owner, per)
-
-    def top_up_budget(self, owner: BudgetOwner, per: str, amount: str) -> Json:
-        """See `BudgetAdmin`."""
-        return self._budgets(owner).top_up(owner, per, amount)
-
-    def _budgets(self, owner: BudgetOwner | None) -> BudgetAdmin:
-        is_user = owner is not None and owner.kind is CounterKind.USER
-        return BudgetAdmin(self, self._config.version(resolve_secrets=is_user))
+    def run(self, operation: Operation, given: Given) -> Json:
+        """Do an operation."""
+        if operation.group != "budgets":
+            return operation.run(self, given)
+        version = self._config.version(resolve_secrets=given.get("user") is not None)
+        return operation.run(BudgetAdmin(self, version), given)
 
 
-Actions = LocalActions | RemoteActions
-Shown = Actions | FileClients
-"""The actions for commands that change nothing."""
+class FileActions(FileClients):
+    """The operations that show the clients of the config file."""
+
+    def run(self, operation: Operation, given: Given) -> Json:
+        """Do an operation."""
+        return operation.run(self, given)
+
+
+Actions = LocalActions | RemoteActions | FileActions
 
 
 @contextmanager
-def opened(options: argparse.Namespace) -> Iterator[Shown]:
+def opened(options: argparse.Namespace) -> Iterator[Actions]:
     """Provide the actions of `--admin`, or of the state directory. Raises CommandError."""
     settings = settings_of(options)
     operator = operator_of(options)
@@ -165,7 +94,7 @@ def opened(options: argparse.Namespace) -> Iterator[Shown]:
         if hasattr(options, "section") and path_exists(settings.config):
             version = compile_file(settings.config, resolve_secrets=False).config
             if _shows_file(options, facts := facts_of(version, str(settings.config.absolute()))):
-                yield FileClients(version)
+                yield FileActions(version)
                 return
             _expect_database(options, facts)
         raise CommandError("name the state directory of the gateway with --state, or its admin listener with --admin")
@@ -174,13 +103,13 @@ def opened(options: argparse.Namespace) -> Iterator[Shown]:
 
 def _opened_directory(
     options: argparse.Namespace, settings: Settings, directory: Path, operator: str
-) -> Iterator[Shown]:
+) -> Iterator[Actions]:
     # Lines of the log must not be a part of the output, which may be JSON.
     configure(settings.log_format, "warning", sys.stderr)
     config = _Config(options, settings, directory)
     if hasattr(options, "section"):  # a command about clients, projects or keys
         if _shows_file(options, config.facts()):
-            yield FileClients(config.in_file())
+            yield FileActions(config.in_file())
             return
         # Nothing is created before this check.
         _expect_database(options, config.facts())

@@ -17,11 +17,14 @@ from typing import Any, NoReturn
 from gateway.cli.terminal import closed_output_status, prepare_streams
 from gateway.operator_errors import CommandError, StateError
 from gateway.release import release_name
+from gateway.service.admin_operations import OPERATIONS
 
 _FILE = Path(__file__).with_name("commands.json")
 _UNKNOWN_COMMAND = re.compile(
     r"argument COMMAND: invalid choice: (['\"])(?P<word>.*)\1 \(choose from (?P<names>[^()]*)\)$", re.DOTALL
 )
+_SECTIONS = ("keys", "clients", "projects")
+_EXIT_STATUS = "Exit status: 0 done, 1 refused, 2 the command can't run with these options."
 _USAGE = 2
 _INTERRUPTED = 130
 _MAX_DELAY_S = 3600
@@ -92,6 +95,23 @@ def command_parser() -> argparse.ArgumentParser:
         defaults = {"run": command.get("run"), "parser": parsers[name], "command": name}
         parsers[name].set_defaults(**defaults, **command.get("defaults", {}))
         _add_arguments(parsers[name], command.get("arguments", ()), described["shared"])
+    for operation in OPERATIONS:
+        group, _, word = operation.command.partition(" ")
+        groups[group] = groups.get(group) or parsers[group].add_subparsers(title="commands", metavar="COMMAND")
+        text = f"{operation.about[0].upper()}{operation.about[1:]}. {_EXIT_STATUS}"
+        one = groups[group].add_parser(word, help=operation.about, description=text)
+        section = {"section": group} if group in _SECTIONS else {}
+        one.set_defaults(
+            run="stored_clients.run", parser=one, command=operation.command, operation=operation, **section
+        )
+        _add_arguments(one, ["admin"], described["shared"])
+        for it in operation.fields:
+            rules: dict[str, Any] = {"metavar": it.metavar or None, "help": it.about, "choices": it.choices or None}
+            rules |= {"required": it.required, "default": it.default, "dest": it.name} if it.option else {}
+            one.add_argument(it.option or it.name, **rules)
+        if operation.definition:
+            unset = ["unset"] if operation.method == "PATCH" else []
+            _add_arguments(one, [group.removesuffix("s"), *unset], described["shared"])
     return parser
 
 

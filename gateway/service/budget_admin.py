@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from gateway.model.budget import Project, SpendingRules, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
-from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
+from gateway.service.client_admin import AdminRefused, ClientAdmin, InvalidFields, Json
 from gateway.usage.accounting import end_user_pseudonym
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import (
@@ -63,6 +63,16 @@ class BudgetOwner:
     kind: CounterKind
     name: str
     client: str | None = None
+
+
+def owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
+    """Return the owner that these fields name, or None. Raises InvalidFields if they name more than one."""
+    if CounterKind.USER in given and CounterKind.PROJECT not in given:
+        return BudgetOwner(CounterKind.USER, given[CounterKind.USER], given.get(CounterKind.CLIENT))
+    owners = [BudgetOwner(kind, given[kind]) for kind in CounterKind if kind in given]
+    if len(owners) > 1:
+        raise InvalidFields("name one owner: `client`, `project`, or `user` with its `client`")
+    return owners[0] if owners else None
 
 
 class BudgetAdmin:

@@ -63,6 +63,10 @@ class AdminRefused(Exception):
         self.details = details or {}
 
 
+class InvalidFields(ValueError):
+    """The fields of an action do not fit each other. The message states the fix."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
     """The arguments of a new key.

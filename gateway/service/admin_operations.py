@@ -1,0 +1,287 @@
+"""The actions on stored clients, keys, projects, budgets and admin tokens, each stated once, for API and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+Json = dict[str, object]
+Given = Mapping[str, Any]
+"""The fields of a request, or of a command."""
+
+WINDOWS = ("minute", "hour", "day", "week", "month", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an operation.
+
+    Attributes:
+        about: What it means.
+        metavar: Its value in the help of the command.
+        option: The option of the command. Empty: a positional argument.
+        is_number_too: Whether the admin API takes a number in place of a text.
+    """
+
+    name: str
+    about: str
+    metavar: str = ""
+    option: str = ""
+    required: bool = False
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    is_number_too: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One action.
+
+    Attributes:
+        command: The command without `gateway`.
+        path: The path in the admin API below `/v1/admin`.
+        run: Does it with `ClientAdmin`, or with `BudgetAdmin` if it is about budgets.
+        fields: Its fields besides the definition of a client or a project.
+        of_file: Whether it also shows clients of the config file.
+        definition: Whether the other fields of the body are a definition, or the changes of one.
+    """
+
+    command: str
+    method: str
+    path: str
+    role: str
+    about: str
+    run: Callable[[Any, Given], Json]
+    fields: tuple[Field, ...] = ()
+    of_file: bool = False
+    definition: bool = False
+
+    @property
+    def group(self) -> str:
+        """The first word of the command."""
+        return self.command.partition(" ")[0]
+
+
+_ID = Field("id", "the id of the key", "ID")
+_TOKEN = Field("id", "the id of the token", "ID")
+_NAME = Field("name", "its name", "NAME")
+_NOTE = Field("note", "a note", "TEXT", "--note")
+_OWNER = (
+    Field("client", "the client; with `user`, the client whose user it is", "NAME", "--client"),
+    Field("project", "the project", "NAME", "--project"),
+    Field("user", "the end user, as its client names it, or its pseudonym (u_…)", "ID", "--user"),
+)
+_PER = Field("per", f"the window of the budget: {', '.join(WINDOWS)}", option="--per", required=True, choices=WINDOWS)
+
+
+def _create_key(admin: Any, given: Given) -> Json:
+    from gateway.service.client_admin import KeyRequest
+
+    texts = (
+        given["client"],
+        given.get("expires"),
+        given.get("owner") or "",
+        given.get("note") or "",
+        given.get("hash"),
+    )
+    made: Json = admin.create_key(KeyRequest(*texts))
+    return made
+
+
+def _create_token(admin: Any, given: Given) -> Json:
+    from gateway.model.stored_client import Role
+
+    made: Json = admin.create_token(Role(given["role"]), given.get("note") or "")
+    return made
+
+
+def _owner(given: Given, *, needed: bool = True) -> Any:
+    from gateway.service.budget_admin import owner_of
+    from gateway.service.client_admin import InvalidFields
+
+    owner = owner_of({name: given[name] for name in ("client", "project", "user") if given.get(name) is not None})
+    if owner is None and needed:
+        raise InvalidFields("name the owner of the budget: `client`, `project` or `user`")
+    return owner
+
+
+def _of(section: str) -> tuple[Operation, ...]:
+    """Return the operations of clients or of projects."""
+    word, path = section.removesuffix("s"), f"/{section}"
+    named, rest = replace(_NAME, about=f"the name of the {word}", required=True), " that no client uses"
+    rest = " and its keys" if section == "clients" else rest
+    return (
+        Operation(
+            f"{section} list",
+            "GET",
+            path,
+            "viewer",
+            f"list the {section}",
+            lambda admin, _: admin.list_all(section),
+            of_file=True,
+        ),
+        Operation(
+            f"{section} create",
+            "POST",
+            path,
+            "admin",
+            f"create a {word}",
+            lambda admin, it: admin.create(section, it["name"], it["definition"]),
+            (named,),
+            definition=True,
+        ),
+        Operation(
+            f"{section} show",
+            "GET",
+            f"{path}/{{name}}",
+            "viewer",
+            f"show a {word}",
+            lambda admin, it: admin.show(section, it["name"]),
+            (_NAME,),
+            of_file=True,
+        ),
+        Operation(
+            f"{section} update",
+            "PATCH",
+            f"{path}/{{name}}",
+            "admin",
+            f"change a {word}: the given members are replaced, and null removes one",
+            lambda admin, it: admin.update(section, it["name"], it["definition"]),
+            (_NAME,),
+            definition=True,
+        ),
+        Operation(
+            f"{section} remove",
+            "DELETE",
+            f"{path}/{{name}}",
+            "admin",
+            f"remove a {word}{rest}",
+            lambda admin, it: admin.remove(section, it["name"]),
+            (_NAME,),
+        ),
+    )
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "keys list",
+        "GET",
+        "/keys",
+        "viewer",
+        "list the keys, without their secrets",
+        lambda admin, it: admin.list_keys(it.get("client")),
+        (Field("client", "only those of this client", "NAME", "--client"),),
+        of_file=True,
+    ),
+    Operation(
+        "keys create",
+        "POST",
+        "/keys",
+        "operator",
+        "create a key of a client, and show it this one time",
+        _create_key,
+        (
+            Field("client", "the client", "NAME", "--client", required=True),
+            Field("expires", "how long it works, such as 30d; without it, until it is revoked", "TIME", "--expires"),
+            Field("owner", "the person or team that is responsible for it", "TEXT", "--owner"),
+            _NOTE,
+            Field("hash", "the hash (sha256:…) of a key that exists; without it, a key is made", "HASH", "--hash"),
+        ),
+    ),
+    Operation(
+        "keys show",
+        "GET",
+        "/keys/{id}",
+        "viewer",
+        "show a key: client, owner, expiry, last use, valid secrets",
+        lambda admin, it: admin.show_key(it["id"]),
+        (_ID,),
+        of_file=True,
+    ),
+    Operation(
+        "keys rotate",
+        "POST",
+        "/keys/{id}/rotate",
+        "operator",
+        "give a key a new secret, and show the new key this one time",
+        lambda admin, it: admin.rotate_key(it["id"], it.get("grace") or "1h"),
+        (
+            _ID,
+            Field("grace", "how long the old secret works, such as 10m or 0s", "TIME", "--grace", default="1h"),
+        ),
+    ),
+    Operation(
+        "keys revoke",
+        "POST",
+        "/keys/{id}/revoke",
+        "operator",
+        "end a key at once, with all its secrets",
+        lambda admin, it: admin.revoke_key(it["id"]),
+        (_ID,),
+    ),
+    *_of("clients"),
+    *_of("projects"),
+    Operation(
+        "budgets show",
+        "GET",
+        "/budgets",
+        "viewer",
+        "show budgets: of one owner, or of all clients and projects",
+        lambda budgets, it: budgets.show(_owner(it, needed=False)),
+        _OWNER,
+    ),
+    Operation(
+        "budgets reset",
+        "POST",
+        "/budgets/reset",
+        "operator",
+        "set what was spent in the open window to 0",
+        lambda budgets, it: budgets.reset(_owner(it), it.get("per") or ""),
+        (*_OWNER, _PER),
+    ),
+    Operation(
+        "budgets top-up",
+        "POST",
+        "/budgets/top-up",
+        "operator",
+        "add an amount to the open window of a budget",
+        lambda budgets, it: budgets.top_up(_owner(it), it.get("per") or "", it.get("amount") or ""),
+        (
+            *_OWNER,
+            _PER,
+            Field(
+                "amount", "such as '5 EUR', or 5000 for tokens", "AMOUNT", "--amount", required=True, is_number_too=True
+            ),
+        ),
+    ),
+    Operation(
+        "admin-token list",
+        "GET",
+        "/tokens",
+        "viewer",
+        "list the tokens, without their secrets",
+        lambda admin, _: admin.list_tokens(),
+    ),
+    Operation(
+        "admin-token create",
+        "POST",
+        "/tokens",
+        "admin",
+        "create a token, and show it this one time",
+        _create_token,
+        (
+            Field("role", "what it may do", option="--role", required=True, choices=("viewer", "operator", "admin")),
+            _NOTE,
+        ),
+    ),
+    Operation(
+        "admin-token revoke",
+        "DELETE",
+        "/tokens/{id}",
+        "admin",
+        "end a token",
+        lambda admin, it: admin.revoke_token(it["id"]),
+        (_TOKEN,),
+    ),
+)
