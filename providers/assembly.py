@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from providers.reading.stream_assembler import MAX_CHOICES, Assembler
+from providers.reading.assembler import MAX_CHOICES, Assembler
 
 __all__ = ["MAX_CHOICES", "Assembler"]
 

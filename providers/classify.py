@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from providers.reading.error_classification import (
+from providers.reading.errors import (
     MESSAGES,
     blames_itself,
     by_code,

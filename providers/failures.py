@@ -39,6 +39,8 @@ class FailureKind(StrEnum):
         CONTEXT_LENGTH: The prompt is longer than the model accepts.
         FIELD_REFUSED: The provider refused a field that no client has sent: one of the gateway or of an adapter.
         INVALID_REQUEST: 400, 413 or 422: the request is wrong at every provider.
+        REFUSED_HERE: The provider does not take this request, for a reason that says nothing of others: tools that the
+            model does not have, a file of another account, a size above a limit of this account.
         UNSUPPORTED: The adapter cannot express the request. Nothing was sent.
         CONTENT_FILTER: The provider's safety system refused.
         MALFORMED: HTML, invalid JSON, or an empty or truncated answer.
@@ -61,6 +63,7 @@ class FailureKind(StrEnum):
     CONTEXT_LENGTH = "context_length"
     FIELD_REFUSED = "field_refused"
     INVALID_REQUEST = "invalid_request"
+    REFUSED_HERE = "refused_here"
     UNSUPPORTED = "unsupported"
     CONTENT_FILTER = "content_filter"
     MALFORMED = "malformed"
@@ -92,6 +95,7 @@ class Failure:
         param: The request field that is wrong, if the provider names it as OpenAI does.
         should_retry: The value of the provider's `x-should-retry` header, or None if there is none.
         unsent: Whether it is certain that no byte of the request was sent.
+        is_confirmed: Whether the provider's words show the cause. A status alone may be about this request only.
     """
 
     kind: FailureKind
@@ -104,6 +108,7 @@ class Failure:
     param: str | None = None
     should_retry: bool | None = None
     unsent: bool = False
+    is_confirmed: bool = True
 
 
 class ProviderError(Exception):

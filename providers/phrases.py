@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from providers.reading.error_classification import Phrases
+from providers.reading.errors import Phrases
 
 __all__ = ["Phrases"]
 

@@ -11,7 +11,7 @@ from providers.catalogue.models import UNKNOWN_MODEL, model_facts
 from providers.chat import ChatCompletion
 from providers.failures import ProviderFailed
 from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_map
-from providers.reading.error_classification import request_id_of
+from providers.reading.errors import request_id_of
 from providers.wire import WireResponse
 
 _SAME, _DIFFERS, _NOTE = "same", "differs", "note"

@@ -1,8 +1,9 @@
 """Track the deployments, and their keys, that are unavailable for some time.
 
 There are two reasons. Some failures (a refused key, a spent quota, a rate limit with a time) start a **cooldown** of
-the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys cool down. The
-**breaker** of a deployment opens if it keeps failing, whatever the key (see `breaker`). Both are kept in this process
+the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys cool down. If
+only the status says so (403: this key, or this prompt?), the failure is a **suspicion**, until another client's request
+or a third one in a row fails alike. The **breaker** of a deployment opens if it keeps failing, whatever the key (see `breaker`). Both are kept in this process
 only. A reload keeps them, and a deployment is judged as it is in the config version that asks.
 """
 
@@ -27,6 +28,8 @@ from providers.failures import Failure, FailureKind
 _DeploymentKey = tuple[str, str, str]
 _SecretKey = tuple[str, str, str, Secret | None]
 _NO_KEY = (None,)
+_CONFIRMED = 3
+"""This many suspicions in a row from one client are certain."""
 _EARLY_S = 0.002
 """uvloop's timers count milliseconds: a request that waited for the end of a cooldown may come slightly before it."""
 
@@ -58,6 +61,7 @@ class Health:
         self._breakers: dict[_DeploymentKey, Breaker] = {}
         self._not_closed: dict[_DeploymentKey, Breaker] = {}
         self._cooldowns: dict[_SecretKey, _Cooldown] = {}
+        self._suspicions: dict[_SecretKey, list[str | None]] = {}
         self._turns: dict[str, int] = {}
         self.latency = LatencyTracker()
 
@@ -69,7 +73,19 @@ class Health:
         is_rate_limit = failure.kind is FailureKind.RATE_LIMITED
         key, cooldown = _key(deployment, secret), _Cooldown(now + for_s, failure.message, is_rate_limit)
         # Concurrent calls fail in any order: a rate limit of a second does not end a cooldown of minutes.
+        self._suspicions.pop(key, None)
         self._cooldowns[key] = max(cooldown, self._cooldowns.get(key, cooldown), key=lambda it: it.until)
+
+    def is_confirmed(self, deployment: Deployment, secret: Secret | None, client: str | None) -> bool:
+        """Record a failure that one request alone may have caused. Return whether others show that it did not."""
+        clients = self._suspicions.setdefault(_key(deployment, secret), [])
+        clients.append(client)
+        return len(clients) >= _CONFIRMED or len({*clients}) > 1
+
+    def succeeded(self, deployment: Deployment, secret: Secret | None) -> None:
+        """Record an answer: what was suspected of the key is wrong."""
+        if self._suspicions:
+            self._suspicions.pop(_key(deployment, secret), None)
 
     def usable_keys(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """Return the keys that do not cool down, in the order of the config; `(None,)` for a server without keys."""
@@ -169,6 +185,7 @@ class Health:
             if rule is not None:
                 breaker.apply_rule(rule)
         self.latency.prune(config.deployments.values())
+        self._suspicions.clear()
         self._turns = {name: turn for name, turn in self._turns.items() if name in config.deployments}
 
     def _cooldown_of(self, deployment: Deployment, secret: Secret | None) -> _Cooldown | None:

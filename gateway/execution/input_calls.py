@@ -13,7 +13,7 @@ from providers.chat import AnswerRefused
 from providers.embeddings import EmbeddingAnswer, EmbeddingFormat, EmbeddingRequest, check_answer, embeddings_of
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.moderations import ModerationAnswer, ModerationFormat, ModerationRequest
-from providers.reading.error_classification import MESSAGES, error_object
+from providers.reading.errors import MESSAGES, error_object
 from providers.reading.response_reader import check_head
 from providers.value import change
 from providers.wire import WireRequest, WireResponse

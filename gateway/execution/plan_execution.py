@@ -331,6 +331,7 @@ class PlanExecution(msgspec.Struct):
                     await answer.stream.close()
                 return
             attempt.answered(answer)
+            self.executor.health.succeeded(deployment, attempt.secret)
             if step is not self.plan.steps[-1]:
                 whole_s = None if self.request.stream else attempt.duration_s
                 latency.record_answer(deployment, attempt.ended_at, whole_s)
@@ -367,8 +368,9 @@ class PlanExecution(msgspec.Struct):
             self.steps.context_tokens_over = max(size, self.steps.context_tokens_over or 0)
         rule = RULES[failure.kind]
         for_s = failure.retry_after_s if rule.cooldown_named_time and failure.retry_after_s else rule.cooldown_s
-        if for_s is not None:
-            self.executor.health.cool_down(deployment, secret, min(for_s, MOST_COOLDOWN_S), failure)
+        health, client = self.executor.health, self.context.record.client
+        if for_s is not None and (failure.is_confirmed or health.is_confirmed(deployment, secret, client)):
+            health.cool_down(deployment, secret, min(for_s, MOST_COOLDOWN_S), failure)
 
     # --- hedging ----------------------------------------------------------------------------------
 

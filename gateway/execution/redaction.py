@@ -34,7 +34,7 @@ from providers.chat import (
 from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure
 from providers.matching.requirements import IDENTITY
-from providers.reading.error_classification import MESSAGES
+from providers.reading.errors import MESSAGES
 
 _QUOTE = "[from the request]"
 _TOO_MUCH = "[left out: it might repeat the request]"

@@ -66,6 +66,7 @@ RULES: dict[FailureKind, FailureRule] = {
     FailureKind.CONTEXT_LENGTH: FailureRule(next_step=True),
     FailureKind.FIELD_REFUSED: FailureRule(next_step=True),
     FailureKind.INVALID_REQUEST: FailureRule(),
+    FailureKind.REFUSED_HERE: FailureRule(next_step=True),
     FailureKind.UNSUPPORTED: FailureRule(next_step=True),
     FailureKind.CONTENT_FILTER: FailureRule(),
     FailureKind.MALFORMED: FailureRule(retry_here=True, next_step=True, counts=True),

@@ -35,7 +35,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed, Unsupported
 from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
 from providers.matching.requirements import FEATURE_PARAMS, has_effects
-from providers.reading.error_classification import MESSAGES
+from providers.reading.errors import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer

@@ -21,15 +21,16 @@ from providers.catalogue.names import load_names, names_of
 from providers.catalogue.prices import Offers, load_offers, offers_of
 from providers.catalogue.sites import load_sites, sites_of
 from providers.chat import ChatCompletion, ChatRequest
-from providers.compatible.answer import compatible_parser, read_compatible_completion
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
-from providers.compatible.errors import classify
 from providers.compatible.request import azure_path, encode_body, path_and_query
 from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
-from providers.reading.error_classification import error_object
+from providers.openai_json.read_answer import ChatReader, read_completion
+from providers.openai_json.stream_relay import RelayingParser
+from providers.reading.errors import classify, error_object
+from providers.reading.event_stream import EventStreamParser
 from providers.sites import Site
 from providers.wire import WireRequest, WireResponse
 
@@ -134,11 +135,14 @@ class CompatibleAdapter:
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""
-        return read_compatible_completion(response, self.dialect, target.model, self.sites)
+        return read_completion(response, target.model, self.dialect.answers, self.dialect.errors, self.sites)
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """See `providers.adapter.Adapter`."""
-        return compatible_parser(self.dialect, target.model, self.sites)
+        """See `providers.adapter.Adapter`. Text chunks are relayed unchanged unless each must be read."""
+        rule = self.dialect.answers
+        reader = ChatReader(target.model, rule, self.dialect.errors, self.sites)
+        must_read = rule.inline_thoughts or rule.may_repeat
+        return (EventStreamParser if must_read else RelayingParser)(reader.assembler, reader.read_chunk)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

@@ -5,7 +5,6 @@ Each dataclass is a table of the file, and its attributes are the keys.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -31,9 +30,9 @@ from providers.chat import FinishReason
 from providers.failures import LACKABLE, FailureKind
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.matching.requirements import FEATURES
-from providers.reading.error_classification import Phrases
+from providers.openai_json.read_answer import Answers, Ending
+from providers.reading.errors import ErrorRules, rules_of
 from providers.reading.json_object import JSON_OBJECT
-from providers.reading.rate_limits import LimitHeaders
 
 
 class DialectError(ValueError):
@@ -61,9 +60,6 @@ _BY_TYPE: Mapping[str, Shape] = {
     "Mapping[str, tuple[float, float]]": RANGES,
     "Prefill | None": TABLE,
     "Mapping[str, Ending]": TEXT_TABLE,
-    "Mapping[str, FailureKind]": LISTS,
-    "Phrases": LISTS,
-    "LimitHeaders": TABLE,
 }
 """The TOML value for each type of an attribute."""
 
@@ -86,9 +82,6 @@ def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> M
         raise DialectError(str(error)) from None
 
 
-Ending = FinishReason | FailureKind
-"""The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
-
 
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
 
@@ -108,7 +101,6 @@ _KINDS = ", ".join(kind.value for kind in FailureKind)
 _OR_BEARER = "|bearer"
 
 
-_PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,69 +222,6 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """How an answer differs from OpenAI's.
-
-    Attributes:
-        finish: The meaning of finish reasons that OpenAI does not have. One may mean a failure.
-        safety: Fields of a choice or of the answer that are set if the vendor's safety system blocked it.
-        cached: More dotted paths in `usage` where the number of cached tokens may be.
-        usage_in_choices: Whether `usage` may be in a choice.
-        separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the
-            total decides.
-        inline_thoughts: Whether reasoning is in the text, in <think> tags.
-        message_is_delta: Whether a stream's choices have `message` instead of `delta`.
-        stop_left_in: Whether the text ends with the stop sequence that ended it.
-        events: The meaning of named events.
-    """
-
-    finish: Mapping[str, Ending] = field(default_factory=dict)
-    safety: tuple[str, ...] = ()
-    cached: tuple[str, ...] = ()
-    usage_in_choices: bool = False
-    separate_reasoning: bool = False
-    inline_thoughts: bool = False
-    message_is_delta: bool = False
-    stop_left_in: bool = False
-    events: Mapping[str, Ending] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Errors:
-    """How to read errors.
-
-    Of several paths, the first one with a value counts.
-
-    Attributes:
-        codes: The failure kind for each code. An entry covers its sub-codes (`Throttling` also `Throttling.Rate`).
-        types: The failure kind for each error type.
-        statuses: The failure kind for each HTTP status that has a meaning only at this vendor.
-        messages: The failure kind for each whole sentence, for errors that have the code of an invalid request.
-            `{model}` stands for a model's name.
-        code_at: The dotted paths of the code.
-        type_at: The dotted paths of the type.
-        message_at: The dotted paths of the message.
-        request_id_at: The dotted paths of the request id.
-        request_id_headers: The response headers that contain the request id.
-        status_at: The dotted path of a number that means an error unless it is 0.
-        limits: The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each
-            entry of `of`.
-    """
-
-    codes: Mapping[str, FailureKind] = field(default_factory=dict)
-    types: Mapping[str, FailureKind] = field(default_factory=dict)
-    statuses: Mapping[str, FailureKind] = field(default_factory=dict)
-    messages: Phrases = field(default_factory=Phrases)
-    code_at: tuple[str, ...] = ("error.code", "code")
-    type_at: tuple[str, ...] = ("error.type", "type")
-    message_at: tuple[str, ...] = ("error.message", "error", "message")
-    request_id_at: tuple[str, ...] = ("request_id",)
-    request_id_headers: tuple[str, ...] = ("x-request-id",)
-    status_at: str = ""
-    limits: LimitHeaders = field(default_factory=LimitHeaders)
-
-
-@dataclass(frozen=True, slots=True)
 class CompatibleDialect:
     """The differences of one vendor from OpenAI's API.
 
@@ -316,7 +245,7 @@ class CompatibleDialect:
     requests: Requests
     thinking: Mapping[str, Thinking]
     answers: Answers
-    errors: Errors
+    errors: ErrorRules
     source: str = ""
     emulated: frozenset[str] = frozenset()
     lacks: frozenset[str] = frozenset()
@@ -429,27 +358,11 @@ def _ending(place: str, word: str) -> Ending:
     return next((finish for finish in _FINISHES if word == finish), None) or _kind(place, word)
 
 
-def _errors(data: Mapping[str, Any]) -> Errors:
-    place = "dialect.errors"
-    check_keys(data, place, Errors)
-    values: dict[str, Any] = {name: tuple(at) if isinstance(at, list) else at for name, at in data.items()}
-    for name in ("codes", "types", "statuses", "messages"):
-        table: Mapping[str, Any] = data.get(name, {})
-        # The file lists the codes of each kind, because a kind has many codes: `rate_limited = ["1302", "1305"]`.
-        values[name] = {str(code): _kind(f"{place}.{name}", word) for word, codes in table.items() for code in codes}
-    values["messages"] = Phrases(values["messages"])
-    if "limits" in data:
-        values["limits"] = _limits(data["limits"], f"{place}.limits")
-    return Errors(**values)
-
-
-def _limits(data: Mapping[str, Any], place: str) -> LimitHeaders:
-    check_keys(data, place, LimitHeaders)
-    usual = LimitHeaders()
-    form, words = str(data.get("form", usual.form)), data.get("of", usual.of)
-    if set(_PLACEHOLDER.findall(form)) != {"{part}", "{of}"} or form != form.lower():
-        raise DialectError(f"{place}.form: {form!r} must contain {{part}} and {{of}}, and be in lower case")
-    return LimitHeaders(form, tuple(words))
+def _errors(data: Mapping[str, Any]) -> ErrorRules:
+    try:
+        return rules_of(data, "dialect.errors")
+    except CatalogueError as error:
+        raise DialectError(str(error)) from None
 
 
 def _kind(place: str, word: str) -> FailureKind:

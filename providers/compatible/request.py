@@ -45,23 +45,30 @@ def thinking_fields(
     - The model accepts no tools, or no response format, while it thinks.
     """
     form = dialect.thinking.get(facts.thinking or "default")
-    if form is None or ("thinking_only" in facts.flags and not form.effort):
+    always = "thinking_only" in facts.flags
+    if form is None or (always and not (form.effort or form.budget)):
         return {}, {}
     if "tools_without_thinking" in facts.flags and request.tools:
         return form.off or _effort_field(form, "none"), {}
     conflicts = (form.forced_off and _must_call(request)) or (
         request.response_format is not None and "json_without_thinking" in facts.flags
     )
-    if conflicts and "thinking_only" not in facts.flags:
+    if always and form.forced_off and _must_call(request):
+        problem = "this model always thinks, and cannot be forced to call a tool while it thinks"
+        raise UnsupportedFeature("tool_choice_named", problem)
+    if conflicts and not always:
         return (form.off if "reasoning" in facts.features else {}), {}
     effort = request.reasoning_effort
     if effort is None:
         switch_off = form.streamed and (request.folded or not request.stream) and "thinking_default" in facts.flags
         return {}, form.off if switch_off else {}
     effort = _known(effort, form, facts)
+    if always and not form.effort:
+        # It has no switch. The smallest budget is the nearest to none.
+        return {}, _budget(form, effort if effort != "none" else "minimal", facts, request.max_tokens)
     if effort == "none":
         return {}, form.off or _effort_field(form, effort)
-    return {}, {**form.on, **_effort_field(form, effort), **_budget(form, effort, facts)}
+    return {}, {**form.on, **_effort_field(form, effort), **_budget(form, effort, facts, request.max_tokens)}
 
 
 def _must_call(request: ChatRequest) -> bool:
@@ -92,8 +99,11 @@ def _effort_field(form: Thinking, effort: str) -> Mapping[str, object]:
     return {form.effort: effort} if form.effort else {}
 
 
-def _budget(form: Thinking, effort: str, facts: ModelFacts) -> Mapping[str, object]:
+def _budget(form: Thinking, effort: str, facts: ModelFacts, most: int | None) -> Mapping[str, object]:
     budget = form.budgets.get(effort)
+    if budget is not None and most is not None:
+        # The limit is that of the whole answer at OpenAI, and that of its visible text here.
+        budget = min(budget, most)
     return {form.budget: budget} if form.budget not in ("", *facts.without) and budget is not None else {}
 
 

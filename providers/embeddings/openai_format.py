@@ -26,7 +26,7 @@ from providers.embeddings.values import (
 from providers.failures import InvalidRequest
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.openai_json.fields import choice, describe, integer, items, mapping, present, text
-from providers.reading.error_classification import error_object
+from providers.reading.errors import error_object
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["Encoding", "OpenAIEmbeddings", "decode_embedding_request", "encode_embeddings"]

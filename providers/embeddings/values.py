@@ -12,7 +12,7 @@ from typing import ClassVar, TypeAlias
 
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.reading.error_classification import MESSAGES
+from providers.reading.errors import MESSAGES
 from providers.value import Value
 
 __all__ = [

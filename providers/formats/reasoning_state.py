@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from providers.chat import AssistantMessage, ToolCall, text_of
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_list, dumps, loads, repair_surrogates
-from providers.reading.stream_assembler import Assembler
+from providers.reading.assembler import Assembler
 
 # Signatures are written in Base64, which does not use this character.
 _SEPARATOR = "."

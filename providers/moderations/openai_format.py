@@ -23,7 +23,7 @@ from providers.moderations.values import (
 )
 from providers.openai_json.decode_messages import decode_image
 from providers.openai_json.fields import choice, describe, items, mapping, present, text
-from providers.reading.error_classification import error_object
+from providers.reading.errors import error_object
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["OpenAIModerations", "decode_moderation_request", "encode_moderations"]

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeAlias
 
 from providers.chat import ImagePart, TextPart, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.reading.error_classification import MESSAGES
+from providers.reading.errors import MESSAGES
 from providers.value import Value
 
 __all__ = ["CATEGORIES", "ModerationAnswer", "ModerationInput", "ModerationRequest", "ModerationResult", "verdict_of"]

@@ -1,14 +1,27 @@
-"""Read whole answers and stream chunks in OpenAI's wire format. Differences between vendors are tolerated."""
+"""Read whole answers and stream chunks in the form of OpenAI's chat completions, which most vendors have.
+
+One reader serves OpenAI, all compatible vendors, and native formats that are the same under other names. `Answers` states
+a vendor's differences as data. Other differences are tolerated without being stated.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage
+from providers.chat import (
+    Annotation,
+    AssistantMessage,
+    ChatCompletion,
+    Choice,
+    FinishReason,
+    Logprobs,
+    Usage,
+)
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.tool_calls import arguments_text, calls_in
 from providers.json_values import (
@@ -17,36 +30,93 @@ from providers.json_values import (
     as_list,
     as_map,
     loads,
+    parent_object,
     read_count,
     read_int,
     read_list,
     read_map,
     read_str,
 )
-from providers.openai_json.read_errors import BY_CODE, NO_HTTP_ERROR, classify
-from providers.reading.choice_state import Content
-from providers.reading.error_classification import failure
+from providers.reading.assembler import MAX_CHOICES, Assembler, Content
+from providers.reading.errors import AN_IMAGE, IN_A_STREAM, MESSAGES, ErrorRules, classify, failure, holds_error, shared_rules
 from providers.reading.folding import fold
-from providers.reading.stream_assembler import MAX_CHOICES, Assembler
 from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 
+__all__ = ["Answers", "ChatReader", "Ending", "Growth", "ThinkTags", "read_completion", "read_text", "read_usage"]
+
+Ending = FinishReason | FailureKind
+"""The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
+
+FINISH: Mapping[str, Ending] = {
+    **dict.fromkeys(("stop", "normal", "eos", "eos_token", "stop_sequence", "end", "end_turn", "STOP"), "stop"),
+    **dict.fromkeys(("length", "max_length", "model_length", "max_tokens"), "length"),
+    **dict.fromkeys(("tool_calls", "function_call"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "sensitive"), "content_filter"),
+    # Some vendors report a failure only by the finish reason.
+    **dict.fromkeys(("error", "abort", "aborted", "network_error"), FailureKind.UNAVAILABLE),
+}
+_WHOLE = ("stop", "length", "tool_calls")
+_NOTHING: Mapping[str, object] = {}
+_OF_TEXT = frozenset({"role", "content"})
+"""The members of most deltas."""
+_CONTENTS: Mapping[str, Content] = {
+    **dict.fromkeys(("reasoning_content", "reasoning", "reasoning_details", "thinking"), "reasoning"),
+    **dict.fromkeys(("tool_calls", "function_call"), "tool_calls"),
+    **{"content": "text", "refusal": "refusal", "annotations": "annotations"},
+}
+_TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than accepted")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How an answer differs from OpenAI's.
+
+    Attributes:
+        finish: The meaning of finish reasons that OpenAI does not have. One may mean a failure.
+        safety: Fields of a choice or of the answer that are set if the vendor's safety system blocked it.
+        cached: More dotted paths in `usage` where the number of cached tokens may be.
+        usage_in_choices: Whether `usage` may be in a choice.
+        separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the
+            total decides.
+        inline_thoughts: Whether reasoning is in the text, in <think> tags.
+        message_is_delta: Whether a stream's choices have `message` instead of `delta`.
+        may_repeat: Whether each piece of a stream may repeat the whole text so far.
+        stop_left_in: Whether the text ends with the stop sequence that ended it.
+        events: The meaning of named events.
+    """
+
+    finish: Mapping[str, Ending] = field(default_factory=dict)
+    safety: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
+    usage_in_choices: bool = False
+    separate_reasoning: bool = False
+    inline_thoughts: bool = False
+    message_is_delta: bool = False
+    may_repeat: bool = False
+    stop_left_in: bool = False
+    events: Mapping[str, Ending] = field(default_factory=dict)
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether an answer of the usual form means the same as at OpenAI."""
+        differs = self.safety or self.usage_in_choices or self.inline_thoughts
+        return not differs and _PLAIN_FINISH.keys().isdisjoint(self.finish)
+
+
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-_OTHER_FORM = msgspec.ValidationError, UnicodeEncodeError
-"""The errors of `msgspec.convert` for any other form. The second is for a name with half a surrogate pair."""
+
+
+# --- token counts -------------------------------------------------------------------------------------
 
 
 class _OfPrompt(msgspec.Struct, frozen=True):
-    """The details of `prompt_tokens`."""
-
     cached_tokens: _Count = 0
     cache_write_tokens: _Count = 0
     audio_tokens: _Count = 0
 
 
 class _OfCompletion(msgspec.Struct, frozen=True):
-    """The details of `completion_tokens`."""
-
     reasoning_tokens: _Count = 0
     accepted_prediction_tokens: _Count = 0
     rejected_prediction_tokens: _Count = 0
@@ -62,30 +132,41 @@ class _Counts(msgspec.Struct, frozen=True):
     completion_tokens_details: _OfCompletion = _OfCompletion()
 
 
-def read_usage(source: Mapping[str, object], separate_reasoning: bool = False) -> Usage:
-    """Return the token counts. A missing one is 0. The prompt is 0 if one is invalid: such a usage is not used.
-
-    Args:
-        source: The `usage` object.
-        separate_reasoning: Whether the vendor is known to count reasoning outside of `completion_tokens`. Without it,
-            the vendor's total decides.
-    """
+def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usage:
+    """Return the token counts. A missing one is 0. The prompt is 0 if one is invalid: such a usage is not used."""
+    paths = rule.cached if rule is not None else ()
     try:
-        return _usage_of(msgspec.convert(source, _Counts), separate_reasoning)
-    except _OTHER_FORM:
-        return _read_other_usage(source, separate_reasoning)
+        counts = msgspec.convert(source, _Counts)
+        return _usage_of(counts, counts.prompt_tokens_details.cached_tokens or _first_count(source, paths), rule)
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the second: a name has half a surrogate pair
+        pass
+    of_prompt, of_completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
+    are_valid = (
+        are_counts(source, "prompt_tokens", "completion_tokens")
+        and are_counts(of_prompt, "cached_tokens", "cache_write_tokens")
+        and are_counts(of_completion, "reasoning_tokens")
+    )
+    counts = _Counts(
+        read_count(source, "prompt_tokens"),
+        read_count(source, "completion_tokens"),
+        source.get("total_tokens"),
+        _OfPrompt(0, *(read_count(of_prompt, name) for name in ("cache_write_tokens", "audio_tokens"))),
+        _OfCompletion(*(read_count(of_completion, name) for name in _OfCompletion.__struct_fields__)),
+    )
+    usage = _usage_of(counts, _first_count(source, ("prompt_tokens_details.cached_tokens", *paths)), rule)
+    return usage if are_valid else msgspec.structs.replace(usage, prompt_tokens=0)
 
 
-def _usage_of(counts: _Counts, separate_reasoning: bool = False) -> Usage:
+def _usage_of(counts: _Counts, cached: int, rule: Answers | None) -> Usage:
     prompt, completion = counts.prompt_tokens, counts.completion_tokens
     of_prompt, of_completion = counts.prompt_tokens_details, counts.completion_tokens_details
-    reasoning = of_completion.reasoning_tokens
-    if reasoning:
-        completion = count_completion(prompt, completion, reasoning, counts.total_tokens, separate_reasoning)
+    if reasoning := of_completion.reasoning_tokens:
+        is_apart = rule is not None and rule.separate_reasoning
+        completion = count_completion(prompt, completion, reasoning, counts.total_tokens, is_apart)
     return Usage(
         prompt,
         completion,
-        of_prompt.cached_tokens,
+        cached,
         reasoning,
         of_prompt.cache_write_tokens,
         of_prompt.audio_tokens,
@@ -94,74 +175,17 @@ def _usage_of(counts: _Counts, separate_reasoning: bool = False) -> Usage:
     )
 
 
-def _read_other_usage(source: Mapping[str, object], separate_reasoning: bool) -> Usage:
-    """Return the counts of a usage with missing or invalid numbers."""
-    of_prompt, of_completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
-    are_valid = (
-        are_counts(source, "prompt_tokens", "completion_tokens")
-        and are_counts(of_prompt, "cached_tokens", "cache_write_tokens")
-        and are_counts(of_completion, "reasoning_tokens")
-    )
-    prompt, completion = read_count(source, "prompt_tokens"), read_count(source, "completion_tokens")
-    reasoning = read_count(of_completion, "reasoning_tokens")
-    return Usage(
-        prompt if are_valid else 0,
-        count_completion(prompt, completion, reasoning, source.get("total_tokens"), separate_reasoning),
-        read_count(of_prompt, "cached_tokens"),
-        reasoning,
-        read_count(of_prompt, "cache_write_tokens"),
-        read_count(of_prompt, "audio_tokens"),
-        read_count(of_completion, "accepted_prediction_tokens"),
-        read_count(of_completion, "rejected_prediction_tokens"),
-    )
+def _first_count(source: Mapping[str, object], paths: Iterable[str]) -> int:
+    return next(filter(None, (read_count(*parent_object(source, path)) for path in paths)), 0)
 
 
-_CONTENTS: dict[str, Content] = {
-    "content": "text",
-    "reasoning_content": "reasoning",
-    "reasoning": "reasoning",
-    "reasoning_details": "reasoning",
-    "thinking": "reasoning",
-    "refusal": "refusal",
-    "annotations": "annotations",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-}
+# --- the usual form of a whole answer -----------------------------------------------------------------
 
-
-def read_setup(assembler: Assembler, chunk: Mapping[str, object]) -> None:
-    """Record the service tier and the system fingerprint of a chunk."""
-    tier, fingerprint = chunk.get("service_tier"), chunk.get("system_fingerprint")
-    if tier or fingerprint:
-        assembler.describe(
-            service_tier=tier if type(tier) is str else None,
-            system_fingerprint=fingerprint if type(fingerprint) is str else None,
-        )
-
-
-def read_annotations(delta: Mapping[str, object]) -> tuple[Annotation, ...]:
-    """Return the annotations of a delta, such as citations of a web search."""
-    return tuple(one for one in read_list(delta, "annotations") if isinstance(one, dict) and one)
-
-
-def new_in_message(assembler: Assembler, message: Mapping[str, object], choice: int) -> Mapping[str, object]:
-    """Return the new content of a whole message. Some vendors repeat all content at the end of a stream."""
-    return {name: value for name, value in message.items() if not assembler.has(_CONTENTS.get(name, "text"), choice)}
-
-
-PLAIN_FINISH: dict[object, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
-
-
+_PLAIN_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 # Fields of a message that may have a value in the plain form. Any other field must be empty.
 _PLAIN_FIELDS = frozenset({"role", "content", "audio"})
-
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 _MOST_PLAIN_BYTES = 2**20
-
-
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -175,10 +199,11 @@ class _PlainChoice(msgspec.Struct, frozen=True):
     delta: object = None
     stop_reason: object = None
     matched_stop: object = None
+    native_finish_reason: object = None
 
 
-class _PlainBody(msgspec.Struct, frozen=True):
-    """The usual form of an answer. See `_completion_of` for what else it must fulfil."""
+class _PlainAnswer(msgspec.Struct, frozen=True):
+    """The usual form of an answer. See `_read_plain` for what else it must fulfil."""
 
     id: _Text
     model: _Text
@@ -186,28 +211,16 @@ class _PlainBody(msgspec.Struct, frozen=True):
     choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
     service_tier: _Text | None = None
     system_fingerprint: _Text | None = None
-
-
-class _PlainResponse(_PlainBody, frozen=True):
-    """The same with the usage and the marks of an error."""
-
-    usage: _Counts | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
     error: Any = None
-    object: Any = None
+    what: Any = msgspec.field(name="object", default=None)
 
 
-_decode_plain = msgspec.json.Decoder(_PlainResponse).decode
+_decode_plain = msgspec.json.Decoder(_PlainAnswer).decode
+_decode_counts = msgspec.json.Decoder(_Counts | None).decode
 
 
-def plain_completion(body: Mapping[str, object], usage: Usage | None) -> ChatCompletion | None:
-    """Return the answer of a body in the plain form, or None for any other."""
-    try:
-        return _completion_of(msgspec.convert(body, _PlainBody), usage)
-    except _OTHER_FORM:
-        return None
-
-
-def _read_plain(data: bytes) -> ChatCompletion | None:
+def _read_plain(data: bytes, rule: Answers) -> ChatCompletion | None:
     """Return the answer of a body in the plain form, or None for any other. It reads nothing that `loads` refuses."""
     if len(data) > _MOST_PLAIN_BYTES:
         return None
@@ -217,18 +230,14 @@ def _read_plain(data: bytes) -> ChatCompletion | None:
         body = _decode_plain(data)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
-    if body.error or body.object == "error":
-        return None
-    return _completion_of(body, _usage_of(body.usage) if body.usage is not None else None)
-
-
-def _completion_of(body: _PlainBody, usage: Usage | None) -> ChatCompletion | None:
-    head = body.id + body.model + (body.service_tier or "") + (body.system_fingerprint or "")
-    if not head.isascii() and _SURROGATE.search(head):
+    tier, fingerprint = body.service_tier, body.system_fingerprint
+    head = body.id + body.model + (tier or "") + (fingerprint or "")
+    if body.error or body.what == "error" or (not head.isascii() and _SURROGATE.search(head)):
         return None
     choices = []
     for position, choice in enumerate(body.choices):
-        if choice.index != position or choice.logprobs or choice.delta or choice.stop_reason or choice.matched_stop:
+        has_more = choice.logprobs or choice.delta or choice.stop_reason or choice.matched_stop
+        if choice.index != position or has_more or choice.native_finish_reason:
             return None
         message = choice.message
         for name in message:
@@ -237,71 +246,55 @@ def _completion_of(body: _PlainBody, usage: Usage | None) -> ChatCompletion | No
         content = message.get("content")
         if type(content) is not str or not (content.isascii() or not _SURROGATE.search(content)):
             return None
-        choices.append(Choice(AssistantMessage(content), PLAIN_FINISH[choice.finish_reason], position))
-    tier, fingerprint = body.service_tier, body.system_fingerprint
+        choices.append(Choice(AssistantMessage(content), _PLAIN_FINISH[choice.finish_reason], position))
+    usage = _plain_usage(body.usage, rule)
     return ChatCompletion(body.id, body.model, body.created, tuple(choices), usage, tier, fingerprint)
 
 
-FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "normal": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "stop_sequence": "stop",
-    "length": "length",
-    "max_length": "length",
-    "model_length": "length",
-    "max_tokens": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",
-}
+def _plain_usage(source: msgspec.Raw, rule: Answers) -> Usage | None:
+    try:
+        counts = _decode_counts(source)
+    except msgspec.DecodeError:
+        counts = None
+    if counts is not None and not rule.cached:
+        return _usage_of(counts, counts.prompt_tokens_details.cached_tokens, rule)
+    usage = as_map(loads(source))
+    return read_usage(usage, rule) if usage else None
 
 
-_WHOLE = ("stop", "length", "tool_calls")
+# --- any form -----------------------------------------------------------------------------------------
 
 
-_NOTHING: Mapping[str, object] = {}
-
-
-# The members of most deltas.
-_OF_TEXT = frozenset({"role", "content"})
-
-
-_TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than accepted")
-
-
-def read_completion(response: WireResponse, model: str) -> ChatCompletion:
+def read_completion(
+    response: WireResponse,
+    model: str,
+    rule: Answers | None = None,
+    errors: ErrorRules | None = None,
+    sites: Iterable[str] = (),
+) -> ChatCompletion:
     """Return the whole answer of a 2xx response with JSON. Raises ProviderFailed."""
-    if (plain := _read_plain(response.body)) is not None:
+    rule, errors = rule or _USUAL, errors or shared_rules()
+    if rule.may_be_plain and not errors.status_at and (plain := _read_plain(response.body, rule)) is not None:
         return plain
     try:
         value = loads(response.body)
     except JsonError:
         value = None
-    body: Mapping[str, object] = value if type(value) is dict else {}
-    if body.get("error") or body.get("object") == "error":
-        raise ProviderFailed(classify(body, response))
-    if _is_bare_error(body):
-        raise ProviderFailed(classify(body, response))
-    check_choices(body, response)
-    assembler = Assembler(model)
-    read_chunk(assembler, body, "message")
-    assembler.complete()
-    return fold(assembler.take())
+    return read_body(value if type(value) is dict else {}, response, ChatReader(model, rule, errors, sites))
 
 
-def _is_bare_error(body: Mapping[str, object]) -> bool:
-    """Return whether the body of a successful response is an error without an envelope: a known code and no choices.
+def read_body(body: Mapping[str, object], response: WireResponse, reader: ChatReader) -> ChatCompletion:
+    """Return the whole answer that a body is. Raises ProviderFailed."""
+    if holds_error(body, reader.errors):
+        raise ProviderFailed(classify(body, response, reader.errors, reader.sites))
+    if not reader.is_flagged(body):
+        _check_choices(body, response)
+    reader.read_chunk(body)
+    reader.assembler.complete()
+    return fold(reader.assembler.take())
 
-    A body without choices is never an answer, but a refusal of a content filter must not be retried elsewhere like
-    garbage.
-    """
-    return not body.get("choices") and read_str(body, "code") in BY_CODE
 
-
-def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
+def _check_choices(body: Mapping[str, object], response: WireResponse) -> None:
     """Raise ProviderFailed for an answer without choices, or with a finished choice without a message.
 
     Such a choice would look like an empty answer. A filtered choice needs no message.
@@ -315,117 +308,289 @@ def check_choices(body: Mapping[str, object], response: WireResponse) -> None:
             raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a choice without a message"))
 
 
-def read_chunk(assembler: Assembler, chunk: Mapping[str, object], event: str) -> None:
-    """Pass one chunk or one whole answer to the assembler."""
-    take = chunk.get
-    if take("error") or event == "error":
-        assembler.fail(classify(chunk, WireResponse(NO_HTTP_ERROR, {}, b"", 0)))
-        return
-    if not assembler.identified:
-        assembler.identify(id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created"))
-        read_setup(assembler, chunk)
-    choices, usage = take("choices"), take("usage")
-    if type(choices) is list:
-        if len(choices) > MAX_CHOICES:
-            # Checked before the loop, because a body may contain millions.
-            assembler.fail(_TOO_MANY)
+class ChatReader:
+    """Read one answer into its `assembler`, chunk by chunk."""
+
+    def __init__(
+        self,
+        model: str,
+        rule: Answers | None = None,
+        errors: ErrorRules | None = None,
+        sites: Iterable[str] = (),
+        assembler: Assembler | None = None,
+    ) -> None:
+        self.assembler = assembler or Assembler(model)
+        self.errors = errors or shared_rules()
+        self.sites = sites
+        self._rule = rule or _USUAL
+        self._tags: dict[int, ThinkTags] = {}
+        self._grown: dict[tuple[int, str], Growth] = {}
+        self._call_grown: dict[tuple[int, int], tuple[str, Growth]] = {}
+        self._is_usual = not (self._rule.safety or self._rule.inline_thoughts or self._rule.may_repeat)
+
+    def read_chunk(self, chunk: Mapping[str, object], event: str = "message") -> None:
+        """Read one chunk, or a whole answer."""
+        assembler, take, rule = self.assembler, chunk.get, self._rule
+        if event == "error" or holds_error(chunk, self.errors):
+            self.fail(classify(chunk, IN_A_STREAM, self.errors, self.sites))
             return
-        for entry in choices:
-            _read_choice(assembler, entry if type(entry) is dict else _NOTHING)
-    elif take("object") == "error" or _is_bare_error(chunk):
-        read_chunk(assembler, chunk, "error")
-    if usage and type(usage) is dict:
-        assembler.usage(read_usage(usage))
+        if not assembler.identified:
+            assembler.identify(
+                id=read_str(chunk, "id"), model=read_str(chunk, "model"), created=read_int(chunk, "created")
+            )
+            tier, fingerprint = read_str(chunk, "service_tier"), read_str(chunk, "system_fingerprint")
+            assembler.describe(service_tier=tier, system_fingerprint=fingerprint)
+        if event in rule.events:
+            self._end(rule.events[event], 0, event)
+            return
+        choices, usage = take("choices"), take("usage")
+        is_blocked = bool(rule.safety) and self.is_flagged(chunk)
+        if type(choices) is list:
+            if len(choices) > MAX_CHOICES:
+                # Checked before the loop, because a body may contain millions.
+                assembler.fail(_TOO_MANY)
+                return
+            for entry in choices:
+                self._read_choice(entry if type(entry) is dict else _NOTHING, is_blocked)
+        if usage and type(usage) is dict:
+            assembler.usage(read_usage(usage, rule))
+        if is_blocked and not choices:
+            # The vendor sends no choice for a blocked answer.
+            self.fail(Failure(FailureKind.CONTENT_FILTER, MESSAGES[FailureKind.CONTENT_FILTER]))
 
+    def fail(self, failed: Failure) -> None:
+        """End the answer with a failure. A filtered answer keeps the text that is still held back."""
+        if failed.kind is FailureKind.CONTENT_FILTER:
+            for (index, kind), grown in self._grown.items():
+                if held := grown.new("", last=True):
+                    (self.assembler.text if kind == "text" else self.assembler.reasoning)(held, index)
+        self.assembler.fail(failed)
 
-def _read_choice(assembler: Assembler, source: Mapping[str, object]) -> None:
-    # Most members of a choice are empty or absent, so that is checked before they are read.
-    take = source.get
-    index = (read_int(source, "index") or 0) if take("index") else 0
-    value = take("delta")
-    delta: Mapping[str, object] = value if type(value) is dict else _NOTHING
-    is_whole = not delta
-    if is_whole and take("message"):
-        delta = new_in_message(assembler, read_map(source, "message"), index)
-    logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
-    content = delta.get("content")
-    if type(content) is not list and delta.keys() <= _OF_TEXT:
-        text = content if type(content) is str else ""
+    def is_flagged(self, source: Mapping[str, object]) -> bool:
+        """Return whether this choice, or this answer, is marked as blocked by the vendor's safety system."""
+        return any(source.get(name) not in (None, False, 0, "", "0") for name in self._rule.safety)
+
+    def _read_choice(self, source: Mapping[str, object], is_blocked: bool) -> None:
+        # Most members of a choice are empty or absent, so that is checked before they are read.
+        take, assembler = source.get, self.assembler
+        index = (read_int(source, "index") or 0) if take("index") else 0
+        value = take("delta")
+        delta: Mapping[str, object] = value if type(value) is dict else _NOTHING
+        is_whole = False
+        if not delta and take("message"):
+            delta, is_whole = read_map(source, "message"), not self._rule.message_is_delta
+            if is_whole:
+                # Some vendors repeat all content at the end of a stream.
+                known = {name for name in delta if assembler.has(_CONTENTS.get(name, "text"), index)}
+                delta = {name: value for name, value in delta.items() if name not in known}
+        if is_blocked or (self._rule.safety and self.is_flagged(source)):
+            assembler.filtered(index)
+        if error := take("error"):
+            self.fail(classify({"error": error}, IN_A_STREAM, self.errors, self.sites))
+            return
+        word = take("finish_reason")
+        has_ended = bool(word) and type(word) is str and word != "null"
+        logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
+        content = delta.get("content")
+        if self._is_usual and type(content) is not list and delta.keys() <= _OF_TEXT:
+            text = content if type(content) is str else ""
+            if text or logprobs:
+                assembler.text(text, index, logprobs)
+        else:
+            text = self._read_delta(delta, index, logprobs, is_whole=is_whole, has_ended=has_ended)
+        if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
+            assembler.usage(read_usage(usage, self._rule))
+        if has_ended and type(word) is str:
+            native = take("native_finish_reason")
+            ending = self._rule.finish.get(word) or FINISH.get(word, "other")
+            if type(native) is str and isinstance(FINISH.get(native), FailureKind):
+                word, ending = native, FailureKind.UNAVAILABLE
+            # vLLM and SGLang name the stop sequence; a number in its place is a token.
+            stop = take("stop_reason") or take("matched_stop")
+            self._end(ending, index, word, stop if type(stop) is str else None)
+        elif not text:
+            assembler.see(index)
+
+    def _end(self, ending: Ending, index: int, word: str, stop: str | None = None) -> None:
+        if isinstance(ending, FailureKind):
+            self.fail(Failure(ending, MESSAGES.get(ending, ending.value), code=word[:200]))
+            return
+        self.assembler.finish(ending, index, word[:100] if ending == "other" else None, stop)
+
+    def _read_delta(
+        self, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool, has_ended: bool
+    ) -> str:
+        """Pass all content of a delta to the assembler, in the order in which a model produces it. Return its text."""
+        take, assembler, content = delta.get, self.assembler, delta.get("content")
+        thoughts, text = _read_reasoning(delta), read_text(content)
+        if self._rule.may_repeat:
+            # A call, or the end, shows that a held text is complete.
+            last = has_ended or bool(take("tool_calls"))
+            thoughts = self._new("thoughts", index, thoughts, last or bool(text))
+            text = self._new("text", index, text, last)
+        if self._rule.inline_thoughts:
+            if is_whole:
+                # A whole message starts from the beginning. Text that was already emitted was left out above.
+                self._tags[index] = ThinkTags()
+            inline, text = self._tags.setdefault(index, ThinkTags()).split(text, has_ended)
+            thoughts = "" if is_whole and assembler.has("reasoning", index) else thoughts or inline
+        if thoughts:
+            assembler.reasoning(thoughts, index)
         if text or logprobs:
             assembler.text(text, index, logprobs)
-    else:
-        text = _read_delta(assembler, delta, index, logprobs, is_whole=is_whole)
-    word = take("finish_reason")
-    if word and type(word) is str and word != "null":
-        # vLLM and SGLang name the stop sequence; a number in its place is a token.
-        has_stop = "stop_reason" in source or "matched_stop" in source
-        stop = (take("stop_reason") or take("matched_stop")) if has_stop else None
-        raw = None if word in FINISH else word[:100]
-        assembler.finish(FINISH.get(word, "other"), index, raw, stop if type(stop) is str else None)
-    elif not text:
-        assembler.see(index)
+        if take("refusal") and (refusal := read_str(delta, "refusal")):
+            assembler.refusal(refusal, index)
+        if take("annotations"):
+            assembler.annotations(_read_annotations(delta), index)
+        if take("tool_calls") or take("function_call"):
+            for position, entry in enumerate(calls_in(delta)):
+                self._read_call(as_map(entry), index, position if is_whole else None)
+        if take("images"):
+            assembler.fail(AN_IMAGE)
+        return text
+
+    def _new(self, kind: str, index: int, piece: str, last: bool) -> str:
+        return self._grown.setdefault((index, kind), Growth()).new(piece, last=last)
+
+    def _read_call(self, source: Mapping[str, object], choice: int, position: int | None) -> None:
+        """Read a tool call or a piece of one. `position`: that of a whole call in its message."""
+        function, index = read_map(source, "function"), read_int(source, "index")
+        arguments = arguments_text(function.get("arguments"))
+        if arguments is None:
+            self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
+            return
+        id = read_str(source, "id")
+        if self._rule.may_repeat and index is not None:
+            known, grown = self._call_grown.get((choice, index)) or ("", Growth(1))
+            grown = Growth(1) if id and known and id != known else grown
+            self._call_grown[choice, index] = id or known, grown
+            arguments = grown.new(arguments, last=bool(arguments)) if arguments else ""
+        self.assembler.tool_call(
+            arguments,
+            choice=choice,
+            index=index if position is None else position,
+            id=id,
+            name=read_str(function, "name"),
+            empty=function.get("arguments") == {},
+        )
 
 
-def _read_delta(
-    assembler: Assembler, delta: Mapping[str, object], index: int, logprobs: Logprobs | None, *, is_whole: bool
-) -> str:
-    """Pass all content of a delta to the assembler, in the order in which a model produces it. Return its text."""
-    take = delta.get
-    content = take("content")
-    if reasoning := read_reasoning(delta):
-        assembler.reasoning(reasoning, index)
-    text = read_text(content)
-    if text or logprobs:
-        assembler.text(text, index, logprobs)
-    if take("refusal") and (refusal := read_str(delta, "refusal")):
-        assembler.refusal(refusal, index)
-    if take("annotations"):
-        assembler.annotations(read_annotations(delta), index)
-    if take("tool_calls") or take("function_call"):
-        for position, entry in enumerate(calls_in(delta)):
-            read_tool_call(assembler, as_map(entry), index, position if is_whole else None)
-    return text
+_USUAL = Answers()
 
 
-def read_reasoning(delta: Mapping[str, object]) -> str:
+def _read_annotations(delta: Mapping[str, object]) -> tuple[Annotation, ...]:
+    """Return the annotations of a delta, such as citations of a web search."""
+    return tuple(one for one in read_list(delta, "annotations") if isinstance(one, dict) and one)
+
+
+def _read_reasoning(delta: Mapping[str, object]) -> str:
     """Return the reasoning text of a delta under any of its names. The same text under two names counts once."""
     take = delta.get
     for name in ("reasoning_content", "reasoning", "thinking"):
         if take(name) and (text := read_str(delta, name)):
             return text
-    details = "".join(read_str(as_map(one), "text") or "" for one in as_list(take("reasoning_details")))
-    return details or (_reasoning_in_parts(content) if type(content := take("content")) is list else "")
-
-
-def _reasoning_in_parts(content: object) -> str:
-    """Return the reasoning text in a list of parts, as Mistral sends it."""
-    parts = [as_map(part).get("thinking") for part in as_list(content)]
-    return "".join(map(read_text, parts))
+    # Mistral sends its reasoning in a list of parts.
+    items, parts = take("reasoning_details"), take("content")
+    if not items and type(parts) is not list:
+        return ""
+    details = "".join(read_str(as_map(one), "text") or "" for one in as_list(items))
+    return details or "".join(read_text(as_map(part).get("thinking")) for part in as_list(parts))
 
 
 def read_text(content: object) -> str:
     """Return the text of a content: a string, or a list of parts as some vendors send it."""
     if isinstance(content, str):
         return content
-    if isinstance(content, list):
-        return "".join(read_str(as_map(part), "text") or "" for part in content)
-    return ""
+    return "".join(read_str(as_map(part), "text") or "" for part in as_list(content))
 
 
-def read_tool_call(
-    assembler: Assembler, source: Mapping[str, object], choice: int, position: int | None = None
-) -> None:
-    """Pass a tool call or a piece of one to the assembler. `position`: that of a whole call in its message."""
-    function, index = read_map(source, "function"), read_int(source, "index")
-    arguments = arguments_text(function.get("arguments"))
-    if arguments is None:
-        assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
-        return
-    assembler.tool_call(
-        arguments,
-        choice=choice,
-        index=index if position is None else position,
-        id=read_str(source, "id"),
-        name=read_str(function, "name"),
-        empty=function.get("arguments") == {},
-    )
+_SURE_CHARACTERS = 16
+"""A repeated beginning of this length is no chance: a model writes `ha` and `haha`, but not a sentence twice."""
+
+
+class Growth:
+    """Find what each piece of a text adds, whether a stream sends only additions or repeats the whole text so far.
+
+    `sure`: how many repeated characters are no chance. In JSON, one is: an object can't begin in a name.
+    """
+
+    __slots__ = ("_held", "_repeats", "_so_far", "_sure")
+
+    def __init__(self, sure: int = _SURE_CHARACTERS) -> None:
+        self._sure = sure
+        self._so_far = ""
+        self._held: list[str] = []
+        self._repeats: bool | None = None
+
+    def new(self, piece: str, *, last: bool) -> str:
+        """Return what is certain after this piece. `last`: no other piece follows."""
+        if self._repeats is False or not (piece or last):
+            return piece
+        if self._repeats:
+            added = piece[len(self._so_far) :] if piece.startswith(self._so_far) else piece
+            self._so_far += added
+            return added
+        known = self._held[-1] if self._held else self._so_far
+        if not known:
+            self._so_far = piece
+            return piece
+        grows = piece.startswith(known) and piece != known
+        if grows:
+            self._held.append(piece)
+        # A short text that repeats one letter is an answer of `6` and `66`.
+        ends_alike = last and len(set(known)) > 1 and (grows or piece == known or (not piece and len(self._held) > 1))
+        if ends_alike or (grows and len(known) >= self._sure):
+            self._repeats = True
+            start, self._so_far, self._held = len(self._so_far), piece or known, []
+            return self._so_far[start:]
+        if grows:
+            return ""
+        # It grows no more: what was held are additions.
+        self._repeats = False
+        held, self._held, self._so_far = "".join(self._held), [], ""
+        return held + piece
+
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+class ThinkTags:
+    """Separate `<think>` reasoning from text, piece by piece. Only a tag at the start of the text counts."""
+
+    __slots__ = ("_held", "_state")
+
+    def __init__(self) -> None:
+        self._state = "before"
+        self._held = ""
+
+    def split(self, piece: str, last: bool) -> tuple[str, str]:
+        """Return the reasoning and the text that are certain after this piece. `last`: no other piece follows."""
+        thoughts = text = ""
+        rest, self._held = self._held + piece, ""
+        if self._state == "before":
+            begun = rest.lstrip()
+            if begun.startswith(_OPEN):
+                self._state, rest = "within", begun[len(_OPEN) :]
+            elif not last and _OPEN.startswith(begun):
+                self._held = rest
+                return "", ""
+            else:
+                self._state = "text"
+        if self._state == "within":
+            thoughts, closed, rest = rest.partition(_CLOSE)
+            if closed:
+                self._state = "after"
+            elif not last:
+                # The end of the text may be the start of the closing tag.
+                sizes = range(len(_CLOSE) - 1, 0, -1)
+                tail = next((size for size in sizes if thoughts.endswith(_CLOSE[:size])), 0)
+                self._held = thoughts[len(thoughts) - tail :]
+                thoughts = thoughts[: len(thoughts) - tail]
+        if self._state == "after":
+            # The blank line between thoughts and answer belongs to neither.
+            rest = rest.lstrip()
+            if rest:
+                self._state = "text"
+        if self._state == "text":
+            text = rest
+        return thoughts, text

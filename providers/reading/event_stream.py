@@ -14,7 +14,7 @@ from providers.chat import StreamEvent
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, loads
 from providers.reading.sse import MAX_LINE_BYTES, SseComment, SseParser
-from providers.reading.stream_assembler import Assembler
+from providers.reading.assembler import Assembler
 
 __all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun", "StreamShortcuts", "TextReader", "has_shortcuts"]
 
@@ -174,7 +174,7 @@ class EventStreamParser:
         if self._assembler.done:
             return ()
         self._take(self._sse.close(), at_end=True)
-        if not self._assembler.done and not self._assembler.whole:
+        if not self._assembler.done:
             self._read_unframed(self._sse.unframed)
         self._assembler.complete()
         return self._assembler.take()

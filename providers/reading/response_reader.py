@@ -13,8 +13,8 @@ from typing import Literal
 from providers.adapter import Adapter, StreamParser, Target
 from providers.chat import AnswerRefused, ChatCompletion, Failed, Heartbeat, Opened, StreamEvent, ToolCallDelta
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.reading.choice_state import named_by_moment, with_named_calls
-from providers.reading.error_classification import failure, is_html, request_id_of
+from providers.reading.assembler import named_by_moment, with_named_calls
+from providers.reading.errors import failure, is_html, request_id_of
 from providers.reading.event_stream import TextReader, has_shortcuts
 from providers.reading.folding import fold, unfold
 from providers.reading.json_object import JsonObjectCheck, checked

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from providers.chat import ChatCompletion, ChatRequest, text_of
 from providers.failures import FailureKind
-from providers.reading.error_classification import by_status
+from providers.reading.errors import by_status
 from providers.testkit.answer_pieces import cut
 from providers.testkit.scenario import (
     Cut,

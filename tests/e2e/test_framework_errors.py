@@ -21,7 +21,7 @@ from gateway.api.errors import STATUS, ApiError
 from gateway.api.openapi import EXAMPLES
 from gateway.api.raw_responses import error_response
 from providers.failures import FailureKind
-from providers.reading.error_classification import MESSAGES
+from providers.reading.errors import MESSAGES
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import APP_KEY, GatewayProcess

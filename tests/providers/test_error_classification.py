@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps
-from providers.reading.error_classification import MESSAGES, by_status, error_object, failure, is_html, mistakes_in
+from providers.reading.errors import MESSAGES, by_status, error_object, failure, is_html, mistakes_in
 from providers.registry import load_registry
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import json_objects, unhurried

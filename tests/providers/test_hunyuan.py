@@ -193,9 +193,7 @@ def test_invalid_request_is_refused(request_: IncomingRequest, code: str) -> Non
     assert json.loads(raised.value.response.body)["Response"]["Error"]["Code"] == code
 
 
-@pytest.mark.parametrize(
-    ("choices", "text"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No."), ([], "")]
-)
+@pytest.mark.parametrize(("choices", "text"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No.")])
 def test_truncated_moderated_stream_is_filtered_not_interrupted(choices: list[Any], text: str) -> None:
     """Edge case 67: an interrupted request would be sent to the next provider."""
     chunk = {"Id": "r", "ModerationLevel": "1", "Choices": choices}
@@ -206,4 +204,6 @@ def test_truncated_moderated_stream_is_filtered_not_interrupted(choices: list[An
 
 def test_moderated_answer_without_choices_is_filtered() -> None:
     response = WireResponse(200, {}, b'{"Response": {"Id": "r", "ModerationLevel": "1", "Choices": []}}', 0)
-    assert ADAPTER.parse_response(response, target()).choices[0].finish_reason == "content_filter"
+    with pytest.raises(ProviderFailed) as raised:
+        ADAPTER.parse_response(response, target())
+    assert raised.value.failure.kind is FailureKind.CONTENT_FILTER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,18 @@ from providers.vendors.gemini import answer as gemini
 from providers.vendors.hunyuan import answer as hunyuan
 from providers.vendors.openai import responses_answer as responses
 
+
+
+def of(translate: Callable[[Mapping[str, object]], Mapping[str, Any]]) -> Callable[[Mapping[str, object]], Usage]:
+    return lambda usage: read_openai(translate({"usage": usage, "Usage": usage})["usage"])
+
+
 READERS: Mapping[str, tuple[Callable[[Mapping[str, object]], Usage], str, str]] = {
     "openai": (read_openai, "prompt_tokens", "completion_tokens"),
     "anthropic": (anthropic._usage, "input_tokens", "output_tokens"),
-    "dashscope": (dashscope._usage, "input_tokens", "output_tokens"),
+    "dashscope": (of(dashscope._as_openai), "input_tokens", "output_tokens"),
     "gemini": (gemini.read_usage, "promptTokenCount", "candidatesTokenCount"),
-    "hunyuan": (hunyuan._usage, "PromptTokens", "CompletionTokens"),
+    "hunyuan": (of(hunyuan._as_openai), "PromptTokens", "CompletionTokens"),
     "responses": (responses._usage, "input_tokens", "output_tokens"),
 }
 

@@ -289,7 +289,7 @@ def test_answer_with_reasoning_only_is_read() -> None:
         ("content_filter", "content_filter", None),
         ("sensitive", "content_filter", None),
         ("tool_calls", "stop", None),
-        ("network_error", "other", "network_error"),
+        ("unknown_reason", "other", "unknown_reason"),
     ],
 )
 def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -> None:

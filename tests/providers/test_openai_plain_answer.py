@@ -15,9 +15,9 @@ from providers.chat import ChatCompletion, Usage
 from providers.failures import FailureKind, ProviderFailed
 from providers.json_values import JsonError, as_map, dumps, loads, read_int
 from providers.openai_json import encode_completion
-from providers.openai_json.read_answer import plain_completion, read_chunk, read_completion, read_usage
+from providers.openai_json.read_answer import Answers, ChatReader, _read_plain, read_completion, read_usage
 from providers.reading.folding import fold
-from providers.reading.stream_assembler import MAX_CHOICES, Assembler
+from providers.reading.assembler import MAX_CHOICES, Assembler
 from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 
@@ -85,12 +85,16 @@ documented = st.builds(
 )
 
 
+def plain_completion(body: dict[str, Any]) -> ChatCompletion | None:
+    return _read_plain(json.dumps(body).encode(), Answers())
+
+
 def long_way(body: dict[str, Any]) -> ChatCompletion | None:
-    assembler = Assembler("asked")
-    read_chunk(assembler, body, "message")
-    assembler.complete()
+    reader = ChatReader("asked")
+    reader.read_chunk(body)
+    reader.assembler.complete()
     try:
-        return fold(assembler.take())
+        return fold(reader.assembler.take())
     except ProviderFailed:
         return None
 
@@ -98,7 +102,7 @@ def long_way(body: dict[str, Any]) -> ChatCompletion | None:
 @given(bodies)
 def test_fast_path_reads_the_same_request_as_the_general_path(body: dict[str, Any]) -> None:
     expected = long_way(body)
-    short = plain_completion(body, expected.usage if expected else None)
+    short = plain_completion(body)
     assert short is None or short == expected
 
 
@@ -127,7 +131,7 @@ def test_too_many_choices_are_refused_by_both_readers(index: Callable[[int], int
     choices = [{"index": index(n), "message": message, "finish_reason": "stop"} for n in range(count)]
     body = {"id": "a", "model": "m", "created": 1, "choices": choices}
     if index(1):
-        assert plain_completion({**body, "choices": choices[:-1]}, None) is not None
+        assert plain_completion({**body, "choices": choices[:-1]}) is not None
     with pytest.raises(ProviderFailed) as failed:
         read_completion(WireResponse(200, {}, dumps(body), 0), "asked")
     assert failed.value.failure.kind is FailureKind.TOO_LARGE
@@ -137,7 +141,7 @@ def test_documented_form_takes_the_fast_path() -> None:
     message = {"role": "assistant", "content": "hi", "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     frame = {"id": "a", "model": "m", "created": 1, "service_tier": "default", "system_fingerprint": "fp_1"}
-    read = plain_completion({**frame, "choices": [choice]}, None)
+    read = plain_completion({**frame, "choices": [choice]})
     assert read is not None
     assert (read.service_tier, read.system_fingerprint) == ("default", "fp_1")
 
@@ -162,7 +166,7 @@ def test_name_with_half_a_surrogate_pair_is_no_obstacle(name: str) -> None:
     message = {"role": "assistant", "content": "a", name: None}
     choice = {"index": 0, "message": message, "finish_reason": "stop", name: 1}
     body = {"id": "a", "model": "m", "created": 1, name: 1, "choices": [choice]}
-    assert plain_completion(body, None) is None
+    assert plain_completion(body) is None
     data = json.dumps({**body, "usage": {name: 1, "prompt_tokens": 2, "completion_tokens": 3}}).encode()
     read = read_completion(WireResponse(200, {}, data, 0), "asked")
     assert (read.choices[0].message.content, read.usage) == ("a", Usage(2, 3))
@@ -252,5 +256,5 @@ def test_reasoning_is_counted_once_whether_or_not_the_completion_includes_it(
 
 
 def test_vendor_known_to_count_reasoning_separately_needs_no_total() -> None:
-    assert read_usage(xai_usage(12, 400, 386, None), separate_reasoning=True).completion_tokens == 786
-    assert read_usage(xai_usage(12, 400, 386, 412), separate_reasoning=True).completion_tokens == 400
+    assert read_usage(xai_usage(12, 400, 386, None), Answers(separate_reasoning=True)).completion_tokens == 786
+    assert read_usage(xai_usage(12, 400, 386, 412), Answers(separate_reasoning=True)).completion_tokens == 400

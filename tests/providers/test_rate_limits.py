@@ -151,7 +151,7 @@ SPENT = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "7s"}
         ("azure", 7.0),
         ("moonshot", 7.0),
         ("mistral", None),
-        ("gemini", None),
+        ("gemini", 7.0),
     ],
 )
 def test_a_429_without_a_wait_takes_the_reset_of_what_is_spent(provider: str, wait: float | None) -> None:

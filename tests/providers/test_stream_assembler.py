@@ -34,7 +34,7 @@ from providers.failures import Failure, FailureKind
 from providers.json_values import dumps
 from providers.openai_json import encode_completion
 from providers.reading.folding import fold
-from providers.reading.stream_assembler import Assembler
+from providers.reading.assembler import Assembler
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 
@@ -276,25 +276,14 @@ def test_log_probabilities_that_are_kept_can_be_written_where_they_stand() -> No
     assert {*kept} == {True, False}
 
 
-def test_content_after_the_finish_of_its_choice_is_dropped() -> None:
+def test_content_after_a_finish_belongs_to_the_answer() -> None:
     made = assembler()
     made.text("a")
     made.finish("stop")
-    for late in ("b", "\ud83d", ""):
-        made.text(late, logprobs={"content": []})
-        made.reasoning(late)
-        made.refusal(late)
-    made.text("c", 1)
-    made.finish("length", 1)
+    made.text("b")
+    made.reasoning("c")
     made.complete()
-    assert made.take() == (
-        OPENED,
-        TextDelta("a"),
-        TextDelta("c", 1),
-        ChoiceFinish("stop"),
-        ChoiceFinish("length", 1),
-        Finished(),
-    )
+    assert made.take() == (OPENED, TextDelta("a"), TextDelta("b"), ReasoningDelta("c"), ChoiceFinish("stop"), Finished())
 
 
 def test_runs_of_text_are_text_of_the_first_choice() -> None:
@@ -305,7 +294,7 @@ def test_runs_of_text_are_text_of_the_first_choice() -> None:
     made.finish("stop")
     made.text_run((b"late",))
     made.complete()
-    assert made.take() == (OPENED, TextRun((b"a", b"b")), ChoiceFinish("stop"), Finished())
+    assert made.take() == (OPENED, TextRun((b"a", b"b")), TextRun((b"late",)), ChoiceFinish("stop"), Finished())
 
 
 def test_text_run_never_splits_a_surrogate_pair() -> None:
@@ -351,11 +340,23 @@ def test_piece_without_id_and_index_belongs_to_the_last_call() -> None:
 
 def test_two_ids_at_one_index_are_two_calls() -> None:
     assert calls_of(
-        {"index": 0, "id": "a", "name": "f", "arguments": "1"},
-        {"index": 0, "id": "b", "name": "f", "arguments": "2"},
-        {"index": 0, "arguments": "3"},
-        {"index": 0, "id": "a", "arguments": "4"},
-    ) == [(0, "a", "f", "14"), (1, "b", "f", "23")]
+        {"index": 0, "id": "a", "name": "f", "arguments": '{"a":1}'},
+        {"index": 0, "id": "b", "name": "f", "arguments": '{"b"'},
+        {"index": 0, "arguments": ":2}"},
+    ) == [(0, "a", "f", '{"a":1}'), (1, "b", "f", '{"b":2}')]
+
+
+def test_another_id_does_not_split_arguments_that_are_not_whole() -> None:
+    assert calls_of(
+        {"index": 0, "id": "a", "name": "f", "arguments": '{"a"'},
+        {"index": 0, "id": "b", "name": "f", "arguments": ":"},
+        {"index": 0, "id": "c", "arguments": "1}"},
+    ) == [(0, "a", "f", '{"a":1}')]
+
+
+def test_call_that_is_sent_again_is_one_call() -> None:
+    assert calls_of(*2 * [{"index": 0, "name": "f", "arguments": '{"a":1}'}]) == [(0, "call_id_0", "f", '{"a":1}')]
+    assert calls_of(*2 * [{"id": "a", "name": "f", "arguments": '{"a":1}', "whole": True}]) == [(0, "a", "f", '{"a":1}')]
 
 
 def test_calls_without_ids_get_ids_of_the_answer_and_their_place() -> None:
@@ -428,7 +429,7 @@ def test_a_call_waits_for_its_name() -> None:
     made.tool_call("}", index=0, id="a")
     assert made.take() == ()
     made.tool_call(index=0, name="f", signature="s")
-    made.tool_call(" ", index=0, name="again", signature="later")
+    made.tool_call(" ", index=0, signature="later")
     assert made.take() == (OPENED, ToolCallDelta(0, "{}", "a", "f", "s"), ToolCallDelta(0, " "))
 
 

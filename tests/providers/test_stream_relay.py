@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from providers.chat import Failed, Heartbeat, StreamEvent, TextDelta, TextRun
 from providers.json_values import as_map, loads
-from providers.openai_json.read_answer import read_chunk
+from providers.openai_json.read_answer import ChatReader
 from providers.openai_json.stream_relay import (
     _STRING,
     PaddedTemplate,
@@ -24,7 +24,7 @@ from providers.openai_json.stream_relay import (
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import expand
 from providers.reading.sse import MAX_LINE_BYTES
-from providers.reading.stream_assembler import Assembler
+from providers.reading.assembler import Assembler
 from tests.kit.example_counts import examples
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
@@ -97,12 +97,12 @@ def parsed(parser: EventStreamParser | RelayingParser, data: bytes, cuts: list[i
 
 def ordinary() -> EventStreamParser:
     assembler = Assembler("m")
-    return EventStreamParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+    return EventStreamParser(assembler, ChatReader("m", assembler=assembler).read_chunk)
 
 
 def relaying() -> RelayingParser:
     assembler = Assembler("m")
-    return RelayingParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
+    return RelayingParser(assembler, ChatReader("m", assembler=assembler).read_chunk)
 
 
 @given(st.lists(blocks, max_size=12), st.lists(st.integers(0, 5000), max_size=6), st.booleans())

@@ -19,11 +19,10 @@ from providers.failures import Failure
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.json_values import dumps
 from providers.matching.requirements import CACHE_CONTROL, FEATURES
-from providers.reading.error_classification import error_object
+from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.json_object import JSON_OBJECT
-from providers.vendors.anthropic.answer import MessageReader, read_completion
-from providers.vendors.anthropic.errors import classify
+from providers.vendors.anthropic.answer import MessageReader, classify, read_completion
 from providers.vendors.anthropic.request import encode_body, version_of
 from providers.wire import WireRequest, WireResponse
 

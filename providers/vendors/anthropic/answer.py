@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from providers.adapter import Target
+from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import Thought, ThoughtCollector
@@ -27,25 +28,32 @@ from providers.json_values import (
     read_str,
     with_exact_integers,
 )
-from providers.reading.error_classification import error_object, failure
+from providers.reading.errors import IN_A_STREAM, error_object, failure, load_rules
+from providers.reading.errors import classify as classify_by_rules
 from providers.reading.folding import fold
-from providers.reading.stream_assembler import Assembler
-from providers.vendors.anthropic.errors import classify
+from providers.reading.assembler import Assembler
 from providers.wire import WireResponse
 
-_FINISH: dict[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
+_FINISH: Mapping[str, FinishReason] = {
+    **{"end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls"},
+    **{"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "content_filter"},
     # The turn paused between two of the provider's own tools, which the gateway does not request.
     "pause_turn": "stop",
+    # Bedrock
+    **{"guardrail_intervened": "content_filter", "content_filtered": "content_filter"},
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
-_NO_HTTP_ERROR = 200
+_GENERATION_FAILED = "malformed_"
+"""The model's output is unusable, at Bedrock. Text that came before it is not an answer either."""
 _MAX_BLOCKS = 1024
+_FACTS = FactsFile("providers.vendors.anthropic", "anthropic")
+_OF_ALIBABA = FactsFile("providers.vendors.dashscope", "dashscope")
+
+
+def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
+    """Return the failure of an error. Alibaba's Anthropic-compatible endpoint sends it in the form of its native API."""
+    is_native = not body.get("error") and read_str(body, "code")
+    return classify_by_rules(body, response, load_rules(_OF_ALIBABA if is_native else _FACTS))
 
 
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
@@ -73,7 +81,7 @@ class _Block:
         kind: The block's type.
         text: The pieces of a thought.
         signature: The pieces of a thought's signature.
-        redacted: An encrypted thought.
+        redacted: The pieces of an encrypted thought.
         call: The index of a tool call.
         input: The arguments in the block's start, as JSON text.
         has_pieces: Whether arguments arrived as deltas.
@@ -82,7 +90,7 @@ class _Block:
     kind: str
     text: list[str] = field(default_factory=list)
     signature: list[str] = field(default_factory=list)
-    redacted: str = ""
+    redacted: list[str] = field(default_factory=list)
     call: int = 0
     input: str = ""
     has_pieces: bool = False
@@ -131,7 +139,7 @@ class MessageReader:
                 # The whole answer although a stream was requested. (Some servers also send it at a stream's end.)
                 self.read_message(event)
             case "error":
-                self.assembler.fail(classify(event, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
+                self.assembler.fail(classify(event, IN_A_STREAM))
             case _:
                 self.assembler.heartbeat()
 
@@ -153,7 +161,7 @@ class MessageReader:
                 self._think(block, read_str(source, "thinking") or "")
                 self._thoughts.append(block.signature, read_str(source, "signature") or "")
             case "redacted_thinking":
-                block.redacted = read_str(source, "data") or ""
+                self._thoughts.append(block.redacted, read_str(source, "data") or "")
             case "tool_use":
                 self._start_call(block, source)
 
@@ -178,6 +186,8 @@ class MessageReader:
                 self._think(block, read_str(delta, "thinking") or "")
             case "signature_delta":
                 self._thoughts.append(block.signature, read_str(delta, "signature") or "")
+            case "redacted_delta":
+                self._thoughts.append(block.redacted, read_str(delta, "data") or "")
             case "input_json_delta" if block.kind == "tool_use":
                 if piece := read_str(delta, "partial_json"):
                     block.has_pieces = True
@@ -192,13 +202,17 @@ class MessageReader:
         if block is None:
             return
         if block.kind in ("thinking", "redacted_thinking"):
-            self._thoughts.add(Thought("".join(block.text), "".join(block.signature), block.redacted))
+            self._thoughts.add(Thought("".join(block.text), "".join(block.signature), "".join(block.redacted)))
         elif block.kind == "tool_use" and not block.has_pieces:
             # Emitted here and not at the answer's end: clients consider a call complete when the next one begins.
             self.assembler.tool_call(block.input or "{}", index=block.call)
 
     def _finish(self, source: Mapping[str, object]) -> None:
         if reason := read_str(source, "stop_reason"):
+            if reason.startswith(_GENERATION_FAILED):
+                message = "the provider's model produced no usable output"
+                self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=reason[:100]))
+                return
             raw = None if reason in _SAME_AS_OURS else reason[:100]
             stop = read_str(source, "stop_sequence") if reason == "stop_sequence" else None
             self.assembler.finish(_FINISH.get(reason, "other"), raw=raw, stop_sequence=stop)

@@ -19,10 +19,9 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure, UnsupportedFeature
 from providers.json_values import dumps, read_str
 from providers.matching.requirements import FEATURES
-from providers.reading.error_classification import error_object
+from providers.reading.errors import error_object
 from providers.reading.json_object import JSON_OBJECT
-from providers.vendors.bedrock.answer import ConverseStreamParser, read_completion
-from providers.vendors.bedrock.errors import classify
+from providers.vendors.bedrock.answer import ConverseStreamParser, exception_failure, read_completion
 from providers.vendors.bedrock.event_stream import CONTENT_TYPE
 from providers.vendors.bedrock.request import encode_body
 from providers.wire import WireRequest, WireResponse
@@ -80,7 +79,7 @@ class BedrockAdapter(FactsAdapter):
         """See `providers.adapter.Adapter`."""
         body = error_object(response.body)
         name = response.headers.get("x-amzn-errortype") or read_str(body, "__type") or ""
-        return classify(name, body, response)
+        return exception_failure(name, body, response)
 
 
 ADAPTER = BedrockAdapter()

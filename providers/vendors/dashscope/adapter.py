@@ -18,11 +18,10 @@ from providers.embeddings import load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
-from providers.reading.error_classification import error_object
+from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
-from providers.vendors.dashscope.answer import DashScopeReader, read_completion
+from providers.vendors.dashscope.answer import DashScopeReader, dashscope_failure, read_completion
 from providers.vendors.dashscope.embeddings import DashScopeEmbeddings
-from providers.vendors.dashscope.errors import classify
 from providers.vendors.dashscope.request import encode_body, is_multimodal
 from providers.wire import WireRequest, WireResponse
 
@@ -78,11 +77,11 @@ class DashScopeAdapter(FactsAdapter):
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
         reader = DashScopeReader(target.model)
-        return EventStreamParser(reader.assembler, reader.read_chunk, read_comment=reader.read_comment)
+        return EventStreamParser(reader.assembler, reader.read_event, read_comment=reader.read_comment)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`. The body may be an event stream although its content type is JSON."""
-        return classify(error_object(response.body), response)
+        return dashscope_failure(error_object(response.body), response)
 
 
 ADAPTER = DashScopeAdapter()

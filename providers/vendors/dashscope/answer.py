@@ -1,255 +1,99 @@
-"""Read DashScope's answers and stream events, and find the new text in streams that repeat the whole text so far.
+"""Read DashScope's native answers: those of its compatible mode inside `output`, with other names of the token counts.
 
 Source: Alibaba Cloud Model Studio API reference (DashScope) and dashscope 2.0.2, read 2026-11-20.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
-from providers.chat import ChatCompletion, FinishReason, Usage
-from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.formats.tool_calls import arguments_text
-from providers.json_values import are_counts, as_map, read_count, read_int, read_list, read_map, read_str
-from providers.openai_json.read_answer import read_text
-from providers.reading.error_classification import error_object, failure
-from providers.reading.folding import fold
-from providers.reading.stream_assembler import Assembler
-from providers.reading.token_counts import count_completion
-from providers.vendors.dashscope.errors import classify, holds_error
+import msgspec
+
+from providers.catalogue import FactsFile
+from providers.chat import ChatCompletion, Usage
+from providers.failures import Failure
+from providers.json_values import as_map, read_count, read_list, read_map, read_str
+from providers.openai_json.read_answer import Answers, ChatReader, read_body, read_usage
+from providers.reading.errors import IN_A_STREAM, classify, error_object, load_rules
 from providers.wire import WireResponse
 
-_MAX_HELD_PIECES = 8
+__all__ = ["DashScopeReader", "dashscope_failure", "read_completion"]
 
-
-class Increments:
-    """Find the new part of each piece of a text, whether the stream sends only additions or repeats the whole text.
-
-    Args:
-        proof: How many consecutive pieces must extend the previous one before the stream counts as repeating. Two for
-            prose; one for JSON, where no addition can begin with the whole text so far.
-    """
-
-    __slots__ = ("_mode", "_proof", "_seen")
-
-    def __init__(self, proof: int) -> None:
-        self._proof = proof
-        self._mode: Literal["open", "adding", "repeating"] = "open"
-        self._seen: list[str] = []
-
-    def new(self, piece: str, *, last: bool) -> list[str]:
-        """Return the additions that are certain after this piece.
-
-        Args:
-            piece: The next piece.
-            last: Whether no more text follows, so that nothing may be held back.
-        """
-        match self._mode:
-            case "adding":
-                return [piece] if piece else []
-            case "repeating":
-                return self._additions([piece]) if piece else []
-            case "open":
-                return self._decide(piece, last)
-
-    def _decide(self, piece: str, last: bool) -> list[str]:
-        seen = self._seen
-        if not seen:
-            if piece:
-                seen.append(piece)
-            return [piece] if piece else []
-        if piece.startswith(seen[-1]):
-            seen.append(piece)
-            grown = len(set(seen)) - 1
-            if grown >= self._proof or last:
-                self._mode = "repeating"
-                held = seen[1:]
-                del seen[1:]
-                return self._additions(held)
-            if len(seen) <= _MAX_HELD_PIECES:
-                return []
-        elif piece:
-            seen.append(piece)
-        elif not last:
-            return []
-        self._mode = "adding"
-        held = seen[1:]
-        seen.clear()
-        return held
-
-    def _additions(self, pieces: list[str]) -> list[str]:
-        """Return what each piece adds to the text so far (`_seen[0]`). A piece that does not extend it is new text."""
-        additions: list[str] = []
-        for piece in pieces:
-            so_far = self._seen[0]
-            extends = piece.startswith(so_far)
-            addition = piece[len(so_far) :] if extends else piece
-            self._seen[0] = piece if extends else so_far + piece
-            if addition:
-                additions.append(addition)
-        return additions
-
-
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "content_filter": "content_filter",
-}
-
-
+_FACTS = FactsFile("providers.vendors.dashscope", "dashscope")
+_RULE = Answers(message_is_delta=True, may_repeat=True, usage_in_choices=True)
 _STATUS_COMMENT = "HTTP_STATUS/"
 
 
-_NO_STATUS = 200
+def _sites() -> Iterable[str]:
+    return as_map(_FACTS.read().get("sites"))
+
+
+def dashscope_failure(body: Mapping[str, object], response: WireResponse) -> Failure:
+    """Return the failure of an error of the native API (`code` at the top) or of the compatible one."""
+    return classify(body, response, load_rules(_FACTS), _sites())
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
-    """Read the whole answer of a 2xx body.
-
-    Raises:
-        ProviderFailed: The body is an error with status 200, or has no choices.
-    """
-    body = error_object(response.body)
-    if holds_error(body):
-        raise ProviderFailed(classify(body, response))
-    if not _choices(body):
-        raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
-    reader = DashScopeReader(model)
-    reader.read_chunk(body, "result")
-    reader.assembler.complete()
-    return fold(reader.assembler.take())
+    """Read the whole answer of a 2xx body. Raises ProviderFailed."""
+    return read_body(_as_openai(error_object(response.body)), response, DashScopeReader(model))
 
 
-def _choices(body: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """Return the choices. If the result format is `text`, the only choice is `output.text`."""
-    output = read_map(body, "output")
-    choices = [as_map(entry) for entry in read_list(output, "choices")]
-    text = read_str(output, "text")
-    if not choices and text is not None:
+def _as_openai(chunk: Mapping[str, object]) -> Mapping[str, object]:
+    """Return an answer, or an event, in the form of chat completions. An error stays as it is."""
+    if read_str(chunk, "code") or chunk.get("error"):
+        return chunk
+    output = read_map(chunk, "output")
+    choices = [as_map(choice) for choice in read_list(output, "choices")]
+    if not choices and (text := read_str(output, "text")) is not None:
+        # The result format `text`, which a model may use whatever is asked for.
         choices = [{"message": {"content": text}, "finish_reason": output.get("finish_reason")}]
-    return choices
+    if len(choices) > 1 and all("index" not in choice for choice in choices):
+        # If no choice has an index, its position counts, as in the vendor's own SDK.
+        choices = [{**choice, "index": position} for position, choice in enumerate(choices)]
+    counts = read_map(chunk, "usage")
+    details = read_map(counts, "prompt_tokens_details")
+    usage = {
+        "prompt_tokens": counts.get("input_tokens"),
+        "completion_tokens": counts.get("output_tokens"),
+        "total_tokens": counts.get("total_tokens"),
+        "prompt_tokens_details": details if "cached_tokens" in details else counts,
+        "completion_tokens_details": counts.get("output_tokens_details"),
+    }
+    return {"id": chunk.get("request_id"), "choices": choices, "usage": usage if counts else None}
 
 
-@dataclass(slots=True)
-class _Call:
-    """The known part of a tool call."""
-
-    id: str
-    arguments: Increments
-
-
-@dataclass(slots=True)
-class _Choice:
-    """The known part of a choice."""
-
-    text: Increments = field(default_factory=lambda: Increments(proof=2))
-    calls: dict[int, _Call] = field(default_factory=dict)
-    finished: bool = False
-
-
-class DashScopeReader:
+class DashScopeReader(ChatReader):
     """Read the events of one answer into its `assembler`."""
 
     def __init__(self, model: str) -> None:
-        self.assembler = Assembler(model)
-        self._status = _NO_STATUS
-        self._choices: dict[int, _Choice] = {}
-        self._usage: dict[int, Usage] = {}
+        super().__init__(model, _RULE, load_rules(_FACTS), _sites())
+        self._status = IN_A_STREAM
+        self._counts: dict[int, dict[str, object]] = {}
 
     def read_comment(self, comment: str) -> None:
         """Read the status of the event from its comment: `HTTP_STATUS/400`."""
-        if comment.startswith(_STATUS_COMMENT):
-            status = comment[len(_STATUS_COMMENT) :].strip()
-            self._status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else _NO_STATUS
+        status = comment[len(_STATUS_COMMENT) :].strip() if comment.startswith(_STATUS_COMMENT) else ""
+        if len(status) == 3 and status.isascii() and status.isdigit():
+            self._status = WireResponse(int(status), {}, b"", 0)
 
-    def read_chunk(self, chunk: Mapping[str, object], event: str) -> None:
-        """Read one event, or a whole answer."""
-        if event == "error" or holds_error(chunk):
-            self._end(classify(chunk, WireResponse(self._status, {}, b"", 0)))
+    def read_event(self, chunk: Mapping[str, object], event: str) -> None:
+        """Read one event of a stream."""
+        answer = _as_openai(chunk)
+        if event == "error" or answer is chunk:
+            self.fail(classify(chunk, self._status, self.errors, self.sites))
             return
-        self.assembler.identify(id=read_str(chunk, "request_id"))
-        choices = _choices(chunk)
-        # If no choice has an index, its position counts, as in the vendor's own SDK.
-        by_position = len(choices) > 1 and all("index" not in choice for choice in choices)
-        for position, choice in enumerate(choices):
-            self._read_choice(choice, position if by_position else read_int(choice, "index") or 0)
-        usage = read_map(chunk, "usage")
-        if usage:
-            self._read_usage(usage, choices)
+        choices, usage = read_list(answer, "choices"), answer.get("usage")
+        if isinstance(usage, dict):
+            # Counts are cumulative. If there are several choices, an event of one counts only its output.
+            if len(choices) != 1:
+                self._counts.clear()
+            index = read_count(as_map(choices[0]), "index") if choices else 0
+            if usage["completion_tokens"] or index not in self._counts:
+                self._counts[index] = usage
+            self.assembler.usage(self._usage)
+        self.read_chunk({**answer, "usage": None})
 
-    def _end(self, failed: Failure) -> None:
-        """End the answer with a failure. If it was filtered, emit the text that is still held back first."""
-        for index, choice in self._choices.items():
-            if failed.kind is FailureKind.CONTENT_FILTER and not choice.finished:
-                for text in choice.text.new("", last=True):
-                    self.assembler.text(text, index)
-        self.assembler.fail(failed)
-
-    def _read_choice(self, source: Mapping[str, object], index: int) -> None:
-        choice = self._choices.setdefault(index, _Choice())
-        message = read_map(source, "message") or read_map(source, "delta")
-        raw_reason = read_str(source, "finish_reason")
-        ends = bool(raw_reason) and raw_reason != "null"
-        calls = read_list(message, "tool_calls")
-        # Thinking requires incremental output, so reasoning is never repeated.
-        reasoning = read_str(message, "reasoning_content") or ""
-        self.assembler.reasoning(reasoning, index)
-        texts = choice.text.new(read_text(message.get("content")), last=ends or bool(calls))
-        self.assembler.text(texts[0] if texts else "", index, read_map(source, "logprobs") or None)
-        for text in texts[1:]:
-            self.assembler.text(text, index)
-        for entry in calls:
-            self._read_call(as_map(entry), index, choice, ends)
-        if ends and raw_reason:
-            choice.finished = True
-            raw = None if raw_reason in _FINISH else raw_reason[:100]
-            self.assembler.finish(_FINISH.get(raw_reason, "other"), index, raw)
-
-    def _read_call(self, source: Mapping[str, object], index: int, choice: _Choice, ends: bool) -> None:
-        function = read_map(source, "function")
-        arguments = arguments_text(function.get("arguments"))
-        if arguments is None:
-            self.assembler.fail(Failure(FailureKind.MALFORMED, "the provider's tool call is nested too deeply"))
-            return
-        position, id = read_int(source, "index"), read_str(source, "id") or ""
-        if position is not None:
-            call = choice.calls.get(position)
-            if call is None or (id and call.id and id != call.id):
-                call = choice.calls[position] = _Call(id, Increments(proof=1))
-            call.id = call.id or id
-            arguments = "".join(call.arguments.new(arguments, last=ends))
-        name, empty = read_str(function, "name"), function.get("arguments") == {}
-        self.assembler.tool_call(arguments, choice=index, index=position, id=id, name=name, empty=empty)
-
-    def _read_usage(self, source: Mapping[str, object], choices: list[Mapping[str, object]]) -> None:
-        """Read usage. Counts are cumulative. If there are several choices, an event of one counts only its output."""
-        usage = _usage(source)
-        if len(choices) != 1:
-            self._usage.clear()
-            self.assembler.usage(usage)
-            return
-        self._usage[read_int(choices[0], "index") or 0] = usage
-        self.assembler.usage(
-            Usage(
-                usage.prompt_tokens,
-                sum(each.completion_tokens for each in self._usage.values()),
-                usage.cached_tokens,
-                sum(each.reasoning_tokens for each in self._usage.values()),
-            )
-        )
-
-
-def _usage(source: Mapping[str, object]) -> Usage:
-    """Return the counts; a missing one is 0. The prompt is 0 if one is invalid."""
-    of_prompt = read_map(source, "prompt_tokens_details")
-    prompt, completion = read_count(source, "input_tokens"), read_count(source, "output_tokens")
-    reasoning = read_count(read_map(source, "output_tokens_details"), "reasoning_tokens")
-    return Usage(
-        prompt_tokens=prompt if are_counts(source, "input_tokens", "output_tokens") else 0,
-        completion_tokens=count_completion(prompt, completion, reasoning, source.get("total_tokens")),
-        cached_tokens=read_count(of_prompt if "cached_tokens" in of_prompt else source, "cached_tokens"),
-        reasoning_tokens=reasoning,
-    )
+    def _usage(self) -> Usage:
+        counts = [read_usage(usage) for usage in self._counts.values()]
+        completion, reasoning = sum(one.completion_tokens for one in counts), sum(one.reasoning_tokens for one in counts)
+        return msgspec.structs.replace(counts[-1], completion_tokens=completion, reasoning_tokens=reasoning)

@@ -2,8 +2,7 @@
 
 The Developer API and Vertex AI have the same format. Hosts, paths and credentials differ.
 
-`request` writes requests; `answer` and `errors` read answers. `formats.reasoning_state` carries signatures to the next
-turn.
+`request` writes requests; `answer` reads answers and errors. `formats.reasoning_state` carries signatures to the next turn.
 
 Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20.
 """
@@ -24,12 +23,11 @@ from providers.embeddings import load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES
-from providers.reading.error_classification import error_object
+from providers.reading.assembler import Assembler
+from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
-from providers.reading.stream_assembler import Assembler
-from providers.vendors.gemini.answer import ChunkReader, read_completion
+from providers.vendors.gemini.answer import ChunkReader, gemini_failure, read_completion
 from providers.vendors.gemini.embeddings import GeminiEmbeddings
-from providers.vendors.gemini.errors import classify
 from providers.vendors.gemini.request import encode_body
 from providers.wire import WireRequest, WireResponse
 
@@ -103,7 +101,7 @@ class GeminiAdapter(FactsAdapter):
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""
-        return classify(error_object(response.body), response)
+        return gemini_failure(error_object(response.body), response)
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, FinishReason, Logprobs, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.formats.reasoning_state import mark_signature
@@ -29,11 +30,12 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.error_classification import failure
+from providers.reading.assembler import Assembler
+from providers.reading.errors import AN_IMAGE, IN_A_STREAM, classify, failure, load_rules
 from providers.reading.folding import fold
-from providers.reading.stream_assembler import Assembler
-from providers.vendors.gemini.errors import classify
 from providers.wire import WireResponse
+
+_FACTS = FactsFile("providers.vendors.gemini", "gemini")
 
 # Two chunks may contain the halves of a surrogate pair. Chunks with such escapes take the general path.
 _STRING = r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++'
@@ -77,42 +79,31 @@ def usual_texts(events: list[Any], start: int) -> tuple[bytes, ...]:
 
 _FINISH: dict[str, FinishReason] = {
     "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "CONTINUATION": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "LANGUAGE": "content_filter",
-    "MODEL_ARMOR": "content_filter",
-    "ESCALATION": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
+    **dict.fromkeys(("MAX_TOKENS", "CONTINUATION"), "length"),
+    **dict.fromkeys(
+        (
+            *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR", "ESCALATION"),
+            *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION"),
+        ),
+        "content_filter",
+    ),
 }
-
-
-# The model's output was unusable. It is an answer only if text came before it.
+# The model's output was unusable. Text that came before it is not the answer.
 _GENERATION_FAILED = frozenset(
     {
-        "MALFORMED_FUNCTION_CALL",
-        "UNEXPECTED_TOOL_CALL",
-        "TOO_MANY_TOOL_CALLS",
-        "MISSING_THOUGHT_SIGNATURE",
+        *("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"),
         "MALFORMED_RESPONSE",
     }
 )
-
-
 # Reasons without a meaning. If there is text, the answer is complete; otherwise it was withheld.
 _VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
-
-
 _SAME_AS_OURS = frozenset({"STOP", "MAX_TOKENS"})
+_UNUSABLE = "the provider's model produced no usable output"
 
 
-_NO_HTTP_ERROR = 200
+def gemini_failure(body: Mapping[str, object], response: WireResponse) -> Failure:
+    """Return the failure of an error body."""
+    return classify(body, response, load_rules(_FACTS))
 
 
 def read_completion(response: WireResponse, model: str) -> ChatCompletion:
@@ -132,7 +123,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     for entry in body if isinstance(body, list) else [body]:
         chunk = as_map(entry)
         if chunk.get("error"):
-            raise ProviderFailed(classify(chunk, response))
+            raise ProviderFailed(gemini_failure(chunk, response))
         reader.read(chunk)
     if not assembler.done and not assembler.whole:
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no finished candidate in the answer"))
@@ -161,7 +152,7 @@ class ChunkReader:
             assembler.text(text)
             return
         if chunk.get("error"):
-            assembler.fail(classify(chunk, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
+            assembler.fail(gemini_failure(chunk, IN_A_STREAM))
             return
         if not assembler.opened:
             assembler.identify(id=read_str(chunk, "responseId"), model=read_str(chunk, "modelVersion"))
@@ -221,6 +212,8 @@ class ChunkReader:
     def _part(self, part: Mapping[str, object], index: int) -> None:
         if isinstance(part.get("functionCall"), dict):
             self._call(part, index)
+        elif "inlineData" in part and part.get("thought") is not True:
+            self._assembler.fail(AN_IMAGE)
         elif text := read_str(part, "text"):
             if part.get("thought") is True:
                 self._assembler.reasoning(text, index)
@@ -243,17 +236,16 @@ class ChunkReader:
             id=read_str(call, "id"),
             name=name,
             signature=mark_signature(signature, self._model) if signature else None,
+            whole=True,
         )
 
     def _finish(self, raw_reason: str, index: int) -> None:
-        answered = index in self._answered
-        if raw_reason in _GENERATION_FAILED and not answered:
-            message = "the provider's model produced no usable output"
-            self._assembler.fail(Failure(FailureKind.MALFORMED, message, code=raw_reason))
+        if raw_reason in _GENERATION_FAILED:
+            self._assembler.fail(Failure(FailureKind.MALFORMED, _UNUSABLE, code=raw_reason))
             return
         reason = _FINISH.get(raw_reason, "other")
-        if raw_reason in _VAGUE or raw_reason in _GENERATION_FAILED:
-            reason = "stop" if answered else "content_filter"
+        if raw_reason in _VAGUE:
+            reason = "stop" if index in self._answered else "content_filter"
         self._assembler.finish(reason, index, None if raw_reason in _SAME_AS_OURS else raw_reason[:100])
 
 

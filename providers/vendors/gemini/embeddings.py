@@ -14,7 +14,7 @@ from providers.chat import Usage
 from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, VendorEmbeddings
 from providers.embeddings.values import malformed, vector_from_json
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
-from providers.reading.error_classification import error_object
+from providers.reading.errors import error_object
 from providers.wire import WireRequest, WireResponse
 
 _METHOD = "batchEmbedContents"

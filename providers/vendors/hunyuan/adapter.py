@@ -16,10 +16,10 @@ from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
 from providers.json_values import dumps
-from providers.reading.error_classification import error_object
+from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.json_object import JSON_OBJECT
-from providers.vendors.hunyuan.answer import HunyuanReader, classify, read_completion
+from providers.vendors.hunyuan.answer import HunyuanReader, hunyuan_failure, read_completion
 from providers.vendors.hunyuan.request import FEATURES, encode_body
 from providers.wire import WireRequest, WireResponse
 
@@ -70,11 +70,11 @@ class HunyuanAdapter(FactsAdapter):
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
         reader = HunyuanReader(target.model)
-        return EventStreamParser(reader.assembler, reader.read_chunk)
+        return EventStreamParser(reader.assembler, reader.read_event)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""
-        return classify(error_object(response.body), response)
+        return hunyuan_failure(error_object(response.body), response)
 
 
 ADAPTER = HunyuanAdapter()

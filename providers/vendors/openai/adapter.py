@@ -35,11 +35,9 @@ from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.moderations import OpenAIModerations
 from providers.openai_json import encode_request
-from providers.openai_json.read_answer import read_chunk, read_completion
-from providers.openai_json.read_errors import classify
+from providers.openai_json.read_answer import ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
-from providers.reading.error_classification import error_object
-from providers.reading.stream_assembler import Assembler
+from providers.reading.errors import IN_A_STREAM, classify, error_object
 from providers.vendors.openai.responses_answer import ResponseReader, is_event, is_response, read_response
 from providers.vendors.openai.responses_request import encode_body, uses_responses_api
 from providers.wire import WireRequest, WireResponse
@@ -126,21 +124,21 @@ class OpenAIAdapter(FactsAdapter):
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
-        assembler = Assembler(target.model)
+        chat = ChatReader(target.model)
         if THINKS_BY_RESPONSES not in target.facts.flags:
-            return RelayingParser(assembler, lambda chunk, event: read_chunk(assembler, chunk, event))
-        reader = ResponseReader(assembler, target.model)
+            return RelayingParser(chat.assembler, chat.read_chunk)
+        reader = ResponseReader(chat.assembler, target.model)
 
         def read(chunk: Mapping[str, object], event: str) -> None:
             """Read a chunk of either API. Its form shows which one it belongs to."""
             if is_event(chunk):
                 reader.read_event(chunk)
             elif is_response(chunk):
-                reader.end(chunk, WireResponse(200, {}, b"", 0))
+                reader.end(chunk, IN_A_STREAM)
             else:
-                read_chunk(assembler, chunk, event)
+                chat.read_chunk(chunk, event)
 
-        return RelayingParser(assembler, read)
+        return RelayingParser(chat.assembler, read)
 
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import are_counts, as_map, read_count, read_float, read_int, read_list, read_map, read_str
-from providers.openai_json.read_errors import classify
-from providers.reading.error_classification import error_object, failure
+from providers.reading.errors import IN_A_STREAM, classify, error_object, failure
 from providers.reading.folding import fold
-from providers.reading.stream_assembler import Assembler
+from providers.reading.assembler import Assembler
 from providers.reading.token_counts import count_completion
 from providers.vendors.openai.responses_request import SealedThought, pack, thought_of
 from providers.wire import WireResponse
@@ -24,7 +23,6 @@ _INCOMPLETE: dict[str, FinishReason] = {"max_output_tokens": "length", "content_
 # Codes of a failed answer that mean an invalid request. Others have their own kind, or are the provider's fault.
 _INVALID_REQUEST_CODES = ("invalid_image", "invalid_base64_image", "image_", "unsupported_image", "empty_image")
 _PARAGRAPH_BREAK = "\n\n"
-_NO_HTTP_ERROR = 200
 _MAX_THOUGHT_CHARACTERS = 8 * 1024 * 1024
 _MAX_CREATED = 2**63
 
@@ -83,10 +81,10 @@ class ResponseReader:
             case "response.output_item.done":
                 self._end_item(position, read_map(event, "item"))
             case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled":
-                self.end(read_map(event, "response"), WireResponse(_NO_HTTP_ERROR, {}, b"", 0))
+                self.end(read_map(event, "response"), IN_A_STREAM)
             case "error":
                 named = event if event.get("error") else {"error": event}
-                self.assembler.fail(classify(named, WireResponse(_NO_HTTP_ERROR, {}, b"", 0)))
+                self.assembler.fail(classify(named, IN_A_STREAM))
             case "response.created":
                 self._identify(read_map(event, "response"))
                 self.assembler.heartbeat()

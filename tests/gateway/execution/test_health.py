@@ -56,6 +56,17 @@ def test_deployments_are_available_at_first(health: Health) -> None:
     assert health.usable_keys(deployment()) == (None,)
 
 
+def test_suspicion_is_confirmed_by_another_client_or_by_the_third_in_a_row(health: Health) -> None:
+    one = deployment(*KEYS[:1])
+    assert not health.is_confirmed(one, KEYS[0], "a")
+    assert health.is_confirmed(one, KEYS[0], "b")
+    health.succeeded(one, KEYS[0])
+    assert [health.is_confirmed(one, KEYS[0], "a") for _ in range(3)] == [False, False, True]
+    health.succeeded(one, KEYS[0])
+    assert not health.is_confirmed(one, KEYS[0], "a")
+    assert not health.is_confirmed(one, KEYS[1], "b")
+
+
 def test_key_is_usable_again_after_its_cooldown(health: Health, clock: SetClock) -> None:
     two = deployment(*KEYS[:2])
     health.cool_down(two, KEYS[0], 60, REFUSED)

@@ -64,10 +64,8 @@ async def test_a_lost_connection_is_retried_and_failed_over(bench: Bench, except
     ("status", "code", "kind"),
     [
         (401, "invalid_api_key", FailureKind.CREDENTIALS),
-        (403, None, FailureKind.CREDENTIALS),
         (403, "unsupported_country_region_territory", FailureKind.GEO_REFUSED),
         (404, "model_not_found", FailureKind.MODEL_NOT_FOUND),
-        (402, None, FailureKind.QUOTA),
         (429, "insufficient_quota", FailureKind.QUOTA),
     ],
 )
@@ -81,6 +79,16 @@ async def test_our_own_trouble_is_failed_over_at_once_and_benched(
     assert bench.record.attempts[0].failure is not None
     assert bench.record.attempts[0].failure.kind is kind
     assert "first" in bench.health.snapshot(bench.table)
+
+
+@pytest.mark.parametrize("status", [402, 403, 404, 410, 451])
+async def test_status_alone_takes_nothing_away(bench: Bench, status: int) -> None:
+    """It may concern only this request: the vendor's safety check, a file of another account."""
+    bench.router.post(FIRST).mock(return_value=error(status, None))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert bench.tried == ["first", "second"]
+    assert "first" not in bench.health.snapshot(bench.table)
 
 
 @pytest.mark.parametrize(

@@ -1,39 +1,199 @@
 """Read a request of Anthropic's Messages API.
 
-Fields that change the meaning or keep state at a vendor are refused by name; other fields without an equivalent are
-left out and named. Paths in errors have Anthropic's form, such as `messages.0.content.1.text`.
+The structs are the schema. Fields that change the meaning or keep state at a vendor are refused by name; other fields
+without an equivalent are left out and named. Paths in errors have Anthropic's form: `messages.0.content.1.text`.
+
+Consecutive turns of one role are one turn. The results of a turn come before its other content, and they must answer
+the calls of the turn before it, one for one. Reasoning state stands in a thinking block before the call to which it
+belongs.
 
 Source: anthropic 2.12 (MessageCreateParams), platform.claude.com on thinking, effort and tool use, read 2026-11-22.
 """
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Annotated, Any, Literal
 
-from gateway.api.dialects.messages.blocks import BlockReader
-from gateway.api.dialects.messages.turns import read_messages
+from msgspec import Meta, Struct
+
+from gateway.api.dialects.schema import bounded, read, unread
 from providers.chat import (
+    AssistantMessage,
+    CacheTime,
     ChatRequest,
+    FilePart,
+    ImagePart,
     JsonSchemaFormat,
     Message,
     NamedTool,
+    Part,
     SystemMessage,
     TextPart,
     Tool,
+    ToolCall,
     ToolChoice,
+    ToolMessage,
+    UserMessage,
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
-from providers.json_values import as_map
+from providers.json_values import as_list, as_map, dumps_text
+from providers.openai_json.decode_messages import sound_data_uri, unreachable_host
 from providers.openai_json.decode_request import MAX_MESSAGES
-from providers.openai_json.fields import boolean, describe, integer, items, mapping, number, text
+from providers.openai_json.fields import describe
 from providers.openai_json.plain_request import plain_messages
 
-_READ = frozenset(
-    "model messages max_tokens system stream temperature top_p top_k stop_sequences tools tool_choice thinking "
-    "output_config output_format metadata cache_control inference_geo".split()
-)
+NO_STATE = "none"
+"""The signature of a thinking block without reasoning state: the API requires one."""
+_Limit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+_Text = Annotated[str, Meta(min_length=1)]
+
+
+# --- the schema -----------------------------------------------------------------------------------
+
+
+class _Mark(Struct):
+    type: str | None = None
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class _Block(Struct):
+    cache_control: _Mark | None = None
+
+    @property
+    def cache(self) -> CacheTime | None:
+        return (self.cache_control.ttl or "5m") if self.cache_control else None
+
+
+class _Base64(Struct, tag="base64"):
+    media_type: _Text
+    data: _Text
+
+
+class _Url(Struct, tag="url"):
+    url: _Text
+
+
+class _Plain(Struct, tag="text"):
+    data: str
+    media_type: str | None = None
+
+
+class _File(Struct, tag="file"):
+    file_id: Any = None
+
+
+class _TextBlock(_Block, tag="text", kw_only=True):
+    text: str
+    citations: Any = None  # this and `caller` are fields of answers, which clients send back
+
+
+class _Image(_Block, tag="image", kw_only=True):
+    source: _Base64 | _Url | _File
+
+
+class _Document(_Block, tag="document", kw_only=True):
+    source: _Base64 | _Url | _File | _Plain | _Content
+    title: str | None = None
+    citations: Any = None
+
+
+class _Content(Struct, tag="content"):
+    content: str | list[_TextBlock | _Image | _Document]
+
+
+class _Result(_Block, tag="tool_result", kw_only=True):
+    tool_use_id: _Text
+    content: str | list[_TextBlock | _Image | _Document] | None = None
+    is_error: bool | None = None
+
+
+class _Use(_Block, tag="tool_use", kw_only=True):
+    id: _Text
+    name: _Text
+    input: dict[str, Any]
+    caller: Any = None
+
+
+class _Thinking(Struct, tag="thinking"):
+    thinking: str | None = None
+    signature: str | None = None
+
+
+class _Redacted(Struct, tag="redacted_thinking"):
+    data: str | None = None
+
+
+class _User(Struct, tag="user", tag_field="role"):
+    content: str | list[_TextBlock | _Image | _Document | _Result]
+
+
+class _Assistant(Struct, tag="assistant", tag_field="role"):
+    content: str | list[_TextBlock | _Use | _Thinking | _Redacted]
+
+
+class _System(Struct, tag="system", tag_field="role"):
+    content: str | list[_TextBlock]
+
+
+class _Tool(_Block, kw_only=True):
+    name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,128}\Z")]
+    input_schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
+    type: Any = None
+
+
+class _Choice(Struct):
+    type: Literal["auto", "any", "none", "tool"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class _Thoughts(Struct):
+    type: Literal["enabled", "adaptive", "disabled", "between_tools"]
+    budget_tokens: _Limit | None = None
+    display: str | None = None
+
+
+class _Format(Struct):
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+class _Output(Struct):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: _Format | None = None
+
+
+class _Metadata(Struct):
+    user_id: str | None = None
+
+
+class _Request(Struct):
+    model: _Text
+    messages: Annotated[list[_User | _Assistant | _System], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: _Limit | None = None
+    system: str | list[_TextBlock] | None = None
+    stream: bool | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    stop_sequences: Annotated[list[str], Meta(max_length=64)] | None = None
+    tools: Annotated[list[_Tool], Meta(max_length=512)] | None = None
+    tool_choice: _Choice | None = None
+    thinking: _Thoughts | None = None
+    output_config: _Output | None = None
+    output_format: _Format | None = None  # its name while it was a beta feature
+    metadata: _Metadata | None = None
+    cache_control: Any = None
+    inference_geo: Any = None
+
+
 _REFUSED = {
     "container": "it keeps files at a provider: run the code in your own app",
     "mcp_servers": "a provider would send data to them: connect them to your own app and send their tools as functions",
@@ -41,22 +201,18 @@ _REFUSED = {
     "diagnostics": "it refers to content kept at a provider",
 }
 _BILLING = "x-anthropic-billing-header:"
-_MAX_TOKENS = 2**31 - 1
-_MAX_TOOLS = 512
-_MOST_STOPS = 64
-_MOST_UNREAD = 128
-_LONGEST_NAME = 128
-_TOOL = frozenset({"type", "name", "description", "input_schema", "strict", "cache_control"})
-_CHOICE = frozenset({"type", "name", "disable_parallel_tool_use"})
-_THINKING = frozenset({"type", "budget_tokens", "display"})
-_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_EFFORTS = ("low", "medium", "high", "xhigh", "max")
-_CHOICES: Mapping[object, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
+_MAX_CALLS = 512
+_PARAGRAPH_BREAK = "\n\n"
+_BLOCK_TYPE = re.compile(r"(messages\.\d+(\.content\.\d+)+)\.type")
+_BLOCKS = frozenset({"text", "image", "document", "tool_result", "tool_use", "thinking", "redacted_thinking"})
+_CHOICES: Mapping[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
 # The effort with the nearest thinking budget that is not smaller.
 _EFFORT_BY_BUDGET = ((1024, "minimal"), (2048, "low"), (8192, "medium"), (16384, "high"), (24576, "xhigh"))
-_MOST_EFFORT = "max"
-_USUAL_EFFORT = "high"
-"""The effort of adaptive thinking without a stated one."""
+_MOST_EFFORT, _USUAL_EFFORT = "max", "high"
+_OWN = "a `file_id` refers to content kept at a provider; send the content as base64"
+
+
+# --- the meaning ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,46 +237,62 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     """
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {describe(body)}")
-    source: Mapping[str, object] = body
-    keeps_context = _keeps_all(source.get("context_management"))
+    keeps_context = _keeps_all(body.get("context_management"))
     for name, why in _REFUSED.items():
-        if source.get(name) is not None and not (name == "context_management" and keeps_context):
+        if body.get(name) is not None and not (name == "context_management" and keeps_context):
             raise InvalidRequest(f"{name}: the gateway does not support this field, because {why}", name)
-    for name in ("model", "messages", *(() if counts else ("max_tokens",))):
-        if source.get(name) is None:
-            raise InvalidRequest(f"{name}: Field required", name)
-    reader = BlockReader()
-    reader.unread.update(name for name, value in source.items() if name not in _READ and value is not None)
-    tools = _tools(source, reader)
-    effort, hides_thinking = _effort(source, reader)
-    choice, is_parallel = _tool_choice(source, tools, reader)
-    extra: dict[str, object] = {}
-    if (top_k := integer(source, "top_k", "top_k", 0, _MAX_TOKENS)) is not None:
-        extra["top_k"] = top_k
-    for name in ("cache_control", "inference_geo"):
-        if source.get(name) is not None:
-            extra[name] = source[name]
+    _check_tools(as_list(body.get("tools")))
+    system, entries = body.get("system"), body.get("messages")
+    texts = None
+    if (system is None or isinstance(system, str)) and isinstance(entries, list) and entries:
+        # The usual form of simple clients: texts only.
+        begun: list[object] = [{"role": "system", "content": system}] if system else []
+        if (texts := plain_messages([*begun, *entries], len(entries) + 1)) is not None:
+            body = {**body, "messages": [{"role": "user", "content": ""}]}
+    try:
+        asked = read(body, _Request)
+    except InvalidRequest as error:
+        raise _explained(error, body) from None
+    if asked.max_tokens is None and not counts:
+        raise InvalidRequest("max_tokens: Field required", "max_tokens")
+    names = {*unread(body, asked)}
+    choice, is_parallel = _tool_choice(asked)
+    effort, hides_thinking = _effort(asked, names)
+    form = (asked.output_config and asked.output_config.format) or asked.output_format
+    extra = {name: value for name in ("top_k", "cache_control", "inference_geo") if (value := getattr(asked, name)) is not None}
     request = ChatRequest(
-        model=text(source, "model", "model") or "",
-        messages=_messages(source, reader),
-        stream=boolean(source, "stream", "stream") or False,
+        model=asked.model,
+        messages=texts if texts is not None else (*_system(asked.system, names), *_messages(asked.messages, names)),
+        stream=asked.stream or False,
         include_usage=True,
-        max_tokens=integer(source, "max_tokens", "max_tokens", 1, _MAX_TOKENS),
-        temperature=number(source, "temperature", "temperature", 0, 1),
-        top_p=number(source, "top_p", "top_p", 0, 1),
-        stop=_stops(source),
-        tools=tools,
+        max_tokens=asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        stop=tuple(filter(None, asked.stop_sequences or ())),
+        tools=tuple(Tool(it.name, it.description, it.input_schema, it.strict, it.cache) for it in asked.tools or ()),
         tool_choice=choice,
         parallel_tool_calls=is_parallel,
-        response_format=_format(source, reader),
+        response_format=JsonSchemaFormat("response", form.schema, strict=True) if form else None,
         reasoning_effort=effort,
-        user=_user(source, reader),
+        user=asked.metadata.user_id if asked.metadata else None,
         extra=extra,
-        unread=_bounded(reader.unread),
+        unread=bounded(names),
     )
-    if not request.model:
-        raise InvalidRequest("model: Field required", "model")
     return Decoded(request, hides_thinking)
+
+
+def _explained(error: InvalidRequest, body: object) -> Exception:
+    """Return the error for a block that the API has, and the gateway has not."""
+    found = _BLOCK_TYPE.fullmatch(error.param or "")
+    if found is None or "Invalid value" not in str(error):
+        return error
+    value: Any = body
+    for step in found[0].split("."):
+        value = value[int(step) if step.isdigit() else step]
+    if value in _BLOCKS:
+        return InvalidRequest(f"{found[0]}: a {value!r} block is not allowed here", found[0])
+    message = f"{found[1]}: the gateway has no {value[:60]!r} blocks: it sends on text, images, documents and function tools"
+    return UnsupportedFeature("messages", message, found[0])
 
 
 def _keeps_all(management: object) -> bool:
@@ -136,182 +308,221 @@ def _keeps_all(management: object) -> bool:
     )
 
 
-def _bounded(unread: set[str]) -> frozenset[str]:
-    """Return the names. Raises InvalidRequest for more or longer ones than any API has."""
-    if len(unread) > _MOST_UNREAD:
-        message = f"{len(unread)} fields of the request are not part of the API; at most {_MOST_UNREAD} are accepted"
-        raise InvalidRequest(message)
-    if any(len(name) > _LONGEST_NAME for name in unread):
-        raise InvalidRequest(f"a field of the request has a name of more than {_LONGEST_NAME} characters")
-    return frozenset(unread)
+def _check_tools(tools: Iterable[object]) -> None:
+    for position, tool in enumerate(map(as_map, tools)):
+        if tool.get("type") not in (None, "custom"):
+            message = (
+                f"tools.{position}: the gateway does not support the tool {str(tool['type'])[:60]!r}, which a provider "
+                "defines or runs; send a function with `name` and `input_schema`, and run it in your own app"
+            )
+            raise UnsupportedFeature("tools", message, f"tools.{position}.type")
 
 
-def _messages(source: Mapping[str, object], reader: BlockReader) -> tuple[Message, ...]:
-    entries = items(source["messages"], "messages", at_most=MAX_MESSAGES)
-    if not entries:
-        raise InvalidRequest("messages: at least one message is required", "messages")
-    system = source.get("system")
-    if system is None or isinstance(system, str):
-        # The usual form of simple clients: texts only.
-        begun: list[object] = [{"role": "system", "content": system}] if system else []
-        if (texts := plain_messages([*begun, *entries], len(entries) + 1)) is not None:
-            return texts
-    return (*_system(system, reader), *read_messages(entries, reader))
-
-
-def _system(system: object, reader: BlockReader) -> tuple[Message, ...]:
-    if system is None or system == "":
-        return ()
-    if isinstance(system, str):
-        return (SystemMessage(system),)
-    parts: list[TextPart] = []
-    for position, entry in enumerate(items(system, "system")):
-        path = f"system.{position}"
-        block = mapping(entry, path)
-        if block.get("type") != "text":
-            raise InvalidRequest(f"{path}.type: Input should be 'text'", f"{path}.type")
-        if str(block.get("text")).startswith(_BILLING):
-            # Claude Code identifies itself to Anthropic with this block. It is not part of the prompt.
-            reader.unread.add("system.x-anthropic-billing-header")
-            continue
-        parts.append(reader.text_part(block, path, "system"))
-    # One message for each block: many providers join the parts of one message without a separator.
-    return tuple(SystemMessage((part,) if part.cache is not None else part.text) for part in parts)
-
-
-def _stops(source: Mapping[str, object]) -> tuple[str, ...]:
-    if source.get("stop_sequences") is None:
-        return ()
-    stops = items(source["stop_sequences"], "stop_sequences", at_most=_MOST_STOPS)
-    for position, stop in enumerate(stops):
-        if not isinstance(stop, str):
-            path = f"stop_sequences.{position}"
-            raise InvalidRequest(f"{path}: Input should be a valid string", path)
-    return tuple(stop for stop in stops if isinstance(stop, str) and stop)
-
-
-def _user(source: Mapping[str, object], reader: BlockReader) -> str | None:
-    if source.get("metadata") is None:
-        return None
-    metadata = mapping(source["metadata"], "metadata")
-    reader.note_unknown(metadata, frozenset({"user_id"}), "metadata")
-    return text(metadata, "user_id", "metadata.user_id")
-
-
-# --- tools ----------------------------------------------------------------------------------------
-
-
-def _tools(source: Mapping[str, object], reader: BlockReader) -> tuple[Tool, ...]:
-    if source.get("tools") is None:
-        return ()
-    entries = items(source["tools"], "tools", at_most=_MAX_TOOLS)
-    return tuple(_tool(mapping(entry, f"tools.{i}"), f"tools.{i}", reader) for i, entry in enumerate(entries))
-
-
-def _tool(tool: Mapping[str, object], path: str, reader: BlockReader) -> Tool:
-    if tool.get("type") not in (None, "custom"):
-        shown = str(tool["type"])[:60]
-        message = (
-            f"{path}: the gateway does not support the tool {shown!r}, which a provider defines or runs; "
-            "send a function with `name` and `input_schema`, and run it in your own app"
-        )
-        raise UnsupportedFeature("tools", message, f"{path}.type")
-    name = text(tool, "name", f"{path}.name")
-    if name is None or not _TOOL_NAME.fullmatch(name):
-        message = f"{path}.name: String should have 1 to 128 letters, digits, '_' or '-'"
-        raise InvalidRequest(message, f"{path}.name")
-    if tool.get("input_schema") is None:
-        raise InvalidRequest(f"{path}.input_schema: Field required", f"{path}.input_schema")
-    reader.note_unknown(tool, _TOOL, "tools")
-    return Tool(
-        name,
-        text(tool, "description", f"{path}.description"),
-        mapping(tool["input_schema"], f"{path}.input_schema"),
-        boolean(tool, "strict", f"{path}.strict"),
-        reader.cache(tool, path, "tools"),
-    )
-
-
-def _tool_choice(
-    source: Mapping[str, object], tools: tuple[Tool, ...], reader: BlockReader
-) -> tuple[ToolChoice | None, bool | None]:
+def _tool_choice(asked: _Request) -> tuple[ToolChoice | None, bool | None]:
     """Return the choice, and whether parallel calls are allowed; None for the default."""
-    if source.get("tool_choice") is None:
+    choice = asked.tool_choice
+    if choice is None:
         return None, None
-    choice = mapping(source["tool_choice"], "tool_choice")
-    reader.note_unknown(choice, _CHOICE, "tool_choice")
-    disabled = boolean(choice, "disable_parallel_tool_use", "tool_choice.disable_parallel_tool_use")
-    is_parallel = None if disabled is None or not tools else not disabled
-    kind = choice.get("type")
-    if kind == "tool":
-        name = text(choice, "name", "tool_choice.name")
-        if name is None or all(tool.name != name for tool in tools):
+    disabled = choice.disable_parallel_tool_use
+    is_parallel = None if disabled is None or not asked.tools else not disabled
+    if choice.type == "tool":
+        if choice.name is None or all(tool.name != choice.name for tool in asked.tools or ()):
             raise InvalidRequest("tool_choice.name: the tool is not one of the `tools`", "tool_choice.name")
-        return NamedTool(name), is_parallel
-    if not isinstance(kind, str) or kind not in _CHOICES:
-        message = "tool_choice.type: Input should be 'auto', 'any', 'tool' or 'none'"
-        raise InvalidRequest(message, "tool_choice.type")
-    if not tools:
-        if kind == "any":
+        return NamedTool(choice.name), is_parallel
+    if not asked.tools:
+        if choice.type == "any":
             raise InvalidRequest("tool_choice: may only be specified while providing tools", "tool_choice")
         return None, None
-    return _CHOICES[kind], is_parallel
+    return _CHOICES[choice.type], is_parallel
 
 
-# --- thinking and formats -------------------------------------------------------------------------
-
-
-def _effort(source: Mapping[str, object], reader: BlockReader) -> tuple[str | None, bool]:
+def _effort(asked: _Request, names: set[str]) -> tuple[str | None, bool]:
     """Return the reasoning effort, and whether the text of thoughts is hidden."""
-    config = _output_config(source)
-    effort = text(config, "effort", "output_config.effort")
-    if effort is not None and effort not in _EFFORTS:
-        allowed = ", ".join(map(repr, _EFFORTS))
-        raise InvalidRequest(f"output_config.effort: Input should be one of {allowed}", "output_config.effort")
-    if source.get("thinking") is None:
+    effort, thinking = asked.output_config.effort if asked.output_config else None, asked.thinking
+    if thinking is None:
         return effort, False
-    thinking = mapping(source["thinking"], "thinking")
-    reader.note_unknown(thinking, _THINKING, "thinking")
-    display = text(thinking, "display", "thinking.display")
-    if display not in (None, "summarized", "omitted"):
-        reader.unread.add("thinking.display")
-    hides = display == "omitted"
-    match thinking.get("type"):
-        case "enabled":
-            budget = integer(thinking, "budget_tokens", "thinking.budget_tokens", 1, _MAX_TOKENS)
-            if budget is None:
-                raise InvalidRequest("thinking.budget_tokens: Field required", "thinking.budget_tokens")
-            by_budget = next((name for most, name in _EFFORT_BY_BUDGET if budget <= most), _MOST_EFFORT)
-            return effort or by_budget, hides
-        case "adaptive":
-            return effort or _USUAL_EFFORT, hides
-        case "disabled" | "between_tools":
-            if effort is not None:
-                reader.unread.add("output_config.effort")
-            return "none", hides
-    message = "thinking.type: Input should be 'enabled', 'adaptive', 'disabled' or 'between_tools'"
-    raise InvalidRequest(message, "thinking.type")
+    if thinking.display not in (None, "summarized", "omitted"):
+        names.add("thinking.display")
+    hides = thinking.display == "omitted"
+    if thinking.type == "adaptive":
+        return effort or _USUAL_EFFORT, hides
+    if thinking.type != "enabled":
+        if effort is not None:
+            names.add("output_config.effort")
+        return "none", hides
+    budget = thinking.budget_tokens
+    if budget is None:
+        raise InvalidRequest("thinking.budget_tokens: Field required", "thinking.budget_tokens")
+    return effort or next((name for most, name in _EFFORT_BY_BUDGET if budget <= most), _MOST_EFFORT), hides
 
 
-def _output_config(source: Mapping[str, object]) -> Mapping[str, object]:
-    config = source.get("output_config")
-    return {} if config is None else mapping(config, "output_config")
+# --- messages -------------------------------------------------------------------------------------
 
 
-def _format(source: Mapping[str, object], reader: BlockReader) -> JsonSchemaFormat | None:
-    config = _output_config(source)
-    reader.note_unknown(config, frozenset({"effort", "format"}), "output_config")
-    path = "output_config.format"
-    form = config.get("format")
-    if form is None:
-        # The name of this field while it was a beta feature.
-        path, form = "output_format", source.get("output_format")
-    if form is None:
-        return None
-    wanted = mapping(form, path)
-    if wanted.get("type") != "json_schema":
-        raise InvalidRequest(f"{path}.type: Input should be 'json_schema'", f"{path}.type")
-    if wanted.get("schema") is None:
-        raise InvalidRequest(f"{path}.schema: Field required", f"{path}.schema")
-    reader.note_unknown(wanted, frozenset({"type", "schema"}), path)
-    return JsonSchemaFormat("response", mapping(wanted["schema"], f"{path}.schema"), strict=True)
+def _system(system: str | list[_TextBlock] | None, names: set[str]) -> Iterator[Message]:
+    if system and isinstance(system, str):
+        yield SystemMessage(system)
+    for block in system if isinstance(system, list) else ():
+        if block.text.startswith(_BILLING):
+            # Claude Code identifies itself to Anthropic with this block. It is not part of the prompt.
+            names.add("system.x-anthropic-billing-header")
+            continue
+        # One message for each block: many providers join the parts of one message without a separator.
+        yield SystemMessage((TextPart(block.text, block.cache),) if block.cache else block.text)
+
+
+def _messages(turns: Sequence[_User | _Assistant | _System], names: set[str]) -> Iterator[Message]:
+    """Yield the messages. Raises InvalidRequest or UnsupportedFeature."""
+    calls: tuple[ToolCall, ...] = ()
+    asked_at = 0
+    for form, group in groupby(enumerate(turns), key=lambda turn: type(turn[1])):
+        merged = [(position, _blocks(turn.content)) for position, turn in group]
+        at = merged[0][0]
+        if calls and form is not _User:
+            raise _unanswered(asked_at, calls)
+        if form is _User:
+            yield from _user(merged, calls, asked_at, names)
+            calls = ()
+        elif form is _Assistant:
+            message = _assistant([block for _, blocks in merged for block in blocks], at, names)
+            calls, asked_at = message.tool_calls, at
+            yield message
+        else:
+            yield SystemMessage(tuple(TextPart(block.text, block.cache) for _, blocks in merged for block in blocks))
+    if calls:
+        raise _unanswered(asked_at, calls)
+
+
+def _blocks(content: str | list[Any]) -> list[Any]:
+    return [_TextBlock(text=content)] if isinstance(content, str) else content
+
+
+def _user(
+    turns: list[tuple[int, list[Any]]], calls: tuple[ToolCall, ...], asked_at: int, names: set[str]
+) -> Iterator[Message]:
+    """Yield the results of the calls, and then a message for each of the merged messages with other content."""
+    results: dict[str, ToolMessage] = {}
+    said: list[list[Part]] = []
+    for position, blocks in turns:
+        said.append([])
+        for number, block in enumerate(blocks):
+            path = f"messages.{position}.content.{number}"
+            if not isinstance(block, _Result):
+                said[-1] += _parts(block, path, names)
+                continue
+            if block.tool_use_id in results or all(call.id != block.tool_use_id for call in calls):
+                raise _uncalled(path, block.tool_use_id)
+            parts = [
+                part
+                for inner, one in enumerate(_blocks(block.content or ""))
+                for part in _parts(one, f"{path}.content.{inner}", names)
+            ]
+            content = plain_content(parts)
+            results[block.tool_use_id] = ToolMessage(block.tool_use_id, content, block.is_error or False, block.cache)
+    if missing := tuple(call for call in calls if call.id not in results):
+        raise _unanswered(asked_at, missing)
+    yield from results.values()
+    if not results and not any(said):
+        yield UserMessage("")
+    for parts in filter(None, said):
+        yield UserMessage(plain_content(parts))
+
+
+def _parts(block: _TextBlock | _Image | _Document, path: str, names: set[str]) -> tuple[Part, ...]:
+    if isinstance(block, _TextBlock):
+        return (TextPart(block.text, block.cache),)
+    source, place = block.source, f"{path}.source"
+    if isinstance(source, _File):
+        raise InvalidRequest(f"{place}: {_OWN}", f"{place}.type")
+    if isinstance(block, _Image):
+        return (ImagePart(_image(source, place), cache=block.cache),)
+    if block.citations not in (None, {}, {"enabled": False}):
+        names.add("messages.content.citations")
+    match source:
+        case _Base64():
+            return (FilePart(_data_uri(source, place), block.title, block.cache),)
+        case _Plain():
+            data = base64.b64encode(source.data.encode("utf-8", "replace")).decode()
+            return (FilePart(f"data:text/plain;base64,{data}", block.title, block.cache),)
+        case _Content(content=str() as text):
+            return (TextPart(text, block.cache),)
+        case _Content():
+            entries = enumerate(_blocks(source.content))
+            return tuple(part for i, one in entries for part in _parts(one, f"{place}.content.{i}", names))
+    message = f"{place}: the gateway does not send on documents that a provider would fetch; send them as base64"
+    raise UnsupportedFeature("file", message, f"{place}.type")
+
+
+def _image(source: _Base64 | _Url, place: str) -> str:
+    if isinstance(source, _Base64):
+        return _data_uri(source, place)
+    if not source.url.lower().startswith(("https://", "http://")):
+        raise InvalidRequest(f"{place}.url: Input should be an https URL", f"{place}.url")
+    if reason := unreachable_host(source.url):
+        raise InvalidRequest(f"{place}.url: the URL {reason}", f"{place}.url")
+    return source.url
+
+
+def _data_uri(source: _Base64, place: str) -> str:
+    try:
+        return sound_data_uri(f"data:{source.media_type};base64,{source.data}")
+    except ValueError as error:
+        raise InvalidRequest(f"{place}.data: the content {error}", f"{place}.data") from None
+
+
+def _assistant(blocks: list[Any], position: int, names: set[str]) -> AssistantMessage:
+    texts: list[TextPart] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
+    state: str | None = None
+    for block in blocks:
+        match block:
+            case _TextBlock():
+                texts.append(TextPart(block.text, block.cache))
+            case _Thinking():
+                thoughts += [block.thinking] if block.thinking else ()
+                state = block.signature if block.signature and block.signature != NO_STATE else state
+            case _Redacted():
+                state = block.data or state
+            case _Use():
+                if block.cache_control is not None:
+                    # Apps mark the last block of a user's turn. A mark on a call has no canonical form.
+                    names.add("messages.content.cache_control")
+                calls.append(ToolCall(block.id, block.name, dumps_text(block.input) if block.input else "{}", state))
+                state = None
+    if state is not None:
+        # Only a call carries state to its model.
+        names.add("messages.content.signature")
+    path = f"messages.{position}.content"
+    if len(calls) > _MAX_CALLS:
+        raise InvalidRequest(f"{path}: too many `tool_use` blocks in one turn", path)
+    if len({call.id for call in calls}) < len(calls):
+        raise InvalidRequest(f"{path}: `tool_use` ids must be unique", path)
+    content = plain_content([*texts])
+    said = content if isinstance(content, str) else tuple(texts)
+    reasoning = _PARAGRAPH_BREAK.join(thoughts) or None
+    return AssistantMessage(said or None if calls else said, None, reasoning, tuple(calls))
+
+
+def plain_content(parts: list[Part]) -> str | tuple[Part, ...]:
+    """Return the content of a message: a string for one text without a mark."""
+    if not parts:
+        return ""
+    if len(parts) == 1 and isinstance(first := parts[0], TextPart) and first.cache is None:
+        return first.text
+    return tuple(parts)
+
+
+def _unanswered(position: int, calls: tuple[ToolCall, ...]) -> InvalidRequest:
+    """Return the error for calls without results, in Anthropic's words."""
+    path = f"messages.{position}"
+    problem = f"{path}: `tool_use` ids were found without `tool_result` blocks immediately after"
+    ids = ", ".join(call.id for call in calls)[:200]
+    rule = "Each `tool_use` block must have a corresponding `tool_result` block in the next message."
+    return InvalidRequest(f"{problem}: {ids}. {rule}", path, log_message=problem)
+
+
+def _uncalled(path: str, call_id: str) -> InvalidRequest:
+    problem = f"{path}: unexpected `tool_use_id` found in `tool_result` blocks"
+    rule = "Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
+    return InvalidRequest(f"{problem}: {call_id[:100]}. {rule}", f"{path}.tool_use_id", log_message=problem)

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
-from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.model.record import Record
 from gateway.service.inbound import AnswerStyle
 from gateway.service.token_count import tokens_of

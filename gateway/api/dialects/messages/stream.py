@@ -23,7 +23,7 @@ import orjson
 
 from gateway.api.dialects.dialect import no_sentence
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
-from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.dialects.messages.encode import (
     Asked,
     call_head,

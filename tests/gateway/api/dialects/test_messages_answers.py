@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 
 from gateway.api.dialects.messages import Messages
-from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.dialects.messages.stream import MessageStreamEncoder
 from gateway.api.errors import STATUS, ApiError
 from gateway.model.record import Record, Resumed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.api.dialects.messages import Messages, TokenCount
-from gateway.api.dialects.messages.blocks import NO_STATE
+from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.errors import ApiError
 from providers.chat import (
     AssistantMessage,

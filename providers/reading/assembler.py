@@ -1,0 +1,493 @@
+"""Assemble the pieces that an adapter reads into a canonical stream. It enforces the rules of a whole answer.
+
+Adapters pass pieces in the provider's order and with its repetitions. The `Assembler` returns canonical events. What
+always holds, whatever a provider sends:
+
+- The start is first and once. There are no empty deltas. The stream ends with exactly one terminal event.
+- A tool call has its index, id and name once, first. The pieces of its arguments, joined, are the provider's: a call
+  whose arguments are a whole JSON object is never extended, and one that is not whole is never split.
+- Finishes come after all other events of all choices, one for each choice, the most specific one that was reported.
+  Content that arrives after a reported finish belongs to the answer. A choice that was seen must be finished.
+- A count of tokens is not replaced by 0 or by a report that leaves it out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import msgspec
+
+from providers.chat import (
+    Annotation,
+    AnnotationsDelta,
+    ChatCompletion,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    Finished,
+    FinishReason,
+    Heartbeat,
+    Logprobs,
+    Opened,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
+from providers.failures import Failure, FailureKind
+from providers.json_values import dumps, is_json_object, repair_surrogates, split_high_surrogate
+
+__all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "with_named_calls"]
+
+Content = Literal["text", "reasoning", "refusal", "annotations", "tool_calls"]
+MAX_CHOICES = 128
+_MAX_CALL_CHARACTERS = 8 * 1024 * 1024
+_MAX_TOOL_CALLS = 512
+_MAX_PLACES = 8192
+_MOST_DOUBTS = 64
+"""How often the arguments of one call are parsed to find out whether a piece belongs to it."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
+# Shared objects: a body of empty comments produces millions of heartbeats.
+_FINISHED, _HEARTBEAT = Finished(), Heartbeat()
+_DELTAS: dict[Content, Callable[[str, int], StreamEvent]] = {
+    "reasoning": ReasoningDelta,
+    "text": TextDelta,
+    "refusal": RefusalDelta,
+}
+
+
+@dataclass(slots=True)
+class _Call:
+    """The known parts of a tool call. `id` is the client's, `provider_id` the provider's last one."""
+
+    index: int
+    id: str = ""
+    provider_id: str = ""
+    name: str = ""
+    signature: str | None = None
+    is_emitted: bool = False
+    pieces: list[str] = field(default_factory=list)
+    cut: str = ""
+    usual_name: str = ""
+    is_empty: bool = False
+    doubts: int = 0
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+    def is_whole(self) -> bool:
+        """Return whether the arguments are a JSON object, so that nothing can follow."""
+        self.doubts += 1
+        ends = bool(self.pieces) and self.pieces[-1].rstrip().endswith("}")
+        return ends and self.doubts <= _MOST_DOUBTS and is_json_object(self.arguments)
+
+
+class _Choice:
+    """The known parts of a choice. `cut`: halves of surrogate pairs; `filtered`: the safety system filtered it."""
+
+    __slots__ = ("by_id", "by_index", "calls", "cut", "filtered", "finish", "kinds", "raw", "stop_sequence")
+
+    def __init__(self) -> None:
+        self.filtered = False
+        self.finish: FinishReason | None = None
+        self.raw: str | None = None
+        self.stop_sequence: str | None = None
+        self.calls: list[_Call] = []
+        self.by_index: dict[int, _Call] = {}
+        self.by_id: dict[str, _Call] = {}
+        self.kinds: set[Content] = set()
+        self.cut: dict[Content, str] = {}
+
+    @property
+    def end(self) -> FinishReason | None:
+        """The finish reason. A filtered choice needs none of the provider, or it would be retried as incomplete."""
+        return "content_filter" if self.filtered else self.finish
+
+    def joined(self, kind: Content, text: str) -> str:
+        """Return the text with surrogate pairs joined that were split over two pieces."""
+        if text:
+            self.kinds.add(kind)
+        if kind not in self.cut and (text.isascii() or not _SURROGATE.search(text)):
+            return text
+        text, rest = split_high_surrogate(self.cut.pop(kind, "") + text)
+        if rest:
+            self.cut[kind] = rest
+        return repair_surrogates(text)
+
+    def call_of(self, index: int | None, id: str, name: str, arguments: str) -> _Call | None:
+        """Return the call that a piece belongs to, a new one if it begins one, or None if it repeats a whole one."""
+        call = self.by_index.get(index) if index is not None else None
+        if call is None:
+            known = self.by_id.get(id)
+            if known is not None and (index is None or not name):
+                call = known
+            elif index is None and not id and not name and self.calls:
+                call = self.calls[-1]
+        elif (not id or id != call.provider_id) and (name or id or arguments.lstrip().startswith("{")):
+            has_other_name = bool(name and call.name) and name != call.name
+            has_other_id = bool(id and call.provider_id)
+            begins = arguments.lstrip().startswith("{")
+            is_doubtful = has_other_name or begins or (has_other_id and bool(name))
+            if is_doubtful and (name or arguments.strip()) and call.is_whole():
+                if not has_other_name and not has_other_id and arguments.strip() == call.arguments.strip():
+                    return None
+                call = self.add(call.name)
+            elif has_other_name and bool(id) == bool(call.provider_id):
+                call = None
+        call = call or self.add()
+        if id:
+            # Some servers give all calls the same id, and some each piece another one: the client gets the first.
+            call.id = call.id or (id if id not in self.by_id else "")
+            call.provider_id = id
+            self.by_id.setdefault(id, call)
+        if index is not None:
+            self.by_index[index] = call
+        return call
+
+    def add(self, usual_name: str = "") -> _Call:
+        """Add a call. `usual_name`: its name, if no piece of it has one."""
+        self.calls.append(_Call(len(self.calls), usual_name=usual_name))
+        return self.calls[-1]
+
+
+class Assembler:
+    """Assembles one answer. After `complete` or `fail` it ignores further calls.
+
+    Args:
+        model: The requested model, for answers that name none.
+
+    Attributes:
+        done: The terminal event was returned.
+        opened: The first event was returned.
+        identified: `identify` would change nothing.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.done = self.identified = self.opened = False
+        self._asked_model = model
+        self._id = self._model = ""
+        self._created = 0
+        self._tier: str | None = None
+        self._fingerprint: str | None = None
+        self._events: list[StreamEvent] = []
+        self._choices: dict[int, _Choice] = {}
+        self._usage: Usage | None = None
+        self._read_usage: Callable[[], Usage] | None = None
+        self._call_characters = 0
+
+    def take(self) -> tuple[StreamEvent, ...]:
+        """Return the events since the last call."""
+        events = tuple(self._events)
+        self._events.clear()
+        return events
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is at least one choice, and all of them have finished."""
+        return bool(self._choices) and None not in [choice.end for choice in self._choices.values()]
+
+    def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
+        """Record which answer this is: its id, its model, and its Unix time. The first value of each is kept."""
+        if not self.identified:
+            self._id = self._id or repair_surrogates(id or "")
+            self._model = self._model or repair_surrogates(model or "")
+            self._created = self._created or created or 0
+            self.identified = bool(self._id and self._model and self._created)
+
+    def describe(self, *, service_tier: str | None, system_fingerprint: str | None) -> None:
+        """Record how the answer is processed. Call it before the first content. The first value of each is kept."""
+        if service_tier and self._tier is None:
+            self._tier = repair_surrogates(service_tier)
+        if system_fingerprint and self._fingerprint is None:
+            self._fingerprint = repair_surrogates(system_fingerprint)
+
+    def has(self, content: Content, choice: int = 0) -> bool:
+        """Return whether a choice already has content of a kind. Some vendors repeat all content at the end."""
+        return choice in self._choices and content in self._choices[choice].kinds
+
+    def see(self, choice: int) -> None:
+        """Record that a choice exists, so that the answer is not whole without its finish."""
+        self._choice(choice)
+
+    def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
+        """Add text, which may end with half of a surrogate pair. Log probabilities that are not JSON are dropped."""
+        state = self._choices.get(choice)
+        is_plain = bool(text) and logprobs is None and (text.isascii() or not _SURROGATE.search(text))
+        if is_plain and state is not None and self._is_in_text(state):
+            self._events.append(TextDelta(text, choice))
+            return
+        text = self._choice(choice).joined("text", text)
+        if logprobs is not None and not _is_writable(logprobs):
+            logprobs = None
+        if text or logprobs:
+            self._emit(TextDelta(text, choice, logprobs))
+
+    def text_run(self, pieces: tuple[bytes, ...]) -> None:
+        """Add text of choice 0 as contents of JSON strings without surrogates. See `TextRun`."""
+        self._choice(0).kinds.add("text")
+        self._emit(TextRun(pieces))
+
+    def is_in_text(self) -> bool:
+        """Return whether one more text of choice 0 would only produce a text event and change no other state.
+
+        Then the caller may pass such text on without the assembler.
+        """
+        state = self._choices.get(0)
+        return state is not None and not self._events and self._is_in_text(state)
+
+    def is_saying_text(self) -> bool:
+        """Return whether the last event is text of choice 0, so that consecutive texts may be added as a run."""
+        last = self._events[-1] if self._events else None
+        return type(last) is TextDelta and last.choice == 0 and self._is_in_text(self._choices[0])
+
+    def _is_in_text(self, state: _Choice) -> bool:
+        """Return whether more text of the choice would only produce a text event."""
+        return self.opened and not self.done and not state.finish and not state.cut and "text" in state.kinds
+
+    def takes_runs(self) -> bool:
+        """Return whether text may be added as a run now: not while half of a surrogate pair is held back."""
+        return 0 not in self._choices or "text" not in self._choices[0].cut
+
+    def reasoning(self, text: str, choice: int = 0) -> None:
+        """Add reasoning text."""
+        if text := self._choice(choice).joined("reasoning", text):
+            self._emit(ReasoningDelta(text, choice))
+
+    def refusal(self, text: str, choice: int = 0) -> None:
+        """Add text of the model's refusal."""
+        if text := self._choice(choice).joined("refusal", text):
+            self._emit(RefusalDelta(text, choice))
+
+    def annotations(self, annotations: tuple[Annotation, ...], choice: int = 0) -> None:
+        """Add annotations of the text, in OpenAI's shape. Those that cannot be written as JSON are dropped."""
+        state = self._choice(choice)
+        if annotations := tuple(filter(_is_writable, annotations)):
+            state.kinds.add("annotations")
+            self._emit(AnnotationsDelta(annotations, choice))
+
+    def tool_call(
+        self,
+        arguments: str = "",
+        *,
+        choice: int = 0,
+        index: int | None = None,
+        id: str | None = None,
+        name: str | None = None,
+        signature: str | None = None,
+        empty: bool = False,
+        whole: bool = False,
+    ) -> None:
+        """Add a piece of a tool call, or a whole one.
+
+        Args:
+            arguments: More JSON text of the arguments.
+            choice: The number of the choice.
+            index: The provider's index of the call.
+            id: The provider's id of the call.
+            name: The name of the tool.
+            signature: See `ToolCall`.
+            empty: Whether the call has no arguments, unless pieces of them follow before the next call.
+            whole: Whether the call is whole, so that no other piece belongs to it. Sent again, it is the same call.
+        """
+        state = self._choice(choice)
+        id, name, signature = id or "", name or "", signature or ""
+        if id or name or signature:
+            id, name, signature = map(repair_surrogates, (id, name, signature))
+        call: _Call | None
+        if whole:
+            known = state.by_id.get(id)
+            if known is not None and (known.name, known.arguments) == (name, repair_surrogates(arguments)):
+                return
+            call = state.add()
+            call.id = id if known is None else ""
+            state.by_id[id or call.id] = call
+        elif (call := state.call_of(index, id, name, arguments)) is None:
+            return
+        before = state.calls[call.index - 1] if call.index else None
+        if before is not None and before.is_empty and not before.pieces and call is state.calls[-1]:
+            self._add_arguments(before, "{}", choice)
+        state.kinds.add("tool_calls")
+        self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
+        # A provider may use many places or ids for one call, and each is stored.
+        places = len(state.by_index) + len(state.by_id)
+        if self._call_characters > _MAX_CALL_CHARACTERS or len(state.calls) > _MAX_TOOL_CALLS or places > _MAX_PLACES:
+            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than accepted"))
+            return
+        if name and call.name not in ("", name):
+            # The client has the first name already, and may not call a tool by half of its name.
+            self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call with two names"))
+            return
+        call.name, call.is_empty = call.name or name, call.is_empty or empty
+        call.signature = call.signature or signature or None
+        arguments, call.cut = split_high_surrogate(call.cut + arguments)
+        self._add_arguments(call, repair_surrogates(arguments), choice)
+
+    def _add_arguments(self, call: _Call, arguments: str, choice: int) -> None:
+        if arguments:
+            call.pieces.append(arguments)
+        if call.is_emitted:
+            if arguments:
+                self._emit(ToolCallDelta(call.index, arguments, choice=choice))
+        elif name := call.name or (call.usual_name if call.pieces else ""):
+            # A piece may come before the name.
+            call.is_emitted, call.name = True, name
+            call.id = call.id or made_call_id(self._id, choice, call.index)
+            self._emit(ToolCallDelta(call.index, call.arguments, call.id, name, call.signature, choice))
+
+    def finish(
+        self, reason: FinishReason, choice: int = 0, raw: str | None = None, stop_sequence: str | None = None
+    ) -> None:
+        """Record the end of a choice. Of several finishes the most specific one is used.
+
+        Args:
+            reason: Why it ended.
+            choice: The number of the choice.
+            raw: The provider's own word, if `reason` does not express it exactly.
+            stop_sequence: The stop sequence that ended the text, if the provider names it.
+        """
+        state = self._choice(choice)
+        if state.finish is None or _RANK[reason] > _RANK[state.finish]:
+            state.finish, state.raw = reason, repair_surrogates(raw) if raw else None
+            state.stop_sequence = repair_surrogates(stop_sequence) if stop_sequence else None
+
+    def filtered(self, choice: int = 0) -> None:
+        """Record that the safety system filtered a choice, whatever its finish is."""
+        self._choice(choice).filtered = True
+
+    def usage(self, usage: Usage | Callable[[], Usage]) -> None:
+        """Record the token counts so far: of each count the last one above 0. A function is called once at the end."""
+        if callable(usage):
+            self._read_usage = usage
+        elif self._usage is None:
+            self._usage = usage
+        else:
+            counts = zip(msgspec.structs.astuple(usage), msgspec.structs.astuple(self._usage), strict=True)
+            self._usage = Usage(*[new or old for new, old in counts])
+
+    def heartbeat(self) -> None:
+        """Add a sign of life without content."""
+        if not self.done:
+            self._events.append(_HEARTBEAT)
+
+    def complete(self) -> None:
+        """End the answer: return what was held back, or a failure if the answer is not whole."""
+        if self.done:
+            return
+        if not self.whole:
+            self.fail(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
+            return
+        choices = sorted(self._choices.items())
+        for number, state in choices:
+            for kind in filter(state.cut.__contains__, _DELTAS):
+                # The other half of a surrogate pair did not arrive.
+                self._emit(_DELTAS[kind]("\ufffd", number))
+            for call in state.calls:
+                if not call.is_emitted:
+                    self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
+                    return
+                if call.cut or not call.pieces:
+                    self._add_arguments(call, "\ufffd" if call.cut else "{}", number)
+        for number, state in choices:
+            reason: FinishReason = state.end or "other"
+            if state.calls and reason in ("stop", "other"):
+                reason = "tool_calls"
+            elif reason == "tool_calls" and not state.calls:
+                reason = "stop"
+            self._emit(ChoiceFinish(reason, number, state.raw, state.stop_sequence if reason == "stop" else None))
+        if (usage := self._counted()) is not None:
+            self._emit(UsageReport(usage))
+        self._events.append(_FINISHED)
+        self.done = True
+
+    def _counted(self) -> Usage | None:
+        # The reference is removed, because the function refers to its reader, which refers to this object.
+        read, self._read_usage = self._read_usage, None
+        if read is not None:
+            self.usage(read())
+        return self._usage
+
+    def fail(self, failure: Failure) -> None:
+        """End the answer with a failure. A content filter after the first content ends it as filtered instead."""
+        if self.done:
+            return
+        blocks = failure.kind is FailureKind.CONTENT_FILTER
+        if not (blocks and self.opened) and not any(state.filtered for state in self._choices.values()):
+            self._events.append(Failed(failure, self._counted()))
+            self.done = True
+            return
+        unfinished = [number for number, state in self._choices.items() if not state.finish]
+        for number in unfinished or list(self._choices):
+            self.finish("content_filter", number, failure.code if blocks else None)
+        for state in self._choices.values():
+            state.calls = [call for call in state.calls if call.is_emitted]
+        self.complete()
+
+    def _emit(self, event: StreamEvent) -> None:
+        if self.done:
+            return
+        if not self.opened:
+            self.opened = self.identified = True
+            model = self._model or self._asked_model
+            self._events.append(Opened(self._id, model, self._created, self._tier, self._fingerprint))
+        self._events.append(event)
+
+    def _choice(self, number: int) -> _Choice:
+        if (state := self._choices.get(number)) is not None:
+            return state
+        if len(self._choices) == MAX_CHOICES:
+            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than accepted"))
+            return _Choice()
+        state = self._choices[number] = _Choice()
+        return state
+
+
+def _is_writable(passed: Mapping[str, object]) -> bool:
+    """Return whether log probabilities or an annotation can be written as JSON at their depth in an answer."""
+    try:
+        dumps([[[[[passed]]]]])
+    except TypeError:
+        return False
+    return True
+
+
+def made_call_id(answer_id: str, choice: int, index: int) -> str:
+    """Return the id for a call of which only the position in an answer is known."""
+    return f"call_{answer_id}_{choice}_{index}" if choice else f"call_{answer_id}_{index}"
+
+
+def named_by_moment(event: ToolCallDelta, received_at: float) -> ToolCallDelta:
+    """Return the piece of a tool call with a unique id, for an answer without an id that arrived at this time."""
+    if event.id is None:
+        return event
+    return replace(event, id=_unique_id(event.id, event.choice, event.index, received_at))
+
+
+def with_named_calls(completion: ChatCompletion, received_at: float) -> ChatCompletion:
+    """Return a whole answer without an id, with unique ids of its tool calls."""
+    if not any(choice.message.tool_calls for choice in completion.choices):
+        return completion
+    return replace(completion, choices=tuple(_with_named(choice, received_at) for choice in completion.choices))
+
+
+def _with_named(choice: Choice, received_at: float) -> Choice:
+    calls = [
+        replace(call, id=_unique_id(call.id, choice.index, index, received_at))
+        for index, call in enumerate(choice.message.tool_calls)
+    ]
+    return replace(choice, message=replace(choice.message, tool_calls=tuple(calls)))
+
+
+def _unique_id(id: str, choice: int, index: int, received_at: float) -> str:
+    if id != made_call_id("", choice, index):
+        return id
+    # Answers of a conversation follow each other, so a time in microseconds is unique.
+    return made_call_id(f"{int(received_at * 1_000_000):x}", choice, index)

@@ -1,0 +1,451 @@
+"""Classify an error of any provider: rules as data, and one function that reads them.
+
+The rules of all vendors have one form (`ErrorRules`), which a vendor's TOML file states in a table. `errors.toml` beside
+this module has the words that many servers share. The order is: a mark, the vendor's status, a code of the vendor, a
+shared code, the type, the HTTP status. Then a known sentence may refine a kind that says little. A status alone cannot
+tell a request that is refused from a key that is refused, so such a failure is not `confirmed`: it does not take the
+deployment away from others (see `gateway.execution.health`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from providers.catalogue import CatalogueError, FactsFile
+from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, check_table
+from providers.failures import Failure, FailureKind
+from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
+from providers.reading.rate_limits import LimitHeaders, parse_duration_s, read_limits, retry_after_s, wait_s
+from providers.wire import WireResponse
+
+__all__ = [
+    "AN_IMAGE",
+    "IN_A_STREAM",
+    "MESSAGES",
+    "ErrorRules",
+    "Phrases",
+    "blames_itself",
+    "by_code",
+    "by_status",
+    "classify",
+    "error_object",
+    "failure",
+    "holds_error",
+    "is_html",
+    "mistakes_in",
+    "load_rules",
+    "plain_text",
+    "request_id_of",
+    "rules_of",
+    "shared_rules",
+]
+
+Kinds = Mapping[str, FailureKind]
+_NO_KINDS: Kinds = {}
+_GAP = re.compile(r"\{[a-z]+\}")
+_A_WORD = r"[!-~]{1,256}"
+"""The pattern of a placeholder for a model or a number: one word of visible ASCII, which can't match a prompt."""
+_OF_ALIBABA = re.compile(r"<\d{3}> [\w.]+: ")
+"""The beginning that DashScope writes before the sentence of a model's server."""
+_SAYS_LITTLE = frozenset(
+    {
+        *(FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.MALFORMED),
+        *(FailureKind.CREDENTIALS, FailureKind.MODEL_NOT_FOUND, FailureKind.QUOTA, FailureKind.GEO_REFUSED),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Kinds of failures by the sentence of an error message.
+
+    Attributes:
+        kinds: Kinds by sentence. A name in braces, such as `{model}`, matches any one word. White space around a
+            sentence is ignored. A sentence with … at its end is the beginning of a message.
+        instead_of: The kind that the sentences refine. Errors of other kinds keep their kind.
+
+    Example:
+        >>> from providers.contract import FailureKind, Phrases
+        >>> phrases = Phrases({"The model {model} is overloaded.": FailureKind.UNAVAILABLE})
+        >>> phrases.kind_of(FailureKind.INVALID_REQUEST, "The model parrot-2 is overloaded.").value
+        'unavailable'
+    """
+
+    kinds: Kinds = field(default_factory=dict)
+    instead_of: FailureKind = FailureKind.INVALID_REQUEST
+
+    def kind_of(self, kind: FailureKind, message: str) -> FailureKind:
+        """Return the kind of the matching sentence, or else `kind`, which is that by status and code."""
+        return (self.find(message) or kind) if kind is self.instead_of else kind
+
+    def find(self, message: str) -> FailureKind | None:
+        """Return the kind of the sentence that the message is."""
+        message = _OF_ALIBABA.sub("", message.strip(), count=1)
+        return next((kind for sentence, kind in self.kinds.items() if _pattern(sentence).fullmatch(message)), None)
+
+
+@cache
+def _pattern(sentence: str) -> re.Pattern[str]:
+    words = _A_WORD.join(map(re.escape, _GAP.split(sentence.removesuffix("…"))))
+    return re.compile(words + ".*" if sentence.endswith("…") else words, re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRules:
+    """How to read the errors of a vendor. Of several paths, the first one with a value counts.
+
+    Attributes:
+        codes: The failure kind for each code. An entry covers its sub-codes (`Throttling` also `Throttling.Rate`).
+        types: The failure kind for each error type.
+        statuses: The failure kind for each HTTP status that has a meaning only at this vendor.
+        messages: The failure kind for each sentence. `{model}` stands for one word, and … for any rest.
+        marks: The failure kind for each member that decides, as a dotted path. With `=`, its text must be like the rest.
+        code_at: The dotted paths of the code.
+        type_at: The dotted paths of the type.
+        message_at: The dotted paths of the message.
+        code_in_message: A regular expression for a code inside the message.
+        request_id_at: The dotted paths of the request id.
+        request_id_headers: The response headers that contain the request id.
+        status_at: The dotted path of a number that means an error unless it is 0.
+        wait_at: The dotted paths of a time to wait, such as `30s`.
+        wait_in_message: A regular expression for a time to wait inside the message.
+        limits: The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each
+            entry of `of`.
+    """
+
+    codes: Kinds = field(default_factory=dict)
+    types: Kinds = field(default_factory=dict)
+    statuses: Kinds = field(default_factory=dict)
+    messages: Phrases = field(default_factory=Phrases)
+    marks: Kinds = field(default_factory=dict)
+    code_at: tuple[str, ...] = ("error.code", "code")
+    type_at: tuple[str, ...] = ("error.type", "type")
+    message_at: tuple[str, ...] = ("error.message", "error", "message")
+    code_in_message: str = ""
+    request_id_at: tuple[str, ...] = ("request_id",)
+    request_id_headers: tuple[str, ...] = ("x-request-id",)
+    status_at: str = ""
+    wait_at: tuple[str, ...] = ()
+    wait_in_message: str = ""
+    limits: LimitHeaders = field(default_factory=LimitHeaders)
+
+
+def kinds_of(table: Mapping[str, Iterable[object]]) -> dict[str, FailureKind]:
+    """Return kinds by word, from lists of words by kind."""
+    return {str(word): FailureKind(kind) for kind, words in table.items() for word in words}
+
+
+_PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
+_KINDS = ", ".join(kind.value for kind in FailureKind)
+_SHAPES: Mapping[str, Shape] = {
+    **dict.fromkeys(("codes", "types", "statuses", "messages", "marks"), LISTS),
+    **dict.fromkeys(("code_at", "type_at", "message_at", "request_id_at", "request_id_headers", "wait_at"), TEXTS),
+    **dict.fromkeys(("code_in_message", "wait_in_message", "status_at"), TEXT),
+    "limits": TABLE,
+}
+
+
+def rules_of(data: object, place: str) -> ErrorRules:
+    """Return the rules of a parsed table, which lists the words of each kind. Raises CatalogueError."""
+    table = check_table(place, data, _SHAPES)
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    for name in ("codes", "types", "statuses", "messages", "marks"):
+        if unknown := table.get(name, {}).keys() - set(FailureKind):
+            raise CatalogueError(f"{place}.{name}: {min(unknown)!r} is not a failure kind; expected one of {_KINDS}")
+        values[name] = kinds_of(table.get(name, {}))
+    for name in ("code_in_message", "wait_in_message"):
+        try:
+            re.compile(table.get(name, ""))
+        except re.error as error:
+            raise CatalogueError(f"{place}.{name}: is not a regular expression ({error})") from None
+    values["messages"] = Phrases(values["messages"])
+    if "limits" in table:
+        limits = check_table(f"{place}.limits", table["limits"], {"form": TEXT, "of": TEXTS})
+        usual = LimitHeaders()
+        form = limits.get("form", usual.form)
+        if set(_PLACEHOLDER.findall(form)) != {"{part}", "{of}"} or form != form.lower():
+            problem = f"{form!r} must contain {{part}} and {{of}}, and be in lower case"
+            raise CatalogueError(f"{place}.limits.form: {problem}")
+        values["limits"] = LimitHeaders(form, tuple(limits.get("of", usual.of)))
+    return ErrorRules(**values)
+
+
+@cache
+def load_rules(facts: FactsFile, table: str = "errors") -> ErrorRules:
+    """Return the rules in a table of a facts file."""
+    return rules_of(facts.read().get(table, {}), table)
+
+
+@cache
+def shared_rules() -> ErrorRules:
+    """Return the rules of `errors.toml`."""
+    return rules_of(FactsFile("providers.reading", "errors").read(), "errors")
+
+
+MESSAGES: dict[FailureKind, str] = {
+    FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
+    FailureKind.RATE_LIMITED: "the provider limits the rate of requests",
+    FailureKind.QUOTA: "the provider's quota for this deployment is used up",
+    FailureKind.CREDENTIALS: "the provider refuses this deployment's credentials or account",
+    FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
+    FailureKind.GEO_REFUSED: "the provider doesn't serve the territory that this gateway calls from",
+    FailureKind.CONTEXT_LENGTH: (
+        "this model's maximum context length is exceeded: the prompt is too long and exceeds the context "
+        "window; shorten `messages` or ask for fewer tokens"
+    ),
+    FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
+    FailureKind.REFUSED_HERE: "the provider doesn't take this request for this deployment",
+    FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
+    FailureKind.CONTENT_FILTER: "the request was rejected as a result of the safety system of the provider",
+    FailureKind.MALFORMED: "the provider's answer is not what its API documents",
+}
+"""The message for clients of each kind. The provider's own text is written to the log only.
+
+Clients recognize a context overflow and a content filter by words of OpenAI's messages, not by the code. So these two
+contain the words that LiteLLM 1.109, langchain-openai 1.7 and @langchain/openai 1.5 look for in their mapping of
+errors, read in November 2026. No message contains words that mean another error there, such as "rate limit".
+"""
+
+_BY_STATUS = {
+    **{400: FailureKind.INVALID_REQUEST, 413: FailureKind.INVALID_REQUEST, 422: FailureKind.INVALID_REQUEST},
+    **{401: FailureKind.CREDENTIALS, 402: FailureKind.QUOTA, 403: FailureKind.CREDENTIALS, 451: FailureKind.GEO_REFUSED},
+    **{404: FailureKind.MODEL_NOT_FOUND, 410: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
+    **dict.fromkeys((408, 409, 424, 425), FailureKind.UNAVAILABLE),
+}
+_UNCONFIRMED = frozenset({402, 403, 404, 410, 451})
+"""Statuses with which some vendors refuse a request, and others a key, an account or a model."""
+_MOST_CODES = 16
+_MOST_DETAIL = 2000
+_MOST_MISTAKES = 8
+_REQUEST_IDS = (
+    *("x-request-id", "request-id", "x-tc-requestid", "apim-request-id", "x-ds-trace-id", "x-siliconcloud-trace-id"),
+    "x-amzn-requestid",
+)
+_SHOULD_RETRY = {"true": True, "false": False}
+"""Values of `x-should-retry`. The vendor's SDK gives this header priority over the status (openai-python 3.51,
+`_should_retry` in `_base_client.py`, read in November 2026)."""
+AN_IMAGE = Failure(FailureKind.REFUSED_HERE, "the provider answers with an image, and the gateway passes on only text")
+IN_A_STREAM = WireResponse(200, {}, b"", 0)
+"""The response of an error inside a stream, whose status was a success."""
+
+
+def by_status(status: int) -> FailureKind:
+    """Return the kind of a response of which only the status is known.
+
+    A redirect, a 2xx or another 4xx (405, 415, 421, …) is `MALFORMED`: it concerns how the gateway calls the server,
+    not the client's request, so another deployment may be tried.
+    """
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    return FailureKind.UNAVAILABLE if status >= 500 else FailureKind.MALFORMED
+
+
+def blames_itself(kind: FailureKind, status: int) -> bool:
+    """Return whether a code that blames the request has a status that blames the server: it may succeed elsewhere."""
+    return kind is FailureKind.INVALID_REQUEST and status >= 500
+
+
+def by_code(code: str, kinds: Kinds) -> FailureKind | None:
+    """Return the kind of an error code, or of its longest prefix that ends at a dot; None for an unknown one."""
+    whole = code
+    while code:
+        if code in kinds:
+            return kinds[code]
+        code = code.rpartition(".")[0]
+    return next((kind for word, kind in kinds.items() if "*" in word and fnmatchcase(whole, word)), None)
+
+
+def holds_error(body: Mapping[str, object], rules: ErrorRules) -> bool:
+    """Return whether a body with a status of success is an error."""
+    if body.get("error") or body.get("object") == "error" or (rules.status_at and _first(body, (rules.status_at,))):
+        return True
+    return "choices" not in body and bool(_first(body, (*rules.code_at, *rules.type_at, *rules.message_at)))
+
+
+def classify(
+    body: Mapping[str, object], response: WireResponse, rules: ErrorRules | None = None, sites: Iterable[str] = ()
+) -> Failure:
+    """Return the failure that an error body describes. `sites`: the vendor's, for a hint if a key is refused."""
+    shared = shared_rules()
+    rules = rules or shared
+    codes = list(islice((text for path in rules.code_at for text in _texts_at(body, path)), _MOST_CODES))
+    error_type = _first(body, rules.type_at)
+    detail = _first(body, rules.message_at) or mistakes_in(body) or plain_text(response)
+    if rules.code_in_message and (found := re.search(rules.code_in_message, detail)):
+        codes.insert(0, found[1])
+    # A known inner code is more exact than an unknown outer one.
+    known = next((one for one in codes if by_code(one, rules.codes) or one in shared.codes), None)
+    code = known or next(iter(codes), "")
+    in_body = next((one for one in (*codes, error_type) if re.fullmatch("[45][0-9]{2}", one)), "0")
+    status = response.status if response.status >= 400 else int(in_body)
+    kind = (
+        next((kind for path, kind in {**rules.marks, **shared.marks}.items() if _is_marked(body, path)), None)
+        or rules.statuses.get(str(status))
+        or by_code(code, rules.codes)
+        or by_code(error_type, rules.types)
+        or shared.codes.get(code)
+        or shared.codes.get(error_type)
+        or (shared.types.get(error_type) if response.status < 400 else None)
+    )
+    is_confirmed = True
+    if kind is None or blames_itself(kind, response.status):
+        kind = by_status(status) if status else FailureKind.UNAVAILABLE
+        is_confirmed = status not in _UNCONFIRMED
+    says_little = kind in _SAYS_LITTLE or (kind is FailureKind.UNAVAILABLE and response.status < 400)
+    if says_little and (said := rules.messages.find(detail) or shared.messages.find(detail)):
+        kind, is_confirmed = said, True
+    names = sorted(sites)
+    if kind is FailureKind.CREDENTIALS and len(names) > 1:
+        detail = f"this key may belong to another site (each of {', '.join(names)} has its own keys): {detail}"
+    waits = list(islice((text for path in rules.wait_at for text in _texts_at(body, path)), _MOST_CODES))
+    if rules.wait_in_message and (found := re.search(rules.wait_in_message, detail)):
+        waits.append(found[1])
+    headers = (response.headers.get(name) for name in rules.request_id_headers)
+    return failure(
+        response,
+        kind,
+        code=code or (error_type if error_type != in_body else None),
+        detail=detail,
+        request_id=_first(body, rules.request_id_at) or next(filter(None, headers), None),
+        param=_first(body, ("error.param",)) or None,
+        retry_after=next((wait for text in waits if (wait := parse_duration_s(text)) is not None), None),
+        limits=rules.limits,
+        is_confirmed=is_confirmed,
+    )
+
+
+def _first(body: Mapping[str, object], paths: Iterable[str]) -> str:
+    return next((text for path in paths for text in _texts_at(body, path)), "")
+
+
+def _texts_at(body: object, path: str) -> Iterator[str]:
+    """Yield the texts and the numbers at a dotted path, other than "" and 0. A list on the way is each of its items."""
+    name, _, rest = path.partition(".")
+    value = as_map(body).get(name)
+    for one in value if isinstance(value, list) else (value,):
+        if rest:
+            yield from _texts_at(one, rest)
+        elif isinstance(one, str | int | float) and not isinstance(one, bool) and str(one) not in ("", "0"):
+            yield str(int(one)) if isinstance(one, float) and one.is_integer() else str(one)
+
+
+def _is_marked(body: Mapping[str, object], mark: str) -> bool:
+    """Return whether the member at a path has a value. With `=`, whether it is a text like the rest of the mark."""
+    path, has_form, form = mark.partition("=")
+    if has_form:
+        return any(fnmatchcase(text, form) for text in islice(_texts_at(body, path), _MOST_CODES))
+    *outer, last = path.split(".")
+    for name in outer:
+        body = as_map(body.get(name))
+    return bool(body.get(last))
+
+
+def failure(
+    response: WireResponse,
+    kind: FailureKind,
+    *,
+    code: str | None = None,
+    detail: str | None = None,
+    request_id: str | None = None,
+    param: str | None = None,
+    retry_after: float | None = None,
+    limits: LimitHeaders | None = None,
+    is_confirmed: bool = True,
+) -> Failure:
+    """Build the `Failure` of a response.
+
+    The time to wait comes from `retry_after`, the `retry-after` headers or the headers of the rate limits, in this
+    order.
+    """
+    if retry_after is None:
+        retry_after = retry_after_s(response.headers, response.received_at)
+    if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
+        retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
+    detail = detail or plain_text(response)
+    if code is not None and len(code.split(maxsplit=6)) > 6:
+        # A sentence, which may repeat a prompt. xAI's codes have five or six words.
+        code, detail = None, detail or code
+    return Failure(
+        kind=kind,
+        message=MESSAGES.get(kind, kind.value),
+        detail=repair_surrogates((detail or "")[:_MOST_DETAIL]),
+        status=response.status,
+        code=repair_surrogates(code[:200]) if code else None,
+        retry_after_s=retry_after,
+        request_id=repair_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
+        param=repair_surrogates(chat_param(param)[:200]) if param else None,
+        should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
+        is_confirmed=is_confirmed,
+    )
+
+
+_OUTERMOST = re.compile(r"[.\[]")
+_FIELDS = {
+    "input": "messages",
+    "instructions": "messages",
+    "max_output_tokens": "max_completion_tokens",
+    "reasoning": "reasoning_effort",
+    "text": "response_format",
+}
+
+
+def chat_param(param: str) -> str:
+    """Return the chat field for a parameter of the Responses API, without its inner path. Others are unchanged.
+
+    An inner path is dropped, because an item of `input` is less than a message.
+    """
+    return _FIELDS.get(_OUTERMOST.split(param, maxsplit=1)[0], param)
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return the provider's id of a call."""
+    return next(filter(None, (headers.get(name) for name in _REQUEST_IDS)), None)
+
+
+def plain_text(response: WireResponse) -> str:
+    """Return the message of an error whose body is plain text or a JSON string."""
+    if response.status < 400 or is_html(response.headers.get("content-type", "")):
+        return ""
+    start = response.body[: 4 * _MOST_DETAIL].strip()
+    if start.startswith((b"{", b"[", b"<")):
+        return ""
+    text = start.decode("utf-8", "replace")
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def mistakes_in(body: Mapping[str, object]) -> str:
+    """Return the messages in an error body of FastAPI, without the input that it repeats."""
+    detail = body.get("detail") or as_map(body.get("message")).get("detail")
+    if isinstance(detail, str):
+        return detail
+    messages: list[str] = []
+    for mistake in map(as_map, as_list(detail)[:_MOST_MISTAKES]):
+        path = ".".join(
+            str(part) for part in as_list(mistake.get("loc")) if isinstance(part, str | int) and part != "body"
+        )
+        messages.append(": ".join(filter(None, (path, read_str(mistake, "msg")))))
+    return "; ".join(filter(None, messages))
+
+
+def error_object(body: bytes) -> dict[str, object]:
+    """Return the JSON object of an error body, also from a one-element array or the first `data:` of an event stream."""
+    text = body.strip()
+    if not text.startswith((b"{", b"[")):
+        lines = [line.strip() for line in text.splitlines()[:64]]
+        text = next((line[5:].strip() for line in lines if line.startswith(b"data:")), b"")
+    try:
+        value = loads(text)
+    except JsonError:
+        return {}
+    return dict(as_map(value[0] if isinstance(value, list) and value else value))
+
+
+def is_html(content_type: str) -> bool:
+    """Return whether a response is an HTML page, such as one of a captive portal, a firewall or a load balancer."""
+    return content_type.lower().startswith("text/html")
