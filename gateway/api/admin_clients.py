@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -24,9 +24,6 @@ from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients,
 from gateway.usage.installation import usage_reader
 from gateway.usage.reports import APART, DIMENSIONS, UsageQuery, UsageReader, are_apart
 from gateway.usage.usage_row import json_line
-
-if TYPE_CHECKING:
-    from gateway.usage.postgres_reader import PostgresUsageReader
 
 PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
@@ -258,7 +255,7 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         return await routes.run(request, "usage", send)
 
 
-def _row_lines(reader: UsageReader | PostgresUsageReader, query: UsageQuery, *, shows_users: bool) -> Iterator[bytes]:
+def _row_lines(reader: UsageReader, query: UsageQuery, *, shows_users: bool) -> Iterator[bytes]:
     """Yield rows as JSON lines, many at once."""
     with reader:
         rows = reader.rows(query)

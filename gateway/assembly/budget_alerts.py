@@ -20,8 +20,8 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.usage.gate import GateUnavailable
-from gateway.usage.gate_file import FileGate
 from gateway.usage.installation import operator_gate
+from gateway.usage.journal import Journal
 from providers.wire import WireRequest
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class BudgetWatch:
                             report_problem(f"a restart will repeat alerts: {error}")
                 await asyncio.sleep(max(_POLL_S, _SHARE_OF_TIME * (time.monotonic() - begun_at)))
 
-    async def _send(self, services: ServiceClient, alert: BudgetAlert, gate: FileGate | ValkeyGate) -> None:
+    async def _send(self, services: ServiceClient, alert: BudgetAlert, gate: Journal | ValkeyGate) -> None:
         logger().warning("budget_alert", **asdict(alert))
         alerts = self._current().usage.alerts
         if alerts is not None and alerts.webhook is not None and await _is_first(alert, gate):
@@ -100,9 +100,9 @@ class BudgetWatch:
             call.add_done_callback(self._calls.discard)
 
 
-async def _is_first(alert: BudgetAlert, gate: FileGate | ValkeyGate) -> bool:
+async def _is_first(alert: BudgetAlert, gate: Journal | ValkeyGate) -> bool:
     """Return whether no other instance of the cell calls the webhook for this alert."""
-    if isinstance(gate, FileGate):
+    if isinstance(gate, Journal):
         return True
     text = "\0".join((alert.of, alert.name, alert.per, alert.unit, str(alert.percent), alert.resets_at or ""))
     try:

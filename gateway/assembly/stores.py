@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ from gateway.undo import undone_on_failure
 from gateway.usage.installation import MISSING_PACKAGES, cell_name, instance_name
 
 if TYPE_CHECKING:
-    from gateway.usage.ledger_writer import LedgerStore
+    from gateway.usage.journal import Journal
+    from gateway.usage.ledger import Ledger
 
-OUTAGE_FOLDER = "outage"
 _RECOVERED_S = 5.0
 _READY_S = 3.0
 
@@ -33,6 +33,7 @@ class SharedStores:
         valkey: The shared Valkey.
         config: Returns the present config.
         state_dir: The state directory of this instance.
+        journal: The journal of this instance. Its owner closes it.
         failed: Called with a message about a problem.
 
     Raises:
@@ -45,6 +46,7 @@ class SharedStores:
         valkey: StoreServer,
         config: Callable[[], ConfigVersion],
         state_dir: Path,
+        journal: Journal,
         failed: Callable[[str], None],
     ) -> None:
         try:
@@ -53,7 +55,7 @@ class SharedStores:
             from gateway.usage.gate_valkey import ValkeyGate
         except ImportError:
             raise StateError(MISSING_PACKAGES) from None
-        from gateway.usage.lost_calls import LostCallRecovery
+        from gateway.usage.journal import waiting_rows
 
         instance = instance_name(state_dir)
         owner = f"{instance}/{secrets.token_hex(8)}"
@@ -62,12 +64,11 @@ class SharedStores:
             self._valkey,
             database,
             instance,
-            lambda positions: has_unshipped_rows(state_dir, positions),
+            lambda: bool(waiting_rows(state_dir, 1)),
             lambda: ZoneInfo(config().usage.timezone),
             failed,
         )
-        self.gate = OutageGate(self._valkey, state_dir / OUTAGE_FOLDER, lambda: config().usage.on_loss)
-        self._recovery = LostCallRecovery(self.gate, state_dir, failed)
+        self.gate = OutageGate(self._valkey, journal, lambda: config().usage.on_loss)
         self._recovering: asyncio.Task[None] | None = None
 
     def problems(self) -> dict[str, str]:
@@ -93,32 +94,30 @@ class SharedStores:
                 await self._recovering
         await self._valkey.close()
         await self._keeper.close()
-        self._recovery.close()
-        self.gate.close()
 
     async def _recover(self) -> None:
         """Settle the calls of processes that have ended. All processes do, so they begin at different times."""
         while True:
             await asyncio.sleep(_RECOVERED_S * random.uniform(0.5, 1.5))  # noqa: S311
-            await self._recovery.recover()
+            await self.gate.recover()
 
 
 def shared_stores(
-    config: Callable[[], ConfigVersion], state_dir: Path, failed: Callable[[str], None]
+    config: Callable[[], ConfigVersion], state_dir: Path, journal: Journal, failed: Callable[[str], None]
 ) -> SharedStores | None:
     """Return the shared gate of this process if the config has one. Raises StateError."""
     stores = config().stores
     if stores is None or stores.valkey is None or stores.database is None:
         return None
-    return SharedStores(stores.database, stores.valkey, config, state_dir, failed)
+    return SharedStores(stores.database, stores.valkey, config, state_dir, journal, failed)
 
 
 def shared_ledger(
     stores: Stores | None, state_dir: Path, rules: Callable[[], UsageRules], failed: Callable[[str], None]
-) -> LedgerStore | None:
+) -> Ledger | None:
     """Return the shared ledger, or None if there is none.
 
-    A database that cannot be reached is reported, and rows wait in the spools.
+    A database that cannot be reached is reported, and rows wait in the journal.
 
     Raises:
         StateError: The database refuses the password, or its schema does not fit this release.
@@ -126,28 +125,15 @@ def shared_ledger(
     if stores is None or stores.database is None:
         return None
     try:
-        from gateway.usage.postgres_ledger import PostgresLedger
+        from gateway.usage.ledger import Ledger
+        from gateway.usage.postgres import Postgres
     except ImportError:
         raise StateError(MISSING_PACKAGES) from None
     instance = instance_name(state_dir)
-    ledger = PostgresLedger(stores.database, instance, lambda: ZoneInfo(rules().timezone))
+    ledger = Ledger(Postgres(stores.database), lambda: ZoneInfo(rules().timezone), instance)
     with undone_on_failure(ledger.close):
         try:
-            ledger.positions()
+            ledger.connect()
         except DatabaseUnreachable as error:
-            failed(f"usage rows stay in the spools until this is fixed: {error}")
+            failed(f"usage rows stay in the journal until this is fixed: {error}")
     return ledger
-
-
-def has_unshipped_rows(state_dir: Path, positions: Mapping[str, int]) -> bool:
-    """Return whether the spools of a state directory have rows after these positions. Raises OSError, StateError."""
-    from gateway.usage.spool import batches, spool_files
-
-    for recovered in (False, True):
-        for file in spool_files(state_dir, {}, recovered=recovered):
-            try:
-                if any(batch.rows for batch in batches(file, positions.get(file.name, 0))):
-                    return True
-            finally:
-                file.close()
-    return False

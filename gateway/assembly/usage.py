@@ -16,17 +16,12 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
-from gateway.usage.installation import GATE_FOLDER, pseudonym_key, usage_reader, user_key
+from gateway.usage.installation import pseudonym_key, usage_reader, user_key
 
 if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
-    from gateway.usage.gate import UsageGate
     from gateway.usage.ledger_writer import LedgerWriter
-    from gateway.usage.lost_calls import LostCallRecovery
     from providers.chat import Usage
-
-_CALLS_RECOVERED_S = 0.5
-_PROBLEM_PAUSE_S = 10.0
 
 
 class UsageWiring:
@@ -46,16 +41,15 @@ class UsageWiring:
         self, state_dir: Path, config: Callable[[], ConfigVersion], overshot: Callable[[], None] = lambda: None
     ) -> None:
         from gateway.usage.accounting import Accounting
-        from gateway.usage.gate_file import FileGate
-        from gateway.usage.spool import Spool
+        from gateway.usage.journal import FOLDER, Journal
 
-        self.stores = shared_stores(config, state_dir, report_problem)
-        self._file_gate = FileGate.open(state_dir / GATE_FOLDER) if self.stores is None else None
-        gate: UsageGate | None = self.stores.gate if self.stores is not None else self._file_gate
-        assert gate is not None  # noqa: S101
-        self._spool = Spool(state_dir, report_problem)
+        self._journal = Journal.open(state_dir / FOLDER)
+        self.stores = shared_stores(config, state_dir, self._journal, report_problem)
         self.accounting: Accounting = Accounting(
-            self._spool, gate, pseudonym_key(config(), state_dir), overshot, implausible=_log_implausible
+            self._journal if self.stores is None else self.stores.gate,
+            pseudonym_key(config(), state_dir),
+            overshot,
+            implausible=_log_implausible,
         )
 
     async def start(self) -> None:
@@ -64,13 +58,11 @@ class UsageWiring:
             await self.stores.start()
 
     async def aclose(self) -> None:
-        """Record the calls that are still open, finish queued settlements, and give the rows to the ledger writer."""
+        """Record the calls that are still open, and finish late settlements."""
         await self.accounting.aclose()
         if self.stores is not None:
             await self.stores.aclose()
-        if self._file_gate is not None:
-            self._file_gate.close()
-        self._spool.close()
+        self._journal.close()
 
 
 @asynccontextmanager
@@ -147,9 +139,6 @@ def keeping_ledger(
         report_problem(f"results of regions with `transit` can't be deleted: {error}")
     # Before there are workers, so that all of them find the same key.
     user_key(state_dir)
-    with recovering_calls(state_dir) as recovery:
-        if recovered := asyncio.run(recovery.recover()):
-            _log_recovered(recovered)
     writer = LedgerWriter(
         state_dir,
         lambda: ZoneInfo(config().usage.timezone),
@@ -157,7 +146,10 @@ def keeping_ledger(
         report_problem,
         without_callers=lambda: regions_without_callers(config()),
         ledger=shared_ledger(stores, state_dir, lambda: config().usage, report_problem),
+        recovered=_log_recovered,
     )
+    # Calls that a killed gateway left open are settled before another one listens.
+    writer.move()
     if stores is None or stores.valkey is None:
         _rebuild_new_counters(state_dir, config(), writer)
     writer.start()
@@ -171,10 +163,10 @@ def _rebuild_new_counters(state_dir: Path, config: ConfigVersion, writer: Ledger
     """Count open windows again from the ledger if the file of the gate was lost, so that budgets do not begin at 0."""
     from gateway.usage.counter_sums import CounterSums
     from gateway.usage.gate import GateUnavailable
-    from gateway.usage.gate_file import FileGate
+    from gateway.usage.journal import FOLDER, Journal
     from gateway.usage.spending_limits import calendar_of, has_budget
 
-    with closing(FileGate.open(state_dir / GATE_FOLDER)) as gate:
+    with closing(Journal.open(state_dir / FOLDER)) as gate:
         if not gate.is_new:
             return
         windows, is_wanted = calendar_of(config).at(time.time_ns()), has_budget(config)
@@ -186,37 +178,8 @@ def _rebuild_new_counters(state_dir: Path, config: ConfigVersion, writer: Ledger
             report_problem(f"the counters of budgets are new and can't be rebuilt, so open windows begin at 0: {error}")
             return
     if rebuilt:
-        detail = "gate/counters was missing or new, so the budgets of open windows are counted again from the ledger"
+        detail = "the journal was missing or new, so the budgets of open windows are counted again from the ledger"
         logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)
-
-
-@contextmanager
-def recovering_calls(state_dir: Path) -> Iterator[LostCallRecovery]:
-    """Open the gate of a state directory to recover lost calls. Raises StateError."""
-    from gateway.usage.gate_file import FileGate
-    from gateway.usage.lost_calls import LostCallRecovery
-
-    gate = FileGate.open(state_dir / GATE_FOLDER)
-    recovery = LostCallRecovery(gate, state_dir, report_problem)
-    try:
-        yield recovery
-    finally:
-        recovery.close()
-        gate.close()
-
-
-async def recover_calls_forever(state_dir: Path) -> None:
-    """Recover the calls of workers that were killed, until this task is cancelled."""
-    while True:
-        try:
-            with recovering_calls(state_dir) as recovery:
-                while True:
-                    await asyncio.sleep(_CALLS_RECOVERED_S)
-                    if recovered := await recovery.recover():
-                        _log_recovered(recovered)
-        except StateError as error:
-            report_problem(str(error))
-            await asyncio.sleep(_PROBLEM_PAUSE_S)
 
 
 def _log_implausible(deployment: str, usage: Usage) -> None:

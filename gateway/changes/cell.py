@@ -23,7 +23,8 @@ from gateway.operator_errors import NotStored, StateError
 from gateway.release import release_name
 from gateway.state.history import Version
 from gateway.telemetry.log import logger
-from gateway.usage.installation import instance_name, waiting_rows
+from gateway.usage.installation import instance_name
+from gateway.usage.journal import waiting_rows
 from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
 from gateway.usage.postgres_record import CellRecord
 
@@ -75,7 +76,6 @@ class CellMember:
         self._unsent: tuple[str, str, str, str] | None = None
         """A command that could not be stored."""
         self._shipped: tuple[int, int] | None = None
-        self._positions: Mapping[str, int] = {}
         self._state = CellState(())
         self._trail_problem = self._command_problem = self._database_problem = ""
         self._task: asyncio.Task[None] | None = None
@@ -173,9 +173,7 @@ class CellMember:
 
     def rows_waiting(self) -> int:
         """Return the number of usage rows that are not in the ledger yet. It reads files, so call it in a thread."""
-        with suppress(StateError):  # then the last known positions count
-            self._positions = self.database.positions()
-        return waiting_rows(self._state_dir, self._positions)
+        return len(waiting_rows(self._state_dir))
 
     def state(self) -> CellState:
         """Return the state of the cell now. It reads the database, so call it in a thread."""

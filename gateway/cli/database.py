@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
+from datetime import UTC
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -13,13 +15,14 @@ if TYPE_CHECKING:
     from gateway.model.budget import StoreServer
 
 _OK, _REFUSED = 0, 1
+_REBUILD_S = 600.0
 
 
 def upgrade(options: argparse.Namespace) -> int:
     """Apply the missing migrations."""
     server = _server(options)
-    from gateway.usage.postgres_migration import upgrade as upgrade_schema
     from gateway.usage.postgres_schema import SCHEMA
+    from gateway.usage.postgres_schema import upgrade as upgrade_schema
 
     before, after = upgrade_schema(server)
     if after > SCHEMA:
@@ -34,8 +37,7 @@ def upgrade(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Report whether this release can work with the database."""
     server = _server(options)
-    from gateway.usage.postgres_migration import current_schema
-    from gateway.usage.postgres_schema import SCHEMA, check_schema
+    from gateway.usage.postgres_schema import SCHEMA, check_schema, current_schema
 
     found = current_schema(server)
     try:
@@ -50,9 +52,11 @@ def check(options: argparse.Namespace) -> int:
 def rebuild(options: argparse.Namespace) -> int:
     """Compute the totals of the ledger again from its rows."""
     server = _server(options)
-    from gateway.usage.postgres_ledger import rebuild_totals
+    from gateway.usage.ledger import Ledger
+    from gateway.usage.postgres import Postgres
 
-    since = rebuild_totals(server)
+    with closing(Ledger(Postgres(server, command_s=_REBUILD_S), lambda: UTC)) as ledger:
+        since = ledger.rebuild_totals()
     days = "all days" if since is None else f"the days after {since}; rows of earlier days were deleted"
     print(f"rebuilt the totals of {days}")
     return _OK
@@ -64,6 +68,6 @@ def _server(options: argparse.Namespace) -> StoreServer:
     stores = compile_file(path).config.stores
     if stores is None or stores.database is None:
         raise CommandError(f"{path} has no `stores.database`: a ledger in a state directory needs no such command")
-    if not all(map(find_spec, ("alembic", "asyncpg", "sqlalchemy"))):
+    if find_spec("asyncpg") is None:
         raise CommandError("`gateway db` needs more packages: pip install 'assistant-gateway[stores]'")
     return stores.database

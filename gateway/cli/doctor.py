@@ -224,8 +224,7 @@ def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
 def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iterator[CheckResult]:
     if database is not None:
         try:
-            from gateway.usage.postgres_migration import current_schema
-            from gateway.usage.postgres_schema import check_schema
+            from gateway.usage.postgres_schema import check_schema, current_schema
 
             check_schema(current_schema(database))
             yield CheckResult("ok", "stores.database", "it answers, and its schema fits")

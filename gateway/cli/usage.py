@@ -23,7 +23,6 @@ from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
     from gateway.model.budget import Stores
-    from gateway.usage.postgres_reader import PostgresUsageReader
     from gateway.usage.reports import UsageQuery, UsageReader
 
 _OK = 0
@@ -110,10 +109,10 @@ def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, 
     return dict(answer)
 
 
-def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
+def _reader(options: argparse.Namespace) -> UsageReader:
     """Open the shared ledger of the config, or the ledger of the state directory. Raises StateError, CommandError."""
     from gateway.usage.installation import usage_reader
-    from gateway.usage.spool import has_spool
+    from gateway.usage.journal import FOLDER
 
     settings = settings_of(options)
     if options.config is not None:
@@ -125,9 +124,9 @@ def _reader(options: argparse.Namespace) -> UsageReader | PostgresUsageReader:
     directory = state_directory(settings)
     if path_exists(directory / "ledger.db"):
         return usage_reader(None, directory)
-    # The spool of an instance with a shared database has only the rows that it did not move yet.
+    # The journal of an instance with a shared database has only the rows that it did not move yet.
     stores = _stores_of(directory)
-    if stores is None and not has_spool(directory):
+    if stores is None and not path_exists(directory / FOLDER):
         raise CommandError(
             f"there is no ledger in {directory}; a gateway that serves with this state directory writes one, and one "
             "with `stores.database` writes to that database: name its config with --config"
@@ -153,7 +152,7 @@ def _stores_of(directory: Path) -> Stores | None:
     return compile_file(Path(facts.config)).config.stores if is_shared else None
 
 
-def _print_rows(reader: UsageReader | PostgresUsageReader, query: UsageQuery) -> None:
+def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
     from gateway.usage.usage_row import json_line
 
     for row in reader.rows(query):

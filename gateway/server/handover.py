@@ -10,8 +10,8 @@ Theory of operation:
 4. The running gateway stops accepting, closes its descriptor of the lock, and ends when its connections have ended.
 
 If the child fails before the fourth step, it is ended, and the running gateway goes on as if nothing had happened.
-Meanwhile both count in the same places: budgets and holds in the gate, requests of clients in the shared memory. Each
-process has its own spool of usage rows, and there is always one that moves them into the ledger.
+Meanwhile both count in the same places: budgets, holds and usage rows in the journal, requests of clients in the shared
+memory. There is always one process that moves rows into the ledger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gateway.assembly.usage import recover_calls_forever
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
 from gateway.server.service_manager import ServiceManager
@@ -136,19 +135,9 @@ class Handover:
         """Clear what an earlier gateway leaves if it is killed while it finishes its requests."""
         if self._takeover is None:
             return
-        is_alone = len(self._given.seats.own) == 1
-        recovering = None
-        if is_alone and self._directory is not None:  # the supervisor does this for its workers in any case
-            recovering = asyncio.create_task(recover_calls_forever(self._directory))
-        try:
-            await self._given.seats.clear_after_others()
-            if is_alone and not self._is_handing_over:
-                self._given.seats.store.sharing.is_on = False
-            if recovering is not None:
-                await recovering
-        finally:
-            if recovering is not None:
-                recovering.cancel()
+        await self._given.seats.clear_after_others()
+        if len(self._given.seats.own) == 1 and not self._is_handing_over:
+            self._given.seats.store.sharing.is_on = False
 
     async def _hand_over_when(self, requested: asyncio.Event) -> None:
         self._describe()

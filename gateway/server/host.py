@@ -220,14 +220,10 @@ class Host:
         if self._state_dir is None:
             return None, None
         from gateway.usage.installation import instance_name
-        from gateway.usage.reports import UsageReader
+        from gateway.usage.journal import waiting_rows
 
         try:
-            identity = instance_name(self._state_dir)
-            if self._live.cell is not None:
-                return identity, self._live.cell.rows_waiting()
-            with UsageReader(self._state_dir) as reader:
-                return identity, reader.waiting_rows
+            return instance_name(self._state_dir), len(waiting_rows(self._state_dir))
         except StateError:
             return None, None
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.assembly.usage import recover_calls_forever
 from gateway.child_process import child_command, child_environment
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import WorkerStatus
@@ -226,8 +225,6 @@ class WorkerProcesses:
         """See Workers. The status is 0, or 1 if no worker could start or one did not exit by itself."""
         self._on_started = on_started
         background = [asyncio.create_task(self._count())]
-        if self._settings.state_dir is not None:
-            background.append(asyncio.create_task(recover_calls_forever(self._settings.state_dir)))
         try:
             async with asyncio.TaskGroup() as seats:
                 for seat in range(1, self.wanted + 1):

@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -33,13 +34,12 @@ from gateway.usage.gate import (
     shown_in,
 )
 from gateway.usage.installation import operator_gate, pseudonym_key
+from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of, limits_from, user_limits
-from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, encode_row
 
 if TYPE_CHECKING:
-    from gateway.usage.gate_file import FileGate
     from gateway.usage.gate_valkey import ValkeyGate
 
 _PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
@@ -48,7 +48,7 @@ _MOST_UNITS = 9_000_000_000
 _TRIES_S, _PAUSE_S = 5.0, 0.01
 _NOT_FOUND = 404
 _T = TypeVar("_T")
-OperatorGate: TypeAlias = "FileGate | ValkeyGate"
+OperatorGate: TypeAlias = "Journal | ValkeyGate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,21 +254,19 @@ class BudgetAdmin:
             currency=counter.unit if counter.unit != TOKENS else None,
             budget=BudgetChange(_OF[counter.kind], str(counter.window), counter.unit, amount),
         )
-        problems: list[str] = []
+        problem: Exception | None = None
         try:
-            spool = Spool(self._directory, problems.append)
-            spool.reserve()
-            spool.append(encode_row(row))
-            spool.close()
-        except SpoolError as error:
-            problems.append(str(error))
+            with closing(Journal.open(self._directory / FOLDER)) as journal:
+                asyncio.run(_tried(lambda: journal.keep_row(row.call, encode_row(row))))
+        except StateError as error:
+            problem = error
         shown = shown_in(counter.unit, amount)
         fields = {_OF[counter.kind]: counter.name, "per": str(counter.window), "unit": counter.unit, "amount": shown}
         if counter.client:
             fields["client"] = counter.client
         self._admin.note("budget_topped_up" if kind is RowKind.TOP_UP else "budget_reset", fields)
-        if problems:
-            raise StateError(f"the budget is changed, but its row is not in the ledger: {problems[0]}")
+        if problem is not None:
+            raise StateError(f"the budget is changed, but its row is not in the ledger: {problem}")
 
 
 _OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {

@@ -3,13 +3,14 @@
 Theory of operation:
 
 - A database is copied with SQLite's online backup, so each copy is the state of one moment.
-- Spool files are copied before the ledger. A row that is moved in between is in both, and the ledger takes it once.
+- The journal is copied under its lock, and before the ledger. A row that is moved in between is in both, and the ledger
+  takes it once. The copy has the name of no start of a machine, so the next start takes its rows, and no counters.
 - The audit trail is copied between two copies of the history. If both name the same head, the trail belongs to them.
-- Counters of budgets (`gate`) are not copied: the next start sets them from the ledger.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -31,9 +32,9 @@ from gateway.undo import undone_on_failure
 _MANIFEST = "manifest.json"
 _FORMAT = 1
 _KEYS = frozenset({PEPPER, RECEIPT_KEY, USER_KEY})
-_NOT_COPIED = frozenset({"gateway.lock", "gate", "outage"})
-"""The lock and the counters belong to running processes."""
-_SPOOL, _HISTORY, _AUDIT = "spool", "history.db", "audit.jsonl"
+_NOT_COPIED = frozenset({"gateway.lock"})
+"""The lock belongs to a running process."""
+_JOURNAL, _HISTORY, _AUDIT = "journal", "history.db", "audit.jsonl"
 _OF_SQLITE = ("-wal", "-shm", "-journal")
 _TRIES = 5
 _MOST_KEY_BYTES = 65_536
@@ -71,10 +72,10 @@ def write_backup(directory: Path, target: Path, release: str, created: str, *, w
         left_out = set() if with_keys else keys
         with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as folder:
             copy = Path(folder)
-            _copy_spools(directory, copy)
+            _copy_journals(directory, copy)
             _copy_history(directory, copy)
             for name in names:
-                if name not in left_out and not (copy / name).exists() and name not in (_SPOOL, _HISTORY, _AUDIT):
+                if name not in left_out and not (copy / name).exists() and name not in (_JOURNAL, _HISTORY, _AUDIT):
                     _copy(directory / name, copy / name)
             files = {name: _digest(copy / name) for name in _files_below(copy)}
             backup = Backup(release, created, files, tuple(sorted(left_out)))
@@ -138,18 +139,12 @@ def _is_private_key(path: Path) -> bool:
     return text.startswith(b"-----BEGIN") and b"PRIVATE KEY-----" in text
 
 
-def _copy_spools(directory: Path, copy: Path) -> None:
-    folder = directory / _SPOOL
-    if not folder.is_dir():
-        return
-    (copy / _SPOOL).mkdir(mode=0o700)
-    for file in folder.iterdir():
-        # A file whose rows were moved meanwhile is deleted. The ledger, which is copied later, has them.
-        if file.is_file():
-            try:
-                shutil.copyfile(file, copy / _SPOOL / file.name)
-            except FileNotFoundError:
-                continue
+def _copy_journals(directory: Path, copy: Path) -> None:
+    for number, path in enumerate((directory / _JOURNAL).glob("*.lmdb")):
+        (copy / _JOURNAL).mkdir(mode=0o700, exist_ok=True)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            shutil.copyfile(path, copy / _JOURNAL / f"backup-{number}.lmdb")
 
 
 def _copy_history(directory: Path, copy: Path) -> None:

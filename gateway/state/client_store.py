@@ -11,16 +11,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from gateway.files import path_exists
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
-from gateway.state.database import describe_error, open_database, sqlite_error, transaction
+from gateway.state.database import Statements, describe_error, open_database, sqlite_error, transaction
 
 _NAME = "clients"
 _LAYOUT = """
@@ -78,31 +78,6 @@ class Entry:
 
 class AlreadyStored(StateError):
     """The name or the key is stored already."""
-
-
-class Result(Protocol):
-    """The result of a statement."""
-
-    @property
-    def rowcount(self) -> int:
-        """The number of changed rows."""
-        ...
-
-    def fetchone(self) -> Any:
-        """Return the next row, or None."""
-        ...
-
-    def fetchall(self) -> list[Any]:
-        """Return all rows."""
-        ...
-
-
-class Statements(Protocol):
-    """A transaction, which runs statements of SQLite."""
-
-    def execute(self, sql: str, values: Sequence[object] = (), /) -> Result:
-        """Run a statement."""
-        ...
 
 
 class ClientStore:

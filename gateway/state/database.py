@@ -13,9 +13,10 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 from gateway.files import is_file_at
 from gateway.operator_errors import StateError, moved_error
@@ -109,6 +110,94 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
             time.sleep(_PAUSE_S)
         else:
             return
+
+
+class Result(Protocol):
+    """The result of a statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """The number of changed rows."""
+        ...
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows."""
+        ...
+
+
+class Statements(Protocol):
+    """A transaction, which runs statements with a `?` for each value."""
+
+    def execute(self, sql: str, values: Sequence[object] = (), /) -> Result:
+        """Run a statement."""
+        ...
+
+    def executemany(self, sql: str, values: Sequence[Sequence[object]], /) -> object:
+        """Run a statement for each of several lists of values."""
+        ...
+
+
+class Database(Protocol):
+    """A database of SQLite or PostgreSQL. Methods raise StateError."""
+
+    is_shared: bool
+    """Whether other machines use it too."""
+
+    def transaction(self, *, lock: int = 0, reads_only: bool = False) -> AbstractContextManager[Statements]:
+        """Run statements in one transaction.
+
+        Args:
+            lock: The lock that excludes other transactions of its kind.
+            reads_only: All statements see the same state.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class SqliteDatabase:
+    """An open SQLite file as a `Database`. Any thread may use it, one at a time."""
+
+    is_shared = False
+
+    def __init__(self, connection: sqlite3.Connection, name: str, file: OpenedFile | None = None) -> None:
+        self.connection = connection
+        self._name = name
+        self._file = file
+
+    @classmethod
+    def open(
+        cls, directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False
+    ) -> SqliteDatabase:
+        """Open a database for writing. See `open_database`. It must stay at its path."""
+        connection = open_database(directory, name, layout, version=version, durable=durable)
+        with undone_on_failure(connection.close):
+            return cls(connection, name, OpenedFile(directory / f"{name}.db"))
+
+    @contextmanager
+    def transaction(self, *, lock: int = 0, reads_only: bool = False) -> Iterator[Statements]:
+        """See `Database`."""
+        if self._file is not None and not reads_only:
+            self._file.check_path()
+        done = "read" if reads_only else "written"
+        with sqlite_error(f"{self._name}.db can't be {done}"), transaction(self.connection, reads_only=reads_only):
+            yield self.connection
+
+    def compact(self) -> None:
+        """Remove deleted data from free space of the file. Raises StateError."""
+        with sqlite_error(f"{self._name}.db can't be written"):
+            self.connection.execute("VACUUM")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
 
 
 class OpenedFile:
@@ -232,9 +321,9 @@ def _layout_of(connection: sqlite3.Connection, path: Path, version: int) -> int:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection, *, reads_only: bool = False) -> Iterator[None]:
     """Commit all statements of the block or none, also if the commit itself fails. Raises sqlite3.Error."""
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN" if reads_only else "BEGIN IMMEDIATE")
     with undone_on_failure(lambda: _roll_back(connection)):
         yield
         connection.execute("COMMIT")

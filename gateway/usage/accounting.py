@@ -2,13 +2,11 @@
 
 Theory of operation. `Accounting` belongs to a process, `RequestUsage` to a request, `CallUsage` to one upstream call:
 
-    begin     space for the row is reserved, and the worst cost is held; or CallRefused, and nothing is sent
+    begin     the worst cost is held, with the row if the call is lost; or CallRefused, and nothing is sent
     (sent)    `see` counts what arrives, for an estimate
-    end       the row is written, so that it survives the end of the process; then the hold is settled. This happens
-              before the last byte of the answer is sent, and once: whatever ends a call first decides.
+    end       the hold is settled with the real row, which survives the end of the process. This happens before the last
+              byte of the answer is sent, and once: whatever ends a call first decides.
     release   the call was not sent: neither a row nor a cost
-
-If the process ends in between, `lost_calls` writes the row.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -32,8 +29,8 @@ from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.hold_size import CallSize, called_tools, input_bound, size_of, thinks
-from gateway.usage.holding import CallFacts, Held, hold_call
+from gateway.usage.hold_size import called_tools, input_bound, thinks
+from gateway.usage.holding import Hold, hold_call
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
 from gateway.usage.spending_limits import (
     SpendingLimits,
@@ -43,16 +40,14 @@ from gateway.usage.spending_limits import (
     limits_of,
     user_limits,
 )
-from gateway.usage.spool import Spool, SpoolError
 from gateway.usage.usage_counts import UsageCounts
-from gateway.usage.usage_row import CallNumbers, CallOutcome, UsageRow, UsageSource, encode_call, encode_row
+from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
 from providers.catalogue.prices import NO_CURRENCY, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
 
 _ANSWERED, _FAILED, _DISCONNECTED, _CANCELLED, _LOST = CallOutcome
 _PROVIDER, _ESTIMATED, _NONE = UsageSource
-_MOST_ROW_BYTES = 2_000
 _PSEUDONYM_DIGITS = 32
 _NO_USAGE = Usage()
 _WITH_USAGE = (UsageReport, Failed)
@@ -75,8 +70,7 @@ class Accounting:
     """Holds and records the calls of one process. Use it from one event loop.
 
     Args:
-        spool: Where rows are written.
-        gate: Where costs are held.
+        gate: Where costs are held, and rows are kept.
         user_key: Makes the pseudonyms of end users, if the configuration has no key for them.
         overshot: Called when a call has cost more than its hold.
         clock: Returns Unix nanoseconds.
@@ -91,7 +85,6 @@ class Accounting:
 
     def __init__(
         self,
-        spool: Spool,
         gate: UsageGate,
         user_key: bytes,
         overshot: Callable[[], None] = lambda: None,
@@ -99,7 +92,6 @@ class Accounting:
         implausible: Callable[[str, Usage], None] = lambda _deployment, _usage: None,
     ) -> None:
         self.implausible = implausible
-        self.spool = spool
         self.gate = gate
         self.overshot = overshot
         self.clock = clock
@@ -212,62 +204,51 @@ class RequestUsage:
         accounting, deployment = self.accounting, step.deployment
         if accounting.is_closed:
             raise unavailable("the gateway is stopping")
-        try:
-            accounting.spool.reserve()
-        except SpoolError as error:
-            raise unavailable("usage rows can't be written") from error
-        try:
-            call = await self._hold(accounting, deployment, sent, is_hedge=is_hedge)
-        except BaseException:
-            accounting.spool.release()
-            raise
-        self._open_nano += call.held.amount_nano
-        accounting.open_calls.add(call)
-        return call
-
-    async def _hold(
-        self, accounting: Accounting, deployment: Deployment, sent: ChatRequest, *, is_hedge: bool
-    ) -> CallUsage:
         now_ns, limits, bound, price = accounting.clock(), self.limits, input_bound(sent), deployment.price
         if price is not None and price.valid_from is not None:
             price = price.at(now_ns // NANO)
-        row = self._row(accounting.new_call(), now_ns, deployment, price)
-        encoded = encode_row(row)
         owner = (limits.client or "", deployment.model)
         learned, most = accounting.learned, limits.max_request_nano
-        facts = CallFacts(
+        row = self._row(accounting.new_call(), now_ns, deployment, price)
+        row.input_tokens = bound
+        hold = Hold(
             row.call,
-            deployment,
-            price,
-            sent,
-            size_of(sent, deployment, bound),
-            bound,
-            limits,
-            exchange_rates(self._config),
+            0,
+            0,
+            limits.budgets,
+            limits.rates,
             calendar_of(self._config).at(now_ns),
-            learned.input_tokens(deployment.name, bound) if limits.rates else bound,
-            learned.usual_most(owner) if limits.rates else 0,
-            0 if limits.are_none else learned.usual_cap(owner, thinks=thinks(sent, deployment)),
-            self.named_cap,
-            None if most is None else most - (self._own_nano or 0) - self._open_nano,
-            partial(_encode_lost, row, encoded),
-            is_hedge,
-            called_tools(sent.extra, price) if price is not None and price.tool_calls and sent.extra else None,
+            lost=row,
+            deployment=deployment,
+            price=price,
+            request=sent,
+            bound=bound,
+            limits=limits,
+            exchange=exchange_rates(self._config),
+            usual_input=learned.input_tokens(deployment.name, bound) if limits.rates else bound,
+            usual_answer=learned.usual_most(owner) if limits.rates else 0,
+            usual_cap=0 if limits.are_none else learned.usual_cap(owner, thinks=thinks(sent, deployment)),
+            named_cap=self.named_cap,
+            request_room_nano=None if most is None else most - (self._own_nano or 0) - self._open_nano,
+            is_hedge=is_hedge,
+            tools=called_tools(sent.extra, price) if price is not None and price.tool_calls and sent.extra else None,
         )
         try:
-            held, is_held = await hold_call(accounting.gate, facts), True
+            accounting.gate.check()
+            await hold_call(accounting.gate, hold)
         except CallRefused as error:
             self._note_rates(error.rates)
             raise
         except GateUnavailable as error:
-            if not limits.are_none:
-                raise unavailable("the store of limits and budgets can't be asked") from error
-            held, is_held = Held(facts.largest, facts.amount(facts.largest)), False
+            raise unavailable("the store of limits and budgets can't be asked, or rows can't be written") from error
         if limits.rates:
-            self._note_rates(held.rates)
-        if held.cap is not None:
-            self.named_cap = self.record.shown.max_tokens = held.cap
-        return CallUsage(self, facts, held, row, encoded, is_held=is_held)
+            self._note_rates(hold.states)
+        if hold.cap is not None:
+            self.named_cap = self.record.shown.max_tokens = hold.cap
+        self._open_nano += hold.amount_nano
+        call = CallUsage(self, hold)
+        accounting.open_calls.add(call)
+        return call
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""
@@ -298,6 +279,8 @@ class RequestUsage:
             price_version=_version_of(price) if price is not None else None,
             vendor_currency=price.currency if price is not None else None,
             currency=config.usage.currency,
+            usage_source=_ESTIMATED,
+            outcome=_LOST,
         )
 
     def end(self, held_nano: int, amount: CallAmount | None) -> None:
@@ -341,7 +324,7 @@ class CallUsage:
     """One call to a provider, from its hold to its row.
 
     Attributes:
-        held: The tokens and the amount that are held for it.
+        held: What is held for it.
         seen: The part of the answer that arrived.
         is_ended: Whether its row was written, or its hold released.
         is_refused: Whether the provider answered with an error status.
@@ -351,15 +334,10 @@ class CallUsage:
 
     __slots__ = (
         "_choices",
-        "_encoded",
         "_ended_at_cap",
-        "_facts",
-        "_is_held",
-        "_most_output",
         "_most_stated",
         "_reported",
         "_request",
-        "_row",
         "held",
         "is_ended",
         "is_refused",
@@ -368,29 +346,20 @@ class CallUsage:
         "transmission",
     )
 
-    def __init__(
-        self, request: RequestUsage, facts: CallFacts, held: Held, row: UsageRow, encoded: bytes, *, is_held: bool
-    ) -> None:
+    def __init__(self, request: RequestUsage, held: Hold) -> None:
         self.held = held
         self.seen = SeenOutput()
         self.is_ended = self.is_refused = self.is_unwanted = False
         self.transmission: Transmission | None = None
         self._request = request
-        self._choices = facts.choices
-        self._most_output = facts.largest.output
-        if held.cap is not None:
-            self._most_output = size_of(facts.request, facts.deployment, facts.bound, held.cap).output
-        is_capped = facts.request.max_tokens is not None or held.cap is not None
-        self._most_stated = most_input(facts.request, facts.bound), 2 * held.size.output if is_capped else None
+        self._choices = held.choices
+        is_capped = held.request.max_tokens is not None or held.cap is not None
+        self._most_stated = most_input(held.request, held.bound), 2 * held.output if is_capped else None
         # The request holds a prompt, and the answer may take minutes.
-        facts.request = _NO_REQUEST
-        self._facts = facts
-        self._row = row
-        self._encoded = encoded
+        held.request = _NO_REQUEST
         # The provider's last count, whether it is the final one, and whether it can be true.
         self._reported: tuple[Usage, bool, bool] | None = None
         self._ended_at_cap = False
-        self._is_held = is_held
 
     def see(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Count what arrived of the answer. Return it with an estimate for a count that cannot be true."""
@@ -477,38 +446,41 @@ class CallUsage:
         self.is_ended = True
         accounting = self._request.accounting
         accounting.open_calls.discard(self)
-        accounting.spool.release()
         self._request.end(self.held.amount_nano, _NOTHING)
-        if self._is_held:
-            await accounting.gate.settle(self._row.call, 0, 0)
+        await accounting.gate.settle(self.held.call, 0, 0)
 
     async def _end(self, outcome: CallOutcome) -> None:
         if self.is_ended:
             return
         self.is_ended = True
-        facts, request, held = self._facts, self._request, self.held
+        held, request = self.held, self._request
         usage, source = self._usage(outcome)
-        price, tools = facts.price, None if self.is_refused else facts.tools
-        amount = facts.rates.cost(usage, price, tools) if price is not None else None
+        price, tools = held.price, None if self.is_refused else held.tools
+        amount = held.exchange.cost(usage, price, tools) if price is not None else None
         if source is _NONE and amount is None:
             amount = _NOTHING
+        row = held.lost
+        row.input_tokens, row.output_tokens = usage.prompt_tokens, usage.completion_tokens
+        row.cached_tokens, row.cache_write_tokens = usage.cached_tokens, usage.cache_write_tokens
+        row.reasoning_tokens, row.usage_source, row.outcome = usage.reasoning_tokens, source, outcome
+        own_nano = 0
+        if amount is not None:
+            row.charge(amount)
+            own_nano = amount.own_nano or 0
         accounting = request.accounting
         accounting.open_calls.discard(self)
-        numbers = _numbers(usage, source, amount, outcome, is_converted=self._row.currency is not None)
-        accounting.spool.append(encode_call(self._encoded, numbers))
-        accounting.counts.add(self._row, numbers)
-        own_nano = (amount.own_nano or 0) if amount is not None else 0
+        accounting.counts.add(row)
         request.end(held.amount_nano, amount)
-        if not facts.limits.are_none and (usage.total_tokens > held.size.tokens or own_nano > held.amount_nano):
+        tokens = usage.total_tokens
+        if not held.limits.are_none and (tokens > held.tokens or own_nano > held.amount_nano):
             accounting.overshot()
-        if self._is_held:
-            await accounting.gate.settle(self._row.call, usage.total_tokens, own_nano)
+        await accounting.gate.settle(held.call, tokens, own_nano, encode_row(row))
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:
         """Return what the call has used, and where the numbers come from."""
-        facts, seen = self._facts, self.seen
-        learned, name = self._request.accounting.learned, facts.deployment.name
-        duration_s = (self._request.accounting.clock() - self._row.time_ns) / NANO
+        held, seen = self.held, self.seen
+        learned, name = self._request.accounting.learned, held.deployment.name
+        duration_s = (self._request.accounting.clock() - held.lost.time_ns) / NANO
         reported, is_final, can_be_true = self._reported or (None, False, False)
         if reported is not None and not can_be_true:
             self._request.accounting.implausible(name, reported)
@@ -517,8 +489,8 @@ class CallUsage:
             # A count before the end may be one from the beginning of the answer.
             if is_final or reported.completion_tokens >= seen.deltas:
                 if outcome is _ANSWERED:
-                    owner, at_cap = (facts.limits.client or "", facts.deployment.model), self._ended_at_cap
-                    learned.learn(owner, name, reported, self._choices, facts.bound, duration_s, at_cap=at_cap)
+                    owner, at_cap = (held.limits.client or "", held.deployment.model), self._ended_at_cap
+                    learned.learn(owner, name, reported, self._choices, held.bound, duration_s, at_cap=at_cap)
                 return reported, _PROVIDER
             return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), _ESTIMATED
         if self.is_refused:
@@ -535,45 +507,16 @@ class CallUsage:
         return reported if can_be_true else self._estimated(self.seen.tokens)
 
     def _estimated(self, output: int) -> Usage:
-        facts, learned = self._facts, self._request.accounting.learned
-        return Usage(learned.input_tokens(facts.deployment.name, facts.bound), self._output(output))
+        held, learned = self.held, self._request.accounting.learned
+        return Usage(learned.input_tokens(held.deployment.name, held.bound), self._output(output))
 
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""
-        return min(tokens, self._most_output)
+        return min(tokens, self.held.output)
 
 
 _NOTHING = CallAmount(NO_CURRENCY, 0, 0, None)
 _NO_REQUEST = ChatRequest("", ())
-
-
-def _numbers(
-    usage: Usage, source: UsageSource, amount: CallAmount | None, outcome: CallOutcome, *, is_converted: bool
-) -> CallNumbers:
-    """Return the numbers of a row. `is_converted`: there is a currency of the operator."""
-    return CallNumbers(
-        input_tokens=usage.prompt_tokens,
-        cached_tokens=usage.cached_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        output_tokens=usage.completion_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        usage_source=source,
-        vendor_amount_nano=amount.vendor_nano if amount is not None else None,
-        amount_nano=amount.own_nano if amount is not None and is_converted else None,
-        rate=amount.rate if amount is not None else None,
-        outcome=outcome,
-    )
-
-
-def _encode_lost(row: UsageRow, encoded: bytes, size: CallSize, amount: CallAmount | None) -> bytes:
-    """Return the row that is written if this process ends before the call does: it used all that was held."""
-    usage, is_converted = Usage(size.input, size.output), row.currency is not None
-    numbers = _numbers(usage, _ESTIMATED, amount, _LOST, is_converted=is_converted)
-    lost = encode_call(encoded, numbers)
-    if len(lost) <= _MOST_ROW_BYTES:
-        return lost
-    short = msgspec.structs.replace(row, request=None, site=None, price_version=None, config_version=None)
-    return encode_call(encode_row(short), numbers)
 
 
 _VERSIONS: dict[int, tuple[Price, str]] = {}

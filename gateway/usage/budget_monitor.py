@@ -21,7 +21,7 @@ from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
-from gateway.usage.gate import Counter, CounterKind, CounterState, UsageGate, shown_in
+from gateway.usage.gate import Counter, CounterKind, Counters, CounterState, shown_in
 from gateway.usage.spending_limits import calendar_of, counted_budgets
 from gateway.usage.windows import FOREVER_NS
 
@@ -84,7 +84,7 @@ class BudgetMonitor:
 
     def __init__(
         self,
-        gate: UsageGate,
+        gate: Counters,
         current: Callable[[], ConfigVersion],
         clock: Callable[[], int] = time.time_ns,
         state_dir: Path | None = None,

@@ -27,8 +27,8 @@ class SumStatement(NamedTuple):
     """A statement that the caller runs.
 
     Attributes:
-        text: The statement, with the placeholders `$1` and `$2`.
-        values: The values of the placeholders.
+        text: The statement, with a `?` for each value.
+        values: The values.
         add: Takes the lines of the result.
     """
 
@@ -105,7 +105,7 @@ def _of_rows(column: str, kind: CounterKind) -> str:
         f"SELECT {column}, {_client_of(kind)}, currency, SUM(input_tokens + output_tokens), "  # noqa: S608
         f"SUM(COALESCE(amount_nano, 0) / {NANO}), SUM(COALESCE(amount_nano, 0) % {NANO}) "
         "FROM usage_row JOIN series ON series.number = usage_row.series "
-        f"WHERE time_ns >= $1 AND kind IN ('usage', 'unattributed') AND COALESCE({column}, '') <> '' GROUP BY 1, 2, 3"
+        f"WHERE time_ns >= ? AND kind IN ('usage', 'unattributed') AND COALESCE({column}, '') <> '' GROUP BY 1, 2, 3"
     )
 
 
@@ -115,7 +115,7 @@ def _of_totals(column: str, kind: CounterKind) -> str:
         f"SELECT {column}, {_client_of(kind)}, currency, SUM(input_tokens + output_tokens), "  # noqa: S608
         f"SUM(amount_whole), SUM({table}.amount_nano) "
         f"FROM {table} JOIN series ON series.number = {table}.series "
-        f"WHERE day >= $1 AND {column} <> '' GROUP BY 1, 2, 3"
+        f"WHERE day >= ? AND {column} <> '' GROUP BY 1, 2, 3"
     )
 
 
@@ -124,5 +124,5 @@ _CHANGES = """
 SELECT budget_of, CASE budget_of WHEN 'client' THEN client WHEN 'project' THEN project ELSE end_user END,
     CASE budget_of WHEN 'user' THEN client ELSE '' END, budget_unit, kind, budget_amount
 FROM usage_row JOIN series ON series.number = usage_row.series
-WHERE kind IN ('top_up', 'reset') AND budget_per = $1 AND time_ns >= $2 AND budget_of IS NOT NULL
+WHERE kind IN ('top_up', 'reset') AND budget_per = ? AND time_ns >= ? AND budget_of IS NOT NULL
 """

@@ -7,20 +7,22 @@ Theory of operation:
 - When the call has ended, its hold is settled: the reserved amounts are replaced by the actual ones. A call belongs to
   the windows in which it was admitted. If a window has ended, the settlement changes nothing in it.
 - A budget admits a hold if spent + held + hold is at most its limit and its credit (top-ups).
-- The rows of calls whose process has ended are found by `lost_calls`.
+- An open call has a row as it would be if its process ended now. Others keep that row when it has ended.
 
-The order of a call: hold, send, write the usage row durably, settle, send the last byte. A process that ends in between
-leaves an open hold or an open hold and a row; both are repaired by call id (`lost_calls`).
+The order of a call: hold, send, settle with the row, send the last byte.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol, assert_never
+
+import msgspec
 
 from gateway.model.budget import Window
 from gateway.usage.amounts import shown_nano
@@ -63,6 +65,8 @@ class Measure(IntEnum):
     MONEY = 1
     REQUESTS = 2
 
+
+_PAIR = struct.Struct("<2q")
 
 Tag = tuple[int, int]
 """A digest of a counter's name, as two signed 64-bit integers. The first is not 0."""
@@ -108,6 +112,7 @@ class Counter:
         client: The client whose `user_budget` it counts, for an end user. Two clients may both have a user `1`.
         measure: Which amount of a hold counts.
         tag: The digest by which a store finds the counter.
+        key: The digest as bytes.
     """
 
     kind: CounterKind
@@ -117,6 +122,7 @@ class Counter:
     client: str = ""
     measure: int = field(init=False, compare=False, repr=False)
     tag: Tag = field(init=False, compare=False, repr=False)
+    key: bytes = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         measure = measure_of(self.unit)
@@ -127,6 +133,7 @@ class Counter:
         # A plain integer: an index that is an enum member is slower, and holds use it several times.
         object.__setattr__(self, "measure", int(measure))
         object.__setattr__(self, "tag", _tag("counter", self.kind, self.name, self.unit, self.window, *owner))
+        object.__setattr__(self, "key", b"c" + _PAIR.pack(*self.tag))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,7 @@ class RatePerMinute:
         per_minute: The size of the bucket, and what is refilled per minute.
         measure: Which amount of a hold counts.
         tag: The digest by which a store finds the bucket.
+        key: The digest as bytes.
     """
 
     kind: CounterKind
@@ -165,6 +173,7 @@ class RatePerMinute:
     per_minute: int
     measure: int = field(init=False, compare=False, repr=False)
     tag: Tag = field(init=False, compare=False, repr=False)
+    key: bytes = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.per_minute <= LARGEST_AMOUNT:
@@ -174,6 +183,7 @@ class RatePerMinute:
             raise ValueError(f"a rate counts tokens or requests, not {self.unit}")
         object.__setattr__(self, "measure", int(measure))
         object.__setattr__(self, "tag", _tag("rate", self.kind, self.name, self.unit))
+        object.__setattr__(self, "key", b"c" + _PAIR.pack(*self.tag))
 
     def duration_ns(self, amount: int) -> int:
         """Return the time in which the bucket refills an amount."""
@@ -184,7 +194,7 @@ class RatePerMinute:
         return RateState(max(0, MINUTE_NS - full_in_ns) * self.per_minute // MINUTE_NS, full_in_ns)
 
 
-class HoldRequest(Value, frozen=True):
+class HoldRequest(msgspec.Struct):
     """The worst cost of one upstream call, and the limits that apply to it.
 
     Attributes:
@@ -195,7 +205,7 @@ class HoldRequest(Value, frozen=True):
             occurs twice counts once.
         rates: The rates that apply.
         windows: The bounds of all windows (`WindowCalendar.at`).
-        row: The usage row as far as it is known, for `lost_calls`. Empty if a lost call needs no row.
+        row: The usage row if the call is lost. Empty if it needs none.
         usual_tokens: The tokens that count in rates, which promise no exactness. None: as many as `tokens`.
         room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
         free_calls: The hold is refused if a budget or a rate has not enough free now for so many calls like this one.
@@ -331,33 +341,16 @@ class LostCall(NamedTuple):
         row: The usage row of its hold.
         tokens: The tokens of its hold.
         amount_nano: The amount of its hold.
-        place: Where the store has the hold.
     """
 
     call: str
     row: bytes
     tokens: int
     amount_nano: int
-    place: tuple[int, int]
 
 
-class UsageGate(Protocol):
-    """Decides whether a call may be sent, and counts what calls cost. Every method raises GateUnavailable."""
-
-    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
-        """Hold the worst cost of a call in all its budgets and rates, or in none.
-
-        If the task is cancelled during this method, nothing stays held.
-        """
-
-    async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
-        """Replace the hold of a call by what it used. A call that was not sent used nothing.
-
-        It is not lost if it cannot be done at once: after a second it continues in the background.
-
-        Returns:
-            Whether this call had an open hold. A second settlement changes nothing.
-        """
+class Counters(Protocol):
+    """The counters of budgets. Every method raises GateUnavailable."""
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
         """Return the numbers of counters in their current windows."""
@@ -368,11 +361,27 @@ class UsageGate(Protocol):
     async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
         """Set what was spent in the current window. Holds stay."""
 
-    async def lost_calls(self) -> list[LostCall]:
-        """Return the open calls of processes that have ended. Write their rows, then settle each."""
 
-    async def settle_lost(self, lost: LostCall) -> bool:
-        """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""
+class UsageGate(Counters, Protocol):
+    """Decides whether a call may be sent, and counts what calls cost. Every method raises GateUnavailable."""
+
+    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        """Hold the worst cost of a call in all its budgets and rates, or in none.
+
+        If the task is cancelled during this method, nothing stays held.
+        """
+
+    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+        """Replace the hold of a call by what it used, and keep its row. A call that was not sent used nothing.
+
+        It is not lost if it cannot be done at once: after a second it continues in the background.
+
+        Returns:
+            Whether this call had an open hold. A second settlement changes nothing.
+        """
+
+    def check(self) -> None:
+        """Raise GateUnavailable if rows can't be written, so that no call may be sent."""
 
 
 def refusal_of(

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from datetime import tzinfo
 
 from gateway.model.budget import StoreServer, Window
@@ -25,16 +25,15 @@ from gateway.operator_errors import StateError
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
+from gateway.usage.ledger import Ledger
 from gateway.usage.postgres import (
     EPOCH_LOCK,
-    LEDGER_LOCK,
+    Postgres,
     PostgresConnection,
     connect,
-    locked,
     postgres_errors,
     schema_number,
 )
-from gateway.usage.postgres_ledger import sum_up
 from gateway.usage.postgres_schema import check_schema
 from gateway.usage.valkey_connection import ValkeyUnavailable
 from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY
@@ -56,7 +55,7 @@ class EpochKeeper:
         gate: The gate of this process.
         database: The shared database.
         instance: The name of this instance, whose spool positions show what is shipped.
-        unshipped: Returns whether the spools of this machine have rows after these positions. It may read files.
+        unshipped: Returns whether rows of this machine are not in the ledger. It may read files.
         zone: Returns the time zone of windows (`usage.timezone`).
         failed: Called with a message when the counters can't be rebuilt.
 
@@ -70,7 +69,7 @@ class EpochKeeper:
         gate: ValkeyGate,
         database: StoreServer,
         instance: str,
-        unshipped: Callable[[Mapping[str, int]], bool],
+        unshipped: Callable[[], bool],
         zone: Callable[[], tzinfo],
         failed: Callable[[str], None],
     ) -> None:
@@ -169,12 +168,7 @@ class EpochKeeper:
         return value.decode() if isinstance(value, bytes) else ""
 
     async def _is_shipped(self) -> bool:
-        found = await self._fetch("SELECT file, position FROM spool_position WHERE instance = $1", self._instance)
-        positions = {str(file): int(str(position)) for file, position in found}
-        try:
-            return not await asyncio.to_thread(self._unshipped, positions)
-        except OSError as error:
-            raise StateError(f"{error.filename or 'a spool file'} can't be read: {error.strerror}") from None
+        return not await asyncio.to_thread(self._unshipped)
 
     async def _sign(self, epoch: str, phase: str, *, at_once: bool = False) -> None:
         """Give a sign of life in the database."""
@@ -225,10 +219,9 @@ class EpochKeeper:
             with postgres_errors():
                 now_us = await connection.fetchval(f"SELECT {_NOW_US}")
                 windows = {window: bounds(window, now_us * 1000, zone) for window in Window}
-                async with locked(connection, LEDGER_LOCK):
-                    last_row = await connection.fetchval("SELECT COALESCE(MAX(number), 0) FROM usage_row")
-                    sums = CounterSums(windows, zone)
-                    await sum_up(connection, sums)
+            sums = CounterSums(windows, zone)
+            with closing(Ledger(Postgres(self._server), self._zone)) as ledger:
+                last_row = await asyncio.to_thread(ledger.sum_up, sums)
             found = list(sums.numbers())
             for start in range(0, len(found), _AT_ONCE):
                 some = found[start : start + _AT_ONCE]

@@ -2,7 +2,7 @@
 
 - `deny`: a call to which a budget applies is refused.
 - An amount: each instance may spend it in an outage, for what calls cost and for what is held for running calls. All
-  processes of the instance share it, in a file gate of their own.
+  processes of the instance share it, in the journal.
 - A call without a budget goes on. Its rates are divided by the number of instances that were seen last, and so is its
   limit of concurrent requests, which contains those that the shared gate has admitted to this process before.
 
@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
@@ -32,11 +31,10 @@ from gateway.usage.gate import (
     HoldGranted,
     HoldRefused,
     HoldRequest,
-    LostCall,
     RatePerMinute,
 )
-from gateway.usage.gate_file import FileGate
 from gateway.usage.gate_valkey import ValkeyGate
+from gateway.usage.journal import Journal
 from gateway.usage.windows import AllBounds
 
 _ENDED_S = 60.0
@@ -49,7 +47,7 @@ class OutageGate:
 
     Args:
         shared: The shared gate.
-        directory: Where the processes of this instance count what they spend in an outage.
+        journal: Keeps the rows of this instance, and counts what its processes spend in an outage.
         on_loss: Returns the amount of `usage.on_loss`, or None for `deny`.
         clock: Returns Unix time.
     """
@@ -57,24 +55,23 @@ class OutageGate:
     def __init__(
         self,
         shared: ValkeyGate,
-        directory: Path,
+        journal: Journal,
         on_loss: Callable[[], Money | None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.shared = shared
-        self._local = FileGate.open(directory)
-        self._failed_path = directory / "last-failure"
+        self._local = journal
+        self._failed_path = journal.directory / "last-failure"
         self._on_loss = on_loss
         self._clock = clock
         self._calls: set[str] = set()
-        self._lost: set[str] = set()
         self._noted_at = self._checked_at = 0.0
         # A process may start after an outage that was not ended.
         self._is_outage = True
 
-    def close(self) -> None:
-        """Close the local gate. The shared gate is closed by its owner."""
-        self._local.close()
+    def check(self) -> None:
+        """Raise GateUnavailable if rows can't be written, so that no call may be sent."""
+        self._local.check()
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
@@ -87,11 +84,13 @@ class OutageGate:
             await self._end_outage(request.windows)
         return found
 
-    async def settle(self, call: str, tokens: int, amount_nano: int) -> bool:
-        """Replace the hold of a call by what it used. See `UsageGate.settle`."""
+    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+        """Keep the row of a call, and replace its hold by what it used. See `UsageGate.settle`."""
         if call in self._calls:
             self._calls.discard(call)
-            await self._local.settle(call, tokens, amount_nano)
+            await self._local.settle(call, tokens, amount_nano, row)
+        elif row:
+            await self._local.keep_row(call, row)
         return await self.shared.settle(call, tokens, amount_nano)
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
@@ -106,19 +105,13 @@ class OutageGate:
         """Set what was spent in the current window. Holds stay."""
         return await self.shared.reset(counter, windows, spent)
 
-    async def lost_calls(self) -> list[LostCall]:
-        """Return the lost calls of the instance's own outage, and those of the shared gate if it can be asked."""
-        own = await self._local.lost_calls()
-        self._lost = {one.call for one in own}
+    async def recover(self) -> None:
+        """Settle the calls of processes of the cell that have ended to their full hold, and keep their rows."""
         with suppress(GateUnavailable):
-            own += [one for one in await self.shared.lost_calls() if one.call not in self._lost]
-        return own
-
-    async def settle_lost(self, lost: LostCall) -> bool:
-        """Settle a lost call to its full hold."""
-        if lost.call in self._lost:
-            return await self._local.settle_lost(lost)
-        return await self.shared.settle_lost(lost)
+            for lost in await self.shared.lost_calls():
+                if lost.row:
+                    await self._local.keep_row(lost.call, lost.row)
+                await self.shared.settle_lost(lost)
 
     async def _hold_without(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Decide without the shared gate. Raises GateUnavailable if that is not allowed."""
@@ -135,7 +128,10 @@ class OutageGate:
             self._expect_allowed(request, budgets, allowed)
         if allowed is not None and budgets:
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
-        changed = msgspec.structs.replace(request, budgets=tuple(limits), rates=tuple(rates))
+        changed = HoldRequest(
+            request.call, request.tokens, request.amount_nano, tuple(limits), tuple(rates), request.windows,
+            request.row, request.usual_tokens, request.room_calls, request.free_calls,
+        )  # fmt: skip
         found = await self._local.hold(changed)
         if isinstance(found, HoldGranted):
             self._calls.add(request.call)

@@ -268,7 +268,7 @@ class ValkeyGate:
                 self._lost[one.call] = (owner, one)
             if not page[1]:
                 await self._run(FORGET, (self._owners_key, self._open_key(owner)), owner, deadline_s=_SLOW_S)
-        return [LostCall(call, one.row, one.tokens, one.amount_nano, (0, 0)) for call, (_, one) in self._lost.items()]
+        return [LostCall(call, one.row, one.tokens, one.amount_nano) for call, (_, one) in self._lost.items()]
 
     async def settle_lost(self, lost: LostCall) -> bool:
         """Settle a lost call to its full hold. Running requests end. Returns whether it was still open."""

@@ -45,23 +45,6 @@ _BASE64_PER_AUDIO_TOKEN = 16
 _THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
 
 
-class CallSize(msgspec.Struct, frozen=True):
-    """The most tokens that a call can use.
-
-    Attributes:
-        input: The bound of the input.
-        output: The cap of the output of all choices, with thinking.
-    """
-
-    input: int
-    output: int
-
-    @property
-    def tokens(self) -> int:
-        """Input and output together."""
-        return self.input + self.output
-
-
 def input_bound(request: ChatRequest) -> int:
     """Return the most input tokens of a request: no tokenizer makes more tokens than a text has bytes in UTF-8."""
     messages = request.messages
@@ -126,18 +109,9 @@ def longest_answer(deployment: Deployment) -> int:
     return deployment.target.facts.output_tokens or UNKNOWN_MAXIMUM
 
 
-def size_of(request: ChatRequest, deployment: Deployment, bound: int, cap: int | None = None) -> CallSize:
-    """Return the size of a call.
-
-    Args:
-        request: The request as it is sent.
-        deployment: Where it is sent.
-        bound: The bound of its input.
-        cap: The cap of each choice, if it is not the one of the request.
-    """
-    cap = cap if cap is not None else request.max_tokens
-    cap = longest_answer(deployment) if cap is None else max(cap, LEAST_CAP_SENT)
-    return CallSize(bound, min((cap + thinking_apart(request, deployment)) * (request.n or 1), _MOST_OUTPUT))
+def most_output(request: ChatRequest, deployment: Deployment, cap: int) -> int:
+    """Return the most output tokens of all choices of a call, with thinking. `cap` is the cap of each choice."""
+    return min((max(cap, LEAST_CAP_SENT) + thinking_apart(request, deployment)) * (request.n or 1), _MOST_OUTPUT)
 
 
 def thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
@@ -172,12 +146,12 @@ def called_tools(extra: Mapping[str, object], price: Price) -> dict[str, int] | 
     return {tool: 1 for tool, _ in price.tool_calls if tool in switched_on} or None
 
 
-def worst_cost(size: CallSize, price: Price) -> int:
-    """Return the most that a call can cost, in 1e-12 units of the price's currency ("pico")."""
+def worst_cost(bound: int, output: int, price: Price) -> int:
+    """Return the most that a call with these tokens can cost, in 1e-12 units of the price's currency ("pico")."""
     if not price.above:
-        return size.input * _per_input(price.rates) + size.output * _per_output(price.rates)
-    rates = _reached(price, size.input)
-    return size.input * max(map(_per_input, rates)) + size.output * max(map(_per_output, rates))
+        return bound * _per_input(price.rates) + output * _per_output(price.rates)
+    rates = _reached(price, bound)
+    return bound * max(map(_per_input, rates)) + output * max(map(_per_output, rates))
 
 
 def affordable_output(pico: int, bound: int, price: Price) -> int | None:
@@ -191,7 +165,7 @@ def affordable_output(pico: int, bound: int, price: Price) -> int | None:
         price: The price of the model.
     """
     per_output = max(map(_per_output, _reached(price, bound)))
-    rest = pico - worst_cost(CallSize(bound, 0), price)
+    rest = pico - worst_cost(bound, 0, price)
     if not per_output:
         return None if rest >= 0 else -1
     return rest // per_output

@@ -12,16 +12,13 @@ Rates of tokens promise no exactness: there the hold is what calls usually use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import msgspec
+from collections.abc import Mapping
 
 from gateway.model.deployment import Deployment
 from gateway.usage.amounts import CallAmount, ExchangeRates
 from gateway.usage.gate import (
     BudgetLimit,
     CounterState,
-    HoldGranted,
     HoldRefused,
     HoldRequest,
     Measure,
@@ -31,16 +28,15 @@ from gateway.usage.gate import (
 from gateway.usage.hold_size import (
     LEAST_CAP,
     LEAST_CAP_SENT,
-    CallSize,
     affordable_output,
     longest_answer,
-    size_of,
+    most_output,
     thinking_apart,
     worst_cost,
 )
 from gateway.usage.refusals import CallRefused, hedge_skipped, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
-from gateway.usage.windows import AllBounds
+from gateway.usage.usage_row import UsageRow, encode_row
 from providers.catalogue.prices import Price, tool_fees
 from providers.chat import ChatRequest
 
@@ -55,14 +51,13 @@ _UNLIMITED = 2**63
 _TOKENS = int(Measure.TOKENS)
 
 
-class CallFacts(msgspec.Struct):
-    """The facts on which the size of a hold depends.
+class Hold(HoldRequest, kw_only=True):
+    """The hold of a call to a provider: the facts on which its size depends, then its size.
 
     Attributes:
-        call: The id of the call.
+        lost: The row if the call is lost: it used all that is held.
         price: The price that holds when the call is admitted, or None if it is unknown.
         request: The request as it is sent.
-        largest: The size of the call with its own cap, or with the longest answer of the model.
         bound: The bound of its input.
         usual_input: The most input tokens by what earlier calls had for each byte. At most the bound.
         usual_answer: The tokens that nearly all answers to this client have.
@@ -71,26 +66,30 @@ class CallFacts(msgspec.Struct):
         request_room_nano: The amount that this request may still cost, or None.
         is_hedge: It is sent because another call is slow.
         tools: How many calls of each tool with a fee are held and charged, or None.
-        row_of: Returns the row of the call, as it is written if this process ends.
+        output: The most tokens of its output.
+        amount: The amount that is held, or None if the price is unknown.
+        cap: The cap of each choice that the request must get, or None.
+        states: The state of each rate after the hold.
     """
 
-    call: str
+    lost: UsageRow
     deployment: Deployment
     price: Price | None
     request: ChatRequest
-    largest: CallSize
     bound: int
     limits: SpendingLimits
-    rates: ExchangeRates
-    windows: AllBounds
+    exchange: ExchangeRates
     usual_input: int
     usual_answer: int
     usual_cap: int
     named_cap: int | None
     request_room_nano: int | None
-    row_of: Callable[[CallSize, CallAmount | None], bytes]
     is_hedge: bool = False
     tools: Mapping[str, int] | None = None
+    output: int = 0
+    amount: CallAmount | None = None
+    cap: int | None = None
+    states: tuple[RateState, ...] = ()
 
     @property
     def choices(self) -> int:
@@ -113,39 +112,41 @@ class CallFacts(msgspec.Struct):
         """Whether no answer of the model is longer than `most_cap`, so that no cap must be sent."""
         return self.named_cap is None and self.deployment.target.facts.output_tokens is not None
 
-    def amount(self, size: CallSize) -> CallAmount | None:
-        """Return the most that a call of this size costs, or None if the price is unknown."""
-        price = self.price
-        if price is None:
-            return None
-        pico = worst_cost(size, price)
-        if self.tools is not None:
-            pico += tool_fees(price, self.tools)
-        return self.rates.amount_of(pico, price.currency)
+    def resize(self, cap: int) -> None:
+        """Hold the call with a cap of each choice. Raises CallRefused if `max_request` is below it."""
+        price, limits, lost = self.price, self.limits, self.lost
+        self.output = lost.output_tokens = most_output(self.request, self.deployment, cap)
+        self.tokens = self.bound + self.output
+        if price is not None:
+            pico = worst_cost(self.bound, self.output, price)
+            if self.tools is not None:
+                pico += tool_fees(price, self.tools)
+            amount = self.amount = self.exchange.amount_of(pico, price.currency)
+            self.amount_nano = amount.own_nano or 0
+            lost.charge(amount)
+        room_nano = self.request_room_nano
+        if room_nano is not None and self.amount_nano > room_nano:
+            raise too_expensive(limits.max_request_nano or 0, self.amount_nano, self.exchange.currency or "")
+        if limits.rates:
+            tokens = self.usual_input + self.choices * min(cap, self.usual_answer)
+            if self.request.max_tokens is None:
+                # No rate refuses for ever what the client cannot make smaller.
+                tokens = min(tokens, *(rate.per_minute for rate in limits.rates))
+            self.usual_tokens = tokens
+        self.row = encode_row(lost)
 
-    def size_with(self, cap: int) -> CallSize:
-        """Return the size of the call with a cap."""
-        return size_of(self.request, self.deployment, self.bound, cap)
-
-    def usual_tokens(self, cap: int) -> int | None:
-        """Return what a call with this cap of each choice counts in rates. None: no rate applies."""
-        rates = self.limits.rates
-        if not rates:
-            return None
-        tokens = self.usual_input + self.choices * min(cap, self.usual_answer)
-        # No rate refuses for ever what the client cannot make smaller.
-        return tokens if self.request.max_tokens is not None else min(tokens, *(rate.per_minute for rate in rates))
-
-    def paid_by_tokens(self, tokens: int) -> int:
-        """Return the largest cap of each choice with which the call has at most so many tokens."""
-        return self._cap_of(tokens - self.bound)
+    def paid_by(self, limit: BudgetLimit, amount: int) -> int:
+        """Return the largest cap of each choice that an amount of a budget pays."""
+        if limit.counter.measure == _TOKENS:
+            return self._cap_of(amount - self.bound)
+        return self.paid_by_money(amount)
 
     def paid_by_money(self, nano: int) -> int:
         """Return the largest cap of each choice that an amount of the operator's currency pays."""
         price = self.price
         if price is None or nano < 0:
             return -1
-        pico = self.rates.pico_of(nano, price.currency)
+        pico = self.exchange.pico_of(nano, price.currency)
         if self.tools is not None:
             pico -= tool_fees(price, self.tools)
         output = affordable_output(pico, self.bound, price)
@@ -160,72 +161,41 @@ class CallFacts(msgspec.Struct):
         return _UNLIMITED if self.request_room_nano is None else self.paid_by_money(self.request_room_nano)
 
 
-class Held(msgspec.Struct):
-    """A hold that was granted.
-
-    Attributes:
-        size: The tokens that are held.
-        amount: The amount that is held, or None if the price is unknown.
-        cap: The cap of each choice that the request must get, or None.
-        rates: The state of each rate after the hold.
-    """
-
-    size: CallSize
-    amount: CallAmount | None
-    cap: int | None = None
-    rates: tuple[RateState, ...] = ()
-
-    @property
-    def amount_nano(self) -> int:
-        """The held amount in the operator's currency."""
-        return (self.amount.own_nano or 0) if self.amount is not None else 0
-
-
-async def hold_call(gate: UsageGate, facts: CallFacts) -> Held:
+async def hold_call(gate: UsageGate, hold: Hold) -> None:
     """Hold the worst cost of a call.
 
     Raises:
         CallRefused: A limit does not admit it.
         GateUnavailable: The gate cannot be asked.
     """
-    limits, price = facts.limits, facts.price
-    if limits.limits_money and (price is None or not facts.rates.knows(price.currency)):
-        raise price_unknown(facts.deployment.model)
-    has_budget = bool(limits.budgets) or facts.request_room_nano is not None
-    if facts.request.max_tokens is None and has_budget and facts.takes_cap:
-        return await _hold_with_cap(gate, facts)
-    cap = facts.request.max_tokens or longest_answer(facts.deployment)
-    request, amount = _hold_request(facts, facts.largest, cap)
-    found = await gate.hold(request)
-    if isinstance(found, HoldRefused):
-        raise _error(facts, request, found)
-    return Held(facts.largest, amount, None, found.rates)
+    limits, price, stated = hold.limits, hold.price, hold.request.max_tokens
+    if limits.limits_money and (price is None or not hold.exchange.knows(price.currency)):
+        raise price_unknown(hold.deployment.model)
+    hold.free_calls = _CALLS_WITH_HEDGE if hold.is_hedge else 1
+    has_budget = bool(limits.budgets) or hold.request_room_nano is not None
+    chooses = stated is None and has_budget and hold.takes_cap
+    if chooses:
+        most = hold.most_cap
+        cap = min(most, max(hold.paid_by_request, LEAST_CAP))
+        is_sent = cap < most or not hold.is_bounded
+        hold.room_calls = _CALLS_AT_ONCE
+    else:
+        cap, is_sent = stated or longest_answer(hold.deployment), False
+    for tries in range(1, _MOST_TRIES + 1):
+        hold.resize(cap)
+        found = await gate.hold(hold)
+        if not isinstance(found, HoldRefused):
+            hold.states, hold.cap = found.rates, cap if is_sent else None
+            return
+        if not chooses or found.budget is None or tries == _MOST_TRIES:
+            raise _error(hold, found)
+        chosen, is_sent = _chosen_cap(hold, found.instead or limits.budgets, found.states)
+        if hold.room_calls == 1 and chosen == cap:
+            raise _error(hold, found)
+        cap, hold.room_calls = chosen, 1
 
 
-async def _hold_with_cap(gate: UsageGate, facts: CallFacts) -> Held:
-    """Hold a call to which no cap was stated. Its cap follows from what the budgets pay."""
-    most, by_request = facts.most_cap, facts.paid_by_request
-    cap = min(most, max(by_request, LEAST_CAP))
-    is_sent = cap < most or not facts.is_bounded
-    room_calls, tries = _CALLS_AT_ONCE, 1
-    while True:
-        size = facts.size_with(cap)
-        request, amount = _hold_request(facts, size, cap, room_calls)
-        found = await gate.hold(request)
-        if isinstance(found, HoldGranted):
-            return Held(size, amount, cap if is_sent else None, found.rates)
-        if found.budget is None or tries == _MOST_TRIES:
-            raise _error(facts, request, found)
-        chosen, is_sent = _chosen_cap(facts, found.instead or facts.limits.budgets, found.states)
-        if room_calls == 1 and chosen == cap:
-            raise _error(facts, request, found)
-        cap, room_calls = chosen, 1
-        tries += 1
-
-
-def _chosen_cap(
-    facts: CallFacts, budgets: tuple[BudgetLimit, ...], states: tuple[CounterState, ...]
-) -> tuple[int, bool]:
+def _chosen_cap(hold: Hold, budgets: tuple[BudgetLimit, ...], states: tuple[CounterState, ...]) -> tuple[int, bool]:
     """Return the cap of a request without one, and whether it must be sent. The smallest of all budgets counts.
 
     - The cap is what a tenth of the room pays, at least the usual cap, and at most the longest answer of the model.
@@ -235,55 +205,29 @@ def _chosen_cap(
 
     `max_request` pays one call with its whole amount.
     """
-    most = facts.most_cap
-    usual, least = min(facts.usual_cap, most), min(LEAST_CAP, most)
-    room = tenth = free = min(most, facts.paid_by_request)
+    most = hold.most_cap
+    usual, least = min(hold.usual_cap, most), min(LEAST_CAP, most)
+    room = tenth = free = min(most, hold.paid_by_request)
     for limit, state in zip(budgets, states, strict=True):
-        pays = facts.paid_by_tokens if limit.counter.measure == _TOKENS else facts.paid_by_money
         room_amount = state.room(limit.limit)
-        room = min(room, pays(room_amount))
-        tenth = min(tenth, pays(room_amount // _CALLS_AT_ONCE))
-        free = min(free, pays(state.free(limit.limit)))
+        room = min(room, hold.paid_by(limit, room_amount))
+        tenth = min(tenth, hold.paid_by(limit, room_amount // _CALLS_AT_ONCE))
+        free = min(free, hold.paid_by(limit, state.free(limit.limit)))
     if room < least:
         return least, True
     cap = max(tenth, usual)
     if cap > free:
         return max(free, min(usual, room)), True
-    return cap, tenth < most or not facts.is_bounded
+    return cap, tenth < most or not hold.is_bounded
 
 
-def _hold_request(
-    facts: CallFacts, size: CallSize, cap: int, room_calls: int = 1
-) -> tuple[HoldRequest, CallAmount | None]:
-    """Return the request for a hold of this size, and its amount. Raises CallRefused if `max_request` is below it."""
-    amount, limits = facts.amount(size), facts.limits
-    own_nano = (amount.own_nano or 0) if amount is not None else 0
-    room_nano = facts.request_room_nano
-    if room_nano is not None and own_nano > room_nano:
-        raise too_expensive(limits.max_request_nano or 0, own_nano, facts.rates.currency or "")
-    request = HoldRequest(
-        facts.call,
-        size.tokens,
-        own_nano,
-        limits.budgets,
-        limits.rates,
-        facts.windows,
-        facts.row_of(size, amount),
-        facts.usual_tokens(cap),
-        room_calls,
-        _CALLS_WITH_HEDGE if facts.is_hedge else 1,
-    )
-    return request, amount
-
-
-def _error(facts: CallFacts, request: HoldRequest, refused: HoldRefused) -> CallRefused:
-    if facts.is_hedge:
+def _error(hold: Hold, refused: HoldRefused) -> CallRefused:
+    if hold.is_hedge:
         return hedge_skipped()
     cap = None
-    if refused.budget is not None and facts.takes_cap:
-        cap = facts.paid_by_request
-        for limit, state in zip(refused.instead or request.budgets, refused.states, strict=True):
-            pays = facts.paid_by_tokens if limit.counter.measure == _TOKENS else facts.paid_by_money
-            cap = min(cap, pays(state.free(limit.limit)))
+    if refused.budget is not None and hold.takes_cap:
+        cap = hold.paid_by_request
+        for limit, state in zip(refused.instead or hold.budgets, refused.states, strict=True):
+            cap = min(cap, hold.paid_by(limit, state.free(limit.limit)))
     fits = cap is not None and LEAST_CAP_SENT <= cap < _UNLIMITED
-    return refusal_error(request, refused, shows_projects=facts.limits.shows_cost, max_tokens=cap if fits else None)
+    return refusal_error(hold, refused, shows_projects=hold.limits.shows_cost, max_tokens=cap if fits else None)

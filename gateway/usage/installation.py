@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +20,13 @@ from gateway.state.generated_key import USER_KEY, generated_key
 
 if TYPE_CHECKING:
     from gateway.state.client_store import ClientStore
-    from gateway.usage.gate_file import FileGate
     from gateway.usage.gate_valkey import ValkeyGate
-    from gateway.usage.postgres_reader import PostgresUsageReader
+    from gateway.usage.journal import Journal
     from gateway.usage.reports import UsageReader
 
-GATE_FOLDER = "gate"
 MISSING_PACKAGES = "`stores` needs more packages: pip install 'assistant-gateway[stores]'"
 _FOLLOWED_S = 1.0
+_REPORT_S = 120.0
 _DEADLINE_S = 2.0
 
 
@@ -69,17 +68,14 @@ def instance_name(state_dir: Path) -> str:
 
 
 @asynccontextmanager
-async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) -> AsyncIterator[FileGate | ValkeyGate]:
+async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) -> AsyncIterator[Journal | ValkeyGate]:
     """Open the gate of an installation to read and change budgets. It holds no calls. Raises StateError."""
     stores = config().stores
     if stores is None or stores.valkey is None:
-        from gateway.usage.gate_file import FileGate
+        from gateway.usage.journal import FOLDER, Journal
 
-        file_gate = FileGate.open(state_dir / GATE_FOLDER)
-        try:
-            yield file_gate
-        finally:
-            file_gate.close()
+        with closing(Journal.open(state_dir / FOLDER)) as journal:
+            yield journal
         return
     try:
         from gateway.usage.gate_valkey import ValkeyGate
@@ -106,33 +102,17 @@ async def _follow(gate: ValkeyGate) -> None:
         await gate.follow_epoch()
 
 
-def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader | PostgresUsageReader:
+def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader:
     """Open the ledger of an installation for reports. Raises StateError."""
-    if stores is None or stores.database is None:
-        from gateway.usage.reports import UsageReader
+    from gateway.usage.reports import UsageReader
 
+    if stores is None or stores.database is None:
         return UsageReader(state_dir)
     try:
-        from gateway.usage.postgres_reader import PostgresUsageReader
+        from gateway.usage.postgres import Postgres
     except ImportError:
         raise StateError(MISSING_PACKAGES) from None
-    return PostgresUsageReader(stores.database)
-
-
-def waiting_rows(state_dir: Path, positions: Mapping[str, int]) -> int:
-    """Return the number of rows in the spools of a state directory after these positions. Raises StateError."""
-    from gateway.usage.spool import batches, spool_files
-
-    count = 0
-    for recovered in (False, True):
-        for file in spool_files(state_dir, {}, recovered=recovered):
-            try:
-                count += sum(len(batch.rows) for batch in batches(file, positions.get(file.name, 0)))
-            except OSError as error:
-                raise StateError(f"{state_dir} can't be read: {error.strerror}") from error
-            finally:
-                file.close()
-    return count
+    return UsageReader(None, Postgres(stores.database, command_s=_REPORT_S))
 
 
 def cell_name(config: ConfigVersion) -> str:

@@ -1,8 +1,8 @@
-"""The ledger of one machine: usage rows and their totals in SQLite, in the state directory.
+"""The ledger: usage rows and their totals, in SQLite in the state directory, or in the PostgreSQL of a cell.
 
-Rows are inserted once by the id of their call. The same transaction adds them to the totals and stores how far each
-spool file was read, so that a crash neither loses nor doubles a row. The statements that add rows to the totals are
-those that rebuild them, limited to the new rows.
+Rows are inserted once by the id of their call, and the same transaction adds them to the totals. So a row that is taken
+from the journal twice, because of a crash in between, counts once. The statements that add rows to the totals are those
+that rebuild them, limited to the new rows.
 
 A *series* is a combination of client, project, region, provider, site, deployment, model, source and currencies. Rows
 and totals refer to it by number, which keeps them small. Totals have a line for each hour and series, each day and
@@ -12,23 +12,28 @@ count and those of assistants don't.
 
 Hours and days are those of `usage.timezone` when a row is inserted. Deleting old rows keeps their totals. A rebuild
 changes only days whose rows are all there.
+
+In a cell, a call whose process was silent has a row with the outcome `lost`, which another instance wrote. If the row
+that the process itself wrote arrives later, it takes the place of that row.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
-from gateway.operator_errors import StateError
-from gateway.state.database import OpenedFile, describe_error, open_database, transaction
+from gateway.files import path_exists
+from gateway.state.database import Database, SqliteDatabase, Statements, open_large_to_read, sqlite_error
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
-from gateway.usage.usage_row import TOKENS, CallOutcome, RowKind, UsageRow, UsageSource
+from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 
 NAME = "ledger"
 VERSION = 1
@@ -83,7 +88,6 @@ CREATE TABLE IF NOT EXISTS usage_row (
     budget_unit TEXT, budget_amount BIGINT
 );
 CREATE INDEX IF NOT EXISTS usage_row_of_time ON usage_row (time_ns);
-CREATE TABLE IF NOT EXISTS spool_position (file TEXT NOT NULL PRIMARY KEY, position BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS ledger_fact (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 """ + "".join(
     f"CREATE TABLE IF NOT EXISTS {table} "
@@ -96,15 +100,14 @@ _INSERT = (
     f"INSERT INTO usage_row ({', '.join(ROW)}) VALUES ({', '.join('?' * len(ROW))}) "  # noqa: S608
     "ON CONFLICT (call_id) DO NOTHING"
 )
-INSERT_SERIES = (
-    f"INSERT INTO series ({', '.join(SERIES)}) VALUES ({', '.join(f'${n}' for n in range(1, len(SERIES) + 1))}) "  # noqa: S608
+_INSERT_SERIES = (
+    f"INSERT INTO series ({', '.join(SERIES)}) VALUES ({', '.join('?' * len(SERIES))}) "  # noqa: S608
     f"ON CONFLICT ({', '.join(SERIES)}) DO NOTHING"
 )
-FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ${n}' for n, name in enumerate(SERIES, 1))}"  # noqa: S608
-FIND_FACT = "SELECT value FROM ledger_fact WHERE name = $1"
-STORE_FACT = (
-    "INSERT INTO ledger_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-)
+_FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ?' for name in SERIES)}"  # noqa: S608
+_COLUMNS = [name for name in ROW if name not in ("day", "hour", "series")]
+READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}" for name in SERIES)])
+"""The columns of a row with those of its series, which `read_row` expects after the row's number."""
 
 SUMS = {
     "calls": "SUM(CASE kind WHEN 'usage' THEN 1 ELSE 0 END)",
@@ -118,53 +121,42 @@ SUMS = {
 }
 
 
-_GROUP = ("day", "hour", "end_user", "assistant", "series")
-_LAYOUT_OF_SUMS = f"PRAGMA temp_store = MEMORY; CREATE TEMP TABLE new_sums ({', '.join(_GROUP)}, {', '.join(MEASURES)})"
-"""Rows are summed up once, in memory, and the few sums are added to each table of totals."""
+_REPORTED = "kind IN ('usage', 'unattributed')"
 
 
-def _sum_rows(condition: str) -> str:
-    """Return the statement that sums up the rows of a condition."""
-    sums = ", ".join(SUMS[name] for name in MEASURES)
-    return (
-        f"INSERT INTO new_sums SELECT day, hour, COALESCE(end_user, ''), COALESCE(assistant, ''), series, {sums} "  # noqa: S608
-        f"FROM usage_row WHERE kind IN ('usage', 'unattributed') AND {condition} GROUP BY 1, 2, 3, 4, 5"
-    )
-
-
-def _add_totals(table: str) -> str:
-    """Return the statement that adds the new sums to a table of totals."""
+def _add_totals(table: str, condition: str, sign: str = "") -> str:
+    """Return the statement that adds the rows of a condition to a table of totals, or subtracts them."""
     key = ", ".join(TOTALS[table])
-    sums = ", ".join(f"SUM({name}) AS {name}" for name in MEASURES)
+    groups = key.replace("end_user", "COALESCE(end_user, '')")
+    sums = ", ".join(f"{sign}{SUMS[name]}" for name in MEASURES)
     updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
+    numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
     return (
-        f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {key}, {sums} FROM new_sums "  # noqa: S608
-        f"WHERE {CONDITIONS.get(table, 'TRUE')} GROUP BY {key} ON CONFLICT ({key}) DO UPDATE SET {updates}"
+        f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {groups}, {sums} FROM usage_row "  # noqa: S608
+        f"WHERE {_REPORTED} AND {CONDITIONS.get(table, 'TRUE')} AND {condition} GROUP BY {numbers} "
+        f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
     )
 
 
-def remove_callers(of_regions: str) -> tuple[str, ...]:
-    """Return the statements that remove territory and end user from rows and totals, limited by a condition."""
+def _remove_callers(regions: int) -> tuple[str, ...]:
+    """Return the statements that remove territory and end user from rows and totals of so many regions."""
+    chosen = f"series IN (SELECT number FROM series WHERE region IN ({', '.join('?' * regions)}))"  # noqa: S608
     sums = ", ".join(f"SUM({name})" for name in MEASURES)
     updates = ", ".join(f"{name} = total_user_day.{name} + excluded.{name}" for name in MEASURES)
     return (
         "UPDATE usage_row SET end_user = NULL, territory = NULL "  # noqa: S608
-        f"WHERE {of_regions} AND (end_user IS NOT NULL OR territory IS NOT NULL)",
+        f"WHERE {chosen} AND (end_user IS NOT NULL OR territory IS NOT NULL)",
         f"INSERT INTO total_user_day (day, end_user, series, {', '.join(MEASURES)}) "  # noqa: S608
-        f"SELECT day, '', series, {sums} FROM total_user_day WHERE {of_regions} AND end_user <> '' "
+        f"SELECT day, '', series, {sums} FROM total_user_day WHERE {chosen} AND end_user <> '' "
         f"GROUP BY day, series ON CONFLICT (day, end_user, series) DO UPDATE SET {updates}",
-        f"DELETE FROM total_user_day WHERE {of_regions} AND end_user <> ''",  # noqa: S608
+        f"DELETE FROM total_user_day WHERE {chosen} AND end_user <> ''",  # noqa: S608
     )
 
 
-_SUM_NEW_ROWS, _SUM_DAY = _sum_rows("number > ?"), _sum_rows("day = ?")
-_ADD_TOTALS = tuple(map(_add_totals, TOTALS))
+_LOCK = 0x67617465_6C656401
+"""The lock of a transaction that adds rows: one process at a time, so that totals never deadlock."""
 
-_REMOVE_CALLERS = remove_callers(
-    "series IN (SELECT number FROM series WHERE region IN (SELECT value FROM json_each(?)))"
-)
-
-WITHOUT_CALLERS = "regions_without_callers"
+_WITHOUT_CALLERS = "regions_without_callers"
 DELETED_THROUGH = "rows_deleted_through_day"
 TIMEZONE = "timezone"
 _DELETED_AT_ONCE = 5_000
@@ -195,67 +187,50 @@ class LocalTime:
 
 
 class Ledger:
-    """The ledger, open for writing. Methods raise StateError. One process writes, and any number read.
+    """The ledger, open for writing. Methods raise StateError. One process of a state directory writes.
 
     Args:
-        directory: The state directory.
+        database: Where it is: `ledger_file`, or the shared database, which is connected when it is first used.
         zone: Returns the time zone of hours and days (`usage.timezone`).
+        instance: The name of this instance of a cell.
     """
 
-    def __init__(self, directory: Path, zone: Callable[[], tzinfo]) -> None:
+    def __init__(self, database: Database, zone: Callable[[], tzinfo], instance: str = "") -> None:
+        self.database = database
         self._zone = zone
+        self._instance = instance
         self._local_time = LocalTime(zone())
+        self._zone_is_stored = False
         self._series: dict[tuple[str, ...], int] = {}
-        # A commit survives a power failure, because the spool file with the rows may be deleted after it.
-        self._database = open_database(directory, NAME, _LAYOUT, version=VERSION, durable=True)
-        with undone_on_failure(self._database.close):
-            self._file = OpenedFile(directory / f"{NAME}.db")
-            with ledger_errors("written"):
-                self._database.executescript(_LAYOUT_OF_SUMS)
-                with transaction(self._database):
-                    if not has_assistants(self._database):
-                        self._database.execute("ALTER TABLE usage_row ADD COLUMN assistant TEXT")
-                    self._store_fact(TIMEZONE, str(self._local_time.zone))
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
+        self.database.close()
 
-    def check(self) -> None:
-        """Raise StateError if the file was moved or removed, so that later processes would not find its rows."""
-        self._file.check_path()
+    def connect(self) -> None:
+        """Raise StateError if the ledger can't be used."""
+        with self._changing() as statements:
+            fact(statements, TIMEZONE)
 
-    def positions(self) -> dict[str, int]:
-        """Return how far each spool file was read."""
-        with ledger_errors("read"):
-            return dict(self._database.execute("SELECT file, position FROM spool_position"))
-
-    def insert(self, rows: Sequence[UsageRow], positions: Mapping[str, int] | None = None) -> int:
-        """Insert the rows whose calls have none yet, add them to the totals, and store positions of spool files.
+    def insert(self, rows: Sequence[UsageRow]) -> int:
+        """Insert the rows whose calls have none yet, and add them to the totals.
 
         Returns:
             The number of inserted rows. The others were in the ledger already.
         """
-        database = self._database
-        # Numbers that were not committed are forgotten.
-        with undone_on_failure(self._series.clear), ledger_errors("written"), transaction(database):
-            self._follow_zone()
-            values = [row_values(row, self._local_time, self._series_of(row)) for row in rows]
-            before = database.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
-            inserted = database.executemany(_INSERT, values).rowcount if rows else 0
+        with self._changing() as statements:
+            self._follow_zone(statements)
+            if self.database.is_shared:
+                self._remove_lost(statements, [row.call for row in rows if row.outcome is not CallOutcome.LOST])
+            before = statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
+            values = [row_values(row, self._local_time, self._series_of(statements, row)) for row in rows]
+            statements.executemany(_INSERT, values)
+            found = statements.execute("SELECT COUNT(*) FROM usage_row WHERE number > ?", (before,))
+            inserted: int = found.fetchone()[0]
             if inserted:
-                self._add(_SUM_NEW_ROWS, before)
-            database.executemany(
-                "INSERT INTO spool_position (file, position) VALUES (?, ?) "
-                "ON CONFLICT (file) DO UPDATE SET position = excluded.position",
-                list((positions or {}).items()),
-            )
+                for table in TOTALS:
+                    statements.execute(_add_totals(table, "number > ?"), (before,))
         return inserted
-
-    def forget_positions(self, names: Iterable[str]) -> None:
-        """Delete the positions of spool files that were deleted."""
-        with ledger_errors("written"), transaction(self._database):
-            self._database.executemany("DELETE FROM spool_position WHERE file = ?", [(name,) for name in names])
 
     def delete_rows(self, before_ns: int) -> int:
         """Delete rows of earlier calls, a limited number at a time. Their totals stay, and so do changes of budgets.
@@ -263,82 +238,156 @@ class Ledger:
         Returns:
             The number of deleted rows. Call it again until it is 0.
         """
-        reported = "kind IN ('usage', 'unattributed')"
-        chosen = f"SELECT number FROM usage_row WHERE time_ns < ? AND {reported} ORDER BY time_ns LIMIT ?"  # noqa: S608
+        chosen = f"SELECT number FROM usage_row WHERE time_ns < ? AND {_REPORTED} ORDER BY time_ns LIMIT ?"  # noqa: S608
         limits = (before_ns, _DELETED_AT_ONCE)
-        with ledger_errors("written"), transaction(self._database):
-            last = self._database.execute(
-                f"SELECT MAX(day) FROM usage_row WHERE number IN ({chosen})",  # noqa: S608
-                limits,
-            ).fetchone()[0]
+        with self._changing() as statements:
+            found = statements.execute(f"SELECT MAX(day) FROM usage_row WHERE number IN ({chosen})", limits)  # noqa: S608
+            last = found.fetchone()[0]
             if last is None:
                 return 0
-            deleted = self._database.execute(f"DELETE FROM usage_row WHERE number IN ({chosen})", limits)  # noqa: S608
-            self._store_fact(DELETED_THROUGH, max(last, fact(self._database, DELETED_THROUGH) or ""))
+            deleted = statements.execute(f"DELETE FROM usage_row WHERE number IN ({chosen})", limits)  # noqa: S608
+            _store_fact(statements, DELETED_THROUGH, max(last, fact(statements, DELETED_THROUGH) or ""))
             return deleted.rowcount
 
-    def sum_up(self, sums: CounterSums) -> None:
-        """Sum up what the counters of open windows must show."""
-        with ledger_errors("read"):
+    def sum_up(self, sums: CounterSums) -> int:
+        """Sum up what the counters of open windows must show. Return the number of the last row."""
+        with self._changing() as statements:
+            last: int = statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
             for statement in sums.statements():
-                statement.add(self._database.execute(statement.text, numbered(statement.values)))
+                statement.add(statements.execute(statement.text, statement.values).fetchall())
+        return last
 
     def remove_callers(self, regions: frozenset[str]) -> None:
-        """Remove territory and end user from the rows and totals of these regions, also from free space of the file.
+        """Remove territory and end user from the rows and totals of these regions, also from free space of a file.
 
-        It does so once for each region, because it reads all rows.
+        It does so once for each region, and instance: others may still run an earlier release that writes them.
         """
-        cleaned = json.dumps(sorted(regions))
-        with ledger_errors("written"):
-            stored = fact(self._database, WITHOUT_CALLERS) or "[]"
-            if stored == cleaned:
-                return
+        name = f"{_WITHOUT_CALLERS} {self._instance}".rstrip()
+        changed = 0
+        with self._changing() as statements:
+            cleaned, stored = json.dumps(sorted(regions)), fact(statements, name) or "[]"
             if regions - set(json.loads(stored)):
-                with transaction(self._database):
-                    changed = sum(self._database.execute(one, (cleaned,)).rowcount for one in _REMOVE_CALLERS)
-                if changed:
-                    self._database.execute("VACUUM")
-                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            with transaction(self._database):
-                self._store_fact(WITHOUT_CALLERS, cleaned)
+                changed = sum(
+                    statements.execute(one, sorted(regions)).rowcount for one in _remove_callers(len(regions))
+                )
+            if stored != cleaned:
+                _store_fact(statements, name, cleaned)
+        if changed and isinstance(self.database, SqliteDatabase):
+            self.database.compact()
 
-    def rebuild_totals(self) -> None:
-        """Compute the totals again from the rows, for the days of which no row was deleted."""
-        with ledger_errors("written"), transaction(self._database):
-            since = fact(self._database, DELETED_THROUGH) or ""
+    def rebuild_totals(self) -> str | None:
+        """Compute the totals again from the rows, for the days of which no row was deleted.
+
+        Returns:
+            The last day whose totals were kept. None: there is no such day.
+        """
+        with self._changing() as statements:
+            since = fact(statements, DELETED_THROUGH)
             for table in TOTALS:
-                self._database.execute(f"DELETE FROM {table} WHERE day > ?", (since,))  # noqa: S608
-            days = self._database.execute("SELECT DISTINCT day FROM usage_row WHERE day > ?", (since,)).fetchall()
-            for (day,) in days:
-                self._add(_SUM_DAY, day)
+                statements.execute(f"DELETE FROM {table} WHERE day > ?", (since or "",))  # noqa: S608
+                statements.execute(_add_totals(table, "day > ?"), (since or "",))
+        return since
 
-    def _add(self, sum_rows: str, chosen: object) -> None:
-        """Add the rows that a statement chooses to the totals."""
-        self._database.execute(sum_rows, (chosen,))
-        for add in _ADD_TOTALS:
-            self._database.execute(add)
-        self._database.execute("DELETE FROM new_sums")
+    @contextmanager
+    def _changing(self) -> Iterator[Statements]:
+        # What was not committed is forgotten.
+        with undone_on_failure(self._forget), self.database.transaction(lock=_LOCK) as statements:
+            yield statements
 
-    def _follow_zone(self) -> None:
+    def _forget(self) -> None:
+        self._series.clear()
+        self._zone_is_stored = False
+
+    def _follow_zone(self, statements: Statements) -> None:
         zone = self._zone()
-        if zone is not self._local_time.zone:
+        if zone is not self._local_time.zone or not self._zone_is_stored:
             self._local_time = LocalTime(zone)
-            self._store_fact(TIMEZONE, str(zone))
+            _store_fact(statements, TIMEZONE, str(zone))
+            self._zone_is_stored = True
 
-    def _store_fact(self, name: str, value: str) -> None:
-        self._database.execute(STORE_FACT, numbered((name, value)))
+    @staticmethod
+    def _remove_lost(statements: Statements, calls: list[str]) -> None:
+        chosen = f"call_id IN ({', '.join('?' * len(calls))})"
+        lost = f"SELECT number FROM usage_row WHERE outcome = 'lost' AND {chosen}"  # noqa: S608
+        for (number,) in statements.execute(lost, calls).fetchall() if calls else ():
+            for table in TOTALS:
+                statements.execute(_add_totals(table, "number = ?", "-"), (number,))
+            statements.execute("DELETE FROM usage_row WHERE number = ?", (number,))
 
-    def _series_of(self, row: UsageRow) -> int:
+    def _series_of(self, statements: Statements, row: UsageRow) -> int:
         """Return the number of the row's series, which is inserted if it is new."""
         values = series_values(row)
         number = self._series.get(values)
         if number is None:
             if len(self._series) >= _MOST_KNOWN_SERIES:
                 self._series.clear()
-            given = numbered(values)
-            self._database.execute(INSERT_SERIES, given)
-            number = self._series[values] = int(self._database.execute(FIND_SERIES, given).fetchone()[0])
+            if (found := statements.execute(_FIND_SERIES, values).fetchone()) is None:
+                statements.execute(_INSERT_SERIES, values)
+                found = statements.execute(_FIND_SERIES, values).fetchone()
+            number = self._series[values] = int(found[0])
         return number
+
+
+def ledger_file(directory: Path) -> SqliteDatabase:
+    """Open the ledger of a state directory for writing. Raises StateError."""
+    # A commit survives a power failure, because the rows are removed from the journal after it.
+    database = SqliteDatabase.open(directory, NAME, _LAYOUT, version=VERSION, durable=True)
+    with undone_on_failure(database.close), database.transaction() as statements:
+        if not _has_assistants(statements):
+            statements.execute("ALTER TABLE usage_row ADD COLUMN assistant TEXT")
+    return database
+
+
+def ledger_to_read(directory: Path) -> SqliteDatabase:
+    """Open the ledger of a state directory for reading. Without a file, or with an empty one, it is empty."""
+    if not path_exists(directory / f"{NAME}.db"):
+        return SqliteDatabase(_empty_ledger(), NAME)
+    database = SqliteDatabase(open_large_to_read(directory, NAME, version=VERSION), NAME)
+    with undone_on_failure(database.close), sqlite_error(f"{NAME}.db can't be read"):
+        if not database.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger_fact'").fetchone():
+            database.close()
+            return SqliteDatabase(_empty_ledger(), NAME)
+        if not _has_assistants(database.connection):
+            database.connection.executescript(_WITHOUT_ASSISTANTS)
+    return database
+
+
+def _empty_ledger() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.executescript(_LAYOUT)
+    return connection
+
+
+_WITHOUT_ASSISTANTS = f"""
+PRAGMA query_only = FALSE;
+PRAGMA temp_store = MEMORY;
+CREATE TEMP VIEW usage_row AS SELECT *, NULL AS assistant FROM main.usage_row;
+CREATE TEMP VIEW total_assistant_day AS
+    SELECT day, '' AS assistant, series, {", ".join(MEASURES)} FROM main.total_day WHERE FALSE;
+PRAGMA query_only = TRUE;
+"""  # noqa: S608
+"""Shows a ledger that release 0.2.0 wrote as one of this release, and changes nothing in its file."""
+
+
+def _has_assistants(statements: Statements) -> bool:
+    """Return whether the rows have a column for the assistant. Those of release 0.2.0 have none."""
+    return bool(statements.execute("SELECT 1 FROM pragma_table_info('usage_row') WHERE name = 'assistant'").fetchone())
+
+
+def has_call(statements: Statements, call: str) -> bool:
+    """Return whether the ledger has a row of this call."""
+    return statements.execute("SELECT 1 FROM usage_row WHERE call_id = ?", (call,)).fetchone() is not None
+
+
+def fact(statements: Statements, name: str) -> str | None:
+    """Return a fact about the ledger."""
+    found = statements.execute("SELECT value FROM ledger_fact WHERE name = ?", (name,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _store_fact(statements: Statements, name: str, value: str) -> None:
+    sql = "INSERT INTO ledger_fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    statements.execute(sql, (name, value))
 
 
 def row_values(row: UsageRow, local_time: LocalTime, series: int) -> tuple[object, ...]:
@@ -361,24 +410,65 @@ def series_values(row: UsageRow) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def numbered(values: Sequence[object]) -> dict[str, object]:
-    """Return values for a statement with `$1`, `$2` and so on, which both databases understand."""
-    return {str(number): value for number, value in enumerate(values, 1)}
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """Sums of rows that have these values in common. None where the rows have none.
+
+    Attributes:
+        key: The values of the chosen columns.
+        usage_source: The source of the numbers.
+        currency: The currency of `amount`.
+        vendor_currency: The currency of `vendor_amount`.
+        sums: The sums of `MEASURES`.
+    """
+
+    key: tuple[str | None, ...]
+    usage_source: str | None
+    currency: str | None
+    vendor_currency: str | None
+    sums: Sequence[int]
 
 
-def has_assistants(database: sqlite3.Connection) -> bool:
-    """Return whether the rows of the ledger have a column for the assistant. Those of release 0.2.0 have none."""
-    return bool(database.execute("SELECT 1 FROM pragma_table_info('usage_row') WHERE name = 'assistant'").fetchone())
+def lines_of(found: Iterable[Sequence[Any]]) -> Iterator[LedgerLine]:
+    """Yield the lines that a database found for `UsageQuery.sums`, without those that count nothing."""
+    for values in found:
+        *key, source, currency, vendor_currency = (str(text) if text else None for text in values[: -len(MEASURES)])
+        if any(sums := values[-len(MEASURES) :]):
+            yield LedgerLine(tuple(key), source, currency, vendor_currency, sums)
 
 
-def fact(database: sqlite3.Connection, name: str) -> str | None:
-    found = database.execute(FIND_FACT, numbered((name,))).fetchone()
-    return None if found is None else str(found[0])
+def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> LedgerLine | None:
+    """Return the sums of one row, as the totals contain them, or None for a row that is not in the totals."""
+    if row.kind not in (RowKind.USAGE, RowKind.UNATTRIBUTED):
+        return None
+    hour, day = local_time.hour_and_day(row.time_ns)
+    values = {"hour": hour, "day": day, "end_user": row.user}
+    key = tuple(values[name] if name in values else getattr(row, name) for name in columns)
+    has_price = row.vendor_amount_nano is not None
+    amounts = divmod(row.amount_nano or 0, NANO) + divmod(row.vendor_amount_nano or 0, NANO)
+    sums = (
+        int(row.kind is RowKind.USAGE),
+        *(getattr(row, name) for name in TOKENS),
+        int(not has_price),
+        int(has_price and row.amount_nano is None),
+        *amounts,
+    )
+    return LedgerLine(key, row.usage_source, row.currency, row.vendor_currency, sums)
 
 
-@contextmanager
-def ledger_errors(done: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StateError(f"{NAME}.db can't be {done}: {describe_error(error)}") from error
+def read_row(values: Sequence[Any]) -> UsageRow:
+    """Return the row of a line of the database: its number, and the columns of `READ`."""
+    (
+        _, call, time_ns, kind, request, user, territory, assistant, config_version, price_version, *tokens,
+        vendor_amount, amount, rate, outcome, of, per, unit, changed,
+    ) = values[: -len(SERIES)]  # fmt: skip
+    series: dict[str, Any] = {name: value or None for name, value in zip(SERIES, values[-len(SERIES) :], strict=True)}
+    source = series.pop("usage_source")
+    return UsageRow(
+        call=call, time_ns=time_ns, kind=RowKind(kind), request=request, user=user, territory=territory,
+        assistant=assistant, config_version=config_version, price_version=price_version,
+        **dict(zip(TOKENS, tokens, strict=True)), **series,
+        usage_source=UsageSource(source) if source else None, vendor_amount_nano=vendor_amount, amount_nano=amount,
+        rate=rate, outcome=CallOutcome(outcome) if outcome else None,
+        budget=BudgetChange(of, per, unit, changed) if of else None,
+    )  # fmt: skip

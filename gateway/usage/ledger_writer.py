@@ -1,64 +1,39 @@
-"""Move usage rows from the spools of all processes into the ledger, and delete rows that are older than configured.
+"""Move usage rows from the journal into the ledger, recover the calls of killed processes, and delete old rows.
 
-One thread does this, in the single process or in the supervisor. Nothing waits for it: a row is safe in its spool, and
-a report reads the rows that were not moved yet. If the ledger can't be written (a full disk, a damaged file), the rows
-stay in the spools until it can.
+One thread does this, in the single process or in the supervisor. Nothing waits for it: a row is safe in the journal,
+and a report reads the rows that were not moved yet. If the ledger can't be written (a full disk, a damaged file), the
+rows stay in the journal until it can.
 """
 
 from __future__ import annotations
 
 import math
+import struct
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import tzinfo
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from msgspec.structs import replace
+import msgspec
 
+from gateway.child_process import child_command, child_environment
 from gateway.operator_errors import StateError
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
-from gateway.usage.ledger import Ledger
-from gateway.usage.spool import SpoolBatch, SpoolFile, batches, spool_files
-from gateway.usage.usage_row import UsageRow
+from gateway.usage.gate import GateUnavailable
+from gateway.usage.journal import FOLDER, Journal, former_files
+from gateway.usage.ledger import Ledger, ledger_file
+from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
 
 _MOVE_S = 0.1
 _MOST_ROWS = 2_000
-"""The number of rows in a transaction, except that those of one read of a file stay together."""
-
 _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
-
-
-class LedgerStore(Protocol):
-    """The part of a ledger that the writer needs: `Ledger`, or `PostgresLedger`. Every method raises StateError."""
-
-    def close(self) -> None:
-        """Close it."""
-
-    def check(self) -> None:
-        """Raise StateError if later processes would not find its rows."""
-
-    def positions(self) -> dict[str, int]:
-        """Return how far each spool file was read."""
-
-    def insert(self, rows: Sequence[UsageRow], positions: Mapping[str, int] | None = None) -> int:
-        """Insert rows whose calls have none yet, and store positions. Return the number of inserted rows."""
-
-    def sum_up(self, sums: CounterSums) -> None:
-        """Sum up what the counters of open windows must show."""
-
-    def forget_positions(self, names: Iterable[str]) -> None:
-        """Delete the positions of spool files that were deleted."""
-
-    def remove_callers(self, regions: frozenset[str]) -> None:
-        """Remove territory and end user from the rows and totals of these regions."""
-
-    def delete_rows(self, before_ns: int) -> int:
-        """Delete a part of the rows of earlier calls. Return their number."""
 
 
 class LedgerWriter:
@@ -68,11 +43,12 @@ class LedgerWriter:
         directory: The state directory. It must have one ledger writer.
         zone: Returns the time zone of hours and days (`usage.timezone`).
         keep_s: Returns how long rows are kept (`usage.retention.ledger`), or None if they are never deleted.
-        failed: Called with a message when rows can't be moved, and when a spool file is damaged.
+        failed: Called with a message when rows can't be moved or read.
         clock: Returns Unix time.
         without_callers: Returns the regions whose rows have neither territory nor end user. Rows of an earlier version
             that have them lose them.
         ledger: The shared ledger, which may be unreachable at first. Default: the SQLite ledger of the directory.
+        recovered: Called with the number of calls that killed processes left open, after their rows were written.
 
     Raises:
         StateError: The ledger cannot be used.
@@ -89,49 +65,41 @@ class LedgerWriter:
         failed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
         without_callers: Callable[[], frozenset[str]] = frozenset,
-        ledger: LedgerStore | None = None,
+        ledger: Ledger | None = None,
+        recovered: Callable[[int], None] = lambda _number: None,
     ) -> None:
-        self._directory = directory
+        self._recovered = recovered
         self._keep_s = keep_s
         self._failed = failed
         self._clock = clock
         self.problem: str | None = None
-        self._swept_at = -math.inf
-        self._opened: dict[str, SpoolFile] = {}
-        self._reported: dict[str, set[str]] = {}
-        self._rows: list[UsageRow] = []
-        self._read_positions: dict[str, int] = {}
+        self._swept_at = self._forgot_at = -math.inf
         self._ended = threading.Event()
         self._turn = threading.Lock()
-        self._is_paused = False
+        self._is_paused = self._is_cleaned = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
-        self._positions: dict[str, int] | None = None
         self._without_callers = without_callers
-        self._is_cleaned = False
-        self._ledger: LedgerStore = ledger or Ledger(directory, zone)
-        if ledger is None:
-            with undone_on_failure(self._ledger.close):
-                self._positions = self._ledger.positions()
-                self._clean()
+        self._directory = directory
+        self._journal = Journal.open(directory / FOLDER)
+        with undone_on_failure(self._journal.close):
+            self._ledger = ledger or Ledger(ledger_file(directory), zone)
+            if ledger is None:
+                with undone_on_failure(self._ledger.close):
+                    self._clean()
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Move the rows that are in the spools, and end the thread. Blocks."""
+        """Move the rows that wait, and end the thread. Blocks."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
         if not self._is_paused:
             self.move()
-        self._close_files()
+        self._journal.close()
         self._ledger.close()
-
-    def _close_files(self) -> None:
-        for file in self._opened.values():
-            file.close()
-        self._opened.clear()
 
     def pause(self) -> None:
         """Wait for the end of a move, and begin no other until `resume`. Meanwhile another process moves the rows."""
@@ -139,14 +107,12 @@ class LedgerWriter:
             self._is_paused = True
 
     def resume(self) -> None:
-        """Move rows again, from where the other process has stopped."""
+        """Move rows again."""
         with self._turn:
-            self._close_files()
-            self._positions = None
             self._is_paused = False
 
     def sum_up(self, sums: CounterSums) -> None:
-        """Sum up what the counters of open windows must show, with the rows that are still in spools. Call it first.
+        """Sum up what the counters of open windows must show, with the rows that still wait. Call it first.
 
         Raises:
             StateError: The ledger cannot be used now.
@@ -164,94 +130,69 @@ class LedgerWriter:
                     self._sweep()
 
     def move(self) -> None:
-        """Move all rows that the spools have now. Report an error instead of raising it."""
+        """Move all rows that wait now. Report an error instead of raising it."""
         try:
-            self._move()
-        except Exception as error:  # the thread must not end, or all later rows would stay in the spools
-            # The rows that were read are read again.
-            self._rows.clear()
-            self._read_positions.clear()
+            if not self._is_cleaned:
+                self._clean()
+            for path in former_files(self._directory / FOLDER):
+                self._move_former(path)
+            for path in sorted((self._directory / "spool").glob("*.*")):
+                self._insert([*rows_of_spool(path.read_bytes())])
+                path.unlink()
+            if lost := self._journal.recover():
+                self._recovered(lost)
+            while found := self._journal.waiting(_MOST_ROWS):
+                self._insert([row for _, row in found])
+                self._journal.remove([key for key, _ in found])
+                if len(found) < _MOST_ROWS:
+                    break
+        except Exception as error:  # the thread must not end, or all later rows would stay in the journal
             message = _description(error)
             if self.problem is None:
-                self._failed(f"usage rows stay in the spools until this is fixed: {message}")
+                self._failed(f"usage rows stay in the journal until this is fixed: {message}")
             self.problem = message
         else:
             self.problem = None
 
-    def _move(self) -> None:
-        self._ledger.check()
-        if not self._is_cleaned:
-            self._clean()
-        positions = self._positions
-        if positions is None:
-            positions = self._positions = self._ledger.positions()
-        # A process that has ended may have written the row of a call itself before another process recovered the call.
-        # Its own row must come first. So recovered rows are read first and inserted last.
-        recovered = self._files(recovered=True)
-        last = [(file, file.take(), [*batches(file, positions.get(file.name, 0))]) for file in recovered]
-        files = [(file, file.take()) for file in self._files(recovered=False)]
-        for file, _ in files:
-            for batch in batches(file, positions.get(file.name, 0)):
-                self._add(file, batch)
-        self._write()
-        for file, _, found in last:
-            for batch in found:
-                self._add(file, batch)
-        self._write()
-        for file, is_abandoned in [*files, *((file, is_abandoned) for file, is_abandoned, _ in last)]:
-            if is_abandoned:  # since before it was read to its end
-                file.delete()
-                file.close()
-                del self._opened[file.name]
-        if gone := positions.keys() - self._opened.keys():
-            self._ledger.forget_positions(gone)
-            for name in gone:
-                del positions[name]
+    def _insert(self, found: list[bytes]) -> None:
+        without, rows = self._without_callers(), []
+        for data in found:
+            try:
+                row = decode_row(data)
+            except ValueError as error:
+                self._failed(f"a usage row can't be read: {error}")
+                continue
+            if row.region in without:
+                row.user = row.territory = None
+            rows.append(row)
+        self._ledger.insert(rows)
+
+    def _move_former(self, path: Path) -> None:
+        """Move the rows of a journal of an earlier start of the machine, or of another machine."""
+        command = child_command("gateway.usage.journal", str(path))
+        ended = subprocess.run(command, capture_output=True, env=child_environment())  # noqa: S603  # our own module
+        if ended.returncode == 0:
+            self._insert(msgspec.msgpack.decode(ended.stdout, type=list[bytes]))
+            path.unlink()
+        else:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            self._failed(f"{path}.damaged can't be read: usage rows of the last moment before a failure are lost")
 
     def _clean(self) -> None:
         """Remove the callers from rows that an earlier version wrote, or that were allowed to have them then."""
         self._ledger.remove_callers(self._without_callers())
         self._is_cleaned = True
 
-    def _files(self, *, recovered: bool) -> list[SpoolFile]:
-        """Return all spool files of one kind, also those that were deleted while they were open."""
-        self._opened.update(
-            (file.name, file) for file in spool_files(self._directory, self._opened, recovered=recovered)
-        )
-        return [file for file in self._opened.values() if file.is_recovered is recovered]
-
-    def _add(self, file: SpoolFile, batch: SpoolBatch) -> None:
-        if batch.damaged:
-            self._report_damage(file, batch)
-        without = self._without_callers()
-        self._rows += [replace(row, user=None, territory=None) if row.region in without else row for row in batch.rows]
-        self._read_positions[file.name] = batch.end
-        if len(self._rows) >= _MOST_ROWS:
-            self._write()
-
-    def _write(self) -> None:
-        """Insert the rows that were read, with the positions after them."""
-        if self._read_positions and self._positions is not None:
-            self._ledger.insert(self._rows, self._read_positions)
-            self._positions.update(self._read_positions)
-            self._rows.clear()
-            self._read_positions.clear()
-
-    def _report_damage(self, file: SpoolFile, batch: SpoolBatch) -> None:
-        ranges = ", ".join(f"{start} to {end}" for start, end in batch.damaged)
-        if ranges in self._reported.get(file.name, ()):
-            return
-        self._reported[file.name] = {*self._reported.get(file.name, ()), ranges}
-        with suppress(OSError):
-            kept = file.keep_damaged()
-            self._failed(f"{kept} is damaged: the usage rows in its bytes {ranges} can't be read; the file is kept")
-
     def _sweep(self) -> None:
-        """Delete rows that are older than configured, a limited number at a time."""
-        keep_s = self._keep_s()
+        """Delete rows that are older than configured, a limited number at a time, and counters that have ended."""
+        now_s, keep_s = time.monotonic(), self._keep_s()
+        if now_s - self._forgot_at > _LONGEST_SWEEP_S:
+            self._forgot_at = now_s
+            with suppress(GateUnavailable):
+                self._journal.forget()
         if keep_s is None or self.problem is not None:
             return
-        if time.monotonic() - self._swept_at < max(_SHORTEST_SWEEP_S, min(_LONGEST_SWEEP_S, keep_s / 10)):
+        if now_s - self._swept_at < max(_SHORTEST_SWEEP_S, min(_LONGEST_SWEEP_S, keep_s / 10)):
             return
         try:
             deleted = self._ledger.delete_rows(int((self._clock() - keep_s) * NANO))
@@ -259,12 +200,32 @@ class LedgerWriter:
             self._failed(f"old usage rows can't be deleted: {error}")
             deleted = 0
         if not deleted:
-            self._swept_at = time.monotonic()
+            self._swept_at = now_s
+
+
+_SPOOL_HEADER = struct.Struct("<4sII")
+_SPOOL_MARK = b"\xffrow"
+
+
+def rows_of_spool(data: bytes) -> Iterator[bytes]:
+    """Return the rows of a spool file that release 0.2.0 left: each has a mark, a length, a CRC-32 and JSON.
+
+    Remove it with the release after the next one.
+    """
+    start = 0
+    while (start := data.find(_SPOOL_MARK, start)) >= 0:
+        content = start + _SPOOL_HEADER.size
+        _, length, checksum = _SPOOL_HEADER.unpack_from(data.ljust(content), start)
+        row, start = data[content : content + length], start + 1
+        if zlib.crc32(row) == checksum:
+            fields = msgspec.json.decode(row, type=dict[str, Any])
+            change = msgspec.convert(fields.pop("budget", None), BudgetChange | None)
+            yield encode_row(UsageRow(**fields, budget=change))
 
 
 def _description(error: Exception) -> str:
-    if isinstance(error, StateError):
+    if isinstance(error, StateError | GateUnavailable):
         return str(error)
     if isinstance(error, OSError):
-        return f"{error.filename or 'a spool file'}: {error.strerror}"
+        return f"{error.filename or 'the journal'}: {error.strerror}"
     return type(error).__name__  # without its text, which may quote a row

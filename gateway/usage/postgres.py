@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
@@ -14,13 +15,9 @@ import asyncpg  # type: ignore[import-untyped]
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.undo import undone_on_failure
-from gateway.usage.postgres_schema import check_schema
 
 CONNECT_S = 5.0
 COMMAND_S = 15.0
-
-LEDGER_LOCK = 0x67617465_6C656401
-"""The advisory lock of the transaction that adds rows: one process at a time, so that totals never deadlock."""
 
 SCHEMA_LOCK = 0x67617465_6C656402
 """The advisory lock of `gateway db upgrade`."""
@@ -113,6 +110,8 @@ class Postgres:
     The connection is opened by the first use, and again after it was lost. Every method raises StateError.
     """
 
+    is_shared = True
+
     def __init__(self, server: StoreServer, command_s: float = COMMAND_S) -> None:
         self._server = server
         self._command_s = command_s
@@ -126,13 +125,9 @@ class Postgres:
         return asyncio.run_coroutine_threadsafe(self._run(operation), self._loop).result()
 
     @contextmanager
-    def transaction(self, *, reads_only: bool = False) -> Iterator[PostgresTransaction]:
-        """Run statements in one transaction. No other operation may run at the same time.
-
-        Args:
-            reads_only: All statements see the same state.
-        """
-        opened = self.run(lambda connection: _begin(connection, reads_only=reads_only))
+    def transaction(self, *, lock: int = 0, reads_only: bool = False) -> Iterator[PostgresTransaction]:
+        """Run statements in one transaction. No other operation may run at the same time. See `Database`."""
+        opened = self.run(lambda connection: _begin(connection, lock, reads_only=reads_only))
         statements = PostgresTransaction(lambda operation: self._in_transaction(opened, operation))
         try:
             yield statements
@@ -152,6 +147,8 @@ class Postgres:
 
     async def _run(self, operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]]) -> _T:
         if self._connection is None or self._connection.is_closed():
+            from gateway.usage.postgres_schema import check_schema
+
             connection = await connect(self._server, self._command_s)
             with undone_on_failure(connection.terminate), postgres_errors():
                 check_schema(await schema_number(connection))
@@ -186,9 +183,11 @@ class PostgresTransaction:
 
     def execute(self, sql: str, values: Sequence[object] = (), /) -> PostgresResult:
         """Run a statement, which has a `?` for each value."""
-        first, *others = sql.split("?")
-        numbered = "".join([first, *(f"${number}{text}" for number, text in enumerate(others, 1))])
-        return self._run(lambda connection: _execute(connection, numbered, values))
+        return self._run(lambda connection: _execute(connection, numbered(sql), _stored(values)))
+
+    def executemany(self, sql: str, values: Sequence[Sequence[object]], /) -> PostgresResult:
+        """Run a statement for each of several lists of values."""
+        return self._run(lambda connection: _execute_many(connection, numbered(sql), list(map(_stored, values))))
 
 
 class PostgresResult:
@@ -211,13 +210,32 @@ class PostgresResult:
         return self._rows
 
 
-async def _begin(connection: PostgresConnection, *, reads_only: bool) -> PostgresConnection:
+@lru_cache(maxsize=256)
+def numbered(sql: str) -> str:
+    """Return a statement with `$1`, `$2` and so on in place of each `?`."""
+    first, *others = sql.split("?")
+    return "".join([first, *(f"${number}{text}" for number, text in enumerate(others, 1))])
+
+
+async def _begin(connection: PostgresConnection, lock: int, *, reads_only: bool) -> PostgresConnection:
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if reads_only else "BEGIN")
+    if lock:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", lock)
     return connection
 
 
+def _stored(values: Sequence[object]) -> list[object]:
+    """PostgreSQL has no NUL in texts."""
+    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
+
+
+async def _execute_many(connection: PostgresConnection, sql: str, values: list[list[object]]) -> PostgresResult:
+    await connection.executemany(sql, values)
+    return PostgresResult([])
+
+
 async def _execute(connection: PostgresConnection, sql: str, values: Sequence[object]) -> PostgresResult:
-    if sql.startswith("SELECT"):
+    if sql.lstrip().startswith("SELECT"):
         return PostgresResult([tuple(row) for row in await connection.fetch(sql, *values)])
     word = (await connection.execute(sql, *values)).rpartition(" ")[2]
     return PostgresResult([], int(word) if word.isdecimal() else 0)

@@ -167,11 +167,6 @@ class CellDatabase:
             for row in rows
         )
 
-    def positions(self) -> Mapping[str, int]:
-        """Return how far each spool file of this instance was read into the ledger."""
-        rows = self.fetch("SELECT file, position FROM spool_position WHERE instance = $1", self.instance)
-        return {row[0]: row[1] for row in rows}
-
     # --- leases and schedules ---------------------------------------------------------------------
 
     def hold(self, lease: str) -> int | None:

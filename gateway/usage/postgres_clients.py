@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model.budget import StoreServer
-from gateway.state.client_store import ClientStore, Entry, Statements
+from gateway.state.client_store import ClientStore, Entry
+from gateway.state.database import Statements
 from gateway.usage.postgres import Postgres
 
 _COMMAND_S = 3.0

@@ -1,6 +1,6 @@
 """Group usage by client, model, day and so on: calls, tokens and amounts, with the estimated part apart.
 
-A report reads the totals of the ledger and the rows that are still in the spools, so it is complete at any time, also
+A report reads the totals of the ledger and the rows that are still in the journal, so it is complete at any time, also
 while a gateway runs and after one was killed. It never blocks the gateway.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -16,11 +16,25 @@ from types import TracebackType
 from zoneinfo import ZoneInfo
 
 from gateway.operator_errors import StateError
+from gateway.state.database import Database
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO, shown_nano
-from gateway.usage.ledger import MEASURES, TOTALS_OF_ASSISTANTS, LocalTime
-from gateway.usage.ledger_reader import PAGE_ROWS, READ, LedgerLine, LedgerReader, line_of
-from gateway.usage.spool import SpoolFile, batches, spool_files
+from gateway.usage.journal import waiting_rows
+from gateway.usage.ledger import (
+    DELETED_THROUGH,
+    MEASURES,
+    READ,
+    TIMEZONE,
+    TOTALS_OF_ASSISTANTS,
+    LedgerLine,
+    LocalTime,
+    fact,
+    has_call,
+    ledger_to_read,
+    line_of,
+    lines_of,
+    read_row,
+)
 from gateway.usage.usage_row import TOKENS, UsageRow, UsageSource
 from providers.catalogue.prices import NO_CURRENCY
 
@@ -42,6 +56,7 @@ DIMENSIONS: Mapping[str, str] = {
 _TOTALS = {"user": "total_user_day", "hour": "total_hour", "assistant": TOTALS_OF_ASSISTANTS}
 """The totals of the dimensions that those by day and series do not have."""
 
+PAGE_ROWS = 5_000
 APART = "user, hour and assistant can't be combined: each of them has totals of its own"
 
 
@@ -85,7 +100,7 @@ class UsageQuery:
         return [DIMENSIONS[name] for name in self.by]
 
     def sums(self) -> tuple[str, list[object]]:
-        """Return the statement for the lines that `lines_of` reads, and the values of `$1`, `$2` and so on."""
+        """Return the statement for the lines that `lines_of` reads, and its values."""
         where, values = self._where()
         columns = [*self.columns(), "usage_source", "currency", "vendor_currency"]
         own = _with_totals(self.by, self.assistant)
@@ -106,21 +121,20 @@ class UsageQuery:
             newest: The number of the last row.
         """
         where, values = self._where()
-        time, number, last = (f"${len(values) + each}" for each in (1, 2, 3))
         text = (
             f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
-            f"WHERE (time_ns, usage_row.number) > ({time}, {number}) AND usage_row.number <= {last} AND {where} "
+            f"WHERE (time_ns, usage_row.number) > (?, ?) AND usage_row.number <= ? AND {where} "
             f"ORDER BY time_ns, usage_row.number LIMIT {PAGE_ROWS}"
         )
-        return text, [*values, *after, newest]
+        return text, [*after, newest, *values]
 
     def _where(self) -> tuple[str, list[object]]:
-        where = "day BETWEEN $1 AND $2"
+        where = "day BETWEEN ? AND ?"
         values: list[object] = [self.first_day, self.last_day]
         for column, value in (("client", self.client), ("COALESCE(assistant, '')", self.assistant)):
             if value is not None:
                 values.append(value)
-                where += f" AND {column} = ${len(values)}"
+                where += f" AND {column} = ?"
         return where, values
 
     def includes(self, row: UsageRow, day: str) -> bool:
@@ -256,29 +270,29 @@ def _order(group: UsageGroup) -> tuple[object, ...]:
 
 
 class UsageReader:
-    """The usage in a state directory, at the moment when it is opened. A context manager. Methods raise StateError.
+    """The usage in a state directory or in the shared ledger, at the moment when it is opened. A context manager.
+
+    Methods raise StateError.
 
     Attributes:
         zone: The time zone of hours and days, as the ledger was last written.
         deleted_through: The last day of which rows were deleted, or None.
     """
 
-    def __init__(self, directory: Path) -> None:
-        files: dict[str, SpoolFile] = {}
-        try:
-            # The files are opened before the ledger is read: a row that is moved in the meantime is in one of them.
-            for recovered in (True, False):
-                files.update((file.name, file) for file in spool_files(directory, files, recovered=recovered))
-            self._ledger = LedgerReader(directory)
-            with undone_on_failure(self._ledger.close):
-                self.zone = zone_of(self._ledger.zone)
-                self.deleted_through = self._ledger.deleted_through
-                self._unmoved = self._read_unmoved(files)
-        except OSError as error:
-            raise StateError(f"{error.filename or 'a spool file'} can't be read: {error.strerror}") from error
-        finally:
-            for file in files.values():
-                file.close()
+    def __init__(self, directory: Path | None, shared: Database | None = None) -> None:
+        # Before the ledger is read: a row that is moved in the meantime is in one of them.
+        waiting = waiting_rows(directory) if directory is not None and shared is None else []
+        self._database = shared or ledger_to_read(directory or Path())
+        self._moment = ExitStack()
+        with undone_on_failure(self._close):
+            statements = self._statements = self._moment.enter_context(self._database.transaction(reads_only=True))
+            self.zone = zone_of(fact(statements, TIMEZONE) or "UTC")
+            self.deleted_through = fact(statements, DELETED_THROUGH)
+            self._unmoved = [row for row in waiting if not has_call(statements, row.call)]
+
+    def _close(self) -> None:
+        with closing(self._database):
+            self._moment.close()
 
     def __enter__(self) -> UsageReader:
         return self
@@ -286,25 +300,7 @@ class UsageReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ledger.close()
-
-    def _read_unmoved(self, files: Mapping[str, SpoolFile]) -> list[UsageRow]:
-        """Return the rows that are not in the ledger, one for each call."""
-        found: list[UsageRow] = []
-        # Recovered rows are read first and added last: a row that a process wrote itself comes first.
-        for file in sorted(files.values(), key=lambda file: not file.is_recovered):
-            position = self._ledger.positions.get(file.name, 0)
-            found[:0] = [row for batch in batches(file, position) for row in batch.rows]
-        rows: dict[str, UsageRow] = {}
-        for row in found:
-            if row.call not in rows and not (self._ledger.has_layout and self._ledger.has_call(row.call)):
-                rows[row.call] = row
-        return list(rows.values())
-
-    @property
-    def waiting_rows(self) -> int:
-        """The number of rows that are not in the ledger yet."""
-        return len(self._unmoved)
+        self._close()
 
     def month(self, now_s: float) -> str:
         """Return the month of a Unix time, in the time zone of the ledger: `2026-11`."""
@@ -312,22 +308,28 @@ class UsageReader:
 
     def report(self, query: UsageQuery) -> GroupedUsage:
         """Return the report of a query."""
-        return group_lines(query.by, self._lines(query))
-
-    def _lines(self, query: UsageQuery) -> Iterator[LedgerLine]:
-        if self._ledger.has_layout:
-            yield from self._ledger.sums(*query.sums())
+        lines = lines_of(self._statements.execute(*query.sums()).fetchall())
         local_time = LocalTime(self.zone)
-        for row in self._unmoved_in(query, local_time):
-            line = line_of(row, query.columns(), local_time)
-            if line is not None:
-                yield line
+        found = (line_of(row, query.columns(), local_time) for row in self._unmoved_in(query, local_time))
+        return group_lines(query.by, [*lines, *(line for line in found if line is not None)])
 
     def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
         """Yield all rows of the days of a query, oldest first. It ends the moment for which reports are made."""
-        moved = self._ledger.rows(query.page) if self._ledger.has_layout else iter(())
         unmoved = sorted(self._unmoved_in(query, LocalTime(self.zone)), key=lambda row: row.time_ns)
-        return heapq.merge(moved, unmoved, key=lambda row: row.time_ns)
+        return heapq.merge(self._moved(query), unmoved, key=lambda row: row.time_ns)
+
+    def _moved(self, query: UsageQuery) -> Iterator[UsageRow]:
+        """Yield rows, a page at a time: a slow reader does not keep SQLite from reusing the space of its log."""
+        after = (-1, 0)
+        newest = self._statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
+        self._moment.close()
+        while True:
+            with self._database.transaction(reads_only=True) as statements:
+                page = statements.execute(*query.page(after, newest)).fetchall()
+            yield from map(read_row, page)
+            if len(page) < PAGE_ROWS:
+                return
+            after = page[-1][2], page[-1][0]
 
     def _unmoved_in(self, query: UsageQuery, local_time: LocalTime) -> Iterator[UsageRow]:
         for row in self._unmoved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.usage.usage_row import CallNumbers, UsageRow
+from gateway.usage.usage_row import UsageRow
 
 _MOST_KEYS = 10_000
 _OTHER = "other"
@@ -18,25 +18,20 @@ class UsageCounts:
         # By client, project, source and currency: calls, input tokens, output tokens, nano-units.
         self._sums: dict[tuple[str | None, str | None, str | None, str | None], list[int]] = {}
 
-    def add(self, row: UsageRow, numbers: CallNumbers) -> None:
-        """Count a call that has ended. Its cost counts in the operator's currency, or else in the vendor's.
-
-        Args:
-            row: The row, whose numbers are not read.
-            numbers: The numbers.
-        """
-        currency, nano = row.currency, numbers.amount_nano
+    def add(self, row: UsageRow) -> None:
+        """Count a call that has ended. Its cost counts in the operator's currency, or else in the vendor's."""
+        currency, nano = row.currency, row.amount_nano
         if nano is None:
-            currency, nano = row.vendor_currency, numbers.vendor_amount_nano
-        key = row.client, row.project, numbers.usage_source, currency
+            currency, nano = row.vendor_currency, row.vendor_amount_nano
+        key = row.client, row.project, row.usage_source, currency
         sums = self._sums.get(key)
         if sums is None:
             if len(self._sums) >= _MOST_KEYS:
-                key = _OTHER, _OTHER, numbers.usage_source, currency
+                key = _OTHER, _OTHER, row.usage_source, currency
             sums = self._sums.setdefault(key, [0, 0, 0, 0])
         sums[0] += 1
-        sums[1] += numbers.input_tokens
-        sums[2] += numbers.output_tokens
+        sums[1] += row.input_tokens
+        sums[2] += row.output_tokens
         sums[3] += nano or 0
 
     def calls(self) -> Mapping[_Labels, int]:

@@ -1,4 +1,4 @@
-"""The usage row: what one call to a provider used and cost, as it is written to a spool and to the ledger.
+"""The usage row: what one call to a provider used and cost, as it is written to the journal and to the ledger.
 
 Amounts are integers in units of 1e-9 of their currency (`…_nano`). Times are Unix times in nanoseconds.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gateway.usage.amounts import MOST_NANO, NANO, shown_nano
+from gateway.usage.amounts import MOST_NANO, NANO, CallAmount, shown_nano
 from providers.catalogue.prices import NO_CURRENCY
 
 MOST_TOKENS = 10**12
@@ -79,38 +79,8 @@ class BudgetChange(msgspec.Struct, frozen=True):
     amount: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
-class CallNumbers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The part of a row that is known when its call has ended.
-
-    Attributes:
-        input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
-        output_tokens: Generated tokens, with `reasoning_tokens`.
-        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown. It is 0 for a call that
-            costs nothing (`UsageSource.NONE`), also without a price.
-        amount_nano: The amount in `usage.currency`. None: there is no such currency, or no rate for it.
-        rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
-        outcome: How the call ended. None in rows that do not record a call.
-    """
-
-    input_tokens: _Tokens = 0
-    cached_tokens: _Tokens = 0
-    cache_write_tokens: _Tokens = 0
-    output_tokens: _Tokens = 0
-    reasoning_tokens: _Tokens = 0
-    usage_source: UsageSource | None = None
-    vendor_amount_nano: _Nano | None = None
-    amount_nano: _Nano | None = None
-    rate: str | None = None
-    outcome: CallOutcome | None = None
-
-    @property
-    def total_tokens(self) -> int:
-        """The provider's total. The other kinds of tokens are parts of these two."""
-        return self.input_tokens + self.output_tokens
-
-
-class UsageRow(CallNumbers, frozen=True, kw_only=True, omit_defaults=True):
-    """One row of the ledger.
+class UsageRow(msgspec.Struct, kw_only=True, array_like=True):
+    """One row of the ledger. It is stored as an array: a new field is added at the end, with a default.
 
     Attributes:
         call: The gateway's own id of the call. The ledger has one row for each id.
@@ -123,6 +93,13 @@ class UsageRow(CallNumbers, frozen=True, kw_only=True, omit_defaults=True):
         assistant: The assistant that the call was for. None: there was none, or release 0.2.0 wrote the row.
         model: The provider's name of the model.
         price_version: The version of the price list that gave the amounts.
+        input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
+        output_tokens: Generated tokens, with `reasoning_tokens`.
+        vendor_amount_nano: The amount in the vendor's currency. None: the price is unknown. It is 0 for a call that
+            costs nothing (`UsageSource.NONE`), also without a price.
+        amount_nano: The amount in `usage.currency`. None: there is no such currency, or no rate for it.
+        rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
+        outcome: How the call ended. None in rows that do not record a call.
         budget: The changed budget. None in rows that do not record a change.
     """
 
@@ -144,31 +121,36 @@ class UsageRow(CallNumbers, frozen=True, kw_only=True, omit_defaults=True):
     price_version: str | None = None
     vendor_currency: str | None = None
     currency: str | None = None
+    input_tokens: _Tokens = 0
+    cached_tokens: _Tokens = 0
+    cache_write_tokens: _Tokens = 0
+    output_tokens: _Tokens = 0
+    reasoning_tokens: _Tokens = 0
+    usage_source: UsageSource | None = None
+    vendor_amount_nano: _Nano | None = None
+    amount_nano: _Nano | None = None
+    rate: str | None = None
+    outcome: CallOutcome | None = None
     budget: BudgetChange | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """The provider's total. The other kinds of tokens are parts of these two."""
+        return self.input_tokens + self.output_tokens
+
+    def charge(self, amount: CallAmount) -> None:
+        """Set the amounts and the rate."""
+        self.vendor_amount_nano, self.rate = amount.vendor_nano, amount.rate
+        self.amount_nano = amount.own_nano if self.currency is not None else None
 
 
 TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 """The fields with numbers of tokens."""
 
-_encode = msgspec.json.Encoder().encode
+encode_row = msgspec.msgpack.Encoder().encode
+"""Returns the row as bytes."""
 
-
-def encode_row(row: UsageRow) -> bytes:
-    """Return the row as JSON."""
-    return _encode(row)
-
-
-def encode_call(row: bytes, numbers: CallNumbers) -> bytes:
-    """Return the row of a call as JSON.
-
-    Args:
-        row: The row without numbers, as `encode_row` wrote it when the call began: it is needed twice.
-        numbers: The numbers, with the outcome.
-    """
-    return b"%b,%b" % (row[:-1], _encode(numbers)[1:])
-
-
-_DECODER = msgspec.json.Decoder(UsageRow)
+_DECODER = msgspec.msgpack.Decoder(UsageRow)
 
 
 def decode_row(data: bytes) -> UsageRow:

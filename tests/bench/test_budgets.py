@@ -9,7 +9,7 @@ import pytest
 from bench.config import production_config
 from bench.inprocess import PORTS, accounting_gateway, bench_table
 from gateway.usage.spending_limits import limits_of
-from gateway.usage.spool import batches, spool_files
+from tests.kit.usage_rows import kept_rows
 
 _REQUESTS = 3
 
@@ -28,8 +28,6 @@ async def test_each_measured_call_leaves_a_row_with_its_price(case: str, tmp_pat
     gateway = accounting_gateway(tmp_path)
     for _ in range(_REQUESTS):
         await gateway.ask_checked(case)
-    (file,) = spool_files(tmp_path, {}, recovered=False)
-    rows = [row for batch in batches(file, 0) for row in batch.rows]
-    file.close()
+    rows = kept_rows(tmp_path)
     assert len(rows) == _REQUESTS
     assert all(row.usage_source == "provider" and row.amount_nano for row in rows)

@@ -13,12 +13,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway.usage.spool import batches, spool_files
 from providers.registry import load_registry
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.cli.conftest import Command, Outcome
+from tests.kit.usage_rows import kept_rows
 
 PEM = (
     rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -80,10 +80,7 @@ def test_request_of_a_check_leaves_a_row_of_the_internal_project(
             assert shown.status == (0 if budget > 1 else 1), shown
         assert "not sent: `usage.internal_project` pays for it" in shown.out
         assert provider["real"].received == 1
-    files = [*spool_files(state, {}, recovered=False)]
-    rows = [row for file in files for batch in batches(file, 0) for row in batch.rows]
-    for file in files:
-        file.close()
+    rows = kept_rows(state)
     assert [(row.client, row.project, row.request) for row in rows] == [(None, "operations", "check")]
 
 

@@ -14,11 +14,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.usage.amounts import NANO
-from gateway.usage.ledger import Ledger
-from gateway.usage.spool import Spool
-from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
+from gateway.usage.ledger import Ledger, ledger_file
+from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource
 from tests.cli.conftest import Command
-from tests.kit.usage_rows import usage_row
+from tests.kit.usage_rows import keep_rows, usage_row
 
 MEMBERS = {
     "calls", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "total_tokens",
@@ -28,7 +27,7 @@ MEMBERS = {
 
 
 def write_ledger(directory: Path, *rows: UsageRow, zone: tzinfo = UTC) -> None:
-    with closing(Ledger(directory, lambda: zone)) as ledger:
+    with closing(Ledger(ledger_file(directory), lambda: zone)) as ledger:
         ledger.insert(rows)
 
 
@@ -105,24 +104,21 @@ def test_csv_has_a_line_for_each_group(gateway: Command, tmp_path: Path) -> None
 
 
 def test_rows_are_printed_as_json_lines(gateway: Command, tmp_path: Path) -> None:
-    """Also those that are still in the spool of a process."""
+    """Also those that are still in the journal."""
     write_ledger(tmp_path, *rows_of_two_clients())
-    spool = Spool(tmp_path, print)
-    spool.append(encode_row(usage_row("later", time_ns=usage_row("a").time_ns + 1)))
+    keep_rows(tmp_path, usage_row("later", time_ns=usage_row("a").time_ns + 1))
     shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json")
     assert (shown.status, shown.err) == (0, "")
     assert [json.loads(line)["call"] for line in shown.out.splitlines()] == ["a", "b", "c", "d", "e", "later"]
     shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json", "--client", "batch")
     assert [json.loads(line)["outcome"] for line in shown.out.splitlines()] == ["answered", "failed"]
-    spool.close()
 
 
 def test_calls_are_grouped_and_chosen_by_assistant(gateway: Command, tmp_path: Path) -> None:
-    """Also those that are still in a spool, and those without an assistant, which a report explains."""
+    """Also those that are still in the journal, and those without an assistant, which a report explains."""
     rows = [usage_row("a"), usage_row("b", assistant="other"), usage_row("c", assistant=None), usage_row("d")]
     write_ledger(tmp_path, *rows[:3])
-    spool = Spool(tmp_path, print)
-    spool.append(encode_row(rows[3]))
+    keep_rows(tmp_path, rows[3])
     month = "usage", "--state", tmp_path, "--month", "2026-11"
     groups = json.loads(gateway(*month, "--by", "assistant,client", "--json").out)["groups"]
     assert [(group["assistant"], group["calls"]) for group in groups] == [(None, 1), ("helper", 2), ("other", 1)]
@@ -132,7 +128,6 @@ def test_calls_are_grouped_and_chosen_by_assistant(gateway: Command, tmp_path: P
         assert json.loads(shown.out)["total"]["calls"] == len(calls)
         shown = gateway(*month, "--rows", "--json", "--assistant", chosen)
         assert "".join(json.loads(line)["call"] for line in shown.out.splitlines()) == calls
-    spool.close()
 
 
 def test_report_is_of_the_current_month_in_the_time_zone_of_the_ledger(gateway: Command, tmp_path: Path) -> None:
@@ -173,7 +168,7 @@ def test_amounts_of_two_own_currencies_are_not_added(gateway: Command, tmp_path:
 
 
 def test_deleted_rows_are_named(gateway: Command, tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert([usage_row("a")])
         ledger.delete_rows(usage_row("a").time_ns + 1)
     shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--rows", "--json")
@@ -227,9 +222,7 @@ def test_reading_leaves_no_files(gateway: Command, tmp_path: Path) -> None:
 
 
 def test_rows_of_a_command_are_reported_before_a_gateway_has_made_the_ledger(gateway: Command, tmp_path: Path) -> None:
-    spool = Spool(tmp_path, lambda _: None)
-    spool.append(encode_row(usage_row("first")))
-    spool.close()
+    keep_rows(tmp_path, usage_row("first"))
     shown = gateway("usage", "--state", tmp_path, "--month", "2026-11", "--json")
     assert json.loads(shown.out)["total"]["calls"] == 1
     assert not (tmp_path / "ledger.db").exists()

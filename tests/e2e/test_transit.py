@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import struct
+import zlib
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
 from gateway.state.shadows import ShadowStore, read_shadow_records
-from gateway.usage.ledger import Ledger
-from gateway.usage.spool import Spool
-from gateway.usage.usage_row import encode_row
+from gateway.usage.ledger import Ledger, ledger_file
 from tests.kit.chat_http import CHAT, body
 from tests.kit.faulty_provider import Call, Provider
 from tests.kit.gateway_process import GatewayProcess
@@ -102,14 +103,15 @@ def test_rows_of_an_earlier_version_lose_their_callers_at_the_first_start(tmp_pa
     away = {"region": "us", "territory": "US-CA", "user": OLD_PSEUDONYM}
     old = [usage_row(f"old-{number}", **away) for number in range(20)]
     home = usage_row("home", region="default", territory="DE-BY", user="u_" + "cd" * 16)
-    with closing(Ledger(state, lambda: UTC)) as ledger:
+    with closing(Ledger(ledger_file(state), lambda: UTC)) as ledger:
         ledger.insert([*old, home])
     with closing(ShadowStore(state)) as shadows:
         for region in ("us", "default"):
             shadows.store(answered_record(f"I live in {region}.", "Nice.", region=region))
-    spool = Spool(state, print)
-    spool.append(encode_row(usage_row("in the spool", **away)))
-    spool.close()
+    (state / "spool").mkdir()
+    row = json.dumps({**msgspec.structs.asdict(usage_row("in a spool", **away)), "budget": None, "assistant": None})
+    record = struct.pack("<4sII", b"\xffrow", len(row), zlib.crc32(row.encode())) + row.encode()
+    (state / "spool" / "1-1-a.rows").write_bytes(b"\xffrow of no row" + record + bytes(4096))
     with serving(tmp_path, "ok, error, breaks", CONFIG):
         pass
     rows = {row["call"]: row for row in rows_of(tmp_path)}

@@ -13,14 +13,14 @@ from datetime import UTC
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
-from gateway.usage.ledger import Ledger
-from gateway.usage.postgres_ledger import PostgresLedger
-from gateway.usage.postgres_migration import upgrade
-from gateway.usage.postgres_reader import PostgresUsageReader
+from gateway.usage.ledger import Ledger, ledger_file
+from gateway.usage.postgres import Postgres
+from gateway.usage.postgres_schema import upgrade
 from gateway.usage.reports import UsageQuery, UsageReader
-from gateway.usage.usage_row import CallOutcome, UsageRow, encode_row
+from gateway.usage.usage_row import CallOutcome, UsageRow
 from providers.testkit.scenario import Scenario
 from tests.kit.balancer import Balancer, balancer
 from tests.kit.postgres_server import PASSWORD, running_postgres
@@ -173,6 +173,12 @@ with PostgresUsageReader(server) if int(port) else UsageReader(Path(folder)) as 
 """Inserts rows and reads the ledger, with the code of a release."""
 
 
+def as_0_2(row: UsageRow) -> str:
+    """Return a row as release 0.2.0 wrote it to its spool."""
+    fields = msgspec.structs.asdict(row)
+    return json.dumps({name: value for name, value in fields.items() if value is not None and name != "assistant"})
+
+
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_path: Path) -> None:
     """Before the upgrade, in a rolling upgrade, and after a way back. Its rows have no assistant, and all are counted."""
@@ -182,18 +188,18 @@ def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_p
         server = stack.enter_context(running_postgres()) if store == "postgresql" else None
 
         def write_as_0_2(*rows: UsageRow) -> str:
-            texts = [encode_row(row).decode() for row in rows]
+            texts = [as_0_2(row) for row in rows]
             command = [sys.executable, "-c", WRITES_AS_0_2, str(state), str(server.port if server else 0), *texts]
             environ = environ_of(source, state)
             done = subprocess.run(command, cwd=source, env=environ, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        def opened() -> Ledger | PostgresLedger:
-            return PostgresLedger(server.address(), "new", lambda: UTC) if server else Ledger(state, lambda: UTC)
+        def opened() -> Ledger:
+            return Ledger(Postgres(server.address()) if server else ledger_file(state), lambda: UTC, "new")
 
         def calls_by_assistant(*names: str) -> dict[tuple[str | None, ...], int]:
-            with PostgresUsageReader(server.address()) if server else UsageReader(state) as reader:
+            with UsageReader(state, Postgres(server.address()) if server else None) as reader:
                 report = reader.report(UsageQuery.of_month("2026-11", ("assistant", *names)))
                 assert report.total.all.calls == len([*reader.rows(UsageQuery.of_month("2026-11"))])
             return {group.key: group.all.calls for group in report.groups}

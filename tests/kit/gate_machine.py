@@ -138,7 +138,7 @@ class GateMachine(RuleBasedStateMachine):
             assert self.do(first.settle_lost(one))
             assert self.model.settle(one.call, one.tokens, one.amount_nano, is_lost=True)
             assert not self.do(second.settle_lost(one))  # it was settled already
-        assert self.do(first.lost_calls()) == []
+        assert self.do(first.lost_calls()) == []  # type: ignore[attr-defined]
 
     @invariant()
     def counters_are_equal(self) -> None:

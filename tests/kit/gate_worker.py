@@ -1,10 +1,10 @@
-"""A process that uses a file gate, for tests that kill or stop it: `python -m tests.kit.gate_worker MODE DIRECTORY …`.
+"""A process that uses a journal, for tests that kill or stop it: `python -m tests.kit.gate_worker MODE DIRECTORY …`.
 
 Modes:
     admit KIND COUNT: hold COUNT calls at once after a line on stdin, and print how many were granted.
     load NAME: hold and settle calls until it is killed, and print each step before and after it.
     stop: take the lock, print a line, and stop (SIGSTOP).
-    crash OPERATION: kill a child process at each write of an operation, and print what the next process finds.
+    crash OPERATION: kill a child process at each call of LMDB in an operation, and print what the next process finds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import lmdb
 
 from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, GateUnavailable, HoldGranted, HoldRequest, RatePerMinute
-from gateway.usage.gate_file import FileGate
+from gateway.usage.journal import Journal
 from tests.kit.reference_gate import at_once, budget, rate, windows_at
 
 SHARED = budget(10**15, window=Window.TOTAL)
@@ -40,7 +44,7 @@ def _limits(kind: str) -> tuple[tuple[BudgetLimit, ...], tuple[RatePerMinute, ..
 
 
 async def _admit(directory: Path, kind: str, count: int) -> None:
-    gate = FileGate.open(directory)
+    gate = Journal.open(directory)
     budgets, rates = _limits(kind)
 
     async def hold(number: int) -> bool:
@@ -59,7 +63,7 @@ async def _admit(directory: Path, kind: str, count: int) -> None:
 
 
 async def _load(directory: Path, name: str) -> None:
-    gate = FileGate.open(directory)
+    gate = Journal.open(directory)
     chance = random.Random(name)
     limits = (SHARED, OTHER)
     number, running = 0, {}
@@ -77,74 +81,67 @@ async def _load(directory: Path, name: str) -> None:
         if len(running) > chance.randrange(8):
             settled = chance.choice(list(running))
             print("settle", settled, flush=True)
-            await gate.settle(settled, running[settled], running.pop(settled))
+            await gate.settle(settled, running[settled], running.pop(settled), b"real")
 
 
 def _stop(directory: Path) -> None:
-    gate = FileGate.open(directory)
-    assert gate.lock.take()
+    gate = Journal.open(directory)
+    gate._take()
     print("locked", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-class _FatalCells:
-    """Cells that kill the process instead of a write."""
+class _FatalTransaction:
+    """A transaction that kills the process instead of one of its calls."""
 
-    def __init__(self, cells: memoryview, writes_left: int) -> None:
-        self._cells = cells
-        self._left = writes_left
+    calls_left = 0
 
-    def __getitem__(self, index: int | slice) -> object:
-        return self._cells[index]
+    def __init__(self, txn: lmdb.Transaction) -> None:
+        self._txn = txn
 
-    def __setitem__(self, index: int, value: int) -> None:
-        if self._left == 0:
+    def __getattr__(self, name: str) -> object:
+        if _FatalTransaction.calls_left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._left -= 1
-        self._cells[index] = value
+        _FatalTransaction.calls_left -= 1
+        return getattr(self._txn, name)
 
-    def __len__(self) -> int:
-        return len(self._cells)
 
-    def release(self) -> None:
-        self._cells.release()
+def _fatal(begin: Callable[..., lmdb.Transaction], *arguments: object) -> Any:
+    return _FatalTransaction(begin(*arguments))
 
 
 def _crash(directory: Path, operation: str) -> None:
-    """Print for each write: how many calls are lost, what is spent and held, and whether a new hold works."""
+    """Print for each call: how many calls are lost, what is spent and held, and whether a new hold works."""
     limits = (SHARED, OTHER)
 
     def request(call: str, held: int) -> HoldRequest:
         return HoldRequest(call, held, held, limits, (rate(PER_MINUTE),), windows_at(time.time_ns()), b"row")
 
-    operations: dict[str, Callable[[FileGate], object]] = {
+    operations: dict[str, Callable[[Journal], object]] = {
         "hold": lambda gate: at_once(gate.hold(request("two", 70))),
-        "settle": lambda gate: at_once(gate.settle("one", 30, 30)),
+        "settle": lambda gate: at_once(gate.settle("one", 30, 30, b"real row")),
         "top_up": lambda gate: at_once(gate.top_up(SHARED.counter, windows_at(time.time_ns()), 500)),
     }
-    for writes in range(100):
-        home = directory / str(writes)
+    for calls in range(100):
+        home = directory / str(calls)
         child = os.fork()
         if child == 0:
-            gate = FileGate.open(home, rows=64, slots=8)
+            gate = Journal.open(home)
             at_once(gate.hold(request("one", 100)))
-            fatal = _FatalCells(gate.memory.cells, writes)
-            gate.memory.cells = gate._cells = fatal  # type: ignore[assignment]
+            begin, _FatalTransaction.calls_left = gate._begin, calls
+            gate._begin = partial(_fatal, begin)
             operations[operation](gate)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        gate = FileGate.open(home)
+        gate = Journal.open(home)
         windows = windows_at(time.time_ns())
         before = at_once(gate.read([SHARED.counter, OTHER.counter], windows))
-        lost = at_once(gate.lost_calls())
-        for one in lost:
-            assert at_once(gate.settle_lost(one))
-            assert one.row == b"row"
+        gate.recover()
         after = at_once(gate.read([SHARED.counter, OTHER.counter], windows))
         assert isinstance(at_once(gate.hold(request("three", 1))), HoldGranted)
         killed = os.WIFSIGNALED(status)
-        names = "+".join(one.call for one in lost)
-        print(killed, names, *(f"{one.spent}/{one.held}/{one.credit}" for one in (*before, *after)), flush=True)
+        rows = "+".join(f"{key.decode()[1:]}:{row.decode().replace(' ', '_')}" for key, row in gate.waiting(10))
+        print(killed, rows, *(f"{one.spent}/{one.held}/{one.credit}" for one in (*before, *after)), flush=True)
         gate.close()
         if not killed:
             break

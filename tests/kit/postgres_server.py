@@ -19,7 +19,6 @@ import asyncpg
 import psutil
 
 from gateway.model.budget import StoreServer
-from gateway.usage.postgres_schema import metadata
 from providers.auth import Secret
 from tests.kit.waiting import eventually
 
@@ -135,7 +134,10 @@ class RunningPostgres:
 
     def empty(self) -> None:
         """Delete all rows of the gateway."""
-        self.sql(f"TRUNCATE {', '.join(table.name for table in metadata.sorted_tables)}")
+        tables = self.sql(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        )
+        self.sql(f"TRUNCATE {', '.join(str(name) for (name,) in tables)}")
 
     def _processes(self) -> list[psutil.Process]:
         server = psutil.Process(self.process.pid)

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from gateway.usage.postgres_reader import PostgresUsageReader
-from gateway.usage.reports import UsageQuery
+from gateway.usage.postgres import Postgres
+from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import row_data
 from tests.kit.chat_http import CHAT, body
 from tests.kit.faulty_provider import Provider
@@ -57,7 +57,7 @@ class Cell:
         return text
 
     def rows(self) -> list[dict[str, Any]]:
-        with PostgresUsageReader(self.postgres.address()) as reader:
+        with UsageReader(None, Postgres(self.postgres.address())) as reader:
             return [row_data(row) for row in reader.rows(UsageQuery((), "2000-01-01", "2999-12-31"))]
 
     def ask(self, number: int = 0, key: str = APP_KEY) -> httpx.Response:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
 from gateway.usage.amounts import NANO
+from gateway.usage.journal import FOLDER, Journal, waiting_rows
 from gateway.usage.reports import GroupedUsage
 from gateway.usage.usage_row import (
     MOST_NANO,
@@ -19,12 +23,29 @@ from gateway.usage.usage_row import (
     RowKind,
     UsageRow,
     UsageSource,
+    encode_row,
 )
 
 NOON_NS = 1_795_518_000 * NANO
 """2026-11-24, 11:00 UTC."""
 
 _DAY_NS = 86_400 * NANO
+
+
+def keep_rows(directory: Path, *rows: UsageRow) -> None:
+    """Put rows into the journal of a state directory, as a process does."""
+
+    def keep(txn: Any, _: object) -> None:
+        for row in rows:
+            txn.put(b"w" + row.call.encode(), encode_row(row))
+
+    with closing(Journal.open(directory / FOLDER)) as journal:
+        journal.do_now(keep)
+
+
+def kept_rows(directory: Path) -> list[UsageRow]:
+    """Return the rows in the journal of a state directory by call."""
+    return waiting_rows(directory)
 
 
 def usage_row(call: str, **fields: object) -> UsageRow:

@@ -14,8 +14,7 @@ from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from gateway.usage.accounting import Accounting
-from gateway.usage.gate_file import FileGate
-from gateway.usage.spool import Spool, batches, spool_files
+from gateway.usage.journal import Journal
 from gateway.usage.usage_row import CallOutcome, UsageSource
 from providers.chat import (
     AssistantMessage,
@@ -37,6 +36,7 @@ from providers.vendors.anthropic.simulator import SIMULATOR
 from tests.gateway.execution.conftest import CONFIG, Bench
 from tests.kit.configs import table_of
 from tests.kit.runner_answers import SSE, text_of
+from tests.kit.usage_rows import kept_rows
 
 FIRST, SECOND = "https://first.example/v1/messages", "https://second.example/v1/messages"
 CLAUDE = "{provider: anthropic, model: claude-opus-5}"
@@ -123,15 +123,12 @@ async def test_usage_of_an_answer_that_is_not_json_is_the_provider_count(
         body, kind = SIMULATOR.write_answer(completion(OTHER), ASK).body, {"content-type": "application/json"}
     for url in (FIRST, SECOND):
         claude.router.post(url).respond(headers=kind, content=body)
-    gate, spool = FileGate.open(tmp_path / "gate"), Spool(tmp_path, print)
-    claude.usage = Accounting(spool, gate, b"key of pseudonyms").request(TABLE, None, None, claude.record)
+    gate = Journal.open(tmp_path / "journal")
+    claude.usage = Accounting(gate, b"key of pseudonyms").request(TABLE, None, None, claude.record)
     with pytest.raises(PlanExhausted):
         await claude.ask(stream=form == "stream", response_format=FORM)
     gate.close()
-    spool.close()
-    (file,) = spool_files(tmp_path, {}, recovered=False)
-    rows = [row for batch in batches(file, 0) for row in batch.rows]
-    file.close()
+    rows = kept_rows(tmp_path)
     assert len(rows) == len(claude.tried) >= 3
     assert {(row.usage_source, row.outcome, row.input_tokens, row.output_tokens) for row in rows} == {
         (UsageSource.PROVIDER, CallOutcome.FAILED, 3, 4)

@@ -13,10 +13,9 @@ import pytest
 from gateway.execution.plan_execution import PlanExhausted
 from gateway.model.record import Record, Skipped
 from gateway.usage.accounting import Accounting
-from gateway.usage.gate_file import FileGate
 from gateway.usage.hold_size import LEAST_CAP
+from gateway.usage.journal import Journal
 from gateway.usage.refusals import CallRefused
-from gateway.usage.spool import Spool
 from tests.gateway.execution.conftest import ENVIRON, FIRST, HEDGED, SECOND, TWO_KEYS, Bench, Provider
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.runner_answers import error, until
@@ -31,18 +30,17 @@ Start = Callable[..., tuple[Provider, Provider]]
 @pytest.fixture
 def start(bench: Bench, tmp_path: Path) -> Iterator[Start]:
     """Start the providers of a config whose client has limits, with the accounting of one request."""
-    gate, spool = FileGate.open(tmp_path / "gate"), Spool(tmp_path, print)
+    gate = Journal.open(tmp_path / "journal")
 
     def begin(client: dict[str, Any], config: Config = HEDGED) -> tuple[Provider, Provider]:
         bench.table = table_of(config.merge({"clients": {"app": {"keys": [key_hash("gk-app")], **client}}}), ENVIRON)
         bench.record = Record("req", 0.0, "t", client="app")
-        accounting = Accounting(spool, gate, b"key of pseudonyms")
+        accounting = Accounting(gate, b"key of pseudonyms")
         bench.usage = accounting.request(bench.table, next(iter(bench.table.clients.values())), None, bench.record)
         return Provider(bench, FIRST), Provider(bench, SECOND)
 
     yield begin
     gate.close()
-    spool.close()
 
 
 def of_tokens(holds: float) -> dict[str, Any]:

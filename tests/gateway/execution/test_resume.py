@@ -29,8 +29,7 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.consent import ConsentKind
 from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Resumed
 from gateway.usage.accounting import Accounting
-from gateway.usage.gate_file import FileGate
-from gateway.usage.spool import Spool
+from gateway.usage.journal import Journal
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,
@@ -438,8 +437,8 @@ async def test_resumed_stream_gets_at_most_the_rest_of_the_cap_that_the_gateway_
 ) -> None:
     client = {"keys": [key_hash("gk-app")], "budgets": [{"tokens": 10_000, "per": "total"}]}
     bench.table = table_of(CONFIG.merge({"clients": {"app": client}}), ENVIRON)
-    gate, spool = FileGate.open(tmp_path / "gate"), Spool(tmp_path, print)
-    accounting = Accounting(spool, gate, b"key of pseudonyms")
+    gate = Journal.open(tmp_path / "journal")
+    accounting = Accounting(gate, b"key of pseudonyms")
     bench.usage = accounting.request(bench.table, next(iter(bench.table.clients.values())), None, bench.record)
     first = bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), text(" three")))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three four"), finish="stop"))
@@ -447,4 +446,3 @@ async def test_resumed_stream_gets_at_most_the_rest_of_the_cap_that_the_gateway_
     sent = len("one two three")
     assert (asked(first)["max_tokens"], asked(second)["max_tokens"]) == (4096, 4096 - -(-sent // 3))
     gate.close()
-    spool.close()

@@ -19,10 +19,9 @@ from gateway.model.region_text import SEPARATOR
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from gateway.usage.accounting import Accounting
-from gateway.usage.gate_file import FileGate
-from gateway.usage.reports import UsageQuery, UsageReader
-from gateway.usage.spool import Spool
+from gateway.usage.journal import FOLDER, Journal
 from tests.kit.judged_streams import HARM, JudgedRun, judged_table, passed_text, run_judged, verdict
+from tests.kit.usage_rows import kept_rows
 from tests.kit.virtual_time import Act, Client, TurningLoop
 
 LABEL = {"name": "own", "text": {"en": "Made by AI."}, "show": "always"}
@@ -207,14 +206,16 @@ def test_provider_that_breaks_off_after_a_flagged_text_changes_nothing(shape: st
 @pytest.mark.parametrize("on_failure", ["closed", "open"])
 def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, tmp_path: Path) -> None:
     """Also with `open`, because a budget is not a failure of the judge. The more it pays for, the more is shown."""
-    spool, shown = Spool(tmp_path, print), []
+    shown, rows = [], set()
     for tokens in range(150, 2000, 150):
         budget = {"clients": {"app": {"budgets": [{"tokens": tokens, "per": "total"}]}}}
         table = judged_table(budget, {"regions": {"default": {"moderation": {"on_failure": on_failure}}}})
-        gate = FileGate.open(tmp_path / f"gate-{tokens}")
-        accounting = Accounting(spool, gate, b"key of pseudonyms")
+        state = tmp_path / str(tokens)
+        gate = Journal.open(state / FOLDER)
+        accounting = Accounting(gate, b"key of pseudonyms")
         run, client = run_judged(table, {"a": [Act(texts=LONG)]}, accounting=accounting, max_tokens=50)
         gate.close()
+        rows |= {(row.deployment, row.assistant) for row in kept_rows(state)}
         (record,) = run.log
         assert client.text == passed_text(run)
         # `rate_limited`: only the hold of the answer itself is in the way.
@@ -223,11 +224,8 @@ def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, 
         )
         assert record.moderation is None or not record.moderation.is_skipped
         shown.append(len(client.text))
-    spool.close()
     assert shown == sorted(shown)
     assert {0, len("".join(LONG))} < {*shown}
-    with UsageReader(tmp_path) as reader:
-        rows = {(row.deployment, row.assistant) for row in reader.rows(UsageQuery((), "2000-01-01", "2999-12-31"))}
     assert rows == {("a", "assistant"), ("j", "assistant")}
 
 

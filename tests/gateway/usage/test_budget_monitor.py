@@ -12,7 +12,7 @@ from gateway.model.budget import Alerts, BudgetRule, Project, SpendingRules, Usa
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.usage.budget_monitor import BudgetMonitor
 from gateway.usage.gate import Counter, CounterKind
-from gateway.usage.gate_file import FileGate
+from gateway.usage.journal import Journal
 from gateway.usage.spending_limits import calendar_of
 from gateway.usage.windows import SECOND_NS
 from tests.kit.configs import BASE, table_of
@@ -33,7 +33,7 @@ def config() -> ConfigVersion:
 
 async def test_each_share_is_reported_once_in_its_window(tmp_path: Path) -> None:
     now_ns = NOW_NS
-    gate = FileGate.open(tmp_path, clock=lambda: now_ns, rows=64, slots=8)
+    gate = Journal.open(tmp_path / "gate", lambda: now_ns)
     one = config()
     monitor = BudgetMonitor(gate, lambda: one, lambda: now_ns)
     assert await monitor.poll() == []
@@ -57,7 +57,7 @@ async def test_each_share_is_reported_once_in_its_window(tmp_path: Path) -> None
 async def test_restart_does_not_repeat_an_alert_unless_the_file_is_damaged(
     tmp_path: Path, damage: bytes | None
 ) -> None:
-    gate = FileGate.open(tmp_path, clock=lambda: NOW_NS, rows=64, slots=8)
+    gate = Journal.open(tmp_path / "gate", lambda: NOW_NS)
     one = config()
 
     def started() -> BudgetMonitor:

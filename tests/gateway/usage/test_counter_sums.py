@@ -19,9 +19,8 @@ from gateway.model.config_version import Client, ConfigVersion
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import Counter, CounterKind
-from gateway.usage.gate_file import FileGate
-from gateway.usage.installation import GATE_FOLDER
-from gateway.usage.ledger import Ledger
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow
 from gateway.usage.windows import WindowCalendar
 from tests.kit.configs import BASE, table_of
@@ -70,7 +69,7 @@ def numbers_of(sums: CounterSums) -> Mapping[tuple[str, str, str, str], tuple[in
 
 def test_every_counter_of_open_windows_is_summed_up(tmp_path: Path) -> None:
     sums = CounterSums(WINDOWS, UTC)
-    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
         ledger.sum_up(sums)
     found = numbers_of(sums)
@@ -94,7 +93,7 @@ def test_every_counter_of_open_windows_is_summed_up(tmp_path: Path) -> None:
 
 def test_retention_keeps_changes_of_budgets_for_the_counters(tmp_path: Path) -> None:
     sums = CounterSums(WINDOWS, UTC)
-    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
         while ledger.delete_rows(NOW_NS + 1):
             pass
@@ -122,7 +121,7 @@ COUNTERS = (
 
 
 async def spent_in(state: Path, *counters: Counter) -> list[int]:
-    with closing(FileGate.open(state / GATE_FOLDER)) as gate:
+    with closing(Journal.open(state / FOLDER)) as gate:
         return [found.spent for found in await gate.read(counters, WINDOWS)]
 
 
@@ -136,13 +135,13 @@ def started(state: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize("is_created", [False, True], ids=["missing", "new"])
 def test_lost_counters_are_rebuilt_at_the_start(tmp_path: Path, is_created: bool) -> None:
     assert started(tmp_path) == [], "a new installation has nothing to rebuild"
-    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
     assert asyncio.run(spent_in(tmp_path, *COUNTERS)) == [0, 0, 0]
     assert started(tmp_path) == [], "counters that were not lost stay as they are"
-    shutil.rmtree(tmp_path / GATE_FOLDER)
+    shutil.rmtree(tmp_path / FOLDER)
     if is_created:
-        FileGate.open(tmp_path / GATE_FOLDER).close()
+        Journal.open(tmp_path / FOLDER).close()
     (line,) = started(tmp_path)
     assert (line["event"], line["counters"]) == ("counters_rebuilt", 3), "others belong to no budget"
     assert asyncio.run(spent_in(tmp_path, *COUNTERS)) == [12 * EURO, 12 * 120, 6 * EURO]
@@ -152,7 +151,7 @@ def test_lost_counters_are_rebuilt_at_the_start(tmp_path: Path, is_created: bool
 def test_counters_that_cannot_be_rebuilt_are_reported_and_rebuilt_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
 
     def fail(self: Ledger, sums: CounterSums) -> None:

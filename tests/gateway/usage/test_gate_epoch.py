@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -17,8 +17,9 @@ from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, Counter, CounterKind, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.gate_epoch import EpochKeeper
 from gateway.usage.gate_valkey import ValkeyGate
-from gateway.usage.postgres_ledger import PostgresLedger
-from gateway.usage.postgres_migration import upgrade
+from gateway.usage.ledger import Ledger
+from gateway.usage.postgres import Postgres
+from gateway.usage.postgres_schema import upgrade
 from gateway.usage.usage_row import BudgetChange, RowKind
 from gateway.usage.windows import bounds
 from tests.kit import waiting
@@ -65,7 +66,7 @@ async def processes(valkey: RunningValkey, postgres: RunningPostgres, number: in
 async def _process(valkey: RunningValkey, postgres: RunningPostgres, owner: str) -> AsyncIterator[Process]:
     gate = ValkeyGate(valkey.address, "test", owner)
 
-    def unshipped(_positions: Mapping[str, int]) -> bool:
+    def unshipped() -> bool:
         return process.unshipped
 
     def failed(message: str) -> None:
@@ -101,7 +102,7 @@ def row(call: str, euros: int, **more: object) -> object:
 
 
 def ship(postgres: RunningPostgres, *rows: object) -> None:
-    with closing(PostgresLedger(postgres.address(), "shipper", lambda: UTC)) as ledger:
+    with closing(Ledger(Postgres(postgres.address()), lambda: UTC, "shipper")) as ledger:
         ledger.insert(rows)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The file gate does exactly what the reference gate does: any operations, processes, clocks and windows."""
+"""The journal does exactly what the reference gate does: any operations, processes, clocks and windows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import rule
 
-from gateway.usage.gate_file import FileGate
+from gateway.usage.journal import Journal
 from gateway.usage.windows import SECOND_NS
 from tests.kit.gate_machine import OWNERS, GateMachine
 from tests.kit.reference_gate import at_once
 
 
-class FileGateMachine(GateMachine):
+class JournalMachine(GateMachine):
     """Processes with one directory."""
 
     def __init__(self) -> None:
         self._home = tempfile.TemporaryDirectory()
         super().__init__(1_795_000_000 * SECOND_NS)
 
-    def start(self, owner: int) -> FileGate:
-        return FileGate.open(Path(self._home.name), clock=self.clock, rows=1024, slots=64)
+    def start(self, owner: int) -> Journal:
+        return Journal.open(Path(self._home.name), self.clock)
 
     def do(self, operation: Coroutine[Any, Any, Any]) -> Any:
         return at_once(operation)
@@ -43,10 +43,17 @@ class FileGateMachine(GateMachine):
         starts_first = data.draw(st.booleans())
         if starts_first:
             self.gates[owner] = self.start(owner)
-        self.settle_lost(lost_owner, self.gates[(owner + 1) % 3], self.gates[(owner + 2) % 3], data)
+        lost, other = self.model.lost(lost_owner), self.gates[(owner + 1) % 3]
+        assert other.recover() == len(lost)
+        for call, request in lost.items():
+            assert self.model.settle(call, request.tokens, request.amount_nano, is_lost=True)
+        kept = other.waiting(1000)
+        assert dict(kept) == {b"w" + call.encode(): request.row for call, request in lost.items()}
+        other.remove([key for key, _ in kept])
+        assert self.gates[(owner + 2) % 3].recover() == 0
         if not starts_first:
             self.gates[owner] = self.start(owner)
 
 
-TestGateMachine = FileGateMachine.TestCase
+TestGateMachine = JournalMachine.TestCase
 TestGateMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -17,6 +17,7 @@ from gateway.model.budget import Money, StoreServer, Window
 from gateway.usage.gate import BudgetLimit, CounterState, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.gate_on_loss import OutageGate
 from gateway.usage.gate_valkey import ValkeyGate
+from gateway.usage.journal import Journal
 from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
 from providers.auth import Secret
 from tests.kit import waiting
@@ -270,11 +271,12 @@ async def with_on_loss(
     server: RunningValkey, folder: Path, allowed: int | None
 ) -> AsyncIterator[tuple[OutageGate, ValkeyGate]]:
     async with opened(server) as shared:
-        gate = OutageGate(shared, folder, lambda: Money(allowed, "EUR") if allowed is not None else None)
+        journal = Journal.open(folder)
+        gate = OutageGate(shared, journal, lambda: Money(allowed, "EUR") if allowed is not None else None)
         try:
             yield gate, shared
         finally:
-            gate.close()
+            journal.close()
 
 
 async def lose(server: RunningValkey, gate: ValkeyGate) -> None:
@@ -326,7 +328,8 @@ async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: 
         assert await gate.settle("one", 60, 60)
         assert isinstance(await gate.hold(request("two", 190)), HoldGranted)
         # Another process of this instance shares the amount.
-        other = OutageGate(shared, tmp_path, lambda: Money(250, "EUR"))
+        journal = Journal.open(tmp_path)
+        other = OutageGate(shared, journal, lambda: Money(250, "EUR"))
         for asked, process in ((request("three", 1), gate), (request("four", 1), other)):
             refused = await process.hold(asked)
             assert isinstance(refused, HoldRefused)
@@ -334,7 +337,7 @@ async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: 
             assert [one.limit for one in refused.instead] == [250]
             assert (refused.budget, refused.only_held) == (0, True)
             assert (refused.states[0].spent, refused.states[0].held) == (60, 190)
-        other.close()
+        journal.close()
         server.restart()
         async with asyncio.timeout(LIMIT_S):
             await shared.epoch_ended.wait()
@@ -350,7 +353,8 @@ async def test_next_outage_begins_with_the_whole_amount_after_a_quiet_minute(
 ) -> None:
     now_s = time.time()
     async with opened(server) as shared:
-        gate = OutageGate(shared, tmp_path, lambda: Money(100, "EUR"), lambda: now_s)
+        journal = Journal.open(tmp_path)
+        gate = OutageGate(shared, journal, lambda: Money(100, "EUR"), lambda: now_s)
         epoch = shared.epoch
         shared.enter(None, is_ready=False)
         assert isinstance(await gate.hold(request("one", 100)), HoldGranted)
@@ -362,7 +366,7 @@ async def test_next_outage_begins_with_the_whole_amount_after_a_quiet_minute(
             assert isinstance(await gate.hold(request(f"shared-{passed_s}", 1)), HoldGranted)
             spent = (await gate._local.read([_allowance()], windows_at(time.time_ns())))[0].spent
             assert spent == (0 if is_over else 100)
-        gate.close()
+        journal.close()
 
 
 def _allowance() -> object:

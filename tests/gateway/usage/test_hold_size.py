@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.model.deployment import Deployment
-from gateway.usage.hold_size import CallSize, affordable_output, input_bound, size_of, worst_cost
+from gateway.usage.hold_size import affordable_output, input_bound, most_output, worst_cost
 from providers.catalogue.prices import Price, Rates
 from providers.chat import (
     AssistantMessage,
@@ -61,13 +61,12 @@ def test_input_is_bounded_by_its_bytes(messages: tuple[Any, ...], more: dict[str
 
 def test_cap_is_that_of_the_request_for_each_choice() -> None:
     request = ChatRequest("a", (UserMessage("a"),), max_tokens=100, n=3)
-    assert size_of(request, deployment(), 50) == CallSize(50, 300)
+    assert most_output(request, deployment(), 100) == 300
 
 
-def test_request_without_a_cap_can_get_the_longest_answer() -> None:
+def test_output_of_one_choice_is_its_cap() -> None:
     request = ChatRequest("a", (UserMessage("a"),))
-    assert size_of(request, deployment(output_tokens=1000), 50).output == 1000
-    assert size_of(request, deployment(output_tokens=None), 50).output == 16_384
+    assert most_output(request, deployment(), 1000) == 1000
 
 
 def test_thinking_comes_on_top_where_the_cap_does_not_limit_it() -> None:
@@ -76,16 +75,16 @@ def test_thinking_comes_on_top_where_the_cap_does_not_limit_it() -> None:
     capabilities = one.capabilities
     one = replace(one, capabilities=replace(capabilities, limits_thinking=True))
     apart = replace(one, capabilities=replace(capabilities, limits_thinking=False))
-    assert size_of(request, one, 50).output == 100
-    assert size_of(request, apart, 50).output == 1100
+    assert most_output(request, one, 100) == 100
+    assert most_output(request, apart, 100) == 1100
 
 
 def test_worst_cost_uses_the_highest_rates_of_the_tier() -> None:
-    assert worst_cost(CallSize(10, 5), price()) == 10 * 2 + 5 * 8
-    assert worst_cost(CallSize(10, 5), price(rates={"cache_write": 3, "reasoning": 9})) == 10 * 3 + 5 * 9
+    assert worst_cost(10, 5, price()) == 10 * 2 + 5 * 8
+    assert worst_cost(10, 5, price(rates={"cache_write": 3, "reasoning": 9})) == 10 * 3 + 5 * 9
     tiered = price(above=((100, Rates(4, 16)),))
-    assert worst_cost(CallSize(100, 1), tiered) == 100 * 2 + 8
-    assert worst_cost(CallSize(101, 1), tiered) == 101 * 4 + 16
+    assert worst_cost(100, 1, tiered) == 100 * 2 + 8
+    assert worst_cost(101, 1, tiered) == 101 * 4 + 16
 
 
 def test_affordable_output_is_the_most_that_the_amount_pays() -> None:
@@ -94,8 +93,8 @@ def test_affordable_output_is_the_most_that_the_amount_pays() -> None:
         for amount in range(0, 1000, 7):
             output = affordable_output(amount, bound, one)
             assert output is not None
-            assert output < 0 or worst_cost(CallSize(bound, output), one) <= amount
-            assert worst_cost(CallSize(bound, output + 1), one) > amount
+            assert output < 0 or worst_cost(bound, output, one) <= amount
+            assert worst_cost(bound, output + 1, one) > amount
     assert affordable_output(100, 50, Price(Rates(2, 0), "USD", None, "test")) is None
 
 

@@ -15,10 +15,10 @@ from gateway.model.budget import Window
 from gateway.model.deployment import Deployment
 from gateway.usage.amounts import ExchangeRates
 from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldGranted, HoldRefused, HoldRequest
-from gateway.usage.hold_size import size_of
-from gateway.usage.holding import CallFacts, Held, hold_call
+from gateway.usage.holding import Hold, hold_call
 from gateway.usage.refusals import CallRefused
 from gateway.usage.spending_limits import SpendingLimits
+from gateway.usage.usage_row import UsageRow
 from gateway.usage.windows import SECOND_NS
 from providers.catalogue.prices import Price, Rates
 from providers.chat import ChatRequest, UserMessage
@@ -76,29 +76,32 @@ class Ask:
     now_ns: int = NOW_NS
     call: str = field(default_factory=map(str, itertools.count()).__next__)
 
-    def facts(self) -> CallFacts:
+    def hold(self) -> Hold:
         deployment = deployment_with(self.maximum, takes_cap=self.takes_cap)
         n = self.choices if self.choices > 1 else None
         request = ChatRequest("m", (UserMessage("a"),), max_tokens=self.stated, n=n)
         rates = () if self.tpm is None else (rate(self.tpm),)
         limits = SpendingLimits("app", None, self.budgets, rates, max_request_nano=self.request_room)
-        return CallFacts(
+        return Hold(
             self.call,
-            deployment,
-            self.price,
-            request,
-            size_of(request, deployment, self.bound),
-            self.bound,
-            limits,
-            RATES,
+            0,
+            0,
+            self.budgets,
+            rates,
             windows_at(self.now_ns),
-            self.bound if self.usual_input is None else self.usual_input,
-            self.usual_answer,
-            self.usual_cap,
-            self.named,
-            self.request_room,
-            lambda size, amount: b"",
-            self.is_hedge,
+            lost=UsageRow(call=self.call, time_ns=self.now_ns, currency="EUR"),
+            deployment=deployment,
+            price=self.price,
+            request=request,
+            bound=self.bound,
+            limits=limits,
+            exchange=RATES,
+            usual_input=self.bound if self.usual_input is None else self.usual_input,
+            usual_answer=self.usual_answer,
+            usual_cap=self.usual_cap,
+            named_cap=self.named,
+            request_room_nano=self.request_room,
+            is_hedge=self.is_hedge,
         )
 
     def cost(self, cap: int, measure: str) -> int:
@@ -113,8 +116,10 @@ class Ask:
         return micros * 900
 
 
-def hold(gate: Gate, ask: Ask) -> Held:
-    return at_once(hold_call(gate, ask.facts()))  # type: ignore[arg-type]
+def hold(gate: Gate, ask: Ask) -> Hold:
+    held = ask.hold()
+    at_once(hold_call(gate, held))  # type: ignore[arg-type]
+    return held
 
 
 def refusal(gate: Gate, ask: Ask) -> CallRefused:
@@ -189,7 +194,7 @@ class HoldMachine(RuleBasedStateMachine):
         self.now_ns = NOW_NS
         self.gate = Gate(lambda: self.now_ns)
         self.limits: dict[object, int] = {}
-        self.open: list[tuple[Ask, Held]] = []
+        self.open: list[tuple[Ask, Hold]] = []
 
     @rule(limits=st.fixed_dictionaries(LIMITS))
     @precondition(lambda self: not self.limits)
@@ -237,7 +242,7 @@ class HoldMachine(RuleBasedStateMachine):
         """The provider keeps to the cap, or to the maximum that is known."""
         ask, held = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         share = data.draw(st.sampled_from([0, 1, 50, 99, 100]))
-        tokens, nano = (amount * share // 100 for amount in (held.size.tokens, held.amount_nano))
+        tokens, nano = (amount * share // 100 for amount in (held.tokens, held.amount_nano))
         assert self.gate.model.settle(ask.call, tokens, nano)
 
     @precondition(lambda self: self.limits)
@@ -267,7 +272,7 @@ def of_tokens(limit: int) -> tuple[BudgetLimit, ...]:
 def test_room_for_ten_calls_holds_the_maximum_in_one_operation_and_sets_no_cap() -> None:
     gate = Gate()
     held = hold(gate, Ask(budgets=of_tokens(11_000)))
-    assert (held.cap, held.size.tokens, len(gate.asked)) == (None, 1100, 1)
+    assert (held.cap, held.tokens, len(gate.asked)) == (None, 1100, 1)
 
 
 def test_maximum_that_is_not_known_is_sent_as_a_cap() -> None:
@@ -296,7 +301,7 @@ def test_no_call_gets_a_larger_cap_than_one_that_was_named() -> None:
 
 def test_deployment_without_caps_is_held_at_its_maximum() -> None:
     held = hold(Gate(), Ask(takes_cap=False, budgets=of_tokens(2000)))
-    assert (held.cap, held.size.tokens) == (None, 1100)
+    assert (held.cap, held.tokens) == (None, 1100)
     error = refusal(Gate(), Ask(takes_cap=False, budgets=of_tokens(1000)))
     assert error.code == "insufficient_quota"
     assert error.budget is not None
@@ -309,7 +314,7 @@ def test_hedge_needs_that_one_more_of_its_size_would_be_free(limit: int, is_sent
     hold(gate, Ask(stated=1000, budgets=budgets))
     hedge = Ask(stated=1000, budgets=budgets, is_hedge=True)
     if is_sent:
-        assert hold(gate, hedge).size.tokens == 1100
+        assert hold(gate, hedge).tokens == 1100
     else:
         assert "second attempt" in refusal(gate, hedge).message
 
@@ -317,16 +322,16 @@ def test_hedge_needs_that_one_more_of_its_size_would_be_free(limit: int, is_sent
 def test_tokens_per_minute_count_the_usual_size_also_with_a_budget() -> None:
     gate = Gate()
     ask = Ask(tpm=6000, usual_input=50, usual_answer=200, budgets=of_tokens(10**6))
-    assert hold(gate, ask).rates[0].remaining == 6000 - 250
+    assert hold(gate, ask).states[0].remaining == 6000 - 250
     assert gate.model.read(ask.budgets[0].counter, windows_at(NOW_NS)).held == 1100
     assert gate.model.settle(ask.call, 600, 0)
-    [state] = hold(gate, Ask(tpm=6000, usual_input=50, usual_answer=200)).rates
+    [state] = hold(gate, Ask(tpm=6000, usual_input=50, usual_answer=200)).states
     assert state.remaining == 6000 - 600 - 250
 
 
 def test_tokens_per_minute_set_no_cap_and_admit_any_request_without_one() -> None:
     held = hold(Gate(), Ask(bound=5000, tpm=3000))
-    assert (held.cap, held.rates[0].remaining) == (None, 0)
+    assert (held.cap, held.states[0].remaining) == (None, 0)
 
 
 def test_stated_cap_above_all_tokens_of_a_minute_can_never_fit() -> None:
@@ -336,7 +341,7 @@ def test_stated_cap_above_all_tokens_of_a_minute_can_never_fit() -> None:
 
 
 def test_choices_count_for_the_usual_size() -> None:
-    assert hold(Gate(), Ask(tpm=60_000, usual_answer=200, stated=5000, choices=3)).rates[0].remaining == 60_000 - 700
+    assert hold(Gate(), Ask(tpm=60_000, usual_answer=200, stated=5000, choices=3)).states[0].remaining == 60_000 - 700
 
 
 def test_smallest_of_all_limits_decides_the_cap() -> None:

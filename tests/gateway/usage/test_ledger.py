@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
-from gateway.usage.ledger import TOTALS, Ledger, LocalTime
-from gateway.usage.ledger_reader import LedgerReader
+from gateway.usage.ledger import TOTALS, Ledger, LocalTime, ledger_file
 from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, UsageReader
 from gateway.usage.usage_row import UsageRow
 from tests.kit.usage_rows import NOON_NS, counted, first_of_each_call, recount, usage_row, usage_rows, without_zeros
@@ -29,7 +28,7 @@ CALLS = st.sampled_from([f"call-{number}" for number in range(12)])
 
 
 def opened(directory: Path, zone: tzinfo = UTC) -> Ledger:
-    return Ledger(directory, lambda: zone)
+    return Ledger(ledger_file(directory), lambda: zone)
 
 
 def report(directory: Path, *by: str) -> GroupedUsage:
@@ -61,8 +60,8 @@ def test_totals_equal_a_recount_of_the_rows(batches: list[list[UsageRow]]) -> No
             (),
         ):
             assert without_zeros(counted(report(Path(folder), *names))) == without_zeros(recount(rows, *names)), names
-        with closing(LedgerReader(Path(folder))) as reader:
-            assert sorted(reader.rows(UsageQuery((), *EVERY_DAY).page), key=lambda row: row.call) == sorted(
+        with UsageReader(Path(folder)) as reader:
+            assert sorted(reader.rows(UsageQuery((), *EVERY_DAY)), key=lambda row: row.call) == sorted(
                 rows, key=lambda row: row.call
             )
 
@@ -84,15 +83,11 @@ def test_call_has_one_row(tmp_path: Path) -> None:
     assert report(tmp_path).total.all.calls == 2
 
 
-def test_rows_and_positions_are_stored_together(tmp_path: Path) -> None:
+def test_rows_are_stored_together(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as ledger:
-        ledger.insert([usage_row("a")], {"one.rows": 10, "two.rows": 5})
-        ledger.insert([], {"one.rows": 20})
+        ledger.insert([usage_row("a")])
         with pytest.raises(OverflowError):
-            ledger.insert([usage_row("b"), usage_row("c", input_tokens=2**63)], {"one.rows": 30})
-        assert ledger.positions() == {"one.rows": 20, "two.rows": 5}
-        ledger.forget_positions(["two.rows", "three.rows"])
-        assert ledger.positions() == {"one.rows": 20}
+            ledger.insert([usage_row("b"), usage_row("c", input_tokens=2**63)])
     assert report(tmp_path).total.all.calls == 1
 
 
@@ -124,7 +119,7 @@ def test_hours_and_days_are_those_of_the_time_zone(at: str, zone: tzinfo, hour: 
 def test_changed_time_zone_applies_to_later_rows(tmp_path: Path) -> None:
     zone: list[tzinfo] = [UTC]
     late_ns = NOON_NS + 12 * 3600 * NANO + 1800 * NANO  # 23:30 in UTC, the next day in Berlin
-    with closing(Ledger(tmp_path, lambda: zone[0])) as ledger:
+    with closing(Ledger(ledger_file(tmp_path), lambda: zone[0])) as ledger:
         ledger.insert([usage_row("a", time_ns=late_ns)])
         zone[0] = BERLIN
         ledger.insert([usage_row("b", time_ns=late_ns)])

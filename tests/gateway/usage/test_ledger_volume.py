@@ -11,7 +11,7 @@ from datetime import UTC
 from pathlib import Path
 
 from gateway.usage.amounts import NANO
-from gateway.usage.ledger import Ledger
+from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import UsageRow
 from tests.kit.usage_rows import usage_row
@@ -41,7 +41,7 @@ def row(number: int, choice: random.Random) -> UsageRow:
 def test_month_is_reported_from_totals_in_less_than_a_second(tmp_path: Path) -> None:
     choice = random.Random(1)
     began = time.process_time()
-    with closing(Ledger(tmp_path, lambda: UTC)) as ledger:
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         for start in range(0, ROWS, 1000):
             ledger.insert([row(number, choice) for number in range(start, min(ROWS, start + 1000))])
     print(f"{ROWS:,} rows: {(time.process_time() - began) / ROWS * 1e6:.0f} us of CPU to insert a row")

@@ -16,21 +16,20 @@ from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
-from gateway.usage.ledger import TOTALS, Ledger
+from gateway.usage.ledger import TOTALS, Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerWriter
-from gateway.usage.postgres_ledger import PostgresLedger
-from gateway.usage.postgres_migration import current_schema, upgrade
-from gateway.usage.postgres_reader import PostgresUsageReader
-from gateway.usage.postgres_schema import SCHEMA
-from gateway.usage.reports import UsageQuery
-from gateway.usage.spool import FOLDER, Spool
-from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource, encode_row
+from gateway.usage.postgres import Postgres
+from gateway.usage.postgres_schema import SCHEMA, current_schema, upgrade
+from gateway.usage.reports import UsageQuery, UsageReader
+from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 from gateway.usage.windows import WindowCalendar
 from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
 from tests.kit.usage_rows import (
     NOON_NS,
     counted,
     first_of_each_call,
+    keep_rows,
+    kept_rows,
     recount,
     usage_row,
     usage_rows,
@@ -56,8 +55,12 @@ def database(server: RunningPostgres) -> RunningPostgres:
     return server
 
 
-def opened(server: RunningPostgres, instance: str = "one") -> PostgresLedger:
-    return PostgresLedger(server.address(), instance, lambda: UTC)
+def opened(server: RunningPostgres, instance: str = "one") -> Ledger:
+    return Ledger(Postgres(server.address()), lambda: UTC, instance)
+
+
+def reader_of(address: StoreServer) -> UsageReader:
+    return UsageReader(None, Postgres(address))
 
 
 def totals(server: RunningPostgres) -> dict[str, list[tuple[object, ...]]]:
@@ -67,7 +70,7 @@ def totals(server: RunningPostgres) -> dict[str, list[tuple[object, ...]]]:
 
 
 def read_rows(address: StoreServer) -> list[UsageRow]:
-    with PostgresUsageReader(address) as reader:
+    with reader_of(address) as reader:
         return list(reader.rows(UsageQuery((), *EVERY_DAY)))
 
 
@@ -87,7 +90,7 @@ def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: li
         before_rebuild = totals(server)
         ledger.rebuild_totals()
     assert totals(server) == before_rebuild
-    with PostgresUsageReader(server.address()) as reader:
+    with reader_of(server.address()) as reader:
         for names in (
             ("client",),
             ("user", "model"),
@@ -128,7 +131,7 @@ def test_counters_are_summed_up_as_in_sqlite(database: RunningPostgres, tmp_path
         rows.append(UsageRow(call=of, time_ns=NOON_NS, kind=kind, budget=change, **owner))
     windows = WindowCalendar(UTC).at(NOON_NS)
     local, shared = CounterSums(windows, UTC), CounterSums(windows, UTC)
-    with closing(Ledger(tmp_path, lambda: UTC)) as ledger, closing(opened(database)) as on_postgres:
+    with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger, closing(opened(database)) as on_postgres:
         for one, sums in ((ledger, local), (on_postgres, shared)):
             one.insert(rows)
             one.sum_up(sums)
@@ -148,7 +151,7 @@ def test_row_of_a_call_takes_the_place_of_its_lost_row(database: RunningPostgres
         assert ledger.insert([row]) == 1
         assert ledger.insert([lost]) == 0
     assert read_rows(database.address()) == [row]
-    with PostgresUsageReader(database.address()) as reader:
+    with reader_of(database.address()) as reader:
         found = counted(reader.report(UsageQuery(("client",), *EVERY_DAY)))
     assert without_zeros(found) == recount([row], "client")
 
@@ -162,7 +165,7 @@ def test_instances_add_rows_at_the_same_time(database: RunningPostgres) -> None:
         mine = rows[number * 100 :] + rows[: number * 100]
         with closing(opened(database, str(number))) as ledger:
             for start in range(0, 300, 20):
-                ledger.insert(mine[start : start + 20], {"file": start})
+                ledger.insert(mine[start : start + 20])
 
     threads = [threading.Thread(target=insert, args=(number,)) for number in range(instances)]
     for thread in threads:
@@ -170,25 +173,8 @@ def test_instances_add_rows_at_the_same_time(database: RunningPostgres) -> None:
     for thread in threads:
         thread.join()
     assert {row.call for row in read_rows(database.address())} == {row.call for row in rows}
-    with PostgresUsageReader(database.address()) as reader:
+    with reader_of(database.address()) as reader:
         assert reader.report(UsageQuery((), *EVERY_DAY)).total.all.calls == 300
-    with closing(opened(database, "1")) as ledger:
-        assert ledger.positions() == {"file": 280}
-        ledger.forget_positions(["file"])
-        assert ledger.positions() == {}
-
-
-def test_retention_deletes_rows_and_keeps_totals_and_top_ups(database: RunningPostgres) -> None:
-    old, new = usage_row("old", time_ns=NOON_NS - 3 * DAY_NS), usage_row("new")
-    top_up = usage_row("top-up", kind=RowKind.TOP_UP, time_ns=NOON_NS - 3 * DAY_NS)
-    with closing(opened(database)) as ledger:
-        ledger.insert([old, new, top_up])
-        before = totals(database)
-        assert ledger.delete_rows(NOON_NS - DAY_NS) == 1
-        assert ledger.delete_rows(NOON_NS - DAY_NS) == 0
-        ledger.rebuild_totals()
-    assert {row.call for row in read_rows(database.address())} == {"new", "top-up"}
-    assert totals(database) == before
 
 
 def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(tmp_path: Path) -> None:
@@ -197,30 +183,28 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
         upgrade(server.address())
         server.kill()
         writer = LedgerWriter(tmp_path, lambda: UTC, lambda: None, failures.append, ledger=opened(server))
-        spool = Spool(tmp_path, failures.append)
         writer.start()
         for number in range(50):
-            spool.append(encode_row(usage_row(f"call-{number}")))
+            keep_rows(tmp_path, usage_row(f"call-{number}"))
         eventually(lambda: writer.problem is not None)
         server.restart()
         eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 50)
         for number in range(50, 90):
-            spool.append(encode_row(usage_row(f"call-{number}")))
+            keep_rows(tmp_path, usage_row(f"call-{number}"))
             if number == 70:
                 server.kill()
                 server.restart()
         eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 90)
-        spool.close()
         writer.close()
         assert {row.call for row in read_rows(server.address())} == {f"call-{number}" for number in range(90)}
-        assert list((tmp_path / FOLDER).iterdir()) == []
+        assert kept_rows(tmp_path) == []
     assert any("can't be reached" in message for message in failures)
     assert not any(PASSWORD in message for message in failures)
 
 
 def test_wrong_password_is_refused_and_never_shown(database: RunningPostgres) -> None:
     wrong = database.address("another-secret")
-    for use in (current_schema, upgrade, PostgresUsageReader):
+    for use in (current_schema, upgrade, reader_of):
         with pytest.raises(StateError) as caught:
             use(wrong)  # type: ignore[operator]
         assert "refuses the user or the password" in str(caught.value)
@@ -258,28 +242,6 @@ def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path:
                 asks(server.address())
 
 
-def test_migrations_create_the_schema_that_the_code_declares(database: RunningPostgres) -> None:
-    import asyncio
-
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    from gateway.usage.postgres import connect
-    from gateway.usage.postgres_schema import metadata
-
-    async def differences() -> list[object]:
-        engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: connect(database.address()))
-        async with engine.connect() as connection:
-            found = await connection.run_sync(
-                lambda plain: compare_metadata(MigrationContext.configure(plain), metadata)
-            )
-        await engine.dispose()
-        return list(found)
-
-    assert asyncio.run(differences()) == []
-
-
 def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgres) -> None:
     from gateway.usage.postgres import Postgres
 
@@ -293,21 +255,6 @@ def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgre
         database.thaw()
     assert reader.run(lambda connection: connection.fetchval("SELECT 2")) == 2
     reader.close()
-
-
-def test_old_rows_are_deleted_by_schedule(database: RunningPostgres, tmp_path: Path) -> None:
-    with closing(opened(database)) as ledger:
-        ledger.insert([usage_row("old", time_ns=NOON_NS - 11 * NANO), usage_row("new", time_ns=NOON_NS - 9 * NANO)])
-    failures: list[str] = []
-    writer = LedgerWriter(
-        tmp_path, lambda: UTC, lambda: 10.0, failures.append, clock=lambda: NOON_NS / NANO, ledger=opened(database)
-    )
-    writer.start()
-    eventually(lambda: [row.call for row in read_rows(database.address())] == ["new"])
-    writer.close()
-    with PostgresUsageReader(database.address()) as reader:
-        assert reader.report(UsageQuery((), *EVERY_DAY)).total.all.calls == 2
-    assert failures == []
 
 
 def test_callers_are_removed_once_for_each_region_and_instance_and_sums_stay(database: RunningPostgres) -> None:

@@ -174,17 +174,17 @@ class PricedGateway:
         return answers
 
     def _note_rows(self, accounting: Any) -> None:
-        hold, append = accounting.gate.hold, accounting.spool.append
+        hold, settle = accounting.gate.hold, accounting.gate.settle
 
         async def hold_noting(request: HoldRequest) -> HoldGranted | HoldRefused:
             self.held.append(decode_row(request.row))
             return await hold(request)
 
-        def append_noting(row: bytes) -> bool:
-            self.written.append(decode_row(row))
-            return append(row)
+        async def settle_noting(call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+            self.written += [decode_row(row)] if row else []
+            return await settle(call, tokens, amount_nano, row)
 
-        accounting.gate.hold, accounting.spool.append = hold_noting, append_noting
+        accounting.gate.hold, accounting.gate.settle = hold_noting, settle_noting
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.bodies.append(json.loads(request.content))

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from throttled import utils as throttled_clock
 
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest, UsageGate
-from gateway.usage.gate_file import FileGate
 from gateway.usage.gate_valkey import ValkeyGate
+from gateway.usage.journal import Journal
 from gateway.usage.quota_store import MINUTE_NS, remaining, spend
 from gateway.usage.windows import SECOND_NS
 from tests.kit.reference_gate import rate, windows_at
@@ -143,7 +143,7 @@ def gate(
 ) -> Iterator[UsageGate]:
     if request.param == "file":
         directory: Path = tmp_path_factory.mktemp("gate")
-        file_gate = FileGate.open(directory, clock=lambda: clock.now_ns, rows=8192, slots=64)
+        file_gate = Journal.open(directory, lambda: clock.now_ns)
         yield file_gate
         file_gate.close()
         return

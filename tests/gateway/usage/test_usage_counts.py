@@ -12,7 +12,7 @@ from tests.kit.usage_rows import usage_row
 
 def added(counts: UsageCounts, *rows: UsageRow) -> None:
     for row in rows:
-        counts.add(row, row)
+        counts.add(row)
 
 
 def test_calls_are_added_up_by_client_and_project() -> None:

@@ -1,0 +1,652 @@
+"""The gate of one machine, and its usage rows that are not in the ledger yet: one file of LMDB that all processes map.
+
+Theory of operation:
+
+- An operation is one transaction under the lock of the file (flock), which the kernel releases when its process ends.
+  It takes some microseconds and never waits. If the lock is not free, operations queue, and the event loop tries again:
+  for a second, or for as long as it takes to settle a call.
+- A transaction is committed by one write of a page that names all others, so `kill -9` leaves it whole or undone. The
+  kernel owns the pages, so they survive the end of every process.
+- An open call is kept with its row as it would be if its process ended now (`lost`). Its settlement replaces that row
+  by the real one in the same transaction. So each call has exactly one row, whatever happens.
+- A process that holds has a *run*, with a file that it keeps locked until it ends. `recover` settles the calls of
+  processes that have ended.
+- After a power failure the pages may not fit together, so the file has the name of one start of the machine (`_boot`).
+  The next start makes a new one. Its counters are counted again from the ledger (`rebuild`).
+
+Keys: `c` with the digest of a counter or a rate; `o` with a run and a call; `w` with a call whose row waits; `built`;
+`last`, the object that wrote last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import lmdb
+import msgspec
+
+from gateway.operator_errors import StateError
+from gateway.state.lock import take
+from gateway.undo import undone_on_failure
+from gateway.usage.gate import (
+    LARGEST_AMOUNT,
+    Counter,
+    CounterState,
+    GateUnavailable,
+    HoldGranted,
+    HoldRefused,
+    HoldRequest,
+    Measure,
+    RatePerMinute,
+    RateState,
+    present_state,
+    refusal_of,
+)
+from gateway.usage.usage_row import UsageRow, decode_row
+from gateway.usage.windows import MINUTE_NS, AllBounds, WindowBounds
+
+FOLDER = "journal"
+WAIT_S = 1.0
+"""The time that an operation waits for the lock."""
+
+_OPEN_WAIT_S = 10.0
+_PAUSE_S = 0.0005
+_RETRY_S = 0.05
+_MAP_BYTES = 2**34
+"""The most bytes of the file. It has as many as it needs."""
+
+_AT_ONCE = 500
+_MOST_KNOWN = 65_536
+_SUFFIX = ".lmdb"
+_BUILT, _WRITER = b"built", b"last"
+_TOKENS = int(Measure.TOKENS)
+_LOCKED = "another process has locked the counters for more than a second; it may be stopped"
+
+_CELLS = struct.Struct("<6q")
+_pack, _unpack = _CELLS.pack, _CELLS.unpack
+_Cells = tuple[int, int, int, int, int, int]
+"""Generation, start and end of the window, spent, held and credit. Of a rate: its last change, and when it is full.
+
+The generation changes with each window: a call is settled only in the window in which it was admitted."""
+
+_NO_CELLS = (0, 0, 0, 0, 0, 0)
+
+
+class _Queued(NamedTuple):
+    """An operation that waits for the lock."""
+
+    operation: Callable[[lmdb.Transaction, Any], Any]
+    argument: object
+    future: asyncio.Future[Any]
+    is_sure: bool
+
+
+_T = TypeVar("_T")
+
+
+_Entry = tuple[bytes, int, int, int]
+"""What an open call holds: the key of a counter, its generation, the amount and the measure.
+
+Of a rate: its key, 0, the amount, and the negative size of its bucket."""
+
+_OpenCall = tuple[int, int, list[_Entry], bytes]
+"""The tokens, the amount of money and the entries of an open call, and its row."""
+
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_OpenCall).decode
+
+
+class Journal:
+    """The journal of a state directory, as one thread uses it. Open it with `Journal.open`, and close it with `close`.
+
+    Attributes:
+        directory: The directory of its files.
+    """
+
+    def __init__(self, directory: Path, path: Path, clock: Callable[[], int], flags: int) -> None:
+        self.directory = directory
+        self._path = path
+        self._clock = clock
+        self._writes = flags != os.O_RDONLY
+        self._descriptor = os.open(path, flags, 0o600)
+        self._take = partial(fcntl.flock, self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._give = partial(fcntl.flock, self._descriptor, fcntl.LOCK_UN)
+        with undone_on_failure(partial(os.close, self._descriptor)):
+            self._take_now(_OPEN_WAIT_S)
+            try:
+                self._begin = _opened(path)
+            finally:
+                self._give()
+        self._run = b""
+        self._run_file: int | None = None
+        self._open: dict[str, tuple[bytes, list[_Entry]]] = {}
+        # Cells of the file. They are right as long as nobody else has written.
+        self._known: dict[bytes, _Cells] = {}
+        self._name = os.urandom(8)
+        self._queue: deque[_Queued] = deque()
+        self._polling: asyncio.Task[None] | None = None
+        self._problem = ""
+
+    @classmethod
+    def open(cls, directory: Path, clock: Callable[[], int] = time.time_ns) -> Journal:
+        """Open the journal of a directory, and create its file if there is none. `clock` returns Unix nanoseconds.
+
+        Raises:
+            StateError: The file cannot be used.
+        """
+        path = directory / f"{_boot()}{_SUFFIX}"
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return cls(directory, path, clock, os.O_RDWR | os.O_CREAT)
+        except (OSError, lmdb.Error, GateUnavailable) as error:
+            raise StateError(f"{path} can't be used: {_words(error)}") from error
+
+    def close(self) -> None:
+        """Finish late settlements if the lock is free, and close the file. Open calls become lost calls."""
+        if self._polling is not None:
+            self._polling.cancel()
+        with suppress(GateUnavailable):
+            self._take_now()
+            try:
+                self._run_queued()
+            finally:
+                self._give()
+        if self._run_file is not None:
+            if not self._open:
+                (self.directory / self._run.hex()).unlink(missing_ok=True)
+            os.close(self._run_file)
+        os.close(self._descriptor)
+        _release(self._path)
+
+    # The gate.
+
+    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+        """Hold the worst cost of a call. See `UsageGate.hold`."""
+        request.expect_new(self._open)
+        found = await self._do(self._hold, request)
+        if isinstance(found, HoldRefused):
+            return found
+        place, entries, states = found
+        self._open[request.call] = place, entries
+        return HoldGranted(states)
+
+    async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"") -> bool:
+        """Replace the hold of a call by what it used, and keep its row. See `UsageGate.settle`."""
+        if call not in self._open:
+            return False
+        await self._do(self._settle, (*self._open.pop(call), (tokens, amount_nano, 0), row), is_sure=True)
+        return True
+
+    async def keep_row(self, call: str, row: bytes) -> None:
+        """Keep the row of a call that another gate holds."""
+        await self._do(_keep, (b"w" + call.encode(), row), is_sure=True)
+
+    def check(self) -> None:
+        """Raise GateUnavailable if rows of calls that have ended can't be written."""
+        if self._problem:
+            raise GateUnavailable(self._problem)
+
+    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+        """Return the numbers of counters in their current windows."""
+        found: list[CounterState] = await self._do(self._read, (counters, windows))
+        return found
+
+    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+        """Add an amount to what the counter's budget admits in its current window."""
+        found: CounterState = await self._do(self._change, (counter, windows, amount, None))
+        return found
+
+    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
+        """Set what was spent in the current window. Holds stay."""
+        found: CounterState = await self._do(self._change, (counter, windows, 0, spent))
+        return found
+
+    # The keeper of the ledger.
+
+    @property
+    def is_new(self) -> bool:
+        """Whether `rebuild` was never called. Earlier costs of open windows are missing."""
+        return self.do_now(lambda txn, _: txn.get(_BUILT) is None)
+
+    def rebuild(self, numbers: Iterable[tuple[Counter, int, int]], windows: AllBounds) -> int:
+        """Set what was spent in counters, and their top-ups, unless they have more. Return the number of counters."""
+
+        def build(txn: lmdb.Transaction, _: object) -> int:
+            count, now_ns = 0, self._clock()
+            for counter, more_spent, more_credit in numbers:
+                cells = _present(self._get(txn, counter.key), windows[counter.window], now_ns)
+                generation, start, end, spent, held, credit = cells
+                spent, credit = _bounded(max(spent, more_spent)), _bounded(max(credit, more_credit))
+                self._set(txn, counter.key, (generation, start, end, spent, held, credit))
+                count += 1
+            txn.put(_BUILT, b"")
+            return count
+
+        return self.do_now(build)
+
+    def recover(self) -> int:
+        """Settle the open calls of ended processes to their full hold, and keep their rows. Return their number."""
+        return sum(self._recover(run) for run in self.do_now(_runs) if run != self._run and self._has_ended(run))
+
+    def waiting(self, most: int) -> list[tuple[bytes, bytes]]:
+        """Return rows that wait, with their keys."""
+        return self.do_now(lambda txn, _: list(_items(txn, b"w", most)))
+
+    def remove(self, keys: Iterable[bytes]) -> None:
+        """Remove rows that are in the ledger."""
+        self.do_now(lambda txn, _: [txn.delete(key) for key in keys])
+
+    def forget(self) -> None:
+        """Remove counters whose window has ended, and that no running call holds."""
+        self.do_now(self._forget)
+
+    # Operations.
+
+    def _hold(
+        self, txn: lmdb.Transaction, request: HoldRequest
+    ) -> tuple[bytes, list[_Entry], tuple[RateState, ...]] | HoldRefused:
+        # This path is not split into functions: it is the largest part of the cost of a request with budgets.
+        now_ns, call, windows = self._clock(), request.call, request.windows
+        tokens, amount_nano = request.tokens, request.amount_nano
+        room_calls, free_calls = request.room_calls, request.free_calls
+        amounts = (tokens, amount_nano, 1)
+        changes: dict[bytes, _Cells] = {}
+        entries, states = [], []
+        for limit in request.budgets:
+            counter = limit.counter
+            key, measure = counter.key, counter.measure
+            generation, start, end, spent, held, credit = cells = self._get(txn, key)
+            if not start <= now_ns < end:
+                generation, start, end, spent, held, credit = _present(cells, windows[counter.window], now_ns)
+            amount, room = amounts[measure], limit.limit + credit - spent
+            if held + free_calls * amount > room or room_calls * amount > room:
+                return self._refusal(txn, request)
+            changes[key] = generation, start, end, spent, held + amount, credit
+            entries.append((key, generation, amount, measure))
+        for rate in request.rates:
+            key, per_minute, amount = rate.key, rate.per_minute, request.rate_amounts[rate.measure]
+            left_ns = _missing_ns(self._get(txn, key), now_ns)
+            if left_ns + free_calls * amount * MINUTE_NS // per_minute > MINUTE_NS or amount > per_minute:
+                return self._refusal(txn, request)
+            left_ns += amount * MINUTE_NS // per_minute
+            changes[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
+            if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
+                entries.append((key, 0, amount, -per_minute))
+            states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
+        for key, changed in changes.items():
+            self._set(txn, key, changed)
+        place = b"o" + (self._run or self._begin_run()) + call.encode()
+        txn.put(place, _encode((tokens, amount_nano, entries, request.row)))
+        return place, entries, tuple(states)
+
+    def _refusal(self, txn: lmdb.Transaction, request: HoldRequest) -> HoldRefused:
+        now_ns, states = self._clock(), []
+        for limit in request.budgets:
+            key, bounds = limit.counter.key, request.windows[limit.counter.window]
+            cells = _present(self._get(txn, key), bounds, now_ns)
+            self._set(txn, key, cells)
+            states.append(_state_of(cells))
+        missing = [_missing_ns(self._get(txn, rate.key), now_ns) for rate in request.rates]
+        return refusal_of(request, tuple(states), tuple(map(RatePerMinute.state, request.rates, missing)), missing)
+
+    def _settle(self, txn: lmdb.Transaction, settled: tuple[bytes, list[_Entry], tuple[int, int, int], bytes]) -> None:
+        place, entries, used, row = settled
+        self._replace(txn, entries, used)
+        txn.delete(place)
+        if row:
+            txn.put(b"w" + place[9:], row)
+
+    def _replace(
+        self, txn: lmdb.Transaction, entries: list[_Entry], used: tuple[int, int, int], *, is_lost: bool = False
+    ) -> None:
+        """Replace what an open call holds by what it used. In rates, a lost call used its hold."""
+        for key, generation, amount, measure in entries:
+            current, start, end, spent, held, credit = cells = self._get(txn, key)
+            if measure < 0:
+                now_ns = self._clock()
+                more_ns = 0 if is_lost else (used[_TOKENS] - amount) * MINUTE_NS // -measure
+                left_ns = min(max(0, _missing_ns(cells, now_ns) + more_ns), LARGEST_AMOUNT - now_ns)
+                self._set(txn, key, (0, now_ns, now_ns + left_ns, 0, 0, 0))
+            elif current == generation:  # otherwise the window in which the call was admitted has ended
+                spent = min(spent + used[measure], LARGEST_AMOUNT)
+                self._set(txn, key, (current, start, end, spent, held - amount, credit))
+
+    def _read(self, txn: lmdb.Transaction, asked: tuple[Iterable[Counter], AllBounds]) -> list[CounterState]:
+        (counters, windows), now_ns = asked, self._clock()
+        cells = [(self._get(txn, one.key), windows[one.window]) for one in counters]
+        return [present_state(_state_of(found) if found[2] else None, bounds, now_ns) for found, bounds in cells]
+
+    def _change(self, txn: lmdb.Transaction, change: tuple[Counter, AllBounds, int, int | None]) -> CounterState:
+        counter, windows, more, spent = change
+        cells = _present(self._get(txn, counter.key), windows[counter.window], self._clock())
+        generation, start, end, present, held, credit = cells
+        present = present if spent is None else _bounded(spent)
+        self._set(txn, counter.key, (generation, start, end, present, held, _bounded(credit + more)))
+        return self._read(txn, ([counter], windows))[0]
+
+    def _get(self, txn: lmdb.Transaction, key: bytes) -> _Cells:
+        cells = self._known.get(key)
+        if cells is None:
+            stored = txn.get(key)
+            cells = self._known[key] = _unpack(stored) if stored is not None else _NO_CELLS
+        return cells
+
+    def _set(self, txn: lmdb.Transaction, key: bytes, cells: _Cells) -> None:
+        txn.put(key, _pack(*cells))
+        self._known[key] = cells
+
+    def _forget(self, txn: lmdb.Transaction, _: object) -> None:
+        ended_ns = self._clock() - MINUTE_NS
+        for key, value in list(_items(txn, b"c", sys.maxsize)):
+            _, _, end, _, held, _ = _unpack(value)
+            if end < ended_ns and not held:
+                txn.delete(key)
+        self._known.clear()
+
+    # Runs.
+
+    def _begin_run(self) -> bytes:
+        run = os.urandom(8)
+        try:
+            self._run_file = os.open(self.directory / run.hex(), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise GateUnavailable(f"{self.directory} can't be used: {error.strerror}") from error
+        take(self._run_file)
+        self._run = run
+        return run
+
+    def _has_ended(self, run: bytes) -> bool:
+        try:
+            descriptor = os.open(self.directory / run.hex(), os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            return take(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _recover(self, run: bytes) -> int:
+        """Settle the open calls of an ended process."""
+
+        def settle_some(txn: lmdb.Transaction, _: object) -> int:
+            found = list(_items(txn, b"o" + run, _AT_ONCE))
+            for place, value in found:
+                tokens, amount_nano, entries, row = _decode(value)
+                self._replace(txn, entries, (tokens, amount_nano, 0), is_lost=True)
+                txn.delete(place)
+                if row:
+                    txn.put(b"w" + place[9:], row)
+            return len(found)
+
+        count = 0
+        while found := self.do_now(settle_some):
+            count += found
+        (self.directory / run.hex()).unlink(missing_ok=True)
+        return count
+
+    # The lock.
+
+    async def _do(
+        self, operation: Callable[[lmdb.Transaction, Any], Any], argument: object, *, is_sure: bool = False
+    ) -> Any:
+        """Run an operation in a transaction. Raises GateUnavailable.
+
+        An operation that is sure is never given up. If it is not done after a second, it continues in the background.
+        """
+        if not self._queue:
+            try:
+                self._take()
+            except BlockingIOError:
+                pass
+            else:
+                try:
+                    return self._transact(operation, argument)
+                except GateUnavailable:
+                    if not is_sure:
+                        raise
+                finally:
+                    self._give()
+        future = self._enqueue(operation, argument, is_sure=is_sure)
+        try:
+            await asyncio.wait([future], timeout=WAIT_S)
+        except asyncio.CancelledError:
+            # A hold that was done a moment before is not used.
+            if not is_sure and not future.cancel() and isinstance(future.result(), tuple):
+                _ = self._enqueue(self._settle, (*future.result()[:2], (0, 0, 0), b""), is_sure=True)
+            raise
+        if future.done():
+            return future.result()
+        if is_sure:
+            return None
+        future.cancel()
+        raise GateUnavailable(_LOCKED)
+
+    def _enqueue(
+        self, operation: Callable[[lmdb.Transaction, Any], Any], argument: object, *, is_sure: bool
+    ) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        one = _Queued(operation, argument, loop.create_future(), is_sure)
+        self._queue.append(one)
+        if self._polling is None or self._polling.done():
+            self._polling = loop.create_task(self._poll())
+        return one.future
+
+    async def _poll(self) -> None:
+        while self._queue:
+            await asyncio.sleep(_RETRY_S if self._problem else _PAUSE_S)
+            with suppress(BlockingIOError):
+                self._take()
+                try:
+                    self._run_queued()
+                finally:
+                    self._give()
+
+    def _run_queued(self) -> None:
+        """Run what is queued under the lock. An operation that fails and is sure stays queued, with all after it."""
+        while self._queue:
+            one = self._queue[0]
+            if not one.future.done() or one.is_sure:
+                try:
+                    result = self._transact(one.operation, one.argument)
+                except GateUnavailable as error:
+                    if one.is_sure:
+                        self._problem = str(error)
+                        return
+                    one.future.set_exception(error)
+                else:
+                    self._problem = ""
+                    if not one.future.done():
+                        one.future.set_result(result)
+            self._queue.popleft()
+
+    def do_now(self, operation: Callable[[lmdb.Transaction, Any], _T], argument: object = None) -> _T:
+        """Run an operation where there is no event loop to wait in. Raises GateUnavailable."""
+        self._take_now()
+        try:
+            return self._transact(operation, argument)
+        finally:
+            self._give()
+
+    def _take_now(self, wait_s: float = WAIT_S) -> None:
+        until_s = time.monotonic() + wait_s
+        while True:
+            try:
+                return self._take()
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise GateUnavailable(_LOCKED) from None
+                time.sleep(_PAUSE_S)
+
+    def _transact(self, operation: Callable[[lmdb.Transaction, Any], _T], argument: object) -> _T:
+        known = self._known
+        try:
+            txn = self._begin(None, None, self._writes)
+            try:
+                if txn.get(_WRITER) != self._name or len(known) > _MOST_KNOWN:
+                    known.clear()
+                    if self._writes:
+                        txn.put(_WRITER, self._name)
+                result = operation(txn, argument)
+            except BaseException:
+                known.clear()
+                txn.abort()
+                raise
+            txn.commit()
+        except lmdb.Error as error:
+            known.clear()
+            raise GateUnavailable(f"{self._path} can't be written: {_words(error)}") from error
+        return result
+
+
+def _keep(txn: lmdb.Transaction, item: tuple[bytes, bytes]) -> None:
+    txn.put(*item)
+
+
+def _present(cells: _Cells, bounds: WindowBounds, now_ns: int) -> _Cells:
+    """Return the cells of a counter in its present window."""
+    generation, stored_start, stored_end, spent, held, credit = cells
+    start, end = bounds.current(now_ns)
+    end = max(end, now_ns)
+    if generation and stored_start <= now_ns < stored_end:
+        return cells
+    if generation and (stored_start > now_ns or stored_start == start):
+        # The clock was set back, or the bounds of the caller have ended too. It is still this window.
+        return generation, start, end, spent, held, credit
+    return max(now_ns, generation + 1), start, end, 0, 0, 0
+
+
+def _state_of(cells: _Cells) -> CounterState:
+    _, start, end, spent, held, credit = cells
+    return CounterState(spent, held, credit, start, end)
+
+
+def _missing_ns(cells: _Cells, now_ns: int) -> int:
+    """Return the time until a rate is full. If the clock was set back, as much is missing as at the last change."""
+    return max(0, cells[2] - max(now_ns, cells[1]))
+
+
+def _bounded(amount: int) -> int:
+    return min(max(amount, 0), LARGEST_AMOUNT)
+
+
+def _items(txn: lmdb.Transaction, prefix: bytes, most: int) -> Iterator[tuple[bytes, bytes]]:
+    cursor = txn.cursor()
+    if not cursor.set_range(prefix):
+        return
+    for number, (key, value) in enumerate(cursor):
+        if number == most or key[: len(prefix)] != prefix:
+            return
+        yield bytes(key), bytes(value)
+
+
+def _runs(txn: lmdb.Transaction, _: object) -> list[bytes]:
+    found = []
+    cursor = txn.cursor()
+    more = cursor.set_range(b"o")
+    while more and (key := bytes(cursor.key())).startswith(b"o"):
+        found.append(key[1:9])
+        more = cursor.set_range(key[:9] + b"\xff")
+    return found
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _boot() -> str:
+    """Return the name of this start of the machine. `0` if the system does not state it."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return "0"
+
+
+# A file is opened once in a process, whatever number of threads use it.
+_environments: dict[Path, tuple[lmdb.Environment, int]] = {}
+_one_opens = threading.Lock()
+
+
+def _opened(path: Path) -> Callable[..., lmdb.Transaction]:
+    with _one_opens:
+        environment, users = _environments.get(path, (None, 0))
+        if environment is None:
+            # The lock is ours, because that of LMDB waits, and believes two containers to be one process.
+            environment = lmdb.open(
+                str(path),
+                map_size=_MAP_BYTES,
+                subdir=False,
+                readonly=not os.access(path, os.W_OK),
+                lock=False,
+                sync=False,
+                metasync=False,
+                mode=0o600,
+            )
+        _environments[path] = environment, users + 1
+        return environment.begin
+
+
+def _release(path: Path) -> None:
+    with _one_opens:
+        environment, users = _environments[path]
+        if users > 1:
+            _environments[path] = environment, users - 1
+            return
+        del _environments[path]
+        environment.close()
+
+
+# Reading.
+
+
+def waiting_rows(directory: Path, most: int = sys.maxsize) -> list[UsageRow]:
+    """Return rows of a state directory that are not in the ledger, or were not a moment ago. Raises StateError."""
+    path = directory / FOLDER / f"{_boot()}{_SUFFIX}"
+    try:
+        journal = Journal(path.parent, path, time.time_ns, os.O_RDONLY)
+    except FileNotFoundError:
+        return []
+    except (OSError, lmdb.Error, GateUnavailable) as error:
+        raise StateError(f"{path} can't be read: {_words(error)}") from error
+    with closing(journal):
+        try:
+            return [decode_row(row) for _, row in journal.waiting(most)]
+        except (GateUnavailable, ValueError) as error:
+            raise StateError(f"{path} can't be read: {error}") from error
+
+
+# Files of earlier starts of the machine.
+
+
+def former_files(directory: Path) -> list[Path]:
+    """Return the journals of earlier starts of the machine, and of other machines."""
+    with suppress(OSError):
+        return sorted(path for path in directory.glob(f"*{_SUFFIX}") if path.stem != _boot())
+    return []
+
+
+def main() -> int:
+    """Print the rows of a journal of an earlier start, with those of its open calls.
+
+    Another process does this, because a file that a power failure has damaged may end it.
+    """
+    with lmdb.open(sys.argv[1], map_size=_MAP_BYTES, subdir=False, readonly=True, lock=False).begin() as txn:
+        rows = [value for _, value in _items(txn, b"w", sys.maxsize)]
+        rows += [row for _, value in _items(txn, b"o", sys.maxsize) if (row := _decode(value)[3])]
+    sys.stdout.buffer.write(msgspec.msgpack.encode(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
