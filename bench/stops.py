@@ -23,7 +23,7 @@ from gateway.model.record import AnsweredBy, AttemptRecord, Decided, Record, Sho
 from gateway.policy.fence import still_permitted
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from gateway.service.location import locate
 from gateway.telemetry.log import log_requests
 from providers.auth import apply

@@ -13,9 +13,8 @@ from evaluation.checks import RecordedAnswer
 from evaluation.questions import Item
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
-from gateway.execution.step_selection import ExecutionContext
-from gateway.execution.transport import PoolTransport
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
+from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import Answer as UpstreamAnswer
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -111,12 +110,11 @@ class CandidateClient:
     ) -> None:
         self.config = config
         self.region = region
-        # A hedge would measure the answer of two attempts instead of the candidate's own.
-        self._assistant = replace(assistant, hedge=None)
+        self._assistant = assistant
         self.accounting = accounting
         self._of_people = of_people
         self._within = Location(region, None, "evaluation", ())
-        self._transport = PoolTransport()
+        self._transport = Transport()
         self._runner = PlanExecutor(self._transport, Health())
         patient = replace(config.resilience, breaker=None, retry_budget=None)
         self._patient = replace(patient, attempts=Attempts(_RETRIES, _RETRIES))
@@ -172,7 +170,7 @@ class CandidateClient:
         record = Record("evaluation", started_at, self.config.version, Decided(location=self._within))
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
-            context = ExecutionContext(bounds, deadline, record, self._still_allowed)
+            context = RunContext(bounds, deadline, record, self._still_allowed)
             if self.accounting is not None:
                 context.usage = self.accounting.internal_request(self.config, record)
             plan = Plan(self._assistant, self.region, (step,))

@@ -1,7 +1,15 @@
-"""The endpoint of all chat dialects: one plain ASGI callable, from the socket to the socket.
+"""The chat endpoint of all dialects: read a request's headers and body, and write its answer or its error.
 
-`ChatEndpoint` makes an `Inbound` for each request, passes it to `ChatService.handle`, and sends the errors that this
-raises to the client.
+`ChatEndpoint` makes an `HttpExchange` for each request, passes it to `ChatService.handle`, and sends the errors that
+this raises to the client.
+
+The dialect of the request decodes what is read and encodes what is written. There is one writer for a whole answer and
+one for a stream. Both first try to write everything at once, which needs no wait and no further task switch. An error
+is a response of its own, or the last event of a stream that has begun.
+
+Comments fill the silence of a provider within a stream, so that no proxy between the gateway and the client closes the
+connection. A comment is not an event (HTML standard, section 9.2.6): clients skip it. It stands between two events and
+before the last one, and it never counts as a sign of life of the provider.
 """
 
 from __future__ import annotations
@@ -9,6 +17,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
+from pathlib import PurePath
+from traceback import extract_tb
 from typing import Any
 
 from gateway.api.body import (
@@ -21,6 +32,7 @@ from gateway.api.body import (
     StreamLimit,
     check_body_size,
     check_content_headers,
+    drain,
     is_little,
     read_body,
 )
@@ -33,22 +45,41 @@ from gateway.api.caller.request_headers import (
     read_context,
     remember_caller,
 )
-from gateway.api.dialects.dialect import CountingDialect, Dialect
+from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection, SameHead
+from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
-from gateway.api.errors import ApiError
-from gateway.api.responder import Receive, Responder, Send
+from gateway.api.dialects.openai_inputs import InputDialect
+from gateway.api.errors import STATUS, ApiError, blocking_link, from_domain, whole_seconds
+from gateway.api.response_headers import json_lines, pairs_of, response_lines
+from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline, Sweep
+from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
-from gateway.model.caller import Caller, RequestContext, RequestHeaders
+from gateway.model.caller import RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
-from gateway.model.input_requests import ServedRequest
+from gateway.model.input_requests import InputAnswer
+from gateway.model.moderation import NoVerdict
 from gateway.model.record import Record
-from gateway.model.resilience import Resilience
+from gateway.model.region_text import Sentence
 from gateway.policy.caller import timeout_s
+from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
-from gateway.service.inbound import PLAIN_ERRORS, AnswerStyle, HeldBody
+from gateway.service.exchange import AnswerStyle, Exchange
 from gateway.undo import undone_on_failure
+from gateway.usage.client_limits import LimitReached
+from gateway.usage.refusals import CallRefused
+from providers.chat import ChatCompletion
 
+Receive = Callable[[], Any]
+Send = Callable[[Any], Any]
+_NO_EXTENSIONS: Mapping[str, Any] = {}
+_AT_ONCE_BYTES = 64 * 1024
+"""The server accepts this much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger
+answer is sent separately, and waits."""
+_LAST_EVENT_S = 1.0
+"""The time beyond the request's deadline in which a client can read the end of its answer, such as an error."""
+_STOPPED = "the gateway was stopped before the answer was complete: repeat the request"
+_STREAM_LINES = (b"cache-control: no-cache", b"x-accel-buffering: no")
 _MOST_BETAS = 16
 
 
@@ -96,7 +127,7 @@ class ChatEndpoint:
         receive: Receive,
         send: Send,
         dialect: Dialect,
-        handle: Callable[[InboundChat], Awaitable[None]] | None = None,
+        handle: Callable[[HttpExchange], Awaitable[None]] | None = None,
     ) -> None:
         """Answer one request in this dialect. Never raises on what a client or a provider does.
 
@@ -110,20 +141,20 @@ class ChatEndpoint:
         started_at = time.monotonic()
         self.in_flight += 1
         record = Record("", started_at, "")
-        inbound = InboundChat(self, scope, receive, send, record, dialect)
+        exchange = HttpExchange(self, scope, receive, send, record, dialect)
         try:
-            await (self.service.handle if handle is None else handle)(inbound)
+            await (self.service.handle if handle is None else handle)(exchange)
         except ClientGone:
             record.outcome = "cancelled"
         except asyncio.CancelledError:
             record.outcome = "cancelled"
-            if not inbound.client_left:
-                await inbound.stop()
+            if not exchange.client_left:
+                await exchange.stop()
                 raise
         except Exception as error:  # the outermost border: whatever happened, the client gets an answer
-            await inbound.fail(error)
+            await exchange.fail(error)
         finally:
-            inbound.end()
+            exchange.end()
             record.total_s = time.monotonic() - started_at
             self.in_flight -= 1
             self._observe(record)
@@ -131,9 +162,9 @@ class ChatEndpoint:
     async def count_tokens(self, scope: Any, receive: Receive, send: Send, dialect: CountingDialect) -> None:
         """Answer how many tokens the prompt of one request has, by an estimate."""
 
-        async def count(inbound: InboundChat) -> None:
-            tokens = await self.service.count_tokens(inbound)
-            await inbound.respond_plain(dialect.encode_count(tokens), {"x-gateway-estimated": "true"})
+        async def count(exchange: HttpExchange) -> None:
+            tokens = await self.service.count_tokens(exchange)
+            await exchange.respond_plain(dialect.encode_count(tokens), {"x-gateway-estimated": "true"})
 
         await self.answer(scope, receive, send, dialect, count)
 
@@ -143,115 +174,113 @@ class ChatEndpoint:
         return self.streams.open
 
 
-class InboundChat:
-    """One request for a chat. See `gateway.service.inbound.Inbound`.
+class HttpExchange(Exchange):
+    """See `Exchange`. The steps of reading come first, then those of writing.
 
     Attributes:
         client_left: The client closed its connection, which has cancelled the request.
+        connection: The client's connection, if the server is ours.
+        cycle: The request on that connection.
     """
 
     # Slots are read faster than defaults of the class, and every request reads most of these.
     __slots__ = (
-        "__weakref__",
         "_body_begun",
         "_body_read",
         "_client_bytes",
         "_context",
-        "_deadline_set",
         "_dialect",
+        "_direct",
+        "_encoder",
         "_endpoint",
         "_head",
+        "_head_sent",
         "_headers",
         "_is_counted",
-        "_is_known",
-        "_limit_s",
         "_receive",
         "_received_body",
-        "_responder",
         "_running",
         "_scope",
+        "_send",
         "_to_remember",
         "_watcher",
         "client_left",
-        "deadline",
-        "error_style",
-        "record",
+        "connection",
+        "cycle",
     )
     _headers: RequestHeaders
-    _limit_s: float
-    deadline: Deadline
 
     def __init__(
         self, endpoint: ChatEndpoint, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect
     ) -> None:
-        self._dialect = dialect
-        self.record = record
-        self.error_style = PLAIN_ERRORS
-        self.client_left = False
-        self._endpoint = endpoint
-        self._scope = scope
-        self._receive = receive
-        self._responder = Responder(scope, receive, send, record, dialect)
-        self._head = self._responder.head
-        self._deadline_set = self._is_counted = self._is_known = self._body_begun = self._body_read = False
+        super().__init__(record)
+        self._endpoint, self._dialect = endpoint, dialect
+        self._scope, self._receive, self._send = scope, receive, send
+        self._is_counted = self._body_begun = self._body_read = self._head_sent = self.client_left = False
         self._received_body: bytes | None = None
         # The limit of the client for bodies, if it has one.
         self._client_bytes: int | None = None
         self._context: RequestContext | None = None
+        # The caller to remember once its location and its body are accepted. None if it was remembered already.
         self._to_remember: KnownCaller | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._running: asyncio.Task[Any] | None = None
+        # The encoder of a stream that has begun.
+        self._encoder: StreamEncoder | None = None
+        extensions: Mapping[str, Any] = scope.get("extensions", _NO_EXTENSIONS)
+        connection: ClientConnection | None = extensions.get(CONNECTION)
+        head: SameHead | None = extensions.get(HEAD)
+        self.connection, self._head = connection, head
+        cycle = self.cycle = connection.cycle if connection is not None else None
+        # If something wraps `send`, as CORS does, it must see the head of the answer: then nothing is written directly.
+        self._direct = cycle if cycle is not None and cycle.send == send else None
 
-    # The methods of Inbound, in the order in which they are called.
+    # --- reading ----------------------------------------------------------------------------------
 
-    def caller(self, config: ConfigVersion) -> Caller:
-        """See Inbound. The caller of a head that came before on this connection is known already."""
-        self._responder.config = config
+    def identify(self, config: ConfigVersion) -> None:
+        """See Exchange. The caller of a head that came before on this connection is known already."""
+        self.config = config
         if self._context is not None:
-            return read_caller(config, self._headers)
+            self.caller = read_caller(config, self._headers)
+            return
         known = known_caller(self._head, config)
         # Only with the body at hand: the known headers have the length of another body.
         if known is not None and (body := self._take_received_body()) is not None:
-            self._is_known, self._received_body = True, body
-            self._note_context(config, known.headers)
-            self._client_bytes = _body_limit_of(known.caller)
-            return known.caller
-        self._body_begun = False
-        self._note_context(config, headers_of(self._scope))
-        caller = read_caller(config, self._headers, self._endpoint.limiter)
-        self._client_bytes = _body_limit_of(caller)
-        self._to_remember = KnownCaller(config, self._headers, caller)
-        return caller
+            self._received_body = body
+            self._note_context(known.headers)
+            self.caller = known.caller
+        else:
+            self._body_begun = False
+            self._note_context(headers_of(self._scope))
+            self.caller = read_caller(config, self._headers, self._endpoint.limiter)
+            self._to_remember = KnownCaller(config, self._headers, self.caller)
+        client = self.caller.client
+        if client is not None and client.limits is not None:
+            self._client_bytes = client.limits.body_bytes
 
-    def _note_context(self, config: ConfigVersion, headers: RequestHeaders) -> None:
+    def _note_context(self, headers: RequestHeaders) -> None:
         """Note the id and the trace of the request; raises ApiError if too many requests are in flight."""
         record, endpoint = self.record, self._endpoint
         self._headers = headers
-        if b"accept-language" in headers.headers:
-            self._responder.accept_language = headers.one(b"accept-language")
-        context = self._context = read_context(config, headers)
+        context = self._context = read_context(self.config, headers)
         record.request_id = context.request_id
         if endpoint.in_flight > endpoint.most_requests:
             message = "the gateway has reached its limit of concurrent requests: repeat the request later"
             raise ApiError("overloaded", message, retry_after_s=1)
         record.trace = context.trace
 
-    def start(self, bounds: Resilience) -> None:
-        """See Inbound. A client may shorten the time of its request."""
-        if not self._is_known:
+    def start(self) -> None:
+        """See Exchange. A client may shorten the time of its request."""
+        if self._to_remember is not None:
             check_content_headers(self._headers, self._client_bytes)
-            if self._to_remember is not None:
-                remember_caller(self._head, self._to_remember)
-        cycle, endpoint = self._responder.cycle, self._endpoint
-        task = cycle.task if cycle is not None else None
-        self._limit_s = bounds.total_s
-        deadline = self.deadline = Deadline.start(bounds.total_s, bounds.commit_s, sweep=endpoint.sweep, task=task)
-        self._deadline_set = True
+            remember_caller(self._head, self._to_remember)
+        bounds, task = self.config.resilience, self.cycle.task if self.cycle is not None else None
+        self.deadline = Deadline.start(bounds.total_s, bounds.commit_s, sweep=self._endpoint.sweep, task=task)
         if self._context is not None and self._context.timeout:
-            deadline.shorten(timeout_s(self._context.timeout))
+            self.deadline.shorten(timeout_s(self._context.timeout))
 
     async def body(self) -> BodyLease:
-        """See Inbound."""
+        """See Exchange."""
         limits = self._endpoint.body_limits
         body, self._received_body = self._received_body, None
         if body is not None or (body := self._take_received_body()) is not None:
@@ -270,55 +299,25 @@ class InboundChat:
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
         return lease
 
-    def decode(self, body: HeldBody) -> ServedRequest:
-        """See Inbound."""
-        return self._dialect.decode(body.take())
-
-    def begin(self, request: ServedRequest) -> None:
-        """See Inbound."""
+    def decode(self, body: BodyLease) -> None:  # type: ignore[override]  # the body that `body` returned
+        """See Exchange. A stream is counted against the limit of streams."""
+        request = self.request = self._dialect.decode(body.take())
+        self.record.stream = request.stream
         if request.stream:
             self._endpoint.streams.take()
             self._is_counted = True
         self._running = self.deadline.task
-        connection = self._responder.connection
-        if connection is not None:
-            connection.watch(self._cancel)
+        if self.connection is not None:
+            self.connection.watch(self._cancel)
         else:
             self._watcher = asyncio.ensure_future(self._watch())
 
-    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
-        """See Inbound."""
-        names = self._headers.headers
-        if b"anthropic-beta" in names:
-            # The values switch features of Anthropic's API on, which another provider does not have.
-            values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
-            self.record.shown.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
-        if answer.completion is not None:
-            return self._responder.respond_whole(answer.completion, style, self.deadline, self._limit_s)
-        if answer.result is not None:
-            return self._responder.respond_result(answer.result, style, self.deadline, self._limit_s)
-        return self._responder.respond_stream(answer.stream, style, self.deadline) if answer.stream else None
-
-    # Called by the endpoint.
-
-    async def respond_plain(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Send a whole body that is not an answer of a provider."""
-        await self._responder.respond_plain(body, headers)
-
-    async def fail(self, error: Exception) -> None:
-        """Report an error to the client."""
-        await self._responder.fail(error, self.error_style, can_continue=self._can_continue())
-
-    async def stop(self) -> None:
-        """Report to the client that the gateway stops."""
-        await self._responder.stop(self.error_style, can_continue=self._can_continue())
-
     def end(self) -> None:
         """Release what the request holds. From now on nothing cancels it."""
-        if self._deadline_set:
+        if hasattr(self, "deadline"):
             self.deadline.close()
-        if self._responder.connection is not None:
-            self._responder.connection.forget(self._cancel)
+        if self.connection is not None:
+            self.connection.forget(self._cancel)
         elif self._watcher is not None:
             self._watcher.cancel()
         # Leave no reference cycle, so that all of it is freed here without the garbage collector.
@@ -327,21 +326,19 @@ class InboundChat:
             self._endpoint.streams.give_back()
 
     def _can_continue(self) -> bool:
-        """Whether the connection can serve another request after this one."""
+        """Whether another request can follow on the connection, because the body is read or short enough to skip."""
         return self._body_read or (not self._body_begun and is_little(self._headers))
 
     def _take_received_body(self) -> bytes | None:
         """Return the body if all of it has arrived. From now on it counts as begun."""
         self._body_begun = True
-        cycle = self._responder.cycle
-        body = cycle.whole_body() if cycle is not None else None
+        body = self.cycle.whole_body() if self.cycle is not None else None
         self._body_read = body is not None
         return body
 
     def _cancel(self) -> None:
         self.client_left = True
-        connection = self._responder.connection
-        self.record.detail = connection.why_lost if connection is not None else None
+        self.record.detail = self.connection.why_lost if self.connection is not None else None
         if self._running is not None:
             self._running.cancel()
 
@@ -351,7 +348,276 @@ class InboundChat:
             pass
         self._cancel()
 
+    # --- writing ----------------------------------------------------------------------------------
 
-def _body_limit_of(caller: Caller) -> int | None:
-    client = caller.client
-    return client.limits.body_bytes if client is not None and client.limits is not None else None
+    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
+        """See Exchange."""
+        if b"anthropic-beta" in self._headers.headers:
+            # The values switch features of Anthropic's API on, which another provider does not have.
+            values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
+            self.record.shown.dropped |= {f"anthropic-beta.{value.strip()}" for value in values if value.strip()}
+        if answer.completion is not None:
+            return self.respond_whole(answer.completion, style)
+        if answer.result is not None:
+            return self._respond_result(answer.result, style)
+        return self.respond_stream(answer.stream, style) if answer.stream else None
+
+    def respond_whole(self, completion: ChatCompletion, style: AnswerStyle) -> Awaitable[None] | None:
+        """Write a whole answer. The awaitable does not hold it. From now on the client has the whole time again."""
+        record = self.record
+        record.shown.status = 200
+        record.count(completion.usage)
+        if style.seal is not None:
+            completion = style.seal.seal_completion(completion)
+        body = self._dialect.encode_answer(completion, style, record)
+        if self._direct is not None and self._direct.respond(json_lines(record), body):
+            self._head_sent = True
+            return None
+        return self._write_within(self.config.resilience.total_s, self._write_response(200, body))
+
+    async def _respond_result(self, result: InputAnswer, style: AnswerStyle) -> None:
+        """Write an answer of embeddings or moderations."""
+        record = self.record
+        record.shown.status = 200
+        record.count(result.usage)
+        if not isinstance(self._dialect, InputDialect):
+            raise TypeError("the dialect of a chat has no such answer")
+        # Millions of numbers are encoded in a thread, so that no other request waits for them.
+        body = await asyncio.to_thread(self._dialect.encode_result, result, style, record)
+        await self._write_within(self.config.resilience.total_s, self._write_response(200, body))
+
+    def respond_stream(self, stream: AnswerStream, style: AnswerStyle) -> Awaitable[None] | None:
+        """Write a stream, at once if all of it is here. The client may read until the deadline."""
+        tap = stream.text_tap()
+        events = tap.whole_events() if tap is not None else ()
+        if events and self._direct is not None:
+            encoder = self._dialect.encoder(style, self.record)
+            data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
+            self.record.shown.status = 200
+            if self._direct.respond_stream(self._stream_lines(), data):
+                self._head_sent = True
+                self.record.count(encoder.usage)
+                return None
+        return self._write_within(self.deadline.left_s(committed=True), self._write_stream(stream, style))
+
+    async def respond_plain(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Write a small body that is not an answer of a provider."""
+        self.record.shown.status = 200
+        await self._write_response(200, body, headers)
+
+    async def _write_within(self, limit_s: float, writing: Awaitable[None]) -> None:
+        try:
+            with self.deadline.limit(limit_s + _LAST_EVENT_S):
+                await writing
+        except TimeoutError:
+            await self._cut_off()
+
+    async def _write_stream(self, stream: AnswerStream, style: AnswerStyle) -> None:
+        """Write events as they arrive. A slow client slows down the provider."""
+        record, cycle = self.record, self.cycle
+        record.shown.status = 200
+        encoder = self._encoder = self._dialect.encoder(style, record)
+        encoder.sentence_of = self._sentence_of_stream
+        keep_alive: KeepAlive | None = None
+        try:
+            if record.moderation is None:
+                await self._start(200, pairs_of(self._stream_lines()))
+            else:
+                # An answer that is held has a status when its first text is released, or when silence must be filled.
+                keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
+            async for events in stream:
+                data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
+                if encoder.finished or encoder.failed is not None:
+                    if keep_alive is not None:
+                        keep_alive.stop()
+                elif keep_alive is None:
+                    keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
+                    self._tap_texts(stream, encoder, keep_alive)
+                if not self._head_sent and (data or encoder.finished):
+                    if encoder.failed is not None:
+                        raise PlanExhausted(encoder.failed.failure)
+                    await self._start(200, pairs_of(self._stream_lines()))
+                if data:
+                    if keep_alive is not None:
+                        keep_alive.is_silent = False
+                    if cycle is None or not cycle.write(data):
+                        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            if keep_alive is not None:
+                keep_alive.stop()
+            await stream.close()
+        record.count(encoder.usage)
+        if encoder.failed is not None:
+            record.outcome, record.shown.code = "interrupted", "stream_interrupted"
+            record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_begun(self, message: Any) -> None:
+        """Send a part of a stream, after its head."""
+        if not self._head_sent:
+            await self._start(200, pairs_of(self._stream_lines()))
+        await self._send(message)
+
+    def _tap_texts(self, stream: AnswerStream, encoder: StreamEncoder, keep_alive: KeepAlive) -> None:
+        """Write a text that arrives alone directly, while the task waits for the next events of the stream."""
+        cycle, tap = self.cycle, stream.text_tap()
+        if cycle is None or tap is None:
+            return
+        lone_text, write = encoder.lone_text, cycle.write
+
+        def take_text(text: bytes) -> bool:
+            if not (data := lone_text(text)) or not write(data):
+                return False
+            keep_alive.is_silent = False
+            return True
+
+        tap.pass_texts_to(take_text)
+
+    async def _cut_off(self) -> None:
+        """Cut the connection of a client that has read nothing until its time is over. It would not read an error."""
+        self.record.outcome, self.record.detail = "cancelled", NOT_TAKEN
+        if self.connection is not None:
+            self.connection.cut()
+            # The connection is lost in the next turn of the loop.
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """Report that the gateway stops before the request has ended, unless a whole answer is already on its way."""
+        if self._encoder is not None or not self._head_sent:
+            code = "stream_interrupted" if self._encoder is not None else "overloaded"
+            await self.fail(ApiError(code, _STOPPED, retry_after_s=1))
+
+    async def fail(self, error: Exception) -> None:
+        """Report an error: as a response, or inside a stream that has begun."""
+        record = self.record
+        shown = from_domain(error, record.attempts)
+        self._note(shown, error)
+        if self.hides_model:
+            shown = from_domain(error, record.attempts, quoting=False)
+        if self.locale is not None and shown.code in self.locale.refusals:
+            shown = replace(shown, message=self.locale.refusals[shown.code])
+        if self._head_sent:
+            record.outcome, record.shown.status = "interrupted", 200
+            # The client can act on a limit that refuses a further call, so the error names it.
+            last = (
+                shown if isinstance(error, CallRefused | NoVerdict) else ApiError("stream_interrupted", shown.message)
+            )
+            last = replace(last, sentence=self._sentence(last.code))
+            data = self._encoder.encode_failure(last) if self._encoder is not None else b""
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            return
+        headers = {**shown.headers, **blocking_link(shown, self.config.blocked_by)}
+        if shown.retry_after_s is not None:
+            headers["retry-after"] = whole_seconds(shown.retry_after_s)
+        shown = replace(shown, sentence=self._sentence(shown.code))
+        body = self._dialect.encode_error(shown, record.request_id)
+        # A client at the wrong cell must not send the rest of its prompt here.
+        if self._can_continue() and shown.status != STATUS["wrong_cell"]:
+            await self._write_response(shown.status, body, headers)
+        else:
+            await self._write_last_response(shown.status, body, headers)
+
+    def _sentence_of_stream(self) -> Sentence | None:
+        return self._sentence("stream_interrupted")
+
+    def _sentence(self, code: str) -> Sentence | None:
+        """Return the sentence for the end user if the request ends with this error code."""
+        language = self._headers.one(b"accept-language") if b"accept-language" in self._headers.headers else None
+        return sentence_for(self.config, self.record.decided.location, language, code)
+
+    def _note(self, shown: ApiError, error: Exception) -> None:
+        record = self.record
+        record.shown.status, record.shown.code = shown.status, shown.code
+        if shown.code == "internal_error":
+            record.outcome, record.detail = "internal_error", _origin_of(error)
+        else:
+            record.outcome = "failed" if _is_failure(shown, error) else "refused"
+            record.detail = shown.log_message if shown.log_message is not None else shown.message
+
+    async def _write_response(self, status: int, body: bytes, more: Mapping[str, str] | None = None) -> None:
+        """Write a response after which the connection stays open. The end of a large one waits for the client."""
+        await self._start(status, self._json_headers(body, more))
+        if len(body) > _AT_ONCE_BYTES:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            body = b""
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _write_last_response(self, status: int, body: bytes, more: Mapping[str, str]) -> None:
+        """Write a response and close the connection, on which an unread body may still arrive."""
+        await self._start(status, [*self._json_headers(body, more), (b"connection", b"close")])
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        # The response leaves first. Then the rest of the body is read, so that no reset overtakes the response.
+        await drain(self._receive)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _json_headers(self, body: bytes, more: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+        headers = pairs_of([*json_lines(self.record), b"content-length: %d" % len(body)])
+        if more:
+            headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
+        return headers
+
+    def _stream_lines(self) -> list[bytes]:
+        return [self._dialect.stream_type, *_STREAM_LINES, *response_lines(self.record)]
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._head_sent = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+class KeepAlive:
+    """Sends something, such as a comment, while one stream is silent.
+
+    It checks twice within `silence_s` whether anything was sent.
+
+    The writer sets `is_silent` to False when it sends something, and calls `stop` before it sends the last of it.
+    """
+
+    __slots__ = ("_comment", "_data", "_half_s", "_loop", "_send", "_timer", "is_silent")
+
+    def __init__(self, silence_s: float, send: Callable[[Any], Awaitable[None]], data: bytes) -> None:
+        """Start the timer. With a `silence_s` of 0 nothing is sent."""
+        self.is_silent = False
+        self._data = data
+        self._half_s = silence_s / 2
+        self._send = send
+        self._comment: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if silence_s:
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self._half_s, self._check)
+
+    def _check(self) -> None:
+        # One comment that waits for a slow reader is enough: the bytes before it keep that connection busy.
+        if self.is_silent and (self._comment is None or self._comment.done()):
+            self._comment = self._loop.create_task(self._send_comment())
+        self.is_silent = True
+        self._timer = self._loop.call_later(self._half_s, self._check)
+
+    async def _send_comment(self) -> None:
+        await self._send({"type": "http.response.body", "body": self._data, "more_body": True})
+
+    def stop(self) -> None:
+        """Send no comment from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._comment is not None:
+            self._comment.cancel()
+            self._comment = None
+
+
+def _is_failure(shown: ApiError, error: Exception) -> bool:
+    """Return whether the error is a failure that an operator should see.
+
+    An invalid request is not a failure, and neither is a limit of a client. If no deployment was asked because all are
+    unavailable, the error belongs to the outage that earlier failures have caused.
+    """
+    is_own_limit = error is shown or isinstance(error, LimitReached | CallRefused)
+    return shown.status >= 500 or (shown.code == "rate_limited" and not is_own_limit)
+
+
+def _origin_of(error: Exception) -> str:
+    """Return the type of an internal error and where it was raised. Its message may quote the request."""
+    frames = extract_tb(error.__traceback__)
+    origin = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+    return f"{type(error).__name__}{origin}"

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import RULES
+from gateway.execution.run import PlanExhausted
 from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
 from gateway.model.moderation import Flagged, NoVerdict

@@ -24,7 +24,7 @@ from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.health import Health
 from gateway.execution.json_schemas import prepare as prepare_schemas
-from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport, Transport
 from gateway.execution.upstream_client import UpstreamClient

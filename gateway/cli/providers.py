@@ -264,7 +264,7 @@ async def _send_check(config: ConfigVersion, deployment: Deployment, state_dir: 
     deadline = Deadline.start(bounds.total_s, bounds.commit_s)
     try:
         step = Step(deployment, permit, dropped)
-        options = AttemptOptions.within(bounds.commit_s, request, bounds)
+        options = AttemptOptions(request, bounds.commit_s, bounds.connect_s, bounds.idle_s)
         async with command_accounting(state_dir, config) as accounting:
             if accounting is not None:
                 options.usage = accounting.internal_request(config, Record("check", time.monotonic(), config.version))

@@ -77,14 +77,6 @@ class AnswerStream(Protocol):
         """
         ...
 
-    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
-        """Call `callback` when the outcome is known, as `LiveStream.on_outcome` does."""
-        ...
-
-    def on_release(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the provider's connection is released, as `LiveStream.on_release` does."""
-        ...
-
     async def close(self) -> None:
         """Release the provider's connection."""
         ...

@@ -111,6 +111,11 @@ class Breaker:
             case BreakerState.HALF_OPEN:
                 return _PROBING_S if self._is_probing else 0.0
 
+    @property
+    def why_blocked(self) -> str:
+        """The state and the reason, in words."""
+        return f"breaker {self.state.replace('_', '-')}: {self.reason}"
+
     def shown_state(self, now: float) -> BreakerState:
         """Return the state for an operator: half-open if an open breaker only waits for a probe."""
         is_due = self.state is BreakerState.OPEN and now >= self._until

@@ -1,6 +1,6 @@
-"""Limit the concurrent calls of each deployment, with a short queue that is fair between clients.
+"""Limit the concurrent calls of each deployment, with a short queue.
 
-A provider is not sent more calls than it takes. A request waits a short time for a slot, in turn with other clients, or
+A provider is not sent more calls than it takes. A request waits a short time for a slot, or
 is shed at once, so that the next step of its plan (or the client) can use the time better. A slot is held until the
 answer is complete, including the last byte of a stream. Each worker process has its share of a limit.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
 
 from gateway.execution.deadline import Clock
 from gateway.model.config_version import ConfigVersion
@@ -56,17 +56,6 @@ class Slot:
             limiter.take_back(self._acquired_at)
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """One request in the queue. Its future gets a slot, or the reason why it is shed."""
-
-    result: asyncio.Future[Slot | ShedReason]
-
-    def resolve(self, result: Slot | ShedReason) -> None:
-        if not self.result.done():
-            self.result.set_result(result)
-
-
 class ConcurrencyLimiter:
     """The slots of one deployment.
 
@@ -74,16 +63,16 @@ class ConcurrencyLimiter:
         in_use: How many are taken.
     """
 
-    __slots__ = ("_clock", "_held_s", "_queue", "_rule", "in_use")
+    __slots__ = ("_clock", "_held_s", "_rule", "_waiting", "in_use")
 
     def __init__(self, rule: Concurrency | None, clock: Clock) -> None:
         """Create a limiter without taken slots. `rule` is this process's share; None for no limit."""
         self.in_use = 0
         self._clock = clock
         self._held_s = 0.0
-        self._queue: FairQueue[_Waiter] = FairQueue(0)
-        self._rule: Concurrency | None = None
-        self.apply_rule(rule)
+        # The requests that wait, in the order in which they came.
+        self._waiting: dict[asyncio.Future[Slot], None] = {}
+        self._rule = rule
 
     @property
     def limit(self) -> float:
@@ -93,20 +82,19 @@ class ConcurrencyLimiter:
     @property
     def queued(self) -> int:
         """How many requests wait."""
-        return len(self._queue)
+        return len(self._waiting)
 
     def apply_rule(self, rule: Concurrency | None) -> None:
         """Use this rule from now on. Slots that are taken stay taken, and requests that wait go on waiting."""
         self._rule = rule
-        self._queue.most = rule.queue if rule is not None else 0
         self._serve()
 
     def try_acquire(self) -> Slot | None:
         """Return a slot if one is free."""
         return self._slot() if self.in_use < self.limit else None
 
-    async def acquire(self, client: str, left_s: float) -> Slot:
-        """Wait for a slot, in turn with other clients.
+    async def acquire(self, left_s: float) -> Slot:
+        """Wait for a slot.
 
         Raises:
             Shed: At once if no slot is expected within `left_s` or the queue is full; later if the time to wait is
@@ -115,31 +103,24 @@ class ConcurrencyLimiter:
         rule = self._rule
         if rule is None:
             return self._slot()
-        if self._expected_s(self._queue.ahead_of(client)) > left_s:
+        if self._expected_s(self.queued) > left_s:
             raise self._shed("no_time")
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future())
-        displaced = self._queue.enter(client, waiter)
-        if displaced is waiter:
+        if self.queued >= rule.queue:
             raise self._shed("queue_full")
-        if displaced is not None:
-            displaced.resolve("queue_full")
-        reason: ShedReason = "wait_over" if rule.wait_s <= left_s else "no_time"
-        timer = loop.call_later(min(rule.wait_s, left_s), waiter.resolve, reason)
+        slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self._waiting[slot] = None
         try:
-            result = await waiter.result
+            async with asyncio.timeout(min(rule.wait_s, left_s)):
+                return await slot
+        except TimeoutError:
+            raise self._shed("wait_over" if rule.wait_s <= left_s else "no_time") from None
         except asyncio.CancelledError:
             # A slot may have been given in the same moment.
-            future = waiter.result
-            if future.done() and not future.cancelled() and isinstance(result := future.result(), Slot):
-                result.release()
+            if slot.done() and not slot.cancelled():
+                slot.result().release()
             raise
         finally:
-            timer.cancel()
-            self._queue.leave(client, waiter)
-        if isinstance(result, Slot):
-            return result
-        raise self._shed(result)
+            self._waiting.pop(slot, None)
 
     def take_back(self, acquired_at: float) -> None:
         """A slot that was acquired at that time is free again."""
@@ -153,18 +134,19 @@ class ConcurrencyLimiter:
         return Slot(self, self._clock())
 
     def _serve(self) -> None:
-        """Give the free slots to the requests whose turn it is."""
-        while self.in_use < self.limit and (waiter := self._queue.next()) is not None:
-            # A request that is leaving or was shed may still be in the queue.
-            if not waiter.result.done():
-                waiter.resolve(self._slot())
+        """Give the free slots to the requests that wait."""
+        while self.in_use < self.limit and self._waiting:
+            first = next(iter(self._waiting))
+            del self._waiting[first]
+            if not first.done():
+                first.set_result(self._slot())
 
     def _expected_s(self, ahead: int) -> float:
         """Return how long a request waits after `ahead` others, by how long slots were held recently."""
         return self._held_s * (ahead + 1) / max(self.limit, 1)
 
     def _shed(self, reason: ShedReason) -> Shed:
-        retry_after_s = min(max(self._expected_s(len(self._queue)), _LEAST_RETRY_S), _MOST_RETRY_S)
+        retry_after_s = min(max(self._expected_s(self.queued), _LEAST_RETRY_S), _MOST_RETRY_S)
         return Shed(reason, self.in_use, retry_after_s)
 
 
@@ -214,75 +196,3 @@ def share_of(rule: Concurrency, seat: int, seats: int) -> Concurrency:
 
 def _part(whole: int, seat: int, seats: int) -> int:
     return max(1, whole // seats + (seat < whole % seats))
-
-
-# --- the queue ------------------------------------------------------------------------------------
-
-_T = TypeVar("_T", bound=Hashable)
-
-
-class FairQueue(Generic[_T]):
-    """A bounded queue that is fair between clients (round robin), however many entries each of them has.
-
-    The entries of one client keep their order. A full queue makes room for a client with fewer entries by removing the
-    newest entry of the client with the most, so no client can fill the queue for all. An entry is in the queue once.
-    Every operation takes time in proportion to the number of clients.
-    """
-
-    __slots__ = ("_by_client", "_length", "most")
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._length = 0
-        # The clients in the order of their turns, each with its entries in the order in which they came.
-        self._by_client: dict[str, dict[_T, None]] = {}
-
-    def __len__(self) -> int:
-        return self._length
-
-    def enter(self, client: str, entry: _T) -> _T | None:
-        """Add an entry. Return the entry that is removed for it: None, another client's newest, or the entry itself."""
-        displaced: _T | None = None
-        if self._length >= self.most:
-            longest = max(self._by_client.values(), key=len, default={})
-            # The other client must keep at least as many entries as this one then has.
-            if len(longest) < 2 or len(longest) <= len(self._by_client.get(client, ())) + 1:
-                return entry
-            displaced, _ = longest.popitem()
-            self._length -= 1
-        self._by_client.setdefault(client, {})[entry] = None
-        self._length += 1
-        return displaced
-
-    def leave(self, client: str, entry: _T) -> None:
-        """Remove an entry, wherever it is. Does nothing if it is not in the queue."""
-        entries = self._by_client.get(client)
-        if entries is None or entry not in entries:
-            return
-        del entries[entry]
-        self._length -= 1
-        if not entries:
-            del self._by_client[client]
-
-    def next(self) -> _T | None:
-        """Remove and return the entry whose turn it is; None if the queue is empty."""
-        for client, entries in self._by_client.items():
-            entry = next(iter(entries))
-            del self._by_client[client], entries[entry]
-            self._length -= 1
-            if entries:
-                self._by_client[client] = entries
-            return entry
-        return None
-
-    def ahead_of(self, client: str) -> int:
-        """Return how many entries would be served before one more entry of this client."""
-        own = len(self._by_client.get(client, ()))
-        ahead, turns = own, own + 1
-        for other, entries in self._by_client.items():
-            if other == client:
-                # A client whose turn comes later has one turn less before the same entry.
-                turns = own
-            else:
-                ahead += min(len(entries), turns)
-        return ahead

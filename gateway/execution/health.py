@@ -160,7 +160,7 @@ class Health:
         for_s = breaker.blocked_s(self._clock()) if breaker is not None else 0.0
         if breaker is None or for_s <= 0:
             return None
-        return Unavailable(f"breaker {breaker.state.replace('_', '-')}: {breaker.reason}", for_s, by_breaker=True)
+        return Unavailable(breaker.why_blocked, for_s, by_breaker=True)
 
     def _cooling_down(self, deployment: Deployment) -> Unavailable | None:
         if not self._cooldowns:

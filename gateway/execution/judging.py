@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
-from gateway.execution.step_selection import ExecutionContext
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -180,7 +179,7 @@ class Judge:
         record = self.record
         own = Record(record.request_id, time.monotonic(), record.config_version, record.decided, client=record.client)
         deadline = Deadline.start(time_s, time_s)
-        context = ExecutionContext(bounds, deadline, own, self._why_not_now)
+        context = RunContext(bounds, deadline, own, self._why_not_now)
         usage = context.usage = self.usage(own) if self.usage is not None else None
         try:
             answer = await self._answer(plan, request, context)
@@ -199,7 +198,7 @@ class Judge:
                 return Verdict(tuple(sorted(name for name, applies in result.categories.items() if applies)))
         return Verdict(None)
 
-    async def _answer(self, plan: Plan, request: ModerationRequest, context: ExecutionContext) -> Answer:
+    async def _answer(self, plan: Plan, request: ModerationRequest, context: RunContext) -> Answer:
         """Return the answer of the first judge that gives one. Raises NoVerdict.
 
         A judge that refuses a text, for its content or its length, has failed: another one may accept it.

@@ -1,63 +1,21 @@
-"""Track how long each deployment takes to answer, per worker process.
+"""Track how long each deployment takes to answer, per worker process, to know whether silence is suspicious.
 
-Two decisions use it:
-
-- **When to hedge**: `LatencyTracker.hedge_after_s` reads a quantile from a histogram of recent latencies.
-- **Whether silence is suspicious**: a request for one JSON answer is normally sent as a stream and folded, because only
-  a stream shows that a provider is still working. Folding costs the CPU of a stream. A deployment that is answering
-  other requests quickly does not need it (`LatencyTracker.answers_quickly`).
-
-Times are monotonic seconds.
+A request for one JSON answer is normally sent as a stream and folded, because only a stream shows that a provider is
+still working. Folding costs the CPU of a stream. A deployment that is answering other requests quickly does not need it
+(`LatencyTracker.answers_quickly`). Times are monotonic seconds.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import accumulate
 
 from gateway.model.deployment import Deployment
-from gateway.model.resilience import HedgeRule
 
 SLOW_ANSWER_REMEMBERED_S = 600.0
 """After a slow answer a deployment is not "quick" for this long: only a stream would show the next slow one."""
 
 _QUICK_FRACTION = 0.5
-_MIN_SAMPLES = 20
-_HALVE_AT = 1024
-_BUCKETS_S: tuple[float, ...] = tuple(0.005 * 1.1**power for power in range(123))
-"""Upper bounds from 5 ms to about ten minutes. Each is 10 % above the last, so a quantile is exact to 10 %."""
 _NEVER = float("-inf")
-
-
-class LatencyHistogram:
-    """A histogram of recent latencies. When it holds 1,024 samples, all counts are halved."""
-
-    __slots__ = ("_counts", "_total")
-
-    def __init__(self) -> None:
-        self._counts = [0.0] * (len(_BUCKETS_S) + 1)
-        self._total = 0.0
-
-    def record(self, seconds: float) -> None:
-        """Add one sample."""
-        self._counts[bisect_left(_BUCKETS_S, seconds)] += 1
-        self._total += 1
-        if self._total >= _HALVE_AT:
-            self._counts = [count / 2 for count in self._counts]
-            self._total /= 2
-
-    def quantile_s(self, quantile: float) -> float | None:
-        """Return the latency that this fraction (0 to 1) of samples stayed below, or None if there are too few samples.
-
-        At least 20 samples are needed, and for high quantiles enough that one sample is expected above.
-        """
-        if self._total < max(_MIN_SAMPLES, 1 / (1 - quantile)):
-            return None
-        # Halved counts add up with rounding errors: allow for them, or the last bucket may not reach the total.
-        rank = quantile * self._total - 1e-6
-        bucket = bisect_left(list(accumulate(self._counts)), rank)
-        return _BUCKETS_S[min(bucket, len(_BUCKETS_S) - 1)]
 
 
 class _Answers:
@@ -78,21 +36,6 @@ class LatencyTracker:
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str, str], _Answers] = {}
-        # Only for deployments of assistants that hedge: streams (time to the first event), whole JSON answers.
-        self._histograms: dict[tuple[str, str, str], tuple[LatencyHistogram, LatencyHistogram]] = {}
-
-    def hedge_after_s(self, rule: HedgeRule, deployment: Deployment, *, stream: bool) -> float | None:
-        """Return how long to wait before a second attempt is sent, or None if too little is known."""
-        if rule.after_s is not None:
-            return rule.after_s
-        return self._histogram(deployment, stream).quantile_s(rule.share)
-
-    def record_start(self, deployment: Deployment, seconds: float, *, stream: bool) -> None:
-        """Record the time to the first event (stream) or to the whole answer, or the time after which a hedge won.
-
-        A lost race must be recorded too: without it, every hedge would lower the measured latency.
-        """
-        self._histogram(deployment, stream).record(seconds)
 
     def record_answer(self, deployment: Deployment, now: float, whole_answer_s: float | None) -> None:
         """Record that the deployment answered. `whole_answer_s` is None for a stream that has only begun."""
@@ -130,10 +73,3 @@ class LatencyTracker:
         """Forget every deployment that is not in `deployments`. Called after a configuration change."""
         current = {deployment.asked_at for deployment in deployments}
         self._answers = {key: value for key, value in self._answers.items() if key in current}
-        self._histograms = {key: value for key, value in self._histograms.items() if key in current}
-
-    def _histogram(self, deployment: Deployment, stream: bool) -> LatencyHistogram:
-        pair = self._histograms.get(deployment.asked_at)
-        if pair is None:
-            pair = self._histograms[deployment.asked_at] = (LatencyHistogram(), LatencyHistogram())
-        return pair[0] if stream else pair[1]

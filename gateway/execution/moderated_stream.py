@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -34,7 +34,6 @@ from providers.chat import (
     ToolCallDelta,
     UsageReport,
 )
-from providers.failures import Failure
 from providers.reading.folding import expand
 from providers.value import change
 
@@ -327,14 +326,6 @@ class ModeratedStream:
     def text_tap(self) -> TextTap | None:
         """See AnswerStream. Every text is judged."""
         return None
-
-    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
-        """See AnswerStream."""
-        self._stream.on_outcome(callback)
-
-    def on_release(self, callback: Callable[[], None]) -> None:
-        """See AnswerStream."""
-        self._stream.on_release(callback)
 
     def __aiter__(self) -> ModeratedStream:
         return self

@@ -14,7 +14,6 @@ import msgspec
 
 from gateway.execution.answer_stream import AnswerStream, LiveStream, TakeText, TextTap
 from gateway.execution.overlap_trimmer import OverlapTrimmer
-from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
 from gateway.execution.resume_request import (
     SentAnswer,
     added_tokens,
@@ -26,8 +25,8 @@ from gateway.execution.resume_request import (
     why_too_long,
 )
 from gateway.execution.retry import RULES, why_spent
-from gateway.execution.step_selection import ExecutionContext
-from gateway.execution.upstream_client import Answer
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
+from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
 from gateway.model.record import (
     AnsweredBy,
@@ -69,7 +68,7 @@ class Resumption:
     executor: PlanExecutor
     plan: Plan
     request: ChatRequest
-    context: ExecutionContext
+    context: RunContext
 
     async def resume(self, broken: Step, sent: SentAnswer, failed: Failed) -> ContinuationStream | None:
         """Return the rest of the answer; None if no step can give it."""
@@ -96,6 +95,8 @@ class Resumption:
                     steps, prefills = steps[steps.index(last) :], False
                     continue
                 return None
+            except ConfigChanged:
+                return None  # the client has a part of an answer under the former version
             finally:
                 self._record_consent()
             self._record(broken, answer.step)
@@ -194,14 +195,6 @@ class ResumingStream:
         """See TextTap. A stream that arrived as a whole does not break off."""
         tap = self._stream.text_tap()
         return tap.whole_events() if tap is not None else ()
-
-    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
-        """See LiveStream."""
-        self._stream.on_outcome(callback)
-
-    def on_release(self, callback: Callable[[], None]) -> None:
-        """See LiveStream."""
-        self._stream.on_release(callback)
 
     def __aiter__(self) -> ResumingStream:
         return self

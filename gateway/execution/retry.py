@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.execution.breaker import SlidingWindow
-from gateway.model.record import AttemptRecord, Bound, DecisionReason
+from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
+from gateway.model.resilience import Resilience
 from providers.failures import Failure, FailureKind
 
 MOST_COOLDOWN_S = 3600.0
@@ -48,11 +50,6 @@ class FailureRule:
     cooldown_named_time: bool = False
     counts: bool = False
 
-    @property
-    def is_final(self) -> bool:
-        """Whether no other attempt may follow."""
-        return not (self.retry_here or self.next_step)
-
 
 RULES: dict[FailureKind, FailureRule] = {
     FailureKind.CONNECT: FailureRule(retry_here=True, next_step=True, counts=True),
@@ -79,94 +76,63 @@ RULES: dict[FailureKind, FailureRule] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FailOver:
-    """Try the next step. `reason` and `bound`: why there is no retry on the same deployment."""
+def next_action(
+    failure: Failure,
+    *,
+    bounds: Resilience,
+    tried_here: int,
+    has_other_key: bool,
+    is_last_step: bool,
+    left_s: float,
+    jitter: float,
+) -> AttemptDecision:
+    """Return what to do after a failed attempt. A retry with a bound needs the consent of breaker and budget, too.
 
-    reason: DecisionReason
-    bound: Bound | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Make no further attempt. `reason` and `bound`: why there is no retry on the same deployment."""
-
-    reason: DecisionReason
-    bound: Bound | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Try the same deployment again after `wait_s`.
-
-    Attributes:
-        reason: Why the wait has this length.
-        bound: The longest wait that is allowed.
-        otherwise: The action if the breaker or the retry budget refuses. None for another key of the deployment, which
-            is not counted as a retry.
-    """
-
-    reason: DecisionReason
-    wait_s: float = 0.0
-    bound: Bound | None = None
-    otherwise: type[FailOver | Stop] | None = None
-
-
-NextAction = Retry | FailOver | Stop
-
-
-@dataclass(frozen=True, slots=True)
-class FailureFacts:
-    """The input of `next_action`, in addition to the failure.
-
-    Attributes:
+    Args:
+        failure: The failure.
+        bounds: The limits of attempts and waits.
         tried_here: Attempts on this deployment, including this one.
-        per_deployment: The most attempts on one deployment.
         has_other_key: An unused key of the deployment is left, and may be tried.
+        is_last_step: No step follows.
         left_s: The remaining time until the deadline.
         jitter: A random number from 0 to 1.
     """
-
-    tried_here: int
-    per_deployment: int
-    has_other_key: bool
-    is_last_step: bool
-    failover_after_s: float
-    left_s: float
-    jitter: float
-
-
-def next_action(failure: Failure, facts: FailureFacts) -> NextAction:
-    """Return what to do after a failed attempt."""
-    rule = RULES[failure.kind]
+    rule, leaving = RULES[failure.kind], partial(leave, failure, is_last_step=is_last_step)
     may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _may_pass(failure.kind)
     key_is_to_blame = rule.cooldown_s is not None or failure.kind is FailureKind.RATE_LIMITED
-    if facts.has_other_key and key_is_to_blame:
-        return Retry(DecisionReason.OTHER_KEY)
-    leave: type[FailOver | Stop] = FailOver if rule.next_step and not facts.is_last_step else Stop
+    if has_other_key and key_is_to_blame:
+        return AttemptDecision(AttemptAction.RETRY, DecisionReason.OTHER_KEY)
     if not may_retry:
         by_provider = failure.should_retry is False and rule.retry_here
-        return leave(DecisionReason.PROVIDER_REFUSES_RETRY if by_provider else DecisionReason.FAILURE_KIND)
-    if facts.tried_here >= facts.per_deployment:
-        bound = Bound("attempts.per_deployment", facts.per_deployment)
-        return leave(DecisionReason.ATTEMPTS_PER_DEPLOYMENT, bound)
-    named_s = failure.retry_after_s
+        return leaving(DecisionReason.PROVIDER_REFUSES_RETRY if by_provider else DecisionReason.FAILURE_KIND)
+    if tried_here >= (most := bounds.attempts.per_deployment):
+        return leaving(DecisionReason.ATTEMPTS_PER_DEPLOYMENT, Bound("attempts.per_deployment", most))
+    named_s, bound = failure.retry_after_s, Bound("deadline", left_s)
     if named_s is not None:
-        bound = _longest_wait(facts)
+        if not is_last_step and left_s >= bounds.failover_after_s:
+            bound = Bound("failover_after", bounds.failover_after_s)
         if named_s > bound.value:
-            return leave(DecisionReason.WAIT_TOO_LONG, bound)
-        return Retry(DecisionReason.NAMED_WAIT, named_s, bound, leave)
-    wait_s, bound = backoff_s(facts.tried_here, facts.jitter), Bound("deadline", facts.left_s)
-    if wait_s >= facts.left_s:
-        return leave(DecisionReason.WAIT_TOO_LONG, bound)
-    return Retry(DecisionReason.BACKOFF, wait_s, bound, leave)
+            return leaving(DecisionReason.WAIT_TOO_LONG, bound)
+        return AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, named_s, bound)
+    wait_s = backoff_s(tried_here, jitter)
+    if wait_s >= left_s:
+        return leaving(DecisionReason.WAIT_TOO_LONG, bound)
+    return AttemptDecision(AttemptAction.RETRY, DecisionReason.BACKOFF, wait_s, bound)
 
 
-def _longest_wait(facts: FailureFacts) -> Bound:
-    """Return the longest wait that a provider may ask for."""
-    if facts.is_last_step or facts.left_s < facts.failover_after_s:
-        return Bound("deadline", facts.left_s)
-    return Bound("failover_after", facts.failover_after_s)
+def leave(
+    failure: Failure, reason: DecisionReason, bound: Bound | None = None, *, is_last_step: bool
+) -> AttemptDecision:
+    """Return the decision to try the next step if the failure allows it, else to stop; with why there is no retry."""
+    goes_on = RULES[failure.kind].next_step and not is_last_step
+    return AttemptDecision(AttemptAction.FAILOVER if goes_on else AttemptAction.STOP, reason, bound=bound)
+
+
+def cooldown_of(failure: Failure) -> float | None:
+    """Return how long the key is not used after a failure. None: it can be used at once."""
+    rule = RULES[failure.kind]
+    for_s = failure.retry_after_s if rule.cooldown_named_time and failure.retry_after_s else rule.cooldown_s
+    return min(for_s, MOST_COOLDOWN_S) if for_s is not None else None
 
 
 def backoff_s(attempt: int, jitter: float) -> float:

@@ -20,9 +20,8 @@ import msgspec
 
 from gateway.execution.answer_stream import TextTap
 from gateway.execution.json_schemas import AnswerSchema, answer_schema
-from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
-from gateway.execution.step_selection import ExecutionContext
-from gateway.execution.upstream_client import Answer
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
+from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
 from providers.adapter import EmulatesFeatures
 from providers.chat import (
@@ -62,6 +61,9 @@ _AGAIN = (
     "and nothing else."
 )
 _FENCED = re.compile(r"\s*```[ \t]{0,4}\w{0,20}\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+_CHANGED = Failure(
+    FailureKind.INTERRUPTED, "the configuration changed before the answer was complete: repeat the request"
+)
 _MOST_REPEATED = 20_000
 """The characters of an invalid answer that are sent back."""
 
@@ -145,7 +147,7 @@ async def held_until_valid(
     executor: PlanExecutor,
     plan: Plan,
     request: ChatRequest,
-    context: ExecutionContext,
+    context: RunContext,
     emulated: StructuredOutput,
     show: Callable[[Answer], Answer],
 ) -> Answer:
@@ -251,19 +253,15 @@ class HeldAnswer:
         except PlanExhausted as error:
             yield (Failed(error.failure),)
             return
+        except ConfigChanged:
+            yield (Failed(_CHANGED),)
+            return
         if answer.completion is not None:
             yield events_of(answer.completion)
 
     def text_tap(self) -> TextTap | None:
         """See AnswerStream. Every event passes here."""
         return None
-
-    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
-        """See AnswerStream. The outcome of a checked answer is recorded with its attempt."""
-
-    def on_release(self, callback: Callable[[], None]) -> None:
-        """See AnswerStream. The connection of a whole answer is released before it is checked."""
-        callback()
 
     def __aiter__(self) -> HeldAnswer:
         return self

@@ -26,7 +26,6 @@ from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat
-from gateway.model.resilience import Resilience
 from gateway.usage.accounting import CallUsage, RequestUsage
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
@@ -59,6 +58,10 @@ class Withdrawn(Exception):
     """The step is no longer allowed, and nothing was sent. The message is the reason."""
 
 
+class ConfigChanged(Exception):
+    """Another config version is active by now, and decides anew. Nothing was sent under the former one since then."""
+
+
 class Answer(Value, frozen=True):
     """The step that answered, and its answer: whole, or a stream that has begun.
 
@@ -83,7 +86,6 @@ class AttemptOptions(msgspec.Struct):
         head_s: Seconds until the head of the response, if that limit is shorter.
         is_quick: One JSON answer is asked for because the deployment is known to answer quickly, so that no answer
             within `limit_s` counts as silence.
-        is_hedge: It is sent because another attempt is slow.
         usage: Holds and records the call. None: usage is not recorded.
         call: The call, once its cost is held.
         check: Checks a whole answer, and returns it as it is shown. None: every answer is accepted.
@@ -95,7 +97,6 @@ class AttemptOptions(msgspec.Struct):
     idle_s: float
     head_s: float | None = None
     is_quick: bool = False
-    is_hedge: bool = False
     usage: RequestUsage | None = None
     call: CallUsage | None = None
     check: Callable[[Answer], Awaitable[Answer]] | None = None
@@ -103,11 +104,6 @@ class AttemptOptions(msgspec.Struct):
     def __repr__(self) -> str:
         """Do not show the request, which holds a prompt."""
         return f"AttemptOptions(limit_s={self.limit_s!r}, head_s={self.head_s!r}, is_quick={self.is_quick!r})"
-
-    @classmethod
-    def within(cls, limit_s: float, request: ServedRequest, bounds: Resilience) -> AttemptOptions:
-        """Return options for the unchanged request, with `limit_s` until the answer begins."""
-        return cls(request, limit_s, bounds.connect_s, bounds.idle_s)
 
 
 class UpstreamClient:
@@ -124,26 +120,22 @@ class UpstreamClient:
         options: AttemptOptions,
         deadline: Deadline,
         still_allowed: StillAllowed | None = None,
-        timer: Deadline | None = None,
     ) -> Coroutine[Any, Any, Answer]:
         """Return a coroutine that makes one call to one deployment.
 
         Args:
             still_allowed: Asked again if a connection had to be made, which may take seconds.
-            timer: Measures the limits, if this runs in another task than the deadline's.
 
         Raises:
             ProviderFailed: There is no answer.
             Withdrawn: The step is no longer allowed, and nothing was sent.
             CallRefused: A limit does not admit the call, and nothing was sent.
         """
-        clocks, recheck = (deadline, timer or deadline), None
-        if still_allowed is not None:
-            recheck = partial(_recheck, still_allowed, step)
+        recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
         if options.usage is not None:
-            return self._send_counted(step, secret, options, clocks, options.usage, recheck)
+            return self._send_counted(step, secret, options, deadline, options.usage, recheck)
         chat, wire = _write(step, options.request)
-        exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), clocks)
+        exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), deadline)
         return exchange if options.check is None else _check(exchange, options.check)
 
     async def _send_counted(
@@ -151,21 +143,21 @@ class UpstreamClient:
         step: Step,
         secret: Secret | None,
         options: AttemptOptions,
-        clocks: tuple[Deadline, Deadline],
+        deadline: Deadline,
         usage: RequestUsage,
         recheck: Callable[[], None] | None,
     ) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
         chat, wire = _write(step, options.request)
         sent = chat or measured_as_chat(options.request)
-        call = options.call = await usage.begin(step, sent, is_hedge=options.is_hedge)
+        call = options.call = await usage.begin(step, sent)
         del sent
         try:
             if call.held.cap is not None and isinstance(options.request, ChatRequest):
                 chat, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
-            answer = await self._exchange(step, options, chat, request, clocks)
+            answer = await self._exchange(step, options, chat, request, deadline)
             if options.check is not None:
                 answer = await options.check(answer)
         except ProviderFailed as error:
@@ -205,24 +197,19 @@ class UpstreamClient:
         options: AttemptOptions,
         chat: ChatRequest | None,
         upstream: UpstreamRequest,
-        clocks: tuple[Deadline, Deadline],
+        deadline: Deadline,
     ) -> Answer:
-        """Send a request, and read until its answer begins.
-
-        Args:
-            chat: The request as it is sent; None if it is not a chat.
-            clocks: The deadline, and the timer of the limits.
-        """
-        deployment, request, (deadline, timer) = step.deployment, options.request, clocks
+        """Send a request, and read until its answer begins. `chat`: it, as it is sent; None if it is not a chat."""
+        deployment, request = step.deployment, options.request
         is_large, large = len(upstream.body) > _LARGE_BYTES, None
         try:
-            with timer.limit(options.limit_s):
+            with deadline.limit(options.limit_s):
                 # Only the transport holds the body from here on: no copy is kept while the provider thinks.
                 sending = self._transport.send(upstream)
                 if options.head_s is None:
                     response = await sending
                 else:
-                    with timer.limit(options.head_s):
+                    with deadline.limit(options.head_s):
                         response = await sending
                 try:
                     if response.is_refusal:
@@ -239,8 +226,7 @@ class UpstreamClient:
                             return Answer(step, completion)
                         stream, large = None, whole
                     else:
-                        reading = timer if request.folded else deadline
-                        stream = _live_stream(deployment, response, options, chat, reading, is_large)
+                        stream = _live_stream(deployment, response, options, chat, deadline, is_large)
                         await stream.begin()
                 except BaseException:
                     await response.close()
@@ -253,10 +239,10 @@ class UpstreamClient:
             reader = AnswerReader(deployment.adapter, large, deployment.target, chat.stop, start)
             return Answer(step, await whole_of_body(reader, large.body))
         if stream is None:
-            refusal = await _read_refusal(deployment, response, options, timer)
+            refusal = await _read_refusal(deployment, response, options, deadline)
             raise ProviderFailed(refusal if chat is None else _as_operator_fault(refusal, deployment, chat))
         if request.folded:
-            return Answer(step, completion=await whole_of(stream, timer))
+            return Answer(step, completion=await whole_of(stream, deadline))
         return Answer(step, stream=stream)
 
 
@@ -321,13 +307,13 @@ def _unsupported(error: UnsupportedFeature) -> Failure:
 
 
 async def _read_refusal(
-    deployment: Deployment, response: UpstreamResponse, options: AttemptOptions, timer: Deadline
+    deployment: Deployment, response: UpstreamResponse, options: AttemptOptions, deadline: Deadline
 ) -> Failure:
     """Classify an error by its status, and by its body if that arrives soon."""
     is_whole = options.request.folded or not options.request.stream
-    limit_s = min(_REFUSAL_S, options.idle_s, timer.left_s(committed=is_whole))
+    limit_s = min(_REFUSAL_S, options.idle_s, deadline.left_s(committed=is_whole))
     try:
-        whole = await response.read_refusal(timer.limit(limit_s))
+        whole = await response.read_refusal(deadline.limit(limit_s))
         read_answer(deployment.adapter, whole, deployment.target)
     except ProviderFailed as error:
         return error.failure

@@ -94,12 +94,6 @@ class Edge:
     secret: EdgeSecret | None = None
     part_header: str | None = None
 
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """Everything except the value of the secret, which is rotated."""
-        secret_header = self.secret.header if self.secret is not None else None
-        return self.networks, self.country_header, self.part_header, self.client_ip_header, secret_header
-
 
 @dataclass(frozen=True, slots=True)
 class LocationRules:

@@ -30,6 +30,11 @@ class Permit:
     waives: str | None = None
     proxy: str = ""
 
+    @property
+    def destination(self) -> tuple[str, ...]:
+        """Where the prompt goes, whichever region and version of the config permits it."""
+        return self.deployment, self.origin, self.proxy, self.site, self.model
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePermit:

@@ -217,6 +217,8 @@ class Shown(msgspec.Struct):
     charged: str | None = None
 
 
+Destinations = frozenset[tuple[str, ...]]
+"""Where a request may be sent, see `Permit.destination`."""
 UNDECIDED = Decided()
 UNANSWERED = AnsweredBy()
 
@@ -348,18 +350,21 @@ class Record:
         verdicts = decision.verdicts if decision is not None else ()
         return known_names(self.shown.dropped, (deployment for deployment, _ in verdicts))
 
-    def begin_again(self) -> bool:
-        """Forget the decision and the skipped steps, because another decision follows.
+    def decide_again(self, within: Destinations | None) -> Destinations | None:
+        """Forget the decision and the skipped steps, because another version of the config decides anew.
 
         Returns:
-            Whether this is allowed: nothing was sent to any deployment. Otherwise nothing is changed.
+            The destinations that all former decisions allow, if a deployment was sent the request; else `within`.
         """
-        if self.attempts or self.abandoned:
-            return False
+        decision = self.decided.decision
+        if self.attempts and decision is not None:
+            steps = (verdict for _, verdict in decision.verdicts if isinstance(verdict, Step))
+            allowed = frozenset([step.permit.destination for step in steps])
+            within = allowed if within is None else allowed & within
         self.skipped.clear()
         self.shed, self.retries_refused, self.consent = (), (), None
         self.decided = change(self.decided, decision=None, variant=None, profile=None, intent=None, preference=None)
-        return True
+        return within
 
     def note_judges(self, verdict: Record) -> None:
         """Record the calls for one verdict, which has a record of its own."""

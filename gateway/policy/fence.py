@@ -8,11 +8,9 @@ connection, so every path to a provider passes this check.
 from __future__ import annotations
 
 from gateway.model.approval import days_at, why_unapproved
-from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
-from gateway.model.route import deployments_of
 
 
 def prompt_permit(config: ConfigVersion, region: Region, deployment: Deployment, now_s: float) -> Permit | None:
@@ -54,40 +52,6 @@ def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> st
     return why_unapproved(deployment.approvals, region.name, days_at(now_s))
 
 
-def still_permitted(permit: Permit, current: ConfigVersion, assistant: Assistant | None, now_s: float) -> str | None:
-    """Return why the current config version does not allow this permit any more, or None if it does.
-
-    A request is planned under the config version with which it began. A further attempt must be allowed by the current
-    version too, so that a kill switch or a narrowed boundary takes effect between retries. An approval may also expire
-    without a new version.
-
-    Args:
-        permit: The permit of the plan.
-        current: The current config version.
-        assistant: The assistant in the current version, as the request's use and intent see it. None if it is gone.
-        now_s: Unix time.
-    """
-    if permit.config_version == current.version:
-        return lacking_approval(current.regions[permit.region], current.deployments[permit.deployment], now_s)
-    deployment = current.deployments.get(permit.deployment)
-    region = current.regions.get(permit.region)
-    route = assistant.routes.get(permit.region, ()) if assistant is not None else ()
-    if deployment is None or region is None or deployment not in deployments_of(route):
-        return "the current config no longer routes there"
-    if not deployment.enabled:
-        return "disabled in the current config"
-    if (lacking := lacking_approval(region, deployment, now_s)) is not None:
-        return lacking
-    renewed = prompt_permit(current, region, deployment, now_s)
-    # Sites at one host may differ in what they pin, and an attempt keeps the site of its plan.
-    return None if _leads_to_the_same(permit, renewed) else "the current config no longer permits it"
-
-
-def _leads_to_the_same(permit: Permit, renewed: Permit | None) -> bool:
-    names = ("origin", "site", "model", "proxy")
-    return renewed is not None and all(getattr(permit, name) == getattr(renewed, name) for name in names)
-
-
 def judge_still_permitted(permit: Permit, current: ConfigVersion, now_s: float) -> str | None:
     """Return why the current config version does not allow this permit of a judge any more, or None if it does."""
     deployment, region = current.deployments.get(permit.deployment), current.regions.get(permit.region)
@@ -96,4 +60,6 @@ def judge_still_permitted(permit: Permit, current: ConfigVersion, now_s: float) 
     if not deployment.enabled:
         return "disabled in the current config"
     renewed = evaluation_permit(current, region, deployment, now_s)
-    return None if _leads_to_the_same(permit, renewed) else "the current config no longer permits it"
+    # Sites at one host may differ in what they pin, and an attempt keeps the site of its plan.
+    is_same = renewed is not None and renewed.destination == permit.destination
+    return None if is_same else "the current config no longer permits it"

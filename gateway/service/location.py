@@ -26,8 +26,8 @@ from gateway.model.location import (
     Reports,
 )
 from gateway.model.location_rules import ClaimRules, GeoIpRules, LocationRules
-from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import key_bytes, locator_of, resolve
+from gateway.policy.location.signals import claim_of
 from gateway.policy.refusals import refuse_location
 
 if TYPE_CHECKING:

@@ -8,15 +8,14 @@ import msgspec
 
 from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of
 from gateway.execution.moderated_stream import ModeratedStream
-from gateway.execution.plan_execution import PlanExecutor
-from gateway.execution.step_selection import ExecutionContext
+from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import Record
-from gateway.service.inbound import RoutingInput
+from gateway.service.exchange import Exchange
 from gateway.usage.accounting import RequestUsage
 from providers.chat import (
     AssistantMessage,
@@ -148,13 +147,12 @@ async def _completion_of(stream: ModeratedStream) -> ChatCompletion:
 def judge_of(
     executor: PlanExecutor,
     current: Callable[[], ConfigVersion],
-    routing: RoutingInput,
-    record: Record,
-    context: ExecutionContext,
+    exchange: Exchange,
+    context: RunContext,
     region: Region,
 ) -> Judge | None:
     """Return the judges of a chat, or None if its region has no moderation."""
-    config, accounting = routing.config, executor.accounting
+    config, record, accounting = exchange.config, exchange.record, executor.accounting
     policy = config.moderation.get(region.name)
     if policy is None:
         return None
@@ -162,7 +160,7 @@ def judge_of(
     def usage_of(own: Record) -> RequestUsage:
         if accounting is None:
             raise RuntimeError("usage is not recorded")
-        return accounting.request(config, routing.client, routing.user, own)
+        return accounting.request(config, exchange.client, exchange.user, own)
 
     def spend(usage: RequestUsage) -> None:
         if context.usage is not None:
@@ -173,7 +171,7 @@ def judge_of(
         config,
         current,
         context.deadline,
-        routing.assistant.for_use("moderations"),
+        exchange.assistant.for_use("moderations"),
         region,
         policy,
         record,

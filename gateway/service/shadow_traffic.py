@@ -50,7 +50,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.failures import Failure, ProviderFailed
+from providers.failures import ProviderFailed
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold, text_of_run
 from providers.reading.response_reader import TOO_LARGE
@@ -140,16 +140,6 @@ class AnswerCapture:
     def text_tap(self) -> TextTap | None:
         """Return None: a text that took the fast path would be missing here."""
         return None
-
-    def on_outcome(self, callback: Callable[[Failure | None], None]) -> None:
-        """See AnswerStream."""
-        if self._stream is not None:
-            self._stream.on_outcome(callback)
-
-    def on_release(self, callback: Callable[[], None]) -> None:
-        """See AnswerStream."""
-        if self._stream is not None:
-            self._stream.on_release(callback)
 
     async def close(self) -> None:
         """See AnswerStream."""
@@ -323,7 +313,8 @@ class ShadowTraffic:
             client_answer = turn.client_answer()
             limit_s = deadline.left_s(committed=not request.stream)
             secret = (self._health.usable_keys(step.deployment) or (None,))[0]
-            options = AttemptOptions.within(limit_s, request, config.resilience)
+            bounds = config.resilience
+            options = AttemptOptions(request, limit_s, bounds.connect_s, bounds.idle_s)
             if self.accounting is not None:
                 options.usage = self.accounting.internal_request(config, _own_record(turn))
             answer = await self._client.send(

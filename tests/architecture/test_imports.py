@@ -39,7 +39,7 @@ HOMES = {
     "certifi": ("providers/transport",),
     "google": ("providers/signing/google.py",),
     "botocore": ("providers/signing/sigv4.py",),
-    "tenacity": ("gateway/execution/plan_execution.py",),
+    "tenacity": ("gateway/execution/run.py",),
     "uvicorn": (
         "gateway/server/uvicorn_server.py",
         "gateway/server/http_protocol.py",

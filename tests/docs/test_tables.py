@@ -21,7 +21,7 @@ from gateway.config.compile import PLANNED_KEYS
 from gateway.config.examples import example_names
 from gateway.config.problems import dotted
 from gateway.config.schema.file import GatewaySection
-from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.run import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules, SignalName

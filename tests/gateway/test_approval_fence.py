@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
+from gateway.execution.run import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import RefusalCode, Refused
@@ -26,11 +26,12 @@ from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
 from gateway.service.chat_service import ChatService
-from gateway.service.inbound import RoutingInput
+from gateway.service.exchange import Exchange
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from tests.kit.configs import table_of
+from tests.kit.deciding_anew import answer_of, exchange_of
 from tests.kit.example_counts import examples
 from tests.kit.location_reports import reported
 
@@ -109,12 +110,17 @@ class Asking:
             self.now += self._jumps_s.pop()
 
     async def ask(self, territory: str, *, stream: bool = False) -> Record:
-        table = self._tables[0]
-        location = resolve(table, None, reported(EdgeReport((territory,))))
         request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream)
-        record = Record("r", 0, table.version)
-        routing = RoutingInput(table, None, location, table.assistants["assistant"], request)
-        await self.service.answer(routing, Deadline.start(60, 50), record)
+        record = Record("r", 0, self._tables[0].version)
+
+        deadline = Deadline.start(60, 50)
+
+        def prepared() -> Exchange:
+            table = self._current()
+            location = resolve(table, None, reported(EdgeReport((territory,))))
+            return exchange_of(table, location, request, deadline, record)
+
+        await answer_of(self.service, prepared)
         return record
 
 
@@ -158,10 +164,9 @@ async def test_attempt_never_goes_to_a_deployment_without_a_valid_approval(
         current = tables[min(position, len(tables) - 1)]
         assert not is_required or is_approved(current[int(name[1:])], region, at), (name, at)
     anybody = any(is_approved(some, region, start) for some in records)
-    assert (refused is not None) == (is_required and not anybody)
+    assert (refused is not None and not asking.asked) == (is_required and not anybody)
     if refused is not None:
         assert refused.refusal.code is RefusalCode.NO_APPROVED_DEPLOYMENT
-        assert asking.asked == []
 
 
 async def test_an_approval_that_ends_between_two_attempts_ends_them() -> None:
@@ -173,9 +178,8 @@ async def test_an_approval_that_ends_between_two_attempts_ends_them() -> None:
     record = Record("r", 0, table.version)
     location = resolve(table, None, reported(EdgeReport(("DE",))))
     request = ChatRequest("assistant", (UserMessage("hello"),))
-    routing = RoutingInput(table, None, location, table.assistants["assistant"], request)
     with pytest.raises(PlanExhausted):
-        await asking.service.answer(routing, Deadline.start(60, 50), record)
+        await asking.service.answer(exchange_of(table, location, request, Deadline.start(60, 50), record))
     assert [name for name, _ in asking.asked] == ["d0", "d1", "d1"]
     [skipped] = record.skipped
     assert (skipped.deployment, skipped.reason) == ("d0", "its approval for region 'de' ended on 2026-11-20")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import PlanExecutor, PlanExhausted
+from gateway.execution.run import PlanExecutor, PlanExhausted
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer, UpstreamClient
 from gateway.model.assistant import USES, Use
@@ -24,11 +24,10 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.input_requests import ServedRequest
 from gateway.model.location import EdgeReport
-from gateway.model.record import Record
 from gateway.model.shadow import ShadowRecord
 from gateway.policy.location.resolution import resolve
 from gateway.service.chat_service import ChatService
-from gateway.service.inbound import RoutingInput
+from gateway.service.exchange import Exchange
 from gateway.service.location import LocationService
 from gateway.service.shadow_traffic import ShadowSink, ShadowTraffic
 from gateway.usage.client_limits import ClientLimits
@@ -36,6 +35,7 @@ from providers.chat import ChatRequest, UserMessage
 from providers.embeddings import EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationRequest
+from tests.kit.deciding_anew import answer_of, exchange_of
 from tests.kit.example_counts import examples
 from tests.kit.location_reports import reported
 from tests.kit.random_configs import TERRITORIES, compiled, configs, fits
@@ -133,9 +133,15 @@ async def test_no_attempt_ever_leaves_the_boundary(
     service = ChatService(lambda: current[0], executor, locations, ClientLimits())
     location = resolve(table, None, reported(EdgeReport((territory,))))
     request = _request(use, stream, user)
-    routing = RoutingInput(table, None, location, table.assistants["assistant"].for_use(use), request)
+
+    deadline = Deadline.start(60, 50)
+
+    def prepared() -> Exchange:
+        now = current[0]
+        return exchange_of(now, resolve(now, None, reported(EdgeReport((territory,)))), request, deadline)
+
     with contextlib.suppress(Refused, PlanExhausted):
-        await service.answer(routing, Deadline.start(60, 50), Record("r", 0, table.version))
+        await answer_of(service, prepared)
     assert "outside.example" not in asked
     if location.region is None:
         assert asked == []

@@ -33,25 +33,24 @@ from hypothesis.stateful import (
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import AttemptFailed, PlanExecution, PlanExecutor
+from gateway.execution.run import AttemptFailed, PlanExecutor, PlanExhausted, Run, RunContext
 from gateway.execution.service_client import ServiceClient
-from gateway.execution.step_selection import ExecutionContext
-from gateway.model.config_version import Client, ConfigVersion
+from gateway.execution.upstream_client import ConfigChanged
+from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentStatement
 from gateway.model.decision import Plan, Refused
 from gateway.model.location import EdgeReport
-from gateway.model.record import Record
+from gateway.model.record import Destinations, Record
 from gateway.model.resilience import Attempts, Resilience
 from gateway.policy.location.resolution import resolve
-from gateway.service.assistants import find_assistant
 from gateway.service.chat_service import ChatService
-from gateway.service.inbound import RoutingInput
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.territories import Places, parse_places
 from tests.kit.configs import table_of
+from tests.kit.deciding_anew import exchange_of
 from tests.kit.location_reports import reported
 
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
@@ -242,7 +241,8 @@ class FenceRequest:
     issued: IssuedToken | None
     message: str
     began: float
-    execution: PlanExecution | None = None
+    execution: Run | None = None
+    within: Destinations | None = None
     attempts: int = 0
     reloads: int = field(default=0)
 
@@ -304,7 +304,7 @@ class PlanRaisingExecutor:
         self.health = health
         self.accounting = None
 
-    async def run(self, plan: Plan, request: Any, context: ExecutionContext) -> NoReturn:
+    async def run(self, plan: Plan, request: Any, context: RunContext) -> NoReturn:
         raise PlanMade(plan, context.still_allowed)
 
 
@@ -428,43 +428,47 @@ class Fence(RuleBasedStateMachine):
         issued: IssuedToken | None,
     ) -> Any:
         asked = FenceRequest(self.written, territory, caller, standing, asserted, issued, message, self.now)
-        statement = ConsentStatement(caller, standing, asserted, issued.text if issued is not None else None)
-        client = self.table.clients[CALLERS[caller]]
-        location = resolve(self.table, client, reported(EdgeReport((territory,))))
-        request = ChatRequest("assistant", (UserMessage(message),), stream=stream)
-        record = Record("r", 0, self.table.version)
-        deadline = Deadline.start(1e6, 1e6, lambda: self.ticks)
+        asked.reloads = self.reloads
+        request, record = ChatRequest("assistant", (UserMessage(message),), stream=stream), Record("r", 0, "t")
+        refused = self._decide(asked, request, record)
+        if refused is None:
+            return asked
+        if refused.consent is None:
+            return multiple()
+        location = resolve(self.table, self.table.clients[CALLERS[caller]], reported(EdgeReport((territory,))))
+        self._note_yes(refused, asked, location)
+        # Half of them agree at once.
+        again = self.latest if issued is None and message == "hello" else None
+        return self._ask(territory, caller, standing, asserted, message, stream, again) if again else multiple()
+
+    def _decide(self, asked: FenceRequest, request: Any, record: Record) -> Refused | None:
+        """Make a plan under the active config, and check each of its steps. Return the refusal if there is one."""
+        issued, deadline = asked.issued, Deadline.start(1e6, 1e6, lambda: self.ticks)
+        text = issued.text if issued is not None else None
+        statement = ConsentStatement(asked.caller, asked.standing, asked.asserted, text)
+        client = self.table.clients[CALLERS[asked.caller]]
+        location = resolve(self.table, client, reported(EdgeReport((asked.territory,))))
+        exchange = exchange_of(self.table, location, request, deadline, record, client, consent=statement)
+        exchange.within = asked.within
         try:
-            self._plan(client, location, request, deadline, record, statement)
+            self.loop.run_until_complete(self.service.answer(exchange))
         except Refused as refused:
             TOLD[str(refused.refusal.code)] += 1
-            if refused.consent is None:
-                return multiple()
-            self._note_yes(refused, asked, location)
-            # Half of them agree at once.
-            again = self.latest if issued is None and message == "hello" else None
-            return self._ask(territory, caller, standing, asserted, message, stream, again) if again else multiple()
+            return refused
+        except PlanExhausted:
+            TOLD["nothing left"] += 1
+            return None
         except PlanMade as planned:
             TOLD["plans"] += 1
             bounds = Resilience(Attempts(per_deployment=3, total=9), retry_budget=None)
-            asked.execution = self.executor.execution(
-                planned.plan, request, ExecutionContext(bounds, deadline, record, planned.still_allowed)
-            )
-            asked.reloads = self.reloads
+            context = RunContext(bounds, deadline, record, planned.still_allowed)
+            asked.execution = Run(self.executor, planned.plan, request, context)
             for step in planned.plan.steps:
                 way = step.permit.origin.removeprefix("https://"), step.permit.proxy
                 reason = why_not(self.written, asked, way, self.now)
                 assert reason is None, (reason, step.deployment.name)
-            return asked
+            return None
         raise AssertionError("neither a plan nor a refusal")
-
-    def _plan(
-        self, client: Client, location: Any, request: Any, deadline: Any, record: Any, statement: ConsentStatement
-    ) -> None:
-        assistant = find_assistant(self.table, client, request.model)
-        routing = RoutingInput(self.table, client, location, assistant, request, consent=statement)
-        work = self.service.answer(routing, deadline, record)
-        self.loop.run_until_complete(work)
 
     def _note_yes(self, refused: Refused, asked: FenceRequest, location: Any) -> None:
         consent = refused.consent
@@ -491,19 +495,25 @@ class Fence(RuleBasedStateMachine):
 
     def _attempt(self, asked: FenceRequest, outcome: str) -> None:
         execution = asked.execution
-        assert execution is not None
-        if execution.has_ended:
+        if execution is None or execution.has_ended:
             return
         self.asked, self.outcome = asked, outcome
         try:
             answer = self.loop.run_until_complete(execution.attempt_next())
         except AttemptFailed:
             pass
+        except ConfigChanged:
+            TOLD["decided anew"] += 1
+            asked.within = execution.context.record.decide_again(asked.within)
+            asked.execution = None
+            if asked.within is None:  # nothing was sent: the active config decides alone
+                asked.written, asked.began = self.written, self.now
+            self._decide(asked, execution.request, execution.context.record)
         else:
             TOLD["answers"] += 1
             if answer.stream is not None:
                 self.loop.run_until_complete(answer.stream.close())
-            execution.steps.next_position()
+            execution._leave_step()
         TOLD.update(f"skipped: {one.reason[:60]}" for one in execution.context.record.skipped)
         TOLD["skipped"] += len(execution.context.record.skipped)
         execution.context.record.skipped.clear()

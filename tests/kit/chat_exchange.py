@@ -14,7 +14,7 @@ from gateway.api.chat import ChatEndpoint
 from gateway.api.connection import CONNECTION, ClientConnection
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -13,7 +13,8 @@ from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import AssertionReport, Reports
 from gateway.model.location_rules import ClaimRules, Edge, EdgeSecret, GeoIpRules, LocationRules, SharedKey, SignalName
 from gateway.policy.location import SIGNALS, SignalLocator
-from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
+from gateway.policy.location.signals import Reading, Signal, read_territory
+from gateway.policy.location.trusted_edge import SignalInput
 from providers.auth import Secret
 from tests.kit.configs import BASE, table_of
 
@@ -60,50 +61,40 @@ def registered(*signals: Signal) -> Iterator[None]:
         yield
 
 
-class Trial(Signal):
-    """A territory in a header that every client may send.
+def trial(
+    name: str = "trial", *, header: str = "x-trial", declared: tuple[str, ...] | None = None, can_locate: bool = True
+) -> Signal:
+    """Return a signal that reads a territory from a header that every client may send.
 
     Args:
         name: Its name. A name of the registry is for tests of a file, in which no other name is allowed.
+        declared: The headers that it says it reads; those that it does read by default.
+        can_locate: Whether it is set up.
     """
 
-    name = "trial"  # type: ignore[assignment]
-    section: str | None = None
-    reads_edges: bool = False
-    client_right: str | None = None
-    needs_lookup = False
-    can = True
-    """Whether the signal is set up."""
-
-    def __init__(self, name: str = "trial") -> None:
-        self.name = name  # type: ignore[assignment]
-
-    def can_locate(self, config: ConfigVersion) -> bool:
-        return self.can
-
-    def headers(self, rules: LocationRules) -> Iterable[str]:
-        return ("x-trial",)
-
-    def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
-        values = given.values("x-trial")
+    def report(rules: LocationRules, given: SignalInput) -> Hashable | None:
+        values = given.values(header)
         return AssertionReport(values) if values else None
 
-    def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
-        report = reports.get(self.name)
-        return read_territory(config, self.name, report.values) if isinstance(report, AssertionReport) else None
+    def read(config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
+        report = reports.get(name)
+        return read_territory(config, name, report.values) if isinstance(report, AssertionReport) else None
 
-    def suppose(self, territory: str) -> Hashable | None:
-        return AssertionReport((territory,))
+    return Signal(
+        name,  # type: ignore[arg-type]
+        report,
+        read,
+        headers=lambda _: (header,) if declared is None else declared,
+        can_locate=lambda _: can_locate,
+        suppose=lambda territory: AssertionReport((territory,)),
+    )
 
-    def identity(self, rules: LocationRules) -> Hashable:
-        return ()
 
+def edge_trial(header: str = "x-trial", *, reads_edges: bool = True) -> Signal:
+    """Return the trial signal, read from trusted edges only."""
+    plain = trial(header=header)
 
-class EdgeTrial(Trial):
-    """A territory in a header that every trusted edge adds."""
+    def report(rules: LocationRules, given: SignalInput) -> Hashable | None:
+        return plain.report(rules, given) if given.edge is not None else None
 
-    section = "edges"
-    reads_edges = True
-
-    def report(self, rules: LocationRules, given: SignalInput) -> Hashable | None:
-        return super().report(rules, given) if given.edge is not None else None
+    return replace(plain, report=report, section="edges", reads_edges=reads_edges)

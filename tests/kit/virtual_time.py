@@ -21,7 +21,7 @@ from gateway.api.connection import CONNECTION, ClientConnection
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
-from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.transport import UpstreamResponse
 from gateway.execution.upstream_request import UpstreamRequest

@@ -19,7 +19,7 @@ from gateway.api.dialects.labelling import MEMBER, StreamLabels, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChatCompletion,

@@ -13,7 +13,7 @@ from gateway.api.errors import ApiError
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.model.region_text import Sentence
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, Failed, StreamEvent, Usage
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway.model.record import Record
 from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, StreamEvent, TextDelta, TextRun
 from providers.reading.folding import text_of_run
 

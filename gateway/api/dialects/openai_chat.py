@@ -19,7 +19,7 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record, Resumed
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChatCompletion,

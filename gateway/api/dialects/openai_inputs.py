@@ -8,7 +8,7 @@ from gateway.api.body import parse_input
 from gateway.api.dialects.openai_chat import OpenAIChat
 from gateway.model.input_requests import InputAnswer, InputRequest, texts_of
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import Usage
 from providers.embeddings import (
     EmbeddingAnswer,

@@ -1,5 +1,6 @@
 """Locations: the signals, one module for each, and the decision that follows from their reports."""
 
-from gateway.policy.location.resolution import SIGNALS, SignalLocator, can_locate, location_key, resolve, suppose
+from gateway.policy.location.resolution import SignalLocator, can_locate, location_key, resolve, suppose
+from gateway.policy.location.signals import SIGNALS
 
 __all__ = ["SIGNALS", "SignalLocator", "can_locate", "location_key", "resolve", "suppose"]

@@ -8,13 +8,11 @@ should be an address and is not one is a doubt. An entry that names no address (
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import Address, AddressQuestion, AddressReport, EdgeNote, Evidence, Reports
-from gateway.model.location_rules import LocationRules, Network, SignalName
-from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory, shown
-from gateway.policy.location.trusted_edge import check_secret, parse_address, secret_headers
+from gateway.model.location import Address, AddressReport, EdgeNote
+from gateway.model.location_rules import LocationRules, Network
+from gateway.policy.location.trusted_edge import SignalInput, check_secret, parse_address, secret_headers
 
 # This header always has a port, and IPv6 addresses have no brackets: the port follows the last colon (AWS, "Add
 # CloudFront request headers").
@@ -25,49 +23,6 @@ _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR = re.compile(rf'({_WORD})=(?:({_WORD})|"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)")')
 _SEPARATOR = re.compile(r"[ \t]*([,;])[ \t]*")
 _ESCAPE = re.compile(r"\\(.)")
-
-
-class GeoIp(Signal):
-    """The country of the client's address, from a database."""
-
-    name: SignalName = "geoip"
-    section = "geoip"
-    reads_edges = True
-    client_right = None
-    needs_lookup = True
-
-    def can_locate(self, config: ConfigVersion) -> bool:
-        """Return whether a database is configured."""
-        return config.location.rules.geoip is not None
-
-    def headers(self, rules: LocationRules) -> frozenset[str]:
-        """Read the address header and the secret of every edge."""
-        return address_headers(rules)
-
-    def report(self, rules: LocationRules, given: SignalInput) -> AddressQuestion | AddressReport:
-        """Ask for the country of the address, or report why there is no address."""
-        address = client_address(rules, given)
-        return address if isinstance(address, AddressReport) else AddressQuestion(address)
-
-    def read(self, config: ConfigVersion, client: Client | None, reports: Reports) -> Reading | None:
-        """Read the territory of the address."""
-        report = reports.get(self.name)
-        if report is None:
-            return None
-        if not isinstance(report, AddressReport):
-            raise TypeError("the address has not been looked up yet")
-        if report.doubtful or report.hidden or not report.country:
-            evidence = Evidence(self.name, shown((report.country,)), note=report.note)
-            return Reading(evidence, unknown=report.hidden, doubtful=report.doubtful)
-        return read_territory(config, self.name, (report.country,), (report.part,))
-
-    def suppose(self, territory: str) -> None:
-        """Assume nothing: a database knows addresses, not territories."""
-        return None
-
-    def identity(self, rules: LocationRules) -> Hashable:
-        """The database, and every edge and hop: each of them can change which address counts."""
-        return rules.geoip, frozenset(edge.identity for edge in rules.edges), rules.hops
 
 
 def address_headers(rules: LocationRules) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The registry of signals, and the decision: all readings of a request become one location.
+"""The decision: all readings of a request become one location.
 
 Signals are read in the order of the configuration. Signals that agree on the region count as one, signals that disagree
 are a conflict, and a blocked territory in any of them decides. Nothing is guessed: a missing location is `unknown`. A
@@ -8,9 +8,9 @@ spoil a signal (by sending the edge's header itself) could remove it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 from gateway.model.caller import LocationKey, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion, Region
@@ -25,13 +25,10 @@ from gateway.model.location import (
     reports_of,
 )
 from gateway.model.location_rules import Edge, LocationRules, SignalName
-from gateway.policy.location.claim import Claim, claim_of
-from gateway.policy.location.client_address import GeoIp, address_headers, client_address
-from gateway.policy.location.client_signals import ApiKey, Assertion
-from gateway.policy.location.edge_header import EdgeHeader
-from gateway.policy.location.signals import Reading, Signal, SignalInput, read_territory
+from gateway.policy.location.client_address import address_headers, client_address
+from gateway.policy.location.signals import SIGNALS, Reading, Signal, claim_of, read_territory
 from gateway.policy.location.subdivisions import blocked_among
-from gateway.policy.location.trusted_edge import edge_of
+from gateway.policy.location.trusted_edge import SignalInput, edge_of
 from gateway.policy.minors import with_age
 from providers.territories import parent
 
@@ -39,23 +36,6 @@ DEMO_TERRITORY = "demo_territory"
 """The value of `x-gateway-why` for a caller of a demo that no signal locates."""
 _MOST_PEERS = 1024
 _REFUSE = "refuse"
-
-
-def registry(signals: Iterable[Signal], names: Iterable[str] = get_args(SignalName)) -> Mapping[SignalName, Signal]:
-    """Return the signals by name.
-
-    Raises:
-        TypeError: A name has no signal, or a signal has no name or the name of another.
-    """
-    all_signals = list(signals)
-    by_name = {signal.name: signal for signal in all_signals}
-    if sorted(signal.name for signal in all_signals) != sorted(names):
-        raise TypeError(f"the signals {sorted(by_name)} in `SIGNALS` are not those of `SignalName`, {sorted(names)}")
-    return by_name
-
-
-SIGNALS = registry((Claim(), ApiKey(), Assertion(), EdgeHeader(), GeoIp()))
-"""Every signal by its name. Importing this module fails if it differs from `SignalName`."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +115,6 @@ class SignalLocator:
         headers = {name for signal, names in self._headers_by_signal if not signal.needs_lookup for name in names}
         return sum(len(value) for name in headers for value in _all_values(by_name[name]))
 
-    def identity(self) -> Hashable:
-        """Return what must be equal in two config versions so that a running request keeps its location."""
-        rules = self.rules
-        by_signal = tuple((signal.name, signal.identity(rules)) for signal in self.signals)
-        return by_signal, rules.conflict, rules.unknown, rules.country_only, rules.demo_territory
-
 
 def locator_of(config: ConfigVersion) -> SignalLocator:
     """Return the locator of a config version with the type that this package defines."""
@@ -175,7 +149,7 @@ def key_bytes(key: LocationKey) -> int:
 def suppose(territory: str, age_band: str | None = None) -> Reports:
     """Return the reports that `explain` assumes for a territory, and for a claim with this age band."""
     reports = reports_of({name: signal.suppose(territory) for name, signal in SIGNALS.items()})
-    return reports.with_report(Claim.name, ClaimReport(age_band=age_band)) if age_band is not None else reports
+    return reports.with_report("claim", ClaimReport(age_band=age_band)) if age_band is not None else reports
 
 
 def can_locate(config: ConfigVersion) -> bool:
@@ -184,19 +158,6 @@ def can_locate(config: ConfigVersion) -> bool:
     is_bound = any(client.region is not None for client in config.clients.values())
     locator = locator_of(config)
     return is_bound or locator.rules.unknown != _REFUSE or any(signal.can_locate(config) for signal in locator.signals)
-
-
-def location_inputs(config: ConfigVersion, client: Client | None) -> tuple[object, ...]:
-    """Return everything except the request that determines a location, without secrets.
-
-    A running request keeps its location under another config version if these are equal in both.
-    """
-    regions = {
-        region.name: (region.territories, region.boundary, region.transit, region.approvals_required)
-        for region in config.regions.values()
-    }
-    rights = (client.region, client.may_assert) if client is not None else None
-    return locator_of(config).identity(), regions, config.blocked, rights
 
 
 def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> Location:

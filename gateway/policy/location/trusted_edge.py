@@ -1,4 +1,4 @@
-"""Trusted edges: the edge that a peer is, the check of its secret, and the parser of IP addresses.
+"""What a signal may read of a request, the trusted edge that a peer is, and the parser of IP addresses.
 
 A trusted edge is not a signal. Two signals, `edge_header` and `geoip`, and the limiter of failed keys use it.
 """
@@ -7,15 +7,50 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 from gateway.model.location import Address, EdgeNote
 from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
-from gateway.policy.location.signals import SignalInput
 
 PORT_PATTERN = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
+_SPACE = b" \t"
 _V4 = re.compile(rf"([0-9.]+){PORT_PATTERN}")
 _V6 = re.compile(rf"\[([0-9A-Fa-f:.]+)\]{PORT_PATTERN}")
+
+
+class SignalInput:
+    """The part of a request that a signal may read: the peer, the trusted edge that it is, and the declared headers."""
+
+    __slots__ = ("_edge", "_reads_edges", "_values", "peer")
+
+    def __init__(
+        self,
+        peer: str | None,
+        edge: Edge | None,
+        values: Mapping[str, tuple[bytes, ...]],
+        *,
+        reads_edges: bool = True,
+    ) -> None:
+        self.peer = peer
+        self._edge = edge
+        self._values = values
+        self._reads_edges = reads_edges
+
+    @property
+    def edge(self) -> Edge | None:
+        """The trusted edge that the peer is, or None; raises KeyError for a signal that does not read edges."""
+        if not self._reads_edges:
+            raise KeyError("the signal reads an edge, and its `reads_edges` is False")
+        return self._edge
+
+    def raw_values(self, header: str) -> tuple[bytes, ...]:
+        """Return every value of a header as it arrived; raises KeyError for a header that is not declared."""
+        return self._values[header]
+
+    def values(self, header: str) -> tuple[str, ...]:
+        """Return every value of a header as text, without the space around it."""
+        return tuple([value.strip(_SPACE).decode("latin-1") for value in self._values[header]])
 
 
 def secret_headers(rules: LocationRules) -> frozenset[str]:

@@ -292,7 +292,7 @@ async def test_anonymous_request_is_not_failed_over_after_keys_become_required(p
     exchange = Exchange(provide, config=two)
     await exchange.run()
     assert hosts == ["house.example", "spare.example"][:asked]
-    assert exchange.record.outcome == ("ok" if asked == 2 else "failed")
+    assert exchange.record.outcome == ("ok" if asked == 2 else "refused")
 
 
 @pytest.mark.parametrize("is_hidden", [False, True])

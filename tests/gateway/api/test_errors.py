@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
-from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import RULES
+from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE

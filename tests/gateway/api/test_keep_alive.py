@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.api.chat import KeepAlive
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
-from gateway.api.responder import KeepAlive
 from gateway.model.config_version import ConfigVersion
 from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming, until
 
@@ -129,7 +129,7 @@ async def test_each_event_delays_the_next_comment(monkeypatch: pytest.MonkeyPatc
             super().__init__(silence_s, send, data)
             made.append(self)
 
-    monkeypatch.setattr("gateway.api.responder.KeepAlive", Watched)
+    monkeypatch.setattr("gateway.api.chat.KeepAlive", Watched)
     go_on, end = asyncio.Event(), asyncio.Event()
     exchange = CommentedExchange(
         Script(chunk("a"), go_on.wait, chunk("b"), end.wait, chunk(finish="stop"), DONE), streaming()

@@ -14,7 +14,7 @@ from gateway.api.dialects.openai_chat import ChunkEncoder, LabelledEncoder, enco
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import Labelling, labelling_of
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,

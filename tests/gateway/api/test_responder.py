@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
+from gateway.api.chat import _AT_ONCE_BYTES, ChatEndpoint, HttpExchange
 from gateway.api.connection import CONNECTION, ClientConnection, Cycle
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
-from gateway.api.responder import _AT_ONCE_BYTES, Responder
 from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -27,6 +27,7 @@ from providers.chat import (
     TextDelta,
     TextRun,
 )
+from tests.kit.configs import BASE, table_of
 
 
 class Client:
@@ -82,9 +83,17 @@ class Passing:
         pass
 
 
+def exchange_with(scope: dict[str, Any], send: Any) -> HttpExchange:
+    service: Any = None
+    endpoint = ChatEndpoint(service, lambda _: None)
+    exchange = HttpExchange(endpoint, scope, lambda: None, send, Record("r", 0, "t"), OPENAI_CHAT)
+    exchange.deadline, exchange.config = Deadline.start(60, 60), table_of(BASE)
+    return exchange
+
+
 async def respond(scope: dict[str, Any], client: Client, stream: Passing) -> None:
-    responder = Responder(scope, lambda: None, client.send, Record("r", 0, "t"), OPENAI_CHAT)
-    writing = responder.respond_stream(cast(AnswerStream, stream), AnswerStyle(), Deadline.start(60, 60))
+    exchange = exchange_with(scope, client.send)
+    writing = exchange.respond_stream(cast(AnswerStream, stream), AnswerStyle())
     assert writing is not None
     await writing
 
@@ -141,9 +150,8 @@ async def test_only_an_unwrapped_send_is_bypassed(is_wrapped: bool) -> None:
 
     send = wrapped if is_wrapped else client.send
     scope = {"extensions": {CONNECTION: connection}}
-    responder = Responder(scope, lambda: None, send, Record("r", 0, "t"), OPENAI_CHAT)
     completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "stop"),))
-    writing = responder.respond_whole(completion, AnswerStyle(), Deadline.start(60, 60), 60)
+    writing = exchange_with(scope, send).respond_whole(completion, AnswerStyle())
     assert (writing is None) is client.is_direct is not is_wrapped
     if writing is not None:
         await writing

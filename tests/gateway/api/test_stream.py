@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionChunk
 from gateway.api.dialects.openai_chat import ChunkEncoder, encode_stream_error
 from gateway.api.errors import ApiError
 from gateway.model.record import Record, Resumed
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     ChatCompletion,
     ChoiceFinish,

@@ -17,7 +17,7 @@ from gateway.policy.location import SIGNALS
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON
 from tests.kit.configs import table_of
-from tests.kit.location_signals import NAMES, Trial, listing, registered, with_another, with_only
+from tests.kit.location_signals import NAMES, listing, registered, trial, with_another, with_only
 
 GOLDEN = Path(__file__).parent / "golden"
 _NO_SIGNAL = "no signal locates a caller"
@@ -61,9 +61,7 @@ def test_matrix_warns_if_no_signal_can_locate_a_caller(name: SignalName) -> None
 
 @pytest.mark.parametrize("can", [True, False])
 def test_matrix_knows_a_trial_signal(can: bool) -> None:
-    trial = Trial()
-    trial.can = can
-    with registered(trial):
+    with registered(trial(can_locate=can)):
         config = replace(listing("trial"), clients={})
         assert (_NO_SIGNAL in render_matrix(config)) != can
 
@@ -158,9 +156,7 @@ def test_a_problem_of_the_whole_file_has_no_line() -> None:
 
 
 def test_matrix_excepts_stored_clients_from_those_whom_no_signal_locates() -> None:
-    trial = Trial()
-    trial.can = False
-    with registered(trial):
+    with registered(trial(can_locate=False)):
         config = replace(listing("trial"), clients={}, clients_source="database")
         matrix = " ".join(render_matrix(config).split())
     assert f"{_NO_SIGNAL}, except a client of the database with a region" in matrix

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.config.problems import dotted
@@ -9,7 +11,7 @@ from gateway.model.config_version import ClientLimitRule
 from gateway.model.location_rules import SignalName
 from gateway.policy.location import SIGNALS
 from tests.kit.config_cases import SOUND, compiled, edited, problems_of, sections
-from tests.kit.location_signals import NAMES, Trial, registered
+from tests.kit.location_signals import NAMES, registered, trial
 
 KEY = "keys: ['sha256:" + "ab" * 32 + "']"
 REGIONS_WITH_A_MISTAKE = edited(SOUND["regions"], ("boundary: [CN]", "boundary: [Chinaa]"))
@@ -54,9 +56,7 @@ def test_right_of_a_signal_that_is_not_listed_has_no_effect(name: SignalName) ->
 
 @pytest.mark.parametrize("listed", ["claim", "api_key"])
 def test_right_of_a_trial_signal_has_an_effect_if_the_signal_is_listed(listed: str) -> None:
-    trial = Trial("claim")
-    trial.client_right = "user"
-    with registered(trial):
+    with registered(replace(trial("claim"), client_right="user")):
         found = messages_of(
             clients=f"clients: {{a: {{{KEY}, may_assert: [user]}}}}", location=f"location: {{signals: [{listed}]}}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from providers.auth import Secret
 from providers.registry import load_registry
 from tests.kit.claim_tokens import jwks, public
 from tests.kit.config_cases import ENVIRON, compiled, rejected, sections
-from tests.kit.location_signals import NAMES, Trial, registered
+from tests.kit.location_signals import NAMES, registered, trial
 from tests.kit.mmdb import mmdb
 
 CLAIM = "issuer: https://issuer.example, audience: gw, algorithms: [ES256, RS256]"
@@ -102,9 +103,7 @@ def test_section_of_every_signal_is_compiled(name: SignalName) -> None:
 
 @pytest.mark.parametrize("reads_edges", [True, False])
 def test_trial_signal_uses_the_edges_exactly_if_it_reads_them(reads_edges: bool) -> None:
-    trial = Trial("claim")
-    trial.reads_edges = reads_edges
-    with registered(trial):
+    with registered(replace(trial("claim"), reads_edges=reads_edges)):
         expected = (
             [] if reads_edges else ["location.edges: has no effect: `edge_header` is not among `location.signals`"]
         )

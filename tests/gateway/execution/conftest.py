@@ -13,8 +13,7 @@ import respx
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import PlanExecutor
-from gateway.execution.step_selection import ExecutionContext
+from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
@@ -88,7 +87,7 @@ class Bench:
     async def ask(self, *, stream: bool = False, response_format: ResponseFormat | None = None) -> Answer:
         messages = (UserMessage("hello"),)
         request = ChatRequest("assistant", messages, stream=stream, response_format=response_format)
-        context = ExecutionContext(self.table.resilience, self.deadline, self.record, self.still_allowed)
+        context = RunContext(self.table.resilience, self.deadline, self.record, self.still_allowed)
         context.usage = self.usage
         return await self.executor.run(self.plan(request), request, context)
 

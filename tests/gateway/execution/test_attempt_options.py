@@ -7,8 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from gateway.execution.attempt import choose_options, had_time
-from gateway.execution.latency import LatencyTracker
+from gateway.execution.run import RunContext, had_time, options_for
 from gateway.execution.upstream_client import AttemptOptions
 from gateway.model.decision import Step
 from gateway.model.resilience import Resilience
@@ -19,6 +18,10 @@ BOUNDS = Resilience(first_token_s=10, commit_s=55, total_s=600)
 JSON = ChatRequest("assistant", (UserMessage("hello"),))
 STREAM = replace(JSON, stream=True)
 NOW = 1000.0
+
+
+def context_of(bench: Bench) -> RunContext:
+    return RunContext(BOUNDS, bench.deadline, bench.record, bench.still_allowed)
 
 
 def step_of(bench: Bench, fold: bool | None = None, first_token_s: float | None = None) -> Step:
@@ -53,9 +56,9 @@ def test_quick_deployment_is_sent_the_expected_form_of_request(
     left_s: float,
     form: tuple[bool, float, bool],
 ) -> None:
-    step, latency = step_of(bench, fold, own_s), LatencyTracker()
-    latency.record_answer(step.deployment, NOW, 0.1)
-    options = choose_options(request_, step, BOUNDS, bench.deadline, latency, left_s, is_last)
+    step = step_of(bench, fold, own_s)
+    bench.health.latency.record_answer(step.deployment, NOW, 0.1)
+    options = options_for(request_, step, context_of(bench), bench.health, left_s, is_last)
     asked = options.request
     assert (asked.stream, options.limit_s, options.is_quick, options.head_s) == (*form, None)
     assert asked.folded is (asked.stream and not request_.stream)
@@ -79,7 +82,7 @@ def test_reasoning_model_gets_a_longer_first_token_timeout_and_a_head_timeout(
     facts = replace(step.deployment.target.facts, first_token_factor=factor, efforts=("none", "high"))
     deployment = replace(step.deployment, target=replace(step.deployment.target, facts=facts))
     step, asked = replace(step, deployment=deployment), replace(STREAM, reasoning_effort=effort)
-    options = choose_options(asked, step, BOUNDS, bench.deadline, LatencyTracker(), 55, is_last_step=False)
+    options = options_for(asked, step, context_of(bench), bench.health, 55, is_last_step=False)
     assert (options.limit_s, options.head_s, options.is_quick) == (limit_s, head_s, False)
     assert had_time(options, step, BOUNDS, is_last_step=False)
     assert not had_time(
@@ -103,5 +106,5 @@ def test_silence_counts_as_a_failure_only_from_a_minimum_timeout(
 ) -> None:
     step = step_of(bench, None, own_s)
     for limit_s, had in [(least_s, True), (least_s - 0.1, False)]:
-        options = msgspec.structs.replace(AttemptOptions.within(limit_s, request_, BOUNDS), is_quick=is_quick)
+        options = AttemptOptions(request_, limit_s, 5, 30, is_quick=is_quick)
         assert had_time(options, step, BOUNDS, is_last_step=is_last) is had

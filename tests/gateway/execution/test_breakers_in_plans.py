@@ -12,8 +12,8 @@ import respx
 
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Deadline
-from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES
+from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from gateway.model.resilience import Attempts, BreakerRule

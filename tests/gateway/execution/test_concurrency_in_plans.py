@@ -11,7 +11,7 @@ import pytest
 
 from gateway.execution.breaker import BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter
-from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind

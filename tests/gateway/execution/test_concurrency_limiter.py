@@ -33,7 +33,7 @@ async def rounds() -> None:
 
 
 def wait(limiter: ConcurrencyLimiter, caller: str = "app", left_s: float = 60.0) -> asyncio.Task[Slot]:
-    return asyncio.ensure_future(limiter.acquire(caller, left_s))
+    return asyncio.ensure_future(limiter.acquire(left_s))
 
 
 async def test_released_slot_goes_to_a_waiting_request() -> None:
@@ -66,24 +66,6 @@ async def test_a_full_queue_sheds_at_once() -> None:
     (await waiting).release()
 
 
-async def test_full_queue_drops_the_newest_request_of_the_busiest_client() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
-    slot = limiter.try_acquire()
-    greedy = [wait(limiter, "greedy") for _ in range(3)]
-    await rounds()
-    polite = wait(limiter, "polite")
-    await rounds()
-    assert await shed_reason(greedy[2]) == "queue_full"
-    order: list[str] = []
-    for name, task in (("greedy 1", greedy[0]), ("greedy 2", greedy[1]), ("polite", polite)):
-        task.add_done_callback(lambda done, name=name: (order.append(name), done.result().release()))  # type: ignore[misc]
-    assert slot is not None
-    slot.release()
-    for _ in range(12):
-        await asyncio.sleep(0)
-    assert order == ["greedy 1", "polite", "greedy 2"]
-
-
 async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> None:
     limiter = ConcurrencyLimiter(replace(RULE, limit=1, wait_s=0.02), SetClock(100.0))
     limiter.try_acquire()
@@ -101,7 +83,7 @@ async def test_request_with_too_little_time_for_the_queue_is_refused_at_once() -
     slot.release()
     limiter.try_acquire()
     with pytest.raises(Shed) as shed:
-        await limiter.acquire("app", left_s=2.9)
+        await limiter.acquire(2.9)
     assert shed.value.reason == "no_time"
     assert shed.value.retry_after_s == 3.0
     waiting = wait(limiter, left_s=3.1)
@@ -126,24 +108,6 @@ async def test_cancelled_waiter_does_not_keep_a_slot(granted: bool) -> None:
     slot.release()
     (await staying).release()
     assert limiter.in_use == 0
-
-
-async def test_cancelled_waiter_makes_room_in_the_queue() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
-    slot = limiter.try_acquire()
-    greedy = [wait(limiter, "greedy") for _ in range(3)]
-    await rounds()
-    polite = wait(limiter, "polite")
-    # It is cancelled, and has not stepped out when the other one comes.
-    greedy[2].cancel()
-    await rounds()
-    assert [task.done() for task in (*greedy, polite)] == [False, False, True, False]
-    assert greedy[2].cancelled()
-    assert slot is not None
-    slot.release()
-    for task in (greedy[0], polite, greedy[1]):
-        (await task).release()
-    assert (limiter.in_use, limiter.queued) == (0, 0)
 
 
 async def test_a_reload_widens_narrows_and_lifts_the_bound() -> None:
@@ -203,7 +167,7 @@ class LimiterMachine(RuleBasedStateMachine):
         until = self.time.now + min(left_s, self.rule.wait_s) + 1e-6
 
         def wait() -> None:
-            self.waiting.append((asyncio.ensure_future(self.limiter.acquire(caller, left_s)), until))
+            self.waiting.append((asyncio.ensure_future(self.limiter.acquire(left_s)), until))
 
         self.run(wait)
 

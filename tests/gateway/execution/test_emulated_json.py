@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.execution.breaker import BreakerState
-from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from gateway.usage.accounting import Accounting

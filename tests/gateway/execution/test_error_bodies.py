@@ -62,7 +62,7 @@ async def test_error_body_is_not_read_beyond_the_deadline_of_the_answer(
     way, deadline = Refusing(), Deadline(0.0, total_s, commit_s, lambda: 0.0)
     request = ChatRequest("assistant", (UserMessage("hello"),), stream=stream, folded=folded)
     step = bench.plan(request).steps[0]
-    options = AttemptOptions.within(60, request, bench.table.resilience)
+    options = AttemptOptions(request, 60, 5, 30)
     with pytest.raises(ProviderFailed) as raised:
         await UpstreamClient(way).send(step, None, options, deadline)
     deadline.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import respx
 
-from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.redaction import redacted
+from gateway.execution.run import PlanExhausted
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import Bench, answer_json

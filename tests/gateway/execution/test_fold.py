@@ -10,7 +10,7 @@ import pytest
 
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
-from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import whole_of, whole_of_body
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, ReasoningDelta, StreamEvent

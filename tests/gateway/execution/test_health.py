@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.health import Health
-from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.run import PlanExhausted
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.plan_execution import PlanExhausted
+from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Plan, Step
 from providers.chat import ChatRequest, Failed, Finished, TextDelta
 from providers.failures import Failure, FailureKind, UnsupportedFeature

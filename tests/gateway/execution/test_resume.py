@@ -24,7 +24,7 @@ from gateway.execution.resume_request import (
     resume_request,
     summed,
 )
-from gateway.execution.step_selection import ExecutionContext
+from gateway.execution.run import RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.consent import ConsentKind
 from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Resumed
@@ -91,7 +91,7 @@ def thought(words: str) -> dict[str, str]:
 
 async def begun(bench: Bench, request: ChatRequest = HELLO) -> Answer:
     plan = bench.plan(request)
-    context = ExecutionContext(bench.table.resilience, bench.deadline, bench.record, bench.still_allowed)
+    context = RunContext(bench.table.resilience, bench.deadline, bench.record, bench.still_allowed)
     context.usage = bench.usage
     answer = await bench.executor.run(plan, request, context)
     return resuming(answer, Resumption(bench.executor, plan, request, context))

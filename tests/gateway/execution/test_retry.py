@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.retry import RULES, FailOver, FailureFacts, Retry, backoff_s, next_action
+from gateway.execution.retry import RULES, backoff_s, next_action
+from gateway.model.record import AttemptAction
+from gateway.model.resilience import Attempts, Resilience
 from providers.failures import Failure, FailureKind
 
 _KINDS = st.sampled_from(FailureKind)
@@ -40,11 +42,15 @@ def test_a_verdict_keeps_every_bound(
 ) -> None:
     action = next_action(
         Failure(kind, "x", retry_after_s=retry_after_s, should_retry=should_retry),
-        FailureFacts(tried_here, per_deployment, another_key, is_last_step, 2.0, left_s, chance),
+        bounds=Resilience(attempts=Attempts(per_deployment=per_deployment)),
+        tried_here=tried_here,
+        has_other_key=another_key,
+        is_last_step=is_last_step,
+        left_s=left_s,
+        jitter=chance,
     )
-    again, onward = isinstance(action, Retry), isinstance(action, FailOver)
-    if isinstance(action, Retry):
-        assert action.wait_s <= left_s
+    again, onward = action.action is AttemptAction.RETRY, action.action is AttemptAction.FAILOVER
+    assert action.wait_s <= (left_s if again else 0)
     if onward:
         assert not is_last_step
         assert RULES[kind].next_step

@@ -7,14 +7,14 @@ import asyncio
 import httpx
 import pytest
 
-from gateway.execution.plan_execution import PlanExhausted
 from gateway.execution.retry import FLOOR
+from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record, Skipped
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
 from tests.kit.configs import Config, table_of
-from tests.kit.runner_answers import error, until
+from tests.kit.runner_answers import until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
@@ -116,50 +116,6 @@ async def test_withdrawn_attempt_releases_its_slot_and_probe(bench: Bench) -> No
     assert (first.received, second.received) == (0, 2)
 
 
-@pytest.mark.parametrize("withdrawn", ["first", "second"])
-async def test_hedge_is_answered_by_the_attempt_that_is_still_allowed(bench: Bench, withdrawn: str) -> None:
-    calls = {"first": DelayedProvider(bench, FIRST), "second": DelayedProvider(bench, SECOND)}
-    answer = ask(bench, HEDGED)
-    await until(lambda: calls["second"].connecting == 1)
-    bench.forbidden[withdrawn] = OFF
-    calls[withdrawn].stands.set()
-    await until(lambda: bench.record.skipped != [])
-    assert not answer.done()
-    (other,) = calls.keys() - {withdrawn}
-    calls[other].stands.set()
-    assert (await answer).step.deployment.name == other
-    assert (attempts(bench), bench.record.skipped) == ([other], [Skipped(withdrawn, OFF)])
-    assert calls[withdrawn].received == 0
-
-
-@pytest.mark.parametrize("withdrawn", ["first", "second"])
-async def test_failure_of_the_allowed_attempt_is_the_reported_failure(bench: Bench, withdrawn: str) -> None:
-    calls = {"first": DelayedProvider(bench, FIRST, error(401)), "second": DelayedProvider(bench, SECOND, error(401))}
-    answer = ask(bench, HEDGED)
-    await until(lambda: calls["second"].connecting == 1)
-    bench.forbidden[withdrawn] = OFF
-    for name in sorted(calls, key=lambda name: name != withdrawn):
-        calls[name].stands.set()
-    with pytest.raises(PlanExhausted) as raised:
-        await answer
-    (other,) = calls.keys() - {withdrawn}
-    assert (attempts(bench), raised.value.failure) == ([other], bench.record.attempts[0].failure)
-    assert calls[withdrawn].received == 0
-
-
-async def test_hedge_with_two_forbidden_attempts_sends_nothing(bench: Bench) -> None:
-    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
-    answer = ask(bench, HEDGED)
-    await until(lambda: second.connecting == 1)
-    bench.forbidden |= {"first": OFF, "second": OFF}
-    first.stands.set()
-    second.stands.set()
-    with pytest.raises(PlanExhausted) as raised:
-        await answer
-    assert (raised.value.failure.kind, attempts(bench)) == (FailureKind.UNAVAILABLE, [])
-    assert sorted(skipped.deployment for skipped in bench.record.skipped) == ["first", "second"]
-
-
 async def test_withdrawn_attempt_fails_over_at_once(bench: Bench) -> None:
     config = HEDGED.merge("assistants: {assistant: {hedge: {after: 60s}}}")
     first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
@@ -184,12 +140,3 @@ class ForbiddingConfig(dict[str, str]):
     def get(self, name: str, _: object = None) -> str | None:  # type: ignore[override]
         self.looks += name == "first"
         return OFF if name == "first" and self.looks > 1 else None
-
-
-async def test_permission_is_checked_again_before_the_task_starts(bench: Bench) -> None:
-    """A kept connection needs no second check."""
-    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
-    bench.forbidden = ForbiddingConfig()
-    second.stands.set()
-    assert (await ask(bench, HEDGED)).step.deployment.name == "second"
-    assert (first.connecting, bench.record.skipped) == (0, [Skipped("first", OFF)])

@@ -12,9 +12,8 @@ from gateway.model.approval import Approval, Days, days_at, terms_of, why_unappr
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason
 from gateway.model.location import EdgeReport
-from gateway.policy.fence import prompt_permit, still_permitted
+from gateway.policy.fence import lacking_approval, prompt_permit
 from gateway.policy.location.resolution import resolve
-from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
 from tests.kit.configs import BASE, table_of
@@ -217,21 +216,5 @@ def test_permit_requires_a_valid_approval() -> None:
     assert prompt_permit(table, region, deployment, at("2026-11-20T10:00:00")) is None
     permit = prompt_permit(table, region, deployment, at("2026-11-20T09:00:00"))
     assert permit is not None
-    assert still_permitted(permit, table, table.assistants["assistant"], at("2026-11-20T09:59:59")) is None
-    assert still_permitted(permit, table, table.assistants["assistant"], at("2026-11-20T10:00:00")) == ENDED
-
-
-def test_approval_is_checked_again_for_each_attempt() -> None:
-    table = approved_until("2026-11-20")
-    location = resolve(table, None, reported(EdgeReport(("CN",))))
-    planned = decision(table, "2026-11-19T12:00:00").outcome
-    assert isinstance(planned, Plan)
-    [step] = planned.steps
-    for current, now, reason in (
-        (table, "2026-11-20T09:00:00", None),
-        (table, "2026-11-20T10:00:00", ENDED),
-        (approved_until("2026-12-20"), "2026-11-20T10:00:00", None),
-        (approved_until("2026-11-18"), "2026-11-19T12:00:00", "its approval for region 'cn' ended on 2026-11-18"),
-    ):
-        running = RunningRequest(table, "assistant", None, location, NOTHING)
-        assert why_not_now(running, step, current, at(now)) == reason
+    assert lacking_approval(region, deployment, at("2026-11-20T09:59:59")) is None
+    assert lacking_approval(region, deployment, at("2026-11-20T10:00:00")) == ENDED

@@ -10,12 +10,10 @@ from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipRea
 from gateway.model.location import EdgeReport
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
-from gateway.policy.revalidation import RunningRequest, why_not_now
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.disclosure import disclose
 from gateway.service.explain import PlainRequest, explain
-from providers.matching.requirements import Requirements
 from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import reported
 
@@ -136,18 +134,6 @@ def test_request_without_a_user_gets_the_member_with_the_largest_weight() -> Non
     light = routed("[{gemini: 20, chatgpt-us: 80}, gemini]")
     assert plan_of(light, None) == ["chatgpt-us", "gemini"]
     assert side_of(light, None) is None
-
-
-def test_running_request_keeps_its_variant_until_its_weight_is_zero() -> None:
-    plan = decided(CANARY, BIRD).outcome
-    assert isinstance(plan, Plan)
-    location = resolve(CANARY, None, US)
-    needs = Requirements(frozenset(), frozenset(), frozenset())
-    shrunk, stopped = routed("[{gemini: 9999, chatgpt-us: 1}]"), routed("[{gemini: 100, chatgpt-us: 0}]")
-    running = RunningRequest(CANARY, "assistant", None, location, needs)
-    assert why_not_now(running, plan.steps[0], shrunk, 0.0) is None
-    reason = why_not_now(running, plan.steps[0], stopped, 0.0)
-    assert reason == "not allowed by the current config: its weight is 0"
 
 
 def test_explain_shows_the_variant_and_disclosure_lists_all_members() -> None:

@@ -11,10 +11,10 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Proxy
 from gateway.model.permit import Permit
-from gateway.policy.fence import prompt_permit, still_permitted
+from gateway.policy.fence import prompt_permit
 from gateway.service.location import locate
 from providers.territories import parse_places
-from tests.kit.configs import BASE, Config, table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.location_reports import caller_of
 
 TABLE = table_of(BASE)
@@ -47,55 +47,6 @@ def test_a_demo_permits_simulators_only() -> None:
     assert prompt_permit(demo, demo.regions["us"], demo.deployments["chatgpt-us"], 0.0) is None
     simulated = replace(demo.deployments["chatgpt-us"], simulates="us")
     assert prompt_permit(demo, demo.regions["us"], simulated, 0.0) is not None
-
-
-def test_permit_stays_valid_for_the_table_that_created_it() -> None:
-    assert still_permitted(permit(), TABLE, TABLE.assistants["assistant"], 0.0) is None
-
-
-def permitted(current: ConfigVersion) -> str | None:
-    """Return why this version does not allow the permit any more."""
-    return still_permitted(permit(), current, current.assistants.get("assistant"), 0.0)
-
-
-WIDE = BASE.merge("regions: {us: {boundary: ['*']}}")
-
-
-@pytest.mark.parametrize(
-    ("current", "reason"),
-    [
-        (BASE.merge("deployments: {chatgpt-us: {enabled: false}}"), "disabled"),
-        (WIDE.merge("assistants: {assistant: {routes: {us: [chatgpt-eu]}}}"), "no longer routes"),
-        (BASE.merge("deployments: {chatgpt-us: {model: gpt-5.4-mini}}"), "no longer permits"),
-        (
-            BASE.merge("deployments: {chatgpt-us: {proxy: {url: https://proxy.example, territory: US}}}"),
-            "no longer permits",
-        ),
-        (
-            BASE.replace(assistants={"helper": BASE.data["assistants"]["assistant"]}).merge(
-                "clients: {app: {assistants: [helper]}}"
-            ),
-            "no longer routes",
-        ),
-    ],
-    ids=["disabled", "not routed", "another model", "another proxy", "another assistant"],
-)
-def test_permit_ends_with_the_reason_where_another_table_does_not_permit_it(current: Config, reason: str) -> None:
-    assert reason in (permitted(table_of(current)) or "")
-
-
-def test_permit_lasts_where_another_table_has_a_wider_boundary() -> None:
-    assert permitted(table_of(WIDE)) is None
-
-
-def test_permit_ends_where_the_boundary_has_become_narrower() -> None:
-    wide = table_of(WIDE)
-    held = permit(wide)
-    narrow = replace(TABLE.regions["us"], boundary=parse_places(["CA"]))
-    current = replace(TABLE, regions={**TABLE.regions, "us": narrow})
-    reason = still_permitted(held, current, current.assistants["assistant"], 0.0)
-    assert reason is not None
-    assert "no longer permits" in reason
 
 
 def sent(*pairs: tuple[bytes, str], more_bytes: int = 0) -> RequestHeaders:

@@ -20,7 +20,8 @@ from gateway.model.location import (
     LocationProblem,
     Reports,
 )
-from gateway.policy.location.resolution import SIGNALS, resolve
+from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import SIGNALS
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
 from tests.kit.configs import BASE, SPLIT_COUNTRIES, table_of

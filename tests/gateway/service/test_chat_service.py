@@ -13,17 +13,16 @@ from gateway.api.body import BodyLease, BodyLimits
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
-from gateway.execution.plan_execution import PlanExecutor
+from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.upstream_client import Answer
-from gateway.model.caller import Caller, RequestHeaders
+from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.record import Record
-from gateway.model.resilience import Resilience
 from gateway.service.assistants import AssistantNotFound
 from gateway.service.chat_service import ChatService
-from gateway.service.inbound import AnswerStyle, ErrorStyle, HeldBody
+from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
@@ -51,29 +50,26 @@ def config_with(unknown: str = "default") -> ConfigVersion:
     return table_of(CONFIG.replace(location={"unknown": unknown}), {"KEY": "sk-secret"})
 
 
-class Scripted:
-    """An `Inbound` that records its calls in order."""
-
-    deadline: Deadline
+class Scripted(Exchange):
+    """An exchange that records its calls in order."""
 
     def __init__(self, service: Service, request: ChatRequest) -> None:
-        self.record = Record("r", 0.0, "")
-        self.error_style = ErrorStyle()
+        super().__init__(Record("r", 0.0, ""))
         self.calls: list[str] = []
         self.styles: list[AnswerStyle] = []
         self.held_bytes: list[int] = []
         self._service = service
         self._request = request
 
-    def caller(self, config: ConfigVersion) -> Caller:
-        self.calls.append("caller")
+    def identify(self, config: ConfigVersion) -> None:
+        self.calls.append("identify")
         # Each version has another key of the client.
         client = replace(LIMITED, key_id=f"key of {config.version}")
-        return caller_of(config, client, RequestHeaders({}, 0, "127.0.0.1", ""))
+        self.config, self.caller = config, caller_of(config, client, RequestHeaders({}, 0, "127.0.0.1", ""))
 
-    def start(self, bounds: Resilience) -> None:
+    def start(self) -> None:
         self.calls.append("start")
-        self.deadline = Deadline.start(bounds.total_s, bounds.commit_s)
+        self.deadline = Deadline.start(60, 60)
 
     async def body(self) -> BodyLease:
         self.calls.append("body")
@@ -81,13 +77,11 @@ class Scripted:
         self._service.bodies.take(10)
         return BodyLease(bytes(10), self._service.bodies)
 
-    def decode(self, body: HeldBody) -> ChatRequest:
+    def decode(self, body: HeldBody) -> None:
         self.calls.append("decode")
+        assert isinstance(body, BodyLease)
         assert len(body.take()) == body.size_bytes == 10
-        return self._request
-
-    def begin(self, request: ChatRequest) -> None:
-        self.calls.append("begin")
+        self.request = self._request
 
     def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
         self.calls.append("respond")
@@ -125,7 +119,7 @@ async def test_a_request_is_judged_by_its_headers_before_its_body_is_read() -> N
     service = Service(config_with())
     inbound = await service.ask()
     assert service.raised is None
-    assert inbound.calls == ["caller", "start", "body", "decode", "begin", "respond"]
+    assert inbound.calls == ["identify", "start", "body", "decode", "respond"]
     assert (inbound.record.client, inbound.record.decided.assistant, inbound.record.answered_by.deployment) == (
         "app",
         "assistant",
@@ -137,7 +131,7 @@ async def test_a_refused_location_leaves_the_body_unread() -> None:
     service = Service(config_with("refuse"))
     inbound = await service.ask()
     assert isinstance(service.raised, Refused)
-    assert inbound.calls == ["caller"]
+    assert inbound.calls == ["identify"]
     assert inbound.record.decided.location is not None
 
 
@@ -145,7 +139,7 @@ async def test_a_version_that_becomes_active_while_the_body_is_read_decides_ever
     service = Service(config_with(), config_with("refuse"))
     inbound = await service.ask()
     assert isinstance(service.raised, Refused)
-    assert inbound.calls == ["caller", "start", "body", "caller"]
+    assert inbound.calls == ["identify", "start", "body", "identify"]
     record, version = inbound.record, service.next.version
     assert (record.config_version, record.client, record.key_id) == (version, "app", f"key of {version}")
 
@@ -166,7 +160,7 @@ async def test_an_unknown_assistant_is_found_out_after_the_request_has_begun() -
     service = Service(config_with())
     inbound = await service.ask(model="other")
     assert isinstance(service.raised, AssistantNotFound)
-    assert inbound.calls == ["caller", "start", "body", "decode", "begin"]
+    assert inbound.calls == ["identify", "start", "body", "decode"]
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
@@ -174,4 +168,4 @@ async def test_the_style_of_an_answer_follows_the_request_and_its_assistant(incl
     inbound = await Service(config_with()).ask(include_usage=include_usage)
     [style] = inbound.styles
     assert (style.include_usage, style.choices, style.shown_model) == (include_usage, 1, "assistant")
-    assert not inbound.error_style.quotes_provider, "a hidden model is not named by its provider's words either"
+    assert inbound.hides_model, "a hidden model is not named by its provider's words either"

@@ -19,7 +19,7 @@ from gateway.model.location import AddressQuestion, AddressReport, ClaimProblem,
 from gateway.model.location_rules import ClaimRules, GeoIpRules, KeyFile, KeyUrl, LocationRules, SharedKey
 from gateway.model.permit import ServicePermit
 from gateway.policy.location import SignalLocator
-from gateway.policy.location.claim import claim_of
+from gateway.policy.location.signals import claim_of
 from gateway.service.location import LocationService
 from providers.auth import Secret
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.model.location_rules import SignalName
 from gateway.policy.location import SIGNALS
 from gateway.service.explain import reports_from, why_not_supposed
-from tests.kit.location_signals import NAMES, Trial, listing, registered, with_only
+from tests.kit.location_signals import NAMES, listing, registered, trial, with_only
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,8 +28,6 @@ def test_territory_can_be_supposed_exactly_for_the_signals_that_suppose_it(name:
     ],
 )
 def test_trial_signal_is_supposed_if_it_is_listed_and_set_up(listed: list[str], can: bool, reason: str) -> None:
-    trial = Trial()
-    trial.can, trial.client_right = can, "store"
-    with registered(trial):
+    with registered(replace(trial(can_locate=can), client_right="store")):
         assert reports_from("DE").get("trial") is not None
         assert why_not_supposed(listing(*listed), "DE") == reason

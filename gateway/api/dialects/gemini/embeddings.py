@@ -14,7 +14,7 @@ from gateway.api.dialects.openai_inputs import InputDialect, estimated_tokens
 from gateway.api.errors import ApiError
 from gateway.model.input_requests import InputAnswer
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown

@@ -9,7 +9,7 @@ import orjson
 from gateway.api.dialects.gemini.contents import encode_signature
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import Annotation, ChatCompletion, Choice, FinishReason, Logprobs, ToolCall, Usage, text_of
 from providers.json_values import as_list, as_map, embed_object, read_str
 

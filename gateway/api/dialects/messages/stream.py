@@ -35,7 +35,7 @@ from gateway.api.dialects.messages.encode import (
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     Annotation,
     AnnotationsDelta,

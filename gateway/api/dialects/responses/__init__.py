@@ -13,11 +13,11 @@ import orjson
 
 from gateway.api.body import parse_json
 from gateway.api.dialects.responses.decode import NAMES_OF_CHAT, MessagePaths, decode_request
-from gateway.api.dialects.responses.encode import Exchange, encode_answer
+from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answer
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, ChatRequest
 
 __all__ = ["Responses"]
@@ -36,13 +36,13 @@ class Responses:
 
     def __init__(self) -> None:
         self._paths = MessagePaths()
-        self._exchange = Exchange()
+        self._exchange = ResponsesRequest()
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""
         decoded = decode_request(parse_json(body))
         echo = _encode_echo(decoded.echo, len(body))
-        self._exchange = Exchange(echo, decoded.names, decoded.wants_state, len(body))
+        self._exchange = ResponsesRequest(echo, decoded.names, decoded.wants_state, len(body))
         self._paths = decoded.paths
         return decoded.request
 

@@ -15,7 +15,7 @@ from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.responses.tools import ToolNames
 from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
 from providers.formats.reasoning_state import join_call_id
 
@@ -31,7 +31,7 @@ COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"fail
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class ResponsesRequest:
     """The parts of a request on which its answer depends.
 
     Attributes:
@@ -97,7 +97,7 @@ def call_item(id: bytes, status: bytes, call: bytes, arguments: bytes) -> bytes:
     return b'{"id":"%b","type":"function_call","status":"%b",%b,"arguments":"%b"}' % (id, status, call, arguments)
 
 
-def call_members(call_id: str, name: str, signature: str | None, exchange: Exchange) -> bytes:
+def call_members(call_id: str, name: str, signature: str | None, exchange: ResponsesRequest) -> bytes:
     """Return the members of a function call that do not change: its id, its name and its group."""
     outward = call_id if exchange.wants_state else join_call_id(call_id, signature)
     namespace, plain = exchange.names.split(name)
@@ -122,7 +122,7 @@ def encode_usage(usage: Usage) -> bytes:
     )
 
 
-def estimated_usage(exchange: Exchange, text: str) -> Usage:
+def estimated_usage(exchange: ResponsesRequest, text: str) -> Usage:
     """Return about the usage of an answer whose provider counted nothing. Both counts are above 0."""
     return Usage(max(1, exchange.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens(text)))
 
@@ -150,7 +150,7 @@ class ResponseHead:
     """
 
     record: Record
-    exchange: Exchange
+    exchange: ResponsesRequest
     model: str
     created: int
 
@@ -188,7 +188,7 @@ def status_of(finish: FinishReason) -> bytes:
     return INCOMPLETE if finish in _INCOMPLETE else COMPLETED
 
 
-def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, exchange: Exchange) -> bytes:
+def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, exchange: ResponsesRequest) -> bytes:
     """Return the body of a whole answer. An answer of this API has one choice."""
     labelled = label_answer(completion, style, record)
     completion, member = labelled.completion, labelled.member
@@ -203,7 +203,7 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
     return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)
 
 
-def _items(choice: Choice, status: bytes, record: Record, exchange: Exchange) -> list[bytes]:
+def _items(choice: Choice, status: bytes, record: Record, exchange: ResponsesRequest) -> list[bytes]:
     """Return the items of an answer. Only the last one can be incomplete."""
     message = choice.message
     written: list[bytes] = []

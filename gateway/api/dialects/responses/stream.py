@@ -30,8 +30,8 @@ from gateway.api.dialects.responses.encode import (
     FAILED,
     IN_PROGRESS,
     INCOMPLETE,
-    Exchange,
     ResponseHead,
+    ResponsesRequest,
     call_item,
     call_members,
     encode_annotation,
@@ -49,7 +49,7 @@ from gateway.api.dialects.responses.encode import (
 )
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     ChoiceFinish,
@@ -111,7 +111,7 @@ class _Message(_Item):
 class ResponseStreamEncoder:
     """Encodes the stream of one client. See `gateway.api.dialects.dialect.StreamEncoder`."""
 
-    def __init__(self, style: AnswerStyle, record: Record, exchange: Exchange) -> None:
+    def __init__(self, style: AnswerStyle, record: Record, exchange: ResponsesRequest) -> None:
         """Make it for one stream."""
         self.usage: Usage | None = None
         self.failed: Failed | None = None

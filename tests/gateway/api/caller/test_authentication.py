@@ -21,10 +21,11 @@ from gateway.model.location_rules import LocationRules, SignalName
 from gateway.policy.caller import timeout_s
 from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.resolution import address_of
+from gateway.policy.location.signals import Signal
 from providers.failures import InvalidRequest
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import report_signals, reported
-from tests.kit.location_signals import ALL, NAMES, EdgeTrial, Trial, listing, registered
+from tests.kit.location_signals import ALL, NAMES, edge_trial, listing, registered, trial
 
 KEY = "gk-app-key"
 OTHER = "gk-sch\u00f6n"
@@ -357,11 +358,11 @@ def test_without_clients_every_header_of_a_signal_that_reads_edges_is_refused(na
             assert authenticate(config, visit((header, "x"))) is None
 
 
-@pytest.mark.parametrize("trial", [Trial(), EdgeTrial()])
-def test_without_clients_the_header_of_a_trial_signal_is_refused_if_it_reads_edges(trial: Trial) -> None:
-    with registered(trial):
+@pytest.mark.parametrize("signal", [trial(), edge_trial()])
+def test_without_clients_the_header_of_a_trial_signal_is_refused_if_it_reads_edges(signal: Signal) -> None:
+    with registered(signal):
         config = listing("api_key", config=WITHOUT_CLIENTS)
-        if trial.reads_edges:
+        if signal.reads_edges:
             assert refusal_of(config, visit(("x-trial", "DE"))) == (403, "permission_denied")
         else:
             assert authenticate(config, visit(("x-trial", "DE"))) is None

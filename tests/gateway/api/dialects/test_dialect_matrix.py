@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.model.record import Record
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, Opened, StreamEvent, text_of
 from providers.conformance.cases import answer_cases, request_cases
 from providers.conformance.meaning import arguments_value, callable_tools, conversation, parameters

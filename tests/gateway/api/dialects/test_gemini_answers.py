@@ -16,7 +16,7 @@ from gateway.model.record import Record
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,

@@ -10,7 +10,7 @@ from gateway.api.dialects.labelling import StreamLabels, label_answer
 from gateway.model.record import Record, Resumed
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     ChatRequest,
     ChoiceFinish,

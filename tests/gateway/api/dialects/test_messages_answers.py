@@ -15,7 +15,7 @@ from gateway.api.errors import STATUS, ApiError
 from gateway.model.record import Record, Resumed
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,

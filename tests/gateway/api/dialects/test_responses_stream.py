@@ -13,14 +13,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.api.dialects.responses import Responses
-from gateway.api.dialects.responses.encode import Exchange, encode_answer
+from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answer
 from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.dialects.responses.tools import ToolNames
 from gateway.api.errors import ApiError
 from gateway.model.record import Record, Resumed
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from gateway.service.inbound import AnswerStyle
+from gateway.service.exchange import AnswerStyle
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,
@@ -59,11 +59,13 @@ def record() -> Record:
     return Record("req_1", 0.0, "t")
 
 
-def encoder(exchange: Exchange | None = None, style: AnswerStyle = STYLE) -> ResponseStreamEncoder:
-    return ResponseStreamEncoder(style, record(), exchange or Exchange(body_bytes=400))
+def encoder(exchange: ResponsesRequest | None = None, style: AnswerStyle = STYLE) -> ResponseStreamEncoder:
+    return ResponseStreamEncoder(style, record(), exchange or ResponsesRequest(body_bytes=400))
 
 
-def streamed(*events: StreamEvent, exchange: Exchange | None = None, style: AnswerStyle = STYLE) -> StreamedResponse:
+def streamed(
+    *events: StreamEvent, exchange: ResponsesRequest | None = None, style: AnswerStyle = STYLE
+) -> StreamedResponse:
     writer = encoder(exchange, style)
     return read_stream(b"".join(writer.encode((event,)) for event in events))
 
@@ -207,14 +209,19 @@ def test_group_of_a_call_is_returned_with_the_plain_name() -> None:
     names = ToolNames()
     flat = names.flatten("mcp__files__", "read")
     response = streamed(
-        OPENED, call(0, "{}", flat), ChoiceFinish("tool_calls"), USAGE, Finished(), exchange=Exchange(names=names)
+        OPENED,
+        call(0, "{}", flat),
+        ChoiceFinish("tool_calls"),
+        USAGE,
+        Finished(),
+        exchange=ResponsesRequest(names=names),
     )
     assert (response.calls[0]["namespace"], response.calls[0]["name"]) == ("mcp__files__", "read")
 
 
 @pytest.mark.parametrize("between", [(), (TextDelta("I look."),)])
 def test_wanted_state_is_in_the_reasoning_item_before_the_call(between: Sequence[StreamEvent]) -> None:
-    exchange = Exchange(wants_state=True)
+    exchange = ResponsesRequest(wants_state=True)
     events = (OPENED, ReasoningDelta("hm"), *between, call(0, "{}", signature="sealed"))
     output = streamed(*events, ChoiceFinish("tool_calls"), USAGE, Finished(), exchange=exchange).response["output"]
     assert output[-1]["call_id"] == "call_0"
@@ -252,7 +259,7 @@ def test_labels_stand_before_the_text_and_in_both_ends() -> None:
 
 def test_resumed_answer_names_both_deployments_in_the_last_event() -> None:
     resumed = record()
-    writer = ResponseStreamEncoder(STYLE, resumed, Exchange())
+    writer = ResponseStreamEncoder(STYLE, resumed, ResponsesRequest())
     data = writer.encode((OPENED, TextDelta("a")))
     resumed.resumed = Resumed("one", "two")
     data += writer.encode(STOP)
@@ -302,7 +309,7 @@ REASONING_ALONE = ChatCompletion("", "", 0, (Choice(AssistantMessage("", reasoni
 @unhurried
 def test_last_event_is_the_whole_answer(completion: ChatCompletion, wants_state: bool) -> None:
     completion = shown_part(completion)
-    exchange = Exchange(wants_state=wants_state, body_bytes=40)
+    exchange = ResponsesRequest(wants_state=wants_state, body_bytes=40)
     whole = json.loads(encode_answer(completion, STYLE, record(), exchange))
     if completion.usage is None:
         # Both are estimates: one of the text, the other of all items.
@@ -330,7 +337,7 @@ EVENTS = st.lists(
 @unhurried
 def test_every_order_of_events_is_a_valid_stream(events: list[Any], reason: FinishReason, wants_state: bool) -> None:
     whole = (OPENED, *events, ChoiceFinish(reason), USAGE, Finished())
-    response = streamed(*whole, exchange=Exchange(wants_state=wants_state))
+    response = streamed(*whole, exchange=ResponsesRequest(wants_state=wants_state))
     assert response.text == "".join(event.text for event in events if isinstance(event, TextDelta))
     folded = fold(whole).choices[0].message
     assert sorted(one["arguments"] for one in response.calls) == sorted(one.arguments for one in folded.tool_calls)

@@ -1,0 +1,512 @@
+"""Carry out a plan for one request: attempts, retries and failover, until one deployment has begun to answer.
+
+A `Run` skips steps of its plan and adds none. Each state is a part of `attempt_next`:
+
+    SELECTING   the first step from `position` on that may be tried; at the end of the plan the run has ended
+    ADMITTING   a slot of its deployment, if that has a limit; while the request waits, rules and health may change
+    ATTEMPTING  one call; its answer, or the first event of its stream, ends the run
+    DECIDING    `next_action` chooses what follows from a failure: a retry after a wait, the next step, or the end
+
+The checks of a step, in order, so that a refused step costs nothing: the active config version, a larger context than
+one that was too small, the cooldown of its keys, its breaker, a slot, and for a retry the budget of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from gateway.execution.answer_stream import LiveStream
+from gateway.execution.breaker import CLOSED, Breaker
+from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slot
+from gateway.execution.deadline import RESOLUTION_S, Deadline
+from gateway.execution.health import Health
+from gateway.execution.redaction import redacted
+from gateway.execution.retry import RULES, RetryBudget, cooldown_of, leave, next_action
+from gateway.execution.transport import Transport
+from gateway.execution.upstream_client import (
+    Answer,
+    AttemptOptions,
+    ConfigChanged,
+    StillAllowed,
+    UpstreamClient,
+    Withdrawn,
+    as_stream,
+    folds,
+)
+from gateway.model.config_version import ConfigVersion
+from gateway.model.decision import Plan, Step
+from gateway.model.deployment import Deployment
+from gateway.model.input_requests import ServedRequest
+from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
+from gateway.model.resilience import Resilience
+from gateway.usage.accounting import Accounting, RequestUsage
+from gateway.usage.refusals import CallRefused
+from providers.auth import Secret
+from providers.chat import ChatRequest
+from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.matching.capability_matching import reasons_unseen
+
+_NO_REQUEST = ChatRequest("", ())
+_NO_ATTEMPT = Failure(FailureKind.UNAVAILABLE, "no deployment is available: all steps of the plan were skipped")
+_SHED = "the assistant is overloaded: all concurrent calls of its deployments are in use; retry later"
+
+
+class AttemptFailed(Exception):
+    """An attempt has failed, and the run has moved on or ended."""
+
+
+class PlanExhausted(Exception):
+    """No step of the plan gave an answer. `failure` is the last one, with the wait that may help."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class RunContext(msgspec.Struct):
+    """What the runs of one request share: its limits, its checks, and its record.
+
+    Attributes:
+        record: Gets every attempt and every skipped step.
+        still_allowed: Called before each attempt, and again when its connection is established. Raises ConfigChanged.
+        request_for: Returns the request for a step, if it differs from the client's request.
+        usage: Holds and records the calls. None: usage is not recorded.
+        check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
+    """
+
+    bounds: Resilience
+    deadline: Deadline
+    record: Record
+    still_allowed: StillAllowed
+    request_for: Callable[[Step], ChatRequest] | None = None
+    usage: RequestUsage | None = None
+    check: Callable[[Step, Answer], Awaitable[Answer]] | None = None
+
+
+class PlanExecutor:
+    """The state that all runs of one process share. Sleep and chance are parameters, so that no test waits."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        health: Health,
+        limiters: ConcurrencyLimiters | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.health = health
+        self.limiters = limiters or ConcurrencyLimiters()
+        self.budget = RetryBudget()
+        self.client = UpstreamClient(transport, clock)
+        self.accounting: Accounting | None = None
+        """Holds and records what calls cost. None: usage is not recorded, because there is no state directory."""
+        self.sleep = sleep
+        self.draw = draw
+        self.clock = clock
+
+    def prune(self, config: ConfigVersion) -> None:
+        """Apply the rules of this config version, and forget deployments that it does not have."""
+        self.health.prune(config)
+        self.limiters.prune(config)
+
+    def run(self, plan: Plan, request: ServedRequest, context: RunContext) -> Coroutine[Any, Any, Answer]:
+        """Return the first answer that begins; raise PlanExhausted, or ConfigChanged.
+
+        The coroutine is the run's own: one around it would be resumed for each event of a folded answer.
+        """
+        return Run(self, plan, request, context).answer()
+
+
+class Run(msgspec.Struct):
+    """One plan that is being carried out.
+
+    Attributes:
+        position: The index of the current step.
+        used_keys: The keys of the current step's deployment that this request has used.
+        wait_s: How long to wait before the next attempt.
+        has_ended: No further attempt may be made.
+        failure: The failure to report if there is no answer.
+        too_small: The largest context that was too small for the request.
+    """
+
+    executor: PlanExecutor
+    plan: Plan
+    request: ServedRequest
+    context: RunContext
+    position: int = 0
+    used_keys: tuple[Secret | None, ...] = ()
+    wait_s: float = 0.0
+    has_ended: bool = False
+    failure: Failure = _NO_ATTEMPT
+    too_small: int = 0
+
+    async def answer(self) -> Answer:
+        """Return the first answer that begins; raise PlanExhausted."""
+        try:
+            return await self.attempt_next()
+        except AttemptFailed:
+            if self.has_ended:
+                raise PlanExhausted(self.failure) from None
+        try:
+            await self.executor.sleep(self.wait_s)
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(AttemptFailed),
+                wait=lambda _: self.wait_s,
+                stop=lambda _: self.has_ended,
+                sleep=self.executor.sleep,
+                after=_forget_frames,
+                reraise=True,
+            ):
+                with attempt:
+                    return await self.attempt_next()
+        except AttemptFailed:
+            pass
+        finally:
+            # tenacity leaves reference cycles. They must not hold a large request until the garbage collector runs.
+            self.request, self.context.request_for = _NO_REQUEST, None
+        raise PlanExhausted(self.failure)
+
+    async def attempt_next(self) -> Answer:
+        """Make the next attempt; raise AttemptFailed after choosing what follows from its failure."""
+        if self.wait_s:
+            self._check_limit()
+        step, slot = self._find(is_new=self.wait_s == 0), None
+        if step is not None and step.deployment.concurrency is not None:
+            step, slot = await self._admitted(step)
+        if step is None:
+            self.has_ended = True
+            raise AttemptFailed
+        # Do not start an attempt that has less time than the timer's resolution.
+        if (left_s := self.left_s()) <= RESOLUTION_S:
+            if slot is not None:
+                slot.release()
+            self.failure, self.has_ended = Failure(FailureKind.DEADLINE, "the request's time is over"), True
+            raise AttemptFailed
+        return await self._attempt(step, slot, left_s)
+
+    # --- selecting --------------------------------------------------------------------------------
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no step comes after the current one."""
+        return self.position >= len(self.plan.steps) - 1
+
+    def left_s(self) -> float:
+        """Return the remaining time until the answer must have begun. A stream that is held has that of a whole one."""
+        committed = not self.request.stream or self.plan.steps[0].emulates
+        return self.context.deadline.left_s(committed=committed)
+
+    def _find(self, *, is_new: bool = False) -> Step | None:
+        """Return the first step from the position on that may be tried; None at the end of the plan.
+
+        Args:
+            is_new: The plan was made just now, with the present health of the deployments.
+        """
+        context, record = self.context, self.context.record
+        while self.position < len(self.plan.steps):
+            step = self.plan.steps[self.position]
+            reason = context.still_allowed(step)
+            if reason is None and (not is_new or record.attempts or record.skipped):
+                reason = self._why_unfit(step.deployment)
+            if reason is None:
+                breaker = self._breaker_of(step)
+                if breaker is None or breaker.state is CLOSED or not breaker.blocked_s(context.deadline.clock()):
+                    return step
+                reason = breaker.why_blocked
+            self._skip(step, reason)
+        return None
+
+    def _breaker_of(self, step: Step) -> Breaker | None:
+        return self.executor.health.breaker(step.deployment, self.context.bounds.breaker)
+
+    def _why_unfit(self, deployment: Deployment) -> str | None:
+        size = deployment.capabilities.context_tokens
+        if size is not None and size <= self.too_small:
+            return "its context is not larger than the one that was too small"
+        unavailable = self.executor.health.unavailable(deployment)
+        return unavailable.reason if unavailable else None
+
+    def _skip(self, step: Step, reason: str) -> None:
+        """Record a step that is not tried, and go to the next one."""
+        self.context.record.skipped.append(Skipped(step.deployment.name, reason))
+        self._leave_step()
+
+    def _leave_step(self) -> None:
+        self.position += 1
+        self.used_keys = ()
+
+    def _check_limit(self) -> None:
+        """Raise AttemptFailed if the last step's rate limit lasts longer than was known, and waiting can help."""
+        remaining = self.plan.steps[self.position :]
+        unavailable = self.executor.health.unavailable(remaining[0].deployment) if len(remaining) == 1 else None
+        if unavailable is None or not unavailable.is_rate_limit or unavailable.for_s >= self.left_s():
+            return
+        self.wait_s, attempts = unavailable.for_s, self.context.record.attempts
+        decision = attempts[-1].decision if attempts else None
+        if decision is not None and decision.action is AttemptAction.RETRY:
+            self._record_decision(replace(decision, wait_s=decision.wait_s + self.wait_s))
+        raise AttemptFailed
+
+    async def _admitted(self, step: Step | None) -> tuple[Step | None, Slot | None]:
+        """Return this step and a slot of its deployment, or those of the next step that has one."""
+        clock, record = self.context.deadline.clock, self.context.record
+        while step is not None and step.deployment.concurrency is not None:
+            limiter = self.executor.limiters.limiter(step.deployment)
+            if (slot := limiter.try_acquire()) is not None:
+                return step, slot
+            queued_at = clock()
+            try:
+                slot = await limiter.acquire(self.left_s())
+            except Shed as shed:
+                record.shed += ((step.deployment.name, shed.reason),)
+                if self.failure is _NO_ATTEMPT or self.failure.kind is FailureKind.OVERLOADED:
+                    self.failure = Failure(FailureKind.OVERLOADED, _SHED, retry_after_s=shed.retry_after_s)
+                self._skip(step, str(shed))
+                step = self._find()
+                continue
+            finally:
+                record.queued_s += clock() - queued_at
+            try:
+                # Rules and health may have changed while the request waited.
+                self._check_limit()
+                waited_for, step = step, self._find()
+            except BaseException:
+                slot.release()
+                raise
+            if step is waited_for:
+                return step, slot
+            slot.release()
+        return step, None
+
+    # --- attempting -------------------------------------------------------------------------------
+
+    async def _attempt(self, step: Step, slot: Slot | None, left_s: float) -> Answer:
+        """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker."""
+        executor, context, deployment = self.executor, self.context, step.deployment
+        record, clock, breaker = context.record, context.deadline.clock, self._breaker_of(step)
+        started_at = clock()
+        request = self.request if context.request_for is None else context.request_for(step)
+        secret = executor.health.next_key(deployment, self.used_keys)
+        options = options_for(request, step, context, executor.health, left_s, self.is_last)
+        self.used_keys += (secret,)
+        ticket = breaker.admit(started_at) if breaker is not None else None
+        if not record.attempts:
+            executor.budget.record_request(started_at)
+        try:
+            answer = await executor.client.send(step, secret, options, context.deadline, context.still_allowed)
+        except ProviderFailed as error:
+            failure, ended_at = redacted(error.failure, deployment, options.request), clock()
+            if breaker is not None and ticket is not None:
+                if RULES[failure.kind].counts and self._had_time(failure, step, options, started_at):
+                    breaker.failed(ticket, ended_at, failure.message)
+                else:
+                    breaker.released(ticket)
+            if slot is not None:
+                slot.release()
+            self._note_failure(deployment, secret, failure, options)
+            record.attempts.append(_recorded(deployment, started_at, ended_at, failure))
+            self._decide(deployment, failure)
+            raise AttemptFailed from None
+        except BaseException as error:
+            # Nothing was sent, or the client has left. It shows nothing about the provider.
+            if breaker is not None and ticket is not None:
+                breaker.released(ticket)
+            if slot is not None:
+                slot.release()
+            if isinstance(error, Withdrawn):
+                self.wait_s = 0.0
+                self._skip(step, str(error))
+                raise AttemptFailed from None
+            if not isinstance(error, CallRefused | ConfigChanged):
+                record.abandoned += (_recorded(deployment, started_at, clock()),)
+            raise
+        ended_at, stream = clock(), answer.stream if isinstance(answer.stream, LiveStream) else None
+        if breaker is not None and ticket is not None:
+            if stream is None:
+                breaker.succeeded(ticket, ended_at)
+            else:
+                stream.on_outcome(breaker.outcome(breaker.stream_started(ticket), clock))
+        if slot is not None:
+            if stream is None:
+                slot.release()
+            else:
+                stream.on_release(slot.release)
+        if step is not self.plan.steps[-1]:
+            whole_s = None if self.request.stream else ended_at - started_at
+            executor.health.latency.record_answer(deployment, ended_at, whole_s)
+        executor.health.succeeded(deployment, secret)
+        record.attempts.append(_recorded(deployment, started_at, ended_at))
+        return answer
+
+    def _had_time(self, failure: Failure, step: Step, options: AttemptOptions, started_at: float) -> bool:
+        """Return whether a provider that counts as silent had the time to answer."""
+        if failure.kind is not FailureKind.SILENT:
+            return True
+        if options.is_quick and self.executor.health.latency.answered_since(step.deployment, started_at):
+            # Other requests have been answered meanwhile: the deployment is not silent.
+            return False
+        return had_time(options, step, self.context.bounds, is_last_step=step is self.plan.steps[-1])
+
+    def _note_failure(
+        self, deployment: Deployment, secret: Secret | None, failure: Failure, options: AttemptOptions
+    ) -> None:
+        """Start the cooldown that follows from the failure, and remember a context that was too small."""
+        health, size = self.executor.health, deployment.capabilities.context_tokens
+        if options.is_quick and failure.kind is FailureKind.SILENT:
+            # It may have been working: from now on only a stream can show that.
+            health.latency.record_answer(deployment, self.context.deadline.clock(), options.limit_s)
+        if RULES[failure.kind].counts:
+            health.latency.record_failure(deployment)
+        if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
+            self.too_small = max(size, self.too_small)
+        client = self.context.record.client
+        if (for_s := cooldown_of(failure)) is not None and (
+            failure.is_confirmed or health.is_confirmed(deployment, secret, client)
+        ):
+            health.cool_down(deployment, secret, for_s, failure)
+
+    # --- deciding ---------------------------------------------------------------------------------
+
+    def _decide(self, deployment: Deployment, failure: Failure) -> None:
+        """Choose what follows from a failure: set the position, `wait_s` and `has_ended`, and record the decision."""
+        self.failure = failure
+        decision = self._next(deployment, failure)
+        if decision.action is AttemptAction.RETRY and decision.bound is not None:
+            decision = self._refused_retry(deployment, failure) or decision
+        self.wait_s = decision.wait_s
+        if decision.action is AttemptAction.FAILOVER:
+            self._leave_step()
+        self.has_ended = decision.action is AttemptAction.STOP
+        self._record_decision(decision)
+
+    def _next(self, deployment: Deployment, failure: Failure) -> AttemptDecision:
+        bounds, attempts = self.context.bounds, self.context.record.attempts
+        if self.plan.has_effects and not failure.unsent:
+            # The effect may have happened: it must not happen twice.
+            return AttemptDecision(AttemptAction.STOP, DecisionReason.EFFECTS)
+        if len(attempts) >= bounds.attempts.total:
+            bound = Bound("attempts.total", bounds.attempts.total)
+            return AttemptDecision(AttemptAction.STOP, DecisionReason.ATTEMPTS_TOTAL, bound=bound)
+        unused = any(key not in self.used_keys for key in self.executor.health.usable_keys(deployment))
+        return next_action(
+            failure,
+            bounds=bounds,
+            # All attempts of this request, also those of an answer that broke off and is being resumed.
+            tried_here=sum(made.deployment == deployment.name for made in attempts),
+            # Many keys must not use up the attempts of the next step.
+            has_other_key=unused and (self.is_last or len(attempts) + 1 < bounds.attempts.total),
+            is_last_step=self.is_last,
+            left_s=self.left_s(),
+            jitter=self.executor.draw(),
+        )
+
+    def _refused_retry(self, deployment: Deployment, failure: Failure) -> AttemptDecision | None:
+        """Return what follows if the deployment may not be tried once more; None if it may, by the budget."""
+        now, share = self.context.deadline.clock(), self.context.bounds.retry_budget
+        breaker = self._breaker_of(self.plan.steps[self.position])
+        if (blocked_s := breaker.blocked_s(now) if breaker is not None else 0.0) > 0:
+            return leave(failure, DecisionReason.BREAKER, Bound("breaker.open", blocked_s), is_last_step=self.is_last)
+        if self.executor.budget.take(share, now):
+            return None
+        self.context.record.retries_refused += (deployment.name,)
+        bound = Bound("retry_budget", share or 0.0)
+        return leave(failure, DecisionReason.RETRY_BUDGET, bound, is_last_step=self.is_last)
+
+    def _record_decision(self, decision: AttemptDecision) -> None:
+        """Record what followed from the attempt that is the last of the record."""
+        attempts = self.context.record.attempts
+        attempts[-1] = replace(attempts[-1], decision=decision)
+
+
+def _recorded(
+    deployment: Deployment, started_at: float, ended_at: float, failure: Failure | None = None
+) -> AttemptRecord:
+    return AttemptRecord(
+        deployment.name,
+        deployment.provider,
+        deployment.model,
+        ended_at - started_at,
+        failure,
+        started_at,
+        deployment.places,
+        proxy=deployment.proxy,
+    )
+
+
+def _forget_frames(state: RetryCallState) -> None:
+    """Break a reference cycle: tenacity's frame holds the error, which holds that frame, with whole requests in it."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if error is not None:
+        error.__traceback__ = None
+
+
+# --- how a step is asked --------------------------------------------------------------------------
+
+
+def options_for(
+    request: ServedRequest, step: Step, context: RunContext, health: Health, left_s: float, is_last_step: bool
+) -> AttemptOptions:
+    """Return how to ask this step: as a stream or for one JSON answer, and how long it may stay silent.
+
+    Args:
+        left_s: The remaining time until the deadline.
+    """
+    bounds, deadline = context.bounds, context.deadline
+    options = AttemptOptions(request, left_s, bounds.connect_s, bounds.idle_s, usage=context.usage)
+    if step.emulates and context.check is not None:
+        options.check = partial(context.check, step)
+    deployment = step.deployment
+    if isinstance(request, ChatRequest) and not request.stream:
+        if not folds(request, deployment, is_last_step=is_last_step):
+            return options
+        timeout_s = first_token_timeout_s(deployment, request, bounds)
+        if deployment.fold is None and health.latency.answers_quickly(deployment, timeout_s, deadline.clock()):
+            options.limit_s, options.is_quick = min(left_s, timeout_s), True
+            return options
+        options.request = request = as_stream(request)
+    timeout_s = first_token_timeout_s(deployment, request, bounds)
+    if not isinstance(request, ChatRequest):
+        # No answer of this kind takes long, so silence shows that the deployment does not work.
+        options.is_quick = not is_last_step
+    elif is_last_step and request.folded:
+        # An earlier folded answer that broke off may have used up the time to the first event. No byte of it was shown.
+        options.limit_s = min(left_s, max(deadline.left_s(committed=False), timeout_s))
+    elif not is_last_step and timeout_s > bounds.first_token_s and deployment.first_token_s is None:
+        # A model that thinks sends its head soon. (A server of one's own, with a time of its own, may queue instead.)
+        options.head_s = bounds.first_token_s
+    if not is_last_step:
+        options.limit_s = min(left_s, timeout_s)
+    return options
+
+
+def had_time(options: AttemptOptions, step: Step, bounds: Resilience, *, is_last_step: bool) -> bool:
+    """Return whether a silent provider had the time that the configuration gives it. A client may ask for less."""
+    request = options.request
+    if not request.stream and not options.is_quick:
+        return options.limit_s >= bounds.total_s / 2
+    timeout_s = first_token_timeout_s(step.deployment, request, bounds)
+    return options.limit_s >= (min(timeout_s, bounds.first_token_s) if is_last_step else timeout_s)
+
+
+def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds: Resilience) -> float:
+    """Return the seconds to the first real event: the deployment's own setting, or the general one.
+
+    A model that thinks without showing it has a multiple of the general one.
+    """
+    if deployment.first_token_s is not None:
+        return deployment.first_token_s
+    facts = deployment.target.facts
+    if facts.first_token_factor != 1 and isinstance(request, ChatRequest) and reasons_unseen(request, facts):
+        return bounds.first_token_s * facts.first_token_factor
+    return bounds.first_token_s

@@ -1,0 +1,147 @@
+"""One request of a client: what it asks, what is decided about it step by step, and the ways to read and answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol, Self
+
+import msgspec
+
+from gateway.execution.deadline import Deadline
+from gateway.execution.upstream_client import Answer
+from gateway.model.assistant import Assistant
+from gateway.model.caller import Caller
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.consent import ConsentStatement
+from gateway.model.input_requests import ServedRequest
+from gateway.model.location import ClaimReport, Location
+from gateway.model.record import Destinations, Record
+from gateway.model.region_text import Locale
+from gateway.policy.labels import Labelling
+from gateway.policy.reasoning_seal import ReasoningSeal
+
+
+class AnswerStyle(msgspec.Struct, frozen=True):
+    """How an answer is shown to its client. It outlives the request, which a long stream must not hold.
+
+    Attributes:
+        include_usage: A stream ends with its usage.
+        choices: How many choices were asked for.
+        labelling: The labels that the region requires; None if there are none.
+        shown_model: The name to show in place of the model's; None to show the model's.
+        keep_alive_s: The longest silence in a stream before a comment is sent; 0 for no comments.
+        seal: Seals the reasoning state of the answer's tool calls; None if there can be no calls.
+    """
+
+    include_usage: bool = False
+    choices: int = 1
+    labelling: Labelling | None = None
+    shown_model: str | None = None
+    keep_alive_s: float = 0.0
+    seal: ReasoningSeal | None = None
+
+
+class HeldBody(Protocol):
+    """A request's body, whose bytes count against a limit until it is released. A `with` block releases it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of the body."""
+        ...
+
+    def release(self) -> None:
+        """Stop counting the body before the end of the block, because nothing holds the request any more."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Exchange:
+    """One request, filled in from top to bottom by `ChatService`, in the order of these attributes.
+
+    The API layer implements the methods: they read the request and write the answer in the form of one API.
+
+    Attributes:
+        record: What is known of the request for logs, metrics and receipts.
+        config: The version that decides. None before the first step.
+        caller: The sender, as this version reads the headers.
+        location: Where the caller is. `claim`: its signed claim, if there is one.
+        deadline: The deadline, from `start` on.
+        request: The request as it was sent. None before it is decoded, and when nothing needs it any more.
+        assistant: The requested assistant, as the use and the intent of the request see it.
+        hides_model: It does not reveal its models, so no error quotes a provider's words, which mostly name one.
+        locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
+        user: The end user that the headers name.
+        consent: The consent that the headers state.
+        prefer: The choice that the user prefers.
+        within: Where the request may go by a former version under which it was sent. None: it was not sent.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "assistant",
+        "caller",
+        "claim",
+        "config",
+        "consent",
+        "deadline",
+        "hides_model",
+        "locale",
+        "location",
+        "prefer",
+        "record",
+        "request",
+        "user",
+        "within",
+    )
+    config: ConfigVersion
+    caller: Caller
+    location: Location
+    claim: ClaimReport | None
+    deadline: Deadline
+    request: ServedRequest
+    assistant: Assistant
+    user: str | None
+    consent: ConsentStatement
+    prefer: str | None
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.hides_model = False
+        self.locale: Locale | None = None
+        self.within: Destinations | None = None
+
+    @property
+    def client(self) -> Client | None:
+        """The authenticated client; None if the config has no keys."""
+        return self.caller.client
+
+    def identify(self, config: ConfigVersion) -> None:
+        """Set `caller` from the headers, as this config version reads them. No later code reads a header.
+
+        It may be called again for another version. A failed key is counted, and the request gets its id, only once.
+        Raises the error of the API.
+        """
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Check the headers that describe the body, and start the deadline. Raises the error of the API."""
+        raise NotImplementedError
+
+    async def body(self) -> HeldBody:
+        """Read the whole body."""
+        raise NotImplementedError
+
+    def decode(self, body: HeldBody) -> None:
+        """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request."""
+        raise NotImplementedError
+
+    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
+        """Encode the answer, and write it at once if the client takes it without a wait; then return None.
+
+        Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
+        take minutes.
+        """
+        raise NotImplementedError
