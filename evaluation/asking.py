@@ -14,7 +14,7 @@ from evaluation.questions import Item
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
-from gateway.execution.transport import Transport
+from gateway.execution.transport import PoolTransport
 from gateway.execution.upstream_client import Answer as UpstreamAnswer
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -114,7 +114,7 @@ class CandidateClient:
         self.accounting = accounting
         self._of_people = of_people
         self._within = Location(region, None, "evaluation", ())
-        self._transport = Transport()
+        self._transport = PoolTransport()
         self._runner = PlanExecutor(self._transport, Health())
         patient = replace(config.resilience, breaker=None, retry_budget=None)
         self._patient = replace(patient, attempts=Attempts(_RETRIES, _RETRIES))

@@ -23,13 +23,13 @@ from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.routing import decide, decide_evaluation
-from gateway.usage.spool import batches, spool_files
 from gateway.usage.usage_row import UsageRow, UsageSource
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import Requirements
 from providers.testkit.scenario import Scenario
 from tests.kit.configs import table_of
 from tests.kit.evaluation_candidates import QuietProgress, config_of, servers, suite_in, table_for
+from tests.kit.usage_rows import kept_rows
 
 NOTHING = Requirements(frozenset(), frozenset(), frozenset())
 NOW_S = 1_790_000_000.0
@@ -176,10 +176,7 @@ async def evaluated(folder: Path, *budgets: Mapping[str, Any]) -> tuple[int, lis
                     await client.aclose()
         finally:
             store.close()
-        (file,) = spool_files(folder / "state", {}, recovered=False)
-        rows = [row for batch in batches(file, 0) for row in batch.rows]
-        file.close()
-        return thread["one"].received, rows
+        return thread["one"].received, kept_rows(folder / "state")
 
 
 async def test_each_question_leaves_a_row_of_the_internal_project(tmp_path: Path) -> None:
