@@ -132,6 +132,7 @@ from providers.moderations import (
     ModerationRequest,
     ModerationResult,
 )
+from providers.reading.assembler import Assembler
 from providers.reading.errors import (
     MESSAGES,
     Phrases,
@@ -149,7 +150,6 @@ from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import fold
 from providers.reading.json_object import with_json_instruction
 from providers.reading.rate_limits import LimitHeaders
-from providers.reading.assembler import Assembler
 from providers.registry import check_adapter
 from providers.sites import Availability, OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, EVERYWHERE, NOWHERE, Places, TerritoryError, parse_places

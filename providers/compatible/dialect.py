@@ -15,7 +15,6 @@ from providers.catalogue import CatalogueError
 from providers.catalogue.toml_schema import (
     DAY,
     FLAG,
-    LISTS,
     NUMBERS,
     RANGES,
     TABLE,
@@ -82,7 +81,6 @@ def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> M
         raise DialectError(str(error)) from None
 
 
-
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
 
 
@@ -99,8 +97,6 @@ _KINDS = ", ".join(kind.value for kind in FailureKind)
 
 
 _OR_BEARER = "|bearer"
-
-
 
 
 @dataclass(frozen=True, slots=True)

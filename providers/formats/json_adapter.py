@@ -11,10 +11,10 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.json_values import JsonError, as_map, dumps, loads
 from providers.matching.requirements import requirements_of
+from providers.reading.assembler import Assembler
 from providers.reading.errors import error_object, failure
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import fold
-from providers.reading.assembler import Assembler
 from providers.sites import Site
 from providers.wire import WireRequest, WireResponse
 

@@ -7,8 +7,8 @@ a vendor's differences as data. Other differences are tolerated without being st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -38,7 +38,16 @@ from providers.json_values import (
     read_str,
 )
 from providers.reading.assembler import MAX_CHOICES, Assembler, Content
-from providers.reading.errors import AN_IMAGE, IN_A_STREAM, MESSAGES, ErrorRules, classify, failure, holds_error, shared_rules
+from providers.reading.errors import (
+    AN_IMAGE,
+    IN_A_STREAM,
+    MESSAGES,
+    ErrorRules,
+    classify,
+    failure,
+    holds_error,
+    shared_rules,
+)
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse

@@ -9,9 +9,9 @@ from operator import itemgetter
 
 from providers.chat import StreamEvent, TextRun
 from providers.json_values import as_list, as_map, loads_strictly
+from providers.reading.assembler import Assembler
 from providers.reading.event_stream import EventStreamParser, ReadChunk, TextReader
 from providers.reading.sse import MAX_LINE_BYTES
-from providers.reading.assembler import Assembler
 from providers.value import Value
 
 DATA = b"data: "

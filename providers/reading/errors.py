@@ -38,8 +38,8 @@ __all__ = [
     "failure",
     "holds_error",
     "is_html",
-    "mistakes_in",
     "load_rules",
+    "mistakes_in",
     "plain_text",
     "request_id_of",
     "rules_of",
@@ -214,7 +214,12 @@ errors, read in November 2026. No message contains words that mean another error
 
 _BY_STATUS = {
     **{400: FailureKind.INVALID_REQUEST, 413: FailureKind.INVALID_REQUEST, 422: FailureKind.INVALID_REQUEST},
-    **{401: FailureKind.CREDENTIALS, 402: FailureKind.QUOTA, 403: FailureKind.CREDENTIALS, 451: FailureKind.GEO_REFUSED},
+    **{
+        401: FailureKind.CREDENTIALS,
+        402: FailureKind.QUOTA,
+        403: FailureKind.CREDENTIALS,
+        451: FailureKind.GEO_REFUSED,
+    },
     **{404: FailureKind.MODEL_NOT_FOUND, 410: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
     **dict.fromkeys((408, 409, 424, 425), FailureKind.UNAVAILABLE),
 }

@@ -13,8 +13,8 @@ from providers.adapter import StreamParser
 from providers.chat import StreamEvent
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, loads
-from providers.reading.sse import MAX_LINE_BYTES, SseComment, SseParser
 from providers.reading.assembler import Assembler
+from providers.reading.sse import MAX_LINE_BYTES, SseComment, SseParser
 
 __all__ = ["EventStreamParser", "ReadChunk", "ReadComment", "ReadRun", "StreamShortcuts", "TextReader", "has_shortcuts"]
 

@@ -24,20 +24,20 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-
 from evaluation.candidate_client import QuestionResult, Timing
 from evaluation.compliance import Compliance
 from evaluation.human_marks import Marked, People
 from evaluation.items import RecordedAnswer
-from evaluation.judge import JudgedPair
 from evaluation.load_test import LoadStepResult, Scalability
 from evaluation.performance import FailedItem, Performance
 from evaluation.ranking import Requirement, Scores
 from evaluation.recommendation import Power, Recommendation
 from evaluation.run_store import LoadRow, RunStore
 from evaluation.shadow_scores import ShadowScores, TimeComparison
-from evaluation.statistics import Comparison, Estimate
 from evaluation.tie_groups import TotalComparison
+
+from evaluation.judge import JudgedPair
+from evaluation.statistics import Comparison, Estimate
 from gateway.api.admin_control import readiness
 from gateway.api.errors import STATUS
 from gateway.changes.activation import changes_between

@@ -21,8 +21,8 @@ from gateway.config.compile import PLANNED_KEYS
 from gateway.config.examples import example_names
 from gateway.config.problems import dotted
 from gateway.config.schema.file import GatewaySection
-from gateway.execution.run import PlanExhausted
 from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
+from gateway.execution.run import PlanExhausted
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules, SignalName
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason

@@ -34,7 +34,9 @@ FILES = [
     FactsFile(".".join(("providers", *path.relative_to(PACKAGE).parent.parts)), path.stem)
     for path in sorted(PACKAGE.rglob("*.toml"))
 ]
-NO_PROVIDERS = frozenset({"availability", "embeddings", "errors", "fields", "subdivisions", "territories", "vendor_domains"})
+NO_PROVIDERS = frozenset(
+    {"availability", "embeddings", "errors", "fields", "subdivisions", "territories", "vendor_domains"}
+)
 WITHOUT_MAXIMUM: Mapping[str, frozenset[str]] = {
     "ark": frozenset({"doubao-seed-1-*", "doubao-seed-1-6*", "seed-2*", "seed-1-*", "seed-1-6*", "deepseek-v*"}),
     "bedrock": frozenset({"*amazon.nova-premier-*"}),

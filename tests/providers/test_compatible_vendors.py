@@ -28,7 +28,6 @@ from providers.chat import (
     ChatRequest,
     Failed,
     FilePart,
-    Finished,
     ImagePart,
     JsonObjectFormat,
     Message,
@@ -43,13 +42,13 @@ from providers.chat import (
     UserMessage,
 )
 from providers.compatible.adapter import CompatibleAdapter, adapter_named, adapter_of
-from providers.openai_json.read_answer import ThinkTags
 from providers.compatible.dialect import DialectError
 from providers.compatible.simulator import CompatibleSimulator, simulator_of
 from providers.compatible.simulator_request import objections
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import requirements_of
+from providers.openai_json.read_answer import ThinkTags
 from providers.reading.folding import fold
 from providers.registry import load_registry
 from providers.testkit.simulator import IncomingRequest, RequestRejected, load_simulators

@@ -31,8 +31,8 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import dumps
-from providers.reading.folding import expand, fold, unfold
 from providers.reading.assembler import Assembler
+from providers.reading.folding import expand, fold, unfold
 from tests.kit.chat_strategies import completions, texts, unhurried, words
 
 

@@ -30,7 +30,9 @@ def test_json_needs_only_one_repeated_piece() -> None:
     assert [grown.new(piece, last=False) for piece in ('{"', '{"x":', '{"x":1}')] == ['{"', 'x":', "1}"]
 
 
-@pytest.mark.parametrize("pieces", [["0"] * 9, ["ha", "haha", " "], ["哈", "哈哈", "哈哈哈", " 完"], ["6", "66", "666"], ["a", "and", " so"]])
+@pytest.mark.parametrize(
+    "pieces", [["0"] * 9, ["ha", "haha", " "], ["哈", "哈哈", "哈哈哈", " 完"], ["6", "66", "666"], ["a", "and", " so"]]
+)
 def test_alike_additions_are_passed_on_completely(pieces: list[str]) -> None:
     assert all_of(pieces) == "".join(pieces)
 

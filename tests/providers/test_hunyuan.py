@@ -193,7 +193,9 @@ def test_invalid_request_is_refused(request_: IncomingRequest, code: str) -> Non
     assert json.loads(raised.value.response.body)["Response"]["Error"]["Code"] == code
 
 
-@pytest.mark.parametrize(("choices", "text"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No.")])
+@pytest.mark.parametrize(
+    ("choices", "text"), [([{"Index": 0, "Delta": {"Content": "No."}, "FinishReason": ""}], "No.")]
+)
 def test_truncated_moderated_stream_is_filtered_not_interrupted(choices: list[Any], text: str) -> None:
     """Edge case 67: an interrupted request would be sent to the next provider."""
     chunk = {"Id": "r", "ModerationLevel": "1", "Choices": choices}

@@ -17,7 +17,6 @@ from providers.vendors.hunyuan import answer as hunyuan
 from providers.vendors.openai import responses_answer as responses
 
 
-
 def of(translate: Callable[[Mapping[str, object]], Mapping[str, Any]]) -> Callable[[Mapping[str, object]], Usage]:
     return lambda usage: read_openai(translate({"usage": usage, "Usage": usage})["usage"])
 

@@ -16,8 +16,8 @@ from providers.failures import FailureKind, ProviderFailed
 from providers.json_values import JsonError, as_map, dumps, loads, read_int
 from providers.openai_json import encode_completion
 from providers.openai_json.read_answer import Answers, ChatReader, _read_plain, read_completion, read_usage
+from providers.reading.assembler import MAX_CHOICES
 from providers.reading.folding import fold
-from providers.reading.assembler import MAX_CHOICES, Assembler
 from providers.reading.token_counts import count_completion
 from providers.wire import WireResponse
 

@@ -33,8 +33,8 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps
 from providers.openai_json import encode_completion
-from providers.reading.folding import fold
 from providers.reading.assembler import Assembler
+from providers.reading.folding import fold
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 
@@ -283,7 +283,14 @@ def test_content_after_a_finish_belongs_to_the_answer() -> None:
     made.text("b")
     made.reasoning("c")
     made.complete()
-    assert made.take() == (OPENED, TextDelta("a"), TextDelta("b"), ReasoningDelta("c"), ChoiceFinish("stop"), Finished())
+    assert made.take() == (
+        OPENED,
+        TextDelta("a"),
+        TextDelta("b"),
+        ReasoningDelta("c"),
+        ChoiceFinish("stop"),
+        Finished(),
+    )
 
 
 def test_runs_of_text_are_text_of_the_first_choice() -> None:
@@ -356,7 +363,9 @@ def test_another_id_does_not_split_arguments_that_are_not_whole() -> None:
 
 def test_call_that_is_sent_again_is_one_call() -> None:
     assert calls_of(*2 * [{"index": 0, "name": "f", "arguments": '{"a":1}'}]) == [(0, "call_id_0", "f", '{"a":1}')]
-    assert calls_of(*2 * [{"id": "a", "name": "f", "arguments": '{"a":1}', "whole": True}]) == [(0, "a", "f", '{"a":1}')]
+    assert calls_of(*2 * [{"id": "a", "name": "f", "arguments": '{"a":1}', "whole": True}]) == [
+        (0, "a", "f", '{"a":1}')
+    ]
 
 
 def test_calls_without_ids_get_ids_of_the_answer_and_their_place() -> None:

@@ -21,10 +21,10 @@ from providers.openai_json.stream_relay import (
     _are_texts,
     find_template,
 )
+from providers.reading.assembler import Assembler
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import expand
 from providers.reading.sse import MAX_LINE_BYTES
-from providers.reading.assembler import Assembler
 from tests.kit.example_counts import examples
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, StreamEvent, TextDelta
 from providers.failures import Failure, FailureKind
 from providers.reading import event_stream
-from providers.reading.event_stream import EventStreamParser
 from providers.reading.assembler import Assembler
+from providers.reading.event_stream import EventStreamParser
 from tests.kit.chat_strategies import unhurried
 from tests.kit.example_counts import examples
 

@@ -36,9 +36,9 @@ from providers.chat import (
 )
 from providers.client import Client
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.reading.assembler import Assembler
 from providers.reading.errors import by_status, error_object, failure
 from providers.reading.event_stream import EventStreamParser
-from providers.reading.assembler import Assembler
 from providers.registry import check_adapter
 from providers.sites import Availability, Residency, Site
 from providers.territories import parse_places

@@ -21,7 +21,6 @@ MOST_UNREAD = 128
 LONGEST_NAME = 128
 
 
-
 def read(value: object, form: type[_T], dotted: bool = True) -> _T:
     """Return the value as a struct. Raises InvalidRequest; `dotted`: paths have the form `a.0.b` and not `a[0].b`."""
     try:

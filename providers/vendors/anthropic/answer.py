@@ -28,10 +28,10 @@ from providers.json_values import (
     read_str,
     with_exact_integers,
 )
+from providers.reading.assembler import Assembler
 from providers.reading.errors import IN_A_STREAM, error_object, failure, load_rules
 from providers.reading.errors import classify as classify_by_rules
 from providers.reading.folding import fold
-from providers.reading.assembler import Assembler
 from providers.wire import WireResponse
 
 _FINISH: Mapping[str, FinishReason] = {

@@ -95,5 +95,8 @@ class DashScopeReader(ChatReader):
 
     def _usage(self) -> Usage:
         counts = [read_usage(usage) for usage in self._counts.values()]
-        completion, reasoning = sum(one.completion_tokens for one in counts), sum(one.reasoning_tokens for one in counts)
+        completion, reasoning = (
+            sum(one.completion_tokens for one in counts),
+            sum(one.reasoning_tokens for one in counts),
+        )
         return msgspec.structs.replace(counts[-1], completion_tokens=completion, reasoning_tokens=reasoning)

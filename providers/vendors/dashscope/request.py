@@ -66,7 +66,11 @@ def _message(message: Mapping[str, object], multimodal: bool) -> Mapping[str, ob
             raise UnsupportedFeature("vision", "this model accepts only text, according to its `api` in the catalogue")
         return {**message, "content": content}
     # A blank text is an empty list, as in the provider's own answers: the multimodal path has no strings.
-    said = ([{"text": content}] if content or message["role"] != "assistant" else []) if isinstance(content, str) else content
+    said = (
+        ([{"text": content}] if content or message["role"] != "assistant" else [])
+        if isinstance(content, str)
+        else content
+    )
     return {**message, "content": [_part(as_map(part)) for part in as_list(said)]}
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import are_counts, as_map, read_count, read_float, read_int, read_list, read_map, read_str
+from providers.reading.assembler import Assembler
 from providers.reading.errors import IN_A_STREAM, classify, error_object, failure
 from providers.reading.folding import fold
-from providers.reading.assembler import Assembler
 from providers.reading.token_counts import count_completion
 from providers.vendors.openai.responses_request import SealedThought, pack, thought_of
 from providers.wire import WireResponse

@@ -259,7 +259,11 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     choice, is_parallel = _tool_choice(asked)
     effort, hides_thinking = _effort(asked, names)
     form = (asked.output_config and asked.output_config.format) or asked.output_format
-    extra = {name: value for name in ("top_k", "cache_control", "inference_geo") if (value := getattr(asked, name)) is not None}
+    extra = {
+        name: value
+        for name in ("top_k", "cache_control", "inference_geo")
+        if (value := getattr(asked, name)) is not None
+    }
     request = ChatRequest(
         model=asked.model,
         messages=texts if texts is not None else (*_system(asked.system, names), *_messages(asked.messages, names)),
@@ -291,7 +295,9 @@ def _explained(error: InvalidRequest, body: object) -> Exception:
         value = value[int(step) if step.isdigit() else step]
     if value in _BLOCKS:
         return InvalidRequest(f"{found[0]}: a {value!r} block is not allowed here", found[0])
-    message = f"{found[1]}: the gateway has no {value[:60]!r} blocks: it sends on text, images, documents and function tools"
+    message = (
+        f"{found[1]}: the gateway has no {value[:60]!r} blocks: it sends on text, images, documents and function tools"
+    )
     return UnsupportedFeature("messages", message, found[0])
 
 
