@@ -24,8 +24,8 @@ RUN python -m venv --without-pip /opt/gateway
 WORKDIR /src
 
 # Dependencies first: this layer is only built again when the lock changes.
-COPY requirements-image.lock ./
-RUN pip --python /opt/gateway/bin/python install --require-hashes -r requirements-image.lock
+COPY locks/image.lock locks/
+RUN pip --python /opt/gateway/bin/python install --require-hashes -r locks/image.lock
 
 # Then the project, as the wheel that users install. Its build tools are in the lock too, and are removed afterwards.
 COPY pyproject.toml README.md LICENSE ./

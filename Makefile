@@ -59,7 +59,7 @@ soak: install-dev ## run a steady load for twenty minutes and check that no reso
 	@$(BIN)/python -m tests.soak.run $(ARGS)
 
 audit: install-sdks ## check the dependencies for known vulnerabilities; needs the network
-	@$(BIN)/pip-audit --require-hashes -r requirements.lock
+	@$(BIN)/pip-audit --require-hashes -r locks/runtime.lock
 
 bench: install ## measure the cost of a request, compared with other proxies: bench/README.md (ARGS="--quick --only ours")
 	@$(BIN)/python -m bench.run $(ARGS)
@@ -88,7 +88,7 @@ generate: install-dev ## update the generated pages and schemas
 check: install ## compile config/gateway.yaml and report every error
 	@$(BIN)/gateway check
 
-lock: install ## update the three lock files, keeping versions (UPGRADE=1 takes the newest)
+lock: install ## update the four lock files in locks/, keeping versions (UPGRADE=1 takes the newest)
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 wheel: install-dev ## build the sdist and the wheel into dist/

@@ -50,13 +50,13 @@ find_python() {
 
 main() {
     case ${1:-} in
-        runtime) lock=requirements.lock what='the locked dependencies' ;;
-        dev) lock=requirements-dev.lock what='the locked dependencies and the development tools' ;;
-        sdks) lock=requirements-sdks.lock what='the locked dependencies, the development tools and the official clients' ;;
+        runtime) lock=locks/runtime.lock what='the locked dependencies' ;;
+        dev) lock=locks/dev.lock what='the locked dependencies and the development tools' ;;
+        sdks) lock=locks/sdks.lock what='the locked dependencies, the development tools and the official clients' ;;
         *) die "usage: $0 runtime|dev|sdks" ;;
     esac
     cd "$(dirname "$0")/.."
-    state="$(pwd -P) $(cat pyproject.toml requirements.lock requirements-dev.lock requirements-sdks.lock | cksum)"
+    state="$(pwd -P) $(cat pyproject.toml locks/runtime.lock locks/dev.lock locks/sdks.lock | cksum)"
     stamp=.venv/.ready-$1
 
     works=no

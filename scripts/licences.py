@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 
-_LOCK = Path(__file__).parents[1] / "requirements-image.lock"
+_LOCK = Path(__file__).parents[1] / "locks/image.lock"
 _HEAD = """\
 # Licences
 
-The packages in `requirements-image.lock` and their licences, from each package's own metadata. The licence of the
+The packages in `locks/image.lock` and their licences, from each package's own metadata. The licence of the
 gateway itself is in `LICENSE`. `make audit` checks the same list against the advisory database of the Python Package
 Index and needs the network.
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Write requirements.lock, and those of the image, of developers and of `make ci`, from pyproject.toml: for all supported Pythons
+# Write locks/runtime.lock, and those of the image, of developers and of `make ci`, from pyproject.toml: for all supported Pythons
 # and systems, with hashes, without an index. Locked versions are kept; `--upgrade` takes the newest. Extras are named,
 # because pip takes the newest release for an extra whose package alone is pinned, and then refuses its hash.
 set -eu
@@ -16,9 +16,9 @@ compile() {
         --custom-compile-command 'make lock' --group editable "$@" > /dev/null
 }
 
-compile --output-file requirements.lock "$@"
+compile --output-file locks/runtime.lock "$@"
 # The image of the Dockerfile: with the extras that a production needs.
-compile --output-file requirements-image.lock --extra google --extra otel --extra stores --constraint requirements.lock "$@"
-compile --output-file requirements-dev.lock --extra dev --constraint requirements.lock "$@"
+compile --output-file locks/image.lock --extra google --extra otel --extra stores --constraint locks/runtime.lock "$@"
+compile --output-file locks/dev.lock --extra dev --constraint locks/runtime.lock "$@"
 # Without a constraint: an official client may need an older version of a library than the locked one.
-compile --output-file requirements-sdks.lock --extra dev --extra sdks "$@"
+compile --output-file locks/sdks.lock --extra dev --extra sdks "$@"

@@ -1,4 +1,4 @@
-"""`make test` needs nothing beyond `requirements-dev.lock`: what fast tests and the blocks of pages import."""
+"""`make test` needs nothing beyond `locks/dev.lock`: what fast tests and the blocks of pages import."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FILE = re.compile(r"^([^,\n]+?)(?:/__init__)?\.(?:[\w-]+\.)?(?:py|so),", re.MULT
 
 @cache
 def locked_modules() -> frozenset[str]:
-    """Return the modules of all packages in `requirements-dev.lock`, by dotted name."""
-    lock = (ROOT / "requirements-dev.lock").read_text("utf-8")
+    """Return the modules of all packages in `locks/dev.lock`, by dotted name."""
+    lock = (ROOT / "locks/dev.lock").read_text("utf-8")
     locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)(?:\[[^]]*\])?==", lock, re.MULTILINE)}
     records = [one.read_text("RECORD") or "" for one in distributions() if canonicalize_name(one.name) in locked]
     return frozenset(path.replace("/", ".") for record in records for path in FILE.findall(record))

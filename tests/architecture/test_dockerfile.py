@@ -33,7 +33,7 @@ def needed_by(package: str, extras: Collection[str], found: set[str]) -> set[str
 
 
 def test_runtime_image_has_only_what_the_gateway_needs() -> None:
-    lock = (ROOT / "requirements-image.lock").read_text("utf-8")
+    lock = (ROOT / "locks/image.lock").read_text("utf-8")
     locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)(?:\[[^]]*\])?==", lock, re.MULTILINE)}
     (removed,) = re.findall(r"uninstall --yes (.+?) \\", DOCKERFILE)
     assert set(removed.split()) == locked - needed_by("assistant-gateway", EXTRAS, set())

@@ -121,7 +121,7 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     venv.create(tmp_path / "clean", with_pip=True)
     python = tmp_path / "clean/bin/python"
     pip = (str(python), "-m", "pip", "--disable-pip-version-check", "-qq", "install")
-    subprocess.run([*pip, "--require-hashes", "-r", str(ROOT / "requirements.lock")], check=True, cwd=tmp_path)
+    subprocess.run([*pip, "--require-hashes", "-r", str(ROOT / "locks/runtime.lock")], check=True, cwd=tmp_path)
     subprocess.run([*pip, "--no-deps", str(dist / names[1])], check=True, cwd=tmp_path)
     shown = subprocess.run(
         [str(tmp_path / "clean/bin/gateway"), "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
