@@ -20,7 +20,6 @@ from gateway.execution.upstream_request import upstream_request
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.record import AnsweredBy, AttemptRecord, Decided, Record, Shown
-from gateway.policy.fence import still_permitted
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
 from gateway.service.exchange import AnswerStyle
@@ -96,7 +95,6 @@ def _plan_and_send() -> Iterator[Stop]:
     yield Stop("assistant", lambda: find_assistant(config, client, "assistant"))
     yield Stop("needs", lambda: requirements_of(request))
     yield Stop("decide", lambda: decide(config, assistant, location, needs, {}, 0.0))
-    yield Stop("still permitted", lambda: still_permitted(step.permit, config, assistant, 0.0))
     yield Stop("build the provider's request", lambda: adapter.build_request(request, target))
     yield Stop("sign", lambda: apply(adapter.auth, wire, deployment.origin, deployment.credentials[0], 0.0))
     yield Stop("check what the adapter wrote", lambda: upstream_request(step.permit, wire, 5.0, credential))

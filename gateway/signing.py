@@ -9,7 +9,6 @@ import json
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.files import read_file_or_pipe
+from providers.value import Value
 
 _PREFIX = "ed25519:"
 
@@ -41,8 +41,7 @@ class BadSignature(ValueError):
     """The signature does not match the content, or is not from an accepted key. The message gives the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(Value, frozen=True):
     """A public key in its text form, `ed25519:BASE64`."""
 
     text: str

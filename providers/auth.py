@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.signing import KeyProblem
 from providers.signing.google import google_headers, google_key_problem
 from providers.signing.sigv4 import aws_headers, aws_key_problem
+from providers.value import Value
 from providers.wire import WireRequest
 
 _ALGORITHM = "TC3-HMAC-SHA256"
@@ -94,13 +94,11 @@ class Secret:
         return hash(self._value)
 
 
-@dataclass(frozen=True, slots=True)
-class Bearer:
+class Bearer(Value, frozen=True):
     """`authorization: Bearer KEY` (RFC 6750)."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderKey:
+class HeaderKey(Value, frozen=True):
     """The key in a header such as `x-goog-api-key`.
 
     Attributes:
@@ -113,13 +111,11 @@ class HeaderKey:
     or_token: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NoAuth:
+class NoAuth(Value, frozen=True):
     """A server that needs no key. A configured key is sent as a bearer token."""
 
 
-@dataclass(frozen=True, slots=True)
-class TencentSignature:
+class TencentSignature(Value, frozen=True):
     """Tencent Cloud's signature TC3-HMAC-SHA256. The secret is `SECRET_ID:SECRET_KEY` or `SECRET_ID:SECRET_KEY:TOKEN`.
 
     Attributes:
@@ -129,8 +125,7 @@ class TencentSignature:
     service: str
 
 
-@dataclass(frozen=True, slots=True)
-class GoogleAccount:
+class GoogleAccount(Value, frozen=True):
     """A Google credential.
 
     It is the key of a service account (JSON), with which bearer tokens are signed, or an access token from elsewhere,
@@ -138,8 +133,7 @@ class GoogleAccount:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class AwsSigV4:
+class AwsSigV4(Value, frozen=True):
     """An AWS key pair, with which each request is signed, or a Bedrock API key, which is sent as a bearer token.
 
     Attributes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 
+from providers.value import Value
 
-@dataclass(frozen=True, slots=True)
-class Citation:
+
+class Citation(Value, frozen=True):
     """The evidence for a fact.
 
     Attributes:

@@ -11,8 +11,9 @@ fail over or to take a deployment out of use. `ProviderError` is the root of all
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from providers.value import Value
 
 __all__ = [
     "Failure",
@@ -79,8 +80,7 @@ LACKABLE = frozenset({"content_filter", "context_length", "geo_refused", "model_
 """The failure kinds that a vendor may lack. Every vendor has the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Value, frozen=True):
     """A classified failure.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_args
@@ -11,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from providers.adapter import Adapter, KnowsOffers
 from providers.auth import AuthScheme
 from providers.catalogue import CatalogueError
+from providers.value import Value
 
 _Plugin = TypeVar("_Plugin")
 
@@ -56,8 +56,7 @@ _MEMBERS = ("name", "capabilities", "sites", "auth")
 _METHODS = ("build_request", "parse_response", "stream_parser", "classify_error")
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Value, frozen=True):
     """The installed adapters.
 
     Attributes:

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from providers.evidence import NO_CITATION, Citation
 from providers.territories import Places
+from providers.value import Value
 
 _BRACKETED = re.compile(r"\[[^][]*\](?::.*)?")
 
@@ -45,8 +46,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Residency:
+class Residency(Value, frozen=True):
     """Where content is stored and where it is processed.
 
     Attributes:
@@ -69,8 +69,7 @@ class Residency:
         return self.stores.within(boundary) and self.processes.within(boundary)
 
 
-@dataclass(frozen=True, slots=True)
-class Availability:
+class Availability(Value, frozen=True):
     """The territories that a vendor serves.
 
     Attributes:
@@ -89,8 +88,7 @@ class Availability:
     citation: Citation | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Value, frozen=True):
     """Models with a residency of their own at a site.
 
     Attributes:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from providers.value import Value
 
-@dataclass(frozen=True, slots=True)
-class TerritoryData:
+
+class TerritoryData(Value, frozen=True):
     """The contents of `territories.toml`.
 
     Attributes:
@@ -142,8 +142,7 @@ def _name_parts(unknown: str) -> str:
     return f"write {country} or one of its {len(parts)} parts, such as {', '.join(shown)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Value, frozen=True):
     """A set of territories. The most specific entry decides.
 
     The set keeps the codes that the operator wrote. So it can exclude a subdivision of an included country, or include

@@ -34,17 +34,24 @@ class Value(msgspec.Struct, frozen=True):
 
 @cache
 def _dataclass_fields_of(cls: type[Value]) -> dict[str, dataclasses.Field[Any]]:
-    """Return `__dataclass_fields__` of an equivalent dataclass. It is created once for each class."""
+    """Return `__dataclass_fields__` of an equivalent dataclass. It is created once for each class.
+
+    As in a dataclass, the type of a field is the annotation as written: a name in it may exist for type checkers only.
+    """
+    types = {
+        name: type_ for base in reversed(cls.__mro__) for name, type_ in vars(base).get("__annotations__", {}).items()
+    }
+    names, defaults = cls.__struct_fields__, cls.__struct_defaults__
     items: list[Any] = []
-    for item in msgspec.structs.fields(cls):
-        if item.default_factory is not msgspec.NODEFAULT:
-            own = dataclasses.field(default_factory=item.default_factory)
-        elif item.default is not msgspec.NODEFAULT:
-            own = dataclasses.field(default=item.default)
-        else:
+    for name, default in zip(names, (msgspec.NODEFAULT,) * (len(names) - len(defaults)) + defaults, strict=True):
+        if default is msgspec.NODEFAULT:
             own = dataclasses.field()
-        items.append((item.name, item.type, own))
-    made = dataclasses.make_dataclass(cls.__name__, items, frozen=True)
+        elif factory := getattr(default, "factory", None):
+            own = dataclasses.field(default_factory=factory)
+        else:
+            own = dataclasses.field(default=default)
+        items.append((name, types[name], own))
+    made = dataclasses.make_dataclass(cls.__name__, items, frozen=True, kw_only=True)
     return {own.name: own for own in dataclasses.fields(made)}
 
 

@@ -117,9 +117,7 @@ def _build(root: Path, version: str, now: datetime) -> None:
     dist = root / "dist"
     sbom = dist / f"assistant_gateway-{version}.cdx.json"
     options = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--output-reproducible", "--of", "JSON")
-    _run(
-        root, sys.executable, "-m", "cyclonedx_py", "requirements", "locks/image.lock", *options, "-o", str(sbom)
-    )
+    _run(root, sys.executable, "-m", "cyclonedx_py", "requirements", "locks/image.lock", *options, "-o", str(sbom))
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(dist.iterdir())]
     (dist / "SHA256SUMS").write_text("".join(sums), "utf-8")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from itertools import islice
 from typing import Annotated, Any, Protocol
@@ -24,6 +23,7 @@ from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients,
 from gateway.usage.installation import usage_reader
 from gateway.usage.reports import APART, DIMENSIONS, UsageQuery, UsageReader, are_apart
 from gateway.usage.usage_row import json_line
+from providers.value import Value
 
 PATH = "/v1/admin"
 _MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
@@ -40,8 +40,7 @@ class ReadBody(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class AdminRoutes:
+class AdminRoutes(Value, frozen=True):
     """The functions that the routes share.
 
     Attributes:

@@ -11,13 +11,13 @@ from typing import Any
 from gateway.api.errors import ApiError
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
 from gateway.operator_errors import StateError
+from providers.value import Value
 
 IDENTITY = "gateway.identity"
 """The member of an ASGI scope with the identity that the console has checked. No request can contain it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Value, frozen=True):
     """The sender of an admin request.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, params
@@ -29,6 +28,7 @@ from gateway.model.status import OPERATOR_HEADER, Reload
 from gateway.model.stored_client import Role
 from gateway.service.client_admin import ClientAdmin, Json
 from gateway.state.receipts import find_receipts
+from providers.value import Value
 
 _CONFLICT = 409
 _MAX_NAME_CHARACTERS = 120
@@ -243,8 +243,7 @@ def fault_request(given: Mapping[str, object]) -> tuple[str, str]:
     return deployment, fault or ""
 
 
-@dataclass(frozen=True, slots=True)
-class _RollbackRequest:
+class _RollbackRequest(Value, frozen=True):
     version: str | None
     signature: str | None
     release: bool

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Request
@@ -45,6 +44,7 @@ from gateway.service.explain import PlainRequest, explain, reports_from
 from gateway.service.location import Located
 from providers.failures import InvalidRequest
 from providers.territories import TerritoryError
+from providers.value import Value
 
 _TAGS = (
     "chat",
@@ -111,8 +111,7 @@ class UsageReportSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSources:
+class StoredSources(Value, frozen=True):
     """The sources of routes in the state directory. Each is None if there is no state directory.
 
     Attributes:

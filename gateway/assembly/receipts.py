@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
 from gateway.telemetry.log import logger
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.signing import Signer
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 KIND = "gateway-receipt"
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptSettings:
+class ReceiptSettings(Value, frozen=True):
     """Where receipts are stored, and the key that signs them. Without a key they are unsigned."""
 
     directory: Path

@@ -21,6 +21,7 @@ from gateway.model.status import Cause, Changes, Finding
 from gateway.operator_errors import StateError
 from gateway.policy.territory_answers import answer_changes
 from gateway.telemetry.log import logger
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.changes.change_log import ChangeLog, PinnedRollback
@@ -125,8 +126,7 @@ class ChangeRequest:
     is_again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Value, frozen=True):
     """The result of a compile, checked and ready to be activated.
 
     Attributes:
@@ -143,8 +143,7 @@ class Prepared:
     is_judged: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class VersionActivator:
+class VersionActivator(Value, frozen=True):
     """Applies the rules for activation of one gateway.
 
     Attributes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.changes.schedules import LONGEST_S, Scheduler, log_stage
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, Tally
@@ -23,6 +23,7 @@ from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
 from gateway.usage.postgres_cell import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
+from providers.value import Value
 
 LOOK_S = 1.0
 _JUDGED_S = 2.0
@@ -32,8 +33,7 @@ _Rows = Mapping[tuple[str, str, str], ScheduleRow]
 _UNKNOWN = ScheduleProgress(Phase.HELD, reason="the database of the cell has not answered yet")
 
 
-@dataclass(frozen=True, slots=True)
-class _Conviction:
+class _Conviction(Value, frozen=True):
     """A candidate that the requests of this process have convicted while the database did not answer.
 
     Attributes:
@@ -44,8 +44,7 @@ class _Conviction:
     back_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(Value, frozen=True):
     """The values of the scheduler that a look needs, so that it can run in a thread."""
 
     rows: _Rows

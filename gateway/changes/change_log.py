@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from gateway.policy.territory_answers import answer_changes
 from gateway.state.audit import Audit, AuditLine, TrailHead, TrailReader
 from gateway.state.history import Activation, History, Pointer, Version, open_history
 from gateway.state.lock import Lock
+from providers.value import Value
 
 MOST_SIGNATURE_BYTES = 16 * 1024
 _MOST_FINDINGS = 20
@@ -47,8 +48,7 @@ class NotSigned(Exception):
     """A change of a protected region has no accepted signature. The message names the region and the fix."""
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedRollback:
+class PinnedRollback(Value, frozen=True):
     """A rollback that is in effect: this version is active in place of the config file, until it is released.
 
     Attributes:
@@ -73,8 +73,7 @@ class PinnedRollback:
         return replace(job, text=self.version.text, name=f"version {self.version.version}")
 
 
-@dataclass(frozen=True, slots=True)
-class ReviewedChange:
+class ReviewedChange(Value, frozen=True):
     """A change that is permitted.
 
     Attributes:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from difflib import unified_diff
 from itertools import islice
@@ -20,6 +20,7 @@ from gateway.changes.plan import ChangePlan, Check, Traffic, with_traffic
 from gateway.changes.plan_checks import compiles, protected_changes
 from gateway.changes.plan_text import plan_data, summary_data
 from gateway.operator_errors import NotStored
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.changes.cell import CellMember
@@ -30,8 +31,7 @@ _PASTED = "the text"
 _MOST_LINES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class ReviewedState:
+class ReviewedState(Value, frozen=True):
     """The state of a live config that reviews read.
 
     Attributes:

@@ -14,13 +14,13 @@ from gateway.changes.pickling import ConfigNotPortable, pack
 from gateway.config.problems import ConfigRejected, Problem, dotted
 from gateway.config.source_text import Reading, SourceText
 from gateway.model.config_version import ConfigVersion
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.config.real_deployment import RealDeployment
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledState:
+class CompiledState(Value, frozen=True):
     """A config version with the source that it was compiled from, and its warnings without their positions."""
 
     config: ConfigVersion

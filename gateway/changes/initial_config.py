@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, DatabaseUnreachable, StateError, expect_file
 from gateway.settings import Settings
 from gateway.undo import undone_on_failure
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.changes.cell import CellMember
@@ -35,8 +36,7 @@ _LOCK_WAIT_S = 3.0
 """How long a start waits for the lock: the workers of a supervisor that was killed hold it until they end."""
 
 
-@dataclass(frozen=True, slots=True)
-class InitialConfig:
+class InitialConfig(Value, frozen=True):
     """The config version that a process starts with.
 
     Attributes:

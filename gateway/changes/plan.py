@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Literal, TypeVar
 
 from gateway.changes.budget_changes import budget_changes, budget_notes
@@ -21,6 +21,7 @@ from gateway.model.route import deployments_of, step_text
 from gateway.policy.location import SignalLocator
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places
+from providers.value import Value
 
 Kind = Literal["added", "removed", "changed"]
 MARKS: Mapping[Kind, str] = {"added": "+", "removed": "-", "changed": "~"}
@@ -29,8 +30,7 @@ Traffic = Mapping[tuple[str, str], float]
 """The number of recent requests, by assistant and region."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Value, frozen=True):
     """One difference, in words.
 
     Attributes:
@@ -45,8 +45,7 @@ class Change:
     kind: Kind = "changed"
 
 
-@dataclass(frozen=True, slots=True)
-class PlanItem:
+class PlanItem(Value, frozen=True):
     """A region or a deployment that changes. `asked_by` lists the routes that use the deployment."""
 
     name: str
@@ -55,8 +54,7 @@ class PlanItem:
     asked_by: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteChange:
+class RouteChange(Value, frozen=True):
     """The change for users of one assistant in one region.
 
     Attributes:
@@ -98,8 +96,7 @@ class RouteChange:
         return common != [step for step in self.after if step in self.before]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Value, frozen=True):
     """A condition for a change. `findings` has the reasons why it fails, or notes if it passes."""
 
     name: str
@@ -107,8 +104,7 @@ class Check:
     findings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ChangePlan:
+class ChangePlan(Value, frozen=True):
     """The effects of a change.
 
     Attributes:

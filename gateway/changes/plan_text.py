@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from textwrap import wrap
 from typing import Any, Literal
 
 from gateway.changes.plan import MARKS, Change, ChangePlan, Kind, PlanItem, RouteChange
 from gateway.model.answer_change import AnswerChange
+from providers.value import Value
 
 _WIDTH = 100
 _ANSWER_MARKS = {"lost": "-", "gained": "+", "changed": "~"}
@@ -22,8 +23,7 @@ _MOST_SUMMARISED = 6
 SummaryOf = Literal["region", "route", "deployment", "section", "key"]
 
 
-@dataclass(frozen=True, slots=True)
-class SummaryItem:
+class SummaryItem(Value, frozen=True):
     """Something that a change is about. Of sections and keys, only the name is known."""
 
     of: SummaryOf

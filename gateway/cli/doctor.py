@@ -13,7 +13,6 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
 from providers.transport import ConnectFailed, Link, tls_context
 from providers.transport.tunnel import address_of, check_reply, connect_request
+from providers.value import Value
 
 _OK, _ERRORS, _WARNINGS = 0, 1, 3
 _MANY_FILES = 10_000
@@ -44,8 +44,7 @@ _CERTIFICATE_DAYS = 14
 Level = Literal["ok", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(Value, frozen=True):
     """One fact of an installation.
 
     `remedy` is the step that fixes it, or empty.

@@ -35,6 +35,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from providers.openai_json.misspelled_fields import meant_field
 from providers.registry import Registry
+from providers.value import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ def compile_config(
     return Compiled(config, findings.warnings, document.files, document.written)
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
+class _Options(Value, frozen=True):
     """The arguments of `compile_config`, without the document."""
 
     registry: Registry

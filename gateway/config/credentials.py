@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, quoted
@@ -15,6 +14,7 @@ from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Secrets
 from providers.adapter import Adapter, TakesHeaders
 from providers.auth import AuthScheme, NoAuth, Secret, TencentSignature, secret_problem
+from providers.value import Value
 
 
 def compile_secrets(
@@ -96,8 +96,7 @@ def simulated_key(scheme: AuthScheme) -> Secret:
     return Secret("simulated:simulated" if isinstance(scheme, TencentSignature) else "simulated")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Value, frozen=True):
     """The keys and headers of a deployment.
 
     Attributes:
@@ -113,8 +112,7 @@ class Credentials:
     are_needed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialReader:
+class CredentialReader(Value, frozen=True):
     """Reads the keys and headers of one deployment. `references` are the resolved references by their text."""
 
     findings: Findings

@@ -39,6 +39,7 @@ from providers.openai_json.decode_request import CANONICAL_FIELDS
 from providers.registry import Registry
 from providers.sites import Residency, Site
 from providers.territories import ANYWHERE, Places, parent
+from providers.value import Value
 
 _WORD = re.compile("[A-Za-z]{3,}")
 _NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")
@@ -118,8 +119,7 @@ class _Interned:
         return first
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(Value, frozen=True):
     """A section with the resolved parts of its deployment. `own` is the entry of the operator's catalogue."""
 
     name: str

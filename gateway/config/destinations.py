@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -13,14 +12,14 @@ from gateway.model.deployment import Deployment
 from gateway.model.location_rules import KeyUrl
 from gateway.model.permit import ServicePermit
 from gateway.policy.fence import is_inside
+from providers.value import Value
 
 _PRIVATE_ENDINGS = (".internal", ".local", ".localdomain", ".lan", ".corp", ".private", ".intranet", ".home.arpa")
 """Endings of names that have no meaning in the public DNS, or that networks use for themselves."""
 _PORTS = {"https": 443, "http": 80}
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Value, frozen=True):
     """A host and a port that the gateway may call.
 
     Attributes:

@@ -20,6 +20,7 @@ from providers.catalogue.sites import vendor_domain
 from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
+from providers.value import Value
 
 # A connection to an unspecified address (0.0.0.0 or ::) reaches this machine.
 _UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104  # not used to listen
@@ -68,8 +69,7 @@ _CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 _CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Value, frozen=True):
     """The address of a provider.
 
     Attributes:

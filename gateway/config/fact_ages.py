@@ -7,7 +7,6 @@ old it is. An old fact is a warning, never an error: the vendor's promise may st
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import date
 
 from gateway.config.validation import Findings
@@ -16,12 +15,12 @@ from gateway.model.deployment import Deployment
 from providers.adapter import KnowsOffers
 from providers.evidence import Citation
 from providers.sites import Site
+from providers.value import Value
 
 _YEAR_DAYS = 365
 
 
-@dataclass(frozen=True, slots=True)
-class ReliedFact:
+class ReliedFact(Value, frozen=True):
     """A fact of a vendor on which a deployment relies.
 
     Attributes:

@@ -25,6 +25,7 @@ from gateway.model.deployment import Proxy, TlsFiles
 from providers.auth import Secret
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import Places
+from providers.value import Value
 
 if TYPE_CHECKING:
     from providers.transport import Link
@@ -74,8 +75,7 @@ _PROXY_URL = re.compile(
 _URL_HINT = "write http://${PROXY_USER}:${PROXY_PASSWORD}@proxy.example.com:3128: only the credentials are references"
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Value, frozen=True):
     """How a deployment is reached.
 
     Attributes:

@@ -20,6 +20,7 @@ from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
 from gateway.config.yaml_document import parse_yaml
 from providers.registry import Registry
+from providers.value import Value
 
 _REGION = "main"
 _MOST_STEPS = 50
@@ -32,8 +33,7 @@ _HEAD = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
+class Converted(Value, frozen=True):
     """The files by name, the paths of the gaps, and a line for each value that was not converted as it is."""
 
     files: dict[str, str]

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.config.problems import KeyPath, dotted
 from gateway.config.yaml_document import Source
+from providers.value import Value
 
 LOGIN = re.compile(r"://[^/@\s]*@")
 """The login of a URL, which is a secret also in a name."""
@@ -22,8 +23,7 @@ _YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y",
 _GAP = "# GAP: "
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Value, frozen=True):
     """A value that the source does not have. It is written as a comment in place of the key."""
 
     text: str

@@ -18,6 +18,7 @@ from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, 
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
 from gateway.files import open_file, read_file_or_pipe
+from providers.value import Value
 
 _MODELS: KeyPath = ("catalogue", "models")
 
@@ -102,8 +103,7 @@ _MAX_KEY_SET_BYTES = 256 * 1024
 _REFERENCE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedFiles:
+class CheckedFiles(Value, frozen=True):
     """The state of a file that a location signal uses.
 
     Attributes:

@@ -8,8 +8,9 @@ subtags", UTS 35). Babel is imported on first use, because a serving process doe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+from providers.value import Value
 
 if TYPE_CHECKING:
     from babel import Locale
@@ -20,8 +21,7 @@ _T = TypeVar("_T")
 _SAME = {"no": "nb"}
 
 
-@dataclass(frozen=True, slots=True)
-class FullTag:
+class FullTag(Value, frozen=True):
     """An expanded language tag. `explicit_territory` is the territory that the tag itself names."""
 
     language: str

@@ -23,6 +23,7 @@ from providers.catalogue.names import plain_name
 from providers.catalogue.prices import NO_CURRENCY, Price, Rates, Retirement, free_price, micros_of, price_series
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import Registry
+from providers.value import Value
 
 _MAX_TOKENS = 1_000_000_000
 _OWN = "your own catalogue"
@@ -192,8 +193,7 @@ def _names_of_providers(registry: Registry) -> dict[str, str]:
 _NOTHING = OwnModelSection()
 
 
-@dataclass(frozen=True, slots=True)
-class OwnModel:
+class OwnModel(Value, frozen=True):
     """The operator's entry for a model."""
 
     section: OwnModelSection = _NOTHING

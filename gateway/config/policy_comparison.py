@@ -7,7 +7,7 @@ not understood is a grant of its own, so it is reported and never ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import ip_network
@@ -19,6 +19,7 @@ import msgspec
 from gateway.config.destinations import Destination
 from gateway.config.network_policy import OUTSIDE, PRIVATE_NETWORKS, Cluster, PolicyFormat
 from gateway.config.problems import visible
+from providers.value import Value
 
 _ANY_PORT = (0, 65_535)
 _MOST_GRANTS = 5_000
@@ -29,8 +30,7 @@ class UnreadablePolicy(ValueError):
     """A file without a network policy, or with one that is not valid. The message states where."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Value, frozen=True):
     """One thing that a policy allows.
 
     Attributes:
@@ -136,8 +136,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
-@dataclass(frozen=True, slots=True)
-class _Need:
+class _Need(Value, frozen=True):
     """The targets of the configuration, in the words of one format. With `is_loose`, a part of one grant is enough."""
 
     grants: tuple[Grant, ...]

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from heapq import nlargest
 from typing import Literal
+
+from providers.value import Value
 
 KeyPath = tuple[str | int, ...]
 """The keys and list indices that lead to a value: `("deployments", "qwen-cn", "api_key", 0)`."""
@@ -20,8 +21,7 @@ _SHOWN_NAMES = 12
 _COMPARED = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Value, frozen=True):
     """One error or warning.
 
     Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from gateway.config.loading import Document
@@ -18,12 +18,12 @@ from gateway.config.secret_references import resolve
 from providers.registry import Registry
 from providers.sites import Residency
 from providers.territories import TerritoryError, parse_places
+from providers.value import Value
 
 _SITE_SEPARATOR = ":"
 
 
-@dataclass(frozen=True, slots=True)
-class RealDeployment:
+class RealDeployment(Value, frozen=True):
     """A real deployment of a demo.
 
     Attributes:

@@ -6,7 +6,6 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib import resources
@@ -19,10 +18,10 @@ from gateway.config.validation import Draft, Findings
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
 from providers.territories import Places, parse_places
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class KnownLabel:
+class KnownLabel(Value, frozen=True):
     """A built-in label.
 
     Attributes:
@@ -224,8 +223,7 @@ _PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4}
 _EXAMPLE_CODE = "001191310000MA1FL0000X00000"
 
 
-@dataclass(frozen=True, slots=True)
-class _LabelTexts:
+class _LabelTexts(Value, frozen=True):
     """A label of a region in all its languages, with its present and former texts."""
 
     name: str

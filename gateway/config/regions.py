@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from gateway.config.minors import compile_ages
 from gateway.config.problems import KeyPath, quoted
@@ -14,6 +13,7 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell, Region
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import NOWHERE, Places
+from providers.value import Value
 
 
 def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None:
@@ -55,8 +55,7 @@ def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:
 _RESERVED = "refuse"
 
 
-@dataclass(frozen=True, slots=True)
-class Regions:
+class Regions(Value, frozen=True):
     """The valid regions.
 
     `default` is the region of all territories that no region names, or None.

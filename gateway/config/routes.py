@@ -21,6 +21,7 @@ from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
+from providers.value import Value
 
 
 def outside_boundary(region: Region, deployment: Deployment) -> str:
@@ -60,8 +61,7 @@ _Steps = Sequence[str | Mapping[str, int]]
 """The steps of a route as they are written: a deployment, or the weights of several."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Value, frozen=True):
     """A deployment in a route, and its position: a step, or a member of a weighted step, whose name is a key."""
 
     path: KeyPath

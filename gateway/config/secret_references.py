@@ -9,12 +9,12 @@ import json
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from gateway.config.problems import KeyPath
 from gateway.config.validation import Findings
 from providers.auth import Secret
+from providers.value import Value
 
 _UNRESOLVED = Secret("unresolved")
 
@@ -32,8 +32,7 @@ _MAX_SECRET_BYTES = 64 * 1024
 _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(Value, frozen=True):
     """The result of resolving one credential.
 
     Attributes:

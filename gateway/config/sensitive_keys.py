@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from gateway.config.problems import KeyPath, dotted
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Sensitive:
+class Sensitive(Value, frozen=True):
     """In `Annotated[type, Sensitive(…)]`: a key whose value is a secret or may be a reference, or that no plan shows.
 
     At a section, it is also the rule of its unknown keys.
@@ -33,8 +32,7 @@ class Sensitive:
     is_shown: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SensitiveKey:
+class SensitiveKey(Value, frozen=True):
     """A key with a rule. In its path, `*` stands for any name, and indexes of lists are left out."""
 
     path: tuple[str, ...]

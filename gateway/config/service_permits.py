@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -10,10 +9,10 @@ from gateway.config.problems import KeyPath
 from gateway.config.validation import Findings
 from gateway.model.permit import ServicePermit
 from providers.sites import OriginError, parse_origin
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceUrl:
+class ServiceUrl(Value, frozen=True):
     """The address of a service: a permit to connect to the origin, and the path."""
 
     permit: ServicePermit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from gateway.config.problems import KeyPath, quoted
@@ -18,10 +17,10 @@ from gateway.model.budget import StoreKind, Stores, StoreServer
 from providers.auth import Secret
 from providers.sites import OriginError, parse_origin
 from providers.territories import Places
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(Value, frozen=True):
     """The form of the addresses of a kind of store.
 
     Attributes:

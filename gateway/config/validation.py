@@ -22,6 +22,7 @@ from gateway.config.sensitive_keys import may_refer, places_of_references
 from gateway.config.yaml_document import Source
 from gateway.model.assistant import DEFAULT_INTENT
 from gateway.model.section import PlainSection, UnitError
+from providers.value import Value
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
@@ -105,8 +106,7 @@ _EXPECTED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ShapeError:
+class ShapeError(Value, frozen=True):
     """One error in the shape of a section.
 
     Attributes:
@@ -232,8 +232,7 @@ def _section_at(path: KeyPath, root: type[BaseModel]) -> Any:
     return kind
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(Value, frozen=True):
     """A key of a section: the type of its value, and its meaning."""
 
     kind: Any

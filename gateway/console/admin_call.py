@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,6 +16,7 @@ from gateway.api.errors import ApiError
 from gateway.api.raw_responses import Application
 from gateway.console.texts import ViewTexts, _
 from gateway.model.stored_client import Role
+from providers.value import Value
 
 _JSON = (b"content-type", b"application/json")
 _ALIVE_EVERY_S = 2.0
@@ -38,8 +38,7 @@ class AdminFailed(Exception):
         self.details = details or {}
 
 
-@dataclass(frozen=True, slots=True)
-class AdminCall:
+class AdminCall(Value, frozen=True):
     """The admin API for one person."""
 
     application: Application

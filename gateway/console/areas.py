@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 from gateway.console.texts import ViewTexts, _
 from gateway.console.vendors import REFUSED, Product, product_of
 from gateway.console.world import PINS, Place, name_of, world
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.territory_answers import Answers, TerritoryAnswer
+from providers.value import Value
 
 # A territory above this size is never smaller than a mark, on the smallest screen.
 _LARGEST_MARK = 1100
@@ -19,8 +19,7 @@ _ROOM, _APART = 2300, 17_000
 _LEAST_TOTAL, _NEAR = 2500, 1200
 
 
-@dataclass(frozen=True, slots=True)
-class Area:
+class Area(Value, frozen=True):
     """A territory on the map.
 
     Attributes:
@@ -41,8 +40,7 @@ class Area:
     is_pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LegendEntry:
+class LegendEntry(Value, frozen=True):
     """A product in the legend, with the deployments that answer first and their territories.
 
     Attributes:
@@ -54,8 +52,7 @@ class LegendEntry:
     parts: Sequence[tuple[str, Sequence[tuple[str, str]]]]
 
 
-@dataclass(frozen=True, slots=True)
-class MapLabel:
+class MapLabel(Value, frozen=True):
     """The name of a product at a position of the map."""
 
     text: str
@@ -147,8 +144,7 @@ def _label_positions(places: Sequence[Place]) -> Iterator[tuple[int, int]]:
     yield from chosen
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Value, frozen=True):
     """The territories in which an edit changed the first deployment in the same way.
 
     Attributes:

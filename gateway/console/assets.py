@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from providers.value import Value
 
 _FOLDER = Path(__file__).parent / "static"
 _KINDS: Mapping[str, str] = {
@@ -17,8 +18,7 @@ _KINDS: Mapping[str, str] = {
 STATIC = "/console/static/"
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
+class Asset(Value, frozen=True):
     """A static file with its content type."""
 
     body: bytes

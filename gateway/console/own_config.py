@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.api.errors import ApiError
@@ -15,10 +14,10 @@ from gateway.console.texts import _
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedLine:
+class ChangedLine(Value, frozen=True):
     """A line of the file before (`-`) or after (`+`) an edit."""
 
     number: int

@@ -42,6 +42,7 @@ from gateway.model.status import SimulatedSite, Status
 from gateway.policy.location.resolution import locator_of
 from gateway.policy.territory_answers import Answers, answers_of
 from gateway.service.explain import why_not_supposed
+from providers.value import Value
 
 _EXAMPLES = (*PINS, "CN", "DE", "JP", "US", "CU")
 _MOST_CHARACTERS = 2000
@@ -92,8 +93,7 @@ SCRIPT_TEXTS = (
 """The texts of the script `page.js`."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageSettings:
+class PageSettings(Value, frozen=True):
     """The config file and the territory with which the page begins.
 
     Attributes:
@@ -105,8 +105,7 @@ class PageSettings:
     territory: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Value, frozen=True):
     """The choices of a reader, as the query of the page's address names them.
 
     Attributes:
@@ -126,8 +125,7 @@ class Request:
     lang: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Value, frozen=True):
     """The effect of the last edit, until the reader dismisses it.
 
     Attributes:

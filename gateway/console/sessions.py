@@ -8,8 +8,10 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
+
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.usage.postgres_sessions import PostgresSessions
@@ -26,8 +28,7 @@ _CLOCK_STEP_S = 60.0
 """A clock that was set back by more than this ends the sessions of the time before: they would last too long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Value, frozen=True):
     """A session of a person who has signed in with an admin token.
 
     Attributes:

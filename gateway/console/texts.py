@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
@@ -12,6 +11,8 @@ from babel import Locale
 from babel.dates import format_date, format_datetime
 from babel.messages.pofile import read_po
 from babel.numbers import format_currency, format_decimal, format_percent
+
+from providers.value import Value
 
 _MOST_CACHED = 4096
 """The texts of numbers and times that are kept: CLDR's formats take longer than the rest of a page."""
@@ -43,8 +44,7 @@ def language_of(chosen: str, accepted: str) -> str:
     return "en"
 
 
-@dataclass(frozen=True, slots=True)
-class ViewTexts:
+class ViewTexts(Value, frozen=True):
     """The texts and formats of one language."""
 
     language: str

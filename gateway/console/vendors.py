@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gateway.console.texts import LANGUAGES
+from providers.value import Value
 
 REFUSED = 0
 """The look of territories that get no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
+class Product(Value, frozen=True):
     """A product of a vendor.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from babel.core import get_global
 
 from gateway.console.texts import ViewTexts, _
 from providers.territories import territory_data
+from providers.value import Value
 
 FOLDER = Path(__file__).parent
 _NEAR = 1500.0
@@ -38,8 +38,7 @@ _ZOOMS: Mapping[str, tuple[str, int, int, float]] = {
 GROUPS = {"@EU": _("the European Union"), "@EEA": _("the European Economic Area")}
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Value, frozen=True):
     """A part of the map.
 
     Attributes:
@@ -55,8 +54,7 @@ class View:
     zoom: float
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Value, frozen=True):
     """The place of a territory.
 
     Attributes:
@@ -76,8 +74,7 @@ class Place:
         return self.x, self.y
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(Value, frozen=True):
     """The places of the territories on the map, in its own units. The largest territory is first."""
 
     width: int

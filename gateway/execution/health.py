@@ -3,8 +3,9 @@
 There are two reasons. Some failures (a refused key, a spent quota, a rate limit with a time) start a **cooldown** of
 the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys cool down. If
 only the status says so (403: this key, or this prompt?), the failure is a **suspicion**, until another client's request
-or a third one in a row fails alike. The **breaker** of a deployment opens if it keeps failing, whatever the key (see `breaker`). Both are kept in this process
-only. A reload keeps them, and a deployment is judged as it is in the config version that asks.
+or a third one in a row fails alike. The **breaker** of a deployment opens if it keeps failing, whatever the key (see
+`breaker`). Both are kept in this process only. A reload keeps them, and a deployment is judged as it is in the config
+version that asks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Clock
@@ -24,6 +24,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.resilience import BreakerRule
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
+from providers.value import Value
 
 _DeploymentKey = tuple[str, str, str]
 _SecretKey = tuple[str, str, str, Secret | None]
@@ -38,8 +39,7 @@ def _ignore(deployment: str, breaker: Breaker, for_s: float) -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class _Cooldown:
+class _Cooldown(Value, frozen=True):
     until: float
     reason: str
     is_rate_limit: bool

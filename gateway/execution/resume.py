@@ -53,6 +53,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import text_of_run
+from providers.value import Value
 
 _MOST_KEPT = 1_000_000
 """Characters of an answer that are kept. No model could continue a longer one."""
@@ -61,8 +62,7 @@ _CONTINUED = AttemptDecision(AttemptAction.FAILOVER, DecisionReason.RESUME)
 _ASKED_IN_WORDS = AttemptDecision(AttemptAction.RETRY, DecisionReason.RESUME)
 
 
-@dataclass(frozen=True, slots=True)
-class Resumption:
+class Resumption(Value, frozen=True):
     """Continues a request whose answer breaks off, with the steps of the plan after the one that answered."""
 
     executor: PlanExecutor

@@ -8,11 +8,12 @@ tokens of the text that was sent are estimated, and marked as an estimate.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.model.decision import Step
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
 from providers.matching.requirements import has_effects
+from providers.value import Value
 
 _CHARACTERS_A_TOKEN = 4
 _FEWEST_CHARACTERS_A_TOKEN = 3
@@ -25,8 +26,7 @@ _INSTRUCTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SentAnswer:
+class SentAnswer(Value, frozen=True):
     """The part of a broken answer that the client has: its text, and its reasoning text."""
 
     text: str

@@ -11,13 +11,13 @@ deployment and is not.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 
 from gateway.execution.breaker import SlidingWindow
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.resilience import Resilience
 from providers.failures import Failure, FailureKind
+from providers.value import Value
 
 MOST_COOLDOWN_S = 3600.0
 """The longest cooldown, whatever time a provider names: after it, one request finds out whether it still fails."""
@@ -32,8 +32,7 @@ _SPENT_S = 60.0
 _REQUESTS, _RETRIES = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
-class FailureRule:
+class FailureRule(Value, frozen=True):
     """The rule for one kind of failure.
 
     Attributes:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from gateway.execution.transport import Transport, UpstreamResponse
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from gateway.model.permit import ServicePermit
 from providers.failures import ProviderFailed
+from providers.value import Value
 from providers.wire import WireRequest
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceResponse:
+class ServiceResponse(Value, frozen=True):
     """A whole answer with any status. `headers` have lower-case names."""
 
     status: int

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from providers.value import Value
 
-@dataclass(frozen=True, slots=True)
-class Hours:
+
+class Hours(Value, frozen=True):
     """Daily hours by the clock of a time zone, in minutes after midnight. They may go over midnight.
 
     Attributes:
@@ -72,8 +73,7 @@ class AgeBand:
 UNKNOWN_AGE = AgeBand("", refuse=True)
 
 
-@dataclass(frozen=True, slots=True)
-class AgeRules:
+class AgeRules(Value, frozen=True):
     """The age bands of a region. `missing`: the rules for users whose age no claim names; None for those of adults."""
 
     bands: tuple[AgeBand, ...]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from unicodedata import normalize
 
 from gateway.model.assistant import Use
 from gateway.model.decision import Considered
 from providers.territories import territory_name
+from providers.value import Value
 
 AnswerChangeKind: TypeAlias = Literal["lost", "gained", "changed"]
 """Whether users have no answer any more, have one now, or are answered first by another deployment."""
@@ -22,8 +22,7 @@ _WORDS: Mapping[AnswerChangeKind, str] = {
 _MOST_CODES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class FirstAnswer:
+class FirstAnswer(Value, frozen=True):
     """The deployment that is asked first, or the code of the refusal if there is none."""
 
     deployment: str = ""
@@ -33,8 +32,7 @@ class FirstAnswer:
         return self.deployment or f"refused ({self.refusal})"
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerChange:
+class AnswerChange(Value, frozen=True):
     """Territories whose users lose, gain or change their first answer from one assistant.
 
     Attributes:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from gateway.model.section import PlainSection, key
 from gateway.model.units import DOCUMENT_URL, Day, Line
+from providers.value import Value
 
 ApprovalKind = Literal["algorithm_filing", "model_filing", "registration"]
 APPROVAL_WARNING_DAYS = (7, 30, 60)
@@ -75,8 +76,7 @@ class Approval(PlainSection):
         return self.first_day <= days.last and self.last_day >= days.first
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Value, frozen=True):
     """The end of a deployment's approval for a region. `days_left` is below 0 if the approval has ended."""
 
     deployment: str

@@ -10,22 +10,21 @@ from gateway.model.region_text import Sentences
 from gateway.model.resilience import HedgeRule
 from gateway.model.route import Route, Shadow
 from gateway.model.schedule import Schedule
+from providers.value import Value
 
 Use: TypeAlias = Literal["chat", "embeddings", "moderations"]
 """A kind of requests to an assistant. Each has routes of its own."""
 USES: tuple[Use, ...] = get_args(Use)
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Value, frozen=True):
     """A kind of chats with routes of its own. `tools`: patterns of tool names, by which a chat is of this kind."""
 
     name: str
     tools: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UserChoice:
+class UserChoice(Value, frozen=True):
     """Deployments that a user may prefer, under one name. `title`: the name for the user."""
 
     name: str

@@ -15,6 +15,7 @@ from gateway.model.permit import ServicePermit
 from gateway.model.section import PlainSection, key
 from gateway.model.units import AgeSeconds, Seconds
 from providers.auth import Secret
+from providers.value import Value
 
 NANO = 1_000_000_000
 """The number of nano-units in one unit of a currency."""
@@ -37,8 +38,7 @@ class Window(StrEnum):
     TOTAL = "total"
 
 
-@dataclass(frozen=True, slots=True)
-class Money:
+class Money(Value, frozen=True):
     """An amount of one currency.
 
     Attributes:
@@ -59,8 +59,7 @@ def shown_amount(nano: int) -> str:
     return f"{whole}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetRule:
+class BudgetRule(Value, frozen=True):
     """The most that may be spent in a window.
 
     Attributes:
@@ -83,16 +82,14 @@ class BudgetRule:
         return f"{amount} in total" if self.per is Window.TOTAL else f"{amount} per {self.per}"
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(Value, frozen=True):
     """A group of clients that share budgets."""
 
     name: str
     budgets: tuple[BudgetRule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SpendingRules:
+class SpendingRules(Value, frozen=True):
     """The limits of a client in tokens and money, and the project that it belongs to.
 
     Attributes:
@@ -133,8 +130,7 @@ class AlertWebhook:
     territory: str
 
 
-@dataclass(frozen=True, slots=True)
-class Alerts:
+class Alerts(Value, frozen=True):
     """When an alert of a budget is sent.
 
     Attributes:
@@ -208,8 +204,7 @@ DEFAULT_KEY_RULES = KeyRules()
 StoreKind = Literal["database", "valkey"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreServer:
+class StoreServer(Value, frozen=True):
     """A server that keeps state for all instances of a cell.
 
     Attributes:
@@ -233,8 +228,7 @@ class StoreServer:
     ca_file: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(Value, frozen=True):
     """The shared stores of a cell. None: SQLite and a memory-mapped file in the state directory.
 
     Attributes:

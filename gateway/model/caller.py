@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.model.config_version import Client
+from providers.value import Value
 
 LocationKey = tuple[Any, ...]
 """Everything from which a location is computed; made by `gateway.policy.location.location_key`."""
@@ -18,8 +19,7 @@ _SPACE = b" \t"
 NONE_REPEATED: Mapping[bytes, tuple[bytes, ...]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(Value, frozen=True):
     """The trace of a request, in the terms of W3C Trace Context. Ids are lower-case hexadecimal.
 
     Attributes:

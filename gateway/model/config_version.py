@@ -33,10 +33,10 @@ from gateway.model.units import AgeSeconds, Sample
 from providers.auth import Secret
 from providers.sites import Residency
 from providers.territories import NOWHERE, Places, parent, territory_data
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Exporter:
+class Exporter(Value, frozen=True):
     """One collector of traces.
 
     Attributes:
@@ -192,8 +192,7 @@ class Cell:
         return self.name or self.territory.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Secrets:
+class Secrets(Value, frozen=True):
     """The gateway's own keys.
 
     Attributes:
@@ -213,6 +212,9 @@ class Secrets:
     receipts: tuple[Secret, ...] = ()
     former_consent: Secret | None = None
     former_identity: Secret | None = None
+
+
+NO_SECRETS = Secrets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +251,7 @@ class LogRules(PlainSection):
 _LOOPBACK = re.compile(r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
 
 
-@dataclass(frozen=True, slots=True)
-class Cors:
+class Cors(Value, frozen=True):
     """The web origins whose pages may call the API from a browser.
 
     Attributes:
@@ -313,7 +314,7 @@ class ConfigVersion:
     cell: Cell | None = None
     exporters: tuple[Exporter, ...] = ()
     cors: Cors | None = None
-    secrets: Secrets = Secrets()
+    secrets: Secrets = NO_SECRETS
     demo: bool = False
     real: frozenset[str] = frozenset()
     admin_keys: tuple[str, ...] = ()

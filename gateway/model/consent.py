@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+from providers.value import Value
 
 
 class ConsentKind(StrEnum):
@@ -15,8 +16,7 @@ class ConsentKind(StrEnum):
     TOKEN = "token"  # noqa: S105  # the user has agreed to this one request
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentRule:
+class ConsentRule(Value, frozen=True):
     """The consent that a deployment requires.
 
     Attributes:
@@ -30,8 +30,7 @@ class ConsentRule:
     on_missing: Literal["refuse", "skip"] = "refuse"
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentStatement:
+class ConsentStatement(Value, frozen=True):
     """The consent that the headers of a request state.
 
     Attributes:
@@ -49,8 +48,7 @@ class ConsentStatement:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Consents:
+class Consents(Value, frozen=True):
     """The consents of a request that are valid under one config version.
 
     Attributes:
@@ -76,8 +74,7 @@ NO_CONSENT = Consents()
 NO_STATEMENT = ConsentStatement()
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentRequest:
+class ConsentRequest(Value, frozen=True):
     """The question to the user: recipient, places and fields that would be sent, with the token that confirms it.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -13,6 +12,7 @@ from gateway.model.consent import ConsentKind, ConsentRequest
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from providers.value import Value
 
 
 class SkipReason(StrEnum):
@@ -55,8 +55,7 @@ def client_detail(reason: SkipReason, detail: str) -> str:
     return "no credential" if reason is SkipReason.CREDENTIAL else detail
 
 
-@dataclass(frozen=True, slots=True)
-class Unavailable:
+class Unavailable(Value, frozen=True):
     """A deployment that is not used for `for_s` seconds.
 
     Attributes:
@@ -87,8 +86,7 @@ class RefusalCode(StrEnum):
     RATE_LIMITED = "rate_limited"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Value, frozen=True):
     """One step of a plan: the deployment, its permit, and the parameters that are dropped for it.
 
     Attributes:
@@ -103,8 +101,7 @@ class Step:
     emulates: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Considered:
+class Considered(Value, frozen=True):
     """One deployment of the route: in the plan (reason None), or skipped, with the reason in words.
 
     Attributes:
@@ -120,8 +117,7 @@ class Considered:
     share: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Value, frozen=True):
     """The ordered steps that the region's policy allows for this request. There is at least one.
 
     Attributes:
@@ -137,8 +133,7 @@ class Plan:
     has_effects: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Value, frozen=True):
     """The reason why no deployment may answer, or none can. `message` is for the client.
 
     Attributes:
@@ -172,8 +167,7 @@ class Refused(Exception):
         self.consent = consent
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(Value, frozen=True):
     """One step of a route that has a weighted step, judged for one kind of request, independent of the user.
 
     Attributes:
@@ -189,8 +183,7 @@ class Lane:
     is_set: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Value, frozen=True):
     """The outcome, and the verdict on each deployment of the route: its step of the plan, or why it is skipped.
 
     Attributes:

@@ -20,6 +20,7 @@ from providers.moderations import GuardKind, ModerationFormat, moderation_format
 from providers.openai_json.misspelled_fields import FIELDS
 from providers.sites import Residency
 from providers.territories import Places
+from providers.value import Value
 
 if TYPE_CHECKING:
     from providers.transport import Link
@@ -39,8 +40,7 @@ _STANDARD_NAMES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Concurrency:
+class Concurrency(Value, frozen=True):
     """The concurrency limit of a deployment over all workers.
 
     Attributes:
@@ -71,8 +71,7 @@ class TlsFiles(PlainSection):
     client_key: str | None = field(default=None, metadata=key("The PEM file of its private key, without a passphrase."))
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Value, frozen=True):
     """An HTTP proxy on the way to a deployment. It sees which server is called and when.
 
     Attributes:
@@ -202,8 +201,7 @@ RETIREMENT_WARNING_DAYS = (7, 30, 90)
 """The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetirementNotice:
+class RetirementNotice(Value, frozen=True):
     """The retirement of a deployment's model. `days_left` is 0 or less if the day has come."""
 
     deployment: str

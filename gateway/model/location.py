@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from gateway.model.age_band import AgeBand
 from gateway.model.config_version import Region
 from gateway.model.region_text import NO_PREFERENCES, Preferences
+from providers.value import Value
 
 Address = IPv4Address | IPv6Address
 
@@ -25,8 +26,7 @@ class LocationProblem(StrEnum):
     AGE = "age"  # the region refuses users of this age, or of an unknown one
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Value, frozen=True):
     """The value of one signal, cleaned for display, and its effect.
 
     Attributes:
@@ -127,8 +127,7 @@ class ClaimReport:
     age_band: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AddressReport:
+class AddressReport(Value, frozen=True):
     """The result of looking up the client's address: its country, and the subdivision if the database has one.
 
     Attributes:
@@ -153,8 +152,7 @@ class EdgeNote(StrEnum):
     UNPROVEN = "in doubt: the edge's secret is wrong, or was sent more than once"
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeReport:
+class EdgeReport(Value, frozen=True):
     """The values that a trusted edge sent for the country and for its part, or why they are not used."""
 
     values: tuple[str, ...] = ()
@@ -162,8 +160,7 @@ class EdgeReport:
     note: EdgeNote = EdgeNote.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class AssertionReport:
+class AssertionReport(Value, frozen=True):
     """Every value of `x-gateway-territory`, from any client."""
 
     values: tuple[str, ...]
@@ -189,8 +186,7 @@ class AddressQuestion(Question):
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Reports:
+class Reports(Value, frozen=True):
     """The reports of all signals on one request, in the order of their names. Use `reports_of` to make one.
 
     A signal that reported nothing has no entry. With the client and the config version, the reports decide the

@@ -10,6 +10,7 @@ from gateway.model.permit import ServicePermit
 from gateway.model.section import PlainSection, key
 from gateway.model.units import AgeSeconds
 from providers.auth import Secret
+from providers.value import Value
 
 SignalName = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]
 """The signals that can show where a caller is, in the default order of `location.signals` (the strongest first).
@@ -19,23 +20,20 @@ SignalName = Literal["claim", "api_key", "assertion", "edge_header", "geoip"]
 Network = IPv4Network | IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
-class KeyUrl:
+class KeyUrl(Value, frozen=True):
     """An issuer's key set at a URL of the config: the permit for the request, and the path."""
 
     permit: ServicePermit
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFile:
+class KeyFile(Value, frozen=True):
     """An issuer's key set in a file."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class SharedKey:
+class SharedKey(Value, frozen=True):
     """A secret with which the issuer signs claims and the gateway verifies them."""
 
     secret: Secret
@@ -44,8 +42,7 @@ class SharedKey:
 KeySource = KeyUrl | KeyFile | SharedKey
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRules:
+class ClaimRules(Value, frozen=True):
     """The issuer whose claims are accepted, and how the claims must be signed.
 
     Attributes:
@@ -76,16 +73,14 @@ class GeoIpRules(PlainSection):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeSecret:
+class EdgeSecret(Value, frozen=True):
     """A header with a secret value, which the edge adds to prove that the request came through it."""
 
     header: str
     value: Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(Value, frozen=True):
     """A trusted peer. Requests from its networks report the location in these headers (lower case) and in no others."""
 
     networks: tuple[Network, ...]
@@ -95,8 +90,7 @@ class Edge:
     part_header: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocationRules:
+class LocationRules(Value, frozen=True):
     """The compiled section `location` of a config.
 
     Attributes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from providers.value import Value
+
 if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
 
@@ -14,8 +16,7 @@ Judged = Literal["passed", "flagged", "skipped", "failed"]
 _WORSE: tuple[Judged, ...] = ("passed", "skipped", "flagged", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Moderation:
+class Moderation(Value, frozen=True):
     """The policy of one region.
 
     Attributes:

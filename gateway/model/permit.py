@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from providers.value import Value
+
 EXTENSION = "gateway.permit"
 """The key of a permit in the `extensions` of an httpx request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Value, frozen=True):
     """The permission to send a prompt, bound to one region, deployment, site, model, origin and proxy.
 
     Only `gateway.policy.fence` creates permits (the architecture test checks this), and the one module that opens

@@ -125,8 +125,7 @@ class AttemptRecord(Value, frozen=True):
         return fields
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Value, frozen=True):
     """A step of the plan that was not tried, and why."""
 
     deployment: str
@@ -141,8 +140,7 @@ class Allowance(Value, frozen=True):
     full_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Value, frozen=True):
     """The deployments of an answer that broke off (`broken`) and was continued (`by`).
 
     Attributes:

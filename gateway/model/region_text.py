@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from providers.value import Value
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
+
+class Sentence(Value, frozen=True):
     """A sentence for an end user, and the tag of its language."""
 
     language: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sentences:
+class Sentences(Value, frozen=True):
     """One sentence in several languages.
 
     Attributes:
@@ -34,8 +34,7 @@ SEPARATOR = "\n\n"
 """The separator between a label's text and the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(Value, frozen=True):
     """One label in one locale.
 
     Attributes:
@@ -56,8 +55,7 @@ class Label:
         return self.text + SEPARATOR if self.show != "never" and self.is_due(first_turn=first_turn) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Preferences:
+class Preferences(Value, frozen=True):
     """A user's preferences from a verified claim. They select lines from lists and are never shown to a model."""
 
     language: str | None = None

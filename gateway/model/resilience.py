@@ -7,6 +7,7 @@ from typing import Annotated
 
 from gateway.model.section import OrOff, PlainSection, key
 from gateway.model.units import Seconds, SecondsOrZero, Share, ShareOrOff
+from providers.value import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,7 @@ class Resilience(PlainSection):
 DEFAULT_RESILIENCE = Resilience()
 
 
-@dataclass(frozen=True, slots=True)
-class HedgeRule:
+class HedgeRule(Value, frozen=True):
     """When to send a second attempt: after `after_s`, or if it is None, after this quantile of the latencies."""
 
     share: float = 0.95

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
 
 
-@dataclass(frozen=True, slots=True)
-class WeightedSet:
+class WeightedSet(Value, frozen=True):
     """A weighted step (a canary): members with weights. A member with weight 0 gets no users."""
 
     members: tuple[tuple[Deployment, float], ...]
@@ -28,8 +28,7 @@ class WeightedSet:
         return {deployment.name: weight / total for deployment, weight in self.members}
 
 
-@dataclass(frozen=True, slots=True)
-class Shadow:
+class Shadow(Value, frozen=True):
     """A deployment that gets copies of a share (0 to 1) of a route's requests after they are answered.
 
     Its answers go to no client.

@@ -8,13 +8,13 @@ from enum import StrEnum
 
 from gateway.model.section import PlainSection, key
 from gateway.model.units import RiseOrOff, ShareOrOff
+from providers.value import Value
 
 VARIANT_BOUNDS_S = tuple(round(0.02 * 2 ** (step / 4), 6) for step in range(57))
 """Upper bounds of the latency histogram of a variant, from 20 ms to 328 s. Each is 19 % above the one before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Value, frozen=True):
     """The candidate's share (0 to 1) and its duration. A duration of None is the end of the schedule."""
 
     share: float
@@ -43,8 +43,7 @@ class StopRule(PlainSection):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Value, frozen=True):
     """The stages for the candidate of one route.
 
     Attributes:
@@ -59,8 +58,7 @@ class Schedule:
     is_frozen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Value, frozen=True):
     """Counts of one variant's requests: answered, failed, and the latencies of those that began to be answered.
 
     Attributes:
@@ -116,8 +114,7 @@ class Phase(StrEnum):
     HELD = "held"
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleProgress:
+class ScheduleProgress(Value, frozen=True):
     """The progress of a schedule. `elapsed_s`, `candidate`, `baseline` and `looks` belong to the present stage.
 
     Attributes:
@@ -136,8 +133,7 @@ class ScheduleProgress:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleStatus:
+class ScheduleStatus(Value, frozen=True):
     """A schedule as it is shown to operators.
 
     Attributes:

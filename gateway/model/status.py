@@ -11,6 +11,7 @@ from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.schedule import ScheduleStatus
+from providers.value import Value
 
 OPERATOR_HEADER = "x-gateway-operator"
 """The header of an admin request that names its sender. The name is not verified."""
@@ -27,8 +28,7 @@ ReloadRefusal = Literal[
 """Why a config was not activated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Value, frozen=True):
     """One mistake or warning of a config. `line` and `column` count from 1; 0 means the file as a whole."""
 
     severity: str
@@ -40,8 +40,7 @@ class Finding:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Value, frozen=True):
     """The differences between two config versions. Routes are `assistant/region`; sections are the config's keys.
 
     `answers` has the territories that lose, gain or change their first answer.
@@ -55,8 +54,7 @@ class Changes:
     answers: tuple[AnswerChange, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(Value, frozen=True):
     """One attempt to activate a config.
 
     Attributes:
@@ -183,8 +181,7 @@ def instance_state(silent_s: float, *, is_draining: bool, behind_s: float) -> In
     return "behind" if behind_s > _BEHIND_S else "current"
 
 
-@dataclass(frozen=True, slots=True)
-class CellInstance:
+class CellInstance(Value, frozen=True):
     """An instance of the cell, as the shared database has it. The members are those of the status document."""
 
     name: str
@@ -196,8 +193,7 @@ class CellInstance:
     rows_waiting: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CellState:
+class CellState(Value, frozen=True):
     """The knowledge of an instance about its cell.
 
     Attributes:
@@ -209,8 +205,7 @@ class CellState:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(Value, frozen=True):
     """Facts of one instance for its status document.
 
     Attributes:
@@ -232,8 +227,7 @@ EventKind = Literal["config", "health", "faults", "requests"]
 """The subject of an event: a load of the config, a breaker, the simulated faults of a demo, or finished requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Value, frozen=True):
     """Something that happened in a running gateway. `detail` is JSON data without secrets."""
 
     kind: EventKind
@@ -241,8 +235,7 @@ class Event:
     detail: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedSite:
+class SimulatedSite(Value, frozen=True):
     """A simulated site of a demo and its fault, which holds for every deployment there.
 
     Attributes:

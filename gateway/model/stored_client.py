@@ -10,6 +10,7 @@ from typing import Literal
 from gateway.model.api_key import NO_CELL
 from gateway.model.budget import ClientsSource
 from gateway.model.config_version import ConfigVersion
+from providers.value import Value
 
 Definition = Mapping[str, object]
 """The keys of a client or a project as the config file would have them, without `keys`."""
@@ -17,8 +18,7 @@ Definition = Mapping[str, object]
 PepperSource = Literal["state", "config"]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyInfo:
+class KeyInfo(Value, frozen=True):
     """A key without its secret.
 
     Attributes:
@@ -40,8 +40,7 @@ class KeyInfo:
     secrets: tuple[tuple[float, float | None], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(Value, frozen=True):
     """A secret of a key that is not revoked.
 
     Attributes:
@@ -99,8 +98,7 @@ LISTENER_CLOSED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AdminToken:
+class AdminToken(Value, frozen=True):
     """A token for the admin listener, without its secret.
 
     Attributes:
@@ -114,8 +112,7 @@ class AdminToken:
     was: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFacts:
+class ConfigFacts(Value, frozen=True):
     """The part of the active config version to which stored clients refer.
 
     Attributes:

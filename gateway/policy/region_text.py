@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.model.age_band import AgeBand
 from gateway.model.config_version import ConfigVersion, remember
@@ -16,6 +16,7 @@ from gateway.policy.labels import without_labels
 from providers.chat import ChatRequest, SystemMessage, change_request
 from providers.failures import Failure
 from providers.territories import parent
+from providers.value import Value
 
 _MAX_LANGUAGES = 20
 
@@ -119,8 +120,7 @@ _VERSION_DIGITS = 6
 _OPENING = "You speak with somebody in a certain place. Keep to this unless the user asks for something else:"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Value, frozen=True):
     """The system message of a region.
 
     Attributes:

@@ -7,7 +7,7 @@ health. The first check that fails is the reason that is reported.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from gateway.model.approval import days_at
@@ -42,7 +42,7 @@ from gateway.policy.refusals import (
 )
 from providers.matching.requirements import IDENTITY, PARAMETERS, Requirements, why_it_moves
 from providers.territories import territory_name
-from providers.value import change
+from providers.value import Value, change
 
 
 def decide(
@@ -109,8 +109,7 @@ def decide_evaluation(
     return _conclude(config, assistant, region, (candidate,), [location_verdict], criteria)
 
 
-@dataclass(frozen=True, slots=True)
-class _Criteria:
+class _Criteria(Value, frozen=True):
     """The part of a request that its deployments are judged by, apart from its location.
 
     Attributes:
@@ -195,8 +194,7 @@ def judge_alone(
     return _judge(_location_verdict(config, region, location, deployment, now_s), criteria)
 
 
-@dataclass(frozen=True, slots=True)
-class _LocationVerdict:
+class _LocationVerdict(Value, frozen=True):
     """The part of the verdict on a deployment that depends on the location only, not on the request.
 
     Attributes:

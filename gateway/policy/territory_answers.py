@@ -15,7 +15,7 @@ from gateway.policy.location.resolution import locate
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
 from providers.territories import parent, parts_of, territory_data
-from providers.value import change
+from providers.value import Value, change
 
 NO_NEEDS = Requirements(frozenset(), frozenset(), frozenset())
 _REFUSED = "refused"
@@ -119,8 +119,7 @@ def _shares(decision: Decision, first: str) -> tuple[tuple[str, float], ...]:
     return tuple((name, able.weights[name] / total) for name in able.able)
 
 
-@dataclass(frozen=True, slots=True)
-class RegionAnswer:
+class RegionAnswer(Value, frozen=True):
     """The deployments that answer the users of an assistant in a region first.
 
     Attributes:

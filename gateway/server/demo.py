@@ -12,7 +12,6 @@ import socket
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,6 +44,7 @@ from providers.territories import territory_data, territory_name
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer
 from providers.testkit.simulator import load_simulators
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.config.real_deployment import RealDeployment
@@ -72,8 +72,7 @@ class ExampleRequestFailed(CommandError):
     status = 1
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedPace:
+class SimulatedPace(Value, frozen=True):
     """The speed of the simulated providers, and the seed that draws their faults. See `Scenario`."""
 
     first_token_s: float = 0.0
@@ -85,8 +84,7 @@ _STREAM_PACE = SimulatedPace(between_events_s=0.03)
 """The pace of the plain demo: a reader sees that an answer streams, and an answer without a stream loses no time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
+class Rehearsal(Value, frozen=True):
     """The faults and the speed of `gateway simulate`.
 
     Attributes:
@@ -170,8 +168,7 @@ def _scenario(site: tuple[str, str], faults: tuple[tuple[Fault, float], ...], pa
         raise RehearsalError(f"{' '.join(site)}: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
+class Demo(Value, frozen=True):
     """The content of a demo: its simulated providers, and how it is shown.
 
     Attributes:
@@ -362,8 +359,7 @@ def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path,
     _print("Stop:               Ctrl-C")
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(Value, frozen=True):
     place: str
     region: str
     why: str

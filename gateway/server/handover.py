@@ -28,7 +28,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +40,7 @@ from gateway.state.lock import take
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
 from gateway.usage.quota_store import LAYOUT, Seats
+from providers.value import Value
 
 TOO_MANY = "too many earlier gateways still finish their requests: try again when some have ended"
 READY_S = 60.0
@@ -57,8 +57,7 @@ class HandoverFailed(Exception):
     """The next gateway does not serve, and nothing has changed. The message gives the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Value, frozen=True):
     """The things that the next gateway gets.
 
     Attributes:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.api.admin import build_admin
@@ -28,6 +28,7 @@ from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.metric_snapshots import Series, pack
 from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.changes.stored_clients import ClientDatabase
@@ -39,16 +40,14 @@ BuildOperatorConsole = Callable[[Application, Guard, Control], Application]
 """Returns the console over the admin API. The map reads the state of the gateway as the admin API does."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsoleListener:
+class ConsoleListener(Value, frozen=True):
     """The listener of the console."""
 
     listener: socket.socket
     build: BuildOperatorConsole
 
 
-@dataclass(frozen=True, slots=True)
-class Operators:
+class Operators(Value, frozen=True):
     """The listeners of operators: the admin listener with its guard, and the console if there is one."""
 
     admin: socket.socket

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.uvicorn_server import url_of
 from gateway.telemetry.log import logger
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.changes.cell import CellMember
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 _NOT_SERVED = {"detail": "nothing was served"}
 
 
-@dataclass(frozen=True, slots=True)
-class Keepers:
+class Keepers(Value, frozen=True):
     """The parts that only one process at a time may run for a state directory."""
 
     live: LiveConfig

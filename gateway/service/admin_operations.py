@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from providers.value import Value
 
 Json = dict[str, object]
 Given = Mapping[str, Any]
@@ -13,8 +15,7 @@ Given = Mapping[str, Any]
 WINDOWS = ("minute", "hour", "day", "week", "month", "total")
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Value, frozen=True):
     """One field of an operation.
 
     Attributes:
@@ -34,8 +35,7 @@ class Field:
     is_number_too: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Value, frozen=True):
     """One action.
 
     Attributes:

@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +37,7 @@ from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of, limits_from, user_limits
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, encode_row
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.usage.gate_valkey import ValkeyGate
@@ -51,8 +51,7 @@ _T = TypeVar("_T")
 OperatorGate: TypeAlias = "Journal | ValkeyGate"
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetOwner:
+class BudgetOwner(Value, frozen=True):
     """The owner of budgets: a client, a project or an end user.
 
     Attributes:

@@ -10,7 +10,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from gateway.model.units import UNIT_S
 from gateway.operator_errors import NotStored
 from gateway.state.client_store import AlreadyStored, ClientStore, Entry, Section
 from providers.auth import Secret
+from providers.value import Value
 
 Json = dict[str, object]
 DEFAULT_GRACE = "1h"
@@ -67,8 +67,7 @@ class InvalidFields(ValueError):
     """The fields of an action do not fit each other. The message states the fix."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRequest:
+class KeyRequest(Value, frozen=True):
     """The arguments of a new key.
 
     Attributes:

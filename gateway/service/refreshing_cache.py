@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from providers.value import Value
 
 _T = TypeVar("_T")
 
@@ -21,8 +22,7 @@ class LoadFailed(Exception):
     """The value cannot be loaded now. The message is the reason, fit for a log."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshInterval:
+class RefreshInterval(Value, frozen=True):
     """When a value is loaded again.
 
     Attributes:

@@ -15,7 +15,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.execution.answer_stream import AnswerStream, TextTap
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
@@ -54,6 +54,7 @@ from providers.failures import ProviderFailed
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold, text_of_run
 from providers.reading.response_reader import TOO_LARGE
+from providers.value import Value
 
 MAX_RUNNING = 8
 MAX_BODY_BYTES = 1024 * 1024
@@ -155,8 +156,7 @@ def _text_of(completion: ChatCompletion) -> str | None:
     return text if 0 < len(text) <= MAX_CHARACTERS else None
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowTurn:
+class ShadowTurn(Value, frozen=True):
     """A request that goes to a shadow deployment too, once it is answered.
 
     Attributes:
@@ -186,8 +186,7 @@ class ShadowTurn:
         return self.capture.text() if self.capture is not None and self.record.resumed is None else None
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowSink:
+class ShadowSink(Value, frozen=True):
     """Stores and counts the results of shadow requests.
 
     Attributes:

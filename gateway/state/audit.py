@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from gateway.files import is_file_at, open_file
 from gateway.operator_errors import StateError, moved_error
 from gateway.state.lock import take
 from gateway.undo import undone_on_failure
+from providers.value import Value
 
 _FILE = "audit.jsonl"
 _MOST_LINE_BYTES = 4 * 1024 * 1024
@@ -29,8 +29,7 @@ _SWITCHES = frozenset({"activated", "rolled_back", "reloaded"})
 _OF_A_SWITCH = _SWITCHES | {"kill_switch"}
 
 
-@dataclass(frozen=True, slots=True)
-class TrailHead:
+class TrailHead(Value, frozen=True):
     """The last line of the trail: its number (from 1) and its hash."""
 
     number: int
@@ -41,16 +40,14 @@ BEGINNING = TrailHead(0, "0" * 64)
 """The head of an empty trail. The first line is chained to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Value, frozen=True):
     """The first invalid line (numbered from 1), and the reason."""
 
     line: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TrailVerdict:
+class TrailVerdict(Value, frozen=True):
     """The result of verifying the whole trail. For `unconfirmed`, see the function of that name."""
 
     lines: int
@@ -182,8 +179,7 @@ class Audit:
         os.close(self._descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditLine:
+class AuditLine(Value, frozen=True):
     """A line of an audit trail as it is in the file, with its position from 1, and its hash."""
 
     number: int

@@ -19,7 +19,6 @@ import sqlite3
 import tarfile
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +27,7 @@ from gateway.state.database import describe_error, open_large_to_read
 from gateway.state.generated_key import PEPPER, RECEIPT_KEY, USER_KEY
 from gateway.state.lock import holder_of
 from gateway.undo import undone_on_failure
+from providers.value import Value
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -40,8 +40,7 @@ _TRIES = 5
 _MOST_KEY_BYTES = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Backup:
+class Backup(Value, frozen=True):
     """The content of an archive.
 
     Attributes:

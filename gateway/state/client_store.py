@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from gateway.files import path_exists
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.database import Statements, describe_error, open_database, sqlite_error, transaction
+from providers.value import Value
 
 _NAME = "clients"
 _LAYOUT = """
@@ -68,8 +69,7 @@ _UPSERT_SETTING = "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDA
 _SELECT_KEY = "SELECT id, client, owner, note, created_at, expires_at, revoked_at, last_used_at FROM api_keys"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value, frozen=True):
     """An entry for the audit trail: the event with its fields, which contain no secret."""
 
     event: str

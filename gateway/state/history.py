@@ -18,6 +18,7 @@ from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
 from gateway.state.database import OpenedFile, describe_damage, open_database, open_to_read, sqlite_error, transaction
+from providers.value import Value
 
 _T = TypeVar("_T")
 _NAME = "history"
@@ -80,8 +81,7 @@ class Activation:
     plan: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Pointer:
+class Pointer(Value, frozen=True):
     """The active version.
 
     Attributes:

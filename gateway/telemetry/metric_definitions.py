@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gateway.model.schedule import VARIANT_BOUNDS_S
+from providers.value import Value
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -30,8 +30,7 @@ _BOUNDS_S: Mapping[str, tuple[float, ...]] = {
 """The bucket bounds of histograms, by the word of `bounds` in the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class MetricDefinition:
+class MetricDefinition(Value, frozen=True):
     """One metric.
 
     Attributes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -19,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from gateway.model.caller import TraceContext
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.version_names import VERSION_ATTRIBUTES
+from providers.value import Value
 
 _ROUTE = "/v1/chat/completions"
 _SCOPE = "gateway"
@@ -35,8 +35,7 @@ _DECISION_NAMES = {
 _Value = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Value, frozen=True):
     """A finished request with its trace and its end (Unix time in nanoseconds)."""
 
     record: Record

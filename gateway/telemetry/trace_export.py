@@ -10,7 +10,6 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.model.caller import TraceContext
@@ -19,6 +18,7 @@ from gateway.model.record import Record
 from gateway.telemetry.batching import Ended
 from gateway.telemetry.log import logger
 from gateway.telemetry.metrics import Metrics
+from providers.value import Value
 
 if TYPE_CHECKING:
     from gateway.telemetry import otlp
@@ -35,8 +35,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Value, frozen=True):
     """The result of one export: the collector's status, or None and the reason why there was no response."""
 
     status: int | None

@@ -11,7 +11,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.gate import Counter, CounterKind, Counters, CounterState, shown_in
 from gateway.usage.spending_limits import calendar_of, counted_budgets
 from gateway.usage.windows import FOREVER_NS
+from providers.value import Value
 
 FILE_NAME = "alerts.json"
 MILLION = 1_000_000
@@ -37,8 +37,7 @@ BudgetLabels = tuple[str, ...]
 """Client, project and window of a budget. Either client or project is empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetAlert:
+class BudgetAlert(Value, frozen=True):
     """A budget has reached a share that the configuration names.
 
     Attributes:

@@ -23,7 +23,6 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.usage_row import TOKENS, BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
+from providers.value import Value
 
 NAME = "ledger"
 VERSION = 1
@@ -410,8 +410,7 @@ def series_values(row: UsageRow) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerLine:
+class LedgerLine(Value, frozen=True):
     """Sums of rows that have these values in common. None where the rows have none.
 
     Attributes:

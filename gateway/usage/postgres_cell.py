@@ -13,7 +13,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.model.budget import StoreServer
@@ -21,6 +21,7 @@ from gateway.model.schedule import NO_TALLY, ScheduleProgress, Tally
 from gateway.model.status import CellInstance, instance_state
 from gateway.state.schedules import decode_progress, decode_tally, encode_progress
 from gateway.usage.postgres import COMMAND_LOCK, Postgres, PostgresConnection, locked
+from providers.value import Value
 
 LEASE_S = 10.0
 JUDGE = "judge"
@@ -45,8 +46,7 @@ class ScheduleKey(NamedTuple):
     identity: str
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleRow:
+class ScheduleRow(Value, frozen=True):
     """The progress of a schedule under a config version.
 
     Attributes:
@@ -61,8 +61,7 @@ class ScheduleRow:
     changed_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class CellCommand:
+class CellCommand(Value, frozen=True):
     """A change that an operator requested for all instances.
 
     Attributes:
@@ -79,8 +78,7 @@ class CellCommand:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(Value, frozen=True):
     """The report of an instance about itself. `version` has no suffix for its shares."""
 
     name: str

@@ -37,6 +37,7 @@ from gateway.usage.ledger import (
 )
 from gateway.usage.usage_row import TOKENS, UsageRow, UsageSource
 from providers.catalogue.prices import NO_CURRENCY
+from providers.value import Value
 
 DIMENSIONS: Mapping[str, str] = {
     "client": "client",
@@ -70,8 +71,7 @@ def _with_totals(by: Sequence[str], assistant: str | None) -> list[str]:
     return [name for name in _TOTALS if name in by or (name == "assistant" and assistant is not None)]
 
 
-@dataclass(frozen=True, slots=True)
-class UsageQuery:
+class UsageQuery(Value, frozen=True):
     """The days, the groups and the filters of a report, and its statements for SQLite and PostgreSQL.
 
     Attributes:
@@ -225,8 +225,7 @@ class UsageGroup:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class GroupedUsage:
+class GroupedUsage(Value, frozen=True):
     """A report.
 
     Attributes:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+from providers.value import Value
 
 
 class CatalogueError(ValueError):
     """A catalogue file is invalid. The message names the entry and what was expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class FactsFile:
+class FactsFile(Value, frozen=True):
     """A TOML file with facts of a provider, inside a package.
 
     Attributes:

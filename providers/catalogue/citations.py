@@ -17,13 +17,14 @@ only a part of its facts has all three.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
 from providers.catalogue import CatalogueError
 from providers.catalogue.toml_schema import TABLE, TEXT, Shape, check_table, check_tables
 from providers.evidence import Citation
+from providers.value import Value
 
 __all__ = ["CITATION_KEYS", "Sources"]
 
@@ -47,8 +48,7 @@ _HELP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(Value, frozen=True):
     """The sources of a facts file.
 
     Attributes:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import DAY, TABLE, TEXT, check_table, check_tables
+from providers.value import Value
 
 __all__ = ["FixedHeader", "headers_of", "load_headers"]
 
@@ -25,8 +25,7 @@ _NEVER = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FixedHeader:
+class FixedHeader(Value, frozen=True):
     """A header that an operator may set.
 
     Attributes:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
 from providers.catalogue import FactsFile
 from providers.catalogue.toml_schema import NUMBER, TABLE, TEXT, TEXTS, WHOLE, Shape, check_table, check_tables
+from providers.value import Value
 
 __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelFacts(Value, frozen=True):
     """Facts of one model, or of a family of models by glob pattern.
 
     Attributes:

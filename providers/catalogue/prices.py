@@ -14,6 +14,7 @@ from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.citations import CITATION_KEYS, Sources
 from providers.chat import Usage
 from providers.evidence import Citation
+from providers.value import Value
 
 MICROS = 1_000_000
 """The number of micro-units in one unit of a currency."""
@@ -22,8 +23,7 @@ _DAY_S = 86_400
 _UNIX_DAY = date(1970, 1, 1).toordinal()
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Value, frozen=True):
     """Prices in micro-units for a million tokens.
 
     Attributes:
@@ -56,8 +56,7 @@ class Rates:
         return self.output if self.reasoning is None else self.reasoning
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Value, frozen=True):
     """The price of a model's tokens at a site.
 
     Attributes:
@@ -247,8 +246,7 @@ def _scaled(rates: Rates, percent: int) -> Rates:
     return Rates(-(-rates.input * percent // 100), -(-rates.output * percent // 100), cached, written, reasoning)
 
 
-@dataclass(frozen=True, slots=True)
-class Retirement:
+class Retirement(Value, frozen=True):
     """An announced retirement of models.
 
     Attributes:
@@ -275,8 +273,7 @@ class Retirement:
         return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
 
 
-@dataclass(frozen=True, slots=True)
-class Offers:
+class Offers(Value, frozen=True):
     """Prices and retirement dates of a provider's models.
 
     If several entries match, the most specific one applies: the exact name, then the longest pattern, and among equal

@@ -32,6 +32,7 @@ from providers.matching.requirements import FEATURES
 from providers.openai_json.read_answer import Answers, Ending
 from providers.reading.errors import ErrorRules, rules_of
 from providers.reading.json_object import JSON_OBJECT
+from providers.value import Value
 
 
 class DialectError(ValueError):
@@ -217,8 +218,7 @@ class Requests:
         return (self.path, prefill_path) if prefill_path else (self.path,)
 
 
-@dataclass(frozen=True, slots=True)
-class CompatibleDialect:
+class CompatibleDialect(Value, frozen=True):
     """The differences of one vendor from OpenAI's API.
 
     Attributes:

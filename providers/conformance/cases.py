@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from providers.chat import (
     AllowedTools,
@@ -27,6 +27,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.conformance.subject import Subject
+from providers.value import Value
 
 _TOOLS = (Tool("get_weather", None, {}), Tool("find", "", {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}))
 
@@ -152,8 +153,7 @@ PARAMETER_BOUNDS: dict[str, tuple[object, object, object]] = {
 USUAL_EFFORTS = ("low", "medium", "high")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCase:
+class RequestCase(Value, frozen=True):
     """A request that the subject claims to support."""
 
     subject: Subject
@@ -164,8 +164,7 @@ class RequestCase:
         return f"{self.subject}-{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerCase:
+class AnswerCase(Value, frozen=True):
     """An answer that the subject claims to support. `feature` is the feature that it needs, if any."""
 
     subject: Subject

@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from providers.chat import ChatCompletion, Choice, text_of
 from providers.conformance.subject import Subject
 from providers.failures import Failure
 from providers.json_values import JsonError, loads
+from providers.value import Value
 from providers.wire import WireResponse
 
 _KINDS = ("request.json", "response.json", "stream.txt", "expect.json")
@@ -47,8 +47,7 @@ class WireError(ValueError):
     """A fixture cannot be used. The message names the file and the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class WireCase:
+class WireCase(Value, frozen=True):
     """The fixture files of one case. Not all of them need to exist."""
 
     adapter: Adapter
@@ -106,8 +105,7 @@ class WireCase:
         return WireResponse(document.get("status", 200), headers, self.path("response.json").read_bytes(), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedVendor:
+class RecordedVendor(Value, frozen=True):
     """A vendor whose simulator reads the facts of its adapter, with its recordings."""
 
     subject: Subject

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from providers import auth
@@ -23,6 +23,7 @@ from providers.testkit.simulator import (
     stream_type_of,
     uncounted_by,
 )
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["ORIGIN", "Subject", "incoming_of", "parse_stream", "subjects_of"]
@@ -33,8 +34,7 @@ _RECEIVED_AT = 1_795_000_000.0
 _UNKNOWN_MODEL = "some-model"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Value, frozen=True):
     """An adapter, its simulator and one model, with functions that pass requests and answers between the two."""
 
     adapter: Adapter

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from providers.adapter import Adapter, Capabilities, Target
 from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["EmbeddingFacts", "EmbeddingFormat", "Embeds", "capabilities_of", "embeddings_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingFacts:
+class EmbeddingFacts(Value, frozen=True):
     """The limits and abilities of one embedding model at its provider.
 
     Attributes:

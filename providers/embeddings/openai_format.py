@@ -6,7 +6,6 @@ Source: the official Python SDK 3.51 (`EmbeddingCreateParams`, `CreateEmbeddingR
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from providers.adapter import Target
@@ -27,6 +26,7 @@ from providers.failures import InvalidRequest
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.openai_json.fields import choice, describe, integer, items, mapping, present, text
 from providers.reading.errors import error_object
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["Encoding", "OpenAIEmbeddings", "decode_embedding_request", "encode_embeddings"]
@@ -111,8 +111,7 @@ def _numbers(vector: Vector) -> list[float]:
     return vector.tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAIEmbeddings:
+class OpenAIEmbeddings(Value, frozen=True):
     """The format of OpenAI, and of vendors that speak it. See `providers.embeddings.EmbeddingFormat`.
 
     Attributes:

@@ -9,12 +9,12 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from providers.chat import AssistantMessage, ToolCall, text_of
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_list, dumps, loads, repair_surrogates
 from providers.reading.assembler import Assembler
+from providers.value import Value
 
 # Signatures are written in Base64, which does not use this character.
 _SEPARATOR = "."
@@ -49,8 +49,7 @@ _MAX_THOUGHTS = 64
 _MAX_CHARACTERS = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Thought:
+class Thought(Value, frozen=True):
     """One thinking block: a text with its signature, or an encrypted block (`redacted`) without text."""
 
     text: str = ""

@@ -7,7 +7,7 @@ is refused, as the deployment is configured. A data-moving field is refused, unl
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -27,6 +27,7 @@ from providers.matching.requirements import (
     requirements_of,
     why_it_moves,
 )
+from providers.value import Value
 
 __all__ = [
     "ANSWERS_ITSELF",
@@ -74,8 +75,7 @@ _NOT_BY_RESPONSES = frozenset(
 """Features and parameters of chat completions that the Responses API does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class CapabilityMatch:
+class CapabilityMatch(Value, frozen=True):
     """The result of a comparison. The deployment fits if `missing` and `moving` are empty.
 
     Attributes:

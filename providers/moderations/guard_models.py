@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from providers.adapter import Adapter, Capabilities, Target
@@ -27,6 +26,7 @@ from providers.chat import AssistantMessage, ChatRequest, UserMessage, change_re
 from providers.failures import UnsupportedFeature
 from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult, unclear, verdict_of
 from providers.reading.response_reader import read_answer
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["GUARD_KINDS", "GuardKind", "GuardModel", "guard_kind_of"]
@@ -77,8 +77,7 @@ def guard_kind_of(model: str) -> GuardKind | None:
     return "qwen3guard" if _QWEN.search(model) else None
 
 
-@dataclass(frozen=True, slots=True)
-class GuardModel:
+class GuardModel(Value, frozen=True):
     """A guard model of a chat provider. See `providers.moderations.ModerationFormat`.
 
     Attributes:

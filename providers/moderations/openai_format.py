@@ -6,7 +6,6 @@ Source: the official Python SDK 3.51 (`ModerationCreateParams`, `ModerationCreat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from providers.adapter import Capabilities, Target
@@ -24,6 +23,7 @@ from providers.moderations.values import (
 from providers.openai_json.decode_messages import decode_image
 from providers.openai_json.fields import choice, describe, items, mapping, present, text
 from providers.reading.errors import error_object
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 __all__ = ["OpenAIModerations", "decode_moderation_request", "encode_moderations"]
@@ -83,8 +83,7 @@ def encode_moderations(answer: ModerationAnswer, model: str, answer_id: str) -> 
     return dumps({"id": answer_id, "model": model, "results": results})
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAIModerations:
+class OpenAIModerations(Value, frozen=True):
     """The format of OpenAI, and of servers that answer like it. See `providers.moderations.ModerationFormat`.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Read whole answers and stream chunks in the form of OpenAI's chat completions, which most vendors have.
 
-One reader serves OpenAI, all compatible vendors, and native formats that are the same under other names. `Answers` states
-a vendor's differences as data. Other differences are tolerated without being stated.
+One reader serves OpenAI, all compatible vendors, and native formats that are the same under other names. `Answers`
+states a vendor's differences as data. Other differences are tolerated without being stated.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Classify an error of any provider: rules as data, and one function that reads them.
 
-The rules of all vendors have one form (`ErrorRules`), which a vendor's TOML file states in a table. `errors.toml` beside
-this module has the words that many servers share. The order is: a mark, the vendor's status, a code of the vendor, a
-shared code, the type, the HTTP status. Then a known sentence may refine a kind that says little. A status alone cannot
-tell a request that is refused from a key that is refused, so such a failure is not `confirmed`: it does not take the
-deployment away from others (see `gateway.execution.health`).
+The rules of all vendors have one form (`ErrorRules`), which a vendor's TOML file states in a table. `errors.toml`
+beside this module has the words that many servers share. The order is: a mark, the vendor's status, a code of the
+vendor, a shared code, the type, the HTTP status. Then a known sentence may refine a kind that says little. A status
+alone cannot tell a request that is refused from a key that is refused, so such a failure is not `confirmed`: it does
+not take the deployment away from others (see `gateway.execution.health`).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class ErrorRules:
         types: The failure kind for each error type.
         statuses: The failure kind for each HTTP status that has a meaning only at this vendor.
         messages: The failure kind for each sentence. `{model}` stands for one word, and … for any rest.
-        marks: The failure kind for each member that decides, as a dotted path. With `=`, its text must be like the rest.
+        marks: The failure kind for each member that decides, as a dotted path. With `=`: its text is like the rest.
         code_at: The dotted paths of the code.
         type_at: The dotted paths of the type.
         message_at: The dotted paths of the message.
@@ -439,7 +439,7 @@ def mistakes_in(body: Mapping[str, object]) -> str:
 
 
 def error_object(body: bytes) -> dict[str, object]:
-    """Return the JSON object of an error body, also from a one-element array or the first `data:` of an event stream."""
+    """Return the JSON object of an error body, also from an array of one or the first `data:` of an event stream."""
     text = body.strip()
     if not text.startswith((b"{", b"[")):
         lines = [line.strip() for line in text.splitlines()[:64]]

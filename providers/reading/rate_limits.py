@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from providers.value import Value
 
 __all__ = [
     "MOST_WAIT_S",
@@ -115,8 +116,7 @@ _MILLISECONDS_UNIX = 1e11
 _MOST_DIGITS = 18
 
 
-@dataclass(frozen=True, slots=True)
-class LimitHeaders:
+class LimitHeaders(Value, frozen=True):
     """The names of a provider's rate limit headers.
 
     Attributes:
@@ -132,8 +132,7 @@ class LimitHeaders:
     of: tuple[str, ...] = ("requests", "tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(Value, frozen=True):
     """The state of a rate limit.
 
     Attributes:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from providers.value import Value
+
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _USUAL_BYTES = 256 * 1024
 _MOST_DATA_LINES = 16 * 1024
@@ -31,8 +33,7 @@ class ServerSentEvent:
     event: str = "message"
 
 
-@dataclass(frozen=True, slots=True)
-class SseComment:
+class SseComment(Value, frozen=True):
     """A line that starts with a colon, without the colon: a keep-alive or a status."""
 
     text: str

@@ -13,18 +13,17 @@ from dataclasses import dataclass, field, replace
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, FinishReason, ToolCall, UserMessage, text_of
 from providers.testkit.answer_pieces import cut
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Value, frozen=True):
     """A reply: text or tool calls."""
 
     text: str
     calls: tuple[ToolCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(Value, frozen=True):
     """The replies to a question: `reply` for the fraction `chance` (0 to 1) of all seeds, `otherwise` for the rest."""
 
     reply: Reply

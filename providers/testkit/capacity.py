@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
+
+from providers.value import Value
 
 _BURST_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(Value, frozen=True):
     """The limits of a simulated provider.
 
     Attributes:

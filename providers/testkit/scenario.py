@@ -13,6 +13,7 @@ from providers.chat import ChatCompletion
 from providers.failures import FailureKind
 from providers.testkit.answer_quality import AnswerQuality
 from providers.testkit.capacity import Capacity
+from providers.value import Value
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -20,8 +21,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 _NORMAL, _EDGE = NormalDist(), 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class HttpError:
+class HttpError(Value, frozen=True):
     """A status of 400 or more with the provider's error body. Without `kind`, the usual kind of the status is used."""
 
     status: int
@@ -29,81 +29,68 @@ class HttpError:
     kind: FailureKind | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Value, frozen=True):
     """The connection is reset: before any byte of a response (None), or after the head and this many events."""
 
     after_events: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Value, frozen=True):
     """The connection is closed normally but too early: after this many events, or (None) in the middle."""
 
     after_events: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Silent:
+class Silent(Value, frozen=True):
     """The request is accepted, and no response is ever sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(Value, frozen=True):
     """The answer stops after this many events or (None) in the middle, and the connection stays open."""
 
     after_events: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Slow:
+class Slow(Value, frozen=True):
     """The answer is complete, with this delay before each of its pieces."""
 
     wait_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Html:
+class Html(Value, frozen=True):
     """An HTML page with status 200, as a captive portal or a firewall sends it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Empty:
+class Empty(Value, frozen=True):
     """Status 200 and no body."""
 
 
-@dataclass(frozen=True, slots=True)
-class Truncated:
+class Truncated(Value, frozen=True):
     """The body ends inside its JSON, although the HTTP framing is complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Garbage:
+class Garbage(Value, frozen=True):
     """Invalid JSON after this many events or (None) in the middle, followed by the rest."""
 
     after_events: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorEvent:
+class ErrorEvent(Value, frozen=True):
     """An error of this kind with status 200: in a stream after this many events, otherwise as the whole body."""
 
     kind: FailureKind = FailureKind.UNAVAILABLE
     after_events: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NoEndMark:
+class NoEndMark(Value, frozen=True):
     """A complete stream without the provider's end mark."""
 
 
-@dataclass(frozen=True, slots=True)
-class DuplicateFinish:
+class DuplicateFinish(Value, frozen=True):
     """A stream with two finish events."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Value, frozen=True):
     """A 307 to another address."""
 
     url: str

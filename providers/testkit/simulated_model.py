@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from json import JSONDecoder
 
 from providers.chat import (
@@ -39,6 +38,7 @@ from providers.formats.tool_results import is_attachment
 from providers.json_values import dumps
 from providers.testkit.answer_pieces import cut
 from providers.testkit.schema_instance import instance_of
+from providers.value import Value
 
 _TOKENS_PER_MESSAGE = 3
 _TOKENS_PER_TOOL = 12
@@ -72,8 +72,7 @@ def respond(request: ChatRequest, persona: str) -> ChatCompletion:
     return ChatCompletion(f"chatcmpl-{digest[:24]}", request.model, 0, answers, usage)
 
 
-@dataclass(frozen=True, slots=True)
-class _SimulatedChoice:
+class _SimulatedChoice(Value, frozen=True):
     """One choice, with its token counts."""
 
     message: AssistantMessage

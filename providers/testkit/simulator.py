@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +11,7 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import LACKABLE, FailureKind, ProviderError
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.registry import check_members, load_group
+from providers.value import Value
 from providers.wire import WireResponse
 
 __all__ = [
@@ -39,8 +39,7 @@ __all__ = [
 SERVER_SENT_EVENTS = "text/event-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingRequest:
+class IncomingRequest(Value, frozen=True):
     """A request that a simulator received.
 
     Attributes:
@@ -259,8 +258,7 @@ class NoSimulator(LookupError):
     """There is no simulator of a provider. The message states the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Simulators:
+class Simulators(Value, frozen=True):
     """The installed simulators.
 
     Attributes:

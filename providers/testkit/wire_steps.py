@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from providers.chat import ChatCompletion, ChatRequest, text_of
@@ -31,33 +30,30 @@ from providers.testkit.scenario import (
     Truncated,
 )
 from providers.testkit.simulator import Simulator, stream_type_of
+from providers.value import Value
 from providers.wire import WireResponse
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Value, frozen=True):
     """The status line and the headers."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Value, frozen=True):
     """Bytes of the body."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Value, frozen=True):
     """A wait of this many seconds, or without end (None)."""
 
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Break:
+class Break(Value, frozen=True):
     """The connection ends here with incomplete framing: by a reset or by a normal close."""
 
     reset: bool

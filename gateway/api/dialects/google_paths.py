@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from providers.value import Value
 
 VERSIONS = ("/v1beta", "/v1")
 """google-genai for Python uses `/v1`; the SDK for Node and Gemini CLI use `/v1beta`."""
@@ -16,8 +17,7 @@ _PATH = re.compile(r"/v1(?:beta)?/models/(.+):([A-Za-z]+)", re.DOTALL)
 _EVENTS = re.compile(rb"(?:^|&)(?:alt|%24alt|\$alt)=sse(?:&|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class GeminiPath:
+class GeminiPath(Value, frozen=True):
     """A path of Gemini's API.
 
     Attributes:

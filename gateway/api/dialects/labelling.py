@@ -7,20 +7,18 @@ and in the last event of a whole answer, where the integrity value is known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.model.record import Record
 from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks
 from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, StreamEvent, TextDelta, TextRun
 from providers.reading.folding import text_of_run
+from providers.value import Value
 
 MEMBER = "x_gateway"
 """The name of the member with the gateway's own additions."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledAnswer:
+class LabelledAnswer(Value, frozen=True):
     """A whole answer as its client gets it.
 
     Attributes:

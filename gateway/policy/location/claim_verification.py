@@ -20,6 +20,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.model.location_rules import ClaimRules, SharedKey
 from gateway.model.region_text import Preferences
+from providers.value import Value
 
 MAX_TOKEN_BYTES = 8 * 1024
 _MAX_KEYS = 100
@@ -75,8 +76,7 @@ class KeySet:
         return tuple(key for key in candidates if key.kid == kid or algorithm in _SHARED)
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Value, frozen=True):
     """The report of a verified claim, and the Unix time until which it is valid."""
 
     report: ClaimReport

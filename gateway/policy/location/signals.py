@@ -35,13 +35,13 @@ from gateway.policy.location.client_address import address_headers, client_addre
 from gateway.policy.location.subdivisions import code_of, is_as_strict, is_cut, is_split, region_in, with_part
 from gateway.policy.location.trusted_edge import SignalInput, check_secret, secret_headers
 from providers.territories import Places, TerritoryError, parse_territory, territory_data
+from providers.value import Value
 
 _SHOWN_CHARACTERS = 40
 _CLAIM, _TERRITORY = "x-gateway-claim", "x-gateway-territory"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Value, frozen=True):
     """The result of reading one signal.
 
     Attributes:

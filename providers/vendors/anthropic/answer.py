@@ -51,7 +51,7 @@ _OF_ALIBABA = FactsFile("providers.vendors.dashscope", "dashscope")
 
 
 def classify(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """Return the failure of an error. Alibaba's Anthropic-compatible endpoint sends it in the form of its native API."""
+    """Return the failure of an error. Alibaba's Anthropic-compatible endpoint has the form of its native API."""
     is_native = not body.get("error") and read_str(body, "code")
     return classify_by_rules(body, response, load_rules(_OF_ALIBABA if is_native else _FACTS))
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from providers.value import Value
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 
@@ -25,8 +26,7 @@ _STRING = 7
 _FIXED_BYTES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 
 
-@dataclass(frozen=True, slots=True)
-class EventMessage:
+class EventMessage(Value, frozen=True):
     """One message: its text headers (such as `:event-type`) and its payload."""
 
     headers: Mapping[str, str]

@@ -6,7 +6,6 @@ Source: Alibaba Cloud Model Studio, "Synchronous API details" of text embedding,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from providers.adapter import Target
 from providers.chat import Usage
@@ -14,14 +13,14 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingReque
 from providers.embeddings.values import malformed, vector_from_json
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.reading.errors import error_object
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 _PATH = "/services/embeddings/text-embedding/text-embedding"
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 
 
-@dataclass(frozen=True, slots=True)
-class DashScopeEmbeddings:
+class DashScopeEmbeddings(Value, frozen=True):
     """See `providers.embeddings.EmbeddingFormat`."""
 
     vendor: VendorEmbeddings

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from providers.catalogue.models import ModelFacts
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
+from providers.value import Value
 
 
-@dataclass(frozen=True, slots=True)
-class NativeError:
+class NativeError(Value, frozen=True):
     """The reason for a refusal: the message and code of a native error."""
 
     message: str
     code: str = "InvalidParameter"
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(Value, frozen=True):
     """The range of a parameter. `above` and `below` exclude the bound itself."""
 
     low: float

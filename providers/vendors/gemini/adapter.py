@@ -2,7 +2,8 @@
 
 The Developer API and Vertex AI have the same format. Hosts, paths and credentials differ.
 
-`request` writes requests; `answer` reads answers and errors. `formats.reasoning_state` carries signatures to the next turn.
+`request` writes requests; `answer` reads answers and errors. `formats.reasoning_state` carries signatures to the next
+turn.
 
 Source: google-genai 3.3.0 and ai.google.dev, read 2026-11-20.
 """

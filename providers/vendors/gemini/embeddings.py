@@ -6,7 +6,6 @@ Source: ai.google.dev, "Embeddings", and google-genai 3.4 (`BatchEmbedContentsRe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from providers.adapter import Target
@@ -15,14 +14,14 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingReque
 from providers.embeddings.values import malformed, vector_from_json
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.reading.errors import error_object
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 _METHOD = "batchEmbedContents"
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 
 
-@dataclass(frozen=True, slots=True)
-class GeminiEmbeddings:
+class GeminiEmbeddings(Value, frozen=True):
     """See `providers.embeddings.EmbeddingFormat`."""
 
     vendor: VendorEmbeddings

@@ -43,6 +43,7 @@ from providers.formats.request_options import nearest_effort
 from providers.formats.tool_calls import arguments_of, turns_with_whole_results
 from providers.formats.tool_results import has_attachments, results_as_text
 from providers.json_values import as_map
+from providers.value import Value
 
 _MIME_BY_ENDING = {
     "avif": "image/avif",
@@ -56,8 +57,7 @@ _MIME_BY_ENDING = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Value, frozen=True):
     """How earlier tool calls are sent back to a model.
 
     Attributes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from providers.adapter import Target
@@ -40,6 +39,7 @@ from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_wit
 from providers.formats.tool_results import FAILED_PREFIX, has_attachments, result_text
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
+from providers.value import Value
 
 _MAX_THOUGHTS = 64
 
@@ -47,8 +47,7 @@ _MAX_THOUGHTS = 64
 _MAX_SUMMARIES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class SealedThought:
+class SealedThought(Value, frozen=True):
     """One reasoning item: its id, its encrypted content, and its summaries."""
 
     id: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.api.dialects.gemini.contents import ContentReader, read_system
@@ -22,6 +21,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown
 from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
+from providers.value import Value
 
 _BODY = frozenset({"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "model"})
 _CONFIG = frozenset(
@@ -43,8 +43,7 @@ _EFFORT_OF_BUDGET = ((0, "none"), (1024, "low"), (8192, "medium"))
 _JSON, _TEXT = "application/json", "text/plain"
 
 
-@dataclass(frozen=True, slots=True)
-class GeminiRequest:
+class GeminiRequest(Value, frozen=True):
     """A decoded request.
 
     Attributes:

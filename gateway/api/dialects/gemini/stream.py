@@ -42,13 +42,13 @@ from providers.chat import (
     UsageReport,
 )
 from providers.reading.folding import text_of_run
+from providers.value import Value
 
 _FIRST_TEXT = b'{"candidates":[{"content":{"parts":[{"text":"'
 _AFTER_TEXT = b'"}],"role":"model"},"index":0}]'
 
 
-@dataclass(frozen=True, slots=True)
-class StreamForm:
+class StreamForm(Value, frozen=True):
     """How the objects of a stream are separated.
 
     Attributes:

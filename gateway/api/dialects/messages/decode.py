@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -46,6 +45,7 @@ from providers.openai_json.decode_messages import sound_data_uri, unreachable_ho
 from providers.openai_json.decode_request import MAX_MESSAGES
 from providers.openai_json.fields import describe
 from providers.openai_json.plain_request import plain_messages
+from providers.value import Value
 
 NO_STATE = "none"
 """The signature of a thinking block without reasoning state: the API requires one."""
@@ -215,8 +215,7 @@ _OWN = "a `file_id` refers to content kept at a provider; send the content as ba
 # --- the meaning ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(Value, frozen=True):
     """A decoded request.
 
     Attributes:
@@ -437,11 +436,12 @@ def _user(
 def _parts(block: _TextBlock | _Image | _Document, path: str, names: set[str]) -> tuple[Part, ...]:
     if isinstance(block, _TextBlock):
         return (TextPart(block.text, block.cache),)
-    source, place = block.source, f"{path}.source"
-    if isinstance(source, _File):
+    place = f"{path}.source"
+    if isinstance(block.source, _File):
         raise InvalidRequest(f"{place}: {_OWN}", f"{place}.type")
     if isinstance(block, _Image):
-        return (ImagePart(_image(source, place), cache=block.cache),)
+        return (ImagePart(_image(block.source, place), cache=block.cache),)
+    source = block.source
     if block.citations not in (None, {}, {"enabled": False}):
         names.add("messages.content.citations")
     match source:

@@ -6,7 +6,6 @@ Source: anthropic 2.12 (Message, Usage, StopReason), platform.claude.com on stre
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.decode import NO_STATE
@@ -16,14 +15,14 @@ from gateway.service.token_count import tokens_of
 from providers.chat import ChatCompletion, Choice, FinishReason, ToolCall, Usage, said_in
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
+from providers.value import Value
 
 _LONG_ENOUGH = 16
 """An id of this length is not a number that a server gives to the calls of each answer anew."""
 _PREFIX = "msg_"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Value, frozen=True):
     """The facts of a request that its answer depends on.
 
     Attributes:

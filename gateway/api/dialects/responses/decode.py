@@ -7,7 +7,6 @@ Source: the official Python SDK 3.51 (`ResponseCreateParams`, `ResponseInputItem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.api.dialects.responses.input_items import InputReader
@@ -30,6 +29,7 @@ from providers.openai_json.decode_request import (
 )
 from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
 from providers.openai_json.plain_request import plain_messages
+from providers.value import Value
 
 _ENCRYPTED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
@@ -85,8 +85,7 @@ _ECHOED: Mapping[str, object] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MessagePaths:
+class MessagePaths(Value, frozen=True):
     """The paths of the messages in the client's request, for error messages.
 
     Attributes:
@@ -104,8 +103,7 @@ class MessagePaths:
         return self.of_messages[position] if position < len(self.of_messages) else "input"
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedResponse:
+class DecodedResponse(Value, frozen=True):
     """A request as it was read.
 
     Attributes:
@@ -123,8 +121,7 @@ class DecodedResponse:
     echo: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class _RareFields:
+class _RareFields(Value, frozen=True):
     """The fields that few requests have: canonical fields by name, other fields, and tools."""
 
     fields: Mapping[str, Any]
