@@ -109,25 +109,28 @@ def decide_preferring(
         decide: Decides for an assistant, with the user's own member of each weighted step.
         sticky: Returns the sticky key of the user, or None without one.
     """
-    decision, route = decide(assistant), assistant.routes.get(region, ())
+    plain, route = decide(assistant), assistant.routes.get(region, ())
     choice = assistant.choices.get(name)
     if choice is None:
-        return decision, Preference(None, reason=PreferenceReason.UNKNOWN)
-    own = [step for step in route if _member(step, decision, sticky) in choice.deployments]
+        return plain, Preference(None, reason=PreferenceReason.UNKNOWN)
+    own = [step for step in route if _member(step, plain, sticky) in choice.deployments]
     if not own:
-        return decision, Preference(name, choice.deployments, _why_not_theirs(decision, choice))
-    reordered: Route = (*own, *(step for step in route if step not in own))
-    planned = _planned(decision)
+        return plain, Preference(name, choice.deployments, _why_not_theirs(plain, choice))
+    decision, reordered = plain, (*own, *(step for step in route if step not in own))
     if reordered != route:
         members = ",".join(it.name for it in deployments_of(reordered))
         decision = decide(
             replace(assistant, routes={**assistant.routes, region: reordered}, order=f"{name}: {members}")
         )
-    is_reordered = _planned(decision) != planned
-    if is_reordered and isinstance(decision.outcome, Plan):
-        # The users of a preference are not those of a canary.
-        decision = replace(decision, outcome=replace(decision.outcome, variant=None))
-    return decision, Preference(name, choice.deployments, _why_not(decision, own, choice, sticky), is_reordered)
+    is_reordered = _planned(decision) != _planned(plain)
+    preference = Preference(name, choice.deployments, _why_not(decision, own, choice, sticky), is_reordered)
+    if not isinstance(decision.outcome, Plan):
+        return decision, preference
+    if not is_reordered:
+        # Its weighted step may have become the first one of the route, which alone would set a variant.
+        return plain, preference
+    # The users of a preference are not those of a canary.
+    return replace(decision, outcome=replace(decision.outcome, variant=None)), preference
 
 
 def _planned(decision: Decision) -> tuple[str, ...]:

@@ -108,6 +108,18 @@ def test_consent_decides_as_for_any_first_step() -> None:
     assert preference.reason == "consent"
 
 
+def test_choice_that_changes_no_step_keeps_the_variant() -> None:
+    """A weighted step that becomes the first one of the route is not a variant if the steps stay the same."""
+    route = ["qwen-intl", {"gemini": 1, "qwen-cn": 0}, "chatgpt-us"]
+    config = table_of(HOME.merge({"assistants": {"assistant": {"routes": {"default": route}}}}))
+    plain, _ = preferring(config, "JP", "claude")
+    decision, preference = preferring(config, "JP", "gemini")
+    assert names(decision) == names(plain) == ["gemini", "chatgpt-us"]
+    assert isinstance(plain.outcome, Plan)
+    assert isinstance(decision.outcome, Plan)
+    assert (decision.outcome.variant, preference.is_reordered) == (plain.outcome.variant, False)
+
+
 def test_weighted_step_belongs_to_the_choice_of_the_users_member() -> None:
     config = table_of(
         WIDE.merge(
