@@ -6,12 +6,12 @@ import io
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.config.field_types import FormatVersion, Name, Section, Words
 from gateway.config.loading import read_config
 from gateway.config.problems import ConfigRejected, Problem
-from gateway.config.validation import Findings, read_error
+from gateway.config.validation import Findings, read_shape
 from gateway.config.yaml_document import parse_yaml
 from gateway.files import open_file
 from gateway.model.units import Line, parse_seconds
@@ -332,14 +332,9 @@ _AnySection = TypeVar("_AnySection", bound=Section)
 def read_section(path: Path, section: type[_AnySection]) -> tuple[_AnySection, Findings]:
     """Read a YAML file into a section. Return it with a collector for further problems. Raises ConfigRejected."""
     findings = Findings(parse_yaml(read_config(path), str(path)))
-    try:
-        value = section.model_validate(findings.source.values)
-    except ValidationError as rejection:
-        for detail in rejection.errors(include_url=False):
-            error = read_error(detail, section)
-            findings.error(error.path, error.message, error.hint, key=error.at_key)
-        raise ConfigRejected(findings.problems) from None
-    if findings.rejected:
+    value, errors = read_shape(section, findings.source.values)
+    findings.report(errors)
+    if value is None or findings.rejected:
         raise ConfigRejected(findings.problems)
     return value, findings
 

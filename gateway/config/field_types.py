@@ -179,9 +179,9 @@ def _time_zone(value: object) -> str:
     raise UnitError("is not a time zone that this machine knows", hint)
 
 
-def _no_flag(value: object) -> object:
-    # In Python, True equals 1 and would pass as version 1.
-    return str(value) if isinstance(value, bool) else value
+def _only_int(value: object) -> object:
+    # In Python, True and 1.0 equal 1 and would pass as version 1.
+    return value if type(value) is int else str(value)
 
 
 def _stages(value: object) -> tuple[Stage, ...]:
@@ -255,7 +255,7 @@ ExchangeRate = Annotated[
 ]
 TimeZone = Annotated[str, FileForm(_time_zone, {"type": "string", "pattern": _ZONE, "examples": ["Europe/Berlin"]})]
 CellName = Annotated[str, Field(pattern=_CELL_NAME)]
-FormatVersion = Annotated[Literal[1], BeforeValidator(_no_flag)]
+FormatVersion = Annotated[Literal[1], BeforeValidator(_only_int)]
 Stages = Annotated[
     tuple[Stage, ...],
     FileForm(_stages, {"type": "string", "pattern": _STAGES, "examples": ["5% for 10m, 25% for 30m, 100%"]}),

@@ -8,13 +8,13 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from gateway.config.field_types import CurrencyCode, FormatVersion, Section, Visible
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.file import schema_of
-from gateway.config.validation import Findings, misplaced, read_error
+from gateway.config.validation import Findings, misplaced, read_shape, remove, valid_part
 from gateway.config.yaml_document import Source
 from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models
@@ -281,28 +281,17 @@ def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: 
 
 
 def _valid_entries(findings: Findings) -> list[tuple[str, str, OwnModelSection]]:
-    """Return the valid entries of a file, and report the errors of the others."""
+    """Return the entries of a file without their wrong facts, which are reported."""
     values = findings.source.values
-    errors = {error.path: error for error in misplaced((), values)}
-    try:
-        CatalogueFileSection.model_validate(values)
-    except ValidationError as rejection:
-        for detail in rejection.errors(include_url=False):
-            error = read_error(detail, CatalogueFileSection)
-            errors.setdefault(error.path, error)
-    for error in errors.values():
-        findings.error(error.path, error.message, error.hint, key=error.at_key)
-    broken = {path[:length] for path in errors for length in (1, 2, 3) if len(path) == length or length == 3}
-    models = values.get("models")
-    if not isinstance(models, dict) or ("models",) in broken:
-        return []
-    return [
-        (provider, name, OwnModelSection.model_validate(section))
-        for provider, entries in models.items()
-        if isinstance(entries, dict) and ("models", provider) not in broken
-        for name, section in entries.items()
-        if ("models", provider, name) not in broken
-    ]
+    file, errors = read_shape(CatalogueFileSection, values, misplaced((), values))
+    if file is None or errors:
+        findings.report(errors)
+        file, _ = valid_part(CatalogueFileSection, {"version": 1, "models": {}}, values, errors, _take_out_fact)
+    return [(provider, name, section) for provider, own in file.models.items() for name, section in own.items()]
+
+
+def _take_out_fact(values: dict[str, object], path: KeyPath) -> None:
+    remove(values, path[:4])
 
 
 def _check_providers(findings: Findings, registry: Registry) -> None:

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from gateway.config.field_types import Section
 from gateway.config.problems import choice_hint, dotted, quoted
 from gateway.config.schema.file import ClientSection
 from gateway.config.schema.usage import BudgetSection, ProjectSection
-from gateway.config.validation import read_error
+from gateway.config.validation import read_shape
 from gateway.model.budget import NO_SPENDING_RULES, TOKENS, BudgetRule, Money, Project, SpendingRules, Window
 from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.stored_client import ConfigFacts, Definition
@@ -105,13 +103,12 @@ _T = TypeVar("_T", bound=Section)
 
 
 def _read(kind: type[_T], definition: Definition) -> _T:
-    try:
-        return kind.model_validate(dict(definition))
-    except ValidationError as error:
-        problems = [read_error(detail, kind) for detail in error.errors(include_url=False)]
+    section, errors = read_shape(kind, definition)
+    if section is None:
         raise InvalidDefinition(
-            [f"{dotted(it.path)}: {it.message}" + (f"; {it.hint}" if it.hint else "") for it in problems]
-        ) from None
+            [f"{dotted(it.path)}: {it.message}" + (f"; {it.hint}" if it.hint else "") for it in errors]
+        )
+    return section
 
 
 def _expect(name: str, known: Iterable[str], key: str, word: str, problems: list[str]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -20,10 +20,10 @@ from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.usage import ProjectSection
 from gateway.config.sensitive_keys import may_refer, places_of_references
 from gateway.config.yaml_document import Source
-from gateway.model.assistant import DEFAULT_INTENT
 from gateway.model.section import PlainSection, UnitError
 from providers.value import Value
 
+SectionT = TypeVar("SectionT", bound=BaseModel)
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
@@ -40,6 +40,11 @@ class Findings:
     def error(self, path: KeyPath, message: str, hint: str = "", *, key: bool = False) -> None:
         """Add an error. With `key`, the last key of the path is wrong, not its value."""
         self._add(path, message, hint, "error", key)
+
+    def report(self, errors: Iterable[ShapeError]) -> None:
+        """Add errors of shape."""
+        for error in errors:
+            self.error(error.path, error.message, error.hint, key=error.at_key)
 
     def warn(self, path: KeyPath, message: str, hint: str = "") -> None:
         """Add a warning. Warnings do not prevent the use of the configuration."""
@@ -61,24 +66,11 @@ class Findings:
         return self.source.position(path)[0]
 
     def _add(self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool) -> None:
-        path = self._as_written(path)
+        path = as_written(self.source.values, path)
         # A message may quote a value that stands at the wrong place.
         message = _PASSWORD_IN_URL.sub("://…@", message)
         line, column = self.source.position(path, key=key)
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
-
-    def _as_written(self, path: KeyPath) -> KeyPath:
-        """Return the path without parts that are not written.
-
-        These are the index of a single value instead of a list, and `default` of a route for every intent.
-        """
-        written: KeyPath = ()
-        for part in path:
-            here = (*written, part)
-            is_single_route = part == DEFAULT_INTENT and written[:1] == ("assistants",) and written[2:3] == ("routes",)
-            if not (isinstance(part, int) or is_single_route) or self.source.has(here):
-                written = here
-        return written
 
 
 UNSUPPORTED_KEYS = frozenset({"evaluations", "hand_off"})
@@ -123,7 +115,7 @@ class ShapeError(Value, frozen=True):
     meant: str | None = None
 
 
-def read_error(error: ErrorDetails, root: type[BaseModel] = GatewaySection) -> ShapeError:
+def _shape_error(error: ErrorDetails, root: type[BaseModel]) -> ShapeError:
     """Convert an error of pydantic. `root` is the section of the whole file."""
     path, value = error["loc"], error["input"]
     if path and path[-1] == "[key]":
@@ -352,22 +344,11 @@ def validate(findings: Findings) -> Draft:
     config, errors = _read(values)
     if config is not None and not errors:
         return Draft(config, values, set())
-    for error in errors:
-        findings.error(error.path, error.message, error.hint, key=error.at_key)
-    pruned = _copied(values)
+    findings.report(errors)
     broken: set[KeyPath] = set()
-    for error in errors:
-        if error.meant is not None:
-            _rename(pruned, error.path, error.meant)
-        elif error.removable:
-            _remove(pruned, error.path)
-        else:
-            broken.add(_take_out(pruned, error.path))
-    try:
-        config = GatewaySection.model_validate(_REQUIRED | pruned)
-    except ValidationError as rejection:  # the value of a misspelt key is wrong too
-        broken.update(_take_out(pruned, read_error(detail).path) for detail in rejection.errors(include_url=False))
-        config = GatewaySection.model_validate(_REQUIRED | pruned)
+    config, pruned = valid_part(
+        GatewaySection, _REQUIRED, values, errors, lambda part, path: broken.add(_take_out(part, path))
+    )
     wrong = {_key_of(error.path) for error in errors if error.meant is None and not error.removable}
     return Draft(config, pruned, broken, frozenset(wrong))
 
@@ -380,28 +361,58 @@ def provisional(findings: Findings, draft: Draft) -> Draft | None:
     """
     if not draft.wrong:
         return None
-    values = _copied(findings.source.values)
-    for error in _read(values)[1]:
-        if error.meant is not None:
-            _rename(values, error.path, error.meant)
-        elif error.removable:
-            _remove(values, error.path)
-        else:
-            _stand_in(values, _key_of(error.path))
+    errors = _read(findings.source.values)[1]
+    values = _mended(findings.source.values, errors, lambda part, path: _stand_in(part, _key_of(path)))
     broken: set[KeyPath] = set()
-    try:
-        config = GatewaySection.model_validate(_REQUIRED | values)
-    except ValidationError as rejection:
-        for path in [read_error(detail).path for detail in rejection.errors(include_url=False)]:
-            if path[0] in _NAMED and len(path) > 3:  # a required key of a mapping inside the entry
-                _remove(values, path[:3])
-            else:
-                broken.add(_take_out(values, path))
-        try:
-            config = GatewaySection.model_validate(_REQUIRED | values)
-        except ValidationError:
-            return None
-    return Draft(config, values, broken, draft.wrong) if broken != draft.broken else None
+    config, errors = read_shape(GatewaySection, _REQUIRED | values)
+    for error in errors:
+        if error.path[0] in _NAMED and len(error.path) > 3:  # a required key of a mapping inside the entry
+            remove(values, error.path[:3])
+        else:
+            broken.add(_take_out(values, error.path))
+    if config is None:
+        config, errors = read_shape(GatewaySection, _REQUIRED | values)
+    return Draft(config, values, broken, draft.wrong) if config is not None and broken != draft.broken else None
+
+
+def valid_part(
+    section: type[SectionT],
+    required: Mapping[str, object],
+    values: Mapping[str, object],
+    errors: Iterable[ShapeError],
+    take_out: Callable[[dict[str, object], KeyPath], object],
+) -> tuple[SectionT, dict[str, object]]:
+    """Return a section without its errors of shape, and the values that are left.
+
+    Args:
+        section: The section.
+        required: Values of the required keys, for those that are missing or taken out.
+        values: The values of the section.
+        errors: Their errors of shape.
+        take_out: Removes the part around a wrong value without which the rest is valid.
+    """
+    part = _mended(values, errors, take_out)
+    read, errors = read_shape(section, {**required, **part})
+    for error in errors:  # the value of a misspelt key is wrong too
+        take_out(part, error.path)
+    return read or section.model_validate({**required, **part}), part
+
+
+def _mended(
+    values: Mapping[str, object],
+    errors: Iterable[ShapeError],
+    take_out: Callable[[dict[str, object], KeyPath], object],
+) -> dict[str, object]:
+    """Return a copy in which misspelt keys are renamed, unknown keys are removed, and other mistakes are taken out."""
+    copy = _copied(values)
+    for error in errors:
+        if error.meant is not None:
+            _rename(copy, error.path, error.meant)
+        elif error.removable:
+            remove(copy, error.path)
+        else:
+            take_out(copy, error.path)
+    return copy
 
 
 def _key_of(path: KeyPath) -> KeyPath:
@@ -423,18 +434,46 @@ def _stand_in(values: dict[str, object], path: KeyPath) -> None:
 
 def _read(values: dict[str, object]) -> tuple[GatewaySection | None, list[ShapeError]]:
     """Return the sections and the errors of shape. The sections are None if pydantic rejects the values."""
-    config = None
-    errors = {error.path: error for error in misplaced((), values)}
+    return read_shape(GatewaySection, values, misplaced((), values))
+
+
+def read_shape(
+    section: type[SectionT], values: Mapping[str, object], known: Iterable[ShapeError] = ()
+) -> tuple[SectionT | None, list[ShapeError]]:
+    """Return a section, or None, and the errors of its shape at the paths that are written.
+
+    Args:
+        section: The section.
+        values: Its values.
+        known: Errors that were found already. They take precedence over others at the same path.
+    """
+    read = None
+    errors = {error.path: error for error in known}
     try:
-        config = GatewaySection.model_validate(values)
+        read = section.model_validate(dict(values))
     except ValidationError as rejection:
         for detail in rejection.errors(include_url=False):
-            error = read_error(detail)
-            errors.setdefault(error.path, error)
+            error = _shape_error(detail, section)
+            path = as_written(values, error.path)
+            errors.setdefault(path, replace(error, path=path))
     for error in tuple(errors.values()):
         if error.meant is not None:
             errors.pop((*error.path[:-1], error.meant), None)  # it is missing only because its key is misspelt
-    return config, list(errors.values())
+    return read, list(errors.values())
+
+
+def as_written(values: object, path: KeyPath) -> KeyPath:
+    """Return the path without its parts that are not written.
+
+    A single value may stand for a list, for the value of a mapping's only key, or for the value of every key.
+    """
+    written: KeyPath = ()
+    for part in path:
+        if isinstance(part, str) and (values is None or isinstance(values, dict)):
+            written, values = (*written, part), values.get(part) if values else None
+        elif isinstance(part, int) and isinstance(values, list):
+            written, values = (*written, part), values[part] if part < len(values) else None
+    return written
 
 
 def misplaced(path: KeyPath, value: object) -> Iterator[ShapeError]:
@@ -453,7 +492,7 @@ def misplaced(path: KeyPath, value: object) -> Iterator[ShapeError]:
                 yield from misplaced((*path, key), item)
 
 
-def _copied(values: dict[str, object]) -> dict[str, object]:
+def _copied(values: Mapping[str, object]) -> dict[str, object]:
     """Return a deep copy. YAML aliases share values, and a change must affect one place only."""
 
     def copy(value: object) -> object:
@@ -475,7 +514,8 @@ def _parent(values: dict[str, object], path: KeyPath) -> dict[str, object]:
     return node if isinstance(node, dict) else {}
 
 
-def _remove(values: dict[str, object], path: KeyPath) -> None:
+def remove(values: dict[str, object], path: KeyPath) -> None:
+    """Remove the value at the path."""
     _parent(values, path).pop(str(path[-1]), None)
 
 
@@ -497,7 +537,7 @@ def _take_out(values: dict[str, object], path: KeyPath) -> KeyPath:
             part = path[:2]
         case _:
             part = path[:1]
-    _remove(values, part)
+    remove(values, part)
     return part
 
 

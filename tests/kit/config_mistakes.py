@@ -114,6 +114,9 @@ SHAPES = {
     "version as a flag": one(
         "version", "version: ▸true", "version: must be 1; this is version 1 of the format; write `version: 1`"
     ),
+    "version with decimals": one(
+        "version", "version: ▸1.0", "version: must be 1; this is version 1 of the format; write `version: 1`"
+    ),
     "version in quotes": one(
         "version", 'version: ▸"1"', "version: must be 1; this is version 1 of the format; write `version: 1`"
     ),

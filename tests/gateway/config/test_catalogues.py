@@ -310,6 +310,7 @@ def test_catalogue_errors_are_reported_together_with_config_errors(home: Path) -
         ["models.yaml:4:3", "models.opnai"],
         ["models.yaml:4:31", "models.opnai.g.context_tokens"],
         ["models.yaml:5:23", "models.openai.g.price"],
+        ["models.yaml:5:34", "models.openai.g.flags[0]"],
         ["models.yaml:5:54", "models.openai.h.thinking"],
         ["more0.yaml:1:10", "version"],
         ["more0.yaml:2:19", "models.openai.h"],
@@ -408,3 +409,18 @@ def test_catalogue_can_disable_stream_options(home: Path) -> None:
     assert deployments(home, catalogue)["house"].target.facts.without == {"stream_options"}
     wrong = "version: 1\nmodels: {gemini: {g: {without: [stream_options]}}}\n"
     assert "models.gemini.g.without[0]: unknown value 'stream_options'" in rejected(home, wrong)[0]
+
+
+@pytest.mark.parametrize("price", ["price: 3", "price: [3]", "price: {input: 1}", "pric: 0", "price: {inptu: x}"])
+def test_wrong_fact_of_an_entry_hides_no_other_mistake_of_it(home: Path, price: str) -> None:
+    found = rejected(home, f"version: 1\nmodels: {{openai: {{gpt-6-luna: {{flags: [no], {price}}}}}}}")
+    assert any("models.openai.gpt-6-luna.flags[0]: unknown value 'no'" in line for line in found)
+    assert any("models.openai.gpt-6-luna.pric" in line for line in found)
+
+
+def test_misspelt_key_of_a_single_price_is_reported_where_it_is(home: Path) -> None:
+    price = "{inptu: 1, output: 2, currency: EUR, as_of: 2026-11-01}"
+    found = rejected(home, f"version: 1\nmodels: {{openai: {{gpt-6-luna: {{price: {price}}}}}}}")
+    assert [line.partition(": ")[2] for line in found] == [
+        "models.openai.gpt-6-luna.price.inptu: unknown key 'inptu'; did you mean 'input'?"
+    ]

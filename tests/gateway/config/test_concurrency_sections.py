@@ -52,7 +52,7 @@ def test_a_hedge(written: str, meant: HedgeRule) -> None:
             "concurrency: ▸many",
             "concurrency: must be a number of calls, or a mapping of its keys; write 50, or {limit: 50}",
         ),
-        ("concurrency: ▸0", "concurrency.limit: must be at least 1"),
+        ("concurrency: ▸0", "concurrency: must be at least 1"),
         ("▸concurrency: {}", "concurrency: sets no limit; give it a `limit`"),
         ("▸concurrency: {queue: 5}", "concurrency: sets no limit; give it a `limit`"),
         (
