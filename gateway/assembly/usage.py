@@ -131,7 +131,12 @@ def keeping_ledger(
         yield None
         return
     from gateway.state.shadows import remove_shadow_records
-    from gateway.usage.ledger_writer import LedgerWriter
+    from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
+
+    def rules() -> LedgerRules:
+        present = config()
+        usage = present.usage
+        return LedgerRules(ZoneInfo(usage.timezone), usage.retention.ledger_s, regions_without_callers(present))
 
     try:
         remove_shadow_records(state_dir, regions_without_callers(config()))
@@ -141,10 +146,8 @@ def keeping_ledger(
     user_key(state_dir)
     writer = LedgerWriter(
         state_dir,
-        lambda: ZoneInfo(config().usage.timezone),
-        lambda: config().usage.retention.ledger_s,
+        rules,
         report_problem,
-        without_callers=lambda: regions_without_callers(config()),
         ledger=shared_ledger(stores, state_dir, lambda: config().usage, report_problem),
         recovered=_log_recovered,
     )

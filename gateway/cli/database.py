@@ -21,8 +21,8 @@ _REBUILD_S = 600.0
 def upgrade(options: argparse.Namespace) -> int:
     """Apply the missing migrations."""
     server = _server(options)
+    from gateway.usage.postgres import upgrade as upgrade_schema
     from gateway.usage.postgres_schema import SCHEMA
-    from gateway.usage.postgres_schema import upgrade as upgrade_schema
 
     before, after = upgrade_schema(server)
     if after > SCHEMA:
@@ -37,7 +37,8 @@ def upgrade(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Report whether this release can work with the database."""
     server = _server(options)
-    from gateway.usage.postgres_schema import SCHEMA, check_schema, current_schema
+    from gateway.usage.postgres import current_schema
+    from gateway.usage.postgres_schema import SCHEMA, check_schema
 
     found = current_schema(server)
     try:

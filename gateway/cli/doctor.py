@@ -223,7 +223,8 @@ def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
 def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iterator[CheckResult]:
     if database is not None:
         try:
-            from gateway.usage.postgres_schema import check_schema, current_schema
+            from gateway.usage.postgres import current_schema
+            from gateway.usage.postgres_schema import check_schema
 
             check_schema(current_schema(database))
             yield CheckResult("ok", "stores.database", "it answers, and its schema fits")

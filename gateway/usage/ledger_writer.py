@@ -30,10 +30,28 @@ from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal import FOLDER, Journal, former_files
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
+from providers.value import Value
 
 _MOVE_S = 0.1
 _MOST_ROWS = 2_000
+_READ_S = 60.0
+"""The time in which a journal of an earlier start is read. A damaged one may have no end."""
+
 _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
+
+
+class LedgerRules(Value, frozen=True):
+    """The rules of a config version for the rows of the ledger.
+
+    Attributes:
+        zone: The time zone of hours and days (`usage.timezone`).
+        keep_s: How long rows are kept (`usage.retention.ledger`). None: they are never deleted.
+        without_callers: The regions whose rows have neither territory nor end user.
+    """
+
+    zone: tzinfo
+    keep_s: float | None = None
+    without_callers: frozenset[str] = frozenset()
 
 
 class LedgerWriter:
@@ -41,12 +59,9 @@ class LedgerWriter:
 
     Args:
         directory: The state directory. It must have one ledger writer.
-        zone: Returns the time zone of hours and days (`usage.timezone`).
-        keep_s: Returns how long rows are kept (`usage.retention.ledger`), or None if they are never deleted.
+        rules: Returns the present rules. Rows of an earlier version also lose their callers.
         failed: Called with a message when rows can't be moved or read.
         clock: Returns Unix time.
-        without_callers: Returns the regions whose rows have neither territory nor end user. Rows of an earlier version
-            that have them lose them.
         ledger: The shared ledger, which may be unreachable at first. Default: the SQLite ledger of the directory.
         recovered: Called with the number of calls that killed processes left open, after their rows were written.
 
@@ -60,16 +75,14 @@ class LedgerWriter:
     def __init__(
         self,
         directory: Path,
-        zone: Callable[[], tzinfo],
-        keep_s: Callable[[], float | None],
+        rules: Callable[[], LedgerRules],
         failed: Callable[[str], None],
         clock: Callable[[], float] = time.time,
-        without_callers: Callable[[], frozenset[str]] = frozenset,
         ledger: Ledger | None = None,
         recovered: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self._recovered = recovered
-        self._keep_s = keep_s
+        self._rules = rules
         self._failed = failed
         self._clock = clock
         self.problem: str | None = None
@@ -78,11 +91,10 @@ class LedgerWriter:
         self._turn = threading.Lock()
         self._is_paused = self._is_cleaned = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
-        self._without_callers = without_callers
         self._directory = directory
         self._journal = Journal.open(directory / FOLDER)
         with undone_on_failure(self._journal.close):
-            self._ledger = ledger or Ledger(ledger_file(directory), zone)
+            self._ledger = ledger or Ledger(ledger_file(directory), lambda: rules().zone)
             if ledger is None:
                 with undone_on_failure(self._ledger.close):
                     self._clean()
@@ -155,7 +167,7 @@ class LedgerWriter:
             self.problem = None
 
     def _insert(self, found: list[bytes]) -> None:
-        without, rows = self._without_callers(), []
+        without, rows = self._rules().without_callers, []
         for data in found:
             try:
                 row = decode_row(data)
@@ -169,10 +181,20 @@ class LedgerWriter:
 
     def _move_former(self, path: Path) -> None:
         """Move the rows of a journal of an earlier start of the machine, or of another machine."""
-        command = child_command("gateway.usage.journal", str(path))
-        ended = subprocess.run(command, capture_output=True, env=child_environment())  # noqa: S603  # our own module
-        if ended.returncode == 0:
-            self._insert(msgspec.msgpack.decode(ended.stdout, type=list[bytes]))
+        child = subprocess.Popen(  # noqa: S603  # our own module
+            child_command("gateway.usage.journal", str(path)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=child_environment(),
+        )
+        try:
+            rows, _ = child.communicate(timeout=_READ_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            rows, _ = child.communicate()
+        if child.returncode == 0:
+            self._insert(msgspec.msgpack.decode(rows, type=list[bytes]))
             path.unlink()
         else:
             path.rename(path.with_name(f"{path.name}.damaged"))
@@ -180,12 +202,12 @@ class LedgerWriter:
 
     def _clean(self) -> None:
         """Remove the callers from rows that an earlier version wrote, or that were allowed to have them then."""
-        self._ledger.remove_callers(self._without_callers())
+        self._ledger.remove_callers(self._rules().without_callers)
         self._is_cleaned = True
 
     def _sweep(self) -> None:
         """Delete rows that are older than configured, a limited number at a time, and counters that have ended."""
-        now_s, keep_s = time.monotonic(), self._keep_s()
+        now_s, keep_s = time.monotonic(), self._rules().keep_s
         if now_s - self._forgot_at > _LONGEST_SWEEP_S:
             self._forgot_at = now_s
             with suppress(GateUnavailable):

@@ -1,4 +1,7 @@
-"""A connection to the shared PostgreSQL database, with deadlines, and with errors that have no secrets and no data."""
+"""A connection to the shared PostgreSQL database, with deadlines, and with errors that have no secrets and no data.
+
+`upgrade` applies the missing migrations (`gateway db upgrade`).
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,11 @@ import asyncpg  # type: ignore[import-untyped]
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.undo import undone_on_failure
+from gateway.usage.postgres_schema import MIGRATIONS, SCHEMA, check_schema
 
 CONNECT_S = 5.0
 COMMAND_S = 15.0
+_UPGRADE_S = 600.0
 
 SCHEMA_LOCK = 0x67617465_6C656402
 """The advisory lock of `gateway db upgrade`."""
@@ -147,8 +152,6 @@ class Postgres:
 
     async def _run(self, operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]]) -> _T:
         if self._connection is None or self._connection.is_closed():
-            from gateway.usage.postgres_schema import check_schema
-
             connection = await connect(self._server, self._command_s)
             with undone_on_failure(connection.terminate), postgres_errors():
                 check_schema(await schema_number(connection))
@@ -247,3 +250,50 @@ async def locked(connection: PostgresConnection, lock: int) -> AsyncIterator[Non
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", lock)
         yield
+
+
+def upgrade(server: StoreServer) -> tuple[int | None, int]:
+    """Apply all missing migrations. Return the numbers of the schema before and after. Raises StateError.
+
+    A schema that is newer by one release stays: this release works with it.
+    """
+
+    async def apply(connection: PostgresConnection) -> tuple[int | None, int]:
+        # Under a lock, so that two commands never run at the same time.
+        async with locked(connection, SCHEMA_LOCK):
+            before = await schema_number(connection)
+            if before is not None and before > SCHEMA:
+                check_schema(before)
+                return before, before
+            for migration in MIGRATIONS[before or 0 :]:
+                await connection.execute(migration)
+            if before is None:
+                await connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+                await connection.execute("INSERT INTO alembic_version VALUES ($1)", str(SCHEMA))
+            await connection.execute("UPDATE alembic_version SET version_num = $1", str(SCHEMA))
+        return before, SCHEMA
+
+    return _run_once(server, apply, _UPGRADE_S)
+
+
+def current_schema(server: StoreServer) -> int | None:
+    """Return the number of the schema of a database, or None. Raises StateError."""
+    return _run_once(server, schema_number)
+
+
+def _run_once(
+    server: StoreServer,
+    operation: Callable[[PostgresConnection], Coroutine[Any, Any, _T]],
+    command_s: float = COMMAND_S,
+) -> _T:
+    """Run an operation on a connection of its own."""
+
+    async def run() -> _T:
+        connection = await connect(server, command_s)
+        try:
+            with postgres_errors():
+                return await operation(connection)
+        finally:
+            connection.terminate()
+
+    return asyncio.run(run())

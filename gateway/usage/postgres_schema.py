@@ -1,4 +1,4 @@
-"""The schema of the shared PostgreSQL database, as the migrations that made it, and `gateway db upgrade`.
+"""The schema of the shared PostgreSQL database, as the migrations that make it. `gateway.usage.postgres` applies them.
 
 A schema has the number of its newest migration, which the database has in the table `alembic_version` (releases up to
 0.2 used Alembic). Each migration keeps the previous release working: a release accepts a schema that is newer by one,
@@ -10,11 +10,7 @@ The tables of the ledger have the columns of the SQLite ledger (`ledger`), and t
 
 from __future__ import annotations
 
-import asyncio
-
-from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
-from gateway.usage.postgres import SCHEMA_LOCK, connect, locked, postgres_errors, schema_number
 
 _SUMS = """calls bigint NOT NULL, input_tokens bigint NOT NULL, cached_tokens bigint NOT NULL,
     cache_write_tokens bigint NOT NULL, output_tokens bigint NOT NULL, reasoning_tokens bigint NOT NULL,
@@ -94,49 +90,6 @@ MIGRATIONS = (_LEDGER, _CLIENTS, _CELL, _ASSISTANTS)
 
 SCHEMA = len(MIGRATIONS)
 """The number of the newest migration of this release."""
-
-
-def upgrade(server: StoreServer) -> tuple[int | None, int]:
-    """Apply all missing migrations. Return the numbers of the schema before and after. Raises StateError.
-
-    A schema that is newer by one release stays: this release works with it.
-    """
-
-    async def run() -> tuple[int | None, int]:
-        connection = await connect(server, command_s=600.0)
-        try:
-            with postgres_errors():
-                # Under a lock, so that two commands never run at the same time.
-                async with locked(connection, SCHEMA_LOCK):
-                    before = await schema_number(connection)
-                    if before is not None and before > SCHEMA:
-                        check_schema(before)
-                        return before, before
-                    for migration in MIGRATIONS[before or 0 :]:
-                        await connection.execute(migration)
-                    if before is None:
-                        await connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
-                        await connection.execute("INSERT INTO alembic_version VALUES ($1)", str(SCHEMA))
-                    await connection.execute("UPDATE alembic_version SET version_num = $1", str(SCHEMA))
-            return before, SCHEMA
-        finally:
-            connection.terminate()
-
-    return asyncio.run(run())
-
-
-def current_schema(server: StoreServer) -> int | None:
-    """Return the number of the schema of a database, or None. Raises StateError."""
-
-    async def run() -> int | None:
-        connection = await connect(server)
-        try:
-            with postgres_errors():
-                return await schema_number(connection)
-        finally:
-            connection.terminate()
-
-    return asyncio.run(run())
 
 
 def check_schema(number: int | None) -> None:

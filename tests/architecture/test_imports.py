@@ -60,12 +60,7 @@ HOMES = {
     "jwt": ("gateway/policy/location/claim_verification.py",),
     "cryptography": ("gateway/signing.py", "gateway/config/links.py"),
     "maxminddb": ("gateway/geoip.py",),
-    "alembic": ("gateway/usage/migrations", "gateway/usage/postgres_migration.py"),
-    "sqlalchemy": (
-        "gateway/usage/migrations",
-        "gateway/usage/postgres_migration.py",
-        "gateway/usage/postgres_schema.py",
-    ),
+    "lmdb": ("gateway/usage/journal.py",),
     "asyncpg": ("gateway/usage/postgres.py",),
     "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from gateway.signing import new_key
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from tests.kit.chat_http import CHAT, body
 from tests.kit.metered_gateway import CAP, client_of
 from tests.kit.postgres_server import RunningPostgres, running_postgres

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from tests.kit.doc_pages import ROOT
 from tests.kit.metered_gateway import HELD_TOKENS
 from tests.kit.postgres_server import RunningPostgres, running_postgres

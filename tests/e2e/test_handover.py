@@ -23,7 +23,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.state.lock import holder_of
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from tests.kit.balancer import Balancer, balancer
 from tests.kit.gateway_process import GatewayProcess, running_gateway

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from tests.kit.metered_gateway import HELD_TOKENS
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, environ_of, run_command

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.gateway_process import GatewayProcess

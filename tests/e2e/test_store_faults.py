@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from tests.kit.configs import key_hash
 from tests.kit.metered_gateway import in_money
 from tests.kit.postgres_server import RunningPostgres, running_postgres

@@ -17,8 +17,7 @@ import msgspec
 import pytest
 
 from gateway.usage.ledger import Ledger, ledger_file
-from gateway.usage.postgres import Postgres
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import Postgres, upgrade
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, UsageRow
 from providers.testkit.scenario import Scenario
@@ -155,6 +154,9 @@ import sys
 from datetime import UTC
 from pathlib import Path
 from gateway.model.budget import StoreServer
+from unittest.mock import MagicMock
+for name in ("sqlalchemy", "sqlalchemy.dialects.postgresql"):
+    sys.modules[name] = MagicMock()  # only its migrations need it
 from gateway.usage.ledger import Ledger
 from gateway.usage.postgres_ledger import PostgresLedger
 from gateway.usage.postgres_reader import PostgresUsageReader

@@ -18,8 +18,8 @@ from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
 from gateway.operator_errors import DatabaseUnreachable
 from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.metrics import Metrics
+from gateway.usage.postgres import upgrade
 from gateway.usage.postgres_cell import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
-from gateway.usage.postgres_schema import upgrade
 from providers.failures import FailureKind
 from tests.kit.configs import BASE, table_of
 from tests.kit.postgres_server import RunningPostgres, running_postgres

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from gateway.console.sessions import IDLE_S, LONGEST_S, FailureLimit, MemorySessions, Sessions, SharedSessions
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import upgrade
 from tests.kit.clocks import SetClock
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 

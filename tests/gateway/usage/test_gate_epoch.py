@@ -18,8 +18,7 @@ from gateway.usage.gate import BudgetLimit, Counter, CounterKind, GateUnavailabl
 from gateway.usage.gate_epoch import EpochKeeper
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.ledger import Ledger
-from gateway.usage.postgres import Postgres
-from gateway.usage.postgres_schema import upgrade
+from gateway.usage.postgres import Postgres, upgrade
 from gateway.usage.usage_row import BudgetChange, RowKind
 from gateway.usage.windows import bounds
 from tests.kit import waiting

@@ -29,7 +29,7 @@ from gateway.usage.gate import (
     RateState,
 )
 from gateway.usage.journal import FOLDER, Journal, former_files, waiting_rows
-from gateway.usage.ledger_writer import LedgerWriter
+from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, encode_row
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS
@@ -587,7 +587,7 @@ def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
     (former,) = former_files(gate.directory)
     assert state(start()) == (0, 0, 0)
     messages: list[str] = []
-    with closing(LedgerWriter(tmp_path, lambda: UTC, lambda: None, messages.append)):
+    with closing(LedgerWriter(tmp_path, lambda: LedgerRules(UTC), messages.append)):
         pass
     with UsageReader(tmp_path) as reader:
         found = {row.call: row.outcome for row in reader.rows(UsageQuery((), "2000-01-01", "2100-01-01"))}
@@ -600,7 +600,7 @@ def test_damaged_journal_of_an_earlier_start_is_reported_and_kept(tmp_path: Path
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "earlier.lmdb").write_bytes(b"x" * 8192)
     messages: list[str] = []
-    with closing(LedgerWriter(tmp_path, lambda: UTC, lambda: None, messages.append)):
+    with closing(LedgerWriter(tmp_path, lambda: LedgerRules(UTC), messages.append)):
         pass
     assert len(messages) == 1
     assert "earlier.lmdb.damaged can't be read" in messages[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.usage.ledger_writer import LedgerWriter
+from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
 from tests.kit.usage_rows import kept_rows
 
@@ -42,9 +42,9 @@ WRITER = """
 import sys
 from datetime import UTC
 from pathlib import Path
-from gateway.usage.ledger_writer import LedgerWriter
+from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from tests.kit.usage_rows import kept_rows
-writer = LedgerWriter(Path(sys.argv[1]), lambda: UTC, lambda: None, print)
+writer = LedgerWriter(Path(sys.argv[1]), lambda: LedgerRules(UTC), print)
 print("begins", flush=True)
 while True:
     writer.move()
@@ -94,7 +94,7 @@ def test_killed_processes_neither_lose_nor_double_a_row(tmp_path: Path, rounds: 
         calls = reported_calls(tmp_path)
         assert answered <= calls
         assert len(calls - answered) <= 2 * (number + 1), "an open call, and one without an answer"
-    LedgerWriter(tmp_path, lambda: UTC, lambda: None, print).close()
+    LedgerWriter(tmp_path, lambda: LedgerRules(UTC), print).close()
     assert kept_rows(tmp_path) == []
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
         calls = {call for (call,) in database.execute("SELECT call_id FROM usage_row")}

@@ -15,7 +15,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldRequest
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.ledger import Ledger
-from gateway.usage.ledger_writer import LedgerWriter
+from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, UsageRow, encode_row
 from tests.kit.usage_rows import NOON_NS, keep_rows, kept_rows, usage_row
@@ -30,7 +30,7 @@ def no_message(text: str) -> None:
 
 def writer_of(directory: Path, keep_s: float | None = None, messages: list[str] | None = None) -> LedgerWriter:
     failed = no_message if messages is None else messages.append
-    return LedgerWriter(directory, lambda: UTC, lambda: keep_s, failed, clock=lambda: NOON_NS / NANO)
+    return LedgerWriter(directory, lambda: LedgerRules(UTC, keep_s), failed, clock=lambda: NOON_NS / NANO)
 
 
 def rows_of(directory: Path) -> list[UsageRow]:
@@ -104,7 +104,7 @@ def test_calls_of_a_killed_process_are_recovered_before_the_gateway_serves(tmp_p
     journal = Journal.open(tmp_path / FOLDER)
     lost = usage_row("lost", outcome=CallOutcome.LOST)
     asyncio.run(journal.hold(HoldRequest("lost", 1, 1, (), (), {}, encode_row(lost))))
-    with closing(LedgerWriter(tmp_path, lambda: UTC, lambda: None, no_message, recovered=found.append)) as writer:
+    with closing(LedgerWriter(tmp_path, lambda: LedgerRules(UTC), no_message, recovered=found.append)) as writer:
         writer.move()
         assert (found, moved_calls(tmp_path)) == ([], [])
         journal.close()

@@ -12,8 +12,8 @@ import pytest
 from gateway.model.stored_client import AdminToken, KeyInfo, Role
 from gateway.operator_errors import DatabaseUnreachable, NotStored
 from gateway.state.client_store import AlreadyStored, Entry
+from gateway.usage.postgres import upgrade
 from gateway.usage.postgres_clients import SharedClientStore
-from gateway.usage.postgres_schema import upgrade
 from tests.kit.client_store_checks import last_token_stays_closed, revoked_digest_stays
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 

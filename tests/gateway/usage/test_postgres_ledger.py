@@ -17,9 +17,9 @@ from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.ledger import TOTALS, Ledger, ledger_file
-from gateway.usage.ledger_writer import LedgerWriter
-from gateway.usage.postgres import Postgres
-from gateway.usage.postgres_schema import SCHEMA, current_schema, upgrade
+from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
+from gateway.usage.postgres import Postgres, current_schema, upgrade
+from gateway.usage.postgres_schema import SCHEMA
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 from gateway.usage.windows import WindowCalendar
@@ -182,7 +182,7 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
     with running_postgres() as server:
         upgrade(server.address())
         server.kill()
-        writer = LedgerWriter(tmp_path, lambda: UTC, lambda: None, failures.append, ledger=opened(server))
+        writer = LedgerWriter(tmp_path, lambda: LedgerRules(UTC), failures.append, ledger=opened(server))
         writer.start()
         for number in range(50):
             keep_rows(tmp_path, usage_row(f"call-{number}"))
