@@ -21,7 +21,7 @@ from gateway.config.location import compile_location
 from gateway.config.minors import check_ages
 from gateway.config.moderation import compile_moderation
 from gateway.config.operator_catalogue import compile_catalogues
-from gateway.config.problems import ConfigRejected, KeyPath, Problem, dotted
+from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.region_text import compile_messages
 from gateway.config.regions import compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler
@@ -55,7 +55,6 @@ def compile_config(
     simulators: Mapping[tuple[str, str], str] | None = None,
     demo: bool = False,
     demo_territory: str | None = None,
-    planned: bool = False,
 ) -> Compiled:
     """Compile a document.
 
@@ -65,14 +64,13 @@ def compile_config(
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         demo: Compile as if the document contained `demo: true`.
         demo_territory: The territory of callers of a demo whom no signal locates.
-        planned: Accept the sections that this version compiles but does not apply yet.
 
     Raises:
         ConfigRejected: The document has errors. The exception holds all of them.
     """
     findings = Findings(document.source)
     draft = validate(findings)
-    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory, planned)
+    options = _Options(registry, simulators, demo or draft.config.demo, demo_territory)
     parts = frozenset(draft.broken)
     config = _compile(draft, findings, document, options)
     _check_broken_parts(draft, parts, findings, document, options)
@@ -88,7 +86,6 @@ class _Options(Value, frozen=True):
     simulators: Mapping[tuple[str, str], str] | None
     demo: bool
     demo_territory: str | None
-    planned: bool
 
 
 def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
@@ -111,8 +108,6 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
     usage = compile_usage(draft, findings, regions)
     spending = SpendingCompiler(draft, findings, usage)
     stores = compile_stores(draft, findings, regions, document.references)
-    if not options.planned:
-        _refuse_planned_sections(findings)
     clients = compile_clients(draft, findings, regions, spending, demo=demo)
     check_prices(draft, findings, usage, clients.values(), assistants, document.read_at_s)
     config = ConfigVersion(
@@ -240,19 +235,3 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
     if breaker is not None and breaker.longest_open_s < breaker.open_s:
         message = f"is shorter than `open` ({breaker.open_s:g}s), so the breaker never stays open for that long"
         findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
-
-
-PLANNED_KEYS: tuple[KeyPath, ...] = (("secrets", "cookies"), ("secrets", "receipts"))
-"""Keys that are compiled but not applied yet. A key without an effect would promise a function that does not exist."""
-
-
-def _refuse_planned_sections(findings: Findings) -> None:
-    """Report the planned keys that are written, all of them as one error at the first."""
-    found = [path for path in PLANNED_KEYS if findings.source.has(path)]
-    if not found:
-        return
-    first = min(found, key=lambda path: findings.source.position(path, key=True))
-    names = ", ".join(f"`{dotted(path)}`" for path in found)
-    are = "is" if len(found) == 1 else "are"
-    message = f"usage and money: {names} {are} not supported by this version yet"
-    findings.error(first, message, "remove them; `rpm` and `concurrent` limit requests", key=True)

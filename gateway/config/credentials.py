@@ -23,17 +23,15 @@ def compile_secrets(
     """Return the gateway's own keys. Report each key that is needed and missing."""
     section = draft.config.secrets
     if section.file is not None:
-        consent, identity, pepper, cookies, receipts = _of_file(draft, findings, file)
+        consent, identity, pepper = _of_file(draft, findings, file)
     else:
-        consent, identity, pepper, cookies, receipts = (
+        consent, identity, pepper = (
             _versions(findings, ("secrets", name), getattr(section, name), references) for name in secret_names()
         )
     secrets = Secrets(
         consent=consent[0] if consent else None,
         identity=identity[0] if identity else None,
         pepper=pepper,
-        cookies=cookies,
-        receipts=receipts,
         former_consent=consent[1] if len(consent) > 1 else None,
         former_identity=identity[1] if len(identity) > 1 else None,
     )

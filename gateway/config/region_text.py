@@ -15,7 +15,7 @@ from gateway.config.locales import best_text, canonical, display_name, full, loc
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.location import LabelSection, ProfileSection, RegionSection
 from gateway.config.validation import Draft, Findings
-from gateway.model.refusal_reason import RefusalReason
+from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
 from providers.territories import Places, parse_places
 from providers.value import Value
@@ -263,7 +263,7 @@ class RegionTextCompiler:
             profiles = compile_profiles(
                 self._findings, (*path, "profile"), section.profile, locales, territories, self._today, self._choices
             )
-        own = _own_refusals(section)
+        own = self._own_refusals((*path, "refusals"), section.refusals or {})
         refusals: dict[str, Mapping[str, str]] = {**known_refusals(), **own}
         by_locale = {
             locale: Locale(
@@ -290,8 +290,18 @@ class RegionTextCompiler:
             return tuple(dict.fromkeys(map(canonical, valid)))
         languages = [tag for label in labels for tag in label.texts]
         if section.refusals is not None:
-            languages += [tag for texts in section.refusals.model_dump(exclude_none=True).values() for tag in texts]
+            languages += [tag for texts in section.refusals.values() for tag in texts]
         return tuple(dict.fromkeys(map(canonical, languages)))
+
+    def _own_refusals(
+        self, path: KeyPath, refusals: Mapping[str, Mapping[str, str]]
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Return the operator's own texts of refusals by error code, and warn of those that no request gets."""
+        for code in refusals:
+            if code in CODES_WITHOUT_A_REGION:
+                message = "has no effect: the region of a request with this error is not known"
+                self._findings.warn((*path, code), message, f"write `messages.{REASON_BY_CODE[code]}`")
+        return refusals
 
     def _read_labels(self, path: KeyPath, sections: list[LabelSection]) -> list[_LabelTexts]:
         if len(sections) > _MAX_LABELS:
@@ -348,11 +358,6 @@ class RegionTextCompiler:
                 self._findings.error((*path, "text", language), f"lacks words that the law requires: {required}")
                 is_valid = False
         return is_valid
-
-
-def _own_refusals(section: RegionSection) -> dict[str, Mapping[str, str]]:
-    """Return the operator's own texts of refusals by error code."""
-    return section.refusals.model_dump(exclude_none=True) if section.refusals else {}
 
 
 def known_messages() -> dict[RefusalReason, dict[str, str]]:

@@ -22,6 +22,7 @@ from providers.auth import Secret
 LEAST_CHARACTERS = 32
 MOST_VERSIONS = 2
 _MOST_BYTES = 64 * 1024
+_FORMER_KEYS = ("cookies", "receipts")  # the file of release 0.2.0 has them; nothing used them
 _HEAD = """\
 # The keys of a cell. All its instances have the same file, and only their system user may read it.
 # Each key has at most two valid versions, the newer one first. `gateway secrets rotate` adds one.
@@ -76,7 +77,7 @@ def read_secrets_file(path: str) -> SecretsFile:
             rule = f"one or two different texts of at least {LEAST_CHARACTERS} visible ASCII characters"
             return SecretsFile(path, found, problem=f"`{name}` in the file {path} must be {rule}", hint=_NEW)
         keys[name] = tuple(Secret(text) for text in texts)
-    if unknown := [name for name in values if name not in secret_names()]:
+    if unknown := values.keys() - {*secret_names(), *_FORMER_KEYS}:
         return SecretsFile(
             path,
             found,

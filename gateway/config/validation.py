@@ -121,6 +121,8 @@ def _shape_error(error: ErrorDetails, root: type[BaseModel]) -> ShapeError:
     if path and path[-1] == "[key]":
         if error["type"] == "literal_error":
             return replace(_unknown_word(path[:-1], error), at_key=True)
+        if error["type"] == "value_error" and isinstance(cause := error["ctx"]["error"], UnitError):
+            return ShapeError(path[:-1], cause.message, cause.hint, at_key=True)
         return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":

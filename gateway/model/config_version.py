@@ -199,8 +199,6 @@ class Secrets(Value, frozen=True):
         consent: Signs consent tokens. None: a key of the process.
         identity: Makes pseudonyms.
         pepper: The valid keys of the stored hashes of API keys, the newer one first.
-        cookies: The valid keys of the console's sessions, the newer one first.
-        receipts: The valid keys of receipts, the newer one first.
         former_consent: The older valid key of consent tokens.
         former_identity: The older valid key of pseudonyms.
     """
@@ -208,8 +206,6 @@ class Secrets(Value, frozen=True):
     consent: Secret | None = None
     identity: Secret | None = None
     pepper: tuple[Secret, ...] = ()
-    cookies: tuple[Secret, ...] = ()
-    receipts: tuple[Secret, ...] = ()
     former_consent: Secret | None = None
     former_identity: Secret | None = None
 

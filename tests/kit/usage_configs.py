@@ -60,10 +60,10 @@ stores:
 """Every key of usage and money."""
 
 
-def compiled(config: Config, *, planned: bool = True) -> Compiled:
-    """Compile a configuration, also its sections that this version does not apply yet."""
+def compiled(config: Config) -> Compiled:
+    """Compile a configuration."""
     document = parse_document(config.text.encode(), "gateway.yaml", ENVIRON)
-    return compile_config(document, registry=REGISTRY, planned=planned)
+    return compile_config(document, registry=REGISTRY)
 
 
 def problems_of(config: Config) -> tuple[Problem, ...]:

@@ -132,8 +132,6 @@ class SecretsSection(Section):
     pepper: _GatewayKey = Field(
         None, description="The key of the stored hashes of API keys. Required with `stores.database`.", repr=False
     )
-    cookies: _GatewayKey = Field(None, description="Signs the sessions of the console.", repr=False)
-    receipts: _GatewayKey = Field(None, description="The key that signs receipts.", repr=False)
 
 
 class GatewaySection(Section):

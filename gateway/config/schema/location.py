@@ -19,9 +19,12 @@ from gateway.config.field_types import (
     Visible,
     Words,
 )
+from gateway.config.problems import choice_hint, quoted
 from gateway.config.sensitive_keys import Sensitive
 from gateway.model.location_rules import GeoIpRules, SignalName
+from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.region_text import Show
+from gateway.model.section import FileForm, UnitError
 from gateway.model.units import DailyHours, Line
 
 # fmt: off
@@ -164,13 +167,13 @@ class ProfileSection(Section):
     notices: list[Line] = Field([], description="Further sentences for the system message.")
 
 
-class RefusalsSection(Section):
-    """Texts of refusals for users, by error code and language."""
+def _error_code(value: str) -> str:
+    if value in REASON_BY_CODE:
+        return value
+    raise UnitError(f"unknown error code {quoted(value)}", choice_hint(value, REASON_BY_CODE))
 
-    content_filter: Texts | None = Field(None, description="The safety system of a provider refused the request.")
-    region_blocked: Texts | None = Field(None, description="The assistant is not available in this territory.")
-    no_approved_deployment: Texts | None = Field(None, description="No deployment has a valid approval today.")
-    no_eligible_deployment: Texts | None = Field(None, description="No deployment may answer in this region.")
+
+ErrorCode = Annotated[str, FileForm(_error_code, {"type": "string", "enum": [*REASON_BY_CODE]})]
 
 
 class MessagesSection(Section):
@@ -258,7 +261,9 @@ class RegionSection(Section):
     )
     labels: Labels = Field([], description="Labels of its answers: cn-gb45438, eu-art50, … or labels of your own.")
     profile: ProfileSection | None = Field(None, description="How an assistant speaks to its users.")
-    refusals: RefusalsSection | None = Field(None, description="The texts for users whose request is refused.")
+    refusals: dict[ErrorCode, Texts] | None = Field(
+        None, description="The texts for users whose request is refused, by error code and language."
+    )
     moderation: ModerationSection | None = Field(None, description="The judges of its chats. Default: no judge.")
     age_bands: dict[Name, AgeBandSection] | None = Field(
         None, description="Its rules for minors: the age bands that a signed claim may name. Default: none."

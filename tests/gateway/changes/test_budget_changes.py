@@ -24,7 +24,7 @@ clients:
 
 def version_of(config: Config) -> ConfigVersion:
     document = parse_document(config.text.encode(), "test.yaml", KEYS)
-    return compile_config(document, registry=load_registry(), planned=True).config
+    return compile_config(document, registry=load_registry()).config
 
 
 def plan(after: Config, before: Config = WITH_BUDGETS) -> ChangePlan:

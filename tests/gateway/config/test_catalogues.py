@@ -316,7 +316,7 @@ def test_catalogue_errors_are_reported_together_with_config_errors(home: Path) -
         ["more0.yaml:2:19", "models.openai.h"],
         ["more0.yaml:2:33", "models.openai.h.without[0]"],
     ]
-    assert "is already defined in models.yaml:5" in found[5].replace(str(home) + os.sep, "")
+    assert "is already defined in models.yaml:5" in found[6].replace(str(home) + os.sep, "")
 
 
 def test_missing_file_is_reported_at_the_key_that_names_it(home: Path) -> None:

@@ -17,6 +17,7 @@ from gateway.config.locales import best_text, canonical, display_name, full, loc
 from gateway.config.problems import ConfigRejected
 from gateway.config.region_text import helplines, known_labels, known_refusals, offered_choices, units_of
 from gateway.model.config_version import ConfigVersion
+from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE
 from gateway.model.region_text import NO_PREFERENCES, SEPARATOR, RegionText
 from gateway.policy.region_text import compose
 from providers.registry import load_registry
@@ -128,7 +129,7 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
         ("profile: {locale: zh, currency: yuan}", "must be the code of a currency, such as EUR"),
         ("profile: {locale: zh, helplines: {police: call me}}", "must be a number to call, such as 112"),
         ("refusals: {content_filter: {}}", "regions.cn.refusals.content_filter: must not be empty"),
-        ("refusals: {timeout: {en: A}}", "regions.cn.refusals.timeout: unknown key 'timeout'"),
+        ("refusals: {timeout: {en: A}}", "regions.cn.refusals.timeout: unknown error code 'timeout'"),
     ],
 )
 def test_mistake_is_reported_at_its_position(cn: str, problem: str) -> None:
@@ -217,6 +218,15 @@ def test_refusal_texts_of_a_region() -> None:
         speaking("profile: {locale: zh}, refusals: {content_filter: {zh: 不行}, region_blocked: {en: Sorry}}")
     )
     assert speech(table, "cn").default_locale.refusals == {"content_filter": "不行", "region_blocked": "Sorry"}
+
+
+@pytest.mark.parametrize("code", sorted(REASON_BY_CODE))
+def test_each_error_code_can_have_its_own_text(code: str) -> None:
+    text = speaking(f"refusals: {{{code}: {{zh: 不行}}}}")
+    locale = speech(table_of(text), "cn").default_locale
+    assert (locale.refusals[code], locale.sentences[code].text) == ("不行", "不行")
+    is_warned = any(f"regions.cn.refusals.{code}: has no effect" in problem for problem in problems(text))
+    assert is_warned is (code in CODES_WITHOUT_A_REGION)
 
 
 def test_config_version_with_region_text_can_be_pickled() -> None:

@@ -41,9 +41,23 @@ def test_new_file_has_every_key_and_only_its_owner_can_read_it(file: Path) -> No
     secrets = config.secrets
     assert secrets.consent is not None
     assert secrets.identity is not None
-    versions = [secrets.consent, secrets.identity, *secrets.pepper, *secrets.cookies, *secrets.receipts]
-    assert len({version.reveal() for version in versions}) == 5
+    assert len({version.reveal() for version in (secrets.consent, secrets.identity, *secrets.pepper)}) == 3
     assert secrets.consent.reveal() not in repr(config)
+
+
+def test_file_of_release_0_2_0_is_read_and_loses_its_unused_keys_at_a_rotation(file: Path) -> None:
+    with file.open("a") as text:
+        text.write("".join(f'{name}: ["{name * 8}"]\n' for name in ("cookies", "receipts")))
+    assert compiled(file.parent).config.secrets.pepper
+    assert in_this_process("secrets", "rotate", str(file), "pepper").returncode == 0
+    assert "cookies" not in file.read_text()
+    assert len(compiled(file.parent).config.secrets.pepper) == 2
+
+
+def test_unknown_key_in_the_file_is_an_error_that_names_the_keys(file: Path) -> None:
+    with file.open("a") as text:
+        text.write("cookie: hunter2\n")
+    assert problem_of(file.parent).endswith("has 1 unknown keys; it has consent, identity, pepper")
 
 
 def test_file_is_not_overwritten(file: Path) -> None:

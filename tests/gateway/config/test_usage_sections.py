@@ -112,7 +112,7 @@ def test_amount_that_cannot_be_used_is_refused(amount: object, message: str) -> 
 def test_amount_that_is_no_finite_number_is_refused(text: str) -> None:
     written = with_client({"max_request": {"amount": "HERE"}}).text.replace('"HERE"', text)
     with pytest.raises(ConfigRejected) as rejected:
-        compile_config(parse_document(written.encode(), "gateway.yaml", ENVIRON), registry=REGISTRY, planned=True)
+        compile_config(parse_document(written.encode(), "gateway.yaml", ENVIRON), registry=REGISTRY)
     (problem,) = rejected.value.problems
     assert (problem.message, problem.hint) == ("an amount needs a currency", "such as 20 EUR or 0.50 EUR")
 
@@ -270,7 +270,7 @@ def test_price_that_does_not_hold_yet_is_a_warning_and_its_currency_needs_a_rate
         now_s = datetime(2026, 11, day, tzinfo=UTC).timestamp()
         document = load_document(config.write(tmp_path), ENVIRON, clock=lambda: now_s)
         try:
-            problems = compile_config(document, registry=REGISTRY, planned=True).warnings
+            problems = compile_config(document, registry=REGISTRY).warnings
         except ConfigRejected as rejection:
             problems = rejection.problems
         return [one for one in problems if "price" in one.message or "rate" in one.message]
@@ -420,30 +420,5 @@ def test_ten_thousand_clients_compile_in_reasonable_time() -> None:
     assert elapsed_s < 30, "3 s on an idle core"
 
 
-def test_planned_sections_are_one_error_until_they_are_applied() -> None:
-    with pytest.raises(ConfigRejected) as rejected:
-        compiled(BASE.merge("secrets: {cookies: '${PEPPER}', receipts: '${PEPPER}'}"), planned=False)
-    (problem,) = rejected.value.problems
-    assert dotted(problem.path) == "secrets.cookies"
-    expected = "usage and money: `secrets.cookies`, `secrets.receipts` are not supported by this version yet"
-    assert problem.message == expected
-
-
 def test_every_key_of_usage_and_stores_is_applied() -> None:
-    assert compiled(BASE, planned=False).config.stores is not None
-
-
-@pytest.mark.parametrize(
-    ("patch", "key"),
-    [
-        ("secrets: {cookies: '${PEPPER}'}", "secrets.cookies"),
-        ("secrets: {receipts: '${PEPPER}'}", "secrets.receipts"),
-    ],
-)
-def test_each_planned_section_is_refused_by_name(patch: str, key: str) -> None:
-    plain = BASE.without("projects", "usage", "stores", "keys", "secrets", "clients").merge({"cell": {"name": None}})
-    assert compiled(plain, planned=False).config.needs_state_dir == ""
-    with pytest.raises(ConfigRejected) as rejected:
-        compiled(plain.merge(patch), planned=False)
-    (problem,) = rejected.value.problems
-    assert problem.message == f"usage and money: `{key}` is not supported by this version yet"
+    assert compiled(BASE).config.stores is not None
