@@ -24,6 +24,10 @@ VARIABLE = "GATEWAY_TAKEOVER"
 """The variable that names the descriptor of the socket pair."""
 
 PROTOCOL = 2
+"""It changes with the place or the form in which a running gateway counts. Release 0.2.0 had 1, and other files."""
+
+_OTHER_PROTOCOL = "the running gateway counts budgets in another place than this release: stop and start"
+_MOST_BYTES = 65_536
 
 
 class Takeover:
@@ -40,7 +44,11 @@ class Takeover:
     def __init__(self, pair_end: socket.socket) -> None:
         self._pair_end = pair_end
         self._reader = pair_end.makefile("rb")
-        first = json.loads(self._reader.readline())
+        # One call, because release 0.2.0 ends its message without a line end.
+        first = json.loads(pair_end.recv(_MOST_BYTES))
+        if first["protocol"] != PROTOCOL:
+            self.report_failure(_OTHER_PROTOCOL)
+            raise CommandError(_OTHER_PROTOCOL)
         files: dict[str, int] = first["files"]
         for descriptor in (pair_end.fileno(), *files.values()):
             os.set_inheritable(descriptor, False)
@@ -57,12 +65,16 @@ class Takeover:
 
     @classmethod
     def of_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Takeover | None:
-        """Return the takeover that this process was started for, or None. The variable is removed."""
+        """Return the takeover that this process was started for, or None. The variable is removed.
+
+        Raises:
+            CommandError: The running gateway has another protocol. It knows the reason.
+        """
         descriptor = environ.pop(VARIABLE, "")
         return cls(socket.socket(fileno=int(descriptor))) if descriptor.isdecimal() else None
 
     def check(self) -> None:
-        """Raise CommandError if the running gateway has another protocol or layout of shared memory."""
+        """Raise CommandError if the running gateway has another layout of shared memory."""
         if self._problem:
             raise CommandError(self._problem)
 
@@ -84,8 +96,6 @@ class Takeover:
 
 def _difference(first: Mapping[str, Any]) -> str:
     """Return why this release cannot take over from the running one, or an empty text."""
-    if first["protocol"] != PROTOCOL:
-        return f"the running gateway hands over by protocol {first['protocol']}, not {PROTOCOL}: stop and start"
     if first["quotas"] != LAYOUT:
         return f"the memory with the requests of clients has another layout; {STOP_AND_START}"
     return ""

@@ -200,6 +200,11 @@ class SqliteDatabase:
         self.connection.close()
 
 
+def has_table(statements: Statements, name: str) -> bool:
+    """Return whether a SQLite file has a table."""
+    return statements.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+
+
 class OpenedFile:
     """A file that must stay at its path.
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.files import path_exists
-from gateway.state.database import Database, SqliteDatabase, Statements, open_large_to_read, sqlite_error
+from gateway.state.database import Database, SqliteDatabase, Statements, has_table, open_large_to_read, sqlite_error
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
@@ -257,6 +257,19 @@ class Ledger:
                 statement.add(statements.execute(statement.text, statement.values).fetchall())
         return last
 
+    def position_in_spool(self, file: str) -> int:
+        """Return how many bytes of a spool file release 0.2.0 has moved. Their rows may have been deleted since then.
+
+        Remove it with the release after the next one.
+        """
+        where, values = ("instance = ? AND ", [self._instance]) if self.database.is_shared else ("", [])
+        with self._changing() as statements:
+            if not self.database.is_shared and not has_table(statements, "spool_position"):
+                return 0
+            sql = f"SELECT position FROM spool_position WHERE {where}file = ?"  # noqa: S608
+            found = statements.execute(sql, [*values, file]).fetchone()
+        return int(found[0]) if found is not None else 0
+
     def remove_callers(self, regions: frozenset[str]) -> None:
         """Remove territory and end user from the rows and totals of these regions, also from free space of a file.
 
@@ -344,7 +357,7 @@ def ledger_to_read(directory: Path) -> SqliteDatabase:
         return SqliteDatabase(_empty_ledger(), NAME)
     database = SqliteDatabase(open_large_to_read(directory, NAME, version=VERSION), NAME)
     with undone_on_failure(database.close), sqlite_error(f"{NAME}.db can't be read"):
-        if not database.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger_fact'").fetchone():
+        if not has_table(database.connection, "ledger_fact"):
             database.close()
             return SqliteDatabase(_empty_ledger(), NAME)
         if not _has_assistants(database.connection):

@@ -38,6 +38,7 @@ _READ_S = 60.0
 """The time in which a journal of an earlier start is read. A damaged one may have no end."""
 
 _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
+_SPOOL_HEADER, _SPOOL_MARK = struct.Struct("<4sII"), b"\xffrow"
 
 
 class LedgerRules(Value, frozen=True):
@@ -89,7 +90,7 @@ class LedgerWriter:
         self._swept_at = self._forgot_at = -math.inf
         self._ended = threading.Event()
         self._turn = threading.Lock()
-        self._is_paused = self._is_cleaned = False
+        self._is_paused = self._is_cleaned = self._has_begun = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._directory = directory
         self._journal = Journal.open(directory / FOLDER)
@@ -144,13 +145,8 @@ class LedgerWriter:
     def move(self) -> None:
         """Move all rows that wait now. Report an error instead of raising it."""
         try:
-            if not self._is_cleaned:
-                self._clean()
-            for path in former_files(self._directory / FOLDER):
-                self._move_former(path)
-            for path in sorted((self._directory / "spool").glob("*.*")):
-                self._insert([*rows_of_spool(path.read_bytes())])
-                path.unlink()
+            if not self._has_begun:
+                self._begin()
             if lost := self._journal.recover():
                 self._recovered(lost)
             while found := self._journal.waiting(_MOST_ROWS):
@@ -165,6 +161,20 @@ class LedgerWriter:
             self.problem = message
         else:
             self.problem = None
+
+    def _begin(self) -> None:
+        """Finish what is left of earlier starts of the machine, and of release 0.2.0."""
+        if not self._is_cleaned:
+            self._clean()
+        for path in former_files(self._directory / FOLDER):
+            self._move_former(path)
+        spool = self._directory / "spool"
+        for path in sorted([*spool.glob("*.rows"), *spool.glob("*.recovered")]):
+            self._insert([*rows_of_spool(path.read_bytes(), self._ledger.position_in_spool(path.name))])
+            path.unlink()
+        with suppress(OSError):
+            spool.rmdir()  # unless a damaged file was kept there
+        self._has_begun = True
 
     def _insert(self, found: list[bytes]) -> None:
         without, rows = self._rules().without_callers, []
@@ -225,16 +235,11 @@ class LedgerWriter:
             self._swept_at = now_s
 
 
-_SPOOL_HEADER = struct.Struct("<4sII")
-_SPOOL_MARK = b"\xffrow"
-
-
-def rows_of_spool(data: bytes) -> Iterator[bytes]:
-    """Return the rows of a spool file that release 0.2.0 left: each has a mark, a length, a CRC-32 and JSON.
+def rows_of_spool(data: bytes, start: int = 0) -> Iterator[bytes]:
+    """Yield the rows of a spool file of release 0.2.0 from a position on: each has a mark, a length, a CRC-32 and JSON.
 
     Remove it with the release after the next one.
     """
-    start = 0
     while (start := data.find(_SPOOL_MARK, start)) >= 0:
         content = start + _SPOOL_HEADER.size
         _, length, checksum = _SPOOL_HEADER.unpack_from(data.ljust(content), start)

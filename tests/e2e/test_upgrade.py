@@ -22,6 +22,9 @@ from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, UsageRow
 from providers.testkit.scenario import Scenario
 from tests.kit.balancer import Balancer, balancer
+from tests.kit.chat_http import CHAT, body
+from tests.kit.gateway_process import running_gateway
+from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
 from tests.kit.postgres_server import PASSWORD, running_postgres
 from tests.kit.release_state import (
     RELEASES,
@@ -223,3 +226,57 @@ def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_p
             assert calls_by_assistant("client")[None, "batch"] == 1
             ledger.rebuild_totals()
             assert calls_by_assistant() == expected
+
+
+@pytest.fixture(scope="module")
+def source_0_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return source_of("0.2.0", tmp_path_factory.mktemp("source"))
+
+
+def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: Path, source_0_2: Path) -> None:
+    """Its last rows are in its spool, and its counters are in a file that this release does not read."""
+    state = tmp_path / "state"
+    budget = {"clients": {"app": {"budgets": [{"tokens": 5_000, "per": "month"}]}}}
+    with metered_provider("ok") as (provider, meter):
+        path = metered_config(provider, tmp_path, "ok", budget).write(tmp_path)
+
+        def ask(url: str) -> httpx.Response:
+            headers = {"authorization": f"Bearer {APP_KEY}"}
+            return httpx.post(f"{url}{CHAT}", json=body(max_tokens=100), headers=headers, trust_env=False, timeout=90)
+
+        def report(url: str) -> tuple[int, str]:
+            total = httpx.get(f"{url}/v1/admin/usage", trust_env=False).json()["total"]
+            (found,) = httpx.get(f"{url}/v1/admin/budgets", trust_env=False).json()["budgets"]
+            assert found["spent"] == str(total["total_tokens"])
+            return total["calls"], found["spent"]
+
+        with release_gateway(source_0_2, path, state) as old:
+            assert [ask(old.url).status_code for _ in range(5)] == [200] * 5
+            old.process.kill()
+        with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as new:
+            used = sum(call.prompt_tokens + call.completion_tokens for call in meter.calls)
+            assert report(new.admin_url) == (5, str(used))
+            assert not (state / "spool").exists()
+            answers = [ask(new.url) for _ in range(60)]
+            assert {answer.status_code for answer in answers} == {200, 429}
+            used = sum(call.prompt_tokens + call.completion_tokens for call in meter.calls)
+            assert report(new.admin_url) == (len(meter.calls), str(used))
+            assert used <= 5_000
+
+
+def test_running_0_2_0_does_not_hand_over_to_this_release(tmp_path: Path, source_0_2: Path) -> None:
+    """It would count budgets in another file than its successor."""
+    state, python = tmp_path / "state", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    with two_providers() as providers:
+        path = tmp_path / "gateway.yaml"
+        path.write_text(config(providers).text)
+        with release_gateway(source_0_2, path, state) as old:
+            command = [sys.executable, "-m", "gateway.cli", "restart", "--state", str(state), "--python", str(python)]
+            environ = environ_of(source_0_2, state)
+            done = subprocess.run(command, cwd=source_0_2, env=environ, capture_output=True, text=True)
+            assert done.returncode == 1
+            assert "counts budgets in another place than this release: stop and start" in done.stdout + done.stderr
+            answer = httpx.post(f"{old.url}{CHAT}", json=body(), trust_env=False, timeout=90)
+            assert answer.status_code == 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -150,3 +152,13 @@ def without_zeros(sums: dict[tuple[object, ...], Counter[str]]) -> dict[tuple[ob
 
 def first_of_each_call(rows: Sequence[UsageRow]) -> list[UsageRow]:
     return list({row.call: row for row in reversed(rows)}.values())
+
+
+def spooled(*rows: UsageRow) -> bytes:
+    """Return the content of a spool file of release 0.2.0."""
+    records = b""
+    for row in rows:
+        fields = msgspec.structs.asdict(row)
+        text = msgspec.json.encode({name: value for name, value in fields.items() if name != "assistant"})
+        records += struct.pack("<4sII", b"\xffrow", len(text), zlib.crc32(text)) + text
+    return records

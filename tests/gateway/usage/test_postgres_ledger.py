@@ -31,6 +31,7 @@ from tests.kit.usage_rows import (
     keep_rows,
     kept_rows,
     recount,
+    spooled,
     usage_row,
     usage_rows,
     without_zeros,
@@ -200,6 +201,19 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
         assert kept_rows(tmp_path) == []
     assert any("can't be reached" in message for message in failures)
     assert not any(PASSWORD in message for message in failures)
+
+
+def test_spool_of_release_0_2_is_moved_from_the_position_of_its_instance(
+    database: RunningPostgres, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").mkdir()
+    moved = spooled(usage_row("moved"))
+    (tmp_path / "spool" / "1-1-a.rows").write_bytes(moved + spooled(usage_row("left")))
+    for instance, position in (("one", len(moved)), ("other", 10**6)):
+        database.sql("INSERT INTO spool_position VALUES ($1, '1-1-a.rows', $2)", instance, position)
+    with closing(LedgerWriter(tmp_path, lambda: LedgerRules(UTC), pytest.fail, ledger=opened(database))):
+        pass
+    assert [row.call for row in read_rows(database.address())] == ["left"]
 
 
 def test_wrong_password_is_refused_and_never_shown(database: RunningPostgres) -> None:
