@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
-from datetime import UTC
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
     from gateway.model.budget import StoreServer
 
 _OK, _REFUSED = 0, 1
-_REBUILD_S = 600.0
 
 
 def upgrade(options: argparse.Namespace) -> int:
@@ -47,19 +44,6 @@ def check(options: argparse.Namespace) -> int:
         print(f"gateway: {error}")
         return _REFUSED
     print(f"the database answers, and its schema {found} fits this release (which has {SCHEMA})")
-    return _OK
-
-
-def rebuild(options: argparse.Namespace) -> int:
-    """Compute the totals of the ledger again from its rows."""
-    server = _server(options)
-    from gateway.usage.ledger import Ledger
-    from gateway.usage.postgres import Postgres
-
-    with closing(Ledger(Postgres(server, command_s=_REBUILD_S), lambda: UTC)) as ledger:
-        since = ledger.rebuild_totals()
-    days = "all days" if since is None else f"the days after {since}; rows of earlier days were deleted"
-    print(f"rebuilt the totals of {days}")
     return _OK
 
 

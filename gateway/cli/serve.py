@@ -21,7 +21,6 @@ from gateway.operator_errors import CommandError, expect_file
 if TYPE_CHECKING:
     from gateway.changes.compile_process import Child
     from gateway.config.real_deployment import RealDeployment
-    from gateway.model.config_version import ConfigVersion
     from gateway.server.demo import BuildConsole
     from gateway.server.host import BuildOperatorConsole
     from gateway.server.takeover import Takeover
@@ -98,7 +97,7 @@ def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
             return _OK
         for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
-        start.serve_config(settings, initial, takeover, _operator_console(settings, initial.config))
+        start.serve_config(settings, initial, takeover, _operator_console(settings))
     finally:
         # The reason of a failed start must be in the log before the process ends.
         flush_all()
@@ -185,7 +184,7 @@ def _console(settings: Settings, territory: str | None = None) -> BuildConsole:
     return lambda application, control: Console(application, control, shown)
 
 
-def _operator_console(settings: Settings, config: ConfigVersion) -> BuildOperatorConsole | None:
+def _operator_console(settings: Settings) -> BuildOperatorConsole | None:
     """Return the function that builds the console outside a demo, or None without its port."""
     if settings.console_port is None:
         return None
@@ -193,19 +192,12 @@ def _operator_console(settings: Settings, config: ConfigVersion) -> BuildOperato
     from gateway.console.operator_console import OperatorConsole
     from gateway.console.page import PageSettings
     from gateway.console.serving import WorldPage
-    from gateway.console.sessions import LONGEST_S, MemorySessions, SessionStore, SharedSessions
     from gateway.console.visitors import ConsoleAccess
 
     access = ConsoleAccess.of(settings)
-    database = config.stores.database if config.stores is not None else None
-    store: SessionStore = MemorySessions()
-    if database is not None:
-        from gateway.usage.postgres_sessions import PostgresSessions
-
-        store = SharedSessions(PostgresSessions(database, LONGEST_S))
     pages = PageSettings(settings.config)
     return lambda admin, guard, control: CloseUnread(
-        OperatorConsole(admin, guard, access, store, WorldPage(control, pages, None))
+        OperatorConsole(admin, guard, access, WorldPage(control, pages, None))
     )
 
 

@@ -16,7 +16,7 @@ from gateway.console.all_views import VIEWS
 from gateway.console.forms import MOST_BYTES, read_form, read_query
 from gateway.console.page import Request
 from gateway.console.serving import WorldPage, send_answer, static_file
-from gateway.console.sessions import Sessions, SessionStore
+from gateway.console.sessions import Sessions
 from gateway.console.texts import _, language_of
 from gateway.console.views import ViewAnswer, Views, Visit
 from gateway.console.visitors import (
@@ -47,15 +47,12 @@ class OperatorConsole:
         admin: The admin API, which decides by the role of the visitor.
         guard: The admin tokens.
         access: The settings of access.
-        store: Keeps the sessions.
         world: The map.
     """
 
-    def __init__(
-        self, admin: Application, guard: Guard, access: ConsoleAccess, store: SessionStore, world: WorldPage
-    ) -> None:
+    def __init__(self, admin: Application, guard: Guard, access: ConsoleAccess, world: WorldPage) -> None:
         self._world = world
-        self._visitors = Visitors(access, guard, Sessions(store))
+        self._visitors = Visitors(access, guard, Sessions())
         self._views = Views(admin, VIEWS)
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Send) -> None:
@@ -87,9 +84,6 @@ class OperatorConsole:
             response = await self._page(method, path, visitor, self._visit(visitor, headers, query, form), scope)
         except NotShown as error:
             return await self._message(headers, query, error)
-        except StateError as error:
-            problem = NotShown(_("the sessions can't be read: {error}"), 503, error=str(error))
-            return await self._message(headers, query, problem)
         if (chosen := query.get("lang")) and response.status == 200:
             language = f"{_LANGUAGE}={language_of(chosen[-1], '')}; Path=/; SameSite=Lax; Max-Age=31536000"
             response = replace(response, headers={**response.headers, "set-cookie": language})

@@ -1,4 +1,4 @@
-"""The sessions of the console: kept on the server, ended by time, by sign-out, and with the token of the sign-in."""
+"""The sessions of the console: kept in memory, ended by time, by sign-out, and with the token of the sign-in."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
 
 from providers.value import Value
-
-if TYPE_CHECKING:
-    from gateway.usage.postgres_sessions import PostgresSessions
 
 LONGEST_S = 8 * 3600.0
 IDLE_S = 3600.0
@@ -22,8 +18,6 @@ _MOST_SESSIONS = 10_000
 _MOST_FAILURES = 10
 _FAILURES_S = 60.0
 _MOST_ADDRESSES = 10_000
-_NOTED_S = 60.0
-"""A use is stored at most this often."""
 _CLOCK_STEP_S = 60.0
 """A clock that was set back by more than this ends the sessions of the time before: they would last too long."""
 
@@ -49,122 +43,38 @@ class Session(Value, frozen=True):
         return is_set_back or now_s - self.began_at_s >= LONGEST_S or now_s - self.used_at_s >= IDLE_S
 
 
-class SessionStore(Protocol):
-    """Keeps sessions. Methods may raise StateError.
-
-    Attributes:
-        blocks: Whether methods may block.
-    """
-
-    blocks: bool
-
-    def add(self, session: Session) -> None:
-        """Add a session, and forget those that began too long ago."""
-        ...
-
-    def find(self, session_id: str) -> Session | None:
-        """Return a session, or None."""
-        ...
-
-    def note_use(self, session_id: str, now_s: float) -> None:
-        """Store that a session was used."""
-        ...
-
-    def remove(self, session_id: str) -> None:
-        """Remove a session, if there is one."""
-        ...
-
-
-class MemorySessions:
-    """The sessions of one process. A restart ends them."""
-
-    blocks = False
-
-    def __init__(self) -> None:
-        self._sessions: dict[str, Session] = {}
-
-    def add(self, session: Session) -> None:
-        """See `SessionStore`."""
-        ended = [name for name, one in self._sessions.items() if one.is_over(session.began_at_s)]
-        for name in ended:
-            del self._sessions[name]
-        while len(self._sessions) >= _MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        self._sessions[session.id] = session
-
-    def find(self, session_id: str) -> Session | None:
-        """See `SessionStore`."""
-        return self._sessions.get(session_id)
-
-    def note_use(self, session_id: str, now_s: float) -> None:
-        """See `SessionStore`."""
-        if (session := self._sessions.get(session_id)) is not None:
-            self._sessions[session_id] = replace(session, used_at_s=now_s)
-
-    def remove(self, session_id: str) -> None:
-        """See `SessionStore`."""
-        self._sessions.pop(session_id, None)
-
-
-class SharedSessions:
-    """The sessions of a cell, in its shared database."""
-
-    blocks = True
-
-    def __init__(self, table: PostgresSessions) -> None:
-        self._table = table
-
-    def add(self, session: Session) -> None:
-        """See `SessionStore`."""
-        self._table.add(session.id, session.token, session.began_at_s)
-
-    def find(self, session_id: str) -> Session | None:
-        """See `SessionStore`."""
-        row = self._table.find(session_id)
-        return Session(session_id, *row) if row is not None else None
-
-    def note_use(self, session_id: str, now_s: float) -> None:
-        """See `SessionStore`."""
-        self._table.note_use(session_id, now_s)
-
-    def remove(self, session_id: str) -> None:
-        """See `SessionStore`."""
-        self._table.remove(session_id)
-
-
 class Sessions:
-    """Begins, finds and ends sessions by the value of their cookie."""
+    """Begins, finds and ends sessions by the value of their cookie. They are in memory, so a restart ends them."""
 
-    def __init__(self, store: SessionStore, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._sessions: dict[str, Session] = {}
 
     def begin(self, token: str) -> str:
         """Begin a session for the holder of the token with this SHA-256, and return the value of its cookie."""
         cookie, now_s = secrets.token_urlsafe(32), self._clock()
-        self._store.add(Session(_id_of(cookie), token, now_s, now_s))
+        self._sessions = {name: one for name, one in self._sessions.items() if not one.is_over(now_s)}
+        while len(self._sessions) >= _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        session = Session(_id_of(cookie), token, now_s, now_s)
+        self._sessions[session.id] = session
         return cookie
-
-    @property
-    def blocks(self) -> bool:
-        """Whether methods may block, because the sessions are in a database."""
-        return self._store.blocks
 
     def token_of(self, cookie: str, *, is_use: bool = True) -> str | None:
         """Return the SHA-256 of the token of a session, or None if there is no session or it has ended."""
-        now_s, session = self._clock(), self._store.find(_id_of(cookie))
+        now_s, session = self._clock(), self._sessions.get(_id_of(cookie))
         if session is None:
             return None
         if session.is_over(now_s):
-            self._store.remove(session.id)
+            del self._sessions[session.id]
             return None
-        if is_use and now_s - session.used_at_s >= _NOTED_S:
-            self._store.note_use(session.id, now_s)
+        if is_use:
+            self._sessions[session.id] = replace(session, used_at_s=max(session.used_at_s, now_s))
         return session.token
 
     def end(self, cookie: str) -> None:
-        """End a session."""
-        self._store.remove(_id_of(cookie))
+        """End a session, if there is one."""
+        self._sessions.pop(_id_of(cookie), None)
 
 
 def _id_of(cookie: str) -> str:

@@ -160,13 +160,7 @@ class Visitors:
         if self.access.proxy_secret is not None:
             return self._user_of_proxy(headers, self.access.proxy_secret)
         for cookie in cookies_of(headers, self.access.cookie):
-            # Each open view asks every two seconds: a thread is used only where it has to be.
-            sessions = self._sessions
-            token = (
-                await asyncio.to_thread(sessions.token_of, cookie, is_use=is_use)
-                if sessions.blocks
-                else sessions.token_of(cookie, is_use=is_use)
-            )
+            token = self._sessions.token_of(cookie, is_use=is_use)
             holder = self._guard.holder(token) if token is not None else None
             if holder is not None:
                 name = f"token {holder.token_id}" if holder.token_id else "GATEWAY_ADMIN_TOKEN"
@@ -209,7 +203,7 @@ class Visitors:
         began_s = asyncio.get_running_loop().time()
         digest = hashlib.sha256(token.strip().encode("utf-8", "replace")).hexdigest()
         if self._guard.holder(digest) is not None:
-            return await asyncio.to_thread(self._sessions.begin, digest)
+            return self._sessions.begin(digest)
         self._failures.note(address)
         await asyncio.sleep(began_s + _FAILURE_S - asyncio.get_running_loop().time())
         return None
@@ -217,7 +211,7 @@ class Visitors:
     async def sign_out(self, headers: Mapping[str, list[str]]) -> None:
         """End the session."""
         for cookie in cookies_of(headers, self.access.cookie):
-            await asyncio.to_thread(self._sessions.end, cookie)
+            self._sessions.end(cookie)
 
     def set_cookie(self, value: str) -> str:
         """Return the header that sets the cookie, or removes it with an empty value."""

@@ -105,7 +105,7 @@ def _of_rows(column: str, kind: CounterKind) -> str:
         f"SELECT {column}, {_client_of(kind)}, currency, SUM(input_tokens + output_tokens), "  # noqa: S608
         f"SUM(COALESCE(amount_nano, 0) / {NANO}), SUM(COALESCE(amount_nano, 0) % {NANO}) "
         "FROM usage_row JOIN series ON series.number = usage_row.series "
-        f"WHERE time_ns >= ? AND kind IN ('usage', 'unattributed') AND COALESCE({column}, '') <> '' GROUP BY 1, 2, 3"
+        f"WHERE time_ns >= ? AND kind = 'usage' AND COALESCE({column}, '') <> '' GROUP BY 1, 2, 3"
     )
 
 

@@ -1,8 +1,7 @@
 """The ledger: usage rows and their totals, in SQLite in the state directory, or in the PostgreSQL of a cell.
 
 Rows are inserted once by the id of their call, and the same transaction adds them to the totals. So a row that is taken
-from the journal twice, because of a crash in between, counts once. The statements that add rows to the totals are those
-that rebuild them, limited to the new rows.
+from the journal twice, because of a crash in between, counts once.
 
 A *series* is a combination of client, project, region, provider, site, deployment, model, source and currencies. Rows
 and totals refer to it by number, which keeps them small. Totals have a line for each hour and series, each day and
@@ -10,8 +9,7 @@ series, each day, end user and series, and each day, assistant and series. Relea
 still write to the ledger. So calls without an assistant have no such line: a report takes what the lines of the day
 count and those of assistants don't.
 
-Hours and days are those of `usage.timezone` when a row is inserted. Deleting old rows keeps their totals. A rebuild
-changes only days whose rows are all there.
+Hours and days are those of `usage.timezone` when a row is inserted. Deleting old rows keeps their totals.
 
 In a cell, a call whose process was silent has a row with the outcome `lost`, which another instance wrote. If the row
 that the process itself wrote arrives later, it takes the place of that row.
@@ -110,7 +108,7 @@ READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}
 """The columns of a row with those of its series, which `read_row` expects after the row's number."""
 
 SUMS = {
-    "calls": "SUM(CASE kind WHEN 'usage' THEN 1 ELSE 0 END)",
+    "calls": "COUNT(*)",
     **{name: f"SUM({name})" for name in TOKENS},
     "unpriced_calls": "SUM(CASE WHEN vendor_amount_nano IS NULL THEN 1 ELSE 0 END)",
     "unconverted_calls": "SUM(CASE WHEN amount_nano IS NULL AND vendor_amount_nano IS NOT NULL THEN 1 ELSE 0 END)",
@@ -121,7 +119,7 @@ SUMS = {
 }
 
 
-_REPORTED = "kind IN ('usage', 'unattributed')"
+_IS_CALL = "kind = 'usage'"
 
 
 def _add_totals(table: str, condition: str, sign: str = "") -> str:
@@ -133,7 +131,7 @@ def _add_totals(table: str, condition: str, sign: str = "") -> str:
     numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
     return (
         f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {groups}, {sums} FROM usage_row "  # noqa: S608
-        f"WHERE {_REPORTED} AND {CONDITIONS.get(table, 'TRUE')} AND {condition} GROUP BY {numbers} "
+        f"WHERE {_IS_CALL} AND {CONDITIONS.get(table, 'TRUE')} AND {condition} GROUP BY {numbers} "
         f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
     )
 
@@ -238,7 +236,7 @@ class Ledger:
         Returns:
             The number of deleted rows. Call it again until it is 0.
         """
-        chosen = f"SELECT number FROM usage_row WHERE time_ns < ? AND {_REPORTED} ORDER BY time_ns LIMIT ?"  # noqa: S608
+        chosen = f"SELECT number FROM usage_row WHERE time_ns < ? AND {_IS_CALL} ORDER BY time_ns LIMIT ?"  # noqa: S608
         limits = (before_ns, _DELETED_AT_ONCE)
         with self._changing() as statements:
             found = statements.execute(f"SELECT MAX(day) FROM usage_row WHERE number IN ({chosen})", limits)  # noqa: S608
@@ -287,19 +285,6 @@ class Ledger:
                 _store_fact(statements, name, cleaned)
         if changed and isinstance(self.database, SqliteDatabase):
             self.database.compact()
-
-    def rebuild_totals(self) -> str | None:
-        """Compute the totals again from the rows, for the days of which no row was deleted.
-
-        Returns:
-            The last day whose totals were kept. None: there is no such day.
-        """
-        with self._changing() as statements:
-            since = fact(statements, DELETED_THROUGH)
-            for table in TOTALS:
-                statements.execute(f"DELETE FROM {table} WHERE day > ?", (since or "",))  # noqa: S608
-                statements.execute(_add_totals(table, "day > ?"), (since or "",))
-        return since
 
     @contextmanager
     def _changing(self) -> Iterator[Statements]:
@@ -451,7 +436,7 @@ def lines_of(found: Iterable[Sequence[Any]]) -> Iterator[LedgerLine]:
 
 def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> LedgerLine | None:
     """Return the sums of one row, as the totals contain them, or None for a row that is not in the totals."""
-    if row.kind not in (RowKind.USAGE, RowKind.UNATTRIBUTED):
+    if row.kind is not RowKind.USAGE:
         return None
     hour, day = local_time.hour_and_day(row.time_ns)
     values = {"hour": hour, "day": day, "end_user": row.user}
@@ -459,7 +444,7 @@ def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> Led
     has_price = row.vendor_amount_nano is not None
     amounts = divmod(row.amount_nano or 0, NANO) + divmod(row.vendor_amount_nano or 0, NANO)
     sums = (
-        int(row.kind is RowKind.USAGE),
+        1,
         *(getattr(row, name) for name in TOKENS),
         int(not has_price),
         int(has_price and row.amount_nano is None),

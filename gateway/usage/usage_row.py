@@ -33,8 +33,6 @@ class RowKind(StrEnum):
     """An operator raised a budget for its open window."""
     RESET = "reset"
     """An operator set the spent amount of a budget to 0."""
-    UNATTRIBUTED = "unattributed"
-    """Usage that was counted, and whose rows were lost together with a disk."""
 
 
 class UsageSource(StrEnum):

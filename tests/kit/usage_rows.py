@@ -122,9 +122,9 @@ def recount(rows: Iterable[UsageRow], *names: str) -> dict[tuple[object, ...], C
     """Count calls, tokens and amounts by these fields, without any code of the ledger."""
     found: dict[tuple[object, ...], Counter[str]] = {}
     for row in rows:
-        if row.kind in (RowKind.USAGE, RowKind.UNATTRIBUTED):
+        if row.kind is RowKind.USAGE:
             counter = found.setdefault(tuple(getattr(row, name) for name in names), Counter())
-            counter["calls"] += row.kind is RowKind.USAGE
+            counter["calls"] += 1
             for name in TOKENS:
                 counter[name] += getattr(row, name)
             if row.currency == "EUR":

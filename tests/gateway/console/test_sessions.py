@@ -1,37 +1,17 @@
-"""Sessions of the console: how long they last, in memory and in the shared database, and failed sign-ins."""
+"""Sessions of the console: how long they last, and failed sign-ins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-
 import pytest
 
-from gateway.console.sessions import IDLE_S, LONGEST_S, FailureLimit, MemorySessions, Sessions, SharedSessions
-from gateway.usage.postgres import upgrade
+from gateway.console.sessions import IDLE_S, LONGEST_S, FailureLimit, Sessions
 from tests.kit.clocks import SetClock
-from tests.kit.postgres_server import RunningPostgres, running_postgres
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as running:
-        upgrade(running.address())
-        yield running
-
-
-@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.slow)])
-def clock_and_sessions(request: pytest.FixtureRequest) -> Iterator[tuple[SetClock, Sessions]]:
+@pytest.fixture
+def clock_and_sessions() -> tuple[SetClock, Sessions]:
     clock = SetClock(1_000_000.0)
-    if request.param == "memory":
-        yield clock, Sessions(MemorySessions(), clock)
-        return
-    from gateway.usage.postgres_sessions import PostgresSessions
-
-    running: RunningPostgres = request.getfixturevalue("postgres")
-    server = running.address()
-    with closing(PostgresSessions(server, LONGEST_S)) as table:
-        yield clock, Sessions(SharedSessions(table), clock)
+    return clock, Sessions(clock)
 
 
 def test_session_lasts_eight_hours_at_most_and_an_hour_without_use(
@@ -71,7 +51,7 @@ def test_clock_that_is_set_back_ends_sessions_that_would_last_too_long(
 
 def test_watching_does_not_keep_a_session_alive() -> None:
     clock = SetClock(1_000_000.0)
-    sessions = Sessions(MemorySessions(), clock)
+    sessions = Sessions(clock)
     cookie = sessions.begin("a" * 64)
     for _ in range(3):
         clock.now += IDLE_S / 2

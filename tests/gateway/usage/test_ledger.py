@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
-from gateway.usage.ledger import TOTALS, Ledger, LocalTime, ledger_file
+from gateway.usage.ledger import Ledger, LocalTime, ledger_file
 from gateway.usage.reports import DIMENSIONS, GroupedUsage, UsageQuery, UsageReader
 from gateway.usage.usage_row import UsageRow
 from tests.kit.usage_rows import NOON_NS, counted, first_of_each_call, recount, usage_row, usage_rows, without_zeros
@@ -36,22 +36,14 @@ def report(directory: Path, *by: str) -> GroupedUsage:
         return reader.report(UsageQuery(by, *EVERY_DAY))
 
 
-def all_totals(directory: Path) -> dict[str, list[tuple[object, ...]]]:
-    with closing(sqlite3.connect(directory / "ledger.db")) as database:
-        return {table: sorted(database.execute(f"SELECT * FROM {table}")) for table in TOTALS}  # noqa: S608
-
-
 @given(st.lists(st.lists(usage_rows(CALLS), max_size=6), max_size=4))
 def test_totals_equal_a_recount_of_the_rows(batches: list[list[UsageRow]]) -> None:
-    """Also after repeated calls, which are inserted once, and after a rebuild."""
+    """Also after repeated calls, which are inserted once."""
     rows = first_of_each_call([row for batch in batches for row in batch])
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         with closing(opened(Path(folder))) as ledger:
             for batch in batches:
                 assert ledger.insert(batch) <= len(rows)
-            before_rebuild = all_totals(Path(folder))
-            ledger.rebuild_totals()
-        assert all_totals(Path(folder)) == before_rebuild
         for names in (
             ("client",),
             ("user", "model"),
@@ -123,14 +115,12 @@ def test_changed_time_zone_applies_to_later_rows(tmp_path: Path) -> None:
         ledger.insert([usage_row("a", time_ns=late_ns)])
         zone[0] = BERLIN
         ledger.insert([usage_row("b", time_ns=late_ns)])
-        ledger.rebuild_totals()
     assert [group.key for group in report(tmp_path, "day").groups] == [("2026-11-24",), ("2026-11-25",)]
     with UsageReader(tmp_path) as reader:
         assert str(reader.zone) == "Europe/Berlin"
 
 
 def test_deleted_rows_keep_their_totals(tmp_path: Path) -> None:
-    """Also when the totals are rebuilt: only days of which no row was deleted change."""
     day_ns = int(timedelta(days=1).total_seconds()) * NANO
     rows = [usage_row(f"call-{number}", time_ns=NOON_NS + number * day_ns // 4) for number in range(12)]
     with closing(opened(tmp_path)) as ledger:
@@ -138,13 +128,11 @@ def test_deleted_rows_keep_their_totals(tmp_path: Path) -> None:
         before = report(tmp_path, "day").data()
         assert ledger.delete_rows(rows[5].time_ns) == 5
         assert ledger.delete_rows(rows[5].time_ns) == 0
-        ledger.rebuild_totals()
         assert report(tmp_path, "day").data() == before
         late = usage_row("late", time_ns=rows[0].time_ns)
         assert ledger.insert([late]) == 1
         assert report(tmp_path).total.all.calls == 13
         ledger.delete_rows(rows[5].time_ns)
-        ledger.rebuild_totals()
     assert report(tmp_path).total.all.calls == 13
     with UsageReader(tmp_path) as reader:
         assert reader.deleted_through == "2026-11-25"
@@ -194,9 +182,8 @@ def test_callers_of_a_region_are_removed_from_rows_and_totals_and_sums_stay(tmp_
         before = report(tmp_path, "region").data()
         ledger.remove_callers(frozenset({"us"}))
         assert report(tmp_path, "region").data() == before
-        by_user = report(tmp_path, "user", "region").data()
-        ledger.rebuild_totals()
-        assert report(tmp_path, "user", "region").data() == by_user
+        users = {group.key for group in report(tmp_path, "user", "region").groups}
+        assert users == {(None, "us"), ("u_0", "eu"), ("u_2", "eu"), ("u_4", "eu")}
     with UsageReader(tmp_path) as reader:
         left = {row.call: (row.territory, row.user) for row in reader.rows(UsageQuery((), *EVERY_DAY))}
     assert left == {row.call: (None, None) if row.region == "us" else ("DE", row.user) for row in rows}

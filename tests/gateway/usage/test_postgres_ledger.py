@@ -16,7 +16,7 @@ from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
-from gateway.usage.ledger import TOTALS, Ledger, ledger_file
+from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.postgres import Postgres, current_schema, upgrade
 from gateway.usage.postgres_schema import SCHEMA
@@ -64,12 +64,6 @@ def reader_of(address: StoreServer) -> UsageReader:
     return UsageReader(None, Postgres(address))
 
 
-def totals(server: RunningPostgres) -> dict[str, list[tuple[object, ...]]]:
-    """Return all totals that are not zero."""
-    found = {table: server.sql(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in TOTALS}  # noqa: S608
-    return {table: [line for line in lines if any(line[-12:])] for table, lines in found.items()}
-
-
 def read_rows(address: StoreServer) -> list[UsageRow]:
     with reader_of(address) as reader:
         return list(reader.rows(UsageQuery((), *EVERY_DAY)))
@@ -80,7 +74,7 @@ def read_rows(address: StoreServer) -> list[UsageRow]:
 )
 @settings(max_examples=25)
 def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: list[list[UsageRow]]) -> None:
-    """Also after repeated calls, which are inserted once, and after a rebuild."""
+    """Also after repeated calls, which are inserted once."""
     server.empty()
     # A row of a lost call is replaced by a later one of its own process, so these batches have none.
     batches = [[_not_lost(row) for row in batch] for batch in batches]
@@ -88,9 +82,6 @@ def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: li
     with closing(opened(server)) as ledger:
         for batch in batches:
             assert ledger.insert(batch) <= len(rows)
-        before_rebuild = totals(server)
-        ledger.rebuild_totals()
-    assert totals(server) == before_rebuild
     with reader_of(server.address()) as reader:
         for names in (
             ("client",),
@@ -279,11 +270,8 @@ def test_callers_are_removed_once_for_each_region_and_instance_and_sums_stay(dat
         ledger.remove_callers(frozenset({"us"}))
     left = {row.call: (row.territory, row.user) for row in read_rows(database.address())}
     assert left == {row.call: (None, None) if row.region == "us" else ("DE", row.user) for row in rows}
-    before_rebuild = totals(database)
     late = usage_row("late", region="us", user="u_late")
     with closing(opened(database, "other")) as ledger:
-        ledger.rebuild_totals()
-        assert totals(database) == before_rebuild
         ledger.insert([late])  # by an earlier release
         ledger.remove_callers(frozenset({"us"}))
     assert {row.user for row in read_rows(database.address()) if row.region == "us"} == {None}
