@@ -131,6 +131,7 @@ def _applies(condition: Mapping[str, Any], body: bytes) -> bool:
         condition.get("contains", "").encode() in body
         and len(body) > condition.get("longer_than", -1)
         and ("has" not in condition or bool(json.loads(body).get(condition["has"])))
+        and all(_fits(want, _member(json.loads(body), path)) for path, want in condition.get("at", {}).items())
     )
 
 
@@ -149,6 +150,7 @@ def _response(answer: Mapping[str, Any], is_stream: bool) -> httpx.Response:
         chunks = [{"delta": message}, {"finish": "stop"}, {"choices": [], "usage": _USAGE}]
         answer = {"chunks": chunks} if is_stream else {"json": whole}
     has_events = "chunks" in answer or "events" in answer
+    content: bytes | AsyncIterator[bytes]
     if "raw" in answer:
         content = "".join(answer["raw"]).encode()
     elif has_events and (is_stream or "json" not in answer):
@@ -160,12 +162,15 @@ def _response(answer: Mapping[str, Any], is_stream: bool) -> httpx.Response:
     return httpx.Response(status, headers=headers, content=content)
 
 
-def _events(answer: Mapping[str, Any]) -> bytes:
+async def _events(answer: Mapping[str, Any]) -> AsyncIterator[bytes]:
     chunks = [_chunk(one) for one in answer.get("chunks", ())]
-    frames = [_frame(one) for one in answer.get("events", chunks)]
+    for event in answer.get("events", chunks):
+        if isinstance(event, Mapping) and event.keys() == {"wait_ms"}:
+            await asyncio.sleep(event["wait_ms"] / 1000)
+        else:
+            yield _frame(event).encode()
     if answer.get("done", "chunks" in answer):
-        frames.append(_frame("[DONE]"))
-    return "".join(frames).encode()
+        yield _frame("[DONE]").encode()
 
 
 def _chunk(short: Any) -> Any:
@@ -321,7 +326,8 @@ def _config(data: Mapping[str, Any], folder: Path) -> Config:
     for name, given in data["deployments"].items():
         plain = _CHAT_CAPABILITIES if given.get("provider", "openai-compatible") == "openai-compatible" else {}
         endpoint = {"endpoint": f"https://{name}.example/{name}"}
-        deployments[name] = {**_DEPLOYMENT, **endpoint, **plain, **given}
+        whole = {**_DEPLOYMENT, **endpoint, **plain, **given}
+        deployments[name] = {key: value for key, value in whole.items() if value is not None}
     for request in data.get("requests", ()):
         route = _route(request)
         assistants["-".join(route)] = {"routes": {"de": route}}
@@ -412,7 +418,9 @@ async def _ask(client: httpx.AsyncClient, request: Mapping[str, Any], *, stream:
     headers = [("authorization", f"Bearer key-{request.get('by', 'me')}")]
     for name, values in request.get("headers", {}).items():
         headers += [(name, value) for value in (values if isinstance(values, list) else [values])]
-    return _read(dialect, await client.post(_PATHS[dialect], json=body, headers=headers))
+    path, content = request.get("path", _PATHS[dialect]), request.get("text") or json.dumps(body)
+    headers.append(("content-type", "application/json"))
+    return _read(dialect, await client.post(path, content=content, headers=headers))
 
 
 def differences(want: Mapping[str, Any] | Sequence[Mapping[str, Any]], outcome: Outcome) -> list[str]:
