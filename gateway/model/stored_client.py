@@ -61,7 +61,7 @@ class StoredClients:
     Attributes:
         clients: The definition of each client by its name.
         projects: The definition of each project by its name.
-        revoked_keys: The digests of the keys that were revoked.
+        revoked_keys: The digests of the keys that were revoked or replaced.
     """
 
     generation: int

@@ -158,7 +158,7 @@ class ClientAdmin:
         return {"id": key.id} if request.imported is not None else {"id": key.id, "key": key.text}
 
     def rotate_key(self, key_id: str, grace: str) -> Json:
-        """Give a key a new secret. The one before works until the grace time ends."""
+        """Give a key a new secret. The previous secret works until the grace period ends."""
         facts = self._expect_database("keys rotate")
         grace_s = duration_s("grace", grace)
         now_s, info = self._clock(), self._valid_key(key_id)

@@ -1,18 +1,18 @@
-"""Store clients, keys, projects and admin tokens in `clients.db` of the state directory.
+"""Store clients, keys, projects and admin tokens in `clients.db` of the state directory, or in the database of a cell.
 
 Each change is one transaction. It raises the generation, by which running gateways notice it, and stores the entry for
 the audit trail, which the process that holds the trail appends later. Any number of processes may use the file.
 
-The SQL is understood by PostgreSQL too: see `gateway.usage.postgres_clients`.
+In a cell, an entry belongs into the trail of the instance that made the change. Another one takes it if that has not
+done so after a minute. The facts of the config stay in the state directory, because each instance has its own file.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from gateway.files import path_exists
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
-from gateway.state.database import Statements, describe_error, open_database, sqlite_error, transaction
+from gateway.state.database import Database, SqliteDatabase, Statements
 from providers.value import Value
 
 _NAME = "clients"
@@ -61,8 +61,13 @@ CREATE TABLE IF NOT EXISTS audit_entries (
 """
 Section = Literal["clients", "projects"]
 _MOST_SECRETS = 2
+"""The secrets of a key that can work at the same time. The others stay, so that they are never accepted again."""
 _INSERT_DIGEST = "INSERT INTO key_secrets (digest, key_id, created_at) VALUES (?, ?, ?)"
 _CLOSED = "admin_listener_closed"
+_TAKEN_BY_OTHERS_S = 60.0
+_NOW_S = "extract(epoch FROM clock_timestamp())::double precision"
+"""The time of the shared database."""
+
 _FORMER_ROLES = frozenset({"approver"})
 """Roles of earlier releases. The rows stay, for a release that still knows them."""
 _UPSERT_SETTING = "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = "
@@ -83,21 +88,29 @@ class AlreadyStored(StateError):
 class ClientStore:
     """The database of clients. Any thread may use it, one at a time. Methods raise StateError.
 
-    Attributes:
-        is_shared: Whether other machines use the database too.
+    Args:
+        directory: The state directory.
+        shared: The database of a cell. Default: the clients are in the state directory.
+        instance: The name of this instance of the cell.
     """
 
-    is_shared = False
-
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, shared: Database | None = None, instance: str = "") -> None:
         self.directory = directory
-        self._database = open_database(directory, _NAME, _LAYOUT, durable=True)
+        self._file = SqliteDatabase.open(directory, _NAME, _LAYOUT, durable=True)
+        self._database: Database = shared if shared is not None else self._file
+        self._instance = instance
         self._one_at_a_time = threading.Lock()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines use the database too."""
+        return self._database.is_shared
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         with self._one_at_a_time:
             self._database.close()
+            self._file.close()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -121,10 +134,11 @@ class ClientStore:
                 "AND coalesce(k.expires_at, 9e99) > ? AND coalesce(s.valid_until, 9e99) > ?",
                 (now_s, now_s),
             ).fetchall()
-            # Of a client that was removed, only the digests of revoked keys are left.
+            # Of a client that was removed, only the digests of keys that were revoked or replaced are left.
             revoked = database.execute(
                 "SELECT s.digest FROM key_secrets s LEFT JOIN api_keys k ON k.id = s.key_id "
-                "WHERE k.id IS NULL OR k.revoked_at IS NOT NULL"
+                "WHERE k.id IS NULL OR k.revoked_at IS NOT NULL OR s.valid_until <= ?",
+                (now_s,),
             ).fetchall()
         return StoredClients(
             int(generation[0]) if generation is not None else 0,
@@ -171,7 +185,7 @@ class ClientStore:
 
     def facts(self) -> ConfigFacts | None:
         """Return the facts of the config that was active last, or None."""
-        with self._reading_file() as database:
+        with self._one_at_a_time, self._file.transaction(reads_only=True) as database:
             row = database.execute("SELECT value FROM settings WHERE name = 'facts'").fetchone()
         if row is None:
             return None
@@ -204,7 +218,7 @@ class ClientStore:
                 raise NotStored(f"there is no {_word(section)} {name!r}")
             if section == "clients":
                 database.execute(
-                    "DELETE FROM key_secrets WHERE key_id IN "
+                    "DELETE FROM key_secrets WHERE valid_until IS NULL AND key_id IN "
                     "(SELECT id FROM api_keys WHERE client = ? AND revoked_at IS NULL)",
                     (name,),
                 )
@@ -215,34 +229,29 @@ class ClientStore:
         with self._changing(entry) as database:
             if not database.execute("SELECT 1 FROM clients WHERE name = ?", (key.client,)).fetchone():
                 raise NotStored(f"there is no client {key.client!r}; `gateway clients create` creates one")
-            # Of a client that was removed, only the digests of revoked keys are left.
             sql = (
-                "SELECT k.id IS NULL OR k.revoked_at IS NOT NULL "
+                "SELECT k.id, k.client, k.revoked_at IS NULL AND s.valid_until IS NULL "
                 "FROM key_secrets s LEFT JOIN api_keys k ON k.id = s.key_id WHERE s.digest = ?"
             )
             if (known := database.execute(sql, (digest,)).fetchone()) is not None:
-                problem = "this key was revoked: create another one" if known[0] else "this key is stored already"
-                raise AlreadyStored(problem)
+                key_id, client, is_current = known
+                if key_id is not None and is_current:
+                    raise AlreadyStored(f"a key with this hash is stored already, as the key {key_id} of {client}")
+                raise AlreadyStored("the key with this hash was revoked or replaced: create a new key, without a hash")
             row = key.id, key.client, key.owner, key.note, key.created_at_s, key.expires_at_s
             database.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", row)
             database.execute(_INSERT_DIGEST, (digest, key.id, key.created_at_s))
 
     def rotate_key(self, key_id: str, digest: str, now_s: float, grace_s: float, entry: Entry) -> None:
-        """Add a secret to a key. The one before stays valid for the grace time, and older ones end now."""
+        """Add a secret to a key. The previous secret works until the grace time ends, and older ones end now."""
         with self._changing(entry) as database:
-            database.execute("DELETE FROM key_secrets WHERE key_id = ? AND valid_until <= ?", (key_id, now_s))
-            database.execute(
-                "DELETE FROM key_secrets WHERE key_id = ? AND digest NOT IN "
-                "(SELECT digest FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC LIMIT ?)",
-                (key_id, key_id, _MOST_SECRETS - 1),
-            )
-            if grace_s > 0:
+            newest = "SELECT digest FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
+            for until_s, secrets in ((now_s, f"NOT IN ({newest})"), (now_s + grace_s, f"IN ({newest})")):
                 database.execute(
-                    "UPDATE key_secrets SET valid_until = ? WHERE key_id = ? AND coalesce(valid_until, 9e99) > ?",
-                    (now_s + grace_s, key_id, now_s + grace_s),
+                    f"UPDATE key_secrets SET valid_until = ? WHERE key_id = ? AND digest {secrets} "  # noqa: S608
+                    "AND coalesce(valid_until, 9e99) > ?",
+                    (until_s, key_id, key_id, _MOST_SECRETS - 1, until_s),
                 )
-            else:
-                database.execute("DELETE FROM key_secrets WHERE key_id = ?", (key_id,))
             database.execute(_INSERT_DIGEST, (digest, key_id, now_s))
 
     def revoke_key(self, key_id: str, now_s: float, entry: Entry) -> None:
@@ -267,7 +276,7 @@ class ClientStore:
         """Store the facts of the active config, for commands on this machine."""
         if facts == self.facts():
             return
-        with self._writing_file() as database:
+        with self._one_at_a_time, self._file.transaction() as database:
             database.execute(f"{_UPSERT_SETTING} excluded.value", ("facts", json.dumps(asdict(facts))))
 
     # --- admin tokens -----------------------------------------------------------------------------
@@ -323,7 +332,7 @@ class ClientStore:
         is_left = self.has_entries()
         while is_left:
             with self._writing() as database:
-                row = self._next_entry(database, "FOR UPDATE SKIP LOCKED" if self.is_shared else "")
+                row = self._next_entry(database, "FOR UPDATE SKIP LOCKED" if self._database.is_shared else "")
                 if is_left := row is not None:
                     number, event, fields = row
                     append(Entry(event, json.loads(fields)))
@@ -345,40 +354,32 @@ class ClientStore:
             yield database
             self._add_entry(database, entry)
 
-    # --- the database: a subclass keeps all but the facts elsewhere --------------------------------
-
     def _add_entry(self, database: Statements, entry: Entry) -> None:
         row = entry.event, json.dumps(entry.fields)
-        database.execute("INSERT INTO audit_entries (event, fields) VALUES (?, ?)", row)
+        if not self._database.is_shared:
+            database.execute("INSERT INTO audit_entries (event, fields) VALUES (?, ?)", row)
+            return
+        sql = f"INSERT INTO audit_entries (event, fields, instance, noted_at) VALUES (?, ?, ?, {_NOW_S})"  # noqa: S608  # constants
+        database.execute(sql, (*row, self._instance))
 
     def _next_entry(self, database: Statements, lock: str = "") -> Any:
         """Return the oldest entry for this audit trail as a row of its number, event and fields, or None."""
-        sql = f"SELECT number, event, fields FROM audit_entries ORDER BY number LIMIT 1 {lock}"  # noqa: S608  # constant
-        return database.execute(sql).fetchone()
-
-    def _writing(self) -> AbstractContextManager[Statements]:
-        return self._writing_file()
-
-    def _reading(self) -> AbstractContextManager[Statements]:
-        return self._reading_file()
+        where, values = "", tuple[object, ...]()
+        if self._database.is_shared:
+            where, values = f"WHERE instance = ? OR noted_at < {_NOW_S} - ?", (self._instance, _TAKEN_BY_OTHERS_S)
+        sql = f"SELECT number, event, fields FROM audit_entries {where} ORDER BY number LIMIT 1 {lock}"  # noqa: S608  # constants
+        return database.execute(sql, values).fetchone()
 
     @contextmanager
-    def _writing_file(self) -> Iterator[Statements]:
-        with self._one_at_a_time, sqlite_error(f"{_NAME}.db can't be written"), transaction(self._database):
-            yield self._database
+    def _writing(self) -> Iterator[Statements]:
+        with self._one_at_a_time, self._database.transaction() as statements:
+            yield statements
 
     @contextmanager
-    def _reading_file(self) -> Iterator[Statements]:
-        with self._one_at_a_time:
-            try:
-                # One transaction, so that all parts are of one generation.
-                self._database.execute("BEGIN")
-                try:
-                    yield self._database
-                finally:
-                    self._database.execute("COMMIT")
-            except (sqlite3.Error, ValueError) as error:
-                raise StateError(f"{_NAME}.db can't be read: {describe_error(error)}") from error
+    def _reading(self) -> Iterator[Statements]:
+        # One transaction, so that all parts are of one generation.
+        with self._one_at_a_time, self._database.transaction(reads_only=True) as statements:
+            yield statements
 
 
 def has_clients(directory: Path) -> bool:
@@ -388,8 +389,8 @@ def has_clients(directory: Path) -> bool:
 
 def _secrets_of(database: Statements, key_id: str) -> tuple[tuple[float, float | None], ...]:
     rows = database.execute(
-        "SELECT created_at, valid_until FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC",
-        (key_id,),
+        "SELECT created_at, valid_until FROM key_secrets WHERE key_id = ? ORDER BY created_at DESC, rowid DESC LIMIT ?",
+        (key_id, _MOST_SECRETS),
     ).fetchall()
     return tuple((created_at, until) for created_at, until in rows)
 

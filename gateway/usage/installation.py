@@ -26,22 +26,23 @@ if TYPE_CHECKING:
 
 MISSING_PACKAGES = "`stores` needs more packages: pip install 'assistant-gateway[stores]'"
 _FOLLOWED_S = 1.0
+_CLIENTS_S = 3.0
 _REPORT_S = 120.0
 _DEADLINE_S = 2.0
 
 
 def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
     """Open the database of the clients of an installation. Raises StateError."""
+    from gateway.state.client_store import ClientStore
+
     database = config.stores.database if config.stores is not None else None
     if not config.has_shared_clients or database is None:
-        from gateway.state.client_store import ClientStore
-
         return ClientStore(state_dir)
     try:
-        from gateway.usage.postgres_clients import SharedClientStore
+        from gateway.usage.postgres import Postgres
     except ImportError:
         raise StateError(MISSING_PACKAGES) from None
-    return SharedClientStore(state_dir, database, instance_name(state_dir))
+    return ClientStore(state_dir, Postgres(database, command_s=_CLIENTS_S), instance_name(state_dir))
 
 
 def pseudonym_key(config: ConfigVersion, state_dir: Path) -> bytes:

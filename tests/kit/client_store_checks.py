@@ -30,6 +30,31 @@ def revoked_digest_stays(store: ClientStore) -> None:
     assert [(key.digest, key.client) for key in store.snapshot(300.0).keys] == [("digest-2", "web")]
 
 
+def replaced_digest_stays(store: ClientStore) -> None:
+    """Check that a secret that a rotation has ended can't be added again by its hash."""
+    store.add("clients", "app", {}, ENTRY)
+    store.add_key(KeyInfo("k1", "app", "", "", 100.0), "digest-1", ENTRY)
+    store.rotate_key("k1", "digest-2", 200.0, 50.0, ENTRY)
+    assert {key.digest for key in store.snapshot(201.0).keys} == {"digest-1", "digest-2"}
+    store.rotate_key("k1", "digest-3", 210.0, 100.0, ENTRY)
+    assert {key.digest for key in store.snapshot(211.0).keys} == {"digest-2", "digest-3"}, "two secrets work at most"
+    store.rotate_key("k1", "digest-4", 220.0, 0.0, ENTRY)
+    found = store.snapshot(221.0)
+    assert [key.digest for key in found.keys] == ["digest-4"]
+    assert found.revoked_keys == {"digest-1", "digest-2", "digest-3"}
+    assert store.key("k1").secrets == ((220.0, None), (210.0, 220.0))
+    for number in range(1, 4):
+        with pytest.raises(AlreadyStored, match="was revoked or replaced"):
+            store.add_key(KeyInfo("k2", "app", "", "", 300.0), f"digest-{number}", ENTRY)
+    with pytest.raises(AlreadyStored, match="is stored already, as the key k1 of app"):
+        store.add_key(KeyInfo("k2", "app", "", "", 300.0), "digest-4", ENTRY)
+    store.remove("clients", "app", ENTRY)
+    store.add("clients", "app", {}, ENTRY)
+    with pytest.raises(AlreadyStored, match="was revoked or replaced"):
+        store.add_key(KeyInfo("k2", "app", "", "", 300.0), "digest-1", ENTRY)
+    store.add_key(KeyInfo("k2", "app", "", "", 300.0), "digest-4", ENTRY)
+
+
 def last_token_stays_closed(store: ClientStore) -> None:
     """Check that only the end of the last token closes the listener, until it is opened."""
     assert not store.is_closed()

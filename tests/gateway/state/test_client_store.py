@@ -11,7 +11,7 @@ import pytest
 
 from gateway.model.stored_client import AdminToken, Role
 from gateway.state.client_store import ClientStore
-from tests.kit.client_store_checks import ENTRY, last_token_stays_closed, revoked_digest_stays
+from tests.kit.client_store_checks import ENTRY, last_token_stays_closed, replaced_digest_stays, revoked_digest_stays
 
 
 @pytest.fixture
@@ -22,6 +22,10 @@ def store(tmp_path: Path) -> Iterator[ClientStore]:
 
 def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: ClientStore) -> None:
     revoked_digest_stays(store)
+
+
+def test_secret_that_was_replaced_cannot_be_added_again(store: ClientStore) -> None:
+    replaced_digest_stays(store)
 
 
 def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: ClientStore) -> None:

@@ -11,10 +11,9 @@ import pytest
 
 from gateway.model.stored_client import AdminToken, KeyInfo, Role
 from gateway.operator_errors import DatabaseUnreachable, NotStored
-from gateway.state.client_store import AlreadyStored, Entry
-from gateway.usage.postgres import upgrade
-from gateway.usage.postgres_clients import SharedClientStore
-from tests.kit.client_store_checks import last_token_stays_closed, revoked_digest_stays
+from gateway.state.client_store import AlreadyStored, ClientStore, Entry
+from gateway.usage.postgres import Postgres, upgrade
+from tests.kit.client_store_checks import last_token_stays_closed, replaced_digest_stays, revoked_digest_stays
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 
 pytestmark = pytest.mark.slow
@@ -29,15 +28,15 @@ def postgres() -> Iterator[RunningPostgres]:
 
 
 @pytest.fixture
-def store(postgres: RunningPostgres, tmp_path: Path) -> Iterator[SharedClientStore]:
+def store(postgres: RunningPostgres, tmp_path: Path) -> Iterator[ClientStore]:
     postgres.empty()
-    with closing(SharedClientStore(tmp_path / "one", postgres.address(), "one")) as store:
+    with closing(ClientStore(tmp_path / "one", Postgres(postgres.address()), "one")) as store:
         yield store
 
 
 @pytest.fixture
-def other(postgres: RunningPostgres, tmp_path: Path) -> Iterator[SharedClientStore]:
-    with closing(SharedClientStore(tmp_path / "other", postgres.address(), "other")) as store:
+def other(postgres: RunningPostgres, tmp_path: Path) -> Iterator[ClientStore]:
+    with closing(ClientStore(tmp_path / "other", Postgres(postgres.address()), "other")) as store:
         yield store
 
 
@@ -45,7 +44,7 @@ def _key(key_id: str, **more: float) -> KeyInfo:
     return KeyInfo(key_id, "app", "owner", "note", 100.0, **more)
 
 
-def test_change_by_one_instance_is_read_by_another(store: SharedClientStore, other: SharedClientStore) -> None:
+def test_change_by_one_instance_is_read_by_another(store: ClientStore, other: ClientStore) -> None:
     assert other.generation() == 0
     store.add("projects", "shop", {"budgets": []}, _ENTRY)
     store.add("clients", "app", {"project": "shop"}, _ENTRY)
@@ -72,7 +71,7 @@ def test_change_by_one_instance_is_read_by_another(store: SharedClientStore, oth
     assert (other.names("clients"), other.names("projects"), other.keys()) == ([], ["shop"], [])
 
 
-def test_uses_of_keys_and_admin_tokens_are_stored(store: SharedClientStore, other: SharedClientStore) -> None:
+def test_uses_of_keys_and_admin_tokens_are_stored(store: ClientStore, other: ClientStore) -> None:
     store.add("clients", "app", {}, _ENTRY)
     store.add_key(_key("k1"), "digest-1", _ENTRY)
     before = store.generation()
@@ -86,7 +85,7 @@ def test_uses_of_keys_and_admin_tokens_are_stored(store: SharedClientStore, othe
     assert store.tokens() == {}
 
 
-def test_failed_change_changes_nothing(store: SharedClientStore) -> None:
+def test_failed_change_changes_nothing(store: ClientStore) -> None:
     store.add("clients", "app", {}, _ENTRY)
     with pytest.raises(AlreadyStored):
         store.add("clients", "app", {}, _ENTRY)
@@ -95,7 +94,7 @@ def test_failed_change_changes_nothing(store: SharedClientStore) -> None:
     assert store.generation() == 1
 
 
-def test_parallel_changes_are_counted_one_by_one(store: SharedClientStore, other: SharedClientStore) -> None:
+def test_parallel_changes_are_counted_one_by_one(store: ClientStore, other: ClientStore) -> None:
     def add(number: int) -> bool:
         try:
             (store, other)[number % 2].add("clients", f"client-{number // 2}", {}, _ENTRY)
@@ -109,7 +108,7 @@ def test_parallel_changes_are_counted_one_by_one(store: SharedClientStore, other
 
 
 def test_entry_is_for_the_trail_of_its_instance_until_that_is_gone(
-    postgres: RunningPostgres, store: SharedClientStore, other: SharedClientStore
+    postgres: RunningPostgres, store: ClientStore, other: ClientStore
 ) -> None:
     store.add("clients", "app", {}, Entry("client_created", {"client": "app"}))
     other.note([Entry("budget_reset", {"client": "app"})])
@@ -125,7 +124,7 @@ def test_entry_is_for_the_trail_of_its_instance_until_that_is_gone(
 
 
 def test_database_that_is_down_is_unreachable_and_used_again_later(
-    postgres: RunningPostgres, store: SharedClientStore
+    postgres: RunningPostgres, store: ClientStore
 ) -> None:
     store.add("clients", "app", {}, _ENTRY)
     postgres.kill()
@@ -139,15 +138,19 @@ def test_database_that_is_down_is_unreachable_and_used_again_later(
     assert store.names("clients") == ["app"]
 
 
-def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: SharedClientStore) -> None:
+def test_digest_of_a_revoked_key_stays_also_after_its_client_is_removed(store: ClientStore) -> None:
     revoked_digest_stays(store)
 
 
-def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: SharedClientStore) -> None:
+def test_secret_that_was_replaced_cannot_be_added_again(store: ClientStore) -> None:
+    replaced_digest_stays(store)
+
+
+def test_listener_stays_closed_after_the_last_token_until_it_is_opened(store: ClientStore) -> None:
     last_token_stays_closed(store)
 
 
-def test_token_of_a_former_role_is_that_of_a_viewer(store: SharedClientStore) -> None:
+def test_token_of_a_former_role_is_that_of_a_viewer(store: ClientStore) -> None:
     store.add_token(AdminToken("t1", Role.ADMIN, "", 1.0), "digest", _ENTRY)
     with store._writing() as database:
         database.execute("UPDATE admin_tokens SET role = 'approver'")
