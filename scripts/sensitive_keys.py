@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 
 from gateway.config.schema.file import GatewaySection
-from gateway.config.sensitive_keys import Sensitive, SensitiveKey
-from gateway.model.section import PlainSection
+from gateway.config.sensitive_keys import SensitiveKey
+from gateway.model.section import PlainSection, Sensitive
 
 
 @dataclass(frozen=True, slots=True)

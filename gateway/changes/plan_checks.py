@@ -9,6 +9,7 @@ from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, de
 from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.policy.fence import lacking_approval
+from gateway.policy.location.claim import ClaimRules
 from gateway.policy.territory_answers import answer_changes
 
 _MOST_NAMED = 40
@@ -86,7 +87,7 @@ def _moved_clients(old: ConfigVersion, new: ConfigVersion, region: str) -> list[
 
 def _age_member(config: ConfigVersion) -> str | None:
     """Return the member of claims that names the age band of a user."""
-    claim = config.location.rules.claim
+    claim = config.location.rules.of(ClaimRules)
     return claim.age_band if claim is not None else None
 
 

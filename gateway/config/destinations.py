@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from gateway.config.service_permits import is_this_machine
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.model.location_rules import KeyUrl
 from gateway.model.permit import ServicePermit
 from gateway.policy.fence import is_inside
+from gateway.policy.location.claim import ClaimRules, KeyUrl
 from providers.value import Value
 
 _PRIVATE_ENDINGS = (".internal", ".local", ".localdomain", ".lan", ".corp", ".private", ".intranet", ".home.arpa")
@@ -78,7 +78,7 @@ def service_permits(config: ConfigVersion) -> Iterator[tuple[str, ServicePermit]
     """Return the permit of each service that the configuration names, with its key."""
     for exporter in config.exporters:
         yield f"exporters.{exporter.name}", exporter.permit
-    claim, alerts = config.location.rules.claim, config.usage.alerts
+    claim, alerts = config.location.rules.of(ClaimRules), config.usage.alerts
     if claim is not None and isinstance(claim.keys, KeyUrl):
         yield "location.claim.jwks", claim.keys.permit
     if alerts is not None and alerts.webhook is not None:

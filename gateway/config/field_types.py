@@ -19,7 +19,7 @@ from gateway.model.budget import NANO, Money
 from gateway.model.resilience import HedgeRule
 from gateway.model.schedule import Stage
 from gateway.model.section import FileForm, UnitError
-from gateway.model.units import AGE, DOCUMENT_URL, DURATION, DURATION_SCHEMA, UNIT_S, parse_seconds
+from gateway.model.units import AGE, DOCUMENT_URL, DURATION, DURATION_SCHEMA, UNIT_S, VISIBLE, parse_seconds
 
 
 class Section(BaseModel):
@@ -29,7 +29,6 @@ class Section(BaseModel):
 
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_VISIBLE = r"^[!-~]{1,256}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _PROJECT = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
@@ -49,7 +48,7 @@ _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
 
 MEANINGS = {
     _NAME: "must be 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
-    _VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
+    VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
     _HEADER: "must be the name of a header",
     _PROJECT: "must be the id of a cloud project or a workspace: letters, digits, `-`, `_`, `.` and `:`",
     _FIELD: "must be the name of a request field",
@@ -222,7 +221,7 @@ def _by_intent(value: object) -> object:
 
 
 Name = Annotated[str, Field(pattern=_NAME)]
-Visible = Annotated[str, Field(pattern=_VISIBLE)]
+Visible = Annotated[str, Field(pattern=VISIBLE)]
 HeaderName = Annotated[str, Field(pattern=_HEADER)]
 ProjectName = Annotated[str, Field(pattern=_PROJECT)]
 FieldName = Annotated[str, Field(pattern=_FIELD)]

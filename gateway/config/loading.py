@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, 
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
 from gateway.files import open_file, read_file_or_pipe
-from providers.value import Value
+from gateway.policy.location import SIGNALS
+from gateway.policy.location.signal import FileState, absolute_path
 
 _MODELS: KeyPath = ("catalogue", "models")
 
@@ -100,66 +100,47 @@ def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]
 
 _MAX_KEY_SET_BYTES = 256 * 1024
 
-_REFERENCE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
 
-
-class CheckedFiles(Value, frozen=True):
-    """The state of a file that a location signal uses.
-
-    Attributes:
-        problem: Why it cannot be used now, or empty.
-        age_s: The age of a database by its build date.
-    """
-
-    problem: str = ""
-    age_s: float = 0.0
-
-
-def key_file(jwks: str) -> str | None:
-    """Return the absolute path that the text names, directly or as `${file:/path}`, or None."""
-    match = _REFERENCE.fullmatch(jwks)
-    path = match[1] if match else jwks
-    return path if FilePath(path).is_absolute() and "\0" not in path else None
-
-
-def check_files(values: Mapping[str, object]) -> dict[str, CheckedFiles]:
-    """Check the files of `location.geoip` and `location.claim`, so that their problems are reported with the others.
+def check_files(values: Mapping[str, object]) -> dict[str, FileState]:
+    """Check the files of location signals, so that their problems are reported with the others.
 
     Returns:
         The state of each file by its path.
     """
     location = values.get("location")
-    location = location if isinstance(location, dict) else {}
-    geoip, claim = location.get("geoip"), location.get("claim")
-    checked: dict[str, CheckedFiles] = {}
-    database = geoip.get("path") if isinstance(geoip, dict) else None
-    if isinstance(database, str) and key_file(database):
-        checked[database] = _check_database(database)
-    jwks = claim.get("jwks") if isinstance(claim, dict) else None
-    if isinstance(jwks, str) and (path := key_file(jwks)):
-        checked[path] = _check_keys(path)
+    checked: dict[str, FileState] = {}
+    for signal in SIGNALS.values():
+        key = signal.settings.file_key if signal.settings is not None else None
+        section = location.get(signal.section) if isinstance(location, dict) and key is not None else None
+        text = section.get(key) if isinstance(section, dict) else None
+        if isinstance(text, str) and (path := absolute_path(text)):
+            checked[path] = FILE_CHECKS[signal.name](path)
     return checked
 
 
-def _check_database(path: str) -> CheckedFiles:
+def _check_database(path: str) -> FileState:
     from gateway.geoip import GeoIpError, read_geoip  # imported late: most configurations have no database
 
     try:
-        return CheckedFiles(age_s=time.time() - read_geoip(path).built_at)
+        return FileState(age_s=time.time() - read_geoip(path).built_at)
     except GeoIpError as error:
-        return CheckedFiles(str(error))
+        return FileState(str(error))
 
 
-def _check_keys(path: str) -> CheckedFiles:
+def _check_keys(path: str) -> FileState:
     try:
         with open_file(path) as file:
             document = json.loads(file.read(_MAX_KEY_SET_BYTES))
     except OSError as error:
-        return CheckedFiles(f"can't be read ({error.strerror})")
+        return FileState(f"can't be read ({error.strerror})")
     except (ValueError, RecursionError):
-        return CheckedFiles("is not valid JSON, or is larger than 256 KB")
+        return FileState("is not valid JSON, or is larger than 256 KB")
     is_set = isinstance(document, dict) and isinstance(document.get("keys"), list) and document["keys"]
-    return CheckedFiles() if is_set else CheckedFiles("is not a key set: it has no list `keys`")
+    return FileState() if is_set else FileState("is not a key set: it has no list `keys`")
+
+
+FILE_CHECKS: Mapping[str, Callable[[str], FileState]] = {"claim": _check_keys, "geoip": _check_database}
+"""The check of the file of each signal that has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +163,7 @@ class Document:
     source: Source
     version: str
     references: Mapping[str, Resolution]
-    looks: Mapping[str, CheckedFiles] = field(default_factory=dict)
+    looks: Mapping[str, FileState] = field(default_factory=dict)
     catalogues: Catalogues = field(default_factory=Catalogues)
     files: Reading = field(default_factory=dict)
     read_at_s: float = field(default_factory=time.time)

@@ -1,38 +1,26 @@
-"""Compile the section `location`: the signals, trusted edges, the claim issuer and the GeoIP database."""
+"""Compile the section `location`: the signals with their own sections, and the trusted edges."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from gateway.config.loading import CheckedFiles, Document, key_file
+from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
-from gateway.config.schema.location import ClaimSection, EdgeSecretSection, EdgeSection, LocationSection
+from gateway.config.schema.location import EdgeSecretSection, EdgeSection, LocationSection
 from gateway.config.secret_references import Resolution, required_secret
 from gateway.config.service_permits import read_service
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
-from gateway.model.location_rules import (
-    ClaimRules,
-    Edge,
-    EdgeSecret,
-    GeoIpRules,
-    KeyFile,
-    KeySource,
-    KeyUrl,
-    LocationRules,
-    Network,
-    SharedKey,
-    SignalName,
-)
+from gateway.model.location_rules import Edge, EdgeSecret, LocationRules, Network
+from gateway.model.permit import ServicePermit
 from gateway.policy.location import SIGNALS, SignalLocator
+from gateway.policy.location.signal import FileState
 from providers.auth import Secret
 from providers.territories import parent
 
-_CLAIM: KeyPath = ("location", "claim")
-_GEOIP: KeyPath = ("location", "geoip")
-_DAY_S = 86_400.0
 _ANY_PEER = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _DEMO_EDGE = Edge(_ANY_PEER, "cf-ipcountry")
 _REFUSE = "refuse"
@@ -57,16 +45,12 @@ def compile_location(
         _edge(findings, (*path, "edges", index), edge, document.references) for index, edge in enumerate(section.edges)
     )
     _check_overlaps(findings, edges)
-    if section.geoip is not None:
-        _check_geoip(findings, section.geoip, document.looks)
-    claim = section.claim
     rules = LocationRules(
         signals=_signals(draft, findings, section),
         edges=(_DEMO_EDGE,) if demo else edges,
         conflict=section.conflict,
         unknown=section.unknown,
-        claim=_claim(findings, claim, document.references, document.looks) if claim is not None else None,
-        geoip=section.geoip,
+        own=tuple(_own_rules(section, findings, document)),
         # An edge with a secret is trusted because of its secret. Other hosts may be in its networks.
         hops=tuple(network for edge in edges if edge.secret is None for network in edge.networks),
         country_only=_country_only(findings, section.accept_country_only, regions),
@@ -75,7 +59,7 @@ def compile_location(
     return SignalLocator(rules)
 
 
-def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tuple[SignalName, ...]:
+def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tuple[str, ...]:
     """Return the signals that are listed and set up, with a finding for each that is only one of the two."""
     path: KeyPath = ("location", "signals")
     listed = section.signals
@@ -83,7 +67,7 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
         findings.error(path, "a signal is listed twice", "remove one")
     # The sections by their keys. A list is set up even if it is empty.
     sections = dict(section)
-    set_up: list[SignalName] = []
+    set_up: list[str] = []
     for index, name in enumerate(listed):
         key = SIGNALS[name].section
         if key is None or sections[key] is not None:
@@ -103,6 +87,49 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
                 message = "reports no client address, so `geoip` gives no result for requests through this edge"
                 findings.warn(("location", "edges", index), message, "name the header with the address: `client_ip`")
     return tuple(set_up)
+
+
+def _own_rules(section: LocationSection, findings: Findings, document: Document) -> Iterator[Hashable]:
+    """Yield the rules of the signals whose section is written and valid."""
+    sections = dict(section)
+    for signal in SIGNALS.values():
+        written = sections.get(signal.section or "")
+        if signal.settings is not None and written is not None:
+            rules = signal.settings.compiled(written, _Reader(findings, ("location", str(signal.section)), document))
+            if rules is not None:
+                yield rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reports the mistakes of one signal's section, and resolves its references."""
+
+    findings: Findings
+    path: KeyPath
+    document: Document
+
+    def error(self, key: str, message: str, hint: str = "") -> None:
+        self.findings.error(self._at(key), message, hint)
+
+    def warn(self, key: str, message: str, hint: str = "") -> None:
+        self.findings.warn(self._at(key), message, hint)
+
+    def secret(self, key: str, text: str, variable: str, *, least: int, reason: str) -> Secret | None:
+        unset = f"set it, or remove `{self.path[-1]}`"
+        read = required_secret(self.findings, self._at(key), text, self.document.references, variable, unset=unset)
+        if read.secret is not None and not read.is_stand_in and len(read.secret.reveal()) < least:
+            self.error(key, f"is shorter than the {least} characters that {reason} needs", "create a longer one")
+        return read.secret
+
+    def service(self, key: str, url: str) -> tuple[ServicePermit, str] | None:
+        service = read_service(self.findings, self._at(key), url)
+        return (service.permit, service.path) if service is not None else None
+
+    def file(self, path: str) -> FileState | None:
+        return self.document.looks.get(path)
+
+    def _at(self, key: str) -> KeyPath:
+        return (*self.path, key) if key else self.path
 
 
 def _country_only(findings: Findings, words: list[str], regions: Regions) -> frozenset[str]:
@@ -192,70 +219,3 @@ def _secret(
     unset = "without it the edge cannot be verified; set it, or remove `secret`"
     resolved = required_secret(findings, path, section.value, references, "EDGE_SECRET", unset=unset)
     return EdgeSecret(section.header.lower(), resolved.secret or Secret(""))
-
-
-def _claim(
-    findings: Findings, section: ClaimSection, references: Mapping[str, Resolution], files: Mapping[str, CheckedFiles]
-) -> ClaimRules | None:
-    """Return the rules of claims, or None if they have errors."""
-    shared = [name for name in section.algorithms if name.startswith("HS")]
-    if section.secret is not None and len(shared) < len(section.algorithms):
-        findings.error((*_CLAIM, "algorithms"), "with a `secret` only HS256, HS384 and HS512 can be used")
-    if section.secret is None and shared:
-        message = f"{', '.join(shared)} would use a public key as a shared secret"
-        findings.error((*_CLAIM, "algorithms"), message, "leave it out, or configure a `secret` instead of `jwks`")
-    if (section.jwks is None) == (section.secret is None):
-        findings.error(_CLAIM, "needs `jwks` or a `secret`, and not both", "public keys (`jwks`) are the better choice")
-        return None
-    if section.secret is not None:
-        keys: KeySource | None = _claim_secret(findings, section.secret, max(shared, default="HS256"), references)
-    else:
-        keys = _key_set(findings, section.jwks or "", files)
-    if keys is None:
-        return None
-    members = section.territory, section.preferences, section.consents, section.age_band
-    return ClaimRules(section.issuer, section.audience, frozenset(section.algorithms), keys, *members)
-
-
-def _key_set(findings: Findings, jwks: str, files: Mapping[str, CheckedFiles]) -> KeySource | None:
-    key_path = (*_CLAIM, "jwks")
-    if file := key_file(jwks):
-        if (checked := files.get(file)) is not None and checked.problem:
-            findings.warn(key_path, f"the file {checked.problem}", "every claim is refused until it can be read")
-        return KeyFile(file)
-    if "://" not in jwks:
-        message = "is neither a URL nor the absolute path of a file"
-        findings.error(key_path, message, "such as https://issuer.example/jwks")
-        return None
-    service = read_service(findings, key_path, jwks)
-    return KeyUrl(service.permit, service.path) if service is not None else None
-
-
-def _claim_secret(
-    findings: Findings, text: str, algorithm: str, references: Mapping[str, Resolution]
-) -> KeySource | None:
-    path = (*_CLAIM, "secret")
-    resolved = required_secret(findings, path, text, references, "CLAIM_SECRET", unset="set it, or remove `claim`")
-    if resolved.secret is None:
-        return None
-    # RFC 7518, section 3.2, requires a key that is at least as long as the hash.
-    minimum = int(algorithm[2:]) // 8
-    if not resolved.is_stand_in and len(resolved.secret.reveal()) < minimum:
-        message = f"is shorter than the {minimum} characters that {algorithm} needs"
-        findings.error(path, message, "create a longer one")
-    return SharedKey(resolved.secret)
-
-
-def _check_geoip(findings: Findings, rules: GeoIpRules, files: Mapping[str, CheckedFiles]) -> None:
-    path = (*_GEOIP, "path")
-    checked = files.get(rules.path)
-    if key_file(rules.path) is None:
-        findings.error(path, "must be the absolute path of a file", "such as /var/lib/GeoIP/GeoLite2-Country.mmdb")
-    elif checked is not None and checked.problem:
-        findings.warn(path, f"the file {checked.problem}", "`geoip` gives no result until it can be read")
-    elif checked is not None and checked.age_s > rules.max_age_s:
-        message = f"the database is {checked.age_s / _DAY_S:.0f} days old by its build date, more than `max_age`"
-        findings.warn(path, message, "`geoip` gives no result until a newer database is installed")
-    elif checked is not None and checked.age_s < -_DAY_S:
-        message = f"the build date of the database is {-checked.age_s / _DAY_S:.0f} days in the future"
-        findings.warn(path, message, "check the clock of this machine: `geoip` gives no result until that day")

@@ -10,6 +10,7 @@ from gateway.config.validation import Draft, Findings
 from gateway.model.age_band import UNKNOWN_AGE, AgeBand, AgeRules, Hours
 from gateway.model.assistant import Assistant
 from gateway.model.location_rules import LocationRules
+from gateway.policy.location.claim import ClaimRules
 
 _ADULT, _REFUSE = "adult", "refuse"
 
@@ -59,7 +60,8 @@ def check_ages(draft: Draft, findings: Findings, assistants: Mapping[str, Assist
         if not section.age_bands:
             continue
         path: KeyPath = ("regions", region, "age_bands")
-        if location.claim is None or location.claim.age_band is None or "claim" not in location.signals:
+        claim = location.of(ClaimRules)
+        if claim is None or claim.age_band is None or "claim" not in location.signals:
             message = "no claim names a band, so `age_missing` applies to every user"
             findings.warn(path, message, "set `location.claim.age_band`")
         here = {it.name: it for it in assistants.values() if region in it.routes}

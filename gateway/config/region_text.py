@@ -17,6 +17,7 @@ from gateway.config.schema.location import LabelSection, ProfileSection, RegionS
 from gateway.config.validation import Draft, Findings
 from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
+from gateway.policy.location.claim import ClaimSection
 from providers.territories import Places, parse_places
 from providers.value import Value
 
@@ -242,7 +243,7 @@ class RegionTextCompiler:
     def __init__(self, draft: Draft, findings: Findings, read_at_s: float) -> None:
         self._findings = findings
         self._today = datetime.fromtimestamp(read_at_s, UTC).date()
-        claim = draft.config.location.claim
+        claim = draft.config.location.of(ClaimSection)
         self._choices = offered_choices() if claim is not None and claim.preferences is not None else {}
         regions = draft.config.regions.items()
         self._labels = {name: self._read_labels(("regions", name, "labels"), one.labels) for name, one in regions}

@@ -13,23 +13,8 @@ from functools import cache
 from importlib import resources
 
 from gateway.config.problems import KeyPath, dotted
+from gateway.model.section import Sensitive
 from providers.value import Value
-
-
-class Sensitive(Value, frozen=True):
-    """In `Annotated[type, Sensitive(…)]`: a key whose value is a secret or may be a reference, or that no plan shows.
-
-    At a section, it is also the rule of its unknown keys.
-
-    Attributes:
-        words: The name in the message about a reference at another place. Empty if its value cannot be a reference.
-        is_secret: Whether the history must not store the value in plain text.
-        is_shown: Whether a plan shows a value that is not a reference.
-    """
-
-    words: str = ""
-    is_secret: bool = True
-    is_shown: bool = False
 
 
 class SensitiveKey(Value, frozen=True):

@@ -29,6 +29,7 @@ from gateway.model.budget import (
 from gateway.model.config_version import Client
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
+from gateway.policy.location.claim import ClaimSection
 from providers.catalogue.prices import NO_CURRENCY
 
 _SHOWN_CLIENTS = 3
@@ -116,7 +117,7 @@ class SpendingCompiler:
 
     def __post_init__(self) -> None:
         location = self.draft.config.location
-        self._names_user = location.claim is not None and "claim" in location.signals
+        self._names_user = location.of(ClaimSection) is not None and "claim" in location.signals
         self.projects = {
             name: Project(name, self._budgets(("projects", name, "budgets"), section.budgets))
             for name, section in self.draft.config.projects.items()

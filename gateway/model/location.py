@@ -172,20 +172,6 @@ class Question:
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimQuestion(Question):
-    """A claim that still has to be verified."""
-
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AddressQuestion(Question):
-    """An address that still has to be looked up."""
-
-    address: Address
-
-
 class Reports(Value, frozen=True):
     """The reports of all signals on one request, in the order of their names. Use `reports_of` to make one.
 

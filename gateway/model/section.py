@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from providers.value import Value
+
 
 class UnitError(ValueError):
     """A value of the config file that cannot be parsed: what is wrong, and how to fix it."""
@@ -86,6 +88,22 @@ class FileForm:
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
         return dict(self.schema)
+
+
+class Sensitive(Value, frozen=True):
+    """In `Annotated[type, Sensitive(…)]`: a key whose value is a secret or may be a reference, or that no plan shows.
+
+    At a section, it is also the rule of its unknown keys.
+
+    Attributes:
+        words: The name in the message about a reference at another place. Empty if its value cannot be a reference.
+        is_secret: Whether the history must not store the value in plain text.
+        is_shown: Whether a plan shows a value that is not a reference.
+    """
+
+    words: str = ""
+    is_secret: bool = True
+    is_shown: bool = False
 
 
 class OrOff:

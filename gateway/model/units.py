@@ -16,6 +16,7 @@ from gateway.model.section import FileForm, UnitError
 UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 DURATION = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m)$"
 AGE = r"^([1-9][0-9]{0,3})(h|d)$"
+VISIBLE = r"^[!-~]{1,256}$"
 DOCUMENT_URL = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?#][!#-;=?-~]*)?$"
 """An https URL without the characters that could end an attribute or a tag in a page that an app makes of it."""
 
@@ -158,5 +159,6 @@ Share = Annotated[float, FileForm(parse_share, _text(_SHARE_ABOVE_ZERO, "50%"))]
 ShareOrOff = Annotated[float | None, FileForm(parse_share_or_off, {"anyOf": [_text(_SHARE, "20%"), _OFF]})]
 RiseOrOff = Annotated[float | None, FileForm(parse_rise_or_off, {"anyOf": [_text(_RISE, "+50%"), _OFF]})]
 Day = Annotated[date, FileForm(parse_day, _text(_DAY, "2027-03-01"))]
+Visible = Annotated[str, FileForm(str, _text(VISIBLE), has_pattern_error=True)]
 Line = Annotated[str, FileForm(parse_line, _text(_LINE))]
 DailyHours = Annotated[tuple[int, int], FileForm(parse_hours, _text(_HOURS, "06:00-22:00"))]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
 
 from gateway.geoip import GeoIpError, GeoIpFile, read_geoip
 from gateway.model.location import AddressReport
-from gateway.model.location_rules import GeoIpRules
+from gateway.policy.location.geoip import AddressQuestion, GeoIpRules
 from gateway.service.refreshing_cache import LoadFailed, RefreshingCache, RefreshInterval
 
 _PACE = RefreshInterval(refresh_s=1.0, pause_s=1.0, keep_s=float("inf"), stale_s=2.0)
@@ -22,36 +21,42 @@ class AddressDatabase:
     def __init__(
         self,
         rules: GeoIpRules,
+        former: AddressDatabase | None,
+        services: object,
         note: Callable[[str], None],
+        clock: Callable[[], float],
         ticks: Callable[[], float],
-        before: AddressDatabase | None = None,
     ) -> None:
         """Create it without loading the file.
 
         Args:
             rules: The file and its maximum age.
+            former: The database of the previous config. Its file is not read again if the path is the same.
+            services: Is not used.
             note: Writes a line to the log.
+            clock: Unix time in seconds.
             ticks: Monotonic seconds.
-            before: The database of the previous config. Its file is not read again if the path is the same.
         """
         self.rules = rules
         self.kept: RefreshingCache[GeoIpFile]
-        if before is not None and before.rules.path == rules.path:
-            self.kept = before.kept
+        if former is not None and former.rules.path == rules.path:
+            self.kept = former.kept
         else:
             self.kept = RefreshingCache(
                 "the database of location.geoip", partial(_load, rules.path), _PACE, note, ticks
             )
         self._note = note
+        self._clock = clock
         self._logged_file: GeoIpFile | None = None
 
-    async def look_up(self, address: IPv4Address | IPv6Address, now: float) -> AddressReport:
+    async def answer(self, question: AddressQuestion) -> AddressReport:
         """Return the database's report about an address; an empty one with a note if it is too old or unreadable."""
         file = self.kept.now() or await self.kept.wait()
         if file is None:
             return AddressReport(note="silent: the database cannot be read")
+        now = self._clock()
         if -_DAY_S <= now - file.built_at <= self.rules.max_age_s:
-            return file.lookup(address)
+            return file.lookup(question.address)
         if self._logged_file is not file:
             self._logged_file = file
             age = _describe_age(now - file.built_at)

@@ -11,7 +11,7 @@ from typing import assert_never
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.files import open_file
 from gateway.model.location import ClaimProblem, ClaimReport
-from gateway.model.location_rules import ClaimRules, KeyFile, KeySource, KeyUrl, SharedKey
+from gateway.policy.location.claim import ClaimQuestion, ClaimRules, KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.policy.location.claim_verification import ClaimRefused, KeySet, KeySetError, Verified, parse_keys, verify
 from gateway.service.refreshing_cache import LoadFailed, RefreshingCache, RefreshInterval
 from providers.wire import WireRequest
@@ -67,16 +67,38 @@ class IssuerKeys:
 
 
 class Issuer:
-    """Checks claims by the rules of one config, with the keys from its source."""
+    """Checks claims by the rules of one config, with the keys from its source.
 
-    def __init__(self, rules: ClaimRules, keys: IssuerKeys) -> None:
+    Args:
+        former: The issuer of the previous config. Its keys are kept if they have the same source.
+        services: Calls the URL of the keys.
+        note: Writes a line to the log.
+        clock: Unix time in seconds.
+        ticks: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        rules: ClaimRules,
+        former: Issuer | None,
+        services: ServiceClient,
+        note: Callable[[str], None],
+        clock: Callable[[], float],
+        ticks: Callable[[], float],
+    ) -> None:
         self.rules = rules
-        self.keys = keys
+        keys: IssuerKeys | None = former.keys if former is not None else None
+        if keys is None or keys.source != rules.keys:
+            keys = IssuerKeys(rules.keys, services, note, ticks)
+        self.keys: IssuerKeys = keys
+        self.kept = self.keys.kept
+        self._clock = clock
         self._verified: OrderedDict[bytes, tuple[KeySet, Verified]] = OrderedDict()
 
-    async def check(self, token: str, clock: Callable[[], float]) -> ClaimReport:
+    async def answer(self, question: ClaimQuestion) -> ClaimReport:
         """Return the content of the claim, or the problem because of which it is rejected."""
-        keys = self.keys.kept.now() or await self.keys.kept.wait()
+        token, clock = question.token, self._clock
+        keys = self.kept.now() or await self.kept.wait()
         if keys is None:
             return ClaimReport(problem=ClaimProblem.UNCHECKED)
         digest = hashlib.sha256(token.encode("latin-1")).digest()
@@ -89,20 +111,18 @@ class Issuer:
         except ClaimRefused as refused:
             if refused.problem is not ClaimProblem.KEY:
                 return ClaimReport(problem=refused.problem)
-            return await self._check_with_newer(token, keys, digest, clock)
+            return await self._check_with_newer(token, keys, digest)
         return self._remember(digest, keys, verified)
 
-    async def _check_with_newer(
-        self, token: str, keys: KeySet, digest: bytes, clock: Callable[[], float]
-    ) -> ClaimReport:
+    async def _check_with_newer(self, token: str, keys: KeySet, digest: bytes) -> ClaimReport:
         """Check a claim that is signed by an unknown key. The issuer may have a new key, so load its keys."""
-        newer = await self.keys.kept.newer(keys)
+        newer = await self.kept.newer(keys)
         if newer is None:
             return ClaimReport(problem=ClaimProblem.UNCHECKED)
         if newer is keys:
             return ClaimReport(problem=ClaimProblem.KEY)
         try:
-            return self._remember(digest, newer, verify(self.rules, newer, token, clock()))
+            return self._remember(digest, newer, verify(self.rules, newer, token, self._clock()))
         except ClaimRefused as refused:
             return ClaimReport(problem=refused.problem)
 

@@ -19,8 +19,9 @@ from gateway.model.route import deployments_of
 from gateway.model.version_names import version_fields
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.consent import standing_consents
+from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import resolve, suppose
-from gateway.policy.location.signals import SIGNALS, claim_of
+from gateway.policy.location.signals import SIGNALS
 from gateway.policy.minors import refuse_hours
 from gateway.policy.preference import decide_preferring, preference_of_age
 from gateway.policy.routing import decide

@@ -6,9 +6,9 @@ The rules are in `gateway.policy.location`. Claims and addresses need keys and a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,23 +16,13 @@ from gateway.execution.service_client import ServiceClient
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion, remember
 from gateway.model.decision import Refusal, Refused
-from gateway.model.location import (
-    AddressQuestion,
-    AddressReport,
-    ClaimQuestion,
-    ClaimReport,
-    Location,
-    Question,
-    Reports,
-)
-from gateway.model.location_rules import ClaimRules, GeoIpRules, LocationRules
+from gateway.model.location import ClaimReport, Location, Question, Reports
+from gateway.model.location_rules import LocationRules
+from gateway.policy.location.claim import claim_of
 from gateway.policy.location.resolution import key_bytes, locator_of, resolve
-from gateway.policy.location.signals import claim_of
+from gateway.policy.location.signals import SIGNALS
 from gateway.policy.refusals import refuse_location
-
-if TYPE_CHECKING:
-    from gateway.service.address_database import AddressDatabase
-    from gateway.service.claim_issuer import Issuer
+from gateway.service.refreshing_cache import RefreshingCache
 
 # A location with more bytes of headers is computed each time: a caller must not choose how much is remembered.
 _MOST_REMEMBERED_BYTES = 2048
@@ -74,12 +64,41 @@ def _located(config: ConfigVersion, client: Client | None, reports: Reports) -> 
     return Located(reports, location, refuse_location(config, location), claim_of(reports))
 
 
-class LocationService:
-    """Locates callers. It keeps the claim issuer and the address database of the active config version.
+class Lookup(Protocol):
+    """Answers the questions of one signal under one config's rules, with data that it loads."""
 
-    They belong to one event loop. They are made again when a version has other rules for them; loaded data is kept as
-    long as the versions name the same source. Their libraries are imported only if a config needs them, which makes
-    each worker smaller.
+    rules: Any
+    kept: RefreshingCache[Any]
+
+    async def answer(self, question: Any) -> Hashable:
+        """Return the report of the signal."""
+        ...
+
+
+def _claims(*given: Any) -> Lookup:
+    from gateway.service.claim_issuer import Issuer
+
+    return Issuer(*given)
+
+
+def _addresses(*given: Any) -> Lookup:
+    from gateway.service.address_database import AddressDatabase
+
+    return AddressDatabase(*given)
+
+
+LOOKUPS: Mapping[str, Callable[..., Lookup]] = {"claim": _claims, "geoip": _addresses}
+"""For each signal that needs a lookup: makes it of its rules, the former lookup, and what `LocationService` has.
+
+Their libraries are imported only if a config needs them, which makes each worker smaller.
+"""
+
+
+class LocationService:
+    """Locates callers. It keeps the lookups of the active config version.
+
+    They belong to one event loop. A lookup is made again when a version has other rules for it; loaded data is kept as
+    long as the versions name the same source.
 
     Args:
         note: Writes a line to the log.
@@ -94,19 +113,14 @@ class LocationService:
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._services = services
-        self._note = note
-        self._clock = clock
-        self._ticks = ticks
-        self._issuer: Issuer | None = None
-        self._database: AddressDatabase | None = None
+        self._given = (services, note, clock, ticks)
+        self._lookups: dict[str, Lookup] = {}
 
     def prepare(self, rules: LocationRules) -> None:
         """Begin to load what these rules need, so that the first request does not have to wait for it."""
-        if rules.claim is not None:
-            self._issuer_of(rules.claim).keys.kept.now()
-        if rules.geoip is not None:
-            self._database_of(rules.geoip).kept.now()
+        for name in LOOKUPS:
+            if (lookup := self._lookup(name, rules)) is not None:
+                lookup.kept.now()
 
     async def locate(self, config: ConfigVersion, caller: Caller) -> Located:
         """Locate a caller. The caller of this method checks for a refusal."""
@@ -129,51 +143,30 @@ class LocationService:
         return Located(reports, location, located.refusal, claim)
 
     async def answer(self, rules: LocationRules, reports: Reports) -> Reports:
-        """Return the reports with the questions in them answered: claims verified, addresses looked up.
+        """Return the reports with the questions in them answered, such as claims verified and addresses looked up.
 
         Raises:
             TypeError: A question has a kind for which there is no lookup.
         """
         for name, report in reports.by_signal:
-            match report:
-                case ClaimQuestion():
-                    reports = reports.with_report(name, await self._verify(rules, report))
-                case AddressQuestion():
-                    reports = reports.with_report(name, await self._look_up(rules, report))
-                case Question():
+            if isinstance(report, Question):
+                if name not in LOOKUPS:
                     raise TypeError(f"there is no lookup for the question of the signal {name}: {report!r}")
+                lookup = self._lookup(name, rules)
+                reports = reports.with_report(name, await lookup.answer(report) if lookup is not None else None)
         return reports
 
     async def aclose(self) -> None:
         """Stop loading."""
-        if self._issuer is not None:
-            await self._issuer.keys.kept.aclose()
-        if self._database is not None:
-            await self._database.kept.aclose()
+        for lookup in self._lookups.values():
+            await lookup.kept.aclose()
 
-    async def _verify(self, rules: LocationRules, question: ClaimQuestion) -> ClaimReport | None:
-        if rules.claim is None:
+    def _lookup(self, name: str, rules: LocationRules) -> Lookup | None:
+        settings = SIGNALS[name].settings
+        own = rules.of(settings.rules) if settings is not None else None
+        if own is None:
             return None
-        return await self._issuer_of(rules.claim).check(question.token, self._clock)
-
-    async def _look_up(self, rules: LocationRules, question: AddressQuestion) -> AddressReport | None:
-        if rules.geoip is None:
-            return None
-        return await self._database_of(rules.geoip).look_up(question.address, self._clock())
-
-    def _issuer_of(self, rules: ClaimRules) -> Issuer:
-        if self._issuer is None or self._issuer.rules != rules:
-            from gateway.service.claim_issuer import Issuer, IssuerKeys
-
-            keys = self._issuer.keys if self._issuer is not None else None
-            if keys is None or keys.source != rules.keys:
-                keys = IssuerKeys(rules.keys, self._services, self._note, self._ticks)
-            self._issuer = Issuer(rules, keys)
-        return self._issuer
-
-    def _database_of(self, rules: GeoIpRules) -> AddressDatabase:
-        if self._database is None or self._database.rules != rules:
-            from gateway.service.address_database import AddressDatabase
-
-            self._database = AddressDatabase(rules, self._note, self._ticks, self._database)
-        return self._database
+        known = self._lookups.get(name)
+        if known is None or known.rules != own:
+            known = self._lookups[name] = LOOKUPS[name](own, known, *self._given)
+        return known

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatch
-from typing import get_args, get_type_hints
+from typing import get_type_hints
 
 from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
@@ -22,7 +22,7 @@ from gateway.config.schema.file import GatewaySection
 from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import SkipReason
-from gateway.model.location_rules import LocationRules, SignalName
+from gateway.model.location_rules import LocationRules
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
@@ -87,7 +87,7 @@ def test_headers_are_those_of_the_api() -> None:
 
 def test_signals_are_those_of_the_registry_with_their_fixed_headers() -> None:
     rows = {words(row[0])[0]: words(" ".join(row[1:])) for row in table_of(LOCATION, "| signal | source")}
-    assert list(rows) == [*get_args(SignalName)]
+    assert list(rows) == [*SIGNALS]
     for name, documented in rows.items():
         assert {word for word in documented if word.startswith("x-")} == {*SIGNALS[name].headers(LocationRules())}
 

@@ -12,11 +12,13 @@ from typing import Any
 import jwt
 from hypothesis import strategies as st
 
+from gateway.policy.location import SIGNALS
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, private, public, unsigned
 from tests.kit.configs import Config
+from tests.kit.location_signals import EXAMPLES
 
 EDGE_SECRET = "the edge's secret"
-FORGED_SIGNALS = ["claim", "api_key", "assertion", "edge_header", "geoip"]
+FORGED_SIGNALS = [*SIGNALS]
 LIES = 5
 """The number of attempts in a case."""
 Header = tuple[bytes, bytes]
@@ -228,9 +230,9 @@ def _through_edge(
 
 def config_with_location(config: Config, location: dict[str, Any], database: str, keys: str) -> Config:
     """Set this location in a config, with the claims and the address database that its signals need."""
-    location = dict(location)
-    if "claim" in location["signals"]:
-        location["claim"] = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": keys}
-    if "geoip" in location["signals"]:
-        location["geoip"] = {"path": database, "max_age": "30d"}
-    return config.replace(location=location)
+    sections = EXAMPLES | {
+        "claim": {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": keys},
+        "geoip": {"path": database, "max_age": "30d"},
+    }
+    own = {SIGNALS[name].section: sections[name] for name in location["signals"] if name in sections}
+    return config.replace(location=location | own)

@@ -6,50 +6,58 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Any, get_args
+from typing import Any
 from unittest.mock import patch
 
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import AssertionReport, Reports
-from gateway.model.location_rules import ClaimRules, Edge, EdgeSecret, GeoIpRules, LocationRules, SharedKey, SignalName
+from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
 from gateway.policy.location import SIGNALS, SignalLocator
-from gateway.policy.location.signals import Reading, Signal, read_territory
+from gateway.policy.location.signal import Reading, Signal, read_territory
 from gateway.policy.location.trusted_edge import SignalInput
 from providers.auth import Secret
 from tests.kit.configs import BASE, table_of
 
-NAMES: tuple[SignalName, ...] = get_args(SignalName)
-CLAIM = ClaimRules("i", "a", frozenset({"HS256"}), SharedKey(Secret("s" * 32)))
+NAMES = tuple(SIGNALS)
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "claim": {"issuer": "i", "audience": "a", "algorithms": ["HS256"], "secret": "s" * 32},
+    "geoip": {"path": "/nowhere.mmdb", "max_age": "1h"},
+}
+"""The section of each signal that has one of its own. The tests of all signals follow from this and the registry."""
 EDGES = (
     Edge((ip_network("10.0.0.0/8"),), "x-country", "x-ip", EdgeSecret("x-proof", Secret("word")), "x-part"),
     Edge((ip_network("192.0.2.0/24"),), "y-country", "forwarded"),
 )
-ALL = LocationRules(NAMES, EDGES, claim=CLAIM, geoip=GeoIpRules("/nowhere.mmdb", 1.0))
-"""Rules with every signal and its section. A new signal adds its section here."""
 _BASE = table_of(BASE)
 
 
-def with_only(name: SignalName) -> ConfigVersion:
+def _all_rules() -> LocationRules:
+    sections = {SIGNALS[name].section: section for name, section in EXAMPLES.items()}
+    return replace(table_of(BASE.replace(location=sections)).location.rules, signals=NAMES, edges=EDGES)
+
+
+ALL = _all_rules()
+"""Rules with every signal and its section."""
+
+
+def with_only(name: str) -> ConfigVersion:
     """Return a config version that lists this signal, and has what it needs and nothing else."""
     signal = SIGNALS[name]
-    rules = LocationRules((name,))
-    if signal.section is not None:
-        rules = replace(rules, **{signal.section: getattr(ALL, signal.section)})
-    if signal.reads_edges:
-        rules = replace(rules, edges=EDGES)
+    own = [ALL.of(signal.settings.rules)] if signal.settings is not None else []
+    rules = LocationRules((name,), EDGES if signal.reads_edges else (), own=tuple(own))
     rights = frozenset() if signal.client_right is None else frozenset({signal.client_right})
     client = Client("app", region="eu" if name == "api_key" else None, may_assert=rights)
     return replace(_BASE, clients={"0" * 64: client}, location=SignalLocator(rules))
 
 
-def with_another(name: SignalName) -> ConfigVersion:
+def with_another(name: str) -> ConfigVersion:
     """Return the same config version with another signal listed in its place, which lacks what it needs."""
     return listing("claim" if name != "claim" else "edge_header", config=with_only(name))
 
 
 def listing(*names: str, config: ConfigVersion = _BASE) -> ConfigVersion:
     """Return the config version with these signals listed."""
-    rules = replace(config.location.rules, signals=names)  # type: ignore[arg-type]
+    rules = replace(config.location.rules, signals=names)
     return replace(config, location=SignalLocator(rules))
 
 
@@ -81,7 +89,7 @@ def trial(
         return read_territory(config, name, report.values) if isinstance(report, AssertionReport) else None
 
     return Signal(
-        name,  # type: ignore[arg-type]
+        name,
         report,
         read,
         headers=lambda _: (header,) if declared is None else declared,

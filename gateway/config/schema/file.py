@@ -32,11 +32,10 @@ from gateway.config.schema.usage import (
     StoresSection,
     UsageSection,
 )
-from gateway.config.sensitive_keys import Sensitive
 from gateway.model.budget import ClientsSource, KeyRules
 from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
-from gateway.model.section import default_as_written
+from gateway.model.section import Sensitive, default_as_written
 
 
 class ClientSection(Section):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, create_model
 
 from gateway.config.field_types import (
     CellName,
@@ -16,24 +16,14 @@ from gateway.config.field_types import (
     ProducerCode,
     Section,
     TimeZone,
-    Visible,
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
-from gateway.config.sensitive_keys import Sensitive
-from gateway.model.location_rules import GeoIpRules, SignalName
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.region_text import Show
-from gateway.model.section import FileForm, UnitError
+from gateway.model.section import FileForm, Sensitive, UnitError
 from gateway.model.units import DailyHours, Line
-
-# fmt: off
-_Algorithm = Literal[
-    "ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512", "HS256", "HS384", "HS512",
-]
-
-
-# fmt: on
+from gateway.policy.location import SIGNALS
 
 
 class EdgeSecretSection(Section):
@@ -64,45 +54,25 @@ class EdgeSection(Section):
     secret: EdgeSecretSection | None = Field(None, description="The secret with which the edge proves its identity.")
 
 
-class ClaimSection(Section):
-    """Signed claims about the user (a JWT in `x-gateway-claim`), and the issuer that is trusted."""
-
-    issuer: Visible = Field(description="The required value of `iss`.")
-    audience: Visible = Field(description="The required value of `aud`: the name of this gateway at the issuer.")
-    algorithms: Annotated[list[_Algorithm], Field(min_length=1)] = Field(
-        description="The accepted signature algorithms, such as [ES256]. HS… is allowed with `secret` only."
-    )
-    jwks: Annotated[str | None, Sensitive("a claim's keys", is_secret=False, is_shown=True)] = Field(
-        None, description="The issuer's public keys: the https URL of a JWK set, or the absolute path of a file."
-    )
-    secret: Annotated[str | None, Sensitive("a claim's keys")] = Field(
-        None, description="A shared secret instead of public keys: ${NAME} or ${file:/path}.", repr=False
-    )
-    territory: Visible = Field("territory", description="The member of the token that holds the user's territory.")
-    preferences: Visible | None = Field(
-        None,
-        description="The member with the user's preferences (language, units, time_zone, form). Default: not read.",
-    )
-    consents: Visible = Field(
-        "consents",
-        description="The member with the recipients to whom the user has given standing consent: a list of names.",
-    )
-    age_band: Visible | None = Field(
-        None, description="The member with the age band of the user, for `age_bands` of a region. Default: not read."
-    )
+def _signal_name(value: object) -> str:
+    if isinstance(value, str) and value in SIGNALS:
+        return value
+    raise UnitError(f"unknown value {quoted(str(value))}", choice_hint(str(value), SIGNALS))
 
 
-class LocationSection(Section):
+SignalName = Annotated[str, FileForm(_signal_name, {"type": "string", "enum": [*SIGNALS]})]
+_T = TypeVar("_T")
+
+
+class _LocationKeys(Section):
     """How the location of a caller is decided."""
 
     signals: Annotated[list[SignalName], Field(min_length=1)] = Field(
-        list(get_args(SignalName)),
+        list(SIGNALS),
         description="The signals that may locate a caller, strongest first. If several agree, the first one is "
         "reported.",
     )
     edges: list[EdgeSection] = Field([], description="The trusted peers that report a country in a header.")
-    claim: ClaimSection | None = Field(None, description="Signed claims: the trusted issuer and its keys.")
-    geoip: GeoIpRules | None = Field(None, description="The database that gives the country of an IP address.")
     conflict: Literal["strictest", "refuse"] = Field(
         "strictest",
         description="If signals give different regions: use the region whose boundary lies within those of the others, "
@@ -114,6 +84,25 @@ class LocationSection(Section):
         "not give the part. Other such countries get the strictest of these regions, or are refused.",
     )
     unknown: str = Field("refuse", description="If no signal gives a region: `refuse`, or the region to use.")
+
+    def of(self, kind: type[_T]) -> _T | None:
+        """Return the section of this class, or None if it is not written."""
+        return next((value for _, value in self if isinstance(value, kind)), None)
+
+
+if TYPE_CHECKING:
+    LocationSection = _LocationKeys
+else:
+    LocationSection = create_model(
+        "LocationSection",
+        __base__=_LocationKeys,
+        __doc__=_LocationKeys.__doc__,
+        **{
+            signal.section: (signal.settings.keys | None, Field(None, description=signal.settings.meaning))
+            for signal in SIGNALS.values()
+            if signal.settings is not None
+        },
+    )
 
 
 Texts = Annotated[dict[LanguageTag, Line], Field(min_length=1)]

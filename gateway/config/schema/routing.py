@@ -21,10 +21,10 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.schema.location import Texts
-from gateway.config.sensitive_keys import Sensitive
 from gateway.model.approval import Approval
 from gateway.model.deployment import TlsFiles
 from gateway.model.schedule import StopRule
+from gateway.model.section import Sensitive
 from gateway.model.units import Line, Seconds, Share
 
 

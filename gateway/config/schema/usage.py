@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.config.field_types import CurrencyCode, ExchangeRate, MoneyAmount, Name, Section, TimeZone
-from gateway.config.sensitive_keys import Sensitive
 from gateway.model.budget import LedgerRetention, Window
-from gateway.model.section import FileForm, UnitError
+from gateway.model.section import FileForm, Sensitive, UnitError
 from gateway.model.units import Day
 
 _MOST_TOKENS = 2**53

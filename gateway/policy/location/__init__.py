@@ -1,4 +1,4 @@
-"""Locations: the signals, one module for each, and the decision that follows from their reports."""
+"""Locations: the signals, and the decision that follows from their reports."""
 
 from gateway.policy.location.resolution import SignalLocator, can_locate, location_key, resolve, suppose
 from gateway.policy.location.signals import SIGNALS

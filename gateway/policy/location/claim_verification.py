@@ -18,8 +18,8 @@ import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.model.location import ClaimProblem, ClaimReport
-from gateway.model.location_rules import ClaimRules, SharedKey
 from gateway.model.region_text import Preferences
+from gateway.policy.location.claim import ClaimRules, SharedKey
 from providers.value import Value
 
 MAX_TOKEN_BYTES = 8 * 1024

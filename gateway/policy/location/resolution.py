@@ -24,9 +24,11 @@ from gateway.model.location import (
     Reports,
     reports_of,
 )
-from gateway.model.location_rules import Edge, LocationRules, SignalName
+from gateway.model.location_rules import Edge, LocationRules
+from gateway.policy.location.claim import claim_of
 from gateway.policy.location.client_address import address_headers, client_address
-from gateway.policy.location.signals import SIGNALS, Reading, Signal, claim_of, read_territory
+from gateway.policy.location.signal import Reading, Signal, read_territory
+from gateway.policy.location.signals import SIGNALS
 from gateway.policy.location.subdivisions import blocked_among
 from gateway.policy.location.trusted_edge import SignalInput, edge_of
 from gateway.policy.minors import with_age
@@ -50,7 +52,7 @@ class SignalLocator:
     """
 
     rules: LocationRules
-    registry: Mapping[SignalName, Signal] = field(default_factory=lambda: SIGNALS, compare=False, repr=False)
+    registry: Mapping[str, Signal] = field(default_factory=lambda: SIGNALS, compare=False, repr=False)
     signals: tuple[Signal, ...] = field(init=False, compare=False, repr=False)
     headers: tuple[bytes, ...] = field(init=False, compare=False, repr=False)
     edge_headers: frozenset[str] = field(init=False, compare=False, repr=False)

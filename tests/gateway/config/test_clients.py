@@ -8,7 +8,6 @@ import pytest
 
 from gateway.config.problems import dotted
 from gateway.model.config_version import ClientLimitRule
-from gateway.model.location_rules import SignalName
 from gateway.policy.location import SIGNALS
 from tests.kit.config_cases import SOUND, compiled, edited, problems_of, sections
 from tests.kit.location_signals import NAMES, registered, trial
@@ -47,7 +46,7 @@ def test_client_with_unknown_references_is_reported(client: str, changes: dict[s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_right_of_a_signal_that_is_not_listed_has_no_effect(name: SignalName) -> None:
+def test_right_of_a_signal_that_is_not_listed_has_no_effect(name: str) -> None:
     clients = f"clients: {{a: {{{KEY}, may_assert: [territory]}}}}"
     expected = [] if SIGNALS[name].client_right == "territory" else ["clients.a.may_assert"]
     found = messages_of(clients=clients, location=f"location: {{signals: [{name}]}}")

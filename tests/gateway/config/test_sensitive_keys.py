@@ -13,13 +13,13 @@ from gateway.config.field_types import Section
 from gateway.config.problems import KeyPath
 from gateway.config.schema.file import GatewaySection
 from gateway.config.sensitive_keys import (
-    Sensitive,
     may_refer,
     places_of_references,
     secret_names,
     secrets_in_clear,
     sensitive_keys,
 )
+from gateway.model.section import Sensitive
 from scripts.sensitive_keys import keys_of, sensitive_keys_of
 
 _SECRET_WORD = re.compile(r"key|secret|token|password|passphrase|credential|cookie|pepper|private|webhook|auth|headers")

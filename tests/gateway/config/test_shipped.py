@@ -25,10 +25,10 @@ from gateway.model.budget import KeyRules, LedgerRetention
 from gateway.model.config_version import ConfigVersion, ReceiptRules
 from gateway.model.decision import Plan
 from gateway.model.location import EdgeReport
-from gateway.model.location_rules import GeoIpRules
 from gateway.model.resilience import Resilience
 from gateway.model.schedule import StopRule
 from gateway.model.section import PlainSection, default_as_written
+from gateway.policy.location.geoip import GeoIpRules
 from gateway.policy.location.resolution import resolve
 from gateway.policy.refusals import refuse_location
 from gateway.policy.routing import decide

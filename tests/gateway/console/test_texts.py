@@ -15,11 +15,11 @@ from gateway.model.assistant import Use
 from gateway.model.budget import Window
 from gateway.model.decision import RefusalCode, SkipReason
 from gateway.model.location import LocationProblem
-from gateway.model.location_rules import SignalName
 from gateway.model.moderation import Judged
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.schedule import Phase
 from gateway.model.status import Cause, ReloadRefusal
+from gateway.policy.location import SIGNALS
 from tests.kit.console_texts import texts_to_translate
 
 GATEWAY = FOLDER.parents[1]
@@ -56,7 +56,7 @@ def test_every_code_of_the_gateway_has_chinese_words() -> None:
         "cause": {*get_args(Cause)},
         "phase": {*Phase},
         "judged": {*get_args(Judged)},
-        "signal": {*get_args(SignalName), "unknown"},
+        "signal": {*SIGNALS, "unknown"},
         "use": {*get_args(Use)},
         "check": literals_of("Check", 0),
         "change": {*get_args(ReloadRefusal)},

@@ -15,11 +15,12 @@ import pytest
 
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.service_client import ServiceClient
-from gateway.model.location import AddressQuestion, AddressReport, ClaimProblem, ClaimReport, reports_of
-from gateway.model.location_rules import ClaimRules, GeoIpRules, KeyFile, KeyUrl, LocationRules, SharedKey
+from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, reports_of
+from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.policy.location import SignalLocator
-from gateway.policy.location.signals import claim_of
+from gateway.policy.location.claim import ClaimRules, KeyFile, KeyUrl, SharedKey, claim_of
+from gateway.policy.location.geoip import AddressQuestion, GeoIpRules
 from gateway.service.location import LocationService
 from providers.auth import Secret
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token
@@ -57,14 +58,18 @@ class LocationSetup:
         self.now += seconds
         self.ticks += seconds
 
+    def is_loaded(self) -> bool:
+        lookups = self.signals._lookups.values()
+        return bool(lookups) and all(it.kept._loading is None for it in lookups)
+
     async def claim(self, *tokens: str, rules: ClaimRules = RULES) -> ClaimReport | None:
-        rules_of_all = LocationRules(signals=("claim",), claim=rules)
+        rules_of_all = LocationRules(signals=("claim",), own=(rules,))
         sent: dict[bytes, tuple[bytes, ...]] = {b"x-gateway-claim": tuple(map(str.encode, tokens))}
         reports = SignalLocator(rules_of_all).report(("location", None, "10.0.0.1", sent[b"x-gateway-claim"]))
         return claim_of(await self.signals.answer(rules_of_all, reports))
 
     async def address(self, rules: GeoIpRules, text: str) -> AddressReport:
-        rules_of_all = LocationRules(geoip=rules)
+        rules_of_all = LocationRules(own=(rules,))
         asked = reports_of({"geoip": AddressQuestion(ip_address(text))})
         answered = (await self.signals.answer(rules_of_all, asked)).get("geoip")
         assert isinstance(answered, AddressReport)
@@ -137,7 +142,7 @@ async def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten(setup: 
     setup.pass_time(300)
     assert await setup.claim(token("k1")) == GOOD  # of the set in hand, while the next one is fetched
     await settle(lambda: len(setup.asked) == 3)
-    await settle(lambda: setup.signals._issuer is not None and setup.signals._issuer.keys.kept._loading is None)
+    await settle(setup.is_loaded)
     assert await setup.claim(token("k1")) == ClaimReport(problem=ClaimProblem.KEY)
 
 
@@ -201,7 +206,7 @@ async def test_claim_is_unchecked_without_keys_and_verified_with_old_keys(
     for _ in range(23):
         setup.pass_time(3600)
         assert await setup.claim(long) == GOOD
-        await settle(lambda: setup.signals._issuer is not None and setup.signals._issuer.keys.kept._loading is None)
+        await settle(setup.is_loaded)
     assert await setup.claim(token("k2")) == unchecked
     setup.pass_time(3600)
     assert await setup.claim(long) == unchecked
@@ -246,7 +251,7 @@ async def test_changed_claim_rules_keep_the_keys_of_the_issuer(setup: LocationSe
     assert await setup.claim(token()) == GOOD
     setup.answer = broken_off
     other = replace(RULES, preferences="wishes")
-    setup.signals.prepare(LocationRules(claim=other))
+    setup.signals.prepare(LocationRules(own=(other,)))
     assert await setup.claim(token(), rules=other) == GOOD
     assert await setup.claim(token()) == GOOD, "a request that began before the edit"
     elsewhere = replace(RULES, keys=replace(URL, path="/others.json"))
@@ -257,7 +262,7 @@ async def test_changed_claim_rules_keep_the_keys_of_the_issuer(setup: LocationSe
 async def test_keys_are_loaded_before_the_first_request(setup: LocationSetup) -> None:
     setup.signals.prepare(LocationRules())
     assert setup.asked == []
-    setup.signals.prepare(LocationRules(claim=RULES))
+    setup.signals.prepare(LocationRules(own=(RULES,)))
     await settle(lambda: len(setup.asked) == 1)
 
 
@@ -275,7 +280,7 @@ async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(setup: L
     assert await setup.address(rules, "1.2.3.4") == AddressReport("DE")
     setup.pass_time(1)
     await setup.address(rules, "1.2.3.4")
-    await settle(lambda: setup.signals._database is not None and setup.signals._database.kept._loading is None)
+    await settle(setup.is_loaded)
     assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
     path.write_bytes(b"broken")
     setup.pass_time(1)
@@ -329,7 +334,7 @@ async def test_missing_database_reports_no_country(setup: LocationSetup, tmp_pat
 
 
 async def test_missing_address_is_not_looked_up(setup: LocationSetup) -> None:
-    rules = LocationRules(geoip=GeoIpRules("/nothing", DAY_S))
+    rules = LocationRules(own=(GeoIpRules("/nothing", DAY_S),))
     reports = reports_of({"geoip": NOBODY})
     assert (await setup.signals.answer(rules, reports)).get("geoip") == NOBODY
     assert setup.noted == []

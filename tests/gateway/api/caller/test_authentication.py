@@ -16,12 +16,13 @@ from gateway.api.errors import ApiError, from_domain
 from gateway.config.examples import example_path
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion, Cors
-from gateway.model.location import AddressReport, ClaimProblem, ClaimQuestion, ClaimReport, EdgeNote, EdgeReport
-from gateway.model.location_rules import LocationRules, SignalName
+from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, EdgeNote, EdgeReport
+from gateway.model.location_rules import LocationRules
 from gateway.policy.caller import timeout_s
 from gateway.policy.location import SIGNALS, SignalLocator
+from gateway.policy.location.claim import ClaimQuestion
 from gateway.policy.location.resolution import address_of
-from gateway.policy.location.signals import Signal
+from gateway.policy.location.signal import Signal
 from providers.failures import InvalidRequest
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import report_signals, reported
@@ -349,7 +350,7 @@ def test_configured_edge_counts_as_a_proxy() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_clients_every_header_of_a_signal_that_reads_edges_is_refused(name: SignalName) -> None:
+def test_without_clients_every_header_of_a_signal_that_reads_edges_is_refused(name: str) -> None:
     config = replace(WITHOUT_CLIENTS, location=SignalLocator(ALL))
     for header in SIGNALS[name].headers(ALL):
         if SIGNALS[name].reads_edges:

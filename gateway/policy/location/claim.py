@@ -1,0 +1,196 @@
+"""The signal `claim`: a token about the user that an issuer has signed. A rejected one ends the decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import (
+    CLAIM_PROBLEMS,
+    ClaimProblem,
+    ClaimReport,
+    Evidence,
+    LocationProblem,
+    Question,
+    Reports,
+)
+from gateway.model.location_rules import LocationRules
+from gateway.model.permit import ServicePermit
+from gateway.model.section import PlainSection, Sensitive, key
+from gateway.model.units import Visible
+from gateway.policy.location.signal import OwnSection, Reading, SectionReader, Signal, absolute_path, read_territory
+from gateway.policy.location.trusted_edge import SignalInput
+from providers.auth import Secret
+from providers.value import Value
+
+_HEADER = "x-gateway-claim"
+# fmt: off
+Algorithm = Literal[
+    "ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512", "HS256", "HS384", "HS512",
+]
+# fmt: on
+
+
+class KeyUrl(Value, frozen=True):
+    """An issuer's key set at a URL of the config: the permit for the request, and the path."""
+
+    permit: ServicePermit
+    path: str
+
+
+class KeyFile(Value, frozen=True):
+    """An issuer's key set in a file."""
+
+    path: str
+
+
+class SharedKey(Value, frozen=True):
+    """A secret with which the issuer signs claims and the gateway verifies them."""
+
+    secret: Secret
+
+
+KeySource = KeyUrl | KeyFile | SharedKey
+
+
+class ClaimRules(Value, frozen=True):
+    """The issuer whose claims are accepted, and how the claims must be signed.
+
+    Attributes:
+        territory: The member of the token that names the territory.
+        preferences: The member with the user's preferences. None if they are not read.
+        consents: The member with the recipients to which the user has agreed.
+        age_band: The member with the age band of the user. None if it is not read.
+    """
+
+    issuer: str
+    audience: str
+    algorithms: frozenset[str]
+    keys: KeySource
+    territory: str = "territory"
+    preferences: str | None = None
+    consents: str = "consents"
+    age_band: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSection(PlainSection):
+    """Signed claims about the user (a JWT in `x-gateway-claim`), and the issuer that is trusted."""
+
+    issuer: Visible = field(metadata=key("The required value of `iss`."))
+    audience: Visible = field(metadata=key("The required value of `aud`: the name of this gateway at the issuer."))
+    algorithms: list[Algorithm] = field(
+        metadata=key(
+            "The accepted signature algorithms, such as [ES256]. HS… is allowed with `secret` only.", min_length=1
+        )
+    )
+    jwks: Annotated[str | None, Sensitive("a claim's keys", is_secret=False, is_shown=True)] = field(
+        default=None,
+        metadata=key("The issuer's public keys: the https URL of a JWK set, or the absolute path of a file."),
+    )
+    secret: Annotated[str | None, Sensitive("a claim's keys")] = field(
+        default=None, repr=False, metadata=key("A shared secret instead of public keys: ${NAME} or ${file:/path}.")
+    )
+    territory: Visible = field(
+        default="territory", metadata=key("The member of the token that holds the user's territory.")
+    )
+    preferences: Visible | None = field(
+        default=None,
+        metadata=key("The member with the user's preferences (language, units, time_zone, form). Default: not read."),
+    )
+    consents: Visible = field(
+        default="consents",
+        metadata=key("The member with the recipients to whom the user has given standing consent: a list of names."),
+    )
+    age_band: Visible | None = field(
+        default=None,
+        metadata=key("The member with the age band of the user, for `age_bands` of a region. Default: not read."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimQuestion(Question):
+    """A claim that still has to be verified."""
+
+    token: str = field(repr=False)
+
+
+def claim_of(reports: Reports) -> ClaimReport | None:
+    """Return the report of a request's claim, or None. Raises TypeError if it has not been verified yet."""
+    report = reports.get("claim")
+    if report is None or isinstance(report, ClaimReport):
+        return report
+    raise TypeError("the claim has not been verified yet")
+
+
+def _compiled(section: ClaimSection, reader: SectionReader) -> ClaimRules | None:
+    shared = [name for name in section.algorithms if name.startswith("HS")]
+    if section.secret is not None and len(shared) < len(section.algorithms):
+        reader.error("algorithms", "with a `secret` only HS256, HS384 and HS512 can be used")
+    if section.secret is None and shared:
+        message = f"{', '.join(shared)} would use a public key as a shared secret"
+        reader.error("algorithms", message, "leave it out, or configure a `secret` instead of `jwks`")
+    if (section.jwks is None) == (section.secret is None):
+        reader.error("", "needs `jwks` or a `secret`, and not both", "public keys (`jwks`) are the better choice")
+        return None
+    keys = _shared_key(section.secret, max(shared, default="HS256"), reader) if section.secret is not None else None
+    if section.jwks is not None:
+        keys = _key_set(section.jwks, reader)
+    if keys is None:
+        return None
+    members = section.territory, section.preferences, section.consents, section.age_band
+    return ClaimRules(section.issuer, section.audience, frozenset(section.algorithms), keys, *members)
+
+
+def _key_set(jwks: str, reader: SectionReader) -> KeySource | None:
+    if path := absolute_path(jwks):
+        if (state := reader.file(path)) is not None and state.problem:
+            reader.warn("jwks", f"the file {state.problem}", "every claim is refused until it can be read")
+        return KeyFile(path)
+    if "://" not in jwks:
+        message = "is neither a URL nor the absolute path of a file"
+        reader.error("jwks", message, "such as https://issuer.example/jwks")
+        return None
+    service = reader.service("jwks", jwks)
+    return KeyUrl(*service) if service is not None else None
+
+
+def _shared_key(text: str, algorithm: str, reader: SectionReader) -> KeySource | None:
+    # RFC 7518, section 3.2, requires a key that is at least as long as the hash.
+    secret = reader.secret("secret", text, "CLAIM_SECRET", least=int(algorithm[2:]) // 8, reason=algorithm)
+    return SharedKey(secret) if secret is not None else None
+
+
+def _report(_: LocationRules, given: SignalInput) -> ClaimQuestion | ClaimReport | None:
+    tokens = given.values(_HEADER)
+    if len(tokens) > 1:
+        return ClaimReport(problem=ClaimProblem.REPEATED)
+    return ClaimQuestion(tokens[0]) if tokens else None
+
+
+def _read(config: ConfigVersion, _: Client | None, reports: Reports) -> Reading | None:
+    claim = claim_of(reports)
+    if claim is None:
+        return None
+    if claim.problem is not None:
+        is_unchecked = claim.problem is ClaimProblem.UNCHECKED
+        problem = LocationProblem.CLAIM_UNCHECKED if is_unchecked else LocationProblem.CLAIM
+        return Reading(Evidence("claim", "", note=f"not accepted: {CLAIM_PROBLEMS[claim.problem]}"), problem=problem)
+    if claim.territory is None:
+        return Reading(Evidence("claim", "", note="silent: it names no territory"))
+    return read_territory(config, "claim", (claim.territory,))
+
+
+CLAIM = Signal(
+    "claim",
+    _report,
+    _read,
+    headers=lambda _: (_HEADER,),
+    can_locate=lambda config: config.location.rules.of(ClaimRules) is not None,
+    section="claim",
+    settings=OwnSection(
+        ClaimSection, "Signed claims: the trusted issuer and its keys.", ClaimRules, _compiled, file_key="jwks"
+    ),
+    needs_lookup=True,
+)

@@ -1,0 +1,214 @@
+"""What a location signal is: everything that the gateway knows of one, stated in one value.
+
+A signal works in two steps. `report` takes the peer and the headers of a request and returns a frozen value, which may
+be a `Question` that `service/location.py` answers. `read` turns the report into a `Reading`: evidence for people, and
+its meaning for the decision. The strength of a signal is not a property of it: the operator's order in
+`location.signals` decides.
+
+The cache of locations is keyed by the headers that the signals declare, and a location is computed from that key
+alone. A header that a signal reads and does not declare raises `KeyError`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.model.config_version import Client, ConfigVersion, Region
+from gateway.model.location import Evidence, LocationProblem, Reports
+from gateway.model.location_rules import LocationRules
+from gateway.model.permit import ServicePermit
+from gateway.model.section import PlainSection
+from gateway.policy.location.subdivisions import code_of, is_as_strict, is_cut, is_split, region_in, with_part
+from gateway.policy.location.trusted_edge import SignalInput
+from providers.auth import Secret
+from providers.territories import Places, TerritoryError, parse_territory, territory_data
+from providers.value import Value
+
+_SHOWN_CHARACTERS = 40
+_FILE_REFERENCE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
+
+
+class Reading(Value, frozen=True):
+    """The result of reading one signal.
+
+    Attributes:
+        speaks: It gives a territory.
+        unknown: The client hides its location, so weaker signals do not count.
+        doubtful: The signal is trusted and cannot be read, so no other signal counts either.
+        vague: It gives a country of which only the part has a region.
+        problem: The signal ends the decision with this problem.
+    """
+
+    evidence: Evidence
+    region: Region | None = None
+    speaks: bool = False
+    unknown: bool = False
+    doubtful: bool = False
+    vague: bool = False
+    problem: LocationProblem | None = None
+
+    @property
+    def bounds(self) -> Places | None:
+        """The territories to which a prompt from this location may go.
+
+        They differ inside one region if prompts of some territories must stay at home.
+        """
+        return self.region.bounds_of(self.evidence.territory) if self.region is not None else None
+
+    def is_as_strict(self, other: Reading) -> bool:
+        """Return whether everything that is allowed for a prompt from here is allowed for one from there too."""
+        if self.region is None or other.region is None:
+            return False
+        return is_as_strict(self.region, self.evidence.territory, other.region, other.evidence.territory)
+
+
+class FileState(Value, frozen=True):
+    """The state of a file that a section names.
+
+    Attributes:
+        problem: Why it cannot be used now, or empty.
+        age_s: The age of a database by its build date.
+    """
+
+    problem: str = ""
+    age_s: float = 0.0
+
+
+class SectionReader(Protocol):
+    """Resolves what a section of `location` refers to, and reports its mistakes. `key` is a key of the section."""
+
+    def error(self, key: str, message: str, hint: str = "") -> None:
+        """Report a mistake. An empty key is the section as a whole."""
+        ...
+
+    def warn(self, key: str, message: str, hint: str = "") -> None:
+        """Report what does not prevent the use of the section."""
+        ...
+
+    def secret(self, key: str, text: str, variable: str, *, least: int, reason: str) -> Secret | None:
+        """Return the secret of a text or a reference, or None after an error.
+
+        Args:
+            key: The key of the secret.
+            text: Its value in the section.
+            variable: The variable of the environment that a hint suggests.
+            least: The fewest characters of the secret.
+            reason: What needs so many, for the message.
+        """
+        ...
+
+    def service(self, key: str, url: str) -> tuple[ServicePermit, str] | None:
+        """Return the permit for the origin of a URL and the path, or None after an error."""
+        ...
+
+    def file(self, path: str) -> FileState | None:
+        """Return the state of a file, or None if files are not read."""
+        ...
+
+
+def absolute_path(text: str) -> str | None:
+    """Return the absolute path that the text names, directly or as `${file:/path}`, or None."""
+    match = _FILE_REFERENCE.fullmatch(text)
+    path = match[1] if match else text
+    return path if path.startswith("/") and "\0" not in path else None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSection:
+    """The section of a signal, which is the key `section` of `location`.
+
+    Attributes:
+        keys: The keys of the section, with their bounds and meanings.
+        meaning: What the section sets up, for the reference of the configuration.
+        rules: The class of the compiled section in `LocationRules.own`.
+        compiled: Returns the rules of a section, or None after an error has been reported.
+        file_key: The key that names a file, whose state is reported by `check`, or None.
+    """
+
+    keys: type[PlainSection]
+    meaning: str
+    rules: type[Hashable]
+    compiled: Callable[[Any, SectionReader], Hashable | None]
+    file_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal that can show where a caller is.
+
+    Attributes:
+        report: Returns the report of a request under these rules, or None if the signal is absent.
+        read: Returns the meaning of the report in a config version, or None if there is nothing to record.
+        headers: Returns every header that `report` reads under these rules.
+        can_locate: Returns whether a config version has everything with which the signal can locate some caller.
+        section: The key of `location` that sets the signal up, or None if it needs none.
+        settings: What stands under this key, if it belongs to this signal alone.
+        client_right: The word in a client's `may_assert` without which the signal is ignored, or None.
+        reads_edges: Whether it reads headers that trusted edges add: such a request came through a proxy.
+        needs_lookup: Whether its report may be a question that must be answered first.
+        suppose: Returns the report that `explain` assumes for a territory, or None if it is not used for that.
+    """
+
+    name: str
+    report: Callable[[LocationRules, SignalInput], Hashable | None]
+    read: Callable[[ConfigVersion, Client | None, Reports], Reading | None]
+    headers: Callable[[LocationRules], Iterable[str]]
+    can_locate: Callable[[ConfigVersion], bool]
+    section: str | None = None
+    settings: OwnSection | None = None
+    client_right: str | None = None
+    reads_edges: bool = False
+    needs_lookup: bool = False
+    suppose: Callable[[str], Hashable | None] = field(default=lambda _: None)
+
+    @property
+    def setup_key(self) -> str | None:
+        """The configuration that sets the signal up, as it is written in messages, or None if it needs none."""
+        if self.section is not None:
+            return f"location.{self.section}"
+        return f"may_assert: [{self.client_right}]" if self.client_right is not None else None
+
+
+def read_territory(config: ConfigVersion, signal: str, values: tuple[str, ...], parts: tuple[str, ...] = ()) -> Reading:
+    """Read a signal whose values are a territory code and perhaps the code of its part. Other values are a doubt."""
+    text = shown((*values, *parts) if any(parts) else values)
+    codes = {code_of(value) for value in values}
+    if len(codes) != 1:
+        return Reading(Evidence(signal, text, note="in doubt: it has several different values"), doubtful=True)
+    code = codes.pop()
+    data = territory_data()
+    code = data.aliases.get(code, code)
+    if not code or code in data.unknown:
+        return Reading(Evidence(signal, text, note="silent: the territory is unknown"))
+    if code in data.hidden:
+        return Reading(Evidence(signal, text, note="hidden: Tor, or an anonymous proxy; no territory"), unknown=True)
+    try:
+        whole = with_part(code, parts)
+    except TerritoryError:
+        return Reading(Evidence(signal, text, note="in doubt: not a territory code"), doubtful=True)
+    try:
+        territory = parse_territory(whole)
+    except TerritoryError:
+        what = "a territory code" if whole[:2] not in data.names else "a part of this country in ISO 3166-2"
+        return Reading(Evidence(signal, text, note=f"in doubt: not {what}"), doubtful=True)
+    if is_cut(config, territory):
+        return Reading(
+            Evidence(signal, text, note="in doubt: a larger or smaller part has its own rule"), doubtful=True
+        )
+    region = region_in(config, territory)
+    name = region.name if region else None
+    if not is_split(config, territory):
+        return Reading(Evidence(signal, text, territory, name), region, speaks=True)
+    note = "a part of this country is in another region, and which part is not known"
+    note = f"{note}: the stricter one applies" if region is not None else f"in doubt: {note}"
+    return Reading(Evidence(signal, text, territory, name, note), region, speaks=True, vague=region is None)
+
+
+def shown(values: tuple[str, ...]) -> str:
+    """Return the values as short, visible ASCII for a log line or a header."""
+    text = ", ".join(values)[: _SHOWN_CHARACTERS + 1]
+    clean = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return clean if len(clean) <= _SHOWN_CHARACTERS else f"{clean[:_SHOWN_CHARACTERS]}..."
