@@ -33,6 +33,7 @@ _LISTED_GAPS = 24
 _PRICE_DAYS = 30
 _NAME = re.compile(r"'[^']*'|\b[A-Z][A-Z0-9]*_[A-Z0-9_]*\b|\d+")
 """A part of a message that may differ between similar warnings: a quoted name, an environment variable, a number."""
+_Gaps = Mapping[tuple[str, Use], list[str]]
 
 
 def render_problems(problems: Iterable[Problem], *, every_warning: bool = False) -> str:
@@ -195,9 +196,6 @@ def _region(region: Region, config: ConfigVersion) -> Iterator[str]:
 
 def _has(config: ConfigVersion, region: Region, territory: str) -> bool:
     return config.region_of(territory) is region and not config.blocked.contains(territory)
-
-
-_Gaps = Mapping[tuple[str, Use], list[str]]
 
 
 def _gaps(assistant: Assistant, config: ConfigVersion, now_s: float, most: int | None) -> _Gaps:

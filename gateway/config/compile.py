@@ -37,6 +37,13 @@ from providers.openai_json.misspelled_fields import meant_field
 from providers.registry import Registry
 from providers.value import Value
 
+_NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
+    ("deployments", "headers"): ("provider",),
+    ("deployments", "endpoint"): ("provider",),
+    ("exporters", "regions"): ("stores", "processes"),
+}
+"""Keys whose check needs other keys of the entry, by section and key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
@@ -173,14 +180,6 @@ def _check_broken_parts(
 def _needs_wrong_key(path: KeyPath, wrong: frozenset[KeyPath]) -> bool:
     """Return whether the check of this key needs another key of its entry that is wrong."""
     return any((*path[:2], key) in wrong for key in _NEEDED.get((path[0], path[2]) if len(path) > 2 else (), ()))
-
-
-_NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
-    ("deployments", "headers"): ("provider",),
-    ("deployments", "endpoint"): ("provider",),
-    ("exporters", "regions"): ("stores", "processes"),
-}
-"""Keys whose check needs other keys of the entry, by section and key."""
 
 
 def _known_fields(registry: Registry, deployments: Mapping[str, Deployment]) -> frozenset[str]:

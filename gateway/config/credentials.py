@@ -16,6 +16,8 @@ from providers.adapter import Adapter, TakesHeaders
 from providers.auth import AuthScheme, NoAuth, Secret, TencentSignature, secret_problem
 from providers.value import Value
 
+_PLACEHOLDER = "unresolved"
+
 
 def compile_secrets(
     draft: Draft, findings: Findings, references: Mapping[str, Resolution], file: SecretsFile | None
@@ -62,9 +64,6 @@ def _of_file(draft: Draft, findings: Findings, file: SecretsFile | None) -> tupl
         findings.error(("secrets", "file"), file.problem, file.hint)
         return ((),) * len(secret_names())
     return tuple(file.keys[name] for name in secret_names())
-
-
-_PLACEHOLDER = "unresolved"
 
 
 def _versions(

@@ -45,6 +45,7 @@ _WORD = re.compile("[A-Za-z]{3,}")
 _NUMBER, _DATE = re.compile("[0-9]+"), re.compile("[0-9]{4,}(-[0-9]{2}){0,2}")
 _USUAL_WORDS = frozenset({"latest", "preview", "instruct", "chat"})
 _TYPO = 0.75
+_T = TypeVar("_T", bound=Hashable)
 
 
 class Vendor:
@@ -99,9 +100,6 @@ def compile_concurrency(findings: Findings, path: KeyPath, section: ConcurrencyS
     if section.limit is None:
         findings.error(path, "sets no limit", "give it a `limit`")
     return Concurrency(section.limit or 1, section.queue, section.wait_s)
-
-
-_T = TypeVar("_T", bound=Hashable)
 
 
 class _Interned:

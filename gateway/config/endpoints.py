@@ -24,6 +24,12 @@ from providers.value import Value
 
 # A connection to an unspecified address (0.0.0.0 or ::) reaches this machine.
 _UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104  # not used to listen
+SIMULATOR = "simulator"
+_NOT_STARTED = "http://127.0.0.1:0"
+_USUAL_BASE_PATH = "/v1"
+_CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
+# The paths that adapters append to the base path. A URL that already ends in one of them is wrong.
+_CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
 
 
 def server_of(origin: str) -> tuple[str, int]:
@@ -55,18 +61,6 @@ class StatedFacts:
         hint = "one server has one set of facts; state the same in both"
         self.findings.error((*section, "endpoint"), message, hint)
         return False
-
-
-SIMULATOR = "simulator"
-
-_NOT_STARTED = "http://127.0.0.1:0"
-
-_USUAL_BASE_PATH = "/v1"
-
-_CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
-
-# The paths that adapters append to the base path. A URL that already ends in one of them is wrong.
-_CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
 
 
 class Endpoint(Value, frozen=True):

@@ -21,13 +21,6 @@ from gateway.model.schedule import Stage
 from gateway.model.section import FileForm, UnitError
 from gateway.model.units import AGE, DOCUMENT_URL, DURATION, DURATION_SCHEMA, UNIT_S, VISIBLE, parse_seconds
 
-
-class Section(BaseModel):
-    """Base of the sections: a mapping with known keys. Errors never show its values."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _PROJECT = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
@@ -45,7 +38,6 @@ _PHONE = r"^[0-9+*#][0-9 ()+*#-]{1,30}$"
 _PRODUCER = r"^[!#-\[\]-~]{1,128}$"
 _ADMIN_KEY = r"^ed25519:[A-Za-z0-9+/]{43}=$"
 _KEY_HASH = r"^sha256:[0-9a-fA-F]{64}$"
-
 MEANINGS = {
     _NAME: "must be 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
     VISIBLE: "must be 1 to 256 characters of visible ASCII, without spaces",
@@ -62,7 +54,6 @@ MEANINGS = {
     AGE: "must be an age in hours or days, such as 12h or 30d",
 }
 """The error message for each pattern of the schema."""
-
 _STAGE = r"(100|[1-9][0-9]?)%(?:\s+for\s+([1-9][0-9]{0,5})(s|m|h|d))?"
 _ANY_STAGES = rf"\s*{_STAGE}(?:\s*,\s*{_STAGE})*\s*"
 _STAGES = r"^\s*((100|[1-9][0-9]?)%\s+for\s+[1-9][0-9]{0,5}(s|m|h|d)\s*,\s*)*(100|[1-9][0-9]?)%\s*$"
@@ -72,6 +63,12 @@ _EXACT_DIGITS = 15
 _STAGES_HINT = 'such as "5% for 10m, 25% for 30m, 100%"'
 _NEW_KEY = "`gateway key new` makes a key and shows its hash"
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
+
+
+class Section(BaseModel):
+    """Base of the sections: a mapping with known keys. Errors never show its values."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _listed(value: object) -> object:

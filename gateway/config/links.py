@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1024 * 1024
 _WARNING_DAYS = 14
 _FILE_KEYS = ("ca", "client_certificate", "client_key")
+_REFERENCE = r"\$\{[^{}]*\}"
+_PROXY_URL = re.compile(
+    rf"(https?://)(?:({_REFERENCE}|[A-Za-z0-9._~-]+(?=:))(?::({_REFERENCE}))?@)?([^@]*)", re.IGNORECASE
+)
+_URL_HINT = "write http://${PROXY_USER}:${PROXY_PASSWORD}@proxy.example.com:3128: only the credentials are references"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +71,6 @@ def _read(path: str) -> FileContent:
     # Comments between certificates may have any encoding, and editors of Windows begin a file with a mark.
     text = data.removeprefix(BOM_UTF8).decode("ascii", "replace").replace("\ufffd", "?")
     return FileContent(path, digest(data), text)
-
-
-_REFERENCE = r"\$\{[^{}]*\}"
-_PROXY_URL = re.compile(
-    rf"(https?://)(?:({_REFERENCE}|[A-Za-z0-9._~-]+(?=:))(?::({_REFERENCE}))?@)?([^@]*)", re.IGNORECASE
-)
-_URL_HINT = "write http://${PROXY_USER}:${PROXY_PASSWORD}@proxy.example.com:3128: only the credentials are references"
 
 
 class Way(Value, frozen=True):

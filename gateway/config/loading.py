@@ -23,6 +23,7 @@ from gateway.policy.location.signal import FileState, absolute_path
 _MODELS: KeyPath = ("catalogue", "models")
 
 _MAX_FILES = 100
+_MAX_KEY_SET_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,6 @@ def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]
     for index, name in enumerate(names):
         if isinstance(name, str) and name:
             yield (*_MODELS, index), name
-
-
-_MAX_KEY_SET_BYTES = 256 * 1024
 
 
 def check_files(values: Mapping[str, object]) -> dict[str, FileState]:

@@ -38,6 +38,11 @@ _CONNECTION_S = 300.0
 """The largest age at which `providers.transport.pool` sends a further request on a connection."""
 _FULL = ".svc.cluster.local"
 _OUTSIDE_IS_MEANT = "outside"
+_ISTIO_COMMENTS = [
+    "The sidecar resolves each host itself, so a connection reaches an address of that host. Code that gets around the",
+    "sidecar is not bound: apply a NetworkPolicy too. Two hosts without TLS on one port need ISTIO_META_DNS_CAPTURE.",
+]
+_DASHES = str.maketrans({".": "-", ":": "-"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +128,6 @@ def _kubernetes_comments(destinations: Sequence[Destination]) -> list[str]:
             "If one of them has a private address, write its network instead: `check --against` accepts it.",
         ]
     return comments
-
-
-_ISTIO_COMMENTS = [
-    "The sidecar resolves each host itself, so a connection reaches an address of that host. Code that gets around the",
-    "sidecar is not bound: apply a NetworkPolicy too. Two hosts without TLS on one port need ISTIO_META_DNS_CAPTURE.",
-]
 
 
 def _document(kind: str, name: str, cluster: Cluster, spec: Document) -> Document:
@@ -225,6 +224,3 @@ def _service_entry(same_host: Sequence[Destination], cluster: Cluster) -> Docume
             spec["ports"].append(port)
     spec |= {"resolution": "DNS"} if network is None else {"resolution": "NONE", "addresses": [str(network)]}
     return _document("ServiceEntry", f"assistant-gateway-{host}", cluster, spec)
-
-
-_DASHES = str.maketrans({".": "-", ":": "-"})

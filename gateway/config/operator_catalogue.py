@@ -27,6 +27,8 @@ from providers.value import Value
 
 _MAX_TOKENS = 1_000_000_000
 _OWN = "your own catalogue"
+_Number = Annotated[float, Field(ge=0, le=1_000_000)]
+_Tokens = Annotated[int, Field(ge=1, le=_MAX_TOKENS)]
 
 
 def _amount(value: object, per: str = "a million tokens") -> int:
@@ -66,11 +68,8 @@ def _ascending(above: list[AboveSection]) -> list[AboveSection]:
     raise PydanticCustomError("config", "{message}", words)
 
 
-_Number = Annotated[float, Field(ge=0, le=1_000_000)]
 Amount = Annotated[int, BeforeValidator(_amount, json_schema_input_type=_Number)]
 _Fee = Annotated[int, BeforeValidator(_fee, json_schema_input_type=_Number)]
-
-_Tokens = Annotated[int, Field(ge=1, le=_MAX_TOKENS)]
 
 
 class AboveSection(Section):

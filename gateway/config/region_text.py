@@ -21,6 +21,27 @@ from gateway.policy.location.claim import ClaimSection
 from providers.territories import Places, parse_places
 from providers.value import Value
 
+_UNITS = {
+    "metric": "Units: metric (kilometres, kilograms, degrees Celsius).",
+    "us": "Units: US customary (miles, pounds, degrees Fahrenheit).",
+    "uk": "Units: metric, but miles, pints and stones where people in the United Kingdom use them.",
+}
+_FORMS = {"formal": "Address the user formally.", "informal": "Address the user informally."}
+_KINDS = {
+    "emergency": "in an emergency",
+    "police": "police",
+    "medical": "ambulance",
+    "fire": "fire brigade",
+    "crisis": "in a crisis or with thoughts of suicide",
+}
+_SAMPLE_DAY, _SAMPLE_NUMBER = date(2026, 3, 31), 1234.5
+_MAX_LABELS = 8
+# TC260-PG-20252A, as far as it is known from public code of vendors (as of 2026-11-20): 00, two digits for the kind of
+# organisation, its code of 18 characters, and five characters for its own model (first 1 for generation, 2 for
+# distribution) or 00000.
+_PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4})")
+_EXAMPLE_CODE = "001191310000MA1FL0000X00000"
+
 
 class KnownLabel(Value, frozen=True):
     """A built-in label.
@@ -86,25 +107,6 @@ def units_of(territory: str) -> str:
 def known_currencies() -> dict[str, str]:
     """Return the currencies that replace those of Babel's data, by territory."""
     return {place: code for place, code in _table("places")["currencies"].items() if place != "source"}
-
-
-_UNITS = {
-    "metric": "Units: metric (kilometres, kilograms, degrees Celsius).",
-    "us": "Units: US customary (miles, pounds, degrees Fahrenheit).",
-    "uk": "Units: metric, but miles, pints and stones where people in the United Kingdom use them.",
-}
-
-_FORMS = {"formal": "Address the user formally.", "informal": "Address the user informally."}
-
-_KINDS = {
-    "emergency": "in an emergency",
-    "police": "police",
-    "medical": "ambulance",
-    "fire": "fire brigade",
-    "crisis": "in a crisis or with thoughts of suicide",
-}
-
-_SAMPLE_DAY, _SAMPLE_NUMBER = date(2026, 3, 31), 1234.5
 
 
 def read_locale(findings: Findings, path: KeyPath, tag: str) -> bool:
@@ -212,16 +214,6 @@ def _helplines(territories: Places) -> tuple[dict[str, str], str]:
     lines = {code: helpline_text(some) for code, some in numbers.items() if some}
     shared = None if everywhere or not numbers else set.intersection(*(set(some.items()) for some in numbers.values()))
     return lines, helpline_text(dict(sorted(shared))) if shared else ""
-
-
-_MAX_LABELS = 8
-
-# TC260-PG-20252A, as far as it is known from public code of vendors (as of 2026-11-20): 00, two digits for the kind of
-# organisation, its code of 18 characters, and five characters for its own model (first 1 for generation, 2 for
-# distribution) or 00000.
-_PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4})")
-
-_EXAMPLE_CODE = "001191310000MA1FL0000X00000"
 
 
 class _LabelTexts(Value, frozen=True):

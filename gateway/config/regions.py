@@ -15,6 +15,8 @@ from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import NOWHERE, Places
 from providers.value import Value
 
+_RESERVED = "refuse"
+
 
 def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None:
     """Return the cell, or None if there is none or it is invalid."""
@@ -50,9 +52,6 @@ def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:
     if not origin.startswith("https://"):
         findings.error(path, "the URL must start with https://, because clients send their keys there")
     return f"{origin}{base or ''}"
-
-
-_RESERVED = "refuse"
 
 
 class Regions(Value, frozen=True):

@@ -23,6 +23,9 @@ from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
 from providers.value import Value
 
+_Steps = Sequence[str | Mapping[str, int]]
+"""The steps of a route as they are written: a deployment, or the weights of several."""
+
 
 def outside_boundary(region: Region, deployment: Deployment) -> str:
     """Return a message that explains how a deployment leaves the boundary of a region."""
@@ -55,10 +58,6 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
     if region is not None and region.approvals_required and days is not None:
         return why_unapproved(deployment.approvals, region.name, days) or ""
     return ""
-
-
-_Steps = Sequence[str | Mapping[str, int]]
-"""The steps of a route as they are written: a deployment, or the weights of several."""
 
 
 class _Entry(Value, frozen=True):

@@ -16,6 +16,10 @@ from gateway.config.problems import KeyPath, dotted
 from gateway.model.section import Sensitive
 from providers.value import Value
 
+_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]+@")
+_REFERENCE = re.compile(r"\$\{[^{}]*\}")
+_NOT_SHOWN_WORD = "(not shown)"
+
 
 class SensitiveKey(Value, frozen=True):
     """A key with a rule. In its path, `*` stands for any name, and indexes of lists are left out."""
@@ -70,11 +74,6 @@ def _written(path: KeyPath, value: object) -> Iterator[KeyPath]:
                 yield from _written((*path, index), item)
         case str() if "${" not in value and any(key.rule.is_secret and key.matches(path) for key in sensitive_keys()):
             yield path[:-1] if isinstance(path[-1], int) else path
-
-
-_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]+@")
-_REFERENCE = re.compile(r"\$\{[^{}]*\}")
-_NOT_SHOWN_WORD = "(not shown)"
 
 
 def without_secrets(path: KeyPath, value: object) -> object:

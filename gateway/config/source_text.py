@@ -27,6 +27,7 @@ _MAX_SKIPPED_READINGS = 240
 
 MAX_BYTES = 4 * 1024 * 1024
 """The maximum size of a configuration file."""
+VERSION_DIGITS = 12
 
 
 def digest(data: bytes) -> str:
@@ -130,9 +131,6 @@ class Watch:
         self._has_failed = self._has_failed or (self._last is not None and self._last != self.known)
         self._postponed, self._to_skip = self._last, self._next_skip
         self._next_skip = min(self._next_skip * 2, _MAX_SKIPPED_READINGS)
-
-
-VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ _BUDGET = re.compile(
     r"(?:(?P<amount>\S+ [A-Z]{3})|(?P<tokens>[0-9]{1,16}) tokens)(?: per |/| in )(?P<per>[a-z]+)", re.ASCII
 )
 _NO_KEY = f"sha256:{'0' * 64}"
+_T = TypeVar("_T", bound=Section)
 
 
 class InvalidDefinition(ValueError):
@@ -97,9 +98,6 @@ def compile_stored_client(
         limits=section.limits,
         spending=NO_SPENDING_RULES if spending == NO_SPENDING_RULES else spending,
     )
-
-
-_T = TypeVar("_T", bound=Section)
 
 
 def _read(kind: type[_T], definition: Definition) -> _T:

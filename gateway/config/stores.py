@@ -19,6 +19,9 @@ from providers.sites import OriginError, parse_origin
 from providers.territories import Places
 from providers.value import Value
 
+_VERIFIED = "verify-full"
+_SSL_MODES = {"disable": False, "allow": False, "prefer": False, "require": True, "verify-ca": True, _VERIFIED: True}
+
 
 class _Form(Value, frozen=True):
     """The form of the addresses of a kind of store.
@@ -58,8 +61,6 @@ _FORMS: Mapping[StoreKind, _Form] = {
         "GATEWAY_VALKEY_PASSWORD",
     ),
 }
-_VERIFIED = "verify-full"
-_SSL_MODES = {"disable": False, "allow": False, "prefer": False, "require": True, "verify-ca": True, _VERIFIED: True}
 
 
 def compile_stores(

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.config import validation
 from gateway.config.field_types import MEANINGS
 from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, nearest, quoted
 from gateway.config.schema.file import ClientSection, ExporterSection, GatewaySection
@@ -25,6 +24,56 @@ from providers.value import Value
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+UNSUPPORTED_KEYS = frozenset({"evaluations", "hand_off"})
+"""Keys that are planned, in any section."""
+_USE_LIMIT = "write `limit`, the number of calls that may run at the same time, and remove `{}`"
+REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("concurrency", key): (f"`{key}` was removed with the adaptive limit", _USE_LIMIT.format(key))
+    for key in ("adaptive", "min", "max")
+}
+"""Removed keys by section and name, with the message and the hint."""
+_NOT_YET = "is not supported by this version yet"
+_EXPECTED = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "list_type": "a list",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+}
+_NAMED: dict[str, type[BaseModel]] = {
+    "assistants": AssistantSection,
+    "regions": RegionSection,
+    "deployments": DeploymentSection,
+    "clients": ClientSection,
+    "exporters": ExporterSection,
+    "projects": ProjectSection,
+}
+# Optional keys whose loss would lead to wrong messages about the rest of the entry.
+_ESSENTIAL = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
+# Values of required keys with which the rest of an entry can be read.
+_STAND_INS: Mapping[tuple[str, str], object] = {
+    ("deployments", "provider"): "openai-compatible",
+    ("deployments", "model"): "unknown",
+    ("deployments", "endpoint"): "unknown",
+    ("regions", "territories"): ["AQ"],
+    ("regions", "boundary"): ["*"],
+    ("clients", "keys"): [f"sha256:{'0' * 64}"],
+    ("exporters", "endpoint"): "https://unknown.invalid",
+    ("exporters", "stores"): ["any"],
+    ("exporters", "processes"): ["any"],
+    ("assistants", "routes"): {},
+    ("cell", "territory"): "AQ",
+    ("location", "from"): ["192.0.2.0/24"],
+    ("location", "country"): "X-Country",
+    ("stores", "url"): "https://unknown.invalid",
+    ("stores", "territory"): "AQ",
+    ("usage", "url"): "https://unknown.invalid",
+    ("usage", "territory"): "AQ",
+}
+_REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 
 @dataclass(slots=True)
@@ -71,31 +120,6 @@ class Findings:
         message = _PASSWORD_IN_URL.sub("://…@", message)
         line, column = self.source.position(path, key=key)
         self.problems.append(Problem(self.source.file, line, column, path, message, hint, severity))
-
-
-UNSUPPORTED_KEYS = frozenset({"evaluations", "hand_off"})
-"""Keys that are planned, in any section."""
-
-_USE_LIMIT = "write `limit`, the number of calls that may run at the same time, and remove `{}`"
-
-REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("concurrency", key): (f"`{key}` was removed with the adaptive limit", _USE_LIMIT.format(key))
-    for key in ("adaptive", "min", "max")
-}
-"""Removed keys by section and name, with the message and the hint."""
-
-_NOT_YET = "is not supported by this version yet"
-
-_EXPECTED = {
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "dataclass_type": "a mapping",
-    "list_type": "a list",
-    "string_type": "a string",
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "float_type": "a number",
-}
 
 
 class ShapeError(Value, frozen=True):
@@ -162,9 +186,9 @@ def _message(error: ErrorDetails) -> str:
 
 def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
     key = str(path[-1])
-    if key in validation.UNSUPPORTED_KEYS:
+    if key in UNSUPPORTED_KEYS:
         return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
-    removed = validation.REMOVED.get((str(path[-2]), key)) if len(path) > 1 else None
+    removed = REMOVED.get((str(path[-2]), key)) if len(path) > 1 else None
     if removed is not None:
         message, hint = removed
         return ShapeError(path, message, hint, at_key=True)
@@ -252,42 +276,6 @@ def _bare(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
         kind = next(choice for choice in get_args(kind) if choice is not type(None))
     return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
-
-
-_NAMED: dict[str, type[BaseModel]] = {
-    "assistants": AssistantSection,
-    "regions": RegionSection,
-    "deployments": DeploymentSection,
-    "clients": ClientSection,
-    "exporters": ExporterSection,
-    "projects": ProjectSection,
-}
-
-# Optional keys whose loss would lead to wrong messages about the rest of the entry.
-_ESSENTIAL = frozenset("endpoint simulates project stores processes transit regions approvals consent identity".split())
-
-# Values of required keys with which the rest of an entry can be read.
-_STAND_INS: Mapping[tuple[str, str], object] = {
-    ("deployments", "provider"): "openai-compatible",
-    ("deployments", "model"): "unknown",
-    ("deployments", "endpoint"): "unknown",
-    ("regions", "territories"): ["AQ"],
-    ("regions", "boundary"): ["*"],
-    ("clients", "keys"): [f"sha256:{'0' * 64}"],
-    ("exporters", "endpoint"): "https://unknown.invalid",
-    ("exporters", "stores"): ["any"],
-    ("exporters", "processes"): ["any"],
-    ("assistants", "routes"): {},
-    ("cell", "territory"): "AQ",
-    ("location", "from"): ["192.0.2.0/24"],
-    ("location", "country"): "X-Country",
-    ("stores", "url"): "https://unknown.invalid",
-    ("stores", "territory"): "AQ",
-    ("usage", "url"): "https://unknown.invalid",
-    ("usage", "territory"): "AQ",
-}
-
-_REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 
 @dataclass(slots=True)

@@ -27,6 +27,29 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NEW_LINE = re.compile(r"\r\n|\r|\n")
+# Section 5.1, without the line breaks of YAML 1.1 (NEL, LS, PS). The parser counts them as line breaks, editors do not.
+_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_OTHER_ENCODINGS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_AS_UTF_8 = "save the file as UTF-8"
+_BEGINNINGS = {
+    "\t": ("a tab where only spaces are allowed", "indent with spaces"),
+    "@": ("a text that begins with `@` must be in quotes", 'write it as "@EEA"'),
+    "`": ("a text that begins with a backtick must be in quotes", "put it in quotes"),
+    "%": ("a text that begins with `%` must be in quotes", "put it in quotes"),
+    "*": ("a text that begins with `*` must be in quotes", 'write everywhere as "*"'),
+    "!": ("a text that begins with `!` must be in quotes", 'write an exclusion as "!CN"'),
+    "&": ("a text that begins with `&` must be in quotes", "put it in quotes"),
+    '"': ("a quote that is never closed, or closed in the wrong place", 'close it with `"`'),
+    "'": ("a quote that is never closed, or closed in the wrong place", "close it with `'`"),
+    ":": ("a `:` where a key is not allowed", "put a text that holds `: ` in quotes, and check the indentation"),
+}
 
 
 @dataclass(slots=True)
@@ -258,23 +281,6 @@ def _resolve(text: str) -> object:
     return text
 
 
-_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-_NEW_LINE = re.compile(r"\r\n|\r|\n")
-
-# Section 5.1, without the line breaks of YAML 1.1 (NEL, LS, PS). The parser counts them as line breaks, editors do not.
-_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-
-_OTHER_ENCODINGS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-
-_AS_UTF_8 = "save the file as UTF-8"
-
-
 def parse_yaml(data: bytes, file: str, *, merges: bool = False) -> Source:
     """Parse a YAML document whose root is a mapping. With `merges`, it may have merge keys (`<<`), as in YAML 1.1.
 
@@ -356,20 +362,6 @@ def _end_of(text: str) -> tuple[int, int]:
     """Return the line and column after the text."""
     lines = _NEW_LINE.split(text)
     return len(lines), len(lines[-1]) + 1
-
-
-_BEGINNINGS = {
-    "\t": ("a tab where only spaces are allowed", "indent with spaces"),
-    "@": ("a text that begins with `@` must be in quotes", 'write it as "@EEA"'),
-    "`": ("a text that begins with a backtick must be in quotes", "put it in quotes"),
-    "%": ("a text that begins with `%` must be in quotes", "put it in quotes"),
-    "*": ("a text that begins with `*` must be in quotes", 'write everywhere as "*"'),
-    "!": ("a text that begins with `!` must be in quotes", 'write an exclusion as "!CN"'),
-    "&": ("a text that begins with `&` must be in quotes", "put it in quotes"),
-    '"': ("a quote that is never closed, or closed in the wrong place", 'close it with `"`'),
-    "'": ("a quote that is never closed, or closed in the wrong place", "close it with `'`"),
-    ":": ("a `:` where a key is not allowed", "put a text that holds `: ` in quotes, and check the indentation"),
-}
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:

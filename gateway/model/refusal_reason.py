@@ -9,6 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+CODES_WITHOUT_A_REGION = frozenset(
+    {
+        "invalid_api_key",
+        "key_of_another_cell",
+        "keys_unavailable",
+        "headers_too_large",
+        "not_found",
+        "method_not_allowed",
+        "not_implemented",
+        "receipt_damaged",
+        "region_unknown",
+        "region_conflict",
+    }
+)
+"""The codes of errors that arise where the region of the request is not known."""
+
 
 class RefusalReason(StrEnum):
     """Why a request is not answered. A client must treat a reason that it does not know as `outage`."""
@@ -31,21 +47,6 @@ class RefusalReason(StrEnum):
 RESERVED = frozenset({RefusalReason.LANGUAGE})
 """The reasons that no code has yet. They belong to later versions and are named now, so that the set stays closed."""
 
-CODES_WITHOUT_A_REGION = frozenset(
-    {
-        "invalid_api_key",
-        "key_of_another_cell",
-        "keys_unavailable",
-        "headers_too_large",
-        "not_found",
-        "method_not_allowed",
-        "not_implemented",
-        "receipt_damaged",
-        "region_unknown",
-        "region_conflict",
-    }
-)
-"""The codes of errors that arise where the region of the request is not known."""
 
 REASON_BY_CODE: Mapping[str, RefusalReason] = {
     "invalid_request": RefusalReason.REQUEST,

@@ -37,6 +37,8 @@ from gateway.model.config_version import ClientLimitRule, LogRules, ReceiptRules
 from gateway.model.resilience import Resilience
 from gateway.model.section import Sensitive, default_as_written
 
+_GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
+
 
 class ClientSection(Section):
     """A client that may call the gateway."""
@@ -100,9 +102,6 @@ class ExporterSection(Section):
     insecure: bool = Field(
         False, description="true allows http:// to another machine: traces and headers are sent in clear text."
     )
-
-
-_GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
 
 
 class SecretsSection(Section):

@@ -25,6 +25,9 @@ from gateway.model.section import FileForm, Sensitive, UnitError
 from gateway.model.units import DailyHours, Line
 from gateway.policy.location import SIGNALS
 
+_T = TypeVar("_T")
+Texts = Annotated[dict[LanguageTag, Line], Field(min_length=1)]
+
 
 class EdgeSecretSection(Section):
     """The secret with which an edge proves that a request came through it."""
@@ -61,7 +64,6 @@ def _signal_name(value: object) -> str:
 
 
 SignalName = Annotated[str, FileForm(_signal_name, {"type": "string", "enum": [*SIGNALS]})]
-_T = TypeVar("_T")
 
 
 class _LocationKeys(Section):
@@ -103,9 +105,6 @@ else:
             if signal.settings is not None
         },
     )
-
-
-Texts = Annotated[dict[LanguageTag, Line], Field(min_length=1)]
 
 
 class LabelSection(Section):

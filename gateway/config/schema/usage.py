@@ -13,6 +13,9 @@ from gateway.model.units import Day
 
 _MOST_TOKENS = 2**53
 """Up to this number, every store counts exactly."""
+_WINDOWS = tuple(str(window) for window in Window)
+_Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+_WHERE = "Where the server, its replicas and its backups are: an ISO 3166 code such as DE."
 
 
 def _one_or_list(value: object) -> object:
@@ -26,9 +29,7 @@ def _window(value: object) -> Window:
     raise UnitError("must be the window of the budget", f"one of {', '.join(_WINDOWS)}")
 
 
-_WINDOWS = tuple(str(window) for window in Window)
 _Per = Annotated[Window, FileForm(_window, {"enum": list(_WINDOWS)})]
-_Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
 
 
 class BudgetSection(Section):
@@ -127,9 +128,6 @@ class UsageSection(Section):
         None,
         description="The project that pays for calls that no client asked for: shadow, evaluation, playground, probes.",
     )
-
-
-_WHERE = "Where the server, its replicas and its backups are: an ISO 3166 code such as DE."
 
 
 class DatabaseSection(Section):
