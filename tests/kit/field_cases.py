@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.gateway_command import in_this_process
+from tests.kit.gateway_process import running_gateway
 from tests.kit.mmdb import country, mmdb
 
 __all__ = ["FOLDER", "Case", "Outcome", "field_cases", "mistakes_of"]
@@ -104,14 +105,35 @@ class Providers:
         self._turns: dict[str, int] = {}
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request of the gateway. The first label of the host is the deployment."""
-        name = request.url.host.split(".")[0]
+        """Answer a request of the gateway. The first part of the path is the deployment."""
+        name = request.url.path.split("/")[1]
         self.seen.setdefault(name, []).append(request)
         answer = self._choose(name, request.content)
         await asyncio.sleep(answer.get("after_ms", 0) / 1000)
         if answer.get("breaks"):
             raise httpx.ReadError("the connection was closed", request=request)
         return _response(answer, _is_stream(request))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection of the gateway, each as it is written by HTTP/1.1."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            while True:
+                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
+                headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])  # type: ignore[arg-type]
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                method, target, _ = first.split(" ")
+                response = await self.answer(
+                    httpx.Request(method, f"http://provider{target}", headers=headers, content=body)
+                )
+                names = {"content-type": response.headers["content-type"], **response.headers}
+                names = {name: value for name, value in names.items() if name != "content-length"}
+                head = "".join(f"{name}: {value}\r\n" for name, value in names.items() if name != "transfer-encoding")
+                writer.write(f"HTTP/1.1 {response.status_code} X\r\n{head}transfer-encoding: chunked\r\n\r\n".encode())
+                async for piece in response.stream:  # type: ignore[union-attr]
+                    writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b"")
+                    await writer.drain()
+                writer.write(b"0\r\n\r\n")
+        writer.close()
 
     def _choose(self, name: str, body: bytes) -> Mapping[str, Any]:
         in_order: list[Mapping[str, Any]] = []
@@ -288,16 +310,39 @@ _READERS = {"chat": _read_chat, "messages": _read_messages, "responses": _read_r
 # --- one run --------------------------------------------------------------------------------------
 
 
-def mistakes_of(case: Case, folder: Path) -> list[str]:
-    """Run a case, and return what differs from `want`, a sentence each; empty if it holds."""
-    config = _config(case.data, folder)
+def mistakes_of(case: Case, folder: Path, *, wire: bool = False) -> list[str]:
+    """Run a case, and return what differs from `want`, a sentence each; empty if it holds.
+
+    Args:
+        case: The case.
+        folder: An empty folder for its files.
+        wire: Whether it runs over sockets, against `gateway serve`.
+    """
     if "check" in case.data:
-        return _check(config, case.data["check"], folder)
-    providers = Providers(_filled(case.data.get("answers", {})))
+        return _check(_config(case.data, folder), case.data["check"], folder)
+    return asyncio.run((_over_sockets if wire else _in_process)(case, folder))
+
+
+async def _in_process(case: Case, folder: Path) -> list[str]:
+    config, providers = _config(case.data, folder), Providers(_filled(case.data.get("answers", {})))
     transport = HttpxTransport(httpx.MockTransport(providers.answer))
     gateway = Gateway(table_of(config, {}), transport, state_dir=folder if "usage" in config.data else None)
     gateway._executor.sleep = _do_not_wait  # a retry needs no time here
-    return asyncio.run(_run(case, gateway, providers))
+    asgi = httpx.ASGITransport(app=gateway)
+    async with _started(gateway), httpx.AsyncClient(transport=asgi, base_url="http://gateway") as client:
+        return await _run(case, client, providers)
+
+
+async def _over_sockets(case: Case, folder: Path) -> list[str]:
+    providers = Providers(_filled(case.data.get("answers", {})))
+    async with await asyncio.start_server(providers.serve, "127.0.0.1", 0, limit=2**26) as server:
+        origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        config = _config(case.data, folder, origin).write(folder)
+        with running_gateway(
+            config, {"GATEWAY_STATE_DIR": str(folder / "state"), "GATEWAY_ADMIN_PORT": "0"}
+        ) as gateway:
+            async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+                return await _run(case, client, providers)
 
 
 async def _do_not_wait(_: float) -> None:
@@ -321,11 +366,11 @@ def _filled(value: Any) -> Any:
     return {name: _filled(one) for name, one in value.items()} if isinstance(value, Mapping) else value
 
 
-def _config(data: Mapping[str, Any], folder: Path) -> Config:
+def _config(data: Mapping[str, Any], folder: Path, origin: str = "https://provider.example") -> Config:
     deployments, assistants = {}, {}
     for name, given in data["deployments"].items():
         plain = _CHAT_CAPABILITIES if given.get("provider", "openai-compatible") == "openai-compatible" else {}
-        endpoint = {"endpoint": f"https://{name}.example/{name}"}
+        endpoint = {"endpoint": f"{origin}/{name}"}
         whole = {**_DEPLOYMENT, **endpoint, **plain, **given}
         deployments[name] = {key: value for key, value in whole.items() if value is not None}
     for request in data.get("requests", ()):
@@ -369,15 +414,12 @@ def _route(request: Mapping[str, Any]) -> list[str]:
     return to if isinstance(to, list) else [to]
 
 
-async def _run(case: Case, gateway: Gateway, providers: Providers) -> list[str]:
+async def _run(case: Case, client: httpx.AsyncClient, providers: Providers) -> list[str]:
     mistakes: list[str] = []
-    asgi = httpx.ASGITransport(app=gateway)
-    async with _started(gateway), httpx.AsyncClient(transport=asgi, base_url="http://gateway") as client:
-        for request in case.data["requests"]:
-            for _ in range(request.get("times", 1)):
-                outcome = await _ask(client, request, stream=bool(case.stream))
-                want = request.get("want", _want(case))
-                mistakes += differences(want, outcome)
+    for request in case.data["requests"]:
+        for _ in range(request.get("times", 1)):
+            outcome = await _ask(client, request, stream=bool(case.stream))
+            mistakes += differences(request.get("want", _want(case)), outcome)
     calls = {name: len(seen) for name, seen in providers.seen.items()}
     of_case = want if isinstance(want := _want(case), Mapping) else {}
     for name, number in of_case.get("calls", {}).items():
