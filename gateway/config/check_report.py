@@ -153,7 +153,7 @@ def _samples(config: ConfigVersion) -> Iterator[str]:
 
 
 def _unplaced(config: ConfigVersion) -> Iterator[str]:
-    """Warn if no signal can locate a caller. This holds for the file that `gateway init` writes."""
+    """Warn if no signal can locate a caller. The file that `gateway init` writes has none."""
     if not can_locate(config):
         keys = dict.fromkeys(signal.setup_key for signal in SIGNALS.values() if signal.setup_key is not None)
         fix = f"bind a client to a `region`, or set up one of {', '.join(f'`{key}`' for key in keys)}"
@@ -238,7 +238,7 @@ def _assistant(assistant: Assistant, config: ConfigVersion, days: Days | None, g
         if schedule := assistant.schedules.get(name):
             yield from _wrapped("    schedule: ", _schedule(schedule))
         if shadow := assistant.shadows.get(name):
-            kept = "; prompts, its answers and those of the clients are kept" if shadow.keep_text else ""
+            kept = "; prompts, its answers and the answers to the clients are kept" if shadow.keep_text else ""
             yield f"    shadow of {_percent(shadow.share)} of the requests{kept}"
             yield from _step("    - ", shadow.deployment, config.regions[name], days)
 

@@ -52,7 +52,7 @@ def compile_clients(
 
 
 def compile_cors(draft: Draft, findings: Findings, *, demo: bool) -> Cors | None:
-    """Return the web pages that may call, or None if none may. In a demo, those of this machine may."""
+    """Return the web pages that may call, or None if none may. In a demo, the pages of this machine may."""
     section = draft.config.cors
     if section is None:
         return Cors(loopback=True) if demo else None

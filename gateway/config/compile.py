@@ -1,4 +1,4 @@
-"""Compile a `Document` into a `ConfigVersion`, and report all errors at once.
+"""Compile a `Document` into a `ConfigVersion`, and report all errors together.
 
 A part with an error of shape is removed before the rest is compiled. The other keys of this part are compiled again for
 their errors alone, so that fixing one error does not reveal the next.
@@ -73,7 +73,7 @@ def compile_config(
         demo_territory: The territory of callers of a demo whom no signal locates.
 
     Raises:
-        ConfigRejected: The document has errors. The exception holds all of them.
+        ConfigRejected: The document has errors. The exception contains all of them.
     """
     findings = Findings(document.source)
     draft = validate(findings)

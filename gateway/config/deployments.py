@@ -285,7 +285,7 @@ class DeploymentCompiler:
     ) -> ModelFacts:
         facts = vendor.facts(section.model)
         if not is_chat:
-            # The catalogue's facts are those of chats.
+            # The catalogue's facts are about chats.
             return facts
         if facts is UNKNOWN_MODEL and vendor.knows_models and section.capabilities is None and not own.has_capabilities:
             model = f"{section.provider}'s model {quoted(section.model)}"

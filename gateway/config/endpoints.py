@@ -190,7 +190,7 @@ class Endpoints:
         path: KeyPath = ("deployments", name)
         try:
             origin, written = parse_origin(url)
-        except OriginError as error:  # the URL may hold a password, so it is not shown
+        except OriginError as error:  # the URL may contain a password, so it is not shown
             self.findings.error((*path, "endpoint"), f"the URL {error}")
             return None
         base_path = _usual_base_path(adapter) if written is None else written

@@ -106,7 +106,7 @@ def _is_valid_collector(
 def _regions(
     draft: Draft, findings: Findings, path: KeyPath, section: ExporterSection, regions: Regions, residency: Residency
 ) -> frozenset[str]:
-    """Return the regions whose requests the exporter receives: those of the section, or all that it may receive.
+    """Return the regions whose requests the exporter receives: the ones in the section, or all that it may receive.
 
     Report an error for each region of the section, or each region of this cell, whose boundary excludes the exporter.
     """

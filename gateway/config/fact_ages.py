@@ -1,7 +1,7 @@
 """The vendor facts that a configuration relies on, with their sources, and warnings about old or unsourced ones.
 
 The fence compares a site's facts with a region's boundary, so an operator must see where each fact comes from and how
-old it is. An old fact is a warning, never an error: the vendor's promise may still hold.
+old it is. An old fact is a warning, never an error: the vendor's promise may still be valid.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ReliedFact(Value, frozen=True):
     """A fact of a vendor on which a deployment relies.
 
     Attributes:
-        subject: The fact in words, such as `the site openai eu`.
+        subject: The name of the fact, such as `the site openai eu`.
         citation: Its evidence.
         is_vendors: Whether it comes from the adapter. False: it comes from the operator's own catalogue.
     """
@@ -96,7 +96,7 @@ def warn_of_facts(findings: Findings, deployments: Iterable[Deployment], now_s: 
                 findings.warn(path, f"relies on a fact older than a year: {dated(fact, as_of)}", _refresh(fact))
             if fact.is_vendors and fact.citation.missing:
                 missing = ", ".join(fact.citation.missing)
-                message = f"relies on a fact without a complete source: {fact.subject} lacks {missing}"
+                message = f"relies on a fact without a complete source: {fact.subject} has no {missing}"
                 findings.warn(path, message, "update the provider's package; from 0.3 on, such a fact is refused")
 
 

@@ -134,7 +134,7 @@ class Links:
     ) -> Proxy | None:
         territory = read_territory(self.findings, (*path, "territory"), proxy.territory)
         url = _PROXY_URL.fullmatch(proxy.url)
-        if url is None:  # it may hold a password, so it is not shown
+        if url is None:  # it may contain a password, so it is not shown
             is_url = "://" in proxy.url
             message = f"must {'have references as credentials' if is_url else 'be a URL that names the host'}"
             self.findings.error((*path, "url"), message, _URL_HINT)
@@ -197,8 +197,8 @@ class Links:
             hint = "remove it, because its owner could read prompts; for a proxy that does, state `inspects: true`"
             self.findings.error((*path, "ca"), message, hint)
         if (tls.client_certificate is None) != (tls.client_key is None):
-            lacking = "client_key" if tls.client_key is None else "client_certificate"
-            self.findings.error((*path, lacking), "is missing", "name both files, or none of them")
+            missing = "client_key" if tls.client_key is None else "client_certificate"
+            self.findings.error((*path, missing), "is missing", "name both files, or none of them")
             return tls, None
         return tls, self._with_content(path, tls)
 

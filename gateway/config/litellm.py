@@ -198,7 +198,7 @@ class _Assistants:
         return names
 
     def _fallbacks(self, groups: dict[str, list[Model]], models: list[Model]) -> dict[str, list[Model]]:
-        """Return the deployments that answer after those of a `model_name`. `*` stands for all others."""
+        """Return the deployments that answer after the deployments of a `model_name`. `*` stands for all others."""
         read = self.reading
         ids = [(read.at("model_list", model.index, "model_info", "id"), model) for model in models]
         targets = {name: [model] for name, model in ids if isinstance(name, str)} | groups

@@ -165,7 +165,7 @@ class ClientReader:
         value = self.reading.at(*path)
         variable = self.reading.variable(*path)
         if variable is not None:
-            self.reading.note(*path, note=f"write the hash of the key that {variable} holds")
+            self.reading.note(*path, note=f"write the hash of the key in {variable}")
             return Gap(f'["sha256:…"], the output of: printf %s "${variable}" | sha256sum')
         if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) and not in_clear:
             self.reading.use(*path)

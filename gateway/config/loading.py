@@ -176,7 +176,7 @@ def load_document(
 ) -> Document:
     """Read a configuration file.
 
-    Without `secrets`, no reference is resolved, and each is assumed to hold a value: enough for a check. `clock`
+    Without `secrets`, no reference is resolved, and each is assumed to have a value: enough for a check. `clock`
     returns Unix time.
 
     Raises:
@@ -262,7 +262,7 @@ def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | No
 
 
 def content_hash(values: object, catalogues: list[dict[str, object]] | None) -> str:
-    """Return the content hash of a configuration: of its values, and those of its catalogue files if it names any."""
+    """Return the content hash of a configuration: of its values, and of the values of its catalogue files."""
     hashed = values if catalogues is None else [values, catalogues]
     return hashlib.sha256(_canonical(hashed).encode()).hexdigest()
 

@@ -120,7 +120,7 @@ def _cilium_comments(config: ConfigVersion, destinations: Sequence[Destination])
 def _kubernetes_comments(destinations: Sequence[Destination]) -> list[str]:
     comments = [
         "Names are NOT enforced: a NetworkPolicy knows addresses only, so every public address is allowed on the ports",
-        "below. The formats cilium and istio hold the boundary in the network too.",
+        "below. The formats cilium and istio enforce the boundary in the network too.",
     ]
     if names := dict.fromkeys(one.host for one in destinations if _place_of(one) == _OUTSIDE_IS_MEANT):
         comments += [

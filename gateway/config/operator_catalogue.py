@@ -110,8 +110,8 @@ class PriceSection(Section):
     )
     valid_from: Day | None = Field(
         None,
-        description="The first day on which it holds, from 00:00 UTC. Until then, an earlier price of this list or the "
-        "known price holds. Default: it always holds.",
+        description="The first day on which it applies, from 00:00 UTC. Until then, an earlier price of this list or "
+        "the known price applies. Default: it always applies.",
     )
 
 
@@ -302,7 +302,7 @@ def _check_providers(findings: Findings, registry: Registry) -> None:
 
 
 def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, adapter: Adapter) -> None:
-    """Report unknown names. The known flags, APIs and thinking methods are those of the adapter's own models."""
+    """Report unknown names. The known flags, APIs and thinking methods are the ones of the adapter's models."""
     known = list(known_models(adapter).values())
     parameters = PARAMETERS | IMPLIED.keys() | adapter.capabilities.parameters
     if isinstance(adapter, AsksForUsage) and adapter.asks_for_usage:
@@ -337,11 +337,11 @@ def warn_of_fees(findings: Findings, path: KeyPath, tools: Iterable[str]) -> Non
 
 
 def _check_days(findings: Findings, path: KeyPath, prices: Sequence[PriceSection]) -> None:
-    """Report prices that hold from the same day on."""
+    """Report prices that apply from the same day on."""
     days = [price.valid_from for price in prices]
     for index, day in enumerate(days):
         if day in days[:index]:
-            start = "has no `valid_from`" if day is None else f"holds from {day} on"
+            start = "has no `valid_from`" if day is None else f"applies from {day} on"
             message = f"{start}, as price {days.index(day) + 1} of this list"
             findings.error((*path, "price", index), message, "give each price another day, or remove one")
 

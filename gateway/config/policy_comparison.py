@@ -34,7 +34,7 @@ class Grant(Value, frozen=True):
     """One thing that a policy allows.
 
     Attributes:
-        kind: `other` stands for a rule in words.
+        kind: `other` stands for a rule that is only described.
         target: A name, a pattern with `*`, a network, or `NAMESPACE/SERVICE`.
         ports: The first and the last port.
         tie: The tie of a connection to the name: the server name of TLS, or `resolved` by the sidecar. Empty: nothing.
@@ -116,7 +116,7 @@ def compare_policy(documents: Iterable[object], destinations: Sequence[Destinati
 
 
 def _items(document: object) -> Iterator[dict[str, Any]]:
-    """Return the manifest, or those of a list, as `kubectl get --output yaml` writes it, without empty members."""
+    """Yield a manifest, or the manifests of a list (`kubectl get --output yaml`), without the members that are null."""
     if isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list):
         for one in document["items"]:
             yield from _items(one)

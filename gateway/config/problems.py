@@ -1,6 +1,6 @@
 """Problems of a configuration: where each one is, what is wrong, and how to fix it. They never contain a secret.
 
-`ConfigRejected` is raised for a configuration with at least one error. Its `problems` hold every error and warning.
+`ConfigRejected` is raised for a configuration with at least one error. Its `problems` contain every error and warning.
 """
 
 from __future__ import annotations

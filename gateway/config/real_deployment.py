@@ -1,7 +1,7 @@
 """The real deployment that `gateway demo --with` adds to the simulated ones of a demo.
 
 It is added to the values of each version that the demo compiles, never to the file: a file with `demo: true` cannot
-name a real provider. Its facts and its fence are those of its site.
+name a real provider. It has the facts and the fence of its site.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def add_real_deployment(
 ) -> Document:
     """Return the document with the deployment, as the first step of each route whose boundary it stays inside.
 
-    The version and the stored text remain those of the file.
+    The version and the stored text of the file remain.
 
     Its model is that of the first deployment of its provider.
 

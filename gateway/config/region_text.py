@@ -105,7 +105,7 @@ def units_of(territory: str) -> str:
 
 
 def known_currencies() -> dict[str, str]:
-    """Return the currencies that replace those of Babel's data, by territory."""
+    """Return the currencies that replace the ones in Babel's data, by territory."""
     return {place: code for place, code in _table("places")["currencies"].items() if place != "source"}
 
 
@@ -345,10 +345,12 @@ class RegionTextCompiler:
         """Return whether each text contains the words that the law requires. Report an error if not."""
         is_valid = True
         for language, text in texts.items():
-            lacking = [group for group in known.must_contain if not any(word in text for word in group)]
-            if lacking:
-                required = " and ".join(" or ".join(group) for group in lacking)
-                self._findings.error((*path, "text", language), f"lacks words that the law requires: {required}")
+            missing = [group for group in known.must_contain if not any(word in text for word in group)]
+            if missing:
+                required = " and ".join(" or ".join(group) for group in missing)
+                self._findings.error(
+                    (*path, "text", language), f"must contain the words that the law requires: {required}"
+                )
                 is_valid = False
         return is_valid
 
@@ -359,7 +361,7 @@ def known_messages() -> dict[RefusalReason, dict[str, str]]:
 
 
 def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
-    """Return the sentences for end users by reason: those of `messages`, else the built-in ones."""
+    """Return the sentences for end users by reason: the ones in `messages`, else the built-in ones."""
     known = known_messages()
     # The tags are generated, because most compiles need no other data of Babel, which takes long to load.
     tags = json.loads(resources.files("gateway.config").joinpath("data", "sentence_tags.json").read_text("utf-8"))

@@ -134,7 +134,7 @@ class AssistantCompiler:
     def _chat_routes(
         self, path: KeyPath, section: AssistantSection
     ) -> tuple[dict[str, Route], dict[str, dict[str, Route]]]:
-        """Return the routes of an assistant by region: those of all chats, and those of each intent."""
+        """Return the routes of an assistant by region: for all chats, and for each intent."""
         routes: dict[str, Route] = {}
         own_routes: dict[str, dict[str, Route]] = {}
         for region, by_intent in section.routes.items():
@@ -271,10 +271,11 @@ class AssistantCompiler:
                 self._check_pins(entry, "moderations")
 
     def _check_pins(self, entry: _Entry, use: Use) -> None:
-        """Report a site whose facts hold only with a field that these requests don't have. They store nothing."""
+        """Report a site whose facts are valid only with a field that these requests don't have. They store nothing."""
         pins = sorted(entry.deployment.target.pins.keys() - {"store"})
         if pins:
-            fact = f"the facts of the site {entry.deployment.site} hold only with `{pins[0]}`, which {use} do not have"
+            site = entry.deployment.site
+            fact = f"the facts of the site {site} are valid only with `{pins[0]}`, which {use} do not have"
             self.findings.error(entry.path, fact, "use a deployment at another site")
 
     def _schedules(self, name: str, section: AssistantSection, routes: Mapping[str, Route]) -> dict[str, Schedule]:

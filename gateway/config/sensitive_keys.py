@@ -1,4 +1,4 @@
-"""Which keys of the configuration hold a secret or may be a reference, and what is stored and shown of their values.
+"""Which keys of the configuration are a secret or may be a reference, and what is stored and shown of their values.
 
 The fields of the schema state it (`Sensitive`). `make generate` lists them in a file, because no process that serves
 loads the schema.
@@ -59,7 +59,7 @@ def places_of_references() -> str:
 
 
 def secrets_in_clear(values: Mapping[str, object]) -> list[str]:
-    """Return the keys of the configuration that hold a secret as plain text instead of a `${…}` reference."""
+    """Return the keys of the configuration that have a secret as plain text instead of a `${…}` reference."""
     return sorted({dotted(path) for path in _written((), values)})
 
 

@@ -29,7 +29,7 @@ def read_service(
     """
     try:
         origin, path = parse_origin(url)
-    except OriginError as error:  # the URL may hold a password, so it is not shown
+    except OriginError as error:  # the URL may contain a password, so it is not shown
         findings.error(key_path, f"the URL {error}")
         return None
     if origin.startswith("http://") and not insecure and not is_this_machine(origin):

@@ -1,4 +1,4 @@
-"""Compile clients and projects that are stored in the database. Their keys are those of the file, without `keys`."""
+"""Compile clients and projects that are stored in the database. They have the keys of the file, without `keys`."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _store(
 
 
 class _UrlError(Exception):
-    """An address of a store that cannot be used. The message never contains the address: it may hold a password."""
+    """An address of a store that cannot be used. The message never contains the address: it may contain a password."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -204,7 +204,7 @@ def check_prices(
     """Report the deployments whose calls cannot be priced, although a client with a limit of money reaches them.
 
     A missing price is a warning: the deployment is skipped or the request refused. A missing rate is an error, also
-    for a price that holds from a later day on than `now_s` (Unix time).
+    for a price that applies from a later day on than `now_s` (Unix time).
     """
     if draft.config.clients_source == "database":
         reached = {name: ["a client of the database"] for name in _reached(assistants, None, None)}

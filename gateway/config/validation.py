@@ -78,7 +78,7 @@ _REQUIRED = {"version": 1, "assistants": {}, "regions": {}, "deployments": {}}
 
 @dataclass(slots=True)
 class Findings:
-    """The errors and warnings found so far, beginning with those of the YAML parser."""
+    """The errors and warnings found so far, beginning with the errors of the YAML parser."""
 
     source: Source
     problems: list[Problem] = field(init=False)
@@ -406,7 +406,7 @@ def _mended(
 
 
 def _key_of(path: KeyPath) -> KeyPath:
-    """Return the path up to its last key: an item of a list stands for the list."""
+    """Return the path without list indexes at its end."""
     while len(path) > 1 and isinstance(path[-1], int):
         path = path[:-1]
     return path
@@ -494,7 +494,7 @@ def _copied(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _parent(values: dict[str, object], path: KeyPath) -> dict[str, object]:
-    """Return the mapping that holds the last key of the path, or an empty one if it was removed."""
+    """Return the mapping with the last key of the path, or an empty one if it was removed."""
     node: object = values
     for part in path[:-1]:
         if isinstance(node, dict):

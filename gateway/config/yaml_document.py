@@ -48,7 +48,7 @@ _BEGINNINGS = {
     "&": ("a text that begins with `&` must be in quotes", "put it in quotes"),
     '"': ("a quote that is never closed, or closed in the wrong place", 'close it with `"`'),
     "'": ("a quote that is never closed, or closed in the wrong place", "close it with `'`"),
-    ":": ("a `:` where a key is not allowed", "put a text that holds `: ` in quotes, and check the indentation"),
+    ":": ("a `:` where a key is not allowed", "put a text with `: ` in quotes, and check the indentation"),
 }
 
 

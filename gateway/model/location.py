@@ -31,7 +31,7 @@ class Evidence(Value, frozen=True):
 
     Attributes:
         region: The name of the region that the signal points to, or None.
-        note: In words, why the signal was ignored or what it means.
+        note: Why the signal was ignored, or what it means, for people.
         decided: Whether this signal won.
     """
 
@@ -53,7 +53,7 @@ class Location:
         why: The name of the winning signal, or `unknown`.
         assumed: Whether the region was taken because no signal gave one.
         preferences: How the user wants to be addressed. This is not evidence of a location.
-        age: The rules for the age of the user. None for those of adults.
+        age: The rules for the age of the user. None for adults.
     """
 
     region: Region | None
@@ -103,7 +103,7 @@ CLAIM_PROBLEMS = {
     ClaimProblem.AGE_BAND: "its age band is not one of this region",
     ClaimProblem.UNCHECKED: "the issuer's keys cannot be read at the moment",
 }
-"""Why a claim is rejected, in words."""
+"""Why a claim is rejected, for people."""
 
 
 @dataclass(frozen=True, slots=True)

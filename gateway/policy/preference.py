@@ -129,7 +129,7 @@ def decide_preferring(
     if not is_reordered:
         # Its weighted step may have become the first one of the route, which alone would set a variant.
         return plain, preference
-    # The users of a preference are not those of a canary.
+    # A user with a preference is not a user of a canary.
     return replace(decision, outcome=replace(decision.outcome, variant=None)), preference
 
 

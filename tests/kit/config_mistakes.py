@@ -9,7 +9,7 @@ from tests.kit.config_cases import more
 
 @dataclass(frozen=True)
 class Case:
-    """Sections that replace those of the sound config, and the errors that follow."""
+    """Sections that replace sections of the sound config, and the errors that follow."""
 
     sections: dict[str, str]
     errors: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Attempts of a client to forge its location: generated networks, the paths into them, and headers of every kind.
 
 A case has the request as the edge forwards it for an honest client, and as it forwards it for a lying one. The edge
-follows the operator's documentation: it always writes each of its headers, replacing or after those of the client.
+follows the operator's documentation: it always writes each of its headers, replacing the client's headers or after them.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ _FITTING = {
 
 @st.composite
 def _forged_header(draw: st.DrawFn, read_headers: list[str]) -> Header:
-    """Draw a header. Two of three are headers that the config reads, mostly with a value of the right form."""
+    """Draw a header. Two of three are headers that the config reads, usually with a value of the right form."""
     name = draw(st.sampled_from(read_headers if draw(st.integers(0, 2)) else [*_COUNTRY, *_PART, *_ADDRESS, *_OTHERS]))
     value = draw(_FITTING.get(name, _ANYTHING) if draw(st.integers(0, 3)) else _ANYTHING)
     spelling = draw(st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase(), name.replace("-", "_")]))

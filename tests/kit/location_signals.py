@@ -51,7 +51,7 @@ def with_only(name: str) -> ConfigVersion:
 
 
 def with_another(name: str) -> ConfigVersion:
-    """Return the same config version with another signal listed in its place, which lacks what it needs."""
+    """Return the same config version with another signal listed in its place, which is not set up."""
     return listing("claim" if name != "claim" else "edge_header", config=with_only(name))
 
 

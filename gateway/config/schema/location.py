@@ -77,7 +77,7 @@ class _LocationKeys(Section):
     edges: list[EdgeSection] = Field([], description="The trusted peers that report a country in a header.")
     conflict: Literal["strictest", "refuse"] = Field(
         "strictest",
-        description="If signals give different regions: use the region whose boundary lies within those of the others, "
+        description="If signals give different regions: use the region whose boundary lies within all the others, "
         "or refuse the request.",
     )
     accept_country_only: list[str] = Field(

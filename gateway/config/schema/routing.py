@@ -236,7 +236,7 @@ class DeploymentSection(Section):
     attests: list[str] = Field(
         [],
         description="Conditions of the site that your contract fulfils, such as zdr (zero data retention). The facts "
-        "of the site hold only under these conditions.",
+        "of the site are valid only under these conditions.",
     )
     capabilities: list[str] | None = Field(
         None, description="The capabilities of the model, instead of the known ones: tools, vision, json_schema, …"

@@ -92,9 +92,7 @@ class ClaimSection(PlainSection):
     secret: Annotated[str | None, Sensitive("a claim's keys")] = field(
         default=None, repr=False, metadata=key("A shared secret instead of public keys: ${NAME} or ${file:/path}.")
     )
-    territory: Visible = field(
-        default="territory", metadata=key("The member of the token that holds the user's territory.")
-    )
+    territory: Visible = field(default="territory", metadata=key("The member of the token with the user's territory."))
     preferences: Visible | None = field(
         default=None,
         metadata=key("The member with the user's preferences (language, units, time_zone, form). Default: not read."),

@@ -47,8 +47,7 @@ class SignalLocator:
     It is a part of the config version. Only the rules are pickled and compared.
 
     Attributes:
-        edge_headers: The headers that only a proxy adds: those of every signal that reads edges, also of a signal that
-            is not listed.
+        edge_headers: The headers that only a proxy adds, of every signal that reads edges, listed or not.
     """
 
     rules: LocationRules
@@ -144,7 +143,7 @@ def address_of(config: ConfigVersion, request: RequestHeaders) -> Address | Addr
 
 
 def key_bytes(key: LocationKey) -> int:
-    """Return how many bytes of headers a key holds."""
+    """Return how many bytes of headers a key has."""
     return sum(len(value) for values in key[3:] for value in _all_values(values))
 
 

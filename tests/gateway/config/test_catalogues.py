@@ -272,7 +272,7 @@ def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
             "version: 1\nmodels:\n  openai:\n    g:\n      price:\n"
             "        - {input: 1, output: 1, currency: USD, as_of: 2026-01-01, valid_from: 2026-12-01}\n"
             "        - {input: 2, output: 1, currency: USD, as_of: 2026-01-01, valid_from: 2026-12-01}\n",
-            "7:11: models.openai.g.price[1]: holds from 2026-12-01 on, as price 1 of this list; give each price another",
+            "7:11: models.openai.g.price[1]: applies from 2026-12-01 on, as price 1 of this list; give each price another",
         ),
         (
             "version: 1\nmodels: {openai: {g: {price: [0, {input: 1, output: 1, currency: USD, as_of: 2026-01-01}]}}}",

@@ -107,7 +107,7 @@ def test_site_that_needs_a_field_of_chats_is_refused(monkeypatch: pytest.MonkeyP
     config = CONFIG.merge(f"deployments: {{pinned: {pinned}}}").merge(
         "assistants: {b: {embeddings: {default: [pinned]}}}"
     )
-    with pytest.raises(ConfigRejected, match="hold only with `region`, which embeddings do not have"):
+    with pytest.raises(ConfigRejected, match="are valid only with `region`, which embeddings do not have"):
         table_of(config, {"K": "sk-1234567890"})
 
 

@@ -176,7 +176,7 @@ def test_proxy_has_its_address_without_the_credentials(
     assert ("file:" in url) == (str(tmp_path / "secret") in made.files)
 
 
-def test_deployment_whose_proxy_lacks_its_credentials_is_skipped(tmp_path: Path) -> None:
+def test_deployment_whose_proxy_has_no_credentials_is_skipped(tmp_path: Path) -> None:
     made = compiled(config_of(proxy=PROXY), tmp_path, environ={**KEYS, "K": "k-1"})
     deployment = made.config.deployments["own"]
     assert (deployment.has_credential, deployment.missing_credentials) == (False, ("USER", "PASSWORD"))

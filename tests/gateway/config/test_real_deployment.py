@@ -1,4 +1,4 @@
-"""The real deployment of `gateway demo --with`: its facts and its fence are those of its site."""
+"""The real deployment of `gateway demo --with`: it has the facts and the fence of its site."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_label_is_written_by_name_or_with_options() -> None:
         ("labels: [{name: own, text: {en: A}, producer: x}]", "regions.cn.labels[0].producer: a label of your own"),
         (
             "labels: [{name: cn-gb45438, producer: x, text: {zh: 你好}}]",
-            "regions.cn.labels[0].text.zh: lacks words that the law",
+            "regions.cn.labels[0].text.zh: must contain the words that the law",
         ),
         ("labels: [{name: own, text: {}}]", "regions.cn.labels[0].text: must not be empty"),
         ('labels: [{name: own, text: {en: "a\\nb"}}]', "must be 1 to 256 printable characters on one line"),

@@ -1,4 +1,4 @@
-"""Each key of the schema that may hold a secret has a rule, or is listed here as public. The rules are followed."""
+"""Each key of the schema that may be a secret has a rule, or is listed here as public. The rules are followed."""
 
 from __future__ import annotations
 

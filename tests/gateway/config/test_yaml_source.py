@@ -1,4 +1,4 @@
-"""Invalid YAML is reported with position, error and fix; plain values are those of YAML 1.2."""
+"""Invalid YAML is reported with position, error and fix; plain values follow YAML 1.2."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ BROKEN = {
     ),
     "colon": (
         "a: b▸: c\n",
-        f"{NOT_YAML}a `:` where a key is not allowed; put a text that holds `: ` in quotes, and check the indentation",
+        f"{NOT_YAML}a `:` where a key is not allowed; put a text with `: ` in quotes, and check the indentation",
     ),
     "open quote": (
         "a: ▸'x\n",
