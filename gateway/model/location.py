@@ -143,29 +143,6 @@ class AddressReport(Value, frozen=True):
     doubtful: bool = False
 
 
-class EdgeNote(StrEnum):
-    """Why the headers of an edge are not used."""
-
-    NONE = ""
-    STRANGER = "ignored: the peer is not a trusted edge"
-    STRANGER_WITHIN = "ignored: the edge's secret is missing"
-    UNPROVEN = "in doubt: the edge's secret is wrong, or was sent more than once"
-
-
-class EdgeReport(Value, frozen=True):
-    """The values that a trusted edge sent for the country and for its part, or why they are not used."""
-
-    values: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
-    note: EdgeNote = EdgeNote.NONE
-
-
-class AssertionReport(Value, frozen=True):
-    """Every value of `x-gateway-territory`, from any client."""
-
-    values: tuple[str, ...]
-
-
 class Question:
     """A report of a signal that needs a lookup. `gateway.service.location` puts an answer in its place."""
 

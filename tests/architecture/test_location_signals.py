@@ -20,10 +20,10 @@ _NEW_SIGNAL = """
     # What a new signal consists of: this module ...
     from dataclasses import dataclass, field
 
-    from gateway.model.location import AssertionReport
     from gateway.model.section import PlainSection, key
     from gateway.policy.location import SIGNALS
     from gateway.policy.location.signal import OwnSection, Signal, read_territory
+    from providers.value import Value
 
 
     @dataclass(frozen=True, slots=True)
@@ -33,9 +33,13 @@ _NEW_SIGNAL = """
         header: str = field(metadata=key("The header with the country of the shop.", pattern="^[a-z-]+$"))
 
 
+    class StoreReport(Value, frozen=True):
+        values: tuple[str, ...]
+
+
     def report(rules, given):
         values = given.values(rules.of(StoreRules).header)
-        return AssertionReport(values) if values else None
+        return StoreReport(values) if values else None
 
 
     def compiled(section, reader):
@@ -52,7 +56,7 @@ _NEW_SIGNAL = """
         can_locate=lambda config: config.location.rules.of(StoreRules) is not None,
         section="store",
         settings=OwnSection(StoreRules, "The shop of a terminal.", StoreRules, compiled),
-        suppose=lambda territory: AssertionReport((territory,)),
+        suppose=lambda territory: StoreReport((territory,)),
     )
 
     # ... and its registration.

@@ -23,9 +23,9 @@ from gateway.model.assistant import USES, Use
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.input_requests import ServedRequest
-from gateway.model.location import EdgeReport
 from gateway.model.shadow import ShadowRecord
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.exchange import Exchange
 from gateway.service.location import LocationService

@@ -16,8 +16,8 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from gateway.api.errors import from_domain
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Refused
-from gateway.model.location import EdgeReport
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.matching.capability_matching import with_supported_choice, without_parameters

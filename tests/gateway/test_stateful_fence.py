@@ -39,10 +39,10 @@ from gateway.execution.upstream_client import ConfigChanged
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentStatement
 from gateway.model.decision import Plan, Refused
-from gateway.model.location import EdgeReport
 from gateway.model.record import Destinations, Record
 from gateway.model.resilience import Attempts, Resilience
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits

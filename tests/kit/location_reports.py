@@ -7,16 +7,10 @@ from typing import Any
 
 from gateway.model.caller import Caller, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import (
-    AddressReport,
-    AssertionReport,
-    ClaimReport,
-    EdgeNote,
-    EdgeReport,
-    Reports,
-    reports_of,
-)
+from gateway.model.location import AddressReport, ClaimReport, Reports, reports_of
 from gateway.policy.location.resolution import SignalLocator, location_key, locator_of
+from gateway.policy.location.signals import AssertionReport, EdgeReport
+from gateway.policy.location.trusted_edge import EdgeNote
 
 
 def reported(

@@ -10,10 +10,11 @@ from typing import Any
 from unittest.mock import patch
 
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import AssertionReport, Reports
+from gateway.model.location import Reports
 from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
 from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.signal import Reading, Signal, read_territory
+from gateway.policy.location.signals import AssertionReport
 from gateway.policy.location.trusted_edge import SignalInput
 from providers.auth import Secret
 from tests.kit.configs import BASE, table_of

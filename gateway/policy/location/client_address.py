@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from gateway.model.location import Address, AddressReport, EdgeNote
+from gateway.model.location import Address, AddressReport
 from gateway.model.location_rules import LocationRules, Network
-from gateway.policy.location.trusted_edge import SignalInput, check_secret, parse_address, secret_headers
+from gateway.policy.location.trusted_edge import EdgeNote, SignalInput, check_secret, parse_address, secret_headers
 
 # This header always has a port, and IPv6 addresses have no brackets: the port follows the last colon (AWS, "Add
 # CloudFront request headers").

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import AssertionReport, EdgeNote, EdgeReport, Evidence, Reports
+from gateway.model.location import Evidence, Reports
 from gateway.model.location_rules import LocationRules
 from gateway.policy.location.claim import CLAIM
 from gateway.policy.location.geoip import GEOIP
 from gateway.policy.location.signal import Reading, Signal, read_territory, shown
-from gateway.policy.location.trusted_edge import SignalInput, check_secret, secret_headers
+from gateway.policy.location.trusted_edge import EdgeNote, SignalInput, check_secret, secret_headers
+from providers.value import Value
 
 _TERRITORY = "x-gateway-territory"
 
@@ -34,6 +35,12 @@ API_KEY = Signal(
 
 
 # --- assertion: the territory that a backend states for its user ----------------------------------
+
+
+class AssertionReport(Value, frozen=True):
+    """Every value of `x-gateway-territory`, from any client."""
+
+    values: tuple[str, ...]
 
 
 def _report_assertion(_: LocationRules, given: SignalInput) -> AssertionReport | None:
@@ -62,6 +69,14 @@ ASSERTION = Signal(
 
 
 # --- edge_header: the country and the part of it that a trusted edge reports ----------------------
+
+
+class EdgeReport(Value, frozen=True):
+    """The values that a trusted edge sent for the country and for its part, or why they are not used."""
+
+    values: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    note: EdgeNote = EdgeNote.NONE
 
 
 def _edge_headers(rules: LocationRules) -> frozenset[str]:

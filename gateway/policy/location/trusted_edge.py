@@ -8,15 +8,25 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from ipaddress import ip_address
 
-from gateway.model.location import Address, EdgeNote
+from gateway.model.location import Address
 from gateway.model.location_rules import Edge, EdgeSecret, LocationRules
 
 PORT_PATTERN = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
 _SPACE = b" \t"
 _V4 = re.compile(rf"([0-9.]+){PORT_PATTERN}")
 _V6 = re.compile(rf"\[([0-9A-Fa-f:.]+)\]{PORT_PATTERN}")
+
+
+class EdgeNote(StrEnum):
+    """Why the headers of an edge are not used."""
+
+    NONE = ""
+    STRANGER = "ignored: the peer is not a trusted edge"
+    STRANGER_WITHIN = "ignored: the edge's secret is missing"
+    UNPROVEN = "in doubt: the edge's secret is wrong, or was sent more than once"
 
 
 class SignalInput:

@@ -24,12 +24,12 @@ from gateway.config.yaml_document import parse_yaml
 from gateway.model.budget import KeyRules, LedgerRetention
 from gateway.model.config_version import ConfigVersion, ReceiptRules
 from gateway.model.decision import Plan
-from gateway.model.location import EdgeReport
 from gateway.model.resilience import Resilience
 from gateway.model.schedule import StopRule
 from gateway.model.section import PlainSection, default_as_written
 from gateway.policy.location.geoip import GeoIpRules
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.refusals import refuse_location
 from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage

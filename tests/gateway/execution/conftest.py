@@ -17,9 +17,9 @@ from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
-from gateway.model.location import EdgeReport
 from gateway.model.record import Record
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from gateway.usage.accounting import RequestUsage
 from providers.chat import ChatRequest, ResponseFormat, UserMessage

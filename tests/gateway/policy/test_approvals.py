@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from gateway.model.approval import Approval, Days, days_at, terms_of, why_unapproved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason
-from gateway.model.location import EdgeReport
 from gateway.policy.fence import lacking_approval, prompt_permit
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
 from tests.kit.configs import BASE, table_of

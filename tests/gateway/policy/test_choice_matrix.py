@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from gateway.model.assistant import USES, Assistant
 from gateway.model.decision import Decision, Plan, Refusal, SkipReason, Step, Unavailable
-from gateway.model.location import EdgeReport
 from gateway.model.preference import Preference
 from gateway.model.route import WeightedSet, deployments_of
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import decide_preferring
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS, plain_needs

@@ -14,10 +14,10 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentStatement
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input
-from gateway.model.location import EdgeReport
 from gateway.model.route import WeightedSet
 from gateway.policy.consent import FORM, LIFETIME_S, Consenting, standing_consents
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from providers.chat import (
     AssistantMessage,

@@ -10,18 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import RefusalCode
-from gateway.model.location import (
-    CLAIM_PROBLEMS,
-    AddressReport,
-    ClaimProblem,
-    ClaimReport,
-    EdgeNote,
-    EdgeReport,
-    LocationProblem,
-    Reports,
-)
+from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport, LocationProblem, Reports
 from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import SIGNALS
+from gateway.policy.location.signals import SIGNALS, EdgeReport
+from gateway.policy.location.trusted_edge import EdgeNote
 from gateway.policy.refusals import refuse_location
 from providers.territories import parse_places
 from tests.kit.configs import BASE, SPLIT_COUNTRIES, table_of

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from gateway.config.problems import ConfigRejected
 from gateway.model.age_band import AgeBand, Hours
-from gateway.model.location import ClaimReport, EdgeReport, LocationProblem
+from gateway.model.location import ClaimReport, LocationProblem
 from gateway.model.region_text import NO_PREFERENCES, Profile
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.minors import refuse_hours
 from gateway.policy.refusals import refuse_location
 from gateway.policy.region_text import compose

@@ -11,10 +11,10 @@ from gateway.config.problems import ConfigRejected
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Decision, Plan, Unavailable
-from gateway.model.location import EdgeReport
 from gateway.model.preference import Preference
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import decide_preferring, intent_of, preferred_name
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS

@@ -9,10 +9,11 @@ import pytest
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Exclusion, Plan, Refusal, RefusalCode, SkipReason, Step, Unavailable
-from gateway.model.location import ClaimProblem, ClaimReport, EdgeReport, Location, Reports
+from gateway.model.location import ClaimProblem, ClaimReport, Location, Reports
 from gateway.policy.canary_assignment import assign_variant
 from gateway.policy.fence import prompt_permit
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.policy.refusals import refusal_text, refuse_location
 from gateway.policy.routing import decide, decide_evaluation, judge_alone
 from providers.chat import ChatRequest, UserMessage

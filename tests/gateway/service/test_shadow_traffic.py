@@ -16,11 +16,11 @@ from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.upstream_client import Answer, UpstreamClient
 from gateway.model.config_version import ConfigVersion
-from gateway.model.location import EdgeReport
 from gateway.model.record import Record, Resumed
 from gateway.model.route import Shadow
 from gateway.model.shadow import ShadowRecord
 from gateway.policy.location.resolution import resolve
+from gateway.policy.location.signals import EdgeReport
 from gateway.service.shadow_traffic import (
     MAX_BODY_BYTES,
     MAX_CHARACTERS,

@@ -16,13 +16,15 @@ from gateway.api.errors import ApiError, from_domain
 from gateway.config.examples import example_path
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import ConfigVersion, Cors
-from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, EdgeNote, EdgeReport
+from gateway.model.location import AddressReport, ClaimProblem, ClaimReport
 from gateway.model.location_rules import LocationRules
 from gateway.policy.caller import timeout_s
 from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.claim import ClaimQuestion
 from gateway.policy.location.resolution import address_of
 from gateway.policy.location.signal import Signal
+from gateway.policy.location.signals import EdgeReport
+from gateway.policy.location.trusted_edge import EdgeNote
 from providers.failures import InvalidRequest
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.location_reports import report_signals, reported
