@@ -24,20 +24,14 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from evaluation.candidate_client import QuestionResult, Timing
-from evaluation.compliance import Compliance
-from evaluation.human_marks import Marked, People
-from evaluation.items import RecordedAnswer
-from evaluation.load_test import LoadStepResult, Scalability
-from evaluation.performance import FailedItem, Performance
-from evaluation.ranking import Requirement, Scores
-from evaluation.recommendation import Power, Recommendation
-from evaluation.run_store import LoadRow, RunStore
-from evaluation.shadow_scores import ShadowScores, TimeComparison
-from evaluation.tie_groups import TotalComparison
 
-from evaluation.judge import JudgedPair
+from evaluation.asking import QuestionResult
+from evaluation.checks import RecordedAnswer
+from evaluation.decision import Recommendation, Score
+from evaluation.figures import Requirement
+from evaluation.load import Load, LoadStep
 from evaluation.statistics import Comparison, Estimate
+from evaluation.store import RunStore
 from gateway.api.admin_control import readiness
 from gateway.api.errors import STATUS
 from gateway.changes.activation import changes_between
@@ -458,36 +452,24 @@ def evaluation_rows(folder: Path) -> object:
     """Return the rows of `run.db`. An evaluation is resumed from them, also by a later version."""
     store = RunStore(folder, {"suite": "s"})
     answer = RecordedAnswer("hi", (ToolCall("c1", "find", "{}", "sig"),), "no", True, "tool_calls")
-    store.add("first", "performance", "i-1", QuestionResult(Timing(1.5, 0.5, 7, 0.1), answer, None, Usage(1, 2)))
-    failure = Failure(FailureKind.OVERLOADED, "busy", "detail", 503)
-    store.add("first", "performance", "i-2", QuestionResult(Timing(1.5), None, failure))
-    store.add_load("first", 0, [LoadRow(1.0, 2.0, 0.5, 0.1, 7, 0.01, "overloaded", 503)], {"rate": 2.0})
+    store.add("first", "performance", "i-1", QuestionResult(1.5, answer, tokens=(1, 2), first_s=0.5, between_s=0.1))
+    store.add(
+        "first", "performance", "i-2", QuestionResult(1.5, None, "overloaded", "busy", 503, first_failure="quota")
+    )
     store.close()
-    rows = [*_rows(folder / "run.db", "answer"), *_rows(folder / "run.db", "load")]
-    return [row | {"value": json.loads(row["value"])} for row in rows]
+    return [row | {"value": json.loads(row["value"])} for row in _rows(folder / "run.db", "answer")]
 
 
 def evaluation_report() -> object:
     """Return the parts of `report.json` whose keys are the fields of a class."""
     return {
-        "compliance": _names(Compliance),
         "comparison": _names(Comparison),
         "estimate": _names(Estimate),
-        "failed item": _names(FailedItem),
-        "judged pair": _names(JudgedPair),
-        "load row": _names(LoadRow),
-        "marked": _names(Marked),
-        "people": _names(People),
-        "performance": _names(Performance),
-        "power": _names(Power),
+        "load": _names(Load),
+        "load step": _names(LoadStep),
         "recommendation": _names(Recommendation),
         "requirement": _names(Requirement),
-        "scalability": _names(Scalability),
-        "scalability step": _names(LoadStepResult),
-        "scores": _names(Scores),
-        "shadow scores": _names(ShadowScores),
-        "total": _names(TotalComparison),
-        "shadow scores beside": _names(TimeComparison),
+        "score": _names(Score),
     }
 
 

@@ -80,23 +80,13 @@ HOMES = {
         "gateway/console/page.py",
         "gateway/console/views.py",
         "evaluation/report.py",
-        "evaluation/report_page.py",
     ),
-    "jsonschema": ("evaluation/scorers.py", "gateway/execution/json_schemas.py"),
+    "jsonschema": ("evaluation/checks.py", "gateway/execution/json_schemas.py"),
     "jsonschema_specifications": ("gateway/execution/json_schemas.py",),  # of jsonschema
-    "referencing": ("evaluation/scorers.py",),  # of jsonschema
-    "matplotlib": ("evaluation/report_page.py",),
-    "numpy": (
-        "evaluation/statistics.py",
-        "evaluation/cluster_statistics.py",
-        "evaluation/load_test.py",
-    ),
+    "referencing": ("evaluation/checks.py",),  # of jsonschema
+    "numpy": ("evaluation/statistics.py", "evaluation/load.py"),
     "rich": ("evaluation/run.py",),
-    "scipy": (
-        "evaluation/statistics.py",
-        "evaluation/cluster_statistics.py",
-        "evaluation/tie_groups.py",
-    ),
+    "scipy": ("evaluation/statistics.py",),
     "pytest": ("providers/conformance",),
     "hypothesis": ("providers/conformance",),
 }
@@ -247,7 +237,7 @@ def test_only_evaluations_and_judges_request_a_permit_that_waives_an_approval() 
                 "gateway/policy/fence.py",
                 "gateway/policy/routing.py",
                 "gateway/execution/judging.py",
-                "evaluation/candidate_client.py",
+                "evaluation/asking.py",
             ), here
 
 

@@ -58,31 +58,18 @@ vendors compatible                  one folder for each vendor; vendors that spe
 client conformance contract         a client without the gateway; the conformance kit; the face for plug-ins
 """
 EVALUATION = """
-statistics visible_text             intervals and tests; texts of others, shown safely
-cluster_statistics                  items that depend on each other
-items suite_schema                  questions; the keys of a suite file
-candidate_client samples            questions to a deployment; several answers to one question
-text_rules                          rules for the text of an answer
-refusals scorers run_store          scores of an answer; the stored answers of a run
-public_sets judge work_queue        public question sets; the judge; questions in parallel within a budget
-item_files performance              question files; the axis of scores
-compliance                          the axis of refusals and languages
-suite                               a compiled suite
-overhead                            the own time of the gateway
-load_test                           the axis of load
-load_spending                       tokens of an open load step
-human_marks                         marks of people
-judge_bias verdict_coverage         verdicts compared with marks; missing verdicts
-estimate measurement shadow_scores  the cost before a run; a run; scores of shadow answers
-simulation                          simulated candidates in a child process
-ranking                             scores and requirements
-tie_groups                          groups without a measurable difference
-recommendation                      the recommended route
-results                             the values of a report
-comparison report                   two reports; a report as Markdown
-report_page                         a report as HTML
-run                                 the steps of the command
-shadow_run                          the same for shadow answers
+statistics suite texts              intervals and tests; the keys of a suite file; texts of others
+checks                              what is wrong with an answer
+questions refusals                  items and a loaded suite; the wording of refusals
+asking simulation                   questions to a deployment; simulated candidates in a child process
+store                               the stored results of a run
+judge load work                     the judge; a load test; questions in parallel within a budget
+measuring                           one run
+figures                             marks, figures and requirements
+decision sheets                     the recommended route; marks of people
+report                              the report as JSON, HTML and Markdown
+drift run                           two reports compared; the steps of the command
+recorded                            the same for shadow answers
 """
 # The only module that imports `evaluation`, inside functions. `evaluation` imports no layer of `gateway` above `api`.
 COMMAND = "gateway.cli.evaluate"
@@ -155,7 +142,7 @@ def is_allowed(importer: str, imported: str) -> bool:
         ("gateway.state.audit", "gateway.unheard_of", False),
         ("gateway.api.chat", "providers.chat", True),
         ("providers.chat", "gateway.files", False),
-        ("providers.chat", "evaluation.items", False),
+        ("providers.chat", "evaluation.questions", False),
         ("evaluation.run", "gateway.usage.accounting", True),
         ("evaluation.run", "providers.chat", True),
         ("evaluation.run", "gateway.assembly.usage", False),
@@ -200,7 +187,7 @@ def test_only_the_command_imports_the_evaluation_and_only_when_it_runs() -> None
         if there.name.startswith("evaluation") and not here.name.startswith("evaluation")
     ]
     assert {name for name, _ in importers} == {COMMAND}
-    assert {kind for _, kind in importers} == {"lazy", "types"}
+    assert "eager" not in {kind for _, kind in importers}
 
 
 def test_only_plugins_import_the_public_face() -> None:

@@ -17,7 +17,7 @@ from tests.architecture.source_tree import closure_of, modules
 
 HEAVY = frozenset(
     "pydantic pydantic_core pydantic_settings yaml tomllib jwt prometheus_client sqlite3 fastapi starlette babel uvicorn "
-    "httpx cryptography botocore google maxminddb opentelemetry jinja2 jsonschema matplotlib numpy rich scipy".split()
+    "httpx cryptography botocore google maxminddb opentelemetry jinja2 jsonschema numpy rich scipy".split()
 )
 # structlog loads it where it is installed.
 NOT_OURS = frozenset({"rich"})

@@ -34,7 +34,6 @@ HEAVY = {
     "asyncio",
     "jinja2",
     "jsonschema",
-    "matplotlib",
     "numpy",
     "rich",
     "scipy",

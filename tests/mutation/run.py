@@ -95,7 +95,7 @@ MODULES: dict[str, list[str]] = {
     ],
     "gateway/policy/routing.py": [
         *_policy("routing", "approvals", "canary_assignment", "fence", "consent"),
-        "tests/evaluation/test_permits.py",
+        "tests/evaluation/test_asking.py",
         "tests/gateway/service/test_shadow_traffic.py",
     ],
     "gateway/config/approvals.py": ["tests/gateway/config/test_approval_records.py", _BROKEN, _COMPILE],
