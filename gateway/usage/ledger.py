@@ -22,6 +22,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,6 @@ TOTALS = {
     "total_assistant_day": ("day", "assistant", "series"),
 }
 """The tables of totals, with the columns that identify a line."""
-
-CONDITIONS = {"total_assistant_day": "assistant <> ''"}
-"""Which rows a table of totals counts, if not all."""
 
 _SUMMED = ", ".join(MEASURES)
 TOTALS_OF_ASSISTANTS = (
@@ -107,33 +105,20 @@ _COLUMNS = [name for name in ROW if name not in ("day", "hour", "series")]
 READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}" for name in SERIES)])
 """The columns of a row with those of its series, which `read_row` expects after the row's number."""
 
-SUMS = {
-    "calls": "COUNT(*)",
-    **{name: f"SUM({name})" for name in TOKENS},
-    "unpriced_calls": "SUM(CASE WHEN vendor_amount_nano IS NULL THEN 1 ELSE 0 END)",
-    "unconverted_calls": "SUM(CASE WHEN amount_nano IS NULL AND vendor_amount_nano IS NOT NULL THEN 1 ELSE 0 END)",
-    "amount_whole": f"SUM(COALESCE(amount_nano, 0) / {NANO})",
-    "amount_nano": f"SUM(COALESCE(amount_nano, 0) % {NANO})",
-    "vendor_amount_whole": f"SUM(COALESCE(vendor_amount_nano, 0) / {NANO})",
-    "vendor_amount_nano": f"SUM(COALESCE(vendor_amount_nano, 0) % {NANO})",
-}
-
-
 _IS_CALL = "kind = 'usage'"
 
 
-def _add_totals(table: str, condition: str, sign: str = "") -> str:
-    """Return the statement that adds the rows of a condition to a table of totals, or subtracts them."""
-    key = ", ".join(TOTALS[table])
-    groups = key.replace("end_user", "COALESCE(end_user, '')")
-    sums = ", ".join(f"{sign}{SUMS[name]}" for name in MEASURES)
+def _upsert(table: str) -> str:
+    """Return the statement that adds sums to a line of totals."""
+    columns = [*TOTALS[table], *MEASURES]
     updates = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in MEASURES)
-    numbers = ", ".join(map(str, range(1, len(TOTALS[table]) + 1)))
     return (
-        f"INSERT INTO {table} ({key}, {', '.join(MEASURES)}) SELECT {groups}, {sums} FROM usage_row "  # noqa: S608
-        f"WHERE {_IS_CALL} AND {CONDITIONS.get(table, 'TRUE')} AND {condition} GROUP BY {numbers} "
-        f"ON CONFLICT ({key}) DO UPDATE SET {updates}"
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608
+        f"ON CONFLICT ({', '.join(TOTALS[table])}) DO UPDATE SET {updates}"
     )
+
+
+_UPSERT = {table: _upsert(table) for table in TOTALS}
 
 
 def _remove_callers(regions: int) -> tuple[str, ...]:
@@ -184,6 +169,35 @@ class LocalTime:
         return found
 
 
+class _Totals:
+    """What rows add to the totals. Each line is written once."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, dict[tuple[object, ...], list[int]]] = {table: {} for table in TOTALS}
+
+    def add(self, row: UsageRow, hour: str, day: str, series: int, sign: int = 1) -> None:
+        """Add a row, or remove it with the sign -1."""
+        if row.kind is not RowKind.USAGE:
+            return
+        sums = [sign * number for number in sums_of(row)] if sign != 1 else sums_of(row)
+        self._add("total_hour", (day, hour, series), sums)
+        self._add("total_day", (day, series), sums)
+        self._add("total_user_day", (day, row.user or "", series), sums)
+        if row.assistant:
+            self._add("total_assistant_day", (day, row.assistant, series), sums)
+
+    def _add(self, table: str, key: tuple[object, ...], sums: Sequence[int]) -> None:
+        lines = self._lines[table]
+        line = lines.get(key)
+        lines[key] = [*sums] if line is None else [*map(add, line, sums)]
+
+    def write(self, statements: Statements) -> None:
+        """Add the sums to the tables."""
+        for table, lines in self._lines.items():
+            if lines:
+                statements.executemany(_UPSERT[table], [(*key, *sums) for key, sums in lines.items()])
+
+
 class Ledger:
     """The ledger, open for writing. Methods raise StateError. One process of a state directory writes.
 
@@ -221,14 +235,18 @@ class Ledger:
             if self.database.is_shared:
                 self._remove_lost(statements, [row.call for row in rows if row.outcome is not CallOutcome.LOST])
             before = statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
-            values = [row_values(row, self._local_time, self._series_of(statements, row)) for row in rows]
-            statements.executemany(_INSERT, values)
-            found = statements.execute("SELECT COUNT(*) FROM usage_row WHERE number > ?", (before,))
-            inserted: int = found.fetchone()[0]
-            if inserted:
-                for table in TOTALS:
-                    statements.execute(_add_totals(table, "number > ?"), (before,))
-        return inserted
+            lines = [
+                (row, *self._local_time.hour_and_day(row.time_ns), self._series_of(statements, row)) for row in rows
+            ]
+            statements.executemany(_INSERT, [_row_values(*line) for line in lines])
+            found = statements.execute("SELECT call_id FROM usage_row WHERE number > ?", (before,)).fetchall()
+            new, totals = {call for (call,) in found}, _Totals()
+            for row, hour, day, series in lines:
+                if row.call in new:
+                    new.remove(row.call)
+                    totals.add(row, hour, day, series)
+            totals.write(statements)
+        return len(found)
 
     def delete_rows(self, before_ns: int) -> int:
         """Delete rows of earlier calls, a limited number at a time. Their totals stay, and so do changes of budgets.
@@ -305,12 +323,19 @@ class Ledger:
 
     @staticmethod
     def _remove_lost(statements: Statements, calls: list[str]) -> None:
-        chosen = f"call_id IN ({', '.join('?' * len(calls))})"
-        lost = f"SELECT number FROM usage_row WHERE outcome = 'lost' AND {chosen}"  # noqa: S608
-        for (number,) in statements.execute(lost, calls).fetchall() if calls else ():
-            for table in TOTALS:
-                statements.execute(_add_totals(table, "number = ?", "-"), (number,))
-            statements.execute("DELETE FROM usage_row WHERE number = ?", (number,))
+        if not calls:
+            return
+        found = statements.execute(
+            f"SELECT hour, day, usage_row.series, usage_row.number, {READ} FROM usage_row "  # noqa: S608
+            "JOIN series ON series.number = usage_row.series "
+            f"WHERE outcome = 'lost' AND call_id IN ({', '.join('?' * len(calls))})",
+            calls,
+        ).fetchall()
+        totals = _Totals()
+        for hour, day, series, *values in found:
+            totals.add(read_row(values), hour, day, series, sign=-1)
+            statements.execute("DELETE FROM usage_row WHERE number = ?", (values[0],))
+        totals.write(statements)
 
     def _series_of(self, statements: Statements, row: UsageRow) -> int:
         """Return the number of the row's series, which is inserted if it is new."""
@@ -388,9 +413,8 @@ def _store_fact(statements: Statements, name: str, value: str) -> None:
     statements.execute(sql, (name, value))
 
 
-def row_values(row: UsageRow, local_time: LocalTime, series: int) -> tuple[object, ...]:
+def _row_values(row: UsageRow, hour: str, day: str, series: int) -> tuple[object, ...]:
     """Return the values of `ROW`."""
-    hour, day = local_time.hour_and_day(row.time_ns)
     change = row.budget
     return (
         row.call, row.time_ns, day, hour, series, _TEXTS[row.kind], row.request, row.user, row.territory, row.assistant,
@@ -441,16 +465,17 @@ def line_of(row: UsageRow, columns: Sequence[str], local_time: LocalTime) -> Led
     hour, day = local_time.hour_and_day(row.time_ns)
     values = {"hour": hour, "day": day, "end_user": row.user}
     key = tuple(values[name] if name in values else getattr(row, name) for name in columns)
-    has_price = row.vendor_amount_nano is not None
-    amounts = divmod(row.amount_nano or 0, NANO) + divmod(row.vendor_amount_nano or 0, NANO)
-    sums = (
-        1,
-        *(getattr(row, name) for name in TOKENS),
-        int(not has_price),
-        int(has_price and row.amount_nano is None),
-        *amounts,
-    )
-    return LedgerLine(key, row.usage_source, row.currency, row.vendor_currency, sums)
+    return LedgerLine(key, row.usage_source, row.currency, row.vendor_currency, sums_of(row))
+
+
+def sums_of(row: UsageRow) -> tuple[int, ...]:
+    """Return what the row of a call adds to each of `MEASURES`."""
+    vendor_nano, own_nano = row.vendor_amount_nano, row.amount_nano
+    return (
+        1, row.input_tokens, row.cached_tokens, row.cache_write_tokens, row.output_tokens, row.reasoning_tokens,
+        int(vendor_nano is None), int(own_nano is None and vendor_nano is not None), *divmod(own_nano or 0, NANO),
+        *divmod(vendor_nano or 0, NANO),
+    )  # fmt: skip
 
 
 def read_row(values: Sequence[Any]) -> UsageRow:

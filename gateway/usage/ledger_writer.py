@@ -187,7 +187,8 @@ class LedgerWriter:
             if row.region in without:
                 row.user = row.territory = None
             rows.append(row)
-        self._ledger.insert(rows)
+        for start in range(0, len(rows), _MOST_ROWS):
+            self._ledger.insert(rows[start : start + _MOST_ROWS])
 
     def _move_former(self, path: Path) -> None:
         """Move the rows of a journal of an earlier start of the machine, or of another machine."""
