@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from gateway.config.field_types import FormatVersion, Name, Section, Words
 from gateway.config.loading import read_config
 from gateway.config.problems import ConfigRejected, Problem
-from gateway.config.validation import Findings, read_shape
+from gateway.config.shape import read_shape
+from gateway.config.validation import Findings
 from gateway.config.yaml_document import parse_yaml
 from gateway.files import open_file
 from gateway.model.units import Line, parse_seconds

@@ -14,7 +14,8 @@ from pydantic_core import PydanticCustomError
 from gateway.config.field_types import CurrencyCode, FormatVersion, Section, Visible
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.file import schema_of
-from gateway.config.validation import Findings, misplaced, read_shape, remove, valid_part
+from gateway.config.shape import misplaced, read_shape, remove, valid_part
+from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source
 from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, KnownElsewhere, known_models

@@ -10,7 +10,7 @@ from gateway.config.field_types import Section
 from gateway.config.problems import choice_hint, dotted, quoted
 from gateway.config.schema.file import ClientSection
 from gateway.config.schema.usage import BudgetSection, ProjectSection
-from gateway.config.validation import read_shape
+from gateway.config.shape import read_shape
 from gateway.model.budget import NO_SPENDING_RULES, TOKENS, BudgetRule, Money, Project, SpendingRules, Window
 from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.stored_client import ConfigFacts, Definition

@@ -16,9 +16,9 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
 from gateway.api.errors import STATUS, from_domain
-from gateway.config import validation
 from gateway.config.examples import example_names
 from gateway.config.schema.file import GatewaySection
+from gateway.config.shape import UNSUPPORTED_KEYS
 from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import SkipReason
@@ -163,7 +163,7 @@ def test_every_section_and_every_refused_key_is_documented() -> None:
         "demo",
     }
     refused = CONFIG_FILE.read_text("utf-8").split("## Keys that this version refuses")[1].split("\n## ")[0]
-    assert set(words(refused)) == validation.UNSUPPORTED_KEYS
+    assert set(words(refused)) == UNSUPPORTED_KEYS
 
 
 def test_signals_and_reasons_are_those_of_routing() -> None:

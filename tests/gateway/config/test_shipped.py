@@ -19,7 +19,7 @@ from gateway.config.field_types import Section
 from gateway.config.loading import load_document
 from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.schema.file import schema_json
-from gateway.config.validation import UNSUPPORTED_KEYS
+from gateway.config.shape import UNSUPPORTED_KEYS
 from gateway.config.yaml_document import parse_yaml
 from gateway.model.budget import KeyRules, LedgerRetention
 from gateway.model.config_version import ConfigVersion, ReceiptRules

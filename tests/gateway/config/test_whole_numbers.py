@@ -11,7 +11,7 @@ import pytest
 from gateway.config.operator_catalogue import CatalogueFileSection, catalogue_schema_json
 from gateway.config.problems import KeyPath, dotted
 from gateway.config.schema.file import GatewaySection, schema_json
-from gateway.config.validation import read_shape
+from gateway.config.shape import read_shape
 
 SCHEMAS = ((GatewaySection, json.loads(schema_json())), (CatalogueFileSection, json.loads(catalogue_schema_json())))
 
