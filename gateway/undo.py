@@ -13,7 +13,7 @@ def undone_on_failure(undo: Callable[[], object]) -> Iterator[None]:
     Args:
         undo: Gives back what was opened before the block, such as `connection.close`.
 
-    Example:
+    Examples:
         >>> with undone_on_failure(connection.close):
         ...     check(connection)
     """

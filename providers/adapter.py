@@ -54,7 +54,7 @@ class Capabilities:
         context_tokens: The longest prompt in tokens, or None if unknown.
         limits_thinking: Whether `max_tokens` limits the tokens of thinking too. If not, they come on top.
 
-    Example:
+    Examples:
         >>> from providers.contract import Capabilities
         >>> capabilities = Capabilities(frozenset({"tools"}), frozenset({"temperature", "max_tokens"}))
     """

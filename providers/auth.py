@@ -60,7 +60,7 @@ class Secret:
     Attributes:
         bearer: The `authorization` header for this text as a bearer token (RFC 6750), built once.
 
-    Example:
+    Examples:
         >>> from providers.contract import Secret
         >>> str(Secret("sk-1"))
         'Secret(…)'

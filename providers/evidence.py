@@ -16,7 +16,7 @@ class Citation(Value, frozen=True):
         as_of: The day on which the page was read.
         unconfirmed: The part of the fact that no page confirms, and why. Empty: the page confirms it.
 
-    Example:
+    Examples:
         `Citation("https://vendor.example/regions", "data stays in the EU", date(2026, 11, 20))`
     """
 

@@ -228,7 +228,7 @@ def parse_origin(url: str) -> tuple[str, str | None]:
     Raises:
         OriginError: Requests cannot be sent to this URL.
 
-    Example:
+    Examples:
         >>> from providers.contract import parse_origin
         >>> parse_origin("https://LLM.example.com:443/v1/")
         ('https://llm.example.com', '/v1')

@@ -152,7 +152,7 @@ class Places(Value, frozen=True):
         included: Codes in the set, or None for all territories.
         excluded: Codes that are not in the set.
 
-    Example:
+    Examples:
         >>> from providers.contract import parse_places
         >>> places = parse_places(["US", "!US-CA"])
         >>> places.contains("US-NY")
@@ -271,7 +271,7 @@ def parse_places(words: Iterable[str]) -> Places:
     Raises:
         TerritoryError: A word is not a territory or a group, or includes a part of a country that `*` excludes.
 
-    Example:
+    Examples:
         >>> from providers.contract import parse_places
         >>> str(parse_places(["*", "!CN"]))
         'any but CN'

@@ -68,7 +68,7 @@ def change(value: ValueT, /, **changes: object) -> ValueT:
     Raises:
         TypeError: A name is not a field.
 
-    Example:
+    Examples:
         >>> from providers.contract import ChatRequest, UserMessage, change_request
         >>> request = ChatRequest(model="assistant", messages=(UserMessage("Hello"),))
         >>> change_request(request, stream=True).stream

@@ -21,7 +21,7 @@ class WireRequest(Value, frozen=True):
         body: The body.
         query: Pairs of name and value. The sender encodes them.
 
-    Example:
+    Examples:
         >>> from providers.contract import WireRequest
         >>> WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), b"{}").path
         '/v1/chat'

@@ -18,7 +18,6 @@ from gateway.config.region_text import known_messages
 from gateway.config.schema.file import schema_json
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
-from scripts.api_reference import app_page, contract_page, testkit_page
 from scripts.fault_page import faults_page
 from scripts.licences import licences_page
 from scripts.sensitive_keys import sensitive_keys_json
@@ -32,9 +31,6 @@ MODELS_PAGE = ROOT / "docs/reference/models.md"
 FAULTS_PAGE = ROOT / "docs/reference/faults.md"
 METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 LICENCES_PAGE = ROOT / "docs/reference/licences.md"
-API_CONTRACT_PAGE = ROOT / "docs/reference/api-contract.md"
-API_TESTKIT_PAGE = ROOT / "docs/reference/api-testkit.md"
-API_APP_PAGE = ROOT / "docs/reference/api-app.md"
 
 SENSITIVE_KEYS = ROOT / "gateway/config/data/sensitive_keys.json"
 SENTENCE_TAGS = ROOT / "gateway/config/data/sentence_tags.json"
@@ -67,9 +63,6 @@ FILES: Mapping[Path, Callable[[], str]] = {
     FAULTS_PAGE: faults_page,
     METRICS_PAGE: _metrics_page,
     LICENCES_PAGE: licences_page,
-    API_CONTRACT_PAGE: contract_page,
-    API_TESTKIT_PAGE: testkit_page,
-    API_APP_PAGE: app_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }

@@ -234,7 +234,7 @@ class Gateway:
         events: The events of this process for operators.
         metrics: The metrics of this process.
 
-    Example:
+    Examples:
         `app = Gateway(config_version, transport_named("lean"))`
     """
 

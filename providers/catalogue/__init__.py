@@ -21,7 +21,7 @@ class FactsFile(Value, frozen=True):
         name: The name of the file without `.toml`. A file of a provider has the provider's name, because a package may
             have several.
 
-    Example:
+    Examples:
         `FactsFile("parrot", "parrot").read()["sites"]`
     """
 

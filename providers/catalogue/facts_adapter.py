@@ -21,7 +21,7 @@ class FactsAdapter:
         facts_package: The package that contains the file. A subclass sets it.
         name: The provider's name. A subclass sets it.
 
-    Example:
+    Examples:
         `class ParrotAdapter(FactsAdapter): facts_package = "parrot"; name = "parrot"`
     """
 

@@ -119,7 +119,7 @@ class ChatRequest(Value, frozen=True):
         unread: Names of unknown inner fields, such as `messages.cache_control`. They are not sent.
         folded: Whether the gateway folds the stream into one JSON answer, which must be complete.
 
-    Example:
+    Examples:
         >>> from providers.contract import ChatRequest, UserMessage
         >>> request = ChatRequest(model="assistant", messages=(UserMessage("Hello"),), temperature=0.2)
         >>> request.settings()

@@ -48,7 +48,7 @@ class EmbeddingRequest(Value, frozen=True):
         stream: Always false: the answer is one JSON body.
         folded: Always false.
 
-    Example:
+    Examples:
         >>> from providers.embeddings import EmbeddingRequest
         >>> EmbeddingRequest("assistant", ("one text", "another")).takes_tokens
         False

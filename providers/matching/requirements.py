@@ -148,7 +148,7 @@ def requirements_of(request: ChatRequest) -> Requirements:
     Returns:
         Its requirements.
 
-    Example:
+    Examples:
         >>> from providers.contract import ChatRequest, Tool, UserMessage, requirements_of
         >>> request = ChatRequest("assistant", (UserMessage("Weather?"),), tools=(Tool("weather"),), seed=1)
         >>> sorted(requirements_of(request).features)

@@ -70,7 +70,7 @@ class Phrases:
             sentence is ignored. A sentence with … at its end is the beginning of a message.
         instead_of: The kind that the sentences refine. Errors of other kinds keep their kind.
 
-    Example:
+    Examples:
         >>> from providers.contract import FailureKind, Phrases
         >>> phrases = Phrases({"The model {model} is overloaded.": FailureKind.UNAVAILABLE})
         >>> phrases.kind_of(FailureKind.INVALID_REQUEST, "The model parrot-2 is overloaded.").value

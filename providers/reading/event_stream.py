@@ -68,7 +68,7 @@ class EventStreamParser:
         read_comment: Reads a comment. It must not raise on any text.
         read_run: Reads consecutive events that are plain text. Only for speed.
 
-    Example:
+    Examples:
         >>> from providers.contract import Assembler, EventStreamParser, read_str
         >>> assembler = Assembler("parrot-2")
         >>> parser = EventStreamParser(assembler, lambda chunk, event: assembler.text(read_str(chunk, "says") or ""))

@@ -76,7 +76,7 @@ def with_json_instruction(request: ChatRequest) -> ChatRequest:
     Returns:
         The request to encode.
 
-    Example:
+    Examples:
         >>> from providers.contract import ChatRequest, JsonObjectFormat, UserMessage, with_json_instruction
         >>> request = ChatRequest("assistant", (UserMessage("A city"),), response_format=JsonObjectFormat())
         >>> [type(message).__name__ for message in with_json_instruction(request).messages]

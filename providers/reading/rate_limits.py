@@ -123,7 +123,7 @@ class LimitHeaders(Value, frozen=True):
         form: The pattern of the names, with `{part}` for `remaining` or `reset`, and `{of}` for each word of `of`.
         of: The limited quantities.
 
-    Example:
+    Examples:
         >>> from providers.contract import LimitHeaders
         >>> headers = LimitHeaders("parrot-{of}-{part}", ("requests", "words"))
     """

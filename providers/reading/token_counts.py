@@ -17,7 +17,7 @@ def count_completion(prompt: int, completion: int, reasoning: int, total: object
         total: The vendor's total of all tokens, if it is a number.
         separate: Whether the vendor is known to count reasoning separately. Used if the total does not decide.
 
-    Example:
+    Examples:
         >>> count_completion(10120, 1499, 2809, total=14428)
         4308
         >>> count_completion(22, 17, 9, total=39)

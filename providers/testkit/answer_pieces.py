@@ -26,7 +26,7 @@ def cut(text: str) -> tuple[str, ...]:
     Returns:
         The tokens, in order. Joined they are the text.
 
-    Example:
+    Examples:
         >>> from providers.testkit import cut
         >>> cut("Hello there!")
         ('Hello', ' there', '!')

@@ -133,7 +133,7 @@ class Scenario:
         first_token_p95_s: The 95th percentile of the delay to the first token, of which `first_token_s` is the median.
             The delays have a log-normal distribution. None: all are equal.
 
-    Example:
+    Examples:
         >>> from providers.testkit import Scenario, parse_fault
         >>> scenario = Scenario(latency_s=0.05, faults=(parse_fault("503:0.1"),))
     """
@@ -273,7 +273,7 @@ def parse_fault(text: str) -> tuple[Fault, float]:
     Raises:
         ScenarioError: The notation is invalid.
 
-    Example:
+    Examples:
         A 429 with `retry-after: 2` for every fifth request: `parse_fault("429=2:0.2")`.
     """
     rest, colon, last = text.strip().rpartition(":")

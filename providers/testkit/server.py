@@ -60,7 +60,7 @@ class SimulatorServer:
         host: The address to listen on.
         port: The port, or 0 for a free one.
 
-    Example:
+    Examples:
         `async with SimulatorServer(dialect, "a site") as server: ... server.origin`
     """
 
@@ -175,7 +175,7 @@ class SimulatorThread:
         OSError: A port is in use.
         TimeoutError: The simulators did not start within 30 s.
 
-    Example:
+    Examples:
         `with SimulatorThread({"eu": SimulatorServer(dialect, "eu")}) as thread: thread["eu"].origin`
     """
 

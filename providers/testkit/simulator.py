@@ -300,7 +300,7 @@ def load_simulators() -> Simulators:
     Returns:
         The simulators by name, and the reason for each that does not load.
 
-    Example:
+    Examples:
         >>> from providers.testkit import load_simulators
         >>> load_simulators().named("openai").name
         'openai'

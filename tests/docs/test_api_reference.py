@@ -1,86 +1,101 @@
-"""Every exported name of the public modules is documented with the sections that its API reference needs."""
+"""Every exported name of the public modules is documented with its arguments and results, and its examples run.
+
+The site shows these docstrings (`docs/reference/api-*.md`), read by griffe as here.
+"""
 
 from __future__ import annotations
 
+import doctest
 import inspect
-from collections.abc import Callable, Iterator
-from enum import Enum
-from types import ModuleType
+from collections.abc import Iterator
+from functools import cache
 
+import griffe
 import pytest
 
 import gateway.app
 import providers.contract
 import providers.testkit
-from scripts.api_reference import Docs, docs_of, fields_of, has_written_init, members_of, parameters_of, parse
+from tests.kit.doc_pages import ROOT
 
-MODULES: tuple[ModuleType, ...] = (providers.contract, providers.testkit, gateway.app)
-EXPORTS = [(module, name) for module in MODULES for name in module.__all__]
-
-
-def gaps_of_function(function: Callable[..., object], docs: Docs) -> Iterator[str]:
-    """Yield the parts of a function that its docstring does not document. A member may refer to its protocol."""
-    if not docs.text:
-        yield "a summary"
-    if docs.text.startswith("See `"):
-        return
-    documented = docs.entries.get("Args", {}).keys()
-    yield from (f"the argument {item.name}" for item in parameters_of(function) if item.name not in documented)
-    if inspect.signature(function).return_annotation not in ("None", None) and not docs.returns:
-        yield "the returned value"
+MODULES = (providers.contract, providers.testkit, gateway.app)
+EXPORTS = [(module.__name__, name) for module in MODULES for name in module.__all__]
 
 
-def gaps_of_class(value: type, docs: Docs) -> Iterator[str]:
-    """Yield the parts of a class that its docstrings do not document."""
-    if not docs.text:
-        yield "a summary"
-    attributes = docs.entries.get("Attributes", {}).keys()
-    names = list(value.__members__) if issubclass(value, Enum) else list(fields_of(value))
-    documented = attributes | dict(members_of(value)).keys()
-    yield from (f"the attribute {name}" for name in names if name not in documented)
-    if has_written_init(value):
-        arguments = docs.entries.get("Args", {}).keys()
-        yield from (f"the argument {item.name}" for item in parameters_of(value) if item.name not in arguments)
-    for name, member in members_of(value):
-        if isinstance(member, property):
-            if not inspect.getdoc(member):
-                yield f"{name}: a summary"
-        else:
-            yield from (f"{name}: {gap}" for gap in gaps_of_function(member, parse(inspect.getdoc(member) or "")))
+@cache
+def package_of(name: str) -> griffe.Module:
+    """Return a package of this repository as griffe reads it."""
+    package = griffe.load(name, search_paths=[ROOT], allow_inspection=False)
+    assert isinstance(package, griffe.Module)
+    return package
 
 
-@pytest.mark.parametrize(("module", "name"), EXPORTS, ids=[f"{module.__name__}.{name}" for module, name in EXPORTS])
-def test_exported_name_is_documented_with_its_arguments_and_results(module: ModuleType, name: str) -> None:
-    value = getattr(module, name)
-    docs = docs_of(module, name)
-    if inspect.isclass(value):
-        gaps = list(gaps_of_class(value, docs))
-    elif inspect.isroutine(inspect.unwrap(value)):
-        gaps = list(gaps_of_function(value, docs))
-    else:
-        gaps = [] if docs.text else ["a summary"]
+def described(item: griffe.Object) -> dict[str, set[str]]:
+    """Return the names that each section of a docstring describes; the result is named `returns`."""
+    options = {"returns_named_value": False, "returns_multiple_items": False, "warnings": False}
+    names: dict[str, set[str]] = {}
+    for section in item.docstring.parse("google", **options) if item.docstring else ():
+        match section:
+            case griffe.DocstringSectionParameters() | griffe.DocstringSectionAttributes():
+                names[section.kind.value] = {entry.name for entry in section.value}
+            case griffe.DocstringSectionReturns():
+                names["returns"] = {"returns"}
+    return names
+
+
+def gaps_of(item: griffe.Object) -> Iterator[str]:
+    """Yield the parts of a class, a function or a constant that its docstring does not document."""
+    if not item.docstring:
+        yield f"{item.name}: a summary"
+    elif isinstance(item, griffe.Function) and not item.docstring.value.startswith("See `"):
+        yield from gaps_of_function(item)
+    elif isinstance(item, griffe.Class):
+        documented = described(item)
+        for name, member in item.members.items():
+            if isinstance(member, griffe.Object) and not name.startswith("_"):
+                if name not in documented.get("attributes", ()):
+                    yield from gaps_of(member)
+            elif name == "__init__" and isinstance(member, griffe.Function) and "dataclass" not in item.labels:
+                named = documented.get("parameters", set())
+                yield from (f"the argument {name}" for name in parameters_of(member) if name not in named)
+
+
+def gaps_of_function(function: griffe.Function) -> Iterator[str]:
+    """Yield the arguments and the result of a function that its docstring does not document."""
+    documented = described(function)
+    for name in parameters_of(function):
+        if name not in documented.get("parameters", ()):
+            yield f"{function.name}: the argument {name}"
+    if str(function.returns) != "None" and "returns" not in documented:
+        yield f"{function.name}: the returned value"
+
+
+def parameters_of(function: griffe.Function) -> list[str]:
+    """Return the names of the parameters of a function, without `self`."""
+    return [parameter.name for parameter in function.parameters if parameter.name not in ("self", "cls")]
+
+
+@pytest.mark.parametrize(("module", "name"), EXPORTS, ids=[".".join(export) for export in EXPORTS])
+def test_exported_name_is_documented_with_its_arguments_and_results(module: str, name: str) -> None:
+    package, _, below = module.partition(".")
+    item = package_of(package)[f"{below}.{name}"]
+    gaps = list(gaps_of(item.final_target if isinstance(item, griffe.Alias) else item))
     assert not gaps, f"{name}: the docstring does not document: {', '.join(gaps)}"
 
 
-def test_parse_splits_a_docstring_into_its_sections() -> None:
-    docs = parse(
-        "Do it.\n\nMore.\n\nArgs:\n    one: The first,\n        on two lines.\n    two: The second.\n\n"
-        "Returns:\n    The result.\n\nRaises:\n    ValueError: It is wrong.\n\nExample:\n    >>> 1 + 1\n    2"
-    )
-    assert docs == Docs(
-        text="Do it.\n\nMore.",
-        entries={
-            "Args": {"one": "The first, on two lines.", "two": "The second."},
-            "Raises": {"ValueError": "It is wrong."},
-        },
-        returns="The result.",
-        example=">>> 1 + 1\n2",
-    )
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_examples_of_docstrings_run(module: object) -> None:
+    finder, runner = doctest.DocTestFinder(recurse=True), doctest.DocTestRunner()
+    values = [getattr(module, name) for name in module.__all__]  # type: ignore[attr-defined]
+    for value in (value for value in values if inspect.isclass(value) or inspect.isroutine(inspect.unwrap(value))):
+        for example in finder.find(inspect.unwrap(value), value.__name__):
+            runner.run(example)
+    assert runner.failures == 0
+    assert runner.tries > 0 or module is gateway.app
 
 
 def test_undocumented_argument_and_result_are_reported() -> None:
-    def function(one: int, two: int) -> int:
-        return one + two
-
-    gaps = list(gaps_of_function(function, parse("Add.\n\nArgs:\n    one: A number.")))
-    assert gaps == ["the argument two", "the returned value"]
+    with griffe.temporary_visited_module(
+        'def add(one: int, two: int) -> int:\n    """Add.\n\n    Args:\n        one: A number.\n    """'
+    ) as module:
+        assert [*gaps_of(module["add"])] == ["add: the argument two", "add: the returned value"]
