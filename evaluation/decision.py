@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from evaluation.checks import Rubric
@@ -26,6 +26,7 @@ from evaluation.statistics import (
     share,
     sign_flip_p,
 )
+from evaluation.suite import RecommendationSection
 
 # Two answers are of similar length if the longer one has at most this many times the words of the other.
 _SIMILAR_RATIO = 1.25
@@ -121,12 +122,16 @@ def bounded_goodput(results: Results, suite: Suite) -> Estimate | None:
 
 
 def compare_candidates(
-    results: Mapping[str, Results], suite: Suite, axes: Sequence[str] = AXES
+    results: Mapping[str, Results], suite: Suite, names: Sequence[str], axes: Sequence[str] = AXES
 ) -> tuple[Comparison, ...]:
-    """Compare the weighted scores of every pair of these candidates, of all axes or some."""
-    groups, weights = suite.groups, suite.weights
+    """Compare the weighted scores of every pair of these candidates, of all axes or some.
 
-    def apart(one: Results, other: Results) -> Difference | None:
+    If the judge preferred the longer answers of a pair, its scores are left out of their comparison.
+    """
+    groups, weights, biased = suite.groups, suite.weights, length_bias(results, suite)
+
+    def apart(*pair: str) -> Difference | None:
+        one, other = (without_rubrics(results[name], suite) if pair in biased else results[name] for name in pair)
         parts: list[tuple[float, Difference]] = []
         for axis in axes:
             weight = getattr(suite.file.weights, axis) if len(axes) > 1 else 1
@@ -138,7 +143,7 @@ def compare_candidates(
             parts += [(weight / len(known), each) for each in known]
         return combined(parts)
 
-    return compare({(a, b): apart(results[a], results[b]) for a, b in combinations(results, 2)})
+    return compare({pair: apart(*pair) for pair in combinations([name for name in results if name in names], 2)})
 
 
 def compared_names(evidence: RouteEvidence) -> list[str]:
@@ -154,7 +159,7 @@ def compared_names(evidence: RouteEvidence) -> list[str]:
 def length_bias(results: Mapping[str, Results], suite: Suite) -> dict[tuple[str, str], Estimate]:
     """Return the pairs of candidates of which the judge measurably preferred the longer answers, and how often.
 
-    A preference for length and better quality look alike here. So such scores replace no deployment.
+    A preference for length and better quality look alike here. So such scores establish no difference.
     """
     judged = [item.id for item in suite.performance if isinstance(item.check, Rubric) and not item.question]
     found: dict[tuple[str, str], Estimate] = {}
@@ -171,6 +176,16 @@ def length_bias(results: Mapping[str, Results], suite: Suite) -> dict[tuple[str,
         if longer is not None and longer.value > 1 / 2 and p * len(list(combinations(results, 2))) < ALPHA:
             found[a, b] = longer
     return found
+
+
+def without_rubrics(results: Results, suite: Suite) -> Results:
+    """Return the results without the questions that a judge scores by a rubric."""
+    rubrics = {item.question_id for item in suite.performance if isinstance(item.check, Rubric)}
+    marks = {
+        figure: {question: values for question, values in questions.items() if question not in rubrics}
+        for figure, questions in results.marks.items()
+    }
+    return replace(results, marks=marks)
 
 
 def group_ties(evidence: RouteEvidence) -> tuple[tuple[str, ...], ...]:
@@ -314,17 +329,13 @@ class _Choice:
         evidence = self.evidence
         one = evidence.between(name, occupant)
         if one is not None and one.is_established and one.difference > 0:
-            biased = length_bias({each: evidence.results[each] for each in (name, occupant)}, evidence.suite)
-            if biased:
-                self.reasons.append(
-                    f"{name} has a higher score than {occupant}, but the judge preferred the longer answers: nothing "
-                    "is established: let people read them."
-                )
-                return None
             points = f"{one.difference * 100:.1f} points ({one.low * 100:.1f} to {one.high * 100:.1f}, p = {one.p:.2g})"
             return f"its weighted score is higher by {points}"
         for requirement in evidence.missed(occupant):
-            mine, theirs = (evidence.results[each].scores(requirement.figure) for each in (name, occupant))
+            pair = {each: evidence.results[each] for each in (name, occupant)}
+            if length_bias(pair, evidence.suite):
+                pair = {each: without_rubrics(one, evidence.suite) for each, one in pair.items()}
+            mine, theirs = (one.scores(requirement.figure) for one in pair.values())
             found = difference(mine, theirs, evidence.suite.groups)
             p = min(1.0, found.p * len(self.ranked)) if found is not None and found.value > 0 else 1.0
             if p < ALPHA:
@@ -339,24 +350,18 @@ class _Choice:
         return f"it is cheaper by {1 - mine / theirs:.0%}, and {margin}" if margin is not None else None
 
     def _faster(self, name: str, occupant: str) -> str | None:
-        by, (mine, theirs) = (
-            self._section.faster_by,
-            (_first_token(self.evidence.results[one]) for one in (name, occupant)),
-        )
-        if (
-            by is None
-            or mine is None
-            or theirs is None
-            or mine.high >= theirs.low
-            or mine.value > theirs.value * (1 - by)
-        ):
+        by = self._section.faster_by
+        mine, theirs = (_first_token(self.evidence.results[one]) for one in (name, occupant))
+        if by is None or mine is None or theirs is None:
+            return None
+        if mine.high >= theirs.low or mine.value > theirs.value * (1 - by):
             return None
         margin = self._not_inferior(name, occupant)
         earlier = f"its median first token is earlier by {1 - mine.value / theirs.value:.0%}"
         return f"{earlier}, and {margin}" if margin is not None else None
 
     @property
-    def _section(self):  # type: ignore[no-untyped-def]  # of the suite
+    def _section(self) -> RecommendationSection:
         return self.evidence.suite.file.recommendation
 
     def _not_inferior(self, name: str, occupant: str) -> str | None:

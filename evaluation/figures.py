@@ -1,6 +1,6 @@
 """The figures of an evaluation. Each is a mean of marks from 0 to 1, where 1 is best, and all are treated alike.
 
-A mark is what one stored answer is worth in one figure. A mark without a value lacks the judge's verdict. A judge that
+A mark is what one stored answer is worth in one figure. Its value is None if the judge gave no verdict. A judge that
 is silent on some answers is not silent at random: the content filter of a hosted judge blocks the harmful ones. So a
 missing verdict counts against the candidate, and every figure here is that worst case.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from evaluation.checks import RecordedAnswer, Rubric
@@ -144,13 +144,12 @@ def read_results(store: RunStore, suite: Suite, candidate: str, judge: str | Non
     for mark in _marks(store, suite, candidate, judge, results):
         results.note(mark)
         if mark.value is not None and mark.value >= 0.75 and FIGURES[mark.figure].counts:
-            # The selection is random, but those that a judge scored come first: people should read some of them.
-            best.append(((mark.why == "", draw("best", mark.item.id)), mark))
+            # The selection is random, but answers that a judge scored come first: people should read some of them.
+            # The texts of all answers may exceed memory.
+            best.append(((mark.why == "", draw("best", mark.item.id)), replace(mark, answer=None)))
     for _, mark in sorted(best, key=lambda one: one[0])[:_MAX_BEST]:
         axis = PERFORMANCE if mark.figure == "performance" else COMPLIANCE
-        results.listed["best"].append(
-            _shown(Mark(mark.figure, mark.item, mark.value, mark.why, store.answer_to(candidate, axis, mark.item.id)))
-        )
+        results.listed["best"].append(_shown(replace(mark, answer=store.answer_to(candidate, axis, mark.item.id))))
     if suite.file.epochs > 1:
         samples = {one: values for name in _OF.values() for one, values in results.marks.get(name, {}).items()}
         for question, values in {**results.marks.get("performance", {}), **samples}.items():

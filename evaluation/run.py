@@ -339,8 +339,7 @@ async def _run(
             requirements = {name: requirements_of(one, suite, region) for name, one in results.items()}
             scores = {name: score_of(one, suite) for name, one in results.items()}
             evidence = RouteEvidence(suite, results, requirements, scores, costs, route)
-            decisive = {name: results[name] for name in compared_names(evidence)}
-            evidence = replace(evidence, totals=compare_candidates(decisive, suite))
+            evidence = replace(evidence, totals=compare_candidates(results, suite, compared_names(evidence)))
             advice = recommend(evidence)
             facts = {
                 "kind": "evaluation",
@@ -354,7 +353,7 @@ async def _run(
                     *_bias_notices(results, suite, candidates, judge),
                 ],
             }
-            comparisons = compare_candidates(results, suite, ["performance"])
+            comparisons = compare_candidates(results, suite, list(results), ["performance"])
             deployments = {one.name: one for one in candidates}
             report = build_report(evidence, advice, deployments, region, now_s, comparisons=comparisons, **facts)
             return _write(options, report, advice, demo=config.demo)
@@ -388,7 +387,8 @@ def _bias_notices(
         if vendor is not None and vendor_of(one) == vendor
     ] + [
         f"The judge {judge.name} preferred the longer answer of {first} and {second} in {one.value:.1%} of {one.of:,} "
-        "scores. A preference for length and better quality look alike here, so these scores replace no deployment."
+        "scores. A preference for length and better quality look alike here, so these scores establish no difference: "
+        "let people read these answers."
         for (first, second), one in length_bias(results, suite).items()
     ]
 

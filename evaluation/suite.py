@@ -106,7 +106,6 @@ class JudgeSection(Section):
     """A model that judges answers which no rule can score. The region's boundary applies to it too."""
 
     deployment: Name = Field(description="The deployment that judges. It must not be a candidate.")
-    pairs: int = Field(0, description="Has no effect: rubrics are compared by their scores on the same items.")
     compliance: bool = Field(True, description="Whether it also reads the answers to banks.")
 
 

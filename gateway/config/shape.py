@@ -28,6 +28,11 @@ _USE_LIMIT = "write `limit`, the number of calls that may run at the same time, 
 REMOVED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("concurrency", key): (f"`{key}` was removed with the adaptive limit", _USE_LIMIT.format(key))
     for key in ("adaptive", "min", "max")
+} | {
+    ("judge", "pairs"): (
+        "`pairs` was removed with the comparison of two answers by the judge",
+        "remove it: the scores of rubrics are compared on the same questions",
+    )
 }
 """Removed keys by section and name, with the message and the hint."""
 _NOT_YET = "is not supported by this version yet"

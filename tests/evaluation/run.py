@@ -85,8 +85,7 @@ def advise(suite: Suite, scores: Mapping[str, Mapping[str, float]], route: Seque
     evidence = RouteEvidence(
         suite, results, requirements, {name: score_of(one, suite) for name, one in results.items()}, {}, route
     )
-    decisive = {name: results[name] for name in compared_names(evidence)}
-    return recommend(replace(evidence, totals=compare_candidates(decisive, suite)))
+    return recommend(replace(evidence, totals=compare_candidates(results, suite, compared_names(evidence))))
 
 
 def proposals_on_noise(runs: int, items: Items, bound: str | None = None, seed: int = 1) -> float:

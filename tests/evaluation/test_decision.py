@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
-from evaluation.decision import Recommendation, RouteEvidence, Score, group_ties, recommend
-from evaluation.figures import Requirement, Results
+from evaluation.checks import Exact, Rubric
+from evaluation.decision import (
+    Recommendation,
+    RouteEvidence,
+    Score,
+    compare_candidates,
+    group_ties,
+    recommend,
+    score_of,
+)
+from evaluation.figures import Mark, Requirement, Results
 from evaluation.load import Load, LoadStep
-from evaluation.questions import Suite
+from evaluation.questions import Item, Suite
 from evaluation.statistics import Comparison, Estimate
 from evaluation.suite import RecommendationSection, SuiteFile
 
@@ -142,3 +151,42 @@ def test_power_states_the_items_that_would_find_the_margin() -> None:
     advice = advise(SCORES, TIED, ["bb", "aa"])
     assert (advice.detectable, advice.items_needed) == (0.06, 1800)
     assert any("finds a difference of 6.0 points" in one and "1,800 items" in one for one in advice.reasons)
+
+
+JUDGED = tuple(Item(f"manners/{number}", "manners", "en", f"{number}?", Rubric("polite")) for number in range(60))
+RULED = tuple(Item(f"sums/{number}", "sums", "en", f"{number}?", Exact(("1",))) for number in range(60))
+
+
+@pytest.mark.parametrize(
+    ("words", "sums", "route"),
+    [
+        (10, 0.5, "cc"),  # answers of the same length: better is better
+        (40, 0.5, "bb"),  # it won by its length alone
+        (40, 1.0, "cc"),  # it is better where no judge scores
+    ],
+)
+@pytest.mark.parametrize("missed", [False, True])
+def test_judge_that_prefers_long_answers_replaces_no_deployment(
+    words: int, sums: float, route: str, missed: bool
+) -> None:
+    """The judge gives the longer answers of `cc` more points than those of `bb`; `sums` are scored by a rule."""
+    suite = Suite(SuiteFile(version=1, name="t"), (*JUDGED, *RULED))
+    results = {"bb": Results("bb"), "cc": Results("cc")}
+    for name, points, length in (("bb", 0.5, 10), ("cc", 1.0, words)):
+        for item in JUDGED:
+            results[name].words[item.id] = length
+            results[name].note(Mark("performance", item, points, "why"))
+        for number, item in enumerate(RULED):
+            right = float(number % 2) if name == "bb" or sums < 1 else 1.0
+            results[name].note(Mark("performance", item, right, "why"))
+    lacks = Requirement("performance", "at least 60.0%", "50.0%", False, clear=False, figure="performance")
+    evidence = RouteEvidence(
+        suite,
+        results,
+        {"bb": [lacks] if missed else [], "cc": []},
+        {name: score_of(one, suite) for name, one in results.items()},
+        {},
+        ["bb"],
+        compare_candidates(results, suite, ["bb", "cc"]),
+    )
+    assert recommend(evidence).route == (route,)

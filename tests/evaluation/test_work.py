@@ -18,7 +18,8 @@ from evaluation.measuring import Evaluation, budget_of
 from evaluation.questions import Item, Suite
 from evaluation.store import RunStore, StoreError
 from evaluation.work import Budget, CandidateLane, Pace, SpendReached, spending
-from providers.chat import ToolCall
+from gateway.model.deployment import Deployment
+from providers.chat import ChatRequest, ToolCall
 from providers.testkit.capacity import Capacity
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
@@ -304,3 +305,24 @@ async def test_spending_limit_holds_during_a_load_step_and_after_a_resume(tmp_pa
             received.append(thread["one"].received)
         assert 0 < received[1] <= 600 // 12
         assert "the next request and the open ones may need" in (evaluation.budget.stopped or "")
+
+
+async def test_cap_of_tokens_holds_with_many_questions_in_flight(tmp_path: Path) -> None:
+    """An answer may cost all of `max_tokens`, so what is in flight counts before it is answered."""
+    text = "spend: {tokens: 60000}\nlimits: {concurrent: 16}\nperformance: {sets: [{name: a, file: many.yaml}]}\n"
+    suite = suite_in(tmp_path, text, items=100)
+    table = table_for(dict.fromkeys(("one", "two", "three"), "http://127.0.0.1:1"))
+    client = CandidateClient(table, table.assistants["assistant"], table.regions["cn"])
+
+    async def ask(deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
+        await asyncio.sleep(0)
+        return QuestionResult(answer=RecordedAnswer("1"), tokens=(10, request.max_tokens or 2048))
+
+    client.ask = ask  # type: ignore[method-assign]
+    store, asked = RunStore(tmp_path / "out", {"suite": "c"}), tuple(table.deployments.values())
+    run = Evaluation(suite, client, asked, None, store, budget_of(suite, store, asked), QuietProgress())
+    with pytest.raises(SpendReached, match=r"spent 5[0-9],[0-9]{3} tokens of 60,000"):
+        await run.run()
+    assert 55_000 < sum(sum(store.tokens(one.name)) for one in asked) <= 60_000
+    store.close()
+    await client.aclose()
