@@ -131,6 +131,7 @@ SETS = "performance: {sets: [{name: cc, file: many.yaml}]}\n"
         (SETS + "requirements: {sets: {c: 20%}}", r"sets\.c: there is no set 'c'; did you mean 'cc'\?"),
         ("shadow: {checks: [{name: a, call: {}}]}", "only the number of tool calls is recorded"),
         ("shadow: {checks: [{name: a, rubric: x}]}", "needs a judge"),
+        (SETS + "judge: {deployment: j, pairs: 9}", "`pairs` was removed"),
         ("shadow: {checks: [{name: a, when: '(', exact: [x]}]}", "unterminated"),
         ("shadow: {checks: [{name: a, exact: [x]}, {name: a, exact: [y]}]}", "two checks have the name 'a'"),
     ],
