@@ -369,8 +369,7 @@ def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
         reason: Sentences({"en": texts["en"], **texts}, tags)  # English is for readers of other languages
         for reason, texts in known.items()
     }
-    own = draft.config.messages.model_dump(exclude_none=True) if draft.config.messages is not None else {}
-    for name, texts in own.items():
+    for name, texts in draft.config.messages.items():
         compiled[RefusalReason(name)] = sentences_of(texts)
     return compiled
 

@@ -22,7 +22,7 @@ from gateway.config.field_types import (
     Visible,
     Words,
 )
-from gateway.config.schema.location import CellSection, LocationSection, MessagesSection, RegionSection
+from gateway.config.schema.location import CellSection, LocationSection, Reason, RegionSection, Texts
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.usage import (
     Budgets,
@@ -150,8 +150,10 @@ class GatewaySection(Section):
         description="A page of yours that explains who refuses requests and why. The `Link` header of each 451 names "
         "it.",
     )
-    messages: MessagesSection | None = Field(
-        None, description="Sentences for end users whose request is not answered, in place of the built-in ones."
+    messages: dict[Reason, Texts] = Field(
+        {},
+        description="Sentences for end users whose request is not answered, by reason and language, in place of the "
+        "built-in ones.",
     )
     deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
     clients: dict[Name, ClientSection] = Field(

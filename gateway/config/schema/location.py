@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, create_model
@@ -19,7 +20,7 @@ from gateway.config.field_types import (
     Words,
 )
 from gateway.config.problems import choice_hint, quoted
-from gateway.model.refusal_reason import REASON_BY_CODE
+from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Show
 from gateway.model.section import FileForm, Sensitive, UnitError
 from gateway.model.units import DailyHours, Line
@@ -57,13 +58,20 @@ class EdgeSection(Section):
     secret: EdgeSecretSection | None = Field(None, description="The secret with which the edge proves its identity.")
 
 
-def _signal_name(value: object) -> str:
-    if isinstance(value, str) and value in SIGNALS:
-        return value
-    raise UnitError(f"unknown value {quoted(str(value))}", choice_hint(str(value), SIGNALS))
+def _one_of(names: Collection[str], kind: str) -> FileForm:
+    """Return the form of a value that is one of these names."""
+
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return value
+        raise UnitError(f"unknown {kind} {quoted(str(value))}", choice_hint(str(value), names))
+
+    return FileForm(parse, {"type": "string", "enum": [*names]})
 
 
-SignalName = Annotated[str, FileForm(_signal_name, {"type": "string", "enum": [*SIGNALS]})]
+SignalName = Annotated[str, _one_of(SIGNALS.keys(), "signal")]
+ErrorCode = Annotated[str, _one_of(REASON_BY_CODE.keys(), "error code")]
+Reason = Annotated[str, _one_of([str(reason) for reason in RefusalReason], "reason")]
 
 
 class _LocationKeys(Section):
@@ -153,33 +161,6 @@ class ProfileSection(Section):
         None, description="Emergency numbers by kind (police, medical, crisis, …), instead of the built-in ones."
     )
     notices: list[Line] = Field([], description="Further sentences for the system message.")
-
-
-def _error_code(value: str) -> str:
-    if value in REASON_BY_CODE:
-        return value
-    raise UnitError(f"unknown error code {quoted(value)}", choice_hint(value, REASON_BY_CODE))
-
-
-ErrorCode = Annotated[str, FileForm(_error_code, {"type": "string", "enum": [*REASON_BY_CODE]})]
-
-
-class MessagesSection(Section):
-    """Sentences for end users whose request is not answered, by reason and language."""
-
-    territory: Texts | None = Field(None, description="The assistant is not available at the user's location.")
-    language: Texts | None = Field(None, description="The assistant does not offer the user's language there.")
-    age: Texts | None = Field(None, description="A rule for minors refuses the request.")
-    approval: Texts | None = Field(None, description="An authority must approve the model first.")
-    consent: Texts | None = Field(None, description="The user must agree first.")
-    capability: Texts | None = Field(None, description="No model that may answer supports the request.")
-    capacity: Texts | None = Field(None, description="A limit of requests is reached.")
-    budget: Texts | None = Field(None, description="A budget is used up or cannot be checked.")
-    outage: Texts | None = Field(None, description="No deployment answered.")
-    moderation: Texts | None = Field(None, description="The content was refused.")
-    access: Texts | None = Field(None, description="The key, the claim or the origin is not accepted.")
-    request: Texts | None = Field(None, description="The request is wrong.")
-    internal: Texts | None = Field(None, description="The gateway has a defect.")
 
 
 class CellSection(Section):

@@ -581,7 +581,7 @@ LOCATION = {
     "signals": one(
         "location",
         "location: {signals: [edge_header, ▸edge_headr]}",
-        "location.signals[1]: unknown value 'edge_headr'; did you mean 'edge_header'?",
+        "location.signals[1]: unknown signal 'edge_headr'; did you mean 'edge_header'?",
     ),
     "signal twice": one(
         "location",
