@@ -1,1 +1,1 @@
-"""Limits of clients, and the usage of providers: usage rows, spools, the ledger and reports."""
+"""Limits of clients, and the usage of providers: the journal, usage rows, the ledger and reports."""

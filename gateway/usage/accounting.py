@@ -264,7 +264,7 @@ class RequestUsage:
         return UsageRow(
             call=call,
             time_ns=time_ns,
-            request=record.request_id or None,
+            request=record.request_id or None if keeps_caller else None,
             client=limits.client,
             project=limits.project,
             user=self._user if keeps_caller else None,

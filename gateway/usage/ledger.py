@@ -122,13 +122,13 @@ _UPSERT = {table: _upsert(table) for table in TOTALS}
 
 
 def _remove_callers(regions: int) -> tuple[str, ...]:
-    """Return the statements that remove territory and end user from rows and totals of so many regions."""
+    """Return the statements that remove request, territory and end user from rows and totals of so many regions."""
     chosen = f"series IN (SELECT number FROM series WHERE region IN ({', '.join('?' * regions)}))"  # noqa: S608
     sums = ", ".join(f"SUM({name})" for name in MEASURES)
     updates = ", ".join(f"{name} = total_user_day.{name} + excluded.{name}" for name in MEASURES)
     return (
-        "UPDATE usage_row SET end_user = NULL, territory = NULL "  # noqa: S608
-        f"WHERE {chosen} AND (end_user IS NOT NULL OR territory IS NOT NULL)",
+        "UPDATE usage_row SET request_id = NULL, end_user = NULL, territory = NULL "  # noqa: S608
+        f"WHERE {chosen} AND COALESCE(request_id, end_user, territory) IS NOT NULL",
         f"INSERT INTO total_user_day (day, end_user, series, {', '.join(MEASURES)}) "  # noqa: S608
         f"SELECT day, '', series, {sums} FROM total_user_day WHERE {chosen} AND end_user <> '' "
         f"GROUP BY day, series ON CONFLICT (day, end_user, series) DO UPDATE SET {updates}",
@@ -287,7 +287,7 @@ class Ledger:
         return int(found[0]) if found is not None else 0
 
     def remove_callers(self, regions: frozenset[str]) -> None:
-        """Remove territory and end user from the rows and totals of these regions, also from free space of a file.
+        """Remove request, territory and end user from rows and totals of these regions, also from free space of a file.
 
         It does so once for each region, and instance: others may still run an earlier release that writes them.
         """

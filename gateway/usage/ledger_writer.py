@@ -185,7 +185,7 @@ class LedgerWriter:
                 self._failed(f"a usage row can't be read: {error}")
                 continue
             if row.region in without:
-                row.user = row.territory = None
+                row.request = row.user = row.territory = None
             rows.append(row)
         for start in range(0, len(rows), _MOST_ROWS):
             self._ledger.insert(rows[start : start + _MOST_ROWS])

@@ -26,11 +26,8 @@ from tests.kit.usage_rows import usage_row
 from tests.kit.waiting import eventually
 
 HOME, AWAY = (
-    {"x-gateway-territory": "DE-BY", "x-gateway-user": "anna-home"},
-    {
-        "x-gateway-territory": "US-CA",
-        "x-gateway-user": "bert-away",
-    },
+    {"x-gateway-territory": "DE-BY", "x-gateway-user": "anna-home", "x-request-id": "request-home"},
+    {"x-gateway-territory": "US-CA", "x-gateway-user": "bert-away", "x-request-id": "request-away"},
 )
 CONFIG: dict[str, Any] = {
     "cell": {"territory": "DE"},
@@ -64,20 +61,20 @@ def test_nothing_that_the_cell_keeps_names_a_caller_of_a_region_with_transit(tmp
                 client.post(CHAT, json=body(stream=stream), headers=headers)
         requests = _recent(gateway)
         shown = gateway_texts(gateway)
-        # While it runs: spools, counters and write-ahead logs are there too.
+        # While it runs: the journal and write-ahead logs are there too.
         shutil.copytree(tmp_path / "state", kept, ignore=shutil.ignore_patterns("*.sock"))
     rows = rows_of(tmp_path)
-    assert {(row["region"], row["territory"], row["user"] is None) for row in rows} == {
-        ("default", "DE-BY", False),
-        ("us", None, True),
+    assert {(row["region"], row["territory"], row["user"] is None, row["request"]) for row in rows} == {
+        ("default", "DE-BY", False, "request-home"),
+        ("us", None, True, None),
     }
     assert {one["region"] for one in requests} == {"default"}
-    assert not re.search("US-CA|bert-away|anna-home", shown), "admin API"
+    assert not re.search("US-CA|request-away|bert-away|anna-home", shown), "admin API"
     found: set[bytes] = set()
     for folder in (kept, tmp_path / "state"):
         contents = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert any(b"DE-BY" in content for content in contents.values()), "the search would find a territory"
-        for text in (b"US-CA", b"bert-away", b"anna-home"):
+        for text in (b"US-CA", b"request-away", b"bert-away", b"anna-home"):
             assert [path for path, content in contents.items() if text in content] == []
         found |= {one for content in contents.values() for one in PSEUDONYM.findall(content)}
     assert len(found) == 1, "the pseudonym of the user at home, and no other one"
@@ -100,7 +97,7 @@ def gateway_texts(gateway: GatewayProcess) -> str:
 
 def test_rows_of_an_earlier_version_lose_their_callers_at_the_first_start(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    away = {"region": "us", "territory": "US-CA", "user": OLD_PSEUDONYM}
+    away = {"region": "us", "territory": "US-CA", "user": OLD_PSEUDONYM, "request": "request-away"}
     old = [usage_row(f"old-{number}", **away) for number in range(20)]
     home = usage_row("home", region="default", territory="DE-BY", user="u_" + "cd" * 16)
     with closing(Ledger(ledger_file(state), lambda: UTC)) as ledger:
@@ -126,6 +123,7 @@ def test_rows_of_an_earlier_version_lose_their_callers_at_the_first_start(tmp_pa
             assert b"I live in us." not in content, path
             assert OLD_PSEUDONYM.encode() not in content, path
             assert b"US-CA" not in content, path
+            assert b"request-away" not in content, path
 
 
 def test_events_and_alerts_name_no_caller_of_a_region_with_transit(tmp_path: Path) -> None:

@@ -176,7 +176,15 @@ def test_ledger_without_layout_is_empty(tmp_path: Path) -> None:
 
 
 def test_callers_of_a_region_are_removed_from_rows_and_totals_and_sums_stay(tmp_path: Path) -> None:
-    rows = [usage_row(f"call-{number}", region="us" if number % 2 else "eu", user=f"u_{number}") for number in range(6)]
+    rows = [
+        usage_row(
+            f"call-{number}",
+            region="us" if number % 2 else "eu",
+            request=f"r_{number}",
+            user=f"u_{number}",
+        )
+        for number in range(6)
+    ]
     with closing(opened(tmp_path)) as ledger:
         ledger.insert(rows)
         before = report(tmp_path, "region").data()
@@ -185,5 +193,7 @@ def test_callers_of_a_region_are_removed_from_rows_and_totals_and_sums_stay(tmp_
         users = {group.key for group in report(tmp_path, "user", "region").groups}
         assert users == {(None, "us"), ("u_0", "eu"), ("u_2", "eu"), ("u_4", "eu")}
     with UsageReader(tmp_path) as reader:
-        left = {row.call: (row.territory, row.user) for row in reader.rows(UsageQuery((), *EVERY_DAY))}
-    assert left == {row.call: (None, None) if row.region == "us" else ("DE", row.user) for row in rows}
+        left = {row.call: (row.request, row.territory, row.user) for row in reader.rows(UsageQuery((), *EVERY_DAY))}
+    assert left == {
+        row.call: (None, None, None) if row.region == "us" else (row.request, "DE", row.user) for row in rows
+    }

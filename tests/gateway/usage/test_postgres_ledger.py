@@ -263,13 +263,23 @@ def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgre
 
 
 def test_callers_are_removed_once_for_each_region_and_instance_and_sums_stay(database: RunningPostgres) -> None:
-    rows = [usage_row(f"call-{number}", region="us" if number % 2 else "eu", user=f"u_{number}") for number in range(6)]
+    rows = [
+        usage_row(
+            f"call-{number}",
+            region="us" if number % 2 else "eu",
+            request=f"r_{number}",
+            user=f"u_{number}",
+        )
+        for number in range(6)
+    ]
     with closing(opened(database)) as ledger:
         ledger.insert(rows)
         ledger.remove_callers(frozenset({"us"}))
         ledger.remove_callers(frozenset({"us"}))
-    left = {row.call: (row.territory, row.user) for row in read_rows(database.address())}
-    assert left == {row.call: (None, None) if row.region == "us" else ("DE", row.user) for row in rows}
+    left = {row.call: (row.request, row.territory, row.user) for row in read_rows(database.address())}
+    assert left == {
+        row.call: (None, None, None) if row.region == "us" else (row.request, "DE", row.user) for row in rows
+    }
     late = usage_row("late", region="us", user="u_late")
     with closing(opened(database, "other")) as ledger:
         ledger.insert([late])  # by an earlier release
