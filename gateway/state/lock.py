@@ -84,8 +84,8 @@ class Lock:
         known = {"config": self.config} if self.config else {}
         data = json.dumps({"pid": os.getpid(), **known, **details}).encode()
         try:
-            os.ftruncate(self.descriptor, 0)
-            os.pwrite(self.descriptor, data, 0)
+            # One write of a fixed length: a reader never finds the file empty, or with the rest of a longer text.
+            os.pwrite(self.descriptor, data.ljust(_MOST_BYTES), 0)
         except OSError as error:
             raise StateError(f"{self._path} can't be written: {error.strerror}") from error
 

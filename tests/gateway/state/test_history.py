@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
@@ -105,6 +106,26 @@ def test_lock_admits_one_process_and_names_it(tmp_path: Path) -> None:
     lock.release()
     assert holder_of(tmp_path) is None
     Lock(tmp_path).release()
+
+
+def test_lock_file_is_never_empty_while_its_content_is_replaced(tmp_path: Path) -> None:
+    lock = Lock(tmp_path)
+    lock.write_info({"admin": "http://127.0.0.1:8081"})
+    is_done = threading.Event()
+
+    def rewrite() -> None:
+        while not is_done.is_set():
+            lock.write_info({"admin": "http://127.0.0.1:8081"})
+
+    writing = threading.Thread(target=rewrite)
+    writing.start()
+    try:
+        read = [(holder_of(tmp_path) or {}).get("admin") for _ in range(500)]
+    finally:
+        is_done.set()
+        writing.join()
+        lock.release()
+    assert set(read) == {"http://127.0.0.1:8081"}
 
 
 def test_last_served_config_survives_its_gateway_and_readers(tmp_path: Path) -> None:
