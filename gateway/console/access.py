@@ -7,10 +7,9 @@ another machine can send any host name. A request of another site could read the
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
-from gateway.api.caller.authentication import is_this_machine
+from gateway.api.caller.authentication import is_loopback_host, is_this_machine
 from gateway.api.errors import ApiError
 
 HEADERS = {
@@ -55,19 +54,3 @@ def _is_navigation(headers: dict[str, list[str]]) -> bool:
 
 def _is_own(origin: str, host: str) -> bool:
     return origin in (f"http://{host}", f"https://{host}")
-
-
-def is_loopback_host(host: str) -> bool:
-    """Return whether the value of a host header names this machine."""
-    name, colon, port = host.rpartition(":")
-    if not colon or host.endswith("]"):
-        name, port = host, "80"
-    if not (port.isascii() and port.isdigit()):
-        return False
-    if name == "localhost":
-        return True
-    bare = name.removeprefix("[").removesuffix("]") if name.startswith("[") else name
-    try:
-        return ipaddress.ip_address(bare).is_loopback
-    except ValueError:
-        return False

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.api.admin_guard import Guard, Identity
+from gateway.api.caller.authentication import is_loopback_host
 from gateway.api.errors import ApiError
-from gateway.console.access import is_loopback_host
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
 from gateway.console.texts import ViewTexts, _
 from gateway.model.stored_client import Role

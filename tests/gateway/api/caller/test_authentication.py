@@ -262,9 +262,8 @@ def test_gateway_without_clients_and_a_demo_refuse_pages_of_other_sites(origin: 
 
 
 def test_gateway_without_clients_and_a_demo_accept_their_own_pages() -> None:
-    own = visit(("host", "gateway:8080"), ("origin", "http://gateway:8080"))
-    assert authenticate(WITHOUT_CLIENTS, own) is None
-    assert authenticate(DEMO, own) is None
+    assert authenticate(WITHOUT_CLIENTS, visit(("host", "gateway:8080"), ("origin", "http://gateway:8080"))) is None
+    assert authenticate(DEMO, visit(("host", "localhost:8080"), ("origin", "http://localhost:8080"))) is None
     # A demo may be called by pages of this machine, from any port.
     assert authenticate(DEMO, visit(("host", "127.0.0.1:8080"), ("origin", "http://localhost:5173"))) is None
 
@@ -343,6 +342,16 @@ def test_gateway_without_clients_refuses_requests_of_web_pages(host: str) -> Non
 )
 def test_gateway_without_clients_accepts_local_host_names(host: str) -> None:
     assert authenticate(WITHOUT_CLIENTS, visit(("host", host))) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["gateway", "evil.localhost", "gateway.internal:8080", "a.test", "10.1.2.3", "0.0.0.0:80"]
+)
+def test_demo_accepts_only_host_names_of_loopback(host: str) -> None:
+    """The page of the demo has the same rule: the name server of a network may resolve any other name to this machine."""
+    assert refusal_of(DEMO, visit(("host", host))) == (403, "permission_denied")
+    for own in ("localhost", "LocalHost:8080", "127.0.0.1:8080", "[::1]:8080"):
+        assert authenticate(DEMO, visit(("host", own))) is None
 
 
 def test_configured_edge_counts_as_a_proxy() -> None:
