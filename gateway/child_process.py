@@ -9,9 +9,10 @@ import sys
 def child_command(module: str, *words: str) -> list[str]:
     """Return the command that runs a module of ours in a child process.
 
-    With `-P`, the child does not import from the current directory, which may contain files of others.
+    With `-P`, the child does not import from the current directory, which may contain files of others. It is optimised
+    (`-O`) as this process is.
     """
-    return [sys.executable, "-P", "-m", module, *words]
+    return [sys.executable, *["-O"] * sys.flags.optimize, "-P", "-m", module, *words]
 
 
 def child_environment() -> dict[str, str]:

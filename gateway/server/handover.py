@@ -31,6 +31,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from gateway.child_process import child_command
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
 from gateway.server.service_manager import ServiceManager
@@ -288,14 +289,9 @@ class _Child:
 
 
 def _command(python: str | None) -> list[str]:
-    """Return the command of this process, with another interpreter if one is named.
-
-    With `-P`, the child does not import from the current directory. This process may do that, if it was started as a
-    module (`-m`).
-    """
-    is_module = python is None and "-m" in sys.orig_argv
-    options = ["-O"] * sys.flags.optimize + ([] if is_module else ["-P"])
-    return [python or sys.executable, *options, "-m", "gateway", *sys.argv[1:]]
+    """Return the command of this process, with another interpreter if one is named."""
+    own, *options = child_command("gateway", *sys.argv[1:])
+    return [python or own, *options]
 
 
 # --- requests of `gateway restart` ----------------------------------------------------------------

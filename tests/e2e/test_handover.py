@@ -65,12 +65,19 @@ def pid_of(state: Path) -> int:
 
 
 def end(state: Path) -> None:
-    """End the gateway that has taken over last, and wait for its end."""
-    holder = holder_of(state)
-    if holder is not None:
-        with suppress(ProcessLookupError):
-            os.kill(int(str(holder["pid"])), signal.SIGTERM)
-        eventually(lambda: holder_of(state) is None, LIMIT_S)
+    """End the gateway that has taken over last, and wait for its end.
+
+    The process is read again until the lock is free: the file may name none yet, or one that is about to hand over.
+    """
+
+    def has_ended() -> bool:
+        holder = holder_of(state)
+        if holder is not None and "pid" in holder:
+            with suppress(ProcessLookupError):
+                os.kill(int(str(holder["pid"])), signal.SIGTERM)
+        return holder is None
+
+    eventually(has_ended, LIMIT_S)
 
 
 @contextmanager

@@ -148,3 +148,12 @@ async def test_second_command_waits_for_no_answer_of_the_first(tmp_path: Path) -
         with pytest.raises(RestartBusy):
             await asyncio.to_thread(ask_for_restart, tmp_path, os.getpid(), None, LIMIT_S)
         assert "not ready" in (await first)["error"]
+
+
+@pytest.mark.parametrize("python", [None, "/opt/next/bin/python"])
+def test_next_gateway_never_imports_from_the_current_directory(
+    python: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", "gateway", "serve"])
+    monkeypatch.setattr(sys, "argv", ["gateway", "serve"])
+    assert module._command(python) == [python or sys.executable, "-P", "-m", "gateway", "serve"]
