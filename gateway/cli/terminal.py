@@ -79,7 +79,7 @@ _SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 
 def operator_of(options: argparse.Namespace) -> str:
-    """Return the name for the audit trail: `--operator`, or else the user of this machine."""
+    """Return the name for the audit trail: `--as`, or else the user of this machine."""
     if options.operator:
         return str(options.operator)
     try:

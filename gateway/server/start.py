@@ -224,12 +224,12 @@ def _console_listener(
             f"the console on {host} is open to others: set GATEWAY_CONSOLE_URL to its public address, which must begin "
             "with https://, or bind it to 127.0.0.1 (GATEWAY_CONSOLE_HOST)"
         )
-    return ConsoleListener(given or _bind(host, settings.console_port, "console-port"), build)
+    return ConsoleListener(given or _bind(host, settings.console_port, "console"), build)
 
 
-def _bind(host: str, port: int, option: str = "port") -> socket.socket:
+def _bind(host: str, port: int, name: str = "public") -> socket.socket:
     try:
-        return bind(host, port, option)
+        return bind(host, port, name)
     except BindError as error:
         raise CommandError(str(error)) from None
 
@@ -265,10 +265,10 @@ def _admin(
         return given, Guard(token, names)
     if or_a_free_port and not chosen:
         try:
-            return bind(host, port, "admin-port"), Guard(token, names)
+            return bind(host, port, "admin"), Guard(token, names)
         except BindError:
             port = 0
-    return _bind(host, port, "admin-port"), Guard(token, names)
+    return _bind(host, port, "admin"), Guard(token, names)
 
 
 def _is_loopback(host: str) -> bool:

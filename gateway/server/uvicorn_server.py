@@ -29,16 +29,22 @@ _SWITCH_S = 0.001
 _DUPLICATES = 8
 _DATE_S = 1.0
 _CONNECTIONS_S = 0.05
+_PORTS = {
+    "public": "--port (make run PORT=9000)",
+    "admin": "--admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)",
+    "console": "GATEWAY_CONSOLE_PORT=9002 (0 for a free one)",
+}
+"""How to choose the port of each listener."""
 
 
 class BindError(OSError):
     """The address cannot be bound. The message contains the fix."""
 
 
-def bind(host: str, port: int, option: str = "port") -> socket.socket:
+def bind(host: str, port: int, name: str = "public") -> socket.socket:
     """Return a listening socket; raises BindError. It is bound first, so that a busy port is reported first.
 
-    option: The command-line option that sets the port.
+    name: The listener: `public`, `admin` or `console`.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -54,21 +60,20 @@ def bind(host: str, port: int, option: str = "port") -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise BindError(_bind_message(host, port, option, error)) from error
+        raise BindError(_bind_message(host, port, name, error)) from error
     listener.setblocking(False)
     return listener
 
 
-def _bind_message(host: str, port: int, option: str, error: OSError) -> str:
+def _bind_message(host: str, port: int, name: str, error: OSError) -> str:
+    how = _PORTS[name]
     if isinstance(error, PermissionError):
-        return f"port {port} is reserved for root; choose another one with --{option}"
+        return f"port {port} is reserved for root; choose another one with {how}"
     if error.errno != errno.EADDRINUSE:
         return f"{host} cannot be bound ({error.strerror}); use an address of this machine"
-    is_admin = option != "port"
-    example = "GATEWAY_ADMIN_PORT=9001; 0 for a free one" if is_admin else "make run PORT=9000"
     return (
-        f"{'the admin ' if is_admin else ''}port {port} on {host} is used by another program ({error.strerror}); "
-        f"stop it, or choose another port with --{option} ({example})"
+        f"{'' if name == 'public' else f'the {name} '}port {port} on {host} is used by another program "
+        f"({error.strerror}); stop it, or choose another port with {how}"
     )
 
 

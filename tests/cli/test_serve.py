@@ -68,6 +68,16 @@ def test_used_admin_port_prints_one_line(gateway: Command, busy_port: int) -> No
     )
 
 
+def test_used_console_port_prints_one_line(gateway: Command, busy_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_CONSOLE_PORT", str(busy_port))
+    shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
+    assert (shown.status, shown.out) == (2, "")
+    assert shown.err.splitlines()[-1] == (
+        f"gateway: the console port {busy_port} on 127.0.0.1 is used by another program (Address already in use); "
+        "stop it, or choose another port with GATEWAY_CONSOLE_PORT=9002 (0 for a free one)"
+    )
+
+
 def test_public_admin_listener_needs_a_token(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_ADMIN_HOST", "0.0.0.0")  # noqa: S104  # refused
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
