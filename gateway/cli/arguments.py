@@ -24,7 +24,6 @@ _UNKNOWN_COMMAND = re.compile(
     r"argument COMMAND: invalid choice: (['\"])(?P<word>.*)\1 \(choose from (?P<names>[^()]*)\)$", re.DOTALL
 )
 _SECTIONS = ("keys", "clients", "projects")
-_EXIT_STATUS = "Exit status: 0 done, 1 refused, 2 the command can't run with these options."
 _USAGE = 2
 _INTERRUPTED = 130
 _MAX_DELAY_S = 3600
@@ -98,7 +97,7 @@ def command_parser() -> argparse.ArgumentParser:
     for operation in OPERATIONS:
         group, _, word = operation.command.partition(" ")
         groups[group] = groups.get(group) or parsers[group].add_subparsers(title="commands", metavar="COMMAND")
-        text = f"{operation.about[0].upper()}{operation.about[1:]}. {_EXIT_STATUS}"
+        text = f"{operation.about[0].upper()}{operation.about[1:]}."
         one = groups[group].add_parser(word, help=operation.about, description=text)
         section = {"section": group} if group in _SECTIONS else {}
         one.set_defaults(

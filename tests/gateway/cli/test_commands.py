@@ -13,6 +13,7 @@ from gateway.config.examples import example_names
 from gateway.model.assistant import USES
 from gateway.model.budget import Window
 from gateway.model.stored_client import Role
+from gateway.service.admin_operations import OPERATIONS
 
 DESCRIBED = json.loads((Path(parsers.__file__).with_name("commands.json")).read_text("utf-8"))
 
@@ -36,7 +37,8 @@ def test_every_command_has_a_function_with_a_sentence_or_further_commands() -> N
         if "run" in command:
             assert parsers._function(command["run"]).__doc__, name
         else:
-            assert name == "" or any(other.startswith(f"{name} ") for other in names), name
+            further = (*names, *(operation.command for operation in OPERATIONS))
+            assert name == "" or any(other.startswith(f"{name} ") for other in further), name
 
 
 def test_functions_are_in_modules_of_commands_only() -> None:
@@ -59,13 +61,13 @@ def test_every_shared_list_of_arguments_is_used() -> None:
         for item in command.get("arguments", ())
         if isinstance(item, str)
     }
-    assert used == set(DESCRIBED["shared"])
+    assert used | {"client", "project", "unset"} == set(DESCRIBED["shared"]), "OPERATIONS use these three"
 
 
 def test_choices_are_those_of_the_model() -> None:
     assert tuple(option("--use").choices) == USES
-    assert option("--per").choices == [str(window) for window in Window]
-    assert option("--role").choices == [str(role) for role in Role]
+    assert tuple(option("--per").choices) == tuple(Window)
+    assert tuple(option("--role").choices) == tuple(Role)
 
 
 def test_help_of_init_names_every_example() -> None:
