@@ -148,7 +148,7 @@ class Document:
     Attributes:
         version: The first 12 hex digits of the content hash, which includes the catalogue files.
         references: The resolution of every `${…}` by its text.
-        looks: The state of the files of location signals by path. Empty if secrets are not resolved.
+        signal_files: The state of the files of location signals by path. Empty if secrets are not resolved.
         secrets_file: The file that `secrets.file` names. None if there is none, or if secrets are not resolved.
         tls_files: The files of `tls` of deployments by their name there. None if secrets are not resolved.
         catalogues: The operator's own catalogue files.
@@ -161,7 +161,7 @@ class Document:
     source: Source
     version: str
     references: Mapping[str, Resolution]
-    looks: Mapping[str, FileState] = field(default_factory=dict)
+    signal_files: Mapping[str, FileState] = field(default_factory=dict)
     catalogues: Catalogues = field(default_factory=Catalogues)
     files: Reading = field(default_factory=dict)
     read_at_s: float = field(default_factory=time.time)
@@ -232,7 +232,7 @@ def parse_document(
     # The digests are taken before the references are resolved, so that a change in between is seen as a change.
     secret_files = read_files(filter(None, map(file_of, texts))) if secrets else {}
     references = {text: resolve(text, environ if secrets else None) for text in texts}
-    looks = check_files(source.values) if secrets else {}
+    signal_files = check_files(source.values) if secrets else {}
     catalogues = (
         _stored_catalogues(stored_catalogues, file)
         if stored_catalogues
@@ -249,8 +249,8 @@ def parse_document(
     content = content_hash(source.values, catalogues.values if has_catalogues else None)
     written = SourceText(data, content, source.values, stored)
     return Document(
-        source, written.version, references, looks, catalogues, files, clock(), written, secrets_file=secrets_file,
-        tls_files=tls_files,
+        source, written.version, references, signal_files, catalogues, files, clock(), written,
+        secrets_file=secrets_file, tls_files=tls_files,
     )  # fmt: skip
 
 

@@ -126,7 +126,7 @@ class _Reader:
         return (service.permit, service.path) if service is not None else None
 
     def file(self, path: str) -> FileState | None:
-        return self.document.looks.get(path)
+        return self.document.signal_files.get(path)
 
     def _at(self, key: str) -> KeyPath:
         return (*self.path, key) if key else self.path

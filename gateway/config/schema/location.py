@@ -100,6 +100,7 @@ class _LocationKeys(Section):
         return next((value for _, value in self if isinstance(value, kind)), None)
 
 
+# Each signal states its own section, so that a new one needs no change here.
 if TYPE_CHECKING:
     LocationSection = _LocationKeys
 else:
