@@ -1,27 +1,42 @@
-"""The accounting of this process, and the ledger of the installation. Both need a state directory."""
+"""The accounting of this process with its gate, and the ledger of the installation. Both need a state directory."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from gateway.assembly.stores import shared_ledger, shared_stores
-from gateway.model.budget import Stores
+from gateway.model.budget import Stores, StoreServer, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
-from gateway.operator_errors import StateError
+from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.telemetry.log import logger
-from gateway.usage.installation import pseudonym_key, usage_reader, user_key
+from gateway.undo import undone_on_failure
+from gateway.usage.installation import (
+    MISSING_PACKAGES,
+    cell_name,
+    instance_name,
+    pseudonym_key,
+    usage_reader,
+    user_key,
+)
 
 if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
+    from gateway.usage.journal import Journal
+    from gateway.usage.ledger import Ledger
     from gateway.usage.ledger_writer import LedgerWriter
     from providers.chat import Usage
+
+
+_RECOVERED_S = 5.0
+_READY_S = 3.0
 
 
 class UsageWiring:
@@ -44,7 +59,7 @@ class UsageWiring:
         from gateway.usage.journal import FOLDER, Journal
 
         self._journal = Journal.open(state_dir / FOLDER)
-        self.stores = shared_stores(config, state_dir, self._journal, report_problem)
+        self.stores = _shared_stores(config, state_dir, self._journal, report_problem)
         self.accounting: Accounting = Accounting(
             self._journal if self.stores is None else self.stores.gate,
             pseudonym_key(config(), state_dir),
@@ -63,6 +78,93 @@ class UsageWiring:
         if self.stores is not None:
             await self.stores.aclose()
         self._journal.close()
+
+
+class SharedStores:
+    """The gate of one process on the shared Valkey. Call `start` in the event loop that uses it.
+
+    Args:
+        database: The shared database.
+        valkey: The shared Valkey.
+        config: Returns the present config.
+        state_dir: The state directory of this instance.
+        journal: The journal of this instance. Its owner closes it.
+        failed: Called with a message about a problem.
+
+    Raises:
+        StateError: The state directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        database: StoreServer,
+        valkey: StoreServer,
+        config: Callable[[], ConfigVersion],
+        state_dir: Path,
+        journal: Journal,
+        failed: Callable[[str], None],
+    ) -> None:
+        try:
+            from gateway.usage.gate_epoch import EpochKeeper
+            from gateway.usage.gate_on_loss import OutageGate
+            from gateway.usage.gate_valkey import ValkeyGate
+        except ImportError:
+            raise StateError(MISSING_PACKAGES) from None
+        from gateway.usage.journal import waiting_rows
+
+        instance = instance_name(state_dir)
+        owner = f"{instance}/{secrets.token_hex(8)}"
+        self._valkey = ValkeyGate(valkey, cell_name(config()), owner, failed=failed)
+        self._keeper = EpochKeeper(
+            self._valkey,
+            database,
+            instance,
+            lambda: bool(waiting_rows(state_dir, 1)),
+            lambda: ZoneInfo(config().usage.timezone),
+            failed,
+        )
+        self.gate = OutageGate(self._valkey, journal, lambda: config().usage.on_loss)
+        self._recovering: asyncio.Task[None] | None = None
+
+    def problems(self) -> dict[str, str]:
+        """Return why a store cannot be used now, by the kind of the store."""
+        found = {"valkey": self._valkey.problem, "database": self._keeper.problem}
+        return {kind: problem for kind, problem in found.items() if problem is not None}
+
+    async def start(self) -> None:
+        """Connect, and begin the work in the background."""
+        await self._valkey.start()
+        self._keeper.start()
+        # Without the counters, requests with a budget would be refused. The gateway starts in any case.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_S):
+                await self._keeper.is_ready.wait()
+        self._recovering = asyncio.get_running_loop().create_task(self._recover())
+
+    async def aclose(self) -> None:
+        """Finish what is pending if the stores answer."""
+        if self._recovering is not None:
+            self._recovering.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._recovering
+        await self._valkey.close()
+        await self._keeper.close()
+
+    async def _recover(self) -> None:
+        """Settle the calls of processes that have ended. All processes do, so they begin at different times."""
+        while True:
+            await asyncio.sleep(_RECOVERED_S * random.uniform(0.5, 1.5))  # noqa: S311
+            await self.gate.recover()
+
+
+def _shared_stores(
+    config: Callable[[], ConfigVersion], state_dir: Path, journal: Journal, failed: Callable[[str], None]
+) -> SharedStores | None:
+    """Return the shared gate of this process if the config has one. Raises StateError."""
+    stores = config().stores
+    if stores is None or stores.valkey is None or stores.database is None:
+        return None
+    return SharedStores(stores.database, stores.valkey, config, state_dir, journal, failed)
 
 
 @asynccontextmanager
@@ -148,7 +250,7 @@ def keeping_ledger(
         state_dir,
         rules,
         report_problem,
-        ledger=shared_ledger(stores, state_dir, lambda: config().usage, report_problem),
+        ledger=_shared_ledger(stores, state_dir, lambda: config().usage, report_problem),
         recovered=_log_recovered,
     )
     # Calls that a killed gateway left open are settled before another one listens.
@@ -194,3 +296,30 @@ def _log_implausible(deployment: str, usage: Usage) -> None:
 def _log_recovered(number: int) -> None:
     detail = "calls of a process that was killed are in the ledger with the outcome `lost`, at their full hold"
     logger().warning("calls_lost", calls=number, detail=detail)
+
+
+def _shared_ledger(
+    stores: Stores | None, state_dir: Path, rules: Callable[[], UsageRules], failed: Callable[[str], None]
+) -> Ledger | None:
+    """Return the shared ledger, or None if there is none.
+
+    A database that cannot be reached is reported, and rows wait in the journal.
+
+    Raises:
+        StateError: The database refuses the password, or its schema does not fit this release.
+    """
+    if stores is None or stores.database is None:
+        return None
+    try:
+        from gateway.usage.ledger import Ledger
+        from gateway.usage.postgres import Postgres
+    except ImportError:
+        raise StateError(MISSING_PACKAGES) from None
+    instance = instance_name(state_dir)
+    ledger = Ledger(Postgres(stores.database), lambda: ZoneInfo(rules().timezone), instance)
+    with undone_on_failure(ledger.close):
+        try:
+            ledger.connect()
+        except DatabaseUnreachable as error:
+            failed(f"usage rows stay in the journal until this is fixed: {error}")
+    return ledger

@@ -15,7 +15,7 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_control import Control, Review, change_report, fault_report, no_faults
 from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
-from gateway.assembly.budget_alerts import BudgetWatch
+from gateway.assembly.budget_watch import BudgetWatch
 from gateway.model.status import Overview, Reload, SimulatedSite, Status
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers

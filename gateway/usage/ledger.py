@@ -170,7 +170,7 @@ class LocalTime:
 
 
 class _Totals:
-    """What rows add to the totals. Each line is written once."""
+    """The sums by which rows change the totals. Each line is written once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, dict[tuple[object, ...], list[int]]] = {table: {} for table in TOTALS}
@@ -306,7 +306,7 @@ class Ledger:
 
     @contextmanager
     def _changing(self) -> Iterator[Statements]:
-        # What was not committed is forgotten.
+        # After a failure, nothing of the transaction is remembered.
         with undone_on_failure(self._forget), self.database.transaction(lock=_LOCK) as statements:
             yield statements
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.assembly.budget_watch import BudgetMonitor
 from gateway.model.budget import Alerts, BudgetRule, Project, SpendingRules, UsageRules, Window
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.usage.budget_monitor import BudgetMonitor
 from gateway.usage.gate import Counter, CounterKind
 from gateway.usage.journal import Journal
 from gateway.usage.spending_limits import calendar_of
