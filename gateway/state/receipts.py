@@ -34,6 +34,24 @@ from providers.failures import FailureKind
 from providers.territories import territory_data
 
 _VERSION = 1
+_SEAL_BYTES = 16
+_NAME = "receipts"
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS receipt (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, client TEXT NOT NULL, at_s REAL NOT NULL, content TEXT NOT NULL,
+    seal TEXT
+);
+CREATE INDEX IF NOT EXISTS receipt_of_id ON receipt (id, client);
+CREATE INDEX IF NOT EXISTS receipt_of_age ON receipt (at_s);
+"""
+_INSERT = "INSERT INTO receipt (id, client, at_s, content, seal) VALUES (?, ?, ?, ?, ?)"
+_MOST_WAITING = 20_000
+_MOST_AT_ONCE = 500
+_WRITE_S = 0.05
+"""With the 0.05 s for which finished requests are collected, a kill loses at most 0.1 s."""
+_SWEEP_S = 600.0
+_SWEPT_AT_ONCE = 5_000
+_NO_CLIENT = ""
 
 _ABANDONED = "abandoned"
 
@@ -166,45 +184,8 @@ class ReceiptSeals:
         return len(self._keys) == 1 or hmac.compare_digest(second.encode(), _hash(self._keys[1], row).encode())
 
 
-_SEAL_BYTES = 16
-
-
 def _hash(key: bytes, row: tuple[str, str, float, object]) -> str:
     return hmac.digest(key, json.dumps(["receipt 1", *row], default=repr).encode(), "sha256")[:_SEAL_BYTES].hex()
-
-
-_NAME = "receipts"
-
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS receipt (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL, client TEXT NOT NULL, at_s REAL NOT NULL, content TEXT NOT NULL,
-    seal TEXT
-);
-CREATE INDEX IF NOT EXISTS receipt_of_id ON receipt (id, client);
-CREATE INDEX IF NOT EXISTS receipt_of_age ON receipt (at_s);
-"""
-
-_MOST_WAITING = 20_000
-
-_MOST_AT_ONCE = 500
-
-_WRITE_S = 0.05
-"""With the 0.05 s for which finished requests are collected, a kill loses at most 0.1 s."""
-
-_SWEEP_S = 600.0
-
-_SWEPT_AT_ONCE = 5_000
-
-_NO_CLIENT = ""
-
-_PASSING = {
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY,
-}  # fmt: skip
-"""SQLite's errors that end without a repair of the file: a full disk, or too few file descriptors."""
-
-_MOST_TRIES = 100
-"""How often a receipt is built that fails with an OSError, such as too few file descriptors."""
 
 
 def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
@@ -298,7 +279,6 @@ class Receipts:
         self._ended = threading.Event()
         self._swept_at = -math.inf
         self._is_failing = False
-        self._tries = 0
         self._is_closed = False
         self._reported = 0
         self._is_too_slow = False
@@ -354,31 +334,46 @@ class Receipts:
         self._report_too_many()
 
     def _write(self) -> None:
+        """Write the receipts that wait. If that fails, they wait for the next turn, until there are too many."""
         while self._waiting:
             taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
+            built, rows = self._built(taken)
             try:
-                self._insert(taken)
+                with transaction(self._writer):
+                    self._writer.executemany(_INSERT, rows)
+            except sqlite3.Error as error:
+                self._waiting.extendleft(reversed(built))
+                effect = f"up to {_MOST_WAITING} receipts wait until this is fixed"
+                self._report(f"receipts.db can't be written, and {effect}: {describe_error(error)}")
+                return
             except Exception as error:  # the thread must not end, or all later receipts would be lost
-                passes = self._may_pass(error)
-                if not self._is_failing:
-                    why = describe_error(error) if isinstance(error, sqlite3.Error) else _kind_of(error)
-                    effect = f"up to {_MOST_WAITING} receipts wait" if passes else "receipts are lost"
-                    self._failed(f"receipts.db can't be written, and {effect} until this is fixed: {why}")
-                self._is_failing = True
-                if passes:
-                    self._waiting.extendleft(reversed(taken))
-                    return  # the next turn tries again
-                self._unwritten += len(taken)
+                self._unwritten += len(built)
+                self._report(f"receipts can't be written, and are lost: {_kind_of(error)}")
             else:
-                self._is_failing = False
-                self._tries = 0
+                self._is_failing = len(built) < len(taken)
 
-    def _may_pass(self, error: Exception) -> bool:
-        """Return whether a later attempt may succeed."""
-        if isinstance(error, sqlite3.Error):
-            return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _PASSING
-        self._tries += 1
-        return isinstance(error, OSError) and self._tries % _MOST_TRIES != 0
+    def _built(self, taken: list[tuple[Record, float]]) -> tuple[list[tuple[Record, float]], list[tuple[object, ...]]]:
+        """Return the records whose receipts could be built, and the rows of their receipts."""
+        config = self._current()
+        built: list[tuple[Record, float]] = []
+        rows: list[tuple[object, ...]] = []
+        for record, at_s in taken:
+            try:
+                row = _row(record, at_s, config.cell_territory, config.receipts_sample)
+            except Exception as error:  # as above
+                self._unwritten += 1
+                self._report(f"a receipt can't be built, and is lost: {_kind_of(error)}")
+                continue
+            built.append((record, at_s))
+            if row is not None:
+                rows.append((*row, self._seals.seal(row)))
+        return built, rows
+
+    def _report(self, problem: str) -> None:
+        """Report a problem, unless it follows another one."""
+        if not self._is_failing:
+            self._failed(problem)
+        self._is_failing = True
 
     def _report_too_many(self) -> None:
         """Report once that receipts are lost, until none is lost any more."""
@@ -386,17 +381,6 @@ class Receipts:
         if more and not self._is_too_slow:
             self._failed("receipts arrive faster than they can be written, and some are lost")
         self._is_too_slow = more > 0
-
-    def _insert(self, taken: list[tuple[Record, float]]) -> None:
-        config = self._current()
-        cell, share = config.cell_territory, config.receipts_sample
-        rows = [row for record, at_s in taken if (row := _row(record, at_s, cell, share))]
-        if rows:
-            with transaction(self._writer):
-                self._writer.executemany(
-                    "INSERT INTO receipt (id, client, at_s, content, seal) VALUES (?, ?, ?, ?, ?)",
-                    [(*row, self._seals.seal(row)) for row in rows],
-                )
 
     def _sweep(self) -> None:
         """Delete receipts that are older than the config allows, a limited number at a time."""

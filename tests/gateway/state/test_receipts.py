@@ -376,18 +376,20 @@ def test_receipt_beyond_the_queue_is_counted_as_lost_without_waiting(
     eventually(lambda: set(failures) == {"receipts arrive faster than they can be written, and some are lost"})
 
 
-def test_failing_disk_is_reported_once_and_lost_receipts_are_counted(opened: Open, tmp_path: Path) -> None:
+def test_failing_disk_is_reported_once_and_receipts_wait(opened: Open, tmp_path: Path) -> None:
     failures: list[str] = []
     store = opened(failed=failures.append)
     with sqlite3.connect(tmp_path / "receipts.db") as database:
-        database.execute("DROP TABLE receipt")
+        database.execute("ALTER TABLE receipt RENAME TO away")
+        store.take(record_of("req_1"))
+        eventually(lambda: failures != [])
+        store.take(record_of("req_2"))
+        assert store.lost == 0
+        database.execute("ALTER TABLE away RENAME TO receipt")
     database.close()
-    store.take(record_of("req_1"))
-    eventually(lambda: store.lost == 1)
-    store.take(record_of("req_2"))
-    eventually(lambda: store.lost == 2)
+    eventually(lambda: store.find("req_2", "shop-cn") is not None)
     assert [line for line in failures if "can't be written" in line] == [
-        "receipts.db can't be written, and receipts are lost until this is fixed: no such table: receipt"
+        "receipts.db can't be written, and up to 20000 receipts wait until this is fixed: no such table: receipt"
     ]
 
 
@@ -401,11 +403,22 @@ def test_unexpected_error_does_not_end_the_writer_thread(opened: Open, monkeypat
 
     monkeypatch.setattr("gateway.state.receipts.receipt_of", out_of_files)
     store = opened(failed=failures.append)
-    store.take(record_of("req_1"))
-    eventually(lambda: store.lost == 1)
-    store.take(record_of("req_2"))
+    for name in ("req_0", "req_1", "req_2"):
+        store.take(record_of(name))
     eventually(lambda: store.find("req_2", "shop-cn") is not None)
-    assert [line.rpartition(": ")[2] for line in failures] == [os.strerror(errno.EMFILE)]
+    assert store.find("req_0", "shop-cn") is not None
+    assert store.lost == 1
+    assert failures == [f"a receipt can't be built, and is lost: OSError: {os.strerror(errno.EMFILE)}"]
+
+
+def test_text_that_sqlite_cannot_store_does_not_end_the_writer_thread(opened: Open) -> None:
+    failures: list[str] = []
+    store = opened(failed=failures.append)
+    store.take(record_of("req_\ud800"))
+    eventually(lambda: store.lost == 1)
+    store.take(record_of("req_1"))
+    eventually(lambda: store.find("req_1", "shop-cn") is not None)
+    assert failures == ["receipts can't be written, and are lost: UnicodeEncodeError"]
 
 
 def test_receipts_of_a_failed_write_are_written_when_the_disk_works_again(opened: Open, tmp_path: Path) -> None:
