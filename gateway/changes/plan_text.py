@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from textwrap import wrap
@@ -13,6 +14,8 @@ from providers.value import Value
 
 _WIDTH = 100
 _ANSWER_MARKS = {"lost": "-", "gained": "+", "changed": "~"}
+_SIGNS = {"  + ": "+", "  - ": "-", "  ~ ": "!"}
+"""The signs of a `diff` block in place of the marks of a plan."""
 _MOST_KEYS = 400
 _MOST_NAMED = 12
 """The territories that a line names; `--json` lists all."""
@@ -207,57 +210,21 @@ def _wrapped(start: str, text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * (len(start) + 2), break_on_hyphens=False)
 
 
-# --- Markdown -------------------------------------------------------------------------------------
-
-
 def plan_markdown(plan: ChangePlan) -> str:
-    """Return the plan as Markdown for a comment of a pull request."""
+    """Return the plan as Markdown for a comment of a pull request: its text as a block that shows added and removed."""
     failed = [check.name for check in plan.checks if not check.ok]
     verdict = f"**fails: {', '.join(failed)}**" if failed else "all checks pass"
-    lines = [f"### Plan `{plan.before or 'nothing'}` → `{plan.after or _UNKNOWN}`: {verdict}", ""]
-    lines += [line for text in _traffic(plan) for line in (f"It {text}.", "")]
-    if plan.is_empty:
-        lines += [f"{_if_empty(plan).capitalize()}.", ""]
-    if plan.routes:
-        lines += ["| assistant | region | what | requests |", "|---|---|---|---|"]
-        for route in plan.routes:
-            share = f"{route.share:.1%}" if route.share is not None else "not known"
-            what = "; ".join(_route_lines(route))
-            lines.append(f"| {_cell(route.assistant)} | {_cell(route.region)} | {_cell(what)} | {share} |")
-        lines.append("")
-    if plan.answers:
-        lines += ["| territories | assistant/region | what |", "|---|---|---|"]
-        lines += [
-            f"| {_cell(answer.who(_MOST_NAMED))} | {_cell(answer.route)} | {_cell(answer.words)} |"
-            for answer in plan.answers[:_MOST_KEYS]
-        ]
-        lines += ["", f"And {len(plan.answers) - _MOST_KEYS} more."] if len(plan.answers) > _MOST_KEYS else []
-        lines.append("")
-    for title, items in (("region", plan.regions), ("deployment", plan.deployments)):
-        if items:
-            lines += [f"| {title} | | what |", "|---|---|---|"]
-            for item in items:
-                what = "; ".join(map(_change, item.changes))
-                lines.append(f"| {_cell(_titled(item))} | {item.kind} | {_cell(what)} |")
-            lines.append("")
-    if plan.budgets:
-        lines += ["Budgets:", "", *(f"- {_cell(_change(change))}" for change in plan.budgets[:_MOST_KEYS]), ""]
-    if plan.sections:
-        lines += [f"Also: {', '.join(plan.sections)}.", ""]
-    if plan.values:
-        lines += ["Keys:", "", *(f"- {_cell(_change(change))}" for change in plan.values[:_MOST_KEYS]), ""]
-    if len(plan.values) > _MOST_KEYS:
-        lines += [f"And {len(plan.values) - _MOST_KEYS} more.", ""]
-    if plan.notes:
-        lines += ["Notes:", "", *(f"- {_cell(note)}" for note in plan.notes), ""]
-    for check in plan.checks:
-        lines.append(f"- {'✅' if check.ok else '❌'} {check.name}")
-        lines += [f"  - {_cell(finding)}" for finding in check.findings]
-    return "\n".join(lines)
+    text = "\n".join(map(_marked, plan_text(plan).splitlines()))
+    # Names come from the config, so they are not trusted: no run of backticks in them ends the block.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return (
+        f"### Plan `{plan.before or 'nothing'}` → `{plan.after or _UNKNOWN}`: {verdict}\n\n{fence}diff\n{text}\n{fence}"
+    )
 
 
-def _cell(text: str) -> str:
-    """Return text that cannot end a cell or begin markup. Names come from the config, so they are not trusted."""
-    for mark in "\\`*_<>[]|":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
+def _marked(line: str) -> str:
+    """Return a line with its mark in the first column, where a `diff` block colours it."""
+    if line.startswith("  FAIL"):
+        return f"-{line[1:]}"
+    sign = _SIGNS.get(line[:4])
+    return f"{sign}  {line[3:]}" if sign is not None else line

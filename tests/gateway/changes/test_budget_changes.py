@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway.changes.plan import ChangePlan, changed_values, plan_of
-from gateway.changes.plan_text import plan_data, plan_markdown, plan_text
+from gateway.changes.plan_text import plan_data, plan_text
 from gateway.config.compile import compile_config
 from gateway.config.loading import parse_document
 from gateway.model.config_version import ConfigVersion
@@ -62,7 +62,6 @@ def test_renamed_client_begins_anew() -> None:
     note = "the client 'app' is now named 'ios' (same key): its limits and budgets begin anew"
     assert changes.notes == (note,)
     assert json.loads(json.dumps(plan_data(changes)))["notes"] == [note]
-    assert "Notes:\n\n- the client 'app' is now named 'ios'" in plan_markdown(changes)
     assert "notes\n      the client 'app' is now named 'ios' (same key): its limits and" in plan_text(changes)
 
 
