@@ -21,7 +21,6 @@ from gateway.console.all_views import VIEWS
 from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.assets import asset_url
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
-from gateway.console.route_changes import differences
 from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
 from gateway.console.vendors import Product, product_of
@@ -129,11 +128,9 @@ class Effect(Value, frozen=True):
     """The effect of the last edit, until the reader dismisses it.
 
     Attributes:
-        lines: A line for each change that a user would notice.
         moves: The territories whose first deployment changed.
     """
 
-    lines: Sequence[str]
     moves: Sequence[Move]
 
 
@@ -244,11 +241,7 @@ class Pages:
         if shown.previous is None or dismissed == config.version or assistant not in shown.previous.assistants:
             return None
         before = self._answers(shown.previous, assistant, status.at_s)
-        moved = moves(shown.previous, before, config, answers, texts.language)
-        # The lines are English sentences. Other languages have the list of territories alone.
-        if texts.language == "en":
-            return Effect(differences(before, answers, status.loaded.changes), moved)
-        return Effect(() if moved else (texts.gettext(_("The first answer is the same everywhere.")),), moved)
+        return Effect(moves(shown.previous, before, config, answers, texts.language))
 
     def prepare(self, status: Status) -> None:
         """Compute what the first page needs."""

@@ -19,6 +19,7 @@ _WORDS: Mapping[str, str] = {
     "context_length": _("the prompt is too long for it"),
     "field_refused": _("it refused a field"),
     "invalid_request": _("it refused the request"),
+    "refused_here": _("it does not take this request"),
     "unsupported": _("it cannot express the request"),
     "content_filter": _("its safety system refused"),
     "malformed": _("its answer was malformed"),

@@ -234,7 +234,7 @@ def test_edit_of_the_file_changes_the_marks_and_is_named(open_page: Callable[...
     route = "default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini]"
     text = edited(_DEMO, route, ('["@EEA", CH], boundary', '["@EEA", CH, JP], boundary'))
     Path("my.yaml").write_text(edited(_DEMO, route), "utf-8")
-    page.wait_for_selector("text=default (Japan and others): gemini → chatgpt-us")
+    page.wait_for_selector("#effect h4:has-text('gemini → chatgpt-us')")
     assert page.locator(".area.changed").count() > 50
     assert "changed" in page.get_attribute('.area[data-choose="JP"]', "class")
     assert "changed" not in page.get_attribute('.area[data-choose="DE"]', "class")
@@ -506,7 +506,7 @@ def test_a_dozen_pages_follow_an_edit_and_do_not_delay_the_end(browser: Any, url
     Path("my.yaml").write_text(edited(_DEMO, ("default: [gemini,", "default: [chatgpt-us, gemini,")), "utf-8")
     for page in pages:
         page.bring_to_front()
-        page.wait_for_selector("text=default (Japan and others): gemini → chatgpt-us")
+        page.wait_for_selector("#effect h4:has-text('gemini → chatgpt-us')")
     assert demo.end(signal.SIGTERM).status == 0
     for page in pages:
         page.wait_for_selector("#offline:not([hidden])")

@@ -46,8 +46,8 @@ async function fetchParts(territory) {
     if (opened.includes(one.querySelector("summary").textContent)) one.open = true;
   }
   updateAreas(page);
-  const changes = byId("effect").querySelector(".changes");
-  if (isNewVersion && changes) announce(changes.textContent);
+  const changes = [...byId("effect").querySelectorAll(".changes h4, .changes > p:not(.members)")];
+  if (isNewVersion && changes.length) announce(changes.map((each) => each.textContent).join(". "));
   document.title = page.title;
   const ask = byId("ask").querySelector("button");
   const freshAsk = page.getElementById("ask").querySelector("button");

@@ -9,60 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.console.route_changes import differences
 from gateway.console.snippets import curl_command, python_program
 from gateway.console.texts import texts_in
 from gateway.console.timeline import duration, timeline
-from gateway.model.status import Changes
-from gateway.policy.territory_answers import answers_of
-from providers.territories import territory_data
-from tests.kit.config_cases import edited
-from tests.kit.console_pages import DEMO, demo_config
 
 ENGLISH = texts_in("en")
-NOW_S = 1_795_132_800.0
-
-
-def lines_between(*edits: tuple[str, str]) -> list[str]:
-    text = edited(DEMO, *edits)
-    configs = (demo_config(one) for one in (DEMO, text))
-    before, after = (answers_of(it, it.assistants["assistant"], NOW_S, territory_data().names) for it in configs)
-    return differences(before, after, Changes(sections=("resilience",)))
-
-
-@pytest.mark.parametrize(
-    ("edit", "lines"),
-    [
-        (
-            ("default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini, qwen-hk, qwen-intl]"),
-            ["default (Japan and others): gemini → chatgpt-us"],
-        ),
-        (
-            ("default: [gemini, qwen-hk, qwen-intl]", "default: [chatgpt-us, gemini]"),
-            [
-                "default (Hong Kong SAR China and Macao SAR China): no answer any more, qwen-hk → refused",
-                "default (Japan and others): gemini → chatgpt-us",
-                "default (Afghanistan and others): an answer now, refused → chatgpt-us",
-            ],
-        ),
-        (
-            ("[gemini, qwen-hk, qwen-intl]", "[gemini, qwen-intl]"),
-            ["default (Hong Kong SAR China and Macao SAR China): qwen-hk → qwen-intl"],
-        ),
-        (
-            ("[gemini, qwen-hk, qwen-intl]", "[gemini, qwen-hk]"),
-            ["default (Hong Kong SAR China and Macao SAR China): qwen-hk, qwen-intl → qwen-hk"],
-        ),
-        (('["@EEA", CH], boundary', '["@EEA"], boundary'), ["Switzerland: region eu → default, chatgpt-eu → gemini"]),
-        (("blocked: [CU,", "blocked: ["), ["default (Cuba): region_blocked → no_eligible_deployment"]),
-        (
-            ("unknown: refuse", "unknown: refuse\nresilience: {total: 60s}"),
-            ["the same deployments answer everywhere (sections: resilience)"],
-        ),
-    ],
-)
-def test_difference_is_named_in_one_line(edit: tuple[str, str], lines: list[str]) -> None:
-    assert lines_between(edit)[: len(lines)] == lines
 
 
 QUESTIONS = [
