@@ -1,8 +1,8 @@
 """All errors that a client can get: their codes, HTTP statuses and types.
 
 `from_domain` turns the errors of the inner layers (InvalidRequest, UnsupportedFeature, Refused, AssistantNotFound,
-PlanExhausted, LimitReached, CallRefused) into an `ApiError`, which has a code. `encode_error` writes it in OpenAI's
-envelope.
+ClientChanged, PlanExhausted, LimitReached, CallRefused) into an `ApiError`, which has a code. `encode_error` writes it
+in OpenAI's envelope.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import Sentence
 from gateway.service.assistants import AssistantNotFound
+from gateway.service.exchange import ClientChanged
 from gateway.service.input_requests import OtherEmbeddingSpace
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
@@ -180,6 +181,9 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             return _from_not_found(error)
         case Refused():
             return _from_refusal(error)
+        case ClientChanged():
+            message = "the key belongs to another client since the configuration was reloaded: repeat the request"
+            return ApiError("invalid_api_key", message, headers={"www-authenticate": "Bearer"})
         case OtherEmbeddingSpace():
             return ApiError(
                 "other_embedding_space",

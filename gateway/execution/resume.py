@@ -7,7 +7,7 @@ answer, the client gets the original failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -63,12 +63,18 @@ _ASKED_IN_WORDS = AttemptDecision(AttemptAction.RETRY, DecisionReason.RESUME)
 
 
 class Resumption(Value, frozen=True):
-    """Continues a request whose answer breaks off, with the steps of the plan after the one that answered."""
+    """Continues a request whose answer breaks off, with the steps of the plan after the one that answered.
+
+    Attributes:
+        renew: Returns this as another config version that has become active decides it. None: nothing is continued
+            under another version.
+    """
 
     executor: PlanExecutor
     plan: Plan
     request: ChatRequest
     context: RunContext
+    renew: Callable[[Resumption], Awaitable[Resumption]] | None = None
 
     async def resume(self, broken: Step, sent: SentAnswer, failed: Failed) -> ContinuationStream | None:
         """Return the rest of the answer; None if no step can give it."""
@@ -82,8 +88,14 @@ class Resumption(Value, frozen=True):
         deadline.recommit(bounds.commit_s)
         if (usage := context.usage) is not None and usage.named_cap is not None:
             usage.named_cap = max(usage.named_cap - most_tokens(sent), 1)
-        prefills = True
-        while len(attempts) < bounds.attempts.total and (steps := self._able(steps, sent, prefills=prefills)):
+        return await self._try_steps(steps, broken, sent, failed, broken_at)
+
+    async def _try_steps(
+        self, steps: tuple[Step, ...], broken: Step, sent: SentAnswer, failed: Failed, broken_at: int
+    ) -> ContinuationStream | None:
+        """Return the rest of the answer by the first step that gives it. `broken_at`: the index of its attempt."""
+        context, attempts, prefills = self.context, self.context.record.attempts, True
+        while len(attempts) < context.bounds.attempts.total and (steps := self._able(steps, sent, prefills=prefills)):
             attempts[broken_at] = replace(attempts[broken_at], decision=_CONTINUED)
             try:
                 answer = await self._ask(steps, sent, prefills=prefills)
@@ -96,7 +108,14 @@ class Resumption(Value, frozen=True):
                     continue
                 return None
             except ConfigChanged:
-                return None  # the client has a part of an answer under the former version
+                try:
+                    renewed = await self.renew(self) if self.renew is not None else None
+                except PlanExhausted:
+                    return None
+                if renewed is None:
+                    return None
+                others = [step for step in renewed.plan.steps if step.deployment.name != broken.deployment.name]
+                return await renewed._try_steps(tuple(others), broken, sent, failed, broken_at)
             finally:
                 self._record_consent()
             self._record(broken, answer.step)

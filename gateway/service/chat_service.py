@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -37,7 +38,7 @@ from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import choose_locale, with_region_text, without_profile_message
 from gateway.policy.routing import decide
 from gateway.service.assistants import find_assistant
-from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
+from gateway.service.exchange import AnswerStyle, ClientChanged, Exchange, HeldBody
 from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_anew, joined_answers, with_assistant
 from gateway.service.location import Located, LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
@@ -57,6 +58,9 @@ from providers.reading.json_object import emulated_fields
 from providers.value import change
 
 _NO_STEP = "no deployment is available: the configuration has changed while the request was answered"
+_NOT_ROUTED = "the active version of the configuration no longer routes there"
+_OTHER_REGION = "the active version of the configuration locates the caller in another region"
+_NOT_WITHIN = "the version of the configuration with which the request began does not permit this destination"
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
 
@@ -273,8 +277,52 @@ class ChatService:
             try:
                 return await self.answer(exchange, part)
             except ConfigChanged:
-                exchange.within = exchange.record.decide_again(exchange.within)
+                await self._decide_anew(exchange)
+
+    async def _decide_anew(self, exchange: Exchange) -> None:
+        """Identify and locate the caller by the active version, because another one has decided the request.
+
+        The request stays that of its client and, once a deployment was sent it, of its region: its rows, its receipt
+        and its log line belong to both. Raises ClientChanged, PlanExhausted, Refused, or the error of the API.
+        """
+        record = exchange.record
+        before, client, key_id = record.decided, record.client, record.key_id
+        exchange.within = record.decide_again(exchange.within)
+        try:
             await self._begin_again(exchange)
+            if record.client != client:
+                raise ClientChanged
+            if record.attempts and _region_of(record.decided) != _region_of(before):
+                _skip_others(exchange, {}, _OTHER_REGION)
+                raise _exhausted(record)
+        except BaseException:
+            record.client, record.key_id = client, key_id
+            if record.attempts:
+                record.decided = before
+            raise
+
+    async def _renewed(self, exchange: Exchange, own: ChatRequest, broken: Resumption) -> Resumption:
+        """Return how the active version continues an answer that broke off.
+
+        The request keeps the text of the version that began the answer, and the record keeps that version. Raises the
+        error with which the active version refuses the request.
+        """
+        further, record, usage = copy(exchange), exchange.record, broken.context.usage
+        before, consent = record.decided, record.consent
+        further.request = own
+        try:
+            await self._decide_anew(further)
+            self._prepare(further)
+            plan, _ = self._decide(further, broken.request, requirements_of(broken.request), before.profile)
+            context = self._context(further, plan)
+        except BaseException:
+            record.decided = before
+            raise
+        finally:
+            record.config_version, record.consent = exchange.config.version, consent
+        if usage is not None and context.usage is not None:
+            context.usage.named_cap = usage.named_cap
+        return Resumption(self.executor, plan, broken.request, context, partial(self._renewed, further, own))
 
     # --- one decision -----------------------------------------------------------------------------
 
@@ -325,7 +373,7 @@ class ChatService:
         if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
             self._space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
         answer = await self.executor.run(plan, request, self._context(exchange, plan))
-        self._note_answer(exchange.record, answer)
+        self._note_answer(exchange, answer)
         return answer
 
     async def _answer_of_chat(self, exchange: Exchange, own: ChatRequest) -> Answer:
@@ -358,7 +406,8 @@ class ChatService:
             if consenting is not None:
                 record.note_consent(plan.steps)
         if assistant.resume and chat.stream and emulated is None:
-            answer = resuming(answer, Resumption(self.executor, plan, chat, context))
+            renew = partial(self._renewed, exchange, own)
+            answer = resuming(answer, Resumption(self.executor, plan, chat, context, renew))
         if emulated is None or not isinstance(answer.stream, HeldAnswer) or answer.stream.is_known:
             note(answer)
         elif all(step.emulates for step in plan.steps):  # it is known before the answer
@@ -371,7 +420,8 @@ class ChatService:
         self, exchange: Exchange, chat: ChatRequest | None, needs: Requirements, profile: str | None
     ) -> tuple[Plan, Consenting | None]:
         """Return who may answer, and the user's consents. The decision is recorded. Raises Refused or PlanExhausted."""
-        config, location, assistant, now_s = exchange.config, exchange.location, exchange.assistant, self.clock()
+        config, location, assistant = exchange.config, exchange.location, exchange.assistant
+        now_s = exchange.decided_s = self.clock()
         consenting, consents = None, NO_CONSENT
         if config.recipients and location.region is not None:
             keys = self._consent_keys_of(config)
@@ -401,7 +451,7 @@ class ChatService:
         )
         if not isinstance(plan, Plan):
             raise _refused(plan, exchange, consenting)
-        return (plan if exchange.within is None else _remaining(plan, exchange)), consenting
+        return (plan if exchange.within is None else _remaining(decision, plan, exchange)), consenting
 
     def _context(self, exchange: Exchange, plan: Plan) -> RunContext:
         """Return the limits, checks and accounts of an execution."""
@@ -432,21 +482,16 @@ class ChatService:
     def _log(self, record: Record, request: ServedRequest) -> None:
         """Log the prompt of a request."""
         if self._log_prompt is not None:
-            text = (
-                transcript(request)
-                if isinstance(request, ChatRequest)
-                else "\n".join(texts_of(request))[-MAX_CHARACTERS:]
-            )
-            self._log_prompt(record, text)
+            self._log_prompt(record, _transcript(request))
 
     # --- the answer -------------------------------------------------------------------------------
 
-    def _note_answer(self, record: Record, answer: Answer, chat: ChatRequest | None = None) -> None:
+    def _note_answer(self, exchange: Exchange, answer: Answer, chat: ChatRequest | None = None) -> None:
         """Record who answers, and at which price."""
-        deployment, tools = answer.step.deployment, None
+        record, deployment, tools = exchange.record, answer.step.deployment, None
         price = deployment.price
         if price is not None and price.valid_from is not None:
-            price = price.at(self.clock())
+            price = price.at(exchange.decided_s)
         if price is not None and price.tool_calls and chat is not None and chat.extra:
             tools = called_tools(without_parameters(chat, answer.step.dropped).extra, price)
         record.answered_by = AnsweredBy(
@@ -464,7 +509,7 @@ class ChatService:
     ) -> None:
         """Record who answers a chat, and what the answer lacks of the request."""
         shown, step = exchange.record.shown, answer.step
-        self._note_answer(exchange.record, answer, chat)
+        self._note_answer(exchange, answer, chat)
         if returns_state and not self._seal_of(exchange.config, step.deployment).unseals_all(chat):
             shown.dropped |= {REASONING_STATE}
         if chat.response_format is not None:
@@ -517,22 +562,43 @@ def _transcript(request: ServedRequest) -> str:
     return "\n".join(texts_of(request))[-MAX_CHARACTERS:]
 
 
-def _remaining(plan: Plan, exchange: Exchange) -> Plan:
+def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
     """Return the rest of a plan for a request that was sent under a former version. Raises PlanExhausted."""
     record, most, within = exchange.record, exchange.config.resilience.attempts.per_deployment, exchange.within or ()
     steps: list[Step] = []
+    reasons = {it.name: verdict.detail for it, verdict in decision.verdicts if not isinstance(verdict, Step)}
     for step in plan.steps:
         reason = why_spent(step.deployment.name, record.attempts, most)
         if step.permit.destination not in within:
-            reason = "the version of the config with which the request began does not allow it"
+            reason = _NOT_WITHIN
         if reason is None:
             steps.append(step)
         else:
-            record.skipped.append(Skipped(step.deployment.name, reason))
+            reasons[step.deployment.name] = reason
+    _skip_others(exchange, reasons, _NOT_ROUTED, steps)
     if not steps:
-        last = record.attempts[-1].failure if record.attempts else None
-        raise PlanExhausted(last or Failure(FailureKind.UNAVAILABLE, _NO_STEP))
+        raise _exhausted(record)
     return replace(plan, steps=tuple(steps))
+
+
+def _skip_others(exchange: Exchange, reasons: Mapping[str, str], else_reason: str, steps: Sequence[Step] = ()) -> None:
+    """Record why the request goes to no deployment but those of these steps."""
+    record, planned = exchange.record, {step.deployment.name for step in steps}
+    tried = {attempt.deployment for attempt in record.attempts}
+    names = dict.fromkeys([*reasons, *sorted({name for name, *_ in exchange.within or ()} - tried)])
+    record.skipped += [Skipped(name, reasons.get(name, else_reason)) for name in names if name not in planned]
+
+
+def _exhausted(record: Record) -> PlanExhausted:
+    """Return the error of a request that gets no further attempt: its last failure, if a deployment was asked."""
+    last = record.attempts[-1].failure if record.attempts else None
+    return PlanExhausted(last or Failure(FailureKind.UNAVAILABLE, _NO_STEP))
+
+
+def _region_of(decided: Decided) -> str | None:
+    """Return the name of the region that was decided."""
+    region = decided.location.region if decided.location is not None else None
+    return region.name if region is not None else None
 
 
 def _refused(refusal: Refusal, exchange: Exchange, consenting: Consenting | None) -> Refused:

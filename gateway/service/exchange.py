@@ -41,6 +41,10 @@ class AnswerStyle(msgspec.Struct, frozen=True):
     seal: ReasoningSeal | None = None
 
 
+class ClientChanged(Exception):
+    """The key of a running request belongs to another client since a reload."""
+
+
 class HeldBody(Protocol):
     """A request's body, whose bytes count against a limit until it is released. A `with` block releases it."""
 
@@ -76,6 +80,7 @@ class Exchange:
         user: The end user that the headers name.
         consent: The consent that the headers state.
         prefer: The choice that the user prefers.
+        decided_s: When the plan was decided, in Unix time. The prices of that time apply.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
     """
 
@@ -87,6 +92,7 @@ class Exchange:
         "config",
         "consent",
         "deadline",
+        "decided_s",
         "hides_model",
         "locale",
         "location",
@@ -106,6 +112,7 @@ class Exchange:
     user: str | None
     consent: ConsentStatement
     prefer: str | None
+    decided_s: float
 
     def __init__(self, record: Record) -> None:
         self.record = record

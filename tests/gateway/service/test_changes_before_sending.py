@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from providers.failures import FailureKind
 from tests.kit.chat_exchange import CONFIG, WHOLE, Exchange
-from tests.kit.configs import Config, table_of
+from tests.kit.configs import Config, key_hash, table_of
 
 OTHER = CONFIG.merge("""
 assistants: {assistant: {routes: {default: [other]}}}
@@ -61,7 +62,28 @@ async def test_request_that_was_sent_is_not_decided_again() -> None:
     assert (provider.exchange.sent[0]["status"], attempt.outcome) == (502, FailureKind.CREDENTIALS)
 
 
-async def test_step_that_the_new_version_allows_is_taken_under_the_first_decision() -> None:
+async def test_order_of_the_new_version_applies_to_a_request_that_was_not_sent() -> None:
     provider = ChangingProvider(OTHER.merge("assistants: {assistant: {routes: {default: [other, house]}}}"))
     await provider.exchange.run()
-    assert provider.received == ["house.example"]
+    assert provider.received == ["other.example"]
+
+
+BEFORE = OTHER.merge(
+    "assistants: {assistant: {routes: {default: [house, other]}}}", {"clients": {"app": {"keys": [key_hash("gk-1")]}}}
+)
+CLIENTS = {
+    "revoked": {"app": {"keys": [key_hash("gk-2")]}},
+    "another client's": {"app": {"keys": [key_hash("gk-2")]}, "other": {"keys": [key_hash("gk-1")]}},
+}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("clients", CLIENTS)
+async def test_request_ends_when_its_key_is_no_longer_that_of_its_client(clients: str, fails: bool) -> None:
+    """The further attempt would be paid by the other client, and would obey its limits."""
+    provider = ChangingProvider(BEFORE.replace(clients=CLIENTS[clients]), fails=fails)
+    provider.exchange = Exchange(provider, config=BEFORE, headers={"authorization": "Bearer gk-1"})
+    await provider.exchange.run()
+    record = provider.exchange.record
+    assert (provider.exchange.error, record.client) == ((401, "invalid_api_key"), "app")
+    assert provider.received == (["house.example"] if fails else [])
