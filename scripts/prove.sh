@@ -25,7 +25,10 @@ run() {
         chaos) $python -m tests.chaos.run ;;
         soak) $python -m tests.soak.run ;;
         fuzz) sh tests/fuzz/run.sh ;;
-        evaluation) $python -m tests.evaluation.run && $python -m tests.evaluation.limits ;;
+        evaluation)
+            $python -m tests.evaluation.run &&
+                LIMIT_RUNS=40 .venv/bin/pytest tests/evaluation/test_work.py -k random_limit
+            ;;
         mutation) $python -m tests.mutation.run ;;
         *)
             printf 'unknown step %s: known are %s\n' "$1" "$all" >&2

@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.asking import QuestionResult
 from evaluation.checks import Exact, RecordedAnswer, Rubric
-from evaluation.figures import Results, notices_of, own_languages, read_results, requirements_of
+from evaluation.figures import Mark, Results, notices_of, own_languages, read_results, requirements_of
 from evaluation.judge import verdict_axis
 from evaluation.measuring import COMPLIANCE, PERFORMANCE, STREAMED
 from evaluation.questions import Item, Suite
@@ -264,3 +264,16 @@ def test_bound_inside_the_interval_is_unclear(tmp_path: Path) -> None:
     found = estimate(results.scores("performance"))
     assert found is not None
     assert (one.met, one.clear, one.found) == (True, False, f"86.0% ({found.low:.1%} to {found.high:.1%})")
+
+
+@pytest.mark.parametrize("wrong", [1, 3, 21, 57])
+def test_figure_that_equals_its_bound_meets_it(wrong: int) -> None:
+    """A share such as 1 - 57/60 is not exactly 3/60 in binary."""
+    bounds = RequirementsSection(refused=f"{(60 - wrong) / 0.6}%", over_refused=f"{wrong / 0.6}%")
+    results = Results("one")
+    items = tuple(Item(f"r/{number}", "risk", "en", "q", expects="refuse") for number in range(60))
+    suite = suite_of(*items, requirements=bounds)
+    for number, item in enumerate(items):
+        for figure in ("refused", "over_refused"):
+            results.note(Mark(figure, item, float(number >= wrong)))
+    assert [one.met for one in requirements_of(results, suite, REGION)] == [True, True]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +21,7 @@ from evaluation.questions import Item, Suite
 from evaluation.store import RunStore, StoreError
 from evaluation.work import Budget, CandidateLane, Pace, SpendReached, spending
 from gateway.model.deployment import Deployment
-from providers.chat import ChatRequest, ToolCall
+from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, Usage
 from providers.testkit.capacity import Capacity
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
@@ -326,3 +328,27 @@ async def test_cap_of_tokens_holds_with_many_questions_in_flight(tmp_path: Path)
     assert 55_000 < sum(sum(store.tokens(one.name)) for one in asked) <= 60_000
     store.close()
     await client.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(int(os.environ.get("LIMIT_RUNS", "3"))))
+async def test_random_limit_of_tokens_or_money_is_not_exceeded_under_load(tmp_path: Path, seed: int) -> None:
+    """The rate, the length and speed of answers and the limit are random; what the server received counts."""
+    drawn = random.Random(seed)
+    max_tokens, prompt_tokens = drawn.choice([16, 64, 128]), drawn.randint(1, 10)
+    tokens, rate = drawn.randint(1, max_tokens), drawn.randint(20, 150)
+    limit = drawn.randint(4, 30) * (max_tokens + 20)
+    load = f"rates: [{rate}], step: 1500ms, recovery: 300ms, prompt: hi, max_tokens: {max_tokens}"
+    prices = "prices: {currency: CNY, deployments: {one: {input: 1000000, output: 1000000}}}\n"
+    spend = drawn.choice([f"spend: {{tokens: {limit}}}\n", f"{prices}spend: {{cost: {limit}}}\n"])
+    suite = suite_in(tmp_path, f"{spend}scalability: {{{load}}}\n")
+    choice = Choice(AssistantMessage("x " * tokens), "stop")
+    answer = ChatCompletion("a", "m", 0, (choice,), Usage(prompt_tokens, tokens))
+    faults = drawn.choice([(), ((Cut(after_events=3), 0.3),)])
+    server = Scenario(completion=answer, latency_s=drawn.choice([0.0, 0.5]), faults=faults, seed=seed)
+    with servers({"one": server}) as thread:
+        _, store, _ = await run(suite, tmp_path / "out", thread, "one")
+        received = thread["one"].received
+    assert 0 < sum(store.tokens("one")) <= limit
+    assert 0 < received * (prompt_tokens + tokens) <= limit
+    store.close()
