@@ -91,8 +91,8 @@ class BudgetAdmin:
     def show(self, owner: BudgetOwner | None = None) -> Json:
         """Return the budgets of an owner, or of all clients and projects, with what is spent and held.
 
-        Those of a client include those of its project. Stored definitions that the present configuration makes invalid
-        are listed apart, as `invalid`.
+        The budgets of a client include the budgets of its project. Stored definitions that the present configuration
+        makes invalid are listed apart, as `invalid`.
         """
         found: dict[BudgetLimit, None] = {}
         invalid: list[Json] = []

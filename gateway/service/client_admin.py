@@ -168,7 +168,7 @@ class ClientAdmin:
         return {"id": key.id, "key": key.text}
 
     def revoke_key(self, key_id: str) -> Json:
-        """End a key at once, with all its secrets."""
+        """End a key immediately, with all its secrets."""
         self._expect_database("keys revoke")
         info = self._found_key(key_id)
         entry = self._entry("key_revoked", {"key": info.id, "client": info.client})
@@ -181,7 +181,7 @@ class ClientAdmin:
         return key_json(self._found_key(key_id), self._clock())
 
     def list_keys(self, client: str | None = None) -> Json:
-        """Return all keys, or those of a client."""
+        """Return all keys, or the keys of a client."""
         if client is not None:
             self._found("clients", client)
         now_s = self._clock()
@@ -340,7 +340,7 @@ class FileClients:
         self._config = config
 
     def list_keys(self, client: str | None = None) -> Json:
-        """Return all keys, or those of a client. The beginning of its hash identifies each."""
+        """Return all keys, or the keys of a client. The beginning of its hash identifies each."""
         if client is not None:
             self.show("clients", client)
         return {"keys": [key for key in self._keys() if client in (None, key["client"])]}

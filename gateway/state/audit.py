@@ -98,7 +98,7 @@ class Audit:
 
     Attributes:
         head: The last line.
-        repair: The repair of the file's end that was necessary at the start, in words. Empty if there was none.
+        repair: The repair of the file's end that was necessary at the start, as a sentence. Empty if there was none.
         unconfirmed: The lines of a switch that was never completed.
 
     Args:

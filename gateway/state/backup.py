@@ -131,7 +131,7 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _is_private_key(path: Path) -> bool:
-    """Return whether a file is a key that an operator has put here, such as that of `GATEWAY_RECEIPT_KEY`."""
+    """Return whether a file is a key that an operator has put here, such as the file of `GATEWAY_RECEIPT_KEY`."""
     if not path.is_file() or path.stat().st_size > _MOST_KEY_BYTES:
         return False
     text = path.read_bytes().lstrip(b"\xef\xbb\xbf \r\n")

@@ -66,7 +66,7 @@ def _create(path: Path) -> None:
     """Create an empty file that only its owner can read, if there is none. Raises OSError if it cannot be written.
 
     An existing file must not be opened and closed here: closing a file ends all locks of this process on it (POSIX),
-    also those of another connection. A command in another process would then take itself for the last user of the
+    also the locks of another connection. A command in another process would then take itself for the last user of the
     database and delete its log, so that this process would read old data and damage the file.
     """
     with _one_creates:
@@ -90,8 +90,8 @@ def _check_access(path: Path, mode: int) -> None:
 def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: int) -> None:
     """Turn on write-ahead logging and create the layout.
 
-    If several processes create a file at once, SQLite rejects some of these statements in spite of its timeout. They
-    are repeated.
+    If several processes create a file at the same time, SQLite rejects some of these statements in spite of its
+    timeout. They are repeated.
     """
     until = time.monotonic() + _BUSY_S
     while True:
@@ -229,7 +229,7 @@ class OpenedFile:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the error in words. If the file is damaged, add how to fix it."""
+    """Return the error as a sentence. If the file is damaged, add how to fix it."""
     is_damaged = isinstance(error, sqlite3.DatabaseError) and any(sign in str(error) for sign in _OF_DAMAGE)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -125,7 +125,7 @@ class History:
     def __init__(self, connection: sqlite3.Connection, written_at: Path | None = None) -> None:
         self._connection = connection
         self._file = OpenedFile(written_at) if written_at is not None else None
-        # A file that an earlier release wrote, and that is opened for reading only, lacks the table.
+        # A file that an earlier release wrote, and that is opened for reading only, does not have the table.
         self._has_catalogues = self._one("SELECT 1 FROM sqlite_master WHERE name = 'catalogue'") is not None
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
-from gateway.state.database import open_database, sqlite_error, transaction
+from gateway.state.database import SqliteDatabase
 
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS schedules (
@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS version_schedules (
 ) STRICT
 """
 
+_SIDES = ("candidate", "baseline")
+
 Progress = Mapping[tuple[str, str], tuple[str, ScheduleProgress]]
 StoredProgress = dict[tuple[str, str], tuple[str, ScheduleProgress]]
 """By assistant and region: the identity of the schedule, and its progress."""
@@ -42,7 +44,7 @@ class ScheduleStore:
     """The database of schedules."""
 
     def __init__(self, directory: Path) -> None:
-        self._database = open_database(directory, "canary", _LAYOUT)
+        self._database = SqliteDatabase.open(directory, "canary", _LAYOUT)
         self._one_at_a_time = threading.Lock()
 
     def load(self) -> StoredProgress:
@@ -55,8 +57,8 @@ class ScheduleStore:
         return self._stored(sql, version)
 
     def _stored(self, sql: str, *values: str) -> StoredProgress:
-        with sqlite_error("canary.db can't be read"), self._one_at_a_time:
-            rows = self._database.execute(sql, values).fetchall()
+        with self._one_at_a_time, self._database.transaction(reads_only=True) as statements:
+            rows = statements.execute(sql, values).fetchall()
         stored: StoredProgress = {}
         for assistant, region, identity, text in rows:
             progress = decode_progress(text)
@@ -65,17 +67,14 @@ class ScheduleStore:
         return stored
 
     def save(self, stored: Progress, by_version: Mapping[str, Progress]) -> None:
-        """Replace the stored progress, and that of these versions. If that fails, it all stays. Raises StateError."""
-        with self._one_at_a_time, sqlite_error("canary.db can't be written"), transaction(self._database):
-            self._replace(stored, by_version)
-
-    def _replace(self, stored: Progress, by_version: Mapping[str, Progress]) -> None:
-        self._database.execute("DELETE FROM schedules")
-        self._database.executemany("INSERT INTO schedules VALUES (?, ?, ?, ?)", _rows(stored))
-        for version, progress in by_version.items():
-            self._database.execute("DELETE FROM version_schedules WHERE version = ?", (version,))
-            rows = [(version, *row) for row in _rows(progress)]
-            self._database.executemany("INSERT INTO version_schedules VALUES (?, ?, ?, ?, ?)", rows)
+        """Replace the stored progress, and the progress of these versions, or change nothing. Raises StateError."""
+        with self._one_at_a_time, self._database.transaction() as statements:
+            statements.execute("DELETE FROM schedules")
+            statements.executemany("INSERT INTO schedules VALUES (?, ?, ?, ?)", _rows(stored))
+            for version, progress in by_version.items():
+                statements.execute("DELETE FROM version_schedules WHERE version = ?", (version,))
+                rows = [(version, *row) for row in _rows(progress)]
+                statements.executemany("INSERT INTO version_schedules VALUES (?, ?, ?, ?, ?)", rows)
 
     def close(self) -> None:
         """Close the file."""
@@ -115,6 +114,3 @@ def _tally(fields: Mapping[str, Any]) -> Tally:
     if len(tally.times) != len(NO_TALLY.times):
         raise ValueError("the histogram has other buckets")
     return tally
-
-
-_SIDES = ("candidate", "baseline")

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
-from gateway.state.database import describe_damage, open_database, open_to_read, sqlite_error, transaction
+from gateway.state.database import (
+    SqliteDatabase,
+    describe_damage,
+    open_database,
+    open_to_read,
+    sqlite_error,
+    transaction,
+)
 from providers.chat import Usage
 
 MOST_ROWS = 100_000
@@ -118,15 +125,13 @@ def remove_shadow_records(directory: Path, regions: frozenset[str]) -> None:
     """Delete the stored results of these regions, also from free space of the file. Raises StateError."""
     if not regions or not (directory / "shadow.db").exists():
         return
-    file = closing(open_database(directory, "shadow", _LAYOUT))
-    with sqlite_error("shadow.db can't be written"), file as database:
-        with transaction(database):
-            removed = database.execute(_REMOVE, (json.dumps(sorted(regions)),)).rowcount
+    with closing(SqliteDatabase.open(directory, "shadow", _LAYOUT)) as database:
+        with database.transaction() as statements:
+            removed = statements.execute(_REMOVE, (json.dumps(sorted(regions)),)).rowcount
             for table in ("texts", "extras", "besides"):
-                database.execute(f'DELETE FROM "{table}" WHERE id NOT IN (SELECT id FROM answers)')  # noqa: S608  # constants
+                statements.execute(f'DELETE FROM "{table}" WHERE id NOT IN (SELECT id FROM answers)')  # noqa: S608  # constants
         if removed:
-            database.execute("VACUUM")
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.compact()
 
 
 def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:

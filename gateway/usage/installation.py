@@ -46,7 +46,7 @@ def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
 
 
 def pseudonym_key(config: ConfigVersion, state_dir: Path) -> bytes:
-    """Return the key of the pseudonyms of end users: with stores, one that all instances share. Raises StateError."""
+    """Return the key of the pseudonyms of end users: with stores, all instances share one key. Raises StateError."""
     pepper = config.secrets.pepper
     if config.stores is None or not pepper:
         return user_key(state_dir)

@@ -6,10 +6,10 @@ from the journal twice, because of a crash in between, counts once.
 A *series* is a combination of client, project, region, provider, site, deployment, model, source and currencies. Rows
 and totals refer to it by number, which keeps them small. Totals have a line for each hour and series, each day and
 series, each day, end user and series, and each day, assistant and series. Release 0.2.0 records no assistants, and may
-still write to the ledger. So calls without an assistant have no such line: a report takes what the lines of the day
-count and those of assistants don't.
+still write to the ledger. So calls without an assistant have no such line: a report subtracts the lines of assistants
+from the lines of the day.
 
-Hours and days are those of `usage.timezone` when a row is inserted. Deleting old rows keeps their totals.
+Hours and days follow `usage.timezone` at the moment when a row is inserted. Deleting old rows keeps their totals.
 
 In a cell, a call whose process was silent has a row with the outcome `lost`, which another instance wrote. If the row
 that the process itself wrote arrives later, it takes the place of that row.
@@ -63,7 +63,7 @@ TOTALS_OF_ASSISTANTS = (
     f"UNION ALL SELECT day, '', series, {_SUMMED} FROM total_day "
     f"UNION ALL SELECT day, '', series, {', '.join(f'-{name}' for name in MEASURES)} FROM total_assistant_day)"
 )
-"""Lines of which the sums by day and assistant are those of all rows. The assistant is empty where rows have none."""
+"""Lines whose sums by day and assistant count all rows. The assistant is empty for rows without one."""
 
 ROW = (
     "call_id", "time_ns", "day", "hour", "series", "kind", "request_id", "end_user", "territory", "assistant",
@@ -103,7 +103,7 @@ _INSERT_SERIES = (
 _FIND_SERIES = f"SELECT number FROM series WHERE {' AND '.join(f'{name} = ?' for name in SERIES)}"  # noqa: S608
 _COLUMNS = [name for name in ROW if name not in ("day", "hour", "series")]
 READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}" for name in SERIES)])
-"""The columns of a row with those of its series, which `read_row` expects after the row's number."""
+"""The columns of a row and of its series, which `read_row` expects after the row's number."""
 
 _IS_CALL = "kind = 'usage'"
 

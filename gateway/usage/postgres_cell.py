@@ -4,7 +4,7 @@ A lease gives one process of the cell a task, for `LEASE_S` of the server's time
 and every statement of a task compares it: a process that was paused, and believes that it still has the task, changes
 nothing.
 
-All times are those of the server.
+All times come from the clock of the server.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class CellDatabase:
         return [CellCommand(*row) for row in self.fetch(sql, after)]
 
     def last_commands(self) -> tuple[int, CellCommand | None]:
-        """Return the number of the last command, and the last one that pins a version or releases it."""
+        """Return the number of the last command, and the last command that pins or releases a version."""
         rows = self.fetch(
             "SELECT number, action, version, who, signature, owner FROM cell_command "
             "WHERE action <> 'reload' ORDER BY number DESC LIMIT 1"

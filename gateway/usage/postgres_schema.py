@@ -2,10 +2,11 @@
 
 A schema has the number of its newest migration, which the database has in the table `alembic_version` (releases up to
 0.2 used Alembic). Each migration keeps the previous release working: a release accepts a schema that is newer by one,
-and refuses one that is newer still.
+and refuses a schema that is newer by two.
 
-The tables of the ledger have the columns of the SQLite ledger (`ledger`), and those of clients the columns of
-`gateway.state.client_store`. The tables `cell_…` are those of `gateway.usage.postgres_cell`.
+The tables of the ledger have the columns of the SQLite ledger (`ledger`), and the tables of clients the columns of
+`gateway.state.client_store`. `gateway.usage.postgres_cell` uses the tables `cell_…`. Release 0.2.0
+uses `spool_position` and `console_session`.
 """
 
 from __future__ import annotations
