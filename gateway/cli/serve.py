@@ -78,8 +78,6 @@ def _expect_config(settings: Settings) -> None:
 def _serve(settings: Settings, child: Child, takeover: Takeover | None) -> int:
     from gateway.changes.initial_config import InitialConfigLoader
 
-    if takeover is not None:
-        takeover.check()
     opening = InitialConfigLoader(settings, child, inherited_lock=takeover.lock if takeover is not None else None)
     from gateway.server import start
     from gateway.telemetry.background_writer import flush_all

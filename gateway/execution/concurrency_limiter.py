@@ -151,11 +151,11 @@ class ConcurrencyLimiter:
 
 
 class ConcurrencyLimiters:
-    """The limiters of one process, which is number `seat` (0, 1, …) of `seats` with the same config."""
+    """The limiters of one process, which is number `process` (0, 1, …) of `processes` with the same config."""
 
-    def __init__(self, seat: int = 0, seats: int = 1, clock: Clock = time.monotonic) -> None:
-        self._seat = seat
-        self._seats = seats
+    def __init__(self, process: int = 0, processes: int = 1, clock: Clock = time.monotonic) -> None:
+        self._process = process
+        self._processes = processes
         self._clock = clock
         self._limiters: dict[tuple[str, str, str], ConcurrencyLimiter] = {}
 
@@ -177,7 +177,7 @@ class ConcurrencyLimiters:
                 del self._limiters[key]
 
     def _share_of(self, rule: Concurrency | None) -> Concurrency | None:
-        return share_of(rule, self._seat, self._seats) if rule is not None else None
+        return share_of(rule, self._process, self._processes) if rule is not None else None
 
     def rows(self, read: Callable[[ConcurrencyLimiter], float]) -> Mapping[tuple[str, ...], int]:
         """Return a number of each limiter that has a limit, by the deployment's name."""
@@ -188,11 +188,11 @@ class ConcurrencyLimiters:
         return rows
 
 
-def share_of(rule: Concurrency, seat: int, seats: int) -> Concurrency:
+def share_of(rule: Concurrency, process: int, processes: int) -> Concurrency:
     """Return one process's share of a rule. The shares add up to the whole, except that each is at least one."""
-    queue = _part(rule.queue, seat, seats) if rule.queue else 0
-    return replace(rule, limit=_part(rule.limit, seat, seats), queue=queue)
+    queue = _part(rule.queue, process, processes) if rule.queue else 0
+    return replace(rule, limit=_part(rule.limit, process, processes), queue=queue)
 
 
-def _part(whole: int, seat: int, seats: int) -> int:
-    return max(1, whole // seats + (seat < whole % seats))
+def _part(whole: int, process: int, processes: int) -> int:
+    return max(1, whole // processes + (process < whole % processes))

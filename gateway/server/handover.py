@@ -40,10 +40,8 @@ from gateway.server.uvicorn_server import url_of
 from gateway.state.lock import take
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
-from gateway.usage.quota_store import LAYOUT, Seats
 from providers.value import Value
 
-TOO_MANY = "too many earlier gateways still finish their requests: try again when some have ended"
 READY_S = 60.0
 """The time in which the next gateway must be ready."""
 
@@ -63,13 +61,11 @@ class Given(Value, frozen=True):
 
     Attributes:
         sockets: The listeners by the names that systemd would give them.
-        seats: The memory with the requests of clients, and the seats of this gateway.
         consent_key: The key of consent tokens that the processes have made for themselves.
         service: The service manager.
     """
 
     sockets: Mapping[str, socket.socket]
-    seats: Seats
     consent_key: bytes
     service: ServiceManager
 
@@ -99,7 +95,6 @@ class Handover:
         self._takeover = takeover
         self._ready_s = ready_s
         self._is_serving = asyncio.Event()
-        self._is_handing_over = False
 
     def note_serving(self) -> None:
         """Note that all processes of this gateway accept connections."""
@@ -124,20 +119,7 @@ class Handover:
         if self._takeover is not None:
             await self._takeover.report_ready(version)
         self._given.service.note_ready(version)
-        cleaning = asyncio.create_task(self._clean_up())
-        try:
-            await self._hand_over_when(requested)
-        finally:
-            cleaning.cancel()
-            await asyncio.gather(cleaning, return_exceptions=True)
-
-    async def _clean_up(self) -> None:
-        """Clear what an earlier gateway leaves if it is killed while it finishes its requests."""
-        if self._takeover is None:
-            return
-        await self._given.seats.clear_after_others()
-        if len(self._given.seats.own) == 1 and not self._is_handing_over:
-            self._given.seats.store.sharing.is_on = False
+        await self._hand_over_when(requested)
 
     async def _hand_over_when(self, requested: asyncio.Event) -> None:
         self._describe()
@@ -168,15 +150,10 @@ class Handover:
         """Return the process id and the release of the next gateway. Raises HandoverFailed."""
         if os.getpid() == 1:
             raise HandoverFailed("this is process 1 of its container, which ends with it: start another container")
-        if self._given.seats.free() < len(self._given.seats.own):
-            raise HandoverFailed(TOO_MANY)
         try:
             await self._keepers.pause()
         except StateError as error:
             raise HandoverFailed(str(error)) from None
-        sharing = self._given.seats.store.sharing
-        was_shared, sharing.is_on = sharing.is_on, True
-        self._is_handing_over = True
         child = None
         try:
             child = await _Child.start(self._given, self._keepers.live.lock_descriptor, python)
@@ -187,14 +164,12 @@ class Handover:
         except BaseException as error:  # whatever happened, this process must go on with its own state directory
             if child is not None:
                 await child.end()
-            sharing.is_on = was_shared
             await self._keepers.resume()
             self._describe()
             if isinstance(error, OSError):
                 raise HandoverFailed(f"{python or sys.executable} can't be started: {error.strerror}") from error
             raise
         finally:
-            self._is_handing_over = False
             if child is not None:
                 child.close()
 
@@ -219,13 +194,12 @@ class _Child:
         """Start it. Raises OSError."""
         own_stderr = os.dup(2)
         listeners = {name: listener.fileno() for name, listener in given.sockets.items()}
-        files = {**listeners, "quotas": given.seats.descriptor, "stderr": own_stderr}
+        files = {**listeners, "stderr": own_stderr}
         files |= {"lock": lock} if lock is not None else {}
         first = {
             "files": files,
             "listeners": [*listeners],
             "protocol": PROTOCOL,
-            "quotas": LAYOUT,
             "consent_key": given.consent_key.hex(),
             "service": given.service.environment,
         }

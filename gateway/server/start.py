@@ -17,7 +17,7 @@ from gateway.changes.pickling import pack
 from gateway.model.config_version import ConfigVersion
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
-from gateway.server.handover import TOO_MANY, Given, Handover
+from gateway.server.handover import Given, Handover
 from gateway.server.host import BuildOperatorConsole, ConsoleListener, Host, Operators
 from gateway.server.keepers import Keepers, keeping, recording_the_end
 from gateway.server.service_manager import ServiceManager, sockets_by_name
@@ -25,7 +25,6 @@ from gateway.server.uvicorn_server import BindError, bind, raise_file_limit, run
 from gateway.server.workers import WorkerProcesses, Workers, WorkerSettings
 from gateway.settings import Settings
 from gateway.telemetry.log import logger
-from gateway.usage.quota_store import Seats
 
 if TYPE_CHECKING:
     from gateway.changes.initial_config import InitialConfig
@@ -83,14 +82,11 @@ def _serve(
     """Run the host and its workers; return the exit status."""
     live, outcome = keepers.live, initial.outcome
     service = takeover.service if takeover is not None else ServiceManager()
-    seats = Seats(settings.workers, takeover.quotas if takeover is not None else None)
-    if len(seats.own) < settings.workers:
-        raise CommandError(TOO_MANY)
     consent_key = takeover.consent_key if takeover is not None else secrets.token_bytes(32)
     serves = WorkerSettings.of(settings, consent_key)
     sockets = {"public": listener, "admin": operators.admin}
     sockets |= {"console": operators.console.listener} if operators.console is not None else {}
-    handover = Handover(Given(sockets, seats, consent_key, service), keepers, settings.state_dir, takeover)
+    handover = Handover(Given(sockets, consent_key, service), keepers, settings.state_dir, takeover)
     is_alone = settings.workers == 1 or outcome.packed is None
 
     async def listening() -> None:
@@ -103,12 +99,12 @@ def _serve(
     workers: Workers
     if is_alone:
         from gateway.server.worker import OwnWorker, Worker
+        from gateway.usage.quota_store import QuotaStore
 
-        seats.store.sharing.is_on = takeover is not None
-        workers = OwnWorker(Worker(0, live.config, serves, seats.store), listener)
+        workers = OwnWorker(Worker(0, live.config, serves, QuotaStore()), listener)
     else:
         packed = outcome.packed if live.config is initial.config and outcome.packed is not None else pack(live.config)
-        workers = WorkerProcesses(listener, seats, live.config, packed, serves, lambda: live.lock_descriptor)
+        workers = WorkerProcesses(listener, settings.workers, live.config, packed, serves, lambda: live.lock_descriptor)
     host = Host(workers, keepers, operators, settings, service, handover)
     return run(host.run(listening)) if is_alone else asyncio.run(host.run(listening))
 

@@ -1,4 +1,4 @@
-"""Take over from a running gateway: its listening sockets, the lock of the state directory, and its counts.
+"""Take over from a running gateway: its listening sockets, the lock of the state directory.
 
 The other side is `gateway.server.handover`, which describes the order. The running gateway gives this process one end
 of a socket pair. Messages are lines of JSON: one to this process with the numbers of the open files, and one back.
@@ -12,13 +12,11 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from typing import Any
 
 from gateway.operator_errors import CommandError
 from gateway.release import release_name
 from gateway.server.service_manager import ServiceManager
-from gateway.state.lock import STOP_AND_START, refuse_upgrades
-from gateway.usage.quota_store import LAYOUT
+from gateway.state.lock import refuse_upgrades
 
 VARIABLE = "GATEWAY_TAKEOVER"
 """The variable that names the descriptor of the socket pair."""
@@ -35,7 +33,6 @@ class Takeover:
 
     Attributes:
         sockets: The listening sockets, by the names that systemd would give them.
-        quotas: The descriptor of the memory with the requests of clients.
         lock: The descriptor of the locked file of the state directory, or None.
         consent_key: The key of consent tokens that the processes have made for themselves.
         service: The service manager. It accepts messages of this process after the handover.
@@ -57,10 +54,9 @@ class Takeover:
         self.sockets = {name: socket.socket(fileno=files[name]) for name in first["listeners"]}
         for listener in self.sockets.values():
             listener.setblocking(False)
-        self.quotas, self.lock = files["quotas"], files.get("lock")
+        self.lock = files.get("lock")
         self.consent_key = bytes.fromhex(first["consent_key"])
         self.service = ServiceManager(first["service"])
-        self._problem = _difference(first)
         refuse_upgrades()
 
     @classmethod
@@ -72,11 +68,6 @@ class Takeover:
         """
         descriptor = environ.pop(VARIABLE, "")
         return cls(socket.socket(fileno=int(descriptor))) if descriptor.isdecimal() else None
-
-    def check(self) -> None:
-        """Raise CommandError if the running gateway has another layout of shared memory."""
-        if self._problem:
-            raise CommandError(self._problem)
 
     def report_failure(self, reason: str) -> None:
         """Report why this process cannot serve."""
@@ -92,10 +83,3 @@ class Takeover:
     def _send(self, message: Mapping[str, object]) -> None:
         with suppress(OSError):  # the other process has ended; then this one goes on alone
             self._pair_end.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _difference(first: Mapping[str, Any]) -> str:
-    """Return why this release cannot take over from the running one, or an empty text."""
-    if first["quotas"] != LAYOUT:
-        return f"the memory with the requests of clients has another layout; {STOP_AND_START}"
-    return ""

@@ -1,7 +1,7 @@
 """A worker: the gateway with its HTTP server, as its host asks for it, directly or from another process.
 
 As a process it is started as `python -m gateway.server.worker SEAT INDEX WORKERS LISTENER CHANNEL QUOTAS [LOCK]`: the
-seat in the shared memory, the index of this worker (0, 1, …), the number of workers, and open file descriptors. A
+index of this worker (0, 1, …), and open file descriptors. A
 worker reads no config file: every config version arrives from its host.
 """
 
@@ -126,8 +126,8 @@ def main() -> None:
     # Only the host reloads, but a service manager may send the signal to every process.
     for number in (signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    seat, index, workers, listening, pair, memory, *lock = map(int, sys.argv[1:])
-    quotas = QuotaStore.shared(memory, seat, (index, workers))
+    index, listening, pair, memory, *lock = map(int, sys.argv[1:])
+    quotas = QuotaStore.shared(memory, index)
     run(_work(index, _inherited(listening), _inherited(pair), quotas, lock[0] if lock else None))
 
 

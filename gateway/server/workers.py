@@ -22,7 +22,7 @@ from gateway.telemetry.event_feed import EventFeed
 from gateway.telemetry.log import LogFormat, dropped_lines, logger
 from gateway.telemetry.metric_snapshots import EMPTY, merge, pack, without_gauges
 from gateway.telemetry.recent_requests import MOST_REQUESTS
-from gateway.usage.quota_store import Seats
+from gateway.usage.quota_store import QuotaStore, open_shared_memory
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -189,7 +189,7 @@ class WorkerProcesses:
 
     Args:
         listener: The socket that they share.
-        seats: The memory with the requests of clients, and a seat for each worker.
+        wanted: The number of workers.
         config: The version to begin with.
         packed: The same version as `pack` returns it.
         settings: How they serve.
@@ -198,12 +198,15 @@ class WorkerProcesses:
     """
 
     def __init__(
-        self, listener: socket.socket, seats: Seats, config: ConfigVersion, packed: bytes, settings: WorkerSettings,
+        self, listener: socket.socket, wanted: int, config: ConfigVersion, packed: bytes, settings: WorkerSettings,
         lock: Callable[[], int | None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.wanted, self.restarts = len(seats.own), 0
+        self.wanted, self.restarts = wanted, 0
         self.events = EventFeed()
-        self._listener, self._seats, self._lock = listener, seats, lock
+        self._listener, self._lock = listener, lock
+        # The workers share what their clients have spent. The kernel frees it at the end of the last process.
+        self._memory = open_shared_memory(wanted)
+        self._quotas = QuotaStore.shared(self._memory)
         self._config, self._packed, self._settings = config, packed, settings
         self._workers: set[WorkerProcess] = set()
         self._ended_counts = EMPTY
@@ -226,9 +229,9 @@ class WorkerProcesses:
         self._on_started = on_started
         background = [asyncio.create_task(self._count())]
         try:
-            async with asyncio.TaskGroup() as seats:
+            async with asyncio.TaskGroup() as group:
                 for seat in range(1, self.wanted + 1):
-                    seats.create_task(self._keep_running(seat))
+                    group.create_task(self._keep_running(seat))
         finally:
             for task in background:
                 task.cancel()
@@ -329,11 +332,10 @@ class WorkerProcesses:
         """Start a worker and tell it what to serve; raises OSError."""
         ours, theirs = socket.socketpair()
         lock = self._lock()
-        passed = (self._listener.fileno(), theirs.fileno(), self._seats.descriptor, *(() if lock is None else (lock,)))
-        numbers = self._seats.own[seat - 1], seat - 1, self.wanted
+        passed = (self._listener.fileno(), theirs.fileno(), self._memory, *(() if lock is None else (lock,)))
         try:
             process = await asyncio.create_subprocess_exec(
-                *child_command("gateway.server.worker", *map(str, (*numbers, *passed))),
+                *child_command("gateway.server.worker", *map(str, (seat - 1, *passed))),
                 stdin=DEVNULL,
                 pass_fds=passed,
                 # A process group of its own: Ctrl-C in a terminal reaches only the host, which stops the workers.
@@ -364,7 +366,7 @@ class WorkerProcesses:
             worker.missed = 0
         status = await worker.end(_OVERTIME_S)
         worker.channel.close()
-        self._seats.store.leave(self._seats.own[worker.seat - 1])
+        self._quotas.leave(worker.seat - 1)
         self._workers.discard(worker)
         self._ended_counts = merge([self._ended_counts, without_gauges(worker.metrics)])
         log = logger().bind(worker=worker.seat, pid=worker.process.pid, status=status)

@@ -1,25 +1,32 @@
 """Count the spent and running requests of each client with limits, over all worker processes.
 
 There is one row of integers for each client: its tag, the time at which its allowance is full again, and the number of
-running requests of each process (its *seat*). Several processes share the rows in anonymous shared memory: workers, and
-the processes before and after a restart. A row is found by its tag alone, so it survives every reload of the
-configuration.
+running requests of each process. Workers share the rows in anonymous shared memory. A row is found by its tag alone, so
+it survives every reload of the configuration.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import mmap
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from gateway.model.config_version import ClientLimitRule
 
 MINUTE_NS = 60_000_000_000
+ROWS = 4096
+_PROBES = 64
+_CELL_BYTES = 8
+_TAG, _FULL_AT, _RUNNING = 0, 1, 2
+# A lock is held for a few microseconds. If it is not free after the first tries, its holder is waiting for a CPU core,
+# so this process sleeps. If that does not help, the holder is suspended: this process continues without the lock, and
+# may miss a request in the count, instead of blocking all its clients.
+_TRIES_AT_ONCE, _MAX_TRIES, _PAUSE_S = 50, 150, 0.0005
 
 
 def spend(full_at_ns: int, now_ns: int, rpm: int) -> tuple[int, int]:
@@ -41,27 +48,8 @@ def remaining(full_at_ns: int, now_ns: int, rpm: int) -> int:
     return max(0, (step_ns * rpm - max(0, full_at_ns - now_ns)) // step_ns)
 
 
-ROWS = 4096
-_PROBES = 64
-_CELL_BYTES = 8
-_TAG, _FULL_AT, _RUNNING = 0, 1, 2
-# A lock is held for a few microseconds. If it is not free after the first tries, its holder is waiting for a CPU core,
-# so this process sleeps. If that does not help, the holder is suspended: this process continues without the lock, and
-# may miss a request in the count, instead of blocking all its clients.
-_TRIES_AT_ONCE, _MAX_TRIES, _PAUSE_S = 50, 150, 0.0005
-_FEWEST_SEATS, _SEATS_PER_WORKER = 64, 8
-_CLEARED_S = 1.0
-LAYOUT = f"{ROWS} rows, {_RUNNING} cells, {_CELL_BYTES} bytes"
-"""The layout of the memory. Releases with another one cannot share it."""
-
-
-def seats_for(workers: int) -> int:
-    """Return the number of seats for these workers and those of earlier gateways, which finish their requests."""
-    return max(_FEWEST_SEATS, _SEATS_PER_WORKER * workers)
-
-
-def open_shared_memory(seats: int) -> int:
-    """Return the descriptor of shared memory for the counters of `seats` processes.
+def open_shared_memory(processes: int) -> int:
+    """Return the descriptor of shared memory for the counters of so many processes.
 
     The memory is freed when the last process closes it.
     """
@@ -70,7 +58,7 @@ def open_shared_memory(seats: int) -> int:
     else:
         descriptor, path = tempfile.mkstemp(prefix="gateway-ledger-")
         os.unlink(path)
-    os.ftruncate(descriptor, ROWS * (_RUNNING + seats) * _CELL_BYTES)
+    os.ftruncate(descriptor, ROWS * (_RUNNING + processes) * _CELL_BYTES)
     return descriptor
 
 
@@ -84,28 +72,19 @@ class _NoLock:
         pass
 
 
-class _Sharing:
-    """The use of the memory by other processes. Without them, nothing is locked."""
-
-    is_on = True
-
-
 class _Lock:
     """The lock of a row between processes. The kernel releases it when its holder exits or is killed."""
 
-    __slots__ = ("_call", "_descriptor", "_offset", "_sharing")
+    __slots__ = ("_call", "_descriptor", "_offset")
 
-    def __init__(self, descriptor: int, cell: int, sharing: _Sharing) -> None:
+    def __init__(self, descriptor: int, cell: int) -> None:
         import fcntl  # imported late: it does not exist on every system, and only several processes need it
 
         self._descriptor = descriptor
         self._offset = cell * _CELL_BYTES
         self._call = fcntl.lockf, fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
-        self._sharing = sharing
 
     def __enter__(self) -> None:
-        if not self._sharing.is_on:
-            return
         lock, exclusively, _ = self._call
         for attempt in range(_MAX_TRIES):
             try:
@@ -119,50 +98,44 @@ class _Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._sharing.is_on:
-            lock, _, unlock = self._call
-            lock(self._descriptor, unlock, _CELL_BYTES, self._offset)
+        lock, _, unlock = self._call
+        lock(self._descriptor, unlock, _CELL_BYTES, self._offset)
 
 
 _AnyLock = _Lock | _NoLock
 
 
 class QuotaStore:
-    """The rows as one process sees them: its own, or those that it shares with others from its seat (0, 1, …).
+    """The rows as one process sees them: its own, or those that worker number `process` (0, 1, …) shares with others.
 
     Attributes:
-        share: The number of this process (0, 1, …) and the number of processes, between which other limits are divided.
-        sharing: Whether other processes use the memory now.
+        share: The number of this process and the number of processes, between which other limits are divided.
     """
 
     def __init__(
         self,
         cells: memoryview | None = None,
-        seat: int = 0,
         lock: Callable[[int], _AnyLock] = lambda _: _NoLock(),
         *,
         rows: int = ROWS,
         share: tuple[int, int] = (0, 1),
-        sharing: _Sharing | None = None,
     ) -> None:
         self._cells = memoryview(bytearray(rows * (_RUNNING + 1) * _CELL_BYTES)).cast("q") if cells is None else cells
         self._rows = rows
         self.width = len(self._cells) // rows
-        self.seat = seat
         self.share = share
-        self.sharing = sharing or _Sharing()
         self._lock = lock
 
     @classmethod
-    def shared(cls, descriptor: int, seat: int = 0, share: tuple[int, int] = (0, 1)) -> QuotaStore:
+    def shared(cls, descriptor: int, process: int = 0) -> QuotaStore:
         """Return the store in the memory that `open_shared_memory` created."""
-        memory = memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size))
-        sharing = _Sharing()
-        return cls(memory.cast("q"), seat, lambda cell: _Lock(descriptor, cell, sharing), share=share, sharing=sharing)
+        cells = memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size)).cast("q")
+        processes = len(cells) // ROWS - _RUNNING
+        return cls(cells, partial(_Lock, descriptor), share=(process, processes))
 
-    def leave(self, seat: int) -> None:
+    def leave(self, process: int) -> None:
         """Clear the running requests of a process that has ended. Its spent requests still count."""
-        for cell in range(_RUNNING + seat, len(self._cells), self.width):
+        for cell in range(_RUNNING + process, len(self._cells), self.width):
             if self._cells[cell]:
                 self._cells[cell] = 0
 
@@ -196,84 +169,6 @@ class QuotaStore:
         return self._cells[start + _FULL_AT] <= now_ns and not any(running)
 
 
-class Seats:
-    """The seats of a memory that processes of several gateways share.
-
-    A seat is taken by locking a byte after the rows. The kernel releases it at the end of the process. The locks of one
-    process do not exclude each other, so a process has one object of this class.
-
-    Args:
-        workers: The number of seats to take. They are kept until the end of the process.
-        descriptor: The memory of an earlier gateway. None: new memory.
-
-    Attributes:
-        descriptor: The memory.
-        own: The taken seats. They are fewer than `workers` if there are not enough.
-        store: The rows, as the process in the first of these seats sees them.
-    """
-
-    def __init__(self, workers: int, descriptor: int | None = None) -> None:
-        self.descriptor = open_shared_memory(seats_for(workers)) if descriptor is None else descriptor
-        self._cells = os.fstat(self.descriptor).st_size // _CELL_BYTES
-        self.store = QuotaStore.shared(self.descriptor)
-        self.own: list[int] = []
-        self._others: set[int] = set()
-        for seat in range(self.store.width - _RUNNING):
-            if not self._lock(seat):
-                self._others.add(seat)
-                continue
-            if descriptor is not None:
-                self.store.leave(seat)
-            if len(self.own) < workers:
-                self.own.append(seat)
-            else:
-                self._unlock(seat)
-        self.store.seat = self.own[0] if self.own else 0
-
-    def free(self) -> int:
-        """Return the number of seats that no process has."""
-        return self.store.width - _RUNNING - len(self.own) - len(self._taken_by_others())
-
-    async def clear_after_others(self) -> None:
-        """Clear the running requests of the processes that were there before, as they end, until all have ended."""
-        while self._others:
-            await asyncio.sleep(_CLEARED_S)
-            for seat in self._others - self._taken_by_others():
-                if self._lock(seat):
-                    self.store.leave(seat)
-                    self._unlock(seat)
-                self._others.discard(seat)
-
-    def _taken_by_others(self) -> set[int]:
-        others = set()
-        for seat in range(self.store.width - _RUNNING):
-            if seat in self.own:
-                continue
-            if self._lock(seat):
-                self._unlock(seat)
-            else:
-                others.add(seat)
-        return others
-
-    def _lock(self, seat: int) -> bool:
-        import fcntl  # it does not exist on every system
-
-        try:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset(seat))
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    def _unlock(self, seat: int) -> None:
-        import fcntl
-
-        fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, self._offset(seat))
-
-    def _offset(self, seat: int) -> int:
-        # The cell after the rows is locked while rows are searched.
-        return (self._cells + 1 + seat) * _CELL_BYTES
-
-
 class QuotaRow:
     """The row of one client. It may move to other cells."""
 
@@ -305,7 +200,7 @@ class QuotaRow:
             if not is_free or wait_ns:
                 return Admission(full_at_ns, wait_ns, None, 0)
             cells[start + _FULL_AT] = full_at_ns
-            own = start + _RUNNING + self._store.seat
+            own = start + _RUNNING + self._store.share[0]
             cells[own] += 1
         return Admission(full_at_ns, 0, cells, own)
 

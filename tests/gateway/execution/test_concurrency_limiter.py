@@ -239,11 +239,11 @@ TestLimiterMachine.settings = settings(deadline=None)
 
 
 @settings(deadline=None)
-@given(limit=st.integers(1, 500), queue=st.integers(0, 500), seats=st.integers(1, 16))
-def test_shares_of_all_workers_add_up_to_the_limit(limit: int, queue: int, seats: int) -> None:
-    parts = [share_of(Concurrency(limit, queue, 1.0), seat, seats) for seat in range(seats)]
+@given(limit=st.integers(1, 500), queue=st.integers(0, 500), processes=st.integers(1, 16))
+def test_shares_of_all_workers_add_up_to_the_limit(limit: int, queue: int, processes: int) -> None:
+    parts = [share_of(Concurrency(limit, queue, 1.0), process, processes) for process in range(processes)]
     for total, shares in ((limit, [part.limit for part in parts]), (queue, [part.queue for part in parts])):
-        assert sum(shares) == total if total == 0 or total >= seats else set(shares) == {1}
+        assert sum(shares) == total if total == 0 or total >= processes else set(shares) == {1}
         assert max(shares) - min(shares) <= 1
 
 

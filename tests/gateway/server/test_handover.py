@@ -20,7 +20,6 @@ from gateway.server import handover as module
 from gateway.server.handover import Given, Handover, RestartBusy, ask_for_restart
 from gateway.server.keepers import Keepers
 from gateway.server.service_manager import ServiceManager
-from gateway.usage.quota_store import Seats
 from tests.kit.scripted_server import until
 
 LIMIT_S = 30.0
@@ -73,7 +72,7 @@ async def serving(directory: Path, live: Live, ready_s: float = LIMIT_S) -> Asyn
     stopped: Any = Stopped()
     keepers = Keepers(live, stopped, stopped)  # type: ignore[arg-type]
     with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as admin:
-        given = Given({"public": public, "admin": admin}, Seats(1), bytes(32), ServiceManager({}))
+        given = Given({"public": public, "admin": admin}, bytes(32), ServiceManager({}))
         handover = Handover(given, keepers, directory, ready_s=ready_s)
         handover.note_serving()
         running = asyncio.create_task(handover.run())

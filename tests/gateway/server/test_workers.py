@@ -20,7 +20,6 @@ from gateway.server.host import Host, Operators
 from gateway.server.keepers import Keepers
 from gateway.server.workers import WorkerProcesses, WorkerSettings, next_wait_s
 from gateway.settings import Settings
-from gateway.usage.quota_store import Seats
 from tests.kit.scripted_server import turns, until
 
 GRACE_S = 5.0
@@ -114,19 +113,18 @@ class RunningHost:
         self.starting.set()
         self.kills: list[tuple[float, Callable[[], None]]] = []
         self.listening: list[int] = []
-        self.removed_seats: list[int] = []
+        self.left: list[int] = []
         self.live, self.scheduler, self.listener = RecordingStub(), RecordingStub(), socket.socket()
-        self.seats = Seats(workers)
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(module, "next_wait_s", lambda *_: 0.0)
         monkeypatch.setattr(Host, "_operator_listeners", lambda _: [])
         monkeypatch.setattr(asyncio, "create_subprocess_exec", self._spawn)
         monkeypatch.setattr(loop, "add_signal_handler", lambda *_: None)
-        self.workers = WorkerProcesses(self.listener, self.seats, FIRST, b"first", SETTINGS)
+        self.workers = WorkerProcesses(self.listener, workers, FIRST, b"first", SETTINGS)
         keepers: Any = Keepers(self.live, self.scheduler, None)  # type: ignore[arg-type]
         operators: Any = Operators(self.listener, None)  # type: ignore[arg-type]
         self.host = Host(self.workers, keepers, operators, Settings())
-        monkeypatch.setattr(self.seats.store, "leave", self.removed_seats.append)
+        monkeypatch.setattr(self.workers._quotas, "leave", self.left.append)
         later = loop.call_later
 
         def call_later(after_s: float, callback: Callable[..., None], *given: object, **named: Any) -> object:
@@ -149,7 +147,7 @@ class RunningHost:
         self.starts += 1
         if not self.has_room:
             raise OSError(11, "Resource temporarily unavailable")
-        _, index, *_ = words[words.index("gateway.server.worker") + 1 :]
+        index, *_ = words[words.index("gateway.server.worker") + 1 :]
         fake = FakeWorker(index, pass_fds, process_group)
         self.all.append(fake)
         self.started.put_nowait(fake)
@@ -193,7 +191,7 @@ async def build(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Build]:
             fake.let_go()
         await turns()
         running.listener.close()
-        os.close(running.seats.descriptor)
+        os.close(running.workers._memory)
 
 
 def test_starts_come_ever_later_until_a_worker_lives() -> None:
@@ -207,7 +205,7 @@ def test_starts_come_ever_later_until_a_worker_lives() -> None:
 async def test_host_listens_when_all_workers_are_ready_and_replaces_a_dead_worker(build: Build) -> None:
     running = build(2)
     first, second = await running.next(), await running.next()
-    sockets = (running.listener.fileno(), running.seats.descriptor)
+    sockets = (running.listener.fileno(), running.workers._memory)
     assert [fake.descriptors[::2] for fake in (first, second)] == [sockets] * 2
     # Each worker has its own process group: the supervisor passes Ctrl-C on.
     assert [(fake.seat, fake.process_group) for fake in (first, second)] == [("0", 0), ("1", 0)]
@@ -218,7 +216,7 @@ async def test_host_listens_when_all_workers_are_ready_and_replaces_a_dead_worke
     await until(lambda: running.listening == [2])
     second.end(-KILL)
     assert (await running.ready()).seat == "1"
-    assert (running.removed_seats, running.listening, [worker.seat for worker in running.workers]) == (
+    assert (running.left, running.listening, [worker.seat for worker in running.workers]) == (
         [1],
         [2],
         [1, 2],

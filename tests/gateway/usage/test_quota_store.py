@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.model.config_version import ClientLimitRule
-from gateway.usage import quota_store
-from gateway.usage.quota_store import MINUTE_NS, ROWS, QuotaRow, QuotaStore, Seats, open_shared_memory
+from gateway.usage.quota_store import MINUTE_NS, ROWS, QuotaRow, QuotaStore, open_shared_memory
 
 NOW_NS = 7 * MINUTE_NS
 AT_ONCE = ClientLimitRule(concurrent=2)
@@ -22,11 +20,11 @@ LIMIT_S = 60
 
 
 @contextmanager
-def shared(seats: int) -> Iterator[tuple[int, list[QuotaStore]]]:
-    """The memory's descriptor, and the ledger as each seat sees it."""
-    descriptor = open_shared_memory(seats)
+def shared(processes: int) -> Iterator[tuple[int, list[QuotaStore]]]:
+    """The memory's descriptor, and the ledger as each process sees it."""
+    descriptor = open_shared_memory(processes)
     try:
-        yield descriptor, [QuotaStore.shared(descriptor, seat) for seat in range(seats)]
+        yield descriptor, [QuotaStore.shared(descriptor, one) for one in range(processes)]
     finally:
         os.close(descriptor)
 
@@ -70,9 +68,9 @@ def test_each_client_has_its_own_row() -> None:
         assert not row.take(ClientLimitRule(rpm=1), NOW_NS).is_granted
 
 
-def test_seats_share_what_is_spent_and_what_runs() -> None:
-    with shared(3) as (_, seats):
-        rows = [QuotaRow(ledger, "app", NOW_NS) for ledger in seats]
+def test_processes_share_what_is_spent_and_what_runs() -> None:
+    with shared(3) as (_, stores):
+        rows = [QuotaRow(ledger, "app", NOW_NS) for ledger in stores]
         limits = ClientLimitRule(rpm=5, concurrent=3)
         taken = [row.take(limits, NOW_NS) for row in rows]
         assert all(one.is_granted for one in taken)
@@ -84,12 +82,12 @@ def test_seats_share_what_is_spent_and_what_runs() -> None:
 
 
 def test_leaving_process_clears_only_its_running_requests() -> None:
-    with shared(2) as (_, seats):
+    with shared(2) as (_, stores):
         limits = ClientLimitRule(rpm=10, concurrent=4)
-        rows = [QuotaRow(ledger, "app", NOW_NS) for ledger in seats]
+        rows = [QuotaRow(ledger, "app", NOW_NS) for ledger in stores]
         kept = [rows[0].take(limits, NOW_NS), *(rows[1].take(limits, NOW_NS) for _ in range(3))]
         assert not rows[0].take(limits, NOW_NS).is_granted
-        seats[0].leave(1)
+        stores[0].leave(1)
         again = [rows[0].take(limits, NOW_NS) for _ in range(4)]
         assert [one.is_granted for one in again] == [True, True, True, False]
         for one in (kept[0], *again):
@@ -153,8 +151,8 @@ sys.stdin.readline()
 """
 
 
-def asking(descriptor: int, seat: int, times: int, rpm: int, then: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", ASKING % rpm, str(descriptor), str(seat), str(times), then]
+def asking(descriptor: int, number: int, times: int, rpm: int, then: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", ASKING % rpm, str(descriptor), str(number), str(times), then]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[descriptor])
 
 
@@ -176,8 +174,8 @@ def end(*processes: subprocess.Popen[str]) -> None:
 
 def test_concurrent_processes_together_respect_the_limit() -> None:
     rpm, times = 6000, 5000
-    with shared(2) as (descriptor, seats):
-        processes = [asking(descriptor, seat, times, rpm, "return") for seat in range(2)]
+    with shared(2) as (descriptor, stores):
+        processes = [asking(descriptor, number, times, rpm, "return") for number in range(2)]
         assert [read_line(process) for process in processes] == ["ready", "ready"]
         for process in processes:
             say(process)
@@ -185,88 +183,19 @@ def test_concurrent_processes_together_respect_the_limit() -> None:
         end(*processes)
         # One or the other may have been suspended by the system in the middle of a count.
         assert rpm <= sum(through) <= rpm * 1.01
-        assert not QuotaRow(seats[0], "app", 1).take(ClientLimitRule(rpm=rpm), 1).is_granted
+        assert not QuotaRow(stores[0], "app", 1).take(ClientLimitRule(rpm=rpm), 1).is_granted
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 def test_dead_process_blocks_no_other(how: signal.Signals) -> None:
-    with shared(2) as (descriptor, seats):
+    with shared(2) as (descriptor, stores):
         dying = asking(descriptor, 1, 5, ROWS, "keep")
         assert read_line(dying) == "ready"
         say(dying)
         assert read_line(dying) == "5"
         dying.send_signal(how)
         end(dying)
-        row = QuotaRow(seats[0], "app", 1)
+        row = QuotaRow(stores[0], "app", 1)
         assert not row.take(ClientLimitRule(concurrent=5), 1).is_granted
-        seats[0].leave(1)
+        stores[0].leave(1)
         assert row.take(ClientLimitRule(concurrent=5), 1).is_granted
-
-
-# --- seats ----------------------------------------------------------------------------------------
-
-SITTING = """
-import sys
-from gateway.model.config_version import ClientLimitRule
-from gateway.usage.quota_store import QuotaRow, Seats
-seats = Seats(int(sys.argv[2]), int(sys.argv[1]))
-row = QuotaRow(seats.store, "app", 1)
-running = [row.take(ClientLimitRule(concurrent=9), 1) for _ in range(3)]
-print(seats.own, flush=True)
-sys.stdin.readline()
-"""
-
-
-def sitting(descriptor: int, workers: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SITTING, str(descriptor), str(workers)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[descriptor])
-
-
-async def test_seats_of_a_killed_gateway_are_cleared_and_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quota_store, "_CLEARED_S", 0.01)
-    descriptor = open_shared_memory(4)
-    other = sitting(descriptor, 2)
-    assert read_line(other) == "[0, 1]"
-    seats = Seats(1, descriptor)
-    assert (seats.own, seats.free()) == ([2], 1)
-    row = QuotaRow(seats.store, "app", 1)
-    assert not row.take(ClientLimitRule(concurrent=3), 1).is_granted
-    other.kill()
-    end(other)
-    await asyncio.wait_for(seats.clear_after_others(), LIMIT_S)
-    assert row.take(ClientLimitRule(concurrent=1), 1).is_granted
-    assert seats.free() == 3
-    os.close(descriptor)
-
-
-def test_seats_of_a_gateway_that_was_killed_before_are_cleared() -> None:
-    descriptor = open_shared_memory(4)
-    other = sitting(descriptor, 2)
-    assert read_line(other) == "[0, 1]"
-    other.kill()
-    end(other)
-    seats = Seats(1, descriptor)
-    assert (seats.own, seats.free()) == ([0], 3)
-    assert QuotaRow(seats.store, "app", 1).take(ClientLimitRule(concurrent=1), 1).is_granted
-    os.close(descriptor)
-
-
-def test_seats_that_are_not_enough_are_fewer() -> None:
-    descriptor = open_shared_memory(2)
-    assert Seats(3, descriptor).own == [0, 1]
-    os.close(descriptor)
-
-
-def test_memory_without_other_processes_is_not_locked_until_one_comes() -> None:
-    seats = Seats(1)
-    seats.store.sharing.is_on = False
-    row = QuotaRow(seats.store, "app", 1)
-    assert row.take(ClientLimitRule(rpm=9), 1).is_granted
-    seats.store.sharing.is_on = True
-    other = asking(seats.descriptor, 1, 20, 9, "keep")
-    assert read_line(other) == "ready"
-    say(other)
-    assert read_line(other) == "8"
-    end(other)
-    assert not row.take(ClientLimitRule(rpm=9), 1).is_granted
-    os.close(seats.descriptor)
