@@ -37,7 +37,7 @@ QUERIES = [
     for panel in board["panels"]
     for target in panel["targets"]
 ]
-RULES = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text("utf-8"))["groups"][0]["rules"]
+RULES = yaml.safe_load((DEPLOY / "helm/assistant-gateway/rules.yml").read_text("utf-8"))["groups"][0]["rules"]
 OWN_LABELS = {"le", "instance", "job"}
 SECRET = "a-secret-of-the-edge"  # of this test
 

@@ -161,8 +161,8 @@ def test_autoscaler_removes_one_pod_in_two_minutes() -> None:
     assert "replicas" not in kinds("everything")["Deployment"]["spec"]
 
 
-def test_rules_are_those_of_the_kit() -> None:
-    text = (ROOT / "deploy/prometheus/rules.yml").read_text("utf-8")
+def test_rules_are_those_of_the_file() -> None:
+    text = (ROOT / "deploy/helm/assistant-gateway/rules.yml").read_text("utf-8")
     assert kinds("everything")["PrometheusRule"]["spec"] == yaml.safe_load(text)
 
 
