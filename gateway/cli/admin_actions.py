@@ -175,17 +175,15 @@ class _Config:
             return known
         if not self._is_named and known is not None:
             self._path = Path(known.config)
-        if not path_exists(self._path):
-            if known is not None:
-                return known
-            if self._is_chosen:
-                raise CommandError(
-                    f"there is no config at {self._path}: name the config file of the gateway with --config"
-                )
+        if known is None and not self._is_chosen:  # a config in the current folder may be that of another gateway
             raise CommandError(
                 f"no gateway has used the state directory {self._directory} yet, so its config is not known: name the "
                 "config file of the gateway with --config"
             )
+        if not path_exists(self._path):
+            if known is not None:
+                return known
+            raise CommandError(f"there is no config at {self._path}: name the config file of the gateway with --config")
         try:
             return _facts_of(self._path)
         except CommandError:

@@ -46,6 +46,18 @@ def test_plan_compares_with_the_config(gateway: Command) -> None:
     assert (shown.status, "nothing changes" in shown.out) == (0, True)
 
 
+def test_plan_with_an_unused_state_directory_reads_no_config_of_the_folder(gateway: Command) -> None:
+    Path("config").mkdir()
+    CONFIG.write(Path("config"))
+    Path("state").mkdir()
+    shown = gateway("plan", "new.yaml", "--state", "state")
+    assert (shown.status, "no gateway has used the state directory state yet: name the config" in shown.err) == (
+        2,
+        True,
+    )
+    assert gateway("plan", "new.yaml", "--state", "state", "--config", "gateway.yaml").status == 0
+
+
 def test_plan_fails_for_a_config_with_errors(gateway: Command) -> None:
     CONFIG.merge("assistants: {assistant: {routes: {de: [house, nobody]}}}").write(Path(), "new.yaml")
     shown = gateway("plan", "new.yaml", "--config", "gateway.yaml", "--json")

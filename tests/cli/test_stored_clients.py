@@ -212,6 +212,8 @@ def test_unused_state_directory_without_a_config_names_no_file_of_this_folder(
     gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    written(tmp_path / "config", IN_DATABASE)  # it may be that of another gateway
     refused = gateway(*words, "--state", "state")
     assert (refused.status, "gateway.yaml" in refused.err) == (2, False)
     assert "no gateway has used the state directory state yet" in refused.err
