@@ -236,7 +236,7 @@ def sign_flip_p(parts: Sequence[float], extra: float = 0.0, extra_sd: float = 0.
 
 
 def _grid_step(parts: Sequence[float], reach: float) -> float:
-    """Return the step of the grid of sums. It is exact if all parts are multiples of one that is not too small."""
+    """Return the step of the grid of sums. It is exact if all parts are multiples of a part that is not too small."""
     nothing, step = reach * 1e-9, 0.0
     for part in parts:
         # Euclid's algorithm. Parts such as 2/7 and 3/7 have the common step 1/7.

@@ -167,7 +167,7 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
     Args:
         error: The error that was raised.
         attempts: The attempts of the request.
-        quoting: The provider's message about an invalid request, and its `param`, may be shown. The message mostly
+        quoting: The provider's message about an invalid request, and its `param`, may be shown. The message usually
             names the model.
     """
     match error:

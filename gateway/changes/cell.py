@@ -120,7 +120,7 @@ class CellMember:
         return command.version
 
     def fetch_version(self, word: str | None, active: str = "") -> Version:
-        """Store a version of the cell in the history of this instance. None: the one before the active version.
+        """Store a version of the cell in the history of this instance. None: the previous version.
 
         Raises:
             NotStored: The cell has no such version.

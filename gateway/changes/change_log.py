@@ -310,7 +310,7 @@ class ChangeLog:
     def rollback_target(self, word: str | None, active: str, config: Path) -> PinnedRollback:
         """Return the version to roll back to. Raises NotStored if it or its text is not stored.
 
-        `word` is the version or a prefix of it. None means the one before the active version.
+        `word` is the version or a prefix of it. None means the previous version.
         """
         name = word if word is not None else self.history.before(active)
         if name is None:

@@ -253,7 +253,7 @@ def _read_signature(path: Path | None) -> str | None:
 
 
 class _Wanted(Value, frozen=True):
-    """The arguments of `gateway rollback`: activate `version` (None: the one before), or release the pin."""
+    """The arguments of `gateway rollback`: activate `version` (None: the previous one), or release the pin."""
 
     version: str | None
     release: bool

@@ -139,5 +139,5 @@ def rotate_secret(options: argparse.Namespace) -> int:
     from gateway.config import secrets_file
 
     secrets_file.rotate_secret(options.file, options.name)
-    print(f"`{options.name}` has a new version; the one before stays valid until the next rotation")
+    print(f"`{options.name}` has a new version; the previous one stays valid until the next rotation")
     return _OK

@@ -39,7 +39,7 @@ def serve(options: argparse.Namespace) -> int:
     from gateway.server.takeover import Takeover
 
     # A child process compiles the config, so that the serving process never holds the compiler in memory. The child
-    # mostly loads the compiler, and this process reads its settings and loads its own modules meanwhile.
+    # usually loads the compiler, and this process reads its settings and loads its own modules meanwhile.
     takeover = Takeover.of_environment()
     child = Child()
     child.prepare()

@@ -109,7 +109,7 @@ class Request(Value, frozen=True):
 
     Attributes:
         url: The origin under which the browser reaches the gateway.
-        dismissed: The version whose difference to the one before it is not shown any more.
+        dismissed: The version whose difference to the previous one is not shown any more.
         lang: The language that the reader has chosen, if any.
         languages: The header `Accept-Language`, which suggests the first territory.
     """
@@ -136,7 +136,7 @@ class Effect(Value, frozen=True):
 
 @dataclass(slots=True)
 class _Shown:
-    """The version that pages show, and the one before it."""
+    """The version that pages show, and the previous one."""
 
     current: ConfigVersion | None = None
     previous: ConfigVersion | None = None

@@ -137,7 +137,7 @@ class Health:
         return {(key[0], str(state)): shown[key[0], state] for key in self._breakers for state in BreakerState}
 
     def snapshot(self, config: ConfigVersion) -> Mapping[str, Unavailable]:
-        """Return the deployments of this config version that cannot be used now, by name; mostly empty."""
+        """Return the deployments of this config version that cannot be used now, by name; usually empty."""
         if not self._cooldowns and not self._not_closed:
             return {}
         unavailable: dict[str, Unavailable] = {}

@@ -1,7 +1,7 @@
 """Join a resumed stream to the text already sent, without repeating the overlap. Pure.
 
 A model that gets the beginning of its answer continues it, or repeats it first. A model that is asked in words to go on
-mostly repeats a few words, as it was asked to, or begins from the start. Its first words show which. Until then they
+usually repeats a few words on request, or begins from the start. Its first words show which. Until then they
 are held back, but no more of them than could still be a repetition.
 """
 

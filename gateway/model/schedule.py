@@ -11,7 +11,7 @@ from gateway.model.units import RiseOrOff, ShareOrOff
 from providers.value import Value
 
 VARIANT_BOUNDS_S = tuple(round(0.02 * 2 ** (step / 4), 6) for step in range(57))
-"""Upper bounds of the latency histogram of a variant, from 20 ms to 328 s. Each is 19 % above the one before."""
+"""Upper bounds of the latency histogram of a variant, from 20 ms to 328 s. Each is 19 % above the previous one."""
 
 
 class Stage(Value, frozen=True):

@@ -296,7 +296,7 @@ class _Request:
             descriptor = os.open(directory / _FILE, os.O_RDWR)
         except OSError:
             return cls(None)
-        # A command that waits has locked the file. Otherwise the content is of one that was killed.
+        # A command that waits has locked the file. Otherwise the content is from a killed command.
         match None if take(descriptor) else _read(descriptor):
             case {"id": str(identity), "python": python} if python is None or isinstance(python, str):
                 return cls(descriptor, identity, python)

@@ -92,11 +92,11 @@ class Workers(Protocol):
         ...
 
     async def status(self) -> tuple[WorkerStatus, ...]:
-        """Return the state of each worker; of one that does not answer, its last one."""
+        """Return the state of each worker; a worker that does not answer is shown by its last report."""
         ...
 
     async def snapshots(self) -> list[bytes]:
-        """Return the metrics of all workers, ended ones included; of one that does not answer, its last snapshot."""
+        """Return the metrics of all workers, and ended ones; a worker that does not answer by its last snapshot."""
         ...
 
     async def requests(self) -> list[dict[str, object]]:

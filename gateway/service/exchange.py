@@ -75,7 +75,7 @@ class Exchange:
         deadline: The deadline, from `start` on.
         request: The request as it was sent. None before it is decoded, and when nothing needs it any more.
         assistant: The requested assistant, as the use and the intent of the request see it.
-        hides_model: It does not reveal its models, so no error quotes a provider's words, which mostly name one.
+        hides_model: It does not reveal its models, so no error quotes a provider's words, which usually name one.
         locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
         user: The end user that the headers name.
         consent: The consent that the headers state.

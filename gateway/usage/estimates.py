@@ -28,7 +28,7 @@ _CAPPED_FACTOR = 2
 """How many times longer an answer may have been that ended at a cap of ours."""
 _CAP_FACTOR = 4
 _BYTES_PER_TOKEN = 3
-"""A low number, so that the estimate is high. A Chinese character has three bytes and is mostly one token."""
+"""A low number, so that the estimate is high. A Chinese character has three bytes and is usually one token."""
 _SAMPLES = 100
 _FEWEST_RATIOS = 20
 _MARGIN = 1.3

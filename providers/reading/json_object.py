@@ -99,7 +99,7 @@ def emulated_fields(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
 
 
 def json_start_of(adapter: Adapter, request: ChatRequest, target: Target) -> str | None:
-    """Return the beginning of the object in the request (prefill), mostly empty; None if the answer is not checked."""
+    """Return the beginning of the object in the request (prefill), usually empty; None if the answer is not checked."""
     if request.response_format is None or not emulated_fields(adapter, request):
         return None
     last = request.messages[-1]

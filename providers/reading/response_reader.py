@@ -1,7 +1,8 @@
 """Read a provider's response to one request, in any form.
 
-Some providers answer a request for a stream with one JSON body (mostly errors), and some answer a request for JSON with
-a stream. This module handles both, and also error statuses and HTML pages. The adapter reads the rest of an answer.
+Some providers answer a request for a stream with one JSON body (usually errors), and some answer a request for JSON
+with a stream. This module handles both, and also error statuses and HTML pages. The adapter reads the rest of an
+answer.
 """
 
 from __future__ import annotations

@@ -50,6 +50,9 @@ def test_files_use_plain_language() -> None:
         ("def test_whoever(): ...", "write \"the_client\" in the name, not 'whoever'"),
         ("# Nobody asks.", 'write the subject, such as "a client", "no request" or "the operator"'),
         ("# Who asks is served.", 'write the subject first: "The fields that …", not "What …" or "Who …"'),
+        ("# It is mostly empty.", 'write "usually"'),
+        ("# It shows the one before.", 'write "the previous X"'),
+        ("# The state of one that ended.", 'write "of a X that"'),
         ("# The key is no secret.", 'write "is not a Y", not "is no Y"'),
         (
             'def f(): "Whether."',

@@ -177,7 +177,7 @@ def _region_of_both(place: str, asserted: str) -> str | None:
 
 
 def _request(mark: bytes, chance: random.Random) -> tuple[str, dict[str, Any]]:
-    """Return the path and the body of a request: mostly of a chat, else at any other path that accepts a prompt."""
+    """Return the path and the body of a request: usually of a chat, else at any other path that accepts a prompt."""
     text = f"{mark.decode()} {TRAPS[0]}/fetch-me"
     kind = chance.random()
     if kind < 0.7:

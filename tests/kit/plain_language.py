@@ -39,10 +39,18 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         r"\b[Bb]ehind\b(?! (?:(?:a|an|the|your|its|our|another|one|several|such) )?(?:[\w-]+ ){0,2}"
         r"(?:proxy|proxies|balancer|CDN|NAT|firewall|gateway|edge|nginx|Envoy|HAProxy|Cloudflare|VPN)\b)"
     ),
+    '"usually"': re.compile(r"\b[Mm]ostly\b"),
+    '"the previous X"': re.compile(r"\bthe one before\b"),
+    '"of a X that"': re.compile(r"\bof one (?:that|who|which)\b"),
     'the subject first: "The fields that …", not "What …" or "Who …"': re.compile(
         r"(?:^|(?<=[.:] ))(?:What(?!ever)|Who|Whom|Whose|Whichever|Whatever)\b(?![^.\n]*\?)"
     ),
 }
+_ON_PAGES: dict[str, re.Pattern[str]] = {
+    '"immediately" or "at the same time"': re.compile(r"\b[Aa]t once\b"),
+    '"does not have"': re.compile(r"\b(?:[Ll]acks|[Ll]acking)\b"),
+}
+"""Further rules for pages, whose readers see no code."""
 _WHETHER = re.compile(r"^Whether\b")
 _CODE = re.compile(r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|\"[^\"\n]*\"")
 _NAME = re.compile(
@@ -67,7 +75,7 @@ _FOR_NAMES: dict[str, str] = {
 # A file without any of these words has no match, and most files have none: they are not parsed.
 _ANY = re.compile(
     r"\b(?:(?:is|are|was|were) (?:no|none)|(?:is|are) well|unwell|nobody|somebody|whoever|whomever|tells?|told|telling|hears?|heard"
-    r"|says?|said|saying|mend(?:s|ed|ing)?|reckon\w*|besides?|behind|what|who|whom|whose|whichever|whatever|whether)\b"
+    r"|says?|said|saying|mend(?:s|ed|ing)?|reckon\w*|besides?|behind|mostly|the one before|of one (?:that|who|which)|what|who|whom|whose|whichever|whatever|whether)\b"
     r"|def test_\w*(?:nobody|somebody|whoever|tell|told|hear|say|said|mend|reckon|unwell|beside|behind)",
     re.IGNORECASE,
 )
@@ -101,7 +109,7 @@ def _in_page(path: Path) -> Iterator[Phrase]:
         end = block.line + len(block.text.splitlines()) + 1
         lines[block.line - 1 : end] = [""] * len(lines[block.line - 1 : end])
     for number, line in enumerate(lines, 1):
-        yield from _matches(path, number, line.lstrip("#>-*| "))
+        yield from _matches(path, number, line.lstrip("#>-*| "), PATTERNS | _ON_PAGES)
 
 
 def _in_module(path: Path) -> Iterator[Phrase]:
@@ -114,7 +122,7 @@ def _in_module(path: Path) -> Iterator[Phrase]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _of_definition(path, node, docstrings)
     for node in ast.walk(tree):
-        # A text of at least four words in a row is for people; in tests it is mostly data.
+        # A text of at least four words in a row is for people; in tests it is usually data.
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
         if is_text and not path.is_relative_to(ROOT / "tests") and _WORDS.search(node.value):
             yield from _matches(path, node.lineno, node.value)
@@ -149,8 +157,8 @@ def _of_definition(
         yield from _matches(path, first + offset, line)
 
 
-def _matches(path: Path, number: int, line: str) -> Iterator[Phrase]:
+def _matches(path: Path, number: int, line: str, patterns: dict[str, re.Pattern[str]] = PATTERNS) -> Iterator[Phrase]:
     plain = _CODE.sub("`", line)
-    for rule, pattern in PATTERNS.items():
+    for rule, pattern in patterns.items():
         for found in pattern.finditer(plain):
             yield Phrase(path, number, plain[max(0, found.start() - 20) : found.end() + 20], rule)

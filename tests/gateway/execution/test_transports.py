@@ -568,7 +568,7 @@ async def test_own_pool_is_closed_with_its_transport() -> None:
 
 @pytest.mark.parametrize("way", [PoolTransport, plain_httpx])
 async def test_unrequested_response_is_dropped(transport: Transport) -> None:
-    """Two at once, and each request from then on would get the answer to the one before."""
+    """Two at once, and each request from then on would get the answer to the previous one."""
 
     def twice(number: int) -> Script:
         answer = OK + b"content-length: 1\r\n\r\n%d" % number

@@ -159,7 +159,7 @@ class Scenario:
             self.connection.data_received(data)
 
     def send_head(self, body_bytes: int, keep: bool) -> None:
-        """The head of the next request; the rest of the one before it comes first."""
+        """The head of the next request; the rest of the previous one comes first."""
         self.send_rest()
         number = self.requests
         self.requests += 1

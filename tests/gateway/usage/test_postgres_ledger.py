@@ -233,7 +233,7 @@ def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path:
         assert [after for _, after in results] == [SCHEMA] * 3
         assert upgrade(server.address()) == (SCHEMA, SCHEMA)
         server.sql("UPDATE alembic_version SET version_num = $1", str(SCHEMA + 1))
-        with closing(opened(server)) as ledger:  # a later release keeps the one before it working
+        with closing(opened(server)) as ledger:  # a later release keeps the previous one working
             assert ledger.insert([usage_row("call")]) == 1
         assert upgrade(server.address()) == (SCHEMA + 1, SCHEMA + 1)  # a rollback of a release may run it
         server.sql("UPDATE alembic_version SET version_num = $1", str(SCHEMA + 2))
