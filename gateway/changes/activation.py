@@ -9,8 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
-from gateway.changes.pickling import unpack
+from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, state_of
 from gateway.config.problems import Problem, dotted
 from gateway.model.answer_change import AnswerChange
 from gateway.model.assistant import USES, Assistant
@@ -136,11 +135,15 @@ class Prepared(Value, frozen=True):
     """
 
     problems: tuple[Problem, ...]
-    findings: tuple[Finding, ...]
-    state: CompiledState | None
-    changes: Changes
+    state: CompiledState | None = None
+    changes: Changes = Changes()
     is_unsigned: bool = False
     is_judged: bool = True
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The problems as they are shown to operators."""
+        return tuple(map(finding_of, self.problems))
 
 
 class VersionActivator(Value, frozen=True):
@@ -159,10 +162,9 @@ class VersionActivator(Value, frozen=True):
         self, change_request: ChangeRequest, active: CompiledState, pinned: PinnedRollback | None, outcome: Outcome
     ) -> Prepared:
         """Return the state that may follow `active`. The change is recorded before it takes effect."""
-        problems, state, changes, is_unsigned = outcome.problems, None, Changes(), False
+        problems, changes, is_unsigned = outcome.problems, Changes(), False
         is_judged = outcome.is_judged
-        if outcome.packed is not None:
-            state = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(problems))
+        if (state := state_of(outcome)) is not None:
             answers = answer_changes(active.config, state.config, time.time())
             changes = replace(changes_between(active.config, state.config), answers=answers)
             reason = self.serving_problem(state.config)
@@ -175,7 +177,7 @@ class VersionActivator(Value, frozen=True):
             if reason is not None:
                 job = pinned.instead_of(self.job) if pinned is not None else self.job
                 problems, state = (*problems, job.problem(reason)), None
-        return Prepared(problems, tuple(map(finding_of, problems)), state, changes, is_unsigned, is_judged)
+        return Prepared(problems, state, changes, is_unsigned, is_judged)
 
     def _record(
         self,

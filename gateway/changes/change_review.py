@@ -13,9 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
+from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, state_of
 from gateway.changes.compile_process import CompileFailed
-from gateway.changes.pickling import unpack
 from gateway.changes.plan import ChangePlan, Check, Traffic, with_traffic
 from gateway.changes.plan_checks import compiles, protected_changes
 from gateway.changes.plan_text import plan_data, summary_data
@@ -127,11 +126,9 @@ class ChangeReview:
             reason = f"it names catalogue files that the active version does not read ({len(others)})"
             hint = "plan it with `gateway plan FILE` on the machine of the gateway"
             return plan_data(ChangePlan(version, "", checks=(compiles([f"{reason}: {hint}"]),)))
-        if outcome.packed is None:
-            errors = [str(problem) for problem in outcome.problems if problem.severity == "error"]
-            return plan_data(ChangePlan(version, "", checks=(compiles(errors),)))
-        old, new = await self._active_without_secrets(state.active), _state_of(outcome, outcome.packed)
-        plan = await asyncio.to_thread(_checked_plan, old, new)
+        if (new := state_of(outcome)) is None:
+            return plan_data(ChangePlan(version, "", checks=(compiles(_errors(outcome)),)))
+        plan = await asyncio.to_thread(_checked_plan, await self._active_without_secrets(state.active), new)
         return plan_data(with_traffic(plan, traffic))
 
     async def _active_without_secrets(self, active: CompiledState) -> CompiledState:
@@ -144,10 +141,9 @@ class ChangeReview:
 
     async def _compiled(self, version: str, text: bytes | None, catalogues: str) -> CompiledState:
         outcome = await self._outcome(replace(self._job, text=text, name=version, catalogues=catalogues))
-        if outcome.packed is None:
-            errors = [str(problem) for problem in outcome.problems if problem.severity == "error"]
-            raise NotStored(f"version {version} can't be compiled any more: {'; '.join(errors[:3])}")
-        return _state_of(outcome, outcome.packed)
+        if (state := state_of(outcome)) is None:
+            raise NotStored(f"version {version} can't be compiled any more: {'; '.join(_errors(outcome)[:3])}")
+        return state
 
     async def _outcome(self, job: CompileJob) -> Outcome:
         async with self._one_at_a_time:
@@ -190,8 +186,8 @@ def activations_data(activations: Iterable[tuple[str | None, Activation]], activ
     ]
 
 
-def _state_of(outcome: Outcome, packed: bytes) -> CompiledState:
-    return CompiledState(unpack(packed), outcome.written, distinct_warnings(outcome.problems))
+def _errors(outcome: Outcome) -> list[str]:
+    return [str(problem) for problem in outcome.problems if problem.severity == "error"]
 
 
 def _checked_plan(old: CompiledState, new: CompiledState) -> ChangePlan:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.changes.pickling import ConfigNotPortable, pack
+from gateway.changes.pickling import ConfigNotPortable, pack, unpack
 from gateway.config.problems import ConfigRejected, Problem, dotted
 from gateway.config.source_text import Reading, SourceText
 from gateway.model.config_version import ConfigVersion
@@ -84,6 +84,13 @@ class Outcome:
     packed: bytes | None = field(default=None, repr=False)
     written: SourceText | None = None
     is_judged: bool = True
+
+
+def state_of(outcome: Outcome) -> CompiledState | None:
+    """Return the state that a compile made, or None if it failed."""
+    if outcome.packed is None:
+        return None
+    return CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems))
 
 
 def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:

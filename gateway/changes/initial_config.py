@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, compile_here, distinct_warnings
+from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, compile_here, distinct_warnings, state_of
 from gateway.changes.compile_process import Child, CompileFailed
 from gateway.changes.compiler import Compiling
-from gateway.changes.pickling import unpack
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.model.version_names import version_fields
@@ -51,6 +50,11 @@ class InitialConfig(Value, frozen=True):
     change_log: ChangeLog | None = None
     pinned: PinnedRollback | None = None
     cell: CellMember | None = None
+
+    @property
+    def state(self) -> CompiledState:
+        """The version with its source and its warnings."""
+        return CompiledState(self.config, self.outcome.written, distinct_warnings(self.outcome.problems))
 
 
 class InitialConfigLoader:
@@ -175,11 +179,10 @@ def _initial_config(
     outcome: Outcome, config_path: Path, change_log: ChangeLog | None, pinned: PinnedRollback | None
 ) -> InitialConfig:
     """Return the initial version of this outcome. Raises CommandError if the config cannot be used."""
-    if outcome.packed is not None:
-        config = unpack(outcome.packed)
+    if (state := state_of(outcome)) is not None:
         if pinned is not None:
             outcome = replace(outcome, files={**outcome.files, str(config_path): pinned.file})
-        return InitialConfig(config, outcome, change_log, pinned)
+        return InitialConfig(state.config, outcome, change_log, pinned)
     # Not imported at the top: rendering problems loads the compiler, which a serving process does not need.
     from gateway.config.check_report import rejected_config
 
@@ -224,7 +227,7 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
 
     pointer, version = change_log.pointer(), initial.config.version
     before = change_log.active_version(initial.outcome.written)
-    new = CompiledState(initial.config, initial.outcome.written, distinct_warnings(initial.outcome.problems))
+    new = initial.state
     change_log.note("started", {**version_fields(version), "config": str(config_path), "pid": os.getpid()})
     if initial.pinned is not None:
         detail = f"{config_path} is not active since a rollback; `gateway rollback --release` activates it"
@@ -269,12 +272,13 @@ def review_from(
     states = []
     for version, text in ((before.version, before.text), (new.written.version, new.written.text)):
         outcome = compile_in_child(text, f"version {version}", config_path, secrets=False) if text is not None else None
-        if outcome is None or outcome.packed is None:
+        state = state_of(outcome) if outcome is not None else None
+        if state is None:
             return ReviewedChange(
                 ChangePlan(before.version, new.config.version),
                 *_review_without_comparison(before, new, find_signature()),
             )
-        states.append(CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems)))
+        states.append(state)
     reviewed = review_change(states[0], states[1], time.time(), find_signature)
     # The facts of the catalogue may have changed since, so the old text may now compile to another version.
     return replace(reviewed, plan=replace(reviewed.plan, before=before.version, after=new.config.version))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.changes.activation import ChangeRequest, Prepared, VersionActivator, finding_of
-from gateway.changes.compile_job import CompiledState, CompileJob, Outcome, distinct_warnings
+from gateway.changes.compile_job import CompileJob, Outcome
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
 from gateway.changes.config_log import log_reload, remind
@@ -22,7 +22,7 @@ from gateway.changes.pickling import pack
 from gateway.config.problems import Problem
 from gateway.config.source_text import Watch, agree, read_files
 from gateway.model.config_version import ConfigVersion
-from gateway.model.status import Cause, Changes, Reload
+from gateway.model.status import Cause, Reload
 from gateway.operator_errors import NotStored, StateError
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
@@ -93,7 +93,7 @@ class LiveConfig:
         findings = tuple(map(finding_of, warnings))
         self.loaded = Reload("start", True, self.config.version, datetime.now(UTC), 0.0, findings)
         self._job = job
-        self._state = CompiledState(initial.config, initial.outcome.written, distinct_warnings(warnings))
+        self._state = initial.state
         self._change_log = change_log
         self._activator = VersionActivator(job, serving_problem, change_log)
         self._watch = Watch({**initial.outcome.files, **self._read_signature()})
@@ -290,7 +290,7 @@ class LiveConfig:
         message = f"version {pinned.version.version} is pinned by a rollback, so this file is not activated"
         hint = "`gateway rollback --release` activates it"
         problems = (*outcome.problems, Problem(self._job.path, 0, 0, (), message, hint))
-        prepared = Prepared(problems, tuple(map(finding_of, problems)), None, Changes(), is_judged=outcome.is_judged)
+        prepared = Prepared(problems, is_judged=outcome.is_judged)
         await asyncio.to_thread(self._activator.record_rejected, request, self.config.version, prepared)
         if outcome.at_rest:
             file = outcome.files[self._job.path]

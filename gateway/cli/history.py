@@ -334,9 +334,8 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
     Prints the reasons and returns None if it can't be served. Raises StateError.
     """
     from gateway.changes.change_log import NotSigned
-    from gateway.changes.compile_job import CompiledState, distinct_warnings
+    from gateway.changes.compile_job import state_of
     from gateway.changes.initial_config import compile_in_child, review_from
-    from gateway.changes.pickling import unpack
     from gateway.config.check_report import render_problems
 
     pointer = change_log.pointer()
@@ -361,9 +360,8 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
     if outcome.problems:
         # If the version compiles, these are warnings, such as an unset key or an approval that has ended.
         print(render_problems(outcome.problems), file=sys.stderr)
-    if outcome.packed is None:
+    if (new := state_of(outcome)) is None:
         return None
-    new = CompiledState(unpack(outcome.packed), outcome.written, distinct_warnings(outcome.problems))
     before = change_log.active_version()
     try:
         reviewed = review_from(before, new, config, wanted.signature)
