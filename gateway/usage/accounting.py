@@ -190,13 +190,12 @@ class RequestUsage:
         self._own_nano: int | None = 0
         self._vendor_nano: dict[str, int] = {}
 
-    async def begin(self, step: Step, sent: ChatRequest, *, is_hedge: bool = False) -> CallUsage:
+    async def begin(self, step: Step, sent: ChatRequest) -> CallUsage:
         """Hold the worst cost of a call before it is sent.
 
         Args:
             step: The step of the plan.
             sent: The request as it is sent.
-            is_hedge: It is sent because another call of the request is slow.
 
         Raises:
             CallRefused: It may not be sent.
@@ -230,7 +229,6 @@ class RequestUsage:
             usual_cap=0 if limits.are_none else learned.usual_cap(owner, thinks=thinks(sent, deployment)),
             named_cap=self.named_cap,
             request_room_nano=None if most is None else most - (self._own_nano or 0) - self._open_nano,
-            is_hedge=is_hedge,
             tools=called_tools(sent.extra, price) if price is not None and price.tool_calls and sent.extra else None,
         )
         try:
@@ -328,7 +326,7 @@ class CallUsage:
         seen: The part of the answer that arrived.
         is_ended: Whether its row was written, or its hold released.
         is_refused: Whether the provider answered with an error status.
-        is_unwanted: Whether the gateway stops it, because another call answered first.
+        is_unwanted: Whether the gateway stops it, because it needs no more of the answer.
         transmission: Knows whether a part of the call was sent. None: it was not.
     """
 

@@ -208,7 +208,6 @@ class HoldRequest(msgspec.Struct):
         row: The usage row if the call is lost. Empty if it needs none.
         usual_tokens: The tokens that count in rates, which promise no exactness. None: as many as `tokens`.
         room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
-        free_calls: The hold is refused if a budget or a rate has not enough free now for so many calls like this one.
     """
 
     call: str
@@ -220,7 +219,6 @@ class HoldRequest(msgspec.Struct):
     row: bytes = b""
     usual_tokens: int | None = None
     room_calls: int = 1
-    free_calls: int = 1
 
     @property
     def amounts(self) -> tuple[int, int, int]:
@@ -240,9 +238,7 @@ class HoldRequest(msgspec.Struct):
     def fits(self, limit: BudgetLimit, state: CounterState) -> bool:
         """Return whether a budget admits this hold."""
         amount = self.amounts[limit.counter.measure]
-        return (
-            state.free(limit.limit) >= self.free_calls * amount and state.room(limit.limit) >= self.room_calls * amount
-        )
+        return state.free(limit.limit) >= amount and state.room(limit.limit) >= self.room_calls * amount
 
 
 class CounterState(NamedTuple):
@@ -413,7 +409,7 @@ def refusal_of(
     amounts = request.rate_amounts
     for index, (rate, missing) in enumerate(zip(request.rates, missing_ns, strict=True)):
         amount = amounts[rate.measure]
-        wait_ns = missing + rate.duration_ns(request.free_calls * amount) - MINUTE_NS
+        wait_ns = missing + rate.duration_ns(amount) - MINUTE_NS
         if amount > rate.per_minute:
             return HoldRefused(states, rates, rate=index)
         if wait_ns > 0:

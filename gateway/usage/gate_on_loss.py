@@ -130,7 +130,7 @@ class OutageGate:
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
         changed = HoldRequest(
             request.call, request.tokens, request.amount_nano, tuple(limits), tuple(rates), request.windows,
-            request.row, request.usual_tokens, request.room_calls, request.free_calls,
+            request.row, request.usual_tokens, request.room_calls,
         )  # fmt: skip
         found = await self._local.hold(changed)
         if isinstance(found, HoldGranted):

@@ -34,7 +34,7 @@ from gateway.usage.hold_size import (
     thinking_apart,
     worst_cost,
 )
-from gateway.usage.refusals import CallRefused, hedge_skipped, price_unknown, refusal_error, too_expensive
+from gateway.usage.refusals import CallRefused, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow, encode_row
 from providers.catalogue.prices import Price, tool_fees
@@ -42,9 +42,6 @@ from providers.chat import ChatRequest
 
 _CALLS_AT_ONCE = 10
 """The room of a budget is for at least so many calls at once."""
-
-_CALLS_WITH_HEDGE = 2
-"""A hedge is sent only if, after its hold, one more of the same size would be free."""
 
 _MOST_TRIES = 3
 _UNLIMITED = 2**63
@@ -64,7 +61,6 @@ class Hold(HoldRequest, kw_only=True):
         usual_cap: The cap that ends next to no answer to this client.
         named_cap: The cap that an earlier call of the request got, or what a broken answer has left of it, or None.
         request_room_nano: The amount that this request may still cost, or None.
-        is_hedge: It is sent because another call is slow.
         tools: How many calls of each tool with a fee are held and charged, or None.
         output: The most tokens of its output.
         amount: The amount that is held, or None if the price is unknown.
@@ -84,7 +80,6 @@ class Hold(HoldRequest, kw_only=True):
     usual_cap: int
     named_cap: int | None
     request_room_nano: int | None
-    is_hedge: bool = False
     tools: Mapping[str, int] | None = None
     output: int = 0
     amount: CallAmount | None = None
@@ -171,7 +166,6 @@ async def hold_call(gate: UsageGate, hold: Hold) -> None:
     limits, price, stated = hold.limits, hold.price, hold.request.max_tokens
     if limits.limits_money and (price is None or not hold.exchange.knows(price.currency)):
         raise price_unknown(hold.deployment.model)
-    hold.free_calls = _CALLS_WITH_HEDGE if hold.is_hedge else 1
     has_budget = bool(limits.budgets) or hold.request_room_nano is not None
     chooses = stated is None and has_budget and hold.takes_cap
     if chooses:
@@ -222,8 +216,6 @@ def _chosen_cap(hold: Hold, budgets: tuple[BudgetLimit, ...], states: tuple[Coun
 
 
 def _error(hold: Hold, refused: HoldRefused) -> CallRefused:
-    if hold.is_hedge:
-        return hedge_skipped()
     cap = None
     if refused.budget is not None and hold.takes_cap:
         cap = hold.paid_by_request

@@ -259,7 +259,7 @@ class Journal:
         # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns, call, windows = self._clock(), request.call, request.windows
         tokens, amount_nano = request.tokens, request.amount_nano
-        room_calls, free_calls = request.room_calls, request.free_calls
+        room_calls = request.room_calls
         amounts = (tokens, amount_nano, 1)
         changes: dict[bytes, _Cells] = {}
         entries, states = [], []
@@ -270,16 +270,16 @@ class Journal:
             if not start <= now_ns < end:
                 generation, start, end, spent, held, credit = _present(cells, windows[counter.window], now_ns)
             amount, room = amounts[measure], limit.limit + credit - spent
-            if held + free_calls * amount > room or room_calls * amount > room:
+            if held + amount > room or room_calls * amount > room:
                 return self._refusal(txn, request)
             changes[key] = generation, start, end, spent, held + amount, credit
             entries.append((key, generation, amount, measure))
         for rate in request.rates:
             key, per_minute, amount = rate.key, rate.per_minute, request.rate_amounts[rate.measure]
             left_ns = _missing_ns(self._get(txn, key), now_ns)
-            if left_ns + free_calls * amount * MINUTE_NS // per_minute > MINUTE_NS or amount > per_minute:
-                return self._refusal(txn, request)
             left_ns += amount * MINUTE_NS // per_minute
+            if left_ns > MINUTE_NS or amount > per_minute:
+                return self._refusal(txn, request)
             changes[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
             if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
                 entries.append((key, 0, amount, -per_minute))

@@ -67,11 +67,6 @@ def price_unknown(model: str) -> CallRefused:
     return CallRefused("price_unknown", message, should_retry=False)
 
 
-def hedge_skipped() -> CallRefused:
-    """Return the error of a hedge that would take the room of the next requests. No client sees it."""
-    return CallRefused("rate_limited", "a limit has too little room for a second attempt at the same request")
-
-
 USER_REQUIRED = (
     "each end user has a budget here, and the request names no end user: send a signed claim with a subject, or "
     "`x-gateway-user` with a key that may assert it"

@@ -56,7 +56,7 @@ class CallOutcome(StrEnum):
     DISCONNECTED = "disconnected"
     """The client left."""
     CANCELLED = "cancelled"
-    """The gateway stopped it, for example as the slower attempt of a hedge."""
+    """The gateway stopped it, for example because it needs no more of the answer."""
     LOST = "lost"
     """The process that made the call ended before the call did."""
 

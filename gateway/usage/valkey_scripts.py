@@ -303,13 +303,11 @@ def hold_arguments(owner: str, one: OpenCall, request: HoldRequest | None, *, ne
     amounts = one.amounts
     # The least rest of each limit without its holds, and with them.
     rests = [(0, 0, 0, 0)] * len(one.counters)
-    free_calls = 1
     if request is not None:
-        free_calls = request.free_calls
         rests = [
             (
                 *divmod(budget.limit - request.room_calls * amounts[budget.counter.measure], BASE),
-                *divmod(budget.limit - free_calls * amounts[budget.counter.measure], BASE),
+                *divmod(budget.limit - amounts[budget.counter.measure], BASE),
             )
             for budget in request.budgets
         ]
@@ -321,7 +319,7 @@ def hold_arguments(owner: str, one: OpenCall, request: HoldRequest | None, *, ne
     rates = [
         (
             _bounded(amounts[measure] * MINUTE_NS // size),
-            _bounded(free_calls * amounts[measure] * MINUTE_NS // size),
+            _bounded(amounts[measure] * MINUTE_NS // size),
             amounts[measure] > size,
         )
         for _, _, measure, size in one.rates

@@ -107,7 +107,7 @@ class ReferenceGate:
             room, amount = limit.limit + window.credit - window.spent, amounts[limit.counter.measure]
             fits_later.append(room >= amount)
             free = room - sum(window.held.values())
-            fits_now.append(room >= request.room_calls * amount and free >= request.free_calls * amount)
+            fits_now.append(room >= request.room_calls * amount and free >= amount)
         states = tuple(window.state for window in opened)
         rates = tuple(map(_state, request.rates, missing_ns))
         if not all(fits_later):
@@ -117,8 +117,7 @@ class ReferenceGate:
         needed = [request.rate_amounts[one.measure] for one in request.rates]
         needed_ns = [amount * MINUTE_NS // one.per_minute for amount, one in zip(needed, request.rates, strict=True)]
         for index, limit in enumerate(request.rates):
-            all_ns = request.free_calls * needed[index] * MINUTE_NS // limit.per_minute
-            wait_ns = missing_ns[index] + all_ns - MINUTE_NS
+            wait_ns = missing_ns[index] + needed_ns[index] - MINUTE_NS
             if needed[index] > limit.per_minute:
                 return HoldRefused(states, rates, rate=index)
             if wait_ns > 0:

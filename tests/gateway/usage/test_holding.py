@@ -68,7 +68,6 @@ class Ask:
     price: Price = FLAT
     request_room: int | None = None
     budgets: tuple[BudgetLimit, ...] = ()
-    is_hedge: bool = False
     takes_cap: bool = True
     tpm: int | None = None
     usual_input: int | None = None
@@ -101,7 +100,6 @@ class Ask:
             usual_cap=self.usual_cap,
             named_cap=self.named,
             request_room_nano=self.request_room,
-            is_hedge=self.is_hedge,
         )
 
     def cost(self, cap: int, measure: str) -> int:
@@ -306,17 +304,6 @@ def test_deployment_without_caps_is_held_at_its_maximum() -> None:
     assert error.code == "insufficient_quota"
     assert error.budget is not None
     assert error.budget["max_tokens"] is None
-
-
-@pytest.mark.parametrize(("limit", "is_sent"), [(3300, True), (3299, False)])
-def test_hedge_needs_that_one_more_of_its_size_would_be_free(limit: int, is_sent: bool) -> None:
-    gate, budgets = Gate(), of_tokens(limit)
-    hold(gate, Ask(stated=1000, budgets=budgets))
-    hedge = Ask(stated=1000, budgets=budgets, is_hedge=True)
-    if is_sent:
-        assert hold(gate, hedge).tokens == 1100
-    else:
-        assert "second attempt" in refusal(gate, hedge).message
 
 
 def test_tokens_per_minute_count_the_usual_size_also_with_a_budget() -> None:
