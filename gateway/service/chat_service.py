@@ -45,9 +45,9 @@ from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.service.token_count import count_tokens
 from gateway.usage.client_limits import ClientLimits
-from gateway.usage.hold_size import called_tools
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
+from gateway.usage.worst_cost import charged_by
 from providers.chat import ChatRequest
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
@@ -488,12 +488,9 @@ class ChatService:
 
     def _note_answer(self, exchange: Exchange, answer: Answer, chat: ChatRequest | None = None) -> None:
         """Record who answers, and at which price."""
-        record, deployment, tools = exchange.record, answer.step.deployment, None
-        price = deployment.price
-        if price is not None and price.valid_from is not None:
-            price = price.at(exchange.decided_s)
-        if price is not None and price.tool_calls and chat is not None and chat.extra:
-            tools = called_tools(without_parameters(chat, answer.step.dropped).extra, price)
+        record, deployment = exchange.record, answer.step.deployment
+        extra = without_parameters(chat, answer.step.dropped).extra if chat is not None and chat.extra else {}
+        price, tools = charged_by(deployment, extra, exchange.decided_s)
         record.answered_by = AnsweredBy(
             deployment.name, deployment.provider, deployment.model, deployment.places, price, tools
         )

@@ -29,7 +29,6 @@ from gateway.model.record import Allowance, Record
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.estimates import LearnedUsage, SeenOutput, is_plausible, most_input
 from gateway.usage.gate import TOKENS, BudgetLimit, GateUnavailable, RateState, UsageGate
-from gateway.usage.hold_size import called_tools, input_bound, thinks
 from gateway.usage.holding import Hold, hold_call
 from gateway.usage.refusals import USER_REQUIRED, CallRefused, unavailable
 from gateway.usage.spending_limits import (
@@ -42,6 +41,7 @@ from gateway.usage.spending_limits import (
 )
 from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
+from gateway.usage.worst_cost import facts_of, thinks
 from providers.catalogue.prices import NO_CURRENCY, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
@@ -203,12 +203,12 @@ class RequestUsage:
         accounting, deployment = self.accounting, step.deployment
         if accounting.is_closed:
             raise unavailable("the gateway is stopping")
-        now_ns, limits, bound, price = accounting.clock(), self.limits, input_bound(sent), deployment.price
-        if price is not None and price.valid_from is not None:
-            price = price.at(now_ns // NANO)
+        now_ns, limits = accounting.clock(), self.limits
+        facts = facts_of(sent, deployment, exchange_rates(self._config), now_ns // NANO)
+        bound = facts.bound
         owner = (limits.client or "", deployment.model)
         learned, most = accounting.learned, limits.max_request_nano
-        row = self._row(accounting.new_call(), now_ns, deployment, price)
+        row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
         row.input_tokens = bound
         hold = Hold(
             row.call,
@@ -218,18 +218,13 @@ class RequestUsage:
             limits.rates,
             calendar_of(self._config).at(now_ns),
             lost=row,
-            deployment=deployment,
-            price=price,
-            request=sent,
-            bound=bound,
+            facts=facts,
             limits=limits,
-            exchange=exchange_rates(self._config),
             usual_input=learned.input_tokens(deployment.name, bound) if limits.rates else bound,
             usual_answer=learned.usual_most(owner) if limits.rates else 0,
             usual_cap=0 if limits.are_none else learned.usual_cap(owner, thinks=thinks(sent, deployment)),
             named_cap=self.named_cap,
             request_room_nano=None if most is None else most - (self._own_nano or 0) - self._open_nano,
-            tools=called_tools(sent.extra, price) if price is not None and price.tool_calls and sent.extra else None,
         )
         try:
             accounting.gate.check()
@@ -331,7 +326,6 @@ class CallUsage:
     """
 
     __slots__ = (
-        "_choices",
         "_ended_at_cap",
         "_most_stated",
         "_reported",
@@ -350,11 +344,11 @@ class CallUsage:
         self.is_ended = self.is_refused = self.is_unwanted = False
         self.transmission: Transmission | None = None
         self._request = request
-        self._choices = held.choices
-        is_capped = held.request.max_tokens is not None or held.cap is not None
-        self._most_stated = most_input(held.request, held.bound), 2 * held.output if is_capped else None
+        facts = held.facts
+        is_capped = facts.request.max_tokens is not None or held.cap is not None
+        self._most_stated = most_input(facts.request, facts.bound), 2 * held.output if is_capped else None
         # The request holds a prompt, and the answer may take minutes.
-        held.request = _NO_REQUEST
+        facts.request = _NO_REQUEST
         # The provider's last count, whether it is the final one, and whether it can be true.
         self._reported: tuple[Usage, bool, bool] | None = None
         self._ended_at_cap = False
@@ -453,8 +447,9 @@ class CallUsage:
         self.is_ended = True
         held, request = self.held, self._request
         usage, source = self._usage(outcome)
-        price, tools = held.price, None if self.is_refused else held.tools
-        amount = held.exchange.cost(usage, price, tools) if price is not None else None
+        facts = held.facts
+        price, tools = facts.price, None if self.is_refused else facts.tools
+        amount = facts.exchange.cost(usage, price, tools) if price is not None else None
         if source is _NONE and amount is None:
             amount = _NOTHING
         row = held.lost
@@ -476,8 +471,8 @@ class CallUsage:
 
     def _usage(self, outcome: CallOutcome) -> tuple[Usage, UsageSource]:
         """Return what the call has used, and where the numbers come from."""
-        held, seen = self.held, self.seen
-        learned, name = self._request.accounting.learned, held.deployment.name
+        held, facts, seen = self.held, self.held.facts, self.seen
+        learned, name = self._request.accounting.learned, facts.deployment.name
         duration_s = (self._request.accounting.clock() - held.lost.time_ns) / NANO
         reported, is_final, can_be_true = self._reported or (None, False, False)
         if reported is not None and not can_be_true:
@@ -487,8 +482,8 @@ class CallUsage:
             # A count before the end may be one from the beginning of the answer.
             if is_final or reported.completion_tokens >= seen.deltas:
                 if outcome is _ANSWERED:
-                    owner, at_cap = (held.limits.client or "", held.deployment.model), self._ended_at_cap
-                    learned.learn(owner, name, reported, self._choices, held.bound, duration_s, at_cap=at_cap)
+                    owner, at_cap = (held.limits.client or "", facts.deployment.model), self._ended_at_cap
+                    learned.learn(owner, name, reported, facts.choices, facts.bound, duration_s, at_cap=at_cap)
                 return reported, _PROVIDER
             return msgspec.structs.replace(reported, completion_tokens=self._output(seen.tokens)), _ESTIMATED
         if self.is_refused:
@@ -505,8 +500,8 @@ class CallUsage:
         return reported if can_be_true else self._estimated(self.seen.tokens)
 
     def _estimated(self, output: int) -> Usage:
-        held, learned = self.held, self._request.accounting.learned
-        return Usage(learned.input_tokens(held.deployment.name, held.bound), self._output(output))
+        facts, learned = self.held.facts, self._request.accounting.learned
+        return Usage(learned.input_tokens(facts.deployment.name, facts.bound), self._output(output))
 
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""

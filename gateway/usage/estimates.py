@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from gateway.usage.hold_size import LEAST_CAP_SENT
 from gateway.usage.usage_row import MOST_TOKENS
+from gateway.usage.worst_cost import LEAST_CAP_SENT
 from providers.chat import (
     ChatRequest,
     ImagePart,

@@ -12,10 +12,7 @@ Rates of tokens promise no exactness: there the hold is what calls usually use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from gateway.model.deployment import Deployment
-from gateway.usage.amounts import CallAmount, ExchangeRates
+from gateway.usage.amounts import CallAmount
 from gateway.usage.gate import (
     BudgetLimit,
     CounterState,
@@ -25,26 +22,23 @@ from gateway.usage.gate import (
     RateState,
     UsageGate,
 )
-from gateway.usage.hold_size import (
-    LEAST_CAP,
-    LEAST_CAP_SENT,
-    affordable_output,
-    longest_answer,
-    most_output,
-    thinking_apart,
-    worst_cost,
-)
 from gateway.usage.refusals import CallRefused, price_unknown, refusal_error, too_expensive
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow, encode_row
-from providers.catalogue.prices import Price, tool_fees
-from providers.chat import ChatRequest
+from gateway.usage.worst_cost import (
+    LEAST_CAP,
+    LEAST_CAP_SENT,
+    UNLIMITED,
+    CallFacts,
+    largest_cap,
+    longest_answer,
+    worst_cost,
+)
 
 _CALLS_AT_ONCE = 10
 """The room of a budget is for at least so many calls at once."""
 
 _MOST_TRIES = 3
-_UNLIMITED = 2**63
 _TOKENS = int(Measure.TOKENS)
 
 
@@ -53,15 +47,13 @@ class Hold(HoldRequest, kw_only=True):
 
     Attributes:
         lost: The row if the call is lost: it used all that is held.
-        price: The price that holds when the call is admitted, or None if it is unknown.
-        request: The request as it is sent.
-        bound: The bound of its input.
+        facts: What decides its cost.
+        limits: The limits that apply.
         usual_input: The most input tokens by what earlier calls had for each byte. At most the bound.
         usual_answer: The tokens that nearly all answers to this client have.
         usual_cap: The cap that ends next to no answer to this client.
         named_cap: The cap that an earlier call of the request got, or what a broken answer has left of it, or None.
         request_room_nano: The amount that this request may still cost, or None.
-        tools: How many calls of each tool with a fee are held and charged, or None.
         output: The most tokens of its output.
         amount: The amount that is held, or None if the price is unknown.
         cap: The cap of each choice that the request must get, or None.
@@ -69,62 +61,44 @@ class Hold(HoldRequest, kw_only=True):
     """
 
     lost: UsageRow
-    deployment: Deployment
-    price: Price | None
-    request: ChatRequest
-    bound: int
+    facts: CallFacts
     limits: SpendingLimits
-    exchange: ExchangeRates
     usual_input: int
     usual_answer: int
     usual_cap: int
     named_cap: int | None
     request_room_nano: int | None
-    tools: Mapping[str, int] | None = None
     output: int = 0
     amount: CallAmount | None = None
     cap: int | None = None
     states: tuple[RateState, ...] = ()
 
     @property
-    def choices(self) -> int:
-        """How many choices were asked for."""
-        return self.request.n or 1
-
-    @property
-    def takes_cap(self) -> bool:
-        """Whether the deployment takes a cap of the output."""
-        return "max_tokens" in self.deployment.capabilities.parameters
-
-    @property
     def most_cap(self) -> int:
         """The largest cap that the gateway may set: the longest answer, or what was named before."""
-        longest = longest_answer(self.deployment)
+        longest = longest_answer(self.facts.deployment)
         return longest if self.named_cap is None else min(longest, self.named_cap)
 
     @property
     def is_bounded(self) -> bool:
         """Whether no answer of the model is longer than `most_cap`, so that no cap must be sent."""
-        return self.named_cap is None and self.deployment.target.facts.output_tokens is not None
+        return self.named_cap is None and self.facts.deployment.target.facts.output_tokens is not None
 
     def resize(self, cap: int) -> None:
         """Hold the call with a cap of each choice. Raises CallRefused if `max_request` is below it."""
-        price, limits, lost = self.price, self.limits, self.lost
-        self.output = lost.output_tokens = most_output(self.request, self.deployment, cap)
-        self.tokens = self.bound + self.output
-        if price is not None:
-            pico = worst_cost(self.bound, self.output, price)
-            if self.tools is not None:
-                pico += tool_fees(price, self.tools)
-            amount = self.amount = self.exchange.amount_of(pico, price.currency)
-            self.amount_nano = amount.own_nano or 0
+        facts, limits, lost = self.facts, self.limits, self.lost
+        self.output, amount = worst_cost(facts, cap)
+        lost.output_tokens = self.output
+        self.tokens = facts.bound + self.output
+        if amount is not None:
+            self.amount, self.amount_nano = amount, amount.own_nano or 0
             lost.charge(amount)
         room_nano = self.request_room_nano
         if room_nano is not None and self.amount_nano > room_nano:
-            raise too_expensive(limits.max_request_nano or 0, self.amount_nano, self.exchange.currency or "")
+            raise too_expensive(limits.max_request_nano or 0, self.amount_nano, facts.exchange.currency or "")
         if limits.rates:
-            tokens = self.usual_input + self.choices * min(cap, self.usual_answer)
-            if self.request.max_tokens is None:
+            tokens = self.usual_input + facts.choices * min(cap, self.usual_answer)
+            if facts.request.max_tokens is None:
                 # No rate refuses for ever what the client cannot make smaller.
                 tokens = min(tokens, *(rate.per_minute for rate in limits.rates))
             self.usual_tokens = tokens
@@ -133,27 +107,13 @@ class Hold(HoldRequest, kw_only=True):
     def paid_by(self, limit: BudgetLimit, amount: int) -> int:
         """Return the largest cap of each choice that an amount of a budget pays."""
         if limit.counter.measure == _TOKENS:
-            return self._cap_of(amount - self.bound)
-        return self.paid_by_money(amount)
-
-    def paid_by_money(self, nano: int) -> int:
-        """Return the largest cap of each choice that an amount of the operator's currency pays."""
-        price = self.price
-        if price is None or nano < 0:
-            return -1
-        pico = self.exchange.pico_of(nano, price.currency)
-        if self.tools is not None:
-            pico -= tool_fees(price, self.tools)
-        output = affordable_output(pico, self.bound, price)
-        return _UNLIMITED if output is None else self._cap_of(output)
-
-    def _cap_of(self, output: int) -> int:
-        return output // self.choices - thinking_apart(self.request, self.deployment)
+            return largest_cap(self.facts, tokens=amount)
+        return largest_cap(self.facts, nano=amount)
 
     @property
     def paid_by_request(self) -> int:
         """The largest cap that `max_request` pays for the rest of the request."""
-        return _UNLIMITED if self.request_room_nano is None else self.paid_by_money(self.request_room_nano)
+        return UNLIMITED if self.request_room_nano is None else largest_cap(self.facts, nano=self.request_room_nano)
 
 
 async def hold_call(gate: UsageGate, hold: Hold) -> None:
@@ -163,18 +123,18 @@ async def hold_call(gate: UsageGate, hold: Hold) -> None:
         CallRefused: A limit does not admit it.
         GateUnavailable: The gate cannot be asked.
     """
-    limits, price, stated = hold.limits, hold.price, hold.request.max_tokens
-    if limits.limits_money and (price is None or not hold.exchange.knows(price.currency)):
-        raise price_unknown(hold.deployment.model)
+    limits, facts, stated = hold.limits, hold.facts, hold.facts.request.max_tokens
+    if limits.limits_money and not facts.is_priced:
+        raise price_unknown(facts.deployment.model)
     has_budget = bool(limits.budgets) or hold.request_room_nano is not None
-    chooses = stated is None and has_budget and hold.takes_cap
+    chooses = stated is None and has_budget and facts.takes_cap
     if chooses:
         most = hold.most_cap
         cap = min(most, max(hold.paid_by_request, LEAST_CAP))
         is_sent = cap < most or not hold.is_bounded
         hold.room_calls = _CALLS_AT_ONCE
     else:
-        cap, is_sent = stated or longest_answer(hold.deployment), False
+        cap, is_sent = stated or longest_answer(facts.deployment), False
     for tries in range(1, _MOST_TRIES + 1):
         hold.resize(cap)
         found = await gate.hold(hold)
@@ -217,9 +177,9 @@ def _chosen_cap(hold: Hold, budgets: tuple[BudgetLimit, ...], states: tuple[Coun
 
 def _error(hold: Hold, refused: HoldRefused) -> CallRefused:
     cap = None
-    if refused.budget is not None and hold.takes_cap:
+    if refused.budget is not None and hold.facts.takes_cap:
         cap = hold.paid_by_request
         for limit, state in zip(refused.instead or hold.budgets, refused.states, strict=True):
             cap = min(cap, hold.paid_by(limit, state.free(limit.limit)))
-    fits = cap is not None and LEAST_CAP_SENT <= cap < _UNLIMITED
+    fits = cap is not None and LEAST_CAP_SENT <= cap < UNLIMITED
     return refusal_error(hold, refused, shows_projects=hold.limits.shows_cost, max_tokens=cap if fits else None)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.usage.hold_size import LEAST_CAP_SENT
+from gateway.usage.worst_cost import LEAST_CAP_SENT
 from tests.kit.chat_http import CHAT
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import LIMIT_S, of_client, rows_of, serving, serving_file, with_budget

@@ -20,6 +20,7 @@ from gateway.usage.refusals import CallRefused
 from gateway.usage.spending_limits import SpendingLimits
 from gateway.usage.usage_row import UsageRow
 from gateway.usage.windows import SECOND_NS
+from gateway.usage.worst_cost import CallFacts
 from providers.catalogue.prices import Price, Rates
 from providers.chat import ChatRequest, UserMessage
 from tests.kit.configs import BASE, table_of
@@ -89,12 +90,8 @@ class Ask:
             rates,
             windows_at(self.now_ns),
             lost=UsageRow(call=self.call, time_ns=self.now_ns, currency="EUR"),
-            deployment=deployment,
-            price=self.price,
-            request=request,
-            bound=self.bound,
+            facts=CallFacts(request, deployment, RATES, self.price, None, self.bound, self.choices, 0),
             limits=limits,
-            exchange=RATES,
             usual_input=self.bound if self.usual_input is None else self.usual_input,
             usual_answer=self.usual_answer,
             usual_cap=self.usual_cap,

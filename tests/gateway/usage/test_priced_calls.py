@@ -20,13 +20,13 @@ from gateway.execution.httpx_transport import HttpxTransport
 from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
-from gateway.usage.hold_size import called_tools
 from gateway.usage.usage_row import UsageRow, decode_row
+from gateway.usage.worst_cost import charged_by
 from providers.catalogue.prices import Price, Rates
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 from tests.kit.chat_http import CHAT
-from tests.kit.configs import Config, key_hash
+from tests.kit.configs import BASE, Config, key_hash, table_of
 from tests.kit.faulty_provider import chunk_of
 from tests.kit.metered_gateway import INPUT_BOUND
 
@@ -303,7 +303,9 @@ async def test_fee_is_charged_unless_the_call_ended_with_an_error_status(acme: P
 )
 def test_tools_are_those_whose_field_is_switched_on(extra: dict[str, Any], tools: dict[str, int] | None) -> None:
     fees = (("enable_search", 1), ("web_search_options", 2))
-    assert called_tools(extra, Price(Rates(0, 0), "EUR", None, "test", tool_calls=fees)) == tools
+    price = Price(Rates(0, 0), "EUR", None, "test", tool_calls=fees)
+    deployment = replace(next(iter(table_of(BASE).deployments.values())), price=price)
+    assert charged_by(deployment, extra, 0) == (price, tools)
 
 
 async def test_one_client_cannot_spend_the_budget_of_another_clients_user(acme: PricedGateway) -> None:

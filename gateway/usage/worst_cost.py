@@ -1,13 +1,19 @@
-"""The worst cost of a call, before it is sent: the bound of its input, the cap of its output, and the price. Pure."""
+"""What may a call cost at most? `worst_cost` answers it before the call is sent, and `largest_cap` the reverse. Pure.
+
+The worst cost is the bound of the input, and for each choice the cap and what the model may think beside it, at the
+dearest rates that this input can reach, with the fees of tools that the provider may run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.model.deployment import Deployment
-from providers.catalogue.prices import Price, Rates
+from gateway.usage.amounts import CallAmount, ExchangeRates
+from providers.catalogue.prices import Price, Rates, tool_fees
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -31,6 +37,9 @@ LEAST_CAP_SENT = 16
 UNKNOWN_MAXIMUM = 16_384
 """The longest answer of a model whose maximum the catalogue does not know. It is sent as a cap under a budget."""
 
+UNLIMITED = 2**63
+"""The largest cap where the output costs nothing."""
+
 _MOST_OUTPUT = 10**12
 """A client may state any cap, and the gate counts in 64 bits."""
 _PER_REQUEST, _PER_MESSAGE = 64, 16
@@ -43,6 +52,116 @@ _PER_IMAGE = 16_384
 _BASE64_PER_AUDIO_TOKEN = 16
 """A second of audio has at most 32 tokens (Gemini), and at least about 1,000 bytes."""
 _THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
+
+
+class CallFacts(msgspec.Struct):
+    """The facts that decide what a call may cost.
+
+    Attributes:
+        request: The request as it is sent.
+        deployment: The deployment to which it is sent.
+        exchange: The exchange rates.
+        price: The price that holds when the call is admitted, or None if it is unknown.
+        tools: How many calls of each tool with a fee are held and charged, or None.
+        bound: The most tokens of its input.
+        choices: How many choices were asked for.
+        thinking: The tokens of thinking that the cap of a choice does not limit.
+    """
+
+    request: ChatRequest
+    deployment: Deployment
+    exchange: ExchangeRates
+    price: Price | None
+    tools: Mapping[str, int] | None
+    bound: int
+    choices: int
+    thinking: int
+
+    @property
+    def takes_cap(self) -> bool:
+        """Whether the deployment takes a cap of the output."""
+        return "max_tokens" in self.deployment.capabilities.parameters
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the cost is known in the operator's currency."""
+        return self.price is not None and self.exchange.knows(self.price.currency)
+
+
+class WorstCost(NamedTuple):
+    """The most that a call may use and cost.
+
+    Attributes:
+        output: The most tokens of its output.
+        amount: The most that it may cost, or None if the price is unknown.
+    """
+
+    output: int
+    amount: CallAmount | None
+
+
+def facts_of(request: ChatRequest, deployment: Deployment, exchange: ExchangeRates, now_s: float) -> CallFacts:
+    """Return the facts of a call that is admitted now."""
+    price, tools = charged_by(deployment, request.extra, now_s)
+    return CallFacts(
+        request, deployment, exchange, price, tools,
+        input_bound(request), request.n or 1, _thinking_apart(request, deployment),
+    )  # fmt: skip
+
+
+def charged_by(
+    deployment: Deployment, extra: Mapping[str, object], now_s: float
+) -> tuple[Price | None, dict[str, int] | None]:
+    """Return the price of a deployment at a time, and the tools with a fee that a request lets the provider run.
+
+    Args:
+        deployment: The deployment.
+        extra: The unknown fields of the request as it is sent.
+        now_s: The time.
+    """
+    price = deployment.price
+    if price is not None and price.valid_from is not None:
+        price = price.at(now_s)
+    if price is None or not price.tool_calls or not extra:
+        return price, None
+    switched_on = {name.rpartition(".")[2] for name in moving_fields(extra)}
+    return price, {tool: 1 for tool, _ in price.tool_calls if tool in switched_on} or None
+
+
+def worst_cost(facts: CallFacts, cap: int) -> WorstCost:
+    """Return the most that a call may use and cost with a cap of each choice."""
+    output, price = min((max(cap, LEAST_CAP_SENT) + facts.thinking) * facts.choices, _MOST_OUTPUT), facts.price
+    if price is None:
+        return WorstCost(output, None)
+    pico = _most_pico(facts.bound, output, price)
+    if facts.tools is not None:
+        pico += tool_fees(price, facts.tools)
+    return WorstCost(output, facts.exchange.amount_of(pico, price.currency))
+
+
+def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -> int:
+    """Return the largest cap of each choice with which the worst cost is within an amount. Negative: there is none.
+
+    Args:
+        facts: The facts of the call.
+        tokens: The amount in tokens.
+        nano: The amount in the operator's currency, if `tokens` is None.
+    """
+    if tokens is not None:
+        output = tokens - facts.bound
+    else:
+        price = facts.price
+        if price is None or nano < 0:
+            return -1
+        pico = facts.exchange.pico_of(nano, price.currency)
+        if facts.tools is not None:
+            pico -= tool_fees(price, facts.tools)
+        per_output = max(map(_per_output, _reached(price, facts.bound)))
+        rest = pico - _most_pico(facts.bound, 0, price)
+        if not per_output:
+            return UNLIMITED if rest >= 0 else -1
+        output = rest // per_output
+    return output // facts.choices - facts.thinking
 
 
 def input_bound(request: ChatRequest) -> int:
@@ -109,12 +228,7 @@ def longest_answer(deployment: Deployment) -> int:
     return deployment.target.facts.output_tokens or UNKNOWN_MAXIMUM
 
 
-def most_output(request: ChatRequest, deployment: Deployment, cap: int) -> int:
-    """Return the most output tokens of all choices of a call, with thinking. `cap` is the cap of each choice."""
-    return min((max(cap, LEAST_CAP_SENT) + thinking_apart(request, deployment)) * (request.n or 1), _MOST_OUTPUT)
-
-
-def thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
+def _thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
     """Return the tokens of thinking that the cap of a choice does not limit."""
     if deployment.capabilities.limits_thinking or request.reasoning_effort == "none":
         return 0
@@ -135,40 +249,12 @@ def _asks_to_think(request: ChatRequest) -> bool:
     return request.reasoning_effort is not None or "enable_thinking" in request.extra
 
 
-def called_tools(extra: Mapping[str, object], price: Price) -> dict[str, int] | None:
-    """Return the tools with a fee that a request lets the provider run, each with one call, or None.
-
-    Args:
-        extra: The unknown fields of the request as it is sent.
-        price: The price of the model.
-    """
-    switched_on = {name.rpartition(".")[2] for name in moving_fields(extra)}
-    return {tool: 1 for tool, _ in price.tool_calls if tool in switched_on} or None
-
-
-def worst_cost(bound: int, output: int, price: Price) -> int:
-    """Return the most that a call with these tokens can cost, in 1e-12 units of the price's currency ("pico")."""
+def _most_pico(bound: int, output: int, price: Price) -> int:
+    """Return the most that these tokens cost, in 1e-12 units of the price's currency ("pico")."""
     if not price.above:
         return bound * _per_input(price.rates) + output * _per_output(price.rates)
     rates = _reached(price, bound)
     return bound * max(map(_per_input, rates)) + output * max(map(_per_output, rates))
-
-
-def affordable_output(pico: int, bound: int, price: Price) -> int | None:
-    """Return the most output tokens that an amount pays after the input, or None if output costs nothing.
-
-    It is negative if the amount does not pay the input.
-
-    Args:
-        pico: The amount, in 1e-12 units of the price's currency.
-        bound: The bound of the input.
-        price: The price of the model.
-    """
-    per_output = max(map(_per_output, _reached(price, bound)))
-    rest = pico - worst_cost(bound, 0, price)
-    if not per_output:
-        return None if rest >= 0 else -1
-    return rest // per_output
 
 
 def _reached(price: Price, bound: int) -> list[Rates]:
