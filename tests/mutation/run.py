@@ -49,6 +49,7 @@ _OPTIONS = [
 ]
 _BROKEN = "tests/gateway/config/test_broken_configs.py"
 _COMPILE = _COMPILE_FILE
+_LOCATION = "tests/gateway/config/test_location.py"
 _ROUTES = "tests/gateway/config/test_routes.py"
 
 
@@ -135,7 +136,7 @@ MODULES: dict[str, list[str]] = {
         "tests/gateway/config/test_pinned_sites.py",
     ],
     "gateway/config/exporters.py": ["tests/gateway/config/test_exporters.py", _BROKEN],
-    "gateway/config/location.py": [_BROKEN, _COMPILE, "tests/gateway/config/test_location.py"],
+    "gateway/config/location.py": [_BROKEN, _COMPILE, _LOCATION],
     "gateway/config/territories.py": [_BROKEN, _COMPILE],
     "gateway/config/service_permits.py": [
         "tests/gateway/config/test_location.py",
@@ -148,8 +149,13 @@ MODULES: dict[str, list[str]] = {
     "gateway/policy/location/claim_verification.py": _policy("claim_verification"),
     "gateway/policy/location/client_address.py": [*_policy("client_address"), *_caller("authentication")],
     "gateway/policy/location/resolution.py": _policy("location", "signals", "fence", "routing"),
-    "gateway/policy/location/claim.py": _policy("signals", "location"),
-    "gateway/policy/location/geoip.py": _policy("signals", "location"),
+    "gateway/policy/location/claim.py": [
+        *_policy("signals", "location"),
+        _LOCATION,
+        _BROKEN,
+        "tests/gateway/service/test_location.py",
+    ],
+    "gateway/policy/location/geoip.py": [*_policy("signals", "location"), _LOCATION, _BROKEN],
     "gateway/policy/location/signal.py": _policy("signals", "location"),
     "gateway/policy/location/signals.py": _policy("signals", "location"),
     "gateway/policy/location/subdivisions.py": _policy("location", "routing"),
