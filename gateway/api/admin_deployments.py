@@ -53,7 +53,7 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
                 "breaker": _breaker(breakers.get(name, {}), is_open=name in opened),
                 "unavailable": [*opened.get(name, []), *benched.get(name, [])],
                 "calls": sum(counts.values()),
-                "errors": {kind: count for kind, count in sorted(counts.items()) if kind not in ("ok", "lost")},
+                "errors": {kind: count for kind, count in sorted(counts.items()) if kind != "ok"},
                 "latency": _latency(times.get(name)),
                 "routes": routes.get(name, []),
                 "approvals": [

@@ -274,7 +274,7 @@ def _encode_attempt(attempt: AttemptRecord) -> dict[str, object]:
     failure = attempt.failure
     return {
         "deployment": attempt.deployment,
-        "reason": failure.kind if failure else "lost" if attempt.lost else None,
+        "reason": failure.kind if failure else None,
         "status": failure.status if failure else None,
         "duration_ms": round(attempt.duration_s * 1000, 1),
         **attempt.decision_fields(),

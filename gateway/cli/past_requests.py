@@ -46,7 +46,6 @@ _IN_WORDS: dict[DecisionReason, str] = {
     DecisionReason.RETRY_BUDGET: "the retry budget of the process is spent",
     DecisionReason.BREAKER: "the deployment's breaker is open",
     DecisionReason.EFFECTS: "the provider may have stored or done something",
-    DecisionReason.HEDGE: "the other attempt of the hedge was still running",
     DecisionReason.RESUME: "the answer broke off, and the next step was asked to continue it",
 }
 _ACTIONS = {

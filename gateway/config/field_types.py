@@ -16,16 +16,14 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from gateway.config.problems import nearest, quoted
 from gateway.model.budget import NANO, Money
-from gateway.model.resilience import HedgeRule
 from gateway.model.schedule import Stage
 from gateway.model.section import FileForm, UnitError
-from gateway.model.units import AGE, DOCUMENT_URL, DURATION, DURATION_SCHEMA, UNIT_S, VISIBLE, parse_seconds
+from gateway.model.units import AGE, DOCUMENT_URL, UNIT_S, VISIBLE
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 _PROJECT = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
-_SHARE_OF_ANSWERS = r"^p[5-9][0-9]$"
 _ORIGIN = r"([a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?(?:/.*)?"
 _CURRENCY = r"^[A-Z]{3}$"
 _MONEY = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,9})? [A-Z]{3}$"
@@ -78,14 +76,6 @@ def _listed(value: object) -> object:
     if isinstance(value, str):
         return [value]
     raise mistake("must be a string, or a list of strings", "" if isinstance(value, dict) else "put it in quotes")
-
-
-def _hedge_after(value: object) -> HedgeRule:
-    if isinstance(value, str) and re.fullmatch(_SHARE_OF_ANSWERS, value):
-        return HedgeRule(share=int(value[1:]) / 100)
-    if isinstance(value, str) and re.fullmatch(DURATION, value):
-        return HedgeRule(after_s=parse_seconds(value))
-    raise UnitError("must be p50 to p99, or a time with its unit", "such as p95 or 800ms")
 
 
 def _key_hash(value: object) -> object:
@@ -231,13 +221,6 @@ ProducerCode = Annotated[str, Field(pattern=_PRODUCER)]
 OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]
 _UpToTwo = Annotated[list[str], Field(min_length=1, max_length=2)]
 OneOrTwo = Annotated[_UpToTwo, BeforeValidator(_listed, json_schema_input_type=str | _UpToTwo)]
-HedgeAfter = Annotated[
-    HedgeRule,
-    FileForm(
-        _hedge_after,
-        {"anyOf": [{"type": "string", "pattern": _SHARE_OF_ANSWERS, "examples": ["p95"]}, DURATION_SCHEMA]},
-    ),
-]
 DocumentUrl = Annotated[str, Field(pattern=DOCUMENT_URL, max_length=2048)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]

@@ -1,4 +1,4 @@
-"""Compile assistants, routes, schedules, shadows and hedges, and check the boundary of each step."""
+"""Compile assistants, routes, schedules and shadows, and check the boundary of each step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.model.approval import Days, why_unapproved
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, Use, UserChoice
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
-from gateway.model.route import Route, Shadow, WeightedSet, deployments_of
+from gateway.model.route import Route, Shadow, WeightedSet
 from gateway.model.schedule import Schedule
 from providers.embeddings import embeddings_of, load_embedding_facts
 from providers.moderations import GuardModel
@@ -121,14 +121,14 @@ class AssistantCompiler:
             resume=section.resume,
             schedules=schedules,
             shadows=shadows,
-            hedge=section.hedge.after if section.hedge is not None else None,
             embeddings=embeddings,
             moderations=moderations,
             intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
             choices=self._choices(path, section),
         )
         if section.hedge is not None:
-            self._check_hedge((*path, "hedge"), routes)
+            hint = "remove it; `first_token` gives a silent deployment less time until the next step is tried"
+            self.findings.warn((*path, "hedge"), "has no effect: hedging was removed", hint)
         return _with_intents(compiled, own_routes)
 
     def _chat_routes(
@@ -371,12 +371,6 @@ class AssistantCompiler:
             choice: UserChoice(choice, frozenset(one.deployments), sentences_of(one.title))
             for choice, one in section.choices.items()
         }
-
-    def _check_hedge(self, path: KeyPath, routes: Mapping[str, Route]) -> None:
-        by_route = [deployments_of(route) for route in routes.values()]
-        if by_route and all(len(members) == 1 and len(members[0].credentials) < 2 for members in by_route):
-            message = "has no effect: no route has a second step, or a deployment with a second key"
-            self.findings.warn(path, message, "add one, or remove `hedge`")
 
     def _add_aliases(self, name: str, section: AssistantSection, compiled: dict[str, Assistant]) -> None:
         seen = {name}

@@ -42,7 +42,6 @@ _REASONS: Mapping[str, str] = {
     "retry_budget": _("the retry budget is spent"),
     "breaker": _("its breaker is open"),
     "effects": _("it may have had an effect already"),
-    "hedge": _("the other attempt was still running"),
     "resume": _("the next deployment continues the answer"),
 }
 
@@ -50,7 +49,6 @@ _DECISIONS: Mapping[str, str] = {
     "retry": _("retry after {wait} ({why})"),
     "failover": _("failover to the next deployment ({why})"),
     "stop": _("no further attempt ({why})"),
-    "await": _("wait for the other attempt ({why})"),
 }
 
 
@@ -108,8 +106,6 @@ def _words(attempt: Mapping[str, Any], request: Mapping[str, Any], total_ms: flo
         else:
             words = _("answered: first token after {took}, text for {rest}")
         return texts.gettext(words).format(took=took, rest=duration(total_ms - attempt["start_ms"] - attempt["ms"]))
-    if outcome == "lost":
-        return texts.gettext(_("cancelled after {took}: another attempt answered first")).format(took=took)
     status = f" ({attempt['status']})" if attempt.get("status") else ""
     why = texts.gettext(_WORDS.get(outcome, outcome))
     return texts.gettext(_("failed after {took}: {why}")).format(took=took, why=f"{why}{status}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
 from gateway.model.region_text import Sentences
-from gateway.model.resilience import HedgeRule
 from gateway.model.route import Route, Shadow
 from gateway.model.schedule import Schedule
 from providers.value import Value
@@ -46,7 +45,6 @@ class Assistant:
         resume: Whether the next step continues an answer that breaks off in mid-stream.
         schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
         shadows: The deployment that gets copies of requests, by region.
-        hedge: When to send a second attempt if the first is slow. None sends none.
         embeddings: The deployments of embeddings, by the name of the region. All of a region have the same model.
         moderations: The deployments of moderations, by the name of the region.
         use: The kind of requests that `routes` are for.
@@ -64,7 +62,6 @@ class Assistant:
     resume: bool = False
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     shadows: Mapping[str, Shadow] = field(default_factory=dict)
-    hedge: HedgeRule | None = None
     embeddings: Mapping[str, Route] = field(default_factory=dict)
     moderations: Mapping[str, Route] = field(default_factory=dict)
     use: Use = "chat"
@@ -99,10 +96,10 @@ class Assistant:
                 return self.moderations
 
     def for_use(self, use: Use) -> Assistant:
-        """Return the assistant as one use sees it. Only chats have schedules, shadows, hedges and resumed answers."""
+        """Return the assistant as one use sees it. Only chats have schedules, shadows and resumed answers."""
         if use == "chat":
             return self
-        plain = replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, hedge=None, use=use)
+        plain = replace(self, routes=self.routes_for(use), resume=False, schedules={}, shadows={}, use=use)
         return replace(plain, intents=(), by_intent={}, choices={})
 
     @property

@@ -29,7 +29,6 @@ class AttemptAction(StrEnum):
     RETRY = "retry"  # another attempt on the same deployment
     FAILOVER = "failover"  # the next step of the plan
     STOP = "stop"  # no further attempt
-    AWAIT = "await"  # the other attempt of a hedge was still running
 
 
 class DecisionReason(StrEnum):
@@ -46,7 +45,6 @@ class DecisionReason(StrEnum):
     RETRY_BUDGET = "retry_budget"  # the retry budget of the process is spent
     BREAKER = "breaker"  # the deployment's breaker is open
     EFFECTS = "effects"  # the provider may have stored or done something, so the request is not sent again
-    HEDGE = "hedge"  # the other attempt of the hedge was still running
     RESUME = "resume"  # the answer broke off, and the next step continues it
 
 
@@ -80,13 +78,11 @@ class AttemptRecord(Value, frozen=True):
     """An attempt that has ended, or that has become the answer (`failure` None).
 
     Attributes:
-        duration_s: The time until the answer began (the first real event of a stream, or a whole JSON answer), until
-            the attempt failed, or until it was cancelled (`lost`).
+        duration_s: The time until the answer began (the first real event of a stream, or a whole JSON answer), or
+            until the attempt failed or was cancelled.
         started_at: Monotonic seconds.
         places: Where the deployment stores and processes data, in words.
         proxy: The proxy through which it was called.
-        is_hedge: The attempt was a hedge for a slow one.
-        lost: Another attempt answered first, and this one was cancelled.
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
             followed.
     """
@@ -98,17 +94,13 @@ class AttemptRecord(Value, frozen=True):
     failure: Failure | None = None
     started_at: float = 0.0
     places: tuple[str, str] | None = None
-    is_hedge: bool = False
-    lost: bool = False
     proxy: Proxy | None = None
     decision: AttemptDecision | None = None
 
     @property
     def outcome(self) -> str:
-        """`ok`, `lost`, or the failure kind."""
-        if self.failure is not None:
-            return self.failure.kind
-        return "lost" if self.lost else "ok"
+        """`ok`, or the failure kind."""
+        return "ok" if self.failure is None else self.failure.kind
 
     def decision_fields(self) -> dict[str, str | float]:
         """Return the decision after the failure as fields, whose names all outputs share. Absent if there is none."""
@@ -312,7 +304,7 @@ class Record:
     def is_successful(self) -> bool:
         """Whether the first attempt answered the request completely, or each call of embeddings or moderations.
 
-        A request with a retry, a failover, a hedge, a continued answer, a skipped step or a full queue is not
+        A request with a retry, a failover, a continued answer, a skipped step or a full queue is not
         successful in this sense: its log line and its receipt are always kept. The same holds if its prompt is logged.
         """
         attempts = self.attempts

@@ -1,4 +1,4 @@
-"""The rules of the attempts of one request: how many, their timeouts, breakers, the retry budget, and hedges."""
+"""The rules of the attempts of one request: how many, their timeouts, breakers, and the retry budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 from gateway.model.section import OrOff, PlainSection, key
 from gateway.model.units import Seconds, SecondsOrZero, Share, ShareOrOff
-from providers.value import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +111,3 @@ class Resilience(PlainSection):
 
 
 DEFAULT_RESILIENCE = Resilience()
-
-
-class HedgeRule(Value, frozen=True):
-    """When to send a second attempt: after `after_s`, or if it is None, after this quantile of the latencies."""
-
-    share: float = 0.95
-    after_s: float | None = None

@@ -135,8 +135,7 @@ class Metrics:
         attempts = record.attempts
         if len(attempts) == 1:
             attempt = attempts[0]
-            is_plain = attempt.failure is None and not attempt.lost
-            if is_plain and attempt.deployment == deployment and attempt.provider == provider:
+            if attempt.failure is None and attempt.deployment == deployment and attempt.provider == provider:
                 row.attempt.new.append(floor(attempt.duration_s * 1e6))
             else:
                 self._count_attempt(region, attempt)
@@ -167,8 +166,7 @@ class Metrics:
     def _count_variant(self, region: str, record: Record, variant: str) -> None:
         """Count whether the user's own member of a weighted step answered.
 
-        A member that was unavailable has failed, and so has one that lost against a hedge: a hedge ends the wait for a
-        candidate that does not answer, so nothing else would show it.
+        A member that was unavailable has failed.
         """
         own = [attempt for attempt in record.attempts if attempt.deployment == variant]
         is_ok = bool(own) and own[-1].outcome == "ok" and record.outcome != "interrupted"
@@ -197,11 +195,8 @@ class Metrics:
     def _count_attempts(self, region: str, attempts: list[AttemptRecord]) -> None:
         for attempt in attempts:
             self._count_attempt(region, attempt)
-            if attempt.is_hedge:
-                outcome = "failed" if attempt.failure is not None else "lost" if attempt.lost else "won"
-                self.count("gateway_hedges_total", (region, attempt.deployment, outcome))
         for before, after in pairwise(attempts):
-            # The next attempt may also be the other one of a hedge, or that of the next call of a batch.
+            # The next attempt may also be that of the next call of a batch.
             if before.decision is not None and before.decision.action in _AGAIN:
                 name = "gateway_retries_total" if before.deployment == after.deployment else "gateway_failovers_total"
                 self.count(name, (region, before.deployment))

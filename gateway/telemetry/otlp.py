@@ -74,7 +74,7 @@ def _spans(ended: Ended) -> list[Span]:
     spans = [server]
     for attempt in record.attempts:
         began_ns = started_ns + _ns(max(attempt.started_at - record.started_at, 0.0))
-        answers = attempt.failure is None and not attempt.lost
+        answers = attempt.failure is None
         cut = answers and record.outcome == "interrupted"
         spans.append(
             Span(
@@ -126,8 +126,6 @@ def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | No
     if failure is not None:
         decided = {_DECISION_NAMES[name]: value for name, value in attempt.decision_fields().items()}
         return attributes | {"error.type": str(failure.kind), "http.response.status_code": failure.status} | decided
-    if attempt.lost:
-        return attributes | {"gateway.lost": True}
     if record.outcome == "interrupted":
         attributes["error.type"] = "interrupted"
     if record.stream:

@@ -102,8 +102,6 @@ def _cost(record: Record) -> dict[str, str] | None:
 def _attempt(attempt: AttemptRecord, started_at: float) -> dict[str, object]:
     failure = attempt.failure
     known: Mapping[str, object] = {
-        "hedge": attempt.is_hedge,
-        "lost": attempt.lost,
         "status": failure.status if failure is not None else None,
         "detail": failure.message if failure is not None else None,
     }

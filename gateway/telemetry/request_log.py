@@ -62,7 +62,7 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
     provider_s, is_plain = 0.0, True
     for attempt in record.attempts:
         provider_s += attempt.duration_s
-        if attempt.failure is not None or attempt.lost:
+        if attempt.failure is not None:
             is_plain = False
     fields["request_id"] = record.request_id
     fields["first_ms"], fields["total_ms"] = _milliseconds(record.first_s), _milliseconds(record.total_s)
@@ -169,10 +169,6 @@ def _encoded_end(shared: _Shared) -> bytes:
 def _attempt(attempt: AttemptRecord) -> dict[str, object]:
     failure = attempt.failure
     fields: dict[str, object] = {"deployment": attempt.deployment, "ms": _milliseconds(attempt.duration_s)}
-    if attempt.is_hedge:
-        fields["hedge"] = True
-    if attempt.lost:
-        fields["lost"] = True
     if failure is not None:
         details = {
             "model": attempt.model,

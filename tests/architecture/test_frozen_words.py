@@ -119,7 +119,6 @@ assistants:
       us: [third]
     schedules: {{de: {{candidate: third, steps: "10% for 1h, 100%"}}}}
     shadow: {{default: {{deployment: second, share: 5%, keep_text: true}}}}
-    hedge: {{after: 1s}}
     resume: true
 regions:
   de:
@@ -290,7 +289,7 @@ def _eventful_record() -> Record:
         queued_s=0.3,
         attempts=[
             failed,
-            AttemptRecord("third", "openai", "m-3", 0.1, None, 100.0, ("DE", "DE"), is_hedge=True, lost=True),
+            AttemptRecord("third", "openai", "m-3", 0.1, None, 100.0, ("DE", "DE")),
             *_plain_record().attempts,
         ],
         skipped=[Skipped("fourth", "open")],

@@ -26,7 +26,6 @@ from tests.kit.configs import key_hash
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import (
     CAP,
-    HEDGED,
     HELD_EUR,
     HELD_TOKENS,
     INPUT_BOUND,
@@ -92,17 +91,6 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
         assert (statuses[200], both.meter.number("ok")) == (10, 10), _codes(answers)
         eventually(lambda: len(both.rows()) == 10)
         assert {row["outcome"] for row in both.rows()} == {"answered"}
-
-
-@pytest.mark.parametrize(("stream", "unhedged"), [(False, 0), (True, 0), (True, 8)])
-def test_two_instances_admit_at_most_ten_of_200_parallel_requests_with_hedging(
-    tmp_path: Path, postgres: RunningPostgres, stream: bool, unhedged: int
-) -> None:
-    with cell(tmp_path, postgres, in_money(10.5), HEDGED, route="ok, ok-2") as both:
-        answers = asyncio.run(ask_together(both.instances, both.meter, 200, stream=stream, unhedged=unhedged))
-        # A hedge holds the room of one more call while it runs, and is skipped if that leaves no room for another.
-        assert (10 if unhedged else 1) <= Counter(status for status, _ in answers)[200] <= 10, _codes(answers)
-        assert both.meter.number("ok") + both.meter.number("ok-2") <= 10
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -38,8 +38,6 @@ ROOM = 60 * (INPUT_BOUND + MAXIMUM)
 
 TOKENS = TRAINED + ROOM
 EUR = (TRAINED * OUTPUT_PRICE + ROOM * OUTPUT_PRICE) / 1_000_000
-HEDGED = "assistants: {assistant: {hedge: {after: 1ms}}, unhedged: {routes: {default: [long]}}}"
-"""The training uses the assistant `unhedged`: the calls that a hedge cancels would be charged with an estimate."""
 
 VECTORS = """
 assistants: {assistant: {embeddings: {default: [vectors]}}}
@@ -100,9 +98,8 @@ async def ask_at_once(
         ((MONEY,), DIALECTS[1:2], "long"),
         ((PROJECT,), DIALECTS, "long"),
         ((USER,), DIALECTS[:2], "long"),
-        ((with_budget(tokens=TOKENS), HEDGED), DIALECTS[:1], "long, long-2"),
     ],
-    ids=["tokens", "money", "project-and-dialects", "user", "hedges"],
+    ids=["tokens", "money", "project-and-dialects", "user"],
 )
 def test_trained_client_never_spends_more_than_its_budget(
     tmp_path: Path,
@@ -113,10 +110,7 @@ def test_trained_client_never_spends_more_than_its_budget(
 ) -> None:
     with serving(tmp_path, route, *patches, workers=workers) as (gateway, meter):
         meter.answers_briefly = True
-        training = (
-            [(CHAT, {**content, "model": "unhedged"}) for _, content in requests] if HEDGED in patches else requests
-        )
-        assert {*asyncio.run(ask_at_once(gateway, meter, training, TRAINING, waits=False))} == {200}
+        assert {*asyncio.run(ask_at_once(gateway, meter, requests, TRAINING, waits=False))} == {200}
         meter.answers_briefly = False
         statuses = asyncio.run(ask_at_once(gateway, meter, requests, AT_ONCE, waits=True))
         assert {*statuses} == {200, 429}

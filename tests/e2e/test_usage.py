@@ -21,7 +21,6 @@ from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import (
     CAP,
-    HEDGED,
     HELD_EUR,
     HELD_TOKENS,
     INPUT_BOUND,
@@ -73,7 +72,7 @@ def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("limited")
     clients: dict[str, Any] = {}
     projects: dict[str, Any] = {}
-    for test, limit, stream in product(("plain", "hedged", "ok", "error"), _LIMITS, (False, True)):
+    for test, limit, stream in product(("plain", "ok", "error"), _LIMITS, (False, True)):
         name = f"{test}-{limit}-{stream}"
         clients[name] = {"keys": [key_hash(f"gk-{name}")], **_LIMITS[limit]}
         if limit == "project":
@@ -81,9 +80,9 @@ def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             projects[name] = {"budgets": [{"tokens": HELD_TOKENS * 10, "per": "month"}]}
     routes = {"assistant": ["ok", "ok-2"], "by_rate": ["ok-tpm"], "failing": ["error", "ok"]}
     assistants = {name: {"routes": {"default": route}} for name, route in routes.items()}
-    patches = HEDGED, {"clients": clients, "projects": projects, "assistants": assistants}
+    patch = {"clients": clients, "projects": projects, "assistants": assistants}
     calls: dict[str, int] = {}
-    with serving(folder, "ok, ok-2, ok-tpm, error", *patches, workers=request.param) as (gateway, meter):
+    with serving(folder, "ok, ok-2, ok-tpm, error", patch, workers=request.param) as (gateway, meter):
         yield LimitedGateway(gateway, meter, calls)
     rows = rows_of(folder)
     assert Counter(row["client"] for row in rows) == calls
@@ -97,7 +96,7 @@ WORKERS = pytest.mark.parametrize("limited", [1, pytest.param(4, marks=pytest.ma
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("limit", ["money", "tokens", "concurrent", "project"])
 def test_exactly_ten_of_200_parallel_requests_are_admitted(limited: LimitedGateway, stream: bool, limit: str) -> None:
-    answers = limited.decide(f"plain-{limit}-{stream}", model="unhedged", stream=stream)
+    answers = limited.decide(f"plain-{limit}-{stream}", stream=stream)
     assert sum(status == 200 for status, _ in answers) == limited.meter.number("ok") == 10
 
 
@@ -123,34 +122,6 @@ def test_request_above_all_tokens_of_a_minute_is_never_admitted(tmp_path: Path) 
         assert (answer.status_code, answer.headers["x-should-retry"]) == (429, "true")
         assert int(answer.headers["retry-after"]) >= 1
         assert int(answer.headers["x-ratelimit-remaining-tokens"]) < HELD_TOKENS
-
-
-@WORKERS
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("limit", ["money", "tokens"])
-def test_exactly_ten_of_200_parallel_requests_are_admitted_with_hedging(
-    limited: LimitedGateway, stream: bool, limit: str
-) -> None:
-    """A second attempt has no room, and takes none from the other requests.
-
-    Eight requests are admitted before the first hedge, so that the order of the others on a busy machine does not matter.
-    """
-    answers = limited.decide(f"hedged-{limit}-{stream}", stream=stream, unhedged=8)
-    assert sum(status == 200 for status, _ in answers) == limited.meter.number("ok") == 10
-    assert limited.meter.number("ok-2") == 0
-
-
-def test_ample_budget_pays_for_hedges(tmp_path: Path) -> None:
-    with serving(tmp_path, "ok, ok-2", in_money(1000), HEDGED) as (gateway, meter), client_of(gateway) as client:
-        meter.hold("ok")
-        assert client.post(CHAT, json=body(max_tokens=CAP)).headers["x-gateway-deployment"] == "ok-2"
-        meter.release()
-        assert gateway.stop() == 0
-        outcomes = [(row["deployment"], row["outcome"]) for row in rows_of(tmp_path)]
-        # The provider may not have read the slower attempt yet.
-        eventually(lambda: len(meter.calls) == len(outcomes))
-    assert ("ok-2", "answered") in outcomes
-    assert {*outcomes} <= {("ok", "cancelled"), ("ok-2", "answered")}
 
 
 @WORKERS

@@ -135,15 +135,13 @@ async def test_load_request_is_not_retried_and_a_question_is() -> None:
             await asker.aclose()
 
 
-async def test_slow_candidate_is_not_hedged() -> None:
-    """A candidate gets one attempt, even if the assistant hedges and the deployment has a second key."""
+async def test_slow_candidate_gets_one_attempt() -> None:
+    """A candidate gets one attempt, even if the deployment has a second key."""
     with servers({"home": Scenario(first_token_s=0.2)}) as thread:
         config = config_of({"home": thread["home"].origin}).merge(
-            "assistants: {assistant: {hedge: {after: 10ms}}}",
             {"deployments": {"home": {"api_key": ["${KEY}", "${OTHER}"]}}},
         )
         table = table_of(config, {"KEY": "sk-one", "OTHER": "sk-two"})
-        assert table.assistants["assistant"].hedge is not None
         asker = CandidateClient(table, table.assistants["assistant"], table.regions["cn"])
         try:
             asked = await asker.ask(table.deployments["home"], replace(REQUEST, stream=True))

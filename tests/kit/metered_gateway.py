@@ -27,9 +27,6 @@ HELD_TOKENS = INPUT_BOUND + CAP
 
 HELD_EUR = (INPUT_BOUND + 2 * CAP) / 1_000_000
 
-HEDGED = "assistants: {assistant: {hedge: {after: 1ms}}, unhedged: {routes: {default: [ok]}}}"
-"""A patch after which only the requests to the assistant `unhedged` are not hedged."""
-
 
 @contextmanager
 def serving(
@@ -58,13 +55,12 @@ def client_of(gateway: GatewayProcess, **headers: str) -> httpx.Client:
 
 async def ask_together(
     gateways: Sequence[GatewayProcess], meter: Meter, number: int, last: str = "ok",
-    *, key: str = APP_KEY, unhedged: int = 0, **more: Any,
+    *, key: str = APP_KEY, **more: Any,
 ) -> list[tuple[int, Any]]:  # fmt: skip
     """Send requests to all gateways at once, while the provider holds its answers back until all are decided.
 
     Args:
         last: The deployment whose answers are held back. Each request that is not refused calls it.
-        unhedged: How many requests go to the assistant `unhedged`, and call the deployment before the others are sent.
     """
     meter.hold(last)
     headers = {"authorization": f"Bearer {key}", "connection": "close"}
@@ -72,18 +68,15 @@ async def ask_together(
 
     async def ask(client: httpx.AsyncClient, index: int) -> tuple[int, Any]:
         nonlocal refused
-        model = {"model": "unhedged"} if index < unhedged else {}
         url = f"{gateways[index % len(gateways)].url}{CHAT}"
-        answer = await client.post(url, json=body(**{"max_tokens": CAP, **more, **model}))
+        answer = await client.post(url, json=body(**{"max_tokens": CAP, **more}))
         refused += answer.status_code != 200
         return answer.status_code, answer.text if answer.status_code == 200 else answer.json()
 
     limits = httpx.Limits(max_connections=number)
     async with httpx.AsyncClient(headers=headers, limits=limits, trust_env=False, timeout=LIMIT_S) as client:
-        asking: list[asyncio.Future[tuple[int, Any]]] = []
-        for until in (unhedged, number):
-            asking += [asyncio.ensure_future(ask(client, index)) for index in range(len(asking), until)]
-            await asyncio.to_thread(eventually, lambda until=until: refused + meter.number(last) >= until)
+        asking = [asyncio.ensure_future(ask(client, index)) for index in range(number)]
+        await asyncio.to_thread(eventually, lambda: refused + meter.number(last) >= number)
         meter.release()
         return await asyncio.gather(*asking)
 

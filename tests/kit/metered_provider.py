@@ -164,7 +164,7 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
             leaving = asyncio.ensure_future(call.until_closed())
             await asyncio.wait({leaving, asyncio.ensure_future(meter.wait(name))}, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
-                return  # as a provider that generates nothing for a loser of a hedge, which has left
+                return  # as a provider that generates nothing for a client that has left
             leaving.cancel()
             await asyncio.wait({leaving})
         await meter.wait(name)

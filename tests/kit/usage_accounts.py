@@ -20,8 +20,8 @@ from tests.kit.metered_provider import INPUT_PRICE, OUTPUT_PRICE, SeenCall
 
 REQUESTS = int(os.environ.get("USAGE_REQUESTS", "120"))
 ROUTE_OF_ACCOUNTS = "flaky-1, flaky-2, ok"
-ACCOUNTS = ("assistants: {assistant: {hedge: {after: 100ms}, resume: true}}", "resilience: {failover_after: 50ms}")
-"""Patches of a config with this route: its requests fail, are retried, resumed and hedged."""
+ACCOUNTS = ("assistants: {assistant: {resume: true}}", "resilience: {failover_after: 50ms}")
+"""Patches of a config with this route: its requests fail, are retried and resumed."""
 
 Row = Mapping[str, Any]
 _LEAST_SHARE = Decimal("0.95")

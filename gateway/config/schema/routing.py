@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 from gateway.config.field_types import (
     FieldName,
     HeaderName,
-    HedgeAfter,
     Name,
     OneOrMore,
     ProjectName,
@@ -26,17 +25,6 @@ from gateway.model.deployment import TlsFiles
 from gateway.model.schedule import StopRule
 from gateway.model.section import Sensitive
 from gateway.model.units import Line, Seconds, Share
-
-
-class HedgeSection(Section):
-    """When a second attempt is sent because the first one is slow."""
-
-    after: HedgeAfter = Field(
-        "p95",
-        validate_default=True,
-        description="When to send the second attempt: a percentile (p50 to p99) of the time to the deployment's first "
-        "token, or a duration.",
-    )
 
 
 class ScheduleSection(Section):
@@ -118,10 +106,10 @@ class AssistantSection(Section):
         False,
         description="true: if the stream of a text answer breaks off, the next step of the route continues it, once.",
     )
-    hedge: HedgeSection | None = Field(
+    hedge: dict[str, object] | None = Field(
         None,
-        description="Sends a second attempt if the first one is slow: to the next step of the route, or with another "
-        "key. The first answer is used, and the other attempt is cancelled. Default: no second attempt.",
+        description="Has no effect, and will be an unknown key in 0.4: hedging was removed. `first_token` gives a "
+        "silent deployment less time until the next step is tried.",
     )
 
     @property

@@ -116,31 +116,6 @@ async def test_disconnect_during_a_retry_leaves_no_garbage_cycle(stream: bool) -
     assert not is_held(text)
 
 
-async def second_is_quicker(asked: httpx.Request) -> httpx.Response:
-    if asked.url.host == "house.example":
-        await asyncio.Event().wait()
-    return await answer_completely(asked)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("leaves", [True, False])
-async def test_lost_hedge_leaves_no_garbage_cycle(leaves: bool, stream: bool) -> None:
-    hanging, line, text = Hanging(), ClientConnection(), f"of a loser, {leaves}, {stream}"
-    hedging = with_two("{hedge: {after: 1ms}}")
-    asked = AuthenticatedExchange(
-        hanging if leaves else second_is_quicker, hedging, body=body_of(text, stream=stream), line=line
-    )
-    running = asyncio.create_task(asked.run())
-    if leaves:
-        await hanging.asked.wait()
-        line.lose()
-    await asyncio.wait([running])
-    assert [message["status"] for message in asked.sent[:1]] == ([] if leaves else [200])
-    # The loser has its last turn of the loop, in which it is cancelled.
-    await asyncio.sleep(0)
-    assert not is_held(text)
-
-
 class Slow(httpx.AsyncByteStream):
     """A stream that sends its first event and waits until the test releases the rest."""
 

@@ -14,7 +14,6 @@ from gateway.model.config_version import ConfigVersion
 from tests.kit.virtual_time import TEXT, Act, Client, GatewaySetup, TurningLoop, table_for
 
 PLACES = "{concurrency: {limit: 1, queue: 3, wait: 4s}}"
-HEDGE = "{hedge: {after: 10ms}}"
 WELL, FAILS, BREAKS = Act(), Act(503), Act(words=3, end="break")
 
 
@@ -36,14 +35,6 @@ def scenes() -> dict[str, Callable[[], Scene]]:
         ),
         "asked again": lambda: Scene(
             table_for("ab", deployment=PLACES), {"a": [Act(429, retry_after_ms=300), FAILS], "b": [FAILS, WELL]}, "s"
-        ),
-        "hedged": lambda: Scene(
-            table_for("ab", HEDGE, PLACES), {"a": [Act(head_s=0.05)], "b": [Act(head_s=0.04)]}, "s"
-        ),
-        "hedged, and failing": lambda: Scene(
-            table_for("abc", HEDGE, PLACES),
-            {"a": [Act(503, head_s=0.05)], "b": [Act(503, head_s=0.04)], "c": [WELL]},
-            "j",
         ),
         "continued": lambda: Scene(
             table_for("abc", "{resume: true}", PLACES), {"a": [BREAKS], "b": [FAILS], "c": [WELL]}, "s"

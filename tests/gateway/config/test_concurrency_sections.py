@@ -1,11 +1,10 @@
-"""Compile concurrency limits and hedges, and report their errors."""
+"""Compile concurrency limits, and report their errors."""
 
 from __future__ import annotations
 
 import pytest
 
 from gateway.model.deployment import Concurrency
-from gateway.model.resilience import HedgeRule
 from tests.kit.config_cases import compiled, marked, more, rejected, sections
 
 X = "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE"
@@ -13,11 +12,6 @@ X = "x: {provider: openai-compatible, model: m, endpoint: 'https://llm.example',
 
 def with_x(keys: str) -> str:
     return sections(deployments=more("deployments", f"{X}, {keys}}}"))
-
-
-def hedged(hedge: str, routes: str = "{eu: [chatgpt-eu, x]}") -> str:
-    text = f"assistants:\n  assistant: {{hedge: {hedge}, routes: {routes}}}"
-    return sections(assistants=text, deployments=more("deployments", f"{X}}}"))
 
 
 @pytest.mark.parametrize(
@@ -34,15 +28,6 @@ def test_concurrency_limit_is_compiled(written: str, meant: Concurrency) -> None
 def test_deployment_without_concurrency_has_no_limit() -> None:
     table = compiled(sections()).config
     assert {section.concurrency for section in table.deployments.values()} == {None}
-    assert {section.hedge for section in table.assistants.values()} == {None}
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [("{}", HedgeRule(0.95)), ("{after: p50}", HedgeRule(0.5)), ("{after: 800ms}", HedgeRule(after_s=0.8))],
-)
-def test_a_hedge(written: str, meant: HedgeRule) -> None:
-    assert compiled(hedged(written)).config.assistants["assistant"].hedge == meant
 
 
 @pytest.mark.parametrize(
@@ -73,26 +58,3 @@ def test_invalid_concurrency_is_an_error(written: str, message: str) -> None:
     text, places = marked(with_x(written))
     problem = next(problem for problem in rejected(text) if problem.severity == "error")
     assert str(problem) == f"gateway.yaml:{places[0][0]}:{places[0][1]}: deployments.x.{message}"
-
-
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("▸p95", "must be a mapping"),
-        ("{after: ▸p49}", "hedge.after: must be p50 to p99, or a time with its unit; such as p95 or 800ms"),
-        ("{after: ▸5}", "hedge.after: must be p50 to p99, or a time with its unit; such as p95 or 800ms"),
-        ("{after: ▸0ms}", "hedge.after: a time must be longer than nothing"),
-    ],
-)
-def test_invalid_hedge_is_an_error(written: str, message: str) -> None:
-    text, places = marked(hedged(written))
-    problem = next(problem for problem in rejected(text) if problem.severity == "error")
-    assert str(problem).startswith(f"gateway.yaml:{places[0][0]}:{places[0][1]}: assistants.assistant.")
-    assert message in str(problem)
-
-
-def test_hedge_without_a_second_target_is_a_warning() -> None:
-    warnings = [str(problem) for problem in compiled(hedged("{}", "{eu: [chatgpt-eu]}")).warnings]
-    assert any("assistants.assistant.hedge: has no effect" in warning for warning in warnings)
-    warnings = [str(problem) for problem in compiled(hedged("{}")).warnings]
-    assert not any("has no effect" in warning for warning in warnings)

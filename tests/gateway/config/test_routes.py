@@ -119,24 +119,13 @@ def test_resuming_needs_a_route_with_a_next_step(routes: str, expected: list[str
     assert messages_of(text) == [f"assistants.a.{line}" for line in expected]
 
 
-HEDGING = "assistants:\n  a: {{hedge: {{}}, routes: {{{}}}}}"
-NO_EFFECT = "hedge: has no effect: no route has a second step, or a deployment with a second key"
-
-
-@pytest.mark.parametrize(
-    ("routes", "keys", "expected"),
-    [
-        ("us: [chatgpt-us], eu: [chatgpt-eu]", "'${US_KEY}'", [NO_EFFECT]),
-        ("us: [x], eu: [chatgpt-eu]", "['${US_KEY}', '${EU_KEY}']", []),
-        ("us: [chatgpt-us, x], eu: [chatgpt-eu]", "'${US_KEY}'", []),
-        ("us: [{chatgpt-us: 1, x: 1}]", "'${US_KEY}'", []),
-        ("usa: [chatgpt-us]", "'${US_KEY}'", ["routes.usa: unknown region 'usa'"]),
-    ],
-)
-def test_hedge_needs_a_second_step_or_a_second_key(routes: str, keys: str, expected: list[str]) -> None:
-    other = f"x: {{provider: openai, model: gpt-6-sol, endpoint: us, api_key: {keys}}}"
-    text = sections(assistants=HEDGING.format(routes), deployments=more("deployments", other))
-    assert messages_of(text) == [f"assistants.a.{line}" for line in expected]
+@pytest.mark.parametrize("hedge", ["{}", "{after: p95}", "{after: 800ms}"])
+def test_hedge_of_an_older_config_is_a_warning(hedge: str) -> None:
+    text = sections(assistants=f"assistants:\n  a: {{hedge: {hedge}, routes: {{us: [chatgpt-us], eu: [chatgpt-eu]}}}}")
+    (problem,) = [problem for problem in problems_of(text) if "hedge" in problem.path]
+    assert (problem.severity, dotted(problem.path)) == ("warning", "assistants.a.hedge")
+    assert "has no effect: hedging was removed" in str(problem)
+    assert "`first_token`" in problem.hint
 
 
 def unused(text: str) -> list[str]:

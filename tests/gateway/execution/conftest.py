@@ -103,7 +103,6 @@ def bench() -> Bench:
 
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
 
 
 class Provider:

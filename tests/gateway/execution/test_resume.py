@@ -216,7 +216,7 @@ NOT_AGAIN = Failure(FailureKind.UNAVAILABLE, "before", should_retry=False)
         ([], 2),
     ],
 )
-async def test_results_of_a_hedge_count_when_a_stream_is_resumed(
+async def test_earlier_failures_count_when_a_stream_is_resumed(
     bench: Bench, before: list[FailureKind | Failure], calls: int
 ) -> None:
     """Two calls to one deployment are all that a request makes, and who was silent in it, or asks not to be asked
@@ -229,7 +229,6 @@ async def test_results_of_a_hedge_count_when_a_stream_is_resumed(
             bench.record.attempts[0],
             deployment="second",
             failure=kind_or_failure if isinstance(kind_or_failure, Failure) else Failure(kind_or_failure, "before"),
-            is_hedge=True,
         )
         for kind_or_failure in before
     ]

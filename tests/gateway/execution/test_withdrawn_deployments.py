@@ -17,7 +17,6 @@ from tests.kit.configs import Config, table_of
 from tests.kit.runner_answers import until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-HEDGED = CONFIG.merge("assistants: {assistant: {hedge: {after: 10ms}}}")
 OFF = "disabled by the current config"
 
 
@@ -117,9 +116,8 @@ async def test_withdrawn_attempt_releases_its_slot_and_probe(bench: Bench) -> No
 
 
 async def test_withdrawn_attempt_fails_over_at_once(bench: Bench) -> None:
-    config = HEDGED.merge("assistants: {assistant: {hedge: {after: 60s}}}")
     first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
-    answer = ask(bench, config)
+    answer = ask(bench, CONFIG)
     await until(lambda: first.connecting == 1)
     bench.forbidden["first"] = OFF
     first.stands.set()

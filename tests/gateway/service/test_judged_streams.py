@@ -30,7 +30,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "failover": {},
     "resume": {"assistants": {"assistant": {"resume": True}}},
-    "hedge": {"assistants": {"assistant": {"hedge": {"after": "10ms"}}}},
     "labels": SPOKEN,
 }
 TABLES = {name: judged_table(patch) for name, patch in SHAPES.items()}
@@ -45,8 +44,6 @@ def scripts_of(shape: str, first: list[str], second: list[str]) -> dict[str, lis
             return {"a": [Act(500)], "b": [other]}
         case "resume":
             return {"a": [Act(texts=tuple(first), end="break")], "b": [other]}
-        case "hedge":
-            return {"a": [Act(texts=tuple(first), head_s=0.03)], "b": [other]}
     return {"a": [answer], "b": [other]}
 
 

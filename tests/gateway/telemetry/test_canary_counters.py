@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from gateway.model.record import AttemptRecord
@@ -14,8 +12,6 @@ from providers.failures import FailureKind
 from tests.kit.request_records import EU, attempt, failed_attempt, record_with
 
 FAILED = failed_attempt(FailureKind.UNAVAILABLE, "new", started_at=100.0)
-
-LOST = replace(attempt("new", duration_s=0.3), lost=True)
 
 
 def counted(
@@ -40,8 +36,6 @@ def counted(
         ([], "cancelled", 0),  # the client disconnected while waiting
         ([attempt("new")], "interrupted", 0),
         ([attempt("new")], "cancelled", 1),  # the answer had begun
-        ([LOST, attempt("old")], "ok", 0),  # a hedge was faster; the lost attempt might never have answered
-        ([LOST, attempt("new")], "ok", 1),  # a hedge on the same deployment was faster
     ],
 )
 def test_request_counts_once_for_its_users_member(attempts: list[AttemptRecord], outcome: str, ok: int) -> None:
@@ -60,9 +54,3 @@ def test_time_counts_from_the_first_attempt_on_the_member() -> None:
     assert VARIANT_BOUNDS_S[place - 1] < 1.3 <= VARIANT_BOUNDS_S[place]
     assert tally.percentile_s(0.95) == VARIANT_BOUNDS_S[place]
     assert (tally.slower_than(1.0), tally.slower_than(1.3)) == (1, 0)
-
-
-def test_time_of_a_lost_attempt_counts_until_the_hedge_won() -> None:
-    [tally] = counted(LOST, attempt("old")).values()
-    assert sum(tally.times) == 1
-    assert (tally.slower_than(0.1), tally.slower_than(0.3)) == (1, 0)

@@ -242,7 +242,6 @@ _events: tuple[dict[str, Any], ...] = (
     {"attempts": []},
     {"attempts": [attempt(), attempt("other")]},
     {"attempts": [failed_attempt(FailureKind.SILENT)]},
-    {"attempts": [AttemptRecord("a", "p", "m", 0.1, lost=True)]},
     {"skipped": [Skipped("a", "benched")]},
     {"queued_s": 0.25},
     {"resumed": Resumed("a", "b")},

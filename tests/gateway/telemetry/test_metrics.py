@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import date
 
 import orjson
@@ -155,20 +154,12 @@ def test_retries_and_failovers_are_counted_separately() -> None:
 
 
 def test_calls_of_a_batch_are_no_retries() -> None:
-    hedged = replace(attempt(), lost=True), replace(attempt(), is_hedge=True)
-    metrics = counted([answered(attempt(), *hedged, attempt(), attempt("other"))])
+    metrics = counted([answered(attempt(), attempt(), attempt("other"))])
     assert value(metrics, "gateway_retries_total") is None
     assert value(metrics, "gateway_failovers_total") is None
-    assert value(metrics, "gateway_hedges_total", outcome="won", region="eu", deployment="house") == 1
     retried = failed_attempt(FailureKind.UNAVAILABLE, action=AttemptAction.RETRY)
     metrics = counted([answered(attempt(), retried, attempt(), attempt())])
     assert value(metrics, "gateway_retries_total", region="eu", deployment="house") == 1
-
-
-def test_retry_after_a_failed_hedge_is_counted_once() -> None:
-    other = replace(failed_attempt(FailureKind.SILENT, action=AttemptAction.AWAIT), is_hedge=True)
-    decisive = failed_attempt(FailureKind.UNAVAILABLE, action=AttemptAction.RETRY)
-    assert value(counted([answered(other, decisive, attempt())]), "gateway_retries_total") == 1
 
 
 def test_overhead_excludes_provider_and_upload_time() -> None:
@@ -332,7 +323,6 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     refused_retry = answered()
     refused_retry.retries_refused = ("a",)
     refused_retry.shed = (("a", "queue_full"),)
-    hedge = replace(attempt("b"), is_hedge=True)
     resumed = answered()
     resumed.resumed = Resumed("a", "b")
     weighted = with_fields(answered(attempt("b")), variant="b")
@@ -344,7 +334,6 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
             answered(retried, failed_over, attempt("b"), stream=True),
             answered(usage=Usage(1, 1)),
             priced(Usage(1, 1)),
-            answered(replace(attempt(), lost=True), hedge),
             refused_retry,
             weighted,
         ]
@@ -379,28 +368,17 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     assert empty == elsewhere
 
 
-def test_hedges_are_not_failovers_and_queueing_is_not_overhead() -> None:
-    hedge = replace(attempt("b"), is_hedge=True)
-    won = answered(replace(attempt(), lost=True), hedge)
-    lost = answered(replace(hedge, lost=True), attempt())
-    failed = answered(replace(failed_attempt(FailureKind.UNAVAILABLE, "b"), is_hedge=True), attempt())
-    queued = answered(attempt(duration_s=0.1))
-    queued.queued_s, queued.shed = 0.299, (("house", "queue_full"),)
-    metrics = counted([won, lost, failed, queued])
-    for outcome in ("won", "lost", "failed"):
-        assert value(metrics, "gateway_hedges_total", deployment="b", outcome=outcome, region="eu") == 1
-    assert not unpack(metrics.snapshot())["gateway_failovers_total"]
-    assert (
-        value(metrics, "gateway_attempts_total", deployment="house", outcome="lost", region="eu", provider="openai")
-        == 1
-    )
-    assert value(metrics, "gateway_shed_total", deployment="house", reason="queue_full", region="eu") == 1
-    # 0.4 s to the answer, of which the queue took 0.299 s and the provider 0.1 s.
-    assert value(metrics, "gateway_overhead_seconds_sum", deployment="house", stream="false") < 0.002
-
-
 def test_removed_region_keeps_its_counts() -> None:
     metrics = counted([answered()])
     metrics.observe(with_fields(answered(), location=US, config_version="t2"))
     assert value(metrics, "gateway_requests_total", region="eu") == 1
     assert value(metrics, "gateway_requests_total", region="us") == 1
+
+
+def test_queueing_is_not_overhead() -> None:
+    queued = answered(attempt(duration_s=0.1))
+    queued.queued_s, queued.shed = 0.299, (("house", "queue_full"),)
+    metrics = counted([queued])
+    assert value(metrics, "gateway_shed_total", deployment="house", reason="queue_full", region="eu") == 1
+    # 0.4 s to the answer, of which the queue took 0.299 s and the provider 0.1 s.
+    assert value(metrics, "gateway_overhead_seconds_sum", deployment="house", stream="false") < 0.002

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.model.config_version import Region
 from gateway.model.location import Location
-from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
+from gateway.model.record import Record, Resumed, Skipped
 from gateway.model.sampling import is_id_kept, is_kept
 from gateway.telemetry import log
 from providers.failures import FailureKind
@@ -21,7 +21,6 @@ from tests.kit.request_records import EU, answered, attempt, failed_attempt, wit
 
 SMALLEST = 0.000001
 IDS = [f"req_{number}" for number in range(10_000)]
-LOST = replace(attempt("slow"), lost=True)
 
 
 def with_outcome(outcome: str) -> Record:
@@ -41,7 +40,6 @@ ALWAYS_KEPT: dict[str, Callable[[], Record]] = {
     "internal error": lambda: with_outcome("internal_error"),
     "retried": lambda: answered(failed_attempt(FailureKind.UNAVAILABLE), attempt()),
     "failed over": lambda: answered(failed_attempt(FailureKind.RATE_LIMITED, "first"), attempt("second")),
-    "hedged": lambda: answered(LOST, attempt("fast")),
     "continued by another deployment": lambda: with_fields(answered(), resumed=Resumed("house", "other")),
     "a step was skipped": lambda: with_fields(answered(), skipped=[Skipped("first", "its breaker is open")]),
     "a queue was full": lambda: with_fields(answered(), shed=(("first", "queue_full"),)),
@@ -109,5 +107,4 @@ def test_line_without_a_sample_does_not_name_one() -> None:
 
 def test_attempt_whose_answer_broke_off_is_not_successful() -> None:
     assert not with_fields(answered(), outcome="interrupted", location=EU).is_successful
-    assert not answered(AttemptRecord("a", "p", "m", 0.1, lost=True)).is_successful
     assert answered().is_successful
