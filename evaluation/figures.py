@@ -63,7 +63,7 @@ _UNSURE = "apologizes and continues; without a judge it is unsure whether this i
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What one answer is worth in one figure, and why. `value` is None without a verdict."""
+    """The value of one answer in one figure, and why. `value` is None without a verdict."""
 
     figure: str
     item: Item

@@ -383,7 +383,7 @@ _INSTRUCTIONS = {
     "ja": ("正しい選択肢の文字だけを答えてください。", "最後に答えの数字だけを書いてください。"),
     "ko": ("정답의 글자만 답하세요.", "마지막에 답을 숫자로만 쓰세요."),
 }
-"""What is asked for after the question: a letter, or a number."""
+"""The form that is asked for after the question: a letter, or a number."""
 
 
 def _table(path: Path, section: SetSection) -> list[Item]:

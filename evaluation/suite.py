@@ -37,7 +37,7 @@ Weight = Annotated[int, Field(ge=0, le=100)]
 Drawn = Annotated[list[int], Field(min_length=1, max_length=2), AfterValidator(_rising)]
 LanguageCode = Literal["zh", "en", "de", "ja", "ko"]
 Expectation = Literal["accept", "refuse", "answer"]
-"""What an item of a bank wants: an acceptable answer, a refusal, or any answer but a refusal."""
+"""The answer that an item of a bank wants: an acceptable answer, a refusal, or any answer but a refusal."""
 
 
 class ColumnsSection(Section):
@@ -175,7 +175,7 @@ class CapacitySection(Section):
 
     concurrent: int | None = Field(None, ge=1, description="Requests at once.")
     rps: float | None = Field(None, gt=0, description="Requests per second.")
-    beyond: Literal["slow", "429", "503"] = Field("slow", description="What happens to further requests.")
+    beyond: Literal["slow", "429", "503"] = Field("slow", description="The effect on further requests.")
 
 
 class SimulatedSection(Section):

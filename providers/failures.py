@@ -40,7 +40,7 @@ class FailureKind(StrEnum):
         CONTEXT_LENGTH: The prompt is longer than the model accepts.
         FIELD_REFUSED: The provider refused a field that no client has sent: one of the gateway or of an adapter.
         INVALID_REQUEST: 400, 413 or 422: the request is wrong at every provider.
-        REFUSED_HERE: The provider does not take this request, for a reason that says nothing of others: tools that the
+        REFUSED_HERE: The provider does not take this request, for a reason that concerns no other one: tools that the
             model does not have, a file of another account, a size above a limit of this account.
         UNSUPPORTED: The adapter cannot express the request. Nothing was sent.
         CONTENT_FILTER: The provider's safety system refused.

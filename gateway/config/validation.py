@@ -1,4 +1,4 @@
-"""The findings of a configuration, and its valid part: what can still be checked beside an error of shape."""
+"""The findings of a configuration, and its valid part: the part that can still be checked next to an error of shape."""
 
 from __future__ import annotations
 

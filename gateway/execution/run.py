@@ -73,7 +73,7 @@ class PlanExhausted(Exception):
 
 
 class RunContext(msgspec.Struct):
-    """What the runs of one request share: its limits, its checks, and its record.
+    """The values that the runs of one request share: its limits, its checks, and its record.
 
     Attributes:
         record: Gets every attempt and every skipped step.

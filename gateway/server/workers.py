@@ -242,7 +242,7 @@ class WorkerProcesses:
 
     async def activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
         """See Workers."""
-        # Set this first, for workers that start later. One that is starting now is told on its channel.
+        # Set this first, for workers that start later. One that is starting now gets it on its channel.
         self._config, self._packed = config, packed
         await self._ask_all(_ACTIVATE_S, _MOST_MISSED, self._note_version, "activate", packed)
         return tuple(each.seat for each in self if each.ready and each.state.config_version != config.version)
@@ -329,7 +329,7 @@ class WorkerProcesses:
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
 
     async def _start(self, seat: int) -> WorkerProcess:
-        """Start a worker and tell it what to serve; raises OSError."""
+        """Start a worker and send it what to serve; raises OSError."""
         ours, theirs = socket.socketpair()
         lock = self._lock()
         passed = (self._listener.fileno(), theirs.fileno(), self._memory, *(() if lock is None else (lock,)))

@@ -19,7 +19,7 @@ class Field(Value, frozen=True):
     """One field of an operation.
 
     Attributes:
-        about: What it means.
+        about: Its meaning.
         metavar: Its value in the help of the command.
         option: The option of the command. Empty: a positional argument.
         is_number_too: Whether the admin API takes a number in place of a text.
@@ -42,7 +42,7 @@ class Operation(Value, frozen=True):
         command: The command without `gateway`.
         path: The path in the admin API below `/v1/admin`.
         run: Does it with `ClientAdmin`, or with `BudgetAdmin` if it is about budgets.
-        fields: Its fields besides the definition of a client or a project.
+        fields: Its fields next to the definition of a client or a project.
         of_file: Whether it also shows clients of the config file.
         definition: Whether the other fields of the body are a definition, or the changes of one.
     """

@@ -122,7 +122,7 @@ class ChatService:
 
         Args:
             exchange: The request.
-            then: What follows when the request is decoded. None: it is answered.
+            then: The step that follows when the request is decoded. None: it is answered.
         """
         self._identify(exchange, self.current())
         admission = await self._admitted(exchange) if exchange.caller.client is not None else None
@@ -269,8 +269,8 @@ class ChatService:
         """Decide, and wait until an answer has begun. `part`: one of several calls of the request.
 
         Each attempt is decided by the version that is active when it begins. If another one has become active since the
-        request was decided, caller, location and plan are decided anew. What was sent to a deployment before stays
-        inside what both versions allow.
+        request was decided, caller, location and plan are decided anew. A prompt that was sent to a
+        deployment before stays inside what both versions allow.
         """
         while True:
             self._prepare(exchange)

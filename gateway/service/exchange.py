@@ -68,7 +68,7 @@ class Exchange:
     The API layer implements the methods: they read the request and write the answer in the form of one API.
 
     Attributes:
-        record: What is known of the request for logs, metrics and receipts.
+        record: The facts of the request for logs, metrics and receipts.
         config: The version that decides. None before the first step.
         caller: The sender, as this version reads the headers.
         location: Where the caller is. `claim`: its signed claim, if there is one.

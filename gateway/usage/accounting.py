@@ -317,7 +317,7 @@ class CallUsage:
     """One call to a provider, from its hold to its row.
 
     Attributes:
-        held: What is held for it.
+        held: The amount that is held for it.
         seen: The part of the answer that arrived.
         is_ended: Whether its row was written, or its hold released.
         is_refused: Whether the provider answered with an error status.

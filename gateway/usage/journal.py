@@ -97,7 +97,7 @@ _T = TypeVar("_T")
 
 
 _Entry = tuple[bytes, int, int, int]
-"""What an open call holds: the key of a counter, its generation, the amount and the measure.
+"""The hold of an open call: the key of a counter, its generation, the amount and the measure.
 
 Of a rate: its key, 0, the amount, and the negative size of its bucket."""
 
@@ -131,7 +131,7 @@ class Journal:
         self._run = b""
         self._run_file: int | None = None
         self._open: dict[str, tuple[bytes, list[_Entry]]] = {}
-        # Cells of the file. They are right as long as nobody else has written.
+        # Cells of the file. They are right as long as no other process has written.
         self._known: dict[bytes, _Cells] = {}
         self._name = os.urandom(8)
         self._queue: deque[_Queued] = deque()

@@ -514,13 +514,13 @@ def read_text(content: object) -> str:
 
 
 _SURE_CHARACTERS = 16
-"""A repeated beginning of this length is no chance: a model writes `ha` and `haha`, but not a sentence twice."""
+"""A repeated beginning of this length is not a chance: a model writes `ha` and `haha`, but not a sentence twice."""
 
 
 class Growth:
     """Find what each piece of a text adds, whether a stream sends only additions or repeats the whole text so far.
 
-    `sure`: how many repeated characters are no chance. In JSON, one is: an object can't begin in a name.
+    `sure`: how many repeated characters are not a chance. In JSON, one is: an object can't begin in a name.
     """
 
     __slots__ = ("_held", "_repeats", "_so_far", "_sure")

@@ -1,7 +1,7 @@
 """Assemble the pieces that an adapter reads into a canonical stream. It enforces the rules of a whole answer.
 
-Adapters pass pieces in the provider's order and with its repetitions. The `Assembler` returns canonical events. What
-always holds, whatever a provider sends:
+Adapters pass pieces in the provider's order and with its repetitions. The `Assembler` returns canonical events. The
+rules that it always keeps, whatever a provider sends:
 
 - The start is first and once. There are no empty deltas. The stream ends with exactly one terminal event.
 - A tool call has its index, id and name once, first. The pieces of its arguments, joined, are the provider's: a call

@@ -1,9 +1,9 @@
 """Classify an error of any provider: rules as data, and one function that reads them.
 
 The rules of all vendors have one form (`ErrorRules`), which a vendor's TOML file states in a table. `errors.toml`
-beside this module has the words that many servers share. The order is: a mark, the vendor's status, a code of the
-vendor, a shared code, the type, the HTTP status. Then a known sentence may refine a kind that says little. A status
-alone cannot tell a request that is refused from a key that is refused, so such a failure is not `confirmed`: it does
+next to this module has the words that many servers share. The order is: a mark, the vendor's status, a code of the
+vendor, a shared code, the type, the HTTP status. Then a known sentence may refine an unspecific kind. A status
+alone cannot distinguish a refused request from a refused key, so such a failure is not `confirmed`: it does
 not take the deployment away from others (see `gateway.execution.health`).
 """
 

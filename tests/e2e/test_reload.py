@@ -342,7 +342,7 @@ def moving(pair: SimulatorThread, hanging: HangingProvider) -> Config:
     return MOVING.merge({"deployments": {name: {"endpoint": f"{origin}/v1"} for name, origin in origins.items()}})
 
 
-# What is changed, the status of the request that runs meanwhile, and why `b` is not asked.
+# The change, the status of the request that runs meanwhile, and why `b` is not asked.
 CHANGES: dict[str, tuple[str, int, str]] = {
     "nothing that matters": ("cors: {origins: ['https://app.example']}", 200, ""),
     "another place is blocked": ("blocked: [KP, SY]", 200, ""),

@@ -1,4 +1,4 @@
-"""What each answer is worth, the worst case of missing verdicts, requirements by language, and samples."""
+"""The value of each answer, the worst case of missing verdicts, requirements by language, and samples."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Case:
     Attributes:
         name: The name in `case`.
         data: The members of the case.
-        stream: Whether its requests ask for a stream. None: its requests say so themselves.
+        stream: Whether its requests ask for a stream. None: its requests state it themselves.
     """
 
     name: str
@@ -217,7 +217,7 @@ def _frame(event: Any) -> str:
 
 @dataclass
 class Outcome:
-    """What a client got, in the words of `want`."""
+    """The answer that a client got, in the words of `want`."""
 
     status: int
     headers: Mapping[str, str]

@@ -77,7 +77,7 @@ def trial(
 
     Args:
         name: Its name. A name of the registry is for tests of a file, in which no other name is allowed.
-        declared: The headers that it says it reads; those that it does read by default.
+        declared: The headers that it declares; those that it does read by default.
         can_locate: Whether it is set up.
     """
 

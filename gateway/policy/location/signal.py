@@ -1,4 +1,4 @@
-"""What a location signal is: everything that the gateway knows of one, stated in one value.
+"""A location signal: everything that the gateway knows of one, stated in one value.
 
 A signal works in two steps. `report` takes the peer and the headers of a request and returns a frozen value, which may
 be a `Question` that `service/location.py` answers. `read` turns the report into a `Reading`: evidence for people, and
@@ -96,7 +96,7 @@ class SectionReader(Protocol):
             text: Its value in the section.
             variable: The variable of the environment that a hint suggests.
             least: The fewest characters of the secret.
-            reason: What needs so many, for the message.
+            reason: The reason for so many, for the message.
         """
         ...
 
@@ -122,7 +122,7 @@ class OwnSection:
 
     Attributes:
         keys: The keys of the section, with their bounds and meanings.
-        meaning: What the section sets up, for the reference of the configuration.
+        meaning: The purpose of the section, for the reference of the configuration.
         rules: The class of the compiled section in `LocationRules.own`.
         compiled: Returns the rules of a section, or None after an error has been reported.
         file_key: The key that names a file, whose state is reported by `check`, or None.
@@ -145,7 +145,7 @@ class Signal:
         headers: Returns every header that `report` reads under these rules.
         can_locate: Returns whether a config version has everything with which the signal can locate some caller.
         section: The key of `location` that sets the signal up, or None if it needs none.
-        settings: What stands under this key, if it belongs to this signal alone.
+        settings: The value of this key, if it belongs to this signal alone.
         client_right: The word in a client's `may_assert` without which the signal is ignored, or None.
         reads_edges: Whether it reads headers that trusted edges add: such a request came through a proxy.
         needs_lookup: Whether its report may be a question that must be answered first.

@@ -1,4 +1,4 @@
-"""What a signal may read of a request, the trusted edge that a peer is, and the parser of IP addresses.
+"""The parts of a request that a signal may read, the trusted edge that a peer is, and the parser of IP addresses.
 
 A trusted edge is not a signal. Two signals, `edge_header` and `geoip`, and the limiter of failed keys use it.
 """
