@@ -133,7 +133,7 @@ def row(all_: Sent | Refusal_ | None = None, **columns: Sent | Refusal_) -> Row:
 
 
 CASES: dict[str, tuple[dict[str, Any], Row]] = {
-    "n=1": ({"n": 1}, row(openai=sent(n=1), gemini=sent(generationConfig=...), qwens=sent(parameters__n=...))),
+    "n=1": ({"n": 1}, row(openai=sent(n=1), gemini=sent(generationConfig=...), qwens=sent(parameters__n=1))),
     "n=2": (
         {"n": 2},
         row(
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     ),
     "seed": (
         {"seed": 2**40 + 3},
-        row(openai=sent(seed=2**40 + 3), gemini=sent(generationConfig__seed=3), qwens=sent(parameters__seed=2**40 + 3)),
+        row(openai=sent(seed=2**40 + 3), gemini=sent(generationConfig__seed=3), qwens=sent(parameters__seed=2**31 - 1)),
     ),
     "max_tokens": (
         {"max_tokens": 50},
@@ -280,7 +280,7 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
             gpt_4o=sent(n=2),
             gemini=cannot("does not support n", "n"),
             house=cannot("does not support n", "n"),
-            qwens=cannot("only one if the request has tools"),
+            qwens=cannot("returns only one choice if the request has tools"),
         ),
     ),
     "reasoning_content comes back": (
