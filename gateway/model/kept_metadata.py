@@ -1,7 +1,7 @@
 """Decide whether this cell may keep who asked from where.
 
 Every store asks `may_keep`: receipts, recent requests, results of shadow traffic, budgets of end users, and usage rows.
-If it may not, only the usage row is kept, without territory and end user.
+If it may not, only the usage row is kept, without request id, territory and end user.
 """
 
 from __future__ import annotations
@@ -31,5 +31,5 @@ def may_keep(location: Location | None, cell: str | None) -> bool:
 
 
 def regions_without_callers(config: ConfigVersion) -> frozenset[str]:
-    """Return the names of the regions whose usage rows have neither territory nor end user in this cell."""
+    """Return the names of the regions whose usage rows name no request and no caller in this cell."""
     return frozenset(name for name, region in config.regions.items() if not region.keeps_receipts)

@@ -438,6 +438,17 @@ async def test_held_lock_refuses_after_a_second_and_the_event_loop_keeps_turning
     assert isinstance(await gate.hold(request("one", 100)), HoldGranted), "the refused hold holds nothing"
 
 
+async def test_lock_that_is_free_after_less_than_a_second_is_waited_for(start: Start) -> None:
+    gate, other = start(), start()
+    other._take()
+    asyncio.get_running_loop().call_later(0.4, other._give)
+    assert isinstance(await gate.hold(request("one")), HoldGranted)
+    other._take()
+    asyncio.get_running_loop().call_later(0.4, other._give)
+    assert await gate.settle("one", 0, 10, b"row")
+    assert gate.waiting(1) == [(b"wone", b"row")]
+
+
 async def test_operations_that_wait_for_the_lock_run_in_order_when_it_is_free(start: Start) -> None:
     gate, other = start(), start()
     await gate.hold(request("one", 60))
