@@ -4,8 +4,8 @@ There are two reasons. Some failures (a refused key, a spent quota, a rate limit
 the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys cool down. If
 only the status shows it (403: this key, or this prompt?), the failure is a **suspicion**, until another client's
 request or a third one in a row fails alike. The **breaker** of a deployment opens if it keeps failing, whatever the key
-(see `breaker`). Both are kept in this process only. A reload keeps them, and a deployment is judged as it is in the config
-version that asks.
+(see `breaker`). Both are kept in this process only. A reload keeps them, and a deployment is judged as it is in the
+config version that asks.
 """
 
 from __future__ import annotations

@@ -185,7 +185,11 @@ class Assembler:
         self._call_characters = 0
 
     def take(self) -> tuple[StreamEvent, ...]:
-        """Return the events since the last call."""
+        """Return the events since the last call.
+
+        Returns:
+            The events, in order.
+        """
         events = tuple(self._events)
         self._events.clear()
         return events
@@ -196,7 +200,13 @@ class Assembler:
         return bool(self._choices) and None not in [choice.end for choice in self._choices.values()]
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
-        """Record which answer this is: its id, its model, and its Unix time. The first value of each is kept."""
+        """Record which answer this is: its id, its model, and its Unix time. The first value of each is kept.
+
+        Args:
+            id: The provider's id of the answer.
+            model: The provider's name of the model that answers.
+            created: The Unix time at which the answer was created.
+        """
         if not self.identified:
             self._id = self._id or repair_surrogates(id or "")
             self._model = self._model or repair_surrogates(model or "")
@@ -204,22 +214,45 @@ class Assembler:
             self.identified = bool(self._id and self._model and self._created)
 
     def describe(self, *, service_tier: str | None, system_fingerprint: str | None) -> None:
-        """Record how the answer is processed. Call it before the first content. The first value of each is kept."""
+        """Record how the answer is processed. Call it before the first content. The first value of each is kept.
+
+        Args:
+            service_tier: See `ChatCompletion`.
+            system_fingerprint: See `ChatCompletion`.
+        """
         if service_tier and self._tier is None:
             self._tier = repair_surrogates(service_tier)
         if system_fingerprint and self._fingerprint is None:
             self._fingerprint = repair_surrogates(system_fingerprint)
 
     def has(self, content: Content, choice: int = 0) -> bool:
-        """Return whether a choice already has content of a kind. Some vendors repeat all content at the end."""
+        """Return whether a choice already has content of a kind. Some vendors repeat all content at the end.
+
+        Args:
+            content: The kind of content.
+            choice: The number of the choice.
+
+        Returns:
+            Whether it has such content.
+        """
         return choice in self._choices and content in self._choices[choice].kinds
 
     def see(self, choice: int) -> None:
-        """Record that a choice exists, so that the answer is not whole without its finish."""
+        """Record that a choice exists, so that the answer is not whole without its finish.
+
+        Args:
+            choice: The number of the choice.
+        """
         self._choice(choice)
 
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
-        """Add text, which may end with half of a surrogate pair. Log probabilities that are not JSON are dropped."""
+        """Add text, which may end with half of a surrogate pair. Log probabilities that are not JSON are dropped.
+
+        Args:
+            text: The text.
+            choice: The number of the choice.
+            logprobs: Log probabilities of this text.
+        """
         state = self._choices.get(choice)
         is_plain = bool(text) and logprobs is None and (text.isascii() or not _SURROGATE.search(text))
         if is_plain and state is not None and self._is_in_text(state):
@@ -232,7 +265,11 @@ class Assembler:
             self._emit(TextDelta(text, choice, logprobs))
 
     def text_run(self, pieces: tuple[bytes, ...]) -> None:
-        """Add text of choice 0 as contents of JSON strings without surrogates. See `TextRun`."""
+        """Add text of choice 0 as contents of JSON strings without surrogates. See `TextRun`.
+
+        Args:
+            pieces: See `TextRun`.
+        """
         self._choice(0).kinds.add("text")
         self._emit(TextRun(pieces))
 
@@ -240,12 +277,19 @@ class Assembler:
         """Return whether one more text of choice 0 would only produce a text event and change no other state.
 
         Then the caller may pass such text on without the assembler.
+
+        Returns:
+            Whether the caller may pass such text on.
         """
         state = self._choices.get(0)
         return state is not None and not self._events and self._is_in_text(state)
 
     def is_saying_text(self) -> bool:
-        """Return whether the last event is text of choice 0, so that consecutive texts may be added as a run."""
+        """Return whether the last event is text of choice 0, so that consecutive texts may be added as a run.
+
+        Returns:
+            Whether `text_run` may replace further texts.
+        """
         last = self._events[-1] if self._events else None
         return type(last) is TextDelta and last.choice == 0 and self._is_in_text(self._choices[0])
 
@@ -254,21 +298,40 @@ class Assembler:
         return self.opened and not self.done and not state.finish and not state.cut and "text" in state.kinds
 
     def takes_runs(self) -> bool:
-        """Return whether text may be added as a run now: not while half of a surrogate pair is held back."""
+        """Return whether text may be added as a run now: not while half of a surrogate pair is held back.
+
+        Returns:
+            Whether `text_run` may be called.
+        """
         return 0 not in self._choices or "text" not in self._choices[0].cut
 
     def reasoning(self, text: str, choice: int = 0) -> None:
-        """Add reasoning text."""
+        """Add reasoning text.
+
+        Args:
+            text: The text.
+            choice: The number of the choice.
+        """
         if text := self._choice(choice).joined("reasoning", text):
             self._emit(ReasoningDelta(text, choice))
 
     def refusal(self, text: str, choice: int = 0) -> None:
-        """Add text of the model's refusal."""
+        """Add text of the model's refusal.
+
+        Args:
+            text: The text.
+            choice: The number of the choice.
+        """
         if text := self._choice(choice).joined("refusal", text):
             self._emit(RefusalDelta(text, choice))
 
     def annotations(self, annotations: tuple[Annotation, ...], choice: int = 0) -> None:
-        """Add annotations of the text, in OpenAI's shape. Those that cannot be written as JSON are dropped."""
+        """Add annotations of the text, in OpenAI's shape. Those that cannot be written as JSON are dropped.
+
+        Args:
+            annotations: The annotations.
+            choice: The number of the choice.
+        """
         state = self._choice(choice)
         if annotations := tuple(filter(_is_writable, annotations)):
             state.kinds.add("annotations")
@@ -360,11 +423,19 @@ class Assembler:
             state.stop_sequence = repair_surrogates(stop_sequence) if stop_sequence else None
 
     def filtered(self, choice: int = 0) -> None:
-        """Record that the safety system filtered a choice, whatever its finish is."""
+        """Record that the safety system filtered a choice, whatever its finish is.
+
+        Args:
+            choice: The number of the choice.
+        """
         self._choice(choice).filtered = True
 
     def usage(self, usage: Usage | Callable[[], Usage]) -> None:
-        """Record the token counts so far: of each count the last one above 0. A function is called once at the end."""
+        """Record the token counts so far: of each count the last one above 0. A function is called once at the end.
+
+        Args:
+            usage: The counts, or a function that returns them.
+        """
         if callable(usage):
             self._read_usage = usage
         elif self._usage is None:
@@ -416,7 +487,11 @@ class Assembler:
         return self._usage
 
     def fail(self, failure: Failure) -> None:
-        """End the answer with a failure. A content filter after the first content ends it as filtered instead."""
+        """End the answer with a failure. A content filter after the first content ends it as filtered instead.
+
+        Args:
+            failure: The failure.
+        """
         if self.done:
             return
         blocks = failure.kind is FailureKind.CONTENT_FILTER

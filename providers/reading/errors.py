@@ -81,11 +81,26 @@ class Phrases:
     instead_of: FailureKind = FailureKind.INVALID_REQUEST
 
     def kind_of(self, kind: FailureKind, message: str) -> FailureKind:
-        """Return the kind of the matching sentence, or else `kind`, which is that by status and code."""
+        """Return the kind of the matching sentence, or else `kind`, which is that by status and code.
+
+        Args:
+            kind: The kind by status and code.
+            message: The message of the error.
+
+        Returns:
+            The kind.
+        """
         return (self.find(message) or kind) if kind is self.instead_of else kind
 
     def find(self, message: str) -> FailureKind | None:
-        """Return the kind of the sentence that the message is."""
+        """Return the kind of the sentence that the message is.
+
+        Args:
+            message: The message of the error.
+
+        Returns:
+            The kind, or None without a matching sentence.
+        """
         message = _OF_ALIBABA.sub("", message.strip(), count=1)
         return next((kind for sentence, kind in self.kinds.items() if _pattern(sentence).fullmatch(message)), None)
 
@@ -245,6 +260,12 @@ def by_status(status: int) -> FailureKind:
 
     A redirect, a 2xx or another 4xx (405, 415, 421, …) is `MALFORMED`: it concerns how the gateway calls the server,
     not the client's request, so another deployment may be tried.
+
+    Args:
+        status: The HTTP status.
+
+    Returns:
+        The kind.
     """
     if status in _BY_STATUS:
         return _BY_STATUS[status]
@@ -252,12 +273,28 @@ def by_status(status: int) -> FailureKind:
 
 
 def blames_itself(kind: FailureKind, status: int) -> bool:
-    """Return whether a code that blames the request has a status that blames the server: it may succeed elsewhere."""
+    """Return whether a code that blames the request has a status that blames the server: it may succeed elsewhere.
+
+    Args:
+        kind: The kind by the error code.
+        status: The HTTP status.
+
+    Returns:
+        Whether the kind is `INVALID_REQUEST` and the status is 500 or more.
+    """
     return kind is FailureKind.INVALID_REQUEST and status >= 500
 
 
 def by_code(code: str, kinds: Kinds) -> FailureKind | None:
-    """Return the kind of an error code, or of its longest prefix that ends at a dot; None for an unknown one."""
+    """Return the kind of an error code, or of its longest prefix that ends at a dot; None for an unknown one.
+
+    Args:
+        code: The provider's error code.
+        kinds: Kinds by code, by prefix, or by a pattern with `*`.
+
+    Returns:
+        The kind, or None.
+    """
     whole = code
     while code:
         if code in kinds:
@@ -367,6 +404,20 @@ def failure(
 
     The time to wait comes from `retry_after`, the `retry-after` headers or the headers of the rate limits, in this
     order.
+
+    Args:
+        response: The response.
+        kind: The kind of the failure.
+        code: The provider's error code. One of more than six words becomes the detail, unless there is one.
+        detail: The provider's message, for the log. Without it, a plain text body is used.
+        request_id: The provider's id of the call, if the body contains it.
+        param: The request field that is wrong.
+        retry_after: The time to wait in seconds, if the body contains it.
+        limits: The provider's rate limit headers. They are read only if the rate is limited and no time was found.
+        is_confirmed: Whether more than the status shows the kind.
+
+    Returns:
+        The failure, with a message for the client that does not contain the provider's text.
     """
     if retry_after is None:
         retry_after = retry_after_s(response.headers, response.received_at)
@@ -409,12 +460,26 @@ def chat_param(param: str) -> str:
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """Return the provider's id of a call."""
+    """Return the provider's id of a call.
+
+    Args:
+        headers: The headers of the response, with lower-case names.
+
+    Returns:
+        The value of the first known header that is present, or None.
+    """
     return next(filter(None, (headers.get(name) for name in _REQUEST_IDS)), None)
 
 
 def plain_text(response: WireResponse) -> str:
-    """Return the message of an error whose body is plain text or a JSON string."""
+    """Return the message of an error whose body is plain text or a JSON string.
+
+    Args:
+        response: The response.
+
+    Returns:
+        The text. Empty for a status below 400, HTML and JSON objects.
+    """
     if response.status < 400 or is_html(response.headers.get("content-type", "")):
         return ""
     start = response.body[: 4 * _MOST_DETAIL].strip()
@@ -425,7 +490,14 @@ def plain_text(response: WireResponse) -> str:
 
 
 def mistakes_in(body: Mapping[str, object]) -> str:
-    """Return the messages in an error body of FastAPI, without the input that it repeats."""
+    """Return the messages in an error body of FastAPI, without the input that it repeats.
+
+    Args:
+        body: The parsed body.
+
+    Returns:
+        `detail` if it is a text, or else the messages with their paths, separated by `; `.
+    """
     detail = body.get("detail") or as_map(body.get("message")).get("detail")
     if isinstance(detail, str):
         return detail
@@ -439,7 +511,14 @@ def mistakes_in(body: Mapping[str, object]) -> str:
 
 
 def error_object(body: bytes) -> dict[str, object]:
-    """Return the JSON object of an error body, also from an array of one or the first `data:` of an event stream."""
+    """Return the JSON object of an error body, also from an array of one or the first `data:` of an event stream.
+
+    Args:
+        body: The body.
+
+    Returns:
+        The object. Empty if there is none: HTML, plain text, a truncated body.
+    """
     text = body.strip()
     if not text.startswith((b"{", b"[")):
         lines = [line.strip() for line in text.splitlines()[:64]]
@@ -452,5 +531,12 @@ def error_object(body: bytes) -> dict[str, object]:
 
 
 def is_html(content_type: str) -> bool:
-    """Return whether a response is an HTML page, such as one of a captive portal, a firewall or a load balancer."""
+    """Return whether a response is an HTML page, such as one of a captive portal, a firewall or a load balancer.
+
+    Args:
+        content_type: The value of `content-type`.
+
+    Returns:
+        Whether it is HTML.
+    """
     return content_type.lower().startswith("text/html")
