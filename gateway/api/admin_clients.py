@@ -73,7 +73,7 @@ class AdminRoutes(Value, frozen=True):
             return refusal_response(AdminRefused(503, "state_unavailable", str(error)))
 
     async def show(self, request: Request, action: str, work: Callable[[ClientAdmin | FileClients], Json]) -> Response:
-        """Answer with stored clients, or with those of the config file."""
+        """Answer with stored clients, or with the clients of the config file."""
         config = (await self.control.status()).config
         if config.clients_source != "file":
             return await self.run(request, action, work)
@@ -255,7 +255,7 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
 
 
 def _row_lines(reader: UsageReader, query: UsageQuery, *, shows_users: bool) -> Iterator[bytes]:
-    """Yield rows as JSON lines, many at once."""
+    """Yield rows as JSON lines, many in one piece."""
     with reader:
         rows = reader.rows(query)
         while lines := [json_line(row, shows_user=shows_users) for row in islice(rows, _ROWS_AT_ONCE)]:

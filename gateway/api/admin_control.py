@@ -22,6 +22,9 @@ from gateway.telemetry.event_feed import Subscription
 if TYPE_CHECKING:
     from gateway.service.client_admin import ClientAdmin
 
+_FINDING = tuple(field.name for field in fields(Finding))
+_LISTED = tuple(field.name for field in fields(Changes) if field.name != "answers")
+
 
 class Review(Protocol):
     """Shows changes to operators, and makes none. Methods raise StateError, NotStored if there is no such version."""
@@ -115,12 +118,6 @@ def no_faults() -> ApiError:
     """Return the error for a request about simulated faults outside a demo."""
     message = "there are no simulated providers: faults exist only in a demo (`demo: true`, `gateway demo`)"
     return ApiError("not_found", message)
-
-
-_FINDING = tuple(field.name for field in fields(Finding))
-
-
-_LISTED = tuple(field.name for field in fields(Changes) if field.name != "answers")
 
 
 def readiness_word(status: Status) -> str:
@@ -235,7 +232,7 @@ def _retirements(status: Status) -> list[dict[str, object]]:
 
 
 def _schedule(status: ScheduleStatus) -> dict[str, object]:
-    """Return the progress of a schedule. The counts are those of its present stage."""
+    """Return the progress of a schedule. The counts are of its current stage."""
     schedule, progress = status.schedule, status.progress
     return {
         "assistant": status.assistant,

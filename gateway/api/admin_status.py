@@ -102,7 +102,7 @@ def _document(
 
 
 def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[str, object]]:
-    """Yield this instance, and those of its cell as the database has them."""
+    """Yield this instance, and the instances of its cell as the database has them."""
     others = overview.cell.instances if overview.cell is not None else ()
     known = next((item for item in others if item.id == overview.id), None)
     state: InstanceState = "behind" if known is not None and known.state == "behind" else "current"

@@ -130,7 +130,7 @@ class Prepared(Value, frozen=True):
 
     Attributes:
         state: The state to activate. None if it must not become active.
-        is_unsigned: Whether it lacks a signature.
+        is_unsigned: Whether its signature is missing.
         is_judged: Whether the config is the cause of the result, and not a failure of the gateway.
     """
 

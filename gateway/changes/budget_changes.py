@@ -1,4 +1,4 @@
-"""Describe the changes of budgets for a plan: each change in words, and the counters that begin anew. Pure.
+"""Describe the changes of budgets for a plan: each change as text, and the counters that begin anew. Pure.
 
 Counters belong to a kind, a name, a unit and a window. With another name or unit they begin anew.
 """
@@ -19,7 +19,7 @@ def budget_changes(old: ConfigVersion, new: ConfigVersion) -> Iterator[tuple[str
 
 
 def _budgets(config: ConfigVersion) -> Mapping[str, str]:
-    """Return the budgets in words, by the words for their owner. Owners without budgets are left out."""
+    """Return the text of the budgets, by the text for their owner. Owners without budgets are left out."""
     found = {f"project {name}": _listed(project.budgets) for name, project in config.projects.items()}
     for client in config.clients.values():
         spending = client.spending

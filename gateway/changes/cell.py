@@ -1,4 +1,4 @@
-"""Take part in a cell: show signs of life, ship what was recorded, and follow the commands of operators.
+"""Take part in a cell: send heartbeats, upload the record, and follow the commands of operators.
 
 One process of an instance does this: the single process or the supervisor. The state directory stays the master of what
 this instance has recorded. A rollback, a release and a reload are stored as commands, and every instance executes them

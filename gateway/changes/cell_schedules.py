@@ -34,7 +34,7 @@ _UNKNOWN = ScheduleProgress(Phase.HELD, reason="the database of the cell has not
 
 
 class _Conviction(Value, frozen=True):
-    """A candidate that the requests of this process have convicted while the database did not answer.
+    """A candidate that this process rolled back on its own evidence while the database did not answer.
 
     Attributes:
         back_at: When the database answered again, in its own time. None until then.
@@ -144,7 +144,7 @@ class CellScheduler(Scheduler):
         await self._save()
 
     def _judged_here(self) -> dict[ScheduleKey, tuple[Schedule, ScheduleProgress]]:
-        """Return the schedules whose stage runs, and set their own counts to those of the present stage."""
+        """Return the schedules whose stage runs, and set their own counts to the counts of the current stage."""
         running: dict[ScheduleKey, tuple[Schedule, ScheduleProgress]] = {}
         for route, (identity, progress) in self._progress.items() if self._frozen is None else ():
             key = ScheduleKey(*route, identity)

@@ -77,7 +77,7 @@ class ReviewedChange(Value, frozen=True):
     """A change that is permitted.
 
     Attributes:
-        protected: The protected regions that it changes, with the changes in words.
+        protected: The protected regions that it changes, with the changes as text.
         signer: The id of the key that signed it.
     """
 

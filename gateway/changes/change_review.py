@@ -179,7 +179,7 @@ def activation_data(item: Activation) -> Json:
 
 
 def activations_data(activations: Iterable[tuple[str | None, Activation]], active: Activation | None) -> list[Json]:
-    """Return activations as JSON data, each with the id of its instance if they are those of a cell."""
+    """Return activations as JSON data, each with the id of its instance if they belong to a cell."""
     return [
         {**activation_data(item), "active": item is active, **({"instance": instance} if instance else {})}
         for instance, item in activations

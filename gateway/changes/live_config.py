@@ -408,7 +408,7 @@ class LiveConfig:
         elif not is_reported:
             await asyncio.to_thread(self._activator.record_rejected, request, self.config.version, prepared)
         if done.activated or done.cause not in _REQUESTED:
-            # The files of a version that was rejected are neither those of the active one nor those of the next edit.
+            # The files of a version that was rejected belong neither to the active version nor to the next edit.
             if retriable:
                 # The sender of a signal gets no answer, so the gateway repeats the reload.
                 self._watch.postpone(must_apply=request.cause == "sighup")

@@ -28,10 +28,32 @@ MARKS: Mapping[Kind, str] = {"added": "+", "removed": "-", "changed": "~"}
 
 Traffic = Mapping[tuple[str, str], float]
 """The number of recent requests, by assistant and region."""
+# Not compared: adapters are code, targets are made of other fields, and credentials and the content of files are not a
+# part of the config.
+_NOT_COMPARED = {
+    # Prices and retirements come with the model and do not affect answers.
+    Deployment: frozenset(
+        (
+            "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
+            "retirement link proxy_origin"
+        ).split()
+    ),
+    Region: frozenset({"name"}),
+}
+# Fields whose changes are listed by name, and fields that follow from them.
+_NO_SECTIONS = frozenset(
+    "version assistants deployments regions region_by_territory default_region blocked memo".split()
+)
+_NOT_SET = object()
+_SHOWN_CHARACTERS = 160
+_PLAN_NAMES = {"texts": "speech", "ages": "age bands"}
+"""The names in a plan of fields whose attribute has another name."""
+_SECTION_OF_FIELD = {"receipts_keep_s": "receipts", "receipts_sample": "receipts", "log_sample": "log"}
+"""The sections of the fields of a config version that are single keys."""
 
 
 class Change(Value, frozen=True):
-    """One difference, in words.
+    """One difference, as text.
 
     Attributes:
         widens: Whether prompts may go to places where they could not go before.
@@ -58,7 +80,7 @@ class RouteChange(Value, frozen=True):
     """The change for users of one assistant in one region.
 
     Attributes:
-        before: The steps of chats in order, then in words the schedule, the shadow, and the steps of other uses. The
+        before: The steps of chats in order, then as text the schedule, the shadow, and the steps of other uses. The
             same holds for `after`.
         chat_steps: The number of steps of chats before and after.
         because: The region or the deployments whose own change affects this route.
@@ -172,7 +194,7 @@ def with_traffic(plan: ChangePlan, traffic: Traffic) -> ChangePlan:
 
 
 def shown(value: object) -> str:
-    """Return a value of a config version in words. A dataclass without words of its own is listed by its fields."""
+    """Return a value of a config version as text. A dataclass without a text of its own is listed by its fields."""
     match value:
         case None | () | "":
             return "none"
@@ -202,24 +224,6 @@ def shown(value: object) -> str:
 
 NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalLocator(LocationRules()))
 """The state before the first config version."""
-
-# Not compared: adapters are code, targets are made of other fields, and credentials and the content of files are not a
-# part of the config.
-_NOT_COMPARED = {
-    # Prices and retirements come with the model and do not affect answers.
-    Deployment: frozenset(
-        (
-            "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
-            "retirement link proxy_origin"
-        ).split()
-    ),
-    Region: frozenset({"name"}),
-}
-
-# Fields whose changes are listed by name, and fields that follow from them.
-_NO_SECTIONS = frozenset(
-    "version assistants deployments regions region_by_territory default_region blocked memo".split()
-)
 
 
 def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] = ()) -> ChangePlan:
@@ -274,13 +278,8 @@ def changed_values(old: object, new: object, path: KeyPath = ()) -> Iterator[Cha
         yield Change(".".join(map(str, path)), _written(path, old), _written(path, new), kind=kind)
 
 
-_NOT_SET = object()
-
-_SHOWN_CHARACTERS = 160
-
-
 def _written(path: KeyPath, value: object) -> str:
-    """Return a value of a document in words, without secrets."""
+    """Return a value of a document as text, without secrets."""
     if value is _NOT_SET:
         return "not set"
     text = value if isinstance(value, str) else json.dumps(without_secrets(path, value), ensure_ascii=False)
@@ -322,12 +321,8 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
         )
 
 
-_PLAN_NAMES = {"texts": "speech", "ages": "age bands"}
-"""The names in a plan of fields whose attribute has another name."""
-
-
 def _compared_part(value: object) -> object:
-    """Return the part of a value to compare. A region's texts contain those of other regions, which do not count."""
+    """Return the part of a value to compare. The texts of other regions in a region's texts do not count."""
     if not isinstance(value, RegionText):
         return value
     with_text = {name: it for name, it in value.locales.items() if it.labels or it.profile is not None or it.refusals}
@@ -383,7 +378,7 @@ def _steps_for(assistant: Assistant | None, region: str, use: Use) -> tuple[str,
 
 
 def _steps(assistant: Assistant | None, region: str, uses: Iterable[Use]) -> tuple[str, ...]:
-    """Return the steps of a route in words, with its schedule, its shadow, and the deployments of other uses."""
+    """Return the steps of a route as text, with its schedule, its shadow, and the deployments of other uses."""
     if assistant is None:
         return ()
     words = [*_steps_for(assistant, region, "chat")]
@@ -436,10 +431,6 @@ def _answered_in(territory: str, config: ConfigVersion) -> str:
         return ""
     region = config.region_of(territory)
     return region.name if region is not None else ""
-
-
-_SECTION_OF_FIELD = {"receipts_keep_s": "receipts", "receipts_sample": "receipts", "log_sample": "log"}
-"""The sections of the fields of a config version that are single keys."""
 
 
 def _sections(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:

@@ -17,7 +17,7 @@ _MOST_ACCEPTED = 8
 
 
 def protected_changes(old: ConfigVersion, new: ConfigVersion, plan: ChangePlan) -> dict[str, str]:
-    """Return each protected region of the old version that the plan changes, with the changes in words."""
+    """Return each protected region of the old version that the plan changes, with the changes as text."""
     changes_by_region: dict[str, str] = {}
     for name, region in old.regions.items():
         if region.protected and (changes := _changes_in(old, new, region, plan)):
@@ -97,7 +97,7 @@ def _territory_of(config: ConfigVersion) -> str | None:
 
 
 def _rewritten(names: Collection[str], plan: ChangePlan) -> set[str]:
-    """Return those of the deployments that the plan changes, even if only a key of an account changes."""
+    """Return the deployments that the plan changes, even if only a key of an account changes."""
     changed = {item.name for item in plan.deployments}
     return {name for name in names if name in changed or _is_among(f"deployments.{name}", plan.keys)}
 

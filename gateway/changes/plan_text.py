@@ -81,7 +81,7 @@ def plan_summary(plan: ChangePlan) -> str:
 
 
 def summary_data(plan: Mapping[str, Any]) -> dict[str, object]:
-    """Return what `plan_summary` writes in words, of a plan as data. An earlier release may have written the plan."""
+    """Return what `plan_summary` writes, as data. An earlier release may have written the plan."""
     shown, more = _summarised(plan)
     return {"summary_items": [asdict(item) for item in shown], "summary_more": more}
 

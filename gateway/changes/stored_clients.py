@@ -33,6 +33,7 @@ POLL_S = 0.3
 """The interval of looks at the database. A change is active within two seconds in all workers."""
 
 _NEVER_S = float("inf")
+_NO_CLIENTS: Mapping[str, Client] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +126,8 @@ class ClientDatabase:
 
         Raises:
             StateError: The database or the pepper cannot be read, at the first version. Later, the last content is used
-                and the failure is logged. A shared database that does not answer is logged at once, and has no clients.
+                and the failure is logged. A shared database that does not answer is logged immediately,
+                and has no clients.
         """
         if config.demo:
             return config
@@ -243,9 +245,6 @@ class ClientDatabase:
 def state_pepper(directory: Path) -> Secret:
     """Return the pepper of a state directory. The first call makes it. Raises StateError."""
     return Secret(generated_key(directory, PEPPER).hex())
-
-
-_NO_CLIENTS: Mapping[str, Client] = {}
 
 
 def _compiled(stored: StoredClients, facts: ConfigFacts) -> _Loaded:

@@ -74,11 +74,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """Return the parser of `gateway`, with those of its commands.
+    """Return the parser of `gateway`, with the parsers of its commands.
 
     In `commands.json`, `run` is the module below `gateway.cli` and the function of a command. In `arguments`, a name
-    stands for a list of `shared`, and `one_of` lists options that exclude each other. The other members are those of
-    `ArgumentParser.add_argument`. A text that is a list of lines is printed as it is.
+    stands for a list of `shared`, and `one_of` lists options that exclude each other. The other members are
+    arguments of `ArgumentParser.add_argument`. A text that is a list of lines is printed as it is.
     """
     described = json.loads(_FILE.read_text("utf-8"))
     parser: argparse.ArgumentParser = _Parser(prog="gateway", **_texts(described["commands"].pop("")))

@@ -125,7 +125,7 @@ def _print_activations(
     pinned: str | None,
     options: argparse.Namespace,
 ) -> None:
-    """Print activations, each with the id of its instance if they are those of a cell."""
+    """Print activations, each with the id of its instance if they belong to a cell."""
     from gateway.changes.change_review import activations_data
 
     if options.json:

@@ -14,6 +14,9 @@ from pathlib import Path
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
 
+_OK, _REFUSED = 0, 1
+_MAX_FILE_BYTES = 64 * 1024
+
 
 def new(options: argparse.Namespace) -> int:
     """Make a client key or a signing key pair (`gateway key new`)."""
@@ -49,10 +52,6 @@ def _new_pair(path: Path) -> int:
     print(f"private key  {path}\n             for the signer only: GATEWAY_RECEIPT_KEY, or gateway plan --sign\n")
     print(f"public key   {public.text}\n             also in {public_path}; for `admin_keys`, or to verify receipts")
     return _OK
-
-
-_OK, _REFUSED = 0, 1
-_MAX_FILE_BYTES = 64 * 1024
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -181,7 +181,7 @@ def _attempt_text(attempt: Past) -> str:
 
 
 def _decision_text(attempt: Past) -> str:
-    """Return the decision after a failed attempt in words. Empty if there is none."""
+    """Return the decision after a failed attempt as text. Empty if there is none."""
     decision, reason = attempt.get("decision"), attempt.get("decision_reason")
     if not decision:
         return ""

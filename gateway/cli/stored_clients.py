@@ -20,6 +20,8 @@ _OK, _REFUSED = 0, 1
 _IN_FILE = "clients_in_file"
 _LIMITS = ("rpm", "tpm", "concurrent", "body_bytes")
 _NO_VALUE = "-"
+_OF_KEYS = ("id", "client", "status", "owner", "created_at", "expires_at", "last_used_at", "note")
+_OF_CLIENTS = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -130,8 +132,6 @@ def _tokens_text(found: Json) -> str:
     return table + (former if "  was" in table.partition("\n")[0] else "")
 
 
-_OF_KEYS = ("id", "client", "status", "owner", "created_at", "expires_at", "last_used_at", "note")
-_OF_CLIENTS = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")
 _TEXTS: Mapping[str, Callable[[Json], str]] = {
     "keys list": lambda found: _table(found["keys"], _OF_KEYS),
     "keys create": _key_text,
@@ -156,7 +156,7 @@ _TEXTS: Mapping[str, Callable[[Json], str]] = {
         f"the admin token {it['id']} is revoked" + (f"\n{it['closed']}" if "closed" in it else "")
     ),
 }
-"""The answers of operations in words."""
+"""The answers of operations as text."""
 
 
 def _budget_table(found: Json) -> str:

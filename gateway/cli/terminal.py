@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _STDERR = 2
+_SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 
 def compile_file(
@@ -73,9 +74,6 @@ def closed_output_status(error: OSError) -> int:
         file=sys.stderr,
     )
     return CommandError.status
-
-
-_SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 
 def operator_of(options: argparse.Namespace) -> str:

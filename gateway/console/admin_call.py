@@ -46,7 +46,7 @@ class AdminCall(Value, frozen=True):
     texts: ViewTexts
 
     def expect(self, needed: Role) -> None:
-        """Raise AdminFailed, as the admin API does, if the person's role does not permit an action that needs this one.
+        """Raise AdminFailed, as the admin API does, if the person's role ranks below the required role.
 
         An action that asks for a confirmation or reads a definition does so before it calls the admin API.
         """

@@ -328,7 +328,7 @@ def _unavailable(status: Status) -> Mapping[str, dict[str, object]]:
 def _sites(sites: Sequence[SimulatedSite], decision: Mapping[str, Any] | None) -> list[dict[str, object]]:
     """Return the simulated sites, always in the same order, and mark those on the route of the territory.
 
-    A site's deployments on the route are apart from the others, such as those of embeddings.
+    A site's deployments on the route are apart from the others, such as deployments for embeddings.
     """
     route = [*decision["steps"], *decision["skipped"]] if decision is not None and decision["error"] is None else []
     on_route = {item["deployment"] for item in route}

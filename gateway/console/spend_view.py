@@ -77,7 +77,7 @@ async def show(visit: Visit) -> ViewAnswer:
 
 
 async def _by_day(visit: Visit, begin: str, end: str, chosen: Mapping[str, str]) -> tuple[date, date, Any]:
-    """Return the chosen days, or those of the present month, and their report by day. Raises ValueError."""
+    """Return the chosen days, or the days of the current month, and their report by day. Raises ValueError."""
     if begin or end:
         first, last = date.fromisoformat(begin), date.fromisoformat(end)
         if first > last:
@@ -112,7 +112,7 @@ async def _report(visit: Visit, by: str, first: date, last: date, chosen: Mappin
 
 
 def rows_of(by: str, groups: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the groups next to those of the days before, the most expensive first. Some have calls only before."""
+    """Return each group beside the same group of the previous days, the most expensive first. Some have no calls now."""
     before = {(one[by], one["currency"]): one for one in earlier}
     now = {key: {**_NO_CALLS, "currency": key[1], "estimated": _NO_CALLS} for key in before}
     now |= {(one[by], one["currency"]): dict(one) for one in groups}

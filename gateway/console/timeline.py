@@ -1,4 +1,4 @@
-"""The attempts of one finished request as rows of a timeline, with their reasons in words."""
+"""The attempts of one finished request as rows of a timeline, with their reasons as text."""
 
 from __future__ import annotations
 

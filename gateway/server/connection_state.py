@@ -16,12 +16,12 @@ callbacks of the HTTP parser.
 - Bytes that are not HTTP end the input. Complete requests that came before them are still answered, and meanwhile the
   bytes are read and dropped (`DISCARDING`): a connection that is not read does not notice that its client has left.
   The usual cause is a body whose length was counted in characters. Without such a request the connection is refused
-  and closed at once.
+  and closed immediately.
 - `CLOSED` is entered when the connection begins to close, for whatever reason. Later bytes are ignored.
 
 **Requests** (`RequestState`, one per request): the response. Requests are answered in the order in which they came,
 so at most one request is `RUNNING` or `RESPONDING`; later ones are `QUEUED`. A request may become `COMPLETE` directly
-from `RUNNING`, when the whole response is written at once. It is `LOST` when its connection ends before its response.
+from `RUNNING`, when the whole response is one write. It is `LOST` when its connection ends before its response.
 
 **Request bodies** (`BodyState`, one per request): how much of the body has arrived and whether the application has
 received the end of it. The end is delivered once; after it, the application waits for the client to disconnect.

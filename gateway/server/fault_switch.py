@@ -74,14 +74,14 @@ class FaultSwitch:
 
 
 def describe(scenario: Scenario) -> str:
-    """Return the faults of a scenario in words; empty if there are none."""
+    """Return the faults of a scenario as text; empty if there are none."""
     return "; ".join(
         f"{share:.0%} {fault_text(fault)}" if share < 1 else fault_text(fault) for fault, share in scenario.faults
     )
 
 
 def fault_text(fault: Fault) -> str:
-    """Return a fault in words: its name, and its values with their units, such as `http error: status 503`."""
+    """Return a fault as text: its name, and its values with their units, such as `http error: status 503`."""
     name = re.sub("(?<!^)(?=[A-Z])", " ", type(fault).__name__).lower()
     values = []
     for member, value in asdict(fault).items():

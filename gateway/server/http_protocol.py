@@ -328,7 +328,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._queue.append((cycle, scope))
         self.watch_for_leaving()
         if len(self._queue) >= _MAX_READ_AHEAD:
-            # Not earlier: only a connection that is read learns at once that its client has left.
+            # Not earlier: only a connection that is read learns immediately that its client has left.
             self.flow.pause_reading()
 
     def has_waiting(self) -> bool:

@@ -40,7 +40,7 @@ _FAULT = b"Internal Server Error"
 _FAULT_HEADERS = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_FAULT)), _CLOSE)
 _as_line = b": ".join
 """Returns a pair of name and value as a header line."""
-# As integers: Python searches bytes for an integer at once, and for bytes only after an internal exception.
+# As integers: Python searches bytes for an integer directly, and for bytes only after an internal exception.
 _CR, _LF, _NUL = b"\r\n\0"
 _OVER = (COMPLETE, LOST)
 

@@ -35,6 +35,16 @@ _PORTS = {
     "console": "GATEWAY_CONSOLE_PORT=9002 (0 for a free one)",
 }
 """How to choose the port of each listener."""
+_LARGE_BYTES = 4 * 1024 * 1024
+"""Larger blocks get a mapping of their own, which costs a page fault per page. A body of 600 KB stays below this."""
+_KEPT_BYTES = 8 * _LARGE_BYTES
+"""Free memory that stays at the end of the heap, for bodies that arrive at the same time."""
+# Constants of malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_WANTED_FILES = 65_536
+"""More than a worker needs at its connection limits."""
+_FEW_FILES = 10_000
 
 
 class BindError(OSError):
@@ -354,21 +364,12 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     return uvloop.run(main)
 
 
-_LARGE_BYTES = 4 * 1024 * 1024
-"""Larger blocks get a mapping of their own, which costs a page fault per page. A body of 600 KB stays below this."""
-_KEPT_BYTES = 8 * _LARGE_BYTES
-"""Free memory that stays at the end of the heap, for bodies that arrive at the same time."""
-# Constants of malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-
-
 def release_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
     """Make malloc return large free blocks to the system; return whether it does. An operator's glibc settings win."""
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environ) or "GLIBC_TUNABLES" in environ:
         return False
     try:
-        # Imported here: a Python that was built without libffi lacks ctypes, and can serve all the same.
+        # Imported here: a Python that was built without libffi has no ctypes, and can serve all the same.
         import ctypes
 
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -380,11 +381,6 @@ def release_large_blocks(environ: Mapping[str, str] = os.environ) -> bool:
         and mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES) == 1
         and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES) == 1
     )
-
-
-_WANTED_FILES = 65_536
-"""More than a worker needs at its connection limits."""
-_FEW_FILES = 10_000
 
 
 def raise_file_limit() -> None:

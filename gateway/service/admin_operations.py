@@ -171,7 +171,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "viewer",
         "list the keys, without their secrets",
         lambda admin, it: admin.list_keys(it.get("client")),
-        (Field("client", "only those of this client", "NAME", "--client"),),
+        (Field("client", "only keys of this client", "NAME", "--client"),),
         of_file=True,
     ),
     Operation(
@@ -216,7 +216,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/keys/{id}/revoke",
         "operator",
-        "end a key at once, with all its secrets",
+        "end a key immediately, with all its secrets",
         lambda admin, it: admin.revoke_key(it["id"]),
         (_ID,),
     ),
