@@ -112,7 +112,7 @@ async def _report(visit: Visit, by: str, first: date, last: date, chosen: Mappin
 
 
 def rows_of(by: str, groups: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return each group beside the same group of the previous days, the most expensive first. Some have no calls now."""
+    """Return each group with its previous days, the most expensive first. Some have calls only before."""
     before = {(one[by], one["currency"]): one for one in earlier}
     now = {key: {**_NO_CALLS, "currency": key[1], "estimated": _NO_CALLS} for key in before}
     now |= {(one[by], one["currency"]): dict(one) for one in groups}
