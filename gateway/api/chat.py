@@ -140,7 +140,7 @@ class ChatEndpoint:
         """
         started_at = time.monotonic()
         self.in_flight += 1
-        record = Record("", started_at, "")
+        record = Record("", started_at, "", route=dialect.route)
         exchange = HttpExchange(self, scope, receive, send, record, dialect)
         try:
             await (self.service.handle if handle is None else handle)(exchange)

@@ -234,6 +234,7 @@ class Record:
         cost_micros: The cost in millionths of the price's currency unit. None if unknown.
         moderation: The verdicts of the region's moderation, if it has one.
         judges: The calls that sent a text to a judge, the first one of each deployment and outcome.
+        route: The path of the API, with `{model}` in place of a name.
     """
 
     request_id: str
@@ -264,6 +265,7 @@ class Record:
     shadow: AttemptRecord | None = None
     moderation: ModerationRecord | None = None
     judges: tuple[AttemptRecord, ...] = ()
+    route: str = "/v1/chat/completions"
 
     @property
     def reason(self) -> RefusalReason | None:

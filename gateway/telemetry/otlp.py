@@ -20,7 +20,6 @@ from gateway.model.record import AttemptRecord, Record
 from gateway.model.version_names import VERSION_ATTRIBUTES
 from providers.value import Value
 
-_ROUTE = "/v1/chat/completions"
 _SCOPE = "gateway"
 # By the HTTP conventions, a client's mistake is not an error of the server span.
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
@@ -63,7 +62,7 @@ def _spans(ended: Ended) -> list[Span]:
         span_id=span_id,
         parent_span_id=bytes.fromhex(trace.parent_id),
         trace_state=trace.state,
-        name=f"POST {_ROUTE}",
+        name=f"POST {record.route}",
         kind=Span.SPAN_KIND_SERVER,
         start_time_unix_nano=started_ns,
         end_time_unix_nano=ended.ended_ns,
@@ -82,7 +81,7 @@ def _spans(ended: Ended) -> list[Span]:
                 span_id=_new_id(),
                 parent_span_id=span_id,
                 trace_state=trace.state,
-                name=f"chat {attempt.model}",
+                name=f"{record.decided.use} {attempt.model}",
                 kind=Span.SPAN_KIND_CLIENT,
                 start_time_unix_nano=began_ns,
                 end_time_unix_nano=ended.ended_ns if answers else began_ns + _ns(attempt.duration_s),
@@ -98,7 +97,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
     location = decided.location
     return {
         "http.request.method": "POST",
-        "http.route": _ROUTE,
+        "http.route": record.route,
         "http.response.status_code": shown.status or None,
         "error.type": shown.code if record.outcome in _ERRORS else None,
         "gateway.outcome": record.outcome,
@@ -117,7 +116,7 @@ def _of_request(record: Record) -> dict[str, _Value | None]:
 def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | None]:
     failure = attempt.failure
     attributes: dict[str, _Value | None] = {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": record.decided.use,
         "gen_ai.provider.name": attempt.provider,
         "gen_ai.request.model": attempt.model,
         "gen_ai.request.stream": record.stream,

@@ -55,6 +55,7 @@ class Completions:
 
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    route = "/v1/completions"
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""

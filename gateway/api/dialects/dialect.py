@@ -62,6 +62,7 @@ class Dialect(Protocol):
     Attributes:
         keep_alive: The bytes that are sent while a stream is silent. Clients of this API skip it.
         stream_type: The header line with the content type of a stream.
+        route: The path of the API, with `{model}` in place of a name. It is shown in traces.
     """
 
     @property
@@ -69,6 +70,9 @@ class Dialect(Protocol):
 
     @property
     def stream_type(self) -> bytes: ...
+
+    @property
+    def route(self) -> str: ...
 
     def decode(self, body: bytes) -> ServedRequest:
         """Parse and decode the body. Raises ApiError, InvalidRequest or UnsupportedFeature.

@@ -50,6 +50,7 @@ class OpenAIChat:
 
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    route = "/v1/chat/completions"
 
     def decode(self, body: bytes) -> ServedRequest:
         """See Dialect."""

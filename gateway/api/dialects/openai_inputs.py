@@ -38,6 +38,8 @@ class InputDialect(OpenAIChat, ABC):
 class OpenAIEmbeddingsDialect(InputDialect):
     """One request for embeddings. If the provider counted no tokens, the client gets an estimate."""
 
+    route = "/v1/embeddings"
+
     def __init__(self) -> None:
         self._encoding: Encoding = "float"
         self._estimated_tokens = 0
@@ -66,6 +68,8 @@ def estimated_tokens(request: EmbeddingRequest) -> int:
 
 class OpenAIModerationsDialect(InputDialect):
     """One request for moderations."""
+
+    route = "/v1/moderations"
 
     def decode(self, body: bytes) -> InputRequest:
         """See Dialect."""

@@ -16,14 +16,14 @@ from gateway.api.dialects.openai_inputs import OpenAIEmbeddingsDialect, OpenAIMo
 from gateway.api.dialects.responses import Responses
 from gateway.api.errors import ApiError, encode_error
 
-CHAT_PATH = "/v1/chat/completions"
-MESSAGES_PATH = "/v1/messages"
-COUNT_PATH = f"{MESSAGES_PATH}/count_tokens"
+CHAT_PATH = OPENAI_CHAT.route
+MESSAGES_PATH = messages.Messages.route
+COUNT_PATH = messages.TokenCount.route
 MODELS_PATH = "/v1/models"
-RESPONSES_PATH = "/v1/responses"
-COMPLETIONS_PATH = "/v1/completions"
-EMBEDDINGS_PATH = "/v1/embeddings"
-MODERATIONS_PATH = "/v1/moderations"
+RESPONSES_PATH = Responses.route
+COMPLETIONS_PATH = Completions.route
+EMBEDDINGS_PATH = OpenAIEmbeddingsDialect.route
+MODERATIONS_PATH = OpenAIModerationsDialect.route
 
 _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
     MESSAGES_PATH: messages.Messages,

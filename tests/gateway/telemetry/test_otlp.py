@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from gateway.model.assistant import Use
 from gateway.model.caller import TraceContext
 from gateway.model.record import AttemptAction, AttemptDecision, Bound, DecisionReason, Record
 from gateway.telemetry.otlp import Ended, encode
 from providers.chat import Usage
 from providers.failures import FailureKind
+from providers.value import change
 from tests.kit.otlp_collector import attributes_of, spans_in
 from tests.kit.request_records import NOWHERE_KNOWN, answered, attempt, failed_attempt, record_with
 
@@ -154,3 +157,13 @@ def test_concatenated_bodies_are_one_body() -> None:
     resources = ExportTraceServiceRequest.FromString(one + one).resource_spans
     assert [sent.resource.attributes[0].value.string_value for sent in resources] == ["a", "a"]
     assert {scope.scope.name for sent in resources for scope in sent.scope_spans} == {"gateway"}
+
+
+@pytest.mark.parametrize("use", ["chat", "embeddings", "moderations"])
+def test_spans_name_the_path_of_the_api_and_the_use(use: Use) -> None:
+    record = answered(attempt())
+    record.decided, record.route = change(record.decided, use=use), "/v1beta/models/{model}:embedContent"
+    server, call = spans(record)
+    assert (server.name, call.name) == ("POST /v1beta/models/{model}:embedContent", f"{use} m-1")
+    assert attributes_of(server)["http.route"] == "/v1beta/models/{model}:embedContent"
+    assert attributes_of(call)["gen_ai.operation.name"] == use

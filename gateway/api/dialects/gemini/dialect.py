@@ -41,6 +41,11 @@ class Gemini:
         """See Dialect."""
         return self._form.content_type
 
+    @property
+    def route(self) -> str:
+        """See Dialect."""
+        return f"/v1beta/models/{{model}}:{'streamGenerateContent' if self._is_stream else 'generateContent'}"
+
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""
         decoded = decode.decode_generate(parse_json(body), self._assistant, stream=self._is_stream)
@@ -64,6 +69,11 @@ class Gemini:
 
 class GeminiCount(Gemini):
     """One request for `countTokens`. See `gateway.api.dialects.dialect.CountingDialect`."""
+
+    @property
+    def route(self) -> str:
+        """See Dialect."""
+        return "/v1beta/models/{model}:countTokens"
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""

@@ -38,6 +38,7 @@ class GeminiEmbeddingsDialect(InputDialect):
             assistant: The name of the assistant in the path.
             is_batch: The request is for `batchEmbedContents`.
         """
+        self.route = f"/v1beta/models/{{model}}:{'batchEmbedContents' if is_batch else 'embedContent'}"
         self._assistant = assistant
         self._is_batch = is_batch
         self._estimated_tokens = 0

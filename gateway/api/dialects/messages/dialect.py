@@ -35,6 +35,7 @@ class Messages:
 
     keep_alive = PING
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    route = "/v1/messages"
 
     def __init__(self) -> None:
         self._asked = encode.Asked()
@@ -63,6 +64,8 @@ class Messages:
 
 class TokenCount(Messages):
     """One request for `count_tokens`. See `gateway.api.dialects.dialect.CountingDialect`."""
+
+    route = "/v1/messages/count_tokens"
 
     def decode(self, body: bytes) -> ChatRequest:
         """See Dialect."""

@@ -33,6 +33,7 @@ class Responses:
 
     keep_alive = b": keep-alive\n\n"
     stream_type = b"content-type: text/event-stream; charset=utf-8"
+    route = "/v1/responses"
 
     def __init__(self) -> None:
         self._paths = MessagePaths()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gateway.api.dialects.paths import _AT_PATH, CHAT_PATH, EMBEDDINGS_PATH, MODERATIONS_PATH, counter_at, dialect_at
@@ -14,6 +15,19 @@ def test_each_dialect_has_its_operation_in_the_api_document() -> None:
     posts = {path for path, item in _paths_of_document(is_demo=False).items() if "post" in item}
     assert {*_AT_PATH, CHAT_PATH} <= posts
     assert [path for path in posts if dialect_at(path) is None and counter_at(path) is None] == []
+
+
+def test_route_in_traces_is_the_path_in_the_api_document() -> None:
+    posts = [path for path, item in _paths_of_document(is_demo=False).items() if "post" in item]
+    for path in posts:
+        dialect = dialect_at(path) or counter_at(path)
+        assert dialect is not None
+        assert _with_model(dialect.route) == _with_model(path)
+
+
+def _with_model(path: str) -> str:
+    """Return the path with one name for the model."""
+    return re.sub(r"\{\w+\}", "{model}", path)
 
 
 def test_header_of_a_demo_is_not_in_a_later_document() -> None:
