@@ -50,6 +50,9 @@ _ANSWERED, _FAILED, _DISCONNECTED, _CANCELLED, _LOST = CallOutcome
 _PROVIDER, _ESTIMATED, _NONE = UsageSource
 _PSEUDONYM_DIGITS = 32
 _NO_USAGE = Usage()
+_NOTHING = CallAmount(NO_CURRENCY, 0, 0, None)
+_NO_REQUEST = ChatRequest("", ())
+_VERSIONS: dict[int, tuple[Price, str]] = {}
 _WITH_USAGE = (UsageReport, Failed)
 _BROKEN = frozenset(
     {
@@ -506,13 +509,6 @@ class CallUsage:
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""
         return min(tokens, self.held.output)
-
-
-_NOTHING = CallAmount(NO_CURRENCY, 0, 0, None)
-_NO_REQUEST = ChatRequest("", ())
-
-
-_VERSIONS: dict[int, tuple[Price, str]] = {}
 
 
 def _version_of(price: Price) -> str:

@@ -38,7 +38,10 @@ TOKENS = "tokens"
 REQUESTS = "requests"
 """The unit of a limit of concurrent requests, and of rates of requests."""
 
+Tag = tuple[int, int]
+"""A digest of a counter's name, as two signed 64-bit integers. The first is not 0."""
 
+_PAIR = struct.Struct("<2q")
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 
 
@@ -64,12 +67,6 @@ class Measure(IntEnum):
     TOKENS = 0
     MONEY = 1
     REQUESTS = 2
-
-
-_PAIR = struct.Struct("<2q")
-
-Tag = tuple[int, int]
-"""A digest of a counter's name, as two signed 64-bit integers. The first is not 0."""
 
 
 def _tag(*words: str) -> Tag:

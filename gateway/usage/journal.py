@@ -83,18 +83,11 @@ The generation changes with each window: a call is settled only in the window in
 
 _NO_CELLS = (0, 0, 0, 0, 0, 0)
 
-
-class _Queued(NamedTuple):
-    """An operation that waits for the lock."""
-
-    operation: Callable[[lmdb.Transaction, Any], Any]
-    argument: object
-    future: asyncio.Future[Any]
-    is_sure: bool
-
+# A file is opened once in a process, whatever number of threads use it.
+_environments: dict[Path, tuple[lmdb.Environment, int]] = {}
+_one_opens = threading.Lock()
 
 _T = TypeVar("_T")
-
 
 _Entry = tuple[bytes, int, int, int]
 """The hold of an open call: the key of a counter, its generation, the amount and the measure.
@@ -105,6 +98,15 @@ _OpenCall = tuple[int, int, list[_Entry], bytes]
 """The tokens, the amount of money and the entries of an open call, and its row."""
 
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(_OpenCall).decode
+
+
+class _Queued(NamedTuple):
+    """An operation that waits for the lock."""
+
+    operation: Callable[[lmdb.Transaction, Any], Any]
+    argument: object
+    future: asyncio.Future[Any]
+    is_sure: bool
 
 
 class Journal:
@@ -571,11 +573,6 @@ def _boot() -> str:
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     return "0"
-
-
-# A file is opened once in a process, whatever number of threads use it.
-_environments: dict[Path, tuple[lmdb.Environment, int]] = {}
-_one_opens = threading.Lock()
 
 
 def _opened(path: Path) -> Callable[..., lmdb.Transaction]:

@@ -23,6 +23,10 @@ RefusedCode = Literal[
 ]
 """The error codes of the API for refused calls."""
 
+USER_REQUIRED = (
+    "each end user has a budget here, and the request names no end user: send a signed claim with a subject, or "
+    "`x-gateway-user` with a key that may assert it"
+)
 _RETRY_S = 1.0
 _IN_OUTAGE = "the amount for the time in which the counters can't be asked,"
 _KINDS = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterKind.USER: "end user"}
@@ -65,12 +69,6 @@ def price_unknown(model: str) -> CallRefused:
         "the gateway to add it"
     )
     return CallRefused("price_unknown", message, should_retry=False)
-
-
-USER_REQUIRED = (
-    "each end user has a budget here, and the request names no end user: send a signed claim with a subject, or "
-    "`x-gateway-user` with a key that may assert it"
-)
 
 
 def too_expensive(limit_nano: int, needed_nano: int, currency: str) -> CallRefused:

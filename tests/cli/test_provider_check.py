@@ -103,7 +103,9 @@ def test_provider_check_shows_no_part_of_a_credential(
     assert shown.status == (1 if fault else 0), shown.out
     assert ("\nit failed (credentials): " if fault else "\nit answered: ") in shown.out
     if fault and name == "hunyuan":
-        assert "another site (each of international, mainland has its own keys)" in shown.out, "the possible reason is missing"
+        assert "another site (each of international, mainland has its own keys)" in shown.out, (
+            "the possible reason is missing"
+        )
     assert "authorization: (masked)" in shown.out.lower() or "x-api-key: (masked)" in shown.out
     for word in (secret, *hidden):
         assert word not in shown.out + shown.err
