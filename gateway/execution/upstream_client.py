@@ -40,7 +40,7 @@ from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, AnswerReader, is_event_stream, read_answer
 from providers.transport import Tap
 from providers.value import Value
-from providers.wire import WireRequest
+from providers.wire import WireRequest, WireResponse
 
 StillAllowed = Callable[[Step], str | None]
 """Returns why a step of the plan may no longer be taken; None if it may."""
@@ -200,8 +200,7 @@ class UpstreamClient:
         deadline: Deadline,
     ) -> Answer:
         """Send a request, and read until its answer begins. `chat`: it, as it is sent; None if it is not a chat."""
-        deployment, request = step.deployment, options.request
-        is_large, large = len(upstream.body) > _LARGE_BYTES, None
+        deployment, is_large = step.deployment, len(upstream.body) > _LARGE_BYTES
         try:
             with deadline.limit(options.limit_s):
                 # Only the transport holds the body from here on: no copy is kept while the provider thinks.
@@ -212,38 +211,50 @@ class UpstreamClient:
                     with deadline.limit(options.head_s):
                         response = await sending
                 try:
-                    if response.is_refusal:
-                        stream = None
-                        if options.call is not None:
-                            options.call.is_refused = True
-                    elif chat is None:
-                        return Answer(step, result=await _read_result(request, response, deployment))
-                    elif not request.stream:
-                        whole = await response.read_whole()
-                        if len(whole.body) <= TURN_BYTES or not is_event_stream(whole):
-                            start = json_start_of(deployment.adapter, chat, deployment.target)
-                            completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
-                            return Answer(step, completion)
-                        stream, large = None, whole
-                    else:
-                        stream = _live_stream(deployment, response, options, chat, deadline, is_large)
-                        await stream.begin()
+                    begun = await _begun(response, deployment, options, chat, deadline, is_large)
                 except BaseException:
                     await response.close()
                     raise
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
-        if large is not None and chat is not None:
-            # The answer arrived in time, however long it takes to parse.
-            start = json_start_of(deployment.adapter, chat, deployment.target)
-            reader = AnswerReader(deployment.adapter, large, deployment.target, chat.stop, start)
-            return Answer(step, await whole_of_body(reader, large.body))
-        if stream is None:
+        if begun is None:
             refusal = await _read_refusal(deployment, response, options, deadline)
             raise ProviderFailed(refusal if chat is None else _as_operator_fault(refusal, deployment, chat))
-        if request.folded:
-            return Answer(step, completion=await whole_of(stream, deadline))
-        return Answer(step, stream=stream)
+        if isinstance(begun, LiveStream):
+            if not options.request.folded:
+                return Answer(step, stream=begun)
+            begun = await whole_of(begun, deadline)
+        elif isinstance(begun, WireResponse):
+            # The answer arrived in time, however long it takes to parse.
+            begun = await whole_of_body(_reader(deployment, begun, chat), begun.body)
+        return Answer(step, begun) if isinstance(begun, ChatCompletion) else Answer(step, result=begun)
+
+
+async def _begun(
+    response: UpstreamResponse,
+    deployment: Deployment,
+    options: AttemptOptions,
+    chat: ChatRequest | None,
+    deadline: Deadline,
+    is_large: bool,
+) -> ChatCompletion | InputAnswer | LiveStream | WireResponse | None:
+    """Return a whole answer, a stream that has begun, or a large body that is not parsed yet; None for a refusal."""
+    request = options.request
+    if response.is_refusal:
+        if options.call is not None:
+            options.call.is_refused = True
+        return None
+    if chat is None:
+        return await _read_result(request, response, deployment)
+    if request.stream:
+        stream = _live_stream(deployment, response, options, chat, deadline, is_large)
+        await stream.begin()
+        return stream
+    whole = await response.read_whole()
+    if len(whole.body) > TURN_BYTES and is_event_stream(whole):
+        return whole
+    start = json_start_of(deployment.adapter, chat, deployment.target)
+    return read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
 
 
 async def _check(exchange: Coroutine[Any, Any, Answer], check: Callable[[Answer], Awaitable[Answer]]) -> Answer:
@@ -284,14 +295,20 @@ def _live_stream(
     request = options.request
     if not isinstance(request, ChatRequest):
         raise TypeError("only a chat is streamed")
-    start = json_start_of(deployment.adapter, sent, deployment.target)
-    reader = AnswerReader(deployment.adapter, response.head, deployment.target, sent.stop, start)
+    reader = _reader(deployment, response.head, sent)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
     redact = redacting(deployment, request) if is_large else partial(redacted, deployment=deployment, request=request)
     stream = LiveStream(body, reader, reading, options.idle_s, redact, sent.n or 1)
     stream.call = options.call
     return stream
+
+
+def _reader(deployment: Deployment, head: WireResponse, sent: ChatRequest | None) -> AnswerReader:
+    if sent is None:
+        raise TypeError("only the answer to a chat is read in pieces")
+    start = json_start_of(deployment.adapter, sent, deployment.target)
+    return AnswerReader(deployment.adapter, head, deployment.target, sent.stop, start)
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:
