@@ -425,8 +425,9 @@ class Journal:
         try:
             await asyncio.wait([future], timeout=WAIT_S)
         except asyncio.CancelledError:
+            is_done = not is_sure and not future.cancel() and future.exception() is None
             # A hold that was done a moment before is not used.
-            if not is_sure and not future.cancel() and isinstance(future.result(), tuple):
+            if is_done and operation == self._hold and isinstance(future.result(), tuple):
                 _ = self._enqueue(self._settle, (*future.result()[:2], (0, 0, 0), b""), is_sure=True)
             raise
         if future.done():
@@ -468,6 +469,9 @@ class Journal:
                         self._problem = str(error)
                         return
                     one.future.set_exception(error)
+                except Exception as error:  # the operations after it must not wait for it for ever
+                    if not one.future.done():
+                        one.future.set_exception(error)
                 else:
                     self._problem = ""
                     if not one.future.done():

@@ -501,6 +501,25 @@ async def test_cancelled_hold_holds_nothing(start: Start, executed: bool) -> Non
     assert state(other) == (0, 0, 0)
 
 
+async def test_operation_that_is_cancelled_or_fails_stops_none_after_it(start: Start) -> None:
+    gate, other = start(), start()
+    other._take()
+    topping_up = asyncio.create_task(gate.top_up(DAILY.counter, windows_at(NOW_NS), 50))
+    reading = asyncio.create_task(gate.read([DAILY.counter], {}))  # without bounds of its window
+    await asyncio.sleep(0)
+    other._give()
+    gate._take()
+    gate._run_queued()
+    gate._give()
+    topping_up.cancel()
+    reading.cancel()
+    for one in (topping_up, reading):
+        with pytest.raises(asyncio.CancelledError):
+            await one
+    assert isinstance(await gate.hold(request("one", 60)), HoldGranted)
+    assert state(other) == (0, 60, 50)
+
+
 async def test_closing_finishes_late_settlements(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "WAIT_S", 0.01)
     gate, other = start(), start()
