@@ -284,7 +284,7 @@ class Call:
             return "the call's arguments are not an object"
         for key, wanted in self.arguments.items():
             if key not in given:
-                return f"the call lacks {key!r}"
+                return f"{key!r} is missing in the call"
             if not _equal(given[key], wanted):
                 return f"the call's {key!r} is not {str(wanted)[:_MAX_SHOWN_CHARACTERS]!r}"
         extra = ", ".join(sorted(map(str, given.keys() - self.arguments.keys())))[:_MAX_SHOWN_CHARACTERS]

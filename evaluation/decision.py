@@ -147,8 +147,10 @@ def compare_candidates(
 
 
 def compared_names(evidence: RouteEvidence) -> list[str]:
-    """Return the candidates whose weighted scores decide: those that meet all requirements, and those of the route that
-    miss them within noise."""
+    """Return the candidates whose weighted scores decide.
+
+    These meet all requirements, or are in the route and miss a requirement within noise.
+    """
     return [
         name
         for name in evidence.results

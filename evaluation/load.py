@@ -137,7 +137,7 @@ class LoadStep:
 
     @property
     def late(self) -> bool:
-        """Whether the measuring machine was so late that the times are not those of the deployment."""
+        """Whether the measuring machine was so late that the times do not describe the deployment."""
         return self.own_s > _LATE_S
 
 

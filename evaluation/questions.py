@@ -56,7 +56,7 @@ class Item:
         subject: The row in tables; for an item of a bank, the risk class.
         expects: The expected result of an item of a bank. Others have a check.
         right: A right answer, if one is known. Simulated candidates use it.
-        group: The group of items that depend on each other, such as those of one template. None: it is independent.
+        group: The group of items that depend on each other, such as all items of one template. None: it is independent.
         temperature: The temperature of the request, if the deployment supports it. None leaves it to the model.
         question: The id that all samples of a question share; empty for its first one.
     """
@@ -383,7 +383,7 @@ _INSTRUCTIONS = {
     "ja": ("正しい選択肢の文字だけを答えてください。", "最後に答えの数字だけを書いてください。"),
     "ko": ("정답의 글자만 답하세요.", "마지막에 답을 숫자로만 쓰세요."),
 }
-"""The form that is asked for after the question: a letter, or a number."""
+"""The instruction after the question: to answer with a letter, or with a number."""
 
 
 def _table(path: Path, section: SetSection) -> list[Item]:

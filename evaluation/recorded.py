@@ -142,7 +142,7 @@ def last_user_message(prompt: str) -> str:
 
 
 def _checked(suite: Suite, item: Item) -> Iterator[Item]:
-    """Yield an item for each check of a recorded question: those of the suite, and those of items that ask the same."""
+    """Yield an item for each check of a recorded question: the checks of the suite, and of items with the same question."""
     message = last_user_message(item.prompt)
     for name, when, check in suite.checks:
         if when is None or re.search(when, message):
@@ -267,7 +267,7 @@ def _results(
 
 
 def _times(records: Sequence[Recorded]) -> Iterator[str]:
-    """Yield how the shadow's times differ from those of the deployment that answered the same requests (sign test)."""
+    """Compare the shadow's times with the deployment that answered the same requests (sign test)."""
     answered = [one for _, one in records if one.outcome == "ok"]
     for what, pairs in (
         ("first token", [(one.first_s, one.beside_first_s) for one in answered if one.stream]),
@@ -281,12 +281,12 @@ def _times(records: Sequence[Recorded]) -> Iterator[str]:
                 if p < 0.05
                 else "not measurably different from"
             )
-            other = f"that of the deployment that answered the same {len(apart):,} requests"
+            other = f"the time of the deployment that answered the same {len(apart):,} requests"
             yield f"Time to the {what}: {how} {other} (p = {p:.2g})."
 
 
 def _apart(results: dict[str, Results]) -> Iterator[str]:
-    """Yield how the figures of each shadow differ from those of the client's answers to the same requests."""
+    """Compare the figures of each shadow with the client's answers to the same requests."""
     other = results.get(_OTHER)
     for name, one in results.items():
         for figure in one.marks if other is not None and name != _OTHER else ():

@@ -1,4 +1,4 @@
-"""Intervals and tests. Their unit is the group: items that depend on each other, such as those of one template.
+"""Intervals and tests. Their unit is the group: items that depend on each other, such as all items of one template.
 
 - Shares and means: Wilson's interval for the effective number of items (Korn and Graubard 1998).
 - Quantiles: order statistics, which assume no distribution.

@@ -37,7 +37,7 @@ Weight = Annotated[int, Field(ge=0, le=100)]
 Drawn = Annotated[list[int], Field(min_length=1, max_length=2), AfterValidator(_rising)]
 LanguageCode = Literal["zh", "en", "de", "ja", "ko"]
 Expectation = Literal["accept", "refuse", "answer"]
-"""The answer that an item of a bank wants: an acceptable answer, a refusal, or any answer but a refusal."""
+"""The expected result of an item of a bank: an acceptable answer, a refusal, or any answer but a refusal."""
 
 
 class ColumnsSection(Section):
@@ -145,7 +145,7 @@ class WeightsSection(Section):
 class RunLimitsSection(Section):
     """The limits for questions to each deployment on the performance and compliance axes."""
 
-    concurrent: int = Field(8, ge=1, le=512, description="Requests at once.")
+    concurrent: int = Field(8, ge=1, le=512, description="The most open requests.")
     rpm: int | None = Field(None, ge=1, le=1_000_000, description="Requests per minute; no limit if left out.")
 
 
@@ -173,9 +173,9 @@ class PricesSection(Section):
 class CapacitySection(Section):
     """The capacity of a simulated candidate."""
 
-    concurrent: int | None = Field(None, ge=1, description="Requests at once.")
+    concurrent: int | None = Field(None, ge=1, description="The most open requests.")
     rps: float | None = Field(None, gt=0, description="Requests per second.")
-    beyond: Literal["slow", "429", "503"] = Field("slow", description="The effect on further requests.")
+    beyond: Literal["slow", "429", "503"] = Field("slow", description="The reaction to further requests.")
 
 
 class SimulatedSection(Section):
