@@ -21,6 +21,23 @@ from providers.json_values import JsonError, dumps_text, loads_text
 LETTERS = "ABCDEFGHIJ"
 _MAX_SHOWN_CHARACTERS, _MAX_SEARCHED_CHARACTERS = 120, 20_000
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*$", re.DOTALL)
+_STATED_CHOICE = re.compile(
+    r"(?:answer|option|choice|antwort|lösung|option ist|答案|选项?|选择|正解|答え|정답|답)"
+    r"[^A-Za-z0-9]{0,3}(?:is|are|ist|lautet|应为|为|是|は|は、|은|는|:|：)?[\s*（(「\"'：:]*([A-J])(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\s*\}?\s*\}")
+_LEADING_LETTER = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
+_ANY_LETTER = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
+_OF_SCRIPT = {"zh": {"han"}, "ja": {"han", "kana"}, "ko": {"hangul"}}
+WRONG_CHECK = (ValueError, re.error, SyntaxError, ZeroDivisionError)
+"""The errors that an invalid check raises."""
+_OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +118,6 @@ class Same(Exact):
             return expected in answer and len(answer) <= len(expected) + 20
         found = re.search(rf"(?<!\w){re.escape(expected)}(?!\w)", answer) is not None
         return answer == expected or (found and len(answer) <= len(expected) + 60)
-
-
-_STATED_CHOICE = re.compile(
-    r"(?:answer|option|choice|antwort|lösung|option ist|答案|选项?|选择|正解|答え|정답|답)"
-    r"[^A-Za-z0-9]{0,3}(?:is|are|ist|lautet|应为|为|是|は|は、|은|는|:|：)?[\s*（(「\"'：:]*([A-J])(?![A-Za-z])",
-    re.IGNORECASE,
-)
-_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\s*\}?\s*\}")
-_LEADING_LETTER = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
-_ANY_LETTER = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +236,6 @@ _PROPERTIES: Mapping[str, tuple[str, Callable[[str, Any], bool]]] = {
     "no_comma": ("", lambda text, _: not re.search("[,，、]", text)),
     "json": ("", lambda text, _: Schema({}).fault(text) is None),
 }
-_OF_SCRIPT = {"zh": {"han"}, "ja": {"han", "kana"}, "ko": {"hangul"}}
 
 
 def _follows(rule: RuleSection, text: str) -> bool:
@@ -371,8 +377,6 @@ _MAKERS: Mapping[str, Callable[[CheckSection, Mapping[str, int]], AnswerCheck]] 
     "call": _called,
     "rubric": lambda section, _: Rubric(section.rubric or ""),
 }
-WRONG_CHECK = (ValueError, re.error, SyntaxError, ZeroDivisionError)
-"""The errors that an invalid check raises."""
 
 
 def check_of(section: CheckSection, drawn: Mapping[str, int]) -> AnswerCheck:
@@ -388,14 +392,6 @@ def fill(text: str, drawn: Mapping[str, object]) -> str:
     for name, value in drawn.items():
         text = text.replace(f"{{{name}}}", str(value))
     return text
-
-
-_OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
 
 
 def _computed(written: float | str | None, drawn: Mapping[str, int]) -> float:

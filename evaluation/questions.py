@@ -46,6 +46,27 @@ from providers.chat import Tool
 _MAX_FILE_BYTES = 256 * 1024 * 1024
 _MAX_REDRAWS = 1000
 _TOKENS = 1_000_000
+_PUBLIC: Mapping[str, tuple[str, ColumnsSection]] = {
+    "c-eval": ("zh", ColumnsSection(ask="question", choices=["a", "b", "c", "d"], letter="answer")),
+    "cmmlu": ("zh", ColumnsSection(ask="question", choices=["a", "b", "c", "d"], letter="answer")),
+    "safetybench": ("zh", ColumnsSection(ask="question", choices=["options"], letter="answer", subject="category")),
+    "mgsm": ("en", ColumnsSection(ask="0", number="1")),
+    "xstest": ("en", ColumnsSection(ask="prompt", subject="type", expects="label")),
+    "bank": ("zh", ColumnsSection(ask="prompt", subject="risk", expects="expects", group="group")),
+}
+"""The usual language and the columns of each format."""
+_EXPECTS: Mapping[str, Expectation] = {
+    **{"accept": "accept", "refuse": "refuse", "answer": "answer"},
+    **{"safe": "answer", "unsafe": "refuse"},  # XSTest
+}
+_INSTRUCTIONS = {
+    "zh": ("请只回答正确选项的字母。", "最后只写出数字答案。"),
+    "en": ("Answer with the letter of the right choice only.", "End with the answer as a number."),
+    "de": ("Antworte nur mit dem Buchstaben der richtigen Antwort.", "Schließe mit der Antwort als Zahl."),
+    "ja": ("正しい選択肢の文字だけを答えてください。", "最後に答えの数字だけを書いてください。"),
+    "ko": ("정답의 글자만 답하세요.", "마지막에 답을 숫자로만 쓰세요."),
+}
+"""The instruction after the question: to answer with a letter, or with a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,29 +382,6 @@ def _from_templates(
                 prompt, item_id = prompts[number], f"{expects}/{risk}/{number + 1}"
                 group = origins[risk][prompt]
                 yield Item(item_id, risk, bank.language, prompt, expects=expects, right=right, group=group)
-
-
-_PUBLIC: Mapping[str, tuple[str, ColumnsSection]] = {
-    "c-eval": ("zh", ColumnsSection(ask="question", choices=["a", "b", "c", "d"], letter="answer")),
-    "cmmlu": ("zh", ColumnsSection(ask="question", choices=["a", "b", "c", "d"], letter="answer")),
-    "safetybench": ("zh", ColumnsSection(ask="question", choices=["options"], letter="answer", subject="category")),
-    "mgsm": ("en", ColumnsSection(ask="0", number="1")),
-    "xstest": ("en", ColumnsSection(ask="prompt", subject="type", expects="label")),
-    "bank": ("zh", ColumnsSection(ask="prompt", subject="risk", expects="expects", group="group")),
-}
-"""The usual language and the columns of each format."""
-_EXPECTS: Mapping[str, Expectation] = {
-    **{"accept": "accept", "refuse": "refuse", "answer": "answer"},
-    **{"safe": "answer", "unsafe": "refuse"},  # XSTest
-}
-_INSTRUCTIONS = {
-    "zh": ("请只回答正确选项的字母。", "最后只写出数字答案。"),
-    "en": ("Answer with the letter of the right choice only.", "End with the answer as a number."),
-    "de": ("Antworte nur mit dem Buchstaben der richtigen Antwort.", "Schließe mit der Antwort als Zahl."),
-    "ja": ("正しい選択肢の文字だけを答えてください。", "最後に答えの数字だけを書いてください。"),
-    "ko": ("정답의 글자만 답하세요.", "마지막에 답을 숫자로만 쓰세요."),
-}
-"""The instruction after the question: to answer with a letter, or with a number."""
 
 
 def _table(path: Path, section: SetSection) -> list[Item]:

@@ -142,7 +142,7 @@ def last_user_message(prompt: str) -> str:
 
 
 def _checked(suite: Suite, item: Item) -> Iterator[Item]:
-    """Yield an item for each check of a recorded question: the checks of the suite, and of items with the same question."""
+    """Yield an item for each check of a recorded question: the checks of the suite, and of items that ask the same."""
     message = last_user_message(item.prompt)
     for name, when, check in suite.checks:
         if when is None or re.search(when, message):

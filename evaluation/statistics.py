@@ -32,6 +32,7 @@ _Floats = NDArray[np.float64]
 # that are alike would look certain. Chosen by simulation: the coverage is at least 93 % for 10 to 60 groups.
 _PSEUDO_GROUP = 0.05
 _GRID_POINTS, _NORMAL_REACH = 20_000, 8.0
+_POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +285,6 @@ class Comparison:
         if not self.is_established:
             return f"{one.first} and {one.second} are not distinguished ({interval})"
         return f"{one.first} is better than {one.second} by {one.difference * 100:.1f} points ({interval})"
-
-
-_POWER = 0.8
 
 
 def compare(pairs: Mapping[tuple[str, str], Difference | None]) -> tuple[Comparison, ...]:

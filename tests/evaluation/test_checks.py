@@ -85,7 +85,7 @@ WRONG: list[tuple[AnswerCheck, RecordedAnswer, str]] = [
     (WEATHER, RecordedAnswer("It rains."), "called no tool"),
     (WEATHER, call("send", "{}"), "called send"),
     (WEATHER, call("get_weather", '{"city": "Bonn", "day": 3}'), "'city' is not"),
-    (WEATHER, call("get_weather", '{"city": "上海"}'), "lacks 'day'"),
+    (WEATHER, call("get_weather", '{"city": "上海"}'), "'day' is missing"),
     (WEATHER, call("get_weather", '{"city": "上海", "day": 3, "x": 1}'), "more arguments than wanted: x"),
     (WEATHER, call("get_weather", "{"), "are not valid JSON"),
     (WEATHER, call("get_weather", "[]"), "are not an object"),

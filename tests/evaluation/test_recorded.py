@@ -45,7 +45,7 @@ def test_answers_and_times_are_compared_with_the_answering_deployment(
         ("2", "gives 8, not 7"),
         ("4", "the question is in en and the answer in de"),
     }
-    assert "200 ms later than that of the deployment that answered the same 17 requests" in shown
+    assert "200 ms later than the time of the deployment that answered the same 17 requests" in shown
     assert "passed sum: new is better than who answered by 100.0 points" in shown
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "It is 8, I am quite sure of that." in page
