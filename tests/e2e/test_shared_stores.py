@@ -309,10 +309,6 @@ def test_commands_prepare_the_database_and_report_from_it(tmp_path: Path) -> Non
             eventually(lambda: len(both.rows()) == 2)
             with client_of(both.instances[0]) as client:
                 assert client.get("/v1/usage").json()["total"]["calls"] == 2
-            assert run_command(environ, "db", "rebuild", "--config", str(path)) == (
-                0,
-                "rebuilt the totals of all days\n",
-            )
             status, text = run_command(environ, "usage", "--config", str(path), "--json")
             assert (status, json.loads(text)["total"]["calls"]) == (0, 2)
         wrong = {**environ, "DATABASE_PASSWORD": "not-the-password"}
