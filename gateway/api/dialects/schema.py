@@ -47,9 +47,11 @@ def unread(source: object, form: object, place: str = "") -> Iterator[str]:
         prefix = f"{place}." if place else ""
         if not source.keys() <= known:
             yield from (prefix + name for name, value in source.items() if name not in known and value is not None)
-        for name in nested:
-            if name in source:
-                yield from unread(source[name], getattr(form, name), prefix + name)
+        if nested:
+            members = msgspec.structs.asdict(form)
+            for name in nested:
+                if name in source:
+                    yield from unread(source[name], members[name], prefix + name)
 
 
 @cache

@@ -258,11 +258,8 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     choice, is_parallel = _tool_choice(asked)
     effort, hides_thinking = _effort(asked, names)
     form = (asked.output_config and asked.output_config.format) or asked.output_format
-    extra = {
-        name: value
-        for name in ("top_k", "cache_control", "inference_geo")
-        if (value := getattr(asked, name)) is not None
-    }
+    passed = {"top_k": asked.top_k, "cache_control": asked.cache_control, "inference_geo": asked.inference_geo}
+    extra = {name: value for name, value in passed.items() if value is not None}
     request = ChatRequest(
         model=asked.model,
         messages=texts if texts is not None else (*_system(asked.system, names), *_messages(asked.messages, names)),
