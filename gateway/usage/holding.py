@@ -47,7 +47,7 @@ class Hold(HoldRequest, kw_only=True):
 
     Attributes:
         lost: The row if the call is lost: it used all that is held.
-        facts: What decides its cost.
+        facts: The facts that decide its cost.
         limits: The limits that apply.
         usual_input: The most input tokens by what earlier calls had for each byte. At most the bound.
         usual_answer: The tokens that nearly all answers to this client have.

@@ -1,6 +1,6 @@
 """What may a call cost at most? `worst_cost` answers it before the call is sent, and `largest_cap` the reverse. Pure.
 
-The worst cost is the bound of the input, and for each choice the cap and what the model may think beside it, at the
+The worst cost is the bound of the input, and for each choice the cap and what the model may think in addition, at the
 dearest rates that this input can reach, with the fees of tools that the provider may run.
 """
 
