@@ -45,6 +45,7 @@ from providers.reading.errors import (
     ErrorRules,
     classify,
     failure,
+    has_message,
     holds_error,
     shared_rules,
 )
@@ -294,7 +295,8 @@ def read_completion(
 
 def read_body(body: Mapping[str, object], response: WireResponse, reader: ChatReader) -> ChatCompletion:
     """Return the whole answer that a body is. Raises ProviderFailed."""
-    if holds_error(body, reader.errors):
+    # A whole body is no event: without choices, its message is the reason.
+    if holds_error(body, reader.errors) or ("choices" not in body and has_message(body, reader.errors)):
         raise ProviderFailed(classify(body, response, reader.errors, reader.sites))
     if not reader.is_flagged(body):
         _check_choices(body, response)
@@ -342,6 +344,10 @@ class ChatReader:
         assembler, take, rule = self.assembler, chunk.get, self._rule
         if event == "error" or holds_error(chunk, self.errors):
             self.fail(classify(chunk, IN_A_STREAM, self.errors, self.sites))
+            return
+        if not ("choices" in chunk or "usage" in chunk or event in rule.events or self.is_flagged(chunk)):
+            # An unknown event, which may have an id of its own.
+            assembler.heartbeat()
             return
         if not assembler.identified:
             assembler.identify(

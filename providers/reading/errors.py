@@ -36,6 +36,7 @@ __all__ = [
     "classify",
     "error_object",
     "failure",
+    "has_message",
     "holds_error",
     "is_html",
     "load_rules",
@@ -240,6 +241,9 @@ _BY_STATUS = {
 }
 _UNCONFIRMED = frozenset({402, 403, 404, 410, 451})
 """Statuses with which some vendors refuse a request, and others a key, an account or a model."""
+_HTTP_ERROR = re.compile("[45][0-9]{2}")
+_SUCCESS = re.compile("2[0-9]{2}|ok|success", re.IGNORECASE)
+"""Codes that say that nothing is wrong. The numbers are those of HTTP."""
 _MOST_CODES = 16
 _MOST_DETAIL = 2000
 _MOST_MISTAKES = 8
@@ -304,10 +308,29 @@ def by_code(code: str, kinds: Kinds) -> FailureKind | None:
 
 
 def holds_error(body: Mapping[str, object], rules: ErrorRules) -> bool:
-    """Return whether a body with a status of success is an error."""
+    """Return whether a body with a status of success, or an event of a stream, is an error.
+
+    A message or an unknown type alone is none: vendors and relays send keep-alives, positions in a queue and other
+    events without choices. Evidence is an error object, a known code, type or sentence, or a code with a message.
+    """
     if body.get("error") or body.get("object") == "error" or (rules.status_at and _first(body, (rules.status_at,))):
         return True
-    return "choices" not in body and bool(_first(body, (*rules.code_at, *rules.type_at, *rules.message_at)))
+    if "choices" in body:
+        return False
+    shared, error_type, message = shared_rules(), _first(body, rules.type_at), _first(body, rules.message_at)
+    codes = [text for path in rules.code_at for text in _texts_at(body, path) if not _SUCCESS.fullmatch(text)]
+    return (
+        error_type == "error"
+        or bool(by_code(error_type, rules.types) or error_type in shared.types or error_type in shared.codes)
+        or bool(codes and message)
+        or any(by_code(code, rules.codes) or code in shared.codes or _HTTP_ERROR.fullmatch(code) for code in codes)
+        or bool(message and (rules.messages.find(message) or shared.messages.find(message)))
+    )
+
+
+def has_message(body: Mapping[str, object], rules: ErrorRules) -> bool:
+    """Return whether a body has a text where an error of this vendor has its message."""
+    return bool(_first(body, rules.message_at))
 
 
 def classify(
@@ -324,7 +347,7 @@ def classify(
     # A known inner code is more exact than an unknown outer one.
     known = next((one for one in codes if by_code(one, rules.codes) or one in shared.codes), None)
     code = known or next(iter(codes), "")
-    in_body = next((one for one in (*codes, error_type) if re.fullmatch("[45][0-9]{2}", one)), "0")
+    in_body = next((one for one in (*codes, error_type) if _HTTP_ERROR.fullmatch(one)), "0")
     status = response.status if response.status >= 400 else int(in_body)
     kind = (
         next((kind for path, kind in {**rules.marks, **shared.marks}.items() if _is_marked(body, path)), None)

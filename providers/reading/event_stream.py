@@ -146,7 +146,8 @@ class EventStreamParser:
             The JSON object, or None if the event has none.
         """
         if not data.startswith(b"{"):
-            if not data.strip() or event == "ping":
+            # Text with a name of its own is an event that no format has, such as `keepalive`.
+            if not data.strip() or (event not in ("message", "error") and not data.lstrip().startswith((b"{", b"["))):
                 self._assembler.heartbeat()
                 return None
             if data.startswith(b"[DONE]"):

@@ -14,7 +14,7 @@ from providers.chat import ChatCompletion, Usage
 from providers.failures import Failure
 from providers.json_values import as_map, read_count, read_list, read_map, read_str
 from providers.openai_json.read_answer import Answers, ChatReader, read_body, read_usage
-from providers.reading.errors import IN_A_STREAM, classify, error_object, load_rules
+from providers.reading.errors import IN_A_STREAM, classify, error_object, holds_error, load_rules
 from providers.wire import WireResponse
 
 __all__ = ["DashScopeReader", "dashscope_failure", "read_completion"]
@@ -79,8 +79,11 @@ class DashScopeReader(ChatReader):
     def read_event(self, chunk: Mapping[str, object], event: str) -> None:
         """Read one event of a stream."""
         answer = _as_openai(chunk)
-        if event == "error" or answer is chunk:
+        if event == "error" or self._status.status >= 400 or holds_error(chunk, self.errors):
             self.fail(classify(chunk, self._status, self.errors, self.sites))
+            return
+        if "output" not in chunk and "usage" not in chunk:
+            self.assembler.heartbeat()  # an unknown event
             return
         choices, usage = read_list(answer, "choices"), answer.get("usage")
         if isinstance(usage, dict):

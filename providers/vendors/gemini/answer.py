@@ -168,8 +168,12 @@ class ChunkReader:
         candidates = read_list(chunk, "candidates")
         for entry in candidates:
             self._candidate(as_map(entry))
-        if not candidates and (blocked := read_str(read_map(chunk, "promptFeedback"), "blockReason")):
+        if candidates:
+            return
+        if blocked := read_str(read_map(chunk, "promptFeedback"), "blockReason"):
             assembler.finish("content_filter", 0, blocked[:100])
+        elif not usage:
+            assembler.heartbeat()  # an unknown event
 
     def read_run(self, events: list[Any], start: int) -> int:
         """Read several consecutive text chunks at once, with the same result as `read`. See `event_stream.ReadRun`."""
