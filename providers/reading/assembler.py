@@ -347,9 +347,8 @@ class Assembler:
         name: str | None = None,
         signature: str | None = None,
         empty: bool = False,
-        whole: bool = False,
     ) -> None:
-        """Add a piece of a tool call, or a whole one.
+        """Add a piece of a tool call.
 
         Args:
             arguments: More JSON text of the arguments.
@@ -359,22 +358,39 @@ class Assembler:
             name: The name of the tool.
             signature: See `ToolCall`.
             empty: Whether the call has no arguments, unless pieces of them follow before the next call.
-            whole: Whether the call is whole, so that no other piece belongs to it. Sent again, it is the same call.
+        """
+        state, id, name = self._choice(choice), id or "", name or ""
+        if id or name:
+            id, name = repair_surrogates(id), repair_surrogates(name)
+        if (call := state.call_of(index, id, name, arguments)) is None:
+            return
+        call.is_empty = call.is_empty or empty
+        self._add_to_call(call, choice, arguments, id, name, signature)
+
+    def whole_call(
+        self, name: str, arguments: str, *, choice: int = 0, id: str | None = None, signature: str | None = None
+    ) -> None:
+        """Add a whole tool call, to which no piece belongs. Sent again with its id, it is the same call.
+
+        Args:
+            name: The name of the tool.
+            arguments: The JSON text of the arguments.
+            choice: The number of the choice.
+            id: The provider's id of the call.
+            signature: See `ToolCall`.
         """
         state = self._choice(choice)
-        id, name, signature = id or "", name or "", signature or ""
-        if id or name or signature:
-            id, name, signature = map(repair_surrogates, (id, name, signature))
-        call: _Call | None
-        if whole:
-            known = state.by_id.get(id)
-            if known is not None and (known.name, known.arguments) == (name, repair_surrogates(arguments)):
-                return
-            call = state.add()
-            call.id = id if known is None else ""
-            state.by_id[id or call.id] = call
-        elif (call := state.call_of(index, id, name, arguments)) is None:
+        id, name = repair_surrogates(id or ""), repair_surrogates(name)
+        known = state.by_id.get(id)
+        if known is not None and (known.name, known.arguments) == (name, repair_surrogates(arguments)):
             return
+        call = state.add()
+        call.id = id if known is None else ""
+        state.by_id[id or call.id] = call
+        self._add_to_call(call, choice, arguments, id, name, signature)
+
+    def _add_to_call(self, call: _Call, choice: int, arguments: str, id: str, name: str, signature: str | None) -> None:
+        state, signature = self._choice(choice), repair_surrogates(signature) if signature else ""
         before = state.calls[call.index - 1] if call.index else None
         if before is not None and before.is_empty and not before.pieces and call is state.calls[-1]:
             self._add_arguments(before, "{}", choice)
@@ -389,7 +405,7 @@ class Assembler:
             # The client has the first name already, and may not call a tool by half of its name.
             self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call with two names"))
             return
-        call.name, call.is_empty = call.name or name, call.is_empty or empty
+        call.name = call.name or name
         call.signature = call.signature or signature or None
         arguments, call.cut = split_high_surrogate(call.cut + arguments)
         self._add_arguments(call, repair_surrogates(arguments), choice)

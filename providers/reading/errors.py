@@ -22,6 +22,7 @@ from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, ch
 from providers.failures import Failure, FailureKind
 from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
 from providers.reading.rate_limits import LimitHeaders, parse_duration_s, read_limits, retry_after_s, wait_s
+from providers.value import change
 from providers.wire import WireResponse
 
 __all__ = [
@@ -320,7 +321,7 @@ def holds_error(body: Mapping[str, object], rules: ErrorRules) -> bool:
     shared, error_type, message = shared_rules(), _first(body, rules.type_at), _first(body, rules.message_at)
     codes = [text for path in rules.code_at for text in _texts_at(body, path) if not _SUCCESS.fullmatch(text)]
     return (
-        error_type == "error"
+        "error" in error_type.lower()
         or bool(by_code(error_type, rules.types) or error_type in shared.types or error_type in shared.codes)
         or bool(codes and message)
         or any(by_code(code, rules.codes) or code in shared.codes or _HTTP_ERROR.fullmatch(code) for code in codes)
@@ -372,7 +373,7 @@ def classify(
     if rules.wait_in_message and (found := re.search(rules.wait_in_message, detail)):
         waits.append(found[1])
     headers = (response.headers.get(name) for name in rules.request_id_headers)
-    return failure(
+    failed = failure(
         response,
         kind,
         code=code or (error_type if error_type != in_body else None),
@@ -381,8 +382,8 @@ def classify(
         param=_first(body, ("error.param",)) or None,
         retry_after=next((wait for text in waits if (wait := parse_duration_s(text)) is not None), None),
         limits=rules.limits,
-        is_confirmed=is_confirmed,
     )
+    return failed if is_confirmed else change(failed, is_confirmed=False)
 
 
 def _first(body: Mapping[str, object], paths: Iterable[str]) -> str:
@@ -421,7 +422,6 @@ def failure(
     param: str | None = None,
     retry_after: float | None = None,
     limits: LimitHeaders | None = None,
-    is_confirmed: bool = True,
 ) -> Failure:
     """Build the `Failure` of a response.
 
@@ -437,7 +437,6 @@ def failure(
         param: The request field that is wrong.
         retry_after: The time to wait in seconds, if the body contains it.
         limits: The provider's rate limit headers. They are read only if the rate is limited and no time was found.
-        is_confirmed: Whether more than the status shows the kind.
 
     Returns:
         The failure, with a message for the client that does not contain the provider's text.
@@ -460,7 +459,6 @@ def failure(
         request_id=repair_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
         param=repair_surrogates(chat_param(param)[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
-        is_confirmed=is_confirmed,
     )
 
 

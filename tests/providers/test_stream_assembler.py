@@ -363,8 +363,11 @@ def test_another_id_does_not_split_arguments_that_are_not_whole() -> None:
 
 def test_call_that_is_sent_again_is_one_call() -> None:
     assert calls_of(*2 * [{"index": 0, "name": "f", "arguments": '{"a":1}'}]) == [(0, "call_id_0", "f", '{"a":1}')]
-    assert calls_of(*2 * [{"id": "a", "name": "f", "arguments": '{"a":1}', "whole": True}]) == [
-        (0, "a", "f", '{"a":1}')
+    made = assembler()
+    for _ in range(2):
+        made.whole_call("f", '{"a":1}', id="a")
+    assert [event for event in made.take() if isinstance(event, ToolCallDelta)] == [
+        ToolCallDelta(0, '{"a":1}', "a", "f")
     ]
 
 

@@ -7,7 +7,11 @@ import pytest
 from providers.adapter import Target
 from providers.catalogue.models import ModelFacts
 from providers.chat import Failed, Heartbeat
+from providers.conformance.cases import rich_answer
+from providers.conformance.checks import without_heartbeats
+from providers.conformance.subject import Subject, subjects_of
 from providers.registry import load_registry
+from providers.testkit import load_simulators
 
 ADAPTERS = load_registry().adapters
 UNKNOWN = {
@@ -27,6 +31,10 @@ ERRORS = {
     "error object": b'data: {"error": {"message": "Overloaded"}}\n\n',
     "named error": b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "x"}}\n\n',
 }
+_SIMULATORS = load_simulators().simulators
+_OF_ADAPTERS = [subjects_of(adapter, _SIMULATORS[name]) for name, adapter in sorted(ADAPTERS.items())]
+SUBJECTS = [one for every in _OF_ADAPTERS for one in (*every[:1], *every[1:][-1:]) if one.streams_text]
+"""The first and the last model of each adapter: at OpenAI, one of each of its APIs."""
 WITH_EVENTS = sorted(name for name in ADAPTERS if name != "bedrock")
 
 
@@ -43,3 +51,18 @@ def test_unknown_event_is_a_sign_of_life(name: str, event: bytes) -> None:
 def test_error_event_ends_a_stream(name: str, event: bytes) -> None:
     parser = ADAPTERS[name].stream_parser(Target("m", "", ModelFacts()))
     assert [type(one) for one in parser.feed(event)] == [Failed]
+
+
+@pytest.mark.parametrize("name", ["deepseek", "openai", "openai-compatible", "vllm"])
+def test_type_of_an_error_is_enough(name: str) -> None:
+    parser = ADAPTERS[name].stream_parser(Target("m", "", ModelFacts()))
+    event = b'data: {"type": "server_error", "message": "failed"}\n\n'
+    assert [type(one) for one in parser.feed(event)] == [Failed]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_unknown_events_change_nothing_of_an_answer(subject: Subject) -> None:
+    events = subject.stream(*rich_answer(subject))
+    noise = b"".join(UNKNOWN.values())
+    noisy = subject.events(noise, *(piece + noise for piece in events[:-1]), events[-1])
+    assert without_heartbeats(noisy) == without_heartbeats(subject.events(*events))

@@ -22,7 +22,7 @@ from providers.matching.requirements import CACHE_CONTROL, FEATURES
 from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.json_object import JSON_OBJECT
-from providers.vendors.anthropic.answer import MessageReader, classify, read_completion
+from providers.vendors.anthropic.answer import classify, read_completion, reader_of
 from providers.vendors.anthropic.request import encode_body, version_of
 from providers.wire import WireRequest, WireResponse
 
@@ -82,7 +82,7 @@ class AnthropicAdapter(FactsAdapter):
 
     def stream_parser(self, target: Target) -> StreamParser:
         """See `providers.adapter.Adapter`."""
-        reader = MessageReader(target)
+        reader = reader_of(target)
         return EventStreamParser(reader.assembler, reader.read_event)
 
     def classify_error(self, response: WireResponse) -> Failure:

@@ -9,16 +9,17 @@ docs.aws.amazon.com on Converse; read 2026-11-20.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from providers.adapter import Target
 from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, StreamEvent
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.formats.claude_answer import MessageReader
 from providers.json_values import JsonError, as_map, loads, read_int, read_list, read_map, read_str, with_exact_integers
 from providers.reading.errors import IN_A_STREAM, classify, error_object, failure, load_rules
 from providers.reading.event_stream import TextReader
 from providers.reading.folding import fold
-from providers.vendors.anthropic.answer import MessageReader
 from providers.vendors.bedrock.event_stream import EventMessage, EventStreamDecoder
 from providers.wire import WireResponse
 
@@ -44,6 +45,10 @@ def exception_failure(name: str, body: Mapping[str, object], response: WireRespo
     return classify({**body, "code": code}, response, load_rules(_FACTS))
 
 
+def _reader_of(target: Target) -> MessageReader:
+    return MessageReader(target, partial(exception_failure, "", response=IN_A_STREAM))
+
+
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
     """Read the whole answer of a 2xx body. Raises ProviderFailed."""
     body: Mapping[str, object] = error_object(response.body)
@@ -53,7 +58,7 @@ def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
     message = read_map(read_map(body, "output"), "message")
     if not isinstance(message.get("content"), list):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))
-    reader = MessageReader(target)
+    reader = _reader_of(target)
     blocks = [_block(as_map(block)) for block in read_list(message, "content")]
     reader.read_message({"content": blocks, "stop_reason": body.get("stopReason"), "usage": _usage(body)})
     return fold(reader.assembler.take())
@@ -94,7 +99,7 @@ class ConverseStreamParser:
     """A `StreamParser` over Amazon's binary event stream."""
 
     def __init__(self, target: Target) -> None:
-        self._reader = MessageReader(target)
+        self._reader = _reader_of(target)
         self._assembler = self._reader.assembler
         self._decoder = EventStreamDecoder()
         self._open: set[object] = set()

@@ -243,13 +243,12 @@ class ChunkReader:
             return
         signature = read_str(part, "thoughtSignature")
         self._answered.add(index)
-        self._assembler.tool_call(
+        self._assembler.whole_call(
+            name,
             arguments,
             choice=index,
             id=read_str(call, "id"),
-            name=name,
             signature=mark_signature(signature, self._model) if signature else None,
-            whole=True,
         )
 
     def _finish(self, raw_reason: str, index: int) -> None:
