@@ -38,6 +38,14 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+_COUNTS: Mapping[str, Callable[[str], int]] = {
+    "words": lambda text: len(words_of(text)),
+    "characters": lambda text: len(re.sub(r"\s", "", text)),
+    "sentences": sentences_of,
+    "paragraphs": lambda text: len([part for part in re.split(r"\n\s*\n", text) if part.strip()]),
+    "lines": lambda text: sum(bool(line.strip()) for line in text.splitlines()),
+    "bullets": lambda text: len(re.findall(r"^\s*(?:[*\-•]|\d+[.、)])\s*\S", text, re.MULTILINE)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,14 +224,6 @@ class Rules(_TextCheck):
         return None
 
 
-_COUNTS: Mapping[str, Callable[[str], int]] = {
-    "words": lambda text: len(words_of(text)),
-    "characters": lambda text: len(re.sub(r"\s", "", text)),
-    "sentences": sentences_of,
-    "paragraphs": lambda text: len([part for part in re.split(r"\n\s*\n", text) if part.strip()]),
-    "lines": lambda text: sum(bool(line.strip()) for line in text.splitlines()),
-    "bullets": lambda text: len(re.findall(r"^\s*(?:[*\-•]|\d+[.、)])\s*\S", text, re.MULTILINE)),
-}
 _PROPERTIES: Mapping[str, tuple[str, Callable[[str, Any], bool]]] = {
     "starts_with": ("text", lambda text, start: text.startswith(start)),
     "ends_with": ("text", lambda text, end: text.strip('"”').casefold().endswith(end.casefold())),

@@ -25,12 +25,9 @@ from gateway.files import read_file_or_pipe
 from providers.value import Value
 
 _PREFIX = "ed25519:"
-
-
 _PUBLIC = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
-
-
 _MOST_BYTES = 64 * 1024
+PLAN_KIND = "gateway-plan"
 
 
 class KeyUnusable(ValueError):
@@ -155,9 +152,6 @@ def _decode(text: str) -> bytes:
     if re.fullmatch(r"[A-Za-z0-9_-]*", text) is None:
         raise ValueError("no base64url")
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-PLAN_KIND = "gateway-plan"
 
 
 def sign_plan(signer: Signer, before: str, after: str) -> str:

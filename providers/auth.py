@@ -21,9 +21,9 @@ from providers.value import Value
 from providers.wire import WireRequest
 
 _ALGORITHM = "TC3-HMAC-SHA256"
-
-
 _SIGNED = "content-type;host"
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_NO_TENCENT_KEY = "is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
 
 
 def authorization(
@@ -46,9 +46,6 @@ def authorization(
         key = hmac.digest(key, part.encode(), "sha256")
     signature = hmac.digest(key, "\n".join((_ALGORITHM, timestamp, scope, digest)).encode(), "sha256").hex()
     return timestamp, f"{_ALGORITHM} Credential={secret_id}/{scope}, SignedHeaders={_SIGNED}, Signature={signature}"
-
-
-_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 class Secret:
@@ -192,9 +189,6 @@ def credential(
             return _sign_with_library(scheme, wire, origin, secret.reveal(), now)
         case _:
             assert_never(scheme)
-
-
-_NO_TENCENT_KEY = "is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
 
 
 def _tencent_parts(secret: Secret) -> tuple[str, str, str] | None:

@@ -23,6 +23,8 @@ __all__ = [
     "ProviderFailed",
     "UnsupportedFeature",
 ]
+LACKABLE = frozenset({"content_filter", "context_length", "geo_refused", "model_not_found", "quota", "rate_limited"})
+"""The failure kinds that a vendor may lack. Every vendor has the others."""
 
 
 class FailureKind(StrEnum):
@@ -74,10 +76,6 @@ class FailureKind(StrEnum):
     TOO_LARGE = "too_large"
     DEADLINE = "deadline"
     OVERLOADED = "overloaded"
-
-
-LACKABLE = frozenset({"content_filter", "context_length", "geo_refused", "model_not_found", "quota", "rate_limited"})
-"""The failure kinds that a vendor may lack. Every vendor has the others."""
 
 
 class Failure(Value, frozen=True):

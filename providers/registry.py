@@ -13,6 +13,9 @@ from providers.catalogue import CatalogueError
 from providers.value import Value
 
 _Plugin = TypeVar("_Plugin")
+GROUP = "providers.adapters"
+_MEMBERS = ("name", "capabilities", "sites", "auth")
+_METHODS = ("build_request", "parse_response", "stream_parser", "classify_error")
 
 
 def load_group(group: str, check: Callable[[object], _Plugin]) -> tuple[dict[str, _Plugin], dict[str, str]]:
@@ -45,15 +48,6 @@ def check_members(candidate: object, kind: str, members: Sequence[str], methods:
     if missing:
         raise TypeError(f"is not a valid {kind}: it lacks {', '.join(missing)}")
     return candidate
-
-
-GROUP = "providers.adapters"
-
-
-_MEMBERS = ("name", "capabilities", "sites", "auth")
-
-
-_METHODS = ("build_request", "parse_response", "stream_parser", "classify_error")
 
 
 class Registry(Value, frozen=True):

@@ -15,6 +15,12 @@ from providers.territories import Places
 from providers.value import Value
 
 _BRACKETED = re.compile(r"\[[^][]*\](?::.*)?")
+PROJECT = "PROJECT"
+"""The placeholder for the operator's project in a site's base path or host."""
+HOST_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def split_url(url: str) -> SplitResult:
@@ -28,22 +34,6 @@ def split_url(url: str) -> SplitResult:
     if "[" in host and not _BRACKETED.fullmatch(host):
         raise ValueError("brackets enclose only a part of the host")
     return parts
-
-
-PROJECT = "PROJECT"
-"""The placeholder for the operator's project in a site's base path or host."""
-
-
-HOST_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-
-
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-
-
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Residency(Value, frozen=True):

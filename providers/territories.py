@@ -10,6 +10,11 @@ from typing import Any
 
 from providers.value import Value
 
+_PART = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
+_SHOWN_PARTS = 3
+EVERYWHERE = "*"
+"""The word for all territories in a list."""
+
 
 class TerritoryData(Value, frozen=True):
     """The contents of `territories.toml`.
@@ -65,15 +70,6 @@ def _upper_parts() -> Mapping[str, str]:
 def parts_of(country: str) -> tuple[str, ...]:
     """Return the codes of all parts of a country, at every level. Empty for a country without parts, such as HK."""
     return tuple(sorted(part for part in _upper_parts() if parent(part) == country))
-
-
-_PART = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
-
-_SHOWN_PARTS = 3
-
-
-EVERYWHERE = "*"
-"""The word for all territories in a list."""
 
 
 class TerritoryError(ValueError):

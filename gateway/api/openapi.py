@@ -18,15 +18,6 @@ from gateway.model.approval import ApprovalKind
 from gateway.model.refusal_reason import RefusalReason
 from gateway.model.region_text import Show
 
-
-def _read(name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
-    return document
-
-
-EXAMPLES = _read("openapi_examples.json")
-"""Requests and answers that a test compares with a running gateway, and a message for each error code."""
-
 _DEMO_LOCATION = {
     "name": "cf-ipcountry",
     "in": "header",
@@ -36,6 +27,15 @@ _DEMO_LOCATION = {
     "schema": {"type": "string", "default": "DE"},
 }
 """The header that locates the caller in a demo, where every client is trusted as the edge."""
+
+
+def _read(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
+    return document
+
+
+EXAMPLES = _read("openapi_examples.json")
+"""Requests and answers that a test compares with a running gateway, and a message for each error code."""
 
 
 def complete_document(document: dict[str, Any], *, is_demo: bool) -> None:

@@ -63,18 +63,12 @@ _USAGE_GROUPS = frozenset({"day", "region"})
 """A client may see these. Others could show a model that the operator hides."""
 _AMOUNTS = frozenset({"amount", "currency", "vendor", "unpriced_calls", "unconverted_calls"})
 """The members of a report of usage that are about its cost."""
-
-
 NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 """FastAPI's own telemetry is off. Environment variables would choose its destination, and only the config may do that:
 its exporters have a territory."""
-
-
 _AssistantName = Annotated[
     str | None, Query(description="The name of an assistant. May be left out if there is only one.")
 ]
-
-
 _Intent = Annotated[str | None, Query(description="The intent of the chat. Default: that of `x-gateway-intent`.")]
 
 

@@ -11,6 +11,8 @@ from functools import lru_cache
 from gateway.model.record import Allowance, Record
 from gateway.model.version_names import version_headers
 
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
 
 def allowance_lines(allowance: Allowance) -> tuple[bytes, bytes, bytes]:
     """Return OpenAI's headers of a limit (its guide to rate limits, "Rate limits in headers", November 2026)."""
@@ -38,9 +40,6 @@ def _duration(seconds: float) -> str:
     minutes, milliseconds = divmod(milliseconds, 60_000)
     text = f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".")
     return f"{minutes}m{text}s" if minutes else f"{text}s"
-
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:

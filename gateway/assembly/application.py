@@ -53,9 +53,12 @@ if TYPE_CHECKING:
 
 
 _LIMIT_S = 10.0
-
-
 _MOST_BYTES = 64 * 1024
+_OF_LIMITERS: Mapping[str, Callable[[ConcurrencyLimiter], float]] = {
+    "gateway_concurrency_limit": lambda limiter: limiter.limit,
+    "gateway_concurrency_in_use": lambda limiter: limiter.in_use,
+    "gateway_concurrency_queued": lambda limiter: limiter.queued,
+}
 
 
 class Telemetry:
@@ -182,13 +185,6 @@ _Receive = Callable[[], Any]
 
 
 _Send = Callable[[Any], Any]
-
-
-_OF_LIMITERS: Mapping[str, Callable[[ConcurrencyLimiter], float]] = {
-    "gateway_concurrency_limit": lambda limiter: limiter.limit,
-    "gateway_concurrency_in_use": lambda limiter: limiter.in_use,
-    "gateway_concurrency_queued": lambda limiter: limiter.queued,
-}
 
 
 def transport_named(name: str) -> Transport:

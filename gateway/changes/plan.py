@@ -50,6 +50,8 @@ _PLAN_NAMES = {"texts": "speech", "ages": "age bands"}
 """The names in a plan of fields whose attribute has another name."""
 _SECTION_OF_FIELD = {"receipts_keep_s": "receipts", "receipts_sample": "receipts", "log_sample": "log"}
 """The sections of the fields of a config version that are single keys."""
+NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalLocator(LocationRules()))
+"""The state before the first config version."""
 
 
 class Change(Value, frozen=True):
@@ -220,10 +222,6 @@ def shown(value: object) -> str:
     if is_dataclass(value):
         return ", ".join(f"{each.name} {shown(getattr(value, each.name))}" for each in fields(value) if each.repr)
     return str(value)
-
-
-NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalLocator(LocationRules()))
-"""The state before the first config version."""
 
 
 def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] = ()) -> ChangePlan:

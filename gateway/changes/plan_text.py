@@ -21,8 +21,6 @@ _MOST_NAMED = 12
 """The territories that a line names; `--json` lists all."""
 _UNKNOWN = "unknown"
 _MOST_SUMMARISED = 6
-
-
 SummaryOf = Literal["region", "route", "deployment", "section", "key"]
 
 

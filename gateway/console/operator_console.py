@@ -35,9 +35,9 @@ _HOME = "/requests"
 _EVENTS = ("/events", "/console/events")
 """The events of the views, and of the map, whose script is that of the demo."""
 _MOST_SIGN_IN_BYTES = 16 * 1024
-
-
 _Headers = Mapping[str, list[str]]
+NOBODY = Visitor(Identity(Role.VIEWER), "", "")
+"""Stands for a visitor who has not signed in. Such pages read no data."""
 
 
 class OperatorConsole:
@@ -184,7 +184,3 @@ class OperatorConsole:
         visit = self._visit(visitor, headers, {}, {})
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         await visit.admin.stream(("/events", query), receive, send, HEADERS, is_alive)
-
-
-NOBODY = Visitor(Identity(Role.VIEWER), "", "")
-"""Stands for a visitor who has not signed in. Such pages read no data."""

@@ -30,8 +30,6 @@ from gateway.model.stored_client import Role, may_act
 
 _FOLDER = Path(__file__).parent / "templates"
 Values: TypeAlias = dict[str, Any]
-
-
 ROLE_WORDS = {Role.VIEWER: _("viewer"), Role.OPERATOR: _("operator"), Role.ADMIN: _("admin")}
 
 

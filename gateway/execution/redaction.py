@@ -53,6 +53,16 @@ _ESCAPE = re.compile(r"\\(u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 # The keys of a schema with prose. Other keys hold names and types, which help to find a mistake.
 _PROSE = frozenset("description title default const enum examples".split())
+_KEY = "[redacted]"
+_SHORTEST = 8
+"""A shorter part of a credential is a common word, such as `id`."""
+_LEAST_OF_KEY = 4
+# A JSON Web Token (RFC 7519), signed for one request or for an hour: it is in no config.
+_TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+")
+_ID = re.compile(r"[!-~]{1,200}")
+_OPEN_ACCOUNT_FIELDS = frozenset(
+    "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
+)
 
 
 def redacted(failure: Failure, deployment: Deployment, request: ServedRequest) -> Failure:
@@ -268,18 +278,6 @@ _ESCAPINGS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
 
 def _weight(text: str) -> int:
     return sum(1 if letter.isascii() else 2 for letter in text if not letter.isspace())
-
-
-_KEY = "[redacted]"
-_SHORTEST = 8
-"""A shorter part of a credential is a common word, such as `id`."""
-_LEAST_OF_KEY = 4
-# A JSON Web Token (RFC 7519), signed for one request or for an hour: it is in no config.
-_TOKEN = re.compile(r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]*)+")
-_ID = re.compile(r"[!-~]{1,200}")
-_OPEN_ACCOUNT_FIELDS = frozenset(
-    "type project_id universe_domain auth_uri token_uri auth_provider_x509_cert_url".split()
-)
 
 
 def without_keys(text: str, deployment: Deployment) -> str:

@@ -14,6 +14,8 @@ from providers.value import Value
 Use: TypeAlias = Literal["chat", "embeddings", "moderations"]
 """A kind of requests to an assistant. Each has routes of its own."""
 USES: tuple[Use, ...] = get_args(Use)
+DEFAULT_INTENT = "default"
+"""The routes of chats of no intent. It is not an intent itself."""
 
 
 class Intent(Value, frozen=True):
@@ -29,10 +31,6 @@ class UserChoice(Value, frozen=True):
     name: str
     deployments: frozenset[str]
     title: Sentences
-
-
-DEFAULT_INTENT = "default"
-"""The routes of chats of no intent. It is not an intent itself."""
 
 
 @dataclass(frozen=True, slots=True)

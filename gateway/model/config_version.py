@@ -35,6 +35,10 @@ from providers.sites import Residency
 from providers.territories import NOWHERE, Places, parent, territory_data
 from providers.value import Value
 
+_LOOPBACK = re.compile(r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
+MOST_ENTRIES = 8192
+_UNKNOWN: Any = object()
+
 
 class Exporter(Value, frozen=True):
     """One collector of traces.
@@ -244,9 +248,6 @@ class LogRules(PlainSection):
     )
 
 
-_LOOPBACK = re.compile(r"https?://(?:(?:[a-z0-9-]+\.)*localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
-
-
 class Cors(Value, frozen=True):
     """The web origins whose pages may call the API from a browser.
 
@@ -384,13 +385,7 @@ class ConfigVersion:
         return region or self.default_region
 
 
-MOST_ENTRIES = 8192
-
-
 _T = TypeVar("_T")
-
-
-_UNKNOWN: Any = object()
 
 
 def remember(config: ConfigVersion, key: Hashable, make: Callable[[], _T]) -> _T:

@@ -38,6 +38,8 @@ _STANDARD_NAMES = (
         "cache_control",
     }
 )
+RETIREMENT_WARNING_DAYS = (7, 30, 90)
+"""The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""
 
 
 class Concurrency(Value, frozen=True):
@@ -195,10 +197,6 @@ class Deployment:
     def has_credential(self) -> bool:
         """Whether it can be called at all: it has a credential or needs none."""
         return bool(self.credentials) or not self.needs_credential
-
-
-RETIREMENT_WARNING_DAYS = (7, 30, 90)
-"""The days before a retirement at which it is reported: from the last of them on, and again at each shorter one."""
 
 
 class RetirementNotice(Value, frozen=True):

@@ -15,6 +15,8 @@ InputRequest: TypeAlias = EmbeddingRequest | ModerationRequest
 InputAnswer: TypeAlias = EmbeddingAnswer | ModerationAnswer
 ServedRequest: TypeAlias = ChatRequest | InputRequest
 """Every request that the gateway sends to a deployment."""
+_MOST_VERDICT_TOKENS = 256
+"""A guard model answers with a word or two, and the names of categories."""
 
 
 def use_of(request: ServedRequest) -> Use:
@@ -70,10 +72,6 @@ def texts_of(request: InputRequest) -> Iterator[str]:
 def user_of_input(request: InputRequest) -> str | None:
     """Return the identifier of the user in the request."""
     return request.user if isinstance(request, EmbeddingRequest) else None
-
-
-_MOST_VERDICT_TOKENS = 256
-"""A guard model answers with a word or two, and the names of categories."""
 
 
 def measured_as_chat(request: ServedRequest) -> ChatRequest:

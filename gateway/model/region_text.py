@@ -8,6 +8,9 @@ from typing import Literal
 
 from providers.value import Value
 
+SEPARATOR = "\n\n"
+"""The separator between a label's text and the answer."""
+
 
 class Sentence(Value, frozen=True):
     """A sentence for an end user, and the tag of its language."""
@@ -30,8 +33,6 @@ class Sentences(Value, frozen=True):
 
 Show = Literal["always", "first_turn", "never"]
 """The answers on which a label's text is placed before the answer. Its mark in header and body is on all of them."""
-SEPARATOR = "\n\n"
-"""The separator between a label's text and the answer."""
 
 
 class Label(Value, frozen=True):

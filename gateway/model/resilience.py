@@ -8,6 +8,9 @@ from typing import Annotated
 from gateway.model.section import OrOff, PlainSection, key
 from gateway.model.units import Seconds, SecondsOrZero, Share, ShareOrOff
 
+DEFAULT_MAX_OPEN = 2
+"""The default of `max_open` in the section `breaker`, as a multiple of `open`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempts(PlainSection):
@@ -15,10 +18,6 @@ class Attempts(PlainSection):
 
     per_deployment: int = field(default=2, metadata=key("Attempts on one deployment.", ge=1, le=10))
     total: int = field(default=4, metadata=key("Attempts of one request over all deployments.", ge=1, le=50))
-
-
-DEFAULT_MAX_OPEN = 2
-"""The default of `max_open` in the section `breaker`, as a multiple of `open`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ ReloadRefusal = Literal[
     "config_invalid", "signature_required", "version_not_found", "not_pinned", "rollback_pinned", "gateway_failed"
 ]
 """Why a config was not activated."""
+_SILENT_S = 15.0
+_BEHIND_S = 60.0
 
 
 class Finding(Value, frozen=True):
@@ -161,9 +163,6 @@ class Status:
 
 InstanceState = Literal["current", "behind", "draining", "silent"]
 """The state of an instance in its cell."""
-
-_SILENT_S = 15.0
-_BEHIND_S = 60.0
 
 
 def instance_state(silent_s: float, *, is_draining: bool, behind_s: float) -> InstanceState:

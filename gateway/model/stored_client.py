@@ -16,6 +16,11 @@ Definition = Mapping[str, object]
 """The keys of a client or a project as the config file would have them, without `keys`."""
 
 PepperSource = Literal["state", "config"]
+LISTENER_CLOSED = (
+    "the last admin token was revoked, so the admin listener stays closed to everyone without a token: "
+    "`gateway admin-token create --state DIR` on the gateway's machine makes one, GATEWAY_ADMIN_TOKEN sets one, and "
+    "`gateway admin-token open --state DIR` opens the listener without one"
+)
 
 
 class KeyInfo(Value, frozen=True):
@@ -89,13 +94,6 @@ _ALLOWED: Mapping[Role, frozenset[Role]] = {
 def may_act(role: Role, needed: Role) -> bool:
     """Return whether a holder of a role may do what needs another: `admin` may do all, every role may view."""
     return role in _ALLOWED[needed]
-
-
-LISTENER_CLOSED = (
-    "the last admin token was revoked, so the admin listener stays closed to everyone without a token: "
-    "`gateway admin-token create --state DIR` on the gateway's machine makes one, GATEWAY_ADMIN_TOKEN sets one, and "
-    "`gateway admin-token open --state DIR` opens the listener without one"
-)
 
 
 class AdminToken(Value, frozen=True):

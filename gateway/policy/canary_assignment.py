@@ -15,9 +15,8 @@ from providers.chat import ChatRequest, UserMessage, text_of
 
 # These values must never change: another value would assign every user anew.
 _USER_DOMAIN, _VARIANT_DOMAIN = b"gateway.person", b"gateway.side"
-
-
 _BITS = 53
+_NO_WEIGHT = Exclusion(SkipReason.WEIGHT, "its weight is 0")
 
 
 def sticky_key(*parts: str) -> bytes:
@@ -65,9 +64,6 @@ def named_sticky_key(name: str) -> bytes:
 
 
 Verdicts = tuple[tuple[Deployment, Verdict], ...]
-
-
-_NO_WEIGHT = Exclusion(SkipReason.WEIGHT, "its weight is 0")
 
 
 def weigh(route: Route, judged: Verdicts) -> tuple[Verdicts, tuple[Lane, ...]]:

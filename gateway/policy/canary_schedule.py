@@ -14,6 +14,11 @@ from gateway.model.route import WeightedSet
 from gateway.model.schedule import Phase, Schedule, ScheduleProgress, Stage, StopRule, Tally
 
 _NEGLIGIBLE = 1e-17
+ALPHA = 0.01
+"""Upper bound of the probability, for each stage, that a candidate is rolled back although it is not worse."""
+_RULES = 2
+_GROWTH = 1.25
+_TAIL = 0.95
 
 
 def fisher_exact_p(hits: int, of: int, other_hits: int, of_others: int) -> float:
@@ -39,19 +44,6 @@ def fisher_exact_p(hits: int, of: int, other_hits: int, of_others: int) -> float
 def _choices(of: int, chosen: int) -> float:
     """Return the logarithm of the binomial coefficient."""
     return math.lgamma(of + 1) - math.lgamma(chosen + 1) - math.lgamma(of - chosen + 1)
-
-
-ALPHA = 0.01
-"""Upper bound of the probability, for each stage, that a candidate is rolled back although it is not worse."""
-
-
-_RULES = 2
-
-
-_GROWTH = 1.25
-
-
-_TAIL = 0.95
 
 
 def share_at(schedule: Schedule, progress: ScheduleProgress) -> float:

@@ -35,6 +35,8 @@ FORM = frozenset(
     "top_logprobs parallel_tool_calls unread folded".split()
 )
 """The fields of a chat request that carry no text to a provider. They may change after the user has agreed."""
+_LATER: Mapping[str, object] = {"is_error": False, "cache": None}
+"""Fields that were added later, with their defaults: without a value they do not count, so that tokens stay valid."""
 
 
 def standing_consents(config: ConfigVersion, statement: ConsentStatement) -> Consents:
@@ -180,10 +182,6 @@ def _covered(request: ChatRequest) -> list[object]:
         if field.name not in FORM and field.name not in _COVERED and getattr(request, field.name) != field.default
     }
     return [*(getattr(request, name) for name in _COVERED), *([others] if others else [])]
-
-
-_LATER: Mapping[str, object] = {"is_error": False, "cache": None}
-"""Fields that were added later, with their defaults: without a value they do not count, so that tokens stay valid."""
 
 
 def _plain(value: object) -> object:

@@ -33,6 +33,8 @@ _WHY_SKIPPED: Mapping[SkipReason, PreferenceReason] = {
     SkipReason.CREDENTIAL: PreferenceReason.HEALTH,
     SkipReason.WEIGHT: PreferenceReason.HEALTH,
 }
+_LASTING = frozenset({SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.APPROVAL})
+"""The reasons that do not pass by themselves, so that an app shows a choice as unavailable."""
 
 
 def may_assert_intent(client: Client | None) -> bool:
@@ -201,7 +203,3 @@ def availability(
     if reason is None:
         return first, PreferenceReason.ROUTE  # it is for other users
     return first, _WHY_SKIPPED[reason] if reason in _LASTING else None
-
-
-_LASTING = frozenset({SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.APPROVAL})
-"""The reasons that do not pass by themselves, so that an app shows a choice as unavailable."""

@@ -19,12 +19,13 @@ from providers.territories import parent
 from providers.value import Value
 
 _MAX_LANGUAGES = 20
-
-
 _MAX_CHARACTERS = 512
-
-
 _NO_LOCALE = Locale("")
+_VERSION_DIGITS = 6
+_OPENING = "You speak with somebody in a certain place. Keep to this unless the user asks for something else:"
+# The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
+# separately.
+_MESSAGE = re.compile(r"\bmessages\[(?:0\][\w.\[\]]*|([1-9]\d{0,8})\])")
 
 
 def choose_locale(region_text: RegionText, accept_language: str | None, preferences: Preferences) -> Locale:
@@ -114,12 +115,6 @@ def _weight(parameter: str) -> float:
     return min(float(digits), 1.0)
 
 
-_VERSION_DIGITS = 6
-
-
-_OPENING = "You speak with somebody in a certain place. Keep to this unless the user asks for something else:"
-
-
 class Block(Value, frozen=True):
     """The system message of a region.
 
@@ -200,11 +195,6 @@ def with_region_text(
         lambda: compose(profile, location.territory, location.preferences, age),
     )
     return with_block(request, block), block.name
-
-
-# The path of a message in OpenAI's form. Providers with another form, such as Anthropic, count the system message
-# separately.
-_MESSAGE = re.compile(r"\bmessages\[(?:0\][\w.\[\]]*|([1-9]\d{0,8})\])")
 
 
 def without_profile_message(failure: Failure) -> Failure:

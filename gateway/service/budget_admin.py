@@ -49,6 +49,11 @@ _TRIES_S, _PAUSE_S = 5.0, 0.01
 _NOT_FOUND = 404
 _T = TypeVar("_T")
 OperatorGate: TypeAlias = "Journal | ValkeyGate"
+_OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
+    CounterKind.CLIENT: "client",
+    CounterKind.PROJECT: "project",
+    CounterKind.USER: "user",
+}
 
 
 class BudgetOwner(Value, frozen=True):
@@ -266,13 +271,6 @@ class BudgetAdmin:
         self._admin.note("budget_topped_up" if kind is RowKind.TOP_UP else "budget_reset", fields)
         if problem is not None:
             raise StateError(f"the budget is changed, but its row is not in the ledger: {problem}")
-
-
-_OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
-    CounterKind.CLIENT: "client",
-    CounterKind.PROJECT: "project",
-    CounterKind.USER: "user",
-}
 
 
 def _shown(limit: BudgetLimit, state: CounterState) -> Json:

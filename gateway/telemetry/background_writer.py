@@ -14,6 +14,8 @@ from typing import TextIO
 
 # Systems without this constant (Windows) run one process, so their writes do not mix.
 _PIPE_BUF: int = getattr(select, "PIPE_BUF", 4096)
+_MOST_CHARACTERS = 8 * 1024 * 1024
+_LAST_WAIT_S = 1.0
 
 
 def whole_lines(descriptor: int) -> TextIO:
@@ -81,10 +83,6 @@ def _write(descriptor: int, data: bytes) -> None:
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
 
-
-_MOST_CHARACTERS = 8 * 1024 * 1024
-
-_LAST_WAIT_S = 1.0
 
 _MUCH, _REST_S = 16 * 1024, 0.05
 

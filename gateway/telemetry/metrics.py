@@ -33,6 +33,7 @@ _REQUEST, _FIRST_TOKEN, _OVERHEAD = (
     tuple(round(bound * 1e6) for bound in bounds_s)
     for bounds_s in (REQUEST_BOUNDS_S, FIRST_TOKEN_BOUNDS_S, OVERHEAD_BOUNDS_S)
 )
+_TOKEN_TYPES = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
 
 class _Times:
@@ -247,9 +248,6 @@ class Metrics:
             for labels, value in rows().items():
                 _add(series, name, labels, [value])
         return pack(series)
-
-
-_TOKEN_TYPES = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
 
 def _add_row(series: Series, key: _Key, row: _Row) -> None:

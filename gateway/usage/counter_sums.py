@@ -21,6 +21,13 @@ _NAMES = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterK
 _TABLES = {CounterKind.CLIENT: "total_day", CounterKind.PROJECT: "total_day", CounterKind.USER: "total_user_day"}
 
 Lines = Iterable[Sequence[Any]]
+# Single rows, because a sum of large top-ups may exceed 64 bits.
+_CHANGES = """
+SELECT budget_of, CASE budget_of WHEN 'client' THEN client WHEN 'project' THEN project ELSE end_user END,
+    CASE budget_of WHEN 'user' THEN client ELSE '' END, budget_unit, kind, budget_amount
+FROM usage_row JOIN series ON series.number = usage_row.series
+WHERE kind IN ('top_up', 'reset') AND budget_per = ? AND time_ns >= ? AND budget_of IS NOT NULL
+"""
 
 
 class SumStatement(NamedTuple):
@@ -117,12 +124,3 @@ def _of_totals(column: str, kind: CounterKind) -> str:
         f"FROM {table} JOIN series ON series.number = {table}.series "
         f"WHERE day >= ? AND {column} <> '' GROUP BY 1, 2, 3"
     )
-
-
-# Single rows, because a sum of large top-ups may exceed 64 bits.
-_CHANGES = """
-SELECT budget_of, CASE budget_of WHEN 'client' THEN client WHEN 'project' THEN project ELSE end_user END,
-    CASE budget_of WHEN 'user' THEN client ELSE '' END, budget_unit, kind, budget_amount
-FROM usage_row JOIN series ON series.number = usage_row.series
-WHERE kind IN ('top_up', 'reset') AND budget_per = ? AND time_ns >= ? AND budget_of IS NOT NULL
-"""

@@ -106,6 +106,25 @@ READ = ", ".join([*(f"usage_row.{name}" for name in _COLUMNS), *(f"series.{name}
 """The columns of a row and of its series, which `read_row` expects after the row's number."""
 
 _IS_CALL = "kind = 'usage'"
+_LOCK = 0x67617465_6C656401
+"""The lock of a transaction that adds rows: one process at a time, so that totals never deadlock."""
+_WITHOUT_CALLERS = "regions_without_callers"
+DELETED_THROUGH = "rows_deleted_through_day"
+TIMEZONE = "timezone"
+_DELETED_AT_ONCE = 5_000
+_QUARTER_NS = 900 * NANO
+_MOST_KNOWN_SERIES = 100_000
+# SQLite's driver takes several microseconds for a value of a subclass of `str`.
+_TEXTS: dict[str | None, str | None] = {one: one.value for kind in (RowKind, UsageSource, CallOutcome) for one in kind}
+_WITHOUT_ASSISTANTS = f"""
+PRAGMA query_only = FALSE;
+PRAGMA temp_store = MEMORY;
+CREATE TEMP VIEW usage_row AS SELECT *, NULL AS assistant FROM main.usage_row;
+CREATE TEMP VIEW total_assistant_day AS
+    SELECT day, '' AS assistant, series, {", ".join(MEASURES)} FROM main.total_day WHERE FALSE;
+PRAGMA query_only = TRUE;
+"""  # noqa: S608
+"""Shows a ledger that release 0.2.0 wrote as one of this release, and changes nothing in its file."""
 
 
 def _upsert(table: str) -> str:
@@ -136,17 +155,6 @@ def _remove_callers(regions: int) -> tuple[str, ...]:
     )
 
 
-_LOCK = 0x67617465_6C656401
-"""The lock of a transaction that adds rows: one process at a time, so that totals never deadlock."""
-
-_WITHOUT_CALLERS = "regions_without_callers"
-DELETED_THROUGH = "rows_deleted_through_day"
-TIMEZONE = "timezone"
-_DELETED_AT_ONCE = 5_000
-_QUARTER_NS = 900 * NANO
-_MOST_KNOWN_SERIES = 100_000
-# SQLite's driver takes several microseconds for a value of a subclass of `str`.
-_TEXTS: dict[str | None, str | None] = {one: one.value for kind in (RowKind, UsageSource, CallOutcome) for one in kind}
 _TEXTS[None] = None
 
 
@@ -379,17 +387,6 @@ def _empty_ledger() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     connection.executescript(_LAYOUT)
     return connection
-
-
-_WITHOUT_ASSISTANTS = f"""
-PRAGMA query_only = FALSE;
-PRAGMA temp_store = MEMORY;
-CREATE TEMP VIEW usage_row AS SELECT *, NULL AS assistant FROM main.usage_row;
-CREATE TEMP VIEW total_assistant_day AS
-    SELECT day, '' AS assistant, series, {", ".join(MEASURES)} FROM main.total_day WHERE FALSE;
-PRAGMA query_only = TRUE;
-"""  # noqa: S608
-"""Shows a ledger that release 0.2.0 wrote as one of this release, and changes nothing in its file."""
 
 
 def _has_assistants(statements: Statements) -> bool:

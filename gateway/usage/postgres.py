@@ -34,8 +34,6 @@ COMMAND_LOCK = 0x67617465_6C656404
 """The advisory lock of the process that adds a command for all instances."""
 
 _T = TypeVar("_T")
-
-
 PostgresConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 

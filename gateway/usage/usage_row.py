@@ -22,6 +22,8 @@ _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 _Nano = Annotated[int, msgspec.Meta(ge=0, le=MOST_NANO)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 _Id = Annotated[str, msgspec.Meta(min_length=1)]
+TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+"""The fields with numbers of tokens."""
 
 
 class RowKind(StrEnum):
@@ -141,9 +143,6 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True):
         self.vendor_amount_nano, self.rate = amount.vendor_nano, amount.rate
         self.amount_nano = amount.own_nano if self.currency is not None else None
 
-
-TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-"""The fields with numbers of tokens."""
 
 encode_row = msgspec.msgpack.Encoder().encode
 """Returns the row as bytes."""

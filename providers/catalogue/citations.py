@@ -27,21 +27,13 @@ from providers.evidence import Citation
 from providers.value import Value
 
 __all__ = ["CITATION_KEYS", "Sources"]
-
-
 _DAY = Shape(
     "a day, without quotes, such as 2026-11-20",
     lambda value: isinstance(value, date) and not isinstance(value, datetime),
 )
-
-
 CITATION_KEYS: Mapping[str, Shape] = {"source": TEXT, "quote": TEXT, "as_of": _DAY, "unconfirmed": TEXT}
 """The keys of a fact that state its citation."""
-
-
 _SOURCE: Mapping[str, Shape] = {"url": TEXT, "quote": TEXT, "as_of": _DAY, "unconfirmed": TEXT}
-
-
 _HELP = (
     'give [sources.NAME] a url, a quote in a few words and as_of, and write source = "NAME" here; if no page could be '
     'read, write unconfirmed = "the reason" in place of url and quote'

@@ -12,6 +12,11 @@ from providers.catalogue.toml_schema import NUMBER, TABLE, TEXT, TEXTS, WHOLE, S
 from providers.value import Value
 
 __all__ = ["UNKNOWN_MODEL", "ModelFacts", "load_models", "model_facts", "models_of"]
+_SHAPES: Mapping[str, Shape] = {
+    **{"features": TEXTS, "without": TEXTS, "efforts": TEXTS, "flags": TEXTS},
+    **{"context_tokens": WHOLE, "output_tokens": WHOLE, "first_token_factor": NUMBER},
+    **{"api": TEXT, "thinking": TEXT},
+}
 
 
 class ModelFacts(Value, frozen=True):
@@ -70,13 +75,6 @@ def model_facts(models: Mapping[str, ModelFacts], model: str) -> ModelFacts:
         return models[model]
     patterns = [pattern for pattern in models if fnmatchcase(model, pattern)]
     return models[max(patterns, key=len)] if patterns else UNKNOWN_MODEL
-
-
-_SHAPES: Mapping[str, Shape] = {
-    **{"features": TEXTS, "without": TEXTS, "efforts": TEXTS, "flags": TEXTS},
-    **{"context_tokens": WHOLE, "output_tokens": WHOLE, "first_token_factor": NUMBER},
-    **{"api": TEXT, "thinking": TEXT},
-}
 
 
 def _facts(name: str, table: Any, shared: Any) -> ModelFacts:

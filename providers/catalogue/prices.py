@@ -21,6 +21,16 @@ MICROS = 1_000_000
 
 _DAY_S = 86_400
 _UNIX_DAY = date(1970, 1, 1).toordinal()
+NO_CURRENCY = "XXX"
+"""The ISO 4217 code for "no currency". The price of a model that costs nothing has it."""
+_RATES = frozenset({"input", "output", "cached_input", "cache_write", "reasoning"})
+_PRICE_KEYS = (
+    _RATES | {"models", "sites", "currency", "above", "dearer", "tool_calls", "valid_from"} | CITATION_KEYS.keys()
+)
+_ABOVE_KEYS = _RATES | {"prompt_tokens"}
+_RETIREMENT_KEYS = frozenset({"models", "on", "instead"}) | CITATION_KEYS.keys()
+_MOST = 1_000_000
+"""The highest accepted price of a million tokens, in units of the currency. A higher one is a mistake."""
 
 
 class Rates(Value, frozen=True):
@@ -115,10 +125,6 @@ class Price(Value, frozen=True):
         return rates
 
 
-NO_CURRENCY = "XXX"
-"""The ISO 4217 code for "no currency". The price of a model that costs nothing has it."""
-
-
 def free_price(source: str) -> Price:
     """Return the price of a model that costs nothing."""
     return Price(Rates(0, 0), NO_CURRENCY, None, source)
@@ -192,24 +198,6 @@ def shown_amount(micros: int) -> str:
     """Format micro-units as an amount with at least two decimals: `2.50`, `0.003`."""
     whole, _, decimals = f"{Decimal(micros).scaleb(-6):f}".partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
-
-
-_RATES = frozenset({"input", "output", "cached_input", "cache_write", "reasoning"})
-
-
-_PRICE_KEYS = (
-    _RATES | {"models", "sites", "currency", "above", "dearer", "tool_calls", "valid_from"} | CITATION_KEYS.keys()
-)
-
-
-_ABOVE_KEYS = _RATES | {"prompt_tokens"}
-
-
-_RETIREMENT_KEYS = frozenset({"models", "on", "instead"}) | CITATION_KEYS.keys()
-
-
-_MOST = 1_000_000
-"""The highest accepted price of a million tokens, in units of the currency. A higher one is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,19 @@ from providers.sites import (
 )
 from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
 
+_AVAILABILITY = FactsFile("providers.catalogue", "availability")
+_DOMAINS = FactsFile("providers.catalogue", "vendor_domains")
+_LISTED = Shape(
+    "a list of texts, or the name of a published list", lambda value: isinstance(value, str) or TEXTS.fits(value)
+)
+_SHAPES: Mapping[str, Shape] = {
+    **{"origin": TEXT, "base_path": TEXT, "hosts": TEXTS, "stores": TEXTS, "processes": TEXTS, "scopes": TABLES},
+    **{"available": _LISTED, "never": TEXTS, "except": TEXTS, "requires": TEXTS, "allows": TEXTS, "pins": TABLE},
+    **{"api_key_env": TEXT},
+    **CITATION_KEYS,
+}
+_SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS, **CITATION_KEYS}
+
 
 @cache
 def load_sites(facts: FactsFile) -> Mapping[str, Site]:
@@ -40,12 +53,6 @@ def sites_of(data: Any, *, required: bool = False) -> Mapping[str, Site]:
         name: _site(f"sites.{name}", name, table, sources)
         for name, table in check_tables("sites", data.get("sites", {}), TABLE).items()
     }
-
-
-_AVAILABILITY = FactsFile("providers.catalogue", "availability")
-
-
-_DOMAINS = FactsFile("providers.catalogue", "vendor_domains")
 
 
 def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
@@ -67,22 +74,6 @@ def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
         if (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words):
             return "" if customers.get(domain) == provider else domain
     return ""
-
-
-_LISTED = Shape(
-    "a list of texts, or the name of a published list", lambda value: isinstance(value, str) or TEXTS.fits(value)
-)
-
-
-_SHAPES: Mapping[str, Shape] = {
-    **{"origin": TEXT, "base_path": TEXT, "hosts": TEXTS, "stores": TEXTS, "processes": TEXTS, "scopes": TABLES},
-    **{"available": _LISTED, "never": TEXTS, "except": TEXTS, "requires": TEXTS, "allows": TEXTS, "pins": TABLE},
-    **{"api_key_env": TEXT},
-    **CITATION_KEYS,
-}
-
-
-_SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS, **CITATION_KEYS}
 
 
 def _site(path: str, name: str, table: Any, sources: Sources) -> Site:

@@ -9,8 +9,6 @@ from providers.value import Value
 
 Annotation = Mapping[str, object]
 """An annotation of a part of the text, such as a citation, in OpenAI's shape. It is passed through unread."""
-
-
 CacheTime = Literal["5m", "1h"]
 """How long a provider may cache the prompt up to a marked part."""
 

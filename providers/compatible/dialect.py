@@ -34,11 +34,6 @@ from providers.reading.errors import ErrorRules, rules_of
 from providers.reading.json_object import JSON_OBJECT
 from providers.value import Value
 
-
-class DialectError(ValueError):
-    """A compatible vendor's TOML file is wrong. The message names the place and what was expected."""
-
-
 DIALECT: Mapping[str, Shape] = {
     **{"source": TEXT, "as_of": DAY, "auth": TEXT, "features": TEXTS, "parameters": TEXTS},
     "emulated": TEXTS,
@@ -46,8 +41,6 @@ DIALECT: Mapping[str, Shape] = {
     "unconfirmed": FLAG,
     **{"request": TABLE, "thinking": TABLE, "answer": TABLE, "errors": TABLE},
 }
-
-
 _BY_TYPE: Mapping[str, Shape] = {
     "str": TEXT,
     "bool": FLAG,
@@ -62,6 +55,20 @@ _BY_TYPE: Mapping[str, Shape] = {
     "Mapping[str, Ending]": TEXT_TABLE,
 }
 """The TOML value for each type of an attribute."""
+_FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
+_CLOSED = {
+    "reasoning_back": ("", "kept", "required"),
+    "system": ("any", "first"),
+    "turns": ("", "alternate", "spoken"),
+    "call_ids": ("", "nine"),
+    "path_by": ("", "azure"),
+}
+_KINDS = ", ".join(kind.value for kind in FailureKind)
+_OR_BEARER = "|bearer"
+
+
+class DialectError(ValueError):
+    """A compatible vendor's TOML file is wrong. The message names the place and what was expected."""
 
 
 def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> Mapping[str, Any]:
@@ -80,24 +87,6 @@ def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> M
         return check_table(place, data, shapes)
     except CatalogueError as error:
         raise DialectError(str(error)) from None
-
-
-_FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
-
-
-_CLOSED = {
-    "reasoning_back": ("", "kept", "required"),
-    "system": ("any", "first"),
-    "turns": ("", "alternate", "spoken"),
-    "call_ids": ("", "nine"),
-    "path_by": ("", "azure"),
-}
-
-
-_KINDS = ", ".join(kind.value for kind in FailureKind)
-
-
-_OR_BEARER = "|bearer"
 
 
 @dataclass(frozen=True, slots=True)

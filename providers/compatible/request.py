@@ -31,6 +31,11 @@ from providers.openai_json.encode_request import encode_request, encode_tool_cho
 from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 
 _LADDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
+_AZURE_VERSION = "2024-10-21"
+"""The latest dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
+_STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
+_OF_FEATURES = {"n": "n", "logprobs": "logprobs", "top_logprobs": "logprobs"}
 
 
 def thinking_fields(
@@ -105,19 +110,6 @@ def _budget(form: Thinking, effort: str, facts: ModelFacts, most: int | None) ->
         # The limit is that of the whole answer at OpenAI, and that of its visible text here.
         budget = min(budget, most)
     return {form.budget: budget} if form.budget not in ("", *facts.without) and budget is not None else {}
-
-
-_EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
-
-
-_AZURE_VERSION = "2024-10-21"
-"""The latest dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
-
-
-_STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
-
-
-_OF_FEATURES = {"n": "n", "logprobs": "logprobs", "top_logprobs": "logprobs"}
 
 
 def path_and_query(

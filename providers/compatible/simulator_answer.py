@@ -19,6 +19,9 @@ _WORDS = {
     "reasoning": ("reasoning_content", "reasoning", "tags", "parts", "details"),
     "role": ("first", "each", "empty"),
 }
+_OPENAI_ERROR: Mapping[str, Any] = {"error": {"message": "$message", "type": "$type", "param": "", "code": "$code"}}
+END = b"data: [DONE]\n\n"
+_PIECES_OF_TAGS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,6 @@ class SimulatorFormat:
     message_is_delta: bool = False
 
 
-_OPENAI_ERROR: Mapping[str, Any] = {"error": {"message": "$message", "type": "$type", "param": "", "code": "$code"}}
-
-
 def read_simulator_format(data: Mapping[str, Any]) -> SimulatorFormat:
     """Return the format of a parsed `[simulator]` table. Raises DialectError."""
     known = {one.name for one in fields(SimulatorFormat)}
@@ -98,12 +98,6 @@ def read_simulator_format(data: Mapping[str, Any]) -> SimulatorFormat:
 def _errors(data: Mapping[str, Any]) -> Mapping[str, Any]:
     errors: Mapping[str, Any] = data.get("errors", {})
     return errors
-
-
-END = b"data: [DONE]\n\n"
-
-
-_PIECES_OF_TAGS = 5
 
 
 def encode_answer(completion: ChatCompletion, wire_format: SimulatorFormat) -> dict[str, object]:

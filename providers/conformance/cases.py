@@ -30,14 +30,8 @@ from providers.conformance.subject import Subject
 from providers.value import Value
 
 _TOOLS = (Tool("get_weather", None, {}), Tool("find", "", {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}))
-
-
 _HI = UserMessage("Hi")
-
-
 _ASKED_AGAIN = UserMessage("And then?")
-
-
 _RESULT = ToolMessage("call_a1", "-3")
 
 

@@ -29,17 +29,39 @@ from providers.json_values import JsonError, dumps, loads
 from providers.wire import WireRequest
 
 _NEW, _LAST = "x_new", "x_last"
-
-
 _NEW_VALUE: dict[str, object] = {"deep": [None, 1.5]}
-
-
 NEW_LINE = dumps({_NEW: _NEW_VALUE}) + b"\n"
 """A line of a JSON Lines stream whose content is unknown, as a vendor might add it later."""
-
-
 NEW_EVENT = b"event: x-new-kind\nid: 17\nretry: 10\nx-field: 1\ndata: " + NEW_LINE + b"\n"
 """The same content as a server-sent event of an unknown type."""
+_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_RESERVED_HEADERS = frozenset(
+    {
+        "host",
+        "content-length",
+        "connection",
+        "keep-alive",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "forwarded",
+        "via",
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-api-key",
+        "x-goog-api-key",
+        "accept-encoding",
+    }
+)
+"""Headers for framing, routing and credentials. The HTTP client writes them, never an adapter."""
+_COMPARED_FIELDS = "index, text, refusal, tool calls, finish reason and log probabilities"
+_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
 
 
 def with_new_members(document: bytes) -> bytes:
@@ -116,48 +138,6 @@ def _shrunk(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _shrunk(member) for name, member in value.items() if name not in (_NEW, _LAST)}
     return [_shrunk(member) for member in value] if isinstance(value, list) else value
-
-
-_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-
-
-_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
-
-
-_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
-
-
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
-
-_RESERVED_HEADERS = frozenset(
-    {
-        "host",
-        "content-length",
-        "connection",
-        "keep-alive",
-        "transfer-encoding",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "forwarded",
-        "via",
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "x-api-key",
-        "x-goog-api-key",
-        "accept-encoding",
-    }
-)
-"""Headers for framing, routing and credentials. The HTTP client writes them, never an adapter."""
-
-
-_COMPARED_FIELDS = "index, text, refusal, tool calls, finish reason and log probabilities"
-
-
-_CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
 
 
 def check_wire(wire: WireRequest, base_path: str) -> None:

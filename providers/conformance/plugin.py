@@ -19,6 +19,7 @@ _PACKAGE = "providers.conformance."
 _MODULES = ("answers", "errors", "garbage", "purity", "requests", "streams", "wire")
 
 pytest.register_assert_rewrite(*(f"{_PACKAGE}test_{name}" for name in _MODULES), f"{_PACKAGE}checks")
+_SELECTION: pytest.StashKey[Selection] = pytest.StashKey()
 
 
 class Hooks:
@@ -107,6 +108,3 @@ def _selection(config: pytest.Config) -> Selection:
         )
         config.stash[_SELECTION] = selection
     return selection
-
-
-_SELECTION: pytest.StashKey[Selection] = pytest.StashKey()

@@ -38,8 +38,6 @@ _thorough = settings(
 _text = st.text(max_size=8) | st.sampled_from(["stop", "\ud83d", "x\ude00y"])
 _scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | _text
 _json = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3))
-
-
 _ODD_VALUES: tuple[object, ...] = (
     None,
     True,

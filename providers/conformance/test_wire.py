@@ -15,8 +15,6 @@ from providers.openai_json import decode_request
 from providers.reading.folding import fold
 
 _LINE_ENDS = (b"\n", b"\r\n", b"\r")
-
-
 _WANTED_RECORDINGS = 2
 
 

@@ -29,6 +29,7 @@ _OF_VENDOR: Mapping[str, Shape] = {
     "models": TABLE,
 }
 _NAMES = frozenset(one.name for one in fields(EmbeddingFacts))
+_FILE = FactsFile("providers.embeddings", "embeddings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,3 @@ def load_embedding_facts(provider: str) -> VendorEmbeddings | None:
         usual,
         models,
     )
-
-
-_FILE = FactsFile("providers.embeddings", "embeddings")

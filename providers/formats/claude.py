@@ -19,21 +19,14 @@ from providers.formats.tool_calls import SimpleToolChoice
 from providers.json_values import as_map, dumps_text
 
 _SUPPORTED = frozenset({"type", "description", "title", "enum", "const", "required", "$ref", "default"})
-
-
 _MAPS = frozenset({"properties", "$defs", "definitions"})
-
-
 _LISTS = frozenset({"anyOf", "oneOf", "allOf"})
-
-
 _IGNORED = frozenset({"$schema", "$id", "additionalProperties", "examples"})
-
-
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
-
-
 _MAX_DEPTH = 64
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32000}
+_MIN_BUDGET_TOKENS = 1024
+ANY_EFFORT = ("none", "low", "medium", "high")
 
 
 def strict_schema(schema: Mapping[str, object], feature: str) -> dict[str, object]:
@@ -91,15 +84,6 @@ def _check_named(schema: Mapping[str, object], feature: str) -> None:
     if is_open or "patternProperties" in schema:
         message = "the provider's structured outputs support only objects whose properties are all named"
         raise UnsupportedFeature(feature, message)
-
-
-_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 32000}
-
-
-_MIN_BUDGET_TOKENS = 1024
-
-
-ANY_EFFORT = ("none", "low", "medium", "high")
 
 
 def check_features(request: ChatRequest) -> None:

@@ -18,6 +18,9 @@ from providers.reading.folding import fold
 from providers.sites import Site
 from providers.wire import WireRequest, WireResponse
 
+NO_HTTP_ERROR = WireResponse(200, {}, b"", 0)
+"""The response of an error inside a stream, whose status was a success."""
+
 
 class JsonAdapter:
     """An adapter whose requests and answers are JSON, and whose streams are server-sent events.
@@ -118,7 +121,3 @@ class JsonAdapter:
     def classify_error(self, response: WireResponse) -> Failure:
         """See `providers.adapter.Adapter`."""
         return self.failure_of(error_object(response.body), response)
-
-
-NO_HTTP_ERROR = WireResponse(200, {}, b"", 0)
-"""The response of an error inside a stream, whose status was a success."""

@@ -18,6 +18,9 @@ from providers.value import Value
 
 # Signatures are written in Base64, which does not use this character.
 _SEPARATOR = "."
+_MAX_THOUGHTS = 64
+_MAX_CHARACTERS = 8 * 1024 * 1024
+_ID_SEPARATOR = "~sig~"
 
 
 def mark_signature(signature: str, model: str) -> str:
@@ -41,12 +44,6 @@ def _mark(model: str) -> str:
 
 
 _Block = dict[str, object]
-
-
-_MAX_THOUGHTS = 64
-
-
-_MAX_CHARACTERS = 8 * 1024 * 1024
 
 
 class Thought(Value, frozen=True):
@@ -141,9 +138,6 @@ def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
             case _:
                 return ()
     return tuple(thoughts)
-
-
-_ID_SEPARATOR = "~sig~"
 
 
 def join_call_id(call_id: str, signature: str | None) -> str:

@@ -9,6 +9,7 @@ from providers.chat import ChatRequest, change_request
 from providers.failures import UnsupportedFeature
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+SAFETY_IDENTIFIER = "safety_identifier"
 
 
 def nearest_effort(wanted: str, known: Sequence[str]) -> str:
@@ -25,9 +26,6 @@ def nearest_effort(wanted: str, known: Sequence[str]) -> str:
         raise UnsupportedFeature("reasoning_effort", f"`reasoning_effort` must be one of {', '.join(EFFORTS)}")
     weaker = [effort for effort in known if EFFORTS.index(effort) <= EFFORTS.index(wanted)]
     return weaker[-1] if weaker else known[0]
-
-
-SAFETY_IDENTIFIER = "safety_identifier"
 
 
 def with_end_user_in_user(request: ChatRequest, target: Target) -> ChatRequest:

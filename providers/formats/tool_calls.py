@@ -26,9 +26,11 @@ from providers.formats.tool_results import has_attachments, result_text, results
 from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map
 
 _CALL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-
-
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+FILLER_TEXT = "."
+"""The text of a message without content, for formats that require a text that is not blank."""
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_ID_CHARACTERS = 64
 
 
 def safe_call_name(name: str) -> str:
@@ -49,16 +51,6 @@ def safe_call_name(name: str) -> str:
 
 SimpleToolChoice = NamedTool | Literal["auto", "none", "required"] | None
 """A tool choice without `AllowedTools`, for formats that cannot express it: the other tools are left out instead."""
-
-
-FILLER_TEXT = "."
-"""The text of a message without content, for formats that require a text that is not blank."""
-
-
-_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-_MAX_ID_CHARACTERS = 64
 
 
 def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:

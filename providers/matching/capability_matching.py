@@ -73,6 +73,8 @@ _NOT_BY_RESPONSES = frozenset(
     "prediction".split()
 )
 """Features and parameters of chat completions that the Responses API does not have."""
+_HARDLY = frozenset({"none", "minimal"})
+_UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
 
 
 class CapabilityMatch(Value, frozen=True):
@@ -89,9 +91,7 @@ class CapabilityMatch(Value, frozen=True):
     moving: frozenset[str]
 
 
-_HARDLY = frozenset({"none", "minimal"})
 _FITS = CapabilityMatch(frozenset(), frozenset(), frozenset())
-_UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
 
 
 def reasons_unseen(request: ChatRequest, facts: ModelFacts) -> bool:

@@ -92,6 +92,7 @@ CACHE_CONTROL = "cache_control"
 _UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
 # Parameters that are not fields of `ChatRequest` but are inside its tools and messages.
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
+_FIELDS = FactsFile("providers.matching", "fields")
 
 
 class Requirements(Value, frozen=True):
@@ -114,9 +115,6 @@ class Requirements(Value, frozen=True):
     sole_tool: bool = False
     anew: bool = False
     use: str = "chat"
-
-
-_FIELDS = FactsFile("providers.matching", "fields")
 
 
 @cache

@@ -27,12 +27,28 @@ from providers.openai_json.plain_request import plain_message, plain_messages
 from providers.sites import split_url
 
 _SCHEME = "data:"
-
-
 _AUDIO_TYPE = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
-
-
 _NO_BASE64 = re.compile(r"[^A-Za-z0-9+/_=-]", re.ASCII)
+_INSIDE_NAMES = frozenset({"localhost", "metadata", "metadata.google.internal", "instance-data"})
+# Names of internal networks (`.svc` is Kubernetes'), and names that no public server has: RFC 6761, RFC 7686.
+_INSIDE_SUFFIXES = (
+    *(".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".corp", ".home", ".svc"),
+    *(".test", ".invalid", ".onion"),
+)
+_NAME = re.compile(r"[a-z0-9._-]+")
+_ADDRESS = re.compile(r"[0-9a-f:.]+")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "2001::/23", "3fff::/20")))
+"""Networks for protocol assignments (RFC 6890) and documentation (RFC 9637), which some versions of Python treat as
+public. They contain metadata services of clouds and anycast addresses, such as that of a router (RFC 7723)."""
+_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+"""The global unicast addresses of IANA. Other IPv6 addresses lead to internal hosts, by translation or in old forms."""
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+DETAILS = ("auto", "low", "high", "original")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]+", re.ASCII)
+_SOUND = re.compile(r"[a-z0-9][a-z0-9.+-]{0,15}", re.ASCII)
+_MAX_CALLS = 512
+USE_A_FUNCTION = "use a function with one string argument instead, which every provider supports"
 
 
 def is_data_uri(uri: str) -> bool:
@@ -66,34 +82,6 @@ def _describe_problem(head: str, comma: str, content: str) -> str:
         return "is a data URI with an invalid media type"
     kind = "white space" if invalid[0].isspace() else "an invalid character"
     return f"has {kind} in its base64 (at character {invalid.start() + 1})"
-
-
-_INSIDE_NAMES = frozenset({"localhost", "metadata", "metadata.google.internal", "instance-data"})
-
-
-# Names of internal networks (`.svc` is Kubernetes'), and names that no public server has: RFC 6761, RFC 7686.
-_INSIDE_SUFFIXES = (
-    *(".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".corp", ".home", ".svc"),
-    *(".test", ".invalid", ".onion"),
-)
-
-
-_NAME = re.compile(r"[a-z0-9._-]+")
-
-
-_ADDRESS = re.compile(r"[0-9a-f:.]+")
-
-
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
-
-_RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "2001::/23", "3fff::/20")))
-"""Networks for protocol assignments (RFC 6890) and documentation (RFC 9637), which some versions of Python treat as
-public. They contain metadata services of clouds and anycast addresses, such as that of a router (RFC 7723)."""
-
-
-_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
-"""The global unicast addresses of IANA. Other IPv6 addresses lead to internal hosts, by translation or in old forms."""
 
 
 def unreachable_host(url: str) -> str | None:
@@ -133,24 +121,6 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 _P = TypeVar("_P", TextPart, Part)
-
-
-_ROLES = ("system", "developer", "user", "assistant", "tool")
-
-
-DETAILS = ("auto", "low", "high", "original")
-
-
-_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]+", re.ASCII)
-
-
-_SOUND = re.compile(r"[a-z0-9][a-z0-9.+-]{0,15}", re.ASCII)
-
-
-_MAX_CALLS = 512
-
-
-USE_A_FUNCTION = "use a function with one string argument instead, which every provider supports"
 
 
 def decode_messages(entries: list[object]) -> tuple[Message, ...]:

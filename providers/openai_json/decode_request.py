@@ -28,15 +28,19 @@ from providers.openai_json.unread_fields import unread_fields
 
 MOST_WITHIN = 10_000
 """The limit of objects and lists in all unknown fields. Each is searched for data-moving fields."""
-
-
 _CONTAINERS = (dict, list)
-
-
 _Source = Mapping[str, object]
-
-
 _Check = Callable[[_Source, str], bool]
+MAX_MESSAGES = 2048
+MAX_TOOLS = 512
+_MAX_BIASES = 1024
+_MAX_STOPS = 4
+_MOST_UNKNOWN = 128
+_LONGEST_NAME = 128
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_KNOWN = frozenset("model messages stream stream_options max_tokens max_completion_tokens tools tool_choice".split())
+_INT64 = 2**63 - 1
 
 
 def _text(source: _Source, name: str) -> bool:
@@ -91,34 +95,6 @@ def holds_too_much(fields: _Source) -> bool:
         inside = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
         waiting += [inner for inner in inside if isinstance(inner, _CONTAINERS)]
     return seen > MOST_WITHIN
-
-
-MAX_MESSAGES = 2048
-
-
-MAX_TOOLS = 512
-
-
-_MAX_BIASES = 1024
-_MAX_STOPS = 4
-
-
-_MOST_UNKNOWN = 128
-
-
-_LONGEST_NAME = 128
-
-
-TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-
-
-_KNOWN = frozenset("model messages stream stream_options max_tokens max_completion_tokens tools tool_choice".split())
-
-
-_INT64 = 2**63 - 1
 
 
 _Reader = Callable[[Mapping[str, object], str], object]

@@ -76,6 +76,13 @@ _CONTENTS: Mapping[str, Content] = {
     **{"content": "text", "refusal": "refusal", "annotations": "annotations"},
 }
 _TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than accepted")
+_PLAIN_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+# Fields of a message that may have a value in the plain form. Any other field must be empty.
+_PLAIN_FIELDS = frozenset({"role", "content", "audio"})
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_PLAIN_BYTES = 2**20
+_SURE_CHARACTERS = 16
+"""A repeated beginning of this length is not a chance: a model writes `ha` and `haha`, but not a sentence twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +198,6 @@ def _first_count(source: Mapping[str, object], paths: Iterable[str]) -> int:
 
 # --- the usual form of a whole answer -----------------------------------------------------------------
 
-_PLAIN_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
-# Fields of a message that may have a value in the plain form. Any other field must be empty.
-_PLAIN_FIELDS = frozenset({"role", "content", "audio"})
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_MOST_PLAIN_BYTES = 2**20
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -517,10 +519,6 @@ def read_text(content: object) -> str:
     if isinstance(content, str):
         return content
     return "".join(read_str(as_map(part), "text") or "" for part in as_list(content))
-
-
-_SURE_CHARACTERS = 16
-"""A repeated beginning of this length is not a chance: a model writes `ha` and `haha`, but not a sentence twice."""
 
 
 class Growth:

@@ -15,25 +15,16 @@ from providers.reading.sse import MAX_LINE_BYTES
 from providers.value import Value
 
 DATA = b"data: "
-
-
 END = b"\n\n"
-
-
 _QUOTE = b'"'
-
-
 _CONTENT = re.compile(rb'"content": ?"')
-
-
 _PADDING = re.compile(rb'"obfuscation": ?"([^"\\\x00-\x1f\x80-\xff]*)"')
-
-
 # The contents of a JSON string. Escapes that may be halves of surrogate pairs are handled by the ordinary parser.
 _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++')
-
-
 _PADDING_STRING = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]*')
+_CHUNK_START = END + DATA
+_MAX_TEMPLATE_ATTEMPTS = 8
+_MOST_HELD_BYTES = 64 * 1024
 
 
 class Template(Value, frozen=True):
@@ -241,13 +232,6 @@ _CR, _LF = b"\r\n"
 
 
 _LEAD_BYTES, _END_BYTES = len(DATA), len(END)
-_CHUNK_START = END + DATA
-
-
-_MAX_TEMPLATE_ATTEMPTS = 8
-
-
-_MOST_HELD_BYTES = 64 * 1024
 
 
 class RelayingParser:

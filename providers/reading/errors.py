@@ -61,6 +61,74 @@ _SAYS_LITTLE = frozenset(
         *(FailureKind.CREDENTIALS, FailureKind.MODEL_NOT_FOUND, FailureKind.QUOTA, FailureKind.GEO_REFUSED),
     }
 )
+_PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
+_KINDS = ", ".join(kind.value for kind in FailureKind)
+_SHAPES: Mapping[str, Shape] = {
+    **dict.fromkeys(("codes", "types", "statuses", "messages", "marks"), LISTS),
+    **dict.fromkeys(("code_at", "type_at", "message_at", "request_id_at", "request_id_headers", "wait_at"), TEXTS),
+    **dict.fromkeys(("code_in_message", "wait_in_message", "status_at"), TEXT),
+    "limits": TABLE,
+}
+MESSAGES: dict[FailureKind, str] = {
+    FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
+    FailureKind.RATE_LIMITED: "the provider limits the rate of requests",
+    FailureKind.QUOTA: "the provider's quota for this deployment is used up",
+    FailureKind.CREDENTIALS: "the provider refuses this deployment's credentials or account",
+    FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
+    FailureKind.GEO_REFUSED: "the provider doesn't serve the territory that this gateway calls from",
+    FailureKind.CONTEXT_LENGTH: (
+        "this model's maximum context length is exceeded: the prompt is too long and exceeds the context "
+        "window; shorten `messages` or ask for fewer tokens"
+    ),
+    FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
+    FailureKind.REFUSED_HERE: "the provider doesn't take this request for this deployment",
+    FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
+    FailureKind.CONTENT_FILTER: "the request was rejected as a result of the safety system of the provider",
+    FailureKind.MALFORMED: "the provider's answer is not what its API documents",
+}
+"""The message for clients of each kind. The provider's own text is written to the log only.
+
+Clients recognize a context overflow and a content filter by words of OpenAI's messages, not by the code. So these two
+contain the words that LiteLLM 1.109, langchain-openai 1.7 and @langchain/openai 1.5 look for in their mapping of
+errors, read in November 2026. No message contains words that mean another error there, such as "rate limit".
+"""
+_BY_STATUS = {
+    **{400: FailureKind.INVALID_REQUEST, 413: FailureKind.INVALID_REQUEST, 422: FailureKind.INVALID_REQUEST},
+    **{
+        401: FailureKind.CREDENTIALS,
+        402: FailureKind.QUOTA,
+        403: FailureKind.CREDENTIALS,
+        451: FailureKind.GEO_REFUSED,
+    },
+    **{404: FailureKind.MODEL_NOT_FOUND, 410: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
+    **dict.fromkeys((408, 409, 424, 425), FailureKind.UNAVAILABLE),
+}
+_UNCONFIRMED = frozenset({402, 403, 404, 410, 451})
+"""Statuses with which some vendors refuse a request, and others a key, an account or a model."""
+_HTTP_ERROR = re.compile("[45][0-9]{2}")
+_SUCCESS = re.compile("2[0-9]{2}|ok|success", re.IGNORECASE)
+"""Codes that say that nothing is wrong. The numbers are those of HTTP."""
+_MOST_CODES = 16
+_MOST_DETAIL = 2000
+_MOST_MISTAKES = 8
+_REQUEST_IDS = (
+    *("x-request-id", "request-id", "x-tc-requestid", "apim-request-id", "x-ds-trace-id", "x-siliconcloud-trace-id"),
+    "x-amzn-requestid",
+)
+_SHOULD_RETRY = {"true": True, "false": False}
+"""Values of `x-should-retry`. The vendor's SDK gives this header priority over the status (openai-python 3.51,
+`_should_retry` in `_base_client.py`, read in November 2026)."""
+AN_IMAGE = Failure(FailureKind.REFUSED_HERE, "the provider answers with an image, and the gateway passes on only text")
+IN_A_STREAM = WireResponse(200, {}, b"", 0)
+"""The response of an error inside a stream, whose status was a success."""
+_OUTERMOST = re.compile(r"[.\[]")
+_FIELDS = {
+    "input": "messages",
+    "instructions": "messages",
+    "max_output_tokens": "max_completion_tokens",
+    "reasoning": "reasoning_effort",
+    "text": "response_format",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +226,6 @@ def kinds_of(table: Mapping[str, Iterable[object]]) -> dict[str, FailureKind]:
     return {str(word): FailureKind(kind) for kind, words in table.items() for word in words}
 
 
-_PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
-_KINDS = ", ".join(kind.value for kind in FailureKind)
-_SHAPES: Mapping[str, Shape] = {
-    **dict.fromkeys(("codes", "types", "statuses", "messages", "marks"), LISTS),
-    **dict.fromkeys(("code_at", "type_at", "message_at", "request_id_at", "request_id_headers", "wait_at"), TEXTS),
-    **dict.fromkeys(("code_in_message", "wait_in_message", "status_at"), TEXT),
-    "limits": TABLE,
-}
-
-
 def rules_of(data: object, place: str) -> ErrorRules:
     """Return the rules of a parsed table, which lists the words of each kind. Raises CatalogueError."""
     table = check_table(place, data, _SHAPES)
@@ -203,61 +261,6 @@ def load_rules(facts: FactsFile, table: str = "errors") -> ErrorRules:
 def shared_rules() -> ErrorRules:
     """Return the rules of `errors.toml`."""
     return rules_of(FactsFile("providers.reading", "errors").read(), "errors")
-
-
-MESSAGES: dict[FailureKind, str] = {
-    FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
-    FailureKind.RATE_LIMITED: "the provider limits the rate of requests",
-    FailureKind.QUOTA: "the provider's quota for this deployment is used up",
-    FailureKind.CREDENTIALS: "the provider refuses this deployment's credentials or account",
-    FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
-    FailureKind.GEO_REFUSED: "the provider doesn't serve the territory that this gateway calls from",
-    FailureKind.CONTEXT_LENGTH: (
-        "this model's maximum context length is exceeded: the prompt is too long and exceeds the context "
-        "window; shorten `messages` or ask for fewer tokens"
-    ),
-    FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
-    FailureKind.REFUSED_HERE: "the provider doesn't take this request for this deployment",
-    FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
-    FailureKind.CONTENT_FILTER: "the request was rejected as a result of the safety system of the provider",
-    FailureKind.MALFORMED: "the provider's answer is not what its API documents",
-}
-"""The message for clients of each kind. The provider's own text is written to the log only.
-
-Clients recognize a context overflow and a content filter by words of OpenAI's messages, not by the code. So these two
-contain the words that LiteLLM 1.109, langchain-openai 1.7 and @langchain/openai 1.5 look for in their mapping of
-errors, read in November 2026. No message contains words that mean another error there, such as "rate limit".
-"""
-
-_BY_STATUS = {
-    **{400: FailureKind.INVALID_REQUEST, 413: FailureKind.INVALID_REQUEST, 422: FailureKind.INVALID_REQUEST},
-    **{
-        401: FailureKind.CREDENTIALS,
-        402: FailureKind.QUOTA,
-        403: FailureKind.CREDENTIALS,
-        451: FailureKind.GEO_REFUSED,
-    },
-    **{404: FailureKind.MODEL_NOT_FOUND, 410: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
-    **dict.fromkeys((408, 409, 424, 425), FailureKind.UNAVAILABLE),
-}
-_UNCONFIRMED = frozenset({402, 403, 404, 410, 451})
-"""Statuses with which some vendors refuse a request, and others a key, an account or a model."""
-_HTTP_ERROR = re.compile("[45][0-9]{2}")
-_SUCCESS = re.compile("2[0-9]{2}|ok|success", re.IGNORECASE)
-"""Codes that say that nothing is wrong. The numbers are those of HTTP."""
-_MOST_CODES = 16
-_MOST_DETAIL = 2000
-_MOST_MISTAKES = 8
-_REQUEST_IDS = (
-    *("x-request-id", "request-id", "x-tc-requestid", "apim-request-id", "x-ds-trace-id", "x-siliconcloud-trace-id"),
-    "x-amzn-requestid",
-)
-_SHOULD_RETRY = {"true": True, "false": False}
-"""Values of `x-should-retry`. The vendor's SDK gives this header priority over the status (openai-python 3.51,
-`_should_retry` in `_base_client.py`, read in November 2026)."""
-AN_IMAGE = Failure(FailureKind.REFUSED_HERE, "the provider answers with an image, and the gateway passes on only text")
-IN_A_STREAM = WireResponse(200, {}, b"", 0)
-"""The response of an error inside a stream, whose status was a success."""
 
 
 def by_status(status: int) -> FailureKind:
@@ -460,16 +463,6 @@ def failure(
         param=repair_surrogates(chat_param(param)[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
     )
-
-
-_OUTERMOST = re.compile(r"[.\[]")
-_FIELDS = {
-    "input": "messages",
-    "instructions": "messages",
-    "max_output_tokens": "max_completion_tokens",
-    "reasoning": "reasoning_effort",
-    "text": "response_format",
-}
 
 
 def chat_param(param: str) -> str:

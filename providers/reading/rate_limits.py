@@ -23,17 +23,18 @@ __all__ = [
     "retry_after_s",
     "wait_s",
 ]
-
-
 _MOST_S = 31 * 86_400.0
 """A longer wait is ignored: rate limits apply to a minute, a day or a month."""
-
-
 _BETWEEN_VALUES = re.compile(r",(?!\s*\d\d[ -])")
 """A comma that is not inside a date (`Fri, 20 Nov 2026`, `Friday, 20-Nov-26`)."""
-
-
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+MOST_WAIT_S = 60.0
+"""The longest wait that is derived from a reset. These limits apply to a minute, and a reset is the time at which the
+whole limit is restored, while a request needs only a part of it."""
+_EARLIEST_UNIX = 1e9
+_MILLISECONDS_UNIX = 1e11
+_MOST_DIGITS = 18
+_PARTS = ("remaining", "reset")
 
 
 def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | None:
@@ -102,20 +103,6 @@ def parse_duration_s(value: str) -> float | None:
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
-MOST_WAIT_S = 60.0
-"""The longest wait that is derived from a reset. These limits apply to a minute, and a reset is the time at which the
-whole limit is restored, while a request needs only a part of it."""
-
-
-_EARLIEST_UNIX = 1e9
-
-
-_MILLISECONDS_UNIX = 1e11
-
-
-_MOST_DIGITS = 18
-
-
 class LimitHeaders(Value, frozen=True):
     """The names of a provider's rate limit headers.
 
@@ -175,9 +162,6 @@ def reset_s(text: str, headers: Mapping[str, str], received_at: float) -> float 
         moment = _moment(text) if number is None else number / (1000 if number > _MILLISECONDS_UNIX else 1)
         wait = moment - now_of(headers, received_at) if moment is not None else 0.0
     return wait if 0 < wait < _EARLIEST_UNIX else None
-
-
-_PARTS = ("remaining", "reset")
 
 
 def _count(text: str | None) -> int | None:

@@ -16,8 +16,6 @@ from providers.testkit.capacity import Capacity
 from providers.value import Value
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-
-
 _NORMAL, _EDGE = NormalDist(), 1e-4
 
 

@@ -20,6 +20,10 @@ HARMFUL = "simulated-harm"
 """A text with this word is flagged as violence."""
 _WORD_BYTES = 4
 _MOST = 2**31
+_VERDICTS: dict[GuardKind, tuple[str, str]] = {
+    "llama-guard": ("safe", "unsafe\nS1"),
+    "qwen3guard": ("Safety: Safe\nCategories: None", "Safety: Unsafe\nCategories: Violent"),
+}
 
 
 def embed(request: EmbeddingRequest, dimensions: int = DIMENSIONS) -> EmbeddingAnswer:
@@ -54,12 +58,6 @@ def _verdict(content: ModerationInput) -> ModerationResult:
     text = content if isinstance(content, str) else " ".join(it.text for it in content if isinstance(it, TextPart))
     is_harmful = HARMFUL in text.lower()
     return verdict_of(frozenset({"violence"}) if is_harmful else frozenset(), flagged=is_harmful)
-
-
-_VERDICTS: dict[GuardKind, tuple[str, str]] = {
-    "llama-guard": ("safe", "unsafe\nS1"),
-    "qwen3guard": ("Safety: Safe\nCategories: None", "Safety: Unsafe\nCategories: Violent"),
-}
 
 
 def with_verdict(completion: ChatCompletion, request: ChatRequest, kind: GuardKind) -> ChatCompletion:

@@ -33,10 +33,10 @@ __all__ = [
     "stream_type_of",
     "uncounted_by",
 ]
-
-
 # No charset: some official clients compare the whole value.
 SERVER_SENT_EVENTS = "text/event-stream"
+GROUP = "providers.simulators"
+_METHODS = ("read_request", "write_answer", "write_stream", "write_error", "write_error_event")
 
 
 class IncomingRequest(Value, frozen=True):
@@ -248,10 +248,6 @@ def uncounted_by(simulator: Simulator) -> frozenset[str]:
     """Return the token counts that the provider does not report: none, unless the simulator has `uncounted`."""
     own: object = simulator.uncounted if isinstance(simulator, HidesUsage) else frozenset()
     return own if isinstance(own, frozenset) else frozenset()
-
-
-GROUP = "providers.simulators"
-_METHODS = ("read_request", "write_answer", "write_stream", "write_error", "write_error_event")
 
 
 class NoSimulator(LookupError):

@@ -33,6 +33,10 @@ from providers.testkit.simulator import Simulator, stream_type_of
 from providers.value import Value
 from providers.wire import WireResponse
 
+_HTML = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
+_GARBAGE = b'data: {"choices":[{"output":\n\n'
+_FINISH = re.compile(rb'(?:finish|stop)_?reason"\s*:\s*"(?!null")', re.IGNORECASE)
+
 
 class Head(Value, frozen=True):
     """The status line and the headers."""
@@ -60,10 +64,6 @@ class Break(Value, frozen=True):
 
 
 Step = Head | Send | Wait | Break
-
-_HTML = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
-_GARBAGE = b'data: {"choices":[{"output":\n\n'
-_FINISH = re.compile(rb'(?:finish|stop)_?reason"\s*:\s*"(?!null")', re.IGNORECASE)
 
 
 def stage(

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.usage.estimates import is_plausible
 from providers.chat import Usage
+from providers.formats import claude_answer as anthropic
 from providers.openai_json.read_answer import read_usage as read_openai
-from providers.vendors.anthropic import answer as anthropic
 from providers.vendors.dashscope import answer as dashscope
 from providers.vendors.gemini import answer as gemini
 from providers.vendors.hunyuan import answer as hunyuan

@@ -39,6 +39,13 @@ _FORWARDING = re.compile(
     r"|cdn-loop|x-original-forwarded-for|(x-(cluster-)?)?client-ip|(wl-)?proxy-client-ip|x-envoy-.*|x-azure-.*"
     r"|fly-.*|do-connecting-ip|x-amz-cf-.*|x-amzn-trace-id|x-cloud-trace-context|x-country-code|x-geo-.*"
 )
+MOST_FAILED_KEYS = 60
+"""Wrong keys that one address may send in a minute. More are guesses, not mistakes."""
+_WINDOW_S = 60.0
+_WRONG_KEY = frozenset({"invalid_api_key", "key_of_another_cell"})
+_MOST_ADDRESSES = 10_000
+# A household or a server has a /64 (RFC 6177), and could send each guess from another address of it.
+_IPV6_PREFIX = 64
 
 
 def authenticate(config: ConfigVersion, headers: RequestHeaders) -> Client | None:
@@ -195,15 +202,6 @@ def _refuse_proxies(config: ConfigVersion, headers: RequestHeaders, reason: str,
     if proxy_headers:
         came = f"this request came through a proxy (it has {', '.join(proxy_headers)[:200]})"
         raise ApiError("permission_denied", f"{reason}, and {came}: {remedy}")
-
-
-MOST_FAILED_KEYS = 60
-"""Wrong keys that one address may send in a minute. More are guesses, not mistakes."""
-_WINDOW_S = 60.0
-_WRONG_KEY = frozenset({"invalid_api_key", "key_of_another_cell"})
-_MOST_ADDRESSES = 10_000
-# A household or a server has a /64 (RFC 6177), and could send each guess from another address of it.
-_IPV6_PREFIX = 64
 
 
 class FailedKeyLimiter:

@@ -48,6 +48,8 @@ _MESSAGE = re.compile(r"messages(?:\[\d+\][\w.\[\]]*)?")
 DONE = b"data: [DONE]\n\n"
 _USE_CHAT = "use POST /v1/chat/completions"
 _ONE_PROMPT = "the gateway answers one prompt for each request: send several requests"
+_OF_CHAT = ("messages", "tools", "tool_choice", "functions", "function_call")
+_READ_HERE = frozenset({"prompt", "echo", "suffix", "best_of", "logprobs"})
 
 
 class Completions:
@@ -101,10 +103,6 @@ def decode_completion(body: object) -> ChatRequest:
     _refuse(source)
     kept = {name: value for name, value in source.items() if name not in _READ_HERE}
     return decode_any_request({**kept, "messages": [{"role": "user", "content": prompt}]})
-
-
-_OF_CHAT = ("messages", "tools", "tool_choice", "functions", "function_call")
-_READ_HERE = frozenset({"prompt", "echo", "suffix", "best_of", "logprobs"})
 
 
 def _prompt(source: Mapping[str, object]) -> str:

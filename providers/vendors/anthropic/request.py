@@ -51,6 +51,11 @@ from providers.json_values import as_map
 from providers.reading.json_object import with_json_instruction
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+# The smallest maximum of the vendor's models. An unknown model may refuse more.
+_DEFAULT_MAX_TOKENS = 4096
+_SAMPLING = ("temperature", "top_p", "top_k")
+_DERIVED = frozenset({"system", "stop_sequences"})
+_MERGED = frozenset({"output_config", "metadata", "thinking"})
 
 
 @dataclass(slots=True)
@@ -211,20 +216,7 @@ def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:
     return block
 
 
-# The smallest maximum of the vendor's models. An unknown model may refuse more.
-_DEFAULT_MAX_TOKENS = 4096
-
-
-_SAMPLING = ("temperature", "top_p", "top_k")
-
-
 _VERSION, _VERSION_WITH_SAMPLING = "2026-10-21", "2023-06-01"
-
-
-_DERIVED = frozenset({"system", "stop_sequences"})
-
-
-_MERGED = frozenset({"output_config", "metadata", "thinking"})
 
 
 def version_of(body: Mapping[str, object]) -> str:

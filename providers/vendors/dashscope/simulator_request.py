@@ -13,6 +13,38 @@ from providers.catalogue.models import ModelFacts
 from providers.json_values import as_list, as_map, read_list, read_map, read_str
 from providers.value import Value
 
+_AS_AT_OPENAI = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "max_tokens",
+    "seed",
+    "n",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+)
+_OWN = ("top_k", "repetition_penalty", "enable_search", "search_options", "vl_high_resolution_images")
+_CONSUMED = ("result_format", "incremental_output", "stream", "enable_thinking", "thinking_budget")
+_PARAMETERS = frozenset((*_AS_AT_OPENAI, *_OWN, *_CONSUMED))
+_MESSAGE_FIELDS = {
+    "system": frozenset({"role", "content"}),
+    "user": frozenset({"role", "content"}),
+    "assistant": frozenset({"role", "content", "tool_calls"}),
+    "tool": frozenset({"role", "content", "tool_call_id"}),
+}
+_FUNCTION_FIELDS = frozenset({"name", "description", "parameters"})
+_JSON_FORMATS = ("json_object", "json_schema")
+_KNOB = frozenset({"thinking", "thinking_default"})
+_NO_THINKING = "InvalidParameter.NotSupportEnableThinking"
+_IN_ONE_PIECE = "parameter.enable_thinking must be set to false for non-streaming calls"
+# The effort for a budget: the first entry that is not smaller than the budget.
+_EFFORTS = ((512, "minimal"), (2048, "low"), (8192, "medium"), (24576, "high"))
+
 
 class NativeError(Value, frozen=True):
     """The reason for a refusal: the message and code of a native error."""
@@ -49,37 +81,6 @@ _RANGES = {
     "n": _Range(1, 4, whole=True),
     "thinking_budget": _Range(1, 32768, whole=True),
 }
-_AS_AT_OPENAI = (
-    "temperature",
-    "top_p",
-    "presence_penalty",
-    "max_tokens",
-    "seed",
-    "n",
-    "stop",
-    "logprobs",
-    "top_logprobs",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "response_format",
-)
-_OWN = ("top_k", "repetition_penalty", "enable_search", "search_options", "vl_high_resolution_images")
-_CONSUMED = ("result_format", "incremental_output", "stream", "enable_thinking", "thinking_budget")
-_PARAMETERS = frozenset((*_AS_AT_OPENAI, *_OWN, *_CONSUMED))
-_MESSAGE_FIELDS = {
-    "system": frozenset({"role", "content"}),
-    "user": frozenset({"role", "content"}),
-    "assistant": frozenset({"role", "content", "tool_calls"}),
-    "tool": frozenset({"role", "content", "tool_call_id"}),
-}
-_FUNCTION_FIELDS = frozenset({"name", "description", "parameters"})
-_JSON_FORMATS = ("json_object", "json_schema")
-_KNOB = frozenset({"thinking", "thinking_default"})
-_NO_THINKING = "InvalidParameter.NotSupportEnableThinking"
-_IN_ONE_PIECE = "parameter.enable_thinking must be set to false for non-streaming calls"
-# The effort for a budget: the first entry that is not smaller than the budget.
-_EFFORTS = ((512, "minimal"), (2048, "low"), (8192, "medium"), (24576, "high"))
 
 
 def thinks(parameters: Mapping[str, object], facts: ModelFacts) -> bool:

@@ -39,17 +39,9 @@ _FACTS = FactsFile("providers.vendors.gemini", "gemini")
 
 # Two chunks may contain the halves of a surrogate pair. Chunks with such escapes take the general path.
 _STRING = r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))++'
-
-
 _NUMBER = "(?:0|[1-9][0-9]{0,15}+)"
-
-
 _DETAIL = f'{{"modality": ?"[A-Z_]++", ?"tokenCount": ?{_NUMBER}}}'
-
-
 _COUNT = rf'"[A-Za-z]++": ?(?:{_NUMBER}|\[{_DETAIL}(?:, ?{_DETAIL})*+\])'
-
-
 _USUAL = re.compile(
     (
         rf'{{"candidates": ?\[{{"content": ?{{"parts": ?\[{{"text": ?"({_STRING})"}}\], ?"role": ?"model"}}'
@@ -57,26 +49,6 @@ _USUAL = re.compile(
         r', ?"modelVersion": ?"[A-Za-z0-9.@_-]*+", ?"responseId": ?"[A-Za-z0-9_-]*+"}'
     ).encode()
 )
-
-
-def usual_texts(events: list[Any], start: int) -> tuple[bytes, ...]:
-    """Return the texts of consecutive chunks in the usual layout, as contents of JSON strings.
-
-    Return none if one of them is not UTF-8.
-    """
-    texts: list[bytes] = []
-    with suppress(TypeError):
-        for chunk in map(_USUAL.fullmatch, islice(events, start, None)):
-            if chunk is None:
-                break
-            texts.append(chunk[1])
-    try:
-        b'"'.join(texts).decode()
-    except UnicodeDecodeError:
-        return ()
-    return tuple(texts)
-
-
 _FINISH: dict[str, FinishReason] = {
     "STOP": "stop",
     **dict.fromkeys(("MAX_TOKENS", "CONTINUATION"), "length"),
@@ -108,6 +80,24 @@ _GENERATION_FAILED = frozenset(
 _VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
 _SAME_AS_OURS = frozenset({"STOP", "MAX_TOKENS"})
 _UNUSABLE = "the provider's model produced no usable output"
+
+
+def usual_texts(events: list[Any], start: int) -> tuple[bytes, ...]:
+    """Return the texts of consecutive chunks in the usual layout, as contents of JSON strings.
+
+    Return none if one of them is not UTF-8.
+    """
+    texts: list[bytes] = []
+    with suppress(TypeError):
+        for chunk in map(_USUAL.fullmatch, islice(events, start, None)):
+            if chunk is None:
+                break
+            texts.append(chunk[1])
+    try:
+        b'"'.join(texts).decode()
+    except UnicodeDecodeError:
+        return ()
+    return tuple(texts)
 
 
 def gemini_failure(body: Mapping[str, object], response: WireResponse) -> Failure:

@@ -55,6 +55,14 @@ _MIME_BY_ENDING = {
     "png": "image/png",
     "webp": "image/webp",
 }
+_FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+_DERIVED = frozenset({"contents", "systemInstruction", "toolConfig"})
+_MAX_SEED = 2**31 - 1
+# The value must be above 0, according to google-genai's types.
+_MIN_TEMPERATURE = 0.01
+_LEVELS = ("minimal", "low", "medium", "high", "xhigh")
+# Thinking tokens for Gemini 2.5, as in Google's own OpenAI-compatible API; 0 switches thinking off.
+_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
 
 
 class Replay(Value, frozen=True):
@@ -200,26 +208,6 @@ def _result(call: ToolCall, result: ToolMessage, replay: Replay) -> dict[str, ob
     if has_attachments(result) and not isinstance(result.content, str):
         response["parts"] = [_part(part) for part in result.content if not isinstance(part, TextPart)]
     return {"functionResponse": response}
-
-
-_FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
-
-
-_DERIVED = frozenset({"contents", "systemInstruction", "toolConfig"})
-
-
-_MAX_SEED = 2**31 - 1
-
-
-# The value must be above 0, according to google-genai's types.
-_MIN_TEMPERATURE = 0.01
-
-
-_LEVELS = ("minimal", "low", "medium", "high", "xhigh")
-
-
-# Thinking tokens for Gemini 2.5, as in Google's own OpenAI-compatible API; 0 switches thinking off.
-_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
 
 
 def encode_body(request: ChatRequest, target: Target, bypass: str) -> dict[str, object]:

@@ -42,9 +42,12 @@ from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.value import Value
 
 _MAX_THOUGHTS = 64
-
-
 _MAX_SUMMARIES = 64
+_MIN_OUTPUT_TOKENS = 16
+_SAME_NAMES = ("temperature", "top_p", "parallel_tool_calls", "user")
+_DERIVED = frozenset({"input", "instructions", "include", "max_output_tokens"})
+_MERGED = frozenset({"reasoning", "text", "verbosity"})
+_NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
 class SealedThought(Value, frozen=True):
@@ -97,21 +100,6 @@ def unpack(signature: str | None, model: str) -> tuple[SealedThought, ...]:
             case _:
                 return ()
     return tuple(thoughts)
-
-
-_MIN_OUTPUT_TOKENS = 16
-
-
-_SAME_NAMES = ("temperature", "top_p", "parallel_tool_calls", "user")
-
-
-_DERIVED = frozenset({"input", "instructions", "include", "max_output_tokens"})
-
-
-_MERGED = frozenset({"reasoning", "text", "verbosity"})
-
-
-_NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
 def uses_responses_api(request: ChatRequest, facts: ModelFacts) -> bool:

@@ -38,8 +38,6 @@ _GOOGLES_WORDS = {
     "rate_limited": "Resource has been exhausted (e.g. check quota): ",
     "insufficient_quota": "You exceeded your current quota: ",
 }
-
-
 # The fields of a chat or of embeddings that a later stage names, in the words of this API.
 _PARAMS = {
     "messages": "contents",

@@ -51,9 +51,22 @@ NO_STATE = "none"
 """The signature of a thinking block without reasoning state: the API requires one."""
 _Limit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Text = Annotated[str, Meta(min_length=1)]
-
-
 # --- the schema -----------------------------------------------------------------------------------
+_REFUSED = {
+    "container": "it keeps files at a provider: run the code in your own app",
+    "mcp_servers": "a provider would send data to them: connect them to your own app and send their tools as functions",
+    "context_management": "the provider would change the conversation: shorten it in your app, or switch this beta off",
+    "diagnostics": "it refers to content kept at a provider",
+}
+_BILLING = "x-anthropic-billing-header:"
+_MAX_CALLS = 512
+_PARAGRAPH_BREAK = "\n\n"
+_BLOCK_TYPE = re.compile(r"(messages\.\d+(\.content\.\d+)+)\.type")
+_BLOCKS = frozenset({"text", "image", "document", "tool_result", "tool_use", "thinking", "redacted_thinking"})
+_CHOICES: Mapping[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
+# The effort with the nearest thinking budget that is not smaller.
+_EFFORT_BY_BUDGET = ((1024, "minimal"), (2048, "low"), (8192, "medium"), (16384, "high"), (24576, "xhigh"))
+_OWN = "a `file_id` refers to content kept at a provider; send the content as base64"
 
 
 class _Mark(Struct):
@@ -194,22 +207,7 @@ class _Request(Struct):
     inference_geo: Any = None
 
 
-_REFUSED = {
-    "container": "it keeps files at a provider: run the code in your own app",
-    "mcp_servers": "a provider would send data to them: connect them to your own app and send their tools as functions",
-    "context_management": "the provider would change the conversation: shorten it in your app, or switch this beta off",
-    "diagnostics": "it refers to content kept at a provider",
-}
-_BILLING = "x-anthropic-billing-header:"
-_MAX_CALLS = 512
-_PARAGRAPH_BREAK = "\n\n"
-_BLOCK_TYPE = re.compile(r"(messages\.\d+(\.content\.\d+)+)\.type")
-_BLOCKS = frozenset({"text", "image", "document", "tool_result", "tool_use", "thinking", "redacted_thinking"})
-_CHOICES: Mapping[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
-# The effort with the nearest thinking budget that is not smaller.
-_EFFORT_BY_BUDGET = ((1024, "minimal"), (2048, "low"), (8192, "medium"), (16384, "high"), (24576, "xhigh"))
 _MOST_EFFORT, _USUAL_EFFORT = "max", "high"
-_OWN = "a `file_id` refers to content kept at a provider; send the content as base64"
 
 
 # --- the meaning ----------------------------------------------------------------------------------

@@ -68,8 +68,6 @@ _OWN = frozenset({"tools", "tool_choice", "include", "top_logprobs", *_SWITCHES}
 _TEXT = frozenset({"format", "verbosity"})
 _FORMAT = frozenset({"type", "name", "schema", "description", "strict"})
 _PLAIN_FIELDS = frozenset({"model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p"})
-
-
 _ECHOED: Mapping[str, object] = {
     "instructions": None,
     "max_output_tokens": None,
