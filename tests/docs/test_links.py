@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.doc_pages import PAGES, ROOT, blocks_of, name_of, table_of
+from tests.kit.doc_pages import PAGES, ROOT, blocks_of, name_of
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -70,8 +70,8 @@ def test_decision_heading_has_its_number() -> None:
 
 def test_index_of_decisions_lists_every_number_once_with_the_title_of_its_record() -> None:
     folder = ROOT / "docs" / "decisions"
-    rows = table_of(folder / "index.md", "| number | decision | status")
-    numbers = [int(row[0]) for row in rows]
+    rows = re.findall(r"^- (\d+): \[(.+)\]\(", (folder / "index.md").read_text("utf-8"), re.MULTILINE)
+    numbers = [int(number) for number, _ in rows]
     assert numbers == sorted(set(numbers))
-    listed = {f"# {number}. {decision[1:].partition('](')[0]}" for number, decision, _ in rows}
+    listed = {f"# {number}. {title}" for number, title in rows}
     assert listed == {page.read_text("utf-8").partition("\n")[0] for page in folder.glob("[0-9]*.md")}
