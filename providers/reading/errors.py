@@ -1,10 +1,22 @@
 """Classify an error of any provider: rules as data, and one function that reads them.
 
 The rules of all vendors have one form (`ErrorRules`), which a vendor's TOML file states in a table. `errors.toml`
-next to this module has the words that many servers share. The order is: a mark, the vendor's status, a code of the
-vendor, a shared code, the type, the HTTP status. Then a known sentence may refine an unspecific kind. A status
-alone cannot distinguish a refused request from a refused key, so such a failure is not `confirmed`: it does
-not take the deployment away from others (see `gateway.execution.health`).
+next to this module has the words that many servers share. The first of these that is known gives the kind:
+
+1. a mark, the vendor's before a shared one
+2. the vendor's status
+3. the vendor's code
+4. the vendor's type
+5. the shared code
+6. the shared code that the type is
+7. the shared type, if the status is a success (an error in a stream, or in a body with status 200)
+8. the HTTP status, or the number in the body that looks like one if the status is a success; without any: unavailable
+
+Of several codes, the first one that the vendor's or the shared table knows counts. A kind that blames the request, of
+1 to 7, does not count if the status is 500 or more (`blames_itself`): 8 does. Then a known sentence, the vendor's
+before a shared one, may refine a kind that says little. A status alone cannot distinguish a refused request from a
+refused key, so such a failure is not `confirmed`: it does not take the deployment away from others (see
+`gateway.execution.health`).
 """
 
 from __future__ import annotations
@@ -280,17 +292,17 @@ def by_status(status: int) -> FailureKind:
     return FailureKind.UNAVAILABLE if status >= 500 else FailureKind.MALFORMED
 
 
-def blames_itself(kind: FailureKind, status: int) -> bool:
+def blames_itself(kind: FailureKind, response: WireResponse) -> bool:
     """Return whether a code that blames the request has a status that blames the server: it may succeed elsewhere.
 
     Args:
         kind: The kind by the error code.
-        status: The HTTP status.
+        response: The response.
 
     Returns:
         Whether the kind is `INVALID_REQUEST` and the status is 500 or more.
     """
-    return kind is FailureKind.INVALID_REQUEST and status >= 500
+    return kind is FailureKind.INVALID_REQUEST and response.status >= 500
 
 
 def by_code(code: str, kinds: Kinds) -> FailureKind | None:
@@ -353,17 +365,18 @@ def classify(
     code = known or next(iter(codes), "")
     in_body = next((one for one in (*codes, error_type) if _HTTP_ERROR.fullmatch(one)), "0")
     status = response.status if response.status >= 400 else int(in_body)
-    kind = (
-        next((kind for path, kind in {**rules.marks, **shared.marks}.items() if _is_marked(body, path)), None)
-        or rules.statuses.get(str(status))
-        or by_code(code, rules.codes)
-        or by_code(error_type, rules.types)
-        or shared.codes.get(code)
-        or shared.codes.get(error_type)
-        or (shared.types.get(error_type) if response.status < 400 else None)
+    known_kinds = (  # In the order that the module's docstring states.
+        next((kind for mark, kind in {**rules.marks, **shared.marks}.items() if _is_marked(body, mark)), None),
+        rules.statuses.get(str(status)),
+        by_code(code, rules.codes),
+        by_code(error_type, rules.types),
+        shared.codes.get(code),
+        shared.codes.get(error_type),
+        shared.types.get(error_type) if response.status < 400 else None,
     )
+    kind = next(filter(None, known_kinds), None)
     is_confirmed = True
-    if kind is None or blames_itself(kind, response.status):
+    if kind is None or blames_itself(kind, response):
         kind = by_status(status) if status else FailureKind.UNAVAILABLE
         is_confirmed = status not in _UNCONFIRMED
     says_little = kind in _SAYS_LITTLE or (kind is FailureKind.UNAVAILABLE and response.status < 400)

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps
-from providers.reading.errors import MESSAGES, by_status, error_object, failure, is_html, mistakes_in
+from providers.reading.errors import (
+    MESSAGES,
+    ErrorRules,
+    Phrases,
+    blames_itself,
+    by_status,
+    classify,
+    error_object,
+    failure,
+    is_html,
+    mistakes_in,
+)
 from providers.registry import load_registry
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import json_objects, unhurried
@@ -106,6 +117,81 @@ def test_texts_of_a_provider_are_limited_and_can_be_encoded() -> None:
         assert text is not None
         assert len(text) == most
         assert dumps(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "left_out", "kind"),
+    [
+        # Each row leaves out what the row before it found, so that the next lookup counts.
+        (400, "", FailureKind.CONTENT_FILTER),  # the mark
+        (400, "mark", FailureKind.QUOTA),  # the vendor's status
+        (400, "mark statuses", FailureKind.RATE_LIMITED),  # the vendor's code
+        (400, "mark statuses codes", FailureKind.REFUSED_HERE),  # the vendor's type
+        (400, "mark statuses codes types", FailureKind.MODEL_NOT_FOUND),  # the shared code
+        (400, "mark statuses codes types code", FailureKind.GEO_REFUSED),  # the shared code that the type is
+        (200, "mark statuses codes types code", FailureKind.GEO_REFUSED),
+        (200, "mark statuses codes types code code-type", FailureKind.CREDENTIALS),  # the shared type
+        (429, "mark statuses codes types code code-type", FailureKind.RATE_LIMITED),  # the status: the type is known
+        (402, "mark statuses codes types code code-type", FailureKind.QUOTA),
+        (200, "mark statuses codes types code code-type type", FailureKind.UNAVAILABLE),  # nothing is known
+    ],
+)
+def test_lookups_of_an_errors_kind_have_an_order(status: int, left_out: str, kind: FailureKind) -> None:
+    without = left_out.split()
+    error_type = "permission_error" if "code-type" in without else "unsupported_country_region_territory"
+    error = {"code": "model_not_found", "type": error_type}
+    for part in {"code", "type"} & set(without):
+        del error[part]
+    rules: dict[str, dict[str, FailureKind]] = {
+        "statuses": {"400": FailureKind.QUOTA},
+        "codes": {"model_not_found": FailureKind.RATE_LIMITED},
+        "types": {error_type: FailureKind.REFUSED_HERE},
+    }
+    body: dict[str, object] = {"error": error} | ({} if "mark" in without else {"misalignment": {"policy": "p"}})
+    table = ErrorRules(**{name: kinds for name, kinds in rules.items() if name not in without})  # type: ignore[arg-type]
+    assert classify(body, response(status), table).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "is_confirmed"),
+    [
+        (400, FailureKind.INVALID_REQUEST, True),
+        (200, FailureKind.INVALID_REQUEST, True),
+        (403, FailureKind.INVALID_REQUEST, True),
+        (500, FailureKind.UNAVAILABLE, True),
+        (503, FailureKind.UNAVAILABLE, True),
+    ],
+)
+def test_code_that_blames_the_request_counts_only_below_500(status: int, kind: FailureKind, is_confirmed: bool) -> None:
+    rules = ErrorRules(codes={"E1": FailureKind.INVALID_REQUEST})
+    found = classify({"error": {"code": "E1"}}, response(status), rules)
+    assert (found.kind, found.is_confirmed) == (kind, is_confirmed)
+    assert blames_itself(FailureKind.INVALID_REQUEST, response(status)) is (kind is FailureKind.UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        ("E1", "The parrot sleeps.", FailureKind.UNAVAILABLE),  # the vendor's sentence refines a wrong request
+        ("E1", "model not found", FailureKind.QUOTA),  # the vendor's before the shared one
+        ("E1", "invalid model ID", FailureKind.MODEL_NOT_FOUND),  # the shared one
+        ("E1", "Another sentence.", FailureKind.INVALID_REQUEST),
+        ("E2", "The parrot sleeps.", FailureKind.CONTENT_FILTER),  # this kind says enough
+    ],
+)
+def test_known_sentence_refines_a_kind_that_says_little(code: str, message: str, kind: FailureKind) -> None:
+    rules = ErrorRules(
+        codes={"E1": FailureKind.INVALID_REQUEST, "E2": FailureKind.CONTENT_FILTER},
+        messages=Phrases({"The parrot sleeps.": FailureKind.UNAVAILABLE, "model not found": FailureKind.QUOTA}),
+    )
+    assert classify({"error": {"code": code, "message": message}}, response(400), rules).kind is kind
+
+
+def test_first_code_that_a_table_knows_counts() -> None:
+    rules = ErrorRules(codes={"E1": FailureKind.QUOTA}, code_at=("error.details.code",))
+    details = [{"code": "outer"}, {"code": "model_not_found"}, {"code": "E1"}]
+    found = classify({"error": {"details": details}}, response(400), rules)
+    assert (found.kind, found.code) == (FailureKind.MODEL_NOT_FOUND, "model_not_found")
 
 
 def test_kind_without_its_own_message_is_named() -> None:
