@@ -1,14 +1,24 @@
 """Assemble the pieces that an adapter reads into a canonical stream. It enforces the rules of a whole answer.
 
-Adapters pass pieces in the provider's order and with its repetitions. The `Assembler` returns canonical events. The
-rules that it always keeps, whatever a provider sends:
+Adapters pass pieces in the provider's order and with its repetitions. The `Assembler` returns canonical events. A
+stream and a JSON answer are read by the same calls, so both have the same result. Whatever a provider sends:
 
-- The start is first and once. There are no empty deltas. The stream ends with exactly one terminal event.
-- A tool call has its index, id and name once, first. The pieces of its arguments, joined, are the provider's: a call
-  whose arguments are a whole JSON object is never extended, and one that is not whole is never split.
-- Finishes come after all other events of all choices, one for each choice, the most specific one that was reported.
-  Content that arrives after a reported finish belongs to the answer. A choice that was seen must be finished.
-- A count of tokens is not replaced by 0 or by a report that leaves it out.
+- **Events.** `Opened` is first and once. No delta is empty. Exactly one terminal event ends the stream, and calls after
+  it change nothing. A heartbeat is a sign of life and changes nothing else.
+- **Text.** Texts leave in the provider's order, none twice and none lost. Halves of a surrogate pair are joined. An
+  adapter passes increments: a reader of snapshots must cut what it has passed already.
+- **Tool calls.** A call has its index, id and name once, first, and the client keeps the first id. The pieces of its
+  arguments, joined, are the provider's. Arguments that are a whole JSON object are never extended, and arguments that
+  are not whole are never split. The provider's index decides, where there is one; an id that changes while the
+  arguments are not whole begins no call. A `whole_call` is never joined with another one. A call without arguments has
+  `{}`. A call with two names or none is a failure.
+- **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
+  reported. Content after a reported finish belongs to the answer. `stop` beside tool calls is `tool_calls`, and
+  `tool_calls` without any is `stop`. A choice that was seen and did not finish is a failure, and so is an error after a
+  finish. A choice that the safety system filtered ends as filtered, whatever else was reported.
+- **Usage.** It is reported once, after the finishes. A count is not replaced by 0 or by a report that leaves it out. A
+  failure has the counts so far.
+- **Size.** More tool calls, or longer ones, than the constants below permit are a failure.
 """
 
 from __future__ import annotations
