@@ -74,6 +74,22 @@ def test_compatible_vendor_has_its_own_error_sentences() -> None:
     assert (failed.kind, failed.detail) == (FailureKind.QUOTA, "m-1 has nothing left")
 
 
+@pytest.mark.parametrize(
+    ("provider", "status", "code", "kind"),
+    [
+        ("zhipu", 429, "1112", FailureKind.CREDENTIALS),  # a locked account, with the status of a rate limit
+        ("zhipu", 429, "1302", FailureKind.RATE_LIMITED),
+        ("groq", 403, "model_permission_blocked_org", NO_MODEL),  # the settings of the organization, not the key
+    ],
+)
+def test_code_of_a_compatible_vendor_counts_before_the_status(
+    provider: str, status: int, code: str, kind: FailureKind
+) -> None:
+    body = json.dumps({"error": {"message": "no", "code": code}}).encode()
+    failed = adapter_named(provider).classify_error(WireResponse(status, {}, body, 0))
+    assert (failed.kind, failed.is_confirmed) == (kind, True)
+
+
 LIMIT = "This model's maximum context length is 32768 tokens. However, "
 EITHER = "Please reduce the length of the input prompt or the number of requested output tokens."
 FLAT = "you requested 36864 tokens (32768 in the messages, 4096 in the completion). Please reduce the length of the "
