@@ -34,6 +34,7 @@ from gateway.state.receipts import receipt_of
 from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.reading.errors import ErrorRules
 from tests.architecture.source_tree import PACKAGES
 from tests.kit.console_pages import control_of, demo_config
 from tests.kit.doc_pages import ROOT, docs_table, table_of
@@ -216,6 +217,11 @@ def test_tables_of_a_vendor_file_are_those_that_are_read() -> None:
     assert sorted(named) == sorted(
         {name for name in tables if hasattr(dialect, name)} - {"Capabilities"} | {"CompatibleDialect"}
     )
+
+
+def test_members_of_the_errors_of_a_vendor_are_documented() -> None:
+    section = COMPATIBLE_VENDORS.read_text("utf-8").split("\n## Errors\n")[1].split("\n## ")[0]
+    assert {field.name for field in dataclasses.fields(ErrorRules)} <= set(words(section))
 
 
 def test_files_of_a_vendor_folder_are_those_of_the_repository() -> None:
