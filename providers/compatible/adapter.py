@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -29,7 +29,7 @@ from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.openai_json.read_answer import ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
-from providers.reading.errors import classify, error_object
+from providers.reading.errors import classify, error_object, load_rules
 from providers.reading.event_stream import EventStreamParser
 from providers.sites import Site
 from providers.wire import WireRequest, WireResponse
@@ -51,7 +51,7 @@ _SECTIONS = frozenset(
         "sources",
     }
 )
-_REFERENCES = frozenset({"models_of"})
+_REFERENCES = frozenset({"models_of", "errors_of"})
 """Keys that refer to another file. Only a file of this repository can have them."""
 _WHOLE = (("content-type", "application/json"), ("accept", "application/json"))
 _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream"))
@@ -208,8 +208,11 @@ def adapter_named(name: str) -> CompatibleAdapter:
         CatalogueError: Another section is wrong.
     """
     facts = facts_of(name)
-    _check_sections(facts.read(), _SECTIONS | _REFERENCES)
-    dialect = read_dialect(_dialect_of(facts.read()))
+    data: Mapping[str, Any] = facts.read()
+    _check_sections(data, _SECTIONS | _REFERENCES)
+    dialect = read_dialect(_dialect_of(data))
+    if "errors_of" in data:
+        dialect = replace(dialect, errors=load_rules(facts.other(data["errors_of"])))
     adapter = CompatibleAdapter(
         name, dialect, load_sites(facts), load_models(facts), load_offers(facts), load_headers(facts), load_names(facts)
     )
