@@ -44,7 +44,7 @@ DIALECT: Mapping[str, Shape] = {
 _BY_TYPE: Mapping[str, Shape] = {
     "str": TEXT,
     "bool": FLAG,
-    "int | None": WHOLE,
+    **dict.fromkeys(("int", "int | None"), WHOLE),
     "tuple[str, ...]": TEXTS,
     "frozenset[str]": TEXTS,
     "Mapping[str, object]": TABLE,
@@ -116,6 +116,7 @@ class Thinking:
         ladder: Replaces an effort that the model does not know by one that it knows.
         budget: The field for a number of thinking tokens.
         budgets: The number of tokens for each effort.
+        least_budget: The smallest number of thinking tokens that the vendor takes.
         forced_off: Whether thinking must be off if the request forces a tool call.
         streamed: Whether the model thinks only in streams.
     """
@@ -127,6 +128,7 @@ class Thinking:
     ladder: Mapping[str, str] = field(default_factory=dict)
     budget: str = ""
     budgets: Mapping[str, int] = field(default_factory=dict)
+    least_budget: int = 1
     forced_off: bool = False
     streamed: bool = False
 

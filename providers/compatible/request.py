@@ -108,7 +108,7 @@ def _budget(form: Thinking, effort: str, facts: ModelFacts, most: int | None) ->
     budget = form.budgets.get(effort)
     if budget is not None and most is not None:
         # The limit is that of the whole answer at OpenAI, and that of its visible text here.
-        budget = min(budget, most)
+        budget = max(min(budget, most), form.least_budget)
     return {form.budget: budget} if form.budget not in ("", *facts.without) and budget is not None else {}
 
 

@@ -181,7 +181,10 @@ class CompatibleSimulator:
                 replace(_FILTERED, usage=None), replace(self.format, whole_at_end=False), False
             )
             return finish
-        return encode_event(error_body(kind, self.format, self._message(kind)), self.format)
+        body = error_body(kind, self.format, self._message(kind))
+        # A message alone is no error, so the event must say that it is one.
+        name = b"" if body.get("error") or body.get("code") or body.get("type") else b"event: error\n"
+        return name + encode_event(body, self.format)
 
     def _message(self, kind: FailureKind) -> str:
         """Return the vendor's sentence for a failure, because some vendors have no code for it."""

@@ -164,41 +164,6 @@ def test_request_over_the_limit_of_one_deployment_goes_to_the_next(shared: Opera
     assert operator.ready()["deployments"]["breakers"] == {}, "shedding is not a failure of the deployment"
 
 
-def test_client_with_many_requests_does_not_delay_another_client(shared: Operator, pair: SimulatorThread) -> None:
-    """One client sends forty requests at once, repeatedly. The other sends one at a time, and each waits for one turn."""
-
-    async def ask(burst_clients: Burst) -> list[float]:
-        waits: list[float] = []
-        async with burst_clients.client() as client:
-
-            async def send_bursts() -> None:
-                while True:
-                    await burst_clients.ask(client, "greedy")
-
-            greedy = [asyncio.create_task(send_bursts()) for _ in range(40)]
-            try:
-                await asyncio.to_thread(eventually, lambda: len(burst_clients.answers) >= 60)
-                for _ in range(8):
-                    began = time.monotonic()
-                    assert (await burst_clients.ask(client, "polite")).status_code == 200
-                    waits.append(time.monotonic() - began)
-            finally:
-                for task in greedy:
-                    task.cancel()
-                await asyncio.gather(*greedy, return_exceptions=True)
-        return waits
-
-    activate(shared, pair, bounded(pair, "{limit: 2, queue: 30, wait: 20s}"))
-    pair["a"].scenario = Scenario(latency_s=0.05)
-    burst_clients = Burst(shared.gateway.url)
-    waits = sorted(asyncio.run(ask(burst_clients)))
-    greedy = sorted(
-        after_s for after_s, answer in burst_clients.answers if answer.status_code == 200 and after_s not in waits
-    )
-    # In arrival order it would be after thirty other requests, two at a time, like each of them.
-    assert waits[len(waits) // 2] < greedy[len(greedy) // 2] / 2
-
-
 def test_queued_request_of_a_disconnected_client_is_not_sent(shared: Operator, pair: SimulatorThread) -> None:
     operator, metric = shared, activate(shared, pair, bounded(pair, "{limit: 1, queue: 5, wait: 20s}"))
     site = pair["a"]
