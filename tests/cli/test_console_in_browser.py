@@ -240,7 +240,7 @@ def test_edit_of_the_file_changes_the_marks_and_is_named(open_page: Callable[...
     assert "changed" not in page.get_attribute('.area[data-choose="DE"]', "class")
     before = page.get_attribute('.area[data-choose="CH"]', "class")
     Path("my.yaml").write_text(text, "utf-8")
-    page.wait_for_selector("text=Japan: region default → eu")
+    page.wait_for_selector("#effect h4:has-text('chatgpt-us → chatgpt-eu')")
     eu = page.get_attribute('.area[data-choose="DE"]', "class").split()[1]
     assert page.get_attribute('.area[data-choose="JP"]', "class").split()[1] == eu
     assert page.get_attribute('.area[data-choose="CH"]', "class").split()[1] == before.split()[1]
