@@ -61,7 +61,7 @@ class Health:
         self._breakers: dict[_DeploymentKey, Breaker] = {}
         self._not_closed: dict[_DeploymentKey, Breaker] = {}
         self._cooldowns: dict[_SecretKey, _Cooldown] = {}
-        self._suspicions: dict[_SecretKey, list[str | None]] = {}
+        self.suspicions: dict[_SecretKey, list[str | None]] = {}
         self._turns: dict[str, int] = {}
         self.latency = LatencyTracker()
 
@@ -73,19 +73,19 @@ class Health:
         is_rate_limit = failure.kind is FailureKind.RATE_LIMITED
         key, cooldown = _key(deployment, secret), _Cooldown(now + for_s, failure.message, is_rate_limit)
         # Concurrent calls fail in any order: a rate limit of a second does not end a cooldown of minutes.
-        self._suspicions.pop(key, None)
+        self.suspicions.pop(key, None)
         self._cooldowns[key] = max(cooldown, self._cooldowns.get(key, cooldown), key=lambda it: it.until)
 
     def is_confirmed(self, deployment: Deployment, secret: Secret | None, client: str | None) -> bool:
         """Record a failure that one request alone may have caused. Return whether others show that it did not."""
-        clients = self._suspicions.setdefault(_key(deployment, secret), [])
+        clients = self.suspicions.setdefault(_key(deployment, secret), [])
         clients.append(client)
         return len(clients) >= _CONFIRMED or len({*clients}) > 1
 
     def succeeded(self, deployment: Deployment, secret: Secret | None) -> None:
         """Record an answer: what was suspected of the key is wrong."""
-        if self._suspicions:
-            self._suspicions.pop(_key(deployment, secret), None)
+        if self.suspicions:
+            self.suspicions.pop(_key(deployment, secret), None)
 
     def usable_keys(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """Return the keys that do not cool down, in the order of the config; `(None,)` for a server without keys."""
@@ -185,7 +185,7 @@ class Health:
             if rule is not None:
                 breaker.apply_rule(rule)
         self.latency.prune(config.deployments.values())
-        self._suspicions.clear()
+        self.suspicions.clear()
         self._turns = {name: turn for name, turn in self._turns.items() if name in config.deployments}
 
     def _cooldown_of(self, deployment: Deployment, secret: Secret | None) -> _Cooldown | None:

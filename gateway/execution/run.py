@@ -133,6 +133,7 @@ class Run(msgspec.Struct):
 
     Attributes:
         position: The index of the current step.
+        breaker: The breaker of the current step's deployment; None if the config has none.
         used_keys: The keys of the current step's deployment that this request has used.
         wait_s: How long to wait before the next attempt.
         has_ended: No further attempt may be made.
@@ -145,6 +146,7 @@ class Run(msgspec.Struct):
     request: ServedRequest
     context: RunContext
     position: int = 0
+    breaker: Breaker | None = None
     used_keys: tuple[Secret | None, ...] = ()
     wait_s: float = 0.0
     has_ended: bool = False
@@ -220,7 +222,7 @@ class Run(msgspec.Struct):
             if reason is None and (not is_new or record.attempts or record.skipped):
                 reason = self._why_unfit(step.deployment)
             if reason is None:
-                breaker = self._breaker_of(step)
+                breaker = self.breaker = self._breaker_of(step)
                 if breaker is None or breaker.state is CLOSED or not breaker.blocked_s(context.deadline.clock()):
                     return step
                 reason = breaker.why_blocked
@@ -294,13 +296,15 @@ class Run(msgspec.Struct):
     async def _attempt(self, step: Step, slot: Slot | None, left_s: float) -> Answer:
         """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker."""
         executor, context, deployment = self.executor, self.context, step.deployment
-        record, clock, breaker = context.record, context.deadline.clock, self._breaker_of(step)
+        record, clock, breaker = context.record, context.deadline.clock, self.breaker
         started_at = clock()
         request = self.request if context.request_for is None else context.request_for(step)
         secret = executor.health.next_key(deployment, self.used_keys)
         options = options_for(request, step, context, executor.health, left_s, self.is_last)
         self.used_keys += (secret,)
-        ticket = breaker.admit(started_at) if breaker is not None else None
+        ticket = None
+        if breaker is not None:
+            ticket = breaker.ticket if breaker.state is CLOSED else breaker.admit(started_at)
         if not record.attempts:
             executor.budget.record_request(started_at)
         try:
@@ -345,7 +349,8 @@ class Run(msgspec.Struct):
         if step is not self.plan.steps[-1]:
             whole_s = None if self.request.stream else ended_at - started_at
             executor.health.latency.record_answer(deployment, ended_at, whole_s)
-        executor.health.succeeded(deployment, secret)
+        if executor.health.suspicions:
+            executor.health.succeeded(deployment, secret)
         record.attempts.append(_recorded(deployment, started_at, ended_at))
         return answer
 
@@ -414,7 +419,7 @@ class Run(msgspec.Struct):
     def _refused_retry(self, deployment: Deployment, failure: Failure) -> AttemptDecision | None:
         """Return what follows if the deployment may not be tried once more; None if it may, by the budget."""
         now, share = self.context.deadline.clock(), self.context.bounds.retry_budget
-        breaker = self._breaker_of(self.plan.steps[self.position])
+        breaker = self.breaker
         if (blocked_s := breaker.blocked_s(now) if breaker is not None else 0.0) > 0:
             return leave(failure, DecisionReason.BREAKER, Bound("breaker.open", blocked_s), is_last_step=self.is_last)
         if self.executor.budget.take(share, now):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
@@ -359,7 +360,7 @@ class ChatService:
                 record.decided = change(record.decided, preference=preference)
         return assistant
 
-    async def answer(self, exchange: Exchange, part: InputRequest | None = None) -> Answer:
+    def answer(self, exchange: Exchange, part: InputRequest | None = None) -> Coroutine[Any, Any, Answer]:
         """Decide, and execute the plan until an answer has begun. `part`: one of several calls of the request.
 
         Raises:
@@ -368,7 +369,10 @@ class ChatService:
         """
         request = part or exchange.request
         if isinstance(request, ChatRequest):
-            return await self._answer_of_chat(exchange, request)
+            return self._answer_of_chat(exchange, request)
+        return self._answer_of_input(exchange, request)
+
+    async def _answer_of_input(self, exchange: Exchange, request: InputRequest) -> Answer:
         plan, _ = self._decide(exchange, None, needs_of_input(request), None)
         if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
             self._space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)

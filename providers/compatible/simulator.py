@@ -182,7 +182,7 @@ class CompatibleSimulator:
             )
             return finish
         body = error_body(kind, self.format, self._message(kind))
-        # A message alone is no error, so the event must say that it is one.
+        # A message alone is not an error, so the name of the event must state it.
         name = b"" if body.get("error") or body.get("code") or body.get("type") else b"event: error\n"
         return name + encode_event(body, self.format)
 

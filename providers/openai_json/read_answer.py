@@ -286,7 +286,11 @@ def read_completion(
 ) -> ChatCompletion:
     """Return the whole answer of a 2xx response with JSON. Raises ProviderFailed."""
     rule, errors = rule or _USUAL, errors or shared_rules()
-    if rule.may_be_plain and not errors.status_at and (plain := _read_plain(response.body, rule)) is not None:
+    if (
+        (rule is _USUAL or rule.may_be_plain)
+        and not errors.status_at
+        and (plain := _read_plain(response.body, rule)) is not None
+    ):
         return plain
     try:
         value = loads(response.body)
@@ -297,7 +301,7 @@ def read_completion(
 
 def read_body(body: Mapping[str, object], response: WireResponse, reader: ChatReader) -> ChatCompletion:
     """Return the whole answer that a body is. Raises ProviderFailed."""
-    # A whole body is no event: without choices, its message is the reason.
+    # A whole body is not an event: without choices, its message is the reason.
     if holds_error(body, reader.errors) or ("choices" not in body and has_message(body, reader.errors)):
         raise ProviderFailed(classify(body, response, reader.errors, reader.sites))
     if not reader.is_flagged(body):

@@ -1,7 +1,7 @@
 """Assemble the pieces that an adapter reads into a canonical stream. It enforces the rules of a whole answer.
 
 Adapters pass pieces in the provider's order and with its repetitions. The `Assembler` returns canonical events. A
-stream and a JSON answer are read by the same calls, so both have the same result. Whatever a provider sends:
+stream and a JSON answer are read by the same calls, so both have the same result. These rules hold for any pieces:
 
 - **Events.** `Opened` is first and once. No delta is empty. Exactly one terminal event ends the stream, and calls after
   it change nothing. A heartbeat is a sign of life and changes nothing else.
@@ -13,7 +13,7 @@ stream and a JSON answer are read by the same calls, so both have the same resul
   arguments are not whole begins no call. A `whole_call` is never joined with another one. A call without arguments has
   `{}`. A call with two names or none is a failure.
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
-  reported. Content after a reported finish belongs to the answer. `stop` beside tool calls is `tool_calls`, and
+  reported. Content after a reported finish belongs to the answer. `stop` with tool calls is `tool_calls`, and
   `tool_calls` without any is `stop`. A choice that was seen and did not finish is a failure, and so is an error after a
   finish. A choice that the safety system filtered ends as filtered, whatever else was reported.
 - **Usage.** It is reported once, after the finishes. A count is not replaced by 0 or by a report that leaves it out. A

@@ -14,7 +14,7 @@ next to this module has the words that many servers share. The first of these th
 
 Of several codes, the first one that the vendor's or the shared table knows counts. A kind that blames the request, of
 1 to 7, does not count if the status is 500 or more (`blames_itself`): 8 does. Then a known sentence, the vendor's
-before a shared one, may refine a kind that says little. A status alone cannot distinguish a refused request from a
+before a shared one, may refine an inexact kind. A status alone cannot distinguish a refused request from a
 refused key, so such a failure is not `confirmed`: it does not take the deployment away from others (see
 `gateway.execution.health`).
 """
@@ -67,7 +67,7 @@ _A_WORD = r"[!-~]{1,256}"
 """The pattern of a placeholder for a model or a number: one word of visible ASCII, which can't match a prompt."""
 _OF_ALIBABA = re.compile(r"<\d{3}> [\w.]+: ")
 """The beginning that DashScope writes before the sentence of a model's server."""
-_SAYS_LITTLE = frozenset(
+_INEXACT = frozenset(
     {
         *(FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.MALFORMED),
         *(FailureKind.CREDENTIALS, FailureKind.MODEL_NOT_FOUND, FailureKind.QUOTA, FailureKind.GEO_REFUSED),
@@ -119,7 +119,7 @@ _UNCONFIRMED = frozenset({402, 403, 404, 410, 451})
 """Statuses with which some vendors refuse a request, and others a key, an account or a model."""
 _HTTP_ERROR = re.compile("[45][0-9]{2}")
 _SUCCESS = re.compile("2[0-9]{2}|ok|success", re.IGNORECASE)
-"""Codes that say that nothing is wrong. The numbers are those of HTTP."""
+"""Codes of success. The numbers have the meaning that HTTP gives them."""
 _MOST_CODES = 16
 _MOST_DETAIL = 2000
 _MOST_MISTAKES = 8
@@ -326,8 +326,8 @@ def by_code(code: str, kinds: Kinds) -> FailureKind | None:
 def holds_error(body: Mapping[str, object], rules: ErrorRules) -> bool:
     """Return whether a body with a status of success, or an event of a stream, is an error.
 
-    A message or an unknown type alone is none: vendors and relays send keep-alives, positions in a queue and other
-    events without choices. Evidence is an error object, a known code, type or sentence, or a code with a message.
+    A message or an unknown type alone is not an error: vendors and relays send keep-alives, positions in a queue and
+    other events without choices. Evidence is an error object, a known code, type or sentence, or a code with a message.
     """
     if body.get("error") or body.get("object") == "error" or (rules.status_at and _first(body, (rules.status_at,))):
         return True
@@ -379,8 +379,8 @@ def classify(
     if kind is None or blames_itself(kind, response):
         kind = by_status(status) if status else FailureKind.UNAVAILABLE
         is_confirmed = status not in _UNCONFIRMED
-    says_little = kind in _SAYS_LITTLE or (kind is FailureKind.UNAVAILABLE and response.status < 400)
-    if says_little and (said := rules.messages.find(detail) or shared.messages.find(detail)):
+    is_inexact = kind in _INEXACT or (kind is FailureKind.UNAVAILABLE and response.status < 400)
+    if is_inexact and (said := rules.messages.find(detail) or shared.messages.find(detail)):
         kind, is_confirmed = said, True
     names = sorted(sites)
     if kind is FailureKind.CREDENTIALS and len(names) > 1:

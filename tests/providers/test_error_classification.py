@@ -176,10 +176,10 @@ def test_code_that_blames_the_request_counts_only_below_500(status: int, kind: F
         ("E1", "model not found", FailureKind.QUOTA),  # the vendor's before the shared one
         ("E1", "invalid model ID", FailureKind.MODEL_NOT_FOUND),  # the shared one
         ("E1", "Another sentence.", FailureKind.INVALID_REQUEST),
-        ("E2", "The parrot sleeps.", FailureKind.CONTENT_FILTER),  # this kind says enough
+        ("E2", "The parrot sleeps.", FailureKind.CONTENT_FILTER),  # this kind is exact
     ],
 )
-def test_known_sentence_refines_a_kind_that_says_little(code: str, message: str, kind: FailureKind) -> None:
+def test_known_sentence_refines_an_inexact_kind(code: str, message: str, kind: FailureKind) -> None:
     rules = ErrorRules(
         codes={"E1": FailureKind.INVALID_REQUEST, "E2": FailureKind.CONTENT_FILTER},
         messages=Phrases({"The parrot sleeps.": FailureKind.UNAVAILABLE, "model not found": FailureKind.QUOTA}),
