@@ -98,7 +98,7 @@ def test_the_wheel_needs_no_checkout(checkout: Path, tmp_path: Path) -> None:
     names = ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"evaluation", "gateway", "providers"}
     assert {"gateway/examples/gateway.yaml", "gateway/examples/demo.yaml", "providers/py.typed"} <= set(names)
-    assert {"evaluation/refusal_set.yaml", "evaluation/templates/report.md.j2"} <= set(names)
+    assert {"evaluation/refusal_wording.toml", "evaluation/templates/report.md.j2"} <= set(names)
     assert {"gateway/api/openapi.json", "gateway/config/data/sensitive_keys.json"} <= set(names)
     venv = _venv_with(wheel, tmp_path)
     shutil.rmtree(checkout)

@@ -36,8 +36,8 @@ COUNTERS = [
 ]
 RATES = st.sampled_from([(), (rate(100),), (rate(7),), (rate(60, unit="requests"), rate(100))])
 TOKENS = st.integers(0, 60)
-CALLS = st.sampled_from([(1, 1), (1, 1), (10, 1), (1, 2), (10, 2)])
-"""How many calls of the same size the room and what is free must pay."""
+ROOM_CALLS = st.sampled_from([1, 1, 10])
+"""How many calls of the same size the room must pay."""
 OWNERS = st.integers(0, 2)
 # A caller may compute the bounds of windows some time before the store asks its clock.
 LAGS_S = st.sampled_from([0, 0, 0, 0, 1, 61, 200, DAY_S])
@@ -80,7 +80,7 @@ class GateMachine(RuleBasedStateMachine):
     def do(self, operation: Coroutine[Any, Any, Any]) -> Any:
         """Return the result of an operation."""
 
-    @rule(owner=OWNERS, rates=RATES, tokens=TOKENS, lag_s=LAGS_S, usual=st.none() | TOKENS, calls=CALLS, data=st.data())
+    @rule(owner=OWNERS, rates=RATES, tokens=TOKENS, lag_s=LAGS_S, usual=st.none() | TOKENS, room=ROOM_CALLS, data=st.data())
     def hold(
         self,
         owner: int,
@@ -88,13 +88,13 @@ class GateMachine(RuleBasedStateMachine):
         tokens: int,
         lag_s: int,
         usual: int | None,
-        calls: tuple[int, int],
+        room: int,
         data: st.DataObject,
     ) -> None:
         call = f"call-{len(self.calls)}"
         limits, amount = data.draw(self.limits), data.draw(self.amounts)
         windows = windows_at(self.now_ns - lag_s * SECOND_NS)
-        request = HoldRequest(call, tokens, amount, limits, rates, windows, call.encode() * 3, usual, *calls)
+        request = HoldRequest(call, tokens, amount, limits, rates, windows, call.encode() * 3, usual, room)
         found = self.do(self.gates[owner].hold(request))
         assert found == self.model.hold(self.names[owner], request)
         if isinstance(found, HoldGranted):
