@@ -147,7 +147,8 @@ class EventStreamParser:
         """
         if not data.startswith(b"{"):
             # Text with a name of its own is an event that no format has, such as `keepalive`.
-            if not data.strip() or (event not in ("message", "error") and not data.lstrip().startswith((b"{", b"["))):
+            is_text = not data.lstrip().startswith((b"{", b"["))
+            if not data.strip() or event == "ping" or (event not in ("message", "error") and is_text):
                 self._assembler.heartbeat()
                 return None
             if data.startswith(b"[DONE]"):

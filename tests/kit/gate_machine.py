@@ -80,7 +80,15 @@ class GateMachine(RuleBasedStateMachine):
     def do(self, operation: Coroutine[Any, Any, Any]) -> Any:
         """Return the result of an operation."""
 
-    @rule(owner=OWNERS, rates=RATES, tokens=TOKENS, lag_s=LAGS_S, usual=st.none() | TOKENS, room=ROOM_CALLS, data=st.data())
+    @rule(
+        owner=OWNERS,
+        rates=RATES,
+        tokens=TOKENS,
+        lag_s=LAGS_S,
+        usual=st.none() | TOKENS,
+        room=ROOM_CALLS,
+        data=st.data(),
+    )
     def hold(
         self,
         owner: int,

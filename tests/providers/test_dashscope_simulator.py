@@ -340,7 +340,7 @@ WRONG_BODIES: dict[str, Callable[[], Any]] = {
     "top_p": lambda: with_parameters(top_p=0),
     "top_k": lambda: with_parameters(top_k=0.5),
     "max_tokens": lambda: with_parameters(max_tokens=0),
-    "seed": lambda: with_parameters(seed=5),
+    "seed": lambda: with_parameters(seed=-1),
     "n": lambda: with_parameters(n=5),
     "n with tools": lambda: with_parameters(n=2, tools=[TOOL]),
     "presence_penalty": lambda: with_parameters(presence_penalty=True),
