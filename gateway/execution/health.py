@@ -84,8 +84,7 @@ class Health:
 
     def succeeded(self, deployment: Deployment, secret: Secret | None) -> None:
         """Record an answer: what was suspected of the key is wrong."""
-        if self.suspicions:
-            self.suspicions.pop(_key(deployment, secret), None)
+        self.suspicions.pop(_key(deployment, secret), None)
 
     def usable_keys(self, deployment: Deployment) -> tuple[Secret | None, ...]:
         """Return the keys that do not cool down, in the order of the config; `(None,)` for a server without keys."""

@@ -222,15 +222,12 @@ class Run(msgspec.Struct):
             if reason is None and (not is_new or record.attempts or record.skipped):
                 reason = self._why_unfit(step.deployment)
             if reason is None:
-                breaker = self.breaker = self._breaker_of(step)
+                breaker = self.breaker = self.executor.health.breaker(step.deployment, context.bounds.breaker)
                 if breaker is None or breaker.state is CLOSED or not breaker.blocked_s(context.deadline.clock()):
                     return step
                 reason = breaker.why_blocked
             self._skip(step, reason)
         return None
-
-    def _breaker_of(self, step: Step) -> Breaker | None:
-        return self.executor.health.breaker(step.deployment, self.context.bounds.breaker)
 
     def _why_unfit(self, deployment: Deployment) -> str | None:
         size = deployment.capabilities.context_tokens

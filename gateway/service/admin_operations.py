@@ -12,6 +12,8 @@ Json = dict[str, object]
 Given = Mapping[str, Any]
 """The fields of a request, or of a command."""
 
+_GRACE = "1h"
+"""How long the old secret of a rotated key works if no time is named."""
 WINDOWS = ("minute", "hour", "day", "week", "month", "total")
 
 
@@ -205,10 +207,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "/keys/{id}/rotate",
         "operator",
         "give a key a new secret, and show the new key this one time",
-        lambda admin, it: admin.rotate_key(it["id"], it.get("grace") or "1h"),
+        lambda admin, it: admin.rotate_key(it["id"], it.get("grace") or _GRACE),
         (
             _ID,
-            Field("grace", "how long the old secret works, such as 10m or 0s", "TIME", "--grace", default="1h"),
+            Field("grace", "how long the old secret works, such as 10m or 0s", "TIME", "--grace", default=_GRACE),
         ),
     ),
     Operation(

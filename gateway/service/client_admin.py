@@ -38,7 +38,6 @@ from providers.auth import Secret
 from providers.value import Value
 
 Json = dict[str, object]
-DEFAULT_GRACE = "1h"
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)", re.ASCII)
 _LONGEST_S = 3660 * 86_400.0
 _MOST_TEXT = 200

@@ -35,7 +35,6 @@ _KEYS = frozenset({PEPPER, RECEIPT_KEY, USER_KEY})
 _NOT_COPIED = frozenset({"gateway.lock"})
 """The lock belongs to a running process."""
 _JOURNAL, _HISTORY, _AUDIT = "journal", "history.db", "audit.jsonl"
-_OF_SQLITE = ("-wal", "-shm", "-journal")
 _TRIES = 5
 _MOST_KEY_BYTES = 65_536
 
