@@ -11,11 +11,14 @@ fail over or to take a deployment out of use. `ProviderError` is the root of all
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from providers.value import Value
 
 __all__ = [
+    "ABOUT",
+    "About",
     "Failure",
     "FailureKind",
     "InvalidRequest",
@@ -78,6 +81,40 @@ class FailureKind(StrEnum):
     OVERLOADED = "overloaded"
 
 
+class About(StrEnum):
+    """What a failure is about, and so whom it concerns.
+
+    Attributes:
+        REQUEST: This request. Nobody else is concerned.
+        KEY: The key, its account, or the model on it.
+        DEPLOYMENT: The server.
+    """
+
+    REQUEST = "request"
+    KEY = "key"
+    DEPLOYMENT = "deployment"
+
+
+ABOUT: Mapping[FailureKind, About] = {
+    **dict.fromkeys(FailureKind, About.REQUEST),
+    **dict.fromkeys(
+        (
+            *(FailureKind.RATE_LIMITED, FailureKind.QUOTA, FailureKind.CREDENTIALS),
+            *(FailureKind.MODEL_NOT_FOUND, FailureKind.GEO_REFUSED),
+        ),
+        About.KEY,
+    ),
+    **dict.fromkeys(
+        (
+            *(FailureKind.CONNECT, FailureKind.UNAVAILABLE, FailureKind.SILENT),
+            *(FailureKind.MALFORMED, FailureKind.INTERRUPTED),
+        ),
+        About.DEPLOYMENT,
+    ),
+}
+"""What failures of a kind are about, unless the failure says otherwise."""
+
+
 class Failure(Value, frozen=True):
     """A classified failure.
 
@@ -93,7 +130,9 @@ class Failure(Value, frozen=True):
         param: The request field that is wrong, if the provider names it as OpenAI does.
         should_retry: The value of the provider's `x-should-retry` header, or None if there is none.
         unsent: Whether it is certain that no byte of the request was sent.
-        is_confirmed: Whether the provider's words show the cause. A status alone may be about this request only.
+        about: What it is about, if that differs from `ABOUT`. Read `concerns`.
+        is_stated: Whether the provider's words or the HTTP standard show it. A guess may be about this request.
+        rule: The rule that judged, in words: "minimax code 1008", "status 403 alone".
     """
 
     kind: FailureKind
@@ -106,7 +145,14 @@ class Failure(Value, frozen=True):
     param: str | None = None
     should_retry: bool | None = None
     unsent: bool = False
-    is_confirmed: bool = True
+    about: About | None = None
+    is_stated: bool = True
+    rule: str = ""
+
+    @property
+    def concerns(self) -> About:
+        """What the failure is about."""
+        return self.about or ABOUT[self.kind]
 
 
 class ProviderError(Exception):

@@ -374,7 +374,7 @@ class Run(msgspec.Struct):
             self.too_small = max(size, self.too_small)
         client = self.context.record.client
         if (for_s := cooldown_of(failure)) is not None and (
-            failure.is_confirmed or health.is_confirmed(deployment, secret, client)
+            failure.is_stated or health.is_confirmed(deployment, secret, client)
         ):
             health.cool_down(deployment, secret, for_s, failure)
 

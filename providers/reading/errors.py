@@ -15,7 +15,7 @@ next to this module has the words that many servers share. The first of these th
 Of several codes, the first one that the vendor's or the shared table knows counts. A kind that blames the request, of
 1 to 7, does not count if the status is 500 or more (`blames_itself`): 8 does. Then a known sentence, the vendor's
 before a shared one, may refine an inexact kind. A status alone cannot distinguish a refused request from a
-refused key, so such a failure is not `confirmed`: it does not take the deployment away from others (see
+refused key, so such a failure is not `stated`: it does not take the deployment away from others (see
 `gateway.execution.health`).
 """
 
@@ -375,13 +375,13 @@ def classify(
         shared.types.get(error_type) if response.status < 400 else None,
     )
     kind = next(filter(None, known_kinds), None)
-    is_confirmed = True
+    is_stated = True
     if kind is None or blames_itself(kind, response):
         kind = by_status(status) if status else FailureKind.UNAVAILABLE
-        is_confirmed = status not in _UNCONFIRMED
+        is_stated = status not in _UNCONFIRMED
     is_inexact = kind in _INEXACT or (kind is FailureKind.UNAVAILABLE and response.status < 400)
     if is_inexact and (said := rules.messages.find(detail) or shared.messages.find(detail)):
-        kind, is_confirmed = said, True
+        kind, is_stated = said, True
     names = sorted(sites)
     if kind is FailureKind.CREDENTIALS and len(names) > 1:
         detail = f"this key may belong to another site (each of {', '.join(names)} has its own keys): {detail}"
@@ -399,7 +399,7 @@ def classify(
         retry_after=next((wait for text in waits if (wait := parse_duration_s(text)) is not None), None),
         limits=rules.limits,
     )
-    return failed if is_confirmed else change(failed, is_confirmed=False)
+    return failed if is_stated else change(failed, is_stated=False)
 
 
 def _first(body: Mapping[str, object], paths: Iterable[str]) -> str:

@@ -165,7 +165,7 @@ def test_lookups_of_an_errors_kind_have_an_order(status: int, left_out: str, kin
 def test_code_that_blames_the_request_counts_only_below_500(status: int, kind: FailureKind, is_confirmed: bool) -> None:
     rules = ErrorRules(codes={"E1": FailureKind.INVALID_REQUEST})
     found = classify({"error": {"code": "E1"}}, response(status), rules)
-    assert (found.kind, found.is_confirmed) == (kind, is_confirmed)
+    assert (found.kind, found.is_stated) == (kind, is_confirmed)
     assert blames_itself(FailureKind.INVALID_REQUEST, response(status)) is (kind is FailureKind.UNAVAILABLE)
 
 

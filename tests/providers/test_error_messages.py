@@ -89,7 +89,7 @@ def test_code_of_a_compatible_vendor_counts_before_the_status(
 ) -> None:
     body = json.dumps({"error": {"message": "no", "code": code}}).encode()
     failed = adapter_named(provider).classify_error(WireResponse(status, {}, body, 0))
-    assert (failed.kind, failed.is_confirmed) == (kind, True)
+    assert (failed.kind, failed.is_stated) == (kind, True)
 
 
 LIMIT = "This model's maximum context length is 32768 tokens. However, "
