@@ -16,14 +16,14 @@ run: install ## start the demo on 127.0.0.1, without keys or network (PORT=8080)
 	@exec $(BIN)/gateway demo --port $(PORT)
 
 test: lint types ## run lint, types and the fast tests
-	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0 -m "not slow" $(CI_OPTIONS)
+	@$(BIN)/python -m tests.parallel.run -n 5 -m "not slow" $(CI_OPTIONS)
 
 PURE := tests/providers $(addprefix tests/gateway/,model policy config usage execution telemetry api/dialects)
 
 quick: install-dev ## run the fast tests of the pure parts in less than a minute, while you write
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow" --ignore-glob='*valkey*' --ignore-glob='*process*' $(PURE)
+	@$(BIN)/python -m tests.parallel.run -n 2 -m "not slow" --ignore-glob='*valkey*' --ignore-glob='*process*' $(PURE)
 
-select: install-dev ## choose again which tests are in make test and which only in make ci: ten minutes
+select: install-dev ## choose again which tests are in make test and which only in make ci: five minutes
 	@$(BIN)/python -m tests.selection.run
 
 # CI_OPTIONS applies to `test` too, so that no property runs twice. tests/conftest.py lists the tests that may run once more, and

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -73,6 +74,7 @@ class _Parser(argparse.ArgumentParser):
         super().error(message)
 
 
+@cache
 def command_parser() -> argparse.ArgumentParser:
     """Return the parser of `gateway`, with the parsers of its commands.
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -248,8 +248,9 @@ class Pages:
         self.render(status, (), Request("http://127.0.0.1"))
 
 
+@cache
 def _template(texts: ViewTexts) -> Template:
-    """Return the template of the page in a language."""
+    """Return the template of the page in a language. Compiling it takes a tenth of a second."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,

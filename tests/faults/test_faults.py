@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,12 +14,9 @@ from tests.kit.fault_table import FAULTS, WHOLE, Fault, Seen
 from tests.kit.faulty_provider import ANSWER
 from tests.kit.waiting import eventually
 
-SHAPES = [
-    pytest.param(fault, stream, id=f"{fault.name}-{'stream' if stream else 'json'}")
-    for fault in FAULTS
-    for stream in (False, True)
-    if (fault.streams if stream else fault.json)
-]
+AT_ONCE = 12
+CASES = [(fault, stream) for fault in FAULTS for stream in (False, True) if (fault.streams if stream else fault.json)]
+SHAPES = [pytest.param(fault, stream, id=f"{fault.name}-{'stream' if stream else 'json'}") for fault, stream in CASES]
 
 
 class ClientAnswer:
@@ -67,8 +65,26 @@ class ClientAnswer:
         return self.status, self.error["code"] if self.error else None
 
 
+@pytest.fixture(scope="module")
+def answers(gateways: FaultGateways) -> dict[str, ClientAnswer]:
+    """What the clients got, all at the same time, because many of them wait for a time limit."""
+
+    def ask(fault: Fault, stream: bool, role: str) -> tuple[str, ClientAnswer]:
+        assistant = f"{fault.name}.{'stream' if stream else 'json'}.{role}"
+        return assistant, ClientAnswer(gateways.of(fault, alone=role == "alone"), assistant, stream)
+
+    every = [(fault, stream, role) for fault, stream in CASES for role in ("alone", "first")]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(pool.map(lambda each: ask(*each), every))
+
+
 def line_of(setup: FaultGateway, got: ClientAnswer) -> dict[str, Any]:
-    return setup.gateway.wait_for("request", request_id=got.request_id)
+    def found() -> dict[str, Any] | None:
+        lines = (line for line in list(setup.gateway.lines) if isinstance(line, dict) and line["event"] == "request")
+        return next((line for line in lines if line["request_id"] == got.request_id), None)
+
+    eventually(lambda: found() is not None)
+    return found() or {}
 
 
 def kinds_of(line: dict[str, Any], deployment: str) -> set[str | None]:
@@ -82,11 +98,11 @@ def attempts_on(line: dict[str, Any], deployment: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("fault", "stream"), SHAPES)
 def test_client_without_a_fallback_gets_a_complete_answer_or_one_clear_error(
-    gateways: FaultGateways, fault: Fault, stream: bool
+    gateways: FaultGateways, answers: dict[str, ClientAnswer], fault: Fault, stream: bool
 ) -> None:
     setup = gateways.of(fault, alone=True)
     alone = f"{fault.name}.{'stream' if stream else 'json'}.alone"
-    got = ClientAnswer(setup, alone, stream)
+    got = answers[alone]
     assert got.seen == fault.alone[stream], got.error
     assert got.done == (got.error is None), "[DONE] ends complete answers only"
     line = line_of(setup, got)
@@ -107,18 +123,18 @@ def test_client_without_a_fallback_gets_a_complete_answer_or_one_clear_error(
 
 @pytest.mark.parametrize(("fault", "stream"), SHAPES)
 def test_fallback_is_used_after_the_expected_number_of_calls(
-    gateways: FaultGateways, fault: Fault, stream: bool
+    gateways: FaultGateways, answers: dict[str, ClientAnswer], fault: Fault, stream: bool
 ) -> None:
     setup = gateways.of(fault, alone=False)
     shape = "stream" if stream else "json"
-    primary, before = f"{fault.name}.{shape}.first", setup.healthy.calls["healthy"]
-    got = ClientAnswer(setup, primary, stream)
+    primary = f"{fault.name}.{shape}.first"
+    got = answers[primary]
     line = line_of(setup, got)
     # On a busy machine the provider may read a call only after the gateway has given it up.
     call = f"{fault.name}/{shape}/first"
     eventually(lambda: setup.faulty.calls[call] >= fault.calls)
     assert setup.faulty.calls[call] == fault.calls
-    fallback_calls = setup.healthy.calls["healthy"] - before
+    fallback_calls = len(attempts_on(line, "healthy"))
     if fault.kind is None:
         assert (got.seen, fallback_calls, got.headers["x-gateway-deployment"]) == (WHOLE, 0, primary)
     elif fault.moves_on:
@@ -127,3 +143,10 @@ def test_fallback_is_used_after_the_expected_number_of_calls(
         assert kinds_of(line, primary) == {fault.kind}
     else:
         assert (got.seen, fallback_calls) == (fault.alone[stream], 0)
+
+
+def test_healthy_provider_got_a_call_for_each_request_that_moved_on(
+    gateways: FaultGateways, answers: dict[str, ClientAnswer]
+) -> None:
+    moved_on = [fault for fault, _ in CASES if fault.kind is not None and fault.moves_on]
+    assert gateways.patient.healthy.calls["healthy"] == len(moved_on)

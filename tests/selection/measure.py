@@ -1,86 +1,49 @@
-"""Record the CPU time and the branches of each test: a pytest plugin, used by `python -m tests.selection.run`.
+"""Record the CPU time of each test: a pytest plugin, used by `python -m tests.selection.run`.
 
-Each process writes one file into the folder `SELECTION_FOLDER`. The branches are those of the test's own process; what a child process
-does is unknown, and shows as its CPU time.
+Each process writes one file into the folder `SELECTION_FOLDER`. The time of a test includes its child processes, and not its fixtures,
+because the first test would have the fixtures that many share.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import resource
-from array import array
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import coverage
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Measured:
-    """The records of one process.
-
-    Attributes:
-        arcs: The number of each branch: its file, with the two lines as coverage encodes them.
-        tests: For each test, its CPU time, that of its child processes (both in seconds), and its branches.
-    """
-
-    arcs: dict[tuple[str, int], int] = field(default_factory=dict)
-    tests: dict[str, tuple[float, float, array[int]]] = field(default_factory=dict)
+MOST_CPU_S = 0.25
+"""A test that takes longer is slow."""
 
 
 class Recorder:
     """Measures one test after another."""
 
     def __init__(self, folder: Path) -> None:
-        self.measured = Measured()
-        self._file = folder / f"{os.getpid()}.pickle"
-        # The public interface stores every branch of every test in a database, which takes hours for twenty thousand tests.
-        self._coverage = coverage.Coverage(
-            branch=True, source=["gateway", "providers"], data_file=None, config_file=False
-        )
-        self._coverage.start()
-        self._data = self._coverage._collector.data
-        self._cpu_s = 0.0, 0.0
+        self._file = folder / f"{os.getpid()}.json"
+        self._cpu_s: dict[str, float] = {}
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Record the branches of a test with its fixtures."""
-        for arcs in self._data.values():
-            arcs.clear()
-        self._cpu_s = 0.0, 0.0
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Record the CPU time of a test."""
+        before_s = cpu_s()
         try:
             return (yield)
         finally:
-            numbers = self.measured.arcs
-            seen = array("I")
-            for file, arcs in self._data.items():
-                seen.extend(numbers.setdefault((file, arc), len(numbers)) for arc in arcs)
-            self.measured.tests[item.nodeid] = *self._cpu_s, seen
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self) -> Generator[None, object, object]:
-        """Record the CPU time without fixtures, because the first test would have those that many share."""
-        own_s, children_s = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN)
-        try:
-            return (yield)
-        finally:
-            self._cpu_s = _cpu_s(resource.RUSAGE_SELF) - own_s, _cpu_s(resource.RUSAGE_CHILDREN) - children_s
+            self._cpu_s[item.nodeid] = cpu_s() - before_s
 
     def pytest_sessionfinish(self) -> None:
         """Write what was recorded."""
-        self._coverage.stop()
-        arcs = {(os.path.relpath(file, ROOT), arc): number for (file, arc), number in self.measured.arcs.items()}
-        self._file.write_bytes(pickle.dumps(Measured(arcs, self.measured.tests)))
+        self._file.write_text(json.dumps(self._cpu_s), "utf-8")
 
 
-def _cpu_s(who: int) -> float:
-    usage = resource.getrusage(who)
-    return usage.ru_utime + usage.ru_stime
+def cpu_s() -> float:
+    """Return the CPU seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,206 @@
+"""Run the tests in processes that share their imports and take one file after another from a queue.
+
+    .venv/bin/python -m tests.parallel.run -n 5 -m "not slow" [tests/gateway …]      other options are those of pytest
+
+pytest-xdist collects every file in each of its processes, which takes a third of the CPU time of a run. Here the tree of folders is read
+once; then the processes are forked, and each imports and collects only the files that it runs. The files that took longest the last time
+begin first. The last line has the counts, as pytest writes them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_SHARED = (
+    "gateway.assembly.application gateway.cli gateway.server.start gateway.config.compile gateway.config.loading "
+    "gateway.changes.compile_job providers.registry httpx hypothesis.strategies hypothesis.stateful jsonschema jwt openai yaml "
+    "starlette.testclient"
+).split()
+"""Modules that most files import."""
+_TIMES = ROOT / ".pytest_cache" / "seconds_of_files.json"
+_WIDTH = 8
+
+
+class Runner:
+    """Takes the place of pytest's own collection and loop.
+
+    Attributes:
+        counts: How many tests had each outcome.
+        failures: The name and the report of each test that failed.
+        seconds: How long each file took.
+    """
+
+    def __init__(self, processes: int, places: tuple[str, ...]) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failures: list[tuple[str, str]] = []
+        self.seconds: dict[str, float] = json.loads(_TIMES.read_text("utf-8")) if _TIMES.exists() else {}
+        self._processes = processes
+        self._places = places
+        self._files: list[pytest.Collector] = []
+        self._shown = 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> bool:
+        """Find the files without importing them. This registers the fixtures of each `conftest.py`."""
+        for folder in session.perform_collect(genitems=False):
+            self._files += [file for file in _files_in(folder) if file.nodeid.startswith(self._places)]
+        self._files.sort(key=lambda file: (-self.seconds.get(file.nodeid, 1.0), file.nodeid))
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Fork the processes, and wait for what they report."""
+        for name in _SHARED:
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()
+        queue, writing = os.pipe()
+        with os.fdopen(writing, "w") as numbers:
+            # Numbers of one length, so that a read takes exactly one.
+            numbers.write("".join(f"{number:{_WIDTH}}" for number in range(len(self._files))))
+        running: dict[Connection, str] = {}
+        children: list[int] = []
+        for _ in range(self._processes):
+            reading, child = self._fork(session, queue)
+            running[reading] = ""
+            children.append(child)
+        done = 0
+        while running:
+            for one in wait(list(running)):
+                if not isinstance(one, Connection):
+                    continue
+                try:
+                    file, report = one.recv()
+                except EOFError:
+                    if file := running.pop(one):
+                        self.counts["error"] += 1
+                        self.failures.append((file, "the process of this file ended"))
+                    continue
+                running[one] = "" if report is not None else file
+                if report is not None:
+                    self.seconds[file], counts, failures = report
+                    self.counts.update(counts)
+                    self.failures += failures
+                    done += 1
+                    self._show(done)
+        for child in children:
+            os.waitpid(child, 0)
+        return True
+
+    def _show(self, done: int) -> None:
+        """Print a line for each tenth of the files."""
+        if (tenth := 10 * done // len(self._files)) > self._shown:
+            self._shown = tenth
+            print(f"{10 * tenth:3} % of {len(self._files)} files: {_words(self.counts)}", flush=True)
+
+    def _fork(self, session: pytest.Session, queue: int) -> tuple[Connection, int]:
+        reading, writing = Pipe(duplex=False)
+        if child := os.fork():
+            writing.close()
+            return reading, child
+        reading.close()
+        try:
+            session.config.pluginmanager.unregister(name="terminalreporter")
+            random.seed()
+            self._run(session, queue, writing)
+            with suppress(Exception):
+                atexit._run_exitfuncs()
+        finally:
+            os._exit(0)
+
+    def _run(self, session: pytest.Session, queue: int, to: Connection) -> None:
+        """Run one file after another. A test is known to be the last of its fixtures when the next one is known."""
+        before: pytest.Item | None = None
+        current = ""
+        began = time.monotonic()
+
+        def finish(last: pytest.Item | None, then: pytest.Item | None) -> None:
+            if last is not None:
+                last.config.hook.pytest_runtest_protocol(item=last, nextitem=then)
+
+        def report() -> None:
+            if current or self.counts:
+                to.send((current, (time.monotonic() - began, dict(self.counts), self.failures)))
+                self.counts, self.failures = Counter(), []
+
+        self.counts, self.failures = Counter(), []
+        for number in iter(lambda: os.read(queue, _WIDTH), b""):
+            file = self._files[int(number)]
+            items = list(session.genitems(file))
+            session.config.hook.pytest_collection_modifyitems(session=session, config=session.config, items=items)
+            for index, item in enumerate(items):
+                finish(before, item)
+                if index == 0:
+                    report()
+                    current, began = file.nodeid, time.monotonic()
+                    to.send((current, None))
+                before = item
+        finish(before, None)
+        report()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Count a file that cannot be imported."""
+        if report.failed:
+            self.counts["error"] += 1
+            self.failures.append((report.nodeid, report.longreprtext))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test."""
+        if report.outcome == "failed":
+            self.counts["failed"] += 1
+            self.failures.append((report.nodeid, report.longreprtext))
+        elif report.when == "call" or report.outcome != "passed":
+            self.counts["xfailed" if hasattr(report, "wasxfail") else report.outcome] += 1
+
+
+def _files_in(node: pytest.Item | pytest.Collector) -> Iterator[pytest.Collector]:
+    if isinstance(node, pytest.File) and not isinstance(node, pytest.Package):
+        yield node
+    elif isinstance(node, pytest.Collector):
+        for child in node.ihook.pytest_make_collect_report(collector=node).result:
+            yield from _files_in(child)
+
+
+def _words(counts: Counter[str]) -> str:
+    """Return the counts as pytest writes them."""
+    named = {"errors" if what == "error" and number > 1 else what: number for what, number in counts.items()}
+    return ", ".join(f"{number} {what}" for what, number in sorted(named.items())) or "no tests ran"
+
+
+def main(arguments: list[str]) -> int:
+    """Run pytest, and print what failed."""
+    at = arguments.index("-n") if "-n" in arguments else None
+    processes = int(arguments[at + 1]) if at is not None else 5
+    options = arguments if at is None else arguments[:at] + arguments[at + 2 :]
+    places = tuple(option for option in options if option.startswith("tests"))
+    ran, began = Runner(processes, places or ("tests",)), time.monotonic()
+    options = [option for option in options if option not in places]
+    pytest.main([*options, "-qq", "-p", "no:xdist", "--no-summary"], plugins=[ran])
+    for name, text in ran.failures:
+        print(f"\n{'_' * 20} {name} {'_' * 20}\n{text}")
+    for name, _ in ran.failures:
+        print(f"FAILED {name}")
+    _TIMES.parent.mkdir(exist_ok=True)
+    _TIMES.write_text(json.dumps(ran.seconds), "utf-8")
+    print(f"{_words(ran.counts)} in {time.monotonic() - began:.2f}s")
+    return int(not ran.counts or bool({"failed", "error"} & ran.counts.keys()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
