@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.execution.retry import RULES
+from gateway.execution.retry import rule_of
 from gateway.execution.run import PlanExhausted
 from gateway.model.consent import ConsentRequest
 from gateway.model.decision import Refused
@@ -257,7 +257,7 @@ def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quot
         # The provider describes the mistake in the client's own input.
         message = f"{message}: {failure.detail[:500]}"
     # A key in its cooldown is not used, so an earlier retry would get the same error.
-    cooldown_s = RULES[failure.kind].cooldown_s
+    cooldown_s = rule_of(failure).cooldown_s
     retry_after_s = (failure.retry_after_s or cooldown_s or _DEFAULT_RETRY_S) if code in _RETRYABLE else None
     # SDKs should retry an overloaded assistant: it may have a free slot soon.
     headers = {"x-should-retry": "false"} if attempts and code != "overloaded" else {}

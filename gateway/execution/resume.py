@@ -24,7 +24,7 @@ from gateway.execution.resume_request import (
     summed,
     why_too_long,
 )
-from gateway.execution.retry import RULES, why_spent
+from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
@@ -81,7 +81,7 @@ class Resumption(Value, frozen=True):
         context = self.context
         bounds, deadline, attempts = context.bounds, context.deadline, context.record.attempts
         steps = self.plan.steps[self.plan.steps.index(broken) + 1 :]
-        if not RULES[failed.failure.kind].next_step or deadline.left_s(committed=True) <= 0:
+        if not rule_of(failed.failure).next_step or deadline.left_s(committed=True) <= 0:
             return None
         attempts[-1] = replace(attempts[-1], failure=failed.failure)
         broken_at = len(attempts) - 1

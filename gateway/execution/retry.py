@@ -1,7 +1,8 @@
-"""Decide what to do after a failed attempt: retry, fail over or stop. Pure; depends on the failure kind.
+"""Decide what to do after a failed attempt: retry, fail over or stop. Pure.
 
-The table `RULES` is the whole policy, except for a provider's own instructions about retries (`x-should-retry`,
-`retry-after`). No code reads an error's text.
+`_TABLE` is the whole policy: what follows from what a failure is about, from whether that is stated, and from the kind
+where that differs. All other code asks `rule_of`. Only a provider's own instructions about retries (`x-should-retry`,
+`retry-after`) are beside it. No code reads an error's text.
 
 `RetryBudget` limits how many retries a process makes: if every request fails, a retry of each doubles the traffic of a
 provider that is already down. A retry on the same deployment is taken from the budget; a failover goes to another
@@ -16,8 +17,8 @@ from functools import partial
 from gateway.execution.breaker import SlidingWindow
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.resilience import Resilience
-from providers.failures import Failure, FailureKind
-from providers.value import Value
+from providers.failures import About, Failure, FailureKind
+from providers.value import Value, change
 
 MOST_COOLDOWN_S = 3600.0
 """The longest cooldown, whatever time a provider names: after it, one request finds out whether it still fails."""
@@ -32,47 +33,84 @@ _SPENT_S = 60.0
 _REQUESTS, _RETRIES = 0, 1
 
 
-class FailureRule(Value, frozen=True):
-    """The rule for one kind of failure.
+class Rule(Value, frozen=True):
+    """What follows from a failure.
 
     Attributes:
         retry_here: It may be retried on the same deployment.
+        if_told: It may be retried there if the provider says so (`x-should-retry: true`), else not.
+        other_key: Another key of the deployment may be tried.
         next_step: The next step may be tried.
         cooldown_s: The cooldown of the key for failures that name no time of their own.
         cooldown_named_time: A time that the provider names is a cooldown of the key.
-        counts: It counts for the breaker.
+        is_suspicion: The cooldown begins when different requests have shown it (`gateway.execution.evidence`).
+        counts: It is an observation for the breaker.
+        is_certain: No request can cause it, so the failures of a single caller count for the breaker's rate, too.
     """
 
     retry_here: bool = False
+    if_told: bool = False
+    other_key: bool = False
     next_step: bool = False
     cooldown_s: float | None = None
     cooldown_named_time: bool = False
+    is_suspicion: bool = False
     counts: bool = False
+    is_certain: bool = False
 
 
-RULES: dict[FailureKind, FailureRule] = {
-    FailureKind.CONNECT: FailureRule(retry_here=True, next_step=True, counts=True),
-    FailureKind.UNAVAILABLE: FailureRule(retry_here=True, next_step=True, counts=True),
-    FailureKind.RATE_LIMITED: FailureRule(retry_here=True, next_step=True, cooldown_named_time=True),
-    FailureKind.QUOTA: FailureRule(next_step=True, cooldown_s=_SPENT_S, cooldown_named_time=True),
-    FailureKind.SILENT: FailureRule(next_step=True, counts=True),
-    FailureKind.CREDENTIALS: FailureRule(next_step=True, cooldown_s=_REFUSED_S),
-    FailureKind.MODEL_NOT_FOUND: FailureRule(next_step=True, cooldown_s=_REFUSED_S),
-    FailureKind.GEO_REFUSED: FailureRule(next_step=True, cooldown_s=_REFUSED_S),
-    FailureKind.CONTEXT_LENGTH: FailureRule(next_step=True),
-    FailureKind.FIELD_REFUSED: FailureRule(next_step=True),
-    FailureKind.INVALID_REQUEST: FailureRule(),
-    FailureKind.REFUSED_HERE: FailureRule(next_step=True),
-    FailureKind.UNSUPPORTED: FailureRule(next_step=True),
-    FailureKind.CONTENT_FILTER: FailureRule(),
-    FailureKind.MALFORMED: FailureRule(retry_here=True, next_step=True, counts=True),
-    FailureKind.NOT_JSON: FailureRule(retry_here=True, next_step=True),
-    FailureKind.NOT_VALID: FailureRule(retry_here=True, next_step=True),
-    FailureKind.INTERRUPTED: FailureRule(retry_here=True, next_step=True, counts=True),
-    FailureKind.TOO_LARGE: FailureRule(next_step=True),
-    FailureKind.DEADLINE: FailureRule(),
-    FailureKind.OVERLOADED: FailureRule(next_step=True),
+_ENDS = Rule()
+_ELSEWHERE = Rule(next_step=True)
+_NO_ANSWER_IN_FORM = Rule(retry_here=True, next_step=True)
+_LIMITED = Rule(retry_here=True, other_key=True, next_step=True, cooldown_named_time=True)
+_KEY = Rule(other_key=True, next_step=True, cooldown_s=_REFUSED_S, cooldown_named_time=True)
+_SPENT = change(_KEY, cooldown_s=_SPENT_S)
+_SERVER = Rule(retry_here=True, next_step=True, counts=True)
+
+_Row = tuple[About | None, bool | None, frozenset[FailureKind] | None, Rule]
+
+
+def _row(about: About | None, stated: bool | None, rule: Rule, *kinds: FailureKind) -> _Row:
+    return about, stated, frozenset(kinds) or None, rule
+
+
+_TABLE: tuple[_Row, ...] = (
+    # about, whether it is stated (None: either), what follows, of these kinds (none: of all). The first row that fits.
+    _row(None, None, _ENDS, FailureKind.CONTENT_FILTER, FailureKind.DEADLINE),
+    _row(None, None, _LIMITED, FailureKind.RATE_LIMITED),
+    _row(About.REQUEST, None, Rule(if_told=True), FailureKind.INVALID_REQUEST),
+    _row(About.REQUEST, None, _NO_ANSWER_IN_FORM, FailureKind.NOT_JSON, FailureKind.NOT_VALID),
+    _row(About.REQUEST, None, _ELSEWHERE),
+    _row(About.KEY, True, _SPENT, FailureKind.QUOTA),
+    _row(About.KEY, True, _KEY),
+    _row(About.KEY, False, Rule(next_step=True, cooldown_s=_SPENT_S, is_suspicion=True), FailureKind.QUOTA),
+    _row(About.KEY, False, Rule(next_step=True, cooldown_s=_REFUSED_S, is_suspicion=True)),
+    _row(About.DEPLOYMENT, None, Rule(next_step=True, counts=True, is_certain=True), FailureKind.SILENT),
+    _row(About.DEPLOYMENT, True, change(_SERVER, is_certain=True), FailureKind.CONNECT, FailureKind.UNAVAILABLE),
+    _row(About.DEPLOYMENT, None, _SERVER),
+)
+
+
+def _fitting(about: About, stated: bool, kind: FailureKind) -> Rule:
+    """Return the rule of the first row that fits."""
+    return next(
+        rule
+        for of, is_stated, kinds, rule in _TABLE
+        if of in (None, about) and is_stated in (None, stated) and (kinds is None or kind in kinds)
+    )
+
+
+_RULES = {
+    (about, stated, kind): _fitting(about, stated, kind)
+    for about in About
+    for stated in (True, False)
+    for kind in FailureKind
 }
+
+
+def rule_of(failure: Failure) -> Rule:
+    """Return what follows from a failure."""
+    return _RULES[failure.concerns, failure.is_stated, failure.kind]
 
 
 def next_action(
@@ -96,10 +134,10 @@ def next_action(
         left_s: The remaining time until the deadline.
         jitter: A random number from 0 to 1.
     """
-    rule, leaving = RULES[failure.kind], partial(leave, failure, is_last_step=is_last_step)
-    may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and _may_pass(failure.kind)
-    key_is_to_blame = rule.cooldown_s is not None or failure.kind is FailureKind.RATE_LIMITED
-    if has_other_key and key_is_to_blame:
+    rule, leaving = rule_of(failure), partial(leave, failure, is_last_step=is_last_step)
+    may_retry = rule.retry_here or rule.if_told
+    may_retry = rule.retry_here if failure.should_retry is None else failure.should_retry and may_retry
+    if has_other_key and (rule.other_key or (rule.is_suspicion and is_last_step)):
         return AttemptDecision(AttemptAction.RETRY, DecisionReason.OTHER_KEY)
     if not may_retry:
         by_provider = failure.should_retry is False and rule.retry_here
@@ -123,13 +161,13 @@ def leave(
     failure: Failure, reason: DecisionReason, bound: Bound | None = None, *, is_last_step: bool
 ) -> AttemptDecision:
     """Return the decision to try the next step if the failure allows it, else to stop; with why there is no retry."""
-    goes_on = RULES[failure.kind].next_step and not is_last_step
+    goes_on = rule_of(failure).next_step and not is_last_step
     return AttemptDecision(AttemptAction.FAILOVER if goes_on else AttemptAction.STOP, reason, bound=bound)
 
 
 def cooldown_of(failure: Failure) -> float | None:
     """Return how long the key is not used after a failure. None: it can be used at once."""
-    rule = RULES[failure.kind]
+    rule = rule_of(failure)
     for_s = failure.retry_after_s if rule.cooldown_named_time and failure.retry_after_s else rule.cooldown_s
     return min(for_s, MOST_COOLDOWN_S) if for_s is not None else None
 
@@ -142,19 +180,10 @@ def backoff_s(attempt: int, jitter: float) -> float:
 def why_spent(deployment: str, attempts: Iterable[AttemptRecord], per_deployment: int) -> str | None:
     """Return why a deployment may not be tried again for a request with these attempts; None if another key may be."""
     failures = [it.failure for it in attempts if it.deployment == deployment and it.failure is not None]
-    failures = [failure for failure in failures if RULES[failure.kind].cooldown_s is None]
-    is_final = any(not RULES[failure.kind].retry_here or failure.should_retry is False for failure in failures)
-    is_spent = is_final or len(failures) >= per_deployment
+    own = [(rule, failure) for failure in failures if (rule := rule_of(failure)).retry_here or not rule.other_key]
+    is_final = any(not rule.retry_here or failure.should_retry is False for rule, failure in own)
+    is_spent = is_final or len(own) >= per_deployment
     return "it has already failed for this request" if is_spent else None
-
-
-def _may_pass(kind: FailureKind) -> bool:
-    """Return whether to follow a provider's instruction that the same request can succeed.
-
-    It is followed even if the status marks the request as invalid. It is not followed if the provider refused the
-    content, or if the key or the account is the cause.
-    """
-    return RULES[kind].retry_here or kind is FailureKind.INVALID_REQUEST
 
 
 class RetryBudget:

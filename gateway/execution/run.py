@@ -30,7 +30,7 @@ from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slo
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.health import Health
 from gateway.execution.redaction import redacted
-from gateway.execution.retry import RULES, RetryBudget, cooldown_of, leave, next_action
+from gateway.execution.retry import RetryBudget, cooldown_of, leave, next_action, rule_of
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import (
     Answer,
@@ -309,7 +309,7 @@ class Run(msgspec.Struct):
         except ProviderFailed as error:
             failure, ended_at = redacted(error.failure, deployment, options.request), clock()
             if breaker is not None and ticket is not None:
-                if RULES[failure.kind].counts and self._had_time(failure, step, options, started_at):
+                if rule_of(failure).counts and self._had_time(failure, step, options, started_at):
                     breaker.failed(ticket, ended_at, failure.message)
                 else:
                     breaker.released(ticket)
@@ -368,13 +368,13 @@ class Run(msgspec.Struct):
         if options.is_quick and failure.kind is FailureKind.SILENT:
             # It may have been working: from now on only a stream can show that.
             health.latency.record_answer(deployment, self.context.deadline.clock(), options.limit_s)
-        if RULES[failure.kind].counts:
+        if rule_of(failure).counts:
             health.latency.record_failure(deployment)
         if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
             self.too_small = max(size, self.too_small)
         client = self.context.record.client
         if (for_s := cooldown_of(failure)) is not None and (
-            failure.is_stated or health.is_confirmed(deployment, secret, client)
+            not rule_of(failure).is_suspicion or health.is_confirmed(deployment, secret, client)
         ):
             health.cool_down(deployment, secret, for_s, failure)
 

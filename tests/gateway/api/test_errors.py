@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.errors import STATUS, ApiError, blocking_link, encode_error, from_domain, whole_seconds
-from gateway.execution.retry import RULES
+from gateway.execution.retry import rule_of
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.record import AttemptRecord
@@ -128,7 +128,7 @@ def test_retry_after_is_the_providers_value_or_the_default(named_s: float | None
 
 def test_retry_after_of_a_spent_quota_covers_the_cooldown_of_its_key() -> None:
     spent = Failure(FailureKind.QUOTA, "spent")
-    assert from_domain(PlanExhausted(spent), ATTEMPTS).retry_after_s == RULES[FailureKind.QUOTA].cooldown_s
+    assert from_domain(PlanExhausted(spent), ATTEMPTS).retry_after_s == rule_of(spent).cooldown_s
     assert from_domain(PlanExhausted(replace(spent, retry_after_s=7.0)), ATTEMPTS).retry_after_s == 7.0
 
 
