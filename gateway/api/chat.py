@@ -350,8 +350,9 @@ class HttpExchange(Exchange):
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
+    def respond(self, answer: Answer) -> Awaitable[None] | None:
         """See Exchange."""
+        style = self.style
         if b"anthropic-beta" in self._headers.headers:
             # The values switch features of Anthropic's API on, which another provider does not have.
             values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]
@@ -367,8 +368,6 @@ class HttpExchange(Exchange):
         record = self.record
         record.shown.status = 200
         record.count(completion.usage)
-        if style.seal is not None:
-            completion = style.seal.seal_completion(completion)
         body = self._dialect.encode_answer(completion, style, record)
         if self._direct is not None and self._direct.respond(json_lines(record), body):
             self._head_sent = True

@@ -4,7 +4,7 @@ The schema is in the instructions, and JSON mode is used where there is one. Eac
 invalid one, the model is asked once more with the problem; then the next step of the plan follows. A tool call, a
 refusal, or an answer that ended early is not checked.
 
-A client's stream is held until the answer is valid. If that takes long, the client's stream begins meanwhile
+A client's stream is held until the answer is valid (`held`). If that takes long, the client's stream begins meanwhile
 (`HeldAnswer`), and comments keep it alive.
 """
 
@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
-from gateway.execution.answer_stream import TextTap
+from gateway.execution.answer_stream import AnswerStream, TextTap
 from gateway.execution.json_schemas import AnswerSchema, answer_schema
-from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
+from gateway.execution.run import PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
 from providers.adapter import EmulatesFeatures
@@ -61,9 +62,6 @@ _AGAIN = (
     "and nothing else."
 )
 _FENCED = re.compile(r"\s*```[ \t]{0,4}\w{0,20}\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
-_CHANGED = Failure(
-    FailureKind.INTERRUPTED, "the configuration changed before the answer was complete: repeat the request"
-)
 _MOST_REPEATED = 20_000
 """The characters of an invalid answer that are sent back."""
 
@@ -90,7 +88,22 @@ class StructuredOutput:
         """The keywords of the schema that are passed on and not checked, as names of fields."""
         return frozenset(f"response_format.{name}" for name in self._schema.unchecked)
 
-    def request_for(self, step: Step, request: ChatRequest) -> ChatRequest:
+    def apply(self, plan: Plan, request: ChatRequest, context: RunContext) -> None:
+        """Let a run ask the emulating steps of its plan in words, and check their answers.
+
+        If the first step emulates, no step is asked for a stream. A stream that begins with a native step is passed on.
+        """
+        unchanged, is_held = context.request_for, plan.steps[0].emulates
+
+        def request_for(step: Step) -> ChatRequest:
+            own = request if unchanged is None else unchanged(step)
+            if step.emulates:
+                return self._in_words(step, own)
+            return change_request(own, stream=False, include_usage=False) if is_held else own
+
+        context.request_for, context.check = request_for, self.check
+
+    def _in_words(self, step: Step, request: ChatRequest) -> ChatRequest:
         """Return the request as an emulating step gets it: one whole answer, with the schema in words."""
         wanted = self._format
         described = f" {wanted.description}" if isinstance(wanted, JsonSchemaFormat) and wanted.description else ""
@@ -143,57 +156,26 @@ class StructuredOutput:
         raise AnswerRefused(failure, completion.usage)
 
 
-async def held_until_valid(
-    executor: PlanExecutor,
-    plan: Plan,
-    request: ChatRequest,
-    context: RunContext,
-    emulated: StructuredOutput,
-    show: Callable[[Answer], Answer],
+async def held(
+    asking: Coroutine[Any, Any, Answer], context: RunContext, first: Step, anew: Callable[[], Awaitable[Answer]]
 ) -> Answer:
-    """Return the answer of a plan of which a step emulates; see the module. Raises PlanExhausted.
-
-    If the first step emulates, no step is asked for a stream. A stream that begins with a native step is passed on.
+    """Return the answer, or a stream that waits for it if it does not come in the time to the first token.
 
     Args:
-        executor: Executes the plan.
-        plan: The plan.
-        request: The client's request.
-        context: The limits and the record of the execution.
-        emulated: The emulation.
-        show: Records who has answered, if the client's stream begins before that is known, and returns the answer as it
-            is shown.
+        asking: Gives the answer.
+        context: The limits of its run.
+        first: The step that is asked first.
+        anew: Gives the whole answer if another config version has to decide after the client's stream has begun.
     """
-    unchanged = context.request_for
-    is_held = plan.steps[0].emulates
-
-    def request_for(step: Step) -> ChatRequest:
-        own = request if unchanged is None else unchanged(step)
-        if step.emulates:
-            return emulated.request_for(step, own)
-        return change_request(own, stream=False, include_usage=False) if is_held else own
-
-    context.request_for, context.check = request_for, emulated.check
-    if not (is_held and request.stream):
-        return _as_asked(await executor.run(plan, request, context), request)
     timer = context.deadline = context.deadline.apart()
-    answering = asyncio.ensure_future(executor.run(plan, request, context))
+    answering = asyncio.ensure_future(asking)
     answering.add_done_callback(lambda _: timer.close())
     try:
         await asyncio.wait({answering}, timeout=context.bounds.first_token_s)
     except BaseException:
         await _stop(answering)
         raise
-    if answering.done():
-        return _as_asked(answering.result(), request)
-    return Answer(plan.steps[0], stream=HeldAnswer(answering, show))
-
-
-def _as_asked(answer: Answer, request: ChatRequest) -> Answer:
-    """Return a whole answer as a stream if the client asked for one."""
-    if answer.completion is None or not request.stream:
-        return answer
-    return msgspec.structs.replace(answer, completion=None, stream=WholeAnswer(answer.completion))
+    return answering.result() if answering.done() else Answer(first, stream=HeldAnswer(answering, anew))
 
 
 async def _stop(answering: asyncio.Future[Answer]) -> None:
@@ -228,36 +210,29 @@ class HeldAnswer:
     """A client's stream whose answer is still being made or checked. See `AnswerStream`.
 
     Its first batch is silent, so that the client's stream begins and comments can follow.
-
-    Attributes:
-        is_known: The deployment that answers was known when the client's stream began.
     """
 
-    is_known = False
-
-    def __init__(self, answering: asyncio.Future[Answer], show: Callable[[Answer], Answer]) -> None:
-        """Create the stream.
-
-        Args:
-            answering: The answer, or the error, once it is known.
-            show: Records who has answered, and returns the answer as it is shown.
-        """
+    def __init__(self, answering: asyncio.Future[Answer], anew: Callable[[], Awaitable[Answer]]) -> None:
+        """Create the stream. See `held`."""
         self._answering: asyncio.Future[Answer] | None = answering
-        self._show = show
-        self._events: AsyncIterator[tuple[StreamEvent, ...]] = self._read(answering)
+        self._anew = anew
+        self._stream: AnswerStream | None = None
+        self._events = self._read(answering)
 
     async def _read(self, answering: asyncio.Future[Answer]) -> AsyncIterator[tuple[StreamEvent, ...]]:
         yield (Heartbeat(),)
         try:
-            answer = self._show(await answering)
+            try:
+                answer = await answering
+            except ConfigChanged:
+                answer = await self._anew()
         except PlanExhausted as error:
             yield (Failed(error.failure),)
             return
-        except ConfigChanged:
-            yield (Failed(_CHANGED),)
-            return
-        if answer.completion is not None:
-            yield events_of(answer.completion)
+        self._stream = answer.stream if answer.completion is None else WholeAnswer(answer.completion)
+        if self._stream is not None:
+            async for events in self._stream:
+                yield events
 
     def text_tap(self) -> TextTap | None:
         """See AnswerStream. Every event passes here."""
@@ -273,20 +248,31 @@ class HeldAnswer:
     async def close(self) -> None:
         """Stop what is still running."""
         answering, self._answering = self._answering, None
-        if answering is None:
-            return
-        if not answering.done():
+        if answering is not None and not answering.done():
             await _stop(answering)
+        if self._stream is not None:
+            await self._stream.close()
 
 
-class WholeAnswer(HeldAnswer):
+class WholeAnswer:
     """A client's stream of an answer that is complete. See `AnswerStream`."""
 
-    is_known = True
-
     def __init__(self, completion: ChatCompletion) -> None:
-        self._answering = None
-        self._events = self._once(completion)
+        self._events = events_of(completion)
 
-    async def _once(self, completion: ChatCompletion) -> AsyncIterator[tuple[StreamEvent, ...]]:
-        yield events_of(completion)
+    def text_tap(self) -> TextTap | None:
+        """See AnswerStream. There is nothing to wait for."""
+        return None
+
+    def __aiter__(self) -> WholeAnswer:
+        return self
+
+    async def __anext__(self) -> tuple[StreamEvent, ...]:
+        """Return all events as one batch."""
+        events, self._events = self._events, ()
+        if not events:
+            raise StopAsyncIteration
+        return events
+
+    async def close(self) -> None:
+        """See AnswerStream. There is nothing to release."""

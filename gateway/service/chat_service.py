@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.retry import why_spent
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
-from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, held_until_valid
+from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.assistant import DEFAULT_INTENT, Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -49,7 +51,7 @@ from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.worst_cost import charged_by
-from providers.chat import ChatRequest
+from providers.chat import ChatRequest, Texts, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.matching.capability_matching import without_parameters
@@ -76,6 +78,36 @@ class PromptUses:
 
     shadows: ShadowTraffic | None = None
     log: Callable[[Record, str], None] | None = None
+
+
+class Turn(msgspec.Struct):
+    """One chat under one decision.
+
+    Attributes:
+        own: The request as the client sent it.
+        chat: The request as providers get it, with the text of the region.
+        context: What all its runs share.
+        has_profile: The text of the region is its first message.
+        is_consenting: The user's consents may matter.
+        returns_state: It brings reasoning state back.
+        judge: The judges of its region, if there are any.
+        emulated: The emulation of its schema, if a step needs it.
+        is_held: Its stream begins before the answer is known.
+        seal: Seals the reasoning state of a stream.
+    """
+
+    exchange: Exchange
+    own: ChatRequest
+    chat: ChatRequest
+    plan: Plan
+    context: RunContext
+    has_profile: bool
+    is_consenting: bool
+    returns_state: bool = False
+    judge: Judge | None = None
+    emulated: StructuredOutput | None = None
+    is_held: bool = False
+    seal: ReasoningSeal | None = None
 
 
 class ChatService:
@@ -222,23 +254,25 @@ class ChatService:
             self._log(record, request)
         answer = await self._answer_decided(exchange)
         record.first_s = time.monotonic() - record.started_at
-        style = self._style_of(exchange, request, answer)
-        turn = self._shadows.begin(exchange.config, exchange.location, record, answer) if self._shadows else None
-        if turn is not None:
-            answer = turn.captured(answer)
+        shadow = None
+        if self._shadows is not None and exchange.assistant.shadows:
+            shadow = self._shadows.begin(exchange.config, exchange.location, record, answer)
+        shadowed = None
+        if shadow is not None:
+            answer = shadow.captured(answer)
+            shadowed = exchange.config, exchange.location, exchange.locale, request
         elif not exchange.assistant.resume:
             # Nothing holds the request below this line, and its answer may take minutes.
             body.release()
-        shadowed = (exchange.config, exchange.location, exchange.locale, request) if turn is not None else None
         del request, exchange.request
-        sending = exchange.respond(answer, style)
+        sending = exchange.respond(answer)
         # Its texts take up to four times the memory of their bytes.
         del answer
         if sending is not None:
             await sending
-        if self._shadows is not None and turn is not None and shadowed is not None:
+        if self._shadows is not None and shadow is not None and shadowed is not None:
             record.total_s = time.monotonic() - record.started_at
-            self._shadows.offer(turn, with_region_text(*shadowed)[0], body.size_bytes)
+            self._shadows.offer(shadow, with_region_text(*shadowed)[0], body.size_bytes)
 
     async def _answer_input(self, exchange: Exchange, request: InputRequest) -> None:
         """Answer a request for embeddings or moderations, call by call."""
@@ -262,8 +296,8 @@ class ChatService:
             record.shown.embedding_space = space.name(result.dimensions)
         record.first_s = time.monotonic() - record.started_at
         assistant = exchange.assistant
-        style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
-        if (sending := exchange.respond(change(begun[-1], result=result), style)) is not None:
+        exchange.style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
+        if (sending := exchange.respond(change(begun[-1], result=result))) is not None:
             await sending
 
     async def _answer_decided(self, exchange: Exchange, part: InputRequest | None = None) -> Answer:
@@ -361,16 +395,32 @@ class ChatService:
         return assistant
 
     def answer(self, exchange: Exchange, part: InputRequest | None = None) -> Coroutine[Any, Any, Answer]:
-        """Decide, and execute the plan until an answer has begun. `part`: one of several calls of the request.
+        """Decide, and return a coroutine that executes the plan until an answer has begun.
+
+        Args:
+            exchange: The request.
+            part: One of several calls of the request.
 
         Raises:
             Refused, PlanExhausted, OtherEmbeddingSpace: There is no answer.
             ConfigChanged: Another version has become active, which decides about any further attempt.
         """
-        request = part or exchange.request
-        if isinstance(request, ChatRequest):
-            return self._answer_of_chat(exchange, request)
-        return self._answer_of_input(exchange, request)
+        own = part or exchange.request
+        if not isinstance(own, ChatRequest):
+            return self._answer_of_input(exchange, own)
+        config, chat, profile = exchange.config, own, None
+        if exchange.locale is not None or exchange.location.age is not None:
+            chat, profile = with_region_text(config, exchange.location, exchange.locale, own)
+        plan, consenting = self._decide(exchange, chat, requirements_of(chat), profile)
+        context = self._context(exchange, plan)
+        turn = Turn(exchange, own, chat, plan, context, profile is not None, consenting is not None)
+        if type(chat.messages) is not Texts and has_state(chat):
+            turn.returns_state = True
+            context.request_for = lambda step: self._seal_of(config, step.deployment).unseal_request(chat)
+        emulates = chat.response_format is not None and any(step.emulates for step in plan.steps)
+        if emulates or config.moderation:
+            return self._answer_checked(turn, emulates=emulates)
+        return self._answer_turn(turn)
 
     async def _answer_of_input(self, exchange: Exchange, request: InputRequest) -> Answer:
         plan, _ = self._decide(exchange, None, needs_of_input(request), None)
@@ -380,45 +430,62 @@ class ChatService:
         self._note_answer(exchange, answer)
         return answer
 
-    async def _answer_of_chat(self, exchange: Exchange, own: ChatRequest) -> Answer:
-        config, record, assistant = exchange.config, exchange.record, exchange.assistant
-        chat, profile = own, None
-        if exchange.locale is not None or exchange.location.age is not None:
-            chat, profile = with_region_text(config, exchange.location, exchange.locale, own)
-        plan, consenting = self._decide(exchange, chat, requirements_of(chat), profile)
-        context = self._context(exchange, plan)
-        if returns_state := has_state(chat):
-            context.request_for = lambda step: self._seal_of(config, step.deployment).unseal_request(chat)
-        judge = judge_of(self.executor, self.current, exchange, context, plan.region) if config.moderation else None
-        if judge is not None:
-            await self._judge_input(judge, own, plan.region, record)
-        emulated = None
-        if chat.response_format is not None and any(step.emulates for step in plan.steps):
-            emulated = await StructuredOutput.of(chat)
-        note = partial(self._note_chat, exchange, chat, emulated, returns_state)
+    async def _answer_checked(self, turn: Turn, *, emulates: bool) -> Answer:
+        """Judge the input of a chat, and prepare the emulation of its schema, before any provider gets it."""
+        exchange, plan, context = turn.exchange, turn.plan, turn.context
+        if exchange.config.moderation:
+            turn.judge = judge_of(self.executor, self.current, exchange, context, plan.region)
+        if turn.judge is not None:
+            await self._judge_input(turn.judge, turn.own, plan.region, exchange.record)
+        if emulates and (emulated := await StructuredOutput.of(turn.chat)) is not None:
+            turn.emulated = emulated
+            emulated.apply(plan, turn.chat, context)
+            if plan.steps[0].emulates and turn.chat.stream:
+                return await self._hold(turn, emulated)
+        return await self._answer_turn(turn)
+
+    async def _hold(self, turn: Turn, emulated: StructuredOutput) -> Answer:
+        """Return the answer of a chat whose stream must not show it before it is checked."""
+        later, shown = copy(turn.exchange), turn.exchange.record.shown
+        later.request = change_request(turn.own, stream=False)
+
+        async def anew() -> Answer:
+            await self._decide_anew(later)
+            return await self._answer_decided(later)
+
+        turn.is_held = True
+        answer = await held(self._answer_turn(turn), turn.context, turn.plan.steps[0], anew)
+        if isinstance(answer.stream, HeldAnswer) and all(step.emulates for step in turn.plan.steps):
+            # This is known before the answer.
+            shown.emulated, shown.dropped = EMULATED, emulated.unchecked
+        return self._styled(turn, answer)
+
+    async def _answer_turn(self, turn: Turn) -> Answer:
+        """Execute the plan of a chat, and return its answer as the client gets it.
+
+        All that follows an answer is written here, in order. Each stage takes the turn and the answer, and returns the
+        answer.
+        """
+        exchange, plan = turn.exchange, turn.plan
         try:
-            if emulated is None:
-                answer = await self.executor.run(plan, chat, context)
-            else:
-                show = partial(self._shown_late, config, note)
-                answer = await held_until_valid(self.executor, plan, chat, context, emulated, show)
+            answer = await self.executor.run(plan, turn.chat, turn.context)
         except PlanExhausted as error:
-            if profile is None:
+            if not turn.has_profile:
                 raise
             raise PlanExhausted(without_profile_message(error.failure)) from error
         finally:
-            if consenting is not None:
-                record.note_consent(plan.steps)
-        if assistant.resume and chat.stream and emulated is None:
-            renew = partial(self._renewed, exchange, own)
-            answer = resuming(answer, Resumption(self.executor, plan, chat, context, renew))
-        if emulated is None or not isinstance(answer.stream, HeldAnswer) or answer.stream.is_known:
-            note(answer)
-        elif all(step.emulates for step in plan.steps):  # it is known before the answer
-            record.shown.emulated, record.shown.dropped = EMULATED, emulated.unchecked
-        if judge is not None and judge.moderation.output:
-            answer = await moderated(judge, answer, chat, self._passed_texts)
-        return answer
+            if turn.is_consenting:
+                exchange.record.note_consent(plan.steps)
+        answer = self._noted(turn, answer)
+        if turn.own.tools:
+            answer = self._sealed(turn, answer)
+        if turn.emulated is not None:
+            answer = self._streamed(turn, answer)
+        elif exchange.assistant.resume:
+            answer = self._continued(turn, answer)
+        if turn.judge is not None:
+            answer = await self._moderated(turn, answer)
+        return answer if turn.is_held else self._styled(turn, answer)
 
     def _decide(
         self, exchange: Exchange, chat: ChatRequest | None, needs: Requirements, profile: str | None
@@ -488,7 +555,7 @@ class ChatService:
         if self._log_prompt is not None:
             self._log_prompt(record, _transcript(request))
 
-    # --- the answer -------------------------------------------------------------------------------
+    # --- the stages of `_answer_turn` --------------------------------------------------------------
 
     def _note_answer(self, exchange: Exchange, answer: Answer, chat: ChatRequest | None = None) -> None:
         """Record who answers, and at which price."""
@@ -500,43 +567,54 @@ class ChatService:
         )
         record.shown.dropped = answer.step.dropped
 
-    def _note_chat(
-        self,
-        exchange: Exchange,
-        chat: ChatRequest,
-        emulated: StructuredOutput | None,
-        returns_state: bool,
-        answer: Answer,
-    ) -> None:
+    def _noted(self, turn: Turn, answer: Answer) -> Answer:
         """Record who answers a chat, and what the answer lacks of the request."""
-        shown, step = exchange.record.shown, answer.step
+        exchange, chat, step, emulated = turn.exchange, turn.chat, answer.step, turn.emulated
         self._note_answer(exchange, answer, chat)
-        if returns_state and not self._seal_of(exchange.config, step.deployment).unseals_all(chat):
+        shown = exchange.record.shown
+        if turn.returns_state and not self._seal_of(exchange.config, step.deployment).unseals_all(chat):
             shown.dropped |= {REASONING_STATE}
         if chat.response_format is not None:
             shown.emulated = EMULATED if step.emulates else emulated_fields(step.deployment.adapter, chat)
             if emulated is not None and step.emulates:
                 shown.dropped |= emulated.unchecked
+        return answer
 
-    def _shown_late(self, config: ConfigVersion, note: Callable[[Answer], None], late: Answer) -> Answer:
-        """Record an answer that came after the client's stream began, and return it with sealed state."""
-        note(late)
-        if late.completion is None:
-            return late
-        return change(late, completion=self._seal_of(config, late.step.deployment).seal_completion(late.completion))
+    def _sealed(self, turn: Turn, answer: Answer) -> Answer:
+        """Seal the reasoning state of tool calls: of a whole answer now, of a stream while it is written."""
+        seal = self._seal_of(turn.exchange.config, answer.step.deployment)
+        if answer.completion is not None:
+            return change(answer, completion=seal.seal_completion(answer.completion))
+        turn.seal = seal
+        return answer
 
-    def _style_of(self, exchange: Exchange, request: ChatRequest, answer: Answer) -> AnswerStyle:
-        """Return how the answer is shown, and record its labels."""
-        config, record, assistant = exchange.config, exchange.record, exchange.assistant
-        labelling = labelling_of(exchange.locale, request) if exchange.locale is not None else None
+    def _streamed(self, turn: Turn, answer: Answer) -> Answer:
+        """Return a whole answer that was checked as the stream that the client asked for."""
+        if answer.completion is None or not turn.chat.stream:
+            return answer
+        return change(answer, completion=None, stream=WholeAnswer(answer.completion))
+
+    def _continued(self, turn: Turn, answer: Answer) -> Answer:
+        """Let another deployment continue the stream if it breaks off."""
+        renew = partial(self._renewed, turn.exchange, turn.own)
+        return resuming(answer, Resumption(self.executor, turn.plan, turn.chat, turn.context, renew))
+
+    async def _moderated(self, turn: Turn, answer: Answer) -> Answer:
+        """Release only what passes the judges of the region."""
+        if turn.judge is None or not turn.judge.moderation.output:
+            return answer
+        return await moderated(turn.judge, answer, turn.chat, self._passed_texts)
+
+    def _styled(self, turn: Turn, answer: Answer) -> Answer:
+        """Decide how the answer is shown, with its labels, which are recorded."""
+        exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
+        labelling = labelling_of(exchange.locale, own) if exchange.locale is not None else None
         if labelling is not None:
-            record.shown.labels = labelling.names
-        # Only the answer to a request with tools has reasoning state. A late answer is sealed when it is there.
-        is_sealed = bool(request.tools) and record.answered_by.deployment is not None
-        seal = self._seal_of(config, answer.step.deployment) if is_sealed else None
+            exchange.record.shown.labels = labelling.names
         shown_model = None if assistant.reveal_model else assistant.name
-        choices, keep_alive_s = request.n or 1, config.resilience.keep_alive_s
-        return AnswerStyle(request.include_usage, choices, labelling, shown_model, keep_alive_s, seal)
+        choices, keep_alive_s = own.n or 1, exchange.config.resilience.keep_alive_s
+        exchange.style = AnswerStyle(own.include_usage, choices, labelling, shown_model, keep_alive_s, turn.seal)
+        return answer
 
     def _space_of(self, exchange: Exchange) -> EmbeddingSpace:
         """Return the space of the vectors of a request that has a plan."""

@@ -30,7 +30,7 @@ class AnswerStyle(msgspec.Struct, frozen=True):
         labelling: The labels that the region requires; None if there are none.
         shown_model: The name to show in place of the model's; None to show the model's.
         keep_alive_s: The longest silence in a stream before a comment is sent; 0 for no comments.
-        seal: Seals the reasoning state of the answer's tool calls; None if there can be no calls.
+        seal: Seals the reasoning state of a stream's tool calls; None if there can be no calls, or they are sealed.
     """
 
     include_usage: bool = False
@@ -82,6 +82,7 @@ class Exchange:
         prefer: The choice that the user prefers.
         decided_s: When the plan was decided, in Unix time. The prices of that time apply.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
+        style: How its answer is shown.
     """
 
     __slots__ = (
@@ -99,6 +100,7 @@ class Exchange:
         "prefer",
         "record",
         "request",
+        "style",
         "user",
         "within",
     )
@@ -113,6 +115,7 @@ class Exchange:
     consent: ConsentStatement
     prefer: str | None
     decided_s: float
+    style: AnswerStyle
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -145,8 +148,8 @@ class Exchange:
         """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request."""
         raise NotImplementedError
 
-    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
-        """Encode the answer, and write it at once if the client takes it without a wait; then return None.
+    def respond(self, answer: Answer) -> Awaitable[None] | None:
+        """Encode the answer in `style`, and write it at once if the client takes it without a wait; then return None.
 
         Otherwise return an awaitable that writes the rest. It does not hold a whole answer, for which a slow client may
         take minutes.

@@ -83,9 +83,9 @@ class Scripted(Exchange):
         assert len(body.take()) == body.size_bytes == 10
         self.request = self._request
 
-    def respond(self, answer: Answer, style: AnswerStyle) -> Awaitable[None] | None:
+    def respond(self, answer: Answer) -> Awaitable[None] | None:
         self.calls.append("respond")
-        self.styles.append(style)
+        self.styles.append(self.style)
         self.held_bytes.append(self._service.bodies._held_bytes)
         return None
 

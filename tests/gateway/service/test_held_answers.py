@@ -7,9 +7,11 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
+from gateway.model.record import Record
 from tests.kit.configs import Config, table_of
 
 CONFIG = Config.parse("""
@@ -20,8 +22,20 @@ deployments:
   model: {provider: anthropic, model: claude-haiku-4-5, endpoint: global, api_key: sk-test, structured_output: emulate,
           capabilities: [tools, reasoning]}
 location: {unknown: default}
-resilience: {first_token: 20ms, total: 5s}
+resilience: {first_token: 20ms, total: 60s}
 """)
+OTHER = {
+    "deployments": {
+        "other": {
+            "provider": "anthropic",
+            "model": "claude-sonnet-4-6",
+            "endpoint": "global",
+            "api_key": "sk-test",
+            "structured_output": "emulate",
+            "capabilities": ["tools", "reasoning"],
+        }
+    }
+}
 STATE = "c3RhdGU="
 ANSWER = {
     "id": "m",
@@ -75,3 +89,53 @@ async def test_call_of_a_late_answer_brings_its_state_back() -> None:
     assert STATE.encode() in asked[1]
     assert STATE not in call["id"].partition(".")[0]
     assert "reasoning_state" not in again.headers.get("x-gateway-dropped", "")
+
+
+def _whole(text: str) -> dict[str, Any]:
+    return {**ANSWER, "content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
+
+
+@pytest.mark.parametrize(
+    ("assistants", "end"),
+    [
+        ("assistant: {routes: {default: [model]}, resume: true}", '{"a": 1}'),
+        ("assistant: {routes: {default: [other, model]}}", '{"a": 1}'),
+        ("assistant: {routes: {default: [other]}}", "stream_interrupted"),
+        ("another: {routes: {default: [model]}}", "stream_interrupted"),
+    ],
+)
+async def test_late_answer_is_asked_again_as_the_active_version_decides(assistants: str, end: str) -> None:
+    begun, asked, records = asyncio.Event(), list[str](), list[Record]()
+
+    async def provider(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content)["model"])
+        await begun.wait()
+        if len(asked) == 1:
+            served.activate(table_of(CONFIG.merge(OTHER).replace(assistants=Config.parse(assistants).data)))
+            return httpx.Response(200, json=_whole("no JSON"))
+        return httpx.Response(200, json=_whole('{"a": 1}'))
+
+    served = Gateway(table_of(CONFIG.merge(OTHER)), HttpxTransport(httpx.MockTransport(provider)))
+    served._chat._observe = records.append
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def noting(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                begun.set()
+            await send(message)
+
+        await served(scope, receive, noting)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=watched), base_url="http://gateway") as client:
+        body = {"model": "assistant", "messages": [QUESTION], "response_format": FORMAT, "stream": True}
+        late = await client.post("/v1/chat/completions", json=body)
+    chunks = [json.loads(line[6:]) for line in late.text.splitlines() if line.startswith("data: {")]
+    texts = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk.get("choices", ())]
+    errors = [chunk["error"]["code"] for chunk in chunks if "error" in chunk]
+    assert (late.status_code, "".join(texts) or errors[0]) == (200, end), late.text
+    # What was sent under one version goes nowhere that this version does not allow.
+    assert set(asked) == {"claude-haiku-4-5"}
+    (record,) = records
+    assert record.outcome == ("ok" if end.startswith("{") else "interrupted")
+    assert late.text.rstrip().endswith("[DONE]") == end.startswith("{")
+    assert record.config_version == served.config.version
