@@ -211,6 +211,7 @@ def adapter_named(name: str) -> CompatibleAdapter:
     data: Mapping[str, Any] = facts.read()
     _check_sections(data, _SECTIONS | _REFERENCES)
     dialect = read_dialect(_dialect_of(data))
+    dialect = replace(dialect, errors=replace(dialect.errors, vendor=name))
     if "errors_of" in data:
         dialect = replace(dialect, errors=load_rules(facts.other(data["errors_of"])))
     adapter = CompatibleAdapter(

@@ -14,9 +14,12 @@ next to this module has the words that many servers share. The first of these th
 
 Of several codes, the first one that the vendor's or the shared table knows counts. A kind that blames the request, of
 1 to 7, does not count if the status is 500 or more (`blames_itself`): 8 does. Then a known sentence, the vendor's
-before a shared one, may refine an inexact kind. A status alone cannot distinguish a refused request from a
-refused key, so such a failure is not `stated`: it does not take the deployment away from others (see
-`gateway.execution.health`).
+before a shared one, may refine an inexact kind. Without one, words of an account or else of a content policy decide
+(`providers.reading.error_words`), whoever sends them.
+
+What a table or the words say is stated. A status alone cannot distinguish a refused request from a refused key or a
+broken server, so it is only a guess, unless the HTTP standard says what it means (`_CERTAIN`, `_MAY_PASS`). An error of
+the server by a code of its own is a guess, too, because many servers answer so to a request that they can't read.
 """
 
 from __future__ import annotations
@@ -27,12 +30,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, check_table
-from providers.failures import Failure, FailureKind
+from providers.failures import About, Failure, FailureKind
 from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
+from providers.reading.error_words import judged_by_words
 from providers.reading.rate_limits import LimitHeaders, parse_duration_s, read_limits, retry_after_s, wait_s
 from providers.value import change
 from providers.wire import WireResponse
@@ -71,15 +75,20 @@ _INEXACT = frozenset(
     {
         *(FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.MALFORMED),
         *(FailureKind.CREDENTIALS, FailureKind.MODEL_NOT_FOUND, FailureKind.QUOTA, FailureKind.GEO_REFUSED),
+        FailureKind.UNAVAILABLE,
     }
 )
+_VAGUE = frozenset({FailureKind.INVALID_REQUEST, FailureKind.UNAVAILABLE})
+_OF_AN_ACCOUNT = frozenset({FailureKind.CREDENTIALS, FailureKind.QUOTA, FailureKind.GEO_REFUSED})
+_DESPITE_500 = frozenset({FailureKind.CREDENTIALS, FailureKind.QUOTA, FailureKind.CONTENT_FILTER})
+"""Kinds of a vendor's sentences that count with a status of 500 or more. Of the shared ones, all do."""
 _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 _KINDS = ", ".join(kind.value for kind in FailureKind)
 _SHAPES: Mapping[str, Shape] = {
-    **dict.fromkeys(("codes", "types", "statuses", "messages", "marks"), LISTS),
+    **dict.fromkeys(("codes", "types", "statuses", "messages", "marks", "about"), LISTS),
     **dict.fromkeys(("code_at", "type_at", "message_at", "request_id_at", "request_id_headers", "wait_at"), TEXTS),
     **dict.fromkeys(("code_in_message", "wait_in_message", "status_at"), TEXT),
-    "limits": TABLE,
+    **dict.fromkeys(("limits", "sources"), TABLE),
 }
 MESSAGES: dict[FailureKind, str] = {
     FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
@@ -115,14 +124,18 @@ _BY_STATUS = {
     **{404: FailureKind.MODEL_NOT_FOUND, 410: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
     **dict.fromkeys((408, 409, 424, 425), FailureKind.UNAVAILABLE),
 }
-_UNCONFIRMED = frozenset({402, 403, 404, 410, 451})
-"""Statuses with which some vendors refuse a request, and others a key, an account or a model."""
+_CERTAIN = frozenset({400, 401, 413, 422})
+"""Statuses that mean the same at all vendors. With others some refuse a request, and others a key or a model."""
+_MAY_PASS = frozenset({429, 503, 529})
+"""Statuses that no request causes, if they come with a time to wait."""
 _HTTP_ERROR = re.compile("[45][0-9]{2}")
 _SUCCESS = re.compile("2[0-9]{2}|ok|success", re.IGNORECASE)
 """Codes of success. The numbers have the meaning that HTTP gives them."""
 _MOST_CODES = 16
 _MOST_DETAIL = 2000
 _MOST_MISTAKES = 8
+_MOST_SHOWN = 60
+_USUALLY_AT = ("error.code", "error.type", "code", "type")
 _REQUEST_IDS = (
     *("x-request-id", "request-id", "x-tc-requestid", "apim-request-id", "x-ds-trace-id", "x-siliconcloud-trace-id"),
     "x-amzn-requestid",
@@ -183,8 +196,13 @@ class Phrases:
         Returns:
             The kind, or None without a matching sentence.
         """
+        sentence = self.sentence_of(message)
+        return self.kinds[sentence] if sentence is not None else None
+
+    def sentence_of(self, message: str) -> str | None:
+        """Return the sentence that the message is, or None."""
         message = _OF_ALIBABA.sub("", message.strip(), count=1)
-        return next((kind for sentence, kind in self.kinds.items() if _pattern(sentence).fullmatch(message)), None)
+        return next((sentence for sentence in self.kinds if _pattern(sentence).fullmatch(message)), None)
 
 
 @cache
@@ -214,6 +232,9 @@ class ErrorRules:
         wait_in_message: A regular expression for a time to wait inside the message.
         limits: The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each
             entry of `of`.
+        about: What a failure by these words is about, where that differs from its kind.
+        sources: The source of each word and its date. `*` in a word stands for anything; `*` alone is all others.
+        vendor: The provider's name.
     """
 
     codes: Kinds = field(default_factory=dict)
@@ -231,6 +252,9 @@ class ErrorRules:
     wait_at: tuple[str, ...] = ()
     wait_in_message: str = ""
     limits: LimitHeaders = field(default_factory=LimitHeaders)
+    about: Mapping[str, About] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    vendor: str = ""
 
 
 def kinds_of(table: Mapping[str, Iterable[object]]) -> dict[str, FailureKind]:
@@ -238,7 +262,7 @@ def kinds_of(table: Mapping[str, Iterable[object]]) -> dict[str, FailureKind]:
     return {str(word): FailureKind(kind) for kind, words in table.items() for word in words}
 
 
-def rules_of(data: object, place: str) -> ErrorRules:
+def rules_of(data: object, place: str, vendor: str = "") -> ErrorRules:
     """Return the rules of a parsed table, which lists the words of each kind. Raises CatalogueError."""
     table = check_table(place, data, _SHAPES)
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
@@ -246,6 +270,10 @@ def rules_of(data: object, place: str) -> ErrorRules:
         if unknown := table.get(name, {}).keys() - set(FailureKind):
             raise CatalogueError(f"{place}.{name}: {min(unknown)!r} is not a failure kind; expected one of {_KINDS}")
         values[name] = kinds_of(table.get(name, {}))
+    if unknown := table.get("about", {}).keys() - set(About):
+        raise CatalogueError(f"{place}.about: {min(unknown)!r} is not one of {', '.join(About)}")
+    values["about"] = {str(word): About(about) for about, words in table.get("about", {}).items() for word in words}
+    values["vendor"] = vendor
     for name in ("code_in_message", "wait_in_message"):
         try:
             re.compile(table.get(name, ""))
@@ -266,7 +294,7 @@ def rules_of(data: object, place: str) -> ErrorRules:
 @cache
 def load_rules(facts: FactsFile, table: str = "errors") -> ErrorRules:
     """Return the rules in a table of a facts file."""
-    return rules_of(facts.read().get(table, {}), table)
+    return rules_of(facts.read().get(table, {}), table, facts.name)
 
 
 @cache
@@ -315,12 +343,18 @@ def by_code(code: str, kinds: Kinds) -> FailureKind | None:
     Returns:
         The kind, or None.
     """
+    entry = _entry(code, kinds)
+    return kinds[entry] if entry is not None else None
+
+
+def _entry(code: str, kinds: Kinds) -> str | None:
+    """Return the word of a table that covers an error code, or None."""
     whole = code
     while code:
         if code in kinds:
-            return kinds[code]
+            return code
         code = code.rpartition(".")[0]
-    return next((kind for word, kind in kinds.items() if "*" in word and fnmatchcase(whole, word)), None)
+    return next((word for word in kinds if "*" in word and fnmatchcase(whole, word)), None)
 
 
 def holds_error(body: Mapping[str, object], rules: ErrorRules) -> bool:
@@ -365,25 +399,20 @@ def classify(
     code = known or next(iter(codes), "")
     in_body = next((one for one in (*codes, error_type) if _HTTP_ERROR.fullmatch(one)), "0")
     status = response.status if response.status >= 400 else int(in_body)
-    known_kinds = (  # In the order that the module's docstring states.
-        next((kind for mark, kind in {**rules.marks, **shared.marks}.items() if _is_marked(body, mark)), None),
-        rules.statuses.get(str(status)),
-        by_code(code, rules.codes),
-        by_code(error_type, rules.types),
-        shared.codes.get(code),
-        shared.codes.get(error_type),
-        shared.types.get(error_type) if response.status < 400 else None,
-    )
-    kind = next(filter(None, known_kinds), None)
-    is_stated = True
-    if kind is None or blames_itself(kind, response):
-        kind = by_status(status) if status else FailureKind.UNAVAILABLE
-        is_stated = status not in _UNCONFIRMED
-    is_inexact = kind in _INEXACT or (kind is FailureKind.UNAVAILABLE and response.status < 400)
-    if is_inexact and (said := rules.messages.find(detail) or shared.messages.find(detail)):
-        kind, is_stated = said, True
+    judged = _by_table(body, response, rules, code, error_type, status)
+    if judged is None or blames_itself(judged.kind, response):
+        judged = _by_status(status)
+    usual = (text for path in _USUALLY_AT for text in _texts_at(body, path))
+    words = {one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word}
+    if judged.kind in _INEXACT and (said := _by_sentence(rules, detail, response.status)):
+        judged = said
+    elif by_words := judged_by_words(words, detail):
+        kind, rule = by_words
+        is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
+        is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
+        judged = judged if is_known or is_exact else _Judged(kind, rule)
     names = sorted(sites)
-    if kind is FailureKind.CREDENTIALS and len(names) > 1:
+    if judged.kind is FailureKind.CREDENTIALS and len(names) > 1:
         detail = f"this key may belong to another site (each of {', '.join(names)} has its own keys): {detail}"
     waits = list(islice((text for path in rules.wait_at for text in _texts_at(body, path)), _MOST_CODES))
     if rules.wait_in_message and (found := re.search(rules.wait_in_message, detail)):
@@ -391,7 +420,7 @@ def classify(
     headers = (response.headers.get(name) for name in rules.request_id_headers)
     failed = failure(
         response,
-        kind,
+        judged.kind,
         code=code or (error_type if error_type != in_body else None),
         detail=detail,
         request_id=_first(body, rules.request_id_at) or next(filter(None, headers), None),
@@ -399,7 +428,52 @@ def classify(
         retry_after=next((wait for text in waits if (wait := parse_duration_s(text)) is not None), None),
         limits=rules.limits,
     )
-    return failed if is_stated else change(failed, is_stated=False)
+    is_stated = judged.is_stated or (status in _MAY_PASS and failed.retry_after_s is not None)
+    return change(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
+
+
+class _Judged(NamedTuple):
+    """A kind, and why. `word`: the entry of a table that decided."""
+
+    kind: FailureKind
+    rule: str
+    word: str = ""
+    is_stated: bool = True
+
+
+def _by_table(
+    body: Mapping[str, object], response: WireResponse, rules: ErrorRules, code: str, error_type: str, status: int
+) -> _Judged | None:
+    """Return what the tables say of marks, status, code and type, in the order that the module's docstring states."""
+    shared, vendor = shared_rules(), f"{rules.vendor} " if rules.vendor else ""
+    marks = {**rules.marks, **shared.marks}
+    entries = (
+        ("member", next((mark for mark in marks if _is_marked(body, mark)), None), marks, vendor),
+        ("status", str(status), rules.statuses, vendor),
+        ("code", _entry(code, rules.codes), rules.codes, vendor),
+        ("type", _entry(error_type, rules.types), rules.types, vendor),
+        ("code", code, shared.codes, ""),
+        ("type", error_type, shared.codes, ""),
+        ("type", error_type, shared.types if response.status < 400 else _NO_KINDS, ""),
+    )
+    for what, word, kinds, of in entries:
+        if word is not None and (kind := kinds.get(word)):
+            return _Judged(kind, f"{of}{what} {word}", word, kind is not FailureKind.UNAVAILABLE or "verload" in word)
+    return None
+
+
+def _by_status(status: int) -> _Judged:
+    kind = by_status(status) if status else FailureKind.UNAVAILABLE
+    return _Judged(kind, f"status {status} alone" if status else "an error without a code", "", status in _CERTAIN)
+
+
+def _by_sentence(rules: ErrorRules, message: str, status: int) -> _Judged | None:
+    for phrases, of in ((rules.messages, rules.vendor), (shared_rules().messages, "")):
+        sentence = phrases.sentence_of(message)
+        kind = phrases.kinds[sentence] if sentence is not None else None
+        if kind is not None and (status < 500 or phrases is not rules.messages or kind in _DESPITE_500):
+            return _Judged(kind, f"{of} sentence {(sentence or '')[:_MOST_SHOWN]!r}".lstrip(), sentence or "")
+    return None
 
 
 def _first(body: Mapping[str, object], paths: Iterable[str]) -> str:
@@ -462,6 +536,8 @@ def failure(
     if retry_after is None and limits is not None and kind is FailureKind.RATE_LIMITED:
         retry_after = wait_s(read_limits(response.headers, response.received_at, limits))
     detail = detail or plain_text(response)
+    is_by_status = response.status >= 400 and kind is by_status(response.status) and not code
+    has_wait = response.status in _MAY_PASS and retry_after is not None
     if code is not None and len(code.split(maxsplit=6)) > 6:
         # A sentence, which may repeat a prompt. xAI's codes have five or six words.
         code, detail = None, detail or code
@@ -475,6 +551,8 @@ def failure(
         request_id=repair_surrogates(request_id[:200]) if request_id else request_id_of(response.headers),
         param=repair_surrogates(chat_param(param)[:200]) if param else None,
         should_retry=_SHOULD_RETRY.get(response.headers.get("x-should-retry", "").strip().lower()),
+        is_stated=has_wait or (response.status in _CERTAIN if is_by_status else kind is not FailureKind.MALFORMED),
+        rule=f"status {response.status} alone" if is_by_status else "",
     )
 
 

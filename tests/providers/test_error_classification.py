@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.failures import Failure, FailureKind
+from providers.failures import About, Failure, FailureKind
 from providers.json_values import dumps
 from providers.reading.errors import (
     MESSAGES,
@@ -25,6 +25,15 @@ from providers.reading.errors import (
 from providers.registry import load_registry
 from providers.wire import WireResponse
 from tests.kit.chat_strategies import json_objects, unhurried
+
+K = FailureKind
+ACME = ErrorRules(
+    codes={"E7": K.QUOTA, "E8": K.UNAVAILABLE},
+    types={"server_error": K.UNAVAILABLE, "overloaded": K.UNAVAILABLE},
+    messages=Phrases({"no parrot {name}": K.MODEL_NOT_FOUND}),
+    about={"E8": About.REQUEST},
+    vendor="acme",
+)
 
 
 def response(status: int = 500, headers: dict[str, str] | None = None, body: bytes = b"") -> WireResponse:
@@ -153,19 +162,19 @@ def test_lookups_of_an_errors_kind_have_an_order(status: int, left_out: str, kin
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "is_confirmed"),
+    ("status", "kind", "is_stated"),
     [
         (400, FailureKind.INVALID_REQUEST, True),
         (200, FailureKind.INVALID_REQUEST, True),
         (403, FailureKind.INVALID_REQUEST, True),
-        (500, FailureKind.UNAVAILABLE, True),
-        (503, FailureKind.UNAVAILABLE, True),
+        (500, FailureKind.UNAVAILABLE, False),
+        (503, FailureKind.UNAVAILABLE, False),
     ],
 )
-def test_code_that_blames_the_request_counts_only_below_500(status: int, kind: FailureKind, is_confirmed: bool) -> None:
+def test_code_that_blames_the_request_counts_only_below_500(status: int, kind: FailureKind, is_stated: bool) -> None:
     rules = ErrorRules(codes={"E1": FailureKind.INVALID_REQUEST})
     found = classify({"error": {"code": "E1"}}, response(status), rules)
-    assert (found.kind, found.is_stated) == (kind, is_confirmed)
+    assert (found.kind, found.is_stated) == (kind, is_stated)
     assert blames_itself(FailureKind.INVALID_REQUEST, response(status)) is (kind is FailureKind.UNAVAILABLE)
 
 
@@ -282,3 +291,71 @@ def test_a_web_frameworks_mistakes_are_the_details_of_a_wrong_request(name: str)
     body = dumps({"detail": [{"loc": ["body", "tool_choice"], "msg": "Input should be 'auto'", "type": "enum"}]})
     found = load_registry().adapters[name].classify_error(response(422, body=body))
     assert (found.kind, found.detail) == (FailureKind.INVALID_REQUEST, "tool_choice: Input should be 'auto'")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "kind", "about", "is_stated", "rule"),
+    [
+        (403, {}, {}, K.CREDENTIALS, About.KEY, False, "status 403 alone"),
+        (401, {}, {}, K.CREDENTIALS, About.KEY, True, "status 401 alone"),
+        (402, {}, {}, K.QUOTA, About.KEY, False, "status 402 alone"),
+        (404, {}, {}, K.MODEL_NOT_FOUND, About.KEY, False, "status 404 alone"),
+        (451, {}, {}, K.GEO_REFUSED, About.KEY, False, "status 451 alone"),
+        (400, {}, {}, K.INVALID_REQUEST, About.REQUEST, True, "status 400 alone"),
+        (500, {}, {}, K.UNAVAILABLE, About.DEPLOYMENT, False, "status 500 alone"),
+        (503, {}, {}, K.UNAVAILABLE, About.DEPLOYMENT, False, "status 503 alone"),
+        (503, {"retry-after": "7"}, {}, K.UNAVAILABLE, About.DEPLOYMENT, True, "status 503 alone"),
+        (500, {"retry-after": "7"}, {}, K.UNAVAILABLE, About.DEPLOYMENT, False, "status 500 alone"),
+        (429, {}, {}, K.RATE_LIMITED, About.KEY, False, "status 429 alone"),
+        (429, {"retry-after": "7"}, {}, K.RATE_LIMITED, About.KEY, True, "status 429 alone"),
+        (429, {}, {"code": "insufficient_quota"}, K.QUOTA, About.KEY, True, "code insufficient_quota"),
+        (500, {}, {"code": "E7"}, K.QUOTA, About.KEY, True, "acme code E7"),
+        (500, {}, {"type": "server_error"}, K.UNAVAILABLE, About.DEPLOYMENT, False, "acme type server_error"),
+        (529, {}, {"type": "overloaded"}, K.UNAVAILABLE, About.DEPLOYMENT, True, "acme type overloaded"),
+        (400, {}, {"code": "E8"}, K.UNAVAILABLE, About.REQUEST, False, "acme code E8"),
+        (418, {}, {"message": "no parrot p-1"}, K.MODEL_NOT_FOUND, About.KEY, True, "acme sentence 'no parrot {name}'"),
+        (400, {}, {"message": "Your account has been suspended."}, K.CREDENTIALS, About.KEY, True, "words of an account"),
+        (403, {}, {"code": "E9", "message": "违规内容"}, K.CONTENT_FILTER, About.REQUEST, True, "words of a content policy"),
+    ],
+)  # fmt: skip
+def test_a_failure_says_what_it_is_about_and_which_rule_judged(
+    status: int,
+    headers: dict[str, str],
+    error: dict[str, str],
+    kind: FailureKind,
+    about: About,
+    is_stated: bool,
+    rule: str,
+) -> None:
+    found = classify({"error": error}, response(status, headers), ACME)
+    assert (found.kind, found.concerns, found.is_stated, found.rule) == (kind, about, is_stated, rule)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        # Words of an account count whatever else the sentence says.
+        ("", "Your account was suspended because it violated our usage policies.", K.CREDENTIALS),
+        ("AccountOverdueError", "", K.QUOTA),
+        ("", "您的账户已欠费，请充值", K.QUOTA),
+        ("", "このアカウントは停止されています", K.CREDENTIALS),
+        # What a message quotes may be the client's own text.
+        ("", "Invalid value: 'your account is suspended'", K.INVALID_REQUEST),
+        ("", "Invalid value: 'x' your account is suspended 'y'", K.INVALID_REQUEST),
+        ("", 'Input: {"content": "insufficient balance"', K.INVALID_REQUEST),
+        # Words of a filter may be quoted: they concern nobody else.
+        ("", "The upstream said: 'blocked by the content policy'", K.CONTENT_FILTER),
+        ("sensitive_words_detected", "", K.CONTENT_FILTER),
+        ("InputTextSensitiveContentDetected", "", K.CONTENT_FILTER),
+        ("", "コンテンツポリシーに違反しています", K.CONTENT_FILTER),
+        ("", "콘텐츠 정책을 위반했습니다", K.CONTENT_FILTER),
+        ("", "finish_reason must be 'stop' or 'content_filter'", K.INVALID_REQUEST),
+        ("", "参数大小写敏感", K.INVALID_REQUEST),
+        ("", "Thinking is disabled for this model", K.INVALID_REQUEST),
+    ],
+)
+@pytest.mark.parametrize("name", ["openai-compatible", "openai", "anthropic", "groq"])
+def test_words_decide_at_every_vendor(code: str, message: str, kind: FailureKind, name: str) -> None:
+    body = dumps({"error": {"message": message, "code": code or None}})
+    found = load_registry().adapters[name].classify_error(response(400, body=body))
+    assert found.kind is kind

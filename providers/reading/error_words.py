@@ -1,0 +1,56 @@
+"""Words that decide what an error is about, at any provider: those of an account, and those of a content policy.
+
+`words.toml` next to this module has them. A message may repeat a part of the prompt. Words of an account take the key
+from everybody, so what a message quotes does not count for them: all from its first quotation mark to its last one, or
+to the end, because the prompt may contain others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import cast
+
+from providers.catalogue import FactsFile
+from providers.failures import FailureKind
+
+__all__ = ["WORDS", "judged_by_words"]
+
+WORDS = FactsFile("providers.reading", "words")
+"""The file of the words."""
+_RULES = {"account": "words of an account", "content": "words of a content policy"}
+_MOST_TEXT = 2000
+_GAP = r"[^.!?;。！？；\n]{0,40}?"
+_OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
+_QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}""", re.DOTALL)
+_CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SEPARATORS = re.compile(r"[\s._/:-]+")
+
+
+def judged_by_words(words: Iterable[str], message: str) -> tuple[FailureKind, str] | None:
+    """Return the kind that the words of an error say, and the rule; None if no word decides.
+
+    Args:
+        words: The codes and types of the error.
+        message: Its message.
+    """
+    codes = ". ".join(_SEPARATORS.sub(" ", _CASES.sub(" ", word[:200])) for word in words)
+    message = message[:_MOST_TEXT]
+    for name, text in (("account", _QUOTED.sub(" ", message, count=1)), ("content", message)):
+        for kind, pattern in _patterns(name).items():
+            if pattern.search(f"{codes}. {text}".lower()):
+                return kind, _RULES[name]
+    return None
+
+
+@cache
+def _patterns(name: str) -> Mapping[FailureKind, re.Pattern[str]]:
+    table = cast("Mapping[str, list[str]]", WORDS.read()[name])
+    return {FailureKind(kind): re.compile("|".join(map(_pattern, words))) for kind, words in table.items()}
+
+
+def _pattern(words: str) -> str:
+    """Return the pattern of a phrase. Words of Latin letters are whole words."""
+    pattern = _GAP.join(map(re.escape, words.split("…")))
+    return f"(?<![a-z0-9_]){pattern}(?![a-z0-9_])" if words.isascii() or words[0].isascii() else pattern
