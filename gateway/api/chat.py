@@ -60,7 +60,6 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
 from gateway.model.record import Record
-from gateway.model.region_text import Sentence
 from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
@@ -416,7 +415,7 @@ class HttpExchange(Exchange):
         record, cycle = self.record, self.cycle
         record.shown.status = 200
         encoder = self._encoder = self._dialect.encoder(style, record)
-        encoder.sentence_of = self._sentence_of_stream
+        encoder.interrupted = self._interrupted
         keep_alive: KeepAlive | None = None
         try:
             if record.moderation is None:
@@ -493,22 +492,18 @@ class HttpExchange(Exchange):
         self._note(shown, error)
         if self.hides_model:
             shown = from_domain(error, record.attempts, quoting=False)
-        if self.locale is not None and shown.code in self.locale.refusals:
-            shown = replace(shown, message=self.locale.refusals[shown.code])
         if self._head_sent:
             record.outcome, record.shown.status = "interrupted", 200
             # The client can act on a limit that refuses a further call, so the error names it.
-            last = (
-                shown if isinstance(error, CallRefused | NoVerdict) else ApiError("stream_interrupted", shown.message)
-            )
-            last = replace(last, sentence=self._sentence(last.code))
+            is_named = isinstance(error, CallRefused | NoVerdict)
+            last = self._worded(shown) if is_named else self._interrupted(shown.message)
             data = self._encoder.encode_failure(last) if self._encoder is not None else b""
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
         headers = {**shown.headers, **blocking_link(shown, self.config.blocked_by)}
         if shown.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(shown.retry_after_s)
-        shown = replace(shown, sentence=self._sentence(shown.code))
+        shown = self._worded(shown)
         body = self._dialect.encode_error(shown, record.request_id)
         # A client at the wrong cell must not send the rest of its prompt here.
         if self._can_continue() and shown.status != STATUS["wrong_cell"]:
@@ -516,13 +511,16 @@ class HttpExchange(Exchange):
         else:
             await self._write_last_response(shown.status, body, headers)
 
-    def _sentence_of_stream(self) -> Sentence | None:
-        return self._sentence("stream_interrupted")
+    def _interrupted(self, message: str) -> ApiError:
+        """Return the error of a stream that breaks off. See `StreamEncoder`."""
+        return self._worded(ApiError("stream_interrupted", message))
 
-    def _sentence(self, code: str) -> Sentence | None:
-        """Return the sentence for the end user if the request ends with this error code."""
+    def _worded(self, error: ApiError) -> ApiError:
+        """Return the error in the words of the region: message and sentence are those of the code that is shown."""
         language = self._headers.one(b"accept-language") if b"accept-language" in self._headers.headers else None
-        return sentence_for(self.config, self.record.decided.location, language, code)
+        sentence = sentence_for(self.config, self.record.decided.location, language, error.code)
+        texts = self.locale.refusals if self.locale is not None else {}
+        return replace(error, message=texts.get(error.code, error.message), sentence=sentence)
 
     def _note(self, shown: ApiError, error: Exception) -> None:
         record = self.record

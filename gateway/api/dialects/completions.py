@@ -14,7 +14,7 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import no_sentence
+from gateway.api.dialects.dialect import interrupted
 from gateway.api.dialects.labelling import MEMBER, StreamLabels, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
@@ -154,7 +154,7 @@ class CompletionStreamEncoder:
         """Make it for one stream."""
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence_of = no_sentence
+        self.interrupted = interrupted
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._include_usage = style.include_usage
@@ -201,9 +201,7 @@ class CompletionStreamEncoder:
                 return b'%b],"%b":%b}\n\n' % (self._head, MEMBER.encode(), orjson.dumps(cost)) + DONE if cost else DONE
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(
-                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
-                )
+                return self.encode_failure(self.interrupted(event.failure.message))
             # This API has no place for reasoning, and no request has tools.
             case ReasoningDelta() | ToolCallDelta() | AnnotationsDelta() | Heartbeat():
                 pass

@@ -7,19 +7,17 @@ and headers. A dialect has no retry, failover or fence of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from gateway.api.errors import ApiError
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
-from gateway.model.region_text import Sentence
 from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, Failed, StreamEvent, Usage
 
-
-def no_sentence() -> Sentence | None:
-    """Return nothing: no version of the config is known."""
-    return None
+interrupted: Callable[[str], ApiError] = partial(ApiError, "stream_interrupted")
+"""Returns the error of a stream that breaks off, without the words of a region."""
 
 
 class StreamEncoder(Protocol):
@@ -29,13 +27,13 @@ class StreamEncoder(Protocol):
         usage: The usage of the answer, once it has passed.
         failed: The failure that ended the stream, once it has passed.
         finished: Whether the end of a whole answer has passed.
-        sentence_of: Returns the sentence for the end user of a stream that fails.
+        interrupted: Returns the error of a stream that breaks off with this message, as its client is shown it.
     """
 
     usage: Usage | None
     failed: Failed | None
     finished: bool
-    sentence_of: Callable[[], Sentence | None]
+    interrupted: Callable[[str], ApiError]
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """Return the bytes of a batch of events; empty if there is nothing to show.

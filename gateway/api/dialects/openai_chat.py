@@ -13,7 +13,7 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import read_request
-from gateway.api.dialects.dialect import no_sentence
+from gateway.api.dialects.dialect import interrupted
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
 from gateway.model.moderation import ModerationRecord
@@ -129,7 +129,7 @@ class ChunkEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence_of = no_sentence
+        self.interrupted = interrupted
         self.finished = False
         self._is_cost_shown = self._is_last_batch = False
         self._shown_moderation: dict[str, object] | None = None
@@ -217,9 +217,7 @@ class ChunkEncoder:
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(
-                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
-                )
+                return self.encode_failure(self.interrupted(event.failure.message))
             case Heartbeat():
                 return b""
             case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -330,6 +331,28 @@ async def test_interrupted_stream_ends_with_an_error_and_is_logged() -> None:
     assert exchange.sent[-1]["more_body"] is False
     record = exchange.record
     assert (record.outcome, record.shown.code, record.shown.status) == ("interrupted", "stream_interrupted", 200)
+
+
+@pytest.mark.parametrize("cause", ["the provider", "the gateway"])
+async def test_message_and_sentence_of_an_interrupted_stream_belong_to_its_code(cause: str) -> None:
+    words = {"stream_interrupted": {"en": "It broke off."}, "internal_error": {"en": "not this"}}
+    region = {"territories": ["*"], "boundary": ["*"], "refusals": {**words, "overloaded": {"en": "not this"}}}
+    exchange = Exchange(
+        Endless() if cause == "the gateway" else answering(chunk("a")),
+        streaming(),
+        headers={"accept-language": "en"},
+        config=CONFIG.replace(regions={"default": region}),
+        line=ClientConnection(),
+    )
+    running = asyncio.create_task(exchange.run())
+    if cause == "the gateway":
+        await until(lambda: len(exchange.sent) > 1)
+        running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    (error,) = [json.loads(line[6:])["error"] for line in exchange.content.decode().splitlines() if '"error"' in line]
+    assert error["code"] == "stream_interrupted"
+    assert error["message"] == error["user_message"] == "It broke off."
 
 
 async def test_internal_error_in_a_stream_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:

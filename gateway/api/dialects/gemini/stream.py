@@ -15,7 +15,7 @@ from typing import assert_never
 
 import orjson
 
-from gateway.api.dialects.dialect import no_sentence
+from gateway.api.dialects.dialect import interrupted
 from gateway.api.dialects.gemini.encode import call_parts, encode_citations, encode_logprobs, encode_usage, end_of
 from gateway.api.dialects.gemini.errors import error_object
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
@@ -107,7 +107,7 @@ class GeminiEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence_of = no_sentence
+        self.interrupted = interrupted
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._model = style.shown_model
@@ -174,9 +174,7 @@ class GeminiEncoder:
                 return self._finish()
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return self.encode_failure(
-                    ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
-                )
+                return self.encode_failure(self.interrupted(event.failure.message))
             case Heartbeat():
                 return b""
             case _:

@@ -21,7 +21,7 @@ from typing import assert_never
 
 import orjson
 
-from gateway.api.dialects.dialect import no_sentence
+from gateway.api.dialects.dialect import interrupted
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.dialects.messages.encode import (
@@ -83,7 +83,7 @@ class MessageStreamEncoder:
         """
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence_of = no_sentence
+        self.interrupted = interrupted
         self.finished = False
         self._style = style
         self._record = record
@@ -176,7 +176,7 @@ class MessageStreamEncoder:
                 self._end(written)
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                error = ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of())
+                error = self.interrupted(event.failure.message)
                 written.append(self.encode_failure(error))
             case Opened() | Heartbeat():
                 pass

@@ -23,7 +23,7 @@ from typing import assert_never
 
 import orjson
 
-from gateway.api.dialects.dialect import no_sentence
+from gateway.api.dialects.dialect import interrupted
 from gateway.api.dialects.labelling import StreamLabels
 from gateway.api.dialects.responses.encode import (
     COMPLETED,
@@ -115,7 +115,7 @@ class ResponseStreamEncoder:
         """Make it for one stream."""
         self.usage: Usage | None = None
         self.failed: Failed | None = None
-        self.sentence_of = no_sentence
+        self.interrupted = interrupted
         self.finished = False
         self._labels = StreamLabels(style, record)
         self._record = record
@@ -148,9 +148,7 @@ class ResponseStreamEncoder:
             written.append(self._encode(event))
             if self._bytes > MAX_BODY_BYTES and self._state != _ENDED:
                 self.failed = Failed(TOO_LARGE)
-                written.append(
-                    self._fail(ApiError("stream_interrupted", TOO_LARGE.message, sentence=self.sentence_of()))
-                )
+                written.append(self._fail(self.interrupted(TOO_LARGE.message)))
             if self._state == _ENDED:
                 break
         return b"".join(written)
@@ -196,7 +194,7 @@ class ResponseStreamEncoder:
                 return self._complete()
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
-                return self._fail(ApiError("stream_interrupted", event.failure.message, sentence=self.sentence_of()))
+                return self._fail(self.interrupted(event.failure.message))
             case Opened() | Heartbeat():
                 pass  # only the first `Opened` counts
             case _:
