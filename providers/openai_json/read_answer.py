@@ -337,6 +337,7 @@ class ChatReader:
         assembler: Assembler | None = None,
     ) -> None:
         self.assembler = assembler or Assembler(model)
+        self.assembler.joins_names = True
         self.errors = errors or shared_rules()
         self.sites = sites
         self._rule = rule or _USUAL
@@ -528,7 +529,9 @@ def read_text(content: object) -> str:
 class Growth:
     """Find what each piece of a text adds, whether a stream sends only additions or repeats the whole text so far.
 
-    `sure`: how many repeated characters are not a chance. In JSON, one is: an object can't begin in a name.
+    Pieces are additions, until one begins with `sure` or more characters that are all of the text so far, and each one
+    before it began with the one before. Pieces that may prove it are held. In JSON, one character is enough: an object
+    can't begin in a name.
     """
 
     __slots__ = ("_held", "_repeats", "_so_far", "_sure")
@@ -551,16 +554,13 @@ class Growth:
         if not known:
             self._so_far = piece
             return piece
-        grows = piece.startswith(known) and piece != known
-        if grows:
-            self._held.append(piece)
-        # A short text that repeats one letter is an answer of `6` and `66`.
-        ends_alike = last and len(set(known)) > 1 and (grows or piece == known or (not piece and len(self._held) > 1))
-        if ends_alike or (grows and len(known) >= self._sure):
+        fits = bool(piece) and piece.startswith(known)
+        if fits and len(known) >= self._sure:
             self._repeats = True
-            start, self._so_far, self._held = len(self._so_far), piece or known, []
-            return self._so_far[start:]
-        if grows:
+            start, self._so_far, self._held = len(self._so_far), piece, []
+            return piece[start:]
+        if fits and piece != known and not last:
+            self._held.append(piece)
             return ""
         # It grows no more: what was held are additions.
         self._repeats = False

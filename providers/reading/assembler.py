@@ -8,10 +8,11 @@ stream and a JSON answer are read by the same calls, so both have the same resul
 - **Text.** Texts leave in the provider's order, none twice and none lost. Halves of a surrogate pair are joined. An
   adapter passes increments: a reader of snapshots must cut what it has passed already.
 - **Tool calls.** A call has its index, id and name once, first, and the client keeps the first id. The pieces of its
-  arguments, joined, are the provider's. Arguments that are a whole JSON object are never extended, and arguments that
-  are not whole are never split. The provider's index decides, where there is one; an id that changes while the
-  arguments are not whole begins no call. A `whole_call` is never joined with another one. A call without arguments has
-  `{}`. A call with two names or none is a failure.
+  arguments, joined, are the provider's. Arguments that are a whole JSON object are never extended: what follows them
+  is the next call, the same again, or no JSON. Arguments that are not whole are never split. The provider's index
+  decides, where there is one; an id that changes while the arguments are not whole begins no call. A `whole_call` is
+  never joined with another one. A name in pieces is joined until the arguments begin. A call without arguments has
+  `{}`. A call without a name, and arguments that are not a JSON object unless the finish explains it, are failures.
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
   reported. Content after a reported finish belongs to the answer. `stop` with tool calls is `tool_calls`, and
   `tool_calls` without any is `stop`. A choice that was seen and did not finish is a failure, and so is an error after a
@@ -61,8 +62,12 @@ MAX_CHOICES = 128
 _MAX_CALL_CHARACTERS = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
-_MOST_DOUBTS = 64
-"""How often the arguments of one call are parsed to find out whether a piece belongs to it."""
+_NOT_JSON = Failure(FailureKind.NOT_JSON, "the provider's answer has a tool call whose arguments are not a JSON object")
+_CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
+"""Finishes that explain arguments which are not whole."""
+_IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
+"""The marks of JSON that show where an object ends, and whole strings, which hide them."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
 # Shared objects: a body of empty comments produces millions of heartbeats.
@@ -76,7 +81,10 @@ _DELTAS: dict[Content, Callable[[str, int], StreamEvent]] = {
 
 @dataclass(slots=True)
 class _Call:
-    """The known parts of a tool call. `id` is the client's, `provider_id` the provider's last one."""
+    """The known parts of a tool call. `id` is the client's, `provider_id` the provider's last one.
+
+    `is_whole`: the object that the arguments are has ended. `depth`, `in_string` and `is_escaped` find its end.
+    """
 
     index: int
     id: str = ""
@@ -88,17 +96,41 @@ class _Call:
     cut: str = ""
     usual_name: str = ""
     is_empty: bool = False
-    doubts: int = 0
+    is_whole: bool = False
+    depth: int = 0
+    in_string: bool = False
+    is_escaped: bool = False
 
     @property
     def arguments(self) -> str:
         return "".join(self.pieces)
 
-    def is_whole(self) -> bool:
-        """Return whether the arguments are a JSON object, so that nothing can follow."""
-        self.doubts += 1
-        ends = bool(self.pieces) and self.pieces[-1].rstrip().endswith("}")
-        return ends and self.doubts <= _MOST_DOUBTS and is_json_object(self.arguments)
+    def end_in(self, piece: str) -> int:
+        """Return where the object ends in the next piece: after its last brace, or the length of the piece."""
+        start, length = 0, len(piece)
+        if self.in_string and piece:
+            start = self._skip(piece, 1 if self.is_escaped else 0)
+        for mark in _MARKS.finditer(piece, start):
+            match mark[0]:
+                case '"':
+                    self._skip(piece, mark.end())
+                    break
+                case "{" | "[":
+                    self.depth += 1
+                case "}" | "]":
+                    self.depth -= 1
+                    if self.depth <= 0:
+                        self.is_whole = True
+                        return mark.end()
+        return length
+
+    def _skip(self, piece: str, start: int) -> int:
+        """Skip the rest of a string from `start` on, which may go on in the next piece. Return where it ends."""
+        rest = _IN_STRING.match(piece, start)
+        end = rest.end() if rest is not None else start
+        self.in_string = end == len(piece) or piece[end] != '"'
+        self.is_escaped = self.in_string and piece[end:] == "\\"
+        return len(piece) if self.in_string else end + 1
 
 
 class _Choice:
@@ -133,26 +165,17 @@ class _Choice:
             self.cut[kind] = rest
         return repair_surrogates(text)
 
-    def call_of(self, index: int | None, id: str, name: str, arguments: str) -> _Call | None:
-        """Return the call that a piece belongs to, a new one if it begins one, or None if it repeats a whole one."""
+    def call_of(self, index: int | None, id: str, name: str) -> _Call:
+        """Return the call that a piece belongs to, a new one if it begins one."""
         call = self.by_index.get(index) if index is not None else None
-        if call is None:
-            known = self.by_id.get(id)
-            if known is not None and (index is None or not name):
-                call = known
-            elif index is None and not id and not name and self.calls:
-                call = self.calls[-1]
-        elif (not id or id != call.provider_id) and (name or id or arguments.lstrip().startswith("{")):
-            has_other_name = bool(name and call.name) and name != call.name
-            has_other_id = bool(id and call.provider_id)
-            begins = arguments.lstrip().startswith("{")
-            is_doubtful = has_other_name or begins or (has_other_id and bool(name))
-            if is_doubtful and (name or arguments.strip()) and call.is_whole():
-                if not has_other_name and not has_other_id and arguments.strip() == call.arguments.strip():
-                    return None
-                call = self.add(call.name)
-            elif has_other_name and bool(id) == bool(call.provider_id):
-                call = None
+        if call is None and (index is None or not name):
+            call = self.by_id.get(id) if id else None
+        if call is None and index is None and self.calls:
+            last = self.calls[-1]
+            is_open = bool(last.pieces) and not last.is_whole
+            call = last if not name or (is_open and name == last.name) else None
+        if call is not None and _begins_another(call, id, name):
+            call = self.add(call.name)
         call = call or self.add()
         if id:
             # Some servers give all calls the same id, and some each piece another one: the client gets the first.
@@ -169,6 +192,19 @@ class _Choice:
         return self.calls[-1]
 
 
+def _begins_another(call: _Call, id: str, name: str) -> bool:
+    """Return whether a piece at the place of a call begins another one, as its name and its id show.
+
+    A whole call is followed by one with another name, or with a name and another id. A call without arguments so far
+    only by one with another name and another id: else it is the next piece of its name.
+    """
+    has_other_name = bool(name and call.name) and name != call.name
+    has_other_id = bool(id and call.provider_id) and id != call.provider_id
+    if call.is_whole or (call.is_empty and not call.pieces):
+        return has_other_name or (has_other_id and bool(name))
+    return has_other_name and has_other_id and not call.pieces
+
+
 class Assembler:
     """Assembles one answer. After `complete` or `fail` it ignores further calls.
 
@@ -179,10 +215,11 @@ class Assembler:
         done: The terminal event was returned.
         opened: The first event was returned.
         identified: `identify` would change nothing.
+        joins_names: Names of calls may come in pieces, so a call waits for its first argument.
     """
 
     def __init__(self, model: str) -> None:
-        self.done = self.identified = self.opened = False
+        self.done = self.identified = self.opened = self.joins_names = False
         self._asked_model = model
         self._id = self._model = ""
         self._created = 0
@@ -365,17 +402,25 @@ class Assembler:
             choice: The number of the choice.
             index: The provider's index of the call.
             id: The provider's id of the call.
-            name: The name of the tool.
+            name: The name of the tool, or a piece of it.
             signature: See `ToolCall`.
             empty: Whether the call has no arguments, unless pieces of them follow before the next call.
         """
         state, id, name = self._choice(choice), id or "", name or ""
         if id or name:
             id, name = repair_surrogates(id), repair_surrogates(name)
-        if (call := state.call_of(index, id, name, arguments)) is None:
-            return
+        call = state.call_of(index, id, name)
         call.is_empty = call.is_empty or empty
-        self._add_to_call(call, choice, arguments, id, name, signature)
+        rest = self._add_to_call(call, choice, arguments, id, name, signature)
+        while rest and not self.done and rest.strip() != call.arguments.strip():
+            # Arguments of the next call, without a name of their own, or glued to those of this one.
+            if not rest.startswith("{"):
+                self.fail(_NOT_JSON)
+                return
+            call = state.add(call.name)
+            if index is not None:
+                state.by_index[index] = call
+            rest = self._add_to_call(call, choice, rest, "", "", None)
 
     def whole_call(
         self, name: str, arguments: str, *, choice: int = 0, id: str | None = None, signature: str | None = None
@@ -399,26 +444,34 @@ class Assembler:
         state.by_id[id or call.id] = call
         self._add_to_call(call, choice, arguments, id, name, signature)
 
-    def _add_to_call(self, call: _Call, choice: int, arguments: str, id: str, name: str, signature: str | None) -> None:
+    def _add_to_call(self, call: _Call, choice: int, arguments: str, id: str, name: str, signature: str | None) -> str:
+        """Add a piece to a call. Return what follows after the end of its arguments."""
         state, signature = self._choice(choice), repair_surrogates(signature) if signature else ""
         before = state.calls[call.index - 1] if call.index else None
-        if before is not None and before.is_empty and not before.pieces and call is state.calls[-1]:
-            self._add_arguments(before, "{}", choice)
+        if before is not None and not (before.pieces and before.is_emitted) and call is state.calls[-1]:
+            self._add_arguments(before, "{}" if before.is_empty and not before.pieces else "", choice)
         state.kinds.add("tool_calls")
         self._call_characters += len(arguments) + len(id) + len(name) + len(signature)
         # A provider may use many places or ids for one call, and each is stored.
         places = len(state.by_index) + len(state.by_id)
         if self._call_characters > _MAX_CALL_CHARACTERS or len(state.calls) > _MAX_TOOL_CALLS or places > _MAX_PLACES:
             self.fail(Failure(FailureKind.TOO_LARGE, "the provider's tool calls are larger than accepted"))
-            return
-        if name and call.name not in ("", name):
-            # The client has the first name already, and may not call a tool by half of its name.
-            self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call with two names"))
-            return
-        call.name = call.name or name
+            return ""
+        if name and name != call.name:
+            if call.is_emitted:
+                # The client has the first name already, and may not call a tool by half of its name.
+                self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call with two names"))
+                return ""
+            call.name += name
         call.signature = call.signature or signature or None
+        if not call.pieces and not call.cut and arguments.strip() == "null":
+            arguments, call.is_empty = "", True
         arguments, call.cut = split_high_surrogate(call.cut + arguments)
-        self._add_arguments(call, repair_surrogates(arguments), choice)
+        end = 0 if call.is_whole else call.end_in(arguments)
+        if end or not self.joins_names:
+            self._add_arguments(call, repair_surrogates(arguments[:end]), choice)
+        # Some servers close the arguments twice.
+        return arguments[end:].lstrip("]} \t\r\n") if end < len(arguments) else ""
 
     def _add_arguments(self, call: _Call, arguments: str, choice: int) -> None:
         if arguments:
@@ -488,11 +541,14 @@ class Assembler:
                 # The other half of a surrogate pair did not arrive.
                 self._emit(_DELTAS[kind]("\ufffd", number))
             for call in state.calls:
+                if call.cut or not call.arguments.strip():
+                    self._add_arguments(call, "\ufffd" if call.cut else "{}", number)
                 if not call.is_emitted:
                     self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name"))
                     return
-                if call.cut or not call.pieces:
-                    self._add_arguments(call, "\ufffd" if call.cut else "{}", number)
+                if state.end not in _CUTTING and not is_json_object(call.arguments):
+                    self.fail(_NOT_JSON)
+                    return
         for number, state in choices:
             reason: FinishReason = state.end or "other"
             if state.calls and reason in ("stop", "other"):

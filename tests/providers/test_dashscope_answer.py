@@ -248,11 +248,9 @@ def test_tool_call_fragments_with_empty_ids_and_names_are_joined() -> None:
     assert stream([(WIRE / "tools.stream.txt").read_bytes()]) == [
         Opened("r-2", "qwen-plus", 0),
         ReasoningDelta("Two cities."),
-        ToolCallDelta(0, "", "call_1", "get_weather"),
-        ToolCallDelta(0, '{"city": '),
+        ToolCallDelta(0, '{"city": ', "call_1", "get_weather"),
         ToolCallDelta(0, '"Oslo"}'),
-        ToolCallDelta(1, "", "call_2", "get_weather"),
-        ToolCallDelta(1, '{"city": "Kyoto"}'),
+        ToolCallDelta(1, '{"city": "Kyoto"}', "call_2", "get_weather"),
         ChoiceFinish("tool_calls"),
         UsageReport(Usage(154, 60, 128, 12)),
         Finished(),
@@ -343,17 +341,18 @@ def test_usage_of_several_choices_is_added_up() -> None:
 
 
 def test_cumulative_events_give_only_new_text() -> None:
-    """Case 55, with and without the text in the last event."""
-    assert texts(text_events("Hel", "Hello", "Hello!", last="Hello!")) == ["Hel", "lo!"]
-    assert texts(text_events("Hel", "Hello", "Hello!")) == ["Hel", "lo!"]
-    assert texts(text_events("Hel", last="Hello!")) == ["Hel", "lo!"]
-    assert texts(text_events("Hello", last="Hello")) == ["Hello"]
+    """Case 55, with and without the text in the last event, once 16 characters are repeated."""
+    said = ("Oslo is", "Oslo is the capital", "Oslo is the capital of Norway.")
+    assert texts(text_events(*said, last=said[-1])) == ["Oslo is", " the capital of Norway."]
+    assert texts(text_events(*said)) == ["Oslo is", " the capital of Norway."]
+    assert texts(text_events(said[-1], last=said[-1])) == [said[-1]]
 
 
 def test_increment_that_begins_like_the_text_is_kept() -> None:
     assert "".join(texts(text_events("ha", "haha", "!"))) == "hahaha!"
     assert "".join(texts(text_events("ha", "ha", "ha"))) == "hahaha"
     assert "".join(texts(text_events("ha", "haha"))) == "hahaha"
+    assert "".join(texts(text_events("ha", "haha", "hahaha"))) == "hahahahahaha"
     assert "".join(texts(text_events("Hello, you there", "Hello, you there!", " Bye"))) == "Hello, you there! Bye"
 
 

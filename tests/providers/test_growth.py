@@ -42,8 +42,15 @@ def test_single_piece_is_passed_on() -> None:
     assert all_of([], "") == ""
 
 
-@given(st.lists(st.text(min_size=1, max_size=9), min_size=3, max_size=12).filter(lambda it: len({*"".join(it)}) > 1))
-def test_repeated_text_is_passed_on_once(pieces: list[str]) -> None:
-    wholes = ["".join(pieces[: end + 1]) for end in range(len(pieces))]
-    assert all_of(wholes, wholes[-1]) == wholes[-1]
-    assert all_of(wholes) == wholes[-1]
+@given(st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=12), st.text(min_size=16, max_size=20))
+def test_repeated_text_is_passed_on_once(pieces: list[str], proof: str) -> None:
+    wholes = [*("".join(pieces[: end + 1]) for end in range(len(pieces))), "".join(pieces) + proof]
+    more = wholes[-1] + " more"
+    assert all_of([*wholes, more], more) == more
+    assert all_of([*wholes, more]) == more
+
+
+@given(st.lists(st.text(st.sampled_from("ha哈 "), min_size=1, max_size=3), min_size=1, max_size=5))
+def test_less_than_the_proof_are_additions(pieces: list[str]) -> None:
+    assert all_of(pieces) == "".join(pieces)
+    assert all_of(pieces[:-1], pieces[-1]) == "".join(pieces)

@@ -490,6 +490,17 @@ def test_streamed_arguments_are_not_repeated() -> None:
     assert (choice.finish_reason, choice.message.tool_calls[0].arguments) == ("tool_calls", '{"a":1}')
 
 
+def test_arguments_that_come_only_at_the_end_are_the_calls() -> None:
+    """In an event of their own, in the item, or in the whole answer."""
+    added = {"type": "response.output_item.added", "output_index": 0, "item": called(arguments="")}
+    done = {"type": "response.function_call_arguments.done", "output_index": 0, "arguments": '{"a":1}'}
+    item = {"type": "response.output_item.done", "output_index": 0, "item": called(arguments='{"a":1}')}
+    for ends in ([done], [item], [], [done, item]):
+        end = {"type": "response.completed", "response": response("completed", called(arguments='{"a":1}'))}
+        (choice,) = fold(streamed(added, *ends, end)).choices
+        assert [call.arguments for call in choice.message.tool_calls] == ['{"a":1}']
+
+
 def test_call_without_arguments_is_complete_with_its_item() -> None:
     items = [called(call_id="call_1", arguments=""), called(call_id="call_2", arguments='{"a":1}')]
     done = [{"type": "response.output_item.done", "output_index": i, "item": item} for i, item in enumerate(items)]

@@ -384,11 +384,12 @@ def test_calls_without_ids_get_ids_of_the_answer_and_their_place() -> None:
 
 def test_late_id_does_not_split_a_call_but_a_second_id_does() -> None:
     assert calls_of(
-        {"index": 0, "name": "f", "arguments": "1"},
-        {"index": 0, "id": "late", "arguments": "2"},
-        {"index": 0, "id": "other", "name": "g", "arguments": "3"},
-        {"id": "late", "arguments": "4"},
-    ) == [(0, "call_id_0", "f", "124"), (1, "other", "g", "3")]
+        {"index": 0, "name": "f", "arguments": '{"a"'},
+        {"index": 0, "id": "late", "arguments": ":1"},
+        {"id": "late", "arguments": "}"},
+        {"index": 0, "id": "other", "name": "g", "arguments": "{"},
+        {"id": "other", "arguments": "}"},
+    ) == [(0, "call_id_0", "f", '{"a":1}'), (1, "other", "g", "{}")]
 
 
 FILTERED = Failure(FailureKind.CONTENT_FILTER, "filtered", code="E42")
@@ -442,7 +443,7 @@ def test_a_call_waits_for_its_name() -> None:
     assert made.take() == ()
     made.tool_call(index=0, name="f", signature="s")
     made.tool_call(" ", index=0, signature="later")
-    assert made.take() == (OPENED, ToolCallDelta(0, "{}", "a", "f", "s"), ToolCallDelta(0, " "))
+    assert made.take() == (OPENED, ToolCallDelta(0, "{}", "a", "f", "s"))
 
 
 def test_a_call_without_arguments_has_the_empty_object() -> None:

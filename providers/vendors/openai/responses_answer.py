@@ -76,6 +76,8 @@ class ResponseReader:
             case "response.function_call_arguments.delta" if delta and position in self._calls:
                 self._with_arguments.add(position)
                 self.assembler.tool_call(delta, index=self._calls[position])
+            case "response.function_call_arguments.done" if position in self._calls:
+                self._end_call(position, event)
             case "response.output_item.added":
                 self._start_item(position, read_map(event, "item"))
             case "response.output_item.done":
@@ -100,8 +102,7 @@ class ResponseReader:
             return
         if status not in ("completed", "incomplete"):
             return
-        if not self.assembler.opened:
-            self._read_output(body)
+        self._read_output(body, is_streamed=self.assembler.opened)
         if usage := read_map(body, "usage"):
             self.assembler.usage(_usage(usage))
         reason = read_str(read_map(body, "incomplete_details"), "reason") or ""
@@ -124,9 +125,12 @@ class ResponseReader:
         tier = read_str(body, "service_tier")
         self.assembler.describe(service_tier=tier if tier != "auto" else None, system_fingerprint=None)
 
-    def _read_output(self, body: Mapping[str, object]) -> None:
+    def _read_output(self, body: Mapping[str, object], *, is_streamed: bool) -> None:
+        """Read all items of an answer; of a streamed one, only the arguments of calls that did not come before."""
         for position, entry in enumerate(read_list(body, "output")):
             item = as_map(entry)
+            if is_streamed and position not in self._calls:
+                continue
             match read_str(item, "type"):
                 case "reasoning":
                     for index, part in enumerate(read_list(item, "summary")):
@@ -174,9 +178,7 @@ class ResponseReader:
         kind = read_str(item, "type")
         if kind == "function_call":
             self._start_item(position, item)
-            if position not in self._with_arguments:
-                self._with_arguments.add(position)
-                self.assembler.tool_call(read_str(item, "arguments") or "{}", index=self._calls[position])
+            self._end_call(position, item)
             return
         self.assembler.heartbeat()
         if kind == "reasoning" and (thought := thought_of(item)) is not None:
@@ -186,6 +188,12 @@ class ResponseReader:
                 self.assembler.fail(Failure(FailureKind.TOO_LARGE, message))
                 return
             self._thoughts.append(thought)
+
+    def _end_call(self, position: int, source: Mapping[str, object]) -> None:
+        """Read the whole arguments of a call, unless they came in pieces."""
+        if position not in self._with_arguments:
+            self._with_arguments.add(position)
+            self.assembler.tool_call(read_str(source, "arguments") or "{}", index=self._calls[position])
 
 
 def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
