@@ -245,33 +245,30 @@ class Gateway:
         most_requests: int = MOST_REQUESTS,
     ) -> None:
         self.config = config
+        current: Callable[[], ConfigVersion] = partial(getattr, self, "config")
         self.state_dir = state_dir
         self.is_draining = False
         self.events = EventFeed()
         transport = transport or PoolTransport()
         self._transport = transport
-        self._receipts = (
-            open_receipt_service(receipt_settings, lambda: self.config) if receipt_settings is not None else None
-        )
+        self._receipts = open_receipt_service(receipt_settings, current) if receipt_settings is not None else None
         take = self._receipts.take if self._receipts is not None else None
-        key_uses = KeyUses(state_dir, lambda: self.config) if state_dir is not None else None
-        self._telemetry = Telemetry(lambda: self.config, transport, take, key_uses)
+        key_uses = KeyUses(state_dir, current) if state_dir is not None else None
+        self._telemetry = Telemetry(current, transport, take, key_uses)
         self._health = Health(on_breaker_change=self._on_breaker_change)
         self._locations = LocationService(ServiceClient(transport), _warn_of_location)
         quota_store = quota_store or QuotaStore()
         limiters = ConcurrencyLimiters(*quota_store.share)
         self._executor = PlanExecutor(transport, self._health, limiters)
         self.metrics = self._telemetry.metrics
-        self._shadow_wiring = ShadowWiring(
-            lambda: self.config, transport, self._health, limiters, self.metrics, state_dir
-        )
-        self._usage = UsageWiring(state_dir, lambda: self.config, self._count_overshoot) if state_dir else None
+        self._shadow_wiring = ShadowWiring(current, transport, self._health, limiters, self.metrics, state_dir)
+        self._usage = UsageWiring(state_dir, current, self._count_overshoot) if state_dir else None
         if self._usage is not None:
             self._executor.accounting = self._usage.accounting
             if self._shadow_wiring.shadows is not None:
                 self._shadow_wiring.shadows.accounting = self._usage.accounting
         service = ChatService(
-            lambda: self.config,
+            current,
             self._executor,
             self._locations,
             ClientLimits(quota_store),

@@ -253,7 +253,7 @@ async def _begun(
     whole = await response.read_whole()
     if len(whole.body) > TURN_BYTES and is_event_stream(whole):
         return whole
-    start = json_start_of(deployment.adapter, chat, deployment.target)
+    start = json_start_of(deployment.adapter, chat, deployment.target) if chat.response_format is not None else None
     return read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
 
 

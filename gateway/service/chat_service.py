@@ -158,13 +158,19 @@ class ChatService:
             then: The step that follows when the request is decoded. None: it is answered.
         """
         self._identify(exchange, self.current())
-        admission = await self._admitted(exchange) if exchange.caller.client is not None else None
+        client = exchange.caller.client
+        admission: Admission | SharedAdmission | None = None
+        if client is not None and (limits := client.limits) is not None:
+            if self.shared_limits is None:
+                admission = self._limits.take(client, limits, exchange.record)
+            else:
+                admission = await self.shared_limits.take(client, limits, exchange.record)
         try:
             # Most configs need no lookup. Then do not await, because each call costs time on the hot path.
             if exchange.config.location.needs_lookup:
                 await self._look_up(exchange)
             else:
-                self._locate(exchange)
+                self._place(exchange, locate(exchange.config, exchange.caller))
             exchange.start()
             with await exchange.body() as body:
                 if self.current() is not exchange.config:
@@ -191,23 +197,11 @@ class ChatService:
         if (client := exchange.caller.client) is not None:
             record.client, record.key_id = client.name, client.key_id
 
-    async def _admitted(self, exchange: Exchange) -> Admission | SharedAdmission | None:
-        """Admit the request under its client's limits, if there are any. Raises LimitReached."""
-        client, record = exchange.caller.client, exchange.record
-        if client is None or client.limits is None:
-            return None
-        if self.shared_limits is not None:
-            return await self.shared_limits.take(client, client.limits, record)
-        return self._limits.take(client, client.limits, record)
-
-    def _locate(self, exchange: Exchange) -> None:
-        self._check_location(exchange, locate(exchange.config, exchange.caller))
-
     async def _look_up(self, exchange: Exchange) -> None:
-        self._check_location(exchange, await self.locations.locate(exchange.config, exchange.caller))
+        self._place(exchange, await self.locations.locate(exchange.config, exchange.caller))
 
-    def _check_location(self, exchange: Exchange, located: Located) -> None:
-        """Raise Refused if no request from there may be answered, or not at the time when this one arrived."""
+    def _place(self, exchange: Exchange, located: Located) -> None:
+        """Note the location. Raises Refused if no request from there is answered, or not at the time of this one."""
         record = exchange.record
         before = record.decided
         record.decided = Decided(located.location) if before is UNDECIDED else change(before, location=located.location)
@@ -368,8 +362,9 @@ class ChatService:
             refuse_misspelled(request.extra, config.known_fields)
         if location.region is not None and location.region.texts is not None:
             exchange.locale = choose_locale(location.region.texts, caller.accept_language, location.preferences)
-        exchange.consent = read_consent(config, caller, exchange.claim) if config.recipients else NO_STATEMENT
-        exchange.user = user_of(caller, exchange.claim)
+        claim = exchange.claim
+        exchange.consent = read_consent(config, caller, claim) if config.recipients else NO_STATEMENT
+        exchange.user = user_of(caller, claim) if caller.user or claim is not None else None
         exchange.prefer = None
         assistant = find_assistant(config, caller.client, request.model)
         if isinstance(request, ChatRequest):
@@ -505,9 +500,9 @@ class ChatService:
         elif exchange.prefer is None or location.region is None:
             decision = decide(config, assistant, location, needs, health, now_s, consents)
             if decision.lanes:
-                decision = assign_variant(decision, partial(sticky_key_of, exchange.client, exchange.user, chat))
+                decision = assign_variant(decision, partial(sticky_key_of, exchange.caller.client, exchange.user, chat))
         else:
-            sticky = partial(sticky_key_of, exchange.client, exchange.user, chat)
+            sticky = partial(sticky_key_of, exchange.caller.client, exchange.user, chat)
 
             def decided(view: Assistant) -> Decision:
                 return assign_variant(decide(config, view, location, needs, health, now_s, consents), sticky)
@@ -530,7 +525,7 @@ class ChatService:
         still_allowed = partial(self._step_problem, config, plan.region)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
         if self.executor.accounting is not None:
-            context.usage = self.executor.accounting.request(config, exchange.client, exchange.user, record)
+            context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
         return context
 
     def _step_problem(self, config: ConfigVersion, region: Region, step: Step) -> str | None:

@@ -11,7 +11,7 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
-from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentStatement
 from gateway.model.input_requests import ServedRequest
 from gateway.model.location import ClaimReport, Location
@@ -122,11 +122,6 @@ class Exchange:
         self.hides_model = False
         self.locale: Locale | None = None
         self.within: Destinations | None = None
-
-    @property
-    def client(self) -> Client | None:
-        """The authenticated client; None if the config has no keys."""
-        return self.caller.client
 
     def identify(self, config: ConfigVersion) -> None:
         """Set `caller` from the headers, as this config version reads them. No later code reads a header.

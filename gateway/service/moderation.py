@@ -160,7 +160,7 @@ def judge_of(
     def usage_of(own: Record) -> RequestUsage:
         if accounting is None:
             raise RuntimeError("usage is not recorded")
-        return accounting.request(config, exchange.client, exchange.user, own)
+        return accounting.request(config, exchange.caller.client, exchange.user, own)
 
     def spend(usage: RequestUsage) -> None:
         if context.usage is not None:
