@@ -22,6 +22,15 @@ def path_exists(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def is_open_to_others(status: os.stat_result) -> bool:
+    """Return whether a file with a key may be read by other users than the owner of this process.
+
+    The group may read a file of root: that is how the volume of a Secret reaches a process that is not root.
+    """
+    others = 0o037 if status.st_uid == 0 and os.geteuid() != 0 else 0o077
+    return bool(stat.S_IMODE(status.st_mode) & others)
+
+
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading. Raises OSError for anything else."""
     return open(path, "rb", opener=_regular)

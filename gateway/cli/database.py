@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import time
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import compile_file, settings_of
+from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError, StateError
+from providers.auth import Secret
 
 if TYPE_CHECKING:
     from gateway.model.budget import StoreServer
 
 _OK, _REFUSED = 0, 1
+_PAUSE_S = 1.0
+_MOST_BYTES = 4096
 
 
 def upgrade(options: argparse.Namespace) -> int:
@@ -21,7 +28,13 @@ def upgrade(options: argparse.Namespace) -> int:
     from gateway.usage.postgres import upgrade as upgrade_schema
     from gateway.usage.postgres_schema import SCHEMA
 
-    before, after = upgrade_schema(server)
+    owner = None
+    if options.user is not None:
+        password = Secret(_password(options.password_file)) if options.password_file is not None else None
+        owner = replace(server, user=options.user, password=password, former_password=None)
+    elif options.password_file is not None:
+        raise CommandError("--password-file needs --user")
+    before, after = upgrade_schema(server, owner)
     if after > SCHEMA:
         print(f"the schema {after} is of the next release, and this release works with it: nothing was changed")
     elif before == after:
@@ -32,19 +45,33 @@ def upgrade(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Report whether this release can work with the database."""
+    """Report whether this release can work with the database, perhaps after the wait for an upgrade."""
     server = _server(options)
     from gateway.usage.postgres import current_schema
     from gateway.usage.postgres_schema import SCHEMA, check_schema
 
-    found = current_schema(server)
+    until = time.monotonic() + options.wait
+    while True:
+        try:
+            found = current_schema(server)
+            check_schema(found)
+        except StateError as error:
+            if time.monotonic() >= until:
+                print(f"gateway: {error}")
+                return _REFUSED
+        else:
+            print(f"the database answers, and its schema {found} fits this release (which has {SCHEMA})")
+            return _OK
+        time.sleep(min(_PAUSE_S, max(0.0, until - time.monotonic())))
+
+
+def _password(path: Path) -> str:
     try:
-        check_schema(found)
-    except StateError as error:
-        print(f"gateway: {error}")
-        return _REFUSED
-    print(f"the database answers, and its schema {found} fits this release (which has {SCHEMA})")
-    return _OK
+        return read_file_or_pipe(path, _MOST_BYTES).decode("utf-8").strip("\r\n")
+    except (OSError, ValueError) as error:
+        raise CommandError(
+            f"--password-file: {path} can't be read ({getattr(error, 'strerror', 'not text')})"
+        ) from None
 
 
 def _server(options: argparse.Namespace) -> StoreServer:

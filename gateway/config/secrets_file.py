@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from gateway.config.problems import ConfigRejected
 from gateway.config.sensitive_keys import secret_names
 from gateway.config.source_text import MISSING, digest
 from gateway.config.yaml_document import parse_yaml
-from gateway.files import open_file
+from gateway.files import is_open_to_others, open_file
 from gateway.operator_errors import CommandError
 from gateway.undo import undone_on_failure
 from providers.auth import Secret
@@ -53,13 +52,13 @@ def read_secrets_file(path: str) -> SecretsFile:
     """Read the file. Its problem is in the result."""
     try:
         with open_file(path) as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            is_open = is_open_to_others(os.fstat(file.fileno()))
             data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
         return SecretsFile(path, problem=f"the file {path} can't be read ({reason})", hint=_NEW)
     found = digest(data)
-    if mode & 0o077:
+    if is_open:
         return SecretsFile(
             path, found, problem=f"the file {path} is readable by other users", hint=f"run `chmod 600 {path}`"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 
 from gateway.settings import Settings
 from scripts.release import stated_version
-from tests.kit.postgres_server import PASSWORD, running_postgres
+from tests.kit.postgres_server import running_postgres
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/assistant-gateway"
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 ALONE: dict[str, Any] = {}
 CELL: dict[str, Any] = {"config": "version: 1\nstores: {database: {}}\n"}
+BARE: dict[str, Any] = {**CELL, "persistence": {"enabled": False}}
 EVERYTHING: dict[str, Any] = {
     **CELL,
     "serviceMonitor": {"enabled": True},
@@ -37,7 +39,57 @@ EVERYTHING: dict[str, Any] = {
     "priorityClassName": "high",
     "service": {"annotations": {"c": "d"}},
     "image": {"digest": f"sha256:{'a' * 64}"},
+    "extraEnv": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "vault", "key": "openai"}}}],
+    "extraVolumes": [
+        {"name": "keys", "secret": {"secretName": "provider-keys"}},
+        {"name": "geoip", "persistentVolumeClaim": {"claimName": "geoip", "readOnly": True}},
+        {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io", "readOnly": True}},
+    ],
+    "extraVolumeMounts": [
+        {"name": "keys", "mountPath": "/run/secrets/keys", "readOnly": True},
+        {"name": "geoip", "mountPath": "/var/lib/GeoIP", "readOnly": True},
+    ],
+    "schema": {"user": "gateway_owner", "passwordSecret": {"name": "schema-owner"}},
+    "persistence": {"storageClass": "fast", "size": "1Gi"},
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "rack",
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/instance": "gw"}},
+        }
+    ],
+    "affinity": {
+        "podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "topologyKey": "kubernetes.io/hostname",
+                    "labelSelector": {"matchLabels": {"app.kubernetes.io/instance": "gw"}},
+                }
+            ]
+        }
+    },
+    "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"name": "edge"}}}]},
+    "ingress": {
+        "enabled": True,
+        "className": "nginx",
+        "hosts": ["a.example.com", "b.example.com"],
+        "tlsSecret": "tls",
+        "annotations": {"nginx.ingress.kubernetes.io/proxy-buffering": "off"},
+    },
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]},
+    "serviceAccount": {"create": True, "automount": True, "annotations": {"role": "x"}},
 }
+VARIANTS = {
+    "alone": ALONE,
+    "cell": CELL,
+    "bare": BARE,
+    "everything": EVERYTHING,
+    "openshift": {**CELL, "openshift": True, "serviceAccount": {"name": "own"}},
+    "ingress": {"ingress": {"enabled": True, "hosts": ["a.example.com"]}},
+    "policy": {"networkPolicy": {"enabled": True}},
+}
+NOT_KUBERNETES = ("monitoring.coreos.com/", "gateway.networking.k8s.io/")
 
 
 def chart() -> Any:
@@ -59,12 +111,17 @@ def rendered(values: dict[str, Any], name: str = "gw") -> list[dict[str, Any]]:
 
 @cache
 def kinds(which: str) -> dict[str, dict[str, Any]]:
-    values = {"alone": ALONE, "cell": CELL, "everything": EVERYTHING}[which]
-    return {one["kind"]: one for one in rendered(values) if one["metadata"]["name"] != "gw-assistant-gateway-admin"}
+    objects = rendered(VARIANTS[which])
+    return {one["kind"]: one for one in objects if one["metadata"]["name"] != "gw-assistant-gateway-admin"}
+
+
+def workload(objects: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    (one,) = (one for one in objects if one["kind"] in ("Deployment", "StatefulSet"))
+    return one
 
 
 def pod(which: str) -> Any:
-    return kinds(which)["Deployment"]["spec"]["template"]["spec"]
+    return workload(kinds(which).values())["spec"]["template"]["spec"]
 
 
 def test_chart_has_no_lint_findings_and_the_version_of_the_project() -> None:
@@ -76,13 +133,15 @@ def test_chart_has_no_lint_findings_and_the_version_of_the_project() -> None:
     assert stated["version"] == stated["appVersion"] == stated_version(ROOT)
 
 
-@pytest.mark.parametrize("which", ["alone", "cell", "everything"])
-def test_objects_are_valid_for_kubernetes(which: str) -> None:
+@pytest.mark.parametrize("version", ["1.32", "1.37"])
+@pytest.mark.parametrize("which", VARIANTS)
+def test_objects_are_valid_for_kubernetes(which: str, version: str) -> None:
     import kubernetes_validate
 
-    for one in kinds(which).values():
-        if not one["apiVersion"].startswith("monitoring.coreos.com/"):
-            kubernetes_validate.validate(one, "1.37", strict=True)
+    objects = [one for one in rendered(VARIANTS[which]) if not one["apiVersion"].startswith(NOT_KUBERNETES)]
+    for one in objects:
+        kubernetes_validate.validate(one, version, strict=True)
+    assert len({(one["kind"], one["metadata"]["name"]) for one in objects}) == len(objects)
 
 
 def test_without_stores_one_pod_has_a_volume() -> None:
@@ -95,14 +154,88 @@ def test_without_stores_one_pod_has_a_volume() -> None:
     assert not {"PodDisruptionBudget", "HorizontalPodAutoscaler"} & kinds("alone").keys()
 
 
-def test_with_stores_pods_are_replaced_one_by_one_and_keep_nothing() -> None:
-    spec = kinds("cell")["Deployment"]["spec"]
-    assert (spec["replicas"], spec["strategy"]["rollingUpdate"]) == (3, {"maxSurge": 1, "maxUnavailable": 0})
-    (state,) = (one for one in pod("cell")["volumes"] if one["name"] == "state")
-    assert "emptyDir" in state
+def test_with_stores_each_pod_keeps_its_volume_and_pods_are_replaced_one_by_one() -> None:
+    spec = kinds("cell")["StatefulSet"]["spec"]
+    assert (spec["replicas"], spec["updateStrategy"]) == (3, {"type": "RollingUpdate"})
+    (claim,) = spec["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "state"
+    assert "state" not in [one["name"] for one in pod("cell")["volumes"]]
+    mounts = {one["name"]: one["mountPath"] for one in pod("cell")["containers"][0]["volumeMounts"]}
+    assert mounts["state"] == "/var/lib/gateway"
+    services = {one["metadata"]["name"] for one in rendered(CELL) if one["kind"] == "Service"}
+    assert spec["serviceName"] in services
     assert "PersistentVolumeClaim" not in kinds("cell")
     assert "PodDisruptionBudget" in kinds("cell")
     assert "HorizontalPodAutoscaler" not in kinds("cell")
+
+
+def test_without_volumes_pods_are_those_of_a_deployment_and_the_notes_state_the_loss() -> None:
+    spec = kinds("bare")["Deployment"]["spec"]
+    assert (spec["replicas"], spec["strategy"]["rollingUpdate"]) == (3, {"maxSurge": 1, "maxUnavailable": 0})
+    (state,) = (one for one in pod("bare")["volumes"] if one["name"] == "state")
+    assert "emptyDir" in state
+    notes = [
+        chart().render(values, name="gw", namespace="prod")["assistant-gateway/templates/NOTES.txt"]
+        for values in (BARE, CELL, ALONE)
+    ]
+    assert ["loses the usage rows" in text for text in notes] == [True, False, False]
+
+
+def test_openshift_chooses_the_user_and_nothing_else_is_given_up() -> None:
+    security = [pod(which)["securityContext"] for which in ("cell", "openshift")]
+    assert security[1].items() <= security[0].items()
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & security[1].keys()
+    assert security[1]["runAsNonRoot"]
+    assert pod("openshift")["serviceAccountName"] == "own"
+
+
+def test_only_the_job_has_the_owner_of_the_tables() -> None:
+    job = kinds("everything")["Job"]["spec"]["template"]["spec"]
+    (upgrade,) = job["containers"]
+    assert upgrade["command"] == [
+        *("gateway", "db", "upgrade", "--user", "gateway_owner", "--password-file", "/run/schema/password")
+    ]
+    assert "schema-owner" in yaml.safe_dump(job)
+    assert "schema-owner" not in yaml.safe_dump(pod("everything"))
+    (check,) = pod("everything")["initContainers"]
+    assert check["command"][:3] == ["gateway", "db", "check"]
+    names = [kinds(which)["Job"]["metadata"]["name"] for which in ("cell", "everything")]
+    assert names[0] != names[1]  # a Job cannot be changed
+    selector = kinds("cell")["Service"]["spec"]["selector"]
+    labels = kinds("cell")["Job"]["spec"]["template"]["metadata"]["labels"]
+    assert not selector.items() <= labels.items()  # it gets no requests
+
+
+def test_prometheus_gets_the_viewer_and_alone_reaches_the_admin_port() -> None:
+    (endpoint,) = kinds("everything")["ServiceMonitor"]["spec"]["endpoints"]
+    assert endpoint["authorization"]["credentials"]["key"] == "GATEWAY_VIEWER_TOKEN"
+    public, admin = kinds("everything")["NetworkPolicy"]["spec"]["ingress"]
+    assert (public["ports"], public["from"]) == ([{"port": "http"}], EVERYTHING["networkPolicy"]["from"])
+    assert admin["ports"] == [{"port": "admin"}]
+    assert admin["from"]
+    (only,) = kinds("policy")["NetworkPolicy"]["spec"]["ingress"]
+    assert only == {"ports": [{"port": "http"}]}
+    assert "NetworkPolicy" not in kinds("cell")
+
+
+def test_own_volumes_variables_and_account_reach_every_container() -> None:
+    job = kinds("everything")["Job"]["spec"]["template"]["spec"]
+    for spec in (pod("everything"), job):
+        assert spec["serviceAccountName"] == kinds("everything")["ServiceAccount"]["metadata"]["name"]
+        assert {"keys", "geoip", "vault"} <= {one["name"] for one in spec["volumes"]}
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
+            assert {"keys", "geoip"} <= {one["name"] for one in container["volumeMounts"]}
+            assert EVERYTHING["extraEnv"][0] in container["env"]
+    assert pod("everything")["topologySpreadConstraints"] == EVERYTHING["topologySpreadConstraints"]
+    assert pod("everything")["affinity"] == EVERYTHING["affinity"]
+
+
+def test_routes_name_the_service_and_wait_longer_than_a_stream() -> None:
+    (rule,) = kinds("everything")["HTTPRoute"]["spec"]["rules"]
+    assert rule["backendRefs"] == [{"name": "gw-assistant-gateway", "port": 80}]
+    assert rule["timeouts"] == {"request": "660s", "backendRequest": "660s"}
+    spec = kinds("everything")["Ingress"]["spec"]
+    assert [one["host"] for one in spec["rules"]] == spec["tls"][0]["hosts"] == ["a.example.com", "b.example.com"]
 
 
 @pytest.mark.parametrize(
@@ -110,10 +243,8 @@ def test_with_stores_pods_are_replaced_one_by_one_and_keep_nothing() -> None:
 )
 def test_grace_covers_the_longest_request_the_delay_and_half_a_minute(stated: str, seconds: int) -> None:
     resilience = f"resilience: {{total: {stated}}}\n" if stated else "resilience:\n"
-    (deployment,) = (
-        one for one in rendered({"config": CELL["config"] + resilience, "drainDelay": 7}) if one["kind"] == "Deployment"
-    )
-    spec = deployment["spec"]["template"]["spec"]
+    objects = rendered({"config": CELL["config"] + resilience, "drainDelay": 7})
+    spec = workload(objects)["spec"]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] == seconds + 7 + 30
     (gateway,) = spec["containers"]
     environment = {one["name"]: one.get("value") for one in gateway["env"]}
@@ -142,13 +273,12 @@ def test_settings_of_the_chart_exist() -> None:
     names = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
     for which in ("alone", "cell", "everything"):
         (gateway,) = pod(which)["containers"]
-        assert {one["name"] for one in gateway["env"]} <= names
+        assert {one["name"] for one in gateway["env"] if one not in EVERYTHING["extraEnv"]} <= names
 
 
 def test_changed_configuration_replaces_pods_and_another_value_does_not() -> None:
     def checksum(values: dict[str, Any]) -> str:
-        (one,) = (it for it in rendered(values) if it["kind"] == "Deployment")
-        return str(one["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+        return str(workload(rendered(values))["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
 
     assert checksum(CELL) == checksum({**CELL, "replicaCount": 5})
     assert checksum(CELL) != checksum({"config": CELL["config"] + "# changed\n"})
@@ -158,7 +288,11 @@ def test_changed_configuration_replaces_pods_and_another_value_does_not() -> Non
 def test_autoscaler_removes_one_pod_in_two_minutes() -> None:
     policies = kinds("everything")["HorizontalPodAutoscaler"]["spec"]["behavior"]["scaleDown"]["policies"]
     assert policies == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
-    assert "replicas" not in kinds("everything")["Deployment"]["spec"]
+    assert "replicas" not in kinds("everything")["StatefulSet"]["spec"]
+    for which, values in {"cell": CELL, "bare": BARE}.items():
+        objects = {one["kind"]: one for one in rendered({**values, "autoscaling": {"enabled": True}})}
+        target = objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+        assert target["kind"] == workload(objects.values())["kind"], which
 
 
 def test_rules_are_those_of_the_file() -> None:
@@ -176,6 +310,9 @@ def test_rules_are_those_of_the_file() -> None:
         ({"config": "resilience: {total: soon}"}, "total"),
         ({"config": "version: 1\nstores: [\n"}, "`config` is not valid YAML"),
         ({"image": {"digest": "sha256:1"}}, "digest"),
+        ({"ingress": {"enabled": True}}, "names no host"),
+        ({"httpRoute": {"enabled": True}}, "names no Gateway"),
+        ({"serviceMonitor": {"enabled": True, "from": []}}, "from"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, Any], reason: str) -> None:
@@ -188,8 +325,7 @@ def test_wrong_values_are_refused(values: dict[str, Any], reason: str) -> None:
 def test_own_config_map_is_mounted_and_none_is_made() -> None:
     objects = rendered({"existingConfigMap": "own", "stores": True})
     assert "ConfigMap" not in {one["kind"] for one in objects}
-    (deployment,) = (one for one in objects if one["kind"] == "Deployment")
-    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    volumes = workload(objects)["spec"]["template"]["spec"]["volumes"]
     assert {"name": "config", "configMap": {"name": "own"}} in volumes
 
 
@@ -198,37 +334,82 @@ def test_notes_end_with_a_request() -> None:
     assert "/v1/chat/completions" in notes.strip().splitlines()[-2]
 
 
-def test_init_container_upgrades_a_database(tmp_path: Path) -> None:
-    """Its own command runs with its own environment, from files where its mounts would be."""
+def test_job_upgrades_a_database_as_the_owner_and_the_pods_only_read_and_write(tmp_path: Path) -> None:
+    """The command of each runs with its own environment, from files where its mounts would be."""
     with running_postgres() as postgres:
         text = (ROOT / "deploy/compose/config/gateway.yaml").read_text("utf-8")
         stated = "postgresql://gateway@database/gateway?sslrootcert=/tls/ca.crt"
         assert stated in text
-        text = text.replace(stated, f"postgresql://gateway@127.0.0.1:{postgres.port}/gateway?sslmode=disable")
+        text = text.replace(stated, f"postgresql://runtime@127.0.0.1:{postgres.port}/gateway?sslmode=disable")
         text = text.replace("rediss://valkey:6379?ssl_ca_certs=/tls/ca.crt", "redis://127.0.0.1:1")
-        objects = rendered({"config": text})
-        (upgrade,) = next(one for one in objects if one["kind"] == "Deployment")["spec"]["template"]["spec"][
-            "initContainers"
-        ]
+        values = {"config": text, "schema": {"user": "gateway_owner", "passwordSecret": {"name": "schema-owner"}}}
+        objects = rendered(values)
+        (job,) = (one for one in objects if one["kind"] == "Job")
+        (upgrade,) = job["spec"]["template"]["spec"]["containers"]
+        (check,) = workload(objects)["spec"]["template"]["spec"]["initContainers"]
         (config_map,) = (one for one in objects if one["kind"] == "ConfigMap")
         mounts = {one["mountPath"]: tmp_path / one["name"] for one in upgrade["volumeMounts"]}
         for directory in mounts.values():
             directory.mkdir()
         for name, content in config_map["data"].items():
             (mounts["/etc/gateway"] / name).write_text(content, "utf-8")
-        environment = {one["name"]: one.get("value", "pod-1") for one in upgrade["env"]}
-        for name, value in environment.items():
-            for inside, outside in mounts.items():
-                if value.startswith(inside):
-                    environment[name] = f"{outside}{value.removeprefix(inside)}"
-        secrets = {"GATEWAY_PEPPER": "p" * 40, "GATEWAY_DATABASE_PASSWORD": PASSWORD, "GATEWAY_VALKEY_PASSWORD": "v"}
-        done = subprocess.run(
-            [str(Path(sys.executable).parent / upgrade["command"][0]), *upgrade["command"][1:]],
-            env={"PATH": os.environ["PATH"], **environment, **secrets, "EDGE_SECRET": "e", "OPENAI_EU_API_KEY": "k"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert (done.returncode, "upgraded the schema" in done.stdout) == (0, True), done.stdout + done.stderr
-        assert postgres.sql("SELECT count(*) FROM usage_row") == [(0,)]
+        (mounts["/run/schema"] / "password").write_text("owner\n", "utf-8")
+        # The database belongs to another user than the one of the configuration, which may not create tables.
+        for statement in (
+            "CREATE ROLE gateway_owner LOGIN PASSWORD 'owner'",
+            "CREATE ROLE runtime LOGIN PASSWORD 'runtime'",
+            "GRANT CREATE, USAGE ON SCHEMA public TO gateway_owner",
+        ):
+            postgres.sql(statement)
+
+        def run(container: dict[str, Any], *more: str) -> tuple[int, str]:
+            def outside(value: str) -> str:
+                return next(
+                    (f"{at}{value.removeprefix(inside)}" for inside, at in mounts.items() if value.startswith(inside)),
+                    value,
+                )
+
+            environment = {one["name"]: outside(one.get("value", "pod-1")) for one in container["env"]}
+            secrets = {
+                "GATEWAY_PEPPER": "p" * 40,
+                "GATEWAY_DATABASE_PASSWORD": "runtime",
+                "GATEWAY_VALKEY_PASSWORD": "v",
+            }
+            done = subprocess.run(
+                [
+                    str(Path(sys.executable).parent / container["command"][0]),
+                    *map(outside, container["command"][1:]),
+                    *more,
+                ],
+                env={
+                    "PATH": os.environ["PATH"],
+                    **environment,
+                    **secrets,
+                    "EDGE_SECRET": "e",
+                    "OPENAI_EU_API_KEY": "k",
+                },
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            return done.returncode, done.stdout + done.stderr
+
+        status, said = run(check, "--wait", "0s")
+        assert (status, "has no schema" in said) == (1, True), said
+        own_user = {**upgrade, "command": ["gateway", "db", "upgrade"]}
+        status, said = run(own_user)
+        assert (status, "db upgrade --user OWNER" in said) == (2, True), said
+        status, said = run(upgrade)
+        assert (status, "upgraded the schema" in said) == (0, True), said
+        status, said = run(check)
+        assert (status, "fits this release" in said) == (0, True), said
+        for table, right, may in (
+            ("usage_row", "INSERT", True),
+            ("usage_row", "DELETE", True),
+            ("usage_row", "TRUNCATE", False),
+        ):
+            assert postgres.sql(f"SELECT has_table_privilege('runtime', '{table}', '{right}')") == [(may,)]
+        assert postgres.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [
+            ("gateway_owner",)
+        ]

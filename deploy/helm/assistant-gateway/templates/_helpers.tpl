@@ -38,6 +38,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- else if (include "gateway.config" . | fromJson).stores }}true{{ end }}
 {{- end }}
 
+{{- define "gateway.kind" -}}
+{{- if and (eq (include "gateway.hasStores" .) "true") .Values.persistence.enabled }}StatefulSet{{ else }}Deployment{{ end }}
+{{- end }}
+
+{{- define "gateway.claim" -}}
+accessModes: [ReadWriteOnce]
+{{- with .Values.persistence.storageClass }}
+storageClassName: {{ . }}
+{{- end }}
+resources: {requests: {storage: {{ .Values.persistence.size }}}}
+{{- end }}
+
+{{- define "gateway.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "gateway.name" .) "" .Values.serviceAccount.create) }}
+{{- end }}
+
+{{/* OpenShift chooses the user and the group of a namespace itself, and refuses others. */}}
+{{- define "gateway.podSecurity" -}}
+runAsNonRoot: true
+{{- if not .Values.openshift }}
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
 {{/* Seconds that a request may take: `resilience.total`, such as 600, 600s or 10m. */}}
 {{- define "gateway.total" -}}
 {{- $config := include "gateway.config" . | fromJson }}
@@ -70,6 +98,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 - name: GATEWAY_INSTANCE
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "gateway.envFrom" -}}
@@ -82,10 +113,71 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - {name: config, mountPath: /etc/gateway, readOnly: true}
 - {name: state, mountPath: /var/lib/gateway}
 - {name: tmp, mountPath: /tmp}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "gateway.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "gateway.schemaPod" -}}
+restartPolicy: Never
+{{- with include "gateway.serviceAccount" . }}
+serviceAccountName: {{ . }}
+{{- end }}
+automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
+enableServiceLinks: false
+securityContext: {{- include "gateway.podSecurity" . | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+containers:
+  - name: db-upgrade
+    image: {{ include "gateway.image" . | quote }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    command:
+      - gateway
+      - db
+      - upgrade
+      {{- with .Values.schema.user }}
+      - --user
+      - {{ . }}
+      {{- end }}
+      {{- if .Values.schema.passwordSecret.name }}
+      - --password-file
+      - /run/schema/{{ .Values.schema.passwordSecret.key }}
+      {{- end }}
+    env: {{- include "gateway.env" . | nindent 6 }}
+    envFrom: {{- include "gateway.envFrom" . | nindent 6 }}
+    resources: {{- toYaml .Values.resources | nindent 6 }}
+    securityContext: {{- include "gateway.containerSecurity" . | nindent 6 }}
+    volumeMounts:
+      {{- include "gateway.mounts" . | nindent 6 }}
+      {{- if .Values.schema.passwordSecret.name }}
+      - {name: schema, mountPath: /run/schema, readOnly: true}
+      {{- end }}
+volumes:
+  - name: config
+    configMap: {name: {{ include "gateway.configMap" . }}}
+  - name: tmp
+    emptyDir: {sizeLimit: 64Mi}
+  - name: state
+    emptyDir: {sizeLimit: 64Mi}
+  {{- with .Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if .Values.schema.passwordSecret.name }}
+  - name: schema
+    secret: {secretName: {{ .Values.schema.passwordSecret.name }}}
+  {{- end }}
 {{- end }}

@@ -1,0 +1,31 @@
+"""Which files with a key are open to other users."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gateway.files import is_open_to_others
+
+
+@pytest.mark.parametrize(
+    ("owner", "user", "mode", "is_open"),
+    [
+        (1000, 1000, 0o600, False),
+        (1000, 1000, 0o640, True),
+        (1000, 1000, 0o604, True),
+        # The volume of a Secret: files of root, and `fsGroup` is the group of the process.
+        (0, 10001, 0o440, False),
+        (0, 10001, 0o460, True),
+        (0, 10001, 0o444, True),
+        (1000, 10001, 0o440, True),
+        (0, 0, 0o440, True),
+    ],
+)
+def test_group_may_read_a_file_of_root_and_no_other(
+    owner: int, user: int, mode: int, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    status = os.stat_result((0o100000 | mode, 1, 1, 1, owner, 10001, 1, 0, 0, 0))
+    assert is_open_to_others(status) is is_open
