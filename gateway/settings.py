@@ -7,14 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_SECRET = ("admin_token", "console_proxy_secret")
+_LEAST = 16
+_SECRET = ("admin_token", "viewer_token", "console_proxy_secret")
 _HEADER = r"^[A-Za-z0-9\-]{1,64}$"
 _ROLES = r"^\s*[^=,]+=(viewer|operator|admin)\s*(,\s*[^=,]+=(viewer|operator|admin)\s*)*$"
+
+
+def versions_of(secret: SecretStr | None) -> tuple[str, ...]:
+    """Return the versions of a secret of the environment, the newer one first. A space is between two of them."""
+    return tuple(secret.get_secret_value().split()) if secret is not None else ()
+
+
+def _one_or_two(secret: SecretStr) -> SecretStr:
+    versions = versions_of(secret)
+    if not 1 <= len(versions) <= 2:
+        raise ValueError("it must be one text, or the new and the former one with a space between them")
+    if (shortest := min(map(len, versions))) < _LEAST:
+        raise ValueError(f"it must have at least {_LEAST} characters, not {shortest}")
+    return secret
+
+
+_Versions = Annotated[SecretStr, AfterValidator(_one_or_two)]
 
 
 class SettingsError(ValueError):
@@ -31,8 +49,13 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="The port of the public listener; 0 takes a free one.")
     admin_host: str = Field("127.0.0.1", description="The address of the admin listener.")
     admin_port: int = Field(8081, ge=0, le=65535, description="The port of the admin listener; 0 takes a free one.")
-    admin_token: SecretStr | None = Field(
-        None, min_length=16, description="The token that requests to the admin listener must send."
+    admin_token: _Versions | None = Field(
+        None,
+        description="The token that requests to the admin listener must send: one, or the new and the former one.",
+    )
+    viewer_token: _Versions | None = Field(
+        None,
+        description="A token that may only read, as Prometheus does, at an admin listener with `GATEWAY_ADMIN_TOKEN`.",
     )
     console_host: str = Field("127.0.0.1", description="The address of the console's listener.")
     console_port: int | None = Field(
@@ -43,9 +66,8 @@ class Settings(BaseSettings):
         pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+/?$",
         description="The public address of the console, such as `https://console.example.com`. No other is answered.",
     )
-    console_proxy_secret: SecretStr | None = Field(
+    console_proxy_secret: _Versions | None = Field(
         None,
-        min_length=16,
         description="The secret of an authenticating proxy, in `x-gateway-proxy-secret`. It replaces sign-in by token.",
     )
     console_user_header: str = Field(
@@ -114,7 +136,7 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
             source = f"--{name.replace('_', '-')}" if name in given else f"GATEWAY_{name.upper()}"
             shown = "" if name in _SECRET else f" is {problem['input']!r}"
             message = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
-            if problem["type"] == "too_short":  # pydantic counts a secret's characters as "items"
-                message = "it must have at least {min_length} characters, not {actual_length}".format(**problem["ctx"])
+            if "error" in problem.get("ctx", {}):  # of a check of this module
+                message = str(problem["ctx"]["error"])
             lines.append(f"{source}{shown}: {message}")
         raise SettingsError("\n".join(lines)) from None

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,12 +20,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.files import read_file_or_pipe
+from gateway.files import is_open_to_others, read_file_or_pipe
 from providers.value import Value
 
 _PREFIX = "ed25519:"
 _PUBLIC = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
 _MOST_BYTES = 64 * 1024
+_MOST_VERSIONS = 2
+_PEM = re.compile(rb"-----BEGIN [^-]+-----.+?-----END [^-]+-----[\r\n]*", re.DOTALL)
 PLAN_KIND = "gateway-plan"
 
 
@@ -81,16 +82,28 @@ class Signer:
 
     @classmethod
     def read(cls, path: Path) -> Signer:
-        """Return the key of a PEM file that only its owner may read. Raises KeyUnusable."""
+        """Return the first key of a PEM file that only its owner may read. Raises KeyUnusable."""
+        return cls.read_versions(path)[0]
+
+    @classmethod
+    def read_versions(cls, path: Path) -> tuple[Signer, ...]:
+        """Return the one or two keys of a PEM file that only its owner may read. Raises KeyUnusable."""
         try:
             data = read_file_or_pipe(path, _MOST_BYTES)
-            mode = stat.S_IMODE(path.stat().st_mode)
+            is_open = is_open_to_others(path.stat())
         except OSError as error:
             raise KeyUnusable(f"{path} cannot be read ({error.strerror})") from None
-        if mode & 0o077:
+        if is_open:
             raise KeyUnusable(f"{path} is readable by other users: run `chmod 600 {path}`")
+        blocks = _PEM.findall(data) or [data]
+        if len(blocks) > _MOST_VERSIONS:
+            raise KeyUnusable(f"{path} contains more than {_MOST_VERSIONS} keys: the new one and the former one")
+        return tuple(cls._parsed(path, block) for block in blocks)
+
+    @classmethod
+    def _parsed(cls, path: Path, block: bytes) -> Signer:
         try:
-            key = load_pem_private_key(data, None)
+            key = load_pem_private_key(block, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             raise KeyUnusable(f"{path} does not contain a private key in PEM without a passphrase") from None
         if not isinstance(key, Ed25519PrivateKey):

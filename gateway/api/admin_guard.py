@@ -35,13 +35,13 @@ class Guard:
     """The access check of the admin listener.
 
     Attributes:
-        token: The token that a request must have; None if only this machine can reach the listener.
+        own: The tokens of the settings, each with its role. Without one, only this machine can reach the listener.
         hosts: The host names under which a request without a token may call the listener.
         tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
         is_closed: Returns whether a token is needed although there is none. May raise StateError.
     """
 
-    token: str | None = field(default=None, repr=False)
+    own: tuple[tuple[str, Role], ...] = field(default=(), repr=False)
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
     tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
     is_closed: Callable[[], bool] = field(default=bool, repr=False)
@@ -74,9 +74,9 @@ class Guard:
             message = "the content type is not supported: send `content-type: application/json`, or no body"
             raise ApiError("unsupported_media_type", message)
         tokens, is_closed = self._stored_tokens()
-        if self.token is None and is_closed:
+        if not self.own and is_closed:
             raise ApiError("invalid_api_key", LISTENER_CLOSED)
-        if self.token is None and not tokens:
+        if not self.own and not tokens:
             host = headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in self.hosts:
@@ -98,16 +98,16 @@ class Guard:
     @property
     def has_tokens(self) -> bool:
         """Whether there is an admin token. Raises ApiError."""
-        return self.token is not None or bool(self._stored_tokens()[0])
+        return bool(self.own) or bool(self._stored_tokens()[0])
 
     def holder(self, digest: str) -> Identity | None:
         """Return the holder of an admin token by its SHA-256 (hex); None if there is no such token. Raises ApiError."""
         return self._find(digest, self._stored_tokens()[0])
 
     def _find(self, digest: str, tokens: Mapping[str, AdminToken]) -> Identity | None:
-        own = hashlib.sha256((self.token or "").encode("utf-8")).hexdigest()
-        if hmac.compare_digest(digest, own) and self.token is not None:
-            return Identity(Role.ADMIN)
+        for own, role in self.own:
+            if hmac.compare_digest(digest, hashlib.sha256(own.encode("utf-8")).hexdigest()):
+                return Identity(role)
         token = tokens.get(digest)
         return Identity(token.role, token.id) if token is not None else None
 

@@ -20,10 +20,13 @@ KIND = "gateway-receipt"
 
 
 class ReceiptSettings(Value, frozen=True):
-    """Where receipts are stored, and the key that signs them. Without a key they are unsigned."""
+    """Where receipts are stored, and the key that signs them: its newer version, then its former one.
+
+    Without a key they are unsigned.
+    """
 
     directory: Path
-    signer: Signer | None = None
+    signers: tuple[Signer, ...] = ()
 
 
 def read_receipt_settings(state_dir: str | None, receipt_key: str | None) -> ReceiptSettings | None:
@@ -34,7 +37,7 @@ def read_receipt_settings(state_dir: str | None, receipt_key: str | None) -> Rec
         return ReceiptSettings(Path(state_dir))
     from gateway.signing import Signer  # loads a large library that is not needed without a key
 
-    return ReceiptSettings(Path(state_dir), Signer.read(Path(receipt_key)))
+    return ReceiptSettings(Path(state_dir), Signer.read_versions(Path(receipt_key)))
 
 
 def open_receipt_service(settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> ReceiptService:
@@ -48,9 +51,9 @@ class ReceiptService:
     def __init__(self, settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> None:
         from gateway.state.receipts import Receipts
 
-        self._signer = settings.signer
-        signing_key = self._signer.derived_key(b"seals of receipts 1") if self._signer is not None else None
-        self._receipts = Receipts(settings.directory, current, _warn, signing_key=signing_key)
+        self._signer = next(iter(settings.signers), None)
+        signing_keys = [signer.derived_key(b"seals of receipts 1") for signer in settings.signers]
+        self._receipts = Receipts(settings.directory, current, _warn, signing_keys=signing_keys)
         self.take: Callable[[Record], None] = self._receipts.take
 
     def lost(self) -> int:
@@ -60,7 +63,7 @@ class ReceiptService:
     async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
         """Return a receipt with its signature, or None. Raises StateError, ReceiptDamaged.
 
-        A receipt that this key has not sealed when it was stored is not signed.
+        A receipt that no version of the key has sealed when it was stored is not signed. The newer version signs.
         """
         found = await asyncio.to_thread(self._receipts.find_sealed, request_id, client)
         if found is None:

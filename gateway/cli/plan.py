@@ -300,6 +300,6 @@ def opened_history(settings: Settings) -> closing[History]:
 def admin_client(url: str, settings: Settings) -> AdminClient:
     """Return a client for the admin listener of the running gateway, with the token of the environment."""
     from gateway.cli.admin_client import AdminClient
+    from gateway.settings import versions_of
 
-    token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
-    return AdminClient(url.rstrip("/"), token)
+    return AdminClient(url.rstrip("/"), next(iter(versions_of(settings.admin_token)), None))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.routing import DeploymentSection
-from gateway.config.secret_references import Resolution, read_literal, required_secret, secret_at
+from gateway.config.secret_references import Resolution, check_lengths, read_literal, required_versions, secret_at
 from gateway.config.secrets_file import LEAST_CHARACTERS, SecretsFile
 from gateway.config.sensitive_keys import secret_names
 from gateway.config.validation import Draft, Findings
@@ -28,8 +28,11 @@ def compile_secrets(
         consent, identity, pepper = _of_file(draft, findings, file)
     else:
         consent, identity, pepper = (
-            _versions(findings, ("secrets", name), getattr(section, name), references) for name in secret_names()
+            required_versions(findings, ("secrets", name), getattr(section, name), references, "NAME")
+            for name in secret_names()
         )
+        for name, versions in zip(secret_names(), (consent, identity, pepper), strict=True):
+            check_lengths(findings, ("secrets", name), versions, LEAST_CHARACTERS)
     secrets = Secrets(
         consent=consent[0] if consent else None,
         identity=identity[0] if identity else None,
@@ -64,24 +67,6 @@ def _of_file(draft: Draft, findings: Findings, file: SecretsFile | None) -> tupl
         findings.error(("secrets", "file"), file.problem, file.hint)
         return ((),) * len(secret_names())
     return tuple(file.keys[name] for name in secret_names())
-
-
-def _versions(
-    findings: Findings, path: KeyPath, texts: list[str] | None, references: Mapping[str, Resolution]
-) -> tuple[Secret, ...]:
-    """Return the valid versions of a key, the newer one first."""
-    if texts is not None and len(set(texts)) < len(texts):
-        findings.error((*path, 1), "is the same as the first version", "remove one")
-    found = [_secret(findings, (*path, index), text, references) for index, text in enumerate(texts or ())]
-    return tuple(secret for secret in found if secret is not None)
-
-
-def _secret(findings: Findings, path: KeyPath, text: str, references: Mapping[str, Resolution]) -> Secret | None:
-    resolved = required_secret(findings, path, text, references, "NAME")
-    if resolved.secret is not None and not resolved.is_stand_in and len(resolved.secret.reveal()) < LEAST_CHARACTERS:
-        hint = "create one with: openssl rand -base64 32"
-        findings.error(path, f"is shorter than {LEAST_CHARACTERS} characters", hint)
-    return resolved.secret
 
 
 def simulated_key(scheme: AuthScheme) -> Secret:

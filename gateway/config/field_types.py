@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from gateway.config.problems import nearest, quoted
 from gateway.model.budget import NANO, Money
 from gateway.model.schedule import Stage
-from gateway.model.section import FileForm, UnitError
+from gateway.model.section import ONE_OR_TWO, FileForm, UnitError
 from gateway.model.units import AGE, DOCUMENT_URL, UNIT_S, VISIBLE
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -219,8 +219,7 @@ CurrencyCode = Annotated[str, Field(pattern=_CURRENCY)]
 PhoneNumber = Annotated[str, Field(pattern=_PHONE)]
 ProducerCode = Annotated[str, Field(pattern=_PRODUCER)]
 OneOrMore = Annotated[Words, BeforeValidator(_listed, json_schema_input_type=str | Words)]
-_UpToTwo = Annotated[list[str], Field(min_length=1, max_length=2)]
-OneOrTwo = Annotated[_UpToTwo, BeforeValidator(_listed, json_schema_input_type=str | _UpToTwo)]
+OneOrTwo = Annotated[list[str], ONE_OR_TWO]
 DocumentUrl = Annotated[str, Field(pattern=DOCUMENT_URL, max_length=2048)]
 _OriginText = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/*]+)$", examples=["https://app.example"])]
 Origin = Annotated[str, BeforeValidator(_origin, json_schema_input_type=_OriginText)]

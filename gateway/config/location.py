@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -10,7 +10,7 @@ from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.location import EdgeSecretSection, EdgeSection, LocationSection
-from gateway.config.secret_references import Resolution, required_secret
+from gateway.config.secret_references import Resolution, check_lengths, required_versions
 from gateway.config.service_permits import read_service
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
@@ -114,12 +114,11 @@ class _Reader:
     def warn(self, key: str, message: str, hint: str = "") -> None:
         self.findings.warn(self._at(key), message, hint)
 
-    def secret(self, key: str, text: str, variable: str, *, least: int, reason: str) -> Secret | None:
-        unset = f"set it, or remove `{self.path[-1]}`"
-        read = required_secret(self.findings, self._at(key), text, self.document.references, variable, unset=unset)
-        if read.secret is not None and not read.is_stand_in and len(read.secret.reveal()) < least:
-            self.error(key, f"is shorter than the {least} characters that {reason} needs", "create a longer one")
-        return read.secret
+    def secret(self, key: str, texts: Sequence[str], variable: str, *, least: int) -> tuple[Secret, ...]:
+        references, unset = self.document.references, f"set it, or remove `{self.path[-1]}`"
+        versions = required_versions(self.findings, self._at(key), texts, references, variable, unset=unset)
+        check_lengths(self.findings, self._at(key), versions, least)
+        return versions
 
     def service(self, key: str, url: str) -> tuple[ServicePermit, str] | None:
         service = read_service(self.findings, self._at(key), url)
@@ -217,5 +216,5 @@ def _secret(
     if section is None:
         return None
     unset = "without it the edge cannot be verified; set it, or remove `secret`"
-    resolved = required_secret(findings, path, section.value, references, "EDGE_SECRET", unset=unset)
-    return EdgeSecret(section.header.lower(), resolved.secret or Secret(""))
+    versions = required_versions(findings, path, section.value, references, "EDGE_SECRET", unset=unset)
+    return EdgeSecret(section.header.lower(), versions or (Secret(""),))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 
 from gateway.config.problems import KeyPath
@@ -135,6 +135,37 @@ def required_secret(
     if problem := resolved.mistake or resolved.missing:
         findings.error(path, f"{resolved.source or f'the {term}'} {problem}", resolved.hint or unset)
     return resolved
+
+
+def required_versions(
+    findings: Findings,
+    path: KeyPath,
+    texts: Sequence[str] | None,
+    references: Mapping[str, Resolution],
+    variable: str,
+    *,
+    term: str = "secret",
+    unset: str = "set it, or remove it here",
+) -> tuple[Secret, ...]:
+    """Return the valid versions of a secret, the newer one first, and report what `required_secret` does.
+
+    Two versions let the secret be replaced while its other holder still has the former one.
+    """
+    if texts is not None and len(set(texts)) < len(texts):
+        findings.error((*path, 1), "is the same as the first version", "remove one")
+    versions = (
+        required_secret(findings, (*path, index), text, references, variable, term=term, unset=unset).secret
+        for index, text in enumerate(texts or ())
+    )
+    return tuple(version for version in versions if version is not None)
+
+
+def check_lengths(findings: Findings, path: KeyPath, versions: Sequence[Secret], least: int) -> None:
+    """Report each version of a secret with fewer characters than `least`. Stand-ins are not checked."""
+    for index, version in enumerate(versions):
+        if version is not _UNRESOLVED and len(version.reveal()) < least:
+            hint = f"create one with: openssl rand -base64 {least}"
+            findings.error((*path, index), f"is shorter than {least} characters", hint)
 
 
 def _from_file(path: str) -> Resolution:

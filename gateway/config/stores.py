@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.usage import StoreSection
-from gateway.config.secret_references import Resolution, required_secret
+from gateway.config.secret_references import Resolution, required_versions
 from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
@@ -133,12 +133,10 @@ def _store(
     if territory is not None:
         keeps = "rows about" if kind == "database" else "counts of"
         check_place(draft, findings, (*path, "territory"), territory, regions, keeps)
-    password = None
-    if section.password is not None:
-        at, variable = (*path, "password"), _FORMS[kind].variable
-        password = required_secret(findings, at, section.password, references, variable, term="password").secret
+    at, variable = (*path, "password"), _FORMS[kind].variable
+    passwords = required_versions(findings, at, section.password, references, variable, term="password")
     try:
-        return _read_url(kind, section.url, territory or "", password)
+        return _read_url(kind, section.url, territory or "", passwords)
     except _UrlError as error:
         findings.error((*path, "url"), error.message, error.hint)
         return None
@@ -153,7 +151,7 @@ class _UrlError(Exception):
         self.hint = hint
 
 
-def _read_url(kind: StoreKind, url: str, territory: str, password: Secret | None) -> StoreServer:
+def _read_url(kind: StoreKind, url: str, territory: str, passwords: tuple[Secret, ...]) -> StoreServer:
     form = _FORMS[kind]
     such_as = f"such as {form.example}"
     try:
@@ -191,7 +189,8 @@ def _read_url(kind: StoreKind, url: str, territory: str, password: Secret | None
         territory=territory,
         database=database,
         user=unquote(parts.username or ""),
-        password=password,
+        password=passwords[0] if passwords else None,
+        former_password=passwords[1] if len(passwords) > 1 else None,
         uses_tls=uses_tls,
         ca_file=parameters.get(form.ca_parameter, ""),
     )

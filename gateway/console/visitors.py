@@ -16,7 +16,7 @@ from gateway.api.errors import ApiError
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
 from gateway.console.texts import ViewTexts, _
 from gateway.model.stored_client import Role
-from gateway.settings import Settings
+from gateway.settings import Settings, versions_of
 
 PROXY_HEADER = "x-gateway-proxy-secret"
 _FAILURE_S = 0.3
@@ -69,12 +69,12 @@ class ConsoleAccess:
 
     Attributes:
         url: The public origin, such as `https://console.example.com`, or None: this machine only.
-        proxy_secret: The secret of an authenticating proxy, or None.
+        proxy_secrets: The secret of an authenticating proxy in its valid versions. Empty without a proxy.
         roles: The role of each group.
     """
 
     url: str | None = None
-    proxy_secret: str | None = field(default=None, repr=False)
+    proxy_secrets: tuple[str, ...] = field(default=(), repr=False)
     user_header: str = "x-forwarded-user"
     groups_header: str = "x-forwarded-groups"
     roles: Mapping[str, Role] = field(default_factory=dict)
@@ -83,10 +83,9 @@ class ConsoleAccess:
     def of(cls, settings: Settings) -> ConsoleAccess:
         """Return the access of these settings."""
         pairs = [item.partition("=") for item in (settings.console_roles or "").split(",") if item.strip()]
-        secret = settings.console_proxy_secret
         return cls(
             settings.console_url.rstrip("/") if settings.console_url is not None else None,
-            secret.get_secret_value() if secret is not None else None,
+            versions_of(settings.console_proxy_secret),
             settings.console_user_header.lower(),
             settings.console_groups_header.lower(),
             {group.strip(): Role(role.strip()) for group, __, role in pairs},
@@ -143,7 +142,7 @@ class Visitors:
 
     def expect_sign_in(self) -> None:
         """Raise NotShown if no sign-in is possible. Raises ApiError."""
-        if self.access.proxy_secret is None and not self._guard.has_tokens:
+        if not self.access.proxy_secrets and not self._guard.has_tokens:
             command = "gateway admin-token create --role viewer --state DIR"
             text = _(
                 "no sign-in is possible: there is no admin token. Create one on the machine of the gateway: `{command}`"
@@ -152,13 +151,13 @@ class Visitors:
 
     def expect_tokens(self) -> None:
         """Raise NotShown if a proxy signs users in. Sign-in by token is off then, and `sign_in` is not called."""
-        if self.access.proxy_secret is not None:
+        if self.access.proxy_secrets:
             raise NotShown(_("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)"))
 
     async def visitor(self, headers: Mapping[str, list[str]], *, is_use: bool = True) -> Visitor | None:
         """Return the visitor with these headers, or None: a sign-in is needed. Raises NotShown, ApiError."""
-        if self.access.proxy_secret is not None:
-            return self._user_of_proxy(headers, self.access.proxy_secret)
+        if self.access.proxy_secrets:
+            return self._user_of_proxy(headers)
         for cookie in cookies_of(headers, self.access.cookie):
             token = self._sessions.token_of(cookie, is_use=is_use)
             holder = self._guard.holder(token) if token is not None else None
@@ -168,7 +167,7 @@ class Visitors:
                 return Visitor(identity, name, csrf_of(cookie), can_sign_out=True)
         return None
 
-    def _user_of_proxy(self, headers: Mapping[str, list[str]], secret: str) -> Visitor:
+    def _user_of_proxy(self, headers: Mapping[str, list[str]]) -> Visitor:
         access = self.access
         values: dict[str, str] = {}
         for name in (PROXY_HEADER, access.user_header, access.groups_header):
@@ -177,7 +176,8 @@ class Visitors:
                 text = _("the header `{name}` is sent twice: the proxy must remove the one of the client")
                 raise NotShown(text, name=name)
             values[name] = _decoded(given[0]) if given else ""
-        if not hmac.compare_digest(values[PROXY_HEADER].encode(), secret.encode()):
+        sent = values[PROXY_HEADER].encode()
+        if not any(hmac.compare_digest(sent, secret.encode()) for secret in access.proxy_secrets):
             text = _("this request did not come through the proxy: its `{name}` is missing or wrong")
             raise NotShown(text, name=PROXY_HEADER)
         user = values[access.user_header]
@@ -189,7 +189,7 @@ class Visitors:
         if role is None:
             text = _("none of the groups in `{name}` has a role here: GATEWAY_CONSOLE_ROLES gives roles to groups")
             raise NotShown(text, name=access.groups_header)
-        return Visitor(Identity(role, who=f"{user} (console)"), user, csrf_of(f"{secret}\0{user}"))
+        return Visitor(Identity(role, who=f"{user} (console)"), user, csrf_of(f"{access.proxy_secrets[-1]}\0{user}"))
 
     async def sign_in(self, token: str, address: str) -> str | None:
         """Return the cookie of a new session for the holder of a token; None if there is no such token.

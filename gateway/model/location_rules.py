@@ -14,10 +14,13 @@ _T = TypeVar("_T")
 
 
 class EdgeSecret(Value, frozen=True):
-    """A header with a secret value, which the edge adds to prove that the request came through it."""
+    """A header with a secret value, which the edge adds to prove that the request came through it.
+
+    Each of `values` is accepted: the new one, and the former one while it is replaced.
+    """
 
     header: str
-    value: Secret
+    values: tuple[Secret, ...]
 
 
 class Edge(Value, frozen=True):

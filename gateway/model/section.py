@@ -90,6 +90,19 @@ class FileForm:
         return dict(self.schema)
 
 
+def _one_or_two(value: object) -> list[str]:
+    items = value if isinstance(value, list) else [value]
+    texts = [item for item in items if isinstance(item, str)]
+    if not 1 <= len(texts) == len(items) <= 2:
+        raise UnitError("must be a text, or a list of one or two texts", "write the new one first, then the former one")
+    return texts
+
+
+_TEXT = {"type": "string"}
+ONE_OR_TWO = FileForm(_one_or_two, {"anyOf": [_TEXT, {"items": _TEXT, "maxItems": 2, "minItems": 1, "type": "array"}]})
+"""In `Annotated[list[str], ONE_OR_TWO]`: a secret, or its new and its former version."""
+
+
 class Sensitive(Value, frozen=True):
     """In `Annotated[type, Sensitive(…)]`: a key whose value is a secret or may be a reference, or that no plan shows.
 

@@ -15,6 +15,7 @@ from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.compile_job import CompileJob
 from gateway.changes.pickling import pack
 from gateway.model.config_version import ConfigVersion
+from gateway.model.stored_client import Role
 from gateway.model.version_names import version_fields
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.handover import Given, Handover
@@ -23,7 +24,7 @@ from gateway.server.keepers import Keepers, keeping, recording_the_end
 from gateway.server.service_manager import ServiceManager, sockets_by_name
 from gateway.server.uvicorn_server import BindError, bind, raise_file_limit, run, url_of
 from gateway.server.workers import WorkerProcesses, Workers, WorkerSettings
-from gateway.settings import Settings
+from gateway.settings import Settings, versions_of
 from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
@@ -248,8 +249,11 @@ def _admin(
 ) -> tuple[socket.socket, Guard]:
     """The admin listener's socket and guard; raises CommandError."""
     host, chosen = settings.admin_host, "admin_port" in settings.model_fields_set
-    token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
-    if token is None and not _is_loopback(host):
+    admins, viewers = versions_of(settings.admin_token), versions_of(settings.viewer_token)
+    own = (*((it, Role.ADMIN) for it in admins), *((it, Role.VIEWER) for it in viewers))
+    if viewers and not admins:
+        raise CommandError("GATEWAY_VIEWER_TOKEN needs GATEWAY_ADMIN_TOKEN, which the other commands send")
+    if not own and not _is_loopback(host):
         raise CommandError(
             f"the admin listener on {host} is open to others: set GATEWAY_ADMIN_TOKEN, which its callers must send, "
             "or bind it to 127.0.0.1 (GATEWAY_ADMIN_HOST)"
@@ -258,13 +262,13 @@ def _admin(
     port = 0 if settings.port == 0 and not chosen else settings.admin_port
     names = _THIS_MACHINE | {f"[{host}]" if ":" in host else host.lower()}
     if given is not None:
-        return given, Guard(token, names)
+        return given, Guard(own, names)
     if or_a_free_port and not chosen:
         try:
-            return bind(host, port, "admin"), Guard(token, names)
+            return bind(host, port, "admin"), Guard(own, names)
         except BindError:
             port = 0
-    return _bind(host, port, "admin"), Guard(token, names)
+    return _bind(host, port, "admin"), Guard(own, names)
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,19 +169,23 @@ class ReceiptSeals:
     is one. Only a receipt with the second one is signed: a reader of the state directory can make the first one.
     """
 
-    def __init__(self, directory_key: bytes, signing_key: bytes | None = None) -> None:
-        self._keys = (directory_key, signing_key) if signing_key is not None else (directory_key,)
+    def __init__(self, directory_key: bytes, signing_keys: Sequence[bytes] = ()) -> None:
+        """Make seals with the first of the signing keys, and accept those of each."""
+        self._directory_key = directory_key
+        self._signing_keys = signing_keys
 
     def seal(self, row: tuple[str, str, float, object], *, is_old: bool = False) -> str:
         """Return the seal of a row. `is_old`: it had none, so it must not be signed."""
-        return ".".join(_hash(key, row) for key in self._keys[: 1 if is_old else None])
+        return ".".join(_hash(key, row) for key in (self._directory_key, *self._signing_keys[: 0 if is_old else 1]))
 
     def check(self, row: tuple[str, str, float, object], seal: object) -> bool:
         """Return whether the receipt may be signed. Raises ReceiptDamaged if it does not match its seal."""
         first, _, second = seal.partition(".") if isinstance(seal, str) else ("", "", "")
-        if not hmac.compare_digest(first.encode(), _hash(self._keys[0], row).encode()):
+        if not hmac.compare_digest(first.encode(), _hash(self._directory_key, row).encode()):
             raise ReceiptDamaged("the stored text, id, client or time of the receipt was changed")
-        return len(self._keys) == 1 or hmac.compare_digest(second.encode(), _hash(self._keys[1], row).encode())
+        return not self._signing_keys or any(
+            hmac.compare_digest(second.encode(), _hash(key, row).encode()) for key in self._signing_keys
+        )
 
 
 def _hash(key: bytes, row: tuple[str, str, float, object]) -> str:
@@ -206,9 +210,9 @@ def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
     return [_parsed(row[3]) if seals is None else _checked(seals, row)[0] for row in rows]
 
 
-def read_seals(directory: Path, signing_key: bytes | None = None) -> ReceiptSeals:
+def read_seals(directory: Path, signing_keys: Sequence[bytes] = ()) -> ReceiptSeals:
     """Return the seals of a state directory. The first call makes the key. Raises StateError."""
-    return ReceiptSeals(generated_key(directory, RECEIPT_KEY), signing_key)
+    return ReceiptSeals(generated_key(directory, RECEIPT_KEY), signing_keys)
 
 
 def _columns(database: sqlite3.Connection) -> set[str]:
@@ -250,8 +254,8 @@ def prepare(directory: Path) -> None:
 class Receipts:
     """Stores and finds receipts of one process. Methods raise StateError.
 
-    `failed` is called with a message if receipts are lost. `signing_key` is a secret that is derived from the key that
-    signs receipts, or None. `clock` returns Unix time.
+    `failed` is called with a message if receipts are lost. `signing_keys` are secrets that are derived from the
+    versions of the key that signs receipts, the newer one first. `clock` returns Unix time.
     """
 
     def __init__(
@@ -260,10 +264,10 @@ class Receipts:
         current: Callable[[], ConfigVersion],
         failed: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
-        signing_key: bytes | None = None,
+        signing_keys: Sequence[bytes] = (),
     ) -> None:
         prepare(directory)
-        self._seals = read_seals(directory, signing_key)
+        self._seals = read_seals(directory, signing_keys)
         # Two counters, because two threads count: `take` and the writer.
         self._too_many = 0
         self._unwritten = 0

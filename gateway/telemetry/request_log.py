@@ -96,8 +96,14 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
 
 def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
     decided, shown = record.decided, record.shown
-    if decided.location is not None and decided.location.age is not None:
-        fields["age_band"] = decided.location.age_band
+    location = decided.location
+    if location is not None and location.age is not None:
+        fields["age_band"] = location.age_band
+    if location is not None and (location.region is None or location.assumed):
+        # A note is a sentence of the gateway, never a text of the client.
+        signals = {it.signal: it.note or it.territory for it in location.evidence}
+        if signals and not any(it.decided for it in location.evidence):
+            fields["signals"] = signals
     if record.consent is not None:
         fields["consent"] = record.consent
     if shown.dropped:

@@ -19,10 +19,17 @@ from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.undo import undone_on_failure
 from gateway.usage.postgres_schema import MIGRATIONS, SCHEMA, check_schema
+from providers.auth import Secret
 
 CONNECT_S = 5.0
 COMMAND_S = 15.0
 _UPGRADE_S = 600.0
+
+_GRANTS = (
+    "GRANT USAGE ON SCHEMA %I TO %I",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I",
+    "GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA %I TO %I",
+)
 
 SCHEMA_LOCK = 0x67617465_6C656402
 """The advisory lock of `gateway db upgrade`."""
@@ -48,20 +55,27 @@ def tls_of(server: StoreServer) -> ssl.SSLContext | bool:
 
 
 async def connect(server: StoreServer, command_s: float = COMMAND_S) -> PostgresConnection:
-    """Connect to the database. Raises StateError."""
+    """Connect to the database with the first password that it accepts. Raises StateError."""
     with postgres_errors():
         async with asyncio.timeout(CONNECT_S):
-            return await asyncpg.connect(
-                host=server.host,
-                port=server.port,
-                user=server.user or None,
-                password=server.password.reveal() if server.password is not None else None,
-                database=server.database,
-                ssl=tls_of(server),
-                timeout=CONNECT_S,
-                command_timeout=command_s,
-                server_settings={"application_name": "gateway"},
-            )
+            for password in server.passwords[:-1]:
+                with suppress(asyncpg.InvalidAuthorizationSpecificationError):
+                    return await _connect(server, password, command_s)
+            return await _connect(server, server.passwords[-1], command_s)
+
+
+async def _connect(server: StoreServer, password: Secret | None, command_s: float) -> PostgresConnection:
+    return await asyncpg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user or None,
+        password=password.reveal() if password is not None else None,
+        database=server.database,
+        ssl=tls_of(server),
+        timeout=CONNECT_S,
+        command_timeout=command_s,
+        server_settings={"application_name": "gateway"},
+    )
 
 
 @contextmanager
@@ -85,6 +99,8 @@ def _description(error: Exception) -> str:
         return "refuses the user or the password: check `stores.database.url` and `password`"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return "does not exist: create it, or check the name in `stores.database.url`"
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return "does not permit this to its user: for the schema, use `gateway db upgrade --user OWNER`"
     if isinstance(error, asyncpg.PostgresError):
         # The message may quote data of a row.
         return f"refused a statement: {type(error).__name__} ({error.sqlstate})"
@@ -250,10 +266,11 @@ async def locked(connection: PostgresConnection, lock: int) -> AsyncIterator[Non
         yield
 
 
-def upgrade(server: StoreServer) -> tuple[int | None, int]:
+def upgrade(server: StoreServer, owner: StoreServer | None = None) -> tuple[int | None, int]:
     """Apply all missing migrations. Return the numbers of the schema before and after. Raises StateError.
 
-    A schema that is newer by one release stays: this release works with it.
+    A schema that is newer by one release stays: this release works with it. With `owner`, its user applies them and
+    owns the tables, and the user of `server` may then read and write their rows, and nothing else.
     """
 
     async def apply(connection: PostgresConnection) -> tuple[int | None, int]:
@@ -269,9 +286,14 @@ def upgrade(server: StoreServer) -> tuple[int | None, int]:
                 await connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
                 await connection.execute("INSERT INTO alembic_version VALUES ($1)", str(SCHEMA))
             await connection.execute("UPDATE alembic_version SET version_num = $1", str(SCHEMA))
+            if owner is not None:
+                for grant in _GRANTS:
+                    await connection.execute(
+                        await connection.fetchval("SELECT format($1, current_schema(), $2::text)", grant, server.user)
+                    )
         return before, SCHEMA
 
-    return _run_once(server, apply, _UPGRADE_S)
+    return _run_once(owner or server, apply, _UPGRADE_S)
 
 
 def current_schema(server: StoreServer) -> int | None:

@@ -271,9 +271,16 @@ class ValkeyConnection:
 
     async def _log_in(self) -> None:
         server = self._server
-        if server.password is not None:
-            user = (server.user,) if server.user else ()
-            await self.call("AUTH", *user, server.password.reveal(), deadline_s=_CONNECT_S)
+        user = (server.user,) if server.user else ()
+        for password in server.passwords:
+            if password is None:
+                break
+            try:
+                await self.call("AUTH", *user, password.reveal(), deadline_s=_CONNECT_S)
+                break
+            except ValkeyRefused as refusal:
+                if refusal.code != "WRONGPASS" or password is server.passwords[-1]:
+                    raise
         if server.database not in ("", "0"):
             await self.call("SELECT", server.database, deadline_s=_CONNECT_S)
 

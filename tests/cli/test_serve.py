@@ -83,9 +83,19 @@ def test_public_admin_listener_needs_a_token(gateway: Command, monkeypatch: pyte
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
     assert shown.status == 2
     assert "the admin listener on 0.0.0.0 is open to others: set GATEWAY_ADMIN_TOKEN" in shown.err
-    monkeypatch.setenv("GATEWAY_ADMIN_TOKEN", "short-secret")
+    for token, reason in {
+        "short-secret": "it must have at least 16 characters, not 12",
+        "a-token-of-24-characters short-secret": "it must have at least 16 characters, not 12",
+        f"{'a' * 16} {'b' * 16} {'c' * 16}": "it must be one text, or the new and the former one with a space between them",
+    }.items():
+        monkeypatch.setenv("GATEWAY_ADMIN_TOKEN", token)
+        shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
+        assert shown.err == f"gateway: GATEWAY_ADMIN_TOKEN: {reason}\n"
+    monkeypatch.delenv("GATEWAY_ADMIN_TOKEN")
+    monkeypatch.delenv("GATEWAY_ADMIN_HOST")
+    monkeypatch.setenv("GATEWAY_VIEWER_TOKEN", "v" * 16)
     shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
-    assert shown.err == "gateway: GATEWAY_ADMIN_TOKEN: it must have at least 16 characters, not 12\n"
+    assert "GATEWAY_VIEWER_TOKEN needs GATEWAY_ADMIN_TOKEN" in shown.err
 
 
 @pytest.mark.slow

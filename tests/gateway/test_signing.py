@@ -157,6 +157,20 @@ LOCKED = load_pem_private_key(new_key()[0], None).private_bytes(
 )
 
 
+def test_file_with_a_new_and_a_former_key_has_both(tmp_path: Path) -> None:
+    pairs = [new_key() for _ in range(3)]
+    for count in (1, 2, 3):
+        path = tmp_path / f"{count}.pem"
+        path.write_bytes(b"# keys of receipts\n".join(pem for pem, _ in pairs[:count]))
+        path.chmod(0o600)
+        if count == 3:
+            with pytest.raises(KeyUnusable, match="more than 2 keys"):
+                Signer.read_versions(path)
+        else:
+            assert [it.public for it in Signer.read_versions(path)] == [public for _, public in pairs[:count]]
+            assert Signer.read(path).public == pairs[0][1]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"not a key", LOCKED, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
 )

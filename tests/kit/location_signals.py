@@ -26,7 +26,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 """The section of each signal that has one of its own. The tests of all signals follow from this and the registry."""
 EDGES = (
-    Edge((ip_network("10.0.0.0/8"),), "x-country", "x-ip", EdgeSecret("x-proof", Secret("word")), "x-part"),
+    Edge((ip_network("10.0.0.0/8"),), "x-country", "x-ip", EdgeSecret("x-proof", (Secret("word"),)), "x-part"),
     Edge((ip_network("192.0.2.0/24"),), "y-country", "forwarded"),
 )
 _BASE = table_of(BASE)

@@ -13,6 +13,7 @@ from gateway.config.field_types import (
     HeaderName,
     LanguageTag,
     Name,
+    OneOrTwo,
     PhoneNumber,
     ProducerCode,
     Section,
@@ -34,8 +35,8 @@ class EdgeSecretSection(Section):
     """The secret with which an edge proves that a request came through it."""
 
     header: HeaderName = Field(description="The header that the edge adds.")
-    value: Annotated[str, Sensitive("an edge's secret")] = Field(
-        description="Its value: ${NAME} or ${file:/path}.", repr=False
+    value: Annotated[OneOrTwo, Sensitive("an edge's secret")] = Field(
+        description="Its value: ${NAME} or ${file:/path}; a list of two while it is replaced.", repr=False
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from gateway.config.field_types import CurrencyCode, ExchangeRate, MoneyAmount, Name, Section, TimeZone
+from gateway.config.field_types import CurrencyCode, ExchangeRate, MoneyAmount, Name, OneOrTwo, Section, TimeZone
 from gateway.model.budget import LedgerRetention, Window
 from gateway.model.section import FileForm, Sensitive, UnitError
 from gateway.model.units import Day
@@ -15,6 +15,7 @@ _MOST_TOKENS = 2**53
 """Up to this number, every store counts exactly."""
 _WINDOWS = tuple(str(window) for window in Window)
 _Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+_VERSIONS = "Its password: ${NAME} or ${file:/path}; a list of two, the new one first, while it is replaced."
 _WHERE = "Where the server, its replicas and its backups are: an ISO 3166 code such as DE."
 
 
@@ -138,9 +139,7 @@ class DatabaseSection(Section):
         "and its certificate is verified; `sslrootcert` names a file with its certificate authorities.",
         repr=False,
     )
-    password: Annotated[str | None, Sensitive("`password`")] = Field(
-        None, description="Its password: ${NAME} or ${file:/path}.", repr=False
-    )
+    password: Annotated[OneOrTwo | None, Sensitive("`password`")] = Field(None, description=_VERSIONS, repr=False)
     territory: str = Field(description=_WHERE)
 
 
@@ -152,9 +151,7 @@ class ValkeySection(Section):
         "`ssl_ca_certs` names a file with its certificate authorities.",
         repr=False,
     )
-    password: Annotated[str | None, Sensitive("`password`")] = Field(
-        None, description="Its password: ${NAME} or ${file:/path}.", repr=False
-    )
+    password: Annotated[OneOrTwo | None, Sensitive("`password`")] = Field(None, description=_VERSIONS, repr=False)
     territory: str = Field(description=_WHERE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ from gateway.model.location import (
 )
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
-from gateway.model.section import PlainSection, Sensitive, key
+from gateway.model.section import ONE_OR_TWO, PlainSection, Sensitive, key
 from gateway.model.units import Visible
 from gateway.policy.location.signal import OwnSection, Reading, SectionReader, Signal, absolute_path, read_territory
 from gateway.policy.location.trusted_edge import SignalInput
@@ -46,9 +47,9 @@ class KeyFile(Value, frozen=True):
 
 
 class SharedKey(Value, frozen=True):
-    """A secret with which the issuer signs claims and the gateway verifies them."""
+    """A secret with which the issuer signs claims and the gateway verifies them: one or two versions."""
 
-    secret: Secret
+    secrets: tuple[Secret, ...]
 
 
 KeySource = KeyUrl | KeyFile | SharedKey
@@ -89,8 +90,12 @@ class ClaimSection(PlainSection):
         default=None,
         metadata=key("The issuer's public keys: the https URL of a JWK set, or the absolute path of a file."),
     )
-    secret: Annotated[str | None, Sensitive("a claim's keys")] = field(
-        default=None, repr=False, metadata=key("A shared secret instead of public keys: ${NAME} or ${file:/path}.")
+    secret: Annotated[list[str] | None, ONE_OR_TWO, Sensitive("a claim's keys")] = field(
+        default=None,
+        repr=False,
+        metadata=key(
+            "A shared secret instead of public keys: ${NAME} or ${file:/path}; a list of two while it is replaced."
+        ),
     )
     territory: Visible = field(default="territory", metadata=key("The member of the token with the user's territory."))
     preferences: Visible | None = field(
@@ -154,10 +159,10 @@ def _key_set(jwks: str, reader: SectionReader) -> KeySource | None:
     return KeyUrl(*service) if service is not None else None
 
 
-def _shared_key(text: str, algorithm: str, reader: SectionReader) -> KeySource | None:
+def _shared_key(texts: Sequence[str], algorithm: str, reader: SectionReader) -> KeySource | None:
     # RFC 7518, section 3.2, requires a key that is at least as long as the hash.
-    secret = reader.secret("secret", text, "CLAIM_SECRET", least=int(algorithm[2:]) // 8, reason=algorithm)
-    return SharedKey(secret) if secret is not None else None
+    secrets = reader.secret("secret", texts, "CLAIM_SECRET", least=int(algorithm[2:]) // 8)
+    return SharedKey(secrets) if secrets else None
 
 
 def _report(_: LocationRules, given: SignalInput) -> ClaimQuestion | ClaimReport | None:

@@ -65,15 +65,20 @@ class KeySet:
 
     @classmethod
     def shared(cls, source: SharedKey) -> KeySet:
-        """Return the set of one shared secret, which is only used with HS algorithms."""
-        return cls((IssuerKey(None, _SHARED, source.secret.reveal().encode()),))
+        """Return the set of the versions of a shared secret, which are only used with HS algorithms."""
+        return cls(tuple(IssuerKey(None, _SHARED, secret.reveal().encode()) for secret in source.secrets))
 
     def fitting(self, kid: str | None, algorithm: str) -> tuple[IssuerKey, ...]:
-        """Return the keys that may have signed the token. Without a `kid`, there must be exactly one candidate."""
-        candidates = [key for key in self.keys if algorithm in key.algorithms]
+        """Return the keys that may have signed the token.
+
+        Without a `kid`, there must be exactly one public key; every version of a shared secret fits.
+        """
+        candidates = tuple(key for key in self.keys if algorithm in key.algorithms)
+        if algorithm in _SHARED:
+            return candidates
         if kid is None:
-            return tuple(candidates) if len(candidates) == 1 else ()
-        return tuple(key for key in candidates if key.kid == kid or algorithm in _SHARED)
+            return candidates if len(candidates) == 1 else ()
+        return tuple(key for key in candidates if key.kid == kid)
 
 
 class Verified(Value, frozen=True):

@@ -12,7 +12,7 @@ alone. A header that a signal reads and does not declare raises `KeyError`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,15 +88,14 @@ class SectionReader(Protocol):
         """Report what does not prevent the use of the section."""
         ...
 
-    def secret(self, key: str, text: str, variable: str, *, least: int, reason: str) -> Secret | None:
-        """Return the secret of a text or a reference, or None after an error.
+    def secret(self, key: str, texts: Sequence[str], variable: str, *, least: int) -> tuple[Secret, ...]:
+        """Return the versions of a secret, the newer one first. Empty after an error.
 
         Args:
             key: The key of the secret.
-            text: Its value in the section.
+            texts: The texts or references of its versions in the section.
             variable: The variable of the environment that a hint suggests.
-            least: The fewest characters of the secret.
-            reason: The reason for so many, for the message.
+            least: The fewest characters of a version.
         """
         ...
 

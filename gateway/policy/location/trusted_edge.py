@@ -87,7 +87,9 @@ def check_secret(secret: EdgeSecret | None, given: SignalInput) -> EdgeNote:
     values = given.raw_values(secret.header)
     if not values:
         return EdgeNote.STRANGER_WITHIN
-    is_valid = len(values) == 1 and hmac.compare_digest(values[0], secret.value.reveal().encode("utf-8"))
+    is_valid = len(values) == 1 and any(
+        hmac.compare_digest(values[0], value.reveal().encode("utf-8")) for value in secret.values
+    )
     return EdgeNote.NONE if is_valid else EdgeNote.UNPROVEN
 
 

@@ -17,6 +17,7 @@ from gateway.api.admin_status import status_document
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding, Overview
+from gateway.model.stored_client import Role
 from tests.kit.admin_calls import LOADED, TABLE, AdminCallbacks
 from tests.kit.configs import KEYS
 
@@ -274,7 +275,9 @@ async def test_requests_without_the_token_are_refused(
     callbacks: AdminCallbacks, method: str, path: str, given: str | None
 ) -> None:
     headers = {} if given is None else {"authorization": given.encode("latin-1")}
-    answer = await client(callbacks, Guard(TOKEN), "gateway.internal").request(method, path, headers=headers)
+    answer = await client(callbacks, Guard(((TOKEN, Role.ADMIN),)), "gateway.internal").request(
+        method, path, headers=headers
+    )
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert TOKEN not in answer.text
     assert callbacks.reloads == 0
@@ -282,12 +285,22 @@ async def test_requests_without_the_token_are_refused(
 
 async def test_admin_token_allows_any_host_name_but_no_web_page(callbacks: AdminCallbacks) -> None:
     headers = {"authorization": f"Bearer {TOKEN}"}
-    async with client(callbacks, Guard(TOKEN), "gateway.internal") as there:
+    async with client(callbacks, Guard(((TOKEN, Role.ADMIN),)), "gateway.internal") as there:
         assert (await there.get("/readyz", headers=headers)).status_code == 200
         assert (await there.post("/reload", headers=headers)).status_code == 200
         assert (await there.get("/healthz")).status_code == 200
         assert (await there.post("/reload", headers={**headers, "origin": "http://x"})).status_code == 403
-    assert TOKEN not in repr(Guard(TOKEN))
+    assert TOKEN not in repr(Guard(((TOKEN, Role.ADMIN),)))
+
+
+async def test_each_version_of_a_token_works_and_a_viewer_only_reads(callbacks: AdminCallbacks) -> None:
+    guard = Guard((("new", Role.ADMIN), ("former", Role.ADMIN), ("seen", Role.VIEWER)))
+    expected = {"new": (200, 200), "former": (200, 200), "seen": (200, 403), "other": (401, 401)}
+    async with client(callbacks, guard, "gateway.internal") as there:
+        for token, statuses in expected.items():
+            headers = {"authorization": f"Bearer {token}"}
+            read, acted = await there.get("/metrics", headers=headers), await there.post("/reload", headers=headers)
+            assert (read.status_code, acted.status_code) == statuses, token
 
 
 async def test_json_may_name_its_charset(callbacks: AdminCallbacks) -> None:
@@ -299,7 +312,7 @@ async def test_json_may_name_its_charset(callbacks: AdminCallbacks) -> None:
 async def test_admin_token_may_contain_any_characters(callbacks: AdminCallbacks, charset: str) -> None:
     token = "schl\u00fcssel-f\u00fcr-voil\u00e0"
     headers = {"authorization": f"Bearer  {token}".encode(charset)}
-    answer = await client(callbacks, Guard(token), "gateway.internal").get("/readyz", headers=headers)
+    answer = await client(callbacks, Guard(((token, Role.ADMIN),)), "gateway.internal").get("/readyz", headers=headers)
     assert answer.status_code == 200, answer.text
 
 
@@ -433,7 +446,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hurried")
 async def test_unauthenticated_admin_request_is_refused_before_its_body_is_read(callbacks: AdminCallbacks) -> None:
     request = PartialRequest(b"{", authorization="Bearer wrong")
-    status, code, headers = await request.answered(callbacks, Guard(TOKEN))
+    status, code, headers = await request.answered(callbacks, Guard(((TOKEN, Role.ADMIN),)))
     assert (status, code, headers[b"connection"]) == (401, "invalid_api_key", b"close")
     assert request.asked_before_the_answer == 0
 

@@ -13,6 +13,7 @@ import pytest
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import no_faults
 from gateway.api.admin_guard import Guard
+from gateway.model.stored_client import Role
 from tests.kit.console_pages import StatedControl, control_of, demo_config
 
 
@@ -139,4 +140,4 @@ async def test_stream_has_only_the_wanted_kinds_and_costs_nothing_for_others(con
 async def test_pages_and_callers_without_the_token_are_refused(control: StatedControl) -> None:
     for path in ("/territories", "/requests", "/events", "/faults"):
         assert (await client_of(control).get(path, headers={"origin": "http://evil.example"})).status_code == 403
-        assert (await client_of(control, Guard("a-token")).get(path)).status_code == 401
+        assert (await client_of(control, Guard((("a-token", Role.ADMIN),))).get(path)).status_code == 401

@@ -681,13 +681,13 @@ LOCATION = {
     "a short secret": one(
         "location",
         "location: {claim: {issuer: i, audience: a, algorithms: [HS256, HS512], secret: ▸'${EDGE}'}}",
-        "location.claim.secret: is shorter than the 64 characters that HS512 needs; create a longer one",
+        "location.claim.secret: is shorter than 64 characters; create one with: openssl rand -base64 64",
     ),
     "a secret for an algorithm that takes none": one(
         "location",
         "location: {claim: {issuer: i, audience: a, ▸algorithms: [ES256], secret: ▸'${EDGE}'}}",
         "location.claim.algorithms: with a `secret` only HS256, HS384 and HS512 can be used",
-        "location.claim.secret: is shorter than the 32 characters that HS256 needs; create a longer one",
+        "location.claim.secret: is shorter than 32 characters; create one with: openssl rand -base64 32",
     ),
     "a secret that is no reference": one(
         "location",

@@ -438,7 +438,7 @@ class TestTable:
                     (ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128")),
                     "cf-ipcountry",
                     "cf-connecting-ip",
-                    EdgeSecret("x-edge", Secret("edge-word")),
+                    EdgeSecret("x-edge", (Secret("edge-word"),)),
                 ),
             ),
             conflict="refuse",

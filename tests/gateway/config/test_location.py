@@ -52,7 +52,7 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
     found = compiled(sections(location=written), {**ENVIRON, "SHARED": secret})
     shared = found.config.location.rules.of(ClaimRules)
     assert shared is not None
-    assert (shared.keys, found.warnings) == (SharedKey(Secret(secret)), ())
+    assert (shared.keys, found.warnings) == (SharedKey((Secret(secret),)), ())
 
 
 def test_signal_without_its_section_is_not_used() -> None:

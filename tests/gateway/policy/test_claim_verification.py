@@ -39,7 +39,7 @@ RULES = ClaimRules(
 RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 ANY = replace(RULES, algorithms=RSA | {"ES256", "ES384", "ES512", "EdDSA"})
 KEYS = parse_keys(jwks(public("k1"), public("r1", "RS256")))
-SHARED = SharedKey(Secret("a shared secret of 64 characters, as the longest hash would have it!"))
+SHARED = SharedKey((Secret("a shared secret of 64 characters, as the longest hash would have it!"),))
 
 
 def problem_of(text: str, rules: ClaimRules = RULES, keys: KeySet = KEYS, now: float = NOW) -> ClaimProblem:
@@ -319,9 +319,12 @@ def test_a_shared_secret_only_where_it_is_configured() -> None:
     rules = replace(RULES, algorithms=algorithms, keys=SHARED)
     keys = KeySet.shared(SHARED)
     for headers, algorithm in product(({}, {"kid": "whatever"}), algorithms):
-        good = jwt.encode(claims(), SHARED.secret.reveal(), algorithm, headers=headers)
+        good = jwt.encode(claims(), SHARED.secrets[0].reveal(), algorithm, headers=headers)
         assert verify(rules, keys, good, NOW).report == ClaimReport("DE")
     assert problem_of(jwt.encode(claims(), "y" * 64, "HS256"), rules, keys) is ClaimProblem.SIGNATURE
+    both = KeySet.shared(SharedKey((Secret("y" * 64), *SHARED.secrets)))
+    for secret, headers in product(("y" * 64, SHARED.secrets[0].reveal()), (None, {"kid": "whatever"})):
+        assert verify(rules, both, jwt.encode(claims(), secret, "HS256", headers=headers), NOW).report.territory == "DE"
     assert problem_of(token(), rules, keys) is ClaimProblem.ALGORITHM
     assert "shared secret" not in repr((rules, keys, SHARED))
 

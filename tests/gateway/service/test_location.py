@@ -234,7 +234,7 @@ async def test_keys_of_a_file_are_read_again_when_it_is_replaced(setup: Location
 
 async def test_a_shared_secret_needs_no_fetching(setup: LocationSetup) -> None:
     secret = "a shared secret of at least 32 characters"
-    rules = replace(RULES, algorithms=frozenset({"HS256"}), keys=SharedKey(Secret(secret)))
+    rules = replace(RULES, algorithms=frozenset({"HS256"}), keys=SharedKey((Secret(secret),)))
     assert await setup.claim(jwt.encode(claims(), secret, "HS256"), rules=rules) == GOOD
     assert await setup.claim(token(), rules=rules) == ClaimReport(problem=ClaimProblem.ALGORITHM)
     assert setup.asked == []

@@ -8,7 +8,7 @@ import json
 import os
 import resource
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -309,9 +309,9 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         table: ConfigVersion = TABLE,
         failed: Callable[[str], None] = lambda _: None,
         clock: SetClock | None = None,
-        signing_key: bytes | None = None,
+        signing_keys: Sequence[bytes] = (),
     ) -> Receipts:
-        stores.append(Receipts(tmp_path, lambda: table, failed, clock or SetClock(AT_S), signing_key))
+        stores.append(Receipts(tmp_path, lambda: table, failed, clock or SetClock(AT_S), signing_keys=signing_keys))
         return stores[-1]
 
     yield open_one
@@ -517,7 +517,7 @@ def test_old_receipts_are_deleted_in_parts(tmp_path: Path, monkeypatch: pytest.M
 def test_receipt_that_does_not_match_its_seal_is_neither_shown_nor_signed(
     opened: Open, tmp_path: Path, change: str
 ) -> None:
-    store = opened(signing_key=b"s")
+    store = opened(signing_keys=[b"s"])
     for request_id, client in (("req_1", "shop-cn"), ("req_2", "shop-cn"), ("req_1", "app")):
         store.take(record_of(request_id, client))
     eventually(lambda: store.find("req_1", "app") is not None)
@@ -534,11 +534,12 @@ def test_receipt_that_does_not_match_its_seal_is_neither_shown_nor_signed(
 
 
 def test_only_a_receipt_that_the_present_signing_key_sealed_is_signed(opened: Open) -> None:
-    store = opened(signing_key=b"s")
+    store = opened(signing_keys=[b"s"])
     store.take(record_of("req_1"))
     eventually(lambda: store.find("req_1", "shop-cn") is not None)
-    signed = [(opened(signing_key=key).find_sealed("req_1", "shop-cn") or ({}, None))[1] for key in (b"s", b"new")]
-    assert signed == [True, False]
+    versions = [[b"s"], [b"new", b"s"], [b"new"]]
+    signed = [(opened(signing_keys=keys).find_sealed("req_1", "shop-cn") or ({}, None))[1] for keys in versions]
+    assert signed == [True, True, False]
 
 
 def test_receipts_of_a_version_without_seals_are_sealed_once_and_never_signed(opened: Open, tmp_path: Path) -> None:
@@ -547,8 +548,8 @@ def test_receipts_of_a_version_without_seals_are_sealed_once_and_never_signed(op
         database.execute("INSERT INTO receipt VALUES (1, 'old', 'shop-cn', ?, '{\"id\":\"old\"}')", (AT_S,))
     assert find_receipts(tmp_path, "old") == [{"id": "old"}]
     for _ in range(2):
-        assert opened(signing_key=b"s").find_sealed("old", "shop-cn") == ({"id": "old"}, False)
+        assert opened(signing_keys=[b"s"]).find_sealed("old", "shop-cn") == ({"id": "old"}, False)
     with closing(sqlite3.connect(tmp_path / "receipts.db", isolation_level=None)) as database:
         database.execute("INSERT INTO receipt VALUES (2, 'new', 'shop-cn', ?, '{\"id\":\"new\"}', NULL)", (AT_S,))
     with pytest.raises(ReceiptDamaged):
-        opened(signing_key=b"s").find("new", "shop-cn")
+        opened(signing_keys=[b"s"]).find("new", "shop-cn")

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from gateway.model.caller import TraceContext
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentKind
-from gateway.model.location import Location
+from gateway.model.location import Evidence, Location, LocationProblem
 from gateway.model.record import AttemptRecord, Record, Resumed, Skipped
+from gateway.policy.location.trusted_edge import EdgeNote
 from gateway.telemetry import log
 from gateway.telemetry.request_log import JsonLines, add_fields
 from providers.catalogue.prices import Price, Rates
@@ -136,6 +137,21 @@ def test_unknown_values_are_omitted() -> None:
     absent = {"trace_id", "prompt_tokens", "cached_tokens", "provider_ms", "attempts"}
     assert absent.isdisjoint(line)
     assert (line["region"], line["code"]) == (None, "region_unknown")
+
+
+def test_signals_are_logged_if_none_decides_and_without_their_values() -> None:
+    doubtful = Evidence("edge_header", "", note=EdgeNote.UNPROVEN)
+    located = Evidence("geoip", "as the client wrote it", "FR", "eu")
+    unknown = replace(NOWHERE_KNOWN, evidence=(doubtful, located))
+    refused = {"outcome": "refused", "status": 451, "code": "region_unknown"}
+    line = line_of(record_with("r", 0, "t", location=unknown, **refused))
+    assert line is not None
+    assert line["signals"] == {"edge_header": str(EdgeNote.UNPROVEN), "geoip": "FR"}
+    blocked = replace(NOWHERE_KNOWN, evidence=(replace(located, decided=True),), problem=LocationProblem.BLOCKED)
+    for location in (blocked, NOWHERE_KNOWN, EU):
+        line = line_of(record_with("r", 0, "t", location=location, **refused))
+        assert line is not None
+        assert "signals" not in line
 
 
 @pytest.mark.parametrize(

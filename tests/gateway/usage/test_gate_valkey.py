@@ -263,6 +263,20 @@ async def test_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
         front.close()
 
 
+async def test_former_password_works_until_the_server_has_the_new_one() -> None:
+    with running_valkey(password="secret") as server:
+        for password, former, works in (("new", "secret", True), ("secret", "old", True), ("new", "old", False)):
+            address = StoreServer("valkey", "127.0.0.1", server.port, "DE", password=Secret(password), uses_tls=False)
+            connection = ValkeyConnection(replace(address, former_password=Secret(former)), deadline_s=10)
+            await connection.start()
+            if works:
+                assert await connection.call("PING") == b"PONG"
+            else:
+                with pytest.raises(ValkeyUnavailable, match="refuses the user or the password"):
+                    await connection.call("PING")
+            await connection.close()
+
+
 # `usage.on_loss`.
 
 

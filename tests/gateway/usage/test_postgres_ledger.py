@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from gateway.usage.postgres_schema import SCHEMA
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 from gateway.usage.windows import WindowCalendar
+from providers.auth import Secret
 from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
 from tests.kit.usage_rows import (
     NOON_NS,
@@ -214,6 +216,15 @@ def test_wrong_password_is_refused_and_never_shown(database: RunningPostgres) ->
             use(wrong)  # type: ignore[operator]
         assert "refuses the user or the password" in str(caught.value)
         assert "another-secret" not in f"{caught.value!r}{caught.value.__cause__!r}"
+
+
+def test_former_password_works_until_the_server_has_the_new_one(database: RunningPostgres) -> None:
+    address = database.address("the-new-one")
+    assert current_schema(replace(address, former_password=Secret(PASSWORD))) is not None
+    swapped = replace(database.address(), former_password=Secret("the-former-one"))
+    assert current_schema(swapped) is not None
+    with pytest.raises(StateError, match="refuses the user or the password"):
+        current_schema(replace(address, former_password=Secret("the-former-one")))
 
 
 def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:

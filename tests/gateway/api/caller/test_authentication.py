@@ -432,6 +432,16 @@ def test_edge_with_a_configured_secret_must_send_it(secrets: list[str], believed
     assert report_signals(SECRET_EDGE, visit(*pairs, peer="8.8.8.8")) == reported(None, EdgeNote.STRANGER)
 
 
+@pytest.mark.parametrize("secret", ["the new secret", KEYS["EDGE_SECRET"]])
+def test_edge_may_send_the_new_and_the_former_version_of_its_secret(secret: str) -> None:
+    table = with_edges(
+        "{from: [127.0.0.0/8], country: CF-IPCountry,"
+        ' secret: {header: X-Edge-Auth, value: ["the new secret", "${EDGE_SECRET}"]}}'
+    )
+    seen = report_signals(table, visit(("cf-ipcountry", "DE"), ("x-edge-auth", secret)))
+    assert seen.get("edge_header") == EdgeReport(("DE",))
+
+
 def test_edge_header_is_ignored_without_a_trusted_edge() -> None:
     table: Any = table_of(BASE.merge("location: {edges: null}"))
     assert report_signals(table, visit(("cf-ipcountry", "DE"))) == reported()
