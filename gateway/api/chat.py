@@ -144,9 +144,9 @@ class ChatEndpoint:
         try:
             await (self.service.handle if handle is None else handle)(exchange)
         except ClientGone:
-            record.outcome = "cancelled"
+            record.outcome = record.outcome_if_left
         except asyncio.CancelledError:
-            record.outcome = "cancelled"
+            record.outcome = record.outcome_if_left
             if not exchange.client_left:
                 await exchange.stop()
                 raise

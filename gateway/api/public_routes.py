@@ -24,6 +24,7 @@ from gateway.api.errors import ApiError
 from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
+from gateway.execution.evidence import asker_of
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Use
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion, Region
@@ -290,9 +291,10 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         seen, intent_note = _for_intent(named, caller, intent, located.location)
         if prefer is None and caller.prefer:
             prefer = preferred_name(caller.prefer)
-        health = service.executor.health.snapshot(config)
         consent, (name, known) = read_consent(config, caller, located.claim), explain_user(caller, located.claim)
         name = name or user
+        asking = asker_of(config, caller.client.name if caller.client is not None else None, name)
+        health = service.executor.health.snapshot(config, asking)
         asked, now_s = seen.for_use(use), service.clock()
         plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent, prefer)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)

@@ -20,7 +20,7 @@ from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst,
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptSettings, open_receipt_service
 from gateway.assembly.usage import UsageReports, UsageWiring
-from gateway.execution.breaker import Breaker, BreakerState
+from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.health import Health
 from gateway.execution.json_schemas import prepare as prepare_schemas
@@ -326,13 +326,15 @@ class Gateway:
             prepare_schemas()
 
     def _on_breaker_change(self, deployment: str, breaker: Breaker, for_s: float) -> None:
+        if breaker.state is BreakerState.OPEN:
+            fields: dict[str, Any] = {"reason": breaker.reason, "scope": breaker.scope, "for_s": round(for_s, 1)}
+            logger().warning("breaker_open", deployment=deployment, **fields)
+        if breaker.scope != ALL:
+            return
         self.metrics.count("gateway_breaker_transitions_total", (deployment, str(breaker.state)))
         self.events.publish("health", {"deployment": deployment, "breaker": str(breaker.state)})
-        match breaker.state:
-            case BreakerState.OPEN:
-                logger().warning("breaker_open", deployment=deployment, reason=breaker.reason, for_s=round(for_s, 1))
-            case BreakerState.CLOSED:
-                logger().warning("breaker_closed", deployment=deployment)
+        if breaker.state is BreakerState.CLOSED:
+            logger().warning("breaker_closed", deployment=deployment)
 
     def _count_overshoot(self) -> None:
         self.metrics.count("gateway_overshoot_total", ())

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
@@ -113,6 +114,7 @@ class Judge:
         record: The record of the request.
         usage: The accounting of a call that judges, or None if usage is not recorded.
         spend: Adds the cost of such a call to that of the request.
+        asker: Who asks.
         result: Collects what was decided.
     """
 
@@ -126,6 +128,7 @@ class Judge:
     record: Record
     usage: Callable[[Record], RequestUsage] | None
     spend: Callable[[RequestUsage], None]
+    asker: Asker = EVERYBODY
     result: ModerationRecord = field(default_factory=ModerationRecord)
 
     def policy_of(self, judges: Iterable[Deployment]) -> str:
@@ -180,6 +183,7 @@ class Judge:
         own = Record(record.request_id, time.monotonic(), record.config_version, record.decided, client=record.client)
         deadline = Deadline.start(time_s, time_s)
         context = RunContext(bounds, deadline, own, self._why_not_now)
+        context.asker = self.asker
         usage = context.usage = self.usage(own) if self.usage is not None else None
         try:
             answer = await self._answer(plan, request, context)

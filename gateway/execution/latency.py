@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.model.deployment import Deployment
+from gateway.model.input_requests import ServedRequest
+from gateway.model.resilience import Resilience
+from providers.chat import ChatRequest
+from providers.matching.capability_matching import reasons_unseen
 
 SLOW_ANSWER_REMEMBERED_S = 600.0
 """After a slow answer a deployment is not "quick" for this long: only a stream would show the next slow one."""
@@ -18,14 +22,41 @@ _QUICK_FRACTION = 0.5
 _NEVER = float("-inf")
 
 
-class _Answers:
-    """The last answer of one deployment, and the slowest recent one."""
+class Answers:
+    """The last answer of one deployment, and the slowest recent one.
 
-    __slots__ = ("last_at", "slowest_at", "slowest_s")
+    Attributes:
+        last_at: When an answer has arrived last, or has begun.
+        live: How many streams it is sending now.
+        has_failed: Whether a failure came after the last answer.
+    """
+
+    __slots__ = ("has_failed", "last_at", "live", "slowest_at", "slowest_s")
 
     def __init__(self) -> None:
         self.last_at = self.slowest_at = _NEVER
         self.slowest_s = 0.0
+        self.live = 0
+        self.has_failed = False
+
+    def since(self, at: float) -> bool:
+        """Return whether it has answered anybody since that time, or is answering now."""
+        return self.last_at > at or self.live > 0
+
+    def record(self, now: float, whole_s: float | None) -> None:
+        """Record an answer; `whole_s` is None for a stream that has only begun."""
+        self.last_at, self.has_failed = now, False
+        if whole_s is not None:
+            self.took(whole_s, now)
+
+    def took(self, whole_s: float, now: float) -> None:
+        """Record how long a whole answer takes, also if it did not arrive."""
+        if whole_s >= self.slowest_s or now - self.slowest_at > SLOW_ANSWER_REMEMBERED_S:
+            self.slowest_s, self.slowest_at = whole_s, now
+
+    def stream_ended(self) -> None:
+        """Record that a stream has ended, or was given up."""
+        self.live -= 1
 
 
 class LatencyTracker:
@@ -35,23 +66,23 @@ class LatencyTracker:
     """
 
     def __init__(self) -> None:
-        self._answers: dict[tuple[str, str, str], _Answers] = {}
+        self._answers: dict[tuple[str, str, str], Answers] = {}
 
     def record_answer(self, deployment: Deployment, now: float, whole_answer_s: float | None) -> None:
         """Record that the deployment answered. `whole_answer_s` is None for a stream that has only begun."""
+        self.of(deployment).record(now, whole_answer_s)
+
+    def of(self, deployment: Deployment) -> Answers:
+        """Return the answers of a deployment."""
         answers = self._answers.get(deployment.asked_at)
         if answers is None:
-            answers = self._answers[deployment.asked_at] = _Answers()
-        answers.last_at = now
-        if whole_answer_s is not None and (
-            whole_answer_s >= answers.slowest_s or now - answers.slowest_at > SLOW_ANSWER_REMEMBERED_S
-        ):
-            answers.slowest_s, answers.slowest_at = whole_answer_s, now
+            answers = self._answers[deployment.asked_at] = Answers()
+        return answers
 
     def record_failure(self, deployment: Deployment) -> None:
         """After a failure, earlier answers no longer show that the deployment works."""
         if (answers := self._answers.get(deployment.asked_at)) is not None:
-            answers.last_at = _NEVER
+            answers.has_failed = True
 
     def answers_quickly(self, deployment: Deployment, timeout_s: float, now: float) -> bool:
         """Return whether it answered within the last `timeout_s`, and every recent whole answer took less than half of
@@ -60,16 +91,24 @@ class LatencyTracker:
         At least one recent whole answer is needed: the time to the first event of a stream does not predict its end.
         """
         answers = self._answers.get(deployment.asked_at)
-        if answers is None or answers.last_at + timeout_s <= now:
+        if answers is None or answers.has_failed or answers.last_at + timeout_s <= now:
             return False
         return answers.slowest_s <= timeout_s * _QUICK_FRACTION and now - answers.slowest_at <= SLOW_ANSWER_REMEMBERED_S
-
-    def answered_since(self, deployment: Deployment, since: float) -> bool:
-        """Return whether the deployment has answered any request since that time."""
-        answers = self._answers.get(deployment.asked_at)
-        return answers is not None and answers.last_at > since
 
     def prune(self, deployments: Iterable[Deployment]) -> None:
         """Forget every deployment that is not in `deployments`. Called after a configuration change."""
         current = {deployment.asked_at for deployment in deployments}
         self._answers = {key: value for key, value in self._answers.items() if key in current}
+
+
+def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds: Resilience) -> float:
+    """Return the seconds to the first real event: the deployment's own setting, or the general one.
+
+    A model that thinks without showing it has a multiple of the general one.
+    """
+    if deployment.first_token_s is not None:
+        return deployment.first_token_s
+    facts = deployment.target.facts
+    if facts.first_token_factor != 1 and isinstance(request, ChatRequest) and reasons_unseen(request, facts):
+        return bounds.first_token_s * facts.first_token_factor
+    return bounds.first_token_s

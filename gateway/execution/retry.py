@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from gateway.execution.breaker import SlidingWindow
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.resilience import Resilience
 from providers.failures import About, Failure, FailureKind
@@ -31,9 +30,10 @@ _CAP_S = 8.0
 _REFUSED_S = 300.0
 _SPENT_S = 60.0
 _REQUESTS, _RETRIES = 0, 1
+_SLICES = 10
 
 
-class Rule(Value, frozen=True):
+class FailureRule(Value, frozen=True):
     """What follows from a failure.
 
     Attributes:
@@ -59,18 +59,18 @@ class Rule(Value, frozen=True):
     is_certain: bool = False
 
 
-_ENDS = Rule()
-_ELSEWHERE = Rule(next_step=True)
-_NO_ANSWER_IN_FORM = Rule(retry_here=True, next_step=True)
-_LIMITED = Rule(retry_here=True, other_key=True, next_step=True, cooldown_named_time=True)
-_KEY = Rule(other_key=True, next_step=True, cooldown_s=_REFUSED_S, cooldown_named_time=True)
+_ENDS = FailureRule()
+_ELSEWHERE = FailureRule(next_step=True)
+_NO_ANSWER_IN_FORM = FailureRule(retry_here=True, next_step=True)
+_LIMITED = FailureRule(retry_here=True, other_key=True, next_step=True, cooldown_named_time=True)
+_KEY = FailureRule(other_key=True, next_step=True, cooldown_s=_REFUSED_S, cooldown_named_time=True)
 _SPENT = change(_KEY, cooldown_s=_SPENT_S)
-_SERVER = Rule(retry_here=True, next_step=True, counts=True)
+_SERVER = FailureRule(retry_here=True, next_step=True, counts=True)
 
-_Row = tuple[About | None, bool | None, frozenset[FailureKind] | None, Rule]
+_Row = tuple[About | None, bool | None, frozenset[FailureKind] | None, FailureRule]
 
 
-def _row(about: About | None, stated: bool | None, rule: Rule, *kinds: FailureKind) -> _Row:
+def _row(about: About | None, stated: bool | None, rule: FailureRule, *kinds: FailureKind) -> _Row:
     return about, stated, frozenset(kinds) or None, rule
 
 
@@ -78,20 +78,20 @@ _TABLE: tuple[_Row, ...] = (
     # about, whether it is stated (None: either), what follows, of these kinds (none: of all). The first row that fits.
     _row(None, None, _ENDS, FailureKind.CONTENT_FILTER, FailureKind.DEADLINE),
     _row(None, None, _LIMITED, FailureKind.RATE_LIMITED),
-    _row(About.REQUEST, None, Rule(if_told=True), FailureKind.INVALID_REQUEST),
+    _row(About.REQUEST, None, FailureRule(if_told=True), FailureKind.INVALID_REQUEST),
     _row(About.REQUEST, None, _NO_ANSWER_IN_FORM, FailureKind.NOT_JSON, FailureKind.NOT_VALID),
     _row(About.REQUEST, None, _ELSEWHERE),
     _row(About.KEY, True, _SPENT, FailureKind.QUOTA),
     _row(About.KEY, True, _KEY),
-    _row(About.KEY, False, Rule(next_step=True, cooldown_s=_SPENT_S, is_suspicion=True), FailureKind.QUOTA),
-    _row(About.KEY, False, Rule(next_step=True, cooldown_s=_REFUSED_S, is_suspicion=True)),
-    _row(About.DEPLOYMENT, None, Rule(next_step=True, counts=True, is_certain=True), FailureKind.SILENT),
+    _row(About.KEY, False, FailureRule(next_step=True, cooldown_s=_SPENT_S, is_suspicion=True), FailureKind.QUOTA),
+    _row(About.KEY, False, FailureRule(next_step=True, cooldown_s=_REFUSED_S, is_suspicion=True)),
+    _row(About.DEPLOYMENT, None, FailureRule(next_step=True, counts=True, is_certain=True), FailureKind.SILENT),
     _row(About.DEPLOYMENT, True, change(_SERVER, is_certain=True), FailureKind.CONNECT, FailureKind.UNAVAILABLE),
     _row(About.DEPLOYMENT, None, _SERVER),
 )
 
 
-def _fitting(about: About, stated: bool, kind: FailureKind) -> Rule:
+def _fitting(about: About, stated: bool, kind: FailureKind) -> FailureRule:
     """Return the rule of the first row that fits."""
     return next(
         rule
@@ -108,7 +108,7 @@ _RULES = {
 }
 
 
-def rule_of(failure: Failure) -> Rule:
+def rule_of(failure: Failure) -> FailureRule:
     """Return what follows from a failure."""
     return _RULES[failure.concerns, failure.is_stated, failure.kind]
 
@@ -206,3 +206,45 @@ class RetryBudget:
             return False
         self._window.count(_RETRIES, now)
         return True
+
+
+class SlidingWindow:
+    """Two counts over the last `span_s`, exact to a tenth of it. Times are the caller's monotonic seconds.
+
+    The span is divided into slices, so that counting costs the same at any traffic.
+    """
+
+    __slots__ = ("_current", "_past", "_slice_s", "_turn_at")
+
+    def __init__(self, span_s: float) -> None:
+        self._slice_s = span_s / _SLICES
+        self._turn_at = float("-inf")
+        self._past: list[list[int]] = []
+        self._current = [0, 0]
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Both counts."""
+        slices = [self._current, *self._past]
+        return sum([first for first, _ in slices]), sum([second for _, second in slices])
+
+    def count(self, which: int, now: float) -> None:
+        """Add one to the first (0) or the second (1) count."""
+        if now >= self._turn_at:
+            self.turn(now)
+        self._current[which] += 1
+
+    def turn(self, now: float) -> None:
+        """Drop the slices that are over."""
+        if now < self._turn_at:
+            return
+        since_s = now - self._turn_at
+        if since_s >= self._slice_s * (_SLICES - 1):
+            self._past = []
+            self._turn_at = now + self._slice_s
+        else:
+            over = int(since_s / self._slice_s) + 1
+            self._past += [self._current, *([0, 0] for _ in range(over - 1))]
+            self._past = self._past[-(_SLICES - 1) :]
+            self._turn_at += over * self._slice_s
+        self._current = [0, 0]

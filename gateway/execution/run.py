@@ -25,10 +25,12 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from gateway.execution.answer_stream import LiveStream
-from gateway.execution.breaker import CLOSED, Breaker
+from gateway.execution.breaker import Tickets
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slot
 from gateway.execution.deadline import RESOLUTION_S, Deadline
-from gateway.execution.health import Health
+from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
+from gateway.execution.health import Health, why_of
+from gateway.execution.latency import Answers, first_token_timeout_s
 from gateway.execution.redaction import redacted
 from gateway.execution.retry import RetryBudget, cooldown_of, leave, next_action, rule_of
 from gateway.execution.transport import Transport
@@ -53,10 +55,10 @@ from gateway.usage.refusals import CallRefused
 from providers.auth import Secret
 from providers.chat import ChatRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.matching.capability_matching import reasons_unseen
 
 _NO_REQUEST = ChatRequest("", ())
 _NO_ATTEMPT = Failure(FailureKind.UNAVAILABLE, "no deployment is available: all steps of the plan were skipped")
+_LEFT = Failure(FailureKind.SILENT, "the provider had sent nothing when the client left")
 _SHED = "the assistant is overloaded: all concurrent calls of its deployments are in use; retry later"
 
 
@@ -81,6 +83,7 @@ class RunContext(msgspec.Struct):
         request_for: Returns the request for a step, if it differs from the client's request.
         usage: Holds and records the calls. None: usage is not recorded.
         check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
+        asker: Who asks: for whom failures of the request show something.
     """
 
     bounds: Resilience
@@ -90,6 +93,7 @@ class RunContext(msgspec.Struct):
     request_for: Callable[[Step], ChatRequest] | None = None
     usage: RequestUsage | None = None
     check: Callable[[Step, Answer], Awaitable[Answer]] | None = None
+    asker: Asker = EVERYBODY
 
 
 class PlanExecutor:
@@ -133,7 +137,7 @@ class Run(msgspec.Struct):
 
     Attributes:
         position: The index of the current step.
-        breaker: The breaker of the current step's deployment; None if the config has none.
+        evidence: What failures of the current step's deployment show; None if the config has no breakers.
         used_keys: The keys of the current step's deployment that this request has used.
         wait_s: How long to wait before the next attempt.
         has_ended: No further attempt may be made.
@@ -146,7 +150,7 @@ class Run(msgspec.Struct):
     request: ServedRequest
     context: RunContext
     position: int = 0
-    breaker: Breaker | None = None
+    evidence: FailureEvidence | None = None
     used_keys: tuple[Secret | None, ...] = ()
     wait_s: float = 0.0
     has_ended: bool = False
@@ -222,10 +226,12 @@ class Run(msgspec.Struct):
             if reason is None and (not is_new or record.attempts or record.skipped):
                 reason = self._why_unfit(step.deployment)
             if reason is None:
-                breaker = self.breaker = self.executor.health.breaker(step.deployment, context.bounds.breaker)
-                if breaker is None or breaker.state is CLOSED or not breaker.blocked_s(context.deadline.clock()):
+                evidence = self.evidence = self.executor.health.evidence(step.deployment, context.bounds.breaker)
+                if evidence is None or evidence.is_clear:
                     return step
-                reason = breaker.why_blocked
+                if (blocking := evidence.blocking(context.asker, context.deadline.clock())) is None:
+                    return step
+                reason = blocking.why_blocked
             self._skip(step, reason)
         return None
 
@@ -233,7 +239,7 @@ class Run(msgspec.Struct):
         size = deployment.capabilities.context_tokens
         if size is not None and size <= self.too_small:
             return "its context is not larger than the one that was too small"
-        unavailable = self.executor.health.unavailable(deployment)
+        unavailable = self.executor.health.unavailable(deployment, asker=self.context.asker)
         return unavailable.reason if unavailable else None
 
     def _skip(self, step: Step, reason: str) -> None:
@@ -248,7 +254,8 @@ class Run(msgspec.Struct):
     def _check_limit(self) -> None:
         """Raise AttemptFailed if the last step's rate limit lasts longer than was known, and waiting can help."""
         remaining = self.plan.steps[self.position :]
-        unavailable = self.executor.health.unavailable(remaining[0].deployment) if len(remaining) == 1 else None
+        health, asker = self.executor.health, self.context.asker
+        unavailable = health.unavailable(remaining[0].deployment, asker=asker) if len(remaining) == 1 else None
         if unavailable is None or not unavailable.is_rate_limit or unavailable.for_s >= self.left_s():
             return
         self.wait_s, attempts = unavailable.for_s, self.context.record.attempts
@@ -293,89 +300,96 @@ class Run(msgspec.Struct):
     async def _attempt(self, step: Step, slot: Slot | None, left_s: float) -> Answer:
         """Make one attempt, and record it. A stream takes over the slot, and the ticket of the breaker."""
         executor, context, deployment = self.executor, self.context, step.deployment
-        record, clock, breaker = context.record, context.deadline.clock, self.breaker
+        record, clock, evidence = context.record, context.deadline.clock, self.evidence
         started_at = clock()
         request = self.request if context.request_for is None else context.request_for(step)
-        secret = executor.health.next_key(deployment, self.used_keys)
+        secret = executor.health.next_key(deployment, self.used_keys, context.asker)
         options = options_for(request, step, context, executor.health, left_s, self.is_last)
+        answers = options.answers = executor.health.latency.of(deployment)
+        options.started_at = started_at
         self.used_keys += (secret,)
-        ticket = None
-        if breaker is not None:
-            ticket = breaker.ticket if breaker.state is CLOSED else breaker.admit(started_at)
+        tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         if not record.attempts:
             executor.budget.record_request(started_at)
         try:
             answer = await executor.client.send(step, secret, options, context.deadline, context.still_allowed)
         except ProviderFailed as error:
             failure, ended_at = redacted(error.failure, deployment, options.request), clock()
-            if breaker is not None and ticket is not None:
-                if rule_of(failure).counts and self._had_time(failure, step, options, started_at):
-                    breaker.failed(ticket, ended_at, failure.message)
-                else:
-                    breaker.released(ticket)
             if slot is not None:
                 slot.release()
-            self._note_failure(deployment, secret, failure, options)
+            self._note_failure(step, secret, failure, options, tickets)
             record.attempts.append(_recorded(deployment, started_at, ended_at, failure))
             self._decide(deployment, failure)
             raise AttemptFailed from None
         except BaseException as error:
-            # Nothing was sent, or the client has left. It shows nothing about the provider.
-            if breaker is not None and ticket is not None:
-                breaker.released(ticket)
+            # Nothing was sent, or the client has left.
+            ended_at = clock()
+            is_silent = isinstance(error, asyncio.CancelledError) and options.was_silent(step, ended_at)
+            if is_silent:
+                self._note_failure(step, secret, _LEFT, options, tickets)
+            elif evidence is not None:
+                evidence.released(tickets)
             if slot is not None:
                 slot.release()
             if isinstance(error, Withdrawn):
                 self.wait_s = 0.0
                 self._skip(step, str(error))
                 raise AttemptFailed from None
-            if not isinstance(error, CallRefused | ConfigChanged):
-                record.abandoned += (_recorded(deployment, started_at, clock()),)
+            if is_silent:
+                record.attempts.append(_recorded(deployment, started_at, ended_at, _LEFT))
+            elif not isinstance(error, CallRefused | ConfigChanged):
+                record.abandoned += (_recorded(deployment, started_at, ended_at),)
             raise
         ended_at, stream = clock(), answer.stream if isinstance(answer.stream, LiveStream) else None
-        if breaker is not None and ticket is not None:
+        if evidence is not None:
             if stream is None:
-                breaker.succeeded(ticket, ended_at)
+                evidence.answered(tickets, context.asker, ended_at)
             else:
-                stream.on_outcome(breaker.outcome(breaker.stream_started(ticket), clock))
-        if slot is not None:
-            if stream is None:
-                slot.release()
-            else:
-                stream.on_release(slot.release)
-        if step is not self.plan.steps[-1]:
-            whole_s = None if self.request.stream else ended_at - started_at
-            executor.health.latency.record_answer(deployment, ended_at, whole_s)
+                stream.on_outcome(_outcome(evidence, evidence.stream_started(tickets), context, options))
+        answers.record(ended_at, None if self.request.stream else ended_at - started_at)
+        if stream is not None:
+            answers.live += 1
+            stream.on_release(answers.stream_ended if slot is None else partial(_release, answers, slot))
+        elif slot is not None:
+            slot.release()
         if executor.health.suspicions:
             executor.health.succeeded(deployment, secret)
         record.attempts.append(_recorded(deployment, started_at, ended_at))
         return answer
 
-    def _had_time(self, failure: Failure, step: Step, options: AttemptOptions, started_at: float) -> bool:
-        """Return whether a provider that counts as silent had the time to answer."""
-        if failure.kind is not FailureKind.SILENT:
+    def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
+        """Return whether a provider that counts as silent had the time to answer, and answered nobody else."""
+        if failure.kind is not FailureKind.SILENT or options.was_silent(step, self.context.deadline.clock()):
             return True
-        if options.is_quick and self.executor.health.latency.answered_since(step.deployment, started_at):
-            # Other requests have been answered meanwhile: the deployment is not silent.
+        if options.answers is not None and options.answers.since(options.started_at):
             return False
         return had_time(options, step, self.context.bounds, is_last_step=step is self.plan.steps[-1])
 
     def _note_failure(
-        self, deployment: Deployment, secret: Secret | None, failure: Failure, options: AttemptOptions
+        self, step: Step, secret: Secret | None, failure: Failure, options: AttemptOptions, tickets: Tickets
     ) -> None:
-        """Start the cooldown that follows from the failure, and remember a context that was too small."""
-        health, size = self.executor.health, deployment.capabilities.context_tokens
+        """Record what a failure shows about the deployment and the key, and a context that was too small."""
+        health, deployment, rule, context = self.executor.health, step.deployment, rule_of(failure), self.context
+        now, evidence, size = context.deadline.clock(), self.evidence, deployment.capabilities.context_tokens
+        counts = rule.counts and self._had_time(failure, step, options)
         if options.is_quick and failure.kind is FailureKind.SILENT:
             # It may have been working: from now on only a stream can show that.
-            health.latency.record_answer(deployment, self.context.deadline.clock(), options.limit_s)
-        if rule_of(failure).counts:
+            health.latency.of(deployment).took(options.limit_s, now)
+        if rule.counts:
             health.latency.record_failure(deployment)
         if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
             self.too_small = max(size, self.too_small)
-        client = self.context.record.client
-        if (for_s := cooldown_of(failure)) is not None and (
-            not rule_of(failure).is_suspicion or health.is_confirmed(deployment, secret, client)
-        ):
+        if evidence is not None and counts:
+            digest, is_certain = digest_of(options.request), rule.is_certain
+            evidence.failed(tickets, context.asker, digest, now, why_of(failure), is_certain=is_certain)
+        elif evidence is not None:
+            evidence.released(tickets)
+        if (for_s := cooldown_of(failure)) is None:
+            return
+        if rule.is_suspicion:
+            digest = digest_of(options.request)
+            health.suspect(deployment, secret, context.asker, digest, for_s, why_of(failure))
+        else:
             health.cool_down(deployment, secret, for_s, failure)
 
     # --- deciding ---------------------------------------------------------------------------------
@@ -400,7 +414,8 @@ class Run(msgspec.Struct):
         if len(attempts) >= bounds.attempts.total:
             bound = Bound("attempts.total", bounds.attempts.total)
             return AttemptDecision(AttemptAction.STOP, DecisionReason.ATTEMPTS_TOTAL, bound=bound)
-        unused = any(key not in self.used_keys for key in self.executor.health.usable_keys(deployment))
+        usable = self.executor.health.usable_keys(deployment, self.context.asker)
+        unused = any(key not in self.used_keys for key in usable)
         return next_action(
             failure,
             bounds=bounds,
@@ -416,9 +431,10 @@ class Run(msgspec.Struct):
     def _refused_retry(self, deployment: Deployment, failure: Failure) -> AttemptDecision | None:
         """Return what follows if the deployment may not be tried once more; None if it may, by the budget."""
         now, share = self.context.deadline.clock(), self.context.bounds.retry_budget
-        breaker = self.breaker
-        if (blocked_s := breaker.blocked_s(now) if breaker is not None else 0.0) > 0:
-            return leave(failure, DecisionReason.BREAKER, Bound("breaker.open", blocked_s), is_last_step=self.is_last)
+        blocking = self.evidence.blocking(self.context.asker, now) if self.evidence is not None else None
+        if blocking is not None:
+            bound = Bound("breaker.open", blocking.blocked_s(now))
+            return leave(failure, DecisionReason.BREAKER, bound, is_last_step=self.is_last)
         if self.executor.budget.take(share, now):
             return None
         self.context.record.retries_refused += (deployment.name,)
@@ -429,6 +445,11 @@ class Run(msgspec.Struct):
         """Record what followed from the attempt that is the last of the record."""
         attempts = self.context.record.attempts
         attempts[-1] = replace(attempts[-1], decision=decision)
+
+
+def _release(answers: Answers, slot: Slot) -> None:
+    answers.stream_ended()
+    slot.release()
 
 
 def _recorded(
@@ -444,6 +465,25 @@ def _recorded(
         deployment.places,
         proxy=deployment.proxy,
     )
+
+
+def _outcome(
+    evidence: FailureEvidence, tickets: Tickets, context: RunContext, options: AttemptOptions
+) -> Callable[[Failure | None], None]:
+    """Return a callback for the end of a stream that has begun: with its failure, or None for a whole answer."""
+    clock, asker, request = context.deadline.clock, context.asker, options.request
+    # A stream may take minutes, and must not hold a large request for as long.
+    digest = partial(digest_of, request) if not options.is_large else partial(bytes, digest_of(request))
+
+    def record(failure: Failure | None) -> None:
+        if failure is None:
+            evidence.answered(tickets, asker, clock())
+        elif (rule := rule_of(failure)).counts:
+            evidence.failed(tickets, asker, digest(), clock(), why_of(failure), is_certain=rule.is_certain)
+        else:
+            evidence.released(tickets)
+
+    return record
 
 
 def _forget_frames(state: RetryCallState) -> None:
@@ -465,7 +505,7 @@ def options_for(
         left_s: The remaining time until the deadline.
     """
     bounds, deadline = context.bounds, context.deadline
-    options = AttemptOptions(request, left_s, bounds.connect_s, bounds.idle_s, usage=context.usage)
+    options = AttemptOptions(request, left_s, bounds.connect_s, bounds.idle_s, usage=context.usage, bounds=bounds)
     if step.emulates and context.check is not None:
         options.check = partial(context.check, step)
     deployment = step.deployment
@@ -499,16 +539,3 @@ def had_time(options: AttemptOptions, step: Step, bounds: Resilience, *, is_last
         return options.limit_s >= bounds.total_s / 2
     timeout_s = first_token_timeout_s(step.deployment, request, bounds)
     return options.limit_s >= (min(timeout_s, bounds.first_token_s) if is_last_step else timeout_s)
-
-
-def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds: Resilience) -> float:
-    """Return the seconds to the first real event: the deployment's own setting, or the general one.
-
-    A model that thinks without showing it has a multiple of the general one.
-    """
-    if deployment.first_token_s is not None:
-        return deployment.first_token_s
-    facts = deployment.target.facts
-    if facts.first_token_factor != 1 and isinstance(request, ChatRequest) and reasons_unseen(request, facts):
-        return bounds.first_token_s * facts.first_token_factor
-    return bounds.first_token_s

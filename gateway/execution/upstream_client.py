@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from gateway.execution.answer_stream import AnswerStream, LiveStream
-from gateway.execution.deadline import Deadline
+from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.input_calls import read_input, write_input
+from gateway.execution.latency import Answers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse
@@ -26,6 +27,7 @@ from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat
+from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.usage.accounting import CallUsage, RequestUsage
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
@@ -89,6 +91,11 @@ class AttemptOptions(msgspec.Struct):
         usage: Holds and records the call. None: usage is not recorded.
         call: The call, once its cost is held.
         check: Checks a whole answer, and returns it as it is shown. None: every answer is accepted.
+        is_large: Set when it is sent: the request is too large to be held while its answer is streamed.
+        has_head: Set when the head of a response has arrived.
+        started_at: When the attempt began, in monotonic seconds.
+        answers: The answers of the deployment to anybody. None: silence shows nothing.
+        bounds: The times that the configuration gives a deployment.
     """
 
     request: ServedRequest
@@ -100,6 +107,18 @@ class AttemptOptions(msgspec.Struct):
     usage: RequestUsage | None = None
     call: CallUsage | None = None
     check: Callable[[Answer], Awaitable[Answer]] | None = None
+    is_large: bool = False
+    has_head: bool = False
+    started_at: float = 0.0
+    answers: Answers | None = None
+    bounds: Resilience = DEFAULT_RESILIENCE
+
+    def was_silent(self, step: Step, now: float) -> bool:
+        """Return whether no byte came for the time to the first token, and the deployment answered nobody else."""
+        if self.has_head or self.answers is None or self.answers.since(self.started_at):
+            return False
+        limit_s = first_token_timeout_s(step.deployment, self.request, self.bounds)
+        return now - self.started_at >= limit_s - RESOLUTION_S
 
     def __repr__(self) -> str:
         """Do not show the request, which holds a prompt."""
@@ -161,9 +180,11 @@ class UpstreamClient:
             if options.check is not None:
                 answer = await options.check(answer)
         except ProviderFailed as error:
+            call.is_silent = error.failure.kind is FailureKind.SILENT and options.was_silent(step, deadline.clock())
             await call.failed(error.failure, error.usage if isinstance(error, AnswerRefused) else None)
             raise
         except BaseException:
+            call.is_silent = options.was_silent(step, deadline.clock())
             await call.stopped()
             raise
         if answer.completion is not None:
@@ -200,7 +221,8 @@ class UpstreamClient:
         deadline: Deadline,
     ) -> Answer:
         """Send a request, and read until its answer begins. `chat`: it, as it is sent; None if it is not a chat."""
-        deployment, is_large = step.deployment, len(upstream.body) > _LARGE_BYTES
+        deployment = step.deployment
+        is_large = options.is_large = len(upstream.body) > _LARGE_BYTES
         try:
             with deadline.limit(options.limit_s):
                 # Only the transport holds the body from here on: no copy is kept while the provider thinks.
@@ -210,6 +232,7 @@ class UpstreamClient:
                 else:
                     with deadline.limit(options.head_s):
                         response = await sending
+                options.has_head = True
                 try:
                     begun = await _begun(response, deployment, options, chat, deadline, is_large)
                 except BaseException:

@@ -295,6 +295,7 @@ class ConfigVersion:
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
         recipients: The recipients for which some deployment needs the user's consent.
+        has_one_client: Whether there is at most one client, by name.
         memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
     """
 
@@ -330,11 +331,13 @@ class ConfigVersion:
     keys_stale: bool = False
     revoked_keys: frozenset[str] = frozenset()
     recipients: frozenset[str] = field(init=False)
+    has_one_client: bool = field(init=False)
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         asked = frozenset(item.consent.recipient for item in self.deployments.values() if item.consent is not None)
         object.__setattr__(self, "recipients", asked)
+        object.__setattr__(self, "has_one_client", len({client.name for client in self.clients.values()}) < 2)
 
     @property
     def file_version(self) -> str:

@@ -222,7 +222,7 @@ class Record:
     Attributes:
         started_at: Monotonic seconds.
         outcome: `ok`, `refused` (by the gateway, or the client's fault), `failed` (by the providers, or no deployment
-            was available), `interrupted` (in mid-stream), `cancelled` (the client disconnected) or `internal_error`.
+            was available), `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`.
         upload_s: The part of the time to the answer in which the gateway waited for the client's body.
         queued_s: The part of it in which the request waited for concurrency slots of deployments.
         shed: The deployments that had no free slot, and why.
@@ -272,6 +272,13 @@ class Record:
         """The reason why the request was not answered. None for an answer."""
         code = self.shown.code
         return REASON_BY_CODE[code] if code is not None else None
+
+    @property
+    def outcome_if_left(self) -> str:
+        """The outcome when the client disconnects: `failed` if it had waited for a silent deployment."""
+        last = self.attempts[-1] if self.attempts else None
+        is_silent = last is not None and last.outcome == FailureKind.SILENT and last.decision is None
+        return "failed" if is_silent else "cancelled"
 
     @property
     def sent(self) -> list[AttemptRecord]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.execution.evidence import Asker, asker_of
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
 from gateway.execution.retry import why_spent
@@ -494,7 +495,7 @@ class ChatService:
             consenting = Consenting(exchange.consent, exchange.request, needs, keys, now_s)
             consents = consenting.under(config, location.region)
         before, variant = exchange.record.decided, None
-        preference, health = before.preference, self.executor.health.snapshot(config)
+        preference, health = before.preference, self.executor.health.snapshot(config, _asking(exchange))
         if chat is None:
             decision = decide(config, assistant, location, needs, health, now_s, consents)
         elif exchange.prefer is None or location.region is None:
@@ -524,6 +525,7 @@ class ChatService:
         config, record = exchange.config, exchange.record
         still_allowed = partial(self._step_problem, config, plan.region)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
+        context.asker = _asking(exchange)
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
         return context
@@ -628,6 +630,13 @@ class ChatService:
         """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
         configured = (config.secrets.consent, config.secrets.former_consent)
         return tuple(key.reveal().encode() for key in configured if key is not None) or (self._consent_key,)
+
+
+def _asking(exchange: Exchange) -> Asker:
+    """Return who asks, for whom a failure of the request shows something."""
+    request = exchange.request
+    named = request.user if isinstance(request, ChatRequest) else None
+    return asker_of(exchange.config, exchange.record.client, exchange.user or named)
 
 
 def _transcript(request: ServedRequest) -> str:

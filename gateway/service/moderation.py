@@ -177,6 +177,7 @@ def judge_of(
         record,
         usage_of if accounting is not None else None,
         spend,
+        context.asker,
     )
     record.moderation = judge.result
     return judge

@@ -324,6 +324,7 @@ class CallUsage:
         seen: The part of the answer that arrived.
         is_ended: Whether its row was written, or its hold released.
         is_refused: Whether the provider answered with an error status.
+        is_silent: Whether no byte came, and the deployment answered nobody else: it worked on nothing.
         is_unwanted: Whether the gateway stops it, because it needs no more of the answer.
         transmission: Knows whether a part of the call was sent. None: it was not.
     """
@@ -336,6 +337,7 @@ class CallUsage:
         "held",
         "is_ended",
         "is_refused",
+        "is_silent",
         "is_unwanted",
         "seen",
         "transmission",
@@ -344,7 +346,7 @@ class CallUsage:
     def __init__(self, request: RequestUsage, held: Hold) -> None:
         self.held = held
         self.seen = SeenOutput()
-        self.is_ended = self.is_refused = self.is_unwanted = False
+        self.is_ended = self.is_refused = self.is_silent = self.is_unwanted = False
         self.transmission: Transmission | None = None
         self._request = request
         facts = held.facts
@@ -492,7 +494,7 @@ class CallUsage:
         if self.is_refused:
             return _NO_USAGE, _NONE
         output = seen.tokens
-        if outcome is not _ANSWERED and not output:
+        if outcome is not _ANSWERED and not output and not self.is_silent:
             output = learned.unseen_output(name, duration_s)
         return self._estimated(output), _ESTIMATED
 

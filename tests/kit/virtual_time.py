@@ -226,7 +226,7 @@ class GatewaySetup:
             "running, by the ledger": sum(cells[2::width]),
             "places": [limiter.in_use for limiter in limiters if limiter.in_use],
             "in a queue": [limiter.queued for limiter in limiters if limiter.queued],
-            "probes": [place for place, breaker in self.health._breakers.items() if breaker._is_probing],
+            "probes": [place for place, it in self.health._evidence.items() if it.everybody._is_probing],
             "watched deadlines": len(self.endpoint.sweep._watched),
             "tasks": len(asyncio.all_tasks()) - 1,
         }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 import httpx
 import pytest
 import respx
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence
 from gateway.execution.health import Health
 from gateway.execution.httpx_transport import HttpxTransport
 from gateway.execution.run import PlanExecutor, RunContext
@@ -59,6 +61,7 @@ class Bench:
     time: float = 1000.0
     forbidden: dict[str, str] = field(default_factory=dict)
     usage: RequestUsage | None = None
+    contents: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self.health = Health(self.clock)
@@ -84,11 +87,25 @@ class Bench:
     def still_allowed(self, step: Step) -> str | None:
         return self.forbidden.get(step.deployment.name)
 
-    async def ask(self, *, stream: bool = False, response_format: ResponseFormat | None = None) -> Answer:
-        messages = (UserMessage("hello"),)
+    def evidence(self, name: str = "first") -> FailureEvidence:
+        """What the failures of a deployment show."""
+        found = self.health.evidence(self.table.deployments[name], self.table.resilience.breaker)
+        assert found is not None
+        return found
+
+    async def ask(
+        self,
+        *,
+        stream: bool = False,
+        response_format: ResponseFormat | None = None,
+        asker: Asker = EVERYBODY,
+        content: str = "",
+    ) -> Answer:
+        """Ask with a content of its own, unless one is given."""
+        messages = (UserMessage(content or f"hello {next(self.contents)}"),)
         request = ChatRequest("assistant", messages, stream=stream, response_format=response_format)
         context = RunContext(self.table.resilience, self.deadline, self.record, self.still_allowed)
-        context.usage = self.usage
+        context.usage, context.asker = self.usage, asker
         return await self.executor.run(self.plan(request), request, context)
 
     @property

@@ -18,74 +18,51 @@ LONGEST_S = RULE.longest_open_s
 
 def breaker(rule: BreakerRule = RULE, chance: float = 0.5) -> tuple[Breaker, list[BreakerState]]:
     states: list[BreakerState] = []
-    return Breaker(rule, lambda: chance, lambda changed: states.append(changed.state)), states
+    return Breaker(rule, lambda: chance, lambda changed: states.append(changed.state), "all"), states
 
 
 def opened(rule: BreakerRule = RULE, chance: float = 0.5, at: float = 0.0) -> tuple[Breaker, list[BreakerState]]:
     made, states = breaker(rule, chance)
-    for _ in range(rule.failures):
-        made.failed(made.ticket, at, "503")
+    made.open(at, "503")
     assert made.state is BreakerState.OPEN
     return made, states
 
 
 def probe(made: Breaker, now: float) -> int:
     ticket = made.admit(now)
-    assert ticket is not None
+    assert ticket
     return ticket
 
 
-def test_failures_in_a_row_open_it() -> None:
+def test_it_opens_when_the_evidence_is_enough_and_never_by_one_failure() -> None:
     made, states = breaker()
-    for _ in range(2):
-        made.failed(made.ticket, 0, "503")
-    assert made.state is BreakerState.CLOSED
     made.failed(made.ticket, 0, "503")
+    assert made.state is BreakerState.CLOSED
+    made.open(0, "3 different requests failed, the last: 503")
     assert (made.state, states) == (BreakerState.OPEN, [BreakerState.OPEN])
-    assert made.reason == "3 failures in a row, the last: 503"
+    assert made.why_blocked == "breaker open for all: 3 different requests failed, the last: 503"
     assert made.blocked_s(0) == 10
-    assert made.admit(9.9) is None
+    assert not made.admit(9.9)
 
 
-def test_complete_answer_resets_consecutive_failures() -> None:
-    made, states = breaker()
-    for _ in range(4):
-        made.failed(made.ticket, 0, "503")
-        made.failed(made.ticket, 0, "503")
-        for _ in range(4):
-            made.succeeded(made.ticket, 0)
-    assert (made.state, states) == (BreakerState.CLOSED, [])
-
-
-def test_the_rate_needs_its_samples() -> None:
-    made, _ = breaker()
-    for _ in range(4):
-        made.succeeded(made.ticket, 0)
-        made.failed(made.ticket, 0, "503")
-    assert made.state is BreakerState.CLOSED
-    made.succeeded(made.ticket, 0)
-    made.failed(made.ticket, 0, "503")
-    assert made.state is BreakerState.OPEN
-    assert made.reason == "5 of 10 calls failed, the last: 503"
-
-
-def test_the_rate_forgets_what_is_older_than_the_window() -> None:
-    made, _ = breaker()
-    for second in range(100):
-        made.failed(made.ticket, second * 10, "503")
-        made.succeeded(made.ticket, second * 10)
-    assert made.state is BreakerState.CLOSED
+def test_answer_to_somebody_else_closes_it_as_new() -> None:
+    made, _ = opened()
+    made.failed(probe(made, 10), 10, "503")
+    made.close()
+    assert (made.state, made.admit(11)) == (BreakerState.CLOSED, made.ticket)
+    made.open(11, "503")
+    assert made.blocked_s(11) == 10
 
 
 def test_only_one_probe_runs_and_its_success_closes_the_breaker() -> None:
     made, states = opened()
     ticket = probe(made, 10)
     assert made.state is BreakerState.HALF_OPEN
-    assert made.admit(10) is None
+    assert not made.admit(10)
     assert made.blocked_s(10) > 0
-    made.succeeded(ticket, 11)
+    made.succeeded(ticket)
     assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
-    assert made.admit(11) is not None
+    assert made.admit(11)
 
 
 def test_probe_without_a_result_admits_the_next_probe() -> None:
@@ -94,8 +71,8 @@ def test_probe_without_a_result_admits_the_next_probe() -> None:
     made.released(ticket)
     second = probe(made, 10)
     made.released(ticket)  # released twice: another probe runs by now
-    assert made.admit(10) is None
-    made.succeeded(second, 10)
+    assert not made.admit(10)
+    made.succeeded(second)
     assert made.state is BreakerState.CLOSED
 
 
@@ -106,11 +83,10 @@ def test_started_stream_closes_the_breaker_and_a_failure_reopens_it_longer() -> 
     made.failed(ticket, 11, "cut")
     assert (made.state, made.blocked_s(11)) == (BreakerState.OPEN, 20)
     ticket = made.stream_started(probe(made, 31))
-    made.succeeded(ticket, 32)
-    for _ in range(2):
-        made.failed(made.ticket, 33, "cut")
-    assert made.state is BreakerState.CLOSED
+    made.succeeded(ticket)
     made.failed(made.ticket, 33, "cut")
+    assert made.state is BreakerState.CLOSED
+    made.open(33, "cut")
     assert made.blocked_s(33) == 10
 
 
@@ -147,14 +123,13 @@ def test_chance_is_a_fifth_either_way() -> None:
 def test_result_of_an_attempt_from_before_a_transition_is_ignored() -> None:
     made, _ = breaker()
     old = made.ticket
-    for _ in range(100):
-        made.failed(old, 0, "503")
-    assert made.blocked_s(0) == 10
-    made.succeeded(old, 1)
+    made.open(0, "503")
+    made.succeeded(old)
     assert made.state is BreakerState.OPEN
-    made.succeeded(probe(made, 10), 10)
-    for _ in range(100):
-        made.failed(old, 10, "503")
+    ticket = probe(made, 10)
+    made.failed(old, 10, "503")
+    assert made.state is BreakerState.HALF_OPEN
+    made.succeeded(ticket)
     assert made.state is BreakerState.CLOSED
 
 
@@ -165,24 +140,22 @@ def test_half_open_breaker_is_shown_as_waiting_for_a_probe() -> None:
 
 def test_another_rule_keeps_the_state() -> None:
     made, _ = opened()
-    made.apply_rule(BreakerRule(failures=1, window_s=5, open_s=1))
+    made.rule = BreakerRule(failures=1, window_s=5, open_s=1)
     assert made.blocked_s(0) == 10
-    made.succeeded(probe(made, 10), 10)
-    made.failed(made.ticket, 10, "503")
+    made.succeeded(probe(made, 10))
+    made.open(10, "503")
     assert made.blocked_s(10) == 1
 
 
 class BreakerMachine(RuleBasedStateMachine):
     """Attempts that begin, end in every way and at any time, late ones too."""
 
-    @initialize(failures=st.integers(1, 4), samples=st.integers(1, 6))
-    def begin(self, failures: int, samples: int) -> None:
+    @initialize()
+    def begin(self) -> None:
         self.now = 0.0
-        self.rule = BreakerRule(failures=failures, rate=0.5, window_s=30, samples=samples, open_s=10)
-        self.breaker, self.states = breaker(self.rule, 0.5)
+        self.breaker, self.states = breaker()
         self.running: list[int] = []
         self.probes: set[int] = set()
-        self.counted_since = 0
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 9.0, 10.0, 40.0, 400.0]))
     def wait(self, seconds: float) -> None:
@@ -192,8 +165,8 @@ class BreakerMachine(RuleBasedStateMachine):
     def ask(self) -> None:
         before, held_s = self.breaker.state, self.breaker.blocked_s(self.now)
         ticket = self.breaker.admit(self.now)
-        assert (ticket is None) == (held_s > 0)
-        if ticket is None:
+        assert (not ticket) == (held_s > 0)
+        if not ticket:
             return
         self.running.append(ticket)
         if before is not BreakerState.CLOSED:
@@ -210,9 +183,20 @@ class BreakerMachine(RuleBasedStateMachine):
     def succeed(self, data: Any) -> None:
         current = self.breaker.ticket
         ticket = self._end(data)
-        self.breaker.succeeded(ticket, self.now)
+        self.breaker.succeeded(ticket)
         if ticket == current:
             assert self.breaker.state is BreakerState.CLOSED
+
+    @precondition(lambda self: self.breaker.state is BreakerState.CLOSED)
+    @rule()
+    def have_enough(self) -> None:
+        self.breaker.open(self.now, "503")
+
+    @rule()
+    def answer_somebody_else(self) -> None:
+        self.breaker.close()
+        self.probes.clear()
+        assert self.breaker.blocked_s(self.now) == 0
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -250,6 +234,7 @@ class BreakerMachine(RuleBasedStateMachine):
             (BreakerState.OPEN, BreakerState.HALF_OPEN),
             (BreakerState.HALF_OPEN, BreakerState.OPEN),
             (BreakerState.HALF_OPEN, BreakerState.CLOSED),
+            (BreakerState.OPEN, BreakerState.CLOSED),  # somebody else got an answer
         }
         assert set(pairwise(path)) <= allowed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -34,9 +35,7 @@ def bench(bench: Bench) -> Bench:
 
 
 def breaker(bench: Bench, name: str = "first") -> Breaker:
-    found = bench.health.breaker(bench.table.deployments[name], bench.table.resilience.breaker)
-    assert found is not None
-    return found
+    return bench.evidence(name).everybody
 
 
 def again(bench: Bench) -> None:
@@ -62,7 +61,10 @@ async def test_deployment_with_consecutive_failures_is_skipped(bench: Bench) -> 
     await bench.ask()
     assert bench.tried == ["second"]
     (skipped,) = bench.record.skipped
-    assert skipped.reason.startswith("breaker open: 5 failures in a row")
+    assert (
+        skipped.reason
+        == "breaker open for all: 5 different requests failed, the last: the provider is not able to answer right now"
+    )
     unwell = bench.health.snapshot(bench.table)["first"]
     assert unwell.by_breaker
     assert 8 <= unwell.for_s <= 12
@@ -137,10 +139,10 @@ async def test_only_one_probe_runs_and_a_cancelled_probe_is_released(bench: Benc
 async def test_deployment_with_a_newly_open_breaker_is_not_retried(bench: Bench) -> None:
     bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts=Attempts(3)))
     bench.router.post(FIRST).mock(return_value=error(503))
-    await bench.ask()
-    again(bench)
-    await bench.ask()
-    assert bench.tried == ["first", "first", "second"]
+    for _ in range(5):
+        again(bench)
+        await bench.ask()
+    assert bench.tried == ["first", "second"], "the fifth request opened it, so it is not retried"
     assert bench.waits[-1] == 0
 
 
@@ -225,14 +227,14 @@ async def test_reload_keeps_an_open_breaker_and_off_removes_it(bench: Bench) -> 
     bench.health.prune(table_of(CONFIG, {"FIRST": "another", "SECOND": "x"}))
     assert breaker(bench).state is BreakerState.OPEN
     moved = replace(bench.table.deployments["first"], origin="https://other.example")
-    fresh = bench.health.breaker(moved, BreakerRule())
+    fresh = bench.health.evidence(moved, BreakerRule())
     assert fresh is not None
-    assert fresh.state is BreakerState.CLOSED
+    assert fresh.everybody.state is BreakerState.CLOSED
     off = replace(bench.table, resilience=replace(bench.table.resilience, breaker=None))
     assert bench.health.snapshot(off) == {}
     bench.health.prune(off)
     assert bench.health.snapshot(bench.table) == {}
-    assert bench.health.breaker(bench.table.deployments["first"], None) is None
+    assert bench.health.evidence(bench.table.deployments["first"], None) is None
 
 
 async def test_states_and_changes_are_reported(bench: Bench) -> None:
@@ -291,3 +293,78 @@ async def test_attempt_with_another_key_is_not_a_retry() -> None:
 
 async def _at_once(_: float) -> None:
     pass
+
+
+class Silence:
+    """A provider that accepts and sends nothing, of which each client has enough after some seconds."""
+
+    def __init__(self, bench: Bench) -> None:
+        only = CONFIG.merge("assistants: {assistant: {routes: {default: [first]}}}", "resilience: {first_token: 10s}")
+        bench.table = table_of(only, {"FIRST": "k1", "SECOND": "k2"})
+        self.bench, self.asked, self.arrived = bench, 0, asyncio.Event()
+        bench.router.post(FIRST).mock(side_effect=self)
+
+    async def __call__(self, _: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        self.arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def leave_after(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> Record:
+        again(self.bench)
+        record = self.bench.record
+        waiting = asyncio.create_task(self.bench.ask(stream=True))
+        await self.arrived.wait()
+        self.arrived.clear()
+        self.bench.time += seconds
+        meanwhile()
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        return record
+
+
+async def test_silence_counts_when_the_client_hangs_up_first(bench: Bench) -> None:
+    silence = Silence(bench)
+    for _ in range(5):
+        record = await silence.leave_after(11)
+        assert ([it.outcome for it in record.attempts], record.abandoned) == (["silent"], ())
+        assert record.outcome_if_left == "failed"
+    assert breaker(bench).reason == (
+        "5 different requests failed, the last: the provider had sent nothing when the client left"
+    )
+    again(bench)
+    with pytest.raises(PlanExhausted):
+        await bench.ask(stream=True)
+    assert silence.asked == 5
+
+
+async def test_client_that_leaves_soon_shows_nothing(bench: Bench) -> None:
+    silence = Silence(bench)
+    for _ in range(10):
+        record = await silence.leave_after(9)
+        assert (record.attempts, [it.deployment for it in record.abandoned]) == ([], ["first"])
+        assert record.outcome_if_left == "cancelled"
+    assert bench.evidence().is_clear
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+async def test_silence_shows_nothing_while_others_are_answered(bench: Bench, is_live: bool) -> None:
+    silence, first = Silence(bench), bench.table.deployments["first"]
+    answers = bench.health.latency.of(first)
+    answers.live = int(is_live)
+    for _ in range(10):
+        record = await silence.leave_after(11, lambda: None if is_live else answers.record(bench.time - 1, None))
+        assert [it.deployment for it in record.abandoned] == ["first"]
+    assert bench.evidence().is_clear
+
+
+async def test_stream_is_live_until_it_is_released(bench: Bench) -> None:
+    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=WHOLE, headers=SSE))
+    answers = bench.health.latency.of(bench.table.deployments["first"])
+    answer = await bench.ask(stream=True)
+    assert answer.stream is not None
+    await answer.stream.close()
+    again(bench)
+    await drained(await bench.ask(stream=True))
+    assert answers.live == 0

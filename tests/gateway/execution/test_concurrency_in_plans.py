@@ -78,9 +78,7 @@ async def test_full_queue_fails_over_and_does_not_count_for_the_breaker(bench: B
         ]
         assert record.shed == (("first", "queue_full"),)
     assert second.call_count == 10
-    breaker = bench.health.breaker(bench.table.deployments["first"], bench.table.resilience.breaker)
-    assert breaker is not None
-    assert breaker.state is BreakerState.CLOSED
+    assert bench.evidence().everybody.state is BreakerState.CLOSED
     assert bench.health.snapshot(bench.table) == {}
     assert held is not None
     held.release()

@@ -64,7 +64,7 @@ def claude(bench: Bench) -> Bench:
 
 
 def breaker_state(bench: Bench) -> BreakerState:
-    breaker = bench.health.breaker(bench.table.deployments["first"], bench.table.resilience.breaker)
+    breaker = bench.evidence().everybody
     assert breaker is not None
     return breaker.state
 

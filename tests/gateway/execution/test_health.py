@@ -56,15 +56,30 @@ def test_deployments_are_available_at_first(health: Health) -> None:
     assert health.usable_keys(deployment()) == (None,)
 
 
-def test_suspicion_is_confirmed_by_another_client_or_by_the_third_in_a_row(health: Health) -> None:
-    one = deployment(*KEYS[:1])
-    assert not health.is_confirmed(one, KEYS[0], "a")
-    assert health.is_confirmed(one, KEYS[0], "b")
-    health.succeeded(one, KEYS[0])
-    assert [health.is_confirmed(one, KEYS[0], "a") for _ in range(3)] == [False, False, True]
-    health.succeeded(one, KEYS[0])
-    assert not health.is_confirmed(one, KEYS[0], "a")
-    assert not health.is_confirmed(one, KEYS[1], "b")
+def test_suspicion_is_confirmed_by_three_different_requests_for_those_who_made_them(health: Health) -> None:
+    two = deployment(*KEYS[:2])
+
+    def suspect(client: str, *contents: str, key: Secret = KEYS[0]) -> None:
+        for content in contents:
+            health.suspect(two, key, (f"client {client}",), content.encode(), 300, "status 403 alone")
+
+    def usable(client: str) -> tuple[Secret | None, ...]:
+        return health.usable_keys(two, (f"client {client}",))
+
+    suspect("a", "1", "1", "1", "1", "2")
+    assert usable("a") == KEYS[:2], "the same content is the same observation"
+    suspect("a", "3")
+    assert (usable("a"), usable("b"), usable("c")) == (KEYS[1:2], KEYS[:2], KEYS[:2])
+    suspect("b", "1")
+    assert usable("c") == KEYS[1:2], "two clients have shown it"
+    suspect("a", "1", "2", "3", key=KEYS[1])
+    assert health.snapshot(table(two), ("client a",))["first"] == Unavailable(
+        "benched for all: 4 different requests failed, the last: status 403 alone", pytest.approx(300), False
+    )
+    assert "first" not in health.snapshot(table(two), ("client c",)), "its second key"
+    health.succeeded(two, KEYS[0])
+    assert usable("a") == KEYS[:1]
+    assert len(health.suspicions) == 1
 
 
 def test_key_is_usable_again_after_its_cooldown(health: Health, clock: SetClock) -> None:
@@ -145,11 +160,11 @@ def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
 def test_longer_of_a_cooldown_and_an_open_breaker_counts(health: Health, for_s: float, reason: str) -> None:
     one = deployment(KEYS[0])
     rule = table(one).resilience.breaker
-    breaker = health.breaker(one, rule)
+    evidence = health.evidence(one, rule)
     assert rule is not None
-    assert breaker is not None
-    for _ in range(rule.failures):
-        breaker.failed(breaker.ticket, 1000.0, "down")
+    assert evidence is not None
+    for number in range(rule.failures):
+        evidence.failed((), (), bytes([number]), 1000.0, "down")
     health.cool_down(one, KEYS[0], for_s, REFUSED)
     found = health.snapshot(table(one))["first"]
     assert found.reason.startswith(reason)

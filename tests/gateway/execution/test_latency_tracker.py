@@ -37,11 +37,11 @@ def test_a_failure_ends_it_and_an_answer_begins_it_anew(deployments: dict[str, D
     latency.record_answer(first, now=100, whole_answer_s=1)
     latency.record_failure(first)
     assert not latency.answers_quickly(first, 10, now=101)
-    assert not latency.answered_since(first, 99)
+    assert latency.of(first).since(99)
     latency.record_answer(first, now=102, whole_answer_s=1)
     assert latency.answers_quickly(first, 10, now=103)
-    assert latency.answered_since(first, 101)
-    assert not latency.answered_since(first, 102)
+    assert latency.of(first).since(101)
+    assert not latency.of(first).since(102)
 
 
 def test_one_slow_answer_is_remembered_for_a_while(deployments: dict[str, Deployment]) -> None:
@@ -58,7 +58,7 @@ def test_one_slow_answer_is_remembered_for_a_while(deployments: dict[str, Deploy
 def test_started_answer_does_not_count_as_a_complete_one(deployments: dict[str, Deployment]) -> None:
     latency, first = LatencyTracker(), deployments["first"]
     latency.record_answer(first, now=100, whole_answer_s=None)
-    assert latency.answered_since(first, 99)
+    assert latency.of(first).since(99)
     assert not latency.answers_quickly(first, 10, now=101), "a stream has begun, and may take minutes"
     latency.record_answer(first, now=102, whole_answer_s=1)
     assert latency.answers_quickly(first, 10, now=103)

@@ -424,13 +424,22 @@ async def test_disabled_deployment_is_not_retried(bench: Bench) -> None:
 FOUR_KEYS = CONFIG.merge({"deployments": {"first": {"api_key": ["${A}", "${B}", "${C}", "${D}"]}}})
 
 
-@pytest.mark.parametrize("status", [401, 402, 429])
+@pytest.mark.parametrize("status", [401, 429])
 async def test_attempts_with_further_keys_do_not_count_against_the_next_step(bench: Bench, status: int) -> None:
     bench.table = table_of(FOUR_KEYS, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
     bench.router.post(FIRST).mock(return_value=error(status))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert bench.tried == ["first", "first", "first", "second"]
+
+
+@pytest.mark.parametrize("status", [402, 403])
+async def test_failure_that_may_be_the_requests_own_goes_to_the_next_step(bench: Bench, status: int) -> None:
+    bench.table = table_of(FOUR_KEYS, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
+    bench.router.post(FIRST).mock(return_value=error(status))
+    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
+    await bench.ask()
+    assert bench.tried == ["first", "second"]
 
 
 async def test_every_key_of_the_last_step_is_tried(bench: Bench) -> None:

@@ -182,8 +182,8 @@ async def test_both_breakers_get_their_result(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
     table = bench.table
-    for _ in range(5):
-        await events_of(await begun(bench))
+    for number in range(5):
+        await events_of(await begun(bench, replace(HELLO, messages=(UserMessage(f"hello {number}"),))))
         bench.record.attempts.clear()
     assert set(bench.health.snapshot(table)) == {"first"}
 

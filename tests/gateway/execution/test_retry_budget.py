@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.execution.breaker import SlidingWindow
-from gateway.execution.retry import FLOOR, WINDOW_S, RetryBudget
+from gateway.execution.retry import FLOOR, WINDOW_S, RetryBudget, SlidingWindow
 
 GAPS = st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3, 1.0, 2.5, 9.0, 11.0, 1e6]), st.integers(0, 1)), max_size=60)
 

@@ -21,7 +21,7 @@ import trustme
 
 from gateway.execution import transport as module
 from gateway.execution.httpx_transport import HttpxTransport, plain_httpx
-from gateway.execution.retry import RULES
+from gateway.execution.retry import rule_of
 from gateway.execution.transport import PoolTransport, Transport, allow
 from gateway.execution.upstream_client import Withdrawn
 from gateway.execution.upstream_request import FenceBreach, upstream_request
@@ -582,4 +582,4 @@ async def test_unrequested_response_is_dropped(transport: Transport) -> None:
 def test_lack_of_file_descriptors_is_not_a_provider_failure() -> None:
     failure = module.failure_of(ConnectFailed("OSError: Too many open files", is_ours=True))
     assert (failure.kind, failure.unsent) == (FailureKind.OVERLOADED, True)
-    assert not RULES[failure.kind].counts
+    assert not rule_of(failure).counts
