@@ -22,7 +22,7 @@ _QUICK_FRACTION = 0.5
 _NEVER = float("-inf")
 
 
-class Answers:
+class RecentAnswers:
     """The last answer of one deployment, and the slowest recent one.
 
     Attributes:
@@ -66,17 +66,17 @@ class LatencyTracker:
     """
 
     def __init__(self) -> None:
-        self._answers: dict[tuple[str, str, str], Answers] = {}
+        self._answers: dict[tuple[str, str, str], RecentAnswers] = {}
 
     def record_answer(self, deployment: Deployment, now: float, whole_answer_s: float | None) -> None:
         """Record that the deployment answered. `whole_answer_s` is None for a stream that has only begun."""
         self.of(deployment).record(now, whole_answer_s)
 
-    def of(self, deployment: Deployment) -> Answers:
+    def of(self, deployment: Deployment) -> RecentAnswers:
         """Return the answers of a deployment."""
         answers = self._answers.get(deployment.asked_at)
         if answers is None:
-            answers = self._answers[deployment.asked_at] = Answers()
+            answers = self._answers[deployment.asked_at] = RecentAnswers()
         return answers
 
     def record_failure(self, deployment: Deployment) -> None:

@@ -30,7 +30,7 @@ from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Shed, Slo
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
 from gateway.execution.health import Health, why_of
-from gateway.execution.latency import Answers, first_token_timeout_s
+from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.redaction import redacted
 from gateway.execution.retry import RetryBudget, cooldown_of, leave, next_action, rule_of
 from gateway.execution.transport import Transport
@@ -447,7 +447,7 @@ class Run(msgspec.Struct):
         attempts[-1] = replace(attempts[-1], decision=decision)
 
 
-def _release(answers: Answers, slot: Slot) -> None:
+def _release(answers: RecentAnswers, slot: Slot) -> None:
     answers.stream_ended()
     slot.release()
 

@@ -19,7 +19,7 @@ import msgspec
 from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.input_calls import read_input, write_input
-from gateway.execution.latency import Answers, first_token_timeout_s
+from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse
@@ -110,7 +110,7 @@ class AttemptOptions(msgspec.Struct):
     is_large: bool = False
     has_head: bool = False
     started_at: float = 0.0
-    answers: Answers | None = None
+    answers: RecentAnswers | None = None
     bounds: Resilience = DEFAULT_RESILIENCE
 
     def was_silent(self, step: Step, now: float) -> bool:

@@ -61,10 +61,7 @@ async def test_deployment_with_consecutive_failures_is_skipped(bench: Bench) -> 
     await bench.ask()
     assert bench.tried == ["second"]
     (skipped,) = bench.record.skipped
-    assert (
-        skipped.reason
-        == "breaker open for all: 5 different requests failed, the last: the provider is not able to answer right now"
-    )
+    assert skipped.reason == "breaker open for all: 5 different requests failed, the last: status 503 alone"
     unwell = bench.health.snapshot(bench.table)["first"]
     assert unwell.by_breaker
     assert 8 <= unwell.for_s <= 12
