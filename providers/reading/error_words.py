@@ -21,7 +21,7 @@ WORDS = FactsFile("providers.reading", "words")
 """The file of the words."""
 _RULES = {"account": "words of an account", "content": "words of a content policy"}
 _MOST_TEXT = 2000
-_GAP = r"[^.!?;。！？；\n]{0,40}?"
+_GAP = r"[^.!?;。！？；\n]{0,80}?"
 _OPENING = r"""(?<![^\s(\[{:=,，：])["'`“‘«「『《{\[].*"""
 _QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}""", re.DOTALL)
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
@@ -37,7 +37,7 @@ from providers.catalogue.toml_schema import LISTS, TABLE, TEXT, TEXTS, Shape, ch
 from providers.failures import About, Failure, FailureKind
 from providers.json_values import JsonError, as_list, as_map, loads, read_str, repair_surrogates
 from providers.reading.error_words import judged_by_words
-from providers.reading.rate_limits import LimitHeaders, parse_duration_s, read_limits, retry_after_s, wait_s
+from providers.reading.rate_limits import LimitHeaders, moment_in, read_limits, reset_s, retry_after_s, wait_s
 from providers.value import change
 from providers.wire import WireResponse
 
@@ -86,8 +86,10 @@ _PLACEHOLDER = re.compile(r"\{[^}]*\}|[{}]")
 _KINDS = ", ".join(kind.value for kind in FailureKind)
 _SHAPES: Mapping[str, Shape] = {
     **dict.fromkeys(("codes", "types", "statuses", "messages", "marks", "about"), LISTS),
-    **dict.fromkeys(("code_at", "type_at", "message_at", "request_id_at", "request_id_headers", "wait_at"), TEXTS),
-    **dict.fromkeys(("code_in_message", "wait_in_message", "status_at"), TEXT),
+    **dict.fromkeys(
+        ("code_at", "type_at", "message_at", "request_id_at", "request_id_headers", "wait_at", "quoted_at"), TEXTS
+    ),
+    **dict.fromkeys(("code_in_message", "wait_in_message", "status_at", "zone"), TEXT),
     **dict.fromkeys(("limits", "sources"), TABLE),
 }
 MESSAGES: dict[FailureKind, str] = {
@@ -133,9 +135,14 @@ _SUCCESS = re.compile("2[0-9]{2}|ok|success", re.IGNORECASE)
 """Codes of success. The numbers have the meaning that HTTP gives them."""
 _MOST_CODES = 16
 _MOST_DETAIL = 2000
+_MOST_ITEMS = 64
+_MOST_LAYERS = 3
 _MOST_MISTAKES = 8
+_PARAM = re.compile(r"[\w.\[\]$-]{1,200}", re.ASCII)
+"""A path, which can't be a prompt."""
 _MOST_SHOWN = 60
 _USUALLY_AT = ("error.code", "error.type", "code", "type")
+_USUALLY_SAID = ("error.message", "error", "message")
 _REQUEST_IDS = (
     *("x-request-id", "request-id", "x-tc-requestid", "apim-request-id", "x-ds-trace-id", "x-siliconcloud-trace-id"),
     "x-amzn-requestid",
@@ -230,6 +237,8 @@ class ErrorRules:
         status_at: The dotted path of a number that means an error unless it is 0.
         wait_at: The dotted paths of a time to wait, such as `30s`.
         wait_in_message: A regular expression for a time to wait inside the message.
+        zone: The time zone of moments without one in a message, as an offset.
+        quoted_at: The dotted paths of the error of another server. It counts where it is about the request.
         limits: The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each
             entry of `of`.
         about: What a failure by these words is about, where that differs from its kind.
@@ -251,6 +260,8 @@ class ErrorRules:
     status_at: str = ""
     wait_at: tuple[str, ...] = ()
     wait_in_message: str = ""
+    zone: str = "+00:00"
+    quoted_at: tuple[str, ...] = ()
     limits: LimitHeaders = field(default_factory=LimitHeaders)
     about: Mapping[str, About] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -389,9 +400,13 @@ def classify(
     """Return the failure that an error body describes. `sites`: the vendor's, for a hint if a key is refused."""
     shared = shared_rules()
     rules = rules or shared
-    codes = list(islice((text for path in rules.code_at for text in _texts_at(body, path)), _MOST_CODES))
-    error_type = _first(body, rules.type_at)
-    detail = _first(body, rules.message_at) or mistakes_in(body) or plain_text(response)
+    layers = _layers_of(body, rules)
+    codes = list(
+        islice((text for layer in layers for path in rules.code_at for text in _texts_at(layer, path)), _MOST_CODES)
+    )
+    error_type = next(filter(None, (_first(layer, rules.type_at) for layer in layers)), "")
+    detail = next(filter(None, (_message_in(layer, rules) for layer in layers)), "") or plain_text(response)
+    detail = detail[: 4 * _MOST_DETAIL]
     if rules.code_in_message and (found := re.search(rules.code_in_message, detail)):
         codes.insert(0, found[1])
     # A known inner code is more exact than an unknown outer one.
@@ -399,11 +414,11 @@ def classify(
     code = known or next(iter(codes), "")
     in_body = next((one for one in (*codes, error_type) if _HTTP_ERROR.fullmatch(one)), "0")
     status = response.status if response.status >= 400 else int(in_body)
-    judged = _by_table(body, response, rules, code, error_type, status)
+    judged = _by_table(layers, response, rules, code, error_type, status)
     if judged is None or blames_itself(judged.kind, response):
         judged = _by_status(status)
-    usual = (text for path in _USUALLY_AT for text in _texts_at(body, path))
-    words = {one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word}
+    usual = (text for layer in layers for path in _USUALLY_AT for text in _texts_at(layer, path))
+    words = dict.fromkeys(one for one in (*codes, error_type, *islice(usual, _MOST_CODES)) if one != judged.word)
     if judged.kind in _INEXACT and (said := _by_sentence(rules, detail, response.status)):
         judged = said
     elif by_words := judged_by_words(words, detail):
@@ -411,12 +426,16 @@ def classify(
         is_known = judged.is_stated and {kind, judged.kind} <= _OF_AN_ACCOUNT
         is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
         judged = judged if is_known or is_exact else _Judged(kind, rule)
+    for text in islice((text for path in rules.quoted_at for text in _texts_at(body, path)), 1):
+        # Another server's error, about its key, says nothing about the key of this one.
+        quoted = classify(
+            error_object(text.encode("utf-8", "replace")) or {"message": text}, replace(response, body=b"")
+        )
+        if quoted.concerns is About.REQUEST and quoted.kind is not FailureKind.INVALID_REQUEST:
+            judged, detail = _Judged(quoted.kind, f"what it quotes: {quoted.rule}"), quoted.detail
     names = sorted(sites)
     if judged.kind is FailureKind.CREDENTIALS and len(names) > 1:
         detail = f"this key may belong to another site (each of {', '.join(names)} has its own keys): {detail}"
-    waits = list(islice((text for path in rules.wait_at for text in _texts_at(body, path)), _MOST_CODES))
-    if rules.wait_in_message and (found := re.search(rules.wait_in_message, detail)):
-        waits.append(found[1])
     headers = (response.headers.get(name) for name in rules.request_id_headers)
     failed = failure(
         response,
@@ -424,12 +443,59 @@ def classify(
         code=code or (error_type if error_type != in_body else None),
         detail=detail,
         request_id=_first(body, rules.request_id_at) or next(filter(None, headers), None),
-        param=_first(body, ("error.param",)) or None,
-        retry_after=next((wait for text in waits if (wait := parse_duration_s(text)) is not None), None),
+        param=next((param for layer in layers if _PARAM.fullmatch(param := _param_in(layer))), None),
+        retry_after=_named_wait_s(body, response, rules, detail, judged.kind),
         limits=rules.limits,
     )
     is_stated = judged.is_stated or (status in _MAY_PASS and failed.retry_after_s is not None)
     return change(failed, is_stated=is_stated, rule=judged.rule, about=rules.about.get(judged.word))
+
+
+def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[str, object]]:
+    """Return an error and those inside of it, the innermost first: an error in `error`, or JSON in a message."""
+    layers = [body]
+    while len(layers) < _MOST_LAYERS:
+        error, text = as_map(layers[0].get("error")), _message_in(layers[0], rules)
+        inner = error if error.get("error") else _object_in(text)
+        if not inner:
+            break
+        layers.insert(0, inner if inner.get("error") else {"error": inner, **inner})
+    return layers
+
+
+def _object_in(text: str) -> Mapping[str, object]:
+    """Return the JSON object at the end of a message, behind a few words; empty if there is none."""
+    start = text.find("{")
+    if not 0 <= start <= _MOST_SHOWN or len(text) > 32 * _MOST_DETAIL:
+        return {}
+    try:
+        return as_map(loads(text[start:]))
+    except JsonError:
+        return {}
+
+
+def _message_in(body: Mapping[str, object], rules: ErrorRules) -> str:
+    return _first(body, rules.message_at) or mistakes_in(body) or _first(body, _USUALLY_SAID)
+
+
+def _param_in(body: Mapping[str, object]) -> str:
+    """Return the member that is wrong: OpenAI's `param`, or the place in the first mistake of FastAPI."""
+    place = as_list(as_map(next(iter(as_list(body.get("detail"))), None)).get("loc"))
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place if step != "body"]
+    return _first(body, ("error.param", "param")) or "".join(steps).removeprefix(".")
+
+
+def _named_wait_s(
+    body: Mapping[str, object], response: WireResponse, rules: ErrorRules, message: str, kind: FailureKind
+) -> float | None:
+    """Return the time to wait that the body names: a member, a duration in the message, or the moment of a reset."""
+    texts = list(islice((text for path in rules.wait_at for text in _texts_at(body, path)), _MOST_CODES))
+    for pattern in filter(None, (rules.wait_in_message, shared_rules().wait_in_message)):
+        texts += [found[1]] if (found := re.search(pattern, message)) else []
+    if kind in (FailureKind.QUOTA, FailureKind.RATE_LIMITED):
+        texts += [moment] if (moment := moment_in(message, rules.zone)) else []
+    waits = (reset_s(text, response.headers, response.received_at) for text in texts)
+    return next((wait for wait in waits if wait is not None), None)
 
 
 class _Judged(NamedTuple):
@@ -442,13 +508,18 @@ class _Judged(NamedTuple):
 
 
 def _by_table(
-    body: Mapping[str, object], response: WireResponse, rules: ErrorRules, code: str, error_type: str, status: int
+    layers: Iterable[Mapping[str, object]],
+    response: WireResponse,
+    rules: ErrorRules,
+    code: str,
+    error_type: str,
+    status: int,
 ) -> _Judged | None:
     """Return what the tables say of marks, status, code and type, in the order that the module's docstring states."""
     shared, vendor = shared_rules(), f"{rules.vendor} " if rules.vendor else ""
     marks = {**rules.marks, **shared.marks}
     entries = (
-        ("member", next((mark for mark in marks if _is_marked(body, mark)), None), marks, vendor),
+        ("member", next((mark for mark in marks for layer in layers if _is_marked(layer, mark)), None), marks, vendor),
         ("status", str(status), rules.statuses, vendor),
         ("code", _entry(code, rules.codes), rules.codes, vendor),
         ("type", _entry(error_type, rules.types), rules.types, vendor),
@@ -484,7 +555,7 @@ def _texts_at(body: object, path: str) -> Iterator[str]:
     """Yield the texts and the numbers at a dotted path, other than "" and 0. A list on the way is each of its items."""
     name, _, rest = path.partition(".")
     value = as_map(body).get(name)
-    for one in value if isinstance(value, list) else (value,):
+    for one in value[:_MOST_ITEMS] if isinstance(value, list) else (value,):
         if rest:
             yield from _texts_at(one, rest)
         elif isinstance(one, str | int | float) and not isinstance(one, bool) and str(one) not in ("", "0"):

@@ -14,6 +14,7 @@ __all__ = [
     "MOST_WAIT_S",
     "LimitHeaders",
     "RateLimit",
+    "moment_in",
     "moment_of",
     "now_of",
     "parse_duration_s",
@@ -35,6 +36,9 @@ _EARLIEST_UNIX = 1e9
 _MILLISECONDS_UNIX = 1e11
 _MOST_DIGITS = 18
 _PARTS = ("remaining", "reset")
+_IN_A_SENTENCE = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:T| at | )(\d\d:\d\d(?::\d\d)?)(?:\.\d{1,9})?\s?(UTC|Z|[+-]\d\d:?\d\d)?", re.ASCII
+)
 
 
 def retry_after_s(headers: Mapping[str, str], received_at: float) -> float | None:
@@ -129,6 +133,12 @@ class RateLimit(Value, frozen=True):
 
     remaining: int | None = None
     resets_after_s: float | None = None
+
+
+def moment_in(sentence: str, zone: str) -> str:
+    """Return the first date and time in a sentence in RFC 3339, or "". `zone`: the offset of one without one."""
+    found = _IN_A_SENTENCE.search(sentence)
+    return f"{found[1]}T{found[2]}{(found[3] or zone).replace('UTC', 'Z')}" if found else ""
 
 
 def read_limits(headers: Mapping[str, str], received_at: float, names: LimitHeaders) -> tuple[RateLimit, ...]:
