@@ -136,14 +136,14 @@ def test_what_a_relay_quotes_counts_where_it_is_about_the_request(raw: str, kind
             "ark",
             429,
             {"code": "AccountQuotaExceeded", "message": "It will reset at 2026-09-21 23:00:00 +0800 CST."},
-            5600,
+            2800,
         ),
         ("zhipu", 429, {"code": "1308", "message": "您的限额将在 2026-09-21 23:30:00 重置。"}, 4600),
         (
             "anthropic",
             400,
             {"type": "billing_error", "message": "You regain access on 2026-09-22 at 00:00 UTC."},
-            38000,
+            35200,
         ),
         ("groq", 429, {"code": "rate_limit_exceeded", "message": "Please try again in 7m12.5s. Visit"}, 432.5),
         (
