@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,8 +31,9 @@ from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.usage.accounting import CallUsage, RequestUsage
 from providers.adapter import STREAM_OPTIONS, StreamParser
 from providers.auth import Secret, credential
-from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, change_request
+from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, StreamEvent, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
+from providers.formats.fitting import client_names, events_with_client_names, with_client_names
 from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
 from providers.matching.requirements import FEATURE_PARAMS, has_effects
@@ -277,7 +278,9 @@ async def _begun(
     if len(whole.body) > TURN_BYTES and is_event_stream(whole):
         return whole
     start = json_start_of(deployment.adapter, chat, deployment.target) if chat.response_format is not None else None
-    return read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
+    completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start)
+    names = client_names(deployment.adapter, chat)
+    return with_client_names(completion, names) if names else completion
 
 
 async def _check(exchange: Coroutine[Any, Any, Answer], check: Callable[[Answer], Awaitable[Answer]]) -> Answer:
@@ -331,7 +334,26 @@ def _reader(deployment: Deployment, head: WireResponse, sent: ChatRequest | None
     if sent is None:
         raise TypeError("only the answer to a chat is read in pieces")
     start = json_start_of(deployment.adapter, sent, deployment.target)
+    names = client_names(deployment.adapter, sent)
+    if names:
+        return _NamingReader(names, deployment.adapter, head, deployment.target, sent.stop, start)
     return AnswerReader(deployment.adapter, head, deployment.target, sent.stop, start)
+
+
+class _NamingReader(AnswerReader):
+    """Reads an answer whose calls have names of tools that were changed, and gives them the client's names."""
+
+    def __init__(self, names: Mapping[str, str], *reader: Any) -> None:
+        super().__init__(*reader)
+        self._names = names
+
+    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+        """See AnswerReader."""
+        return events_with_client_names(super().feed(data), self._names)
+
+    def close(self) -> tuple[StreamEvent, ...]:
+        """See AnswerReader."""
+        return events_with_client_names(super().close(), self._names)
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:

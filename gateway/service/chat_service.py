@@ -55,6 +55,7 @@ from gateway.usage.worst_cost import charged_by
 from providers.chat import ChatRequest, Texts, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
+from providers.formats.fitting import changes_for
 from providers.matching.capability_matching import without_parameters
 from providers.matching.requirements import Requirements, requirements_of
 from providers.openai_json.misspelled_fields import refuse_misspelled
@@ -571,6 +572,7 @@ class ChatService:
         shown = exchange.record.shown
         if turn.returns_state and not self._seal_of(exchange.config, step.deployment).unseals_all(chat):
             shown.dropped |= {REASONING_STATE}
+        shown.dropped |= changes_for(step.deployment.adapter, chat)
         if chat.response_format is not None:
             shown.emulated = EMULATED if step.emulates else emulated_fields(step.deployment.adapter, chat)
             if emulated is not None and step.emulates:

@@ -11,6 +11,7 @@ from providers.catalogue.models import ModelFacts, load_models
 from providers.catalogue.names import load_names
 from providers.catalogue.prices import Offers, load_offers
 from providers.catalogue.sites import load_sites
+from providers.catalogue.takes import Takes, load_takes
 from providers.sites import Site
 
 
@@ -53,6 +54,11 @@ class FactsAdapter:
     def headers(self) -> Mapping[str, FixedHeader]:
         """The headers of the facts file. See `TakesHeaders`."""
         return load_headers(self.facts)
+
+    @property
+    def takes(self) -> Takes:
+        """What the API takes, by the facts file. The gateway reads it to name what was changed."""
+        return load_takes(self.facts)
 
     @property
     def known_as(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from providers.catalogue.models import ModelFacts, load_models, models_of
 from providers.catalogue.names import load_names, names_of
 from providers.catalogue.prices import Offers, load_offers, offers_of
 from providers.catalogue.sites import load_sites, sites_of
+from providers.catalogue.takes import Takes
 from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
 from providers.compatible.request import azure_path, encode_body, path_and_query
@@ -93,6 +94,11 @@ class CompatibleAdapter:
     def auth(self) -> AuthScheme:
         """See `providers.adapter.Adapter`."""
         return self.dialect.auth
+
+    @property
+    def takes(self) -> Takes:
+        """What the vendor's API takes. The gateway reads it to name what was changed."""
+        return self.dialect.requests.takes
 
     @property
     def emulated(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from providers.adapter import Capabilities
 from providers.auth import AuthScheme, Bearer, HeaderKey, NoAuth
 from providers.catalogue import CatalogueError
+from providers.catalogue.takes import CALL_ID_FORMS, SCHEMA_RULES, SYSTEM_FORMS, Takes
 from providers.catalogue.toml_schema import (
     DAY,
     FLAG,
@@ -58,9 +59,9 @@ _BY_TYPE: Mapping[str, Shape] = {
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
 _CLOSED = {
     "reasoning_back": ("", "kept", "required"),
-    "system": ("any", "first"),
+    "system": SYSTEM_FORMS,
     "turns": ("", "alternate", "spoken"),
-    "call_ids": ("", "nine"),
+    "call_ids": CALL_ID_FORMS,
     "path_by": ("", "azure"),
 }
 _KINDS = ", ".join(kind.value for kind in FailureKind)
@@ -152,7 +153,7 @@ class Requests:
         with_tools: Fields that are sent with tools if the request does not set them.
         stream_options: Whether usage in a stream must be requested with `stream_options`.
         developer: Whether the role `developer` exists. Otherwise it becomes `system`.
-        system: `first` joins all system messages into one, at the beginning.
+        system, call_ids, name_characters, id_characters, schemas: See `providers.catalogue.takes.Takes`.
         turns: `alternate` makes user (or tool) and assistant messages alternate, without blank ones, and ends with a
             user message, a tool result, or an answer to continue. `spoken` only removes blank messages.
         sound_uri: Whether audio is a `data:` URI instead of plain base64.
@@ -162,7 +163,6 @@ class Requests:
         details: The accepted values of an image's `detail`, if `image_detail` is among the parameters.
         choices: The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out,
             and `only` sends the one tool and requires a call.
-        call_ids: The form of call ids: `nine` is nine letters and digits.
         reasoning_back: Whether reasoning is sent back in turns with tool calls: `kept` if the client sends it,
             `required` also a blank one if the client does not.
         json_word: Whether a JSON response format requires the word "json" in a message.
@@ -186,7 +186,7 @@ class Requests:
     with_tools: Mapping[str, object] = field(default_factory=dict)
     stream_options: bool = True
     developer: bool = False
-    system: str = "any"
+    system: str = "first"
     turns: str = ""
     sound_uri: bool = False
     most_messages: int | None = None
@@ -195,12 +195,26 @@ class Requests:
     details: frozenset[str] = frozenset({"low", "high"})
     choices: Mapping[str, str] = field(default_factory=dict)
     call_ids: str = ""
+    name_characters: int = 64
+    id_characters: int | None = None
+    schemas: frozenset[str] = frozenset()
     reasoning_back: str = ""
     json_word: bool = False
     most_stops: int | None = None
     stop_characters: int | None = None
     user_bytes: int | None = None
     prefill: Prefill | None = None
+
+    @property
+    def takes(self) -> Takes:
+        """What the vendor's API takes."""
+        return Takes(
+            self.system,
+            self.name_characters,
+            call_ids=self.call_ids,
+            id_characters=self.id_characters,
+            schemas=self.schemas,
+        )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -314,6 +328,9 @@ def _requests(data: Mapping[str, Any]) -> Requests:
         values["bounds"] = {name: (float(low), float(high)) for name, (low, high) in data["bounds"].items()}
     if "details" in data:
         values["details"] = frozenset(data["details"])
+    values["schemas"] = frozenset(data.get("schemas", ()))
+    if unknown := values["schemas"] - set(SCHEMA_RULES):
+        raise DialectError(f"{place}.schemas: {min(unknown)!r} is not known; expected {', '.join(SCHEMA_RULES)}")
     if "prefill" in data:
         check_keys(data["prefill"], f"{place}.prefill", Prefill)
         values["prefill"] = Prefill(**data["prefill"])

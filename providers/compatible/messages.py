@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -17,7 +15,6 @@ from providers.chat import (
     Part,
     SystemMessage,
     TextPart,
-    ToolCall,
     ToolMessage,
     UserMessage,
     prompt_text,
@@ -26,12 +23,8 @@ from providers.chat import (
 from providers.compatible.dialect import CompatibleDialect
 from providers.failures import UnsupportedFeature
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
-from providers.formats.tool_calls import FILLER_TEXT
 from providers.formats.tool_results import results_as_text
 from providers.openai_json.encode_request import encode_message
-
-_NINE = re.compile(r"[A-Za-z0-9]{9}")
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: ModelFacts) -> list[dict[str, object]]:
@@ -39,16 +32,12 @@ def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: Mod
     rule = dialect.requests
     messages: Sequence[Message] = results_as_text(request.messages)
     continues = isinstance(messages[-1], AssistantMessage)
-    if rule.system == "first":
-        messages = _system_first(messages, continues)
     if rule.turns == "alternate":
         messages = alternate_roles(messages, continues)
     elif rule.turns == "spoken":
         messages = without_blank_messages(messages)
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         raise UnsupportedFeature("messages", f"this provider accepts at most {rule.most_messages} messages")
-    if rule.call_ids:
-        messages = _with_short_ids(messages)
     # A vendor that requires reasoning refuses a turn without it, and ignores a blank one. An unknown model may reason.
     may_reason = "reasoning" in facts.features or (rule.reasoning_back == "required" and not facts.known)
     positions = _in_turns_with_calls(messages) if rule.reasoning_back and may_reason else ()
@@ -58,15 +47,6 @@ def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: Mod
     if rule.prefill is not None and continues and isinstance(messages[-1], AssistantMessage):
         encoded[-1].update(rule.prefill.message)
     return encoded
-
-
-def _system_first(messages: Sequence[Message], continues: bool) -> list[Message]:
-    """Join all system messages into one, first message. Add a filler if an answer would become the last message."""
-    texts = [prompt_text(message.content) for message in messages if isinstance(message, SystemMessage)]
-    rest: list[Message] = [message for message in messages if not isinstance(message, SystemMessage)]
-    if not continues and not (rest and isinstance(rest[-1], UserMessage | ToolMessage)):
-        rest.append(UserMessage(FILLER_TEXT))
-    return [SystemMessage("\n\n".join(texts)), *rest] if texts else rest
 
 
 def _in_turns_with_calls(messages: Sequence[Message]) -> set[int]:
@@ -124,30 +104,3 @@ def _part(part: Part, details: Collection[str], *, sound_uri: bool) -> Part:
     if isinstance(part, AudioPart) and sound_uri:
         return replace(part, data=f"data:;base64,{part.data}")
     return part
-
-
-def _with_short_ids(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with call ids of nine letters and digits. The same id always gives the same new id."""
-    return [
-        replace(message, tool_calls=tuple(_short(call) for call in message.tool_calls))
-        if isinstance(message, AssistantMessage)
-        else replace(message, tool_call_id=_nine_character_id(message.tool_call_id))
-        if isinstance(message, ToolMessage)
-        else message
-        for message in messages
-    ]
-
-
-def _short(call: ToolCall) -> ToolCall:
-    return replace(call, id=_nine_character_id(call.id))
-
-
-def _nine_character_id(id: str) -> str:
-    if _NINE.fullmatch(id):
-        return id
-    number = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-    digits = ""
-    for _ in range(9):
-        number, digit = divmod(number, len(_ALPHABET))
-        digits += _ALPHABET[digit]
-    return digits

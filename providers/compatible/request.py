@@ -24,14 +24,15 @@ from providers.chat import (
 from providers.compatible.dialect import CompatibleDialect, Requests, Thinking
 from providers.compatible.messages import encode_messages
 from providers.failures import UnsupportedFeature
+from providers.formats.fitting import fit
 from providers.formats.request_options import with_end_user_in_user
+from providers.formats.schemas import NO_ARGUMENTS
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import requirements_of
 from providers.openai_json.encode_request import encode_request, encode_tool_choice
 from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 
 _LADDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
 _AZURE_VERSION = "2024-10-21"
 """The latest dated version that is generally available (Microsoft's API version page, 2026-11-20)."""
 _STRUCTURE = ("model", "messages", "tools", "tool_choice", "response_format")
@@ -131,6 +132,7 @@ def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect
     rule = dialect.requests
     if JSON_OBJECT in dialect.emulated:
         request = with_json_instruction(request)
+    request = fit(request, rule.takes)
     _check_features(request, dialect, target)
     request = _in_bounds(with_end_user_in_user(request, target), rule, target.facts.output_tokens)
     tools, choice = _tools(request, rule, strict="strict_tools" in dialect.capabilities.parameters)
@@ -269,7 +271,7 @@ def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple
 
 
 def _tool(tool: Tool, strict: bool) -> Tool:
-    parameters = _EMPTY_SCHEMA if tool.parameters is None else tool.parameters
+    parameters = NO_ARGUMENTS if tool.parameters is None else tool.parameters
     return replace(tool, strict=tool.strict if strict else None, parameters=parameters)
 
 

@@ -30,6 +30,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.formats.fitting import LATE_SYSTEM
 from providers.formats.tool_results import results_as_text
 from providers.json_values import JsonError, loads_text
 
@@ -42,6 +43,7 @@ _EMPTY_SCHEMA: Mapping[str, object] = {"type": "object", "properties": {}}
 _FILLER_TEXTS = ("", " ", ".")
 # The note in place of an image or a file of a tool result where the format has no place for it.
 _NOTE = re.compile(r"\n?\[(in the next message: )?(image|file) \d+ of the tool results\]\n?")
+_LATE = re.compile(re.escape(LATE_SYSTEM.partition("{}")[0]) + r"(.*?)(?:\n\n|\Z)", re.DOTALL)
 _COMPARED = (
     "temperature",
     "top_p",
@@ -61,7 +63,7 @@ _COMPARED = (
 
 def conversation(request: ChatRequest) -> list[_Atom]:
     """Return the content with its roles, in order: the system texts joined, then texts, images, calls and results."""
-    systems = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
+    systems = [text for message in request.messages for text in _instructions(message)]
     # A format that has only one system message joins the texts with line ends, or with nothing.
     atoms: list[_Atom] = [("system", "".join(systems).replace("\n", ""))] if any(systems) else []
     for atom in _with_sorted_results(_atoms(results_as_text(request.messages))):
@@ -76,6 +78,13 @@ def conversation(request: ChatRequest) -> list[_Atom]:
         elif atom[1] not in _FILLER_TEXTS or atom[0] not in ("user", "assistant"):
             atoms.append(atom)
     return atoms
+
+
+def _instructions(message: Message) -> list[str]:
+    """Return the system texts of a message: its own, or those that a format has only as texts of the user."""
+    if isinstance(message, SystemMessage):
+        return [text_of(message.content)]
+    return [found[1] for found in _LATE.finditer(text_of(message.content))] if isinstance(message, UserMessage) else []
 
 
 def _with_sorted_results(atoms: Iterable[_Atom]) -> Iterator[_Atom]:
@@ -109,7 +118,7 @@ def _atoms(messages: Iterable[Message]) -> Iterator[_Atom]:
 def _part(part: Part) -> _Atom:
     match part:
         case TextPart(text):
-            return "user", text
+            return "user", _LATE.sub("", text)
         case ImagePart(url):
             return "image", url
         case AudioPart(data, sound):

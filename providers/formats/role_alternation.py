@@ -41,7 +41,7 @@ def alternate_roles(messages: Sequence[Message], continues: bool) -> list[Messag
         last = turns[-1] if turns else None
         match message:
             case UserMessage() if isinstance(last, UserMessage):
-                turns[-1] = replace(last, content=_joined(last.content, message.content))
+                turns[-1] = replace(last, content=joined_content(last.content, message.content))
             case UserMessage() if isinstance(last, ToolMessage):
                 turns += [AssistantMessage(FILLER_TEXT), message]
             case AssistantMessage() if not _has_turn(message):
@@ -92,7 +92,8 @@ def _is_blank(turn: Message) -> TypeGuard[UserMessage | ToolMessage]:
     )
 
 
-def _joined(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
+def joined_content(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
+    """Return the content of two messages of the user as that of one."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
     return (*_parts(first), *_parts(second))

@@ -33,7 +33,7 @@ _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _MAX_ID_CHARACTERS = 64
 
 
-def safe_call_name(name: str) -> str:
+def safe_call_name(name: str, most: int = 64) -> str:
     """Return the name of an earlier call in the characters that OpenAI, Claude and others accept.
 
     The names of tools have only such characters. But a model may call a tool that does not exist
@@ -42,18 +42,19 @@ def safe_call_name(name: str) -> str:
 
     Args:
         name: The name in the history.
+        most: The longest name that the provider accepts.
 
     Returns:
-        The name itself if it is valid; otherwise the name with `_` for other characters, cut after 64.
+        The name itself if it is valid; otherwise the name with `_` for other characters, cut after `most`.
     """
-    return name if _CALL_NAME.fullmatch(name) else _NOT_IN_A_NAME.sub("_", name)[:64]
+    return name if _CALL_NAME.fullmatch(name) else _NOT_IN_A_NAME.sub("_", name)[:most]
 
 
 SimpleToolChoice = NamedTool | Literal["auto", "none", "required"] | None
 """A tool choice without `AllowedTools`, for formats that cannot express it: the other tools are left out instead."""
 
 
-def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
+def tools_of(request: ChatRequest, most: int = 64) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
     """Return the tools that may be called, and the choice among them.
 
     If the history contains calls but the request has no tools, the called tools are returned with the choice "none".
@@ -61,13 +62,14 @@ def tools_of(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
 
     Args:
         request: The request.
+        most: The longest name of a tool that the provider accepts.
 
     Returns:
         The tools, and the choice; None stands for a request that names no choice.
     """
     if not request.tools:
         names = dict.fromkeys(
-            safe_call_name(call.name)
+            safe_call_name(call.name, most)
             for message in request.messages
             if isinstance(message, AssistantMessage)
             for call in message.tool_calls

@@ -566,7 +566,7 @@ NOON = ToolMessage("aB3dE5gH7", "12:00")
     [
         ((SystemMessage("Be brief."),), "system user"),
         ((UserMessage("Hi"), AssistantMessage(""), UserMessage("Hi?")), "user"),
-        ((UserMessage("Hi"), AssistantMessage("Yes"), SystemMessage("Go on.")), "system user assistant user"),
+        ((UserMessage("Hi"), AssistantMessage("Yes"), SystemMessage("Go on.")), "user assistant user"),
         ((UserMessage("Hi"), CALLED, NOON, UserMessage("And?")), "user assistant tool assistant user"),
         ((UserMessage("Hi"), CALLED, NOON), "user assistant tool"),
         ((UserMessage("Hi"), AssistantMessage(" "), UserMessage("Hi?")), "user"),
@@ -899,8 +899,8 @@ def test_roles_alternate_if_the_vendor_requires_it(provider: str, model: str) ->
         UserMessage("well?"),
     )
     assert turns == [
-        ("system", "A\n\nB"),
-        ("user", "one\n\ntwo"),
+        ("system", "A"),
+        ("user", "one\n\n[System message]\nB\n\ntwo"),
         ("assistant", "x"),
         ("tool", "noon"),
         ("assistant", "."),
@@ -950,7 +950,7 @@ def test_empty_answer_in_the_history_is_omitted(provider: str, model: str) -> No
 def test_moved_system_messages_leave_no_last_assistant_message() -> None:
     ask = (UserMessage("One."), AssistantMessage("A."))
     turns = sent_turns("dashscope-compatible", "qwen-plus", *ask, SystemMessage("Go on."))
-    assert turns == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
+    assert turns == [("user", "One."), ("assistant", "A."), ("user", "[System message]\nGo on.")]
     assert sent_turns("dashscope-compatible", "qwen-plus", SystemMessage("Begin.")) == [
         ("system", "Begin."),
         ("user", "."),

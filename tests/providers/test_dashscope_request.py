@@ -151,13 +151,13 @@ def test_documents_are_refused() -> None:
     assert refused(ask(UserMessage((document,))), target("qwen3.5-plus")) == "file"
 
 
-def test_system_messages_become_one_first_message() -> None:
-    """Case 71: developer messages become system messages, and there is only one system message."""
+def test_only_the_first_message_is_a_system_message() -> None:
+    """Case 71: developer messages become system messages, and a later one becomes text of the user."""
     given = (SystemMessage("One.", "developer"), HI, SystemMessage((TextPart("Two."),)), UserMessage("Go on"))
     assert messages(*given) == [
-        {"role": "system", "content": "One.\n\nTwo."},
+        {"role": "system", "content": "One."},
         {"role": "user", "content": "Hi"},
-        {"role": "user", "content": "Go on"},
+        {"role": "user", "content": "[System message]\nTwo.\n\nGo on"},
     ]
 
 
@@ -195,15 +195,13 @@ def test_prefill_is_refused() -> None:
     ("given", "roles"),
     [
         ((SystemMessage("Be brief."),), ["system", "user"]),
-        ((HI, AssistantMessage("Hello."), SystemMessage("Say more.")), ["system", "user", "assistant", "user"]),
-        ((HI, SystemMessage("Be brief.")), ["system", "user"]),
+        ((HI, AssistantMessage("Hello."), SystemMessage("Say more.")), ["user", "assistant", "user"]),
+        ((HI, SystemMessage("Be brief.")), ["user"]),
     ],
 )
-def test_filler_user_message_follows_a_last_system_message(given: tuple[Message, ...], roles: list[str]) -> None:
+def test_last_message_is_never_a_system_message(given: tuple[Message, ...], roles: list[str]) -> None:
     """OpenAI accepts such a conversation, but DashScope requires the last message to be a user's or a tool's."""
-    sent_messages = messages(*given)
-    assert [message["role"] for message in sent_messages] == roles
-    assert sent_messages[-1]["content"] == ("Hi" if len(roles) == len(given) else ".")
+    assert [message["role"] for message in messages(*given)] == roles
 
 
 # --- parameters -----------------------------------------------------------------------------------

@@ -363,10 +363,20 @@ def test_tool_choice_is_converted(choice: ToolChoice, written: Mapping[str, obje
     assert sent["toolConfig"] == {"functionCallingConfig": written}
 
 
-@pytest.mark.parametrize("name", ["1st", "-a", "", "a b", "a" * 129])
-def test_unsupported_function_name_is_refused(name: str) -> None:
-    with pytest.raises(UnsupportedFeature, match=r"tools\[1\]"):
-        body(ChatRequest("a", ASK, tools=(TOOLS[0], Tool(name))))
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("1st", "_1st"),
+        ("-a", "_-a"),
+        ("", "_"),
+        ("a b", "a_b"),
+        ("a.b:c", "a.b:c"),
+        ("a" * 129, "a" * 119 + "_c12cb024"),
+    ],
+)
+def test_function_name_fits(name: str, written: str) -> None:
+    (declared,) = body(ChatRequest("a", ASK, tools=(TOOLS[0], Tool(name))))["tools"]
+    assert declared["functionDeclarations"][1]["name"] == written
 
 
 # --- parameters -----------------------------------------------------------------------------------

@@ -68,16 +68,15 @@ def test_user_and_assistant_messages_alternate() -> None:
         UserMessage("Four."),
     )
     assert sent_roles == [
-        ("system", "Be brief.\n\nBe kind."),
-        ("user", "One.\n\nTwo.\n\nThree."),
+        ("user", "One.\n\n[System message]\nBe brief.\n\nTwo.\n\nThree."),
         ("assistant", "A.\n\nB."),
-        ("user", "Four."),
+        ("user", "[System message]\nBe kind.\n\nFour."),
     ]
 
 
 def test_last_message_is_the_users() -> None:
     sent_roles = roles(UserMessage("One."), AssistantMessage("A."), SystemMessage("Go on."))
-    assert sent_roles == [("system", "Go on."), ("user", "One."), ("assistant", "A."), ("user", ".")]
+    assert sent_roles == [("user", "One."), ("assistant", "A."), ("user", "[System message]\nGo on.")]
     assert roles(SystemMessage("Begin.")) == [("system", "Begin."), ("user", ".")]
 
 

@@ -160,7 +160,8 @@ def test_every_field_of_a_request_is_converted() -> None:
             FilePart("data:application/pdf;base64,JVBERi0=", "a.pdf"),
         )
     )
-    schema = JsonSchemaFormat("city", {"type": "object"}, "A city", strict=True)
+    closed = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    schema = JsonSchemaFormat("city", closed, "A city", strict=True)
     body = sent(
         replace(
             ASK,
@@ -208,7 +209,7 @@ def test_every_field_of_a_request_is_converted() -> None:
             "format": {
                 "type": "json_schema",
                 "name": "city",
-                "schema": {"type": "object"},
+                "schema": closed,
                 "strict": True,
                 "description": "A city",
             },
@@ -227,7 +228,9 @@ def test_response_formats_and_tool_choices_are_converted() -> None:
     allowed = sent(replace(ASK, tool_choice=AllowedTools("required", ("f",))))["tool_choice"]
     assert allowed == {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}
     assert sent(replace(ASK, tool_choice="required"))["tool_choice"] == "required"
-    assert sent(replace(ASK, tools=(replace(TOOL, strict=True),)))["tools"][0]["strict"] is True
+    assert sent(replace(ASK, tools=(replace(TOOL, strict=True),)))["tools"][0]["strict"] is False
+    closed = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    assert sent(replace(ASK, tools=(Tool("f", None, closed, strict=True),)))["tools"][0]["strict"] is True
     # The vendor refuses less than 16.
     assert sent(replace(ASK, max_tokens=1))["max_output_tokens"] == 16
 

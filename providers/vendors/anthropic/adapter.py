@@ -16,6 +16,7 @@ from providers.auth import AuthScheme, HeaderKey
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
+from providers.formats.fitting import fit
 from providers.formats.request_options import SAFETY_IDENTIFIER
 from providers.json_values import dumps
 from providers.matching.requirements import CACHE_CONTROL, FEATURES
@@ -68,7 +69,7 @@ class AnthropicAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
-        body = encode_body(request, target)
+        body = encode_body(fit(request, self.takes), target)
         headers = (
             ("content-type", "application/json"),
             ("accept", "text/event-stream" if request.stream else "application/json"),

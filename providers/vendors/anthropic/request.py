@@ -43,7 +43,6 @@ from providers.formats.tool_calls import (
     arguments_of,
     needs_filler_turns,
     safe_call_id,
-    safe_call_name,
     tools_of,
     turns_with_whole_results,
 )
@@ -53,6 +52,7 @@ from providers.reading.json_object import with_json_instruction
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 # The smallest maximum of the vendor's models. An unknown model may refuse more.
 _DEFAULT_MAX_TOKENS = 4096
+_MAX_NAME_CHARACTERS = 128
 _SAMPLING = ("temperature", "top_p", "top_k")
 _DERIVED = frozenset({"system", "stop_sequences"})
 _MERGED = frozenset({"output_config", "metadata", "thinking"})
@@ -199,7 +199,7 @@ def _call(call: ToolCall) -> dict[str, object]:
     return {
         "type": "tool_use",
         "id": safe_call_id(call.id),
-        "name": safe_call_name(call.name),
+        "name": call.name,
         "input": arguments_of(call),
     }
 
@@ -232,7 +232,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     if clash := sorted(_DERIVED & request.extra.keys()):
         message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from `messages` and `stop`"
         raise UnsupportedFeature(clash[0], message)
-    tools, choice = tools_of(request)
+    tools, choice = tools_of(request, _MAX_NAME_CHARACTERS)
     max_tokens = _max_tokens(request, target)
     messages = messages_of(request.messages, target.model)
     body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}

@@ -17,6 +17,7 @@ from providers.auth import AuthScheme, AwsSigV4
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure, UnsupportedFeature
+from providers.formats.fitting import fit
 from providers.json_values import dumps, read_str
 from providers.matching.requirements import FEATURES
 from providers.reading.errors import error_object
@@ -64,7 +65,7 @@ class BedrockAdapter(FactsAdapter):
                 ("content-type", "application/json"),
                 ("accept", CONTENT_TYPE if request.stream else "application/json"),
             ),
-            body=dumps(encode_body(request, target)),
+            body=dumps(encode_body(fit(request, self.takes), target)),
         )
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:

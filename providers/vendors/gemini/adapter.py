@@ -22,6 +22,7 @@ from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.embeddings import load_embedding_facts
 from providers.failures import Failure
+from providers.formats.fitting import fit
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES
 from providers.reading.assembler import Assembler
@@ -86,7 +87,7 @@ class GeminiAdapter(FactsAdapter):
             method="POST",
             path=f"{target.base_path}{self.publisher}/models/{_quoted(target.model)}:{method}",
             headers=(("content-type", "application/json"), ("accept", accept)),
-            body=dumps(encode_body(request, target, self.bypass_signature)),
+            body=dumps(encode_body(fit(request, self.takes), target, self.bypass_signature)),
             query=(("alt", "sse"),) if request.stream else (),
         )
 

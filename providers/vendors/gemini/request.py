@@ -7,7 +7,6 @@ and structured output; read 2026-11-20.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -55,7 +54,6 @@ _MIME_BY_ENDING = {
     "png": "image/png",
     "webp": "image/webp",
 }
-_FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _DERIVED = frozenset({"contents", "systemInstruction", "toolConfig"})
 _MAX_SEED = 2**31 - 1
 # The value must be above 0, according to google-genai's types.
@@ -234,13 +232,7 @@ def encode_body(request: ChatRequest, target: Target, bypass: str) -> dict[str, 
 
 def _declarations(tools: Sequence[Tool]) -> list[dict[str, object]]:
     declarations: list[dict[str, object]] = []
-    for position, tool in enumerate(tools):
-        if not _FUNCTION_NAME.fullmatch(tool.name):
-            message = (
-                f"tools[{position}]: Gemini does not accept this function name. It must begin with a letter or '_' and "
-                "have at most 128 letters, digits and '_.:-'"
-            )
-            raise UnsupportedFeature("tools", message)
+    for tool in tools:
         declaration: dict[str, object] = {"name": tool.name}
         if tool.description:
             declaration["description"] = tool.description

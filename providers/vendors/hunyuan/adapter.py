@@ -15,6 +15,7 @@ from providers.auth import AuthScheme, TencentSignature
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure
+from providers.formats.fitting import fit
 from providers.json_values import dumps
 from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
@@ -61,7 +62,8 @@ class HunyuanAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. The signature covers the path `/`, the only one of the API."""
-        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(encode_body(request, target)))
+        body = encode_body(fit(request, self.takes), target)
+        return WireRequest("POST", f"{target.base_path}/", _HEADERS, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """See `providers.adapter.Adapter`."""

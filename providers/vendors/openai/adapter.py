@@ -29,6 +29,7 @@ from providers.chat import (
 )
 from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
 from providers.failures import Failure, ProviderFailed
+from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
 from providers.json_values import dumps
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
@@ -92,6 +93,7 @@ class OpenAIAdapter(FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`."""
+        request = fit(request, self.takes)
         if not self.is_openai:
             request = _without_openai_only_fields(request)
         facts = target.facts

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from providers.chat import AllowedTools, NamedTool, Tool, ToolChoice
 from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.formats.schemas import allows_strict
 from providers.openai_json.decode_messages import USE_A_FUNCTION
 from providers.openai_json.decode_request import (
     MAX_TOOLS,
@@ -28,11 +29,6 @@ _SEPARATOR = "__"
 _FUNCTION = frozenset({"type", "name", "description", "parameters", "strict"})
 _NAMESPACE = frozenset({"type", "name", "description", "tools"})
 _SEARCHES = ("web_search", "web_search_preview")
-# Keywords that OpenAI's strict mode does not allow (its guide to structured outputs, November 2026).
-_NOT_STRICT = frozenset(
-    "allOf not dependentRequired dependentSchemas if then else patternProperties default propertyNames oneOf "
-    "unevaluatedProperties unevaluatedItems contains minContains maxContains uniqueItems prefixItems".split()
-)
 
 
 @dataclass(slots=True)
@@ -140,41 +136,6 @@ def _refuse(kind: object, path: str) -> NoReturn:
         f"`{path}` is the hosted tool `{shown}`, which would send data elsewhere: offer functions, which your app runs",
         place,
         log_message=f"`{path}` is a hosted tool",
-    )
-
-
-def allows_strict(schema: object) -> bool:
-    """Return whether a schema obeys the rules of OpenAI's strict mode already.
-
-    Every object is closed and requires all of its properties, and there is no keyword that the mode does not have.
-    """
-    waiting: list[object] = [schema]
-    while waiting:
-        item = waiting.pop()
-        if not isinstance(item, dict) or not item or not _NOT_STRICT.isdisjoint(item):
-            return False
-        kind, properties = item.get("type"), item.get("properties")
-        if properties is not None or kind == "object" or (isinstance(kind, list) and "object" in kind):
-            if not isinstance(properties, dict) or not _is_closed(item, properties):
-                return False
-            waiting += properties.values()
-        for name in ("$defs", "definitions"):
-            if isinstance(inner := item.get(name), dict):
-                waiting += inner.values()
-        if "items" in item:
-            waiting.append(item["items"])
-        if isinstance(variants := item.get("anyOf"), list):
-            waiting += variants
-    return isinstance(schema, dict) and schema.get("type") == "object"
-
-
-def _is_closed(schema: Mapping[str, object], properties: Mapping[str, object]) -> bool:
-    required = schema.get("required")
-    return (
-        schema.get("additionalProperties") is False
-        and isinstance(required, list)
-        and all(isinstance(name, str) for name in required)
-        and set(required) == properties.keys()
     )
 
 

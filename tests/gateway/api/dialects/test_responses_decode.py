@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from gateway.api.dialects.responses import Responses
 from gateway.api.dialects.responses.decode import DecodedResponse, decode_request
-from gateway.api.dialects.responses.tools import allows_strict
 from gateway.api.errors import ApiError
 from providers.chat import (
     AllowedTools,
@@ -30,6 +29,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.formats.schemas import allows_strict
 from tests.kit.chat_strategies import json_values, unhurried
 
 PIXEL = "data:image/png;base64,aGk="

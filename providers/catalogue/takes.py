@@ -1,0 +1,56 @@
+"""What a vendor's API takes of a request, as data: `[takes]` of a facts file, or keys of a compatible vendor's file."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from providers.catalogue import CatalogueError, FactsFile
+from providers.catalogue.toml_schema import TEXT, TEXTS, WHOLE, Shape, check_table
+from providers.value import Value
+
+SYSTEM_FORMS = ("first", "any")
+CALL_ID_FORMS = ("", "nine")
+SCHEMA_RULES = ("plain_root", "members", "strict", "kimi")
+_SHAPES: dict[str, Shape] = {
+    **{"system": TEXT, "name_characters": WHOLE, "name_pattern": TEXT},
+    **{"call_ids": TEXT, "id_characters": WHOLE, "schemas": TEXTS},
+}
+
+
+class Takes(Value, frozen=True):
+    """What a vendor's API takes of a request. `providers.formats.fitting` makes a request fit.
+
+    Attributes:
+        system: `first` takes one system message, at the beginning; `any` takes several, anywhere.
+        name_characters: The longest name of a tool.
+        name_pattern: The regular expression of a tool's name, without its length.
+        call_ids: The form of call ids: `nine` is nine letters and digits, empty is any form.
+        id_characters: The longest call id, or None.
+        schemas: The rules for schemas of tools and answers. `plain_root`: no `anyOf`, `oneOf` or `allOf` at the top of
+            a tool's schema. `members`: an array states its items, an object its properties. `strict`: OpenAI's rules
+            for `strict`. `kimi`: Moonshot's subset.
+    """
+
+    system: str = "first"
+    name_characters: int = 64
+    name_pattern: str = "[A-Za-z0-9_-]+"
+    call_ids: str = ""
+    id_characters: int | None = None
+    schemas: frozenset[str] = frozenset()
+
+
+@cache
+def load_takes(facts: FactsFile) -> Takes:
+    """Return what the vendor of a facts file takes (`[takes]`, or that of `models_of`). Raises CatalogueError."""
+    whole: Any = facts.read()
+    if "takes" not in whole and "models_of" in whole:
+        return load_takes(facts.other(whole["models_of"]))
+    data: Any = whole.get("takes", {})
+    check_table("takes", data, _SHAPES)
+    for name, known in (("system", SYSTEM_FORMS), ("call_ids", CALL_ID_FORMS)):
+        if data.get(name, known[0]) not in known:
+            raise CatalogueError(f"takes.{name}: {data[name]!r} is not known; expected one of {', '.join(known)}")
+    if unknown := frozenset(data.get("schemas", ())) - set(SCHEMA_RULES):
+        raise CatalogueError(f"takes.schemas: {min(unknown)!r} is not known; expected {', '.join(SCHEMA_RULES)}")
+    return Takes(**{**data, "schemas": frozenset(data.get("schemas", ()))})

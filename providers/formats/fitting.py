@@ -1,0 +1,312 @@
+"""Make a request fit what a vendor's API takes: the one stage between a chat request and its encoder.
+
+Each adapter calls `fit` before it encodes a request. What leaves then satisfies the vendor's `Takes`, whatever a client
+sends, and the model is told the same as far as the vendor can express it:
+
+- One system message at the beginning. A later one becomes text of the user that says what it is. Blank ones go.
+- Names of tools and ids of calls have the vendor's form, the same everywhere in the request. `client_names` leads back.
+- Schemas have the vendor's subset, and `strict` is stated only where it is possible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TypeVar
+
+from providers.adapter import Adapter
+from providers.catalogue.takes import Takes
+from providers.chat import (
+    AllowedTools,
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    StreamEvent,
+    SystemMessage,
+    TextPart,
+    Texts,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolMessage,
+    UserMessage,
+    change_request,
+    prompt_text,
+)
+from providers.formats.role_alternation import joined_content
+from providers.formats.schemas import allows_strict, answer_schema, tool_schema
+from providers.formats.tool_calls import FILLER_TEXT
+from providers.value import Value
+
+LATE_SYSTEM = "[System message]\n{}"
+"""The text of the user in place of a system message that a vendor does not take where it stands."""
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_NINE = re.compile(r"[A-Za-z0-9]{9}")
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_HASH_CHARACTERS = 8
+
+
+class Fitted(Value, frozen=True):
+    """A request that fits, and what it lacks.
+
+    Attributes:
+        request: The request that the encoder gets.
+        changed: The names of what the model is told in another way, or not at all.
+    """
+
+    request: ChatRequest
+    changed: frozenset[str] = frozenset()
+
+
+def fit(request: ChatRequest, takes: Takes) -> ChatRequest:
+    """Return the request in the form that the vendor takes. A request that fits already is returned itself."""
+    return fitted(request, takes).request
+
+
+def fitted(request: ChatRequest, takes: Takes) -> Fitted:
+    """Return the request in the form that the vendor takes, with what was changed."""
+    messages = request.messages
+    if type(messages) is Texts and not request.tools and request.response_format is None:
+        # The usual form: only a system message may have to be changed.
+        if not _needs_change(messages, takes):
+            return Fitted(request)
+        return _with_system_first(request, takes)
+    changed: set[str] = set()
+    changes: dict[str, object] = {}
+    if _needs_change(messages, takes):
+        whole = _with_system_first(request, takes)
+        changed |= whole.changed
+        messages = changes["messages"] = whole.request.messages
+    names = _sent_names(request.tools, takes) if request.tools else {}
+    if names or (takes.schemas and request.tools):
+        tools = _each(request.tools, lambda tool: _tool(tool, names, takes, changed))
+        if tools is not request.tools:
+            changes["tools"] = tools
+        match request.tool_choice:
+            case NamedTool(name) if name in names:
+                changes["tool_choice"] = NamedTool(names[name])
+            case AllowedTools(mode, chosen) if not names.keys().isdisjoint(chosen):
+                changes["tool_choice"] = AllowedTools(mode, tuple(names.get(name, name) for name in chosen))
+    renamed = _each(messages, lambda message: _with_sent_calls(message, names, takes))
+    if renamed is not messages:
+        changes["messages"] = renamed
+    form = request.response_format
+    if isinstance(form, JsonSchemaFormat) and takes.schemas:
+        schema, strict = answer_schema(form.schema, takes.schemas), form.strict
+        if strict and "strict" in takes.schemas and not allows_strict(schema):
+            strict = None
+            changed.add("response_format.strict")
+        if schema is not form.schema or strict is not form.strict:
+            changed |= {"response_format.schema"} if schema is not form.schema else set()
+            changes["response_format"] = replace(form, schema=schema, strict=strict)
+    sent = change_request(request, **changes) if changes else request
+    return Fitted(sent, frozenset(changed))
+
+
+def changes_for(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
+    """Return the names of what an adapter tells the model in another way, or not at all."""
+    takes: Takes | None = getattr(adapter, "takes", None)
+    return fitted(request, takes).changed if takes is not None else frozenset()
+
+
+def client_names(adapter: Adapter, request: ChatRequest) -> Mapping[str, str]:
+    """Return the client's name of a tool by the name that an adapter sends, for those that differ."""
+    takes: Takes | None = getattr(adapter, "takes", None) if request.tools else None
+    return {} if takes is None else {sent: name for name, sent in _sent_names(request.tools, takes).items()}
+
+
+_Item = TypeVar("_Item")
+
+
+def _differs(one: object, other: object) -> bool:
+    return one is not other
+
+
+def _each(items: tuple[_Item, ...], change: Callable[[_Item], _Item]) -> tuple[_Item, ...]:
+    """Return the items changed, or the same tuple if none is."""
+    changed = tuple(map(change, items))
+    return changed if any(map(_differs, changed, items)) else items
+
+
+# --- system messages ------------------------------------------------------------------------------
+
+
+def _needs_change(messages: Sequence[Message], takes: Takes) -> bool:
+    takes_more = takes.system == "any"
+    for position, message in enumerate(messages):
+        if type(message) is SystemMessage and ((position and not takes_more) or _is_blank(message)):
+            return True
+    return not takes_more and type(messages[-1]) is SystemMessage
+
+
+def _is_blank(message: SystemMessage) -> bool:
+    text = message.content
+    return not text.strip() if isinstance(text, str) else not any(part.text.strip() for part in text)
+
+
+def _with_system_first(request: ChatRequest, takes: Takes) -> Fitted:
+    """Return the request with one system message at the beginning, or with all that are not blank (`any`)."""
+    first: list[SystemMessage] = []
+    rest: list[Message] = []
+    late: list[str] = []
+    is_late = False
+    for message in request.messages:
+        if isinstance(message, SystemMessage):
+            if _is_blank(message):
+                continue
+            if takes.system == "any":
+                rest.append(message)
+            elif not rest:
+                first.append(message)
+            else:
+                is_late = True
+                late.append(LATE_SYSTEM.format(prompt_text(message.content)))
+            continue
+        if late and isinstance(message, UserMessage):
+            message = replace(message, content=joined_content("\n\n".join(late), message.content))
+        elif late:
+            _add_late(rest, late)
+        late = []
+        rest.append(message)
+    if late:
+        _add_late(rest, late)
+    continues = isinstance(request.messages[-1], AssistantMessage)
+    if not rest or (isinstance(rest[-1], AssistantMessage) and not continues):
+        rest.append(UserMessage(FILLER_TEXT))
+    messages = (*([_joined(first)] if first else []), *rest)
+    changed = frozenset({"messages.role"}) if is_late else frozenset[str]()
+    return Fitted(change_request(request, messages=messages), changed)
+
+
+def _add_late(rest: list[Message], late: list[str]) -> None:
+    """Add the text of late system messages to the user's message before them, or as one of its own."""
+    text = "\n\n".join(late)
+    if isinstance(last := rest[-1], UserMessage):
+        rest[-1] = replace(last, content=joined_content(last.content, text))
+    else:
+        rest.append(UserMessage(text))
+
+
+def _joined(messages: Sequence[SystemMessage]) -> SystemMessage:
+    if len(messages) == 1:
+        return messages[0]
+    parts = [part for one in messages for part in (one.content if not isinstance(one.content, str) else ())]
+    if any(part.cache is not None for part in parts):
+        contents = ((TextPart(one.content),) if isinstance(one.content, str) else one.content for one in messages)
+        return SystemMessage(tuple(part for content in contents for part in content), messages[0].role)
+    return SystemMessage("\n\n".join(prompt_text(one.content) for one in messages), messages[0].role)
+
+
+# --- tools and their calls ------------------------------------------------------------------------
+
+
+def sent_name(name: str, takes: Takes) -> str:
+    """Return the name of a tool as the vendor takes it. A name that is too long ends with a hash of the whole."""
+    fits = _form(takes.name_pattern)
+    if len(name) <= takes.name_characters and fits(name):
+        return name
+    safe = _NOT_IN_A_NAME.sub("_", name)
+    if not fits(safe):
+        safe = f"_{safe}"
+    return safe if len(safe) <= takes.name_characters else _hashed(safe, name, takes.name_characters)
+
+
+@cache
+def _form(pattern: str) -> Callable[[str], object]:
+    return re.compile(pattern).fullmatch
+
+
+def _hashed(beginning: str, whole: str, characters: int) -> str:
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARACTERS]
+    return f"{beginning[: characters - _HASH_CHARACTERS - 1]}_{digest}"
+
+
+def _sent_names(tools: Sequence[Tool], takes: Takes) -> dict[str, str]:
+    """Return the name that is sent, for each tool whose name differs. No two tools have the same."""
+    names: dict[str, str] = {}
+    taken = {tool.name for tool in tools}
+    for tool in tools:
+        name = sent_name(tool.name, takes)
+        if name != tool.name:
+            names[tool.name] = _hashed(name, tool.name, takes.name_characters) if name in taken else name
+            taken.add(names[tool.name])
+    return names
+
+
+def _tool(tool: Tool, names: Mapping[str, str], takes: Takes, changed: set[str]) -> Tool:
+    changes: dict[str, object] = {}
+    if tool.name in names:
+        changes["name"] = names[tool.name]
+    if tool.parameters is not None:
+        schema, is_lossy = tool_schema(tool.parameters, takes.schemas)
+        if schema is not tool.parameters:
+            changes["parameters"] = schema
+            changed |= {"tools.parameters"} if is_lossy else set()
+        if tool.strict and "strict" in takes.schemas and not allows_strict(schema):
+            changes["strict"] = None
+            changed.add("strict_tools")
+    return replace(tool, **changes) if changes else tool  # type: ignore[arg-type]
+
+
+def _with_sent_calls(message: Message, names: Mapping[str, str], takes: Takes) -> Message:
+    if type(message) is AssistantMessage and message.tool_calls:
+        calls = _each(message.tool_calls, lambda call: _sent_call(call, names, takes))
+        return message if calls is message.tool_calls else replace(message, tool_calls=calls)
+    if type(message) is ToolMessage and (id := _sent_id(message.tool_call_id, takes)) != message.tool_call_id:
+        return replace(message, tool_call_id=id)
+    return message
+
+
+def _sent_call(call: ToolCall, names: Mapping[str, str], takes: Takes) -> ToolCall:
+    id, name = _sent_id(call.id, takes), names.get(call.name) or sent_name(call.name, takes)
+    return call if id == call.id and name == call.name else replace(call, id=id, name=name)
+
+
+def _sent_id(id: str, takes: Takes) -> str:
+    """Return the id of a call as the vendor takes it. The same id always gives the same."""
+    if takes.call_ids == "nine" and not _NINE.fullmatch(id):
+        number = int.from_bytes(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+        digits = ""
+        for _ in range(9):
+            number, digit = divmod(number, len(_ALPHABET))
+            digits += _ALPHABET[digit]
+        return digits
+    if takes.id_characters is not None and len(id) > takes.id_characters:
+        return _hashed(id, id, takes.id_characters)
+    return id
+
+
+# --- the way back ---------------------------------------------------------------------------------
+
+
+def with_client_names(completion: ChatCompletion, names: Mapping[str, str]) -> ChatCompletion:
+    """Return a whole answer whose calls have the client's names of its tools."""
+    return replace(
+        completion,
+        choices=tuple(
+            replace(
+                choice,
+                message=replace(
+                    choice.message,
+                    tool_calls=tuple(
+                        replace(call, name=names.get(call.name, call.name)) for call in choice.message.tool_calls
+                    ),
+                ),
+            )
+            for choice in completion.choices
+        ),
+    )
+
+
+def events_with_client_names(events: tuple[StreamEvent, ...], names: Mapping[str, str]) -> tuple[StreamEvent, ...]:
+    """Return the events of a stream with the client's names of its tools."""
+    return tuple(
+        replace(event, name=names.get(event.name, event.name)) if type(event) is ToolCallDelta and event.name else event
+        for event in events
+    )

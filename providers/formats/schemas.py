@@ -1,0 +1,220 @@
+"""Rewrite JSON schemas for vendors that take a subset, by the rules of `providers.catalogue.takes.Takes`.
+
+A schema that needs no change is returned itself. Nothing below 64 levels is changed.
+
+Source: openai/openai-agents-python#454 and digitalocean-labs/mcp-digitalocean#265 (missing members at OpenAI);
+anthropics/claude-code#40075 and anomalyco/opencode#35516 (the top of a tool's schema at Anthropic and OpenAI);
+MoonshotAI/walle, docs/walle.zh.md (Kimi's subset), MoonshotAI/kimi-cli#2061 and #1595; read 2026-11-26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from typing import Any
+
+from providers.json_values import as_list, as_map
+
+_Schema = Mapping[str, Any]
+NO_ARGUMENTS: _Schema = {"type": "object", "properties": {}}
+_DEEPEST = 64
+_MOST_PASSES = 4
+_MAPS = frozenset({"properties", "$defs", "definitions", "patternProperties"})
+_COMBINED = ("anyOf", "oneOf", "allOf")
+_INSIDE = frozenset({*_MAPS, *_COMBINED, "items", "additionalProperties", "prefixItems", "not"})
+_ANY_TYPE = ("string", "number", "boolean", "object", "array", "null")
+_TYPE_OF = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_ALONE = ("title", "description", "$defs", "$id")
+"""What Kimi takes beside `anyOf` and beside several types."""
+_PLAIN = ("string", "number", "integer", "boolean")
+# Keywords that OpenAI's strict mode does not allow (its guide to structured outputs, November 2026).
+_NOT_STRICT = frozenset(
+    "allOf not dependentRequired dependentSchemas if then else patternProperties default propertyNames oneOf "
+    "unevaluatedProperties unevaluatedItems contains minContains maxContains uniqueItems prefixItems".split()
+)
+
+
+def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
+    """Return the schema of a tool's arguments by these rules, and whether the model is told less by it."""
+    told = answer_schema(schema, rules)
+    if "plain_root" in rules and not told.keys().isdisjoint(_COMBINED):
+        told = _merged(told, told)
+    if "members" not in rules:
+        return told, told is not schema
+    whole = _walked(told, _with_members) if _lacks_members(told) else told
+    if whole.get("type") != "object" or "properties" not in whole:
+        whole = {**whole, "type": "object", "properties": as_map(whole.get("properties"))}
+    return whole, told is not schema
+
+
+def answer_schema(schema: _Schema, rules: Set[str]) -> _Schema:
+    """Return the schema of an answer by these rules."""
+    if "kimi" not in rules or not schema:
+        return schema
+    fits = schema
+    for _ in range(_MOST_PASSES):
+        # What takes the place of a reference has to fit too.
+        before = fits
+        fits = _walked(before, lambda inner: _for_kimi(inner, before))  # noqa: B023
+        if fits is before:
+            break
+    return _walked(fits, _with_type)
+
+
+def allows_strict(schema: object) -> bool:
+    """Return whether a schema obeys the rules of OpenAI's strict mode already.
+
+    Every object is closed and requires all of its properties, and there is no keyword that the mode does not have.
+    """
+    waiting: list[object] = [schema]
+    while waiting:
+        item = waiting.pop()
+        if not isinstance(item, dict) or not item or not _NOT_STRICT.isdisjoint(item):
+            return False
+        kind, properties = item.get("type"), item.get("properties")
+        if properties is not None or kind == "object" or (isinstance(kind, list) and "object" in kind):
+            if not isinstance(properties, dict) or not _is_closed(item, properties):
+                return False
+            waiting += properties.values()
+        for name in ("$defs", "definitions"):
+            if isinstance(inner := item.get(name), dict):
+                waiting += inner.values()
+        if "items" in item:
+            waiting.append(item["items"])
+        if isinstance(variants := item.get("anyOf"), list):
+            waiting += variants
+    return isinstance(schema, dict) and schema.get("type") == "object"
+
+
+def _is_closed(schema: _Schema, properties: _Schema) -> bool:
+    required = schema.get("required")
+    return (
+        schema.get("additionalProperties") is False
+        and isinstance(required, list)
+        and all(isinstance(name, str) for name in required)
+        and set(required) == properties.keys()
+    )
+
+
+def _walked(schema: _Schema, mend: Callable[[_Schema], _Schema], depth: int = 0) -> _Schema:
+    """Return the schema with each schema inside it mended, the inner ones first."""
+    if depth >= _DEEPEST:
+        return schema
+    changes: dict[str, object] = {}
+    for name in _INSIDE & schema.keys():
+        value = schema[name]
+        if isinstance(value, list) or name in _MAPS:
+            pairs = list(enumerate(value) if isinstance(value, list) else as_map(value).items())
+            mended = {
+                key: _walked(one, mend, depth + 1) if isinstance(one, dict) else mend({}) if one is True else one
+                for key, one in pairs
+            }
+            if any(mended[key] is not one for key, one in pairs):
+                changes[name] = list(mended.values()) if isinstance(value, list) else mended
+        elif isinstance(value, dict) and (new := _walked(value, mend, depth + 1)) is not value:
+            changes[name] = new
+    return mend({**schema, **changes} if changes else schema)
+
+
+def _lacks_members(schema: _Schema) -> bool:
+    """Return whether `_with_members` would change a schema inside this one. Most schemas need only this look."""
+    waiting: list[_Schema] = [schema]
+    for one in waiting:
+        kind = one.get("type")
+        if (kind == "array" and "items" not in one) or (kind == "object" and "properties" not in one):
+            return True
+        for name in _INSIDE & one.keys():
+            value = one[name]
+            inner = value if isinstance(value, list) else as_map(value).values() if name in _MAPS else (value,)
+            waiting += [part for part in inner if isinstance(part, dict) and part.get("type") not in _PLAIN]
+    return False
+
+
+def _with_members(schema: _Schema) -> _Schema:
+    """Return the schema of an array with its items, and of an object with its properties."""
+    kind = schema.get("type")
+    if kind == "array" and "items" not in schema:
+        return {**schema, "items": {}}
+    return {**schema, "properties": {}} if kind == "object" and "properties" not in schema else schema
+
+
+def _merged(schema: _Schema, root: _Schema) -> _Schema:
+    """Return the schema of an object without combinations: with all properties, and what each combination requires."""
+    properties, required = dict(as_map(schema.get("properties"))), list(_names(schema))
+    for name in _COMBINED:
+        branches = [_resolved(as_map(one), root) for one in as_list(schema.get(name)) if isinstance(one, dict)]
+        for branch in branches:
+            properties = {**as_map(branch.get("properties")), **properties}
+        needed = [set(_names(branch)) for branch in branches]
+        more = (set().union(*needed) if name == "allOf" else set.intersection(*needed)) if needed else set()
+        required += sorted(more - {*required})
+    rest = {name: value for name, value in schema.items() if name not in (*_COMBINED, "required")}
+    needs = [name for name in required if name in properties]
+    return {**rest, "type": "object", "properties": properties, **({"required": needs} if needs else {})}
+
+
+def _names(schema: _Schema) -> tuple[str, ...]:
+    required = schema.get("required")
+    return tuple(name for name in required if isinstance(name, str)) if isinstance(required, list) else ()
+
+
+def _resolved(schema: _Schema, root: _Schema) -> _Schema:
+    """Return the schema that a reference inside its document means, or the schema itself."""
+    if not isinstance(reference := schema.get("$ref"), str):
+        return schema
+    meant: Any = root
+    for step in reference.removeprefix("#/").split("/"):
+        meant = as_map(meant).get(step)
+    return as_map(meant)
+
+
+def _for_kimi(schema: _Schema, root: _Schema) -> _Schema:
+    """Return a schema with a reference or `anyOf` by itself, if it has one. Its inner schemas fit already."""
+    notes = {name: schema[name] for name in _ALONE if name in schema}
+    kind = schema.get("type")
+    if "$ref" in schema:
+        alone = {name: value for name, value in schema.items() if name in ("$ref", "$defs", "$id")}
+        return alone if len(alone) < len(schema) else schema
+    if (combined := [name for name in _COMBINED if as_list(schema.get(name))]) or isinstance(kind, list):
+        if combined and (kind == "object" or "properties" in schema):
+            return _merged(schema, root)
+        if combined == ["allOf"]:
+            parts = [_resolved(as_map(part), root) if len(schema["allOf"]) > 1 else part for part in schema["allOf"]]
+            whole: dict[str, Any] = {name: value for name, value in schema.items() if name != "allOf"}
+            for part in parts:
+                whole = {**{name: value for name, value in as_map(part).items() if name != "allOf"}, **whole}
+            return _for_kimi(whole, root)
+        branches = [as_map(part) for name in combined if name != "allOf" for part in schema[name]]
+        if not combined:
+            if schema.keys() <= {"type", *notes}:
+                return schema
+            own = {name: value for name, value in schema.items() if name not in (*notes, "default")}
+            branches = [_typed(own, one) for one in kind or ()]
+        elif kind is not None:
+            stated = {"type", "$ref", "anyOf"}
+            branches = [part if stated & part.keys() else {**part, "type": kind} for part in branches]
+        fits = schema.keys() <= {"anyOf", *notes} and branches == schema["anyOf"]
+        return schema if fits else {**notes, "anyOf": branches}
+    return schema
+
+
+def _typed(schema: _Schema, kind: object) -> _Schema:
+    """Return the schema of one of several types, without the values of the others."""
+    if kind == "null":
+        return {"type": "null"}
+    if isinstance(values := schema.get("enum"), list):
+        return {**schema, "type": kind, "enum": [value for value in values if value is not None]}
+    return {**schema, "type": kind}
+
+
+def _with_type(schema: _Schema) -> _Schema:
+    """Return a schema with the type that its other keywords imply, or any type, if it states none."""
+    if {"type", "$ref", "anyOf"} & schema.keys():
+        return schema
+    for name, kind in (("properties", "object"), ("items", "array")):
+        if name in schema:
+            return {**schema, "type": kind}
+    values = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+    kinds = {_TYPE_OF.get(type(value), "") for value in values} if isinstance(values, list) else set()
+    if len(kinds) == 1 and "" not in kinds:
+        return {**schema, "type": kinds.pop()}
+    return {**{name: schema[name] for name in _ALONE if name in schema}, "type": list(_ANY_TYPE)}
