@@ -146,8 +146,8 @@ def build_routes(
     _add_disclosure(app, service, chat.limiter)
     _add_receipts(app, service, stored.receipts, chat.limiter)
     _add_usage(app, service, stored.usage, chat.limiter)
-    add_errors(app, hint_for, service.current)
-    _extend_document(app, service.current().demo)
+    add_errors(app, hint_for, service.decider.current)
+    _extend_document(app, service.decider.current().demo)
     return app
 
 
@@ -174,7 +174,7 @@ class _DialectRoute:
 
 def _identify(request: Request, service: ChatService, limiter: FailedKeyLimiter) -> tuple[ConfigVersion, Caller]:
     """Return the config version and the authenticated caller. From now on every response has the request's id."""
-    config = service.current()
+    config = service.decider.current()
     headers = headers_of(request.scope)
     request.state.response_headers = {"x-request-id": request_id_of(headers), **version_headers(config.version)}
     return config, read_caller(config, headers, limiter)
@@ -194,7 +194,7 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
     async def identified(request: Request) -> tuple[ConfigVersion, Client | None, Location, dict[str, str]]:
         """Return the config version, the caller's client and location, and the response headers."""
         config, caller = _identify(request, service, limiter)
-        located = await service.locations.locate(config, caller)
+        located = await service.decider.locations.locate(config, caller)
         headers = _add_location_headers(request, located.location)
         return config, caller.client, located.check(), headers
 
@@ -203,7 +203,7 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         config, client, location, headers = await identified(request)
         region = _region_of(location)
         assistants = sorted(assistants_of(config, client).items())
-        now_s = service.clock()
+        now_s = service.decider.clock()
         offered = [
             name
             for name, assistant in assistants
@@ -249,7 +249,7 @@ def _add_capabilities(app: FastAPI, service: ChatService, limiter: FailedKeyLimi
         ] = None,
     ) -> JSONResponse:
         config, caller = _identify(request, service, limiter)
-        located = await service.locations.locate(config, caller)
+        located = await service.decider.locations.locate(config, caller)
         location = located.location
         if territory is not None:
             location = _asserted_location(config, caller, territory, located.claim)
@@ -258,7 +258,7 @@ def _add_capabilities(app: FastAPI, service: ChatService, limiter: FailedKeyLimi
             raise Refused(refuse_location(config, location) or Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
         named, _ = _for_intent(named_assistant(config, caller.client, assistant), caller, intent, location)
         user = user_of(caller, located.claim)
-        document = capabilities(config, named, location, service.clock(), caller.accept_language, user)
+        document = capabilities(config, named, location, service.decider.clock(), caller.accept_language, user)
         return JSONResponse(document, headers=headers)
 
 
@@ -286,7 +286,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         prefer: Annotated[str | None, Query(description="The choice that the user would prefer.")] = None,
     ) -> JSONResponse:
         config, caller = _identify(request, service, limiter)
-        located = await service.locations.locate(config, caller)
+        located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
         seen, intent_note = _for_intent(named, caller, intent, located.location)
         if prefer is None and caller.prefer:
@@ -295,7 +295,7 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         name = name or user
         asking = asker_of(config, caller.client.name if caller.client is not None else None, name)
         health = service.executor.health.snapshot(config, asking)
-        asked, now_s = seen.for_use(use), service.clock()
+        asked, now_s = seen.for_use(use), service.decider.clock()
         plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, name, consent, prefer)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)
         return JSONResponse({**explained, **known, **intent_note}, headers=headers)
@@ -309,11 +309,11 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
         intent: _Intent = None,
     ) -> JSONResponse:
         config, caller = _identify(request, service, limiter)
-        located = await service.locations.locate(config, caller)
+        located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
         named, _ = _for_intent(named, caller, intent, located.location)
         health = service.executor.health.snapshot(config)
-        plain = PlainRequest(config, caller.client, located.reports, named, service.clock(), health)
+        plain = PlainRequest(config, caller.client, located.reports, named, service.decider.clock(), health)
         document = disclose(plain, caller.accept_language)
         return JSONResponse(document, headers=headers)
 

@@ -8,43 +8,33 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from gateway.execution.evidence import Asker, asker_of
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
-from gateway.execution.retry import why_spent
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged
-from gateway.model.assistant import DEFAULT_INTENT, Assistant
 from gateway.model.config_version import ConfigVersion, Region
-from gateway.model.consent import NO_CONSENT, NO_STATEMENT
-from gateway.model.decision import Decision, Plan, Refusal, Refused, Step
+from gateway.model.decision import Plan, Refused
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input, texts_of, use_of
-from gateway.model.record import UNDECIDED, AnsweredBy, Decided, Record, Skipped
-from gateway.policy.caller import read_consent, user_of
-from gateway.policy.canary_assignment import assign_variant, sticky_key_of
-from gateway.policy.consent import Consenting
-from gateway.policy.fence import lacking_approval
+from gateway.model.record import AnsweredBy, Record
 from gateway.policy.labels import labelling_of, without_labels
-from gateway.policy.minors import refuse_hours, refuse_tools
-from gateway.policy.preference import decide_preferring, intent_of, preference_of_age, preferred_name
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_state, seal_of
 from gateway.policy.refusals import not_offered
-from gateway.policy.region_text import choose_locale, with_region_text, without_profile_message
-from gateway.policy.routing import decide
+from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.service.assistants import find_assistant
-from gateway.service.exchange import AnswerStyle, ClientChanged, Exchange, HeldBody
+from gateway.service.decider import Decider, asker_for
+from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
 from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_anew, joined_answers, with_assistant
-from gateway.service.location import Located, LocationService, locate
+from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
 from gateway.service.token_count import count_tokens
@@ -57,15 +47,10 @@ from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.capability_matching import without_parameters
-from providers.matching.requirements import Requirements, requirements_of
-from providers.openai_json.misspelled_fields import refuse_misspelled
+from providers.matching.requirements import requirements_of
 from providers.reading.json_object import emulated_fields
 from providers.value import change
 
-_NO_STEP = "no deployment is available: the configuration has changed while the request was answered"
-_NOT_ROUTED = "the active version of the configuration no longer routes there"
-_OTHER_REGION = "the active version of the configuration locates the caller in another region"
-_NOT_WITHIN = "the version of the configuration with which the request began does not permit this destination"
 _OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
 
@@ -136,10 +121,8 @@ class ChatService:
             consent_key: Signs consent tokens if the config has no key for them.
             uses: Further uses of prompts.
         """
-        self._consent_key = consent_key or secrets.token_bytes(32)
-        self.current = current
-        self.locations = locations
-        self.clock = clock
+        key = consent_key or secrets.token_bytes(32)
+        self.decider = Decider(current, locations, executor.health, clock, key)
         self.executor = executor
         self._limits = limits
         self.shared_limits: SharedClientLimits | None = None
@@ -159,7 +142,7 @@ class ChatService:
             exchange: The request.
             then: The step that follows when the request is decoded. None: it is answered.
         """
-        self._identify(exchange, self.current())
+        self.decider.identify(exchange, self.decider.current())
         client = exchange.caller.client
         admission: Admission | SharedAdmission | None = None
         if client is not None and (limits := client.limits) is not None:
@@ -170,13 +153,13 @@ class ChatService:
         try:
             # Most configs need no lookup. Then do not await, because each call costs time on the hot path.
             if exchange.config.location.needs_lookup:
-                await self._look_up(exchange)
+                await self.decider.look_up(exchange)
             else:
-                self._place(exchange, locate(exchange.config, exchange.caller))
+                self.decider.place(exchange, locate(exchange.config, exchange.caller))
             exchange.start()
             with await exchange.body() as body:
-                if self.current() is not exchange.config:
-                    await self._begin_again(exchange)
+                if self.decider.current() is not exchange.config:
+                    await self.decider.begin_again(exchange)
                 exchange.decode(body)
                 if then is not None:
                     await then(exchange, body)
@@ -187,41 +170,6 @@ class ChatService:
         finally:
             if admission is not None:
                 admission.release()
-
-    def _identify(self, exchange: Exchange, config: ConfigVersion) -> None:
-        """Read the caller as a config version does. Nothing that another version has decided stays."""
-        record = exchange.record
-        exchange.locale, exchange.hides_model = None, False
-        record.config_version, record.client, record.key_id = config.version, None, ""
-        if record.decided is not UNDECIDED:
-            record.decided = change(record.decided, location=None)
-        exchange.identify(config)
-        if (client := exchange.caller.client) is not None:
-            record.client, record.key_id = client.name, client.key_id
-
-    async def _look_up(self, exchange: Exchange) -> None:
-        self._place(exchange, await self.locations.locate(exchange.config, exchange.caller))
-
-    def _place(self, exchange: Exchange, located: Located) -> None:
-        """Note the location. Raises Refused if no request from there is answered, or not at the time of this one."""
-        record = exchange.record
-        before = record.decided
-        record.decided = Decided(located.location) if before is UNDECIDED else change(before, location=located.location)
-        location = exchange.location = located.check()
-        exchange.claim = located.claim
-        if location.age is not None and location.age.hours is not None:
-            arrived_s = self.clock() - (time.monotonic() - record.started_at)
-            if (refusal := refuse_hours(location.age, arrived_s)) is not None:
-                raise Refused(refusal)
-
-    async def _begin_again(self, exchange: Exchange) -> None:
-        """Identify and locate the caller by a version that became active meanwhile, as those of a new request.
-
-        Only the limits of the client were counted by the old version.
-        """
-        while (active := self.current()) is not exchange.config:
-            self._identify(exchange, active)
-            await self._look_up(exchange)
 
     async def count_tokens(self, exchange: Exchange) -> int:
         """Return about how many tokens the prompt of a request has.
@@ -277,7 +225,7 @@ class ChatService:
         request = exchange.request = with_assistant(request, exchange.config, exchange.caller.client)
         if exchange.location.region is not None and exchange.location.region.log_prompts:
             self._log(record, request)
-        self._prepare(exchange)
+        self.decider.prepare(exchange)
         begun: list[Answer] = []
         for call in calls_of(request, exchange.assistant, exchange.location.region):
             with counted_anew(record):
@@ -304,33 +252,11 @@ class ChatService:
         deployment before stays inside what both versions allow.
         """
         while True:
-            self._prepare(exchange)
+            self.decider.prepare(exchange)
             try:
                 return await self.answer(exchange, part)
             except ConfigChanged:
-                await self._decide_anew(exchange)
-
-    async def _decide_anew(self, exchange: Exchange) -> None:
-        """Identify and locate the caller by the active version, because another one has decided the request.
-
-        The request stays that of its client and, once a deployment was sent it, of its region: its rows, its receipt
-        and its log line belong to both. Raises ClientChanged, PlanExhausted, Refused, or the error of the API.
-        """
-        record = exchange.record
-        before, client, key_id = record.decided, record.client, record.key_id
-        exchange.within = record.decide_again(exchange.within)
-        try:
-            await self._begin_again(exchange)
-            if record.client != client:
-                raise ClientChanged
-            if record.attempts and _region_of(record.decided) != _region_of(before):
-                _skip_others(exchange, {}, _OTHER_REGION)
-                raise _exhausted(record)
-        except BaseException:
-            record.client, record.key_id = client, key_id
-            if record.attempts:
-                record.decided = before
-            raise
+                await self.decider.decide_anew(exchange)
 
     async def _renewed(self, exchange: Exchange, own: ChatRequest, broken: Resumption) -> Resumption:
         """Return how the active version continues an answer that broke off.
@@ -342,9 +268,9 @@ class ChatService:
         before, consent = record.decided, record.consent
         further.request = own
         try:
-            await self._decide_anew(further)
-            self._prepare(further)
-            plan, _ = self._decide(further, broken.request, requirements_of(broken.request), before.profile)
+            await self.decider.decide_anew(further)
+            self.decider.prepare(further)
+            plan, _ = self.decider.decide(further, broken.request, requirements_of(broken.request), before.profile)
             context = self._context(further, plan)
         except BaseException:
             record.decided = before
@@ -355,41 +281,7 @@ class ChatService:
             context.usage.named_cap = usage.named_cap
         return Resumption(self.executor, plan, broken.request, context, partial(self._renewed, further, own))
 
-    # --- one decision -----------------------------------------------------------------------------
-
-    def _prepare(self, exchange: Exchange) -> None:
-        """Collect what the answer depends on. Raises AssistantNotFound, InvalidRequest or Refused."""
-        config, caller, location, request = exchange.config, exchange.caller, exchange.location, exchange.request
-        if request.extra and isinstance(request, ChatRequest):
-            refuse_misspelled(request.extra, config.known_fields)
-        if location.region is not None and location.region.texts is not None:
-            exchange.locale = choose_locale(location.region.texts, caller.accept_language, location.preferences)
-        claim = exchange.claim
-        exchange.consent = read_consent(config, caller, claim) if config.recipients else NO_STATEMENT
-        exchange.user = user_of(caller, claim) if caller.user or claim is not None else None
-        exchange.prefer = None
-        assistant = find_assistant(config, caller.client, request.model)
-        if isinstance(request, ChatRequest):
-            assistant = self._prepare_chat(exchange, assistant, request)
-        else:
-            assistant = assistant.for_use(use_of(request))
-        exchange.assistant, exchange.hides_model = assistant, not assistant.reveal_model
-
-    def _prepare_chat(self, exchange: Exchange, assistant: Assistant, request: ChatRequest) -> Assistant:
-        """Apply the rules for minors, the intent and the choice of the user; return the assistant of the intent."""
-        caller, age, record = exchange.caller, exchange.location.age, exchange.record
-        if age is not None and (refusal := refuse_tools(age, request)) is not None:
-            raise Refused(refusal)
-        if assistant.intents:
-            intent = intent_of(assistant, caller.client, caller.intent, [tool.name for tool in request.tools], age)
-            record.decided = change(record.decided, intent=intent)
-            assistant = assistant.for_intent(intent)
-        if caller.prefer:
-            exchange.prefer = preferred_name(caller.prefer)
-            if age is not None and not age.choices:
-                preference, exchange.prefer = preference_of_age(assistant, exchange.prefer), None
-                record.decided = change(record.decided, preference=preference)
-        return assistant
+    # --- one call under one decision --------------------------------------------------------------
 
     def answer(self, exchange: Exchange, part: InputRequest | None = None) -> Coroutine[Any, Any, Answer]:
         """Decide, and return a coroutine that executes the plan until an answer has begun.
@@ -408,7 +300,7 @@ class ChatService:
         config, chat, profile = exchange.config, own, None
         if exchange.locale is not None or exchange.location.age is not None:
             chat, profile = with_region_text(config, exchange.location, exchange.locale, own)
-        plan, consenting = self._decide(exchange, chat, requirements_of(chat), profile)
+        plan, consenting = self.decider.decide(exchange, chat, requirements_of(chat), profile)
         context = self._context(exchange, plan)
         turn = Turn(exchange, own, chat, plan, context, profile is not None, consenting is not None)
         if type(chat.messages) is not Texts and has_state(chat):
@@ -420,7 +312,7 @@ class ChatService:
         return self._answer_turn(turn)
 
     async def _answer_of_input(self, exchange: Exchange, request: InputRequest) -> Answer:
-        plan, _ = self._decide(exchange, None, needs_of_input(request), None)
+        plan, _ = self.decider.decide(exchange, None, needs_of_input(request), None)
         if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
             self._space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
         answer = await self.executor.run(plan, request, self._context(exchange, plan))
@@ -431,7 +323,7 @@ class ChatService:
         """Judge the input of a chat, and prepare the emulation of its schema, before any provider gets it."""
         exchange, plan, context = turn.exchange, turn.plan, turn.context
         if exchange.config.moderation:
-            turn.judge = judge_of(self.executor, self.current, exchange, context, plan.region)
+            turn.judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
         if turn.judge is not None:
             await self._judge_input(turn.judge, turn.own, plan.region, exchange.record)
         if emulates and (emulated := await StructuredOutput.of(turn.chat)) is not None:
@@ -447,7 +339,7 @@ class ChatService:
         later.request = change_request(turn.own, stream=False)
 
         async def anew() -> Answer:
-            await self._decide_anew(later)
+            await self.decider.decide_anew(later)
             return await self._answer_decided(later)
 
         turn.is_held = True
@@ -484,59 +376,15 @@ class ChatService:
             answer = await self._moderated(turn, answer)
         return answer if turn.is_held else self._styled(turn, answer)
 
-    def _decide(
-        self, exchange: Exchange, chat: ChatRequest | None, needs: Requirements, profile: str | None
-    ) -> tuple[Plan, Consenting | None]:
-        """Return who may answer, and the user's consents. The decision is recorded. Raises Refused or PlanExhausted."""
-        config, location, assistant = exchange.config, exchange.location, exchange.assistant
-        now_s = exchange.decided_s = self.clock()
-        consenting, consents = None, NO_CONSENT
-        if config.recipients and location.region is not None:
-            keys = self._consent_keys_of(config)
-            consenting = Consenting(exchange.consent, exchange.request, needs, keys, now_s)
-            consents = consenting.under(config, location.region)
-        before, variant = exchange.record.decided, None
-        preference, health = before.preference, self.executor.health.snapshot(config, _asking(exchange))
-        if chat is None:
-            decision = decide(config, assistant, location, needs, health, now_s, consents)
-        elif exchange.prefer is None or location.region is None:
-            decision = decide(config, assistant, location, needs, health, now_s, consents)
-            if decision.lanes:
-                decision = assign_variant(decision, partial(sticky_key_of, exchange.caller.client, exchange.user, chat))
-        else:
-            sticky = partial(sticky_key_of, exchange.caller.client, exchange.user, chat)
-
-            def decided(view: Assistant) -> Decision:
-                return assign_variant(decide(config, view, location, needs, health, now_s, consents), sticky)
-
-            name = location.region.name
-            decision, preference = decide_preferring(assistant, name, exchange.prefer, decided, sticky)
-        plan = decision.outcome
-        if isinstance(plan, Plan) and (assistant.intent == DEFAULT_INTENT or plan.region.name in assistant.schedules):
-            variant = plan.variant  # a schedule counts the chats of its own route only
-        exchange.record.decided = Decided(
-            location, assistant.name, before.intent, preference, profile, decision, variant, before.use
-        )
-        if not isinstance(plan, Plan):
-            raise _refused(plan, exchange, consenting)
-        return (plan if exchange.within is None else _remaining(decision, plan, exchange)), consenting
-
     def _context(self, exchange: Exchange, plan: Plan) -> RunContext:
         """Return the limits, checks and accounts of an execution."""
         config, record = exchange.config, exchange.record
-        still_allowed = partial(self._step_problem, config, plan.region)
+        still_allowed = partial(self.decider.problem_of, config, plan.region)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
-        context.asker = _asking(exchange)
+        context.asker = asker_for(exchange)
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
         return context
-
-    def _step_problem(self, config: ConfigVersion, region: Region, step: Step) -> str | None:
-        """Return why a step is no longer allowed, or None if it is; raise ConfigChanged if another version decides."""
-        if self.current() is not config:
-            raise ConfigChanged
-        # The same version still allows the same steps, unless an approval has ended meanwhile.
-        return lacking_approval(region, step.deployment, self.clock()) if region.approvals_required else None
 
     async def _judge_input(self, judge: Judge, request: ChatRequest, region: Region, record: Record) -> None:
         """Judge the client's own messages, without our labels in them, before any provider gets them."""
@@ -621,76 +469,15 @@ class ChatService:
         if region is None:
             raise RuntimeError("a request without a region has no plan")
         secret = config.secrets.identity or config.secrets.consent
-        key = secret.reveal().encode() if secret is not None else self._consent_key
+        key = secret.reveal().encode() if secret is not None else self.decider.consent_key
         return EmbeddingSpace(exchange.assistant, region, key)
 
     def _seal_of(self, config: ConfigVersion, deployment: Deployment) -> ReasoningSeal:
         """Return the seal for the reasoning state of a deployment's answers."""
-        return seal_of(self._consent_keys_of(config), deployment)
-
-    def _consent_keys_of(self, config: ConfigVersion) -> tuple[bytes, ...]:
-        """Return the valid keys of consent tokens and of sealed reasoning state, the newer one first."""
-        configured = (config.secrets.consent, config.secrets.former_consent)
-        return tuple(key.reveal().encode() for key in configured if key is not None) or (self._consent_key,)
-
-
-def _asking(exchange: Exchange) -> Asker:
-    """Return who asks, for whom a failure of the request shows something."""
-    request = exchange.request
-    named = request.user if isinstance(request, ChatRequest) else None
-    return asker_of(exchange.config, exchange.record.client, exchange.user or named)
+        return seal_of(self.decider.keys_of(config), deployment)
 
 
 def _transcript(request: ServedRequest) -> str:
     if isinstance(request, ChatRequest):
         return transcript(request)
     return "\n".join(texts_of(request))[-MAX_CHARACTERS:]
-
-
-def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
-    """Return the rest of a plan for a request that was sent under a former version. Raises PlanExhausted."""
-    record, most, within = exchange.record, exchange.config.resilience.attempts.per_deployment, exchange.within or ()
-    steps: list[Step] = []
-    reasons = {it.name: verdict.detail for it, verdict in decision.verdicts if not isinstance(verdict, Step)}
-    for step in plan.steps:
-        reason = why_spent(step.deployment.name, record.attempts, most)
-        if step.permit.destination not in within:
-            reason = _NOT_WITHIN
-        if reason is None:
-            steps.append(step)
-        else:
-            reasons[step.deployment.name] = reason
-    _skip_others(exchange, reasons, _NOT_ROUTED, steps)
-    if not steps:
-        raise _exhausted(record)
-    return replace(plan, steps=tuple(steps))
-
-
-def _skip_others(exchange: Exchange, reasons: Mapping[str, str], else_reason: str, steps: Sequence[Step] = ()) -> None:
-    """Record why the request goes to no deployment but those of these steps."""
-    record, planned = exchange.record, {step.deployment.name for step in steps}
-    tried = {attempt.deployment for attempt in record.attempts}
-    names = dict.fromkeys([*reasons, *sorted({name for name, *_ in exchange.within or ()} - tried)])
-    record.skipped += [Skipped(name, reasons.get(name, else_reason)) for name in names if name not in planned]
-
-
-def _exhausted(record: Record) -> PlanExhausted:
-    """Return the error of a request that gets no further attempt: its last failure, if a deployment was asked."""
-    last = record.attempts[-1].failure if record.attempts else None
-    return PlanExhausted(last or Failure(FailureKind.UNAVAILABLE, _NO_STEP))
-
-
-def _region_of(decided: Decided) -> str | None:
-    """Return the name of the region that was decided."""
-    region = decided.location.region if decided.location is not None else None
-    return region.name if region is not None else None
-
-
-def _refused(refusal: Refusal, exchange: Exchange, consenting: Consenting | None) -> Refused:
-    region = exchange.location.region
-    if refusal.asks is None or consenting is None or region is None:
-        return Refused(refusal)
-    consent = consenting.ask(refusal.asks, region)
-    if consent.note:
-        refusal = replace(refusal, message=f"{refusal.message} ({consent.note})")
-    return Refused(refusal, consent)

@@ -193,7 +193,7 @@ class AuthenticatedExchange(Exchange):
         if at is not None:
             self.endpoint = at.endpoint
             self.log = at.log
-        self.endpoint.service.current = lambda: table
+        self.endpoint.service.decider.current = lambda: table
 
     @property
     def limit_headers(self) -> list[str | None]:

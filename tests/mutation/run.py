@@ -170,6 +170,7 @@ MODULES: dict[str, list[str]] = {
     "gateway/api/response_headers.py": _api("response_headers"),
     "gateway/service/chat_service.py": [*_service("chat_service"), *_api("chat", "chat_limits")],
     "gateway/service/claim_issuer.py": _service("location"),
+    "gateway/service/decider.py": _service("chat_service", "changes_before_sending", "minors"),
     "gateway/service/location.py": [*_service("location"), *_caller("known_head")],
     "gateway/execution/answer_stream.py": [*_execution("answer_stream", "fast_paths", "resume"), *_api("responder")],
     "gateway/execution/breaker.py": _execution("breaker", "breakers_in_plans"),

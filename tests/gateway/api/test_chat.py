@@ -264,7 +264,7 @@ async def test_request_during_a_cooldown_gets_the_same_error_as_the_first() -> N
 async def test_request_without_an_available_deployment_has_failed() -> None:
     exchange = Exchange(answer_completely)
     table = table_of(CONFIG.merge("deployments: {house: {enabled: false}}"), {"KEY": "sk-secret"})
-    exchange.endpoint.service.current = lambda: table
+    exchange.endpoint.service.decider.current = lambda: table
     await exchange.run()
     assert exchange.error == (503, "no_healthy_deployment")
     assert (exchange.record.attempts, exchange.record.outcome) == ([], "failed")
@@ -287,7 +287,7 @@ async def test_anonymous_request_is_not_failed_over_after_keys_become_required(p
     async def provide(request: httpx.Request) -> httpx.Response:
         hosts.append(request.url.host)
         table = table_of(two.merge("resilience: {idle: 31s}", patch), {"KEY": "sk-secret"})
-        exchange.endpoint.service.current = lambda: table
+        exchange.endpoint.service.decider.current = lambda: table
         return httpx.Response(500) if request.url.host == "house.example" else await answer_completely(request)
 
     exchange = Exchange(provide, config=two)

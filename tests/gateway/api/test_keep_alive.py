@@ -46,9 +46,9 @@ class CommentedExchange(Exchange):
     """A stream whose comments come every few milliseconds."""
 
     def of(self, **resilience: float) -> CommentedExchange:
-        table: ConfigVersion = self.endpoint.service.current()
+        table: ConfigVersion = self.endpoint.service.decider.current()
         changed = replace(table, resilience=replace(table.resilience, **resilience))
-        self.endpoint.service.current = lambda: changed
+        self.endpoint.service.decider.current = lambda: changed
         return self
 
     @property

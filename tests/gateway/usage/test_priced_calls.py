@@ -163,7 +163,7 @@ class PricedGateway:
         assert gateway._usage is not None
         self._note_rows(accounting)
         accounting.clock = lambda: int(self.now_s * NANO)
-        gateway._chat.service.clock = lambda: self.now_s
+        gateway._chat.service.decider.clock = lambda: self.now_s
         gateway._chat._observe = self.records.append
         path, prompt = STREAMS[dialect]
         body = {**prompt, **more}
