@@ -12,18 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
-from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
 from gateway.model.permit import Permit
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted
-from gateway.usage.accounting import RequestUsage
 from providers.failures import Failure, FailureKind
 from providers.moderations import ModerationAnswer, ModerationRequest
 from providers.moderations.values import ModerationInput
@@ -109,26 +107,21 @@ class Judge:
 
     Attributes:
         current: Returns the active config version: a judge that it disables gets no further text.
-        deadline: The deadline of the request.
+        context: The deadline, the record and the usage of the request, and who asks.
         moderation: The policy of the region.
-        record: The record of the request.
-        usage: The accounting of a call that judges, or None if usage is not recorded.
-        spend: Adds the cost of such a call to that of the request.
-        asker: Who asks.
+        client: The client of the request, which pays for the calls. `user`: its end user.
         result: Collects what was decided.
     """
 
     executor: PlanExecutor
     config: ConfigVersion
     current: Callable[[], ConfigVersion]
-    deadline: Deadline
+    context: RunContext
     assistant: Assistant
     region: Region
     moderation: Moderation
-    record: Record
-    usage: Callable[[Record], RequestUsage] | None
-    spend: Callable[[RequestUsage], None]
-    asker: Asker = EVERYBODY
+    client: Client | None
+    user: str | None
     result: ModerationRecord = field(default_factory=ModerationRecord)
 
     def policy_of(self, judges: Iterable[Deployment]) -> str:
@@ -179,19 +172,19 @@ class Judge:
         time_s = min(VERDICT_S, self._left_s())
         # A judge that hangs leaves time for the next one, and counts for its breaker.
         bounds = replace(self.config.resilience, total_s=time_s, first_token_s=time_s / len(plan.steps))
-        record = self.record
+        record, accounting = self.context.record, self.executor.accounting
         own = Record(record.request_id, time.monotonic(), record.config_version, record.decided, client=record.client)
         deadline = Deadline.start(time_s, time_s)
-        context = RunContext(bounds, deadline, own, self._why_not_now)
-        context.asker = self.asker
-        usage = context.usage = self.usage(own) if self.usage is not None else None
+        context = RunContext(bounds, deadline, own, self._why_not_now, asker=self.context.asker)
+        if accounting is not None:
+            context.usage = accounting.request(self.config, self.client, self.user, own)
         try:
             answer = await self._answer(plan, request, context)
         finally:
             deadline.close()
             record.note_judges(own)
-            if usage is not None:
-                self.spend(usage)
+            if self.context.usage is not None and context.usage is not None:
+                self.context.usage.add(context.usage)
         if not isinstance(answer.result, ModerationAnswer) or len(answer.result.results) != len(request.inputs):
             raise NoVerdict
         name = answer.step.deployment.name
@@ -225,7 +218,7 @@ class Judge:
             PlanExhausted: It is over. This is not a missing verdict: a client names the time, and could choose one with
                 which no judge ever answers.
         """
-        left_s = self.deadline.left_s(committed=True)
+        left_s = self.context.deadline.left_s(committed=True)
         if left_s <= 0:
             raise PlanExhausted(Failure(FailureKind.DEADLINE, "the request's time is over"))
         return left_s

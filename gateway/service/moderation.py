@@ -14,9 +14,7 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Flagged, NoVerdict
-from gateway.model.record import Record
 from gateway.service.exchange import Exchange
-from gateway.usage.accounting import RequestUsage
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -152,32 +150,10 @@ def judge_of(
     region: Region,
 ) -> Judge | None:
     """Return the judges of a chat, or None if its region has no moderation."""
-    config, record, accounting = exchange.config, exchange.record, executor.accounting
-    policy = config.moderation.get(region.name)
+    policy, caller = exchange.config.moderation.get(region.name), exchange.caller
     if policy is None:
         return None
-
-    def usage_of(own: Record) -> RequestUsage:
-        if accounting is None:
-            raise RuntimeError("usage is not recorded")
-        return accounting.request(config, exchange.caller.client, exchange.user, own)
-
-    def spend(usage: RequestUsage) -> None:
-        if context.usage is not None:
-            context.usage.add(usage)
-
-    judge = Judge(
-        executor,
-        config,
-        current,
-        context.deadline,
-        exchange.assistant.for_use("moderations"),
-        region,
-        policy,
-        record,
-        usage_of if accounting is not None else None,
-        spend,
-        context.asker,
-    )
-    record.moderation = judge.result
+    assistant = exchange.assistant.for_use("moderations")
+    judge = Judge(executor, exchange.config, current, context, assistant, region, policy, caller.client, exchange.user)
+    exchange.record.moderation = judge.result
     return judge
