@@ -73,7 +73,7 @@ class Turn(msgspec.Struct):
     Attributes:
         own: The request as the client sent it.
         chat: The request as providers get it, with the text of the region.
-        context: What all its runs share.
+        context: Its limits, checks and record, which all its runs share.
         has_profile: The text of the region is its first message.
         is_consenting: The user's consents may matter.
         returns_state: It brings reasoning state back.
