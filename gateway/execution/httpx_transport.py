@@ -29,8 +29,8 @@ _LINK = "gateway.link"
 def plain_httpx() -> HttpxTransport:
     """Return httpx's own transport: verified TLS, no proxy from the environment, no redirects.
 
-    Each request has a connection of its own. If a provider sent two answers at once, httpx would take the second one
-    for the answer to the next request on that connection.
+    Each request has a connection of its own, so none meets a kept connection that the server has closed. If a provider
+    sent two answers at once, httpx would take the second one for the answer to the next request on that connection.
     """
     return HttpxTransport(_NamesFirst(_Transport))
 
@@ -218,10 +218,12 @@ def _no_answer(error: Exception) -> Failure:
     if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
         # Only the time to get a connection is limited here.
         return Failure(FailureKind.CONNECT, "the provider could not be reached", detail, unsent=True)
-    return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
+    message = "the connection to the provider broke before it answered"
+    return Failure(FailureKind.CONNECT, message, detail, is_stated=False)
 
 
 def _broken_off(error: Exception) -> Failure:
     if isinstance(error, httpx.DecodingError):
         return Failure(FailureKind.MALFORMED, "the provider's answer cannot be decompressed", type(error).__name__)
-    return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", type(error).__name__)
+    detail = type(error).__name__
+    return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail, is_stated=False)

@@ -168,6 +168,7 @@ class PoolTransport:
         sent = request.pooled = PoolRequest(
             head.origin, start, request.take_body(), request.connect_s, request.permit, request.recheck, request.link
         )
+        sent.may_repeat = request.may_repeat
         try:
             connection = await self._pool.open(sent)
         except NotAllowed as error:
@@ -292,8 +293,9 @@ def failure_of(error: TransportError) -> Failure:
             message = "the provider could not be reached"
             return Failure(FailureKind.CONNECT, message, detail, unsent=True, should_retry=again)
         case ConnectionBroken(answered=False):
-            return Failure(FailureKind.CONNECT, "the connection to the provider broke before it answered", detail)
+            message = "the connection to the provider broke before it answered"
+            return Failure(FailureKind.CONNECT, message, detail, is_stated=False)
         case ConnectionBroken():
-            return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail)
+            return Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", detail, is_stated=False)
         case _:
             return Failure(FailureKind.MALFORMED, "the provider's answer is not valid HTTP", detail)

@@ -224,6 +224,8 @@ class UpstreamClient:
         """Send a request, and read until its answer begins. `chat`: it, as it is sent; None if it is not a chat."""
         deployment = step.deployment
         is_large = options.is_large = len(upstream.body) > _LARGE_BYTES
+        if chat is not None and chat.extra:
+            upstream.may_repeat = not has_effects(chat)
         try:
             with deadline.limit(options.limit_s):
                 # Only the transport holds the body from here on: no copy is kept while the provider thinks.

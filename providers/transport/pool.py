@@ -19,7 +19,7 @@ import msgspec
 
 from providers.transport.connection import Connection
 from providers.transport.dial import Names, first_socket
-from providers.transport.errors import ConnectFailed, lacks_room, reason_of
+from providers.transport.errors import ConnectFailed, ConnectionBroken, TransportError, lacks_room, reason_of
 from providers.transport.tls import Key, Link, tls_context
 from providers.transport.tunnel import address_of, connect_through
 
@@ -31,6 +31,9 @@ Raises NotAllowed if the connection may not be made.
 Recheck = Callable[[], None]
 """Called when a new connection stands, before a byte is sent. Raises if the request may no longer be sent."""
 
+_CLOSING_S = 2.0
+"""A connection that the server has closed before it got a request ends within a round trip."""
+_SMALL_BYTES = 64 * 1024
 _IDLE_S = 30.0
 _LONGEST_S = 300.0
 """The largest age of a connection: an older one may lead to an address that its name no longer has."""
@@ -66,6 +69,7 @@ class PoolRequest(msgspec.Struct):
         link: How its connection is made. None: directly, with the public authorities.
         head_only: The response has no body (HEAD).
         is_sent: Set when the connection gets the request.
+        may_repeat: It may be sent again if a kept connection turns out to be closed. Not if it has effects.
     """
 
     origin: str
@@ -77,6 +81,7 @@ class PoolRequest(msgspec.Struct):
     link: Link | None = None
     head_only: bool = False
     is_sent: bool = False
+    may_repeat: bool = True
 
     def __repr__(self) -> str:
         """Show neither the head, which holds a key, nor the body, which holds a prompt."""
@@ -98,8 +103,9 @@ class Pool:
     async def open(self, request: PoolRequest) -> Connection:
         """Send a whole request and return its connection when the head of the response has arrived.
 
-        The connection must be given back with `take_back`. A connection that dies is an error, not a second try. How
-        long the server may take to answer is the caller's to limit.
+        The connection must be given back with `take_back`. How long the server may take to answer is the caller's to
+        limit. A server may close a kept connection while a request is on its way (RFC 9112, section 9.3.1): if it ends
+        soon and without a byte, the request is sent once more, on a new connection. Any other end is an error.
 
         Raises:
             TransportError: No head arrived, or `allow` refused the origin.
@@ -110,22 +116,43 @@ class Pool:
         body, request.body = request.body, b""
         data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)
         del body
-        connection = self._take(key)
-        if connection is None:
-            connection = await self._connect(key, request.connect_s)
-            if request.recheck is not None:
-                try:
-                    request.recheck()
-                except BaseException:
-                    # No byte was sent on it: another request can use it.
-                    self.take_back(connection)
-                    raise
+        kept = self._take(key)
+        if kept is None or not request.may_repeat:
+            return await self._sent(kept or await self._new(key, request), [data], request)
+        held, sent_at = [data], kept.loop.time()
+        if len(data) > _SMALL_BYTES:
+            # A large request is not held for as long as the provider thinks.
+            kept.loop.call_later(_CLOSING_S, held.clear)
+        del data
+        try:
+            return await self._sent(kept, held[:], request)
+        except ConnectionBroken as error:
+            if error.answered or not held or kept.loop.time() - sent_at > _CLOSING_S:
+                raise
+            try:
+                connection = await self._new(key, request)
+            except TransportError:
+                raise error from None  # the first connection may have got the request
+        return await self._sent(connection, held, request)
+
+    async def _new(self, key: Key, request: PoolRequest) -> Connection:
+        """Return a new connection on which the request may still be sent."""
+        connection = await self._connect(key, request.connect_s)
+        if request.recheck is not None:
+            try:
+                request.recheck()
+            except BaseException:
+                # No byte was sent on it: another request can use it.
+                self.take_back(connection)
+                raise
+        return connection
+
+    async def _sent(self, connection: Connection, data: list[bytes], request: PoolRequest) -> Connection:
+        """Send a request, which is taken out of `data`, and wait for the head of the response."""
         request.is_sent = True
         try:
-            head = connection.begin(data, head_only=request.head_only)
             # The loop's transport holds what the system has not taken yet: the whole need not be held for an answer.
-            del data
-            await head
+            await connection.begin(data.pop(), head_only=request.head_only)
         except BaseException:
             self._drop(connection)
             raise

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.kit.waiting import eventually
 
 DOWN = Scenario(faults=((HttpError(503), 1.0),))
 WELL = Scenario()
+NUMBERS = count()
 
 
 def resilient(pair: SimulatorThread, keys: str, route: str = "a, b", number: int = 0) -> Config:
@@ -40,7 +42,9 @@ def started(folder: Path, config: Config, pair: SimulatorThread) -> Iterator[Ope
 
 
 def ask(operator: Operator, *, stream: bool = False) -> httpx.Response:
-    return operator.client.post(CHAT, json=body(stream=stream))
+    """Ask with a content of its own: the same one again shows nothing new."""
+    content = [{"role": "user", "content": f"Hello! Who are you? ({next(NUMBERS)})"}]
+    return operator.client.post(CHAT, json=body(stream=stream, messages=content))
 
 
 def breakers(operator: Operator) -> dict[str, Any]:
@@ -57,7 +61,8 @@ def test_failing_provider_is_skipped_probed_and_used_again(tmp_path: Path, pair:
             assert ask(operator).headers["x-gateway-attempts"] == "2"
         opened = operator.gateway.wait_for("breaker_open", deployment="a")
         assert opened["level"] == "warning"
-        assert opened["reason"].startswith("3 failures in a row")
+        assert opened["reason"].startswith("3 different requests failed")
+        assert opened["scope"] == "all"
         assert site.received == before + 3
         # On a slow machine its cooldown ends before the next request, which is then the probe.
         eventually(lambda: ask(operator).headers["x-gateway-attempts"] == "1")
@@ -103,7 +108,9 @@ def test_all_breakers_open_refuses_at_once_with_retry_after(tmp_path: Path, pair
         assert [pair[name].received for name in NAMES] == received
         explained = operator.client.get("/v1/explain").json()
         assert [item["reason"] for item in explained["considered"]] == ["health", "health"]
-        assert all("breaker open: 2 failures in a row" in item["detail"] for item in explained["considered"])
+        assert all(
+            "breaker open for all: 2 different requests failed" in item["detail"] for item in explained["considered"]
+        )
         assert set(breakers(operator)) == set(NAMES)
         assert operator.ready()["deployments"]["benched"] == {}
         assert set(operator.admin.get("/explain").json()["breakers"]) == set(NAMES)

@@ -70,8 +70,8 @@ def test_provider_that_is_down_is_a_problem_and_the_next_step_answers(
 ) -> None:
     with operated(path) as operator:
         pair["a"].scenario = Scenario(faults=((HttpError(500), 1.0),))
-        for _ in range(8):
-            operator.client.post(CHAT, json=body())
+        for number in range(8):
+            operator.client.post(CHAT, json=body(messages=[{"role": "user", "content": f"Question {number}"}]))
         eventually(lambda: bool(operator.ready()["deployments"]["breakers"]))
         status, text = shown(operator, capsys)
         assert status == 3

@@ -23,6 +23,7 @@ from providers.transport import (
     PoolRequest,
     Recheck,
     TransportError,
+    request_start,
 )
 from providers.transport import pool as module
 from tests.kit.name_resolution import Names
@@ -112,14 +113,55 @@ async def test_origins_share_no_connections(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("end", [say(then="close"), say(then="reset")], ids=["close", "reset"])
-async def test_reused_connection_that_closes_without_an_answer_is_not_retried(pool: Pool, end: Script) -> None:
-    async with scripted(say(GOOD), end, say(GOOD)) as server:
+async def test_kept_connection_that_closes_without_an_answer_is_replaced_once(pool: Pool, end: Script) -> None:
+    async with scripted(say(GOOD), end, say(GOOD), end, end, say(GOOD)) as server:
         await ask(pool, server.origin)
+        assert await ask(pool, server.origin) == b"good"
+        assert (len(server.heads), server.served_by, pool._open) == (3, [1, 1, 2], 1)
         with pytest.raises(ConnectionBroken) as raised:
             await ask(pool, server.origin)
         assert not raised.value.answered
-        assert (len(server.heads), server.served_by, pool._open) == (2, [1, 1], 0)
+        assert (server.served_by, pool._open) == ([1, 1, 2, 2, 3], 0), "never twice"
         assert await ask(pool, server.origin) == b"good"
+
+
+@pytest.mark.parametrize(
+    ("second", "may_repeat"),
+    [(say(b"HTTP/1.1 2", then="close"), True), (say(then="close"), False), (say(GOOD[:-1], then="close"), True)],
+    ids=["a byte came", "has effects", "a head came"],
+)
+async def test_request_on_a_kept_connection_is_not_sent_again(pool: Pool, second: Script, may_repeat: bool) -> None:
+    async with scripted(say(GOOD), second, say(GOOD)) as server:
+        await ask(pool, server.origin)
+        start = request_start(server.origin, "POST", "/v1", "a: b\r\n")
+        sent = PoolRequest(server.origin, start, b"{}", 5, None, may_repeat=may_repeat)
+        with pytest.raises(ConnectionBroken):
+            pool.take_back(await _read(await pool.open(sent)))
+        assert len(server.heads) == 2
+
+
+async def test_large_request_is_held_only_while_a_closed_connection_may_show(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("providers.transport.pool._CLOSING_S", 0.0)
+
+    async def late(peer: Peer) -> None:
+        await peer.body()
+        await turns()
+        peer.close()
+
+    async with scripted(say(GOOD), late, say(GOOD)) as server:
+        await ask(pool, server.origin)
+        with pytest.raises(ConnectionBroken):
+            await send(pool, server.origin, b"x" * 200_000)
+        assert len(server.heads) == 2
+
+
+async def _read(connection: Connection) -> Connection:
+    while (data := connection.take()) != b"":
+        if data is None:
+            await connection.more()
+    return connection
 
 
 async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(pool: Pool) -> None:
