@@ -31,7 +31,7 @@ from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, has_st
 from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.service.assistants import find_assistant
-from gateway.service.decider import Decider, asker_for
+from gateway.service.decider import Decider
 from gateway.service.exchange import AnswerStyle, Exchange, HeldBody
 from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_anew, joined_answers, with_assistant
 from gateway.service.location import LocationService, locate
@@ -381,7 +381,7 @@ class ChatService:
         config, record = exchange.config, exchange.record
         still_allowed = partial(self.decider.problem_of, config, plan.region)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed)
-        context.asker = asker_for(exchange)
+        context.asker = exchange.asker
         if self.executor.accounting is not None:
             context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
         return context

@@ -141,7 +141,8 @@ class Decider:
         exchange.prefer = None
         assistant = find_assistant(config, caller.client, request.model)
         if isinstance(request, ChatRequest):
-            assistant = self._prepare_chat(exchange, assistant, request)
+            if assistant.intents or caller.prefer or location.age is not None:
+                assistant = self._prepare_chat(exchange, assistant, request)
         else:
             assistant = assistant.for_use(use_of(request))
         exchange.assistant, exchange.hides_model = assistant, not assistant.reveal_model
@@ -168,13 +169,14 @@ class Decider:
         """Return who may answer, and the user's consents. The decision is recorded. Raises Refused or PlanExhausted."""
         config, location, assistant = exchange.config, exchange.location, exchange.assistant
         now_s = exchange.decided_s = self.clock()
+        exchange.asker = _asker_for(exchange)
         consenting, consents = None, NO_CONSENT
         if config.recipients and location.region is not None:
             keys = self.keys_of(config)
             consenting = Consenting(exchange.consent, exchange.request, needs, keys, now_s)
             consents = consenting.under(config, location.region)
         before, variant = exchange.record.decided, None
-        preference, health = before.preference, self.health.snapshot(config, asker_for(exchange))
+        preference, health = before.preference, self.health.snapshot(config, exchange.asker)
         if chat is None:
             decision = decide(config, assistant, location, needs, health, now_s, consents)
         elif exchange.prefer is None or location.region is None:
@@ -212,7 +214,7 @@ class Decider:
         return tuple(key.reveal().encode() for key in configured if key is not None) or (self.consent_key,)
 
 
-def asker_for(exchange: Exchange) -> Asker:
+def _asker_for(exchange: Exchange) -> Asker:
     """Return who asks, for whom a failure of the request shows something."""
     request = exchange.request
     named = request.user if isinstance(request, ChatRequest) else None

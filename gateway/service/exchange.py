@@ -8,6 +8,7 @@ from typing import Protocol, Self
 import msgspec
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.evidence import Asker
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
@@ -81,12 +82,14 @@ class Exchange:
         consent: The consent that the headers state.
         prefer: The choice that the user prefers.
         decided_s: When the plan was decided, in Unix time. The prices of that time apply.
+        asker: For whom a failure of the request shows something.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
         style: How its answer is shown.
     """
 
     __slots__ = (
         "__weakref__",
+        "asker",
         "assistant",
         "caller",
         "claim",
@@ -115,6 +118,7 @@ class Exchange:
     consent: ConsentStatement
     prefer: str | None
     decided_s: float
+    asker: Asker
     style: AnswerStyle
 
     def __init__(self, record: Record) -> None:
