@@ -347,7 +347,6 @@ def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
     yield case("length", Choice(hello, "length"))
     if "content_filter" not in subject.lacks:
         yield case("content_filter", Choice(hello, "content_filter"))
-    yield case("unknown_finish", Choice(hello, "other", raw_finish_reason="brand_new_reason"))
     yield case("cached", Choice(hello, "stop"), usage=Usage(31, 12, cached_tokens=16))
     if "reasoning" in subject.features:
         thinking = AssistantMessage("Oslo.", reasoning=f"The user asks: {HARD_TEXT}")

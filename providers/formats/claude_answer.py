@@ -26,7 +26,7 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.assembler import Assembler
+from providers.reading.assembler import Assembler, unusable
 
 _FINISH: Mapping[str, FinishReason] = {
     **{"end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls"},
@@ -37,8 +37,6 @@ _FINISH: Mapping[str, FinishReason] = {
     **{"guardrail_intervened": "content_filter", "content_filtered": "content_filter"},
 }
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
-_GENERATION_FAILED = "malformed_"
-"""The model's output is unusable, at Bedrock. Text that came before it is not an answer either."""
 _MAX_BLOCKS = 1024
 
 
@@ -179,13 +177,12 @@ class MessageReader:
 
     def _finish(self, source: Mapping[str, object]) -> None:
         if reason := read_str(source, "stop_reason"):
-            if reason.startswith(_GENERATION_FAILED):
-                message = "the provider's model produced no usable output"
-                self.assembler.fail(Failure(FailureKind.MALFORMED, message, code=reason[:100]))
+            if (ending := _FINISH.get(reason)) is None:
+                self.assembler.fail(unusable(reason))
                 return
             raw = None if reason in _SAME_AS_OURS else reason[:100]
             stop = read_str(source, "stop_sequence") if reason == "stop_sequence" else None
-            self.assembler.finish(_FINISH.get(reason, "other"), raw=raw, stop_sequence=stop)
+            self.assembler.finish(ending, raw=raw, stop_sequence=stop)
 
     def _count(self, source: Mapping[str, object]) -> None:
         """Read usage: counts are cumulative, and later reports contain only changes. Check the place of inference."""

@@ -37,7 +37,7 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.assembler import MAX_CHOICES, Assembler, Content
+from providers.reading.assembler import MAX_CHOICES, Assembler, Content, unusable
 from providers.reading.errors import (
     AN_IMAGE,
     IN_A_STREAM,
@@ -59,13 +59,19 @@ Ending = FinishReason | FailureKind
 """The meaning of a vendor's finish reason: a finish reason of ours, or a failure."""
 
 FINISH: Mapping[str, Ending] = {
-    **dict.fromkeys(("stop", "normal", "eos", "eos_token", "stop_sequence", "end", "end_turn", "STOP"), "stop"),
-    **dict.fromkeys(("length", "max_length", "model_length", "max_tokens"), "length"),
-    **dict.fromkeys(("tool_calls", "function_call"), "tool_calls"),
-    **dict.fromkeys(("content_filter", "sensitive"), "content_filter"),
+    **dict.fromkeys(("stop", "normal", "eos", "eos_token", "stop_sequence", "end", "end_turn"), "stop"),
+    **dict.fromkeys(("complete", "completed", "finish", "finished", "done"), "stop"),
+    **dict.fromkeys(("length", "max_length", "model_length", "max_tokens", "max_output_tokens"), "length"),
+    **dict.fromkeys(("tool_calls", "function_call", "tool_call", "tool_use"), "tool_calls"),
+    **dict.fromkeys(("content_filter", "sensitive", "safety", "recitation", "prohibited_content"), "content_filter"),
+    **dict.fromkeys(("blocklist", "spii", "refusal"), "content_filter"),
     # Some vendors report a failure only by the finish reason.
     **dict.fromkeys(("error", "abort", "aborted", "network_error"), FailureKind.UNAVAILABLE),
+    "insufficient_system_resource": FailureKind.UNAVAILABLE,
+    **dict.fromkeys(("malformed_function_call", "unexpected_tool_call", "malformed_response"), FailureKind.MALFORMED),
+    **dict.fromkeys(("too_many_tool_calls", "missing_thought_signature"), FailureKind.MALFORMED),
 }
+"""The meaning of a finish reason in lower case: OpenAI's, and those that small servers and relays pass on."""
 _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
 _OF_TEXT = frozenset({"role", "content"})
@@ -212,6 +218,7 @@ class _PlainChoice(msgspec.Struct, frozen=True):
     stop_reason: object = None
     matched_stop: object = None
     native_finish_reason: object = None
+    error: object = None
 
 
 class _PlainAnswer(msgspec.Struct, frozen=True):
@@ -249,14 +256,14 @@ def _read_plain(data: bytes, rule: Answers) -> ChatCompletion | None:
     choices = []
     for position, choice in enumerate(body.choices):
         has_more = choice.logprobs or choice.delta or choice.stop_reason or choice.matched_stop
-        if choice.index != position or has_more or choice.native_finish_reason:
+        if choice.index != position or has_more or choice.native_finish_reason or choice.error:
             return None
         message = choice.message
         for name in message:
             if name not in _PLAIN_FIELDS and message[name]:
                 return None
         content = message.get("content")
-        if type(content) is not str or not (content.isascii() or not _SURROGATE.search(content)):
+        if type(content) is not str or not content or not (content.isascii() or not _SURROGATE.search(content)):
             return None
         choices.append(Choice(AssistantMessage(content), _PLAIN_FINISH[choice.finish_reason], position))
     usage = _plain_usage(body.usage, rule)
@@ -320,7 +327,7 @@ def _check_choices(body: Mapping[str, object], response: WireResponse) -> None:
     if not choices:
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no choices in the answer"))
     for choice in map(as_map, choices[:MAX_CHOICES]):
-        is_whole = FINISH.get(read_str(choice, "finish_reason") or "") in _WHOLE
+        is_whole = FINISH.get((read_str(choice, "finish_reason") or "").lower()) in _WHOLE
         if is_whole and not isinstance(choice.get("message"), dict) and not isinstance(choice.get("delta"), dict):
             raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="a choice without a message"))
 
@@ -423,17 +430,22 @@ class ChatReader:
         if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
             assembler.usage(read_usage(usage, self._rule))
         if has_ended and type(word) is str:
-            native = take("native_finish_reason")
-            ending = self._rule.finish.get(word) or FINISH.get(word, "other")
-            if type(native) is str and isinstance(FINISH.get(native), FailureKind):
-                word, ending = native, FailureKind.UNAVAILABLE
+            ending = self._rule.finish.get(word) or FINISH.get(word.lower())
+            native = read_str(source, "native_finish_reason")
+            if native is not None and ending in _WHOLE:
+                # A relay shows the word of the vendor behind it, which may contradict its own.
+                meant = FINISH.get(native.lower())
+                word, ending = (native, meant) if meant not in (None, "stop", "tool_calls") else (word, ending)
             # vLLM and SGLang name the stop sequence; a number in its place is a token.
             stop = take("stop_reason") or take("matched_stop")
             self._end(ending, index, word, stop if type(stop) is str else None)
         elif not text:
             assembler.see(index)
 
-    def _end(self, ending: Ending, index: int, word: str, stop: str | None = None) -> None:
+    def _end(self, ending: Ending | None, index: int, word: str, stop: str | None = None) -> None:
+        if ending is None:
+            self.fail(unusable(word))
+            return
         if isinstance(ending, FailureKind):
             self.fail(Failure(ending, MESSAGES.get(ending, ending.value), code=word[:200]))
             return

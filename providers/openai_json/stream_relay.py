@@ -263,7 +263,7 @@ class RelayingParser:
 
     def is_complete(self) -> bool:
         """See `providers.reading.event_stream.StreamShortcuts`."""
-        return self._assembler.whole
+        return self._assembler.certain
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""

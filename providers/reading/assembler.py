@@ -14,9 +14,10 @@ stream and a JSON answer are read by the same calls, so both have the same resul
   never joined with another one. A name in pieces is joined until the arguments begin. A call without arguments has
   `{}`. A call without a name, and arguments that are not a JSON object unless the finish explains it, are failures.
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
-  reported. Content after a reported finish belongs to the answer. `stop` with tool calls is `tool_calls`, and
-  `tool_calls` without any is `stop`. A choice that was seen and did not finish is a failure, and so is an error after a
-  finish. A choice that the safety system filtered ends as filtered, whatever else was reported.
+  reported. Content after a reported finish belongs to the answer. `stop` is only what the provider said; with tool
+  calls it is `tool_calls`, and `tool_calls` without any is `stop`. A choice that was seen and did not finish is a
+  failure, and so are an error after a finish, a reason that is not known, and an empty answer of which nothing was
+  counted. A choice that the safety system filtered ends as filtered, whatever else was reported.
 - **Usage.** It is reported once, after the finishes. A count is not replaced by 0 or by a report that leaves it out. A
   failure has the counts so far.
 - **Size.** More tool calls, or longer ones, than the constants below permit are a failure.
@@ -55,7 +56,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps, is_json_object, repair_surrogates, split_high_surrogate
 
-__all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "with_named_calls"]
+__all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "unusable", "with_named_calls"]
 
 Content = Literal["text", "reasoning", "refusal", "annotations", "tool_calls"]
 MAX_CHOICES = 128
@@ -63,6 +64,7 @@ _MAX_CALL_CHARACTERS = 8 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
 _NOT_JSON = Failure(FailureKind.NOT_JSON, "the provider's answer has a tool call whose arguments are not a JSON object")
+_EMPTY = Failure(FailureKind.MALFORMED, "the provider's answer is empty, and nothing of it was counted")
 _CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
 """Finishes that explain arguments which are not whole."""
 _IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -245,6 +247,16 @@ class Assembler:
     def whole(self) -> bool:
         """Whether there is at least one choice, and all of them have finished."""
         return bool(self._choices) and None not in [choice.end for choice in self._choices.values()]
+
+    @property
+    def certain(self) -> bool:
+        """Whether the answer is whole, and what is missing is no content: an empty answer is one only if it ends so."""
+        return self.whole and (self.opened or (self._usage or self._read_usage) is not None or not self._may_be_empty())
+
+    def _may_be_empty(self) -> bool:
+        """Return whether every choice says that it is complete, without a reason why it would be empty."""
+        ends = [(choice.end in ("stop", "tool_calls"), choice.stop_sequence) for choice in self._choices.values()]
+        return all(is_complete and not stop for is_complete, stop in ends)
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
         """Record which answer this is: its id, its model, and its Unix time. The first value of each is kept.
@@ -535,6 +547,7 @@ class Assembler:
         if not self.whole:
             self.fail(Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete"))
             return
+        usage = self._counted()
         choices = sorted(self._choices.items())
         for number, state in choices:
             for kind in filter(state.cut.__contains__, _DELTAS):
@@ -549,6 +562,9 @@ class Assembler:
                 if state.end not in _CUTTING and not is_json_object(call.arguments):
                     self.fail(_NOT_JSON)
                     return
+        if not self.opened and not (usage and usage.total_tokens) and self._may_be_empty():
+            self.fail(_EMPTY)
+            return
         for number, state in choices:
             reason: FinishReason = state.end or "other"
             if state.calls and reason in ("stop", "other"):
@@ -556,7 +572,7 @@ class Assembler:
             elif reason == "tool_calls" and not state.calls:
                 reason = "stop"
             self._emit(ChoiceFinish(reason, number, state.raw, state.stop_sequence if reason == "stop" else None))
-        if (usage := self._counted()) is not None:
+        if usage is not None:
             self._emit(UsageReport(usage))
         self._events.append(_FINISHED)
         self.done = True
@@ -605,6 +621,15 @@ class Assembler:
             return _Choice()
         state = self._choices[number] = _Choice()
         return state
+
+
+def unusable(word: str) -> Failure:
+    """Return the failure of an answer that ended for a reason which no answer can be used with, or is not known.
+
+    Args:
+        word: The provider's word.
+    """
+    return Failure(FailureKind.MALFORMED, "the provider's model produced no usable output", code=word[:100])
 
 
 def _is_writable(passed: Mapping[str, object]) -> bool:

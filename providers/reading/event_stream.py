@@ -128,7 +128,7 @@ class EventStreamParser:
         Returns:
             Whether only the usage and the end mark are missing.
         """
-        return self._assembler.whole
+        return self._assembler.certain
 
     def begin(self) -> None:
         """Record that the caller has read the first bytes of the stream, so that no byte order mark is expected."""

@@ -143,7 +143,6 @@ def test_large_number_in_call_arguments_is_the_same_in_both_forms() -> None:
         ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
         ("pause_turn", "stop", "pause_turn"),
         ("refusal", "content_filter", "refusal"),
-        ("brand_new", "other", "brand_new"),
     ],
 )
 def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | None) -> None:

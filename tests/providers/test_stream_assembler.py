@@ -204,7 +204,8 @@ def test_result_does_not_depend_on_when_events_are_taken(
 @unhurried
 @given(st.lists(st.tuples(st.sampled_from(["text", "reasoning", "refusal"]), pieces), max_size=12))
 def test_content_is_complete_for_any_cut(written: list[tuple[str, str]]) -> None:
-    events = events_of(*(lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in written))
+    steps = (lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in written)
+    events = events_of(lambda made: made.usage(Usage(9)), *steps)
     for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
         spoken = "".join(piece for one, piece in written if one == kind)
         mended = spoken.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -233,8 +234,21 @@ def test_missing_model_name_is_replaced_by_the_requested_model() -> None:
     assert made.take()[0] == Opened("", "asked", 0)
 
 
-def test_empty_answer_has_an_opening_and_a_finish() -> None:
-    assert events_of() == [ChoiceFinish("stop"), Finished()]
+def test_empty_answer_is_one_only_if_something_else_says_so() -> None:
+    """The provider counted it, it was cut or filtered, or a stop sequence ended it at once."""
+    for finish, usage, is_whole in (
+        *((("stop",), usage, usage is not None and bool(usage.prompt_tokens)) for usage in (None, Usage(), Usage(9))),
+        *(((reason,), None, True) for reason in ("length", "content_filter")),
+        (("stop", 0, None, "END"), None, True),
+        (("tool_calls",), None, False),
+    ):
+        made = assembler()
+        made.finish(*finish)
+        if usage is not None:
+            made.usage(usage)
+        assert made.certain or not is_whole
+        made.complete()
+        assert isinstance(made.take()[-1], Finished if is_whole else Failed), (finish, usage)
 
 
 def test_non_empty_pieces_are_returned_at_once() -> None:
@@ -513,6 +527,7 @@ def test_calls_decide_between_stop_and_tool_calls(
     reason: FinishReason, with_calls: bool, outcome: FinishReason
 ) -> None:
     made = assembler()
+    made.text("a")
     made.finish(reason)
     if with_calls:
         made.tool_call("{}", id="a", name="f")

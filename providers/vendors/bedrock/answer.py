@@ -110,7 +110,7 @@ class ConverseStreamParser:
 
     def is_complete(self) -> bool:
         """See `providers.reading.event_stream.StreamShortcuts`."""
-        return self._assembler.whole
+        return self._assembler.certain
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
         """See `providers.adapter.StreamParser`."""

@@ -30,7 +30,7 @@ from providers.json_values import (
     read_map,
     read_str,
 )
-from providers.reading.assembler import Assembler
+from providers.reading.assembler import Assembler, unusable
 from providers.reading.errors import AN_IMAGE, IN_A_STREAM, classify, failure, load_rules
 from providers.reading.folding import fold
 from providers.wire import WireResponse
@@ -69,17 +69,9 @@ _FINISH: dict[str, FinishReason] = {
         "content_filter",
     ),
 }
-# The model's output was unusable. Text that came before it is not the answer.
-_GENERATION_FAILED = frozenset(
-    {
-        *("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"),
-        "MALFORMED_RESPONSE",
-    }
-)
 # Reasons without a meaning. If there is text, the answer is complete; otherwise it was withheld.
 _VAGUE = frozenset({"OTHER", "NO_IMAGE", "IMAGE_OTHER", "PUP_LIMITED_DISABLED", "FINISH_REASON_UNSPECIFIED"})
 _SAME_AS_OURS = frozenset({"STOP", "MAX_TOKENS"})
-_UNUSABLE = "the provider's model produced no usable output"
 
 
 def usual_texts(events: list[Any], start: int) -> tuple[bytes, ...]:
@@ -242,12 +234,13 @@ class ChunkReader:
         )
 
     def _finish(self, raw_reason: str, index: int) -> None:
-        if raw_reason in _GENERATION_FAILED:
-            self._assembler.fail(Failure(FailureKind.MALFORMED, _UNUSABLE, code=raw_reason))
-            return
-        reason = _FINISH.get(raw_reason, "other")
+        reason = _FINISH.get(raw_reason)
         if raw_reason in _VAGUE:
             reason = "stop" if index in self._answered else "content_filter"
+        if reason is None:
+            # Such as a malformed call. Text that came before it is not the answer.
+            self._assembler.fail(unusable(raw_reason))
+            return
         self._assembler.finish(reason, index, None if raw_reason in _SAME_AS_OURS else raw_reason[:100])
 
 

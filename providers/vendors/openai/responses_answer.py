@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from providers.chat import ChatCompletion, FinishReason, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import are_counts, as_map, read_count, read_float, read_int, read_list, read_map, read_str
-from providers.reading.assembler import Assembler
+from providers.reading.assembler import Assembler, unusable
 from providers.reading.errors import IN_A_STREAM, classify, error_object, failure
 from providers.reading.folding import fold
 from providers.reading.token_counts import count_completion
@@ -106,12 +106,11 @@ class ResponseReader:
         if usage := read_map(body, "usage"):
             self.assembler.usage(_usage(usage))
         reason = read_str(read_map(body, "incomplete_details"), "reason") or ""
-        if status == "completed":
-            self.assembler.finish("stop")
-        else:
-            self.assembler.finish(
-                _INCOMPLETE.get(reason, "other"), raw=None if reason in _INCOMPLETE else reason[:100] or status
-            )
+        ending = "stop" if status == "completed" else _INCOMPLETE.get(reason)
+        if ending is None:
+            self.assembler.fail(unusable(reason or "incomplete"))
+            return
+        self.assembler.finish(ending)
         self.assembler.complete()
 
     def _identify(self, body: Mapping[str, object]) -> None:
