@@ -81,6 +81,7 @@ class AboveSection(Section):
     output: Amount = Field(description="Price of a million answer tokens.")
     cached_input: Amount | None = Field(None, description="Price of a million tokens read from the provider's cache.")
     cache_write: Amount | None = Field(None, description="Price of a million tokens written to the provider's cache.")
+    cache_write_1h: Amount | None = Field(None, description="The same for an hour. Default: `cache_write`.")
     reasoning: Amount | None = Field(None, description="Price of a million reasoning tokens.")
 
 
@@ -94,6 +95,9 @@ class PriceSection(Section):
     )
     cache_write: Amount | None = Field(
         None, description="Price of a million prompt tokens written to the provider's cache. Default: `input`."
+    )
+    cache_write_1h: Amount | None = Field(
+        None, description="Price of a million prompt tokens written to it for an hour. Default: `cache_write`."
     )
     reasoning: Amount | None = Field(
         None, description="Price of a million answer tokens of the model's reasoning. Default: `output`."
@@ -362,4 +366,4 @@ def _price(section: PriceSection) -> Price:
 
 
 def _rates(section: PriceSection | AboveSection) -> Rates:
-    return Rates(section.input, section.output, section.cached_input, section.cache_write, section.reasoning)
+    return Rates(*(getattr(section, name) for name in Rates.__struct_fields__))

@@ -130,5 +130,6 @@ def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> t
         audio_tokens=known.audio_tokens + last.audio_tokens,
         accepted_prediction_tokens=known.accepted_prediction_tokens + last.accepted_prediction_tokens,
         rejected_prediction_tokens=known.rejected_prediction_tokens + last.rejected_prediction_tokens,
+        cache_write_1h_tokens=known.cache_write_1h_tokens + last.cache_write_1h_tokens,
     )
     return total, broken is None or known.completion_tokens < completion_tokens

@@ -37,10 +37,10 @@ from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_ane
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
-from gateway.service.token_count import count_tokens
 from gateway.usage.client_limits import ClientLimits
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
+from gateway.usage.token_count import count_tokens
 from gateway.usage.worst_cost import charged_by
 from providers.chat import ChatRequest, Texts, change_request
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest

@@ -39,6 +39,7 @@ from gateway.usage.spending_limits import (
     limits_of,
     user_limits,
 )
+from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import CallOutcome, UsageRow, UsageSource, encode_row
 from gateway.usage.worst_cost import facts_of, thinks
@@ -330,6 +331,7 @@ class CallUsage:
     """
 
     __slots__ = (
+        "_counted_input",
         "_ended_at_cap",
         "_most_stated",
         "_reported",
@@ -352,6 +354,7 @@ class CallUsage:
         facts = held.facts
         is_capped = facts.request.max_tokens is not None or held.cap is not None
         self._most_stated = most_input(facts.request, facts.bound), 2 * held.output if is_capped else None
+        self._counted_input = min(count_tokens(facts.request), facts.bound)
         # The request holds a prompt, and the answer may take minutes.
         facts.request = _NO_REQUEST
         # The provider's last count, whether it is the final one, and whether it can be true.
@@ -485,7 +488,7 @@ class CallUsage:
             reported = None
         if reported is not None:
             # A count before the end may be one from the beginning of the answer.
-            if is_final or reported.completion_tokens >= seen.deltas:
+            if (is_final and not self._lacks_output(reported)) or reported.completion_tokens >= max(seen.deltas, 1):
                 if outcome is _ANSWERED:
                     owner, at_cap = (held.limits.client or "", facts.deployment.model), self._ended_at_cap
                     learned.learn(owner, name, reported, facts.choices, facts.bound, duration_s, at_cap=at_cap)
@@ -502,11 +505,20 @@ class CallUsage:
         """Note a provider's count. Return it, or an estimate if it cannot be true, for the client, log and metrics."""
         can_be_true = is_plausible(reported, *self._most_stated)
         self._reported = reported, is_final, can_be_true
-        return reported if can_be_true else self._estimated(self.seen.tokens)
+        is_counted = can_be_true and not self._lacks_output(reported)
+        self._request.record.shown.usage_is_estimated = not is_counted
+        if is_counted:
+            return reported
+        output = self._output(self.seen.tokens)
+        return msgspec.structs.replace(reported, completion_tokens=output) if can_be_true else self._estimated(output)
+
+    def _lacks_output(self, reported: Usage) -> bool:
+        """Return whether a provider counted no output of an answer that has some."""
+        return not reported.completion_tokens and self.seen.deltas > 0
 
     def _estimated(self, output: int) -> Usage:
-        facts, learned = self.held.facts, self._request.accounting.learned
-        return Usage(learned.input_tokens(facts.deployment.name, facts.bound), self._output(output))
+        """Return the gateway's own count: the best estimate, and not the bound that was held."""
+        return Usage(self._counted_input, self._output(output))
 
     def _output(self, tokens: int) -> int:
         """Return an estimate of the output, which is at most the cap."""

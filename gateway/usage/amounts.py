@@ -127,5 +127,6 @@ def price_version(price: Price) -> str:
     """Return a short name of a price that changes with every amount in it. It names the price in usage rows."""
     rates = [price.rates, *(rates for _, rates in price.above)]
     amounts = [[one.input, one.output, one.cached_input, one.cache_write, one.reasoning] for one in rates]
+    amounts += [[one.cache_write_1h] for one in rates if one.cache_write_1h is not None]
     content = (price.currency, amounts, [tokens for tokens, _ in price.above], price.tool_calls)
     return hashlib.sha256(repr(content).encode()).hexdigest()[:12]

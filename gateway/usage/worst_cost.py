@@ -263,7 +263,7 @@ def _reached(price: Price, bound: int) -> list[Rates]:
 
 
 def _per_input(rates: Rates) -> int:
-    return max(rates.input, rates.cache_write or 0, rates.cached_input or 0)
+    return max(rates.input, rates.cache_write or 0, rates.cache_write_1h or 0, rates.cached_input or 0)
 
 
 def _per_output(rates: Rates) -> int:

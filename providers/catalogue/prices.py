@@ -23,7 +23,7 @@ _DAY_S = 86_400
 _UNIX_DAY = date(1970, 1, 1).toordinal()
 NO_CURRENCY = "XXX"
 """The ISO 4217 code for "no currency". The price of a model that costs nothing has it."""
-_RATES = frozenset({"input", "output", "cached_input", "cache_write", "reasoning"})
+_RATES = frozenset({"input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning"})
 _PRICE_KEYS = (
     _RATES | {"models", "sites", "currency", "above", "dearer", "tool_calls", "valid_from"} | CITATION_KEYS.keys()
 )
@@ -42,6 +42,7 @@ class Rates(Value, frozen=True):
         cached_input: Prompt tokens that were read from the provider's cache. None: they cost as much as `input`.
         cache_write: Prompt tokens that were written to the cache. None: they cost as much as `input`.
         reasoning: Completion tokens of the model's reasoning. None: they cost as much as `output`.
+        cache_write_1h: Prompt tokens that were written to the cache for an hour. None: as much as `cache_write`.
     """
 
     input: int
@@ -49,6 +50,7 @@ class Rates(Value, frozen=True):
     cached_input: int | None = None
     cache_write: int | None = None
     reasoning: int | None = None
+    cache_write_1h: int | None = None
 
     @property
     def per_cached(self) -> int:
@@ -181,7 +183,10 @@ def exact_cost(usage: Usage, price: Price, tool_calls: Mapping[str, int] | None 
     if cached:
         exact += cached * (rates.per_cached - rates.input)
     if usage.cache_write_tokens:
-        exact += min(usage.cache_write_tokens, prompt - cached) * (rates.per_written - rates.input)
+        written = min(usage.cache_write_tokens, prompt - cached)
+        exact += written * (rates.per_written - rates.input)
+        if usage.cache_write_1h_tokens and rates.cache_write_1h is not None:
+            exact += min(usage.cache_write_1h_tokens, written) * (rates.cache_write_1h - rates.per_written)
     if rates.reasoning is not None:
         exact += min(usage.reasoning_tokens, usage.completion_tokens) * (rates.reasoning - rates.output)
     if tool_calls:
@@ -227,11 +232,8 @@ class PriceRow:
 
 def _scaled(rates: Rates, percent: int) -> Rates:
     """Return the rates with a surcharge, rounded up to whole micro-units."""
-    cached, written, reasoning = (
-        None if rate is None else -(-rate * percent // 100)
-        for rate in (rates.cached_input, rates.cache_write, rates.reasoning)
-    )
-    return Rates(-(-rates.input * percent // 100), -(-rates.output * percent // 100), cached, written, reasoning)
+    amounts = {name: getattr(rates, name) for name in Rates.__struct_fields__}
+    return Rates(**{name: -(-rate * percent // 100) for name, rate in amounts.items() if rate is not None})
 
 
 class Retirement(Value, frozen=True):

@@ -30,6 +30,7 @@ class Usage(Value, frozen=True):
         audio_tokens: Prompt tokens of audio.
         accepted_prediction_tokens: Tokens of `prediction` that appear in the answer.
         rejected_prediction_tokens: Tokens of `prediction` that do not appear in the answer.
+        cache_write_1h_tokens: The part of `cache_write_tokens` that stays in the cache for an hour, if that costs more.
     """
 
     prompt_tokens: int = 0
@@ -40,6 +41,7 @@ class Usage(Value, frozen=True):
     audio_tokens: int = 0
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
+    cache_write_1h_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

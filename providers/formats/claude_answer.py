@@ -73,7 +73,6 @@ class MessageReader:
         self._blocks: dict[int, _Block] = {}
         self._thoughts = ThoughtCollector(self.assembler, target.model)
         self._calls = 0
-        self._usage: dict[str, object] = {}
 
     def read_message(self, message: Mapping[str, object]) -> None:
         """Read a whole message."""
@@ -186,11 +185,10 @@ class MessageReader:
 
     def _count(self, source: Mapping[str, object]) -> None:
         """Read usage: counts are cumulative, and later reports contain only changes. Check the place of inference."""
-        self._usage.update({name: value for name, value in read_map(source, "usage").items() if value is not None})
-        if not self._usage:
+        if not (usage := read_map(source, "usage")):
             return
-        self.assembler.usage(lambda: _usage(self._usage))
-        wanted, actual = self._target.pins.get("inference_geo"), read_str(self._usage, "inference_geo")
+        self.assembler.report(usage, _usage)
+        wanted, actual = self._target.pins.get("inference_geo"), read_str(usage, "inference_geo")
         if wanted is not None and actual is not None and actual != wanted:
             # The request is not repeated there: the deployment is put into cooldown, and the next step is tried.
             message = f"the provider computed the answer in {actual[:100]!r}, but this site promises {wanted!r}"
@@ -212,4 +210,5 @@ def _usage(source: Mapping[str, object]) -> Usage:
         cached_tokens=cached,
         reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "thinking_tokens"),
         cache_write_tokens=written,
+        cache_write_1h_tokens=read_count(read_map(source, "cache_creation"), "ephemeral_1h_input_tokens"),
     )

@@ -50,7 +50,7 @@ from providers.reading.errors import (
     shared_rules,
 )
 from providers.reading.folding import fold
-from providers.reading.token_counts import count_completion
+from providers.reading.token_counts import count_completion, count_prompt
 from providers.wire import WireResponse
 
 __all__ = ["Answers", "ChatReader", "Ending", "Growth", "ThinkTags", "read_completion", "read_text", "read_usage"]
@@ -99,7 +99,6 @@ class Answers:
         finish: The meaning of finish reasons that OpenAI does not have. One may mean a failure.
         safety: Fields of a choice or of the answer that are set if the vendor's safety system blocked it.
         cached: More dotted paths in `usage` where the number of cached tokens may be.
-        usage_in_choices: Whether `usage` may be in a choice.
         separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the
             total decides.
         inline_thoughts: Whether reasoning is in the text, in <think> tags.
@@ -112,7 +111,6 @@ class Answers:
     finish: Mapping[str, Ending] = field(default_factory=dict)
     safety: tuple[str, ...] = ()
     cached: tuple[str, ...] = ()
-    usage_in_choices: bool = False
     separate_reasoning: bool = False
     inline_thoughts: bool = False
     message_is_delta: bool = False
@@ -123,7 +121,7 @@ class Answers:
     @property
     def may_be_plain(self) -> bool:
         """Whether an answer of the usual form means the same as at OpenAI."""
-        differs = self.safety or self.usage_in_choices or self.inline_thoughts
+        differs = self.safety or self.inline_thoughts
         return not differs and _PLAIN_FINISH.keys().isdisjoint(self.finish)
 
 
@@ -186,6 +184,8 @@ def _usage_of(counts: _Counts, cached: int, rule: Answers | None) -> Usage:
     if reasoning := of_completion.reasoning_tokens:
         is_apart = rule is not None and rule.separate_reasoning
         completion = count_completion(prompt, completion, reasoning, counts.total_tokens, is_apart)
+    if in_cache := cached + of_prompt.cache_write_tokens:
+        prompt = count_prompt(prompt, completion, in_cache, counts.total_tokens)
     return Usage(
         prompt,
         completion,
@@ -219,6 +219,7 @@ class _PlainChoice(msgspec.Struct, frozen=True):
     matched_stop: object = None
     native_finish_reason: object = None
     error: object = None
+    usage: object = None
 
 
 class _PlainAnswer(msgspec.Struct, frozen=True):
@@ -256,7 +257,7 @@ def _read_plain(data: bytes, rule: Answers) -> ChatCompletion | None:
     choices = []
     for position, choice in enumerate(body.choices):
         has_more = choice.logprobs or choice.delta or choice.stop_reason or choice.matched_stop
-        if choice.index != position or has_more or choice.native_finish_reason or choice.error:
+        if choice.index != position or has_more or choice.native_finish_reason or choice.error or choice.usage:
             return None
         message = choice.message
         for name in message:
@@ -382,10 +383,13 @@ class ChatReader:
             for entry in choices:
                 self._read_choice(entry if type(entry) is dict else _NOTHING, is_blocked)
         if usage and type(usage) is dict:
-            assembler.usage(read_usage(usage, rule))
+            assembler.report(usage, self._usage_of)
         if is_blocked and not choices:
             # The vendor sends no choice for a blocked answer.
             self.fail(Failure(FailureKind.CONTENT_FILTER, MESSAGES[FailureKind.CONTENT_FILTER]))
+
+    def _usage_of(self, report: Mapping[str, object]) -> Usage:
+        return read_usage(report, self._rule)
 
     def fail(self, failed: Failure) -> None:
         """End the answer with a failure. A filtered answer keeps the text that is still held back."""
@@ -427,8 +431,8 @@ class ChatReader:
                 assembler.text(text, index, logprobs)
         else:
             text = self._read_delta(delta, index, logprobs, is_whole=is_whole, has_ended=has_ended)
-        if self._rule.usage_in_choices and (usage := read_map(source, "usage")):
-            assembler.usage(read_usage(usage, self._rule))
+        if (usage := take("usage")) and type(usage) is dict:
+            assembler.report(usage, self._usage_of)
         if has_ended and type(word) is str:
             ending = self._rule.finish.get(word) or FINISH.get(word.lower())
             native = read_str(source, "native_finish_reason")

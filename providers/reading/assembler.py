@@ -55,6 +55,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps, is_json_object, repair_surrogates, split_high_surrogate
+from providers.reading.token_counts import merged
 
 __all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "unusable", "with_named_calls"]
 
@@ -231,6 +232,7 @@ class Assembler:
         self._choices: dict[int, _Choice] = {}
         self._usage: Usage | None = None
         self._read_usage: Callable[[], Usage] | None = None
+        self._report: Mapping[str, object] = {}
         self._call_characters = 0
 
     def take(self) -> tuple[StreamEvent, ...]:
@@ -534,6 +536,16 @@ class Assembler:
         else:
             counts = zip(msgspec.structs.astuple(usage), msgspec.structs.astuple(self._usage), strict=True)
             self._usage = Usage(*[new or old for new, old in counts])
+
+    def report(self, report: Mapping[str, object], read: Callable[[Mapping[str, object]], Usage]) -> None:
+        """Record a report of the usage in the vendor's form. See `providers.reading.token_counts.merged`.
+
+        Args:
+            report: The report.
+            read: Reads all reports, merged into one, at the end.
+        """
+        self._report = report = merged(self._report, report)
+        self._read_usage = lambda: read(report)
 
     def heartbeat(self) -> None:
         """Add a sign of life without content."""

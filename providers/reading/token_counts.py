@@ -1,6 +1,61 @@
-"""Decide whether a vendor's count of generated tokens already includes the tokens of the model's reasoning."""
+"""Merge the reports of usage of one answer, and decide which counts of a vendor already include others."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def merged(known: Mapping[str, object], report: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a usage with what a later report of the same answer adds. It never takes a count or a detail away.
+
+    | a member of the later report | result |
+    |---|---|
+    | a count, as a number, a float or a string | it replaces the one before |
+    | an object of details | merged by this table |
+    | missing, null, 0, `""`, `{}` or `[]` | the one before stays |
+    | a value that is no count | it replaces the one before, and makes the usage implausible |
+
+    Counts of one vendor are merged in the vendor's own form and read once, at the end, because a report may have only
+    some members of a sum. Reports in choices are reports like others.
+
+    Args:
+        known: The usage so far, in the vendor's form.
+        report: The later report.
+
+    Examples:
+        >>> merged({"prompt_tokens": 9, "details": {"cached": 8}}, {"prompt_tokens": 9, "completion_tokens": 2})
+        {'prompt_tokens': 9, 'details': {'cached': 8}, 'completion_tokens': 2}
+    """
+    if not known:
+        return report
+    found = dict(known)
+    for name, value in report.items():
+        before = found.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            found[name] = merged(before, value)
+        elif value or not before:
+            found[name] = value
+    return found
+
+
+def count_prompt(prompt: int, completion: int, cached: int, total: object) -> int:
+    """Return the number of prompt tokens, including those that were read from or written to a cache.
+
+    Most vendors count them in the prompt, as OpenAI does. Claude counts them beside it, and so do relays of Claude.
+
+    Args:
+        prompt: The prompt tokens, as the vendor states them.
+        completion: The completion tokens.
+        cached: The tokens that were read from or written to a cache.
+        total: The vendor's total of all tokens, if it is a number.
+
+    Examples:
+        >>> count_prompt(20, 50, 1100, total=None), count_prompt(1200, 50, 1100, total=1250)
+        (1120, 1200)
+    """
+    if not cached or total == prompt + completion:
+        return prompt
+    return prompt + cached if cached > prompt or total == prompt + completion + cached else prompt
 
 
 def count_completion(prompt: int, completion: int, reasoning: int, total: object, separate: bool = False) -> int:

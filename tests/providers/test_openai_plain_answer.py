@@ -202,7 +202,7 @@ def test_counts_are_whole_numbers_and_an_invalid_one_leaves_no_prompt(source: di
         return as_map(source).get(name) is None or (number is not None and 0 <= number < 2**53)
 
     usage = read_usage(source)
-    assert [type(number) for number in astuple(usage)] == [int] * 8
+    assert [type(number) for number in astuple(usage)] == [int] * 9
     prompt, completion = count(source, "prompt_tokens"), count(source, "completion_tokens")
     reasoning = count(source.get("completion_tokens_details"), "reasoning_tokens")
     of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")

@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from providers.reading.token_counts import count_prompt, merged
 from providers.registry import load_registry
 
 WIRE = Path(__file__).parents[1] / "wire"
@@ -41,3 +44,48 @@ def test_most_vendors_have_a_recording_with_a_total() -> None:
     without = [vendor for vendor in VENDORS if not usage_and_totals(vendor)]
     # Claude's API states no total. The others accept any model of the operator.
     assert set(without) <= {"anthropic", "openai-compatible", "llamacpp", "ollama", "vllm"}
+
+
+COUNTS = st.none() | st.integers(0, 3) | st.sampled_from([0.0, 2.0, "", "2", [], {}])
+REPORTS = st.recursive(
+    st.dictionaries(st.sampled_from("abc"), COUNTS),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), COUNTS | inner),
+    max_leaves=6,
+)
+
+
+def counts_in(report: object, path: str = "") -> dict[str, object]:
+    """Return every count of a report by its path."""
+    if not isinstance(report, dict):
+        return {path: report} if report else {}
+    return {place: one for name, value in report.items() for place, one in counts_in(value, f"{path}/{name}").items()}
+
+
+@given(st.lists(REPORTS, max_size=4))
+def test_a_later_report_adds_and_takes_nothing_away(reports: list[dict[str, object]]) -> None:
+    known: dict[str, object] = {}
+    for report in reports:
+        before, known = counts_in(known), dict(merged(known, report))
+        # A count may become an object of details, or the reverse, if a vendor changes its form.
+        stays = {path: one for path, one in before.items() if path in counts_in(known)}
+        assert counts_in(known).items() >= {**stays, **counts_in(report)}.items()
+        lost = before.keys() - counts_in(known).keys()
+        assert all(
+            any(new.startswith(f"{old}/") or old.startswith(f"{new}/") for new in counts_in(report)) for old in lost
+        )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cached", "total", "wanted"),
+    [
+        (1200, 1100, None, 1200),
+        (1200, 1100, 1250, 1200),
+        (100, 1100, None, 1200),
+        (1150, 1100, 2300, 2250),
+        (0, 1100, None, 1100),
+        (10, 11, 60, 10),
+        (10, 0, 99, 10),
+    ],
+)
+def test_cached_tokens_are_inside_or_beside_the_prompt(prompt: int, cached: int, total: object, wanted: int) -> None:
+    assert count_prompt(prompt, 50, cached, total) == wanted

@@ -93,8 +93,8 @@ class StreamLabels:
         member: dict[str, object] = {"finish_reason": ", ".join(sorted(self._raw))} if self._raw else {}
         if (resumed := self._record.resumed) is not None:
             member["resumed"] = {"from": resumed.broken, "by": resumed.by}
-            if resumed.usage_is_estimated:
-                member["usage"] = "estimated"
+        if self._record.is_usage_estimated:
+            member["usage"] = "estimated"
         if self._record.moderation is not None and (told := self._record.moderation.member()) is not None:
             member["moderation"] = told
         if self._labelling is not None:

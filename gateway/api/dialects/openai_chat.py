@@ -16,7 +16,6 @@ from gateway.api.body import read_request
 from gateway.api.dialects.dialect import interrupted
 from gateway.api.errors import ApiError, encode_error
 from gateway.model.input_requests import ServedRequest
-from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record, Resumed
 from gateway.policy.labels import Integrity, Labelling, Prefixer, integrity_of, label_completion, marks
 from gateway.service.exchange import AnswerStyle
@@ -60,7 +59,7 @@ class OpenAIChat:
         """See Dialect."""
         if not completion.id or style.shown_model is not None:
             completion = replace(completion, id=f"chatcmpl-{record.request_id}")
-        return orjson.dumps(encode_answer(completion, style, record.request_id, record.moderation))
+        return orjson.dumps(encode_answer(completion, style, record))
 
     def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:
         """See Dialect."""
@@ -74,25 +73,25 @@ class OpenAIChat:
 OPENAI_CHAT = OpenAIChat()
 
 
-def encode_answer(
-    completion: ChatCompletion, style: AnswerStyle, request_id: str, moderation: ModerationRecord | None = None
-) -> dict[str, object]:
+def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record) -> dict[str, object]:
     """Return the body of a whole answer. The gateway's own additions are in `x_gateway`."""
-    told = moderation.member() if moderation is not None else None
+    told = record.moderation.member() if record.moderation is not None else None
     raw: list[str] = []
     for choice in completion.choices:
         if choice.finish_reason == "other" and choice.raw_finish_reason:
             raw.append(choice.raw_finish_reason)
     labelling = style.labelling
-    if labelling is None and not raw and told is None:
+    if labelling is None and not raw and told is None and not record.is_usage_estimated:
         return encode_completion(completion, style.shown_model)
     extras: dict[str, object] = {"finish_reason": ", ".join(sorted(raw))} if raw else {}
     if told is not None:
         extras["moderation"] = told
+    if record.is_usage_estimated:
+        extras["usage"] = "estimated"
     if labelling is not None:
         labelled = label_completion(completion, labelling)
         integrity = integrity_of(labelled) if labelling.has_integrity else ""
-        extras["labels"] = marks(labelling, request_id, integrity, in_content=labelled is not completion)
+        extras["labels"] = marks(labelling, record.request_id, integrity, in_content=labelled is not completion)
         completion = labelled
     body = encode_completion(completion, style.shown_model)
     return {**body, "x_gateway": extras}
@@ -307,8 +306,7 @@ class ChunkEncoder:
         return self._chunk(body, extras or None)
 
     def _usage(self, usage: Usage) -> bytes:
-        resumed = self._resumed()
-        is_estimated = resumed is not None and resumed.usage_is_estimated
+        is_estimated = self._record is not None and self._record.is_usage_estimated
         extras: dict[str, object] = {"usage": "estimated"} if is_estimated else {}
         return self._chunk(b"", extras | self._unshown_cost() or None, usage)
 

@@ -15,12 +15,13 @@ from providers.failures import Failure
 from providers.json_values import as_map, read_count, read_list, read_map, read_str
 from providers.openai_json.read_answer import Answers, ChatReader, read_body, read_usage
 from providers.reading.errors import IN_A_STREAM, classify, error_object, holds_error, load_rules
+from providers.reading.token_counts import merged
 from providers.wire import WireResponse
 
 __all__ = ["DashScopeReader", "dashscope_failure", "read_completion"]
 
 _FACTS = FactsFile("providers.vendors.dashscope", "dashscope")
-_RULE = Answers(message_is_delta=True, may_repeat=True, usage_in_choices=True)
+_RULE = Answers(message_is_delta=True, may_repeat=True)
 _STATUS_COMMENT = "HTTP_STATUS/"
 
 
@@ -68,7 +69,7 @@ class DashScopeReader(ChatReader):
     def __init__(self, model: str) -> None:
         super().__init__(model, _RULE, load_rules(_FACTS), _sites())
         self._status = IN_A_STREAM
-        self._counts: dict[int, dict[str, object]] = {}
+        self._counts: dict[int, Mapping[str, object]] = {}
 
     def read_comment(self, comment: str) -> None:
         """Read the status of the event from its comment: `HTTP_STATUS/400`."""
@@ -91,8 +92,7 @@ class DashScopeReader(ChatReader):
             if len(choices) != 1:
                 self._counts.clear()
             index = read_count(as_map(choices[0]), "index") if choices else 0
-            if usage["completion_tokens"] or index not in self._counts:
-                self._counts[index] = usage
+            self._counts[index] = merged(self._counts.get(index, {}), usage)
             self.assembler.usage(self._usage)
         self.read_chunk({**answer, "usage": None})
 

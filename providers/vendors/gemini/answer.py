@@ -33,6 +33,7 @@ from providers.json_values import (
 from providers.reading.assembler import Assembler, unusable
 from providers.reading.errors import AN_IMAGE, IN_A_STREAM, classify, failure, load_rules
 from providers.reading.folding import fold
+from providers.reading.token_counts import merged
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.gemini", "gemini")
@@ -185,10 +186,11 @@ class ChunkReader:
         return start + len(texts)
 
     def _count(self, counts: Mapping[str, object]) -> None:
-        """Keep the counts of a chunk. They are cumulative, so only the last ones are read."""
+        """Keep the counts of a chunk. They are cumulative, so they are merged only where one is missing or 0."""
         if not self._counts:
             self._assembler.usage(self._usage)
-        self._counts = counts
+        is_complete = counts.keys() >= self._counts.keys() and all(counts.values())
+        self._counts = counts if is_complete else merged(self._counts, counts)
 
     def _usage(self) -> Usage:
         return read_usage(self._counts)

@@ -104,7 +104,7 @@ class ResponseReader:
             return
         self._read_output(body, is_streamed=self.assembler.opened)
         if usage := read_map(body, "usage"):
-            self.assembler.usage(_usage(usage))
+            self.assembler.report(usage, _usage)
         reason = read_str(read_map(body, "incomplete_details"), "reason") or ""
         ending = "stop" if status == "completed" else _INCOMPLETE.get(reason)
         if ending is None:

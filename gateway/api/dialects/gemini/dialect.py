@@ -10,7 +10,7 @@ from gateway.api.dialects.gemini.stream import ARRAY, EVENTS, GeminiEncoder
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from gateway.service.token_count import count_tokens, tokens_of
+from gateway.usage.token_count import count_tokens, tokens_of
 from providers.chat import ChatCompletion, ChatRequest, Usage, text_of
 
 

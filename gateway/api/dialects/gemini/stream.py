@@ -22,7 +22,7 @@ from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from gateway.service.token_count import tokens_of
+from gateway.usage.token_count import tokens_of
 from providers.chat import (
     Annotation,
     AnnotationsDelta,

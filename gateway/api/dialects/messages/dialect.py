@@ -15,7 +15,7 @@ from gateway.api.dialects.messages.stream import PING, MessageStreamEncoder
 from gateway.api.errors import ApiError
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from gateway.service.token_count import count_tokens
+from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest
 from providers.json_values import with_exact_integers
 

@@ -11,7 +11,7 @@ from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
-from gateway.service.token_count import tokens_of
+from gateway.usage.token_count import tokens_of
 from providers.chat import ChatCompletion, Choice, FinishReason, ToolCall, Usage, said_in
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps

@@ -12,6 +12,7 @@ from providers.chat import (
     Message,
     Part,
     TextPart,
+    Texts,
 )
 from providers.json_values import dumps_text
 
@@ -40,7 +41,11 @@ def tokens_of(text: str) -> int:
 
 def count_tokens(request: ChatRequest) -> int:
     """Return about how many tokens the prompt of a request has: at least 1."""
-    count = sum(map(_of_message, request.messages))
+    messages = request.messages
+    if type(messages) is Texts:
+        count = sum([_PER_MESSAGE + tokens_of(entry["content"]) for entry in messages.entries])
+    else:
+        count = sum(map(_of_message, messages))
     for tool in request.tools:
         count += tokens_of(tool.name) + tokens_of(tool.description or "") + _PER_MESSAGE
         if tool.parameters is not None:
