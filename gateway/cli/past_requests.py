@@ -168,7 +168,8 @@ def _attempts_of(past: Past) -> list[Past]:
 
 def _attempt_text(attempt: Past) -> str:
     outcome = attempt.get("outcome") or attempt.get("kind") or ("lost" if attempt.get("lost") else "ok")
-    parts = [f"{attempt.get('deployment')}: {outcome}"]
+    rule = f" ({attempt['rule']})" if attempt.get("rule") else ""
+    parts = [f"{attempt.get('deployment')}: {outcome}{rule}"]
     if attempt.get("status"):
         parts.append(f"status {attempt['status']}")
     if attempt.get("ms") is not None:

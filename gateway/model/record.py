@@ -103,8 +103,10 @@ class AttemptRecord(Value, frozen=True):
         return "ok" if self.failure is None else self.failure.kind
 
     def decision_fields(self) -> dict[str, str | float]:
-        """Return the decision after the failure as fields, whose names all outputs share. Absent if there is none."""
+        """Return the rule that judged the failure and the decision after it as fields, whose names all outputs share."""
         fields: dict[str, str | float] = {}
+        if self.failure is not None and self.failure.rule:
+            fields["rule"] = self.failure.rule
         if self.failure is not None and self.failure.retry_after_s is not None:
             fields["retry_after_s"] = round(self.failure.retry_after_s, 3)
         decision = self.decision

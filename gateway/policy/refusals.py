@@ -164,10 +164,13 @@ def refuse_all(
         unavailable = [health[item.deployment] for item in considered if item.reason is SkipReason.HEALTH]
         rate_limited = bool(unavailable) and all(item.is_rate_limit for item in unavailable)
         cause = "their providers limit the request rate" if rate_limited else "they are failing or disabled"
+        message = f"no deployment of {assistant.name!r} in the region {region.name!r} is available: {cause}"
+        details = _by_detail((item.deployment, item.log_detail or item.detail) for item in considered)
         return Refusal(
             RefusalCode.RATE_LIMITED if rate_limited else RefusalCode.NO_HEALTHY_DEPLOYMENT,
-            f"no deployment of {assistant.name!r} in the region {region.name!r} is available: {cause}",
+            message,
             retry_after_s=min((item.for_s for item in unavailable), default=None),
+            log_message=f"{message} ({details})",
         )
     if reasons & _CAPABILITY:
         return _refuse_unsupported(assistant, region, considered, judged, needs)

@@ -24,6 +24,7 @@ _SCOPE = "gateway"
 # By the HTTP conventions, a client's mistake is not an error of the server span.
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
 _DECISION_NAMES = {
+    "rule": "gateway.rule",
     "retry_after_s": "gateway.retry_after_s",
     "decision": "gateway.decision",
     "decision_reason": "gateway.decision_reason",

@@ -64,6 +64,7 @@ async def test_wait_above_failover_after_is_recorded_with_the_failover(bench: Be
     limited, answered = bench.record.attempts
     assert (bench.waits, answered.decision_fields()) == ([0.0], {})
     assert limited.decision_fields() == {
+        "rule": limited.failure.rule if limited.failure is not None else "",
         "retry_after_s": 3.0,
         "decision": "failover",
         "decision_reason": "wait_too_long",
@@ -80,7 +81,7 @@ async def test_log_span_error_and_receipt_have_the_decision(bench: Bench) -> Non
     record = bench.record
     record = with_fields(record, location=EU, trace=TraceContext("a" * 32, "b" * 16, True))
     expected = record.attempts[0].decision_fields()
-    assert len(expected) == 5
+    assert len(expected) == 6
     shown = from_domain(raised.value, record.attempts)
     receipt = receipt_of(record, 0.0, None)
     assert receipt is not None
