@@ -103,7 +103,7 @@ class AttemptRecord(Value, frozen=True):
         return "ok" if self.failure is None else self.failure.kind
 
     def decision_fields(self) -> dict[str, str | float]:
-        """Return the rule that judged the failure and the decision after it as fields, whose names all outputs share."""
+        """Return the rule that judged the failure and the decision after it, by names that all outputs share."""
         fields: dict[str, str | float] = {}
         if self.failure is not None and self.failure.rule:
             fields["rule"] = self.failure.rule

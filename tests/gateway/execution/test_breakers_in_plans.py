@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,10 +19,14 @@ from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from gateway.model.resilience import Attempts, BreakerRule
+from gateway.usage.accounting import Accounting
+from gateway.usage.journal import Journal
+from gateway.usage.usage_row import CallOutcome
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
 from tests.kit.configs import table_of
 from tests.kit.runner_answers import SSE, chunk, error
+from tests.kit.usage_rows import kept_rows
 
 COUNTED = {"connect", "unavailable", "silent", "malformed", "interrupted"}
 WHOLE = chunk("hi") + chunk(finish="stop") + b"data: [DONE]\n\n"
@@ -301,7 +306,8 @@ class Silence:
         self.bench, self.asked, self.arrived = bench, 0, asyncio.Event()
         bench.router.post(FIRST).mock(side_effect=self)
 
-    async def __call__(self, _: httpx.Request) -> httpx.Response:
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await request.extensions["trace"]("http11.send_request_headers.started", None)
         self.asked += 1
         self.arrived.set()
         await asyncio.Event().wait()
@@ -334,6 +340,28 @@ async def test_silence_counts_when_the_client_hangs_up_first(bench: Bench) -> No
     with pytest.raises(PlanExhausted):
         await bench.ask(stream=True)
     assert silence.asked == 5
+
+
+@pytest.mark.parametrize(("waits_s", "answers", "output"), [(11, False, {0}), (9, False, {451}), (11, True, {551})])
+async def test_silent_call_is_charged_its_input_alone(
+    bench: Bench, tmp_path: Path, waits_s: float, answers: bool, output: set[int]
+) -> None:
+    silence = Silence(bench)
+    gate, now_ns = Journal.open(tmp_path / "journal"), [0]
+    accounting = Accounting(gate, b"key of pseudonyms", clock=lambda: now_ns[0])
+    bench.usage = accounting.request(bench.table, None, None, bench.record)
+    of = bench.health.latency.of(bench.table.deployments["first"])
+
+    def meanwhile() -> None:
+        now_ns[0] = int(waits_s * 1e9)
+        if answers:
+            of.record(bench.time - 1, None)
+
+    await silence.leave_after(waits_s, meanwhile)
+    gate.close()
+    (row,) = kept_rows(tmp_path)
+    assert (row.outcome, {row.output_tokens}) == (CallOutcome.DISCONNECTED, output)
+    assert row.input_tokens > 0
 
 
 async def test_client_that_leaves_soon_shows_nothing(bench: Bench) -> None:
