@@ -8,14 +8,14 @@ secret() { openssl rand -hex 24; }
 
 [ -e .env ] || {
     printf '# Keys of providers: OPENAI_API_KEY=…\n'
-    for name in EDGE_SECRET GATEWAY_ADMIN_TOKEN GATEWAY_PEPPER GATEWAY_DATABASE_PASSWORD GATEWAY_VALKEY_PASSWORD GRAFANA_PASSWORD; do
+    for name in EDGE_SECRET GATEWAY_ADMIN_TOKEN GATEWAY_VIEWER_TOKEN GATEWAY_PEPPER GATEWAY_DATABASE_PASSWORD GATEWAY_VALKEY_PASSWORD GRAFANA_PASSWORD; do
         printf '%s=%s\n' "$name" "$(secret)"
     done
 } > .env
 . ./.env
 [ -e edge-secret.conf ] || printf 'proxy_set_header x-edge-secret "%s";\n' "$EDGE_SECRET" > edge-secret.conf
 # The containers' users are not yours, so they must be able to read the files that are mounted.
-[ -e metrics-token ] || printf '%s' "$GATEWAY_ADMIN_TOKEN" > metrics-token
+[ -e metrics-token ] || printf '%s' "$GATEWAY_VIEWER_TOKEN" > metrics-token
 chmod 644 edge-secret.conf metrics-token
 
 mkdir -p tls

@@ -210,14 +210,19 @@ def nginx(folder: Path, upstream: str, port: int, authority: trustme.CA) -> Iter
         assert here in text
         text = text.replace(here, there)
     (folder / "site.conf").write_text(text, "utf-8")
+    country = 'map "" $edge_country { default DE; }\n'
     (folder / "nginx.conf").write_text(
         f"daemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
         f"http {{\naccess_log off;\nclient_body_temp_path {folder}/body;\nproxy_temp_path {folder}/proxy;\n"
         f"fastcgi_temp_path {folder}/fastcgi;\nuwsgi_temp_path {folder}/uwsgi;\nscgi_temp_path {folder}/scgi;\n"
-        f"include {folder}/site.conf;\n}}\n",
+        f"{country}include {folder}/site.conf;\n}}\n",
         "utf-8",
     )
     command = [shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+    whole = (folder / "nginx.conf").read_text("utf-8")
+    (folder / "shipped.conf").write_text(whole.replace(country, ""), "utf-8")
+    refused = subprocess.run([*command[:1], "-t", "-c", folder / "shipped.conf"], capture_output=True, text=True)
+    assert (refused.returncode, 'unknown "edge_country" variable' in refused.stderr) == (1, True), refused.stderr
     program(*command, "-t")
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
