@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]
             yield (*_MODELS, index), name
 
 
-def check_files(values: Mapping[str, object]) -> dict[str, FileState]:
+def check_files(values: Mapping[str, object], folder: str) -> dict[str, FileState]:
     """Check the files of location signals, so that their problems are reported with the others.
 
     Returns:
@@ -111,7 +112,8 @@ def check_files(values: Mapping[str, object]) -> dict[str, FileState]:
         key = signal.settings.file_key if signal.settings is not None else None
         section = location.get(signal.section) if isinstance(location, dict) and key is not None else None
         text = section.get(key) if isinstance(section, dict) else None
-        if isinstance(text, str) and (path := absolute_path(text)):
+        is_relative = signal.settings is not None and signal.settings.is_relative
+        if isinstance(text, str) and (path := absolute_path(text, folder if is_relative else "")):
             checked[path] = FILE_CHECKS[signal.name](path)
     return checked
 
@@ -155,6 +157,7 @@ class Document:
         files: The digest of every file that was read, by its path.
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
         written: The text and the values of the file.
+        folder: The absolute path of the directory of the file.
         real: The deployments that may be real although this is a demo (`gateway demo --with`).
     """
 
@@ -169,6 +172,7 @@ class Document:
     real: frozenset[str] = frozenset()
     secrets_file: SecretsFile | None = None
     tls_files: Mapping[str, FileContent] | None = None
+    folder: str = "/"
 
 
 def load_document(
@@ -228,11 +232,12 @@ def parse_document(
         clock: Returns the Unix time.
     """
     source = parse_yaml(data, file)
+    folder = os.path.dirname(os.path.abspath(relative_to or file))
     texts = set(references_in(source.values))
     # The digests are taken before the references are resolved, so that a change in between is seen as a change.
     secret_files = read_files(filter(None, map(file_of, texts))) if secrets else {}
     references = {text: resolve(text, environ if secrets else None) for text in texts}
-    signal_files = check_files(source.values) if secrets else {}
+    signal_files = check_files(source.values, folder) if secrets else {}
     catalogues = (
         _stored_catalogues(stored_catalogues, file)
         if stored_catalogues
@@ -250,7 +255,7 @@ def parse_document(
     written = SourceText(data, content, source.values, stored)
     return Document(
         source, written.version, references, signal_files, catalogues, files, clock(), written,
-        secrets_file=secrets_file, tls_files=tls_files,
+        secrets_file=secrets_file, tls_files=tls_files, folder=folder,
     )  # fmt: skip
 
 

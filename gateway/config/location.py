@@ -124,6 +124,10 @@ class _Reader:
         service = read_service(self.findings, self._at(key), url)
         return (service.permit, service.path) if service is not None else None
 
+    @property
+    def folder(self) -> str:
+        return self.document.folder
+
     def file(self, path: str) -> FileState | None:
         return self.document.signal_files.get(path)
 

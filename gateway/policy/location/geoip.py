@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import Address, AddressReport, Evidence, Question, Reports
@@ -28,7 +28,7 @@ _DAY_S = 86_400.0
 class GeoIpRules(PlainSection):
     """A database of addresses, a MaxMind DB file (.mmdb)."""
 
-    path: str = field(metadata=key("The absolute path of the file. It is opened again after it is replaced."))
+    path: str = field(metadata=key("The file, relative to this one. It is opened again after it is replaced."))
     max_age_s: AgeSeconds = field(
         default=30 * _DAY_S,
         metadata=key("A database older than this by its build date is not used.", name="max_age", default="30d"),
@@ -43,12 +43,12 @@ class AddressQuestion(Question):
 
 
 def _compiled(section: GeoIpRules, reader: SectionReader) -> GeoIpRules:
-    path = absolute_path(section.path)
+    path = absolute_path(section.path, reader.folder)
     state = reader.file(path) if path is not None else None
     if path is None:
-        hint = "such as /var/lib/GeoIP/GeoLite2-Country.mmdb"
-        reader.error("path", "must be the absolute path of a file", hint)
-    elif state is not None and state.problem:
+        reader.error("path", "must be the path of a file", "such as /var/lib/GeoIP/GeoLite2-Country.mmdb")
+        return section
+    if state is not None and state.problem:
         reader.warn("path", f"the file {state.problem}", "`geoip` gives no result until it can be read")
     elif state is not None and state.age_s > section.max_age_s:
         message = f"the database is {state.age_s / _DAY_S:.0f} days old by its build date, more than `max_age`"
@@ -56,7 +56,7 @@ def _compiled(section: GeoIpRules, reader: SectionReader) -> GeoIpRules:
     elif state is not None and state.age_s < -_DAY_S:
         message = f"the build date of the database is {-state.age_s / _DAY_S:.0f} days in the future"
         reader.warn("path", message, "check the clock of this machine: `geoip` gives no result until that day")
-    return section
+    return replace(section, path=path)
 
 
 def _report(rules: LocationRules, given: SignalInput) -> AddressQuestion | AddressReport:
@@ -89,6 +89,7 @@ GEOIP = Signal(
         GeoIpRules,
         _compiled,
         file_key="path",
+        is_relative=True,
     ),
     reads_edges=True,
     needs_lookup=True,

@@ -11,6 +11,7 @@ alone. A header that a signal reads and does not declare raises `KeyError`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -103,15 +104,23 @@ class SectionReader(Protocol):
         """Return the permit for the origin of a URL and the path, or None after an error."""
         ...
 
+    @property
+    def folder(self) -> str:
+        """The absolute path of the directory of the config file."""
+        ...
+
     def file(self, path: str) -> FileState | None:
         """Return the state of a file, or None if files are not read."""
         ...
 
 
-def absolute_path(text: str) -> str | None:
-    """Return the absolute path that the text names, directly or as `${file:/path}`, or None."""
+def absolute_path(text: str, folder: str = "") -> str | None:
+    """Return the absolute path that the text names, directly or as `${file:/path}`, or None.
+
+    With `folder`, a relative path refers to it.
+    """
     match = _FILE_REFERENCE.fullmatch(text)
-    path = match[1] if match else text
+    path = match[1] if match else os.path.join(folder, text) if text and "${" not in text else text
     return path if path.startswith("/") and "\0" not in path else None
 
 
@@ -125,6 +134,7 @@ class OwnSection:
         rules: The class of the compiled section in `LocationRules.own`.
         compiled: Returns the rules of a section, or None after an error has been reported.
         file_key: The key that names a file, whose state is reported by `check`, or None.
+        is_relative: Whether the path of this file may be relative to the config file.
     """
 
     keys: type[PlainSection]
@@ -132,6 +142,7 @@ class OwnSection:
     rules: type[Hashable]
     compiled: Callable[[Any, SectionReader], Hashable | None]
     file_key: str | None = None
+    is_relative: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -702,8 +702,8 @@ LOCATION = {
     ),
     "a database of no place": one(
         "location",
-        "location: {geoip: {path: ▸GeoLite2-Country.mmdb}}",
-        "location.geoip.path: must be the absolute path of a file; such as /var/lib/GeoIP/GeoLite2-Country.mmdb",
+        "location: {geoip: {path: ▸''}}",
+        "location.geoip.path: must be the path of a file; such as /var/lib/GeoIP/GeoLite2-Country.mmdb",
     ),
     "an age without its unit": one(
         "location",

@@ -55,6 +55,18 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
     assert (shared.keys, found.warnings) == (SharedKey((Secret(secret),)), ())
 
 
+def test_database_is_found_next_to_the_config_file(tmp_path: Path) -> None:
+    (tmp_path / "geo").mkdir()
+    (tmp_path / "geo/db.mmdb").write_bytes(mmdb({}, built_at=int(time.time())))
+    path = tmp_path / "gateway.yaml"
+    path.write_text(sections(location="location: {geoip: {path: geo/db.mmdb}}"), "utf-8")
+    found = compile_config(load_document(path, ENVIRON), registry=load_registry())
+    database = found.config.location.rules.of(GeoIpRules)
+    assert database is not None
+    assert database.path == str(tmp_path / "geo/db.mmdb")
+    assert not [problem for problem in found.warnings if problem.path[:2] == ("location", "geoip")]
+
+
 def test_signal_without_its_section_is_not_used() -> None:
     assert rules("conflict: refuse").signals == ("api_key", "assertion", "edge_header")
     assert not SignalLocator(rules("conflict: refuse")).needs_lookup
