@@ -2,13 +2,15 @@
 #
 # For your own config, mount its directory and pass its keys in the environment:
 #
-#   docker run --rm --read-only --stop-timeout 35 -p 8080:8080 --env-file .env \
+#   docker run --rm --read-only --stop-timeout 640 -p 8080:8080 --env-file .env \
 #     -v "$PWD:/etc/gateway:ro" \
 #     IMAGE gateway serve --host 0.0.0.0 --config /etc/gateway/gateway.yaml
 #
 # The gateway writes nothing to the file system. To keep state, add a volume:
 # -v gateway-state:/var/lib/gateway -e GATEWAY_STATE_DIR=/var/lib/gateway
 # The health check uses port 8080: keep it inside, and map another port outside.
+#
+# --build-arg COMMIT=$(git rev-parse --short=12 HEAD) adds the commit to the version of a build that is not a release.
 #
 # For a build that can be repeated, pin the base image by its digest. This prints the digest:
 #
@@ -33,6 +35,8 @@ COPY evaluation evaluation
 COPY gateway gateway
 COPY providers providers
 COPY config config
+ARG COMMIT=
+RUN [ -z "$COMMIT" ] || sed -i -E "s/^((__)?version(__)? = \"[0-9.]+)/\1+g$COMMIT/" pyproject.toml gateway/__init__.py
 RUN /opt/gateway/bin/hatchling build --target wheel --directory /dist \
     && pip --python /opt/gateway/bin/python install --no-deps --no-index /dist/*.whl \
     && pip --python /opt/gateway/bin/python uninstall --yes hatchling packaging pathspec pluggy tomlkit trove-classifiers \

@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock wheel release clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove kit coverage chaos soak audit bench lint format types generate check lock dist release clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -91,8 +91,8 @@ check: install ## compile config/gateway.yaml and report every error
 lock: install ## update the four lock files in locks/, keeping versions (UPGRADE=1 takes the newest)
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
-wheel: install-dev ## build the sdist and the wheel into dist/
-	@$(BIN)/python -m build --no-isolation
+dist: install-sdks ## build wheel, sdist, locked packages, SBOM and checksums of this checkout into dist/
+	@$(BIN)/python -m scripts.release --dist
 
 release: install-sdks ## make a release of a clean checkout: changelog, version, wheel, sdist, SBOM, checksums, commit and tag (VERSION=0.2.0)
 	@$(BIN)/python -m scripts.release "$(VERSION)"

@@ -1,8 +1,8 @@
-"""Make a release: `make release VERSION=0.2.0`.
+"""Make a release: `make release VERSION=0.2.0`, or the files of a release from any commit: `make dist`.
 
-It moves the entries of the changelog's section *Unreleased* to the new version, writes the version where it is stated,
-and puts wheel, sdist, SBOM (CycloneDX) and checksums into `dist/`. Then it commits and tags. If a step fails, the files
-are as they were. Nothing is published.
+A release moves the entries of the changelog's section *Unreleased* to the new version, writes the version where it is
+stated, and puts wheel, sdist, the locked packages with their hashes, SBOM (CycloneDX) and checksums into `dist/`. Then
+it commits and tags. If a step fails, the files are as they were. Nothing is published.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _UNRELEASED = "## [Unreleased]\n"
 # Where the version is stated: the file, and the pattern whose first group is followed by the version.
-STATED = (
+_PACKAGE = (
     ("pyproject.toml", r'(?m)^(version = ")[^"]+'),
     ("gateway/__init__.py", r'(?m)^(__version__ = ")[^"]+'),
-    ("deploy/ci/assistant-gateway.yml", r'(?m)^(  VERSION: ")[^"]+'),
+)
+STATED = (
+    *_PACKAGE,
     ("deploy/helm/assistant-gateway/Chart.yaml", r"(?m)^(version: ).+"),
     ("deploy/helm/assistant-gateway/Chart.yaml", r'(?m)^(appVersion: ")[^"]+'),
 )
@@ -33,9 +37,10 @@ class ReleaseError(Exception):
 
 
 def main() -> int:
-    """Make the release that the command line names. Return the exit status."""
+    """Make the release that the command line names, or with `--dist` its files only. Return the exit status."""
+    words, now = sys.argv[1:], datetime.now(UTC)
     try:
-        print(make_release(ROOT, sys.argv[1] if len(sys.argv) > 1 else "", datetime.now(UTC)))
+        print(make_dist(ROOT, now) if words == ["--dist"] else make_release(ROOT, words[0] if words else "", now))
     except ReleaseError as error:
         print(f"make release: {error}", file=sys.stderr)
         return 1
@@ -51,27 +56,60 @@ def make_release(root: Path, version: str, now: datetime) -> str:
     previous = stated_version(root)
     _check(root, version, previous)
     files = [root / path for path in dict.fromkeys(("CHANGELOG.md", *(path for path, _ in STATED)))]
-    before = {path: path.read_bytes() for path in files}
-    dist = root / "dist"
-    try:
+    with _restored(files, always=False):
         (root / "CHANGELOG.md").write_text(
             released_changelog((root / "CHANGELOG.md").read_text("utf-8"), version, f"{now:%Y-%m-%d}"), "utf-8"
         )
-        for path, pattern in STATED:
-            text, found = re.subn(pattern, rf"\g<1>{version}", (root / path).read_text("utf-8"))
-            if found != 1:
-                raise ReleaseError(f"{path} states the version {found} times instead of once")
-            (root / path).write_text(text, "utf-8")
-        shutil.rmtree(dist, ignore_errors=True)
+        _state(root, version, STATED)
         _build(root, version, now)
-    except (ReleaseError, OSError):
-        for file, content in before.items():
-            file.write_bytes(content)
-        raise
     _run(root, "git", "commit", "--quiet", "--message", f"Release {version}", "--", *map(str, files))
     _run(root, "git", "tag", "--annotate", f"v{version}", "--message", f"Release {version}")
-    names = "\n".join(f"  dist/{path.name}" for path in sorted(dist.iterdir()))
-    return f"Release {version}:\n{names}\nIt is committed and tagged as v{version}. To publish: git push --follow-tags"
+    done = f"It is committed and tagged as v{version}. To publish: git push --follow-tags"
+    return f"Release {version}:\n{_listed(root)}\n{done}"
+
+
+def make_dist(root: Path, now: datetime) -> str:
+    """Make the files of a release from the checkout as it is. Return what was made, for people.
+
+    Between releases the version names the commit, such as `0.2.0+g1a2b3c4d5e6f`, with `.changed` for a changed tree.
+
+    Raises:
+        ReleaseError: A step of the build is wrong.
+    """
+    version = stated_version(root)
+    changed = ".changed" if _run(root, "git", "status", "--porcelain") else ""
+    if changed or f"v{version}" not in _run(root, "git", "tag", "--points-at", "HEAD").split():
+        version += f"+g{_run(root, 'git', 'rev-parse', '--short=12', 'HEAD').strip()}{changed}"
+    with _restored([root / path for path, _ in _PACKAGE], always=True):
+        _state(root, version, _PACKAGE)
+        _build(root, version, now)
+    return f"{version}:\n{_listed(root)}"
+
+
+@contextmanager
+def _restored(files: list[Path], *, always: bool) -> Iterator[None]:
+    """Write the files back as they were: always, or after a failure."""
+    before = {path: path.read_bytes() for path in files}
+    is_done = False
+    try:
+        yield
+        is_done = not always
+    finally:
+        if not is_done:
+            for file, content in before.items():
+                file.write_bytes(content)
+
+
+def _state(root: Path, version: str, stated: Sequence[tuple[str, str]]) -> None:
+    for path, pattern in stated:
+        text, found = re.subn(pattern, rf"\g<1>{version}", (root / path).read_text("utf-8"))
+        if found != 1:
+            raise ReleaseError(f"{path} states the version {found} times instead of once")
+        (root / path).write_text(text, "utf-8")
+
+
+def _listed(root: Path) -> str:
+    return "\n".join(f"  dist/{path.name}" for path in sorted((root / "dist").iterdir()))
 
 
 def stated_version(root: Path) -> str:
@@ -112,9 +150,11 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _build(root: Path, version: str, now: datetime) -> None:
     """Write the files of `dist/`. The same commit on the same day gives the same bytes of wheel and sdist."""
+    dist = root / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     _run(root, sys.executable, "-m", "build", "--no-isolation", epoch=str(int(midnight.timestamp())))
-    dist = root / "dist"
+    shutil.copy(root / "locks/image.lock", dist / "requirements.txt")
     sbom = dist / f"assistant_gateway-{version}.cdx.json"
     options = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--output-reproducible", "--of", "JSON")
     _run(root, sys.executable, "-m", "cyclonedx_py", "requirements", "locks/image.lock", *options, "-o", str(sbom))

@@ -81,5 +81,5 @@ def _server(options: argparse.Namespace) -> StoreServer:
     if stores is None or stores.database is None:
         raise CommandError(f"{path} has no `stores.database`: a ledger in a state directory needs no such command")
     if find_spec("asyncpg") is None:
-        raise CommandError("`gateway db` needs more packages: pip install 'assistant-gateway[stores]'")
+        raise CommandError("`gateway db` needs more packages: pip install asyncpg libvalkey")
     return stores.database

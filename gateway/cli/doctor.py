@@ -229,18 +229,14 @@ def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iter
             check_schema(current_schema(database))
             yield CheckResult("ok", "stores.database", "it answers, and its schema fits")
         except ImportError:
-            yield CheckResult(
-                "error", "stores.database", "packages are missing", "pip install 'assistant-gateway[stores]'"
-            )
+            yield CheckResult("error", "stores.database", "packages are missing", "pip install asyncpg libvalkey")
         except StateError as error:
             yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
     if valkey is not None:
         try:
             yield asyncio.run(_ask_valkey(valkey))
         except ImportError:
-            yield CheckResult(
-                "error", "stores.valkey", "packages are missing", "pip install 'assistant-gateway[stores]'"
-            )
+            yield CheckResult("error", "stores.valkey", "packages are missing", "pip install asyncpg libvalkey")
 
 
 async def _ask_valkey(server: StoreServer) -> CheckResult:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _OK, _WORSE = 0, 1
-_EXTRA = 'pip install "assistant-gateway[evaluate]"'
+_EXTRA = "pip install jsonschema numpy rich scipy"
 _LIBRARIES = frozenset({"jinja2", "jsonschema", "numpy", "rich", "scipy"})
 
 

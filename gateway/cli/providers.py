@@ -334,7 +334,7 @@ def new(options: argparse.Namespace) -> int:
         print("\nComplete the numbered parts: each run of pytest names the next one. Then run the conformance kit,")
         print("which fails until the adapter is correct. If the vendor speaks OpenAI's dialect, use --compatible:")
         print("it needs only a TOML file.\n")
-    print('  python -m pip install "assistant-gateway[conformance]"    # the kit needs pytest, which this installs')
+    print("  python -m pip install hypothesis pytest    # the kit needs them")
     print(f"  cd {directory}\n  python -m pytest --pyargs providers.conformance {kit}")
     return _OK
 

@@ -40,7 +40,7 @@ def compile_exporters(
     for name, section in draft.config.exporters.items():
         path: KeyPath = ("exporters", name)
         if not _can_export():
-            hint = "pip install 'assistant-gateway[otel]'"
+            hint = "pip install opentelemetry-proto"
             findings.error(path, "needs the extra `otel`, which is not installed", hint)
         service = read_service(
             findings, (*path, "endpoint"), section.endpoint, usual_path=_USUAL_PATH, insecure=section.insecure

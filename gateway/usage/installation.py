@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.usage.journal import Journal
     from gateway.usage.reports import UsageReader
 
-MISSING_PACKAGES = "`stores` needs more packages: pip install 'assistant-gateway[stores]'"
+MISSING_PACKAGES = "`stores` needs more packages: pip install asyncpg libvalkey"
 _FOLLOWED_S = 1.0
 _CLIENTS_S = 3.0
 _REPORT_S = 120.0

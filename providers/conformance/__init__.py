@@ -4,5 +4,5 @@
 
 The adapter is tested against its simulator, the provider's side of the same wire format: each must
 understand what the other sends. Every capability that the adapter claims is tested. The kit needs `pip install
-"assistant-gateway[conformance]"`. `providers.conformance.recordings` describes the format of recorded fixtures.
+hypothesis pytest`. `providers.conformance.recordings` describes the format of recorded fixtures.
 """

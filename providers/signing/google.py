@@ -61,7 +61,7 @@ def _signed(key: str, issued_at: int) -> str:
     try:
         from google.auth import crypt, jwt
     except ImportError as error:
-        raise KeyProblem('needs google-auth; pip install "assistant-gateway[google]"') from error
+        raise KeyProblem("needs google-auth; pip install google-auth") from error
     try:
         # google-auth's functions have no types.
         signer = crypt.RSASigner.from_service_account_info(dict(info))  # type: ignore[no-untyped-call]

@@ -44,7 +44,7 @@ def aws_headers(service: str, wire: WireRequest, origin: str, secret: str, now: 
         from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
         from botocore.credentials import Credentials  # type: ignore[import-untyped]
     except ImportError as error:
-        raise KeyProblem('needs botocore; pip install "assistant-gateway[aws]"') from error
+        raise KeyProblem("needs botocore; pip install botocore") from error
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     added = [("x-amz-date", stamp)]
     if keys.session:

@@ -43,6 +43,6 @@ def test_both_stages_use_one_base_image_with_an_optional_digest() -> None:
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == [IMAGE, IMAGE]
     before_stages = DOCKERFILE.partition("FROM ")[0]
     assert re.findall(r"^ARG (\w+)=(|sha256:[0-9a-f]{64})$", before_stages, re.MULTILINE)[0][0] == "PYTHON_DIGEST"
-    page = (ROOT / "docs/operate/containers.md").read_text("utf-8")
+    page = (ROOT / "docs/operate/get.md").read_text("utf-8")
     for text in ("--build-arg PYTHON_DIGEST=", "docker buildx imagetools inspect python:3.13-slim"):
         assert text in page

@@ -292,4 +292,4 @@ def test_missing_extra_is_named_with_its_install_command(
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     shown = gateway(*arguments(folder, "--out", "none"))
     assert shown.status == 2
-    assert 'evaluations need jsonschema: pip install "assistant-gateway[evaluate]"' in shown.err
+    assert "evaluations need jsonschema: pip install jsonschema numpy rich scipy" in shown.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import venv
@@ -12,8 +13,9 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from scripts.release import STATED, ReleaseError, make_release, released_changelog, stated_version
+from scripts.release import STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2030, 4, 5, 6, tzinfo=UTC)
@@ -88,6 +90,29 @@ def test_failed_build_leaves_the_checkout_as_it_was(checkout: Path) -> None:
     assert git(checkout, "log", "--format=%s") == "first"
 
 
+def test_failed_dist_leaves_the_checkout_as_it_was(checkout: Path) -> None:
+    with pytest.raises(ReleaseError, match="build"):
+        make_dist(checkout, NOW)
+    assert git(checkout, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_files_of_a_commit_name_it(tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx_py")
+    git(tmp_path, "clone", "--quiet", "--depth", "1", ROOT.as_uri(), "clone")
+    clone, version = tmp_path / "clone", stated_version(ROOT)
+    commit = git(clone, "rev-parse", "--short=12", "HEAD")
+    for made, change in ((f"{version}+g{commit}", None), (f"{version}+g{commit}.changed", "notes.txt")):
+        if change is not None:
+            (clone / change).touch()
+        assert make_dist(clone, NOW).startswith(f"{made}:\n")
+        assert (clone / f"dist/assistant_gateway-{made}-py3-none-any.whl").is_file()
+        assert git(clone, "status", "--porcelain") == ("" if change is None else f"?? {change}")
+    (clone / "notes.txt").unlink()
+    git(clone, "tag", f"v{version}")
+    assert make_dist(clone, NOW).startswith(f"{version}:\n")
+
+
 @pytest.mark.slow
 def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path: Path) -> None:
     pytest.importorskip("cyclonedx_py")
@@ -106,6 +131,7 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
         "assistant_gateway-9.0.0-py3-none-any.whl",
         "assistant_gateway-9.0.0.cdx.json",
         "assistant_gateway-9.0.0.tar.gz",
+        "requirements.txt",
     ]
     for line in (dist / "SHA256SUMS").read_text("utf-8").splitlines():
         digest, name = line.split("  ")
@@ -119,10 +145,11 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     assert "## [9.0.0] - 2030-04-05" in log.read_text("utf-8")
 
     venv.create(tmp_path / "clean", with_pip=True)
-    python = tmp_path / "clean/bin/python"
-    pip = (str(python), "-m", "pip", "--disable-pip-version-check", "-qq", "install")
-    subprocess.run([*pip, "--require-hashes", "-r", str(ROOT / "locks/runtime.lock")], check=True, cwd=tmp_path)
-    subprocess.run([*pip, "--no-deps", str(dist / names[1])], check=True, cwd=tmp_path)
+    workflow = yaml.safe_load((ROOT / "deploy/ci/assistant-gateway.yml").read_text("utf-8"))
+    (install,) = (step["run"] for step in workflow["jobs"]["plan"]["steps"] if step.get("name") == "Install")
+    (dist / names[3]).unlink()  # the sdist: not all files have to be there
+    environ = {**os.environ, "PATH": f"{tmp_path}/clean/bin:{os.environ['PATH']}", "DIST": str(dist)}
+    subprocess.run(["bash", "-e", "-c", install], check=True, cwd=tmp_path, env=environ, capture_output=True)
     shown = subprocess.run(
         [str(tmp_path / "clean/bin/gateway"), "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
     )

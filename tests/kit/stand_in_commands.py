@@ -6,7 +6,7 @@ Nothing serves for ever, installs into the development environment, or needs a D
 gateway     the real one; `serve` and `demo` use a free port and are stopped by SIGTERM once they listen, unless the
             page needs them to continue
 make        `make -n` in the checkout: the target exists and its recipe can be read
-pip         `install .` installs into the page's own directory; extras of this project must exist
+pip         `install .` installs into the page's own directory; others must be the packages of an extra of this project
 pytest      only collects
 promtool    `check config`: the file and its rule files have the sections that Prometheus requires
 docker      runs the image's command with the mounted files and the variables, on this machine
@@ -20,7 +20,7 @@ import re
 import signal
 import subprocess
 import sys
-from importlib.metadata import metadata
+from importlib.metadata import requires
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,9 +68,12 @@ def pip(arguments: list[str]) -> int:
         case ["install", "."]:
             flags = ["--no-deps", "--no-build-isolation", "--no-index", "-q", "--target", "site"]
             return subprocess.call([sys.executable, "-m", "pip", "install", *flags, "."])
-        case ["install", wanted]:
-            name, _, extra = wanted.rstrip("]").partition("[")
-            return 0 if extra in (metadata(name).get_all("Provides-Extra") or []) else 1
+        case ["install", *names]:
+            needed: dict[str, set[str]] = {}
+            for line in requires("assistant-gateway") or []:
+                if found := re.fullmatch(r"([\w-]+)[^;]*; extra == '(\w+)'", line):
+                    needed.setdefault(found[2], set()).add(found[1])
+            return 0 if set(names) in needed.values() else 1
     return 2
 
 

@@ -103,4 +103,4 @@ def test_unusable_key_is_explained_without_quoting_it(secret: str, why: str) -> 
 def test_missing_extra_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth", None)
     problem = secret_problem(GoogleAccount(), Secret(json.dumps({**ACCOUNT, "private_key_id": "another"})))
-    assert problem == 'needs google-auth; pip install "assistant-gateway[google]"'
+    assert problem == "needs google-auth; pip install google-auth"

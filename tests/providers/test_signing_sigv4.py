@@ -126,5 +126,5 @@ def test_unusable_secret_is_explained_without_quoting_it(secret: str, why: str) 
 def test_missing_extra_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "botocore.auth", None)
     problem = secret_problem(AwsSigV4("bedrock"), Secret(f"{ID}:{KEY}"))
-    assert problem == 'needs botocore; pip install "assistant-gateway[aws]"'
+    assert problem == "needs botocore; pip install botocore"
     assert secret_problem(AwsSigV4("bedrock"), Secret("an-api-key")) is None

@@ -182,7 +182,7 @@ def test_missing_extra_is_an_error_with_the_install_command(monkeypatch: pytest.
     text, places = marked(written(f"▸t: {{{URL}, {DE}, regions: [eu]}}"))
     (error,) = rejected(text)
     assert error.message == "needs the extra `otel`, which is not installed"
-    assert error.hint == "pip install 'assistant-gateway[otel]'"
+    assert error.hint == "pip install opentelemetry-proto"
     assert [(error.line, error.column)] == places
     compiled(sections())
 
