@@ -19,6 +19,7 @@ from providers.chat import (
     Failed,
     Finished,
     Heartbeat,
+    ImageDelta,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
@@ -36,7 +37,9 @@ has changed, and the text becomes an event."""
 
 _TAIL_S = 0.1
 _TERMINAL = (Finished, Failed)
-_REAL = frozenset({TextDelta, TextRun, ReasoningDelta, RefusalDelta, ToolCallDelta, ChoiceFinish, Finished, Failed})
+_REAL = frozenset(
+    {TextDelta, TextRun, ReasoningDelta, RefusalDelta, ImageDelta, ToolCallDelta, ChoiceFinish, Finished, Failed}
+)
 _STALLED = Failure(FailureKind.INTERRUPTED, "the provider's stream stalled", "stalled")
 _ENDLESS = Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the answer did", "no terminal event")
 _OVER_TIME = Failure(FailureKind.INTERRUPTED, "the request's time was over before the answer was complete", "deadline")

@@ -25,6 +25,7 @@ from providers.chat import (
     Failed,
     Finished,
     Heartbeat,
+    ImageDelta,
     Opened,
     ReasoningDelta,
     RefusalDelta,
@@ -177,7 +178,9 @@ class ModeratedStream:
     async def _shown(self, event: StreamEvent) -> AsyncIterator[tuple[StreamEvent, ...]]:
         """Yield what may be released after one more event."""
         match event:
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | AnnotationsDelta():
+            case ImageDelta() if self._judge.moderation.on_failure == "closed":
+                raise self._no_verdict()  # the judges of a text have none on an image
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | AnnotationsDelta() | ImageDelta():
                 choice = self._choice(event.choice)
                 if choice.is_over:
                     return

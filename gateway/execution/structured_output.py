@@ -36,6 +36,7 @@ from providers.chat import (
     Failed,
     Finished,
     Heartbeat,
+    ImageDelta,
     JsonObjectFormat,
     JsonSchemaFormat,
     Opened,
@@ -194,6 +195,7 @@ def events_of(completion: ChatCompletion) -> tuple[StreamEvent, ...]:
             events.append(ReasoningDelta(message.reasoning, index))
         if text := text_of(message.content):
             events.append(TextDelta(text, index, choice.logprobs))
+        events += [ImageDelta(url, index) for url in message.images]
         if message.refusal:
             events.append(RefusalDelta(message.refusal, index))
         for number, call in enumerate(message.tool_calls):

@@ -19,6 +19,7 @@ from providers.chat import (
     ChatCompletion,
     ChatRequest,
     Choice,
+    ImageDelta,
     Message,
     StreamEvent,
     TextDelta,
@@ -72,15 +73,17 @@ def labelling_of(locale: Locale, request: ChatRequest) -> Labelling | None:
 
 
 def label_completion(completion: ChatCompletion, labelling: Labelling) -> ChatCompletion:
-    """Return the whole answer with the prefix before each text. An answer without text is returned unchanged."""
-    if not labelling.prefix or not any(text_of(choice.message.content) for choice in completion.choices):
+    """Return the whole answer with the prefix before each text or image. One with neither is returned unchanged."""
+    if not labelling.prefix or not any(
+        text_of(one.message.content) or one.message.images for one in completion.choices
+    ):
         return completion
     return replace(completion, choices=tuple(_labelled(choice, labelling.prefix) for choice in completion.choices))
 
 
 def _labelled(choice: Choice, prefix: str) -> Choice:
     text = text_of(choice.message.content)
-    if not text:
+    if not text and not choice.message.images:
         return choice
     annotations = tuple(_shifted(one, len(prefix)) for one in choice.message.annotations)
     return replace(choice, message=replace(choice.message, content=prefix + text, annotations=annotations))
@@ -103,7 +106,7 @@ def _shifted(annotation: Annotation, by: int) -> Annotation:
 
 
 class Prefixer:
-    """Put the prefix before the first text of each choice of a stream."""
+    """Put the prefix before the first text or image of each choice of a stream."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -117,9 +120,9 @@ class Prefixer:
     def add(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
         """Yield the same events, with one more before the first text of each choice."""
         for event in events:
-            if self._prefix and isinstance(event, TextDelta | TextRun):
-                choice = event.choice if isinstance(event, TextDelta) else 0
-                if choice not in self._started_choices and (isinstance(event, TextRun) or event.text):
+            if self._prefix and isinstance(event, TextDelta | TextRun | ImageDelta):
+                choice = 0 if isinstance(event, TextRun) else event.choice
+                if choice not in self._started_choices and (not isinstance(event, TextDelta) or event.text):
                     self._started_choices.add(choice)
                     yield TextDelta(self._prefix, choice)
             elif isinstance(event, AnnotationsDelta) and event.choice in self._started_choices:

@@ -40,6 +40,7 @@ from providers.chat import (
     ChatRequest,
     ChoiceFinish,
     FinishReason,
+    ImageDelta,
     Message,
     RefusalDelta,
     StreamEvent,
@@ -133,7 +134,7 @@ class AnswerCapture:
                 self._left -= len(text)
             case ChoiceFinish(reason, 0):
                 self._finish = reason
-            case ToolCallDelta() | RefusalDelta():
+            case ToolCallDelta() | RefusalDelta() | ImageDelta():
                 self._left = -1
         if self._left < 0:
             self._pieces.clear()

@@ -389,6 +389,8 @@ class CallUsage:
                     self.seen.add_text(text)
             for call in message.tool_calls:
                 self.seen.add_text(call.name + call.arguments)
+            for _ in message.images:
+                self.seen.add_image()
         if (usage := completion.usage) is not None and (judged := self._take_count(usage)) is not usage:
             completion = msgspec.structs.replace(completion, usage=judged)
         await self._end(_ANSWERED)

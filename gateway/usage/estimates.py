@@ -8,6 +8,7 @@ from gateway.usage.usage_row import MOST_TOKENS
 from gateway.usage.worst_cost import LEAST_CAP_SENT
 from providers.chat import (
     ChatRequest,
+    ImageDelta,
     ImagePart,
     ReasoningDelta,
     RefusalDelta,
@@ -29,6 +30,8 @@ _CAPPED_FACTOR = 2
 _CAP_FACTOR = 4
 _BYTES_PER_TOKEN = 3
 """A low number, so that the estimate is high. A Chinese character has three bytes and is usually one token."""
+_TOKENS_OF_AN_IMAGE = 1_290
+"""An image that Gemini generates, up to 1024 x 1024 pixels: ai.google.dev/gemini-api/docs/pricing, read 2026-11-26."""
 _SAMPLES = 100
 _FEWEST_RATIOS = 20
 _MARGIN = 1.3
@@ -60,6 +63,8 @@ class SeenOutput:
                     self.size += sum(map(len, pieces))
                 case TextDelta(text) | ReasoningDelta(text) | RefusalDelta(text):
                     self.add_text(text)
+                case ImageDelta():
+                    self.add_image()
                 case ToolCallDelta():
                     self.add_text(event.arguments)
                     if event.name is not None:
@@ -70,6 +75,11 @@ class SeenOutput:
         if text:
             self.deltas += 1
             self.size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+    def add_image(self) -> None:
+        """Count an image as about as many tokens as vendors do."""
+        self.deltas += 1
+        self.size += _TOKENS_OF_AN_IMAGE * _BYTES_PER_TOKEN
 
     @property
     def tokens(self) -> int:

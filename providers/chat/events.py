@@ -13,6 +13,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Heartbeat",
+    "ImageDelta",
     "Opened",
     "ReasoningDelta",
     "RefusalDelta",
@@ -107,6 +108,18 @@ class AnnotationsDelta(Value, frozen=True):
     choice: int = 0
 
 
+class ImageDelta(Value, frozen=True):
+    """An image of a choice, whole.
+
+    Attributes:
+        url: A `data:` URL with an image type and base64, or an http or https URL.
+        choice: The number of the choice.
+    """
+
+    url: str
+    choice: int = 0
+
+
 class ToolCallDelta(Value, frozen=True):
     """A piece of a tool call. The first piece of a call has `id`, `name` and `signature`; others have only `arguments`.
 
@@ -180,6 +193,7 @@ StreamEvent = (
     | ReasoningDelta
     | RefusalDelta
     | AnnotationsDelta
+    | ImageDelta
     | ToolCallDelta
     | ChoiceFinish
     | UsageReport

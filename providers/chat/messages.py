@@ -124,6 +124,7 @@ class AssistantMessage(Value, frozen=True):
         tool_calls: The tool calls.
         name: The name of the participant.
         annotations: Annotations of the text. They occur in answers only and are not sent to providers.
+        images: URLs of images, see `ImageDelta`. They occur in answers only and are not sent to providers.
     """
 
     content: str | tuple[TextPart, ...] | None = None
@@ -132,6 +133,7 @@ class AssistantMessage(Value, frozen=True):
     tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
     annotations: tuple[Annotation, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 @final

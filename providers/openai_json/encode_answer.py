@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from providers.chat import AssistantMessage, ChatCompletion, FinishReason, Usage, text_of
 from providers.formats.reasoning_state import join_call_id
 
@@ -58,6 +60,8 @@ def _message(message: AssistantMessage) -> dict[str, object]:
         body["reasoning_content"] = message.reasoning
     if message.annotations:
         body["annotations"] = message.annotations
+    if message.images:
+        body["images"] = encode_images(message.images)
     if message.tool_calls:
         body["tool_calls"] = [
             {
@@ -68,6 +72,11 @@ def _message(message: AssistantMessage) -> dict[str, object]:
             for call in message.tool_calls
         ]
     return body
+
+
+def encode_images(urls: Sequence[str]) -> list[dict[str, object]]:
+    """Return the images of a message as OpenRouter writes them: openrouter.ai/docs on images, read 2026-11-26."""
+    return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
 
 
 def encode_usage(usage: Usage) -> dict[str, object]:

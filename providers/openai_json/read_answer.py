@@ -39,7 +39,6 @@ from providers.json_values import (
 )
 from providers.reading.assembler import MAX_CHOICES, Assembler, Content, unusable
 from providers.reading.errors import (
-    AN_IMAGE,
     IN_A_STREAM,
     MESSAGES,
     ErrorRules,
@@ -79,7 +78,7 @@ _OF_TEXT = frozenset({"role", "content"})
 _CONTENTS: Mapping[str, Content] = {
     **dict.fromkeys(("reasoning_content", "reasoning", "reasoning_details", "thinking"), "reasoning"),
     **dict.fromkeys(("tool_calls", "function_call"), "tool_calls"),
-    **{"content": "text", "refusal": "refusal", "annotations": "annotations"},
+    **{"content": "text", "refusal": "refusal", "annotations": "annotations", "images": "images"},
 }
 _TOO_MANY = Failure(FailureKind.TOO_LARGE, "the provider's answer has more choices than accepted")
 _PLAIN_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
@@ -483,8 +482,9 @@ class ChatReader:
         if take("tool_calls") or take("function_call"):
             for position, entry in enumerate(calls_in(delta)):
                 self._read_call(as_map(entry), index, position if is_whole else None)
-        if take("images"):
-            assembler.fail(AN_IMAGE)
+        if take("images") or type(content) is list:
+            for url in _read_images(delta):
+                assembler.image(url, index)
         return text
 
     def _new(self, kind: str, index: int, piece: str, last: bool) -> str:
@@ -533,6 +533,21 @@ def _read_reasoning(delta: Mapping[str, object]) -> str:
         return ""
     details = "".join(read_str(as_map(one), "text") or "" for one in as_list(items))
     return details or "".join(read_text(as_map(part).get("thinking")) for part in as_list(parts))
+
+
+def _read_images(delta: Mapping[str, object]) -> list[str]:
+    """Return the URLs of the images in `images`, as OpenRouter sends them, or among the parts of the content.
+
+    The URL of an image in another form is empty.
+    """
+    parts = [as_map(part) for part in as_list(delta.get("content"))]
+    images = [part for part in parts if (read_str(part, "type") or "").startswith("image") or "image" in part]
+    return [_image_url(image) for image in (*map(as_map, as_list(delta.get("images"))), *images)]
+
+
+def _image_url(image: Mapping[str, object]) -> str:
+    url = read_str(read_map(image, "image_url"), "url") or read_str(image, "image_url")
+    return url or read_str(image, "image") or read_str(image, "url") or ""
 
 
 def read_text(content: object) -> str:

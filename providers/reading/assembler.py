@@ -18,6 +18,7 @@ stream and a JSON answer are read by the same calls, so both have the same resul
   calls it is `tool_calls`, and `tool_calls` without any is `stop`. A choice that was seen and did not finish is a
   failure, and so are an error after a finish, a reason that is not known, and an empty answer of which nothing was
   counted. A choice that the safety system filtered ends as filtered, whatever else was reported.
+- **Images.** Each is whole and passed on once, in its place.
 - **Usage.** It is reported once, after the finishes. A count is not replaced by 0 or by a report that leaves it out. A
   failure has the counts so far.
 - **Size.** More tool calls, or longer ones, than the constants below permit are a failure.
@@ -42,6 +43,7 @@ from providers.chat import (
     Finished,
     FinishReason,
     Heartbeat,
+    ImageDelta,
     Logprobs,
     Opened,
     ReasoningDelta,
@@ -59,9 +61,10 @@ from providers.reading.token_counts import merged
 
 __all__ = ["MAX_CHOICES", "Assembler", "Content", "made_call_id", "named_by_moment", "unusable", "with_named_calls"]
 
-Content = Literal["text", "reasoning", "refusal", "annotations", "tool_calls"]
+Content = Literal["text", "reasoning", "refusal", "annotations", "images", "tool_calls"]
 MAX_CHOICES = 128
 _MAX_CALL_CHARACTERS = 8 * 1024 * 1024
+_MAX_IMAGE_CHARACTERS = 32 * 1024 * 1024
 _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
 _NOT_JSON = Failure(FailureKind.NOT_JSON, "the provider's answer has a tool call whose arguments are not a JSON object")
@@ -72,6 +75,7 @@ _IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
 """The marks of JSON that show where an object ends, and whole strings, which hide them."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=_-]+|https?://[!-~]+")
 _RANK: dict[FinishReason, int] = {"other": 0, "stop": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
 # Shared objects: a body of empty comments produces millions of heartbeats.
 _FINISHED, _HEARTBEAT = Finished(), Heartbeat()
@@ -233,7 +237,7 @@ class Assembler:
         self._usage: Usage | None = None
         self._read_usage: Callable[[], Usage] | None = None
         self._report: Mapping[str, object] = {}
-        self._call_characters = 0
+        self._call_characters = self._image_characters = 0
 
     def take(self) -> tuple[StreamEvent, ...]:
         """Return the events since the last call.
@@ -397,6 +401,23 @@ class Assembler:
         if annotations := tuple(filter(_is_writable, annotations)):
             state.kinds.add("annotations")
             self._emit(AnnotationsDelta(annotations, choice))
+
+    def image(self, url: str, choice: int = 0) -> None:
+        """Add an image. What is no image that a client can read, or is too large, is a failure.
+
+        Args:
+            url: See `ImageDelta`.
+            choice: The number of the choice.
+        """
+        state = self._choice(choice)
+        self._image_characters += len(url)
+        if self._image_characters > _MAX_IMAGE_CHARACTERS:
+            self.fail(Failure(FailureKind.TOO_LARGE, "the provider's images are larger than accepted"))
+        elif not _IMAGE.fullmatch(url):
+            self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has an image in a form that is not known"))
+        else:
+            state.kinds.add("images")
+            self._emit(ImageDelta(url, choice))
 
     def tool_call(
         self,

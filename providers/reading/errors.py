@@ -42,7 +42,6 @@ from providers.value import change
 from providers.wire import WireResponse
 
 __all__ = [
-    "AN_IMAGE",
     "IN_A_STREAM",
     "MESSAGES",
     "ErrorRules",
@@ -150,7 +149,6 @@ _REQUEST_IDS = (
 _SHOULD_RETRY = {"true": True, "false": False}
 """Values of `x-should-retry`. The vendor's SDK gives this header priority over the status (openai-python 3.51,
 `_should_retry` in `_base_client.py`, read in November 2026)."""
-AN_IMAGE = Failure(FailureKind.REFUSED_HERE, "the provider answers with an image, and the gateway passes on only text")
 IN_A_STREAM = WireResponse(200, {}, b"", 0)
 """The response of an error inside a stream, whose status was a success."""
 _OUTERMOST = re.compile(r"[.\[]")

@@ -21,6 +21,7 @@ from providers.chat import (
     Finished,
     FinishReason,
     Heartbeat,
+    ImageDelta,
     Logprobs,
     Opened,
     ReasoningDelta,
@@ -53,6 +54,7 @@ class _Draft:
     reasoning: list[str] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
     annotations: list[Annotation] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
     logprobs: list[Logprobs] = field(default_factory=list)
     finish: FinishReason = "other"
@@ -70,6 +72,7 @@ class _Draft:
                 for _, call in sorted(self.calls.items())
             ),
             annotations=tuple(self.annotations),
+            images=tuple(self.images),
         )
         return Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw, self.stop_sequence)
 
@@ -155,7 +158,8 @@ def _add_run(drafts: dict[int, _Draft], run: list[bytes]) -> None:
 
 
 def _add(
-    draft: _Draft, event: TextDelta | ReasoningDelta | RefusalDelta | AnnotationsDelta | ToolCallDelta | ChoiceFinish
+    draft: _Draft,
+    event: TextDelta | ReasoningDelta | RefusalDelta | AnnotationsDelta | ImageDelta | ToolCallDelta | ChoiceFinish,
 ) -> None:
     match event:
         case TextDelta(text, _, logprobs):
@@ -168,6 +172,8 @@ def _add(
             draft.refusal.append(text)
         case AnnotationsDelta(annotations):
             draft.annotations += annotations
+        case ImageDelta(url):
+            draft.images.append(url)
         case ToolCallDelta(index, arguments, id, name, signature):
             call = draft.calls.setdefault(index, _Call())
             call.id, call.name = call.id or id or "", call.name or name or ""
@@ -226,6 +232,7 @@ def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:
             yield RefusalDelta(message.refusal, index)
         if message.annotations:
             yield AnnotationsDelta(message.annotations, index)
+        yield from (ImageDelta(url, index) for url in message.images)
         for position, call in enumerate(message.tool_calls):
             yield ToolCallDelta(position, call.arguments, call.id, call.name, call.signature, index)
     for choice in completion.choices:

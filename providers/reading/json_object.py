@@ -27,6 +27,7 @@ from providers.chat import (
     Failed,
     Finished,
     FinishReason,
+    ImageDelta,
     JsonObjectFormat,
     RefusalDelta,
     StreamEvent,
@@ -181,7 +182,7 @@ class JsonObjectCheck:
                 if shown or event.logprobs is not None:
                     self.has_shown = True
                     yield event if shown == text else replace(event, text=shown)
-            case ToolCallDelta() | RefusalDelta():
+            case ToolCallDelta() | RefusalDelta() | ImageDelta():
                 yield from self._delta(self._text(event.choice).release(), event.choice)
                 yield event
             case ChoiceFinish(reason, choice):

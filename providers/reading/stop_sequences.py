@@ -16,6 +16,7 @@ from providers.chat import (
     Choice,
     ChoiceFinish,
     Failed,
+    ImageDelta,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
@@ -80,7 +81,7 @@ class StopTrimmer:
                 if rest := held[: len(held) - len(stop)]:
                     yield TextDelta(rest, choice)
                 yield replace(event, stop_sequence=stop) if stop else event
-            case ReasoningDelta() | RefusalDelta() | ToolCallDelta():
+            case ReasoningDelta() | RefusalDelta() | ToolCallDelta() | ImageDelta():
                 if held := self._held.pop(event.choice, ""):
                     yield TextDelta(held, event.choice)
                 yield event

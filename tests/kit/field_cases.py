@@ -33,6 +33,7 @@ FOLDER = Path(__file__).parents[1] / "field"
 _USAGE = {"prompt_tokens": 120, "completion_tokens": 40, "total_tokens": 160}
 _HEAD = {"id": "chatcmpl-1", "created": 1790000000, "model": "m"}
 _PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+_GEMINI = {False: "/v1beta/models/{}:generateContent", True: "/v1beta/models/{}:streamGenerateContent?alt=sse"}
 _BASE = Config.parse("""
 version: 1
 cell: {territory: DE}
@@ -279,9 +280,13 @@ def _read_messages(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) -
         for block in event["content"]:
             outcome.text += block.get("text", "")
             outcome.reasoning += block.get("thinking", "")
+            if block["type"] == "image":
+                outcome.images.append(block["source"])
             if block["type"] == "tool_use":
                 pieces[len(pieces)] = [block["name"], json.dumps(block["input"])]
     delta = event.get("delta") or {}
+    if (event.get("content_block") or {}).get("type") == "image":
+        outcome.images.append(event["content_block"]["source"])
     if (event.get("content_block") or {}).get("type") == "tool_use":
         pieces[event["index"]] = [event["content_block"]["name"], ""]
     outcome.text += delta.get("text", "")
@@ -300,11 +305,26 @@ def _read_responses(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) 
     for item in whole["output"]:
         if item["type"] == "message":
             outcome.text += "".join(part.get("text", "") for part in item["content"])
+        elif item["type"] == "image_generation_call":
+            outcome.images.append(item["result"])
         elif item["type"] in ("function_call", "custom_tool_call"):
             pieces[len(pieces)] = [item["name"], item.get("arguments", "") or json.dumps(item.get("input"))]
 
 
-_READERS = {"chat": _read_chat, "messages": _read_messages, "responses": _read_responses}
+def _read_gemini(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) -> None:
+    for candidate in event.get("candidates") or ():
+        for part in candidate["content"]["parts"]:
+            thinks = part.get("thought")
+            outcome.text += "" if thinks else part.get("text", "")
+            outcome.reasoning += part.get("text", "") if thinks else ""
+            outcome.images += [part["inlineData"]] if "inlineData" in part else []
+            if call := part.get("functionCall"):
+                pieces[len(pieces)] = [call["name"], json.dumps(call.get("args") or {})]
+        outcome.finish = candidate.get("finishReason") or outcome.finish
+    outcome.usage = event.get("usageMetadata") or outcome.usage
+
+
+_READERS = {"chat": _read_chat, "messages": _read_messages, "responses": _read_responses, "gemini": _read_gemini}
 
 
 # --- one run --------------------------------------------------------------------------------------
@@ -460,7 +480,11 @@ async def _ask(client: httpx.AsyncClient, request: Mapping[str, Any], *, stream:
     headers = [("authorization", f"Bearer key-{request.get('by', 'me')}")]
     for name, values in request.get("headers", {}).items():
         headers += [(name, value) for value in (values if isinstance(values, list) else [values])]
-    path, content = request.get("path", _PATHS[dialect]), request.get("text") or json.dumps(body)
+    model = body.pop("model") if dialect == "gemini" else body["model"]
+    if dialect == "gemini":
+        body.pop("stream")
+    of_dialect = _PATHS.get(dialect) or _GEMINI[stream].format(model)
+    path, content = request.get("path", of_dialect), request.get("text") or json.dumps(body)
     headers.append(("content-type", "application/json"))
     return _read(dialect, await client.post(path, content=content, headers=headers))
 

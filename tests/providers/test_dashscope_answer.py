@@ -116,7 +116,14 @@ def test_complete_answer_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [("ab", "ab"), ([{"text": "a"}, {"image": "x"}, {"text": "b"}], "ab"), ([], ""), (None, ""), (7, ""), ([7], "")],
+    [
+        ("ab", "ab"),
+        ([{"text": "a"}, {"image": "https://oss.example/1.png"}, {"text": "b"}], "ab"),
+        ([], ""),
+        (None, ""),
+        (7, ""),
+        ([7], ""),
+    ],
 )
 def test_content_may_be_text_or_a_list(content: object, text: str) -> None:
     """Case 32."""

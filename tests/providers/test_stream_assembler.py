@@ -615,6 +615,17 @@ def test_total_size_of_calls_is_limited(field: str) -> None:
     assert too_large(*adding)
 
 
+def test_images_are_bounded_in_size_and_have_a_form_that_clients_read() -> None:
+    half = "data:image/png;base64," + "A" * (16 * 1024 * 1024 - 22)
+    assert not too_large(*2 * [lambda made: made.image(half)])
+    assert too_large(*2 * [lambda made: made.image(half)], lambda made: made.image("https://a.example/1.png"))
+    for url in ("", "file:///etc/passwd", "data:text/html;base64,AAAA", "javascript:alert(1)", "https://a b", "http:"):
+        made = assembler()
+        made.image(url)
+        (failed,) = made.take()
+        assert isinstance(failed, Failed), url
+
+
 def test_choices_are_bounded_in_number() -> None:
     many = [lambda made, n=n: made.text("a", n) for n in range(129)]
     assert not too_large(*many[:128])

@@ -14,10 +14,11 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import interrupted
+from gateway.api.dialects.dialect import NO_PLACE_FOR_IMAGES, interrupted
 from gateway.api.dialects.labelling import MEMBER, StreamLabels, label_answer
 from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
+from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.chat import (
@@ -28,6 +29,7 @@ from providers.chat import (
     Failed,
     Finished,
     Heartbeat,
+    ImageDelta,
     Opened,
     ReasoningDelta,
     RefusalDelta,
@@ -65,6 +67,8 @@ class Completions:
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         """See Dialect."""
+        if any(choice.message.images for choice in completion.choices):
+            raise PlanExhausted(NO_PLACE_FOR_IMAGES)
         answer = label_answer(completion, style, record)
         body: dict[str, object] = {
             **_head(record, style.shown_model or completion.model, completion.created),
@@ -168,7 +172,7 @@ class CompletionStreamEncoder:
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
         """See StreamEncoder."""
-        return b"".join([self._encode(event) for event in self._labels.add(events)])
+        return b"".join([self._encode(event) for event in self._labels.add(events) if self.failed is None])
 
     def lone_text(self, text: bytes) -> bytes:
         """See StreamEncoder."""
@@ -199,6 +203,8 @@ class CompletionStreamEncoder:
                 # A finish in an earlier batch was written before the cost was known.
                 cost = self._labels.cost()
                 return b'%b],"%b":%b}\n\n' % (self._head, MEMBER.encode(), orjson.dumps(cost)) + DONE if cost else DONE
+            case ImageDelta():
+                return self._encode(Failed(NO_PLACE_FOR_IMAGES))
             case Failed():
                 self.failed, self.usage = event, self.usage or event.usage
                 return self.encode_failure(self.interrupted(event.failure.message))

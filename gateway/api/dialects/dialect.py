@@ -15,9 +15,15 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.chat import ChatCompletion, Failed, StreamEvent, Usage
+from providers.failures import Failure, FailureKind
 
 interrupted: Callable[[str], ApiError] = partial(ApiError, "stream_interrupted")
 """Returns the error of a stream that breaks off, without the words of a region."""
+
+
+NO_PLACE_FOR_IMAGES = Failure(
+    FailureKind.TOO_LARGE, "the model answers with an image, and this API has no place for it: use chat completions"
+)
 
 
 class StreamEncoder(Protocol):

@@ -26,6 +26,7 @@ from providers.chat import (
     Failed,
     Finished,
     Heartbeat,
+    ImageDelta,
     Opened,
     ReasoningDelta,
     RefusalDelta,
@@ -39,7 +40,7 @@ from providers.chat import (
 from providers.formats.reasoning_state import join_call_id
 from providers.json_values import dumps_texts
 from providers.openai_json import encode_completion
-from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_usage
+from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_images, encode_usage
 
 DONE = b"data: [DONE]\n\n"
 
@@ -212,6 +213,8 @@ class ChunkEncoder:
                 return self._delta(event.choice, {"refusal": event.text})
             case AnnotationsDelta():
                 return self._delta(event.choice, {"annotations": event.annotations})
+            case ImageDelta():
+                return self._delta(event.choice, {"images": encode_images((event.url,))})
             case ToolCallDelta():
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
             case Failed():

@@ -31,7 +31,7 @@ from providers.json_values import (
     read_str,
 )
 from providers.reading.assembler import Assembler, unusable
-from providers.reading.errors import AN_IMAGE, IN_A_STREAM, classify, failure, load_rules
+from providers.reading.errors import IN_A_STREAM, classify, failure, load_rules
 from providers.reading.folding import fold
 from providers.reading.token_counts import merged
 from providers.wire import WireResponse
@@ -209,8 +209,11 @@ class ChunkReader:
     def _part(self, part: Mapping[str, object], index: int) -> None:
         if isinstance(part.get("functionCall"), dict):
             self._call(part, index)
-        elif "inlineData" in part and part.get("thought") is not True:
-            self._assembler.fail(AN_IMAGE)
+        elif ("inlineData" in part or "fileData" in part) and part.get("thought") is not True:
+            data = read_map(part, "inlineData")
+            inline = f"data:{read_str(data, 'mimeType')};base64,{read_str(data, 'data')}"
+            self._answered.add(index)
+            self._assembler.image(inline if data else read_str(read_map(part, "fileData"), "fileUri") or "", index)
         elif text := read_str(part, "text"):
             if part.get("thought") is True:
                 self._assembler.reasoning(text, index)

@@ -180,6 +180,8 @@ class ResponseReader:
             self._end_call(position, item)
             return
         self.assembler.heartbeat()
+        if kind == "image_generation_call" and (data := read_str(item, "result")):
+            self.assembler.image(f"data:image/{read_str(item, 'output_format') or 'png'};base64,{data}")
         if kind == "reasoning" and (thought := thought_of(item)) is not None:
             self._thought_characters += len(thought.sealed) + len(thought.id) + sum(map(len, thought.summaries))
             if self._thought_characters > _MAX_THOUGHT_CHARACTERS:

@@ -11,6 +11,7 @@ from gateway.api.dialects.labelling import MEMBER, label_answer
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.chat import Annotation, ChatCompletion, Choice, FinishReason, Logprobs, ToolCall, Usage, text_of
+from providers.chat.messages import is_data_uri, split_data_uri
 from providers.json_values import as_list, as_map, embed_object, read_str
 
 FINISH: Mapping[FinishReason, str] = {
@@ -59,6 +60,7 @@ def _candidate(choice: Choice, shows_thoughts: bool) -> dict[str, object]:
         parts.append({"text": said})
     if message.refusal:
         parts.append({"text": message.refusal})
+    parts += map(image_part, message.images)
     calls, broken = call_parts(message.tool_calls)
     ending = end_of(choice.finish_reason, choice.raw_finish_reason, broken, is_refusal=bool(message.refusal))
     candidate: dict[str, object] = {
@@ -71,6 +73,12 @@ def _candidate(choice: Choice, shows_thoughts: bool) -> dict[str, object]:
     if choice.logprobs and (result := encode_logprobs(choice.logprobs)):
         candidate["logprobsResult"] = result
     return candidate
+
+
+def image_part(url: str) -> dict[str, object]:
+    """Return the part with an image."""
+    media_type, data = split_data_uri(url) if is_data_uri(url) else ("", "")
+    return {"inlineData": {"mimeType": media_type, "data": data}} if data else {"fileData": {"fileUri": url}}
 
 
 def call_parts(calls: Sequence[ToolCall]) -> tuple[list[dict[str, object]], str | None]:

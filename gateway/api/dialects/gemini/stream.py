@@ -16,7 +16,14 @@ from typing import assert_never
 import orjson
 
 from gateway.api.dialects.dialect import interrupted
-from gateway.api.dialects.gemini.encode import call_parts, encode_citations, encode_logprobs, encode_usage, end_of
+from gateway.api.dialects.gemini.encode import (
+    call_parts,
+    encode_citations,
+    encode_logprobs,
+    encode_usage,
+    end_of,
+    image_part,
+)
 from gateway.api.dialects.gemini.errors import error_object
 from gateway.api.dialects.labelling import MEMBER, StreamLabels
 from gateway.api.errors import ApiError
@@ -30,6 +37,7 @@ from providers.chat import (
     Failed,
     Finished,
     Heartbeat,
+    ImageDelta,
     Opened,
     ReasoningDelta,
     RefusalDelta,
@@ -157,6 +165,8 @@ class GeminiEncoder:
                 self._candidate(event.choice).has_refused = True
                 self._seen_tokens += tokens_of(event.text)
                 return self._parts(event.choice, {"text": event.text})
+            case ImageDelta():
+                return self._parts(event.choice, image_part(event.url))
             case AnnotationsDelta():
                 self._candidate(event.choice).annotations += event.annotations
                 return b""

@@ -13,6 +13,7 @@ from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from gateway.usage.token_count import tokens_of
 from providers.chat import ChatCompletion, Choice, FinishReason, ToolCall, Usage, said_in
+from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.tool_calls import arguments_of, safe_call_id
 from providers.json_values import dumps
 from providers.value import Value
@@ -90,11 +91,19 @@ def _content(choice: Choice, record: Record, *, hides_thinking: bool) -> list[di
         blocks.append(thinking_block(shown, first_state))
     if text := said_in(message):
         blocks.append({"type": "text", "text": text})
+    blocks += map(image_block, message.images)
     for position, call in enumerate(calls):
         if position and call.signature:
             blocks.append(thinking_block("", call.signature))
         blocks.append({"type": "tool_use", **call_head(call.id, call.name, record, position), "input": _input(call)})
     return blocks
+
+
+def image_block(url: str) -> dict[str, object]:
+    """Return a block with an image, as requests have it."""
+    media_type, data = split_data_uri(url) if is_data_uri(url) else ("", "")
+    source = {"type": "base64", "media_type": media_type, "data": data} if data else {"type": "url", "url": url}
+    return {"type": "image", "source": source}
 
 
 def thinking_block(thought: str, state: str | None) -> dict[str, object]:

@@ -29,6 +29,7 @@ from gateway.api.dialects.messages.encode import (
     call_head,
     counted_usage,
     encode_usage,
+    image_block,
     message_head,
     stop_reason,
 )
@@ -43,6 +44,7 @@ from providers.chat import (
     Failed,
     Finished,
     Heartbeat,
+    ImageDelta,
     Opened,
     ReasoningDelta,
     RefusalDelta,
@@ -163,6 +165,12 @@ class MessageStreamEncoder:
             case RefusalDelta(text):
                 self._is_refusal = True
                 self._say(_TEXT, orjson.dumps(text)[1:-1], written)
+            case ImageDelta():
+                self._close(written)
+                self._index += 1
+                block = {"index": self._index, "content_block": image_block(event.url)}
+                written.append(_event(b"content_block_start", block))
+                written.append(_event(b"content_block_stop", {"index": self._index}))
             case ToolCallDelta():
                 self._call(event, written)
             case AnnotationsDelta(annotations):
@@ -185,7 +193,7 @@ class MessageStreamEncoder:
 
     def _must_wait(self, event: StreamEvent) -> bool:
         """Return whether an event would end a call whose arguments are incomplete."""
-        if not isinstance(event, TextDelta | TextRun | ReasoningDelta | RefusalDelta):
+        if not isinstance(event, TextDelta | TextRun | ReasoningDelta | RefusalDelta | ImageDelta):
             return False
         return bool(self._waiting or self._later) or not self._is_complete(self._open_call)
 

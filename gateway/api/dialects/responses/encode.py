@@ -17,6 +17,7 @@ from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
 from providers.chat import Annotation, AssistantMessage, ChatCompletion, Choice, FinishReason, Logprobs, Usage, text_of
+from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.reasoning_state import join_call_id
 
 _INCOMPLETE: dict[FinishReason, bytes] = {
@@ -89,6 +90,14 @@ def reasoning_item(id: bytes, status: bytes, summary: bytes, state: str | None) 
         status,
         summary,
         orjson.dumps(state),
+    )
+
+
+def image_item(id: bytes, url: str) -> bytes:
+    """Return an image that the model has generated: its data in base64, or its address if that is all that is known."""
+    return b'{"id":"%b","type":"image_generation_call","status":"completed","result":%b}' % (
+        id,
+        orjson.dumps(split_data_uri(url)[1] if is_data_uri(url) else url),
     )
 
 
@@ -215,7 +224,7 @@ def _items(choice: Choice, status: bytes, record: Record, exchange: ResponsesReq
         parts.append(text_part(escape(content), annotations, logprobs))
     if message.refusal:
         parts.append(refusal_part(escape(message.refusal)))
-    if not parts and not message.tool_calls and status == COMPLETED:
+    if not parts and not message.tool_calls and not message.images and status == COMPLETED:
         parts.append(text_part(b""))
     calls = message.tool_calls
     # The state of the first call belongs to the reasoning before it, if no text stands between.
@@ -230,6 +239,7 @@ def _items(choice: Choice, status: bytes, record: Record, exchange: ResponsesReq
         written.append(reasoning_item(item_id(b"rs", record, 0), last, summary, held))
     if parts:
         written.append(message_item(item_id(b"msg", record, len(written)), status_at(is_last=not calls), parts))
+    written += [image_item(item_id(b"ig", record, len(written) + n), url) for n, url in enumerate(message.images)]
     for position, call in enumerate(calls):
         if exchange.wants_state and call.signature and not (position == 0 and held):
             written.append(reasoning_item(item_id(b"rs", record, len(written)), COMPLETED, b"", call.signature))

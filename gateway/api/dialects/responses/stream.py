@@ -39,6 +39,7 @@ from gateway.api.dialects.responses.encode import (
     encode_usage,
     escape,
     estimated_usage,
+    image_item,
     item_id,
     message_item,
     reasoning_item,
@@ -57,6 +58,7 @@ from providers.chat import (
     Finished,
     FinishReason,
     Heartbeat,
+    ImageDelta,
     Opened,
     ReasoningDelta,
     RefusalDelta,
@@ -183,6 +185,8 @@ class ResponseStreamEncoder:
                 return self._reasoning(escape(event.text))
             case ToolCallDelta():
                 return self._call(event)
+            case ImageDelta():
+                return self._image(event.url)
             case AnnotationsDelta():
                 return b"".join([self._annotation(orjson.dumps(encode_annotation(one))) for one in event.annotations])
             case ChoiceFinish():
@@ -303,7 +307,7 @@ class ResponseStreamEncoder:
         """End all items, in their order."""
         status = status_of(self._finish)
         written: list[bytes] = []
-        is_answered = any(isinstance(item, _Message | _Call) for item in self._items)
+        is_answered = any(not isinstance(item, _Reasoning) for item in self._items)
         if not is_answered and status == COMPLETED:
             # A complete answer has a text, if need be an empty one.
             written.append(self._message(is_refusal=False)[1])
@@ -344,6 +348,18 @@ class ResponseStreamEncoder:
             delta = b'%b,"delta":"%b"' % (item.at, escaped)
             written.append(self._event(b"response.function_call_arguments.delta", delta))
         return b"".join(written)
+
+    def _image(self, url: str) -> bytes:
+        ended = self._end_current()
+        id, at = self._next(b"ig")
+        item = _Item(id, at, done=image_item(id, url))
+        self._bytes += len(url)
+        added = self._begin(item, item.done)
+        return (
+            ended
+            + added
+            + self._event(b"response.output_item.done", self._item_members(len(self._items) - 1, item.done))
+        )
 
     def _before_call(self, signature: str | None) -> bytes:
         """End the item before a call. Reasoning state is in the reasoning item directly before the call."""
