@@ -237,13 +237,18 @@ def _add_usage(router: APIRouter, routes: AdminRoutes) -> None:
         month: Annotated[str | None, Query(pattern=_MONTH)] = None,
         client: Annotated[str | None, Query()] = None,
         assistant: Annotated[str | None, Query(description=_ASSISTANT)] = None,
+        request_id: Annotated[str | None, Query(description="only the calls of this request, of any month")] = None,
     ) -> Response:
         stores = (await routes.control.status()).config.stores
         shows_users = request.state.identity.role is Role.ADMIN
 
         def send(admin: ClientAdmin) -> Response:
             reader = usage_reader(stores, admin.directory)
-            query = UsageQuery.of_month(month or reader.month(time.time()), (), client, assistant)
+            query = (
+                UsageQuery.of_month(month or reader.month(time.time()), (), client, assistant)
+                if request_id is None
+                else UsageQuery.of_request(request_id)
+            )
             deleted = reader.deleted_through or ""
             return StreamingResponse(
                 _row_lines(reader, query, shows_users=shows_users),

@@ -179,13 +179,12 @@ def readiness(status: Status) -> dict[str, object]:
 def _stores(status: Status) -> dict[str, object] | None:
     """Return for each shared store `ok`, or why it cannot be used and what happens meanwhile."""
     config = status.config
-    if config.stores is None or config.stores.valkey is None:
+    if config.stores is None:
         return None
-    problems: dict[str, str] = {}
-    for worker in status.workers:
-        problems.update(worker.store_problems)
-    effects = {"valkey": _without_valkey(config), "database": _without_database(config)}
-    return {kind: f"{problems[kind]}; {effect}" if kind in problems else "ok" for kind, effect in effects.items()}
+    problems, effects = status.store_problems, {"valkey": _without_valkey, "database": _without_database}
+    return {
+        kind: f"{problems[kind]}; {effects[kind](config)}" if kind in problems else "ok" for kind in config.stores.kinds
+    }
 
 
 def _without_valkey(config: ConfigVersion) -> str:

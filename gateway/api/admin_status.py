@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -10,9 +10,11 @@ from gateway.api.admin_control import readiness_word, unavailable_everywhere
 from gateway.model.approval import days_at, terms_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.consent import Consents
 from gateway.model.decision import Plan
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location
+from gateway.model.schedule import Phase
 from gateway.model.status import CellInstance, CellState, InstanceState, Overview, Reload, Status
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
@@ -20,7 +22,6 @@ from gateway.release import release_name
 
 _SOON_DAYS = 60
 _TRAFFIC_S = 300
-_NOT_CHECKED = "not checked from here: gateway doctor checks it"
 
 
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
@@ -47,6 +48,7 @@ def cell_document(
     at_s: float,
     *,
     problems: Iterable[str] = (),
+    store_problems: Mapping[str, str],
     pinned: str = "",
 ) -> dict[str, object]:
     """Return the state of a cell as its shared database has it: without health, limits and traffic of its instances.
@@ -57,17 +59,23 @@ def cell_document(
         since_s: When the cell activated it (Unix time).
         at_s: The time of this state (Unix time).
         problems: Further problems.
+        store_problems: Why a store cannot be used now, by its kind.
         pinned: The version that a rollback of the cell pinned, or an empty text.
     """
     since = datetime.fromtimestamp(since_s, UTC)
     loaded = Reload("start", activated=True, config_version=config.version, at=since, duration_s=0)
-    status = Status(config, loaded, None, {}, is_draining=False, workers=(), pinned=pinned, at_s=at_s)
+    status = Status(
+        config, loaded, None, {}, False, workers=(), pinned=pinned, store_problems=store_problems, at_s=at_s
+    )
     rows = [asdict(item) for item in instances]
     regions = [*_regions(status)]
-    every = [*problems, *_pin_and_answers(status, regions), *_problems_of_cell(None, rows)]
-    document = _document(status, since.isoformat(timespec="seconds"), regions, None, rows, every)
-    stores = {kind: text if kind == "database" else _NOT_CHECKED for kind, text in (_stores(status) or {}).items()}
-    return {**document, "stores": stores}
+    every = [
+        *problems,
+        *_problems_of_stores(status),
+        *_pin_and_answers(status, regions),
+        *_problems_of_cell(None, rows),
+    ]
+    return _document(status, since.isoformat(timespec="seconds"), regions, None, rows, every)
 
 
 def _document(
@@ -122,7 +130,8 @@ def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]
     yield from cell.problems if cell is not None else ()
     for item in instances:
         if item["state"] == "silent":
-            yield f"the instance {item['name']} has given no sign for 15 s or more: gateway doctor on its machine"
+            remedy = f"gateway doctor on its machine, or gateway instances forget {item['name']}"
+            yield f"the instance {item['name']} has given no sign for 15 s or more: {remedy}"
         elif item["state"] == "behind":
             yield f"the instance {item['name']} does not serve the version that the cell activated last: read its log"
 
@@ -142,7 +151,12 @@ def _answers(status: Status, assistant: Assistant, region: Region) -> dict[str, 
     """Return who answers the callers of a region now, with the health of the workers."""
     health = unavailable_everywhere(status.workers)
     location = Location(region, _territory_of(status.config, region), "", ())
-    decision = decide(status.config, assistant, location, plain_needs(assistant), health, status.at_s)
+    config, needs = status.config, plain_needs(assistant)
+    decision = decide(config, assistant, location, needs, health, status.at_s)
+    is_asked = config.recipients and not isinstance(decision.outcome, Plan)
+    if is_asked:  # a user who agrees is answered
+        agreed = Consents(confirmed=frozenset(config.deployments))
+        decision = decide(config, assistant, location, needs, health, status.at_s, agreed)
     steps = [step.deployment.name for step in decision.outcome.steps] if isinstance(decision.outcome, Plan) else []
     return {
         "region": region.name,
@@ -150,6 +164,7 @@ def _answers(status: Status, assistant: Assistant, region: Region) -> dict[str, 
         "use": assistant.use,
         "answers": steps[0] if steps else None,
         "then": steps[1:],
+        "consent": bool(is_asked and steps),
         "off": [
             {"deployment": it.deployment, "reason": it.detail} for it in decision.considered if it.reason is not None
         ],
@@ -164,11 +179,7 @@ def _territory_of(config: ConfigVersion, region: Region) -> str | None:
 def _stores(status: Status) -> dict[str, str] | None:
     """Return for each shared store `ok`, or why it cannot be used. None without shared stores."""
     stores = status.config.stores
-    if stores is None:
-        return None
-    problems = {kind: text for worker in status.workers for kind, text in worker.store_problems.items()}
-    kinds = [kind for kind, server in (("database", stores.database), ("valkey", stores.valkey)) if server is not None]
-    return {kind: problems.get(kind, "ok") for kind in kinds}
+    return {kind: status.store_problems.get(kind, "ok") for kind in stores.kinds} if stores is not None else None
 
 
 def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
@@ -177,9 +188,7 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         yield f"the gateway is {word}"
     if status.failed is not None:
         yield "the configuration file has errors, and the version before stays active: gateway check lists them"
-    for kind, text in (_stores(status) or {}).items():
-        if text != "ok":
-            yield f"the shared store `{kind}` cannot be used: {text}"
+    yield from _problems_of_stores(status)
     if status.config.keys_stale:
         yield "the database of keys cannot be read, so changes of keys are delayed"
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
@@ -187,6 +196,18 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
     yield from _pin_and_answers(status, regions)
     if status.schedules_off:
         yield f"no canary schedule runs: {status.schedules_off}"
+    for it in status.schedules:
+        if it.progress.phase is Phase.ROLLED_BACK:
+            reason = it.progress.reason
+            yield f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
+
+
+def _problems_of_stores(status: Status) -> Iterator[str]:
+    for kind, text in sorted(status.store_problems.items()):
+        if kind == "ledger":
+            yield f"usage rows cannot be written to the ledger, and wait in the state directory: {text}"
+        else:
+            yield f"the shared store `{kind}` cannot be used: {text}"
 
 
 def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:

@@ -194,12 +194,16 @@ class BudgetWatch:
     Args:
         state_dir: The state directory. None: there are no budgets.
         current: Returns the active config version.
+
+    Attributes:
+        valkey_s: The time of the latest round trip to Valkey. None: there is no Valkey, or it did not answer.
     """
 
     def __init__(self, state_dir: Path | None, current: Callable[[], ConfigVersion]) -> None:
         self._state_dir = state_dir
         self._current = current
         self._monitor: BudgetMonitor | None = None
+        self.valkey_s: float | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
     def used_shares(self) -> Mapping[BudgetLabels, int]:
@@ -228,7 +232,9 @@ class BudgetWatch:
         async with operator_gate(self._current, state_dir) as gate:
             monitor = self._monitor = BudgetMonitor(gate, self._current, state_dir=state_dir)
             while True:
-                begun_at = time.monotonic()
+                if not isinstance(gate, Journal):
+                    self.valkey_s = await gate.answer_s()
+                begun_at, pause_s = time.monotonic(), _POLL_S
                 with suppress(GateUnavailable):  # the shared gate reports that itself
                     if alerts := await monitor.poll():
                         for alert in alerts:
@@ -237,7 +243,8 @@ class BudgetWatch:
                             monitor.keep_reported()
                         except StateError as error:
                             report_problem(f"a restart will repeat alerts: {error}")
-                await asyncio.sleep(max(_POLL_S, _SHARE_OF_TIME * (time.monotonic() - begun_at)))
+                    pause_s = max(pause_s, _SHARE_OF_TIME * (time.monotonic() - begun_at))
+                await asyncio.sleep(pause_s)
 
     async def _send(self, services: ServiceClient, alert: BudgetAlert, gate: Journal | ValkeyGate) -> None:
         logger().warning("budget_alert", **asdict(alert))

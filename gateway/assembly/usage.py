@@ -59,7 +59,7 @@ class UsageWiring:
         from gateway.usage.journal import FOLDER, Journal
 
         self._journal = Journal.open(state_dir / FOLDER)
-        self.stores = _shared_stores(config, state_dir, self._journal, report_problem)
+        self.stores = _shared_stores(config, state_dir, self._journal)
         self.accounting: Accounting = Accounting(
             self._journal if self.stores is None else self.stores.gate,
             pseudonym_key(config(), state_dir),
@@ -89,7 +89,6 @@ class SharedStores:
         config: Returns the present config.
         state_dir: The state directory of this instance.
         journal: The journal of this instance. Its owner closes it.
-        failed: Called with a message about a problem.
 
     Raises:
         StateError: The state directory cannot be used.
@@ -102,7 +101,6 @@ class SharedStores:
         config: Callable[[], ConfigVersion],
         state_dir: Path,
         journal: Journal,
-        failed: Callable[[str], None],
     ) -> None:
         try:
             from gateway.usage.gate_epoch import EpochKeeper
@@ -114,14 +112,13 @@ class SharedStores:
 
         instance = instance_name(state_dir)
         owner = f"{instance}/{secrets.token_hex(8)}"
-        self._valkey = ValkeyGate(valkey, cell_name(config()), owner, failed=failed)
+        self._valkey = ValkeyGate(valkey, cell_name(config()), owner)
         self._keeper = EpochKeeper(
             self._valkey,
             database,
             instance,
             lambda: bool(waiting_rows(state_dir, 1)),
             lambda: ZoneInfo(config().usage.timezone),
-            failed,
         )
         self.gate = OutageGate(self._valkey, journal, lambda: config().usage.on_loss)
         self._recovering: asyncio.Task[None] | None = None
@@ -157,14 +154,12 @@ class SharedStores:
             await self.gate.recover()
 
 
-def _shared_stores(
-    config: Callable[[], ConfigVersion], state_dir: Path, journal: Journal, failed: Callable[[str], None]
-) -> SharedStores | None:
+def _shared_stores(config: Callable[[], ConfigVersion], state_dir: Path, journal: Journal) -> SharedStores | None:
     """Return the shared gate of this process if the config has one. Raises StateError."""
     stores = config().stores
     if stores is None or stores.valkey is None or stores.database is None:
         return None
-    return SharedStores(stores.database, stores.valkey, config, state_dir, journal, failed)
+    return SharedStores(stores.database, stores.valkey, config, state_dir, journal)
 
 
 @asynccontextmanager
@@ -250,7 +245,7 @@ def keeping_ledger(
         state_dir,
         rules,
         report_problem,
-        ledger=_shared_ledger(stores, state_dir, lambda: config().usage, report_problem),
+        ledger=_shared_ledger(stores, state_dir, lambda: config().usage),
         recovered=_log_recovered,
     )
     # Calls that a killed gateway left open are settled before another one listens.
@@ -298,12 +293,8 @@ def _log_recovered(number: int) -> None:
     logger().warning("calls_lost", calls=number, detail=detail)
 
 
-def _shared_ledger(
-    stores: Stores | None, state_dir: Path, rules: Callable[[], UsageRules], failed: Callable[[str], None]
-) -> Ledger | None:
-    """Return the shared ledger, or None if there is none.
-
-    A database that cannot be reached is reported, and rows wait in the journal.
+def _shared_ledger(stores: Stores | None, state_dir: Path, rules: Callable[[], UsageRules]) -> Ledger | None:
+    """Return the shared ledger, or None if there is none. It may be unreachable: then rows wait in the journal.
 
     Raises:
         StateError: The database refuses the password, or its schema does not fit this release.
@@ -317,9 +308,7 @@ def _shared_ledger(
         raise StateError(MISSING_PACKAGES) from None
     instance = instance_name(state_dir)
     ledger = Ledger(Postgres(stores.database), lambda: ZoneInfo(rules().timezone), instance)
-    with undone_on_failure(ledger.close):
-        try:
-            ledger.connect()
-        except DatabaseUnreachable as error:
-            failed(f"usage rows stay in the journal until this is fixed: {error}")
+    # An unreachable database is the problem of the first move, which operators see.
+    with undone_on_failure(ledger.close), suppress(DatabaseUnreachable):
+        ledger.connect()
     return ledger

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,7 +25,7 @@ from gateway.release import release_name
 from gateway.state.history import Version
 from gateway.telemetry.log import logger
 from gateway.usage.installation import instance_name
-from gateway.usage.journal import waiting_rows
+from gateway.usage.journal import backlog
 from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
 from gateway.usage.postgres_record import CellRecord
 
@@ -62,7 +63,15 @@ def open_cell(server: StoreServer, change_log: ChangeLog, state_dir: Path, name:
 class CellMember:
     """One instance of a cell. `start` needs a running event loop.
 
-    `name` is the setting `GATEWAY_INSTANCE`, or None.
+    Args:
+        database: The shared database.
+        change_log: The record of this instance.
+        state_dir: Its state directory.
+        name: The setting `GATEWAY_INSTANCE`, or None.
+
+    Attributes:
+        database_problem: Why the database could not be used last, or an empty text.
+        answer_s: The time that the database took for the last sign of life. None: it has not answered.
     """
 
     def __init__(self, database: CellDatabase, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:
@@ -77,7 +86,8 @@ class CellMember:
         """A command that could not be stored."""
         self._shipped: tuple[int, int] | None = None
         self._state = CellState(())
-        self._trail_problem = self._command_problem = self._database_problem = ""
+        self._trail_problem = self._command_problem = self.database_problem = ""
+        self.answer_s: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     def close(self) -> None:
@@ -157,27 +167,31 @@ class CellMember:
                     await asyncio.to_thread(self._sign, *sign, was_draining)
                 await self._follow(live)
                 await asyncio.to_thread(self.ship)
-                self._database_problem = ""
+                self.database_problem = ""
+            except StateError as error:  # the host of this process reports it
+                self.database_problem = str(error)
             except Exception as error:  # the loop of a background task must go on
-                detail = str(error) if isinstance(error, StateError) else f"{type(error).__name__}: {error}"
-                if detail != self._database_problem:
+                detail = f"{type(error).__name__}: {error}"
+                if detail != self.database_problem:
                     logger().error("cell_not_followed", detail=f"{detail}; rollbacks of other instances are delayed")
-                self._database_problem = detail
+                self.database_problem = detail
             looks += 1
             await asyncio.sleep(FOLLOW_S)
 
     def _sign(self, version: str, since: str, is_draining: bool) -> None:
         sign = Sign(self._name, version, release_name(), since, is_draining, self.rows_waiting())
+        began_s = time.monotonic()
         self.database.sign(sign)
+        self.answer_s = time.monotonic() - began_s
         self._state = CellState(self.database.instances())
 
     def rows_waiting(self) -> int:
         """Return the number of usage rows that are not in the ledger yet. It reads files, so call it in a thread."""
-        return len(waiting_rows(self._state_dir))
+        return backlog(self._state_dir).rows
 
     def state(self) -> CellState:
         """Return the state of the cell now. It reads the database, so call it in a thread."""
-        problem = self._database_problem
+        problem = self.database_problem
         try:
             self._state = CellState(self.database.instances())
         except StateError as error:
@@ -191,7 +205,7 @@ class CellMember:
 
     def counts(self) -> Mapping[tuple[str, ...], int]:
         """Return the number of instances by their state, as they were read last. None while nothing can be read."""
-        if self._database_problem or not self._state.instances:
+        if self.database_problem or not self._state.instances:
             return {}
         counted = Counter(item.state for item in self._state.instances)
         return {(state,): counted[state] for state in ("current", "behind", "draining", "silent")}

@@ -38,6 +38,9 @@ _REQUESTED = ("rollback", "release")
 """The causes of changes that an operator requested. Their failure is not a problem of the config file."""
 
 POLL_S = 0.25
+_SAME_EDIT_S = 10.0
+"""The time after an activation by the watch in which a request to reload belongs to the same edit."""
+
 
 Activate = Callable[[bytes, ConfigVersion], Awaitable[tuple[int, ...]]]
 """Activates a version, given pickled and as an object. Returns the workers that have not confirmed it."""
@@ -275,7 +278,13 @@ class LiveConfig:
             started_at, request, pinned = time.monotonic(), ChangeRequest(cause, who), self._pinned
             if pinned is not None and cause == "admin":
                 return await self._report_file(request, pinned)
-            return await self._apply(request, pinned, await self._outcome(pinned), started_at)
+            former = self.loaded
+            done = await self._apply(request, pinned, await self._outcome(pinned), started_at)
+            # The watch may be faster than the request that follows an edit. Its changes are those of the request.
+            is_same = done.activated and former.cause == "file" and former.config_version == done.config_version
+            if cause == "admin" and is_same and (done.at - former.at).total_seconds() < _SAME_EDIT_S:
+                done = replace(done, changes=former.changes)
+            return done
 
     async def _report_file(self, request: ChangeRequest, pinned: PinnedRollback) -> Reload:
         """Compile the config file, and report its problems and that it does not become active. The pin stays.

@@ -6,6 +6,7 @@ the last gateway with the state directory served.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +19,16 @@ from gateway.operator_errors import CommandError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.model.budget import StoreServer
+    from gateway.model.budget import Stores, StoreServer
     from gateway.state.history import Activation
     from gateway.usage.postgres_cell import CellDatabase
     from gateway.usage.postgres_record import CellRecord
 
+_ANSWER_S = 10.0
 
-def database_of(settings: Settings) -> StoreServer | None:
-    """Return the shared database of the config, or None. Print a note if the config has errors."""
+
+def stores_of(settings: Settings) -> Stores | None:
+    """Return the stores of a config with a shared database, or None. Print a note if the config has errors."""
     from gateway.state.lock import last_config
 
     path = settings.config
@@ -47,15 +50,32 @@ def database_of(settings: Settings) -> StoreServer | None:
         return None
     if stores is None or stores.database is None:
         return None
-    stores = compile_file(path).config.stores
-    return stores.database if stores is not None else None
+    return compile_file(path).config.stores
+
+
+def valkey_problem(server: StoreServer) -> str | None:
+    """Return why a Valkey cannot be used, or None. Raises ImportError without the packages of the stores."""
+    from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
+
+    async def ask() -> str | None:
+        connection = ValkeyConnection(server, deadline_s=_ANSWER_S)
+        await connection.start()
+        try:
+            await connection.call("PING")
+        except ValkeyUnavailable as error:
+            return str(error)
+        finally:
+            await connection.close()
+        return None
+
+    return asyncio.run(ask())
 
 
 @contextmanager
 def opened_cell(settings: Settings) -> Iterator[CellDatabase | None]:
     """Open the shared database of the config, or give None. Raises CommandError, and its use StateError."""
-    server = database_of(settings)
-    if server is None:
+    stores = stores_of(settings)
+    if stores is None or stores.database is None:
         yield None
         return
     try:
@@ -64,7 +84,7 @@ def opened_cell(settings: Settings) -> Iterator[CellDatabase | None]:
         from gateway.usage.installation import MISSING_PACKAGES
 
         raise CommandError(MISSING_PACKAGES) from None
-    database = CellDatabase(server, "command")
+    database = CellDatabase(stores.database, "command")
     try:
         yield database
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import shutil
 import socket
@@ -18,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
+from gateway.cli.cell import valkey_problem
 from gateway.cli.terminal import compile_file, settings_of
 from gateway.config.destinations import service_permits
 from gateway.model.budget import StoreServer
@@ -234,23 +234,14 @@ def _of_stores(database: StoreServer | None, valkey: StoreServer | None) -> Iter
             yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
     if valkey is not None:
         try:
-            yield asyncio.run(_ask_valkey(valkey))
+            problem = valkey_problem(valkey)
         except ImportError:
             yield CheckResult("error", "stores.valkey", "packages are missing", "pip install asyncpg libvalkey")
-
-
-async def _ask_valkey(server: StoreServer) -> CheckResult:
-    from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
-
-    connection = ValkeyConnection(server, deadline_s=_ANSWER_S)
-    await connection.start()
-    try:
-        await connection.call("PING")
-    except ValkeyUnavailable as error:
-        return CheckResult("error", "stores.valkey", str(error), "start it, or correct `stores.valkey`")
-    finally:
-        await connection.close()
-    return CheckResult("ok", "stores.valkey", "it answers")
+            return
+        if problem is None:
+            yield CheckResult("ok", "stores.valkey", "it answers")
+        else:
+            yield CheckResult("error", "stores.valkey", problem, "start it, or correct `stores.valkey`")
 
 
 def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:

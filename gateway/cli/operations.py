@@ -1,4 +1,4 @@
-"""Commands for a gateway in production: `gateway status`, `restart`, `drain`, `backup` and `restore`."""
+"""Commands for a gateway in production: `gateway status`, `reload`, `restart`, `drain`, `backup` and others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import Any
 
 from gateway.cli.admin_client import AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import settings_of
-from gateway.operator_errors import CommandError, RejectedConfig
+from gateway.cli.terminal import operator_of, settings_of
+from gateway.config.problems import visible
+from gateway.operator_errors import CommandError, RejectedConfig, StateError
 from gateway.release import release_name
 from gateway.settings import Settings
 from gateway.state.lock import holder_of
 
-_OK, _NOT_RESTARTED, _STILL_RUNNING, _PROBLEMS = 0, 1, 3, 3
+_OK, _NOT_RESTARTED, _REFUSED, _STILL_RUNNING, _PROBLEMS = 0, 1, 1, 3, 3
 _POLL_S = 0.25
 
 
@@ -75,6 +76,74 @@ def restart(options: argparse.Namespace) -> int:
     return _OK
 
 
+def reload(options: argparse.Namespace) -> int:
+    """Activate the changed configuration file of a running gateway (`gateway reload`)."""
+    settings = settings_of(options)
+    client = admin_client(options.admin or _admin_of(settings), settings)
+    answer: Any
+    code, answer = client.call("POST", "/reload", {}, operator_of(options))
+    if "result" not in answer:
+        raise CommandError(f"{client.url} answers {code}: {error_message(answer)}")
+    is_done = answer["result"] == "activated"
+    for finding in answer["findings"]:
+        if is_done or finding["severity"] == "error":
+            place = f"{finding['file']}:{finding['line']}: {finding['path']}"
+            text = f"{place}: {'warning: ' if is_done else ''}{finding['message']}"
+            print(f"gateway: {visible(text)}", file=sys.stderr)
+    if not is_done:
+        reason = f": {error_message(answer)}" if "error" in answer else ""
+        print(f"gateway: nothing has changed, {answer['config_version']} stays active{reason}", file=sys.stderr)
+        return _REFUSED
+    changes: dict[str, Any] = {**answer["changes"]}
+    answers = changes.pop("answers", [])
+    print(f"{answer['config_version']} is active" + ("" if changes or answers else ", and nothing has changed"))
+    for kind, names in changes.items():
+        print(f"{kind}: {', '.join(map(visible, names))}")
+    for one in answers:
+        counted = f"{one['count']} territories" if one["count"] else "callers without a known territory"
+        print(visible(f"{one['assistant']}/{one['region']}: {counted}: {one['before']} -> {one['after']}"))
+    if answer["scope"] == "cell":
+        print("every instance of the cell follows within two seconds")
+    return _OK
+
+
+def stop_schedule(options: argparse.Namespace) -> int:
+    """Stop a canary schedule in a running gateway (`gateway schedules stop`)."""
+    settings = settings_of(options)
+    client = admin_client(options.admin or _admin_of(settings), settings)
+    route = {"assistant": options.assistant, "region": options.region}
+    code, answer = client.call("POST", "/v1/admin/schedules/stop", route, operator_of(options))
+    if code != HTTPStatus.OK:
+        print(f"gateway: {error_message(answer)}", file=sys.stderr)
+        return _REFUSED if code == HTTPStatus.NOT_FOUND else CommandError.status
+    route_text = visible(f"{options.assistant}/{options.region}")
+    print(f"the schedule of {route_text} has stopped: its candidate gets no users")
+    return _OK
+
+
+def forget_instance(options: argparse.Namespace) -> int:
+    """Remove a silent instance from the list of its cell (`gateway instances forget`)."""
+    from gateway.cli.cell import opened_cell
+
+    settings = settings_of(options)
+    with opened_cell(settings) as database:
+        if database is None:
+            raise CommandError(f"{settings.config} has no `stores.database`, so there is no cell")
+        named = [it for it in database.instances() if options.name in (it.name, it.id)]
+        if not named:
+            raise CommandError(f"the cell has no instance {options.name!r}: gateway status --config {settings.config}")
+        if alive := [it for it in named if it.state != "silent"]:
+            print(
+                f"gateway: the instance {alive[0].name} ({alive[0].id}) gives signs of life: stop it", file=sys.stderr
+            )
+            return _REFUSED
+        for it in named:
+            database.forget(it.id)
+            rows = f"; {it.rows_waiting} usage rows are in its state directory" if it.rows_waiting else ""
+            print(f"the instance {it.name} ({it.id}) is forgotten{rows}")
+    return _OK
+
+
 def status(options: argparse.Namespace) -> int:
     """Show who answers now, and what is wrong (`gateway status`)."""
     settings = settings_of(options)
@@ -103,23 +172,27 @@ def _status_of_instance(url: str, settings: Settings) -> Mapping[str, Any]:
 
 
 def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
-    """Return the status document of a cell from its shared database, or None without one.
-
-    Raises CommandError, and StateError if the database does not answer.
-    """
+    """Return the status document of a cell from its shared database, or None without one. Raises CommandError."""
     from gateway.api.admin_status import cell_document
     from gateway.changes.initial_config import compile_in_child
     from gateway.changes.pickling import unpack
-    from gateway.cli.cell import opened_cell
+    from gateway.cli.cell import opened_cell, stores_of, valkey_problem
     from gateway.cli.terminal import compile_file
     from gateway.usage.postgres_record import CellRecord
 
-    file = settings.config
+    file, now_s = settings.config, time.time()
     config = compile_file(file, resolve_secrets=False).config
     with opened_cell(settings) as database:
         if database is None:
             return None
-        instances, record = database.instances(), CellRecord(database)
+        stores = stores_of(settings)
+        lost = valkey_problem(stores.valkey) if stores is not None and stores.valkey is not None else None
+        lost_stores = {"valkey": lost} if lost is not None else {}
+        try:
+            instances, record = database.instances(), CellRecord(database)
+        except StateError as error:
+            # The file is all that is known then.
+            return cell_document(config, (), now_s, now_s, store_problems={"database": str(error), **lost_stores})
         if all(item.state == "silent" for item in instances):
             raise CommandError(f"no instance of the cell of {file} gives a sign: is one running?")
         active, activations = record.last_version(), record.activations(1)
@@ -131,8 +204,10 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
                 config = unpack(outcome.packed)
         _, pin = database.last_commands()
         pinned = pin.version if pin is not None else ""
-        since_s = activations[0][1].at_s if activations else time.time()
-    return cell_document(config, instances, since_s, time.time(), problems=problems, pinned=pinned)
+        since_s = activations[0][1].at_s if activations else now_s
+    return cell_document(
+        config, instances, since_s, now_s, problems=problems, store_problems=lost_stores, pinned=pinned
+    )
 
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -147,7 +222,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for entry in document["regions"]:
         use = "" if entry["use"] == "chat" else f" ({entry['use']})"
         then = f", then {', '.join(entry['then'])}" if entry["then"] else ""
-        yield f"  {entry['region']:12} {entry['assistant']}{use}: {entry['answers'] or 'no deployment'}{then}"
+        asked = ", if the user agrees" if entry["consent"] else ""
+        yield f"  {entry['region']:12} {entry['assistant']}{use}: {entry['answers'] or 'no deployment'}{then}{asked}"
         for off in entry["off"]:
             yield f"  {'':12} off: {off['deployment']}: {off['reason']}"
     for kind, text in (document["stores"] or {}).items():

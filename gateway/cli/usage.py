@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.model.budget import Stores
     from gateway.usage.reports import UsageQuery, UsageReader
 
-_OK = 0
+_OK, _NONE = 0, 1
 _NO_VALUE = "-"
 _SHOWN = Decimal("0.000001")
 _TOKENS = {
@@ -68,6 +68,8 @@ def usage(options: argparse.Namespace) -> int:
         raise CommandError("--rows prints JSON lines: add --json")
     if options.rows and options.by:
         raise CommandError("--rows prints single calls: leave out --by")
+    if options.request is not None:
+        return _print_request(options)
     by = options.by or ("client",)
     if are_apart(by, options.assistant):
         raise CommandError(f"--assistant with these --by: {APART}")
@@ -233,6 +235,38 @@ def _amount(text: object, currency: str | None) -> str:
     if text is None:
         return _NO_VALUE
     return f"{Decimal(str(text)).quantize(_SHOWN, ROUND_HALF_UP):,} {currency}"
+
+
+def _print_request(options: argparse.Namespace) -> int:
+    """Print the calls of one request, with their cost. Return 1 if there are none."""
+    from gateway.usage.reports import UsageQuery
+    from gateway.usage.usage_row import json_line
+
+    if options.by or options.csv or any(_filters(options).values()):
+        raise CommandError("--request shows the calls of one request: leave out the other filters, --by and --csv")
+    if options.admin is not None:
+        client = admin_client(options.admin, settings_of(options))
+        lines = [*client.lines(f"/v1/admin/usage/rows?{urlencode({'request_id': options.request})}", _note_deleted)]
+    else:
+        with _reader(options) as reader:
+            lines = [json_line(row) for row in reader.rows(UsageQuery.of_request(options.request))]
+    if not lines:
+        print(f"gateway: the ledger has no call of the request {visible(options.request)}", file=sys.stderr)
+        return _NONE
+    if options.json:
+        sys.stdout.writelines(lines)
+        return _OK
+    shown = [["time", "deployment", "model", "outcome", "input", "output", "amount", "vendor amount"]]
+    for row in map(json.loads, lines):
+        vendor = " + ".join(_amount(text, name) for name, text in row["vendor"].items()) or _NO_VALUE
+        own = [visible(str(row[name] or _NO_VALUE)) for name in ("time", "deployment", "model", "outcome")]
+        shown.append([*own, *_counts(row), _amount(row["amount"], row["currency"]), vendor])
+    print(aligned(shown, 4))
+    return _OK
+
+
+def _counts(row: Mapping[str, Any]) -> list[str]:
+    return [f"{row[name]:,}" for name in _ALWAYS_SHOWN]
 
 
 def _notes(report: Mapping[str, Any]) -> str:

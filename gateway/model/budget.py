@@ -246,6 +246,11 @@ class Stores(Value, frozen=True):
     database: StoreServer | None = None
     valkey: StoreServer | None = None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the stores that there are."""
+        return tuple(kind for kind in ("database", "valkey") if getattr(self, kind) is not None)
+
 
 ClientsSource = Literal["file", "database"]
 """Where clients, keys, projects and budgets are: in the config file or in the database."""

@@ -142,6 +142,8 @@ class Status:
         file_is_active: Whether the active version has the text of the file. False after a rollback, until its release.
         pinned: The version that a rollback pinned, or an empty text.
         schedules_off: Why no schedule runs. Empty if schedules run.
+        store_problems: Why a store cannot be used now, by its kind: `database`, `valkey`, or `ledger` without a shared
+            database.
         at_s: The time of this state (Unix time).
     """
 
@@ -158,6 +160,7 @@ class Status:
     keeps_history: bool = False
     file_is_active: bool = True
     pinned: str = ""
+    store_problems: Mapping[str, str] = field(default_factory=dict)
     at_s: float = field(kw_only=True)
 
 

@@ -21,6 +21,7 @@ from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
 from gateway.server.request_feed import publish_requests
 from gateway.server.service_manager import ServiceManager
+from gateway.server.store_watch import LOOK_S, StoreWatch
 from gateway.server.uvicorn_server import DrainDelay, serving_in_background
 from gateway.server.workers import Workers
 from gateway.settings import Settings
@@ -92,12 +93,19 @@ class Host:
         self._service = service or ServiceManager({})
         self._handover, self._faults = handover, faults
         self._budgets = BudgetWatch(settings.state_dir, lambda: keepers.live.config)
+        self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey_s)
         self._traffic = TrafficWindow()
         self._is_draining = self._is_stopping = False
+        self._is_listening = asyncio.Event()
 
     async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """Serve; return the exit status. `on_started` is awaited once all workers accept connections."""
         loop, live = asyncio.get_running_loop(), self._live
+
+        async def started() -> None:
+            self._is_listening.set()
+            await on_started()
+
         with suppress(NotImplementedError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._on_signal, number)
@@ -109,12 +117,17 @@ class Host:
         live.start(self._workers.activate)
         self._scheduler.start(self._workers.snapshots, live.restage)
         alerting = asyncio.create_task(self._budgets.run())
-        works = self._sample(), self._service.beat(), publish_requests(self._workers.events, self.requests)
+        works = (
+            self._sample(),
+            self._watch_stores(),
+            self._service.beat(),
+            publish_requests(self._workers.events, self.requests),
+        )
         background = [alerting, *(asyncio.create_task(work) for work in works)]
         try:
             async with AsyncExitStack() as stack:
                 ends = [await stack.enter_async_context(served) for served in self._operator_listeners()]
-                serving = asyncio.create_task(self._workers.run(on_started))
+                serving = asyncio.create_task(self._workers.run(started))
                 stack.push_async_callback(_ended, serving)
                 if self._handover is not None and await self._handover.is_done_before(serving):
                     alerting.cancel()
@@ -141,6 +154,12 @@ class Host:
         while True:
             self._traffic.sample(time.monotonic(), await self.snapshots())
             await asyncio.sleep(SAMPLE_S)
+
+    async def _watch_stores(self) -> None:
+        await self._is_listening.wait()
+        while True:
+            self._stores.note(self._stores.problems(await self._workers.status()))
+            await asyncio.sleep(LOOK_S)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -187,18 +206,20 @@ class Host:
             keeps_history=live.keeps_history,
             file_is_active=live.file_is_active,
             pinned=live.pinned,
+            store_problems=self._stores.problems(workers),
             at_s=time.time(),
         )
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """See Control."""
         used = {labels: [share] for labels, share in self._budgets.used_shares().items()}
-        own: Series = {"gateway_budget_used_ratio": used}
+        status = await self.status()
+        own: Series = {"gateway_budget_used_ratio": used, **await self._stores.series(status.store_problems)}
         if self._live.cell is not None:
             own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
         snapshots = [*await self.snapshots(), pack(own)]
         # Rendering takes too long for the loop, so a thread does it.
-        return await asyncio.to_thread(expose, await self.status(), snapshots, accept)
+        return await asyncio.to_thread(expose, status, snapshots, accept)
 
     async def snapshots(self) -> list[bytes]:
         """See Control."""
@@ -211,20 +232,20 @@ class Host:
     async def overview(self) -> Overview:
         """See Control. The disk and the shared database are read in a thread."""
         self._traffic.sample(time.monotonic(), await self.snapshots())
-        identity, rows = await asyncio.to_thread(self._of_state_dir)
+        identity, waiting = await asyncio.to_thread(self._identity), await self._stores.backlog()
+        rows = waiting.rows if waiting is not None else None
         cell = await asyncio.to_thread(self._live.cell.state) if self._live.cell is not None else None
         return Overview(self._name, identity, self._traffic.counts(), rows, cell)
 
-    def _of_state_dir(self) -> tuple[str | None, int | None]:
+    def _identity(self) -> str | None:
         if self._state_dir is None:
-            return None, None
+            return None
         from gateway.usage.installation import instance_name
-        from gateway.usage.journal import waiting_rows
 
         try:
-            return instance_name(self._state_dir), len(waiting_rows(self._state_dir))
+            return instance_name(self._state_dir)
         except StateError:
-            return None, None
+            return None
 
     def events(self) -> Subscription:
         """See Control."""

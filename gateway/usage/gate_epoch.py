@@ -57,7 +57,6 @@ class EpochKeeper:
         instance: The name of this instance, whose spool positions show what is shipped.
         unshipped: Returns whether rows of this machine are not in the ledger. It may read files.
         zone: Returns the time zone of windows (`usage.timezone`).
-        failed: Called with a message when the counters can't be rebuilt.
 
     Attributes:
         is_ready: Set when the counters of budgets were complete for the first time.
@@ -71,14 +70,12 @@ class EpochKeeper:
         instance: str,
         unshipped: Callable[[], bool],
         zone: Callable[[], tzinfo],
-        failed: Callable[[str], None],
     ) -> None:
         self._gate = gate
         self._server = database
         self._instance = instance
         self._unshipped = unshipped
         self._zone = zone
-        self._failed = failed
         self.is_ready = asyncio.Event()
         self._connection: PostgresConnection | None = None
         self._phase = _NEW
@@ -109,9 +106,8 @@ class EpochKeeper:
             except (GateUnavailable, ValkeyUnavailable, StateError) as error:
                 self._drop()
                 # A moment without Valkey is usual after its restart, and reported by the gate itself.
-                if isinstance(error, StateError) and str(error) != self.problem:
+                if isinstance(error, StateError):
                     self.problem = str(error)
-                    self._failed(f"the counters of budgets can't be rebuilt: {error}")
             wait_s = _STEP_S if not self._is_settled or self.problem else _SIGN_OF_LIFE_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):

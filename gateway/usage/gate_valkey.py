@@ -15,6 +15,7 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,7 +91,6 @@ class ValkeyGate:
         cell: The name of the cell, which all keys contain.
         owner: A name of this process that is never used again: its instance, a slash, and a random part.
         now_us: Returns the time instead of the server, for tests.
-        failed: Called with a message when the server cannot be used.
         deadline_s: The deadline of each operation, if it is not the usual one of requests.
 
     Attributes:
@@ -110,10 +110,9 @@ class ValkeyGate:
         owner: str,
         *,
         now_us: Callable[[], int] | None = None,
-        failed: Callable[[str], None] = lambda _: None,
         deadline_s: float | None = None,
     ) -> None:
-        self.connection = ValkeyConnection(server, self._prepare, failed)
+        self.connection = ValkeyConnection(server, self._prepare)
         self.owner = owner
         self.epoch: str | None = None
         self.is_ready = False
@@ -148,6 +147,15 @@ class ValkeyGate:
         if not self.connection.is_connected:
             return self._unreachable()
         return None if self.epoch is not None and self.is_ready else _NOT_REBUILT
+
+    async def answer_s(self) -> float | None:
+        """Return the time of a round trip to the server in seconds, or None if it does not answer."""
+        began_s = time.perf_counter()  # the clock of an event loop has milliseconds
+        try:
+            await self.connection.call("PING", deadline_s=_SLOW_S)
+        except ValkeyUnavailable:
+            return None
+        return time.perf_counter() - began_s
 
     def open_in(self, counter: Counter) -> int:
         """Return how many open calls of this process the store has counted in a counter."""

@@ -611,8 +611,33 @@ def _release(path: Path) -> None:
 # Reading.
 
 
+class Backlog(NamedTuple):
+    """The usage rows of a state directory that are not in the ledger: their number, and the Unix time of the oldest."""
+
+    rows: int = 0
+    oldest_ns: int | None = None
+
+
+class _RowStart(msgspec.Struct, array_like=True):
+    """The first fields of a `UsageRow`."""
+
+    call: str
+    time_ns: int
+
+
+def backlog(directory: Path) -> Backlog:
+    """Return what waits for the ledger. Raises StateError."""
+    decode = msgspec.msgpack.Decoder(_RowStart).decode
+    times = [start.time_ns for start in _read_waiting(directory, decode)]
+    return Backlog(len(times), min(times, default=None))
+
+
 def waiting_rows(directory: Path, most: int = sys.maxsize) -> list[UsageRow]:
     """Return rows of a state directory that are not in the ledger, or were not a moment ago. Raises StateError."""
+    return _read_waiting(directory, decode_row, most)
+
+
+def _read_waiting(directory: Path, decode: Callable[[bytes], _T], most: int = sys.maxsize) -> list[_T]:
     path = directory / FOLDER / f"{_boot()}{_SUFFIX}"
     try:
         journal = Journal(path.parent, path, time.time_ns, os.O_RDONLY)
@@ -622,7 +647,7 @@ def waiting_rows(directory: Path, most: int = sys.maxsize) -> list[UsageRow]:
         raise StateError(f"{path} can't be read: {_words(error)}") from error
     with closing(journal):
         try:
-            return [decode_row(row) for _, row in journal.waiting(most)]
+            return [decode(row) for _, row in journal.waiting(most)]
         except (GateUnavailable, ValueError) as error:
             raise StateError(f"{path} can't be read: {error}") from error
 

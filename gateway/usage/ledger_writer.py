@@ -61,7 +61,7 @@ class LedgerWriter:
     Args:
         directory: The state directory. It must have one ledger writer.
         rules: Returns the present rules. Rows of an earlier version also lose their callers.
-        failed: Called with a message when rows can't be moved or read.
+        failed: Called with a message when rows can't be read or deleted.
         clock: Returns Unix time.
         ledger: The shared ledger, which may be unreachable at first. Default: the SQLite ledger of the directory.
         recovered: Called with the number of calls that killed processes left open, after their rows were written.
@@ -143,7 +143,7 @@ class LedgerWriter:
                     self._sweep()
 
     def move(self) -> None:
-        """Move all rows that wait now. Report an error instead of raising it."""
+        """Move all rows that wait now. An error is in `problem`."""
         try:
             if not self._has_begun:
                 self._begin()
@@ -155,10 +155,7 @@ class LedgerWriter:
                 if len(found) < _MOST_ROWS:
                     break
         except Exception as error:  # the thread must not end, or all later rows would stay in the journal
-            message = _description(error)
-            if self.problem is None:
-                self._failed(f"usage rows stay in the journal until this is fixed: {message}")
-            self.problem = message
+            self.problem = _description(error)
         else:
             self.problem = None
 

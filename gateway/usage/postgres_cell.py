@@ -141,12 +141,17 @@ class CellDatabase:
         self.fetch("DELETE FROM cell_lease WHERE holder = $1", self.owner)
         self.fetch("DELETE FROM cell_instance WHERE owner = $1", self.owner)
 
+    def forget(self, instance: str) -> None:
+        """Remove an instance that has ended without leaving from the list."""
+        self.fetch("DELETE FROM cell_instance WHERE instance = $1", instance)
+
     def instances(self) -> tuple[CellInstance, ...]:
-        """Return all instances by name."""
+        """Return all instances by name, without those that have been silent for an hour."""
         rows = self.fetch(
             f"SELECT cell_instance.*, {_NOW_S} - seen_at AS silent_s, last.version AS last, "  # noqa: S608  # constants
             f"{_NOW_S} - last.received_at AS last_s FROM cell_instance LEFT JOIN (SELECT version, received_at "
-            f"FROM cell_activation ORDER BY {LAST} LIMIT 1) AS last ON true ORDER BY name, instance"
+            f"FROM cell_activation ORDER BY {LAST} LIMIT 1) AS last ON true "
+            f"WHERE {_NOW_S} - seen_at < {_FORGOTTEN_S} ORDER BY name, instance"
         )
         return tuple(
             CellInstance(

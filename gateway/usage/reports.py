@@ -80,6 +80,7 @@ class UsageQuery(Value, frozen=True):
         last_day: The last day.
         client: Only this client. None: all of them.
         assistant: Only this assistant. Empty: only calls without one. None: all of them.
+        request: Only the rows of this request, which no report has. None: all of them.
     """
 
     by: tuple[str, ...]
@@ -87,6 +88,7 @@ class UsageQuery(Value, frozen=True):
     last_day: str
     client: str | None = None
     assistant: str | None = None
+    request: str | None = None
 
     @classmethod
     def of_month(
@@ -94,6 +96,11 @@ class UsageQuery(Value, frozen=True):
     ) -> UsageQuery:
         """Return the query for a month (`2026-11`)."""
         return cls(tuple(by), f"{month}-01", f"{month}-31", client, assistant)
+
+    @classmethod
+    def of_request(cls, request: str) -> UsageQuery:
+        """Return the query for the rows of a request, of any day."""
+        return cls((), "0000-00-00", "9999-99-99", request=request)
 
     def columns(self) -> list[str]:
         """Return the columns of the groups."""
@@ -121,6 +128,8 @@ class UsageQuery(Value, frozen=True):
             newest: The number of the last row.
         """
         where, values = self._where()
+        if self.request is not None:
+            where, values = f"{where} AND request_id = ?", [*values, self.request]
         text = (
             f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
             f"WHERE (time_ns, usage_row.number) > (?, ?) AND usage_row.number <= ? AND {where} "
@@ -139,7 +148,7 @@ class UsageQuery(Value, frozen=True):
 
     def includes(self, row: UsageRow, day: str) -> bool:
         """Return whether a row of a day belongs to the report."""
-        filters = (self.client, row.client), (self.assistant, row.assistant)
+        filters = (self.client, row.client), (self.assistant, row.assistant), (self.request, row.request)
         return self.first_day <= day <= self.last_day and all(one in (None, name or "") for one, name in filters)
 
 

@@ -156,7 +156,6 @@ class ValkeyConnection:
         server: The address.
         prepared: Called with the connection after each connect, before any other command is accepted. If it raises
             ValkeyUnavailable, the connection is closed and tried again.
-        failed: Called with a message when the connection is lost, or cannot be made for another reason than before.
         deadline_s: The time in which a command must be answered.
 
     Attributes:
@@ -167,10 +166,8 @@ class ValkeyConnection:
         self,
         server: StoreServer,
         prepared: Callable[[ValkeyConnection], Awaitable[None]] | None = None,
-        failed: Callable[[str], None] = lambda _: None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._failed = failed
         self._server = server
         self._prepared = prepared
         self._deadline_s = deadline_s
@@ -248,10 +245,7 @@ class ValkeyConnection:
                     await self._prepared(self)
         except (OSError, TimeoutError, ValkeyUnavailable) as error:
             pipeline.abort()
-            problem = _description(error)
-            if problem != self.problem:
-                self._failed(f"the shared gate (`stores.valkey`) can't be used: {problem}")
-            self.problem = problem
+            self.problem = problem = _description(error)
             raise ValkeyUnavailable(problem) from None
         except BaseException:
             pipeline.abort()

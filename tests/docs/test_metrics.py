@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.failures import FailureKind
-from tests.kit.doc_pages import ROOT, blocks_of
+from tests.kit.doc_pages import ROOT
 
 METRICS = ROOT / "docs" / "operate" / "metrics.md"
 TRACES = ROOT / "docs" / "operate" / "traces.md"
@@ -16,10 +17,13 @@ OUTCOMES = {"ok", "refused", "failed", "interrupted", "cancelled", "internal_err
 
 
 def queries() -> list[str]:
-    asked = [row[1].strip("`").replace("\\|", "|") for row in split_rows("| question | PromQL")]
-    alerts = next(block for block in blocks_of(METRICS) if block.title == "alerts.yml")
-    assert alerts.text.count("expr:") == 5
-    return [*asked, *re.split(r"- alert:", alerts.text)[1:]]
+    return [row[1].strip("`").replace("\\|", "|") for row in split_rows("| question | PromQL")]
+
+
+def test_page_lists_each_alert_with_its_severity() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/helm/assistant-gateway/rules.yml").read_text("utf-8"))["groups"][0]["rules"]
+    rows = {name: row[1] for row in split_rows("| alert | severity") for name in re.findall(r"`(\w+)`", row[0])}
+    assert rows == {rule["alert"]: rule["labels"]["severity"] for rule in rules}
 
 
 def split_rows(header: str) -> list[list[str]]:

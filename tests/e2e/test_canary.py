@@ -120,6 +120,8 @@ def test_failing_candidate_is_rolled_back_without_a_failed_request(
         assert first in tables
         assert len(tables) in (3, 4), "5 %, 25 %, and 0 % are a table each"
         assert schedule(operator)["phase"] == "rolled_back"
+        shown = "\n".join(operator.admin.get("/status").json()["problems"])
+        assert "the candidate b of assistant in default was taken back: " in shown
         metrics = operator.admin.get("/metrics").text
         labels = 'assistant="assistant",deployment="b",region="default"'
         assert f"gateway_schedule_rolled_back{{{labels}}} 1.0" in metrics

@@ -181,6 +181,29 @@ def test_another_instance_judges_while_the_judge_is_stopped(tmp_path: Path, post
         assert [row[:3] for row in rows_of(postgres)] == [row[:3] for row in before]
 
 
+def test_killed_instance_is_forgotten_by_a_command_and_after_an_hour(tmp_path: Path, postgres: RunningPostgres) -> None:
+    with cell(tmp_path, postgres) as both:
+        eventually(lambda: len(_in_database(both)) == 2)
+        ids = [str(item["id"]) for item in status(both, 0)[1]["instances"]]
+        environ = environ_of(both.path, 0)
+        code, said = run_command(environ, "instances", "forget", ids[0], "--config", str(both.path))
+        assert (code, "gives signs of life" in said) == (1, True), said
+        both.instances[1].process.kill()
+        # As if it had been silent for so long.
+        postgres.sql("UPDATE cell_instance SET seen_at = seen_at - 20, rows_waiting = 7 WHERE instance = $1", ids[1])
+        code, said = run_command(environ, "status", "--config", str(both.path))
+        assert (code, "has given no sign" in said, "gateway instances forget" in said) == (3, True, True), said
+        said = both.run("instances", "forget", ids[1])
+        assert "is forgotten; 7 usage rows are in its state directory" in said
+        assert [state for _, state in _in_database(both)] == ["current"]
+        code, said = run_command(environ, "instances", "forget", ids[1], "--config", str(both.path))
+        assert (code, "the cell has no instance" in said) == (2, True), said
+        columns = "owner, name, version, release, since, is_draining, rows_waiting, seen_at - 3601"
+        postgres.sql(f"INSERT INTO cell_instance SELECT 'old', {columns} FROM cell_instance")  # noqa: S608
+        assert [state for _, state in _in_database(both)] == ["current"]
+        both.instances.pop()
+
+
 def stage_of(postgres: RunningPostgres) -> int:
     return max(
         (int(json.loads(str(text))["stage"]) for (text,) in postgres.sql("SELECT progress FROM cell_schedule")),

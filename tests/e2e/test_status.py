@@ -80,6 +80,17 @@ def test_provider_that_is_down_is_a_problem_and_the_next_step_answers(
         assert "problem: a is skipped for " in text
 
 
+def test_region_whose_users_are_asked_for_consent_is_answered(
+    path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"consent": {"mode": "per_request", "recipient": "A"}}
+    path.write_text(config(pair, "a", 0, {"deployments": {"a": asked}}).text, "utf-8")
+    with operated(path, GATEWAY_STATE_DIR=str(path.parent / "state")) as operator:
+        status, text = shown(operator, capsys)
+        assert "problem: " not in text
+        assert (status, "assistant: a, if the user agrees\n" in text, "nobody answers" in text) == (0, True, False)
+
+
 def test_rejected_configuration_and_a_drain_are_problems(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with operated(path) as operator:
         operator.replace("version: 2")

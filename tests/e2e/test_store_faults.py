@@ -14,7 +14,7 @@ from gateway.usage.postgres import upgrade
 from tests.kit.configs import key_hash
 from tests.kit.metered_gateway import in_money
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.store_cell import Cell, cell, is_unavailable
+from tests.kit.store_cell import Cell, cell, environ_of, is_unavailable, run_command
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -37,6 +37,18 @@ def _stores(one: Cell) -> Mapping[str, str]:
     assert answer.status_code == 200, "an instance without a store is ready"
     stores: Mapping[str, str] = answer.json()["stores"]
     return stores
+
+
+def _value(one: Cell, series: str) -> float | None:
+    """Return the value of a series, or None without it."""
+    text = httpx.get(f"{one.instances[0].admin_url}/metrics", trust_env=False, timeout=60).text
+    return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{series} ")), None)
+
+
+def _changes(one: Cell) -> list[tuple[str, str]]:
+    """Return the lines about stores in the log, in their order."""
+    lines = [line for line in one.instances[0].lines if isinstance(line, dict)]
+    return [(line["event"], line["store"]) for line in lines if "store" in line]
 
 
 def _used_s(one: Cell) -> float:
@@ -68,6 +80,16 @@ def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, postgres: 
                 eventually(lambda kind=kind: _stores(one)[kind] != "ok", 300)
                 expected = "requests with a budget are refused" if kind == "valkey" else "requests are served"
                 assert expected in _stores(one)[kind]
+                assert _value(one, f'gateway_store_up{{store="{kind}"}}') == 0
+                assert _value(one, f'gateway_store_answer_seconds{{store="{kind}"}}') is None
+                status, text = run_command({}, "status", "--admin", one.instances[0].admin_url)
+                assert (status, f"problem: the shared store `{kind}` cannot be used: " in text) == (3, True), text
+                status, text = run_command(environ_of(one.path, 0), "status", "--config", str(one.path))
+                assert (status, f"problem: the shared store `{kind}` cannot be used: " in text) == (3, True), text
+                if kind == "database":
+                    eventually(lambda: (_value(one, "gateway_usage_rows_waiting") or 0) > 0, 300)
+                    eventually(lambda: (_value(one, "gateway_usage_oldest_row_seconds") or 0) > 0, 300)
+                eventually(lambda kind=kind: _changes(one)[-1:] == [("store_lost", kind)], 300)
                 began_s, used_s = time.monotonic(), _used_s(one)
                 time.sleep(_WATCHED_S)
                 assert _used_s(one) - used_s < _MOST_BUSY * (time.monotonic() - began_s), kind
@@ -75,4 +97,8 @@ def test_lost_stores_delay_no_request_and_pin_no_core(tmp_path: Path, postgres: 
                 end()
             assert one.ask(key="gk-free").status_code == 200
             eventually(lambda: one.ask_once().status_code == 200, 300)
+            eventually(lambda kind=kind: _changes(one)[-1:] == [("store_back", kind)], 300)
+            eventually(lambda kind=kind: _value(one, f'gateway_store_up{{store="{kind}"}}') == 1, 300)
+        assert _changes(one) == [(event, kind) for kind, _, _ in faults for event in ("store_lost", "store_back")]
+        eventually(lambda: _value(one, "gateway_usage_rows_waiting") == 0, 300)
         eventually(lambda: len(one.rows()) == one.meter.number("ok"), 300)

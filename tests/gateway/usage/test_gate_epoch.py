@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC
 
 import msgspec
@@ -52,7 +52,6 @@ class Process:
     gate: ValkeyGate
     keeper: EpochKeeper
     unshipped: bool = False
-    failures: list[str] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -68,10 +67,7 @@ async def _process(valkey: RunningValkey, postgres: RunningPostgres, owner: str)
     def unshipped() -> bool:
         return process.unshipped
 
-    def failed(message: str) -> None:
-        process.failures.append(message)
-
-    process = Process(gate, EpochKeeper(gate, postgres.address(), owner, unshipped, lambda: UTC, failed))
+    process = Process(gate, EpochKeeper(gate, postgres.address(), owner, unshipped, lambda: UTC))
     await gate.start()
     process.keeper.start()
     await asyncio.wait_for(process.keeper.is_ready.wait(), LIMIT_S)
@@ -207,7 +203,7 @@ async def test_without_the_database_budgets_are_refused_and_it_is_reported(
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(1):
                     await hold(one.gate, request("call", 1))
-            await asyncio.to_thread(waiting.eventually, lambda: bool(one.failures))
-            assert "can't be reached" in one.failures[0]
+            await asyncio.to_thread(waiting.eventually, lambda: one.keeper.problem is not None)
+            assert "can't be reached" in (one.keeper.problem or "")
             other.restart()
             assert isinstance(await hold(one.gate, request("later", 1)), HoldGranted)

@@ -1,0 +1,94 @@
+"""Watch the stores of an instance for its operators: a log line at the begin and at the end of an outage, and metrics.
+
+`database` and `valkey` are the shared stores. An instance without a shared database has `ledger`, the file of its
+state directory. What is counted there waits in the journal meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.model.status import WorkerStatus
+from gateway.operator_errors import StateError
+from gateway.server.keepers import Keepers
+from gateway.telemetry.log import logger
+from gateway.telemetry.metric_snapshots import Series
+
+if TYPE_CHECKING:
+    from gateway.usage.journal import Backlog
+
+LOOK_S = 1.0
+
+
+class StoreWatch:
+    """Knows which stores cannot be used, and what waits for them.
+
+    Args:
+        state_dir: The state directory. None: there are no stores.
+        keepers: The parts of this process that use the database.
+        valkey_s: Returns the time of the latest round trip to Valkey in seconds, or None.
+    """
+
+    def __init__(self, state_dir: Path | None, keepers: Keepers, valkey_s: Callable[[], float | None]) -> None:
+        self._state_dir = state_dir
+        self._keepers = keepers
+        self._valkey_s = valkey_s
+        self._lost_at: dict[str, float] = {}
+
+    def problems(self, workers: Iterable[WorkerStatus]) -> dict[str, str]:
+        """Return why stores cannot be used now, by their kind, as any process of this instance has found."""
+        found = {kind: text for worker in workers for kind, text in worker.store_problems.items()}
+        cell, ledger = self._keepers.live.cell, self._keepers.ledger
+        if cell is not None and cell.database_problem:
+            found["database"] = cell.database_problem
+        if ledger is not None and ledger.problem is not None:
+            found["ledger" if "ledger" in self._kinds() else "database"] = ledger.problem
+        return found
+
+    def _kinds(self) -> tuple[str, ...]:
+        stores, ledger = self._keepers.live.config.stores, self._keepers.ledger
+        shared = stores.kinds if stores is not None else ()
+        return shared if "database" in shared or ledger is None else (*shared, "ledger")
+
+    def note(self, problems: Mapping[str, str]) -> None:
+        """Log each store that has been lost since the last call, or has come back."""
+        now_s = time.monotonic()
+        for kind in self._kinds():
+            if kind in problems and kind not in self._lost_at:
+                self._lost_at[kind] = now_s
+                logger().error("store_lost", store=kind, detail=problems[kind])
+            elif kind not in problems and kind in self._lost_at:
+                logger().warning("store_back", store=kind, for_s=round(now_s - self._lost_at.pop(kind), 1))
+
+    async def backlog(self) -> Backlog | None:
+        """Return the usage rows that wait, or None if that cannot be read. A thread reads the file."""
+        if self._state_dir is None:
+            return None
+        from gateway.usage.journal import backlog
+
+        try:
+            return await asyncio.to_thread(backlog, self._state_dir)
+        except StateError:
+            return None
+
+    async def series(self, problems: Mapping[str, str]) -> Series:
+        """Return the metrics of the stores."""
+        cell = self._keepers.live.cell
+        answers_s = {"database": cell.answer_s if cell is not None else None, "valkey": self._valkey_s()}
+        series: Series = {
+            "gateway_store_up": {(kind,): [int(kind not in problems)] for kind in self._kinds()},
+            "gateway_store_answer_seconds": {
+                (kind,): [round(seconds * 1_000_000)]
+                for kind, seconds in answers_s.items()
+                if seconds is not None and kind not in problems
+            },
+        }
+        if self._kinds() and (waiting := await self.backlog()) is not None:
+            age_s = time.time() - waiting.oldest_ns / 1e9 if waiting.oldest_ns is not None else 0.0
+            series["gateway_usage_rows_waiting"] = {(): [waiting.rows]}
+            series["gateway_usage_oldest_row_seconds"] = {(): [max(0, round(age_s))]}
+        return series
