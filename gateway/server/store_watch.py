@@ -1,7 +1,7 @@
 """Watch the stores of an instance for its operators: a log line at the begin and at the end of an outage, and metrics.
 
 `database` and `valkey` are the shared stores. An instance without a shared database has `ledger`, the file of its
-state directory. What is counted there waits in the journal meanwhile.
+state directory. Usage rows wait in the journal meanwhile.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def path(tmp_path: Path, pair: SimulatorThread) -> Path:
     return path
 
 
-def test_reload_tells_the_changes_also_if_the_watch_was_faster(
+def test_reload_reports_the_changes_also_if_the_watch_was_faster(
     path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with operated(path) as operator:
@@ -68,7 +68,7 @@ def test_calls_of_a_request_are_shown_with_their_cost(
     model = {"price": {"input": 1, "output": 2, "currency": "EUR", "as_of": "2026-11-01"}}
     models = {"version": 1, "models": {"openai-compatible": {"m": model}}}
     (path.parent / "models.yaml").write_text(json.dumps(models), "utf-8")
-    path.write_text(config(pair, "a, b", 0, "catalogue: models.yaml").text, "utf-8")
+    path.write_text(config(pair, "a, b", 0, "catalogue: {models: models.yaml}").text, "utf-8")
     state = str(path.parent / "state")
     with operated(path, GATEWAY_STATE_DIR=state) as operator:
         for name in ("one", "two"):
