@@ -74,6 +74,9 @@ class Host:
         service: The service manager that started the process.
         handover: Hands over to the next gateway. None: this process never does.
         faults: The faults of a demo's simulated providers, or None.
+
+    Attributes:
+        stopped_at: When the process was asked to stop, as `time.monotonic()`. None: it was not.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Host:
         self._stores = StoreWatch(settings.state_dir, keepers, lambda: self._budgets.valkey_s)
         self._traffic = TrafficWindow()
         self._is_draining = self._is_stopping = False
+        self.stopped_at: float | None = None
         self._is_listening = asyncio.Event()
 
     async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
@@ -181,6 +185,7 @@ class Host:
     def _stop(self) -> None:
         self._note_draining()
         self._is_stopping = True
+        self.stopped_at = time.monotonic()
         self._workers.stop()
 
     def _note_draining(self) -> None:

@@ -22,7 +22,7 @@ from gateway.server.handover import Given, Handover
 from gateway.server.host import BuildOperatorConsole, ConsoleListener, Host, Operators
 from gateway.server.keepers import Keepers, keeping, recording_the_end
 from gateway.server.service_manager import ServiceManager, sockets_by_name
-from gateway.server.uvicorn_server import BindError, bind, raise_file_limit, run, url_of
+from gateway.server.uvicorn_server import BindError, bind, grace_s_of, raise_file_limit, run, url_of
 from gateway.server.workers import WorkerProcesses, Workers, WorkerSettings
 from gateway.settings import Settings, versions_of
 from gateway.telemetry.log import logger
@@ -107,7 +107,10 @@ def _serve(
         packed = outcome.packed if live.config is initial.config and outcome.packed is not None else pack(live.config)
         workers = WorkerProcesses(listener, settings.workers, live.config, packed, serves, lambda: live.lock_descriptor)
     host = Host(workers, keepers, operators, settings, service, handover)
-    return run(host.run(listening)) if is_alone else asyncio.run(host.run(listening))
+    status = run(host.run(listening)) if is_alone else asyncio.run(host.run(listening))
+    if keepers.ledger is not None and host.stopped_at is not None:
+        keepers.ledger.waits_until_s = host.stopped_at + grace_s_of(settings.grace_s, live.config)
+    return status
 
 
 def _check_receipts(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -33,6 +34,7 @@ from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_r
 from providers.value import Value
 
 _MOVE_S = 0.1
+_RETRY_S = 0.5
 _MOST_ROWS = 2_000
 _READ_S = 60.0
 """The time in which a journal of an earlier start is read. A damaged one may have no end."""
@@ -71,6 +73,7 @@ class LedgerWriter:
 
     Attributes:
         problem: Why rows can't be moved at the moment, or None.
+        waits_until_s: How long `close` waits for a shared ledger that does not answer, as `time.monotonic()`.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class LedgerWriter:
         self._failed = failed
         self._clock = clock
         self.problem: str | None = None
+        self.waits_until_s = 0.0
+        self._is_shared = ledger is not None
         self._swept_at = self._forgot_at = -math.inf
         self._ended = threading.Event()
         self._turn = threading.Lock()
@@ -111,8 +116,34 @@ class LedgerWriter:
             self._thread.join()
         if not self._is_paused:
             self.move()
+            self._wait_for_the_ledger()
         self._journal.close()
         self._ledger.close()
+
+    def _wait_for_the_ledger(self) -> None:
+        """Move the rows as soon as the shared ledger answers, until `waits_until_s`. Report what is left."""
+        if (left := self._left()) and self._is_shared and (seconds := self.waits_until_s - time.monotonic()) > 0:
+            self._failed(
+                f"{left} usage rows wait for the database, and this process waits up to {seconds:.0f} s for it"
+            )
+            while self.problem is not None and time.monotonic() < self.waits_until_s:
+                time.sleep(_RETRY_S)
+                self.move()
+            left = self._left()
+        if left:
+            folder = self._directory / FOLDER
+            self._failed(
+                f"{left} usage rows are still in {folder}: a start with this directory moves them to the ledger"
+            )
+
+    def _left(self) -> int:
+        """Return the number of rows that could not be moved."""
+        if self.problem is None:
+            return 0
+        try:
+            return len(self._journal.waiting(sys.maxsize))
+        except GateUnavailable:
+            return 0
 
     def pause(self) -> None:
         """Wait for the end of a move, and begin no other until `resume`. Meanwhile another process moves the rows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from gateway.usage.postgres import upgrade
 from tests.kit.configs import key_hash
+from tests.kit.gateway_process import running_gateway
 from tests.kit.metered_gateway import in_money
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell, environ_of, is_unavailable, run_command
@@ -37,6 +40,34 @@ def _stores(one: Cell) -> Mapping[str, str]:
     assert answer.status_code == 200, "an instance without a store is ready"
     stores: Mapping[str, str] = answer.json()["stores"]
     return stores
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_stop_waits_for_its_rows_within_its_grace(tmp_path: Path, postgres: RunningPostgres, comes_back: bool) -> None:
+    grace_s = 60 if comes_back else 2
+    with cell(tmp_path, postgres, in_money(100), instances=0) as one:
+        environ = environ_of(one.path, 0) | {"GATEWAY_GRACE_S": str(grace_s)}
+        with running_gateway(one.path, environ) as gateway:
+            one.instances.append(gateway)
+            assert one.ask().status_code == 200
+            eventually(lambda: len(one.rows()) == 1, 60)
+            postgres.kill()
+            assert [one.ask().status_code for _ in range(3)] == [200] * 3
+            gateway.process.send_signal(signal.SIGTERM)
+            waits = gateway.wait_for("usage", level="error")["detail"]
+            assert re.match("3 usage rows wait for the database, and this process waits up to [0-9]+ s for it", waits)
+            if comes_back:
+                postgres.restart()
+                assert gateway.process.wait(60) == 0
+                assert len(one.rows()) == 4
+                return
+            folder = one.state(0) / "journal"
+            left = f"3 usage rows are still in {folder}: a start with this directory moves them to the ledger"
+            gateway.wait_for("usage", detail=left)
+            assert gateway.process.wait(60) == 0
+        postgres.restart()
+        with running_gateway(one.path, environ):
+            eventually(lambda: len(one.rows()) == 4, 60)
 
 
 def _value(one: Cell, series: str) -> float | None:
