@@ -7,7 +7,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -228,12 +228,7 @@ def keeping_ledger(
         yield None
         return
     from gateway.state.shadows import remove_shadow_records
-    from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
-
-    def rules() -> LedgerRules:
-        present = config()
-        usage = present.usage
-        return LedgerRules(ZoneInfo(usage.timezone), usage.retention.ledger_s, regions_without_callers(present))
+    from gateway.usage.ledger_writer import LedgerWriter, ledger_rules
 
     try:
         remove_shadow_records(state_dir, regions_without_callers(config()))
@@ -243,7 +238,7 @@ def keeping_ledger(
     user_key(state_dir)
     writer = LedgerWriter(
         state_dir,
-        rules,
+        lambda: ledger_rules(config()),
         report_problem,
         ledger=_shared_ledger(stores, state_dir, lambda: config().usage),
         recovered=_log_recovered,
@@ -251,7 +246,7 @@ def keeping_ledger(
     # Calls that a killed gateway left open are settled before another one listens.
     writer.move()
     if stores is None or stores.valkey is None:
-        _rebuild_new_counters(state_dir, config(), writer)
+        _rebuild_new_counters(config(), writer)
     writer.start()
     try:
         yield writer
@@ -259,24 +254,12 @@ def keeping_ledger(
         writer.close()
 
 
-def _rebuild_new_counters(state_dir: Path, config: ConfigVersion, writer: LedgerWriter) -> None:
-    """Count open windows again from the ledger if the file of the gate was lost, so that budgets do not begin at 0."""
-    from gateway.usage.counter_sums import CounterSums
-    from gateway.usage.gate import GateUnavailable
-    from gateway.usage.journal import FOLDER, Journal
-    from gateway.usage.spending_limits import calendar_of, has_budget
-
-    with closing(Journal.open(state_dir / FOLDER)) as gate:
-        if not gate.is_new:
-            return
-        windows, is_wanted = calendar_of(config).at(time.time_ns()), has_budget(config)
-        sums = CounterSums(windows, ZoneInfo(config.usage.timezone))
-        try:
-            writer.sum_up(sums)
-            rebuilt = gate.rebuild((found for found in sums.numbers() if is_wanted(found[0])), windows)
-        except (StateError, GateUnavailable) as error:
-            report_problem(f"the counters of budgets are new and can't be rebuilt, so open windows begin at 0: {error}")
-            return
+def _rebuild_new_counters(config: ConfigVersion, writer: LedgerWriter) -> None:
+    try:
+        rebuilt = writer.rebuild_new_counters(config)
+    except StateError as error:
+        report_problem(f"the counters of budgets are new and can't be rebuilt, so open windows begin at 0: {error}")
+        return
     if rebuilt:
         detail = "the journal was missing or new, so the budgets of open windows are counted again from the ledger"
         logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)

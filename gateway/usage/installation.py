@@ -73,9 +73,14 @@ async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) ->
     """Open the gate of an installation to read and change budgets. It holds no calls. Raises StateError."""
     stores = config().stores
     if stores is None or stores.valkey is None:
+        from gateway.usage.gate import GateUnavailable
         from gateway.usage.journal import FOLDER, Journal
 
         with closing(Journal.open(state_dir / FOLDER)) as journal:
+            if stores is None or stores.database is None:
+                with suppress(GateUnavailable):  # a gateway uses it
+                    if journal.is_new:
+                        _rebuild_at_rest(config(), state_dir)
             yield journal
         return
     try:
@@ -95,6 +100,22 @@ async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) ->
         with suppress(asyncio.CancelledError):
             await following
         await gate.connection.close()
+
+
+def _rebuild_at_rest(config: ConfigVersion, state_dir: Path) -> None:
+    """Count budgets again as the next start would: after a restore or a start of the machine, the journal is new."""
+    from gateway.state.lock import InUse, Lock
+    from gateway.usage.ledger_writer import LedgerWriter, ledger_rules
+
+    try:
+        lock = Lock(state_dir)
+    except InUse:  # a gateway starts and does this itself
+        return
+    try:
+        with closing(LedgerWriter(state_dir, lambda: ledger_rules(config), lambda _: None)) as writer:
+            writer.rebuild_new_counters(config)
+    finally:
+        lock.release()
 
 
 async def _follow(gate: ValkeyGate) -> None:

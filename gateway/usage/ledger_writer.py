@@ -19,10 +19,13 @@ from contextlib import suppress
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gateway.child_process import child_command, child_environment
+from gateway.model.config_version import ConfigVersion
+from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import StateError
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
@@ -30,6 +33,7 @@ from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal import FOLDER, Journal, former_files
 from gateway.usage.ledger import Ledger, ledger_file
+from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
 from providers.value import Value
 
@@ -55,6 +59,12 @@ class LedgerRules(Value, frozen=True):
     zone: tzinfo
     keep_s: float | None = None
     without_callers: frozenset[str] = frozenset()
+
+
+def ledger_rules(config: ConfigVersion) -> LedgerRules:
+    """Return the rules of a config version."""
+    usage = config.usage
+    return LedgerRules(ZoneInfo(usage.timezone), usage.retention.ledger_s, regions_without_callers(config))
 
 
 class LedgerWriter:
@@ -165,6 +175,28 @@ class LedgerWriter:
         if self.problem is not None:
             raise StateError(self.problem)
         self._ledger.sum_up(sums)
+
+    def rebuild_new_counters(self, config: ConfigVersion) -> int:
+        """Count the budgets of open windows again from the ledger if the journal is new: they must not begin at 0.
+
+        Args:
+            config: The config version, with the stored clients.
+
+        Returns:
+            The number of counters.
+
+        Raises:
+            StateError: The ledger or the journal cannot be used now.
+        """
+        try:
+            if not self._journal.is_new:
+                return 0
+            windows, is_wanted = calendar_of(config).at(time.time_ns()), has_budget(config)
+            sums = CounterSums(windows, ZoneInfo(config.usage.timezone))
+            self.sum_up(sums)
+            return self._journal.rebuild((found for found in sums.numbers() if is_wanted(found[0])), windows)
+        except GateUnavailable as error:
+            raise StateError(str(error)) from error
 
     def _work(self) -> None:
         while not self._ended.wait(_MOVE_S):

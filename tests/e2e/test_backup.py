@@ -15,6 +15,8 @@ from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import running_gateway
+from tests.kit.metered_gateway import CAP, client_of, with_budget
+from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
 from tests.kit.reloading_gateway import config, operated
 from tests.kit.waiting import eventually
 
@@ -76,6 +78,27 @@ def state(tmp_path: Path) -> Path:
     for name in KEYS:
         (state / name).write_text("k" * 64, "utf-8")
     return state
+
+
+@pytest.mark.slow
+def test_budgets_of_a_restored_directory_are_right_before_the_first_start(tmp_path: Path) -> None:
+    """The archive has the journal of another start of the machine, with rows that are not in the ledger."""
+    with metered_provider("ok") as (provider, _):
+        path = metered_config(provider, tmp_path, "ok", with_budget(tokens=100_000, per="total")).write(tmp_path)
+        state, archive, restored = tmp_path / "state", tmp_path / "b.tar.gz", tmp_path / "restored"
+        with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as gateway:
+            with client_of(gateway, authorization=f"Bearer {APP_KEY}") as client:
+                for _ in range(3):
+                    client.post(CHAT, json=body(max_tokens=CAP)).raise_for_status()
+            show = "budgets", "show", "--client", "app", "--json", "--config", path, "--state"
+            [before] = json.loads(run(*show, state))["budgets"]
+            run("backup", "--to", archive, "--with-keys", "--state", state)
+        run("restore", archive, "--state", restored)
+        [after] = json.loads(run(*show, restored))["budgets"]
+        assert (int(before["spent"]) > 0, after["spent"]) == (True, before["spent"])
+        with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(restored)}):
+            [again] = json.loads(run(*show, restored))["budgets"]
+        assert again["spent"] == before["spent"]
 
 
 def test_keys_are_left_out_unless_they_are_asked_for(state: Path, tmp_path: Path) -> None:
