@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gateway.cli.error_tables import errors_page
 from gateway.cli.provider_pages import models_page, providers_page
 from gateway.config.locales import tags_of
 from gateway.config.operator_catalogue import catalogue_schema_json
@@ -27,6 +28,7 @@ CONFIG_SCHEMA = ROOT / "config/gateway.schema.json"
 CATALOGUE_SCHEMA = ROOT / "config/catalogue.schema.json"
 CONFIG_PAGE = ROOT / "docs/reference/config.md"
 PROVIDERS_PAGE = ROOT / "docs/reference/providers.md"
+ERRORS_PAGE = ROOT / "docs" / "reference" / "provider-errors.md"
 MODELS_PAGE = ROOT / "docs/reference/models.md"
 FAULTS_PAGE = ROOT / "docs/reference/faults.md"
 METRICS_PAGE = ROOT / "docs/reference/metrics.md"
@@ -60,6 +62,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     CONFIG_PAGE: reference_page,
     PROVIDERS_PAGE: lambda: providers_page(load_registry().adapters),
     MODELS_PAGE: lambda: models_page(load_registry().adapters),
+    ERRORS_PAGE: lambda: errors_page(load_registry().adapters),
     FAULTS_PAGE: faults_page,
     METRICS_PAGE: _metrics_page,
     LICENCES_PAGE: licences_page,

@@ -82,20 +82,36 @@ def listing(options: argparse.Namespace) -> int:
     return _OK
 
 
-def models(options: argparse.Namespace) -> int:
-    """List models, or the deployments of a config, with prices and retirement dates (`gateway providers models`)."""
-    from gateway.cli.provider_pages import deployments_text, models_page, models_text
+def show(options: argparse.Namespace) -> int:
+    """Show a provider, or what its errors mean (`gateway providers show`)."""
+    from gateway.cli.error_tables import errors_text
+
+    if not options.errors:
+        return listing(argparse.Namespace(names=options.names, json=False, markdown=False))
+    print(errors_text(_chosen(options.names)), end="")
+    return _OK
+
+
+def _chosen(names: list[str]) -> dict[str, Adapter]:
+    """Return the adapters of these names, or all. Raises CommandError."""
     from providers.registry import load_registry
 
     adapters = load_registry().adapters
-    if unknown := [name for name in options.names if name not in adapters]:
+    if unknown := [name for name in names if name not in adapters]:
         raise CommandError(f"there is no provider {unknown[0]!r}; the providers are: {', '.join(sorted(adapters))}")
+    return {name: one for name, one in adapters.items() if not names or name in names}
+
+
+def models(options: argparse.Namespace) -> int:
+    """List models, or the deployments of a config, with prices and retirement dates (`gateway providers models`)."""
+    from gateway.cli.provider_pages import deployments_text, models_page, models_text
+
+    chosen = _chosen(options.names)
     if options.config is not None:
         deployments = compile_file(options.config, resolve_secrets=False).config.deployments.values()
         chosen_ones = (one for one in deployments if not options.names or one.provider in options.names)
         print(deployments_text(chosen_ones, time.time()))
         return _OK
-    chosen = {name: one for name, one in adapters.items() if not options.names or name in options.names}
     print(models_page(chosen) if options.markdown else models_text(chosen), end="")
     return _OK
 

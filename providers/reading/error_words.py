@@ -8,14 +8,14 @@ to the end, because the prompt may contain others.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import cast
 
 from providers.catalogue import FactsFile
 from providers.failures import FailureKind
 
-__all__ = ["WORDS", "judged_by_words"]
+__all__ = ["WORDS", "judged_by_words", "phrases"]
 
 WORDS = FactsFile("providers.reading", "words")
 """The file of the words."""
@@ -42,6 +42,13 @@ def judged_by_words(words: Iterable[str], message: str) -> tuple[FailureKind, st
             if pattern.search(f"{codes}. {text}".lower()):
                 return kind, _RULES[name]
     return None
+
+
+def phrases() -> Iterator[tuple[str, FailureKind]]:
+    """Yield each phrase and its kind, in the order in which they count."""
+    for name in _RULES:
+        table = cast("Mapping[str, list[str]]", WORDS.read()[name])
+        yield from ((words, FailureKind(kind)) for kind, listed in table.items() for words in listed)
 
 
 @cache

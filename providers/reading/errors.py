@@ -54,6 +54,7 @@ __all__ = [
     "failure",
     "has_message",
     "holds_error",
+    "is_certain",
     "is_html",
     "load_rules",
     "mistakes_in",
@@ -137,8 +138,8 @@ _MOST_DETAIL = 2000
 _MOST_ITEMS = 64
 _MOST_LAYERS = 3
 _MOST_MISTAKES = 8
-_PARAM = re.compile(r"[\w.\[\]$-]{1,200}", re.ASCII)
-"""A path, which can't be a prompt."""
+_PARAM = re.compile(r"\S{1,200}")
+"""A path has no spaces. A prompt usually has."""
 _MOST_SHOWN = 60
 _USUALLY_AT = ("error.code", "error.type", "code", "type")
 _USUALLY_SAID = ("error.message", "error", "message")
@@ -527,8 +528,13 @@ def _by_table(
     )
     for what, word, kinds, of in entries:
         if word is not None and (kind := kinds.get(word)):
-            return _Judged(kind, f"{of}{what} {word}", word, kind is not FailureKind.UNAVAILABLE or "verload" in word)
+            return _Judged(kind, f"{of}{what} {word}", word, is_certain(kind, word))
     return None
+
+
+def is_certain(kind: FailureKind, word: str) -> bool:
+    """Return whether an entry of a table states its kind. A server's word for its own error is a guess."""
+    return kind is not FailureKind.UNAVAILABLE or "verload" in word
 
 
 def _by_status(status: int) -> _Judged:

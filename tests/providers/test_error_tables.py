@@ -1,0 +1,128 @@
+"""Each entry of a table of errors has a source and a date, and the words that count anywhere match no other error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.cli.error_tables import ANY, Row, rows_of, rows_of_any, rules_of
+from providers.failures import About, FailureKind
+from providers.reading.error_words import judged_by_words
+from providers.reading.errors import shared_rules
+from providers.registry import load_registry
+
+RULES = {name: rules_of(name, adapter) for name, adapter in load_registry().adapters.items()}
+TABLES = {name: list(rows_of(rules)) for name, rules in RULES.items()} | {ANY: list(rows_of_any())}
+DATED = re.compile(r".+ \(20\d\d-[01]\d-[0-3]\d\)")
+OF_AN_ACCOUNT = {FailureKind.CREDENTIALS, FailureKind.QUOTA}
+ORDINARY = [
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens.",
+    "Rate limit reached for gpt-5 in organization org-1 on requests per min (RPM): Limit 3, Used 3, Requested 1.",
+    "You exceeded your current quota, please check your plan and billing details. Please retry in 34.07s.",
+    "Your account org-1 <ak-1> request reached organization max RPM: 3, please try again after 1 seconds",
+    "This request would exceed your account's rate limit. Please try again later.",
+    "Your organization must be verified to stream this model. Please go to the settings and click on Verify.",
+    "Thinking is disabled for this model.",
+    "Web search is not enabled for this workspace's model.",
+    "Invalid value: 'content_filter'. Supported values are: 'stop', 'length', and 'tool_calls'.",
+    "Unsupported parameter: 'safety_identifier' is not supported with this model.",
+    "Input should be a valid list; finish_reason: Input should be 'stop' or 'content_filter'",
+    "The guardrail identifier or version provided in the request does not exist.",
+    "No endpoints found matching your data policy. Enable prompt publication at https://openrouter.ai/settings/privacy",
+    "The server had an error while processing your request. Sorry about that!",
+    "The engine is currently overloaded, please try again later",
+    "Incorrect API key provided: sk-1. You can find your API key at https://platform.openai.com/account/api-keys.",
+    "Invalid authentication credentials",
+    "The model `gpt-9` does not exist or you do not have access to it.",
+    "参数大小写敏感，请检查", "模型不存在，请检查模型代码", "您的账户已达到速率限制，请您控制请求频率", "输入长度超过上下文限制",
+    "当前分组上游负载已饱和，请稍后再试", "リクエストが多すぎます。しばらくしてから再試行してください。",
+    "모델을 찾을 수 없습니다.", "요청이 너무 많습니다. 잠시 후 다시 시도하세요.",
+]  # fmt: skip
+
+
+def messages(value: Any) -> Iterator[str]:
+    """Yield the messages of the errors in the answer of a case."""
+    if isinstance(value, dict):
+        for name in ("message", "error", "detail", "error_msg", "status_msg"):
+            if isinstance(value.get(name), str):
+                yield value[name]
+        for inner in value.values():
+            yield from messages(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from messages(inner)
+
+
+def sentences() -> list[tuple[str, FailureKind]]:
+    rows = [row for table in TABLES.values() for row in table if row.what == "sentence"]
+    return [(re.sub(r"\{\w+\}", "x-1", row.word).removesuffix("…"), FailureKind(row.kind)) for row in rows]
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_words_do_not_match_an_ordinary_message(text: str) -> None:
+    assert judged_by_words((), text) is None
+
+
+def test_words_match_no_sentence_of_another_kind() -> None:
+    for text, kind in sentences():
+        judged = judged_by_words((), text)
+        if judged is not None:
+            same = {judged[0], kind} <= OF_AN_ACCOUNT or judged[0] is kind
+            assert same or kind in (FailureKind.MODEL_NOT_FOUND, FailureKind.GEO_REFUSED), (text, judged)
+
+
+def test_words_of_a_filter_match_no_code_of_another_kind() -> None:
+    for name, table in TABLES.items():
+        for row in table:
+            if row.what in ("code", "type"):
+                judged = judged_by_words([row.word], "")
+                assert judged is None or judged[0] is not FailureKind.CONTENT_FILTER or row.kind == "content_filter", (
+                    name,
+                    row.word,
+                )
+
+
+def test_words_of_a_filter_match_no_other_error_of_the_field() -> None:
+    """Errors in the file of filters are refused prompts."""
+    folder = Path(__file__).parents[1] / "field"
+    found = set()
+    for path in folder.glob("*.yaml"):
+        if path.name != "filters.yaml":
+            for case in yaml.safe_load(path.read_text("utf-8")):
+                found.update(messages(list((case.get("answers") or {}).values())))
+    assert len(found) > 15
+    for text in found:
+        judged = judged_by_words((), text)
+        assert judged is None or judged[0] is not FailureKind.CONTENT_FILTER, text
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_each_entry_has_a_source_with_a_date(name: str) -> None:
+    for row in TABLES[name]:
+        assert DATED.fullmatch(row.source), (row.word, row.source)
+        assert row.about in set(About)
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_each_source_has_its_entry(name: str) -> None:
+    rules = shared_rules() if name == ANY else RULES[name]
+    words = [row.word for row in TABLES[name]]
+    for key in rules.sources:
+        assert key == "*" or any(fnmatchcase(word, key.replace("[", "[[]")) or word == key for word in words), key
+    assert rules.about.keys() <= set(words)
+
+
+def test_nearly_every_provider_has_words_of_its_own() -> None:
+    assert {name for name, rows in TABLES.items() if not rows} == {"ollama", "openai", "openai-compatible"}
+
+
+def test_a_row_says_what_an_error_means() -> None:
+    rows = {row.word: row for row in TABLES["zhipu"]}
+    assert rows["1113"] == Row("code", "1113", "quota", "key", "yes", rows["1113"].source)
+    assert {row.word: row for row in TABLES["groq"]}["tool_use_failed"].about == "request"
