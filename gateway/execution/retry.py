@@ -79,7 +79,10 @@ _TABLE: tuple[_Row, ...] = (
     _row(None, None, _ENDS, FailureKind.CONTENT_FILTER, FailureKind.DEADLINE),
     _row(None, None, _LIMITED, FailureKind.RATE_LIMITED),
     _row(About.REQUEST, None, FailureRule(if_told=True), FailureKind.INVALID_REQUEST),
-    _row(About.REQUEST, None, _NO_ANSWER_IN_FORM, FailureKind.NOT_JSON, FailureKind.NOT_VALID),
+    _row(
+        *(About.REQUEST, None, _NO_ANSWER_IN_FORM),
+        *(FailureKind.NOT_JSON, FailureKind.NOT_VALID, FailureKind.UNAVAILABLE),
+    ),
     _row(About.REQUEST, None, _ELSEWHERE),
     _row(About.KEY, True, _SPENT, FailureKind.QUOTA),
     _row(About.KEY, True, _KEY),

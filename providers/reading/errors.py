@@ -543,10 +543,11 @@ def _by_status(status: int) -> _Judged:
 
 
 def _by_sentence(rules: ErrorRules, message: str, status: int) -> _Judged | None:
-    for phrases, of in ((rules.messages, rules.vendor), (shared_rules().messages, "")):
+    shared = shared_rules().messages
+    for phrases, of in ((rules.messages, rules.vendor), (shared, "")):
         sentence = phrases.sentence_of(message)
         kind = phrases.kinds[sentence] if sentence is not None else None
-        if kind is not None and (status < 500 or phrases is not rules.messages or kind in _DESPITE_500):
+        if kind is not None and (status < 500 or phrases is shared or kind in _DESPITE_500):
             return _Judged(kind, f"{of} sentence {(sentence or '')[:_MOST_SHOWN]!r}".lstrip(), sentence or "")
     return None
 
