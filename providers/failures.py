@@ -82,10 +82,10 @@ class FailureKind(StrEnum):
 
 
 class About(StrEnum):
-    """What a failure is about, and so whom it concerns.
+    """The subject of a failure.
 
     Attributes:
-        REQUEST: This request. Nobody else is concerned.
+        REQUEST: This request. No other one is concerned.
         KEY: The key, its account, or the model on it.
         DEPLOYMENT: The server.
     """
@@ -112,7 +112,7 @@ ABOUT: Mapping[FailureKind, About] = {
         About.DEPLOYMENT,
     ),
 }
-"""What failures of a kind are about, unless the failure says otherwise."""
+"""The subject of failures of a kind, unless the failure has its own."""
 
 
 class Failure(Value, frozen=True):
@@ -130,7 +130,7 @@ class Failure(Value, frozen=True):
         param: The request field that is wrong, if the provider names it as OpenAI does.
         should_retry: The value of the provider's `x-should-retry` header, or None if there is none.
         unsent: Whether it is certain that no byte of the request was sent.
-        about: What it is about, if that differs from `ABOUT`. Read `concerns`.
+        about: The subject, if it differs from `ABOUT`. Read `concerns`.
         is_stated: Whether the provider's words or the HTTP standard show it. A guess may be about this request.
         rule: The rule that judged, in words: "minimax code 1008", "status 403 alone".
     """
@@ -151,7 +151,7 @@ class Failure(Value, frozen=True):
 
     @property
     def concerns(self) -> About:
-        """What the failure is about."""
+        """The subject of the failure."""
         return self.about or ABOUT[self.kind]
 
 

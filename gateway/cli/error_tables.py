@@ -1,4 +1,4 @@
-"""What the errors of a provider mean, as a Markdown page or as text, for `gateway providers show NAME --errors`."""
+"""Tables of the meaning of errors, as a Markdown page or as text, for `gateway providers show NAME --errors`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
         what: `member`, `status`, `code`, `type`, `sentence` or `words`.
         word: The entry.
         kind: The failure kind.
-        about: What the failure is about.
+        about: The subject of the failure: the request, the key or the deployment.
         stated: Whether it is stated or guessed.
         source: The source, with its date.
     """

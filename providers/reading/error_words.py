@@ -29,7 +29,7 @@ _SEPARATORS = re.compile(r"[\s._/:-]+")
 
 
 def judged_by_words(words: Iterable[str], message: str) -> tuple[FailureKind, str] | None:
-    """Return the kind that the words of an error say, and the rule; None if no word decides.
+    """Return the kind by the words of an error, and the rule; None if no word decides.
 
     Args:
         words: The codes and types of the error.

@@ -15,10 +15,10 @@ next to this module has the words that many servers share. The first of these th
 Of several codes, the first one that the vendor's or the shared table knows counts. A kind that blames the request, of
 1 to 7, does not count if the status is 500 or more (`blames_itself`): 8 does. Then a known sentence, the vendor's
 before a shared one, may refine an inexact kind. Without one, words of an account or else of a content policy decide
-(`providers.reading.error_words`), whoever sends them.
+(`providers.reading.error_words`), at every vendor.
 
-What a table or the words say is stated. A status alone cannot distinguish a refused request from a refused key or a
-broken server, so it is only a guess, unless the HTTP standard says what it means (`_CERTAIN`, `_MAY_PASS`). An error of
+A kind by a table or by words is stated. A status alone cannot distinguish a refused request from a refused key or a
+broken server, so it is only a guess, unless the HTTP standard defines it (`_CERTAIN`, `_MAY_PASS`). An error of
 the server by a code of its own is a guess, too, because many servers answer so to a request that they can't read.
 """
 
@@ -240,7 +240,7 @@ class ErrorRules:
         quoted_at: The dotted paths of the error of another server. It counts where it is about the request.
         limits: The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each
             entry of `of`.
-        about: What a failure by these words is about, where that differs from its kind.
+        about: The subject of a failure by these words, where it differs from that of its kind.
         sources: The source of each word and its date. `*` in a word stands for anything; `*` alone is all others.
         vendor: The provider's name.
     """
@@ -426,7 +426,7 @@ def classify(
         is_exact = judged.word and judged.kind not in _VAGUE and response.status < 400
         judged = judged if is_known or is_exact else _Judged(kind, rule)
     for text in islice((text for path in rules.quoted_at for text in _texts_at(body, path)), 1):
-        # Another server's error, about its key, says nothing about the key of this one.
+        # Another server's error about its key does not concern the key of this one.
         quoted = classify(
             error_object(text.encode("utf-8", "replace")) or {"message": text}, replace(response, body=b"")
         )
@@ -463,7 +463,7 @@ def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[st
 
 
 def _object_in(text: str) -> Mapping[str, object]:
-    """Return the JSON object at the end of a message, behind a few words; empty if there is none."""
+    """Return the JSON object at the end of a message, after a few words; empty if there is none."""
     start = text.find("{")
     if not 0 <= start <= _MOST_SHOWN or len(text) > 32 * _MOST_DETAIL:
         return {}
@@ -514,7 +514,7 @@ def _by_table(
     error_type: str,
     status: int,
 ) -> _Judged | None:
-    """Return what the tables say of marks, status, code and type, in the order that the module's docstring states."""
+    """Return the judgement of the tables, in the order that the module's docstring states."""
     shared, vendor = shared_rules(), f"{rules.vendor} " if rules.vendor else ""
     marks = {**rules.marks, **shared.marks}
     entries = (

@@ -318,7 +318,7 @@ def test_a_web_frameworks_mistakes_are_the_details_of_a_wrong_request(name: str)
         (403, {}, {"code": "E9", "message": "违规内容"}, K.CONTENT_FILTER, About.REQUEST, True, "words of a content policy"),
     ],
 )  # fmt: skip
-def test_a_failure_says_what_it_is_about_and_which_rule_judged(
+def test_failure_has_its_subject_and_the_rule_that_judged(
     status: int,
     headers: dict[str, str],
     error: dict[str, str],
@@ -334,16 +334,16 @@ def test_a_failure_says_what_it_is_about_and_which_rule_judged(
 @pytest.mark.parametrize(
     ("code", "message", "kind"),
     [
-        # Words of an account count whatever else the sentence says.
+        # Words of an account count in any sentence.
         ("", "Your account was suspended because it violated our usage policies.", K.CREDENTIALS),
         ("AccountOverdueError", "", K.QUOTA),
         ("", "您的账户已欠费，请充值", K.QUOTA),
         ("", "このアカウントは停止されています", K.CREDENTIALS),
-        # What a message quotes may be the client's own text.
+        # A quotation may be the client's own text.
         ("", "Invalid value: 'your account is suspended'", K.INVALID_REQUEST),
         ("", "Invalid value: 'x' your account is suspended 'y'", K.INVALID_REQUEST),
         ("", 'Input: {"content": "insufficient balance"', K.INVALID_REQUEST),
-        # Words of a filter may be quoted: they concern nobody else.
+        # Words of a filter may be quoted: they concern no other request.
         ("", "The upstream said: 'blocked by the content policy'", K.CONTENT_FILTER),
         ("sensitive_words_detected", "", K.CONTENT_FILTER),
         ("InputTextSensitiveContentDetected", "", K.CONTENT_FILTER),
