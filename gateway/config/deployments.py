@@ -272,7 +272,7 @@ class DeploymentCompiler:
         known = self._facts(path, section, vendor, own, is_chat=name not in self._without_chats)
         facts = self._with_stream_options(path, section, adapter, own.facts(known))
         capabilities = self._capabilities(path, section, adapter, facts)
-        if section.capabilities is not None:
+        if section.capabilities is not None or not capabilities.features <= facts.features:
             # The encoder of the request must know these capabilities too. Known features that the list omits are kept:
             # a thinking model thinks anyway.
             facts = replace(facts, features=facts.features | capabilities.features)
@@ -327,6 +327,7 @@ class DeploymentCompiler:
                     message = f"{section.provider} cannot express {quoted(word)} with any model"
                     self.findings.warn((*path, "capabilities", index), message, "remove it")
             features = frozenset(section.capabilities)
+        features |= getattr(adapter, "server_features", frozenset[str]())
         if isinstance(adapter, EmulatesFeatures):
             # A list of the operator states what the model can do itself.
             features |= adapter.emulated

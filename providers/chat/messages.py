@@ -18,7 +18,7 @@ class TextPart(Value, frozen=True):
 
     Attributes:
         text: The text.
-        cache: The provider may cache the prompt up to here, for this time. Only Anthropic has such marks.
+        cache: The provider may cache the prompt up to here, for this time. Few vendors have such marks.
     """
 
     text: str

@@ -116,7 +116,7 @@ class ChatRequest(Value, frozen=True):
         reasoning_effort: How long the model reasons: `none`, `minimal`, `low`, `medium`, `high` and others by model.
         user: An identifier of the user.
         extra: Unknown top-level fields as parsed JSON. `providers.matching` decides which are sent.
-        unread: Names of unknown inner fields, such as `messages.cache_control`. They are not sent.
+        unread: Names of unknown inner fields, such as `messages.reasoning_details`. They are not sent.
         folded: Whether the gateway folds the stream into one JSON answer, which must be complete.
 
     Examples:

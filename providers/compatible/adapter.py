@@ -106,6 +106,11 @@ class CompatibleAdapter:
         return self.dialect.emulated
 
     @property
+    def server_features(self) -> frozenset[str]:
+        """What a server of one's own can do with every model. Of other vendors, the facts of a model decide."""
+        return self.dialect.server_features
+
+    @property
     def ends_behind_stop(self) -> bool:
         """See `providers.adapter.EndsBehindStop`."""
         return self.dialect.answers.stop_left_in

@@ -29,7 +29,7 @@ from providers.catalogue.toml_schema import (
 from providers.chat import FinishReason
 from providers.failures import LACKABLE, FailureKind
 from providers.formats.request_options import SAFETY_IDENTIFIER
-from providers.matching.requirements import FEATURES
+from providers.matching.requirements import CACHE_CONTROL, FEATURES, REASONING
 from providers.openai_json.read_answer import Answers, Ending
 from providers.reading.errors import ErrorRules, rules_of
 from providers.reading.json_object import JSON_OBJECT
@@ -39,6 +39,7 @@ DIALECT: Mapping[str, Shape] = {
     **{"source": TEXT, "as_of": DAY, "auth": TEXT, "features": TEXTS, "parameters": TEXTS},
     "emulated": TEXTS,
     "lacks": TEXTS,
+    "by_model": TEXTS,
     "unconfirmed": FLAG,
     **{"request": TABLE, "thinking": TABLE, "answer": TABLE, "errors": TABLE},
 }
@@ -163,8 +164,10 @@ class Requests:
         details: The accepted values of an image's `detail`, if `image_detail` is among the parameters.
         choices: The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out,
             and `only` sends the one tool and requires a call.
-        reasoning_back: Whether reasoning is sent back in turns with tool calls: `kept` if the client sends it,
-            `required` also a blank one if the client does not.
+        reasoning_back: Whether reasoning is sent back: `kept` if the client sends it, and `required` in turns with tool
+            calls, also a blank one if the client does not. It is then one of the parameters, as `reasoning_content`.
+        reasoning_fields: The fields for it.
+        cache_marks: Whether parts and tools may have `cache_control`, which is then one of the parameters.
         json_word: Whether a JSON response format requires the word "json" in a message.
         most_stops: The maximum number of stop sequences.
         stop_characters: The maximum length of a stop sequence.
@@ -199,6 +202,8 @@ class Requests:
     id_characters: int | None = None
     schemas: frozenset[str] = frozenset()
     reasoning_back: str = ""
+    reasoning_fields: tuple[str, ...] = ("reasoning_content",)
+    cache_marks: bool = False
     json_word: bool = False
     most_stops: int | None = None
     stop_characters: int | None = None
@@ -239,6 +244,7 @@ class CompatibleDialect(Value, frozen=True):
         lacks: Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask
             for them.
         unconfirmed: Whether there are no two recordings from the vendor's documentation or a real call.
+        server_features: What a server of one's own can do with every model: all features but those of `by_model`.
     """
 
     auth: AuthScheme
@@ -251,6 +257,7 @@ class CompatibleDialect(Value, frozen=True):
     emulated: frozenset[str] = frozenset()
     lacks: frozenset[str] = frozenset()
     unconfirmed: bool = False
+    server_features: frozenset[str] = frozenset()
 
     @property
     def native(self) -> frozenset[str]:
@@ -274,7 +281,7 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
         )
     return CompatibleDialect(
         auth=_auth(str(data.get("auth", "bearer"))),
-        capabilities=Capabilities(features, _parameters(data.get("parameters", ()))),
+        capabilities=Capabilities(features, _parameters(data.get("parameters", ()), requests)),
         requests=requests,
         thinking={name: _thinking(one, name) for name, one in data.get("thinking", {}).items()},
         answers=_answers(data.get("answer", {})),
@@ -283,6 +290,7 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
         emulated=emulated,
         lacks=_lacks(data),
         unconfirmed=data.get("unconfirmed", False),
+        server_features=features - frozenset(data["by_model"]) if "by_model" in data else frozenset(),
     )
 
 
@@ -302,9 +310,10 @@ def _lacks(data: Mapping[str, Any]) -> frozenset[str]:
     return lacks
 
 
-def _parameters(words: Iterable[str]) -> frozenset[str]:
+def _parameters(words: Iterable[str], requests: Requests) -> frozenset[str]:
     """Return the parameters. A vendor with a field for the end user supports both of OpenAI's fields for it."""
     known = frozenset(words)
+    known |= ({REASONING} if requests.reasoning_back else set()) | ({CACHE_CONTROL} if requests.cache_marks else set())
     return known | {SAFETY_IDENTIFIER} if "user" in known else known
 
 
@@ -328,6 +337,8 @@ def _requests(data: Mapping[str, Any]) -> Requests:
         values["bounds"] = {name: (float(low), float(high)) for name, (low, high) in data["bounds"].items()}
     if "details" in data:
         values["details"] = frozenset(data["details"])
+    if "reasoning_fields" in data:
+        values["reasoning_fields"] = tuple(data["reasoning_fields"])
     values["schemas"] = frozenset(data.get("schemas", ()))
     if unknown := values["schemas"] - set(SCHEMA_RULES):
         raise DialectError(f"{place}.schemas: {min(unknown)!r} is not known; expected {', '.join(SCHEMA_RULES)}")

@@ -9,6 +9,7 @@ from providers.catalogue.models import ModelFacts
 from providers.chat import (
     AssistantMessage,
     AudioPart,
+    CacheTime,
     ChatRequest,
     ImagePart,
     Message,
@@ -24,7 +25,7 @@ from providers.compatible.dialect import CompatibleDialect
 from providers.failures import UnsupportedFeature
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
 from providers.formats.tool_results import results_as_text
-from providers.openai_json.encode_request import encode_message
+from providers.openai_json.encode_request import encode_message, encode_part
 
 
 def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: ModelFacts) -> list[dict[str, object]]:
@@ -38,9 +39,11 @@ def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: Mod
         messages = without_blank_messages(messages)
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         raise UnsupportedFeature("messages", f"this provider accepts at most {rule.most_messages} messages")
-    # A vendor that requires reasoning refuses a turn without it, and ignores a blank one. An unknown model may reason.
-    may_reason = "reasoning" in facts.features or (rule.reasoning_back == "required" and not facts.known)
-    positions = _in_turns_with_calls(messages) if rule.reasoning_back and may_reason else ()
+    positions: Collection[int] = ()
+    if rule.reasoning_back and ("reasoning" in facts.features or not facts.known):
+        # A vendor that requires reasoning refuses a turn without it, and ignores it elsewhere.
+        is_required = rule.reasoning_back == "required"
+        positions = _in_turns_with_calls(messages) if is_required else range(len(messages))
     encoded = [
         _message(message, dialect, with_reasoning=position in positions) for position, message in enumerate(messages)
     ]
@@ -69,6 +72,29 @@ def _in_turns_with_calls(messages: Sequence[Message]) -> set[int]:
 
 
 def _message(message: Message, dialect: CompatibleDialect, *, with_reasoning: bool) -> dict[str, object]:
+    body = _unmarked(message, dialect, with_reasoning=with_reasoning)
+    if dialect.requests.cache_marks and (marked := _marked(message)) is not None:
+        body["content"] = marked
+    return body
+
+
+def _marked(message: Message) -> list[dict[str, object]] | None:
+    """Return the parts of a message with their marks for a cache, or None if it has none."""
+    parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content or ()
+    times = [None if isinstance(part, AudioPart) else part.cache for part in parts]
+    if isinstance(message, ToolMessage) and message.cache is not None and parts:
+        times[-1] = message.cache
+    if not any(times):
+        return None
+    return [{**encode_part(part), **cache_control(time)} for part, time in zip(parts, times, strict=True)]
+
+
+def cache_control(time: CacheTime | None) -> dict[str, object]:
+    """Return the member that marks a part or a tool for a cache; none without a mark."""
+    return {} if time is None else {"cache_control": {"type": "ephemeral", **({"ttl": time} if time == "1h" else {})}}
+
+
+def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: bool) -> dict[str, object]:
     rule = dialect.requests
     names = "message_name" in dialect.capabilities.parameters
     match message:
@@ -85,7 +111,7 @@ def _message(message: Message, dialect: CompatibleDialect, *, with_reasoning: bo
             if with_reasoning:
                 # If the client did not keep the reasoning, a blank is sent instead.
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
-                body |= {"reasoning_content": thoughts} if thoughts else {}
+                body |= dict.fromkeys(rule.reasoning_fields, thoughts) if thoughts else {}
             return body
 
 

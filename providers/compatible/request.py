@@ -22,14 +22,14 @@ from providers.chat import (
     text_of,
 )
 from providers.compatible.dialect import CompatibleDialect, Requests, Thinking
-from providers.compatible.messages import encode_messages
+from providers.compatible.messages import cache_control, encode_messages
 from providers.failures import UnsupportedFeature
 from providers.formats.fitting import fit
 from providers.formats.request_options import with_end_user_in_user
 from providers.formats.schemas import NO_ARGUMENTS
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import requirements_of
-from providers.openai_json.encode_request import encode_request, encode_tool_choice
+from providers.openai_json.encode_request import encode_request, encode_tool, encode_tool_choice
 from providers.reading.json_object import JSON_OBJECT, with_json_instruction
 
 _LADDER = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -151,6 +151,8 @@ def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect
     )
     body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_sent(name, dialect, target)}
     body["messages"] = encode_messages(request, dialect, target.facts)
+    if rule.cache_marks and any(tool.cache for tool in tools):
+        body["tools"] = [{**encode_tool(tool), **cache_control(tool.cache)} for tool in tools]
     for name, value in rule.with_tools.items() if tools else ():
         body.setdefault(name, value)
     if choice is not None:

@@ -21,6 +21,7 @@ from providers.matching.requirements import (
     IMPLIED,
     INNER_PARAMETERS,
     PARAMETERS,
+    REASONING,
     Requirements,
     has_effects,
     moves_data,
@@ -105,7 +106,8 @@ def reasons_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
 def parameters_of(capabilities: Capabilities, facts: ModelFacts) -> frozenset[str]:
     """Return the parameters that a model accepts in a wire format."""
     implied = {name for name, other in IMPLIED.items() if other in capabilities.parameters}
-    return (capabilities.parameters | implied) - facts.without
+    lacks = {REASONING} if facts.known and "reasoning" not in facts.features else frozenset[str]()
+    return (capabilities.parameters | implied) - facts.without - lacks
 
 
 def match_capabilities(

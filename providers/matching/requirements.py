@@ -87,8 +87,10 @@ _CONTAINERS = (dict, list, tuple)
 _NAMES_IN_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 # The empty object is not harmless: `web_search_options: {}` switches OpenAI's search on.
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
-# A mark up to which the prompt may be cached. It is not one of `PARAMETERS`, because only Anthropic has it.
+# A mark up to which the prompt may be cached. It is not one of `PARAMETERS`, because few vendors have it.
 CACHE_CONTROL = "cache_control"
+# The reasoning of an earlier answer, as text. Reasoning that a call carries as a vendor's state is another thing.
+REASONING = "reasoning_content"
 _UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
 # Parameters that are not fields of `ChatRequest` but are inside its tools and messages.
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
@@ -204,8 +206,11 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
             continue
         if message.name is not None:
             asked["message_name"] = True
-        if isinstance(message, AssistantMessage) and message.tool_calls:
-            asked["tools"] = True
+        if isinstance(message, AssistantMessage):
+            if message.tool_calls:
+                asked["tools"] = True
+            if message.reasoning and not any(call.signature for call in message.tool_calls):
+                asked[REASONING] = True
         if message.content is not None and not isinstance(message.content, str):
             _add_parts(message.content, asked)
 

@@ -22,9 +22,10 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.formats.reasoning_state import split_call_id
-from providers.openai_json.fields import describe, items, mapping, present, text
+from providers.openai_json.fields import arguments_text, cache_mark, describe, items, mapping, present, text
 from providers.openai_json.plain_request import plain_message, plain_messages
 from providers.sites import split_url
+from providers.value import change
 
 _SCHEME = "data:"
 _AUDIO_TYPE = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/_=-]+", re.ASCII)
@@ -143,18 +144,17 @@ def decode_any_message(value: object, path: str) -> Message:
     role = source.get("role")
     name = text(source, "name", f"{path}.name")
     if role == "user":
-        return UserMessage(_content(source, path, _user_part), name)
+        return UserMessage(_marked(_content(source, path, _user_part), source, path), name)
     if role == "assistant":
         return _assistant(source, path, name)
-    if role == "system":
-        return SystemMessage(_content(source, path, _text_part), "system", name)
-    if role == "developer":
-        return SystemMessage(_content(source, path, _text_part), "developer", name)
+    if role in ("system", "developer"):
+        return SystemMessage(_marked(_content(source, path, _text_part), source, path), role, name)
     if role == "tool":
         call_id = text(source, "tool_call_id", f"{path}.tool_call_id")
         if not call_id:
             raise InvalidRequest(f"`{path}.tool_call_id` is required", f"{path}.tool_call_id")
-        return ToolMessage(split_call_id(call_id)[0], _content(source, path, _text_part))
+        content = _content(source, path, _text_part)
+        return ToolMessage(split_call_id(call_id)[0], content, cache=cache_mark(source, path))
     if role == "function":
         raise InvalidRequest(f"`{path}.role` 'function' is no longer supported; use 'tool'", f"{path}.role")
     words = ", ".join(repr(word) for word in _ROLES)
@@ -184,7 +184,17 @@ def _text(source: Mapping[str, object], path: str) -> TextPart:
     value = text(source, "text", f"{path}.text")
     if value is None:
         raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
-    return TextPart(value)
+    return TextPart(value, cache_mark(source, path))
+
+
+def _marked(content: str | tuple[_P, ...], source: Mapping[str, object], path: str) -> str | tuple[_P, ...]:
+    """Return the content of a message with the message's own mark for a cache, which means its last part."""
+    mark = cache_mark(source, path)
+    if mark is None:
+        return content
+    if isinstance(content, str):
+        return (TextPart(content, mark),)
+    return (*content[:-1], content[-1] if isinstance(content[-1], AudioPart) else change(content[-1], cache=mark))
 
 
 def _user_part(value: object, path: str) -> Part:
@@ -193,7 +203,8 @@ def _user_part(value: object, path: str) -> Part:
     if kind == "text":
         return _text(source, path)
     if kind == "image_url":
-        return decode_image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        image = decode_image(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        return change(image, cache=mark) if (mark := cache_mark(source, path)) is not None else image
     if kind == "input_audio":
         place = f"{path}.{kind}"
         audio = mapping(present(source, kind, place), place)
@@ -204,7 +215,8 @@ def _user_part(value: object, path: str) -> Part:
             raise InvalidRequest(f"`{place}.format` must be the name of a format, such as 'wav'", f"{place}.format")
         return AudioPart(data, sound)
     if kind == "file":
-        return _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        file = _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        return change(file, cache=mark) if (mark := cache_mark(source, path)) is not None else file
     raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
 
 
@@ -269,6 +281,7 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> Ass
     content: str | tuple[TextPart, ...] | None = None
     if source.get("content") is not None:
         content, refused = _assistant_content(source, path)
+        content = _marked(content, source, path) if content else content
         refusal = refusal or refused
     elif not tool_calls and refusal is None:
         raise InvalidRequest(f"`{path}.content` is required if there are no tool calls", f"{path}.content")
@@ -306,9 +319,9 @@ def _tool_call(value: object, path: str) -> ToolCall:
     name = text(function, "name", f"{path}.function.name")
     if not name:
         raise InvalidRequest(f"`{path}.function.name` is required", f"{path}.function.name")
-    arguments = text(function, "arguments", f"{path}.function.arguments")
+    arguments = arguments_text(function, "arguments", f"{path}.function.arguments")
     call_id, signature = split_call_id(outward)
-    return ToolCall(call_id, name, arguments or "{}", signature)
+    return ToolCall(call_id, name, arguments, signature)
 
 
 def _check_tool_loop(messages: list[Message]) -> None:

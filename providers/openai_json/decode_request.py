@@ -21,7 +21,18 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_messages import USE_A_FUNCTION, decode_messages
-from providers.openai_json.fields import boolean, choice, describe, integer, items, mapping, number, present, text
+from providers.openai_json.fields import (
+    boolean,
+    cache_mark,
+    choice,
+    describe,
+    integer,
+    items,
+    mapping,
+    number,
+    present,
+    text,
+)
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.openai_json.plain_request import plain_request
 from providers.openai_json.unread_fields import unread_fields
@@ -284,6 +295,7 @@ def _tool(value: object, path: str) -> Tool:
         description=text(function, "description", f"{path}.function.description"),
         parameters=None if parameters is None else mapping(parameters, f"{path}.function.parameters"),
         strict=boolean(function, "strict", f"{path}.function.strict"),
+        cache=cache_mark(entry, path) or cache_mark(function, f"{path}.function"),
     )
 
 

@@ -30,12 +30,18 @@ from providers.formats.tool_results import results_as_text
 
 
 def encode_request(
-    request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens"
+    request: ChatRequest,
+    model: str,
+    *,
+    max_tokens_field: str = "max_completion_tokens",
+    with_reasoning: bool = False,
 ) -> dict[str, object]:
     """Return the body for `model`, without fields that are not set. The usage of a stream is always requested."""
     history = request.messages
     messages: list[object] = (
-        list(history.entries) if type(history) is Texts else [*map(encode_message, results_as_text(history))]
+        list(history.entries)
+        if type(history) is Texts
+        else [encode_message(message, with_reasoning=with_reasoning) for message in results_as_text(history)]
     )
     body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
     if request.n is not None:
@@ -60,10 +66,10 @@ def encode_request(
     return body
 
 
-def encode_message(message: Message) -> dict[str, object]:
+def encode_message(message: Message, *, with_reasoning: bool = False) -> dict[str, object]:
     """Return one message. Signatures of tool calls are left out, because they belong to another provider."""
     content = message.content
-    encoded = content if content is None or isinstance(content, str) else [_part(part) for part in content]
+    encoded = content if content is None or isinstance(content, str) else [encode_part(part) for part in content]
     if type(message) is UserMessage:
         body: dict[str, object] = {"role": "user", "content": encoded}
     elif type(message) is AssistantMessage:
@@ -71,6 +77,8 @@ def encode_message(message: Message) -> dict[str, object]:
         body = {"role": "assistant", "content": "" if encoded is None and not message.tool_calls else encoded}
         if message.refusal is not None:
             body["refusal"] = message.refusal
+        if with_reasoning and message.reasoning:
+            body["reasoning_content"] = message.reasoning
         if message.tool_calls:
             body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
     elif type(message) is SystemMessage:
@@ -82,7 +90,8 @@ def encode_message(message: Message) -> dict[str, object]:
     return body
 
 
-def _part(part: Part) -> dict[str, object]:
+def encode_part(part: Part) -> dict[str, object]:
+    """Return one part of a message's content."""
     match part:
         case TextPart(text):
             return {"type": "text", "text": text}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from providers.chat.messages import CacheTime
 from providers.failures import InvalidRequest
+from providers.json_values import embed_object
 
 
 def describe(value: object) -> str:
@@ -54,6 +56,27 @@ def text(source: Mapping[str, object], key: str, path: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise _wrong(path, "a string", value)
+
+
+def cache_mark(source: Mapping[str, object], path: str) -> CacheTime | None:
+    """Return how long the prompt up to here may be cached (`cache_control`), as Anthropic and OpenRouter define it."""
+    if source.get("cache_control") is None:
+        return None
+    mark = mapping(source["cache_control"], f"{path}.cache_control")
+    return "1h" if mark.get("ttl") == "1h" else "5m"
+
+
+def arguments_text(source: Mapping[str, object], key: str, path: str) -> str:
+    """Return the arguments of a call in the history, `{}` if there are none. Raises InvalidRequest.
+
+    A vendor that reads them would refuse the request of every later turn, and would not say where.
+    """
+    arguments = text(source, key, path) or ""
+    if not arguments.strip():
+        return "{}"
+    if embed_object(arguments) is None:
+        raise InvalidRequest(f"`{path}` must be a JSON object in a string", path)
+    return arguments
 
 
 def boolean(source: Mapping[str, object], key: str, path: str) -> bool | None:

@@ -1,7 +1,7 @@
 """List the unknown fields inside a request's messages, tools and options.
 
 Unknown top-level fields are in `ChatRequest.extra`. Unknown inner fields are not sent to providers. They are listed,
-such as `messages.cache_control` and `tools.function.examples`, so that they are not dropped silently.
+such as `messages.reasoning_details` and `tools.function.examples`, so that they are not dropped silently.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_ROLE_AND_CONTENT = frozenset({"role", "content", "name"})
+_ROLE_AND_CONTENT = frozenset({"role", "content", "name", "cache_control"})
 # Fields of answers that are ignored in requests: clients send whole answers in the history of the next request.
 _OF_ANSWERS = frozenset({"annotations", "parsed"})
 _MESSAGE = {
@@ -23,9 +23,9 @@ _INNER = {
     "input_audio": frozenset({"data", "format"}),
     "file": frozenset({"file_data", "filename", "file_id"}),
 }
-_PART = {kind: frozenset({"type", kind}) for kind in ("text", "refusal", *_INNER)}
-_TOOL = frozenset({"type", "function"})
-_FUNCTION = frozenset({"name", "description", "parameters", "strict"})
+_PART = {kind: frozenset({"type", kind, "cache_control"}) for kind in ("text", "refusal", *_INNER)}
+_TOOL = frozenset({"type", "function", "cache_control"})
+_FUNCTION = frozenset({"name", "description", "parameters", "strict", "cache_control"})
 _TYPE = frozenset({"type"})
 _FORMAT = _TYPE | {"json_schema"}
 _SCHEMA = frozenset({"name", "description", "schema", "strict"})

@@ -5,6 +5,7 @@ The codec and the folding carry each of these values without loss.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=5,
 )
 json_objects = st.dictionaries(texts, json_values, max_size=3)
+_arguments = json_objects.map(json.dumps)
 
 _data_uris = st.sampled_from(["data:image/png;base64,aGk=", "data:application/pdf;x=y;base64,aGk_-"])
 _urls = st.sampled_from(["https://example.com/a.png", "HTTP://example.com./a?b=c#d", "https://8.8.8.8/", "https://a.b"])
@@ -73,7 +75,7 @@ _answers = st.builds(AssistantMessage, content=_text_content, refusal=st.none() 
 @st.composite
 def _tool_rounds(draw: st.DrawFn) -> tuple[Message, ...]:
     ids = draw(st.lists(names, min_size=1, max_size=3, unique=True))
-    calls = tuple(ToolCall(one, draw(names), draw(words)) for one in ids)
+    calls = tuple(ToolCall(one, draw(names), draw(_arguments)) for one in ids)
     asked = AssistantMessage(draw(st.none() | _text_content), None, None, calls)
     return (asked, *(ToolMessage(one, draw(_text_content)) for one in draw(st.permutations(ids))))
 

@@ -53,10 +53,14 @@ def _without_exceptions(vendor: str, incoming: IncomingRequest, body: Mapping[st
     """Return the body without the parts that its vendor accepts although its types do not.
 
     Anthropic's types describe the newest API version, and sampling parameters belong to the classic one. OpenAI's types
-    require whole numbers as biases, and the API accepts `-5.0` as one.
+    require whole numbers as biases, and the API accepts `-5.0` as one. The same simulator stands for servers of one's
+    own, which read the reasoning of earlier answers.
     """
     if vendor == "anthropic" and incoming.headers.get("anthropic-version") == "2023-06-01":
         return {name: value for name, value in body.items() if name not in ("temperature", "top_p", "top_k")}
+    if isinstance(messages := body.get("messages"), list):
+        kept = [{key: one for key, one in as_map(each).items() if key != "reasoning_content"} for each in messages]
+        body = {**body, "messages": kept}
     if "logit_bias" in body:
         biases = as_map(body["logit_bias"]).items()
         return {**body, "logit_bias": {name: int(b) if isinstance(b, float) else b for name, b in biases}}

@@ -139,8 +139,9 @@ def test_turn_with_calls_is_sent_back_with_its_reasoning(
         ("moonshot", "kimi-k4", [" ", "I know."]),
         # A known model that does not reason.
         ("moonshot", "moonshot-v1-8k", [None, None]),
-        # The vendor accepts reasoning but does not require it. Whether this model accepts it is unknown.
-        ("ark", "ep-20261101-abcde", [None, None]),
+        # The vendor reads reasoning in every turn, and requires none. The name of an endpoint tells no model.
+        ("ark", "ep-20261101-abcde", [None, "I know."]),
+        ("vllm", "qwen", [None, "I know."]),
     ],
 )
 def test_unknown_model_gets_its_reasoning_back(provider: str, model: str, thoughts: list[str | None]) -> None:

@@ -87,16 +87,35 @@ def test_a_message_of_each_kind(entry: dict[str, Any], message: Message) -> None
 
 
 def test_calls_and_their_results_in_any_order() -> None:
-    asked = assistant(call("a", arguments=""), call("b~sig~xyz", arguments=None), call("c", "g", "not json"))
+    asked = assistant(call("a", arguments=""), call("b~sig~xyz", arguments=None), call("c", "g", '{"a": 1}'))
     decoded = decode_messages([asked, result("c"), result("b~sig~xyz", [text("x")]), result("a", "")])
     assert decoded == (
         AssistantMessage(
-            tool_calls=(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}", "xyz"), ToolCall("c", "g", "not json"))
+            tool_calls=(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}", "xyz"), ToolCall("c", "g", '{"a": 1}'))
         ),
         ToolMessage("c", "ok"),
         ToolMessage("b", (TextPart("x"),)),
         ToolMessage("a", ""),
     )
+
+
+@pytest.mark.parametrize("arguments", ["not json", '{"a": ', "[1]", "null", "1", '"{}"'])
+def test_arguments_that_are_no_json_object_are_refused(arguments: str) -> None:
+    assert mistake(assistant(call("a", arguments=arguments)), result("a")).param == (
+        "messages[0].tool_calls[0].function.arguments"
+    )
+
+
+def test_mark_for_a_cache_is_read_on_parts_and_messages() -> None:
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    asked = {"role": "user", "content": [text("x"), text("y") | mark]}
+    said = {"role": "assistant", "content": "z", "cache_control": {"type": "ephemeral"}}
+    decoded = decode_messages([asked, said])
+    assert decoded == (
+        UserMessage((TextPart("x"), TextPart("y", "1h"))),
+        AssistantMessage((TextPart("z", "5m"),)),
+    )
+    assert decode_messages([{"role": "user", "content": "x"} | mark]) == (UserMessage((TextPart("x", "1h"),)),)
 
 
 def test_a_type_may_be_left_out_of_a_call() -> None:

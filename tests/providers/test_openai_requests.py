@@ -351,7 +351,6 @@ def called(
     [
         ({}, set()),
         ({"messages": [HI | {"name": "ann", "cache_control": None}]}, set()),
-        ({"messages": [HI | {"cache_control": {"type": "ephemeral"}}]}, {"messages.cache_control"}),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "prompt_cache_breakpoint": {}}]}]},
             {"messages.content.prompt_cache_breakpoint"},
@@ -383,7 +382,6 @@ def called(
             {"messages": [HI, {"role": "assistant", "content": "a", "reasoning_details": []}]},
             {"messages.reasoning_details"},
         ),
-        ({"tools": [FUNCTION | {"cache_control": {}}]}, {"tools.cache_control"}),
         ({"tools": [{"type": "function", "function": {"name": "f", "examples": []}}]}, {"tools.function.examples"}),
         ({"response_format": {"type": "text", "schema": {}}}, {"response_format.schema"}),
         (

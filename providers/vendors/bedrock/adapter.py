@@ -19,7 +19,7 @@ from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import Failure, UnsupportedFeature
 from providers.formats.fitting import fit
 from providers.json_values import dumps, read_str
-from providers.matching.requirements import FEATURES
+from providers.matching.requirements import CACHE_CONTROL, FEATURES
 from providers.reading.errors import error_object
 from providers.reading.json_object import JSON_OBJECT
 from providers.vendors.bedrock.answer import ConverseStreamParser, exception_failure, read_completion
@@ -28,7 +28,9 @@ from providers.vendors.bedrock.request import encode_body
 from providers.wire import WireRequest, WireResponse
 
 _FEATURES = FEATURES - {"audio", "image_url", "n", "logprobs"}
-_PARAMETERS = frozenset({"temperature", "top_p", "stop", "reasoning_effort", "max_tokens", "strict_tools"})
+_PARAMETERS = frozenset(
+    {"temperature", "top_p", "stop", "reasoning_effort", "max_tokens", "strict_tools", CACHE_CONTROL}
+)
 
 
 @dataclass(frozen=True, slots=True)

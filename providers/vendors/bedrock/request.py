@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import assert_never
+from typing import Any, assert_never
 
 from providers.adapter import Target
 from providers.chat import (
     AssistantMessage,
     AudioPart,
+    CacheTime,
     ChatRequest,
     FilePart,
     ImagePart,
@@ -46,6 +47,7 @@ from providers.formats.tool_calls import (
     turns_with_whole_results,
 )
 from providers.json_values import as_map, dumps
+from providers.matching.requirements import CACHE_CONTROL
 from providers.reading.json_object import with_json_instruction
 
 _IMAGE_FORMATS = {
@@ -74,6 +76,24 @@ _DEFAULT_MAX_TOKENS = 4096
 _Block = dict[str, object]
 
 
+class _Marks:
+    """Writes the marks for a cache. Converse refuses them for a model without a cache, so an unknown one gets none.
+
+    Source: docs.aws.amazon.com, CachePointBlock and prompt caching (Claude: system, tools and messages; Nova: system
+    and messages, five minutes), as strands-agents/sdk-python#2121 quotes it; read 2026-11-26.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._known = target.facts.known
+        self.is_claude = "anthropic." in target.model
+
+    def after(self, time: CacheTime | None) -> list[_Block]:
+        """Return the block that marks what stands before it; none without a mark."""
+        if time is None or not self._known:
+            return []
+        return [{"cachePoint": {"type": "default", **({"ttl": time} if time == "1h" and self.is_claude else {})}}]
+
+
 def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     """Return the body. Values that the site pins are written last. Raises UnsupportedFeature.
 
@@ -82,11 +102,15 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     check_features(request)
     request = with_json_instruction(request)
     tools, choice = _tools(request)
-    turns = _turns(request.messages if tools else calls_as_text(request.messages), target.model)
+    marks = _Marks(target)
+    turns = _turns(request.messages if tools else calls_as_text(request.messages), target.model, marks)
+    if request.extra.get(CACHE_CONTROL) is not None:
+        # The mark of a whole request means its last block.
+        turns[-1]["content"] += marks.after("5m")
     body: dict[str, object] = {"messages": turns}
     systems = [one.content for one in request.messages if isinstance(one, SystemMessage)]
     if systems:
-        body["system"] = [block for content in systems for block in _parts(content, count(1))]
+        body["system"] = [block for content in systems for block in _parts(content, count(1), marks)]
     max_tokens = _max_tokens(request, target)
     without_thoughts = _lacks_thoughts(turns)
     thinking = thinking_of(request, target, choice, max_tokens or _DEFAULT_MAX_TOKENS, lacks_thoughts=without_thoughts)
@@ -101,10 +125,14 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     if config := {name: value for name, value in inference.items() if value is not None}:
         body["inferenceConfig"] = config
     if tools:
-        body["toolConfig"] = {"tools": [_tool(tool) for tool in tools], **_tool_choice(choice)}
+        blocks = [
+            block for tool in tools for block in (_tool(tool), *(marks.after(tool.cache) if marks.is_claude else ()))
+        ]
+        body["toolConfig"] = {"tools": blocks, **_tool_choice(choice)}
     if output := _output_config(request, target, thinking):
         body["outputConfig"] = output
-    own = {name: value for name, value in request.extra.items() if name != _MODEL_FIELDS and name not in target.pins}
+    named = (_MODEL_FIELDS, CACHE_CONTROL, *target.pins)
+    own = {name: value for name, value in request.extra.items() if name not in named}
     own |= as_map(request.extra.get(_MODEL_FIELDS))
     if thinking:
         own["thinking"] = thinking
@@ -177,7 +205,7 @@ def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, 
 # --- messages -------------------------------------------------------------------------------------
 
 
-def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
+def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[str, Any]]:
     """Return the turns of user and assistant, the user's first. Join turns of one role, and leave out blank texts."""
     turns: list[tuple[str, list[_Block]]] = []
     numbers = count(1)
@@ -193,10 +221,14 @@ def _turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
             case SystemMessage():
                 pass
             case UserMessage(content):
-                append("user", _parts(content, numbers))
-            case AssistantMessage():
-                append("assistant", blocks_of(message, model, _text, _thought, _call))
-                append("user", [_result(call, result, numbers) for call, result in results])
+                append("user", _parts(content, numbers, marks))
+            case AssistantMessage(content):
+                blocks = blocks_of(message, model, _text, _thought, _call)
+                times = [part.cache for part in content or () if isinstance(part, TextPart) and part.cache]
+                at = next((i + 1 for i, block in enumerate(blocks) if "text" in block), len(blocks))
+                append("assistant", [*blocks[:at], *marks.after(times[-1] if times and blocks else None), *blocks[at:]])
+                for call, result in results:
+                    append("user", [_result(call, result, numbers), *marks.after(result.cache)])
             case _:
                 assert_never(message)
     before, after = needs_filler_turns([role for role, _ in turns], messages)
@@ -220,9 +252,15 @@ def _lacks_thoughts(turns: Sequence[Mapping[str, object]]) -> bool:
     return "toolResult" in last[0] and "reasoningContent" not in first
 
 
-def _parts(content: str | tuple[Part, ...], numbers: Iterator[int]) -> list[_Block]:
-    parts = (TextPart(content),) if isinstance(content, str) else content
-    return [_part(part, numbers) for part in parts if not isinstance(part, TextPart) or part.text.strip()]
+def _parts(content: str | tuple[Part, ...], numbers: Iterator[int], marks: _Marks | None = None) -> list[_Block]:
+    """Return the blocks of a content, with those that mark it for a cache."""
+    blocks: list[_Block] = []
+    for part in (TextPart(content),) if isinstance(content, str) else content:
+        if not isinstance(part, TextPart) or part.text.strip():
+            blocks.append(_part(part, numbers))
+            if marks is not None and not isinstance(part, AudioPart):
+                blocks += marks.after(part.cache)
+    return blocks
 
 
 def _part(part: Part, numbers: Iterator[int]) -> _Block:

@@ -33,7 +33,7 @@ from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
 from providers.json_values import dumps
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
-from providers.matching.requirements import FEATURES, PARAMETERS
+from providers.matching.requirements import FEATURES, PARAMETERS, REASONING
 from providers.moderations import OpenAIModerations
 from providers.openai_json import encode_request
 from providers.openai_json.read_answer import ChatReader, read_completion
@@ -106,7 +106,12 @@ class OpenAIAdapter(FactsAdapter):
         headers = _STREAM_HEADERS if request.stream else _WHOLE_HEADERS
         if THINKS_BY_RESPONSES in facts.flags and uses_responses_api(request, facts):
             return WireRequest("POST", f"{target.base_path}/responses", headers, dumps(encode_body(request, target)))
-        body = encode_request(request, target.model, max_tokens_field=self.max_tokens_field)
+        body = encode_request(
+            request,
+            target.model,
+            max_tokens_field=self.max_tokens_field,
+            with_reasoning=REASONING in self.own_parameters,
+        )
         if request.stream and STREAM_OPTIONS in facts.without:
             del body[STREAM_OPTIONS]
         if request.extra:
@@ -172,4 +177,4 @@ def _without_openai_only(message: Message) -> Message:
 
 
 ADAPTER = OpenAIAdapter("openai", Bearer(), "max_completion_tokens", _OWN_PARAMETERS)
-COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens", is_openai=False)
+COMPATIBLE = OpenAIAdapter("openai-compatible", NoAuth(), "max_tokens", frozenset({REASONING}), is_openai=False)

@@ -25,7 +25,7 @@ from providers.chat import (
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.formats.reasoning_state import split_call_id
 from providers.openai_json.decode_messages import DETAILS, USE_A_FUNCTION, file_part, image_url
-from providers.openai_json.fields import choice, items, mapping, present, text
+from providers.openai_json.fields import arguments_text, choice, items, mapping, present, text
 
 _ROLES = ("user", "assistant", "system", "developer")
 _PARAGRAPH_BREAK = "\n\n"
@@ -185,7 +185,7 @@ class InputReader:
         if turn is None or turn.is_answered:
             turn = self._begin_turn(path)
         call_id, in_id = split_call_id(client_id)
-        arguments = text(item, "arguments", f"{path}.arguments") or "{}"
+        arguments = arguments_text(item, "arguments", f"{path}.arguments")
         signature, turn.state = turn.state or in_id, None
         call = _Call(ToolCall(call_id, name, arguments, signature), client_id, path)
         turn.calls.append(call)
