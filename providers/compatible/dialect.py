@@ -59,7 +59,7 @@ _BY_TYPE: Mapping[str, Shape] = {
 """The TOML value for each type of an attribute."""
 _FINISHES: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "other")
 _CLOSED = {
-    "reasoning_back": ("", "kept", "required"),
+    "reasoning_back": ("", "kept", "required", "always"),
     "system": SYSTEM_FORMS,
     "turns": ("", "alternate", "spoken"),
     "call_ids": CALL_ID_FORMS,
@@ -164,8 +164,9 @@ class Requests:
         details: The accepted values of an image's `detail`, if `image_detail` is among the parameters.
         choices: The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out,
             and `only` sends the one tool and requires a call.
-        reasoning_back: Whether reasoning is sent back: `kept` if the client sends it, and `required` in turns with tool
-            calls, also a blank one if the client does not. It is then one of the parameters, as `reasoning_content`.
+        reasoning_back: Whether reasoning that the client sends is sent back: `always`, or only to a model that reasons
+            (`kept`). `required`: in turns with tool calls, also a blank one if the client sends none. It is then one of
+            the parameters, as `reasoning_content`.
         reasoning_fields: The fields for it.
         cache_marks: Whether parts and tools may have `cache_control`, which is then one of the parameters.
         json_word: Whether a JSON response format requires the word "json" in a message.

@@ -40,8 +40,8 @@ def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: Mod
     if rule.most_messages is not None and len(messages) > rule.most_messages:
         raise UnsupportedFeature("messages", f"this provider accepts at most {rule.most_messages} messages")
     positions: Collection[int] = ()
-    if rule.reasoning_back and ("reasoning" in facts.features or not facts.known):
-        # A vendor that requires reasoning refuses a turn without it, and ignores it elsewhere.
+    if "reasoning" in facts.features or (rule.reasoning_back in ("required", "always") and not facts.known):
+        # A vendor that requires reasoning refuses a turn without it. An unknown model may reason.
         is_required = rule.reasoning_back == "required"
         positions = _in_turns_with_calls(messages) if is_required else range(len(messages))
     encoded = [
@@ -108,7 +108,7 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
         case AssistantMessage(content, _, reasoning, calls, name):
             text = said_in(message) or ("" if content is not None or not calls else None)
             body = encode_message(AssistantMessage(text, None, None, calls, name if names else None))
-            if with_reasoning:
+            if with_reasoning and rule.reasoning_back:
                 # If the client did not keep the reasoning, a blank is sent instead.
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
                 body |= dict.fromkeys(rule.reasoning_fields, thoughts) if thoughts else {}

@@ -139,8 +139,8 @@ def test_turn_with_calls_is_sent_back_with_its_reasoning(
         ("moonshot", "kimi-k4", [" ", "I know."]),
         # A known model that does not reason.
         ("moonshot", "moonshot-v1-8k", [None, None]),
-        # The vendor reads reasoning in every turn, and requires none. The name of an endpoint tells no model.
-        ("ark", "ep-20261101-abcde", [None, "I know."]),
+        # The vendor accepts reasoning but does not require it. Whether this model accepts it is unknown.
+        ("ark", "ep-20261101-abcde", [None, None]),
         ("vllm", "qwen", [None, "I know."]),
     ],
 )
