@@ -19,7 +19,7 @@ from gateway.api.errors import STATUS, from_domain
 from gateway.config.examples import example_names
 from gateway.config.schema.file import GatewaySection
 from gateway.config.shape import UNSUPPORTED_KEYS
-from gateway.execution.retry import FLOOR, RULES, WINDOW_S, FailureRule
+from gateway.execution.retry import FLOOR, WINDOW_S, FailureRule, rule_of
 from gateway.execution.run import PlanExhausted
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules
@@ -44,7 +44,7 @@ CONFIG_FILE = ROOT / "docs" / "operate" / "config-file.md"
 FIRST_CONFIG = ROOT / "docs" / "operate" / "first-config.md"
 RUNNING = ROOT / "docs" / "operate" / "running.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
-BREAKERS = ROOT / "docs" / "operate" / "failures.md"
+BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
@@ -147,11 +147,13 @@ def test_limits_are_those_of_the_schema() -> None:
     assert f"  breaker: {{{breaker}}}\n" in text
     for name in set(rows) - {"attempts", "breaker"}:
         assert f"  {name}: {defaults[name]}\n" in text
-    text = BREAKERS.read_text("utf-8")
     assert f"requests of the last {WINDOW_S:g} s, plus {FLOOR}." in text
     assert f"{defaults['retry_budget']} (`retry_budget`)" in text
+    text = " ".join(BREAKERS.read_text("utf-8").split())
     assert f"`max_open` (default: {DEFAULT_MAX_OPEN} times `open`)" in text
-    assert f"breaker: {{{breaker}}}" in " ".join(text.split())
+    told = [("failures", "{} requests"), ("rate", "{}"), ("samples", "{} calls"), ("window", "{}"), ("open", "{}")]
+    for name, form in told:
+        assert f"{form.format(defaults['breaker'][name])} (`{name}`)".replace("0s (", "0 s (") in text, name
 
 
 def test_examples_are_those_of_the_init_command() -> None:
@@ -177,9 +179,9 @@ def test_signals_and_reasons_are_those_of_routing() -> None:
 
 def test_reactions_to_failures_are_those_of_the_code() -> None:
     rows = table_of(FAILURES, "| failure | kind")
-    assert [words(row[1])[0] for row in rows] == [str(kind) for kind in RULES]
+    assert [words(row[1])[0] for row in rows] == [*FailureKind]
     for _, kind, again, onward, benched, counts, client in rows:
-        rule = RULES[FailureKind(words(kind)[0])]
+        rule = rule_of(Failure(FailureKind(words(kind)[0]), "m"))
         assert (again == "yes", onward.startswith("yes")) == (rule.retry_here, rule.next_step), kind
         assert benched == _cooldown_text(rule), kind
         assert (counts == "counts") is rule.counts, kind
@@ -194,7 +196,7 @@ def test_decisions_after_failures_are_those_of_the_code() -> None:
     rows = {word: row[1] for row in table_of(FAILURES, "| field | content") for word in words(row[0])}
     assert words(rows["decision"]) == [*AttemptAction]
     decision = AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, 1.0, Bound("deadline", 2.0))
-    failure = Failure(FailureKind.RATE_LIMITED, "m", retry_after_s=1.0)
+    failure = Failure(FailureKind.RATE_LIMITED, "m", retry_after_s=1.0, rule="r")
     assert [*rows] == [*AttemptRecord("d", "p", "m", 0.1, failure, decision=decision).decision_fields()]
 
 
