@@ -85,7 +85,7 @@ _OUTWARD: dict[FailureKind, str] = {
     FailureKind.CONTEXT_LENGTH: "context_length_exceeded",
     FailureKind.FIELD_REFUSED: "provider_error",
     FailureKind.INVALID_REQUEST: "invalid_request",
-    FailureKind.REFUSED_HERE: "provider_error",
+    FailureKind.REFUSED_HERE: "unsupported_capability",
     FailureKind.UNSUPPORTED: "unsupported_capability",
     FailureKind.CONTENT_FILTER: "content_filter",
     FailureKind.MALFORMED: "provider_error",

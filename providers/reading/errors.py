@@ -104,7 +104,10 @@ MESSAGES: dict[FailureKind, str] = {
         "window; shorten `messages` or ask for fewer tokens"
     ),
     FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
-    FailureKind.REFUSED_HERE: "the provider doesn't take this request for this deployment",
+    FailureKind.REFUSED_HERE: (
+        "the provider doesn't take this request for this deployment: it has no such tool, field or file, or the "
+        "request is larger than it takes at once"
+    ),
     FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
     FailureKind.CONTENT_FILTER: "the request was rejected as a result of the safety system of the provider",
     FailureKind.MALFORMED: "the provider's answer is not what its API documents",

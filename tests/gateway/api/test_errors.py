@@ -39,7 +39,7 @@ OUTCOMES = {
     FailureKind.GEO_REFUSED: (502, "provider_error"),
     FailureKind.CONTEXT_LENGTH: (400, "context_length_exceeded"),
     FailureKind.INVALID_REQUEST: (400, "invalid_request"),
-    FailureKind.REFUSED_HERE: (502, "provider_error"),
+    FailureKind.REFUSED_HERE: (400, "unsupported_capability"),
     FailureKind.FIELD_REFUSED: (502, "provider_error"),
     FailureKind.UNSUPPORTED: (400, "unsupported_capability"),
     FailureKind.CONTENT_FILTER: (400, "content_filter"),
