@@ -32,7 +32,8 @@ _CONFIG = frozenset(
 _THINKING = frozenset({"thinkingBudget", "thinkingLevel", "includeThoughts"})
 _DECLARATION = frozenset({"name", "description", "parameters", "parametersJsonSchema"})
 _CALLING = frozenset({"mode", "allowedFunctionNames"})
-_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
+# What Google takes; `providers.formats.fitting` gives each provider the form that it takes.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}|[A-Za-z0-9_-]{1,64}")
 _MAX_TOOLS = 512
 _MOST_STOPS = 5
 _MOST_CHOICES = 8
@@ -129,7 +130,7 @@ def _tool(value: object, path: str, dropped: DroppedFields) -> Tool:
     name = text(declaration, "name", f"{path}.name")
     if name is None or not _NAME.fullmatch(name):
         raise InvalidRequest(
-            f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-', so that every provider accepts it",
+            f"`{path}.name` must be 1 to 128 letters, digits, '_', '-', '.' or ':'",
             f"{path}.name",
         )
     parameters = None

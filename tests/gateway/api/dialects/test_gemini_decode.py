@@ -431,7 +431,7 @@ INVALID = [
     ({"generationConfig": {"logprobs": 3}}, "generationConfig.logprobs"),
     ({"generationConfig": {"responseSchema": {"type": "OBJECT"}}}, "generationConfig.responseMimeType"),
     ({"generationConfig": {"topK": 1, "top_k": 2}}, "generationConfig.topK"),
-    ({"tools": [{"functionDeclarations": [{"name": "a.b"}]}]}, "tools[0].functionDeclarations[0].name"),
+    ({"tools": [{"functionDeclarations": [{"name": "a b"}]}]}, "tools[0].functionDeclarations[0].name"),
     (
         {"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}},
         "toolConfig.functionCallingConfig.mode",
