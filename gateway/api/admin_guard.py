@@ -91,7 +91,10 @@ class Guard:
         found = [self._find(hashlib.sha256(value).hexdigest(), tokens) for value in values]
         identity = found[0] or found[1]
         if scheme.lower() != "bearer" or identity is None:
-            message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`"
+            message = (
+                "the admin token is missing or wrong: send `authorization: Bearer TOKEN`, for commands in "
+                "GATEWAY_ADMIN_TOKEN"
+            )
             raise ApiError("invalid_api_key", message)
         return identity
 

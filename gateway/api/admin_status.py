@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -192,7 +193,7 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
     if status.config.keys_stale:
         yield "the database of keys cannot be read, so changes of keys are delayed"
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
-        yield f"{name} is skipped for {unavailable.for_s:.0f} s: {unavailable.reason}"
+        yield f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
     yield from _pin_and_answers(status, regions)
     if status.schedules_off:
         yield f"no canary schedule runs: {status.schedules_off}"

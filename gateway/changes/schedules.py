@@ -293,6 +293,15 @@ def _schedules_of(config: ConfigVersion) -> dict[_RouteKey, Schedule]:
     }
 
 
+def with_stored_shares(config: ConfigVersion, store: ScheduleStore) -> ConfigVersion:
+    """Return the version with the shares that its schedules have reached by the stored progress. Raises StateError."""
+    stored, shares = store.load(), {}
+    for key, schedule in _schedules_of(config).items():
+        known = _known([stored], key, schedule)
+        shares[key] = share_at(schedule, known[0][1] if known else begin(schedule))
+    return with_shares(config, shares)
+
+
 def _known(sources: list[_Progress], key: _RouteKey, schedule: Schedule) -> list[tuple[str, ScheduleProgress]]:
     """Return the progress of this schedule in each source that has it."""
     return [known for source in sources if (known := source.get(key)) is not None and known[0] == schedule.identity]

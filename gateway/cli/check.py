@@ -21,7 +21,7 @@ from gateway.operator_errors import CommandError
 if TYPE_CHECKING:
     from gateway.model.assistant import Assistant
     from gateway.model.config_version import Client, ConfigVersion
-    from gateway.model.location import Reports
+    from gateway.model.location import AddressReport, Reports
     from gateway.settings import Settings
 
 
@@ -152,7 +152,7 @@ def explain(options: argparse.Namespace) -> int:
         raise CommandError("--log belongs to a request that has ended: add --request ID")
     settings = settings_of(options)
     print_pinned_version(settings)
-    config = compile_file(settings.config, resolve_secrets=not options.no_secrets).config
+    config = _at_running_shares(compile_file(settings.config, resolve_secrets=not options.no_secrets).config, settings)
     client = _client(config, options.client)
     assistant = _assistant(config, client, options.assistant).for_use(options.use or "chat")
     if options.intent is not None:
@@ -161,12 +161,50 @@ def explain(options: argparse.Namespace) -> int:
             raise CommandError(f"there is no intent {options.intent!r}; the intents are: {', '.join(known) or 'none'}")
         assistant = assistant.for_intent(options.intent)
     reports = _reports(config, options.territory, options.age_band)
+    if options.ip is not None:
+        reports = reports.with_report("geoip", _address_report(config, options.ip))
     request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user, prefer=options.prefer)
     if options.json:
         print(json.dumps(explanation_of(request), indent=2, ensure_ascii=False))
     else:
         print(explain_text(request))
     return _OK
+
+
+def _at_running_shares(config: ConfigVersion, settings: Settings) -> ConfigVersion:
+    """Return the config with the shares of its canary schedules in the state directory, if there is one."""
+    if settings.state_dir is None or not path_exists(settings.state_dir / "canary.db"):
+        return config
+    from contextlib import closing
+
+    from gateway.changes.schedules import with_stored_shares
+    from gateway.state.schedules import ScheduleStore
+
+    with closing(ScheduleStore(settings.state_dir)) as store:
+        return with_stored_shares(config, store)
+
+
+def _address_report(config: ConfigVersion, text: str) -> AddressReport:
+    """Return what the database of the config has about an address."""
+    import asyncio
+
+    from gateway.policy.location.geoip import AddressQuestion, GeoIpRules
+    from gateway.policy.location.trusted_edge import parse_address
+    from gateway.service.address_database import AddressDatabase
+
+    rules, address = config.location.rules.of(GeoIpRules), parse_address(text)
+    if address is None:
+        raise CommandError(f"--ip: {text!r} is not an address, such as 203.0.113.9 or 2001:db8::9")
+    if rules is None:
+        raise CommandError("--ip needs a database of addresses: write `location.geoip`")
+    if "geoip" not in config.location.rules.signals:
+        print("gateway: --ip has no effect: `geoip` is not among `location.signals`", file=sys.stderr)
+
+    def note(line: str) -> None:
+        print(f"gateway: {line}", file=sys.stderr)
+
+    database = AddressDatabase(rules, None, None, note, time.time, time.monotonic)
+    return asyncio.run(database.answer(AddressQuestion(address)))
 
 
 def schema(options: argparse.Namespace) -> int:

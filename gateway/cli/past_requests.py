@@ -23,8 +23,9 @@ from gateway.operator_errors import CommandError, StateError
 _OK = 0
 _WIDTH = 100
 _NO_RECEIPT = (
-    ". A receipt exists after two seconds, and only for a request with a known region. With `receipts.sample`, not "
-    "each successful request has one; --log FILE reads a log"
+    ". A receipt exists after two seconds, and only for a request with a known region whose boundary has the gateway's "
+    "own territory (not of one with `transit`). With `receipts.sample`, not each successful request has one; "
+    "--log FILE reads a log"
 )
 _NO_LINE = ". With `log.sample`, not each successful request has a line"
 _BESIDES_REQUEST = {
@@ -32,6 +33,7 @@ _BESIDES_REQUEST = {
     "territory": "--from",
     "client": "--client",
     "user": "--user",
+    "ip": "--ip",
     "use": "--use",
 }
 _IN_WORDS: dict[DecisionReason, str] = {

@@ -24,6 +24,12 @@ _OF_KEYS = ("id", "client", "status", "owner", "created_at", "expires_at", "last
 _OF_CLIENTS = ("name", "region", "project", "limits", "budgets", "user_budget", "max_request")
 
 
+_TOKENS_NEEDED = (
+    "each request to the admin listener needs a token now, also from this machine: set GATEWAY_ADMIN_TOKEN for "
+    "`gateway status`, `drain` and the other commands"
+)
+
+
 def run(options: argparse.Namespace) -> int:
     """Do an operation, and print its result."""
     operation: Operation = options.operation
@@ -44,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         print(_TEXTS.get(operation.command, _members)(answer | {"grace": given.get("grace")}))
+    if operation.command == "admin-token create":
+        print(f"gateway: {_TOKENS_NEEDED}", file=sys.stderr)
     if operation.definition:
         _note_unnamed_users(options.section, answer)
     return _OK

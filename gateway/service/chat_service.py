@@ -37,7 +37,7 @@ from gateway.service.input_requests import EmbeddingSpace, calls_of, counted_ane
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated
 from gateway.service.shadow_traffic import MAX_CHARACTERS, ShadowTraffic, transcript
-from gateway.usage.client_limits import ClientLimits
+from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
@@ -146,10 +146,14 @@ class ChatService:
         client = exchange.caller.client
         admission: Admission | SharedAdmission | None = None
         if client is not None and (limits := client.limits) is not None:
-            if self.shared_limits is None:
-                admission = self._limits.take(client, limits, exchange.record)
-            else:
-                admission = await self.shared_limits.take(client, limits, exchange.record)
+            try:
+                if self.shared_limits is None:
+                    admission = self._limits.take(client, limits, exchange.record)
+                else:
+                    admission = await self.shared_limits.take(client, limits, exchange.record)
+            except LimitReached:
+                self.decider.recall(exchange)
+                raise
         try:
             # Most configs need no lookup. Then do not await, because each call costs time on the hot path.
             if exchange.config.location.needs_lookup:

@@ -97,6 +97,12 @@ class Decider:
             if (refusal := refuse_hours(location.age, arrived_s)) is not None:
                 raise Refused(refusal)
 
+    def recall(self, exchange: Exchange) -> None:
+        """Note the location of the caller's former requests, if it is remembered, for one that a limit refuses."""
+        known = exchange.config.memo.get(exchange.caller.location_key)
+        if isinstance(known, Located):
+            exchange.record.decided = Decided(known.location)
+
     async def begin_again(self, exchange: Exchange) -> None:
         """Identify and locate the caller by a version that became active meanwhile, as those of a new request.
 

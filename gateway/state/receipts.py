@@ -59,8 +59,8 @@ _ABANDONED = "abandoned"
 def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float = 1.0) -> dict[str, object] | None:
     """Return the receipt of a finished request as JSON data, or None if no receipt may be stored.
 
-    There is no receipt if the region is unknown, if this cell may not keep it (`may_keep`), or if the sample leaves it
-    out.
+    There is no receipt if the region is unknown, if this cell may not keep it (`may_keep`), if the sample leaves it
+    out, or if a limit of the client refused the request before it was read.
 
     `ended_at_s` is Unix time, `cell` the territory of the gateway if the config states it, and `share` (0 to 1) the
     share of successful requests whose receipt is kept.
@@ -70,6 +70,8 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     decided, shown, by = record.decided, record.shown, record.answered_by
     location = decided.location
     region = location.region if location is not None else None
+    if record.shown.code == "rate_limited" and decided.assistant is None:
+        return None
     if location is None or region is None or not may_keep(location, cell):
         return None
     stores, processes = by.places or (None, None)

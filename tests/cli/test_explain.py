@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
+from gateway.cli.terminal import compile_file
 from gateway.model.assistant import USES
+from gateway.model.schedule import Phase, ScheduleProgress
+from gateway.state.schedules import ScheduleStore
 from tests.cli.conftest import ROOT, Command
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, config_of_four_regions, running_gateway
+from tests.kit.mmdb import country, mmdb
 
 DEMO = ROOT / "config" / "demo.yaml"
 EXAMPLE = ROOT / "config" / "gateway.yaml"
@@ -206,3 +212,41 @@ def test_explain_rejects_a_config_with_errors(gateway: Command) -> None:
     shown = gateway("explain", "--config", "broken.yaml")
     assert (shown.status, shown.out) == (1, "")
     assert "broken.yaml:1:10: version: must be 1" in shown.err
+
+
+def canary(tmp_path: Path) -> Path:
+    path = config_of_four_regions({name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)})
+    schedule = {"eu": {"candidate": "chatgpt-eu-2", "steps": "5% for 1h, 50% for 1h, 100%"}}
+    routes = {"routes": {"eu": [{"chatgpt-eu": 95, "chatgpt-eu-2": 5}]}, "schedules": schedule}
+    return path.merge({"assistants": {"assistant": routes}}).write(tmp_path)
+
+
+def test_explain_has_the_shares_that_a_schedule_has_reached(gateway: Command, tmp_path: Path) -> None:
+    path, state = canary(tmp_path), tmp_path / "state"
+    state.mkdir()
+    asked = ("explain", "--config", path, "--no-secrets", "--from", "DE", "--json")
+    schedule = compile_file(path, resolve_secrets=False).config.assistants["assistant"].schedules["eu"]
+    with closing(ScheduleStore(state)) as store:
+        store.save({("assistant", "eu"): (schedule.identity, ScheduleProgress(Phase.RUNNING, stage=1))}, {})
+    for more, shares in (
+        ((), {"chatgpt-eu": 95, "chatgpt-eu-2": 5}),
+        (("--state", state), {"chatgpt-eu": 50, "chatgpt-eu-2": 50}),
+    ):
+        shown = gateway(*asked, *more)
+        assert (shown.status, shown.err) == (0, "")
+        assert json.loads(shown.out)["weighted"]["shares"] == {name: percent / 100 for name, percent in shares.items()}
+
+
+def test_explain_locates_an_address_by_the_database(gateway: Command, tmp_path: Path) -> None:
+    (tmp_path / "places.mmdb").write_bytes(mmdb({"8.8.8.0/24": country("CN")}, built_at=int(time.time())))
+    origins = {name: f"http://127.0.0.1:{number}" for number, name in enumerate(SITES, 1)}
+    patch = {"location": {"signals": ["edge_header", "geoip"], "geoip": {"path": "places.mmdb"}}}
+    path = config_of_four_regions(origins, patch).write(tmp_path)
+    asked = ("explain", "--config", path, "--no-secrets", "--json", "--ip")
+    shown = gateway(*asked, "8.8.8.8")
+    assert (shown.status, shown.err) == (0, "")
+    assert json.loads(shown.out)["location"]["region"] == "cn"
+    assert json.loads(gateway(*asked, "9.9.9.9").out)["location"]["region"] is None
+    assert "is not an address" in gateway(*asked, "here").err
+    without = config_of_four_regions(origins).write(tmp_path)
+    assert "write `location.geoip`" in gateway("explain", "--config", without, "--no-secrets", "--ip", "::1").err

@@ -181,7 +181,9 @@ def test_budgets_of_clients_in_the_file_can_be_topped_up(gateway: Command, tmp_p
 
 def test_admin_token_is_printed_once(gateway: Command, tmp_path: Path) -> None:
     place = ["--config", written(tmp_path), "--state", str(tmp_path / "state")]
-    token = gateway("admin-token", "create", "--role", "viewer", "--note", "dashboards", *place).out.strip()
+    created = gateway("admin-token", "create", "--role", "viewer", "--note", "dashboards", *place)
+    assert "set GATEWAY_ADMIN_TOKEN" in created.err
+    token = created.out.strip()
     (listed,) = json.loads(gateway("admin-token", "list", "--json", *place).out)["tokens"]
     assert (listed["role"], listed["note"]) == ("viewer", "dashboards")
     assert token not in str(listed)

@@ -82,6 +82,7 @@ def test_requests_over_the_limit_are_refused_with_retry_after(providers: Simulat
             assert 1 <= int(answer.headers["retry-after"]) <= 12
             assert "x-should-retry" not in answer.headers
             assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+            assert answer.headers["x-gateway-region"] == "eu"
         client.headers["authorization"] = f"Bearer {APP_KEY}"
         unlimited = client.post(CHAT, json=body())
         assert unlimited.status_code == 200

@@ -11,7 +11,6 @@ alone. A header that a signal reads and does not declare raises `KeyError`.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -120,7 +119,9 @@ def absolute_path(text: str, folder: str = "") -> str | None:
     With `folder`, a relative path refers to it.
     """
     match = _FILE_REFERENCE.fullmatch(text)
-    path = match[1] if match else os.path.join(folder, text) if text and "${" not in text else text
+    path = match[1] if match else text
+    if folder and path and "${" not in path and not path.startswith("/"):
+        path = f"{folder}/{path}"
     return path if path.startswith("/") and "\0" not in path else None
 
 
