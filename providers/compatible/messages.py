@@ -23,12 +23,15 @@ from providers.chat import (
 )
 from providers.compatible.dialect import CompatibleDialect
 from providers.failures import UnsupportedFeature
+from providers.formats.reasoning_state import unpack_details
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
 from providers.formats.tool_results import results_as_text
 from providers.openai_json.encode_request import encode_message, encode_part
 
 
-def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: ModelFacts) -> list[dict[str, object]]:
+def encode_messages(
+    request: ChatRequest, dialect: CompatibleDialect, facts: ModelFacts, model: str
+) -> list[dict[str, object]]:
     """Return the conversation in the vendor's form. Raises UnsupportedFeature if it has too many messages."""
     rule = dialect.requests
     messages: Sequence[Message] = results_as_text(request.messages)
@@ -47,6 +50,11 @@ def encode_messages(request: ChatRequest, dialect: CompatibleDialect, facts: Mod
     encoded = [
         _message(message, dialect, with_reasoning=position in positions) for position, message in enumerate(messages)
     ]
+    if dialect.answers.sealed_details:
+        for message, body in zip(messages, encoded, strict=True):
+            calls = message.tool_calls if isinstance(message, AssistantMessage) else ()
+            if details := [entry for call in calls for entry in unpack_details(call, model)]:
+                body["reasoning_details"] = details
     if rule.prefill is not None and continues and isinstance(messages[-1], AssistantMessage):
         encoded[-1].update(rule.prefill.message)
     return encoded

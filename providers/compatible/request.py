@@ -150,7 +150,7 @@ def encode_body(request: ChatRequest, target: Target, dialect: CompatibleDialect
         max_tokens_field=rule.max_tokens,
     )
     body = {rule.rename.get(name, name): value for name, value in plain.items() if _is_sent(name, dialect, target)}
-    body["messages"] = encode_messages(request, dialect, target.facts)
+    body["messages"] = encode_messages(request, dialect, target.facts, target.model)
     if rule.cache_marks and any(tool.cache for tool in tools):
         body["tools"] = [{**encode_tool(tool), **cache_control(tool.cache)} for tool in tools]
     for name, value in rule.with_tools.items() if tools else ():

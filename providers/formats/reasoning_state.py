@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from providers.chat import AssistantMessage, ToolCall, text_of
 from providers.failures import Failure, FailureKind
@@ -138,6 +138,35 @@ def unpack(signature: str | None, model: str) -> tuple[Thought, ...]:
             case _:
                 return ()
     return tuple(thoughts)
+
+
+def pack_details(details: Sequence[Mapping[str, object]], call_id: str, model: str) -> str | None:
+    """Pack the sealed entries of OpenRouter's `reasoning_details` into a call's signature, or return None.
+
+    Only encrypted entries come in one piece, and they are what a model needs: Gemini refuses a call without its own.
+    The entry of the call itself names it, and gets the call's id when it is sent back.
+    """
+    rows = [
+        {**entry, "id": ""} if entry.get("id") == call_id else dict(entry)
+        for entry in details
+        if entry.get("type") == "reasoning.encrypted" and isinstance(entry.get("data"), str)
+    ]
+    if not rows:
+        return None
+    return mark_signature(base64.urlsafe_b64encode(dumps(rows[:_MAX_THOUGHTS])).decode(), model)
+
+
+def unpack_details(call: ToolCall, model: str) -> list[Mapping[str, object]]:
+    """Return the entries of `reasoning_details` in a call's signature, or none if another model gave it."""
+    packed = own_signature(call.signature, model)
+    if packed is None:
+        return []
+    try:
+        rows = as_list(loads(base64.b64decode(packed.encode("ascii"), altchars=b"-_", validate=True)))
+    except (ValueError, binascii.Error, JsonError):
+        return []
+    entries = [row for row in rows[:_MAX_THOUGHTS] if isinstance(row, dict)]
+    return [{**entry, "id": call.id} if entry.get("id") == "" else entry for entry in entries]
 
 
 def join_call_id(call_id: str, signature: str | None) -> str:

@@ -23,6 +23,7 @@ from providers.chat import (
     Usage,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.formats.reasoning_state import pack_details
 from providers.formats.tool_calls import arguments_text, calls_in
 from providers.json_values import (
     JsonError,
@@ -104,6 +105,7 @@ class Answers:
         message_is_delta: Whether a stream's choices have `message` instead of `delta`.
         may_repeat: Whether each piece of a stream may repeat the whole text so far.
         stop_left_in: Whether the text ends with the stop sequence that ended it.
+        sealed_details: Whether `reasoning_details` has sealed reasoning that the next request must return.
         events: The meaning of named events.
     """
 
@@ -115,12 +117,13 @@ class Answers:
     message_is_delta: bool = False
     may_repeat: bool = False
     stop_left_in: bool = False
+    sealed_details: bool = False
     events: Mapping[str, Ending] = field(default_factory=dict)
 
     @property
     def may_be_plain(self) -> bool:
         """Whether an answer of the usual form means the same as at OpenAI."""
-        differs = self.safety or self.inline_thoughts
+        differs = self.safety or self.inline_thoughts or self.sealed_details
         return not differs and _PLAIN_FINISH.keys().isdisjoint(self.finish)
 
 
@@ -348,6 +351,8 @@ class ChatReader:
         self.errors = errors or shared_rules()
         self.sites = sites
         self._rule = rule or _USUAL
+        self._model = model
+        self._sealed: dict[int, list[Mapping[str, object]]] = {}
         self._tags: dict[int, ThinkTags] = {}
         self._grown: dict[tuple[int, str], Growth] = {}
         self._call_grown: dict[tuple[int, int], tuple[str, Growth]] = {}
@@ -460,6 +465,9 @@ class ChatReader:
         """Pass all content of a delta to the assembler, in the order in which a model produces it. Return its text."""
         take, assembler, content = delta.get, self.assembler, delta.get("content")
         thoughts, text = _read_reasoning(delta), read_text(content)
+        if self._rule.sealed_details and (details := take("reasoning_details")):
+            sealed = [entry for entry in map(as_map, as_list(details)) if "data" in entry]
+            self._sealed[index] = [*self._sealed.get(index, ()), *sealed][:MAX_CHOICES]
         if self._rule.may_repeat:
             # A call, or the end, shows that a held text is complete.
             last = has_ended or bool(take("tool_calls"))
@@ -509,6 +517,8 @@ class ChatReader:
             index=index if position is None else position,
             id=id,
             name=read_str(function, "name"),
+            # The call carries the sealed reasoning before it to the next request: clients send calls back unchanged.
+            signature=pack_details(self._sealed.pop(choice), id or "", self._model) if choice in self._sealed else None,
             empty=function.get("arguments") == {},
         )
 

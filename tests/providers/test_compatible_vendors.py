@@ -1132,3 +1132,53 @@ def test_openrouter_cannot_choose_another_vendor_and_no_client_can(name: str) ->
     body = json.loads(adapter.build_request(replace(ASK, extra=routed), sent_to).body)
     assert body["provider"] == site.pins["provider"]
     assert (body["provider"]["allow_fallbacks"], body["provider"]["data_collection"]) == (False, "deny")
+
+
+SEALED = {
+    "type": "reasoning.encrypted",
+    "data": "c2ln",
+    "id": "tool_0_get_time",
+    "format": "google-gemini-v1",
+    "index": 0,
+}
+SIGNED_CALL = {
+    "index": 0,
+    "id": "tool_0_get_time",
+    "type": "function",
+    "function": {"name": "get_time", "arguments": "{}"},
+}
+
+
+def sealed_calls(*, stream: bool, apart: bool) -> list[ToolCall]:
+    """Return the calls of an answer of Gemini at OpenRouter; `apart`: its reasoning comes before its call."""
+    adapter = adapter_named("openrouter")
+    where = target(adapter, "google/gemini-3-flash-preview")
+    whole = {"role": "assistant", "tool_calls": [SIGNED_CALL], "reasoning_details": [SEALED]}
+    if not stream:
+        body = {
+            "id": "c",
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": whole, "finish_reason": "tool_calls"}],
+        }
+        answer = adapter.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), where)
+        return [*answer.choices[0].message.tool_calls]
+    parts = [{"reasoning_details": [SEALED]}, {"tool_calls": [SIGNED_CALL]}] if apart else [whole]
+    chunks = [{"id": "c", "choices": [{"index": 0, "delta": part, "finish_reason": None}]} for part in parts]
+    chunks.append({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    parser = adapter.stream_parser(where)
+    data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+    return [*fold((*parser.feed(data), *parser.close())).choices[0].message.tool_calls]
+
+
+@pytest.mark.parametrize(("stream", "apart"), [(False, False), (True, False), (True, True)])
+def test_call_carries_the_sealed_reasoning_of_openrouter(stream: bool, apart: bool) -> None:
+    """Gemini refuses a call without its signature, and most clients keep only the call."""
+    (call,) = sealed_calls(stream=stream, apart=apart)
+    history = (UserMessage("When?"), AssistantMessage(None, tool_calls=(call,)), ToolMessage(call.id, "noon"))
+    asked = replace(ASK, messages=history)
+    model = "google/gemini-3-flash-preview"
+    assert sent("openrouter", model, asked)["messages"][1]["reasoning_details"] == [SEALED]
+    assert "reasoning_details" not in sent("openrouter", "google/gemini-4", asked)["messages"][1]
+    broken = replace(call, signature=f"{(call.signature or '').partition('.')[0]}.!")
+    asked = replace(ASK, messages=(history[0], replace(history[1], tool_calls=(broken,)), history[2]))
+    assert "reasoning_details" not in sent("openrouter", model, asked)["messages"][1]
