@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote, urlencode
 
 from gateway.changes.stored_clients import ClientDatabase, state_pepper
@@ -97,6 +98,13 @@ def opened(options: argparse.Namespace) -> Iterator[Actions]:
                 yield FileActions(version)
                 return
             _expect_database(options, facts)
+        if options.command == "budgets show" and path_exists(settings.config):
+            version = compile_file(settings.config, resolve_secrets=False).config
+            if version.stores is not None and version.stores.valkey is not None:
+                # The counts are in Valkey. Nothing is written to this directory that is needed later.
+                with TemporaryDirectory() as folder:
+                    yield from _opened_directory(options, settings, Path(folder), operator)
+                return
         raise CommandError("name the state directory of the gateway with --state, or its admin listener with --admin")
     yield from _opened_directory(options, settings, settings.state_dir, operator)
 

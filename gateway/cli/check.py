@@ -90,7 +90,14 @@ def check(options: argparse.Namespace) -> int:
     print_pinned_version(settings)
     compiled = compile_file(path, resolve_secrets=not options.no_secrets, every_warning=options.all)
     is_unknown = _print_unknown_predecessor(settings, compiled.config)
-    refused = options.strict and bool(compiled.warnings or is_unknown)
+    needs = compiled.config.needs_state_dir if settings.state_dir is None else ""
+    if needs:
+        word = "warning: " if options.no_secrets else ""
+        reason = (
+            f"{needs} needs a state directory: set GATEWAY_STATE_DIR, without which `gateway serve` refuses this file"
+        )
+        print(f"gateway: {word}{reason}", file=sys.stderr)
+    refused = bool(needs and not options.no_secrets) or (options.strict and bool(compiled.warnings or is_unknown))
     if compiled.warnings:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
     if compiled.warnings or refused:

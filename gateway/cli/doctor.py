@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import socket
 import ssl
@@ -61,11 +62,44 @@ class CheckResult(Value, frozen=True):
 
 def doctor(options: argparse.Namespace) -> int:
     """Check an installation before it serves (`gateway doctor`)."""
+    if options.unit is not None:
+        os.environ.update(environment_of_unit(options.unit))
     levels = set()
     for finding in _findings(options):
         print(finding, flush=True)
         levels.add(finding.level)
     return _ERRORS if "error" in levels else _WARNINGS if "warning" in levels else _OK
+
+
+def environment_of_unit(unit: Path) -> dict[str, str]:
+    """Return the variables that systemd sets for a unit: of `Environment=` and `EnvironmentFile=`, and of its drop-ins.
+
+    Raises:
+        CommandError: A file cannot be read.
+    """
+    variables: dict[str, str] = {}
+    files: list[str] = []
+    try:
+        for path in (unit, *sorted(Path(f"{unit}.d").glob("*.conf"))):
+            for name, value in _assignments(path.read_text("utf-8")):
+                if name == "Environment":
+                    variables |= dict(word.partition("=")[::2] for word in shlex.split(value))
+                elif name == "EnvironmentFile":
+                    files = [*files, value] if value else []
+        for file in files:  # they take precedence
+            if not file.startswith("-") or os.path.exists(file[1:]):
+                lines = _assignments(Path(file.removeprefix("-")).read_text("utf-8"))
+                variables |= {name: " ".join(shlex.split(value)) for name, value in lines}
+    except (OSError, ValueError) as error:
+        raise CommandError(f"the environment of {unit} can't be read: {error}") from None
+    return variables
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        name, sign, value = line.strip().partition("=")
+        if sign and not name.startswith(("#", ";")):
+            yield name.strip(), value.strip()
 
 
 def _findings(options: argparse.Namespace) -> Iterator[CheckResult]:
@@ -189,17 +223,18 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
     try:
         compiled = compile_file(settings.config)
     except CommandError as error:
-        first = str(error).splitlines()[0]
+        lines = str(error).splitlines()
+        first = next((line for line in lines if ": warning: " not in line), lines[0])
         yield CheckResult("error", name, first, f"gateway check {settings.config} lists every error")
         return
-    if compiled.warnings:
+    if (key := compiled.config.needs_state_dir) and settings.state_dir is None:
+        yield CheckResult("error", name, f"{key} needs a state directory", "set GATEWAY_STATE_DIR")
+    elif compiled.warnings:
         count = f"{len(compiled.warnings)} warning{'s' if len(compiled.warnings) > 1 else ''}"
         yield CheckResult("warning", name, f"valid, with {count}", f"read them: gateway check {settings.config}")
     else:
         yield CheckResult("ok", name, f"valid: {compiled.config.version}")
     config = compiled.config
-    if (key := config.needs_state_dir) and settings.state_dir is None:
-        yield CheckResult("error", name, f"{key} needs a state directory", "set GATEWAY_STATE_DIR")
     yield from _of_keys(config)
     if config.stores is not None:
         yield from _of_stores(config.stores.database, config.stores.valkey)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.cli.doctor import check_origin, file_system_of, is_optimised, origins_of
+from gateway.cli.doctor import check_origin, environment_of_unit, file_system_of, is_optimised, origins_of
 from tests.cli.conftest import Command
-from tests.kit.configs import BASE, table_of
+from tests.kit.configs import BASE, key_hash, table_of
 
 GOOD = """
 version: 1
@@ -50,6 +51,40 @@ def test_each_part_of_a_sound_installation_is_ok(gateway: Command, path: Path, s
     assert levels["keys"] == levels["clock"] == levels["network"] == "ok"
     assert "error" not in levels.values()
     assert shown.status in (0, 3)
+
+
+def test_error_is_not_hidden_by_a_warning_and_a_file_is_not_valid_with_an_error(gateway: Command, path: Path) -> None:
+    path.write_text(GOOD.replace("provider: openai-compatible", "provider: openai-compatibel"), "utf-8")
+    [line] = [line for line in gateway("doctor", "--config", path).out.splitlines() if "configuration: " in line]
+    assert "openai-compatibel" in line
+    assert "warning" not in line
+    client = f"{{keys: ['{key_hash('gk-app')}'], budgets: [{{tokens: 5, per: day}}]}}"
+    path.write_text(f"{GOOD}clients: {{app: {client}}}\n", "utf-8")
+    for options, status, word in (([], 1, "gateway: "), (["--no-secrets"], 0, "gateway: warning: ")):
+        shown = gateway("check", path, *options)
+        assert (shown.status, f"{word}a budget of clients.app needs a state directory" in shown.err) == (status, True)
+    lines = [line for line in gateway("doctor", "--config", path).out.splitlines() if "configuration: " in line]
+    assert [line.split()[0] for line in lines] == ["error"]
+    assert "needs a state directory; set GATEWAY_STATE_DIR" in lines[0]
+
+
+def test_environment_of_a_unit_is_used(
+    gateway: Command, path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {name: value for name, value in os.environ.items() if name != "KEY"})
+    folder = path.parent
+    (folder / "env").write_text("# keys\nKEY='sk one'\nEMPTY=\n", "utf-8")
+    (folder / "g.service.d").mkdir()
+    (folder / "g.service.d/local.conf").write_text(f"[Service]\nEnvironment=GATEWAY_STATE_DIR={state} B=2\n", "utf-8")
+    unit = folder / "g.service"
+    text = f"[Service]\nEnvironment=GATEWAY_STATE_DIR=/none\nEnvironmentFile={folder / 'env'}\nEnvironmentFile=-/none\n"
+    unit.write_text(text, "utf-8")
+    expected = {"KEY": "sk one", "EMPTY": "", "GATEWAY_STATE_DIR": str(state), "B": "2"}
+    assert environment_of_unit(unit) == expected
+    shown = gateway("doctor", "--config", path, "--unit", unit).out
+    assert f"state directory: {state} belongs to this user alone" in shown
+    assert "keys: 1 of 1 deployments can be called" in shown
+    assert gateway("doctor", "--config", path, "--unit", folder / "none").status == 2
 
 
 def test_missing_key_is_a_warning_and_no_key_at_all_an_error(

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
 
+from gateway.state.lock import holder_of
+from providers.testkit.scenario import Scenario
+from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
-from tests.kit.reloading_gateway import LIMIT_S, operated
+from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
 from tests.kit.service_manager import Manager
 from tests.kit.waiting import eventually
 
@@ -43,12 +51,14 @@ def test_start_heartbeats_reload_and_stop_are_reported(path: Path, workers: int)
     assert [message for message in manager.told if message != "WATCHDOG=1"][-1].startswith("STOPPING=1")
 
 
-def served(path: Path, names: str, listeners: list[socket.socket]) -> subprocess.Popen[str]:
+def served(
+    path: Path, names: str, listeners: list[socket.socket], environ: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[str]:
     descriptors = [listener.fileno() for listener in listeners]
     return subprocess.Popen(
         [sys.executable, "-c", AS_SYSTEMD, ",".join(map(str, descriptors)), names, str(path)],
         pass_fds=descriptors,
-        env={**os.environ, "KEY": "sk-one", "GATEWAY_LOG_FORMAT": "json"},
+        env={**os.environ, "KEY": "sk-one", "GATEWAY_LOG_FORMAT": "json", **environ},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -67,6 +77,46 @@ def test_sockets_of_systemd_are_served_by_their_names(path: Path) -> None:
             assert gateway.stop() == 0
         # The service manager still listens, so a client that connects between two runs waits instead of being refused.
         socket.create_connection(public.getsockname()).close()
+
+
+@pytest.mark.slow
+def test_reload_of_the_unit_hands_over_while_an_answer_runs(tmp_path: Path) -> None:
+    """A new request does not wait for the longest running answer, and that answer is complete."""
+    unit = (Path(__file__).parents[2] / "deploy/systemd/assistant-gateway.service").read_text("utf-8")
+    [command] = re.findall("^ExecReload=/opt/assistant-gateway/bin/gateway (.+)$", unit, re.MULTILINE)
+    manager, words = Manager(), "one two three four five six seven eight"
+    environ = {"NOTIFY_SOCKET": manager.address, "GATEWAY_STATE_DIR": str(tmp_path / "state")}
+    with two_providers() as providers, ExitStack() as stack:
+        providers["a"].scenario = Scenario(text=words, between_events_s=2.0)
+        path = tmp_path / "gateway.yaml"
+        slow = {"assistants": {"fast": {"routes": {"default": ["b"]}}}}
+        path.write_text(config(providers, "a", 0, slow).text, "utf-8")
+        admin, public = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
+        process = stack.enter_context(served(path, "admin:public", [admin, public], environ))
+        gateway = GatewayProcess(process)
+        url = gateway.wait_for("listening")["url"]
+        with httpx.Client(base_url=url, trust_env=False, timeout=LIMIT_S) as client:
+            with client.stream("POST", CHAT, json=body(stream=True)) as running:
+                pieces = running.iter_text()
+                received = next(pieces)
+                done = subprocess.run(
+                    [sys.executable, "-m", "gateway.cli", *command.split()],
+                    env={**os.environ, **environ},
+                    timeout=LIMIT_S,
+                )
+                assert done.returncode == 0
+                began_s = time.monotonic()
+                assert httpx.post(f"{url}{CHAT}", json=body(model="fast"), trust_env=False, timeout=LIMIT_S).is_success
+                waited_s = time.monotonic() - began_s
+                assert process.poll() is None, "the answer still runs"
+                received += "".join(pieces)
+            assert words.split()[-1] in received
+            assert "[DONE]" in received
+        assert waited_s < 2 * len(words.split())
+        [main] = [int(message.removeprefix("MAINPID=")) for message in manager.told if message.startswith("MAINPID=")]
+        assert process.wait(LIMIT_S) == 0
+        os.kill(main, signal.SIGTERM)
+        eventually(lambda: holder_of(tmp_path / "state") is None, LIMIT_S)
 
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -51,6 +52,9 @@ def test_stop_waits_for_its_rows_within_its_grace(tmp_path: Path, postgres: Runn
             one.instances.append(gateway)
             assert one.ask().status_code == 200
             eventually(lambda: len(one.rows()) == 1, 60)
+            elsewhere = {name: value for name, value in environ.items() if name != "GATEWAY_STATE_DIR"}
+            status, shown = run_command(elsewhere, "budgets", "show", "--json", "--config", str(one.path))
+            assert (status, float(json.loads(shown)["budgets"][0]["spent"]) > 0) == (0, True)
             postgres.kill()
             assert [one.ask().status_code for _ in range(3)] == [200] * 3
             gateway.process.send_signal(signal.SIGTERM)

@@ -166,12 +166,15 @@ def test_spool_of_release_0_2_is_moved_from_the_position_that_was_reached(tmp_pa
 
 def test_ledger_that_was_moved_away_gets_no_rows(tmp_path: Path) -> None:
     """They would be in a file that no later process finds."""
-    writer = writer_of(tmp_path)
+    messages: list[str] = []
+    writer = writer_of(tmp_path, messages=messages)
     keep_rows(tmp_path, usage_row("first"))
     os.rename(tmp_path / "ledger.db", tmp_path / "old.db")
     writer.move()
     writer.close()
     assert "was moved or removed while it was in use: start the gateway again" in (writer.problem or "")
+    left = f"1 usage rows are still in {tmp_path / FOLDER}: a start with this directory moves them to the ledger"
+    assert messages == [left]
     with closing(writer_of(tmp_path)) as again:
         again.move()
         assert moved_calls(tmp_path) == ["first"]
