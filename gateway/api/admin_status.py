@@ -23,6 +23,8 @@ from gateway.release import release_name
 
 _SOON_DAYS = 60
 _TRAFFIC_S = 300
+_FEWEST = 5
+"""So few requests say nothing about a region."""
 
 
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
@@ -38,7 +40,11 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
             for name, (requests, errors) in sorted(overview.traffic.items())
         },
     }
-    problems = [*_problems(status, regions), *_problems_of_cell(overview.cell, instances)]
+    problems = [
+        *_problems(status, regions),
+        *_problems_of_traffic(overview.traffic),
+        *_problems_of_cell(overview.cell, instances),
+    ]
     return _document(status, since, regions, traffic, instances, problems)
 
 
@@ -201,6 +207,14 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         if it.progress.phase is Phase.ROLLED_BACK:
             reason = it.progress.reason
             yield f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
+
+
+def _problems_of_traffic(traffic: Mapping[str, tuple[int, int]]) -> Iterator[str]:
+    """Yield the regions where half of the requests get no answer: a breaker may be open for some alone."""
+    for region, (requests, errors) in sorted(traffic.items()):
+        if requests >= _FEWEST and 2 * errors >= requests:
+            minutes = _TRAFFIC_S // 60
+            yield f"{region or 'no region'}: {errors} of {requests} requests failed in the last {minutes} minutes"
 
 
 def _problems_of_stores(status: Status) -> Iterator[str]:

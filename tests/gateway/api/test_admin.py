@@ -61,6 +61,18 @@ def test_status_names_the_version_of_the_file_while_a_schedule_runs(callbacks: A
     assert (document["version"], instances[0]["version"]) == (TABLE.version, TABLE.version)
 
 
+@pytest.mark.parametrize(
+    ("counts", "is_problem"), [((42, 42), True), ((10, 5), True), ((10, 4), False), ((4, 4), False)]
+)
+def test_region_whose_requests_fail_is_a_problem(
+    callbacks: AdminCallbacks, counts: tuple[int, int], is_problem: bool
+) -> None:
+    document = status_document(callbacks.now, Overview("berlin-1", "1", {"eu": counts}, 0))
+    problems: Any = document["problems"]
+    text = f"eu: {counts[1]} of {counts[0]} requests failed in the last 5 minutes"
+    assert (text in problems) is is_problem
+
+
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:
     one, other = callbacks.now.workers
     workers = (replace(one, unavailable={"gemini": BENCHED, "chatgpt-eu": OPEN}), replace(other, answers=False))
