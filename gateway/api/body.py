@@ -168,7 +168,7 @@ class StreamLimit:
 
 
 def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = None) -> None:
-    """Raise ApiError for a body that is not announced as plain JSON, or is announced as too large.
+    """Raise ApiError for a body that is not announced as JSON, or is announced as too large.
 
     Args:
         visitor: The headers of the request.
@@ -177,11 +177,6 @@ def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = No
     headers = visitor.headers
     if headers.get(b"content-type") != _JSON or b"content-type" in visitor.repeated:
         _check_kind(visitor)
-    if b"content-encoding" in headers and any(
-        value.strip().lower() != b"identity" for value in visitor.values(b"content-encoding")
-    ):
-        message = "compressed bodies are not supported: send the body without `content-encoding`"
-        raise ApiError("unsupported_media_type", message)
     # The server has refused two lengths, and a length that is not a number.
     length = headers.get(b"content-length", b"")
     if (len(length) > _FEWEST_DIGITS or client_bytes is not None) and length.isdigit():

@@ -45,6 +45,7 @@ from gateway.api.caller.request_headers import (
     read_context,
     remember_caller,
 )
+from gateway.api.compressed_body import coding_of, decompress
 from gateway.api.connection import CONNECTION, HEAD, NOT_TAKEN, ClientConnection, SameHead
 from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
@@ -272,6 +273,8 @@ class HttpExchange(Exchange):
         """See Exchange. A client may shorten the time of its request."""
         if self._to_remember is not None:
             check_content_headers(self._headers, self._client_bytes)
+            if b"content-encoding" in self._headers.headers:
+                coding_of(self._headers)  # one that is not read is refused before the body
             remember_caller(self._head, self._to_remember)
         bounds, task = self.config.resilience, self.cycle.task if self.cycle is not None else None
         self.deadline = Deadline.start(bounds.total_s, bounds.commit_s, sweep=self._endpoint.sweep, task=task)
@@ -291,6 +294,8 @@ class HttpExchange(Exchange):
             body = await read_body(self._receive, limits, self.deadline, self._client_bytes)
             self._body_read = True
             self.record.upload_s = time.monotonic() - asked_at
+        if b"content-encoding" in self._headers.headers and (coding := coding_of(self._headers)) is not None:
+            body = await decompress(body, coding, limits, self.deadline, self._client_bytes)
         lease = BodyLease(body, limits)
         if len(body) > LARGE_BODY_BYTES:
             del body

@@ -22,11 +22,12 @@ from gateway.telemetry.log import logger
 Send = Callable[[Any], Awaitable[None]]
 
 _METHODS = b"GET, POST"
-# The headers of our own API, of the clients of OpenAI and Google, and of traces. SDKs set `user-agent`, and Firefox and
-# Safari, unlike Chrome, ask in the preflight whether they may.
+# The headers of our own API, of the clients of OpenAI, Anthropic and Google, and of traces. SDKs set `user-agent`, and
+# Firefox and Safari, unlike Chrome, ask in the preflight whether they may.
 _MAY_SEND = re.compile(
-    rb"authorization|content-type|accept|user-agent|x-api-key|api-key|x-goog-api-key|x-request-id|traceparent|tracestate|idempotency-key"
-    rb"|x-goog-api-client|(?:x-stainless|x-gateway|openai)-[a-z0-9-]{1,64}"
+    rb"authorization|content-type|content-encoding|accept|user-agent|x-api-key|api-key|x-goog-api-key|x-request-id|traceparent|tracestate|idempotency-key"
+    rb"|x-goog-api-client|x-goog-user-project|x-server-timeout|x-client-request-id"
+    rb"|(?:x-stainless|x-gateway|openai|anthropic)-[a-z0-9-]{1,64}"
 )
 # The demo takes the caller's territory from this header, which an edge sets in production.
 _MAY_SEND_TO_DEMO = b"cf-ipcountry"

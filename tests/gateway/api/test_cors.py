@@ -34,6 +34,18 @@ ASKED = (
     "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout,openai-organization,"
     "openai-project,x-request-id,traceparent,x-gateway-timeout-ms"
 )
+# What the official SDKs of JavaScript send (@anthropic-ai/sdk, openai 6, @google/genai, run on 2026-11-26), and a page
+# that compresses its bodies.
+STAINLESS = "x-stainless-" + ",x-stainless-".join(
+    "arch lang os package-version retry-count runtime runtime-version timeout helper-method".split()
+)
+OF_SDKS = {
+    "anthropic": "accept,anthropic-beta,anthropic-dangerous-direct-browser-access,anthropic-version,authorization,"
+    f"content-type,user-agent,x-api-key,{STAINLESS}",
+    "openai": f"accept,authorization,content-type,openai-organization,openai-project,user-agent,{STAINLESS}",
+    "google": "content-type,user-agent,x-goog-api-client,x-goog-api-key,x-goog-user-project,x-server-timeout",
+    "compressed": "authorization,content-encoding,content-type,x-client-request-id",
+}
 HELLO = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
 EVERYWHERE = [("POST", CHAT), ("GET", "/v1/models"), ("GET", "/v1/explain"), ("GET", "/docs"), ("GET", "/nothing")]
 
@@ -70,6 +82,13 @@ async def test_a_preflight_needs_no_key_and_allows_what_sdks_send(method: str, p
         "access-control-allow-methods": "GET, POST",
         "access-control-max-age": "600",
     }
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses", "/v1beta/models/assistant:generateContent"])
+@pytest.mark.parametrize("sdk", OF_SDKS)
+async def test_every_header_of_an_sdk_is_allowed_on_every_api(sdk: str, path: str) -> None:
+    response = await preflight(LISTED, ORIGIN, OF_SDKS[sdk], path)
+    assert set(response.headers["access-control-allow-headers"].split(", ")) == set(OF_SDKS[sdk].split(","))
 
 
 @pytest.mark.parametrize(
