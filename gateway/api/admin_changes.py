@@ -70,6 +70,22 @@ def add_change_routes(app: FastAPI, routes: AdminRoutes) -> None:
 
         return await _answer(stop())
 
+    @router.post(
+        "/deployments/resume",
+        summary="Use a deployment again that is in a cooldown or has an open breaker, at this instance",
+        dependencies=routes.requires(Role.OPERATOR),
+        openapi_extra=json_body({"deployment": "the deployment"}, "deployment"),
+    )
+    async def resume(request: Request) -> Response:
+        name = texts_of(await routes.read_body(request), "deployment").get("deployment", "")
+
+        async def done() -> Json:
+            if not await control.resume(name, routes.operator(request)):
+                raise AdminRefused(404, "deployment_in_use", f"no deployment {name[:80]!r} is out of use here")
+            return {"deployment": name}
+
+        return await _answer(done())
+
     app.include_router(router)
 
 

@@ -69,6 +69,10 @@ class Control(Protocol):
         """Return the history, differences and plans."""
         ...
 
+    async def resume(self, deployment: str, who: str) -> bool:
+        """End the cooldowns and breakers of a deployment in all workers. Return whether one did not use it."""
+        ...
+
     async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
         """Stop a canary schedule. Return whether one was running. Raises StateError."""
         ...

@@ -379,6 +379,13 @@ class Gateway:
         """
         return self._health.snapshot(self.config)
 
+    def resume(self, deployment: str) -> bool:
+        """End the cooldowns and breakers of a deployment. Return whether it was out of use."""
+        was_out = self._health.resume(deployment)
+        if was_out:
+            self.events.publish("health", {"deployment": deployment, "breaker": "closed"})
+        return was_out
+
     def __call__(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
         """Handle one ASGI 3 connection. The inner coroutine is returned directly, because another one would cost time.
 

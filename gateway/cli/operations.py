@@ -107,6 +107,19 @@ def reload(options: argparse.Namespace) -> int:
     return _OK
 
 
+def resume(options: argparse.Namespace) -> int:
+    """Use a deployment again that is in a cooldown or has an open breaker (`gateway deployments resume`)."""
+    settings = settings_of(options)
+    client = admin_client(options.admin or _admin_of(settings), settings)
+    named = {"deployment": options.deployment}
+    code, answer = client.call("POST", "/v1/admin/deployments/resume", named, operator_of(options))
+    if code != HTTPStatus.OK:
+        print(f"gateway: {error_message(answer)}", file=sys.stderr)
+        return _REFUSED if code == HTTPStatus.NOT_FOUND else CommandError.status
+    print(f"{visible(options.deployment)} is used again")
+    return _OK
+
+
 def stop_schedule(options: argparse.Namespace) -> int:
     """Stop a canary schedule in a running gateway (`gateway schedules stop`)."""
     settings = settings_of(options)

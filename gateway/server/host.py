@@ -27,6 +27,7 @@ from gateway.server.workers import Workers
 from gateway.settings import Settings
 from gateway.telemetry.event_feed import Subscription
 from gateway.telemetry.exposition import expose
+from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import Series, pack
 from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
 from providers.value import Value
@@ -261,6 +262,13 @@ class Host:
         return self._live.review
 
     # --- what operators do ------------------------------------------------------------------------
+
+    async def resume(self, deployment: str, who: str) -> bool:
+        """See Control."""
+        was_out = await self._workers.resume(deployment)
+        if was_out:
+            logger().info("deployment_resumed", deployment=deployment, operator=who)
+        return was_out
 
     async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
         """See Control."""

@@ -120,6 +120,10 @@ class OwnWorker:
         """See Workers."""
         return self._worker.gateway.recent_requests()
 
+    async def resume(self, deployment: str) -> bool:
+        """See Workers."""
+        return self._worker.gateway.resume(deployment)
+
 
 def main() -> None:
     """Serve until the host stops this worker."""
@@ -171,6 +175,7 @@ async def _follow(worker: Worker, channel: Channel) -> None:
         worker.activate,
         worker.look,
         worker.gateway.recent_requests,
+        worker.gateway.resume,
         worker.drain,
         worker.stop,
         worker.cut,

@@ -103,6 +103,10 @@ class Workers(Protocol):
         """Return the last finished requests, the latest first."""
         ...
 
+    async def resume(self, deployment: str) -> bool:
+        """End the cooldowns and breakers of a deployment. Return whether a worker did not use it."""
+        ...
+
     def drain(self) -> None:
         """Close each connection after its next answer, and go on accepting connections."""
         ...
@@ -263,6 +267,11 @@ class WorkerProcesses:
         answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "recent_requests")
         documents = [document for answer in answers.values() for document in answer]
         return sorted(documents, key=lambda document: str(document["at"]), reverse=True)[:MOST_REQUESTS]
+
+    async def resume(self, deployment: str) -> bool:
+        """See Workers."""
+        answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "resume", deployment)
+        return any(answers.values())
 
     async def _ask_all(
         self, limit_s: float, most_missed: int, note: Callable[[WorkerProcess, Any], None], name: str, *given: object

@@ -61,6 +61,30 @@ def test_schedule_is_stopped_by_a_command(
         assert (shown["phase"], shown["share"]) == ("rolled_back", 0.0)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_cooldown_is_ended_by_a_command(
+    path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str], workers: str
+) -> None:
+    pair["a"].scenario = Scenario(faults=((HttpError(401), 1.0),))
+    with operated(path, GATEWAY_WORKERS=workers) as operator:
+
+        def answered_by() -> set[str]:
+            asked = [operator.client.post(CHAT, json=body()) for _ in range(6)]
+            return {answer.raise_for_status().headers["x-gateway-deployment"] for answer in asked}
+
+        resume = ["deployments", "resume", "a", "--admin", operator.gateway.admin_url]
+        assert main(resume) == 1
+        assert "no deployment 'a' is out of use here" in capsys.readouterr().err
+        assert answered_by() == {"b"}
+        pair["a"].scenario = Scenario()
+        assert answered_by() == {"b"} or workers == "2"
+        assert main(resume) == 0
+        assert "a is used again" in capsys.readouterr().out
+        assert answered_by() == {"a"}
+        assert main(resume) == 1
+        assert operator.gateway.wait_for("deployment_resumed")
+
+
 def test_calls_of_a_request_are_shown_with_their_cost(
     path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,24 @@ def test_key_is_usable_again_after_its_cooldown(health: Health, clock: SetClock)
     assert health._cooldowns == {}
 
 
+def test_resumed_deployment_is_used_as_if_nothing_had_failed_and_no_other_is(health: Health) -> None:
+    first, second = deployment(*KEYS[:1]), deployment(*KEYS[:1], name="second")
+    assert not health.resume("first")
+    rule = table(first).resilience.breaker
+    assert rule is not None
+    for one in (first, second):
+        health.cool_down(one, KEYS[0], 300, REFUSED)
+        evidence = health.evidence(one, rule)
+        assert evidence is not None
+        for number in range(rule.failures):
+            evidence.failed((), (), str(number).encode(), 1000.0, "connection refused")
+    assert set(health.snapshot(table(first, second))) == {"first", "second"}
+    assert health.resume("first")
+    assert set(health.snapshot(table(first, second))) == {"second"}
+    assert health.usable_keys(first) == KEYS[:1]
+    assert not health.resume("first")
+
+
 def test_reason_of_a_deployment_is_that_of_the_key_that_recovers_first(health: Health) -> None:
     two = deployment(*KEYS[:2])
     health.cool_down(two, KEYS[0], 60, REFUSED)
