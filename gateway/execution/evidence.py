@@ -150,10 +150,11 @@ class FailureEvidence:
         """The attempt failed, and the failure counts. `is_certain`: no request can cause it."""
         self._recent.append((now, asker, _CERTAIN if is_certain else _FAILED))
         self.is_clear = False
-        if tickets and tickets[0][1] != tickets[0][0].ticket:
-            return  # it began before a transition, and cannot undo it
+        is_stale = bool(tickets) and tickets[0][1] != tickets[0][0].ticket
         for breaker, ticket in tickets:
             breaker.failed(ticket, now, why)
+        if is_stale:
+            return  # it began before a transition, and cannot undo it
         self._observe(asker, digest)
         for depth in range(len(asker) + 1):
             scope = asker[:depth]

@@ -62,8 +62,10 @@ def chosen(page: Any, territory: str) -> None:
     page.wait_for_selector(f'#decision[data-territory="{territory}"]')
 
 
-def ask(page: Any) -> None:
+def ask(page: Any, question: str = "") -> None:
     """Ask by click, and wait for the attempts and for the page that follows."""
+    if question:
+        page.fill("#question", question)
     page.evaluate("document.getElementById('attempts').replaceChildren()")
     page.click("#ask button")
     page.wait_for_selector("#attempts li")
@@ -205,10 +207,10 @@ def test_failure_shows_retry_failover_and_the_open_breaker(open_page: Callable[.
     assert "failover to the next deployment" in attempts
     assert "qwen-intl answered" in attempts
     assert "I am dashscope intl" in page.inner_text("#answer")
-    for _ in range(2):
-        ask(page)
+    for number in range(4):
+        ask(page, f"Question {number}")
     page.wait_for_selector("#decision .countdown")
-    assert "5 failures in a row" in page.inner_text("#decision")
+    assert "5 different requests failed" in page.inner_text("#decision")
     page.wait_for_function("() => /probe in \\d+ s/.test(document.querySelector('#decision').innerText)")
     assert "qwen-intl answers" in page.inner_text("#decision .verdict")
 
@@ -218,8 +220,8 @@ def test_deployment_answers_again_without_its_faults(open_page: Callable[..., An
     page = open_page("/?territory=HK")
     page.select_option('select[data-fault="qwen-hk"]', "500")
     page.wait_for_selector("select.broken")
-    for _ in range(3):
-        ask(page)
+    for number in range(5):
+        ask(page, f"Question {number}")
     page.click("#heal")
     page.wait_for_selector("select.broken", state="detached")
     # The end of the countdown brings a fresh page.

@@ -24,7 +24,7 @@ from tests.kit.configs import KEYS
 TOKEN = "a-token-of-the-operator"
 MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
 BENCHED = Unavailable("benched: the provider refuses our key", 12.34)
-OPEN = Unavailable("breaker open: 5 failures in a row, the last: 503", 9.96, by_breaker=True)
+OPEN = Unavailable("breaker open for all: 5 different requests failed, the last: 503", 9.96, by_breaker=True)
 
 
 def client(callbacks: AdminCallbacks, guard: Guard | None = None, host: str = "127.0.0.1:8081") -> httpx.AsyncClient:
@@ -83,7 +83,9 @@ async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -
         "gemini": [{"worker": 1, "reason": "benched: the provider refuses our key", "for_s": 12.3}]
     }
     assert state["deployments"]["breakers"] == {
-        "chatgpt-eu": [{"worker": 1, "reason": "breaker open: 5 failures in a row, the last: 503", "for_s": 10.0}]
+        "chatgpt-eu": [
+            {"worker": 1, "reason": "breaker open for all: 5 different requests failed, the last: 503", "for_s": 10.0}
+        ]
     }
     first = state["workers"]["running"][0]
     assert (first["benched"], first["breakers"]) == (["gemini"], ["chatgpt-eu"])

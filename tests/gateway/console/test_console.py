@@ -223,7 +223,7 @@ async def test_rows_of_faults_keep_their_places_and_name_every_deployment_at_the
 
 
 async def test_open_breaker_is_shown_with_the_time_to_its_probe(console: Console, control: StatedControl) -> None:
-    open_breaker = Unavailable("breaker open: 5 failures in a row, the last: 500", 9.2, by_breaker=True)
+    open_breaker = Unavailable("breaker open for all: 5 different requests failed, the last: 500", 9.2, by_breaker=True)
     control.now = replace(
         control.now, workers=(replace(control.now.workers[0], unavailable={"qwen-hk": open_breaker}),)
     )

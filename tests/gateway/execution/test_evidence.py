@@ -108,6 +108,18 @@ def test_stream_that_breaks_off_after_a_probe_closes_the_scope_again() -> None:
     assert asked.evidence.is_clear
 
 
+def test_probe_that_fails_after_it_closed_for_all_does_not_block_its_client_for_ever() -> None:
+    asked = Asked()
+    asked.fail(A, *"xyz")
+    asked.now = 10.0
+    tickets = asked.evidence.admit(A, asked.now)
+    asked.fail(B, "x")
+    assert asked.opened[-1][0] == ALL
+    asked.evidence.failed(tickets, A, b"w", asked.now, "status 500 alone")
+    asked.now = 40.0
+    assert asked.admits(A)
+
+
 def test_calls_that_were_running_when_it_closed_change_nothing() -> None:
     asked = Asked()
     running = [asked.evidence.admit(EVERYBODY, 0.0) for _ in range(100)]
@@ -259,6 +271,13 @@ class EvidenceMachine(RuleBasedStateMachine):
 
     def _ended(self, data: Any) -> tuple[Any, Asker]:
         return self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+
+    @invariant()
+    def it_always_comes_to_a_probe(self) -> None:
+        asked = getattr(self, "asked", None)
+        if asked is not None and not self.running:
+            later = asked.now + RULE.longest_open_s
+            assert all(asked.evidence.blocking(asker, later) is None for asker in ASKERS)
 
     @invariant()
     def nobody_closes_it_for_others(self) -> None:
