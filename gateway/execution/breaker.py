@@ -16,7 +16,7 @@ probe. The states and everything that can happen in them:
     half-open  the probe's stream has begun             closed, but one failure opens it again, for longer
     half-open  the probe fails, and the failure counts  open, for longer
     half-open  the probe is released without a result   half-open; the next attempt may be the probe
-    any        somebody else got a whole answer         closed, as new
+    any        another asker got a whole answer         closed, as new
 
 A result is missing if the client left, the client shortened the time, or the failure does not show the provider's
 state. A stream is a success only when it is whole, but a probe must not wait for a client that reads slowly: hence the
@@ -152,7 +152,7 @@ class Breaker:
             self.close()
 
     def close(self) -> None:
-        """Close, as new: somebody got a whole answer."""
+        """Close, as new: an asker got a whole answer."""
         self._openings, self._is_on_trial = 0, False
         if self.state is not CLOSED:
             self._change(BreakerState.CLOSED)

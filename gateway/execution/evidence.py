@@ -1,4 +1,4 @@
-"""What the failed requests of a deployment show, and for whom: for one user, for one client, or for all.
+"""Judge what the failed requests of a deployment show, and for whom: for one user, for one client, or for all.
 
 A request may fail because of what is in it, so one asker's failures show nothing about others. Each failure that
 counts is an **observation**: the asker and a digest of the content. The same content of the same asker again is the
@@ -9,8 +9,8 @@ with `failures` of them a deployment is closed
     for a client   if they are of two of its users, or it names no users
     for all        if they are of two clients, or there is only one client
 
-Requests of the others go on, and any whole answer to anybody ends all of this: they are the probes. Nobody can close a
-deployment for others, and inventing users gains nothing. What is closed is asked again as its `Breaker` says.
+Requests of the others go on, and any whole answer to anybody ends all of this: they are the probes. No asker can close
+a deployment for others, and inventing users gains nothing. The `Breaker` of a scope decides when it is asked again.
 
 A **rate** finds a server that fails only a part of the requests. It is judged without the asker with most failures;
 of a single asker count only failures that no request can cause. The same structure judges the **suspicion** that a key
@@ -33,7 +33,7 @@ from gateway.model.resilience import BreakerRule
 from providers.chat import ChatRequest, change_request
 
 Asker = tuple[str, ...]
-"""Who asks: the client, then its user, as far as they are known and differ. A scope is a beginning of it."""
+"""The client, then its user, as far as they are known and differ. A scope is a beginning of it."""
 EVERYBODY: Asker = ()
 
 _MOST_OBSERVATIONS = 64
@@ -61,7 +61,7 @@ def words_of(scope: Asker) -> str:
 
 
 def digest_of(request: ServedRequest) -> bytes:
-    """Return a digest of what a request contains. Who asks, and whether the answer is streamed, is not part of it."""
+    """Return a digest of what a request contains. The asker, and whether the answer is streamed, are not part of it."""
     if isinstance(request, ChatRequest):
         request = change_request(request, stream=False, folded=False, include_usage=False, user=None, seed=None)
     try:

@@ -226,7 +226,7 @@ class Health:
 
 
 def why_of(failure: Failure) -> str:
-    """Return the rule that judged a failure, or what it says: why a deployment or a key is not used."""
+    """Return the rule that judged a failure, or its message: why a deployment or a key is not used."""
     return failure.rule or failure.message
 
 

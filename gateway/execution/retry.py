@@ -2,7 +2,7 @@
 
 `_TABLE` is the whole policy: what follows from what a failure is about, from whether that is stated, and from the kind
 where that differs. All other code asks `rule_of`. Only a provider's own instructions about retries (`x-should-retry`,
-`retry-after`) are beside it. No code reads an error's text.
+`retry-after`) are outside it. No code reads an error's text.
 
 `RetryBudget` limits how many retries a process makes: if every request fails, a retry of each doubles the traffic of a
 provider that is already down. A retry on the same deployment is taken from the budget; a failover goes to another
@@ -34,11 +34,11 @@ _SLICES = 10
 
 
 class FailureRule(Value, frozen=True):
-    """What follows from a failure.
+    """The consequences of a failure.
 
     Attributes:
         retry_here: It may be retried on the same deployment.
-        if_told: It may be retried there if the provider says so (`x-should-retry: true`), else not.
+        if_told: It may be retried there if the provider asks for it (`x-should-retry: true`), else not.
         other_key: Another key of the deployment may be tried.
         next_step: The next step may be tried.
         cooldown_s: The cooldown of the key for failures that name no time of their own.

@@ -83,7 +83,7 @@ class RunContext(msgspec.Struct):
         request_for: Returns the request for a step, if it differs from the client's request.
         usage: Holds and records the calls. None: usage is not recorded.
         check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
-        asker: Who asks: for whom failures of the request show something.
+        asker: The asker, for whom failures of the request show something.
     """
 
     bounds: Resilience
@@ -137,7 +137,7 @@ class Run(msgspec.Struct):
 
     Attributes:
         position: The index of the current step.
-        evidence: What failures of the current step's deployment show; None if the config has no breakers.
+        evidence: The evidence of the current step's deployment; None if the config has no breakers.
         used_keys: The keys of the current step's deployment that this request has used.
         wait_s: How long to wait before the next attempt.
         has_ended: No further attempt may be made.
@@ -358,7 +358,7 @@ class Run(msgspec.Struct):
         return answer
 
     def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
-        """Return whether a provider that counts as silent had the time to answer, and answered nobody else."""
+        """Return whether a provider that counts as silent had the time to answer, and answered no other request."""
         if failure.kind is not FailureKind.SILENT or options.was_silent(step, self.context.deadline.clock()):
             return True
         if options.answers is not None and options.answers.since(options.started_at):

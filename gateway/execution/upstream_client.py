@@ -115,7 +115,7 @@ class AttemptOptions(msgspec.Struct):
     bounds: Resilience = DEFAULT_RESILIENCE
 
     def was_silent(self, step: Step, now: float) -> bool:
-        """Return whether no byte came for the time to the first token, and the deployment answered nobody else."""
+        """Return whether no byte came for the time to the first token, and the deployment answered no other request."""
         if self.has_head or self.answers is None or self.answers.since(self.started_at):
             return False
         limit_s = first_token_timeout_s(step.deployment, self.request, self.bounds)

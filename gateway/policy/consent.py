@@ -35,7 +35,7 @@ FORM = frozenset(
     "top_logprobs parallel_tool_calls unread folded".split()
 )
 """The fields of a chat request that carry no text to a provider. They may change after the user has agreed."""
-_LATER: Mapping[str, object] = {"is_error": False, "cache": None}
+_LATER: Mapping[str, object] = {"is_error": False, "cache": None, "images": []}
 """Fields that were added later, with their defaults: without a value they do not count, so that tokens stay valid."""
 
 

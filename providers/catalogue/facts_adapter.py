@@ -57,7 +57,7 @@ class FactsAdapter:
 
     @property
     def takes(self) -> Takes:
-        """What the API takes, by the facts file. The gateway reads it to name what was changed."""
+        """The limits of what the API takes, by the facts file. The gateway reads it to name what was changed."""
         return load_takes(self.facts)
 
     @property

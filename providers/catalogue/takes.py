@@ -1,4 +1,4 @@
-"""What a vendor's API takes of a request, as data: `[takes]` of a facts file, or keys of a compatible vendor's file."""
+"""The parts of a request that a vendor's API takes, as data: `[takes]` of a facts file, or such keys of a TOML file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHAPES: dict[str, Shape] = {
 
 
 class Takes(Value, frozen=True):
-    """What a vendor's API takes of a request. `providers.formats.fitting` makes a request fit.
+    """The parts of a request that a vendor's API takes. `providers.formats.fitting` makes a request fit.
 
     Attributes:
         system: `first` takes one system message, at the beginning; `any` takes several, anywhere.

@@ -97,7 +97,7 @@ class CompatibleAdapter:
 
     @property
     def takes(self) -> Takes:
-        """What the vendor's API takes. The gateway reads it to name what was changed."""
+        """The parts of a request that the vendor's API takes. The gateway reads it to name what was changed."""
         return self.dialect.requests.takes
 
     @property
@@ -107,7 +107,7 @@ class CompatibleAdapter:
 
     @property
     def server_features(self) -> frozenset[str]:
-        """What a server of one's own can do with every model. Of other vendors, the facts of a model decide."""
+        """The features of a server of one's own with every model. Of other vendors, the facts of a model decide."""
         return self.dialect.server_features
 
     @property

@@ -213,7 +213,7 @@ class Requests:
 
     @property
     def takes(self) -> Takes:
-        """What the vendor's API takes."""
+        """The parts of a request that the vendor's API takes."""
         return Takes(
             self.system,
             self.name_characters,
@@ -245,7 +245,7 @@ class CompatibleDialect(Value, frozen=True):
         lacks: Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask
             for them.
         unconfirmed: Whether there are no two recordings from the vendor's documentation or a real call.
-        server_features: What a server of one's own can do with every model: all features but those of `by_model`.
+        server_features: The features of a server of one's own with every model: all features but those of `by_model`.
     """
 
     auth: AuthScheme

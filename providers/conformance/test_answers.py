@@ -79,7 +79,7 @@ def test_answer_names_the_model_that_answered(subject: Subject) -> None:
 
 
 def test_unknown_finish_reason_is_a_failure(subject: Subject) -> None:
-    """Nobody knows whether such an answer is whole. In a stream its text was passed on already."""
+    """It is not known whether such an answer is whole. In a stream its text was passed on already."""
     word = "brand_new_reason"
     choice = Choice(AssistantMessage("Oslo."), "other", raw_finish_reason=word)
     case = AnswerCase(subject, word, completion_of(subject, choice), question())

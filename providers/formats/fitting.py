@@ -1,9 +1,9 @@
 """Make a request fit what a vendor's API takes: the one stage between a chat request and its encoder.
 
-Each adapter calls `fit` before it encodes a request. What leaves then satisfies the vendor's `Takes`, whatever a client
-sends, and the model is told the same as far as the vendor can express it:
+Each adapter calls `fit` before it encodes a request. The result satisfies the vendor's `Takes`, whatever a client
+sends, and the model learns the same as far as the vendor can express it:
 
-- One system message at the beginning. A later one becomes text of the user that says what it is. Blank ones go.
+- One system message at the beginning. A later one becomes text of the user that names its origin. Blank ones go.
 - Names of tools and ids of calls have the vendor's form, the same everywhere in the request. `client_names` leads back.
 - Schemas have the vendor's subset, and `strict` is stated only where it is possible.
 """
@@ -57,7 +57,7 @@ class Fitted(Value, frozen=True):
 
     Attributes:
         request: The request that the encoder gets.
-        changed: The names of what the model is told in another way, or not at all.
+        changed: The names of what the model learns in another way, or not at all.
     """
 
     request: ChatRequest
@@ -110,7 +110,7 @@ def fitted(request: ChatRequest, takes: Takes) -> Fitted:
 
 
 def changes_for(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
-    """Return the names of what an adapter tells the model in another way, or not at all."""
+    """Return the names of what the model learns in another way, or not at all."""
     takes: Takes | None = getattr(adapter, "takes", None)
     return fitted(request, takes).changed if takes is not None else frozenset()
 

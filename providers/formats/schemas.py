@@ -24,7 +24,7 @@ _INSIDE = frozenset({*_MAPS, *_COMBINED, "items", "additionalProperties", "prefi
 _ANY_TYPE = ("string", "number", "boolean", "object", "array", "null")
 _TYPE_OF = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _ALONE = ("title", "description", "$defs", "$id")
-"""What Kimi takes beside `anyOf` and beside several types."""
+"""The members that Kimi takes together with `anyOf` or several types."""
 _PLAIN = ("string", "number", "integer", "boolean")
 # Keywords that OpenAI's strict mode does not allow (its guide to structured outputs, November 2026).
 _NOT_STRICT = frozenset(
@@ -34,7 +34,7 @@ _NOT_STRICT = frozenset(
 
 
 def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
-    """Return the schema of a tool's arguments by these rules, and whether the model is told less by it."""
+    """Return the schema of a tool's arguments by these rules, and whether the model learns less by it."""
     told = answer_schema(schema, rules)
     if "plain_root" in rules and not told.keys().isdisjoint(_COMBINED):
         told = _merged(told, told)
@@ -52,7 +52,7 @@ def answer_schema(schema: _Schema, rules: Set[str]) -> _Schema:
         return schema
     fits = schema
     for _ in range(_MOST_PASSES):
-        # What takes the place of a reference has to fit too.
+        # The schema in the place of a reference has to fit too.
         before = fits
         fits = _walked(before, lambda inner: _for_kimi(inner, before))  # noqa: B023
         if fits is before:
@@ -96,7 +96,7 @@ def _is_closed(schema: _Schema, properties: _Schema) -> bool:
 
 
 def _walked(schema: _Schema, mend: Callable[[_Schema], _Schema], depth: int = 0) -> _Schema:
-    """Return the schema with each schema inside it mended, the inner ones first."""
+    """Return the schema with each schema inside it made to fit, the inner ones first."""
     if depth >= _DEEPEST:
         return schema
     changes: dict[str, object] = {}

@@ -69,7 +69,7 @@ def cache_mark(source: Mapping[str, object], path: str) -> CacheTime | None:
 def arguments_text(source: Mapping[str, object], key: str, path: str) -> str:
     """Return the arguments of a call in the history, `{}` if there are none. Raises InvalidRequest.
 
-    A vendor that reads them would refuse the request of every later turn, and would not say where.
+    A vendor that reads them would refuse the request of every later turn, and would not name the place.
     """
     arguments = text(source, key, path) or ""
     if not arguments.strip():

@@ -441,7 +441,7 @@ class ChatReader:
             ending = self._rule.finish.get(word) or FINISH.get(word.lower())
             native = read_str(source, "native_finish_reason")
             if native is not None and ending in _WHOLE:
-                # A relay shows the word of the vendor behind it, which may contradict its own.
+                # A relay shows the word of the vendor that it calls, which may contradict its own.
                 meant = FINISH.get(native.lower())
                 word, ending = (native, meant) if meant not in (None, "stop", "tool_calls") else (word, ending)
             # vLLM and SGLang name the stop sequence; a number in its place is a token.
@@ -571,8 +571,8 @@ class Growth:
     """Find what each piece of a text adds, whether a stream sends only additions or repeats the whole text so far.
 
     Pieces are additions, until one begins with `sure` or more characters that are all of the text so far, and each one
-    before it began with the one before. Pieces that may prove it are held. In JSON, one character is enough: an object
-    can't begin in a name.
+    before it began with the previous one. Pieces that may prove it are held. In JSON, one character is enough: no
+    object begins in a name.
     """
 
     __slots__ = ("_held", "_repeats", "_so_far", "_sure")

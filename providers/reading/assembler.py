@@ -14,7 +14,7 @@ stream and a JSON answer are read by the same calls, so both have the same resul
   never joined with another one. A name in pieces is joined until the arguments begin. A call without arguments has
   `{}`. A call without a name, and arguments that are not a JSON object unless the finish explains it, are failures.
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
-  reported. Content after a reported finish belongs to the answer. `stop` is only what the provider said; with tool
+  reported. Content after a reported finish belongs to the answer. `stop` is only what the provider sent; with tool
   calls it is `tool_calls`, and `tool_calls` without any is `stop`. A choice that was seen and did not finish is a
   failure, and so are an error after a finish, a reason that is not known, and an empty answer of which nothing was
   counted. A choice that the safety system filtered ends as filtered, whatever else was reported.
@@ -256,11 +256,11 @@ class Assembler:
 
     @property
     def certain(self) -> bool:
-        """Whether the answer is whole, and what is missing is no content: an empty answer is one only if it ends so."""
+        """Whether the answer is whole, and no content is missing: an empty answer is one only if it ends so."""
         return self.whole and (self.opened or (self._usage or self._read_usage) is not None or not self._may_be_empty())
 
     def _may_be_empty(self) -> bool:
-        """Return whether every choice says that it is complete, without a reason why it would be empty."""
+        """Return whether every choice is marked as complete, without a reason why it would be empty."""
         ends = [(choice.end in ("stop", "tool_calls"), choice.stop_sequence) for choice in self._choices.values()]
         return all(is_complete and not stop for is_complete, stop in ends)
 
@@ -403,7 +403,7 @@ class Assembler:
             self._emit(AnnotationsDelta(annotations, choice))
 
     def image(self, url: str, choice: int = 0) -> None:
-        """Add an image. What is no image that a client can read, or is too large, is a failure.
+        """Add an image. One that a client can't read, or that is too large, is a failure.
 
         Args:
             url: See `ImageDelta`.

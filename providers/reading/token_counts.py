@@ -10,10 +10,10 @@ def merged(known: Mapping[str, object], report: Mapping[str, object]) -> Mapping
 
     | a member of the later report | result |
     |---|---|
-    | a count, as a number, a float or a string | it replaces the one before |
+    | a count, as a number, a float or a string | it replaces the previous one |
     | an object of details | merged by this table |
-    | missing, null, 0, `""`, `{}` or `[]` | the one before stays |
-    | a value that is no count | it replaces the one before, and makes the usage implausible |
+    | missing, null, 0, `""`, `{}` or `[]` | the previous one stays |
+    | a value that is not a count | it replaces the previous one, and makes the usage implausible |
 
     Counts of one vendor are merged in the vendor's own form and read once, at the end, because a report may have only
     some members of a sum. Reports in choices are reports like others.
@@ -41,7 +41,7 @@ def merged(known: Mapping[str, object], report: Mapping[str, object]) -> Mapping
 def count_prompt(prompt: int, completion: int, cached: int, total: object) -> int:
     """Return the number of prompt tokens, including those that were read from or written to a cache.
 
-    Most vendors count them in the prompt, as OpenAI does. Claude counts them beside it, and so do relays of Claude.
+    Most vendors count them in the prompt, as OpenAI does. Claude counts them apart from it, and so do relays of Claude.
 
     Args:
         prompt: The prompt tokens, as the vendor states them.

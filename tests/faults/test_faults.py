@@ -67,7 +67,7 @@ class ClientAnswer:
 
 @pytest.fixture(scope="module")
 def answers(gateways: FaultGateways) -> dict[str, ClientAnswer]:
-    """What the clients got, all at the same time, because many of them wait for a time limit."""
+    """The answers that the clients got, all at the same time, because many of them wait for a time limit."""
 
     def ask(fault: Fault, stream: bool, role: str) -> tuple[str, ClientAnswer]:
         assistant = f"{fault.name}.{'stream' if stream else 'json'}.{role}"

@@ -1,4 +1,4 @@
-"""What a provider said is what a client gets, whatever the form of the pieces: text and calls, in every dialect.
+"""A client gets what the provider sent, whatever the form of the pieces: text and calls, in every dialect.
 
 The pieces are those of OpenAI's chats, where servers differ most. With `make install-sdks`, the official clients read
 the same streams.
@@ -117,7 +117,7 @@ values = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["Oslo", '
 
 @dataclass(frozen=True)
 class Form:
-    """How a server sends calls. Forms in which nothing tells two calls apart are left out."""
+    """How a server sends calls. Forms in which two calls look like one are left out."""
 
     ids: str
     indexes: str
@@ -178,7 +178,7 @@ def test_calls_are_the_providers(form: Form, calls: list[Call], cut: int) -> Non
     if form.arguments == "glued":
         calls = [(calls[0][0], value) for _, value in calls]
     if form.arguments in ("again", "glued") or form.ids in ("equal", "absent"):
-        # The same call twice is the same call, unless its place or its id tells them apart.
+        # The same call twice is the same call, unless its place or its id differs.
         assume(len({json.dumps(call) for call in calls}) == len(calls))
     events = folds_to(form, calls, cut, ["After.", "Before. "])
     assert said(fold(events)) == ("Before. After.", calls, "tool_calls")

@@ -1,4 +1,4 @@
-"""What leaves is what the vendor takes, whatever a client sends (`providers.formats.fitting`)."""
+"""A request that leaves is one that the vendor takes, whatever a client sends (`providers.formats.fitting`)."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def inner_schemas(schema: Any) -> Iterator[Any]:
 
 
 def is_kimis(schema: dict[str, Any]) -> bool:
-    """Return whether Moonshot's validator takes it: a type, or `anyOf` or `$ref` with nothing beside it but notes."""
+    """Return whether Moonshot's validator takes it: a type, or `anyOf` or `$ref` with nothing but notes added."""
     notes = {"description", "title", "$defs", "$id"}
     if "$ref" in schema:
         return schema.keys() <= {"$ref", "$defs", "$id"}

@@ -234,7 +234,7 @@ def test_missing_model_name_is_replaced_by_the_requested_model() -> None:
     assert made.take()[0] == Opened("", "asked", 0)
 
 
-def test_empty_answer_is_one_only_if_something_else_says_so() -> None:
+def test_empty_answer_is_one_only_if_something_else_shows_it() -> None:
     """The provider counted it, it was cut or filtered, or a stop sequence ended it at once."""
     for finish, usage, is_whole in (
         *((("stop",), usage, usage is not None and bool(usage.prompt_tokens)) for usage in (None, Usage(), Usage(9))),

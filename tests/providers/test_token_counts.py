@@ -87,5 +87,5 @@ def test_a_later_report_adds_and_takes_nothing_away(reports: list[dict[str, obje
         (10, 0, 99, 10),
     ],
 )
-def test_cached_tokens_are_inside_or_beside_the_prompt(prompt: int, cached: int, total: object, wanted: int) -> None:
+def test_cached_tokens_are_inside_or_outside_the_prompt(prompt: int, cached: int, total: object, wanted: int) -> None:
     assert count_prompt(prompt, 50, cached, total) == wanted

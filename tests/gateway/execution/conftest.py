@@ -88,7 +88,7 @@ class Bench:
         return self.forbidden.get(step.deployment.name)
 
     def evidence(self, name: str = "first") -> FailureEvidence:
-        """What the failures of a deployment show."""
+        """The evidence of a deployment."""
         found = self.health.evidence(self.table.deployments[name], self.table.resilience.breaker)
         assert found is not None
         return found

@@ -45,7 +45,7 @@ def test_it_opens_when_the_evidence_is_enough_and_never_by_one_failure() -> None
     assert not made.admit(9.9)
 
 
-def test_answer_to_somebody_else_closes_it_as_new() -> None:
+def test_answer_to_another_asker_closes_it_as_new() -> None:
     made, _ = opened()
     made.failed(probe(made, 10), 10, "503")
     made.close()
@@ -234,7 +234,7 @@ class BreakerMachine(RuleBasedStateMachine):
             (BreakerState.OPEN, BreakerState.HALF_OPEN),
             (BreakerState.HALF_OPEN, BreakerState.OPEN),
             (BreakerState.HALF_OPEN, BreakerState.CLOSED),
-            (BreakerState.OPEN, BreakerState.CLOSED),  # somebody else got an answer
+            (BreakerState.OPEN, BreakerState.CLOSED),  # another asker got an answer
         }
         assert set(pairwise(path)) <= allowed
 

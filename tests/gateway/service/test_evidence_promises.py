@@ -1,4 +1,4 @@
-"""What `docs/operate/breakers.md` promises, on the real path from the headers of a request to the calls of a provider."""
+"""The promises of `docs/operate/breakers.md`, on the real path from the headers of a request to the calls of a provider."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Installation:
 async def test_who_sends_whatever_it_likes_costs_others_nothing(
     clients: tuple[str, ...], hostile: str, hostile_users: list[str], good: str, good_user: str
 ) -> None:
-    """Twenty hostile requests for each good one, as at 20 a second beside one."""
+    """Twenty hostile requests for each good one, as at 20 a second."""
     it = Installation(*clients)
     answered = hostile_calls = 0
     for _ in range(20):
@@ -142,7 +142,9 @@ async def test_server_that_fails_everything_is_left_and_asked_again_by_one_reque
     assert (await it.ask(*askers[-1][:1])).status_code == 200
 
 
-async def test_refused_request_says_why_in_the_explanation_and_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_refused_request_has_its_reason_in_the_explanation_and_in_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     it = Installation("a", "b")
     it.server.is_down = True
     for _ in range(FAILURES + 1):
@@ -165,7 +167,7 @@ async def test_refused_request_says_why_in_the_explanation_and_in_the_log(capsys
 
 @pytest.mark.parametrize("leaves_s", [None, 0.06], ids=["the gateway hangs up", "the client hangs up"])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_server_that_hangs_is_left_whoever_hangs_up(leaves_s: float | None, stream: bool) -> None:
+async def test_server_that_hangs_is_left_whichever_side_hangs_up(leaves_s: float | None, stream: bool) -> None:
     total = {"commit": "60ms", "total": "60ms"} if leaves_s is None else {}
     it = Installation("a", first_token="20ms", **total)
     it.server.hangs = True

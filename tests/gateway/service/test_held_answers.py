@@ -133,7 +133,7 @@ async def test_late_answer_is_asked_again_as_the_active_version_decides(assistan
     texts = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk.get("choices", ())]
     errors = [chunk["error"]["code"] for chunk in chunks if "error" in chunk]
     assert (late.status_code, "".join(texts) or errors[0]) == (200, end), late.text
-    # What was sent under one version goes nowhere that this version does not allow.
+    # A prompt that was sent under one version goes nowhere that this version does not allow.
     assert set(asked) == {"claude-haiku-4-5"}
     (record,) = records
     assert record.outcome == ("ok" if end.startswith("{") else "interrupted")

@@ -32,7 +32,7 @@ _CONFIG = frozenset(
 _THINKING = frozenset({"thinkingBudget", "thinkingLevel", "includeThoughts"})
 _DECLARATION = frozenset({"name", "description", "parameters", "parametersJsonSchema"})
 _CALLING = frozenset({"mode", "allowedFunctionNames"})
-# What Google takes; `providers.formats.fitting` gives each provider the form that it takes.
+# The form of Google; `providers.formats.fitting` gives each provider the form that it takes.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}|[A-Za-z0-9_-]{1,64}")
 _MAX_TOOLS = 512
 _MOST_STOPS = 5
