@@ -116,6 +116,8 @@ class _Call:
         """Return where the object ends in the next piece: after its last brace, or the length of the piece."""
         start, length = 0, len(piece)
         if self.in_string and piece:
+            if '"' not in piece and "\\" not in piece and not self.is_escaped:
+                return length  # most pieces
             start = self._skip(piece, 1 if self.is_escaped else 0)
         for mark in _MARKS.finditer(piece, start):
             match mark[0]:
@@ -181,7 +183,7 @@ class _Choice:
             last = self.calls[-1]
             is_open = bool(last.pieces) and not last.is_whole
             call = last if not name or (is_open and name == last.name) else None
-        if call is not None and _begins_another(call, id, name):
+        if call is not None and (id or name) and _begins_another(call, id, name):
             call = self.add(call.name)
         call = call or self.add()
         if id:

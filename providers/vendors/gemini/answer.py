@@ -130,6 +130,7 @@ class ChunkReader:
         self._assembler = assembler
         self._model = model
         self._answered: set[int] = set()
+        self._former: Mapping[str, object] = {}
         self._counts: Mapping[str, object] = {}
 
     def read(self, chunk: Mapping[str, object], _event: str = "message") -> None:
@@ -186,14 +187,15 @@ class ChunkReader:
         return start + len(texts)
 
     def _count(self, counts: Mapping[str, object]) -> None:
-        """Keep the counts of a chunk. They are cumulative, so they are merged only where one is missing or 0."""
+        """Keep the counts of a chunk. They are cumulative, so only those of another form are merged."""
         if not self._counts:
             self._assembler.usage(self._usage)
-        is_complete = counts.keys() >= self._counts.keys() and all(counts.values())
-        self._counts = counts if is_complete else merged(self._counts, counts)
+        if len(counts) != len(self._counts) or not counts.get("candidatesTokenCount"):
+            self._former = merged(self._former, self._counts)
+        self._counts = counts
 
     def _usage(self) -> Usage:
-        return read_usage(self._counts)
+        return read_usage(merged(self._former, self._counts))
 
     def _candidate(self, source: Mapping[str, object]) -> None:
         index = read_int(source, "index") or 0
