@@ -16,7 +16,7 @@ from gateway.model.decision import Plan
 from gateway.model.deployment import retirement_notices_of
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
-from gateway.model.status import CellInstance, CellState, InstanceState, Overview, Reload, Status
+from gateway.model.status import CellInstance, CellState, InstanceState, Overview, Reload, Status, Traffic
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.release import release_name
@@ -36,8 +36,8 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
         "seconds": _TRAFFIC_S,
         "running": sum(worker.running for worker in status.workers),
         "regions": {
-            name: {"requests": requests, "errors": errors}
-            for name, (requests, errors) in sorted(overview.traffic.items())
+            name: {"requests": counts.requests, "errors": counts.errors}
+            for name, counts in sorted(overview.traffic.items())
         },
     }
     problems = [
@@ -209,12 +209,14 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
             yield f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
 
 
-def _problems_of_traffic(traffic: Mapping[str, tuple[int, int]]) -> Iterator[str]:
-    """Yield the regions where half of the requests get no answer: a breaker may be open for some alone."""
-    for region, (requests, errors) in sorted(traffic.items()):
-        if requests >= _FEWEST and 2 * errors >= requests:
-            minutes = _TRAFFIC_S // 60
-            yield f"{region or 'no region'}: {errors} of {requests} requests failed in the last {minutes} minutes"
+def _problems_of_traffic(traffic: Mapping[str, Traffic]) -> Iterator[str]:
+    """Yield the regions where half of the requests fail, or none is answered: a breaker may be open for some alone."""
+    for region, counts in sorted(traffic.items()):
+        name, minutes = region or "no region", _TRAFFIC_S // 60
+        if counts.requests >= _FEWEST and 2 * counts.errors >= counts.requests:
+            yield f"{name}: {counts.errors} of {counts.requests} requests failed in the last {minutes} minutes"
+        elif not counts.answered and (without := counts.errors + counts.cancelled) >= _FEWEST:  # clients left first
+            yield f"{name}: none of {without} requests got an answer in the last {minutes} minutes"
 
 
 def _problems_of_stores(status: Status) -> Iterator[str]:

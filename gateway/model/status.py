@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion
@@ -207,20 +207,29 @@ class CellState(Value, frozen=True):
     problems: tuple[str, ...] = ()
 
 
+class Traffic(NamedTuple):
+    """Numbers of requests: of all, and of those with an error, with a complete answer, and left by their client."""
+
+    requests: int = 0
+    errors: int = 0
+    answered: int = 0
+    cancelled: int = 0
+
+
 class Overview(Value, frozen=True):
     """Facts of one instance for its status document.
 
     Attributes:
         name: `GATEWAY_INSTANCE`, or the name of the host.
         id: The id of its state directory, or None without one.
-        traffic: Requests and errors of the last five minutes by region.
+        traffic: The requests of the last five minutes by region.
         rows_waiting: Usage rows that are not in the ledger yet. None if that is not known here.
         cell: The cell, or None without a shared database.
     """
 
     name: str
     id: str | None
-    traffic: Mapping[str, tuple[int, int]]
+    traffic: Mapping[str, Traffic]
     rows_waiting: int | None
     cell: CellState | None = None
 

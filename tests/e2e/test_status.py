@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.cli import main
-from providers.testkit.scenario import HttpError, Scenario
+from providers.testkit.scenario import HttpError, Scenario, Silent
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.reloading_gateway import Operator, config, operated
@@ -78,6 +79,22 @@ def test_provider_that_is_down_is_a_problem_and_the_next_step_answers(
         assert "  default      assistant: b\n" in text
         assert "               off: a: " in text
         assert "problem: a is skipped for " in text
+
+
+def test_region_whose_clients_leave_without_an_answer_is_a_problem(
+    path: Path, pair: SimulatorThread, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with operated(path) as operator:
+        pair["a"].scenario = Scenario(faults=((Silent(), 1.0),))
+        for _ in range(5):
+            with pytest.raises(httpx.ReadTimeout):
+                operator.client.post(CHAT, json=body(), timeout=0.3)
+        words = "problem: default: none of 5 requests got an answer in the last 5 minutes\n"
+        eventually(lambda: words in shown(operator, capsys)[1])
+        assert shown(operator, capsys)[0] == 3
+        pair["a"].scenario = Scenario()
+        operator.client.post(CHAT, json=body()).raise_for_status()
+        eventually(lambda: "none of" not in shown(operator, capsys)[1])
 
 
 def test_region_whose_users_are_asked_for_consent_is_answered(
