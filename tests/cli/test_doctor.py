@@ -17,6 +17,7 @@ import trustme
 
 from gateway.cli.doctor import check_origin, environment_of_unit, file_system_of, is_optimised, origins_of
 from tests.cli.conftest import Command
+from tests.kit.config_cases import edited
 from tests.kit.configs import BASE, key_hash, table_of
 
 GOOD = """
@@ -54,7 +55,7 @@ def test_each_part_of_a_sound_installation_is_ok(gateway: Command, path: Path, s
 
 
 def test_error_is_not_hidden_by_a_warning_and_a_file_is_not_valid_with_an_error(gateway: Command, path: Path) -> None:
-    path.write_text(GOOD.replace("provider: openai-compatible", "provider: openai-compatibel"), "utf-8")
+    path.write_text(edited(GOOD, ("openai-compatible", "openai-compatibel")), "utf-8")
     [line] = [line for line in gateway("doctor", "--config", path).out.splitlines() if "configuration: " in line]
     assert "openai-compatibel" in line
     assert "warning" not in line

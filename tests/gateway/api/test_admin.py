@@ -16,7 +16,7 @@ from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
-from gateway.model.status import Finding, Overview
+from gateway.model.status import Finding, Overview, Traffic
 from gateway.model.stored_client import Role
 from tests.kit.admin_calls import LOADED, TABLE, AdminCallbacks
 from tests.kit.configs import KEYS
@@ -67,7 +67,7 @@ def test_status_names_the_version_of_the_file_while_a_schedule_runs(callbacks: A
 def test_region_whose_requests_fail_is_a_problem(
     callbacks: AdminCallbacks, counts: tuple[int, int], is_problem: bool
 ) -> None:
-    document = status_document(callbacks.now, Overview("berlin-1", "1", {"eu": counts}, 0))
+    document = status_document(callbacks.now, Overview("berlin-1", "1", {"eu": Traffic(*counts)}, 0))
     problems: Any = document["problems"]
     text = f"eu: {counts[1]} of {counts[0]} requests failed in the last 5 minutes"
     assert (text in problems) is is_problem
@@ -102,9 +102,8 @@ async def test_lost_store_is_named_with_its_effect_and_the_gateway_stays_ready(c
     config = replace(callbacks.now.config, stores=Stores(database, valkey))
     callbacks.now = replace(callbacks.now, config=config)
     assert (await client(callbacks).get("/readyz")).json()["stores"] == {"valkey": "ok", "database": "ok"}
-    one, other = callbacks.now.workers
     problems = {"valkey": "Valkey can't be reached: refused", "database": "the database did not answer in time"}
-    callbacks.now = replace(callbacks.now, workers=(one, replace(other, store_problems=problems)))
+    callbacks.now = replace(callbacks.now, store_problems=problems)
     answer = await client(callbacks).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
     stores = answer.json()["stores"]
