@@ -102,7 +102,12 @@ Q: dict[str, Any] = {"role": "user", "content": "JSON, please"}
 F: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 G: dict[str, Any] = {"type": "function", "function": {"name": "g"}}
 CUSTOM: dict[str, Any] = {"type": "custom", "custom": {"name": "c"}}
-SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 JSON_SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, "strict": True}}
 IMAGE = "data:image/png;base64,aGk="
 
@@ -286,9 +291,10 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     "reasoning_content comes back": (
         {"messages": [Q, {"role": "assistant", "content": "a", "reasoning_content": "hm"}, Q]},
         row(
-            openai=sent(messages__1={"role": "assistant", "content": "a"}),
-            gemini=sent(contents__1__parts=[{"text": "a"}]),
-            qwens=PLAIN,
+            openai=sent("reasoning_content", messages__1={"role": "assistant", "content": "a"}),
+            house=sent(messages__1={"role": "assistant", "content": "a", "reasoning_content": "hm"}),
+            gemini=sent("reasoning_content", contents__1__parts=[{"text": "a"}]),
+            qwens=sent("reasoning_content"),
         ),
     ),
     "tools": (
