@@ -24,7 +24,7 @@ from gateway.release import release_name
 _SOON_DAYS = 60
 _TRAFFIC_S = 300
 _FEWEST = 5
-"""So few requests say nothing about a region."""
+"""Fewer requests show nothing about a region."""
 
 
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
