@@ -151,9 +151,11 @@ def pack_details(details: Sequence[Mapping[str, object]], call_id: str, model: s
         for entry in details
         if entry.get("type") == "reasoning.encrypted" and isinstance(entry.get("data"), str)
     ]
-    if not rows:
+    try:
+        packed = dumps(rows[:_MAX_THOUGHTS])
+    except (TypeError, JsonError):  # half of a surrogate pair, or nested too deeply: no state that a model has made
         return None
-    return mark_signature(base64.urlsafe_b64encode(dumps(rows[:_MAX_THOUGHTS])).decode(), model)
+    return mark_signature(base64.urlsafe_b64encode(packed).decode(), model) if rows else None
 
 
 def unpack_details(call: ToolCall, model: str) -> list[Mapping[str, object]]:

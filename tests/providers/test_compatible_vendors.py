@@ -46,6 +46,7 @@ from providers.compatible.dialect import DialectError
 from providers.compatible.simulator import CompatibleSimulator, simulator_of
 from providers.compatible.simulator_request import objections
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
+from providers.formats.reasoning_state import pack_details
 from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import requirements_of
 from providers.openai_json.read_answer import ThinkTags
@@ -1168,6 +1169,14 @@ def sealed_calls(*, stream: bool, apart: bool) -> list[ToolCall]:
     parser = adapter.stream_parser(where)
     data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
     return [*fold((*parser.feed(data), *parser.close())).choices[0].message.tool_calls]
+
+
+def test_sealed_reasoning_that_cannot_be_written_is_left_out() -> None:
+    assert pack_details([{**SEALED, "data": "\ud83d"}], "a", "m") is None
+    assert (
+        pack_details([{"type": "reasoning.text", "text": "Hm."}, {"type": "reasoning.encrypted", "data": 1}], "a", "m")
+        is None
+    )
 
 
 @pytest.mark.parametrize(("stream", "apart"), [(False, False), (True, False), (True, True)])
