@@ -19,14 +19,14 @@ _ROLES = r"^\s*[^=,]+=(viewer|operator|admin)\s*(,\s*[^=,]+=(viewer|operator|adm
 
 
 def versions_of(secret: SecretStr | None) -> tuple[str, ...]:
-    """Return the versions of a secret of the environment, the newer one first. A space is between two of them."""
-    return tuple(secret.get_secret_value().split()) if secret is not None else ()
+    """Return the versions of a secret of the environment, the newer one first. The character `|` is between them."""
+    return tuple(secret.get_secret_value().split("|")) if secret is not None else ()
 
 
 def _one_or_two(secret: SecretStr) -> SecretStr:
     versions = versions_of(secret)
     if not 1 <= len(versions) <= 2:
-        raise ValueError("it must be one text, or the new and the former one with a space between them")
+        raise ValueError("it must be one text, or the new and the former one with `|` between them")
     if (shortest := min(map(len, versions))) < _LEAST:
         raise ValueError(f"it must have at least {_LEAST} characters, not {shortest}")
     return secret

@@ -85,8 +85,8 @@ def test_public_admin_listener_needs_a_token(gateway: Command, monkeypatch: pyte
     assert "the admin listener on 0.0.0.0 is open to others: set GATEWAY_ADMIN_TOKEN" in shown.err
     for token, reason in {
         "short-secret": "it must have at least 16 characters, not 12",
-        "a-token-of-24-characters short-secret": "it must have at least 16 characters, not 12",
-        f"{'a' * 16} {'b' * 16} {'c' * 16}": "it must be one text, or the new and the former one with a space between them",
+        "a-token-of-24-characters|short-secret": "it must have at least 16 characters, not 12",
+        f"{'a' * 16}|{'b' * 16}|{'c' * 16}": "it must be one text, or the new and the former one with `|` between them",
     }.items():
         monkeypatch.setenv("GATEWAY_ADMIN_TOKEN", token)
         shown = gateway("serve", "--config", EXAMPLE, "--port", "0")
