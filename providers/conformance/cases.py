@@ -343,7 +343,7 @@ def answer_cases(subject: Subject) -> Iterator[AnswerCase]:
     hello = AssistantMessage("Oslo is the capital of Norway.")
     yield case("text", Choice(hello, "stop"))
     yield case("hard_text", Choice(AssistantMessage(HARD_TEXT), "stop"))
-    yield case("empty_text", Choice(AssistantMessage(""), "stop"), usage=Usage(31, 0))
+    yield case("empty_text", Choice(AssistantMessage(""), "stop"), usage=Usage(31, 1))
     yield case("length", Choice(hello, "length"))
     if "content_filter" not in subject.lacks:
         yield case("content_filter", Choice(hello, "content_filter"))

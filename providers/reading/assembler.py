@@ -664,7 +664,9 @@ def unusable(word: str) -> Failure:
     Args:
         word: The provider's word.
     """
-    return Failure(FailureKind.MALFORMED, "the provider's model produced no usable output", code=word[:100])
+    return Failure(
+        FailureKind.MALFORMED, "the provider's model produced no usable output", code=repair_surrogates(word[:100])
+    )
 
 
 def _is_writable(passed: Mapping[str, object]) -> bool:

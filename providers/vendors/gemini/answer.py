@@ -33,7 +33,6 @@ from providers.json_values import (
 from providers.reading.assembler import Assembler, unusable
 from providers.reading.errors import IN_A_STREAM, classify, failure, load_rules
 from providers.reading.folding import fold
-from providers.reading.token_counts import merged
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.gemini", "gemini")
@@ -130,7 +129,6 @@ class ChunkReader:
         self._assembler = assembler
         self._model = model
         self._answered: set[int] = set()
-        self._former: Mapping[str, object] = {}
         self._counts: Mapping[str, object] = {}
 
     def read(self, chunk: Mapping[str, object], _event: str = "message") -> None:
@@ -187,15 +185,13 @@ class ChunkReader:
         return start + len(texts)
 
     def _count(self, counts: Mapping[str, object]) -> None:
-        """Keep the counts of a chunk. They are cumulative, so only those of another form are merged."""
+        """Keep the counts of a chunk. They are cumulative, so only the last ones are read."""
         if not self._counts:
             self._assembler.usage(self._usage)
-        if len(counts) != len(self._counts) or not counts.get("candidatesTokenCount"):
-            self._former = merged(self._former, self._counts)
         self._counts = counts
 
     def _usage(self) -> Usage:
-        return read_usage(merged(self._former, self._counts))
+        return read_usage(self._counts)
 
     def _candidate(self, source: Mapping[str, object]) -> None:
         index = read_int(source, "index") or 0
