@@ -7,9 +7,11 @@ The dialect of the request decodes what is read and encodes what is written. The
 one for a stream. Both first try to write everything at once, which needs no wait and no further task switch. An error
 is a response of its own, or the last event of a stream that has begun.
 
-Comments fill the silence of a provider within a stream, so that no proxy between the gateway and the client closes the
-connection. A comment is not an event (HTML standard, section 9.2.6): clients skip it. It stands between two events and
-before the last one, and it never counts as a sign of life of the provider.
+Comments fill the silence of a provider, so that no proxy between the gateway and the client closes the connection. They
+begin with the head of the stream, even before the answer if only one deployment can give it, because the head names it.
+A failure before the answer is then an event with the code that a response would have had. A comment is not an event
+(HTML standard, section 9.2.6): clients skip it. It stands between two events and before the last one, and it never
+counts as a sign of life of the provider.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ from gateway.model.caller import RequestContext, RequestHeaders
 from gateway.model.config_version import ConfigVersion
 from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
-from gateway.model.record import Record
+from gateway.model.record import UNANSWERED, Record
 from gateway.policy.caller import timeout_s
 from gateway.policy.region_text import sentence_for
 from gateway.service.chat_service import ChatService
@@ -81,6 +83,8 @@ _LAST_EVENT_S = 1.0
 _STOPPED = "the gateway was stopped before the answer was complete: repeat the request"
 _STREAM_LINES = (b"cache-control: no-cache", b"x-accel-buffering: no")
 _MOST_BETAS = 16
+_LATER = (b"x-gateway-attempts:", b"server-timing:", b"openai-processing-ms:")
+"""Headers that are known when an answer has begun."""
 
 
 class ChatEndpoint:
@@ -197,18 +201,22 @@ class HttpExchange(Exchange):
         "_head_sent",
         "_headers",
         "_is_counted",
+        "_keep_alive",
         "_receive",
         "_received_body",
         "_running",
         "_scope",
         "_send",
         "_to_remember",
+        "_waits",
         "_watcher",
+        "check_at",
         "client_left",
         "connection",
         "cycle",
     )
     _headers: RequestHeaders
+    check_at: float
 
     def __init__(
         self, endpoint: ChatEndpoint, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect
@@ -217,6 +225,10 @@ class HttpExchange(Exchange):
         self._endpoint, self._dialect = endpoint, dialect
         self._scope, self._receive, self._send = scope, receive, send
         self._is_counted = self._body_begun = self._body_read = self._head_sent = self.client_left = False
+        # A stream may have a head, and has nothing of an answer yet.
+        self._waits = False
+        # Fills the silence before an answer begins.
+        self._keep_alive: KeepAlive | None = None
         self._received_body: bytes | None = None
         # The limit of the client for bodies, if it has one.
         self._client_bytes: int | None = None
@@ -310,7 +322,11 @@ class HttpExchange(Exchange):
         if request.stream:
             self._endpoint.streams.take()
             self._is_counted = True
-        self._running = self.deadline.task
+        task = self._running = self.deadline.task
+        if request.stream and (silence_s := self.config.resilience.keep_alive_s):
+            loop = task.get_loop()
+            self.check_at = loop.time() + silence_s / 2
+            self._endpoint.sweep.watch(self, loop)
         if self.connection is not None:
             self.connection.watch(self._cancel)
         else:
@@ -318,6 +334,7 @@ class HttpExchange(Exchange):
 
     def end(self) -> None:
         """Release what the request holds. From now on nothing cancels it."""
+        self._stop_waiting()
         if hasattr(self, "deadline"):
             self.deadline.close()
         if self.connection is not None:
@@ -354,8 +371,30 @@ class HttpExchange(Exchange):
 
     # --- writing ----------------------------------------------------------------------------------
 
+    def watch_itself(self) -> None:
+        """Fill the silence before the answer. Half of the time to the first comment is over."""
+        silence_s = self.config.resilience.keep_alive_s
+        self._keep_alive = KeepAlive(silence_s, self._send_waiting, self._dialect.keep_alive)
+        self._keep_alive.is_silent = True
+
+    async def _send_waiting(self, message: Any) -> None:
+        """Send a comment before the answer has begun, after the head of the stream, if it is known who answers."""
+        if not self._head_sent:
+            if not self._endpoint.service.foresee(self):
+                return
+            lines = [line for line in self._stream_lines() if not line.startswith(_LATER)]
+            self.record.answered_by, self._waits = UNANSWERED, True
+            await self._start(200, pairs_of(lines))
+        await self._send(message)
+
+    def _stop_waiting(self) -> None:
+        self._endpoint.sweep.forget(self)
+        if self._keep_alive is not None:
+            self._keep_alive.stop()
+
     def respond(self, answer: Answer) -> Awaitable[None] | None:
         """See Exchange."""
+        self._stop_waiting()
         style = self.style
         if b"anthropic-beta" in self._headers.headers:
             # The values switch features of Anthropic's API on, which another provider does not have.
@@ -393,7 +432,7 @@ class HttpExchange(Exchange):
         """Write a stream, at once if all of it is here. The client may read until the deadline."""
         tap = stream.text_tap()
         events = tap.whole_events() if tap is not None else ()
-        if events and self._direct is not None:
+        if events and self._direct is not None and not self._head_sent:
             encoder = self._dialect.encoder(style, self.record)
             data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
             self.record.shown.status = 200
@@ -422,9 +461,10 @@ class HttpExchange(Exchange):
         encoder = self._encoder = self._dialect.encoder(style, record)
         encoder.interrupted = self._interrupted
         keep_alive: KeepAlive | None = None
+        self._waits = True
         try:
             if record.moderation is None:
-                await self._start(200, pairs_of(self._stream_lines()))
+                await self._begin_stream()
             else:
                 # An answer that is held has a status when its first text is released, or when silence must be filled.
                 keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
@@ -436,10 +476,11 @@ class HttpExchange(Exchange):
                 elif keep_alive is None:
                     keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
                     self._tap_texts(stream, encoder, keep_alive)
-                if not self._head_sent and (data or encoder.finished):
+                if self._waits and (data or encoder.finished):
                     if encoder.failed is not None:
                         raise PlanExhausted(encoder.failed.failure)
-                    await self._start(200, pairs_of(self._stream_lines()))
+                    await self._begin_stream()
+                    self._waits = False
                 if data:
                     if keep_alive is not None:
                         keep_alive.is_silent = False
@@ -455,10 +496,13 @@ class HttpExchange(Exchange):
             record.detail = encoder.failed.failure.detail or encoder.failed.failure.message
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_begun(self, message: Any) -> None:
-        """Send a part of a stream, after its head."""
+    async def _begin_stream(self) -> None:
         if not self._head_sent:
             await self._start(200, pairs_of(self._stream_lines()))
+
+    async def _send_begun(self, message: Any) -> None:
+        """Send a part of a stream, after its head."""
+        await self._begin_stream()
         await self._send(message)
 
     def _tap_texts(self, stream: AnswerStream, encoder: StreamEncoder, keep_alive: KeepAlive) -> None:
@@ -486,23 +530,29 @@ class HttpExchange(Exchange):
 
     async def stop(self) -> None:
         """Report that the gateway stops before the request has ended, unless a whole answer is already on its way."""
-        if self._encoder is not None or not self._head_sent:
+        if self._encoder is not None or self._waits or not self._head_sent:
             code = "stream_interrupted" if self._encoder is not None else "overloaded"
             await self.fail(ApiError(code, _STOPPED, retry_after_s=1))
 
     async def fail(self, error: Exception) -> None:
         """Report an error: as a response, or inside a stream that has begun."""
+        self._stop_waiting()
         record = self.record
         shown = from_domain(error, record.attempts)
         self._note(shown, error)
         if self.hides_model:
             shown = from_domain(error, record.attempts, quoting=False)
         if self._head_sent:
-            record.outcome, record.shown.status = "interrupted", 200
+            record.shown.status = 200
             # The client can act on a limit that refuses a further call, so the error names it.
-            is_named = isinstance(error, CallRefused | NoVerdict)
+            is_named = self._waits or isinstance(error, CallRefused | NoVerdict)
             last = self._worded(shown) if is_named else self._interrupted(shown.message)
-            data = self._encoder.encode_failure(last) if self._encoder is not None else b""
+            encoder = self._encoder
+            if self._waits:  # an encoder that has met a failure may have ended
+                encoder = self._dialect.encoder(self.style, record)
+            else:
+                record.outcome = "interrupted"
+            data = encoder.encode_failure(last) if encoder is not None else b""
             await self._send({"type": "http.response.body", "body": data, "more_body": False})
             return
         headers = {**shown.headers, **blocking_link(shown, self.config.blocked_by)}

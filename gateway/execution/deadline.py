@@ -9,12 +9,23 @@ import asyncio
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 Clock = Callable[[], float]
 RESOLUTION_S = 0.001
 """uvloop's timers count milliseconds, so one may fire slightly early."""
 _NEVER = float("inf")
+
+
+class Watched(Protocol):
+    """What a sweep watches: it is told to look at itself shortly before `check_at`, in the time of the loop."""
+
+    @property
+    def check_at(self) -> float: ...
+
+    def watch_itself(self) -> None:
+        """Look from now on. The sweep has forgotten this."""
+        ...
 
 
 class Sweep:
@@ -28,12 +39,12 @@ class Sweep:
         self._every_s = every_s
         self.soon_s = 2 * every_s
         """Deadlines that are nearer than this have their own timer."""
-        self._watched: set[Deadline] = set()
+        self._watched: set[Watched] = set()
         self.forget = self._watched.discard
         """Stop watching a deadline that has ended."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def watch(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
+    def watch(self, deadline: Watched, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the deadline until it is near."""
         self._watched.add(deadline)
         if self._loop is not loop:

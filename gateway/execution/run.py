@@ -84,6 +84,7 @@ class RunContext(msgspec.Struct):
         usage: Holds and records the calls. None: usage is not recorded.
         check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
         asker: The asker, for whom failures of the request show something.
+        awaited: The step that is being asked, if no other one can answer: it is waited for until the end.
     """
 
     bounds: Resilience
@@ -94,6 +95,7 @@ class RunContext(msgspec.Struct):
     usage: RequestUsage | None = None
     check: Callable[[Step, Answer], Awaitable[Answer]] | None = None
     asker: Asker = EVERYBODY
+    awaited: Step | None = None
 
 
 class PlanExecutor:
@@ -308,6 +310,8 @@ class Run(msgspec.Struct):
         answers = options.answers = executor.health.latency.of(deployment)
         options.started_at = started_at
         self.used_keys += (secret,)
+        if self.is_last:
+            context.awaited = step
         tickets = evidence.admit(context.asker, started_at) if evidence is not None else ()
         if not record.attempts:
             executor.budget.record_request(started_at)
@@ -521,10 +525,10 @@ def options_for(
     if not isinstance(request, ChatRequest):
         # No answer of this kind takes long, so silence shows that the deployment does not work.
         options.is_quick = not is_last_step
-    elif is_last_step and request.folded:
-        # An earlier folded answer that broke off may have used up the time to the first event. No byte of it was shown.
-        options.limit_s = min(left_s, max(deadline.left_s(committed=False), timeout_s))
-    elif not is_last_step and timeout_s > bounds.first_token_s and deployment.first_token_s is None:
+    elif is_last_step:
+        # There is nowhere to go, and a model may think for minutes.
+        options.limit_s = deadline.left_s(committed=True)
+    elif timeout_s > bounds.first_token_s and deployment.first_token_s is None:
         # A model that thinks sends its head soon. (A server of one's own, with a time of its own, may queue instead.)
         options.head_s = bounds.first_token_s
     if not is_last_step:

@@ -35,7 +35,6 @@ from providers.chat import (
     ChoiceFinish,
     Failed,
     Finished,
-    Heartbeat,
     ImageDelta,
     JsonObjectFormat,
     JsonSchemaFormat,
@@ -211,7 +210,7 @@ def events_of(completion: ChatCompletion) -> tuple[StreamEvent, ...]:
 class HeldAnswer:
     """A client's stream whose answer is still being made or checked. See `AnswerStream`.
 
-    Its first batch is silent, so that the client's stream begins and comments can follow.
+    Its first batch is empty, so that the client's stream begins and comments can follow.
     """
 
     def __init__(self, answering: asyncio.Future[Answer], anew: Callable[[], Awaitable[Answer]]) -> None:
@@ -222,7 +221,7 @@ class HeldAnswer:
         self._events = self._read(answering)
 
     async def _read(self, answering: asyncio.Future[Answer]) -> AsyncIterator[tuple[StreamEvent, ...]]:
-        yield (Heartbeat(),)
+        yield ()
         try:
             try:
                 answer = await answering

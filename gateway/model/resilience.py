@@ -70,7 +70,12 @@ class Resilience(PlainSection):
         ),
     )
     commit_s: Seconds = field(
-        default=55.0, metadata=key("Timeout for the first token over all attempts.", name="commit", default="55s")
+        default=55.0,
+        metadata=key(
+            "Timeout for the first token over all attempts. The last step, once asked, is waited for until `total`.",
+            name="commit",
+            default="55s",
+        ),
     )
     idle_s: Seconds = field(
         default=30.0, metadata=key("Timeout between two events of a stream.", name="idle", default="30s")
@@ -87,12 +92,12 @@ class Resilience(PlainSection):
         ),
     )
     keep_alive_s: SecondsOrZero = field(
-        default=15.0,
+        default=10.0,
         metadata=key(
-            "After this silence of a started stream, the client receives a comment line, so that no proxy closes the "
-            "connection. 0s sends none.",
+            "After this silence of a stream, the client receives a comment line, so that no proxy closes the "
+            "connection: from the first event on, or earlier if only one step can answer. 0s sends none.",
             name="keep_alive",
-            default="15s",
+            default="10s",
         ),
     )
     breaker: Annotated[BreakerRule | None, OrOff()] = field(

@@ -360,6 +360,7 @@ class ChatService:
         answer.
         """
         exchange, plan = turn.exchange, turn.plan
+        exchange.turn = turn
         try:
             answer = await self.executor.run(plan, turn.chat, turn.context)
         except PlanExhausted as error:
@@ -367,6 +368,7 @@ class ChatService:
                 raise
             raise PlanExhausted(without_profile_message(error.failure)) from error
         finally:
+            exchange.turn = None
             if turn.is_consenting:
                 exchange.record.note_consent(plan.steps)
         answer = self._noted(turn, answer)
@@ -379,6 +381,14 @@ class ChatService:
         if turn.judge is not None:
             answer = await self._moderated(turn, answer)
         return answer if turn.is_held else self._styled(turn, answer)
+
+    def foresee(self, exchange: Exchange) -> bool:
+        """Record who will answer a chat, and how that is shown; return False while several deployments may."""
+        turn: Turn | None = exchange.turn
+        if turn is None or turn.context.awaited is None:
+            return False
+        self._styled(turn, self._noted(turn, Answer(turn.context.awaited)))
+        return True
 
     def _context(self, exchange: Exchange, plan: Plan) -> RunContext:
         """Return the limits, checks and accounts of an execution."""

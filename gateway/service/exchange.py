@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -85,6 +85,7 @@ class Exchange:
         asker: For whom a failure of the request shows something.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
         style: How its answer is shown.
+        turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
     """
 
     __slots__ = (
@@ -104,6 +105,7 @@ class Exchange:
         "record",
         "request",
         "style",
+        "turn",
         "user",
         "within",
     )
@@ -120,12 +122,14 @@ class Exchange:
     decided_s: float
     asker: Asker
     style: AnswerStyle
+    turn: Any
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.hides_model = False
         self.locale: Locale | None = None
         self.within: Destinations | None = None
+        self.turn = None
 
     def identify(self, config: ConfigVersion) -> None:
         """Set `caller` from the headers, as this config version reads them. No later code reads a header.

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.api.chat import KeepAlive
+from gateway.api.connection import CONNECTION
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
+from gateway.api.dialects.paths import dialect_at
 from gateway.model.config_version import ConfigVersion
 from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming, until
+from tests.kit.virtual_time import TEXT, Act, Client, GatewaySetup, TurningLoop, table_for
 
 COMMENT = OPENAI_CHAT.keep_alive
 
@@ -79,17 +85,169 @@ async def test_a_silent_stream_gets_comments_between_its_events() -> None:
     assert all(COMMENT in (body, b"") or COMMENT not in body for body in bodies)
 
 
-async def test_keep_alive_comment_is_not_sent_before_the_first_event() -> None:
-    go_on = asyncio.Event()
-    exchange = CommentedExchange(
-        Script(b": waiting\n\n", go_on.wait, chunk("a"), chunk(finish="stop"), DONE), streaming()
-    )
-    running = asyncio.create_task(exchange.of(keep_alive_s=0.002).run())
-    await asyncio.sleep(0.05)
-    assert exchange.sent == []
-    go_on.set()
-    await running
-    assert exchange.sent[1]["body"].startswith(b"data: ")
+THOUGHT = (
+    b'{"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50, "stream": true, "model": "assistant"}'
+)
+ASKED = {
+    "/v1/chat/completions": THOUGHT,
+    "/v1/messages": THOUGHT,
+    "/v1/completions": b'{"prompt": "hello", "stream": true, "model": "assistant"}',
+    "/v1/responses": b'{"input": "hello", "stream": true, "model": "assistant"}',
+    "/v1beta/models/assistant:streamGenerateContent?alt=sse": b'{"contents": [{"parts": [{"text": "hello"}]}]}',
+    "/v1beta/models/assistant:streamGenerateContent": b'{"contents": [{"parts": [{"text": "hello"}]}]}',
+}
+
+
+class Thinking(Client):
+    """A client of any dialect whose provider thinks, in virtual time. `sent` are the messages to it."""
+
+    def __init__(self, gateway: GatewaySetup, target: str = "/v1/chat/completions", body: bytes | None = None) -> None:
+        super().__init__(gateway, stream=True)
+        self._body = ASKED[target] if body is None else body
+        self._target = target
+        self.sent: list[Any] = []
+
+    async def run(self) -> None:
+        path, _, query = self._target.partition("?")
+        dialect = dialect_at(path, query.encode())
+        assert dialect is not None
+        self.began_at = self._gateway.loop.time()
+        headers = [(b"authorization", b"Bearer gk-app"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
+        scope["extensions"] = {CONNECTION: self.line}
+        await self._gateway.endpoint.answer(scope, self._receive, self._send, dialect)
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+        await super()._send(message)
+
+    @property
+    def head(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """The seconds in which nothing was sent."""
+        times = [self.began_at, *(at for at, _ in self.arrivals)]
+        return [later - earlier for earlier, later in pairwise(times)]
+
+
+@contextmanager
+def thinking(route: str, scripts: dict[str, list[Act]], **resilience: float) -> Iterator[GatewaySetup]:
+    table = table_for(route)
+    table = replace(table, resilience=replace(table.resilience, **resilience))
+    with closing(TurningLoop()) as loop, pytest.MonkeyPatch.context() as monkeypatch:
+        yield GatewaySetup(loop, table, scripts, monkeypatch)
+
+
+def played(gateway: GatewaySetup, client: Thinking) -> Thinking:
+    async def main() -> dict[str, object]:
+        await client.run()
+        await asyncio.sleep(0)
+        return gateway.left_behind()
+
+    assert not gateway.loop.run_until_complete(main())
+    return client
+
+
+@pytest.mark.parametrize("act", [Act(head_s=58.0), Act(piece_s=58.0, writes_on=True, words=1)])
+@pytest.mark.parametrize("target", ASKED)
+def test_only_step_is_waited_for_and_its_client_hears_of_it(target: str, act: Act) -> None:
+    """Before the provider's head and after it, for longer than `commit`."""
+    with thinking("a", {"a": [act]}, total_s=600, keep_alive_s=10, idle_s=90) as gateway:
+        client = played(gateway, Thinking(gateway, target))
+    comment = dialect_at(target.partition("?")[0], target.partition("?")[2].encode()).keep_alive
+    assert client.sent[0]["status"] == 200
+    assert client.head["x-gateway-deployment"] == "a"
+    assert not {"x-gateway-attempts", "server-timing"} & {*client.head}
+    assert client.content.startswith(comment * 5)
+    assert b"one " in client.content
+    assert b'"error":{' not in client.content
+    assert all(gap <= 10 for gap in client.gaps_s[:6])
+    (record,) = gateway.log
+    assert (record.outcome, record.answered_by.deployment, len(record.attempts)) == ("ok", "a", 1)
+
+
+def test_comments_before_the_answer_change_nothing_else_of_it() -> None:
+    """A stream with them is the same as one without, in every dialect."""
+    for target in ASKED:
+        shown = []
+        for head_s in (0.0, 25.0):
+            with thinking("a", {"a": [Act(head_s=head_s)]}, total_s=600, keep_alive_s=10) as gateway:
+                client = played(gateway, Thinking(gateway, target))
+            path, _, query = target.partition("?")
+            dialect = dialect_at(path, query.encode())
+            assert dialect is not None
+            said = client.content.lstrip(b"\n").replace(dialect.keep_alive, b"") if head_s else client.content
+            # Ids and times are each request's own.
+            own = rb'"(?:id|item_id|responseId|created|created_at|completed_at)": ?(?:"[^"]*"|[\d.]+)'
+            shown.append(re.sub(own, b"", said).replace(b"\n", b""))
+        assert shown[0] == shown[1], target
+
+
+@pytest.mark.parametrize("target", ASKED)
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (Act(status=429, head_s=58.0), "rate_limited"),
+        (Act(status=400, head_s=58.0), "invalid_request"),
+        (Act(head_s=1e6), "deadline_exceeded"),
+        (Act(head_s=58.0, words=0, end="break"), "provider_error"),
+    ],
+)
+def test_failure_after_the_head_is_an_event_with_the_code_of_the_response(act: Act, code: str, target: str) -> None:
+    told = {}
+    for keep_alive_s in (0.0, 10.0):
+        with thinking("a", {"a": [act]}, total_s=600, keep_alive_s=keep_alive_s) as gateway:
+            client = played(gateway, Thinking(gateway, target))
+        (record,) = gateway.log
+        assert client.sent[0]["status"] == (200 if keep_alive_s else record.shown.status)
+        outcome = "refused" if code == "invalid_request" else "failed"
+        assert (record.outcome, record.answered_by.deployment) == (outcome, None)
+        told[keep_alive_s] = record.shown.code
+        words = re.search(rb'"message": ?"([^"]*)', client.content)
+        assert words is not None, client.content
+        told[f"words {keep_alive_s}"] = words[1]
+    assert told[0.0] == told[10.0] == code
+    assert told["words 0.0"] == told["words 10.0"]
+    if target == "/v1/chat/completions":
+        assert f'"code":"{code}"'.encode() in client.content
+
+
+def test_first_token_decides_while_there_is_another_step() -> None:
+    """No head leaves before it is known who answers. The last step is waited for."""
+    scripts = {"a": [Act(head_s=1e6)], "b": [Act(head_s=90.0)]}
+    with thinking("ab", scripts, first_token_s=15, total_s=600, keep_alive_s=10) as gateway:
+        client = played(gateway, Thinking(gateway))
+        (record,) = gateway.log
+    assert client.head["x-gateway-deployment"] == "b"
+    assert client.text == TEXT
+    assert 15 <= client.arrivals[0][0] - client.began_at <= 25
+    assert [(made.deployment, round(made.duration_s)) for made in record.attempts] == [("a", 15), ("b", 90)]
+
+
+def test_client_that_leaves_a_silent_stream_leaves_nothing_behind() -> None:
+    with thinking("a", {"a": [Act(head_s=1e6)]}, total_s=600, keep_alive_s=10) as gateway:
+        client = Thinking(gateway)
+
+        async def leave() -> None:
+            running = asyncio.ensure_future(client.run())
+            await asyncio.sleep(35)
+            client.line.lose()
+            await running
+            await asyncio.sleep(0)
+            assert not gateway.left_behind()
+
+        gateway.loop.run_until_complete(leave())
+    assert client.content in (COMMENT * 5, COMMENT * 6)
+
+
+def test_without_keep_alive_the_only_step_is_waited_for_in_silence() -> None:
+    with thinking("a", {"a": [Act(head_s=58.0)]}, total_s=600, keep_alive_s=0) as gateway:
+        client = played(gateway, Thinking(gateway))
+    assert client.text == TEXT
+    assert COMMENT not in client.content
+    assert client.head["x-gateway-attempts"] == "1"
 
 
 @pytest.mark.parametrize("ending", [(chunk(finish="stop"), DONE), (b'data: {"error": {"message": "x"}}\n\n',)])

@@ -399,7 +399,7 @@ class TestTable:
         ]
         assert table.cors == Cors(frozenset({"https://a.example"}), any_origin=True)
         assert table.resilience.keep_alive_s == 0
-        assert (compiled(sections()).config.cors, compiled(sections()).config.resilience.keep_alive_s) == (None, 15)
+        assert (compiled(sections()).config.cors, compiled(sections()).config.resilience.keep_alive_s) == (None, 10)
 
     def test_the_region_for_the_rest(self) -> None:
         text = sections(

@@ -38,13 +38,12 @@ def step_of(bench: Bench, fold: bool | None = None, first_token_s: float | None 
         (JSON, True, None, False, 600, (True, 10, False)),
         (JSON, False, None, False, 600, (False, 600, False)),
         (JSON, None, None, True, 600, (False, 600, False)),
-        (JSON, True, None, True, 600, (True, 55, False)),
-        (JSON, True, 70, True, 600, (True, 70, False)),
-        (JSON, True, None, True, 3, (True, 3, False)),
+        (JSON, True, None, True, 600, (True, 600, False)),
+        (JSON, True, 70, True, 600, (True, 600, False)),
         (STREAM, None, None, False, 55, (True, 10, False)),
         (STREAM, None, 25, False, 55, (True, 25, False)),
         (STREAM, None, None, False, 3, (True, 3, False)),
-        (STREAM, None, None, True, 55, (True, 55, False)),
+        (STREAM, None, None, True, 55, (True, 600, False)),
     ],
 )
 def test_quick_deployment_is_sent_the_expected_form_of_request(
