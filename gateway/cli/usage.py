@@ -260,13 +260,10 @@ def _print_request(options: argparse.Namespace) -> int:
     for row in map(json.loads, lines):
         vendor = " + ".join(_amount(text, name) for name, text in row["vendor"].items()) or _NO_VALUE
         own = [visible(str(row[name] or _NO_VALUE)) for name in ("time", "deployment", "model", "outcome")]
-        shown.append([*own, *_counts(row), _amount(row["amount"], row["currency"]), vendor])
+        counts = [f"{row[name]:,}" for name in _ALWAYS_SHOWN]
+        shown.append([*own, *counts, _amount(row["amount"], row["currency"]), vendor])
     print(aligned(shown, 4))
     return _OK
-
-
-def _counts(row: Mapping[str, Any]) -> list[str]:
-    return [f"{row[name]:,}" for name in _ALWAYS_SHOWN]
 
 
 def _notes(report: Mapping[str, Any]) -> str:

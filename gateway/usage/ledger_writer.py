@@ -148,12 +148,9 @@ class LedgerWriter:
 
     def _left(self) -> int:
         """Return the number of rows that could not be moved."""
-        if self.problem is None:
-            return 0
-        try:
-            return len(self._journal.waiting(sys.maxsize))
-        except GateUnavailable:
-            return 0
+        with suppress(GateUnavailable):
+            return len(self._journal.waiting(sys.maxsize)) if self.problem is not None else 0
+        return 0
 
     def pause(self) -> None:
         """Wait for the end of a move, and begin no other until `resume`. Meanwhile another process moves the rows."""
