@@ -2,8 +2,8 @@
 
 A request may fail because of what is in it, so one asker's failures show nothing about others. Each failure that
 counts is an **observation**: the asker and a digest of the content. The same content of the same asker again is the
-same observation, however many attempts it makes. The observations since the last whole answer to anybody are kept, and
-with `failures` of them a deployment is closed
+same observation, however many attempts it makes, unless no request can cause the failure. The observations since the
+last whole answer to anybody are kept, and with `failures` of them a deployment is closed
 
     for a user     if they are all its own
     for a client   if they are of two of its users, or it names no users

@@ -384,8 +384,9 @@ class Run(msgspec.Struct):
         if failure.kind is FailureKind.CONTEXT_LENGTH and size is not None:
             self.too_small = max(size, self.too_small)
         if evidence is not None and counts:
-            digest, is_certain = digest_of(options.request), rule.is_certain
-            evidence.failed(tickets, context.asker, digest, now, why_of(failure), is_certain=is_certain)
+            # Of a failure that no request can cause, each request is an observation, whatever is in it.
+            digest = context.record.request_id.encode() if rule.is_certain else digest_of(options.request)
+            evidence.failed(tickets, context.asker, digest, now, why_of(failure), is_certain=rule.is_certain)
         elif evidence is not None:
             evidence.released(tickets)
         if (for_s := cooldown_of(failure)) is None:

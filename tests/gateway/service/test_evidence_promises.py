@@ -28,7 +28,7 @@ location: {unknown: de}
 resilience: {attempts: {per_deployment: 1}}
 """)
 _ANSWER = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
-# llama.cpp (tools/server/server.cpp, November 2026): what an exception in a request becomes.
+# An exception that a request has caused, in the form of llama.cpp.
 _ERROR = {"error": {"code": 500, "message": "[json.exception.type_error.302] wrong type", "type": "server_error"}}
 
 
@@ -167,13 +167,16 @@ async def test_refused_request_has_its_reason_in_the_explanation_and_in_the_log(
 
 @pytest.mark.parametrize("leaves_s", [None, 0.06], ids=["the gateway hangs up", "the client hangs up"])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_server_that_hangs_is_left_whichever_side_hangs_up(leaves_s: float | None, stream: bool) -> None:
+@pytest.mark.parametrize("content", ["", "the same"])
+async def test_server_that_hangs_is_left_whichever_side_hangs_up(
+    leaves_s: float | None, stream: bool, content: str
+) -> None:
     total = {"commit": "60ms", "total": "60ms"} if leaves_s is None else {}
     it = Installation("a", first_token="20ms", **total)
     it.server.hangs = True
     for _ in range(FAILURES + 3):
         with suppress(TimeoutError):
-            await asyncio.wait_for(it.ask("a", stream=stream), leaves_s)
+            await asyncio.wait_for(it.ask("a", content, stream=stream), leaves_s)
     assert it.server.calls == FAILURES
     assert "5 different requests failed" in it.evidence.everybody.reason
     it.gateway.flush()
