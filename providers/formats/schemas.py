@@ -48,7 +48,7 @@ def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
 
 def answer_schema(schema: _Schema, rules: Set[str]) -> _Schema:
     """Return the schema of an answer by these rules."""
-    if "kimi" not in rules or not schema:
+    if "kimi" not in rules or not schema or _is_plain(schema):
         return schema
     fits = schema
     for _ in range(_MOST_PASSES):
@@ -113,6 +113,21 @@ def _walked(schema: _Schema, mend: Callable[[_Schema], _Schema], depth: int = 0)
         elif isinstance(value, dict) and (new := _walked(value, mend, depth + 1)) is not value:
             changes[name] = new
     return mend({**schema, **changes} if changes else schema)
+
+
+def _is_plain(schema: _Schema) -> bool:
+    """Return whether each schema inside this one has one type and no reference. Most schemas need only this look."""
+    waiting: list[_Schema] = [schema]
+    for one in waiting:
+        if not isinstance(one.get("type"), str) or "$ref" in one or not one.keys().isdisjoint(_COMBINED):
+            return False
+        for name in _INSIDE & one.keys():
+            value = one[name]
+            inner = value if isinstance(value, list) else as_map(value).values() if name in _MAPS else (value,)
+            if True in inner:
+                return False
+            waiting += [part for part in inner if isinstance(part, dict)]
+    return True
 
 
 def _lacks_members(schema: _Schema) -> bool:
