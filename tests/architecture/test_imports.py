@@ -61,6 +61,7 @@ HOMES = {
     "cryptography": ("gateway/signing.py", "gateway/config/links.py"),
     "maxminddb": ("gateway/geoip.py",),
     "lmdb": ("gateway/usage/journal.py",),
+    "zstandard": ("gateway/api/compressed_body.py",),
     "asyncpg": ("gateway/usage/postgres.py",),
     "libvalkey": ("gateway/usage/valkey_connection.py",),
     "msgspec": (

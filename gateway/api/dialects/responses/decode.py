@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.api.dialects.responses.input_items import InputReader
+from gateway.api.dialects.responses.input_items import InputReader, tools_in
 from gateway.api.dialects.responses.tools import ToolNames, decode_tool_choice, decode_tools
 from providers.chat import (
     ChatRequest,
@@ -153,7 +153,9 @@ def decode_request(body: object) -> DecodedResponse:
     instructions = text(source, "instructions", "instructions")
     stream = boolean(source, "stream", "stream") or False
     names, unread = ToolNames(), set[str]()
-    rare = _rare_fields(source, names, unread) if not source.keys() <= _PLAIN_FIELDS else _NO_RARE_FIELDS
+    more = tools_in(given) if isinstance(given, list) else []
+    plain = not more and source.keys() <= _PLAIN_FIELDS
+    rare = _NO_RARE_FIELDS if plain else _rare_fields(source, names, unread, more)
     messages, paths = _messages(given, instructions, names, unread)
     if rare.extra or unread:
         check_unknown(rare.extra, unread)
@@ -212,13 +214,15 @@ def _messages(
     return tuple(reader.messages), tuple(reader.paths)
 
 
-def _rare_fields(source: Mapping[str, object], names: ToolNames, unread: set[str]) -> _RareFields:
+def _rare_fields(
+    source: Mapping[str, object], names: ToolNames, unread: set[str], more: list[tuple[str, object]]
+) -> _RareFields:
     """Read the fields that few requests have. Raises InvalidRequest or UnsupportedFeature."""
     _refuse_fields_of_chat(source)
     _refuse_state(source)
     fields: dict[str, Any] = {}
     extra: dict[str, object] = {}
-    tools = decode_tools(source["tools"], names, unread) if source.get("tools") is not None else ()
+    tools = decode_tools(source.get("tools"), names, unread, more)
     for name, value in source.items():
         if value is None or name in _PLAIN_FIELDS:
             continue

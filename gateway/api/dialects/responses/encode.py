@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from gateway.api.dialects.labelling import MEMBER, label_answer
-from gateway.api.dialects.responses.tools import ToolNames
+from gateway.api.dialects.responses.tools import CUSTOM, INPUT, TOOL_SEARCH, ToolNames
 from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
 from gateway.service.exchange import AnswerStyle
@@ -101,15 +101,41 @@ def image_item(id: bytes, url: str) -> bytes:
     )
 
 
-def call_item(id: bytes, status: bytes, call: bytes, arguments: bytes) -> bytes:
-    """Return a function call. `call`: its members that do not change; `arguments`: escaped."""
+def call_item(id: bytes, status: bytes, call: bytes, arguments: bytes, kind: str | None = None) -> bytes:
+    """Return a call. `call`: its members that do not change; `arguments`: escaped; `kind`: see `ToolNames.kinds`."""
+    if kind == CUSTOM:
+        given = escape(custom_input(arguments))
+        return b'{"id":"%b","type":"custom_tool_call","status":"%b",%b,"input":"%b"}' % (id, status, call, given)
+    if kind == TOOL_SEARCH:
+        found = orjson.dumps(_object_in(arguments) or {})
+        return b'{"id":"%b","type":"tool_search_call","status":"%b",%b,"arguments":%b}' % (id, status, call, found)
     return b'{"id":"%b","type":"function_call","status":"%b",%b,"arguments":"%b"}' % (id, status, call, arguments)
+
+
+def custom_input(arguments: bytes) -> str:
+    """Return the input of a custom tool. `arguments` (escaped): of the function that stands for it.
+
+    Some models name the only argument otherwise, or write the plain input.
+    """
+    value = _object_in(arguments) or {}
+    given = value.get(INPUT, next(iter(value.values())) if len(value) == 1 else None)
+    return given if isinstance(given, str) else orjson.loads(b'"%b"' % arguments)
+
+
+def _object_in(arguments: bytes) -> dict[str, object] | None:
+    try:
+        value = orjson.loads(orjson.loads(b'"%b"' % arguments))
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def call_members(call_id: str, name: str, signature: str | None, exchange: ResponsesRequest) -> bytes:
     """Return the members of a function call that do not change: its id, its name and its group."""
     outward = call_id if exchange.wants_state else join_call_id(call_id, signature)
     namespace, plain = exchange.names.split(name)
+    if exchange.names.kinds.get(name) == TOOL_SEARCH:
+        return orjson.dumps({"call_id": outward, "execution": "client"})[1:-1]
     members = {"call_id": outward, "name": plain}
     if namespace is not None:
         members["namespace"] = namespace
@@ -245,5 +271,6 @@ def _items(choice: Choice, status: bytes, record: Record, exchange: ResponsesReq
             written.append(reasoning_item(item_id(b"rs", record, len(written)), COMPLETED, b"", call.signature))
         members = call_members(call.id, call.name, call.signature, exchange)
         last = status_at(is_last=position == len(calls) - 1)
-        written.append(call_item(item_id(b"fc", record, len(written)), last, members, escape(call.arguments)))
+        kind = exchange.names.kinds.get(call.name)
+        written.append(call_item(item_id(b"fc", record, len(written)), last, members, escape(call.arguments), kind))
     return written

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.api.dialects.responses.tools import ToolNames
+import orjson
+
+from gateway.api.dialects.responses.tools import INPUT, TOOL_SEARCH, ToolNames
 from providers.chat import (
     AssistantMessage,
     FilePart,
@@ -22,9 +24,9 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.failures import InvalidRequest
 from providers.formats.reasoning_state import split_call_id
-from providers.openai_json.decode_messages import DETAILS, USE_A_FUNCTION, file_part, image_url
+from providers.openai_json.decode_messages import DETAILS, file_part, image_url
 from providers.openai_json.fields import arguments_text, choice, items, mapping, present, text
 
 _ROLES = ("user", "assistant", "system", "developer")
@@ -32,8 +34,12 @@ _PARAGRAPH_BREAK = "\n\n"
 # Fields of answers, which clients send back with the history. They have no meaning in a request.
 _OF_ANSWERS = frozenset({"status", "annotations", "logprobs", "parsed", "parsed_arguments"})
 _MESSAGE = frozenset({"type", "role", "content"})
-_CALL = frozenset({"type", "call_id", "name", "arguments", "namespace"})
-_OUTPUT = frozenset({"type", "call_id", "output"})
+_CALL = frozenset({"type", "call_id", "name", "arguments", "namespace", "input", "execution"})
+_OUTPUT = frozenset({"type", "call_id", "output", "name", "tools", "execution"})
+WITH_TOOLS = ("additional_tools", "tool_search_output")
+"""Items that bring further tools."""
+_LEFT_OUT = ("web_search_call", "compaction", "compaction_summary", "context_compaction")
+"""Items of a resumed conversation without a text that another model could read: a search, and encrypted state."""
 _REASONING = frozenset({"type", "summary", "content", "encrypted_content"})
 _PARTS = {
     "input_text": frozenset({"type", "text"}),
@@ -122,10 +128,14 @@ class InputReader:
         match kind:
             case "message":
                 self._read_message(item, path)
-            case "function_call":
+            case "function_call" | "custom_tool_call" | "tool_search_call":
                 self._read_call(item, path)
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output" | "tool_search_output":
                 self._read_output(item, path)
+            case "additional_tools":
+                pass  # `decode_tools` has read them
+            case str() if kind in _LEFT_OUT:
+                self.unread.add(f"input.{kind}")
             case "reasoning":
                 self._read_reasoning(item, path)
             case "item_reference":
@@ -134,8 +144,6 @@ class InputReader:
                     "SDK, set the provider option `store` to false)",
                     path,
                 )
-            case "custom_tool_call" | "custom_tool_call_output":
-                raise UnsupportedFeature("custom_tools", f"`{path}` is of a custom tool; {USE_A_FUNCTION}", path)
             case _:
                 raise InvalidRequest(
                     f"`{path}.type` must be 'message', 'function_call', 'function_call_output' or 'reasoning': other "
@@ -175,6 +183,9 @@ class InputReader:
     def _read_call(self, item: Mapping[str, object], path: str) -> None:
         self._note_unknown(item, _CALL, "input")
         name, client_id = text(item, "name", f"{path}.name"), text(item, "call_id", f"{path}.call_id")
+        kind = item.get("type")
+        if kind == "tool_search_call":
+            name = TOOL_SEARCH
         if not name:
             raise InvalidRequest(f"`{path}.name` is required", f"{path}.name")
         if not client_id:
@@ -185,7 +196,12 @@ class InputReader:
         if turn is None or turn.is_answered:
             turn = self._begin_turn(path)
         call_id, in_id = split_call_id(client_id)
-        arguments = arguments_text(item, "arguments", f"{path}.arguments")
+        if kind == "custom_tool_call":
+            arguments = _json({INPUT: text(item, "input", f"{path}.input") or ""})
+        elif kind == "tool_search_call":
+            arguments = _json(mapping(item.get("arguments") or {}, f"{path}.arguments"))
+        else:
+            arguments = arguments_text(item, "arguments", f"{path}.arguments")
         signature, turn.state = turn.state or in_id, None
         call = _Call(ToolCall(call_id, name, arguments, signature), client_id, path)
         turn.calls.append(call)
@@ -199,7 +215,10 @@ class InputReader:
             place = f"{path}.call_id"
             raise InvalidRequest(f"`{place}` is not the id of a function call before it in `input`", place)
         call = waiting.pop(0)
-        output = present(item, "output", f"{path}.output")
+        if item.get("type") == "tool_search_output":
+            output: object = _json(_names_in(item.get("tools"), f"{path}.tools"))
+        else:
+            output = present(item, "output", f"{path}.output")
         content = output if isinstance(output, str) else self._parts(output, f"{path}.output")
         call.output, call.output_path = ToolMessage(call.call.id, content), path
         if self._turn is not None and any(one is call for one in self._turn.calls):
@@ -323,3 +342,22 @@ class InputReader:
             for name, value in source.items():
                 if name not in known and name not in _OF_ANSWERS and value is not None:
                     self.unread.add(f"{path}.{name}")
+
+
+def tools_in(entries: Sequence[object]) -> list[tuple[str, object]]:
+    """Return the lists of tools that items bring, each with its path."""
+    return [
+        (f"input[{position}].tools", entry["tools"])
+        for position, entry in enumerate(entries)
+        if isinstance(entry, dict) and entry.get("type") in WITH_TOOLS and entry.get("tools") is not None
+    ]
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _names_in(value: object, path: str) -> list[object]:
+    """Return the names of the tools that a search has found. The tools themselves are offered to the model."""
+    found = [mapping(entry, path) for entry in items(value or [], path)]
+    return [tool.get("name") for tool in found]

@@ -34,6 +34,7 @@ from gateway.api.dialects.responses.encode import (
     ResponsesRequest,
     call_item,
     call_members,
+    custom_input,
     encode_annotation,
     encode_logprobs,
     encode_usage,
@@ -93,6 +94,7 @@ class _Item:
 @dataclass(slots=True)
 class _Call(_Item):
     members: bytes = b""
+    kind: str | None = None
 
 
 @dataclass(slots=True)
@@ -280,7 +282,13 @@ class ResponseStreamEncoder:
                 done = self._event(b"response.reasoning_summary_text.done", b'%b,"text":"%b"' % (at, whole))
                 part = b'%b,"part":%b' % (at, summary_part(whole))
                 return done + self._event(b"response.reasoning_summary_part.done", part)
-            case _Call():
+            case _Call(kind="custom"):
+                # The input stands inside of JSON, so it is written when all of it is there.
+                given = escape(custom_input(whole))
+                written = self._event(b"response.custom_tool_call_input.delta", b'%b,"delta":"%b"' % (item.at, given))
+                done = b'%b,"input":"%b"' % (item.at, given)
+                return written + self._event(b"response.custom_tool_call_input.done", done)
+            case _Call(kind=None):
                 members = b'%b,"arguments":"%b"' % (item.at, whole)
                 return self._event(b"response.function_call_arguments.done", members)
         return b""
@@ -295,7 +303,7 @@ class ResponseStreamEncoder:
             case _Reasoning():
                 return reasoning_item(item.id, status, summary_part(whole) if whole else b"", item.state)
             case _Call():
-                return call_item(item.id, status, item.members, whole)
+                return call_item(item.id, status, item.members, whole, item.kind)
         return b""
 
     def _end_current(self) -> bytes:
@@ -340,13 +348,16 @@ class ResponseStreamEncoder:
             written.append(self._before_call(event.signature))
             members = call_members(event.id or "", event.name or "", event.signature, self._exchange)
             id, at = self._next(b"fc")
-            item = self._calls[event.index] = _Call(id, at, members=members)
-            written.append(self._begin(item, call_item(id, IN_PROGRESS, members, b"")))
+            item = self._calls[event.index] = _Call(
+                id, at, members=members, kind=self._exchange.names.kinds.get(event.name or "")
+            )
+            written.append(self._begin(item, call_item(id, IN_PROGRESS, members, b"", item.kind)))
         if event.arguments:
             escaped = escape(event.arguments)
             self._add(item, escaped)
-            delta = b'%b,"delta":"%b"' % (item.at, escaped)
-            written.append(self._event(b"response.function_call_arguments.delta", delta))
+            if item.kind is None:
+                delta = b'%b,"delta":"%b"' % (item.at, escaped)
+                written.append(self._event(b"response.function_call_arguments.delta", delta))
         return b"".join(written)
 
     def _image(self, url: str) -> bytes:

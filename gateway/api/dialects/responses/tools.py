@@ -1,7 +1,11 @@
-"""Tools of a Responses request: flat functions, and groups of functions (`namespace`), which Codex sends.
+"""Tools of a Responses request: functions, groups of them (`namespace`), custom tools, and the search of a client.
 
 A group is flattened: the provider gets each function with the name of its group before its own. A call of such a
-function is returned with the plain name and the member `namespace`, as OpenAI returns it.
+function is returned with the plain name and the member `namespace`, as OpenAI returns it. A custom tool, such as
+Codex's `apply_patch`, leaves as a function with one string, and its description has the grammar. Codex's `tool_search`,
+which the client runs, leaves as a function. Their calls return in their own forms.
+
+Source: what Codex 0.169 sent on 2026-11-26.
 """
 
 from __future__ import annotations
@@ -12,9 +16,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from providers.chat import AllowedTools, NamedTool, Tool, ToolChoice
-from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.failures import InvalidRequest
 from providers.formats.schemas import allows_strict
-from providers.openai_json.decode_messages import USE_A_FUNCTION
 from providers.openai_json.decode_request import (
     MAX_TOOLS,
     TOOL_NAME,
@@ -27,19 +30,32 @@ _LONGEST_NAME = 64
 _HASH_LENGTH = 8
 _SEPARATOR = "__"
 _FUNCTION = frozenset({"type", "name", "description", "parameters", "strict"})
+_CUSTOM = frozenset({"type", "name", "description", "format"})
+_SEARCH = frozenset({"type", "execution", "description", "parameters"})
+CUSTOM, TOOL_SEARCH = "custom", "tool_search"
+INPUT = "input"
+"""The one argument of the function that stands for a custom tool."""
+_CUSTOM_SCHEMA: Mapping[str, object] = {
+    "type": "object",
+    "properties": {INPUT: {"type": "string", "description": "The whole input of the tool, as plain text."}},
+    "required": [INPUT],
+    "additionalProperties": False,
+}
 _NAMESPACE = frozenset({"type", "name", "description", "tools"})
 _SEARCHES = ("web_search", "web_search_preview")
 
 
 @dataclass(slots=True)
 class ToolNames:
-    """The flattened names of functions in groups.
+    """The flattened names of functions in groups, and the tools that are no functions for the client.
 
     Attributes:
         groups: The name of the group and the plain name, by flattened name.
+        kinds: `CUSTOM` or `TOOL_SEARCH`, by flattened name.
     """
 
     groups: dict[str, tuple[str, str]] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def flatten(self, namespace: str, name: str) -> str:
         """Return the flattened name of a function in a group, and remember it."""
@@ -56,34 +72,40 @@ class ToolNames:
         return self.groups.get(flat, (None, flat))
 
 
-def decode_tools(value: object, names: ToolNames, unread: set[str]) -> tuple[Tool, ...]:
+def decode_tools(
+    value: object, names: ToolNames, unread: set[str], more: Iterable[tuple[str, object]] = ()
+) -> tuple[Tool, ...]:
     """Return the functions of `tools`, without groups.
 
     Args:
         value: The value of the field.
-        names: Gets the functions in groups.
+        names: Gets the functions in groups, and the kinds of tools.
         unread: Gets the names of unknown fields.
+        more: The tools in items of `input`, by path. A later definition of a tool replaces the former one.
 
     Raises:
         InvalidRequest: A tool runs at a provider, or is not valid.
-        UnsupportedFeature: A tool is a custom tool.
     """
-    tools: list[Tool] = []
-    for position, entry in enumerate(items(value, "tools", at_most=MAX_TOOLS)):
-        path = f"tools[{position}]"
-        source = mapping(entry, path)
-        if source.get("type") == "namespace":
-            tools += _group(source, path, names, unread)
-        else:
-            tools.append(_function(source, path, unread))
+    tools: dict[str, Tool] = {}
+    for tool in _tools_at("tools", value, names, unread) if value is not None else ():
+        if tool.name in tools:
+            raise InvalidRequest("`tools` has two functions with the same name: rename one of them", "tools")
+        tools[tool.name] = tool
+    for path, entries in more:
+        tools.update((tool.name, tool) for tool in _tools_at(path, entries, names, unread))
     if len(tools) > MAX_TOOLS:
         raise InvalidRequest(f"`tools` has {len(tools)} functions; at most {MAX_TOOLS} are accepted", "tools")
-    seen: set[str] = set()
-    for tool in tools:
-        if tool.name in seen:
-            raise InvalidRequest("`tools` has two functions with the same name: rename one of them", "tools")
-        seen.add(tool.name)
-    return tuple(tools)
+    return tuple(tools.values())
+
+
+def _tools_at(path: str, value: object, names: ToolNames, unread: set[str]) -> Iterable[Tool]:
+    for position, entry in enumerate(items(value, path, at_most=MAX_TOOLS)):
+        place = f"{path}[{position}]"
+        source = mapping(entry, place)
+        if source.get("type") == "namespace":
+            yield from _group(source, place, names, unread)
+        else:
+            yield _tool(source, place, names, unread)
 
 
 def _group(source: Mapping[str, object], path: str, names: ToolNames, unread: set[str]) -> Iterable[Tool]:
@@ -91,9 +113,36 @@ def _group(source: Mapping[str, object], path: str, names: ToolNames, unread: se
     namespace = _name(source, path)
     for position, entry in enumerate(items(source.get("tools"), f"{path}.tools", at_most=MAX_TOOLS)):
         place = f"{path}.tools[{position}]"
-        tool = _function(mapping(entry, place), place, unread)
-        flat = names.flatten(namespace, tool.name)
-        yield Tool(flat, tool.description, tool.parameters, tool.strict)
+        yield _tool(mapping(entry, place), place, names, unread, namespace)
+
+
+def _tool(
+    source: Mapping[str, object], path: str, names: ToolNames, unread: set[str], namespace: str | None = None
+) -> Tool:
+    kind = source.get("type")
+    if kind == CUSTOM:
+        tool = _custom(source, path, unread)
+    elif kind == TOOL_SEARCH and source.get("execution") == "client":
+        _note_unknown(source, _SEARCH, "tools", unread)
+        tool = _function({**source, "type": "function", "name": TOOL_SEARCH, "execution": None}, path, unread)
+    else:
+        tool = _function(source, path, unread)
+    name = tool.name if namespace is None else names.flatten(namespace, tool.name)
+    if kind in (CUSTOM, TOOL_SEARCH):
+        names.kinds[name] = kind
+    else:
+        names.kinds.pop(name, None)
+    return tool if namespace is None else Tool(name, tool.description, tool.parameters, tool.strict)
+
+
+def _custom(source: Mapping[str, object], path: str, unread: set[str]) -> Tool:
+    _note_unknown(source, _CUSTOM, "tools", unread)
+    description = text(source, "description", f"{path}.description") or ""
+    form = mapping(source.get("format") or {}, f"{path}.format")
+    if definition := text(form, "definition", f"{path}.format.definition"):
+        syntax = text(form, "syntax", f"{path}.format.syntax") or "grammar"
+        description += f"\n\n`{INPUT}` must match this grammar ({syntax}):\n{definition}"
+    return Tool(_name(source, path), description.strip() or None, _CUSTOM_SCHEMA, strict=False)
 
 
 def _function(source: Mapping[str, object], path: str, unread: set[str]) -> Tool:
@@ -121,8 +170,6 @@ def _name(source: Mapping[str, object], path: str) -> str:
 def _refuse(kind: object, path: str) -> NoReturn:
     """Raise the error for a tool that is not a function."""
     place = f"{path}.type"
-    if kind == "custom":
-        raise UnsupportedFeature("custom_tools", f"`{path}` is a custom tool; {USE_A_FUNCTION}", place)
     if isinstance(kind, str) and kind.startswith(_SEARCHES):
         raise InvalidRequest(
             f"`{path}` is the hosted tool `web_search`, which would send data elsewhere: leave it out (in Codex, set "
@@ -146,7 +193,7 @@ def decode_tool_choice(value: object, tools: tuple[Tool, ...], names: ToolNames,
     match value:
         case "auto" | "none" | "required":
             return value
-        case {"type": "function"}:
+        case {"type": "function" | "custom"}:
             return NamedTool(_chosen(mapping(value, "tool_choice"), "tool_choice", tools, names, unread))
         case {"type": "allowed_tools"}:
             source = mapping(value, "tool_choice")
@@ -168,7 +215,7 @@ def decode_tool_choice(value: object, tools: tuple[Tool, ...], names: ToolNames,
 def _chosen(
     source: Mapping[str, object], path: str, tools: tuple[Tool, ...], names: ToolNames, unread: set[str]
 ) -> str:
-    if source.get("type") != "function":
+    if source.get("type") not in ("function", CUSTOM):
         _refuse(source.get("type"), path)
     _note_unknown(source, frozenset({"type", "name", "namespace"}), "tool_choice", unread)
     name, namespace = text(source, "name", f"{path}.name"), text(source, "namespace", f"{path}.namespace")

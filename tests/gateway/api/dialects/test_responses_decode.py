@@ -212,6 +212,28 @@ def test_tool_choice(choice: Any, expected: Any) -> None:
     assert decoded(tools=[FUNCTION], tool_choice=choice).request.tool_choice == expected
 
 
+def test_custom_tools_and_tools_of_items_are_functions() -> None:
+    custom = {
+        "type": "custom",
+        "name": "edit",
+        "format": {"type": "grammar", "syntax": "lark", "definition": "start: A"},
+    }
+    later = {**FUNCTION, "description": "later"}
+    group = {"type": "namespace", "name": "g", "tools": [custom, FUNCTION]}
+    items = [{"type": "additional_tools", "tools": [later, group]}, {"role": "user", "content": "Hi"}]
+    for fields in ({"tools": [FUNCTION, custom]}, {"tools": [FUNCTION, custom], "tool_choice": "auto"}):
+        read = decoded(items, **fields)
+        assert [tool.name for tool in read.request.tools] == ["weather", "edit", "g__edit", "g__weather"]
+        assert read.request.tools[0].description == "later"
+        assert read.names.kinds == {"edit": "custom", "g__edit": "custom"}
+        assert read.names.split("g__edit") == ("g", "edit")
+        assert "start: A" in str(read.request.tools[1].description)
+    assert [tool.name for tool in decoded(items).request.tools] == ["weather", "g__edit", "g__weather"]
+    assert decoded(tools=[custom], tool_choice={"type": "custom", "name": "edit"}).request.tool_choice == NamedTool(
+        "edit"
+    )
+
+
 def test_structured_output_effort_and_log_probabilities() -> None:
     text = {"format": {"type": "json_schema", "name": "s", "schema": WEATHER, "strict": True}, "verbosity": "low"}
     request = decoded(
@@ -266,15 +288,20 @@ def test_fields_with_the_meaning_of_chat_are_kept() -> None:
         ({"tools": [{"type": "web_search_preview"}]}, "tools[0].type", 'web_search = "disabled"'),
         ({"tools": [{"type": "file_search", "vector_store_ids": []}]}, "tools[0].type", "`file_search`"),
         ({"tools": [{"type": "mcp", "server_url": "https://a.b"}]}, "tools[0].type", "offer functions"),
-        ({"tools": [{"type": "custom", "name": "x"}]}, "tools[0].type", "use a function"),
+        ({"tools": [{"type": "tool_search"}]}, "tools[0].type", "hosted tool `tool_search`"),
         ({"tools": [FUNCTION, FUNCTION]}, "tools", "rename one"),
         ({"tools": [FUNCTION], "tool_choice": {"type": "mcp"}}, "tool_choice.type", "`mcp`"),
         ({"tools": [FUNCTION], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice.name", "`tools`"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]", "is an `item_reference`"),
         ({"input": [{"id": "msg_1"}]}, "input[0]", "`store` to false"),
         ({"input": [{"content": "hello"}]}, "input[0].type", "must be 'message'"),
-        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type", "leave them out"),
-        ({"input": [{"type": "custom_tool_call", "name": "x"}]}, "input[0]", "use a function"),
+        ({"input": [{"type": "image_generation_call", "id": "ig_1"}]}, "input[0].type", "leave them out"),
+        ({"input": [{"type": "custom_tool_call", "name": "x"}]}, "input[0].call_id", "is required"),
+        (
+            {"input": [{"type": "additional_tools", "tools": [{"type": "mcp"}]}]},
+            "input[0].tools[0].type",
+            "hosted tool",
+        ),
         ({"input": [ASK, CALL]}, "input[1].call_id", "no `function_call_output`"),
         ({"input": [ASK, OUTPUT]}, "input[1].call_id", "not the id of a function call"),
         ({"input": []}, "input", "must not be empty"),

@@ -219,6 +219,36 @@ def test_group_of_a_call_is_returned_with_the_plain_name() -> None:
     assert (response.calls[0]["namespace"], response.calls[0]["name"]) == ("mcp__files__", "read")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ('{"input": "a \\"b\\"\\n"}', 'a "b"\n'),
+        ('{"patch": "other name"}', "other name"),
+        ("*** plain", "*** plain"),
+        ('{"input": 1}', '{"input": 1}'),
+        ("", ""),
+    ],
+)
+def test_custom_tool_is_called_in_its_own_form(arguments: str, shown: str) -> None:
+    names = ToolNames(kinds={"edit": "custom", "tool_search": "tool_search"})
+    exchange = ResponsesRequest(names=names)
+    half = len(arguments) // 2
+    events = [
+        call(0, arguments[:half], name="edit"),
+        call(1, '{"query": "x"}', name="tool_search"),
+        call(0, arguments[half:]),
+    ]
+    written = encoder(exchange).encode((OPENED, *events, ChoiceFinish("tool_calls"), Finished()))
+    sent = [json.loads(line[6:]) for line in written.decode().splitlines() if line.startswith("data: ")]
+    edit, search = sent[-1]["response"]["output"]
+    assert (edit["type"], edit["name"], edit["input"]) == ("custom_tool_call", "edit", shown)
+    assert (search["type"], search["execution"], search["arguments"]) == ("tool_search_call", "client", {"query": "x"})
+    assert "name" not in search
+    texts = [event.get("delta", event.get("input")) for event in sent if "custom_tool_call_input" in event["type"]]
+    assert texts == [shown, shown]
+    assert not any("function_call" in event["type"] for event in sent)
+
+
 @pytest.mark.parametrize("between", [(), (TextDelta("I look."),)])
 def test_wanted_state_is_in_the_reasoning_item_before_the_call(between: Sequence[StreamEvent]) -> None:
     exchange = ResponsesRequest(wants_state=True)
