@@ -18,7 +18,7 @@ _NEVER = float("inf")
 
 
 class Watched(Protocol):
-    """What a sweep watches: it is told to look at itself shortly before `check_at`, in the time of the loop."""
+    """A member of a sweep, which calls `watch_itself` shortly before `check_at`, in the time of the loop."""
 
     @property
     def check_at(self) -> float: ...

@@ -152,7 +152,7 @@ def played(gateway: GatewaySetup, client: Thinking) -> Thinking:
 
 @pytest.mark.parametrize("act", [Act(head_s=58.0), Act(piece_s=58.0, writes_on=True, words=1)])
 @pytest.mark.parametrize("target", ASKED)
-def test_only_step_is_waited_for_and_its_client_hears_of_it(target: str, act: Act) -> None:
+def test_only_step_is_waited_for_and_its_client_receives_comments(target: str, act: Act) -> None:
     """Before the provider's head and after it, for longer than `commit`."""
     with thinking("a", {"a": [act]}, total_s=600, keep_alive_s=10, idle_s=90) as gateway:
         client = played(gateway, Thinking(gateway, target))
