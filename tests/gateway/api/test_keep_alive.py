@@ -226,7 +226,7 @@ def test_first_token_decides_while_there_is_another_step() -> None:
     assert [(made.deployment, round(made.duration_s)) for made in record.attempts] == [("a", 15), ("b", 90)]
 
 
-def test_client_that_leaves_a_silent_stream_leaves_nothing_behind() -> None:
+def test_nothing_is_held_after_a_client_leaves_a_silent_stream() -> None:
     with thinking("a", {"a": [Act(head_s=1e6)]}, total_s=600, keep_alive_s=10) as gateway:
         client = Thinking(gateway)
 
