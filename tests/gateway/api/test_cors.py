@@ -34,7 +34,7 @@ ASKED = (
     "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout,openai-organization,"
     "openai-project,x-request-id,traceparent,x-gateway-timeout-ms"
 )
-# What the official SDKs of JavaScript send (@anthropic-ai/sdk, openai 6, @google/genai, run on 2026-11-26), and a page
+# The headers that the official SDKs of JavaScript send (@anthropic-ai/sdk, openai 6, @google/genai, run on 2026-11-26), and a page
 # that compresses its bodies.
 STAINLESS = "x-stainless-" + ",x-stainless-".join(
     "arch lang os package-version retry-count runtime runtime-version timeout helper-method".split()
