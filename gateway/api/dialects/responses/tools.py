@@ -47,7 +47,7 @@ _SEARCHES = ("web_search", "web_search_preview")
 
 @dataclass(slots=True)
 class ToolNames:
-    """The flattened names of functions in groups, and the tools that are no functions for the client.
+    """The flattened names of functions in groups, and the tools that are not functions for the client.
 
     Attributes:
         groups: The name of the group and the plain name, by flattened name.
