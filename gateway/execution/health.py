@@ -96,13 +96,13 @@ class Health:
         self.suspicions.pop(_key(deployment, secret), None)
 
     def resume(self, name: str) -> bool:
-        """Use a deployment again as if nothing had failed. Return whether it was out of use for somebody."""
+        """Use a deployment again as if nothing had failed. Return whether it was out of use for an asker."""
         now = self._clock()
         was_out = any(key[0] == name and cooldown.until > now for key, cooldown in self._cooldowns.items())
         was_out = was_out or any(key[0] == name and evidence.is_closed for key, evidence in self._closed.items())
         self._cooldowns = {key: cooldown for key, cooldown in self._cooldowns.items() if key[0] != name}
         self.suspicions = {key: evidence for key, evidence in self.suspicions.items() if key[0] != name}
-        # An attempt that still runs tells its result to the evidence that it began with.
+        # The result of an attempt that still runs goes to the evidence that it began with.
         self._evidence = {key: evidence for key, evidence in self._evidence.items() if key[0] != name}
         self._closed = {key: evidence for key, evidence in self._closed.items() if key[0] != name}
         return was_out

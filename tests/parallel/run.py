@@ -97,6 +97,8 @@ class Runner:
                     self.seconds[file], counts, failures = report
                     self.counts.update(counts)
                     self.failures += failures
+                    for name, _ in failures:
+                        print(f"FAILED {name}", flush=True)
                     done += 1
                     self._show(done)
         for child in children:
@@ -194,8 +196,7 @@ def main(arguments: list[str]) -> int:
     pytest.main([*options, "-qq", "-p", "no:xdist", "--no-summary"], plugins=[ran])
     for name, text in ran.failures:
         print(f"\n{'_' * 20} {name} {'_' * 20}\n{text}")
-    for name, _ in ran.failures:
-        print(f"FAILED {name}")
+    print(*(f"FAILED {name}" for name, _ in ran.failures), sep="\n")
     _TIMES.parent.mkdir(exist_ok=True)
     _TIMES.write_text(json.dumps(ran.seconds), "utf-8")
     print(f"{_words(ran.counts)} in {time.monotonic() - began:.2f}s")
