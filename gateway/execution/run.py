@@ -385,7 +385,7 @@ class Run(msgspec.Struct):
             self.too_small = max(size, self.too_small)
         if evidence is not None and counts:
             # Of a failure that no request can cause, each request is an observation, whatever is in it.
-            digest = context.record.request_id.encode() if rule.is_certain else digest_of(options.request)
+            digest = digest_of(options.request) + (context.record.request_id.encode() if rule.is_certain else b"")
             evidence.failed(tickets, context.asker, digest, now, why_of(failure), is_certain=rule.is_certain)
         elif evidence is not None:
             evidence.released(tickets)

@@ -163,8 +163,9 @@ class Host:
     async def _watch_stores(self) -> None:
         await self._is_listening.wait()
         while True:
-            self._stores.note(self._stores.problems(await self._workers.status()))
             await asyncio.sleep(LOOK_S)
+            if self._stores.kinds():
+                self._stores.note(self._stores.problems(await self._workers.status()))
 
     # --- the end ----------------------------------------------------------------------------------
 

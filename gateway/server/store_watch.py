@@ -46,10 +46,11 @@ class StoreWatch:
         if cell is not None and cell.database_problem:
             found["database"] = cell.database_problem
         if ledger is not None and ledger.problem is not None:
-            found["ledger" if "ledger" in self._kinds() else "database"] = ledger.problem
+            found["ledger" if "ledger" in self.kinds() else "database"] = ledger.problem
         return found
 
-    def _kinds(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of the stores; none without a state directory."""
         stores, ledger = self._keepers.live.config.stores, self._keepers.ledger
         shared = stores.kinds if stores is not None else ()
         return shared if "database" in shared or ledger is None else (*shared, "ledger")
@@ -57,7 +58,7 @@ class StoreWatch:
     def note(self, problems: Mapping[str, str]) -> None:
         """Log each store that has been lost since the last call, or has come back."""
         now_s = time.monotonic()
-        for kind in self._kinds():
+        for kind in self.kinds():
             if kind in problems and kind not in self._lost_at:
                 self._lost_at[kind] = now_s
                 logger().error("store_lost", store=kind, detail=problems[kind])
@@ -80,14 +81,14 @@ class StoreWatch:
         cell = self._keepers.live.cell
         answers_s = {"database": cell.answer_s if cell is not None else None, "valkey": self._valkey_s()}
         series: Series = {
-            "gateway_store_up": {(kind,): [int(kind not in problems)] for kind in self._kinds()},
+            "gateway_store_up": {(kind,): [int(kind not in problems)] for kind in self.kinds()},
             "gateway_store_answer_seconds": {
                 (kind,): [round(seconds * 1_000_000)]
                 for kind, seconds in answers_s.items()
                 if seconds is not None and kind not in problems
             },
         }
-        if self._kinds() and (waiting := await self.backlog()) is not None:
+        if self.kinds() and (waiting := await self.backlog()) is not None:
             age_s = time.time() - waiting.oldest_ns / 1e9 if waiting.oldest_ns is not None else 0.0
             series["gateway_usage_rows_waiting"] = {(): [waiting.rows]}
             series["gateway_usage_oldest_row_seconds"] = {(): [max(0, round(age_s))]}

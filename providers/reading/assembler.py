@@ -664,9 +664,9 @@ def unusable(word: str) -> Failure:
     Args:
         word: The provider's word.
     """
-    return Failure(
-        FailureKind.MALFORMED, "the provider's model produced no usable output", code=repair_surrogates(word[:100])
-    )
+    word = repair_surrogates(word[:100])
+    detail = f"the finish reason is {word!r}"
+    return Failure(FailureKind.MALFORMED, "the provider's model produced no usable output", detail, code=word)
 
 
 def _is_writable(passed: Mapping[str, object]) -> bool:

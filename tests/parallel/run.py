@@ -17,6 +17,7 @@ import os
 import random
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -58,7 +59,12 @@ class Runner:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Find the files without importing them. This registers the fixtures of each `conftest.py`."""
-        for folder in session.perform_collect(genitems=False):
+        option = session.config.option
+        chosen = option.markexpr, option.keyword
+        option.markexpr = option.keyword = ""  # they are about tests, and would leave out folders here
+        folders = session.perform_collect(genitems=False)
+        option.markexpr, option.keyword = chosen
+        for folder in folders:
             self._files += [file for file in _files_in(folder) if file.nodeid.startswith(self._places)]
         self._files.sort(key=lambda file: (-self.seconds.get(file.nodeid, 1.0), file.nodeid))
         return True
@@ -123,6 +129,8 @@ class Runner:
             self._run(session, queue, writing)
             with suppress(Exception):
                 atexit._run_exitfuncs()
+        except BaseException:
+            writing.send(("", (0.0, {"error": 1}, [("a process of tests.parallel.run", traceback.format_exc())])))
         finally:
             os._exit(0)
 

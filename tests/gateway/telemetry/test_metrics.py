@@ -359,6 +359,8 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_client_cost_total",
         "gateway_overshoot_total",
         "gateway_cell_instances",
+        "gateway_store_up",
+        "gateway_store_answer_seconds",
         *configuration,
         *breakers,
         *limiters,
