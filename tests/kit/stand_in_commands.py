@@ -85,9 +85,9 @@ def promtool(arguments: list[str]) -> int:
     import yaml
 
     assert arguments[:2] == ["check", "config"], arguments
-    config = yaml.safe_load(Path(arguments[2]).read_text())
+    config = yaml.safe_load(Path(arguments[-1]).read_text())
     assert all(job["job_name"] and job["static_configs"] for job in config["scrape_configs"])
-    for name in config["rule_files"]:
+    for name in config["rule_files"] if "--syntax-only" not in arguments else ():
         for group in yaml.safe_load(Path(name).read_text())["groups"]:
             assert group["name"]
             assert all({"alert", "expr"} <= rule.keys() for rule in group["rules"])
