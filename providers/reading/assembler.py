@@ -525,7 +525,7 @@ class Assembler:
     def finish(
         self, reason: FinishReason, choice: int = 0, raw: str | None = None, stop_sequence: str | None = None
     ) -> None:
-        """Record the end of a choice. Of several finishes the most specific one is used.
+        """Record the end of a choice. Of several finishes the most specific one is used. An unknown one is a failure.
 
         Args:
             reason: Why it ended.
@@ -533,6 +533,9 @@ class Assembler:
             raw: The provider's own word, if `reason` does not express it exactly.
             stop_sequence: The stop sequence that ended the text, if the provider names it.
         """
+        if reason == "other" and raw:
+            self.fail(unusable(raw))
+            return
         state = self._choice(choice)
         if state.finish is None or _RANK[reason] > _RANK[state.finish]:
             state.finish, state.raw = reason, repair_surrogates(raw) if raw else None

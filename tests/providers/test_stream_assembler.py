@@ -279,7 +279,7 @@ def test_log_probabilities_that_are_kept_can_be_written_where_they_stand() -> No
         nested: list[Any] = []
         for _ in range(depth):
             nested = [nested]
-        made = Assembler("m")
+        made = assembler()
         made.text("a", logprobs={"content": nested})
         made.finish("stop")
         made.complete()
@@ -496,7 +496,7 @@ def test_call_without_a_name_is_a_malformed_answer() -> None:
 
 # --- the finish -----------------------------------------------------------------------------------
 
-RANKED: tuple[FinishReason, ...] = ("other", "stop", "length", "tool_calls", "content_filter")
+RANKED: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter")
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(RANKED, RANKED)))
@@ -509,6 +509,18 @@ def test_more_specific_finish_wins(first: FinishReason, second: FinishReason) ->
     )
     wins = max((first, second), key=RANKED.index)
     assert ChoiceFinish(wins, 1, "FIRST" if first == wins else "SECOND") in events
+
+
+@pytest.mark.parametrize("before", RANKED)
+def test_finish_that_is_not_known_is_a_failure(before: FinishReason) -> None:
+    made = assembler()
+    made.text("a")
+    made.finish(before)
+    made.finish("other", raw="MONSOON")
+    made.complete()
+    *_, failed = made.take()
+    assert isinstance(failed, Failed)
+    assert failed.failure.code == "MONSOON"
 
 
 @pytest.mark.parametrize(
@@ -634,7 +646,7 @@ def test_choices_are_bounded_in_number() -> None:
 
 def called(*pieces: dict[str, Any]) -> list[tuple[int, str, str]]:
     """Return the calls of the pieces: index, name and arguments."""
-    made = Assembler("m")
+    made = assembler()
     for piece in pieces:
         made.tool_call(**piece)
     made.finish("tool_calls")
