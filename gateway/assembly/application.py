@@ -380,7 +380,14 @@ class Gateway:
         return self._health.snapshot(self.config)
 
     def resume(self, deployment: str) -> bool:
-        """End the cooldowns and breakers of a deployment. Return whether it was out of use."""
+        """End the cooldowns and breakers of a deployment.
+
+        Args:
+            deployment: Its name.
+
+        Returns:
+            Whether it was out of use.
+        """
         was_out = self._health.resume(deployment)
         if was_out:
             self.events.publish("health", {"deployment": deployment, "breaker": "closed"})

@@ -209,7 +209,14 @@ class Phrases:
         return self.kinds[sentence] if sentence is not None else None
 
     def sentence_of(self, message: str) -> str | None:
-        """Return the sentence that the message is, or None."""
+        """Return the sentence that a message is.
+
+        Args:
+            message: The message of the error.
+
+        Returns:
+            The sentence, or None.
+        """
         message = _OF_ALIBABA.sub("", message.strip(), count=1)
         return next((sentence for sentence in self.kinds if _pattern(sentence).fullmatch(message)), None)
 

@@ -114,16 +114,15 @@ class Pool:
         self._allow(origin, request.permit, "" if link is None else link.proxy)
         key = origin if link is None else (origin, link)
         body, request.body = request.body, b""
-        data = b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)
+        held = [b"%bcontent-length: %d\r\n\r\n%b" % (request.start, len(body), body)]
         del body
         kept = self._take(key)
         if kept is None or not request.may_repeat:
-            return await self._sent(kept or await self._new(key, request), [data], request)
-        held, sent_at = [data], kept.loop.time()
-        if len(data) > _SMALL_BYTES:
+            return await self._sent(kept or await self._new(key, request), held, request)
+        sent_at = kept.loop.time()
+        if len(held[0]) > _SMALL_BYTES:
             # A large request is not held for as long as the provider thinks.
             kept.loop.call_later(_CLOSING_S, held.clear)
-        del data
         try:
             return await self._sent(kept, held[:], request)
         except ConnectionBroken as error:

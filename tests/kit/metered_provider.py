@@ -180,6 +180,8 @@ def behaviour(meter: Meter, name: str) -> Behaviour:
                 call.reset()
             case "breaks":
                 seen.completion_tokens = 5
+                # Without a byte of an answer, a kept connection would be replaced.
+                await call.send("HTTP/1.1 200 ")
                 call.reset()
             case "slow":
                 await answer_metered(call, seen, pause_s=0.02)

@@ -50,7 +50,8 @@ WITHOUT_MAXIMUM: Mapping[str, frozenset[str]] = {
     "qianfan": frozenset({"ernie-5*", "ernie-5.5-flash*", "ernie-4.5-*", "deepseek-v*", "glm-*", "qwen3*"}),
     "siliconflow": frozenset({"*deepseek-ai/*", "*Qwen/Qwen3*", "*Qwen/Qwen3-VL*"}),
     "tokenhub": frozenset({"minimax-*"}),
-    "xai": frozenset({"grok-4*", "grok-4.3*", "grok-4.6*", "grok-3-mini*", "*-non-reasoning*"}),
+    "xai": frozenset({"grok-4*", "grok-4.3*", "grok-4.5*", "grok-4.6*", "grok-3-mini*", "grok-build*"})
+    | {"grok-*-non-reasoning*"},
     "zhipu": frozenset({"glm-4.*v*"}),
     **dict.fromkeys(
         ("dashscope", "dashscope-compatible"),

@@ -193,7 +193,7 @@ def test_choices_and_log_probabilities_round_trip(stream: bool) -> None:
     assert answer.usage == respond(understood(ask(n=3, logprobs=True, top_logprobs=1, stream=stream)), "Qwen").usage
 
 
-@pytest.mark.parametrize(("reason", "raw"), [("stop", None), ("length", None), ("other", "weary")])
+@pytest.mark.parametrize(("reason", "raw"), [("stop", None), ("length", None)])
 def test_streamed_and_whole_answers_are_equal(reason: FinishReason, raw: str | None) -> None:
     message = AssistantMessage("你好, world\n", reasoning="hm")
     answer = ChatCompletion("r", "qwen-plus", 0, (Choice(message, reason, raw_finish_reason=raw),), Usage(5, 7, 2, 3))

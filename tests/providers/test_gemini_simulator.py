@@ -387,11 +387,9 @@ def logprobs(*tokens: str) -> dict[str, object]:
     "choices",
     [
         (MANY,),
-        (Choice(AssistantMessage(""), "stop"),),
         (Choice(AssistantMessage("cut"), "length"),),
         (Choice(AssistantMessage("cut"), "content_filter", 0, None, "RECITATION"),),
         (Choice(AssistantMessage(""), "content_filter", 0, None, "PROHIBITED_CONTENT"),),
-        (Choice(AssistantMessage("odd"), "other", 0, None, "ODD"),),
         (MANY, Choice(AssistantMessage("two"), "length", 1)),
         (Choice(AssistantMessage("ab"), "stop", 0, logprobs("a", "b")),),
     ],

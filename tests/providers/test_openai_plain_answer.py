@@ -18,7 +18,7 @@ from providers.openai_json import encode_completion
 from providers.openai_json.read_answer import Answers, ChatReader, _read_plain, read_completion, read_usage
 from providers.reading.assembler import MAX_CHOICES
 from providers.reading.folding import fold
-from providers.reading.token_counts import count_completion
+from providers.reading.token_counts import count_completion, count_prompt
 from providers.wire import WireResponse
 
 counts = st.integers(-2, 2**65) | st.sampled_from([None, True, 1.0, 2.5, "3", "x", 2**63, 2**63 - 1, -(2**63), {}])
@@ -204,6 +204,7 @@ def test_counts_are_whole_numbers_and_an_invalid_one_leaves_no_prompt(source: di
     usage = read_usage(source)
     assert [type(number) for number in astuple(usage)] == [int] * 9
     prompt, completion = count(source, "prompt_tokens"), count(source, "completion_tokens")
+    in_cache = sum(count(source.get("prompt_tokens_details"), name) for name in ("cached_tokens", "cache_write_tokens"))
     reasoning = count(source.get("completion_tokens_details"), "reasoning_tokens")
     of_prompt, of_completion = source.get("prompt_tokens_details"), source.get("completion_tokens_details")
     are_valid = all(
@@ -216,7 +217,7 @@ def test_counts_are_whole_numbers_and_an_invalid_one_leaves_no_prompt(source: di
         for name in names
     )
     assert usage == Usage(
-        prompt if are_valid else 0,
+        count_prompt(prompt, completion, in_cache, source.get("total_tokens")) if are_valid else 0,
         count_completion(prompt, completion, reasoning, source.get("total_tokens")),
         **{name: count(of_prompt, name) for name in OF_PROMPT},
         **{name: count(of_completion, name) for name in OF_COMPLETION},

@@ -83,7 +83,6 @@ def test_wrong_path_key_or_content_type_is_refused() -> None:
         (ask(tools=[{"type": "function", "function": {"name": "a", "x": 1}}]), "tools[0].function.x"),
         (saying("user", content="", x=1), "messages[0].x"),
         (saying("tool", content="", name="n"), "messages[0].name"),
-        (saying("assistant", content="", reasoning_content="r"), "messages[0].reasoning_content"),
         (saying("user", content=[{"type": "text", "text": "", "x": 1}]), "messages[0].content[0].x"),
         (
             saying("user", content=[{"type": "image_url", "image_url": {"url": IMAGE, "fps": 1}}]),

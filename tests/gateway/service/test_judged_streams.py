@@ -204,7 +204,7 @@ def test_provider_that_breaks_off_after_a_flagged_text_changes_nothing(shape: st
 def test_budget_that_ends_between_two_verdicts_ends_the_answer(on_failure: str, tmp_path: Path) -> None:
     """Also with `open`, because a budget is not a failure of the judge. The more it pays for, the more is shown."""
     shown, rows = [], set()
-    for tokens in range(150, 2000, 150):
+    for tokens in range(150, 2000, 50):
         budget = {"clients": {"app": {"budgets": [{"tokens": tokens, "per": "total"}]}}}
         table = judged_table(budget, {"regions": {"default": {"moderation": {"on_failure": on_failure}}}})
         state = tmp_path / str(tokens)
