@@ -130,7 +130,7 @@ def test_two_instances_that_create_the_same_client_do_it_once(both: Cell) -> Non
 
 
 def test_admin_token_of_one_instance_is_accepted_by_both(both: Cell) -> None:
-    made = json.loads(both.run("admin-token", "create", "--role", "admin", "--json"))
+    made, _ = json.JSONDecoder().raw_decode(both.run("admin-token", "create", "--role", "admin", "--json"))
     headers = {"authorization": f"Bearer {made['token']}"}
 
     def status(number: int, **headers: str) -> int:
