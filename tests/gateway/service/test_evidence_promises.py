@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -10,9 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
+from gateway.telemetry.log import configure
 from tests.kit.configs import Config, key_hash, table_of
 
 FAILURES = 5
@@ -142,10 +145,11 @@ async def test_server_that_fails_everything_is_left_and_asked_again_by_one_reque
     assert (await it.ask(*askers[-1][:1])).status_code == 200
 
 
-async def test_refused_request_has_its_reason_in_the_explanation_and_in_the_log(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+async def test_refused_request_has_its_reason_in_the_explanation_and_in_the_log() -> None:
     it = Installation("a", "b")
+    lines = io.StringIO()
+    before = structlog.get_config()
+    configure("json", "info", lines)
     it.server.is_down = True
     for _ in range(FAILURES + 1):
         answer = await it.ask("a")
@@ -160,9 +164,10 @@ async def test_refused_request_has_its_reason_in_the_explanation_and_in_the_log(
     last, *_, first = it.gateway.recent_requests()
     assert first["attempts"][0]["rule"] == "status 500 alone"  # type: ignore[index]
     assert last["passed_over"] == {"d": reason}
-    printed = "".join(capsys.readouterr())
-    assert f"are failing or disabled (d: {reason})" in printed, "in the line of the request"
-    assert "scope='client a'" in printed, "in the line of the breaker"
+    it.gateway.flush()
+    structlog.configure(**before)
+    assert f"are failing or disabled (d: {reason})" in lines.getvalue(), "in the line of the request"
+    assert '"scope":"client a"' in lines.getvalue(), "in the line of the breaker"
 
 
 @pytest.mark.parametrize("leaves_s", [None, 0.06], ids=["the gateway hangs up", "the client hangs up"])

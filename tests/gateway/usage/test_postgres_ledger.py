@@ -181,6 +181,7 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
         for number in range(50):
             keep_rows(tmp_path, usage_row(f"call-{number}"))
         eventually(lambda: writer.problem is not None)
+        assert "can't be reached" in str(writer.problem)
         server.restart()
         eventually(lambda: len(server.sql("SELECT 1 FROM usage_row")) == 50)
         for number in range(50, 90):
@@ -192,8 +193,7 @@ def test_writer_ships_rows_while_the_database_is_there_and_keeps_them_otherwise(
         writer.close()
         assert {row.call for row in read_rows(server.address())} == {f"call-{number}" for number in range(90)}
         assert kept_rows(tmp_path) == []
-    assert any("can't be reached" in message for message in failures)
-    assert not any(PASSWORD in message for message in failures)
+    assert failures == []
 
 
 def test_spool_of_release_0_2_is_moved_from_the_position_of_its_instance(
