@@ -42,8 +42,14 @@ class Takes(Value, frozen=True):
 
 @cache
 def load_takes(facts: FactsFile) -> Takes:
-    """Return what the vendor of a facts file takes (`[takes]`, or that of `models_of`). Raises CatalogueError."""
-    whole: Any = facts.read()
+    """Return what the vendor of a facts file takes (`[takes]`, or that of `models_of`). Raises CatalogueError.
+
+    A plug-in may derive an adapter and give it a name without a file: then no more is known to be taken than by all.
+    """
+    try:
+        whole: Any = facts.read()
+    except FileNotFoundError:
+        return Takes()
     if "takes" not in whole and "models_of" in whole:
         return load_takes(facts.other(whole["models_of"]))
     data: Any = whole.get("takes", {})
