@@ -23,6 +23,7 @@ from providers.wire import WireRequest
 _ALGORITHM = "TC3-HMAC-SHA256"
 _SIGNED = "content-type;host"
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_NO_KEY = re.compile(r"(sk-)?(\.{3}|…)|<.{0,64}>|your[_-](\w{1,32}[_-])?key(_here)?|sk-x{3,}", re.ASCII | re.IGNORECASE)
 _NO_TENCENT_KEY = "is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
 
 
@@ -231,6 +232,14 @@ def _sign_with_library(
         raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {error}")) from None
 
 
+def _key_problem(key: str) -> str | None:
+    if len(key) > 1 and key[0] == key[-1] and key[0] in "\"'`":
+        return "has quotes around the key: write it without them"
+    if key[:7].lower() == "bearer ":
+        return "begins with `Bearer `, which the gateway adds: write the key alone"
+    return "is a placeholder: write the key in its place" if _NO_KEY.fullmatch(key) else None
+
+
 def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:
     """Return why a secret can never work with the scheme, or None if it may work. The text never quotes the secret."""
     match scheme:
@@ -241,4 +250,4 @@ def secret_problem(scheme: AuthScheme, secret: Secret) -> str | None:
         case TencentSignature():
             return None if _tencent_parts(secret) else _NO_TENCENT_KEY
         case _:
-            return None
+            return _key_problem(secret.reveal())

@@ -293,12 +293,12 @@ class DeploymentCompiler:
             near = nearest_names(section.model, vendor.names)
             question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name."
             self.findings.warn((*path, "model"), message, f"{question} If the name is right, list its `capabilities`")
-        elif (
-            facts is not UNKNOWN_MODEL
-            and not own.is_listed
-            and (vendor.is_misspelt(section.model) or not vendor.knows(section.model))
-        ):
-            warn_of_unknown_model(self.findings, (*path, "model"), section.provider, section.model, vendor.names)
+        elif facts is not UNKNOWN_MODEL and not own.is_listed:
+            is_misspelt = vendor.is_misspelt(section.model)
+            if is_misspelt or not vendor.knows(section.model):
+                # A new version that the pattern of its family covers is not a mistake of typing.
+                names = vendor.names if is_misspelt else ()
+                warn_of_unknown_model(self.findings, (*path, "model"), section.provider, section.model, names)
         return facts
 
     def _with_stream_options(
