@@ -33,8 +33,8 @@ def take_views(browser: Any, folder: Path, images: Path) -> None:
         page.set_default_timeout(LIMIT_MS)
         page.goto(installed.gateway.console_url)
         page.get_by_label("Admin token").fill(installed.tokens["operator"])
-        page.get_by_role("button", name="Sign in").click()
-        page.get_by_role("heading", level=1).wait_for()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Sign in").click()
         for name in ("requests", "clients", "spend", "providers"):
             page.goto(f"{installed.gateway.console_url}/{name}")
             page.screenshot(path=images / f"console-{name}.png")

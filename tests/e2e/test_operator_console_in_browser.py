@@ -68,8 +68,8 @@ def open_console(browser: Any, installed: Installation) -> Iterator[Callable[...
         def sign_in(role: str = "operator", **options: Any) -> Any:
             page = begin(**options)
             page.locator("input[name=token]").fill(installed.tokens[role])
-            page.keyboard.press("Enter")
-            page.get_by_role("heading", level=1).wait_for()
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
             return page
 
         yield sign_in

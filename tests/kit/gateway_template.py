@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -67,6 +68,8 @@ class ForkedProcess:
         self.returncode: int | None = None
         self._watcher = watcher
         self._lock = threading.Lock()
+        # A test that kills a process need not wait for it.
+        weakref.finalize(self, watcher.close)
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the process runs."""
