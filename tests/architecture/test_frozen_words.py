@@ -87,6 +87,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import requirements_of
+from tests.kit.compact_json import compact
 from tests.kit.configs import table_of
 from tests.kit.request_records import record_with, with_fields
 
@@ -512,7 +513,7 @@ def text_of(case: str, folder: Path) -> str:
     """Return the current output of a case in the form of its file."""
     write = CASES[case]
     found = write(folder) if "folder" in write.__annotations__ else write()
-    return found if isinstance(found, str) else json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return found if isinstance(found, str) else compact(json.dumps(found, ensure_ascii=False))
 
 
 @pytest.mark.parametrize("case", CASES)
