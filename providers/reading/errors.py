@@ -69,8 +69,10 @@ _NO_KINDS: Kinds = {}
 _GAP = re.compile(r"\{[a-z]+\}")
 _A_WORD = r"[!-~]{1,256}"
 """The pattern of a placeholder for a model or a number: one word of visible ASCII, which can't match a prompt."""
-_OF_ALIBABA = re.compile(r"<\d{3}> [\w.]+: ")
-"""The beginning that DashScope writes before the sentence of a model's server."""
+_QUOTING = re.compile(
+    r"<\d{3}> [\w.]+: |The model returned the following errors: |litellm\.\w+: (?:\w+: |litellm\.\w+: ){0,4}(?:\w+ - )?"
+)
+"""The beginnings that DashScope, Bedrock and LiteLLM write before the sentence of a model's server."""
 _INEXACT = frozenset(
     {
         *(FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.MALFORMED),
@@ -78,7 +80,7 @@ _INEXACT = frozenset(
         FailureKind.UNAVAILABLE,
     }
 )
-_VAGUE = frozenset({FailureKind.INVALID_REQUEST, FailureKind.UNAVAILABLE})
+_VAGUE = frozenset({FailureKind.INVALID_REQUEST, FailureKind.RATE_LIMITED, FailureKind.UNAVAILABLE})
 _OF_AN_ACCOUNT = frozenset({FailureKind.CREDENTIALS, FailureKind.QUOTA, FailureKind.GEO_REFUSED})
 _DESPITE_500 = frozenset({FailureKind.CREDENTIALS, FailureKind.QUOTA, FailureKind.CONTENT_FILTER})
 """Kinds of a vendor's sentences that count with a status of 500 or more. Of the shared ones, all do."""
@@ -217,7 +219,8 @@ class Phrases:
         Returns:
             The sentence, or None.
         """
-        message = _OF_ALIBABA.sub("", message.strip(), count=1)
+        message = message.strip()
+        message = message[quoting.end() :] if (quoting := _QUOTING.match(message)) else message
         return next((sentence for sentence in self.kinds if _pattern(sentence).fullmatch(message)), None)
 
 
@@ -473,12 +476,12 @@ def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[st
 
 
 def _object_in(text: str) -> Mapping[str, object]:
-    """Return the JSON object at the end of a message, after a few words; empty if there is none."""
-    start = text.find("{")
-    if not 0 <= start <= _MOST_SHOWN or len(text) > 32 * _MOST_DETAIL:
+    """Return the JSON object in a message, after a few words and perhaps before a further sentence; or else empty."""
+    start, end = text.find("{"), text.rfind("}") + 1
+    if not 0 <= start <= _MOST_SHOWN or len(text) > 32 * _MOST_DETAIL or text[end:].lstrip()[:1] not in ("", "."):
         return {}
     try:
-        return as_map(loads(text[start:]))
+        return as_map(loads(text[start:end]))
     except JsonError:
         return {}
 

@@ -231,6 +231,7 @@ class Outcome:
     usage: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] = field(default_factory=dict)
     cost: str | None = None
+    json: Any = None
 
 
 def _read(dialect: str, response: httpx.Response) -> Outcome:
@@ -240,6 +241,7 @@ def _read(dialect: str, response: httpx.Response) -> Outcome:
     events = [json.loads(response.text)] if response.text.startswith("{") else _sse(response.text)
     pieces: dict[Any, list[str]] = {}
     for event in events:
+        outcome.json = event
         outcome.error = event.get("error") or (event.get("response") or {}).get("error") or outcome.error
         outcome.cost = (event.get("x_gateway") or {}).get("cost") or outcome.cost
         _READERS[dialect](event, outcome, pieces)
@@ -347,7 +349,7 @@ async def _in_process(case: Case, folder: Path) -> list[str]:
     config, providers = _config(case.data, folder), Providers(_filled(case.data.get("answers", {})))
     transport = HttpxTransport(httpx.MockTransport(providers.answer))
     gateway = Gateway(table_of(config, {}), transport, state_dir=folder if "usage" in config.data else None)
-    gateway._executor.sleep = _do_not_wait  # a retry needs no time here
+    _skip_waits(gateway)
     asgi = httpx.ASGITransport(app=gateway)
     async with _started(gateway), httpx.AsyncClient(transport=asgi, base_url="http://gateway") as client:
         return await _run(case, client, providers)
@@ -365,8 +367,16 @@ async def _over_sockets(case: Case, folder: Path) -> list[str]:
                 return await _run(case, client, providers)
 
 
-async def _do_not_wait(_: float) -> None:
-    await asyncio.sleep(0)
+def _skip_waits(gateway: Gateway) -> None:
+    """Let a retry need no time: its wait is over at once, also for the cooldown of a key."""
+    waited = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        waited[0] += seconds
+        await asyncio.sleep(0)
+
+    gateway._executor.sleep = sleep
+    gateway._health._clock = lambda: time.monotonic() + waited[0]
 
 
 def _check(config: Config, want: Mapping[str, Any], folder: Path) -> list[str]:
@@ -447,7 +457,7 @@ async def _run(case: Case, client: httpx.AsyncClient, providers: Providers) -> l
             mistakes.append(f"{name} was called {calls.get(name, 0)} times, not {number}")
     for name, members in of_case.get("sent", {}).items():
         seen = providers.seen.get(name)
-        body = json.loads(seen[-1].content) if seen else {}
+        body = {**json.loads(seen[-1].content or "{}"), "$path": seen[-1].url.raw_path.decode()} if seen else {}
         for path, value in members.items():
             if not _fits(value, sent := _member(body, path)):
                 mistakes.append(f"{name} got {path}: {sent!r}, not {value!r}")
@@ -477,16 +487,20 @@ async def _ask(client: httpx.AsyncClient, request: Mapping[str, Any], *, stream:
         body.setdefault("messages", [{"role": "user", "content": "Hi"}])
         if stream:
             body["stream_options"] = {"include_usage": True}
-    headers = [("authorization", f"Bearer key-{request.get('by', 'me')}")]
-    for name, values in request.get("headers", {}).items():
+    defaults = {"authorization": f"Bearer key-{request.get('by', 'me')}", "content-type": "application/json"}
+    headers: list[tuple[str, str]] = []
+    for name, values in {**defaults, **request.get("headers", {})}.items():
         headers += [(name, value) for value in (values if isinstance(values, list) else [values])]
     model = body.pop("model") if dialect == "gemini" else body["model"]
     if dialect == "gemini":
         body.pop("stream")
     of_dialect = _PATHS.get(dialect) or _GEMINI[stream].format(model)
     path, content = request.get("path", of_dialect), request.get("text") or json.dumps(body)
-    headers.append(("content-type", "application/json"))
-    return _read(dialect, await client.post(path, content=content, headers=headers))
+    method = request.get("method", "POST")
+    return _read(
+        dialect,
+        await client.request(method, path, content=content if method == "POST" else None, headers=headers),
+    )
 
 
 def differences(want: Mapping[str, Any] | Sequence[Mapping[str, Any]], outcome: Outcome) -> list[str]:
