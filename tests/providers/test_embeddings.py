@@ -115,6 +115,19 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {"model": "BAAI/bge-m3", "input": ["天很蓝", "海很深"], "encoding_format": "base64", "dimensions": 2},
         {**BASE64, "id": "embd-1", "created": 1},
     ),
+    "sglang": (
+        "gte",
+        "/v1/embeddings",
+        {"model": "gte", "input": ["天很蓝", "海很深"], "encoding_format": "float", "dimensions": 2},
+        NUMBERS,
+    ),
+    "llamacpp": (
+        "bge-m3",
+        "/v1/embeddings",
+        {"model": "bge-m3", "input": ["天很蓝", "海很深"], "encoding_format": "base64"},
+        BASE64,
+    ),
+    "lmstudio": ("nomic", "/v1/embeddings", {"model": "nomic", "input": ["天很蓝", "海很深"]}, NUMBERS),
     "dashscope-compatible": (
         "text-embedding-v4",
         "/compatible-mode/v1/embeddings",

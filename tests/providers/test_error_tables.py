@@ -118,7 +118,14 @@ def test_each_source_has_its_entry(name: str) -> None:
 
 
 def test_nearly_every_provider_has_words_of_its_own() -> None:
-    assert {name for name, rows in TABLES.items() if not rows} == {"ollama", "openai", "openai-compatible"}
+    assert {name for name, rows in TABLES.items() if not rows} == {
+        "lmstudio",
+        "ollama",
+        "openai",
+        "openai-compatible",
+        "sglang",
+        "transformers",
+    }
 
 
 def test_row_has_the_meaning_of_an_error() -> None:

@@ -58,6 +58,10 @@ EMULATING = {
     "hunyuan": "hunyuan-turbos-latest",
     "hunyuan-compatible": "hunyuan-turbos-latest",
     "minimax": "MiniMax-M3",
+    # The catalogue has no models of servers of one's own.
+    "lmstudio": "m",
+    "tgi": "m",
+    "transformers": "m",
 }
 COUNTED = Usage(3, 4)
 
@@ -268,7 +272,8 @@ def test_runs_heartbeats_and_choices_are_checked_one_by_one() -> None:
 @pytest.mark.parametrize(("provider", "model"), EMULATING.items())
 def test_object_is_asked_for_in_the_system_text(provider: str, model: str) -> None:
     target, adapter = target_of(provider, model), ADAPTERS[provider]
-    assert "json_object" in adapter.capabilities.features & target.facts.features
+    known = target.facts.features if target.facts.known else adapter.capabilities.features
+    assert "json_object" in adapter.capabilities.features & known
     body = json.loads(adapter.build_request(ASK, target).body)
     text = json.dumps(body)
     assert text.index("Be brief.") < text.index("JSON object") < text.index("A city") or provider != "hunyuan"

@@ -26,7 +26,8 @@ MEANT = {
     "huawei": "pangu modelarts",
     "vllm": "hosted_vllm",
     "llamacpp": "llama.cpp llama-cpp",
-    "openai-compatible": "openai_compatible together_ai lm-studio litellm",
+    "lmstudio": "lm-studio LMStudio",
+    "openai-compatible": "openai_compatible together_ai litellm",
 }
 
 
