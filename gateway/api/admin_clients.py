@@ -18,7 +18,6 @@ from gateway.model.status import ROWS_DELETED_HEADER
 from gateway.model.stored_client import Role, facts_of
 from gateway.operator_errors import StateError
 from gateway.service.admin_operations import OPERATIONS, Operation
-from gateway.service.budget_admin import BudgetAdmin
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, InvalidFields, Json, clients_in_file
 from gateway.usage.installation import usage_reader
 from gateway.usage.reports import APART, DIMENSIONS, UsageQuery, UsageReader, are_apart
@@ -119,13 +118,11 @@ def _endpoint(routes: AdminRoutes, operation: Operation) -> Callable[[Request], 
         given = await _given(routes, request, operation)
         if operation.of_file:
             return await routes.show(request, operation.command, lambda admin: operation.run(admin, given))
-        if operation.group != "budgets":
-            return await routes.run(request, operation.command, lambda admin: operation.run(admin, given))
-        if given.get("user") is not None:
+        if operation.group == "budgets" and given.get("user") is not None:
             _expect_admin(request, "a budget of an end user")
-        config = (await routes.control.status()).config
+        config = (await routes.control.status()).config if operation.uses_config else None
         return await routes.run(
-            request, operation.command, lambda admin: operation.run(BudgetAdmin(admin, config), given)
+            request, operation.command, lambda admin: operation.run(operation.on(admin, config), given)
         )
 
     answer.__name__ = operation.command.replace(" ", "_").replace("-", "_")

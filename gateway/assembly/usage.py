@@ -23,6 +23,7 @@ from gateway.usage.installation import (
     cell_name,
     instance_name,
     pseudonym_key,
+    shared_database,
     usage_reader,
     user_key,
 )
@@ -282,15 +283,12 @@ def _shared_ledger(stores: Stores | None, state_dir: Path, rules: Callable[[], U
     Raises:
         StateError: The database refuses the password, or its schema does not fit this release.
     """
-    if stores is None or stores.database is None:
+    from gateway.usage.ledger import Ledger
+
+    if (database := shared_database(stores)) is None:
         return None
-    try:
-        from gateway.usage.ledger import Ledger
-        from gateway.usage.postgres import Postgres
-    except ImportError:
-        raise StateError(MISSING_PACKAGES) from None
     instance = instance_name(state_dir)
-    ledger = Ledger(Postgres(stores.database), lambda: ZoneInfo(rules().timezone), instance)
+    ledger = Ledger(database, lambda: ZoneInfo(rules().timezone), instance)
     # An unreachable database is the problem of the first move, which operators see.
     with undone_on_failure(ledger.close), suppress(DatabaseUnreachable):
         ledger.connect()

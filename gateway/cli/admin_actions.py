@@ -19,7 +19,6 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import ConfigFacts, facts_of
 from gateway.operator_errors import CommandError
 from gateway.service.admin_operations import Given, Operation
-from gateway.service.budget_admin import BudgetAdmin
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, Json, clients_in_file
 from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, has_clients
@@ -64,10 +63,9 @@ class LocalActions(ClientAdmin):
 
     def run(self, operation: Operation, given: Given) -> Json:
         """Do an operation."""
-        if operation.group != "budgets":
-            return operation.run(self, given)
-        version = self._config.version(resolve_secrets=given.get("user") is not None)
-        return operation.run(BudgetAdmin(self, version), given)
+        names_user = given.get("user") is not None
+        config = self._config.version(resolve_secrets=names_user) if operation.uses_config else None
+        return operation.run(operation.on(self, config), given)
 
 
 class FileActions(FileClients):

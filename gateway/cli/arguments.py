@@ -110,6 +110,8 @@ def command_parser() -> argparse.ArgumentParser:
             rules: dict[str, Any] = {"metavar": it.metavar or None, "help": it.about, "choices": it.choices or None}
             rules |= {"required": it.required, "default": it.default, "dest": it.name} if it.option else {}
             one.add_argument(it.option or it.name, **rules)
+        if operation.confirmed:
+            one.add_argument("--yes", action="store_true", help="do not ask")
         if operation.definition:
             unset = ["unset"] if operation.method == "PATCH" else []
             _add_arguments(one, [group.removesuffix("s"), *unset], described["shared"])

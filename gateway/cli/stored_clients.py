@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from gateway.cli.admin_actions import Actions, LocalActions, opened
 from gateway.cli.terminal import aligned
@@ -34,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """Do an operation, and print its result."""
     operation: Operation = options.operation
     given = {it.name: getattr(options, it.name) for it in operation.fields}
+    if operation.confirmed and not options.yes and not _is_confirmed(operation):
+        raise CommandError("nothing was changed; with --yes the command does not ask")
     try:
         with opened(options) as actions:
             if operation.definition:
@@ -55,6 +58,14 @@ def run(options: argparse.Namespace) -> int:
     if operation.definition:
         _note_unnamed_users(options.section, answer)
     return _OK
+
+
+def _is_confirmed(operation: Operation) -> bool:
+    """Ask on a terminal whether to do it. There is no way back."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"{operation.about}: this can't be undone. Type yes to continue: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == "yes"
 
 
 def open_listener(options: argparse.Namespace) -> int:
@@ -134,6 +145,11 @@ def _key_text(key: Json) -> str:
     return f"Key: {key['key']}\n  {note}\n\nId: {key['id']}{old}"
 
 
+def _erased_text(done: Any) -> str:
+    remains = "\n".join(f"- {one['place']}: {one['why']}" for one in done["remains"])
+    return f"erased:\n{_members(done['erased'])}\n\nremains:\n{remains}"
+
+
 def _tokens_text(found: Json) -> str:
     table = _table(found["tokens"], ("id", "role", "was", "created_at", "note"))
     former = "\nthe role `approver` does not exist any more: its tokens are those of a `viewer`"
@@ -158,6 +174,8 @@ _TEXTS: Mapping[str, Callable[[Json], str]] = {
     "budgets show": lambda found: _budget_table(found),
     "budgets reset": lambda found: _budget_table(found),
     "budgets top-up": lambda found: _budget_table(found),
+    "subject export": lambda found: json.dumps(found, indent=2, ensure_ascii=False),
+    "subject erase": _erased_text,
     "admin-token list": _tokens_text,
     "admin-token create": lambda made: str(made["token"]),
     "admin-token revoke": lambda it: (

@@ -8,6 +8,27 @@ from __future__ import annotations
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
+from providers.value import Value
+
+_LONGEST_S = 86_400.0
+
+
+class StoredRequest(Value, frozen=True):
+    """A request of a usage row, by which its shadow record and its receipt are found: they name no end user.
+
+    Attributes:
+        request: Its id, which its client may have chosen. Another request may have the same one.
+        time_ns: When one of its calls was admitted.
+    """
+
+    request: str
+    client: str | None
+    assistant: str | None
+    time_ns: int
+
+    def is_of(self, at_s: float) -> bool:
+        """Return whether what was stored at this Unix time may be of this request."""
+        return -1.0 <= at_s - self.time_ns / 1e9 <= _LONGEST_S
 
 
 def may_keep(location: Location | None, cell: str | None) -> bool:

@@ -43,9 +43,10 @@ class Operation(Value, frozen=True):
     Attributes:
         command: The command without `gateway`.
         path: The path in the admin API below `/v1/admin`.
-        run: Does it with `ClientAdmin`, or with `BudgetAdmin` if it is about budgets.
+        run: Does it with `ClientAdmin`, or with `BudgetAdmin` or `SubjectAdmin` (see `on`).
         fields: Its fields next to the definition of a client or a project.
         of_file: Whether it also shows clients of the config file.
+        confirmed: Whether the command asks before it does this.
         definition: Whether the other fields of the body are a definition, or the changes of one.
     """
 
@@ -57,7 +58,22 @@ class Operation(Value, frozen=True):
     run: Callable[[Any, Given], Json]
     fields: tuple[Field, ...] = ()
     of_file: bool = False
+    confirmed: bool = False
     definition: bool = False
+
+    def on(self, admin: Any, config: Any | None) -> Any:
+        """Return what `run` is called with: of the `ClientAdmin`, and of the config version if it `uses_config`."""
+        if config is None:
+            return admin
+        from gateway.service.budget_admin import BudgetAdmin
+        from gateway.service.subject_admin import SubjectAdmin
+
+        return (BudgetAdmin if self.group == "budgets" else SubjectAdmin)(admin, config)
+
+    @property
+    def uses_config(self) -> bool:
+        """Whether it depends on the active config version, with the stored clients."""
+        return self.group in ("budgets", "subject")
 
     @property
     def group(self) -> str:
@@ -73,6 +89,10 @@ _OWNER = (
     Field("client", "the client; with `user`, the client whose user it is", "NAME", "--client"),
     Field("project", "the project", "NAME", "--project"),
     Field("user", "the end user, as its client names it, or its pseudonym (u_…)", "ID", "--user"),
+)
+_SUBJECT = (
+    replace(_OWNER[2], about="the end user, as its client names it, or its pseudonym (u_…)", required=True),
+    Field("client", "only as a user of this client (default: of all)", "NAME", "--client"),
 )
 _PER = Field("per", f"the window of the budget: {', '.join(WINDOWS)}", option="--per", required=True, choices=WINDOWS)
 
@@ -256,6 +276,25 @@ OPERATIONS: tuple[Operation, ...] = (
                 "amount", "such as '5 EUR', or 5000 for tokens", "AMOUNT", "--amount", required=True, is_number_too=True
             ),
         ),
+    ),
+    Operation(
+        "subject export",
+        "POST",
+        "/subject/export",
+        "admin",
+        "show all that is stored of an end user, as JSON",
+        lambda subjects, it: subjects.export(it["user"], it.get("client")),
+        _SUBJECT,
+    ),
+    Operation(
+        "subject erase",
+        "POST",
+        "/subject/erase",
+        "admin",
+        "remove an end user from all stores; sums stay, without the person",
+        lambda subjects, it: subjects.erase(it["user"], it.get("client")),
+        _SUBJECT,
+        confirmed=True,
     ),
     Operation(
         "admin-token list",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import closing
 from decimal import Decimal
 from functools import cached_property
@@ -154,6 +154,19 @@ class BudgetAdmin:
         state = self._in_gate(lambda gate: gate.top_up(counter, windows, number))
         self._record(RowKind.TOP_UP, counter, number)
         return {"budgets": [_shown(limit, state)]}
+
+    def drop_user(self, pseudonyms: Iterable[str], clients: Iterable[str], *, every: bool) -> int:
+        """Delete the counters of an end user with these clients, or with every client too. Return their number."""
+        names = [*clients, *(self._client_names() if every else ())]
+        units = [TOKENS, *([self._config.usage.currency] if self._config.usage.currency else [])]
+        counters = {
+            Counter(CounterKind.USER, user, unit, window, name): None
+            for user in pseudonyms
+            for name in names
+            for unit in units
+            for window in Window
+        }
+        return self._in_gate(lambda gate: gate.drop(counters)) if counters else 0
 
     # --- the owners -------------------------------------------------------------------------------
 

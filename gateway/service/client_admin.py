@@ -132,6 +132,10 @@ class ClientAdmin:
         """Record an action for the audit trail."""
         self._store.note([self._entry(event, fields)])
 
+    def compact(self) -> None:
+        """Remove deleted data from free space of the file of the clients. Raises StateError."""
+        self._store.compact()
+
     # --- keys -------------------------------------------------------------------------------------
 
     def create_key(self, request: KeyRequest) -> Json:

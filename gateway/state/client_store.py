@@ -106,6 +106,10 @@ class ClientStore:
         """Whether other machines use the database too."""
         return self._database.is_shared
 
+    def compact(self) -> None:
+        """Remove deleted data, such as entries for the audit trail, from free space of the file. Raises StateError."""
+        self._file.compact()
+
     def close(self) -> None:
         """Close the database."""
         with self._one_at_a_time:

@@ -98,6 +98,8 @@ def _set_up(connection: sqlite3.Connection, path: Path, layout: str, version: in
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            # Deleted data is overwritten in the file too.
+            connection.execute("PRAGMA secure_delete = ON")
             layout_version = _layout_of(connection, path, version)
             if 0 < layout_version < version and are_upgrades_refused():
                 raise StateError(f"{path} has layout {layout_version} and would get {version}; {STOP_AND_START}")

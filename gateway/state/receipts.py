@@ -9,14 +9,14 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
-from gateway.model.kept_metadata import may_keep
+from gateway.model.kept_metadata import StoredRequest, may_keep
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
 from gateway.model.version_names import version_fields
@@ -210,6 +210,23 @@ def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:
             ).fetchall()
         seals = read_seals(directory) if is_sealed and rows else None
     return [_parsed(row[3]) if seals is None else _checked(seals, row)[0] for row in rows]
+
+
+def receipts_of(directory: Path, requests: Iterable[StoredRequest]) -> list[dict[str, object]]:
+    """Return the receipts of these requests of their clients, oldest first. Blocks. Raises StateError."""
+    if not (directory / f"{_NAME}.db").exists():
+        return []
+    wanted: dict[tuple[str, str], list[StoredRequest]] = {}
+    for one in requests:
+        wanted.setdefault((one.request, one.client or _NO_CLIENT), []).append(one)
+    ids = json.dumps([request for request, _ in wanted])
+    with closing(open_to_read(directory, _NAME)) as database, sqlite_error("receipts.db can't be read"):
+        rows = database.execute(
+            "SELECT id, client, at_s, content FROM receipt WHERE id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY number",
+            (ids,),
+        ).fetchall()
+    return [_parsed(row[3]) for row in rows if any(one.is_of(row[2]) for one in wanted.get(row[:2], ()))]
 
 
 def read_seals(directory: Path, signing_keys: Sequence[bytes] = ()) -> ReceiptSeals:

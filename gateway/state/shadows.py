@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from gateway.model.kept_metadata import StoredRequest
 from gateway.model.shadow import ShadowRecord
 from gateway.operator_errors import StateError
 from gateway.state.database import (
@@ -60,11 +61,12 @@ CREATE TABLE IF NOT EXISTS "besides" (id INTEGER PRIMARY KEY, beside_answer TEXT
 """
 _READ = (
     "SELECT answers.*, prompt, answer, refusal, calls, beside_answer FROM answers LEFT JOIN texts USING (id) "
-    "LEFT JOIN extras USING (id) LEFT JOIN {client_answers} USING (id) WHERE assistant = ? AND region = ? ORDER BY id"
+    "LEFT JOIN extras USING (id) LEFT JOIN {client_answers} USING (id) WHERE {where} ORDER BY id"
 )
+_OF_ROUTE, _OF_REQUESTS = "assistant = ? AND region = ?", "request_id IN (SELECT value FROM json_each(?))"
 _FIND, _NO_BESIDES = "SELECT 1 FROM sqlite_master WHERE name = 'besides'", "(SELECT 0 AS id, NULL AS beside_answer)"
 _ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
-_REMOVE = "DELETE FROM answers WHERE region IN (SELECT value FROM json_each(?))"
+_REMOVE = "DELETE FROM answers WHERE {column} IN (SELECT value FROM json_each(?))"
 
 
 class ShadowStore:
@@ -123,15 +125,25 @@ class ShadowStore:
 
 def remove_shadow_records(directory: Path, regions: frozenset[str]) -> None:
     """Delete the stored results of these regions, also from free space of the file. Raises StateError."""
-    if not regions or not (directory / "shadow.db").exists():
-        return
+    _remove(directory, "region", sorted(regions))
+
+
+def remove_shadow_requests(directory: Path, requests: Iterable[StoredRequest]) -> int:
+    """Delete the stored results of these requests, as above. Return their number."""
+    return _remove(directory, "id", [number for number, _ in shadow_records_of(directory, requests)])
+
+
+def _remove(directory: Path, column: str, values: Sequence[object]) -> int:
+    if not values or not (directory / "shadow.db").exists():
+        return 0
     with closing(SqliteDatabase.open(directory, "shadow", _LAYOUT)) as database:
         with database.transaction() as statements:
-            removed = statements.execute(_REMOVE, (json.dumps(sorted(regions)),)).rowcount
+            removed = statements.execute(_REMOVE.format(column=column), (json.dumps(values),)).rowcount
             for table in ("texts", "extras", "besides"):
                 statements.execute(f'DELETE FROM "{table}" WHERE id NOT IN (SELECT id FROM answers)')  # noqa: S608  # constants
         if removed:
             database.compact()
+    return removed
 
 
 def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
@@ -140,13 +152,31 @@ def _tokens(usage: Usage | None) -> tuple[int | None, int | None]:
 
 def read_shadow_records(directory: Path, assistant: str, region: str) -> Iterator[tuple[int, ShadowRecord]]:
     """Yield the stored results of one route's shadow with their numbers, the oldest first. Raises StateError."""
+    return _read(directory, _OF_ROUTE, (assistant, region))
+
+
+def shadow_records_of(directory: Path, requests: Iterable[StoredRequest]) -> Iterator[tuple[int, ShadowRecord]]:
+    """Yield the stored results of these requests with their numbers. Raises StateError."""
+    if not (directory / "shadow.db").exists():
+        return
+    wanted: dict[str, list[StoredRequest]] = {}
+    for one in requests:
+        wanted.setdefault(one.request, []).append(one)
+    for number, record in _read(directory, _OF_REQUESTS, (json.dumps([*wanted]),)):
+        if any(
+            one.is_of(record.at_s) and one.assistant in (None, record.assistant) for one in wanted[record.request_id]
+        ):
+            yield number, record
+
+
+def _read(directory: Path, where: str, values: Sequence[object]) -> Iterator[tuple[int, ShadowRecord]]:
     problem = f"{directory / 'shadow.db'} can't be read"
     try:
         with sqlite_error(problem), closing(open_to_read(directory, "shadow")) as database:
             database.row_factory = sqlite3.Row
             # A file without writes since an upgrade does not have this table.
             client_answers = "besides" if database.execute(_FIND).fetchone() else _NO_BESIDES
-            for row in database.execute(_READ.format(client_answers=client_answers), (assistant, region)):
+            for row in database.execute(_READ.format(client_answers=client_answers, where=where), values):
                 yield row["id"], _record(row)
     except (ValueError, TypeError, KeyError) as error:
         raise StateError(f"{problem}: {describe_damage('its tool calls are not valid')}") from error

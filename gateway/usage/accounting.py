@@ -16,7 +16,7 @@ import hmac
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -141,7 +141,17 @@ def end_user_pseudonym(config: ConfigVersion, user_key: bytes, user: str) -> str
     """Return the pseudonym of an end user. `user_key` makes it if the config has no `secrets.identity`."""
     # The older key, so that open windows go on while a key is replaced.
     secret = config.secrets.former_identity or config.secrets.identity
-    key = secret.reveal().encode() if secret is not None else user_key
+    return _pseudonym(secret.reveal().encode() if secret is not None else user_key, user)
+
+
+def known_pseudonyms(config: ConfigVersion, user_keys: Iterable[bytes], user: str) -> tuple[str, ...]:
+    """Return the pseudonyms of an end user under each key that is known: the others are of keys that are gone."""
+    configured = (config.secrets.former_identity, config.secrets.identity)
+    keys = [secret.reveal().encode() for secret in configured if secret is not None]
+    return tuple(dict.fromkeys(_pseudonym(key, user) for key in (*keys, *user_keys)))
+
+
+def _pseudonym(key: bytes, user: str) -> str:
     digest = hmac.digest(key, b"end user 1\0" + user.encode("utf-8", "replace"), "sha256")
     return f"u_{digest.hex()[:_PSEUDONYM_DIGITS]}"
 

@@ -27,6 +27,7 @@ SELECT budget_of, CASE budget_of WHEN 'client' THEN client WHEN 'project' THEN p
     CASE budget_of WHEN 'user' THEN client ELSE '' END, budget_unit, kind, budget_amount
 FROM usage_row JOIN series ON series.number = usage_row.series
 WHERE kind IN ('top_up', 'reset') AND budget_per = ? AND time_ns >= ? AND budget_of IS NOT NULL
+    AND (budget_of <> 'user' OR end_user IS NOT NULL)
 """
 
 

@@ -264,6 +264,13 @@ class ValkeyGate:
         """Set what was spent in the current window. Holds stay."""
         return await self._change(counter, windows, 0, spent)
 
+    async def drop(self, counters: Iterable[Counter]) -> int:
+        """Delete counters, and return the number of those that existed. Calls that run are not settled in them."""
+        if self.epoch is None:
+            raise GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
+        found = await self._call("DEL", *(self._counter_key(one.tag) for one in counters), deadline_s=_SLOW_S)
+        return found if isinstance(found, int) else 0
+
     async def lost_calls(self) -> list[LostCall]:
         """Return open calls of processes that were silent for 30 seconds: a part of them if there are many."""
         ended = await self._beat()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from gateway.state.client_store import ClientStore
     from gateway.usage.gate_valkey import ValkeyGate
     from gateway.usage.journal import Journal
+    from gateway.usage.ledger import Ledger
+    from gateway.usage.postgres import Postgres
     from gateway.usage.reports import UsageReader
 
 MISSING_PACKAGES = "`stores` needs more packages: pip install asyncpg libvalkey"
 _FOLLOWED_S = 1.0
 _CLIENTS_S = 3.0
 _REPORT_S = 120.0
+_STATEMENT_S = 15.0
 _DEADLINE_S = 2.0
 
 
@@ -35,23 +39,32 @@ def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
     """Open the database of the clients of an installation. Raises StateError."""
     from gateway.state.client_store import ClientStore
 
-    database = config.stores.database if config.stores is not None else None
-    if not config.has_shared_clients or database is None:
-        return ClientStore(state_dir)
+    shared = shared_database(config.stores, _CLIENTS_S) if config.has_shared_clients else None
+    return ClientStore(state_dir) if shared is None else ClientStore(state_dir, shared, instance_name(state_dir))
+
+
+def shared_database(stores: Stores | None, command_s: float = _STATEMENT_S) -> Postgres | None:
+    """Return the shared database, which is connected when it is first used, or None. Raises StateError."""
+    if stores is None or stores.database is None:
+        return None
     try:
         from gateway.usage.postgres import Postgres
     except ImportError:
         raise StateError(MISSING_PACKAGES) from None
-    return ClientStore(state_dir, Postgres(database, command_s=_CLIENTS_S), instance_name(state_dir))
+    return Postgres(stores.database, command_s=command_s)
 
 
 def pseudonym_key(config: ConfigVersion, state_dir: Path) -> bytes:
     """Return the key of the pseudonyms of end users: with stores, all instances share one key. Raises StateError."""
-    pepper = config.secrets.pepper
-    if config.stores is None or not pepper:
-        return user_key(state_dir)
-    # The older one, so that pseudonyms stay the same while the pepper is replaced.
-    return hmac.digest(pepper[-1].reveal().encode(), b"pseudonyms of end users", "sha256")
+    # The oldest one, so that pseudonyms stay the same while the pepper is replaced.
+    return pseudonym_keys(config, state_dir)[0]
+
+
+def pseudonym_keys(config: ConfigVersion, state_dir: Path) -> list[bytes]:
+    """Return each key that may have made pseudonyms, the one in use first. Raises StateError."""
+    peppers = config.secrets.pepper[::-1] if config.stores is not None else ()
+    shared = [hmac.digest(one.reveal().encode(), b"pseudonyms of end users", "sha256") for one in peppers]
+    return [*shared, user_key(state_dir)]
 
 
 def user_key(state_dir: Path) -> bytes:
@@ -124,17 +137,20 @@ async def _follow(gate: ValkeyGate) -> None:
         await gate.follow_epoch()
 
 
+def ledger_of(config: ConfigVersion, state_dir: Path) -> Ledger:
+    """Open the ledger of an installation for a change by an operator. Raises StateError."""
+    from gateway.usage.ledger import Ledger, ledger_file
+
+    database = shared_database(config.stores, _REPORT_S) or ledger_file(state_dir)
+    return Ledger(database, lambda: ZoneInfo(config.usage.timezone), instance_name(state_dir))
+
+
 def usage_reader(stores: Stores | None, state_dir: Path) -> UsageReader:
     """Open the ledger of an installation for reports. Raises StateError."""
     from gateway.usage.reports import UsageReader
 
-    if stores is None or stores.database is None:
-        return UsageReader(state_dir)
-    try:
-        from gateway.usage.postgres import Postgres
-    except ImportError:
-        raise StateError(MISSING_PACKAGES) from None
-    return UsageReader(None, Postgres(stores.database, command_s=_REPORT_S))
+    database = shared_database(stores, _REPORT_S)
+    return UsageReader(state_dir if database is None else None, database)
 
 
 def cell_name(config: ConfigVersion) -> str:

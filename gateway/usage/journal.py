@@ -214,6 +214,11 @@ class Journal:
         found: CounterState = await self._do(self._change, (counter, windows, 0, spent))
         return found
 
+    async def drop(self, counters: Iterable[Counter]) -> int:
+        """Delete counters, and return the number of those that existed. Calls that run are not settled in them."""
+        count: int = await self._do(self._drop, [one.key for one in counters])
+        return count
+
     # The keeper of the ledger.
 
     @property
@@ -336,6 +341,10 @@ class Journal:
         present = present if spent is None else _bounded(spent)
         self._set(txn, counter.key, (generation, start, end, present, held, _bounded(credit + more)))
         return self._read(txn, ([counter], windows))[0]
+
+    def _drop(self, txn: lmdb.Transaction, keys: Iterable[bytes]) -> int:
+        self._known.clear()
+        return sum(txn.delete(key) for key in keys)
 
     def _get(self, txn: lmdb.Transaction, key: bytes) -> _Cells:
         cells = self._known.get(key)

@@ -11,22 +11,30 @@ from the lines of the day.
 
 Hours and days follow `usage.timezone` at the moment when a row is inserted. Deleting old rows keeps their totals.
 
+The erasure of an end user leaves the fact `erased`, with a digest and no name, for 30 days: a row of a call that ran at
+that time, or that waited on another instance, is inserted without the caller.
+
 In a cell, a call whose process was silent has a row with the outcome `lost`, which another instance wrote. If the row
 that the process itself wrote arrives later, it takes the place of that row.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from operator import add
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gateway.files import path_exists
+from gateway.model.kept_metadata import StoredRequest
 from gateway.state.database import Database, SqliteDatabase, Statements, has_table, open_large_to_read, sqlite_error
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
@@ -109,9 +117,13 @@ _IS_CALL = "kind = 'usage'"
 _LOCK = 0x67617465_6C656401
 """The lock of a transaction that adds rows: one process at a time, so that totals never deadlock."""
 _WITHOUT_CALLERS = "regions_without_callers"
+_ERASED = "erased"
+_FIND_ERASED = f"SELECT name FROM ledger_fact WHERE name LIKE '{_ERASED} %'"  # noqa: S608
+_ERASED_KEPT_NS = 30 * 86_400 * NANO
 DELETED_THROUGH = "rows_deleted_through_day"
 TIMEZONE = "timezone"
 _DELETED_AT_ONCE = 5_000
+_MOST_VALUES = 500
 _QUARTER_NS = 900 * NANO
 _MOST_KNOWN_SERIES = 100_000
 # SQLite's driver takes several microseconds for a value of a subclass of `str`.
@@ -140,9 +152,45 @@ def _upsert(table: str) -> str:
 _UPSERT = {table: _upsert(table) for table in TOTALS}
 
 
-def _remove_callers(regions: int) -> tuple[str, ...]:
-    """Return the statements that remove request, territory and end user from rows and totals of so many regions."""
-    chosen = f"series IN (SELECT number FROM series WHERE region IN ({', '.join('?' * regions)}))"  # noqa: S608
+def _places(values: Collection[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+class Person(Value, frozen=True):
+    """An end user.
+
+    Attributes:
+        pseudonyms: The pseudonyms, one for each key that may have made one.
+        client: The client whose user it is. None: with all clients.
+    """
+
+    pseudonyms: tuple[str, ...]
+    client: str | None = None
+
+    def is_of(self, row: UsageRow) -> bool:
+        """Return whether a row names this end user."""
+        return row.user in self.pseudonyms and self.client in (None, row.client)
+
+    def where(self) -> tuple[str, list[object]]:
+        """Return the condition for rows and totals of this end user, and its values."""
+        where, values = f"end_user IN ({_places(self.pseudonyms)})", [*self.pseudonyms]
+        if self.client is None:
+            return where, [*values]
+        return f"{where} AND series IN (SELECT number FROM series WHERE client = ?)", [*values, self.client]  # noqa: S608
+
+
+def _erased_name(pseudonym: str, client: str | None) -> str:
+    """Return what an erasure keeps of a person."""
+    return hashlib.sha256(f"{pseudonym}\0{client or ''}".encode()).hexdigest()
+
+
+def remove_caller(row: UsageRow) -> None:
+    """Remove request, territory and end user from a row."""
+    row.request = row.user = row.territory = None
+
+
+def _remove_callers(chosen: str) -> tuple[str, ...]:
+    """Return the statements that remove request, territory and end user from chosen rows and totals."""
     sums = ", ".join(f"SUM({name})" for name in MEASURES)
     updates = ", ".join(f"{name} = total_user_day.{name} + excluded.{name}" for name in MEASURES)
     return (
@@ -240,6 +288,7 @@ class Ledger:
         """
         with self._changing() as statements:
             self._follow_zone(statements)
+            self._remove_erased(statements, rows)
             if self.database.is_shared:
                 self._remove_lost(statements, [row.call for row in rows if row.outcome is not CallOutcome.LOST])
             before = statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
@@ -304,13 +353,65 @@ class Ledger:
         with self._changing() as statements:
             cleaned, stored = json.dumps(sorted(regions)), fact(statements, name) or "[]"
             if regions - set(json.loads(stored)):
-                changed = sum(
-                    statements.execute(one, sorted(regions)).rowcount for one in _remove_callers(len(regions))
-                )
+                chosen = f"series IN (SELECT number FROM series WHERE region IN ({_places(regions)}))"  # noqa: S608
+                changed = sum(statements.execute(one, sorted(regions)).rowcount for one in _remove_callers(chosen))
             if stored != cleaned:
                 _store_fact(statements, name, cleaned)
         if changed and isinstance(self.database, SqliteDatabase):
             self.database.compact()
+
+    def erase(self, person: Person, at_ns: int, requests: Collection[StoredRequest]) -> tuple[int, int]:
+        """Remove request, territory and end user from the rows and totals of a person, also from free space of a file.
+
+        Args:
+            at_ns: Rows of calls that were admitted until then and arrive later lose their caller too.
+            requests: The requests of the rows. Other instances remove them from their own stores (`erasures`).
+
+        Returns:
+            The numbers of changed rows and of lines of totals.
+        """
+        where, values = person.where()
+        asked = json.dumps([list(msgspec.structs.astuple(one)) for one in requests] if self.database.is_shared else [])
+        with self._changing() as statements:
+            for pseudonym in person.pseudonyms:
+                _store_fact(statements, f"{_ERASED} {at_ns} {_erased_name(pseudonym, person.client)}", asked)
+                asked = "[]"
+            ids = list({one.request for one in requests})
+            for start in range(0, len(ids), _MOST_VALUES):
+                some = ids[start : start + _MOST_VALUES]
+                # Calls that no client asked for, such as those of a shadow, have no end user.
+                statements.execute(
+                    f"UPDATE usage_row SET request_id = NULL, territory = NULL WHERE request_id IN ({_places(some)}) "  # noqa: S608
+                    "AND end_user IS NULL AND series IN (SELECT number FROM series WHERE client = '')",
+                    some,
+                )
+            rows, _, totals = (statements.execute(one, values).rowcount for one in _remove_callers(where))
+        if isinstance(self.database, SqliteDatabase):
+            self.database.compact()
+        return rows, totals
+
+    def erasures(self, known: Collection[str]) -> Iterator[tuple[str, list[StoredRequest]]]:
+        """Yield the name of each erasure of the last 30 days that is not known, and the requests of the person."""
+        with self._changing() as statements:
+            names = [name for name in _erasures(statements) if name not in known]
+            found = [(name, json.loads(fact(statements, name) or "[]")) for name in names]
+        for name, requests in found:
+            yield name, [StoredRequest(*one) for one in requests]
+
+    @staticmethod
+    def _remove_erased(statements: Statements, rows: Sequence[UsageRow]) -> None:
+        """Remove the callers of rows that an erasure concerns."""
+        if not any(row.user for row in rows) or not (names := _erasures(statements)):
+            return
+        erased: dict[str, int] = {}
+        for name in names:
+            _, at_ns, digest = name.split(" ")
+            erased[digest] = max(int(at_ns), erased.get(digest, 0))
+        for row in rows:
+            if row.user and any(
+                row.time_ns <= erased.get(_erased_name(row.user, client), -1) for client in (None, row.client)
+            ):
+                remove_caller(row)
 
     @contextmanager
     def _changing(self) -> Iterator[Statements]:
@@ -403,6 +504,16 @@ def fact(statements: Statements, name: str) -> str | None:
     """Return a fact about the ledger."""
     found = statements.execute("SELECT value FROM ledger_fact WHERE name = ?", (name,)).fetchone()
     return None if found is None else str(found[0])
+
+
+def _erasures(statements: Statements) -> list[str]:
+    """Return the names of the erasures of the last 30 days. Earlier ones are removed."""
+    oldest_ns = time.time_ns() - _ERASED_KEPT_NS
+    names = [name for (name,) in statements.execute(_FIND_ERASED).fetchall()]
+    old = [name for name in names if int(name.split(" ")[1]) < oldest_ns]
+    for name in old:
+        statements.execute("DELETE FROM ledger_fact WHERE name = ?", (name,))
+    return [name for name in names if name not in old]
 
 
 def _store_fact(statements: Statements, name: str, value: str) -> None:

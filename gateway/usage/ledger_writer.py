@@ -27,12 +27,13 @@ from gateway.child_process import child_command, child_environment
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import StateError
+from gateway.state.shadows import remove_shadow_requests
 from gateway.undo import undone_on_failure
 from gateway.usage.amounts import NANO
 from gateway.usage.counter_sums import CounterSums
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.journal import FOLDER, Journal, former_files
-from gateway.usage.ledger import Ledger, ledger_file
+from gateway.usage.ledger import Ledger, ledger_file, remove_caller
 from gateway.usage.spending_limits import calendar_of, has_budget
 from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
 from providers.value import Value
@@ -43,6 +44,7 @@ _MOST_ROWS = 2_000
 _READ_S = 60.0
 """The time in which a journal of an earlier start is read. A damaged one may have no end."""
 
+_ERASE_S = 10.0
 _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
 _SPOOL_HEADER, _SPOOL_MARK = struct.Struct("<4sII"), b"\xffrow"
 
@@ -102,7 +104,8 @@ class LedgerWriter:
         self.problem: str | None = None
         self.waits_until_s = 0.0
         self._is_shared = ledger is not None
-        self._swept_at = self._forgot_at = -math.inf
+        self._swept_at = self._forgot_at = self._erased_at = -math.inf
+        self._erased: set[str] = set()
         self._ended = threading.Event()
         self._turn = threading.Lock()
         self._is_paused = self._is_cleaned = self._has_begun = False
@@ -242,7 +245,7 @@ class LedgerWriter:
                 self._failed(f"a usage row can't be read: {error}")
                 continue
             if row.region in without:
-                row.request = row.user = row.territory = None
+                remove_caller(row)
             rows.append(row)
         for start in range(0, len(rows), _MOST_ROWS):
             self._ledger.insert(rows[start : start + _MOST_ROWS])
@@ -276,6 +279,9 @@ class LedgerWriter:
     def _sweep(self) -> None:
         """Delete rows that are older than configured, a limited number at a time, and counters that have ended."""
         now_s, keep_s = time.monotonic(), self._rules().keep_s
+        if self._is_shared and self.problem is None and now_s - self._erased_at > _ERASE_S:
+            self._erased_at = now_s
+            self._follow_erasures()
         if now_s - self._forgot_at > _LONGEST_SWEEP_S:
             self._forgot_at = now_s
             with suppress(GateUnavailable):
@@ -291,6 +297,15 @@ class LedgerWriter:
             deleted = 0
         if not deleted:
             self._swept_at = now_s
+
+    def _follow_erasures(self) -> None:
+        """Remove what this instance keeps of the requests of persons whom another one was asked to erase."""
+        try:
+            for name, requests in self._ledger.erasures(self._erased):
+                remove_shadow_requests(self._directory, requests)
+                self._erased.add(name)
+        except StateError as error:
+            self._failed(f"the erasure of an end user can't be done here yet: {error}")
 
 
 def rows_of_spool(data: bytes, start: int = 0) -> Iterator[bytes]:

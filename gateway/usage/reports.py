@@ -28,6 +28,7 @@ from gateway.usage.ledger import (
     TOTALS_OF_ASSISTANTS,
     LedgerLine,
     LocalTime,
+    Person,
     fact,
     has_call,
     ledger_to_read,
@@ -57,6 +58,7 @@ DIMENSIONS: Mapping[str, str] = {
 _TOTALS = {"user": "total_user_day", "hour": "total_hour", "assistant": TOTALS_OF_ASSISTANTS}
 """The totals of the dimensions that those by day and series do not have."""
 
+_ANY_DAY = "0000-00-00", "9999-99-99"
 PAGE_ROWS = 5_000
 APART = "user, hour and assistant can't be combined: each of them has totals of its own"
 
@@ -81,6 +83,7 @@ class UsageQuery(Value, frozen=True):
         client: Only this client. None: all of them.
         assistant: Only this assistant. Empty: only calls without one. None: all of them.
         request: Only the rows of this request, which no report has. None: all of them.
+        person: Only this end user; a report is then by `user`. None: all of them.
     """
 
     by: tuple[str, ...]
@@ -89,6 +92,7 @@ class UsageQuery(Value, frozen=True):
     client: str | None = None
     assistant: str | None = None
     request: str | None = None
+    person: Person | None = None
 
     @classmethod
     def of_month(
@@ -100,7 +104,12 @@ class UsageQuery(Value, frozen=True):
     @classmethod
     def of_request(cls, request: str) -> UsageQuery:
         """Return the query for the rows of a request, of any day."""
-        return cls((), "0000-00-00", "9999-99-99", request=request)
+        return cls((), *_ANY_DAY, request=request)
+
+    @classmethod
+    def of_person(cls, person: Person, by: Sequence[str]) -> UsageQuery:
+        """Return the query for the rows and the sums of an end user, of any day."""
+        return cls(tuple(by), *_ANY_DAY, person=person)
 
     def columns(self) -> list[str]:
         """Return the columns of the groups."""
@@ -144,10 +153,15 @@ class UsageQuery(Value, frozen=True):
             if value is not None:
                 values.append(value)
                 where += f" AND {column} = ?"
+        if self.person is not None:
+            of_person, its_values = self.person.where()
+            where, values = f"{where} AND {of_person}", [*values, *its_values]
         return where, values
 
     def includes(self, row: UsageRow, day: str) -> bool:
         """Return whether a row of a day belongs to the report."""
+        if self.person is not None and not self.person.is_of(row):
+            return False
         filters = (self.client, row.client), (self.assistant, row.assistant), (self.request, row.request)
         return self.first_day <= day <= self.last_day and all(one in (None, name or "") for one, name in filters)
 

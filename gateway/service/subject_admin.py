@@ -1,0 +1,151 @@
+"""Export and erase what an installation holds of one end user: for the admin API and for the command `gateway subject`.
+
+Rows, totals and budgets name an end user by pseudonym. Results of shadow traffic and receipts name none: they are found
+by the request ids of the rows. docs/prove/personal-data.md lists every place, and what an erasure leaves.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+
+import msgspec
+
+from gateway.model.config_version import ConfigVersion
+from gateway.model.kept_metadata import StoredRequest
+from gateway.operator_errors import StateError
+from gateway.service.budget_admin import BudgetAdmin, BudgetOwner
+from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
+from gateway.state.audit import path_of
+from gateway.state.receipts import receipts_of
+from gateway.state.shadows import remove_shadow_requests, shadow_records_of
+from gateway.usage.accounting import known_pseudonyms
+from gateway.usage.gate import CounterKind, GateUnavailable
+from gateway.usage.installation import ledger_of, pseudonym_keys, usage_reader
+from gateway.usage.journal import FOLDER, Journal
+from gateway.usage.ledger import Person
+from gateway.usage.reports import UsageQuery
+from gateway.usage.usage_row import UsageRow, decode_row, row_data
+
+PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
+_BY = ("day", "client", "user", "model")
+_CHAINED = "each line has the hash of the line before it, so none can be removed"
+_KEPT_RECEIPT = "no end user is in it, and its request id leads to none after an erasure; it is deleted after"
+_ELSEWHERE = (
+    ("logs and traces", "they name no end user, but request id, client and territory; delete them where they are kept"),
+    ("logged prompts", "lines of regions with `log_prompts` have texts; delete them by the request ids of the export"),
+    ("backups", "copies that were made earlier; delete them, or erase again after a restore"),
+    ("providers", "what they keep of prompts and answers; ask each one of the rows"),
+    ("reports of `gateway evaluate --shadow`", "texts that were copied to the directory of the run"),
+    ("free pages of `journal/` and of PostgreSQL", "pseudonyms, until the pages are used again"),
+)
+
+
+class SubjectAdmin:
+    """The actions on an end user. Methods raise AdminRefused and StateError.
+
+    Args:
+        admin: The actions on clients, which know the state directory and the operator.
+        config: The active config version, with the stored clients.
+    """
+
+    def __init__(self, admin: ClientAdmin, config: ConfigVersion) -> None:
+        self._admin = admin
+        self._config = config
+        self._directory = admin.directory
+        self._budgets = BudgetAdmin(admin, config)
+
+    def export(self, user: str, client: str | None) -> Json:
+        """Return all that is stored of an end user, with the places that are not read."""
+        person = self._person(user, client)
+        rows, totals = self._usage(person)
+        requests = _requests(rows)
+        self._admin.note("subject_exported", {"client": client or "", "rows": len(rows)})
+        return {
+            "subject": {"user": user, "client": client, "pseudonyms": person.pseudonyms},
+            "usage": {"rows": [row_data(row) for row in rows], "totals": totals},
+            "budgets": self._counters(user, client),
+            "shadow": [msgspec.to_builtins(record) for _, record in shadow_records_of(self._directory, requests)],
+            "receipts": receipts_of(self._directory, requests),
+            "elsewhere": [*self._other_instances(), *self._audit_lines(person), *_lines(_ELSEWHERE)],
+        }
+
+    def erase(self, user: str, client: str | None) -> Json:
+        """Remove an end user from all stores. Rows and sums stay, without the person. Return what remains, and why.
+
+        The rows of calls that run now, and those that wait on other instances, lose the person when they arrive.
+        """
+        person, at_ns = self._person(user, client), time.time_ns()
+        rows, _ = self._usage(person)
+        requests = _requests(rows)
+        receipts = len(receipts_of(self._directory, requests))
+        with closing(ledger_of(self._config, self._directory)) as ledger:
+            changed_rows, totals = ledger.erase(person, at_ns, requests)
+            with closing(Journal.open(self._directory / FOLDER)) as journal:
+                try:
+                    rows_of = {key: decode_row(data) for key, data in journal.waiting(sys.maxsize)}
+                    waiting = {key: row for key, row in rows_of.items() if person.is_of(row)}
+                    ledger.insert([*waiting.values()])
+                    journal.remove(waiting)
+                except (GateUnavailable, ValueError) as error:
+                    raise StateError(f"the rows that wait for the ledger can't be changed: {error}") from error
+        clients = {row.client for row in rows if row.client} | ({client} if client is not None else set())
+        erased = {
+            "usage_rows": changed_rows + len(waiting),
+            "daily_totals": totals,
+            "budgets": self._budgets.drop_user(person.pseudonyms, clients, every=client is None),
+            "shadow": remove_shadow_requests(self._directory, requests),
+        }
+        self._admin.note("subject_erased", {"client": client or "", **erased})
+        self._admin.compact()
+        days = self._config.receipts_keep_s / 86_400
+        kept = [("receipts", f"{receipts}: {_KEPT_RECEIPT} {days:g} days")] if receipts else []
+        remains = [*_lines(kept), *self._other_instances(), *self._audit_lines(person), *_lines(_ELSEWHERE)]
+        return {"subject": {"client": client, "pseudonyms": person.pseudonyms}, "erased": erased, "remains": remains}
+
+    def _person(self, user: str, client: str | None) -> Person:
+        if not user:
+            raise AdminRefused(400, "invalid_request", "`user` must name the end user")
+        if PSEUDONYM.fullmatch(user):
+            return Person((user,), client)
+        return Person(known_pseudonyms(self._config, pseudonym_keys(self._config, self._directory), user), client)
+
+    def _usage(self, person: Person) -> tuple[list[UsageRow], object]:
+        """Return the rows and the daily sums of a person."""
+        query = UsageQuery.of_person(person, _BY)
+        with usage_reader(self._config.stores, self._directory) as reader:
+            totals = reader.report(query).data()["groups"]
+            return [*reader.rows(query)], totals
+
+    def _counters(self, user: str, client: str | None) -> object:
+        with suppress(AdminRefused):  # the client was removed
+            return self._budgets.show(BudgetOwner(CounterKind.USER, user, client))["budgets"]
+        return []
+
+    def _audit_lines(self, person: Person) -> Iterator[Json]:
+        """Yield how many lines of the trail name the person: changes of the budgets of this end user."""
+        path = path_of(self._directory)
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        if count := sum(any(name.encode() in line for name in person.pseudonyms) for line in lines):
+            yield from _lines([("audit trail", f"{count} lines on budgets have the pseudonym: {_CHAINED}")])
+
+    def _other_instances(self) -> Iterator[Json]:
+        stores = self._config.stores
+        if stores is None or stores.database is None:
+            return
+        why = "its shadow texts go within 10 seconds, or at its next start; its receipts are exported there"
+        yield from _lines([("other instances of the cell", why)])
+
+
+def _requests(rows: list[UsageRow]) -> list[StoredRequest]:
+    """Return the requests of rows."""
+    found = {(row.request, row.client): row for row in reversed(rows) if row.request}
+    return [StoredRequest(request, client, row.assistant, row.time_ns) for (request, client), row in found.items()]
+
+
+def _lines(places: Iterable[tuple[str, str]]) -> Iterator[Json]:
+    for place, why in places:
+        yield {"place": place, "why": why}
