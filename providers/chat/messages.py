@@ -11,6 +11,13 @@ Annotation = Mapping[str, object]
 """An annotation of a part of the text, such as a citation, in OpenAI's shape. It is passed through unread."""
 CacheTime = Literal["5m", "1h"]
 """How long a provider may cache the prompt up to a marked part."""
+_IMAGE_STARTS = (
+    ("iVBORw0KGg", "image/png"),
+    ("/9j/", "image/jpeg"),
+    ("R0lGOD", "image/gif"),
+    ("UklGR", "image/webp"),
+)
+"""The first bytes of images in base64, and their media types."""
 
 
 class TextPart(Value, frozen=True):
@@ -222,8 +229,14 @@ def is_data_uri(uri: str) -> bool:
 
 
 def split_data_uri(uri: str) -> tuple[str, str]:
-    """Return the media type in lower case (empty if there is none) and the content in base64."""
+    """Return the media type in lower case (empty if there is none) and the content in base64.
+
+    The first bytes of an image decide its type: clients state wrong ones, which Claude and Bedrock refuse, and
+    `image/jpg`, which Gemini refuses too. Source: anthropics/claude-code#15746, NousResearch/hermes-agent#55432; read
+    2026-11-26.
+    """
     head, _, data = uri.partition(",")
     mime = head[5:].partition(";")[0].lower()
-    # A common mistake that OpenAI accepts. Gemini and Claude refuse it.
+    if mime.startswith("image/"):
+        mime = next((kind for start, kind in _IMAGE_STARTS if data.startswith(start)), mime)
     return "image/jpeg" if mime == "image/jpg" else mime, data

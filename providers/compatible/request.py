@@ -14,6 +14,7 @@ from providers.chat import (
     AssistantMessage,
     ChatRequest,
     JsonObjectFormat,
+    JsonSchemaFormat,
     NamedTool,
     SystemMessage,
     Tool,
@@ -188,6 +189,8 @@ def _is_sent(name: str, dialect: CompatibleDialect, target: Target) -> bool:
 
 def _must_stream(body: Mapping[str, object], request: ChatRequest, dialect: CompatibleDialect, target: Target) -> bool:
     """Return whether a stream is requested: the client wants one, or the model thinks only in streams."""
+    if "schema_without_stream" in target.facts.flags and isinstance(request.response_format, JsonSchemaFormat):
+        return False
     if request.stream or "stream_only" in target.facts.flags:
         return True
     form = dialect.thinking.get(target.facts.thinking or "default")

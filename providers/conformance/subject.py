@@ -125,8 +125,12 @@ class Subject(Value, frozen=True):
         return read_answer(self.adapter, replace(response, received_at=_RECEIVED_AT), self.target)
 
     def stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """Write the answer as a stream with the simulator. Each item is one event."""
-        return self.simulator.write_stream(completion, self.received(replace(request, stream=True, include_usage=True)))
+        """Write the answer as a stream with the simulator, whatever the adapter asks for. Each item is one event."""
+        asked = replace(request, stream=True, include_usage=True)
+        received = self.received(asked)
+        if not received.stream:
+            received = replace(received, stream=True, include_usage=True)
+        return self.simulator.write_stream(completion, received)
 
     def events(self, *pieces: bytes) -> tuple[StreamEvent, ...]:
         """Return the adapter's events for a stream that arrives in these pieces."""

@@ -52,6 +52,7 @@ __all__ = [
     "without_parameters",
 ]
 
+_CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
 _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "thinking": frozenset({"tool_choice_named"}),
     "tools_without_thinking": frozenset({"tools"}),
@@ -61,9 +62,11 @@ _NO_REASONING_BESIDE: dict[str, frozenset[str]] = {
     "prefill_without_thinking": frozenset({"prefill"}),
 }
 """Features and parameters that exclude reasoning, by flag of a model (catalogue data)."""
+_JSON = frozenset({"json_object", "json_schema"})
+_NO_JSON_BESIDE = {"json_without_tools": frozenset({"tools"}), "json_without_forced_tools": _CHOICES}
+"""Features that exclude an answer in JSON while tools may be called, by flag of a model."""
 _ONE_OF_TWO = "temperature_or_top_p"
 """The flag of models that refuse both parameters in one request."""
-_CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
 _BOTH = frozenset({"temperature", "top_p"})
 THINKS_BY_RESPONSES = "tools_think_by_responses"
 """The flag of models that reason about tools only in OpenAI's Responses API."""
@@ -74,6 +77,7 @@ _NOT_BY_RESPONSES = frozenset(
     "prediction".split()
 )
 """Features and parameters of chat completions that the Responses API does not have."""
+_NOTHING = frozenset[str]()
 _HARDLY = frozenset({"none", "minimal"})
 _UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
 
@@ -132,6 +136,8 @@ def match_capabilities(
         needs = replace(needs, features=needs.features - {"prefill"})
     if needs.sole_tool and not needs.features <= capabilities.features:
         needs = _with_supported_choice(needs, capabilities)
+    if needs.tools_and_json and any(needs.features & _NO_JSON_BESIDE.get(flag, _NOTHING) for flag in facts.flags):
+        capabilities = replace(capabilities, features=capabilities.features - _JSON)
     refuses_both = _ONE_OF_TWO in facts.flags and needs.parameters >= _BOTH
     if (
         needs.features <= capabilities.features
@@ -212,7 +218,7 @@ def _may_reason(needs: Requirements, capabilities: Capabilities, facts: ModelFac
     if needs.unthinking and "none" in facts.efforts:
         return "reasoning" in capabilities.features
     asked = needs.features | needs.parameters
-    excluded = (asked & _NO_REASONING_BESIDE.get(flag, frozenset()) for flag in facts.flags)
+    excluded = (asked & _NO_REASONING_BESIDE.get(flag, _NOTHING) for flag in facts.flags)
     return "reasoning" in capabilities.features and not any(excluded)
 
 

@@ -7,6 +7,7 @@ field makes a provider store data, fetch it or send it on. `capability_matching`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -91,7 +92,7 @@ _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 CACHE_CONTROL = "cache_control"
 # The reasoning of an earlier answer, as text. Reasoning that a call carries as a vendor's state is another thing.
 REASONING = "reasoning_content"
-_UNTHINKING, _SOLE_TOOL = "unthinking", "sole_tool"
+_MARKS = _UNTHINKING, _SOLE_TOOL, _TOOLS_AND_JSON = "unthinking", "sole_tool", "tools_and_json"
 # Parameters that are not fields of `ChatRequest` but are inside its tools and messages.
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 _FIELDS = FactsFile("providers.matching", "fields")
@@ -106,6 +107,7 @@ class Requirements(Value, frozen=True):
         moving: Names of data-moving fields that are switched on.
         unthinking: Whether the request asks explicitly for an answer without reasoning.
         sole_tool: Whether the tool that must be called is the only one, so that naming it equals requiring a call.
+        tools_and_json: Whether the request has tools that may be called, and wants JSON if none is.
         anew: Whether a last message of the assistant may be answered instead of being continued (`prefill`).
         use: `chat`, `embeddings` or `moderations`: which abilities of a deployment count.
     """
@@ -115,6 +117,7 @@ class Requirements(Value, frozen=True):
     moving: frozenset[str]
     unthinking: bool = False
     sole_tool: bool = False
+    tools_and_json: bool = False
     anew: bool = False
     use: str = "chat"
 
@@ -168,6 +171,8 @@ def requirements_of(request: ChatRequest) -> Requirements:
         _add_tools(request, asked)
     if request.response_format is not None:
         asked["json_object" if isinstance(request.response_format, JsonObjectFormat) else "json_schema"] = True
+        if request.tools and request.tool_choice != "none":
+            asked[_TOOLS_AND_JSON] = True
     if request.n is not None and request.n > 1:
         asked["n"] = True
     if request.logprobs:
@@ -183,7 +188,7 @@ def requirements_of(request: ChatRequest) -> Requirements:
         return needs
     # Not cached: a client can invent any names, as long as a body may be.
     named = frozenset((*needs.parameters, *request.extra, *request.unread))
-    return Requirements(needs.features, named, moving_fields(request.extra), needs.unthinking, needs.sole_tool)
+    return replace(needs, parameters=named, moving=moving_fields(request.extra))
 
 
 # Clients have few combinations of requirements. One object for each combination makes lookups in caches that are keyed
@@ -191,8 +196,9 @@ def requirements_of(request: ChatRequest) -> Requirements:
 @lru_cache(maxsize=256)
 def _requirements(asked: tuple[str, ...]) -> Requirements:
     names = frozenset(asked)
-    parameters = names - FEATURES - {_UNTHINKING, _SOLE_TOOL}
-    return Requirements(names & FEATURES, parameters, frozenset(), _UNTHINKING in names, _SOLE_TOOL in names)
+    unthinking, sole_tool, tools_and_json = (mark in names for mark in _MARKS)
+    parameters = names - FEATURES - {*_MARKS}
+    return Requirements(names & FEATURES, parameters, frozenset(), unthinking, sole_tool, tools_and_json)
 
 
 def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:

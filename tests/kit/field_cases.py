@@ -21,6 +21,7 @@ import yaml
 
 from gateway.assembly.application import Gateway
 from gateway.execution.httpx_transport import HttpxTransport
+from providers.vendors.bedrock.event_stream import encode_message
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import running_gateway
@@ -113,6 +114,8 @@ class Providers:
         await asyncio.sleep(answer.get("after_ms", 0) / 1000)
         if answer.get("breaks"):
             raise httpx.ReadError("the connection was closed", request=request)
+        if "text" in answer:
+            answer = {**answer, **_plain(answer["text"], request.url.path)}
         return _response(answer, _is_stream(request))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,25 +167,77 @@ def _is_stream(request: httpx.Request) -> bool:
     return bool(body.get("stream")) or "stream" in path or request.headers.get("x-dashscope-sse") == "enable"
 
 
+def _plain(text: str, path: str) -> dict[str, Any]:
+    """Return a plain answer, whole and as a stream, in the form of the API with this path."""
+    count, parts = {"input_tokens": 120, "output_tokens": 40, "total_tokens": 160}, [{"text": text}]
+    if "/converse" in path:
+        usage = {"inputTokens": 120, "outputTokens": 40, "totalTokens": 160}
+        whole = {
+            "output": {"message": {"role": "assistant", "content": parts}},
+            "stopReason": "end_turn",
+            "usage": usage,
+        }
+        pieces = [("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}})]
+        return {
+            "json": whole,
+            "converse": [*pieces, ("messageStop", {"stopReason": "end_turn"}), ("metadata", {"usage": usage})],
+        }
+    if "enerateContent" in path:
+        candidate = {"index": 0, "content": {"role": "model", "parts": parts}, "finishReason": "STOP"}
+        counts = {"promptTokenCount": 120, "candidatesTokenCount": 40, "totalTokenCount": 160}
+        whole = {"candidates": [candidate], "usageMetadata": counts}
+        return {"json": whole, "events": [whole]}
+    if path.endswith("/messages"):
+        content = [{"type": "text", "text": text}]
+        whole = {"type": "message", "id": "m", "content": content, "stop_reason": "end_turn", "usage": count}
+        return {"json": whole, "events": [whole]}
+    if path.endswith("/responses"):
+        content = [{"type": "output_text", "text": text}]
+        output = [{"type": "message", "role": "assistant", "content": content}]
+        whole = {"id": "r", "object": "response", "status": "completed", "output": output, "usage": count}
+        return {"json": whole, "events": [{"type": "response.completed", "response": whole}]}
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    if path.endswith("/generation"):
+        whole = {"output": {"choices": [choice]}, "usage": count, "request_id": "r"}
+        return {"json": whole, "events": [whole]}
+    chunks = [{"delta": message}, {"finish": "stop"}, {"choices": [], "usage": _USAGE}]
+    return {
+        "json": {**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE},
+        "chunks": chunks,
+    }
+
+
 def _response(answer: Mapping[str, Any], is_stream: bool) -> httpx.Response:
     status, headers = answer.get("status", 200), dict(answer.get("headers", {}))
-    if "text" in answer:
-        message = {"role": "assistant", "content": answer["text"]}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        whole = {**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _USAGE}
-        chunks = [{"delta": message}, {"finish": "stop"}, {"choices": [], "usage": _USAGE}]
-        answer = {"chunks": chunks} if is_stream else {"json": whole}
     has_events = "chunks" in answer or "events" in answer
     content: bytes | AsyncIterator[bytes]
     if "raw" in answer:
         content = "".join(answer["raw"]).encode()
+    elif "converse" in answer and is_stream:
+        content = b"".join(_converse_event(name, body) for name, body in answer["converse"])
+        headers.setdefault("content-type", "application/vnd.amazon.eventstream")
     elif has_events and (is_stream or "json" not in answer):
         content = _events(answer)
         headers.setdefault("content-type", "text/event-stream")
     else:
         content = json.dumps(answer.get("json"), ensure_ascii=False).encode()
     headers.setdefault("content-type", "application/json")
+    if (size := answer.get("pieces")) and isinstance(content, bytes):
+        content = _in_pieces(content, size)
     return httpx.Response(status, headers=headers, content=content)
+
+
+def _converse_event(name: str, body: Any) -> bytes:
+    """Return one event of Bedrock's binary stream."""
+    kind = "exception" if name.endswith("Exception") else "event"
+    headers = {":message-type": kind, f":{kind}-type": name, ":content-type": "application/json"}
+    return encode_message(headers, json.dumps(body).encode())
+
+
+async def _in_pieces(content: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
 
 
 async def _events(answer: Mapping[str, Any]) -> AsyncIterator[bytes]:

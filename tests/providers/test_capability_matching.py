@@ -332,6 +332,23 @@ def test_an_effort_that_can_take_no_effect_is_unsupported(
     assert found.unsupported == (frozenset() if takes_effect else {"reasoning_effort"})
 
 
+@pytest.mark.parametrize(
+    ("flag", "choice", "fits"),
+    [
+        ("json_without_tools", None, False),
+        ("json_without_tools", "none", True),
+        ("json_without_tools", "required", False),
+        ("json_without_forced_tools", "auto", True),
+        ("json_without_forced_tools", "required", False),
+        ("json_without_forced_tools", NamedTool("look"), False),
+    ],
+)
+def test_json_with_tools_that_may_be_called(flag: str, choice: ToolChoice | None, fits: bool) -> None:
+    asked = requirements_of(ask(tools=(Tool("look"),), tool_choice=choice, response_format=JsonObjectFormat()))
+    found = match_capabilities(asked, EVERYTHING, ModelFacts(flags=frozenset({flag})))
+    assert found.missing == (frozenset() if fits else {"json_object"})
+
+
 def test_an_effort_needs_a_model_that_reasons() -> None:
     plain = replace(EVERYTHING, features=FEATURES - {"reasoning"})
     assert match_capabilities(needs(parameters={"reasoning_effort"}), plain, ModelFacts()).unsupported == {

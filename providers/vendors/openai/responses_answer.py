@@ -61,6 +61,7 @@ class ResponseReader:
         self._with_arguments: set[int] = set()
         self._last_summary: tuple[int, int] | None = None
         self._last_text_item: int | None = None
+        self._texts: list[str] = []
 
     def read_event(self, event: Mapping[str, object]) -> None:
         """Read one event of a stream for which `is_event` is true. An unknown event is a heartbeat."""
@@ -125,7 +126,9 @@ class ResponseReader:
         self.assembler.describe(service_tier=tier if tier != "auto" else None, system_fingerprint=None)
 
     def _read_output(self, body: Mapping[str, object], *, is_streamed: bool) -> None:
-        """Read all items of an answer; of a streamed one, only the arguments of calls that did not come before."""
+        """Read all items of an answer; of a streamed one, only calls and text that did not come before."""
+        if is_streamed and self._texts:
+            self._add_rest(body)
         for position, entry in enumerate(read_list(body, "output")):
             item = as_map(entry)
             if is_streamed and position not in self._calls:
@@ -140,6 +143,15 @@ class ResponseReader:
                         self.assembler.refusal(read_str(as_map(part), "refusal") or "")
             self._end_item(position, item)
 
+    def _add_rest(self, body: Mapping[str, object]) -> None:
+        """Add the text of the whole answer after the text so far, if it begins with that."""
+        items = [item for item in map(as_map, read_list(body, "output")) if read_str(item, "type") == "message"]
+        parts = [[read_str(as_map(part), "text") or "" for part in read_list(item, "content")] for item in items]
+        whole = _PARAGRAPH_BREAK.join(filter(None, map("".join, parts)))
+        so_far = "".join(self._texts)
+        if len(whole) > len(so_far) and whole.startswith(so_far):
+            self.assembler.text(whole[len(so_far) :])
+
     def _add_text(self, text: str, position: int) -> None:
         """Add text of a message.
 
@@ -147,9 +159,10 @@ class ResponseReader:
         one text, so each message becomes a paragraph of it.
         """
         if text and self._last_text_item not in (None, position):
-            self.assembler.text(_PARAGRAPH_BREAK)
+            text = _PARAGRAPH_BREAK + text
         if text:
             self._last_text_item = position
+            self._texts.append(text)
         self.assembler.text(text)
 
     def _add_summary(self, text: str, position: int, index: int) -> None:
