@@ -36,6 +36,8 @@ TakeText = Callable[[bytes], bool]
 has changed, and the text becomes an event."""
 
 _TAIL_S = 0.1
+_END_S = 10.0
+"""The most that an end mark and the usage may take after the finish. A model pauses in an answer, but not after it."""
 _TERMINAL = (Finished, Failed)
 _REAL = frozenset(
     {TextDelta, TextRun, ReasoningDelta, RefusalDelta, ImageDelta, ToolCallDelta, ChoiceFinish, Finished, Failed}
@@ -102,7 +104,7 @@ class LiveStream:
         self._parser = parser
         self._shortcuts = parser if has_shortcuts(parser) else None
         self._deadline = deadline
-        self._idle_s = idle_s
+        self._idle_s = self._silence_s = idle_s
         self._redact = redact
         self._is_single = choices == 1
         self._limit: TimeLimit | None = None
@@ -149,6 +151,11 @@ class LiveStream:
         """Return whether the parser knows that only the end of the answer is missing."""
         return self._shortcuts is not None and self._shortcuts.is_complete()
 
+    def _expect_the_end(self) -> None:
+        """Only the end mark and the usage are missing. Comments must not extend the wait for them."""
+        self._idle_reads += 1
+        self._silence_s = min(self._idle_s, _END_S)
+
     def on_release(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the provider's connection is released, however the stream ends."""
         if self._closed:
@@ -165,7 +172,7 @@ class LiveStream:
 
     def _left_s(self) -> float:
         """Return how long the current read may still take."""
-        return min(self._received_at + self._idle_s, self._deadline.total_at) - self._deadline.clock()
+        return min(self._received_at + self._silence_s, self._deadline.total_at) - self._deadline.clock()
 
     def _report(self, failure: Failure | None) -> None:
         if self._on_outcome is not None:
@@ -187,6 +194,8 @@ class LiveStream:
             # The parser holds a finish back until the end mark. It is a real event, so do not wait for the mark.
             if not _REAL.isdisjoint(kinds) or self._is_complete():
                 break
+        if self._is_single and self._is_complete():
+            self._expect_the_end()
         # Look at all events together: a burst may bring the whole answer.
         if Failed in kinds:
             # The client has seen nothing yet, so the events before the failure in the same bytes are dropped.
@@ -251,7 +260,7 @@ class LiveStream:
                 left_s = deadline.total_at - now
                 if self._idle_reads < 2:  # after the finish, one limit covers all that is missing
                     self._received_at = now
-                idle_s = self._idle_s - (now - self._received_at)
+                idle_s = self._silence_s - (now - self._received_at)
                 if idle_s <= 0:
                     return await self._counted(self._cut(_STALLED))
                 limit.seconds = idle_s if idle_s < left_s else left_s
@@ -259,16 +268,16 @@ class LiveStream:
                     with limit:
                         chunk = await self._reply.read(self._tap)
                 except TimeoutError:
-                    is_stalled = self._received_at + self._idle_s < deadline.total_at
+                    is_stalled = self._received_at + self._silence_s < deadline.total_at
                     return await self._counted(self._cut(_STALLED if is_stalled else _OVER_TIME))
                 except ProviderFailed as error:
                     return await self._counted(self._cut(error.failure))
                 events = self._take(chunk)
                 if events and events[-1].__class__ is not Heartbeat:
                     self._idle_reads = 0
+                    self._silence_s = self._idle_s
                 elif self._is_single and self._is_complete():
-                    # Only the end mark and the usage are missing. Comments must not extend the wait for them.
-                    self._idle_reads += 1
+                    self._expect_the_end()
                 if events:
                     return await self._counted(self._shown(events)) if self._ended else events
             if self._has_tail:

@@ -78,7 +78,7 @@ class Resilience(PlainSection):
         ),
     )
     idle_s: Seconds = field(
-        default=30.0, metadata=key("Timeout between two events of a stream.", name="idle", default="30s")
+        default=120.0, metadata=key("Timeout between two events of a stream.", name="idle", default="2m")
     )
     total_s: Seconds = field(
         default=600.0, metadata=key("Timeout for the whole request.", name="total", default="600s")

@@ -33,4 +33,4 @@ def test_section_title_is_its_path(title: str) -> None:
 def test_required_key_has_no_default() -> None:
     page = reference_page()
     assert "| `model` | text |  | The name of the model at the provider. |" in page
-    assert '| `idle` | text | `"30s"` | Timeout between two events of a stream. |' in page
+    assert '| `idle` | text | `"2m"` | Timeout between two events of a stream. |' in page

@@ -337,12 +337,16 @@ class Ticking(Pieces):
 
 
 @pytest.mark.parametrize("life", [b": alive\n\n", b":", b"event: ping\ndata: {}\n\n"], ids=["comments", "one", "pings"])
-async def test_no_sign_of_life_keeps_an_answer_open_that_lacks_its_end_mark_alone(life: bytes) -> None:
-    pieces = Ticking(*WHOLE[:-1], *[life] * 100)
-    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
+@pytest.mark.parametrize(("idle_s", "most_s"), [(5, 5), (100, 10)])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_no_sign_of_life_keeps_an_answer_open_that_lacks_its_end_mark_alone(
+    life: bytes, idle_s: float, most_s: int, at_once: bool
+) -> None:
+    answer = [b"".join(WHOLE[:-1])] if at_once else WHOLE[:-1]
+    pieces = Ticking(*answer, *[life] * 100)
+    stream, _ = live(idle_s=idle_s, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
     assert ending(await all_of(stream)) is None
-    # The text and the finish, and then one idle time.
-    assert pieces.reads == len(WHOLE) - 1 + 5
+    assert pieces.reads == len(answer) + most_s
     assert pieces.closed >= 1
 
 
