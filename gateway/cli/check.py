@@ -80,7 +80,7 @@ def _init_from(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Print the problems of a config or, if it has none, its routes by region (`gateway check`)."""
-    from gateway.config.check_report import render_matrix, render_problems
+    from gateway.config.check_report import check_document, render_matrix, render_problems
     from gateway.model.approval import days_at
 
     if options.file is not None and options.config is not None:
@@ -110,7 +110,10 @@ def check(options: argparse.Namespace) -> int:
     for reason in missing_simulators:
         print(f"gateway: {reason}", file=sys.stderr)
     now_s = time.time()
-    print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
+    if options.json:
+        print(json.dumps(check_document(compiled.config, compiled.warnings), indent=2, ensure_ascii=False))
+    else:
+        print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
     return _REFUSED if refused or missing_simulators else _OK
 
 

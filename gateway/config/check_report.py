@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from textwrap import wrap
 
 from gateway.config.fact_ages import dated, oldest_fact, unconfirmed_facts
 from gateway.config.limits_report import limit_lines
-from gateway.config.problems import Problem, visible
+from gateway.config.problems import Problem, dotted, visible
 from gateway.config.routes import ineligible_now
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
@@ -21,7 +21,9 @@ from gateway.model.schedule import Schedule
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.location import SIGNALS, can_locate
 from gateway.policy.territory_answers import unanswered
+from providers.adapter import EmulatesFeatures
 from providers.catalogue.prices import Price, shown_amount
+from providers.matching.requirements import FEATURES, TOOL_FEATURES
 from providers.sites import Residency
 from providers.territories import Places, territory_data
 
@@ -119,6 +121,10 @@ def render_matrix(
         countries = ", ".join(sorted(config.location.rules.country_only))
         lines += _wrapped("  accepted without their part: ", countries)
     lines += _unplaced(config)
+    lines += ["", "deployments"] if config.deployments else []
+    for name, can in what_deployments_can(config).items():
+        words = [f"{word} (emulated)" if is_emulated else word for word, is_emulated in can.items()]
+        lines += _wrapped(f"  {name} can: ", ", ".join(words))
     for name, assistant in config.assistants.items():
         if name == assistant.name:
             gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
@@ -132,6 +138,49 @@ def render_matrix(
     lines += _price_changes(config, now_s)
     lines += _facts(config, now_s)
     return "\n".join(lines)
+
+
+def what_deployments_can(config: ConfigVersion) -> dict[str, dict[str, bool]]:
+    """Return what requests each deployment answers, as words of `capabilities`, each with whether it is emulated.
+
+    `text` stands for chats, which only a deployment of embeddings or moderations alone does not have.
+    """
+    uses: dict[str, set[Use]] = {}
+    for assistant in config.assistants.values():
+        for use in USES:
+            for route in assistant.routes_for(use).values():
+                for deployment in deployments_of(route):
+                    uses.setdefault(deployment.name, set()).add(use)
+    return {name: _can(it, uses.get(name, {"chat"})) for name, it in config.deployments.items()}
+
+
+def _can(deployment: Deployment, uses: Set[Use]) -> dict[str, bool]:
+    others: dict[str, bool] = {use: False for use in USES[1:] if use in uses}
+    if "chat" not in uses:
+        return others
+    emulated = deployment.adapter.emulated if isinstance(deployment.adapter, EmulatesFeatures) else frozenset[str]()
+    emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
+    features = deployment.capabilities.features & FEATURES | emulated
+    ordered = sorted(features, key=lambda word: (word != "tools", word not in TOOL_FEATURES, word[:4] != "json", word))
+    return {"text": False, **{word: word in emulated for word in ordered}, **others}
+
+
+def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[str, object]:
+    """Return what `gateway check --json` prints of a valid config: what each deployment can, and the warnings."""
+    abilities = what_deployments_can(config)
+    return {
+        "config": config.version,
+        "deployments": {
+            name: {
+                "provider": it.provider,
+                "model": it.model,
+                "can": [*abilities[name]],
+                "emulated": [word for word, is_emulated in abilities[name].items() if is_emulated],
+            }
+            for name, it in config.deployments.items()
+        },
+        "warnings": [{"path": dotted(it.path), "message": it.message, "hint": it.hint} for it in warnings],
+    }
 
 
 def _cell(config: ConfigVersion) -> Iterator[str]:

@@ -29,7 +29,10 @@ _NOT_STARTED = "http://127.0.0.1:0"
 _USUAL_BASE_PATH = "/v1"
 _CLOUD_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 # The paths that adapters append to the base path. A URL that already ends in one of them is wrong.
-_CALL = re.compile(r"/(?:chat/completions|completions|messages|responses)$")
+_CALL = re.compile(
+    r"/(?:(?:chat/)?completions|messages(?:/count_tokens)?|responses|embeddings|moderations|models(?:/[^/]+:\w+)?"
+    r"|tokenize|api/(?:chat|generate|embed)|generate(?:_stream)?)$"
+)
 
 
 def server_of(origin: str) -> tuple[str, int]:
@@ -194,7 +197,7 @@ class Endpoints:
             self.findings.error((*path, "endpoint"), f"the URL {error}")
             return None
         base_path = _usual_base_path(adapter) if written is None else written
-        self._warn_of_call((*path, "endpoint"), base_path)
+        self._warn_of_call((*path, "endpoint"), origin, base_path)
         site = self._owner(section.provider, origin)
         if site is None:
             return self._own_server(name, section, origin, base_path)
@@ -204,12 +207,12 @@ class Endpoints:
             return None
         return self._at(path, section, site, origin, base_path)
 
-    def _warn_of_call(self, path: KeyPath, base_path: str) -> None:
-        """Warn if the URL ends in the path of a call. Other gateways expect such URLs."""
+    def _warn_of_call(self, path: KeyPath, origin: str, base_path: str) -> None:
+        """Warn if the URL ends in the path of a call, with the URL to write. Other gateways expect such URLs."""
         call = _CALL.search(base_path)
         if call is not None:
             message = f"the URL ends in {quoted(call[0])}, and the path of each request is appended to it"
-            self.findings.warn(path, message, f"end it before {quoted(call[0])}")
+            self.findings.warn(path, message, f"write {origin}{base_path.removesuffix(call[0])}")
 
     def _owner(self, provider: str, origin: str) -> Site | None:
         """Return the site in the catalogue that owns the host, or None. Sites of the provider itself come first."""

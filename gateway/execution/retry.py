@@ -38,7 +38,8 @@ class FailureRule(Value, frozen=True):
 
     Attributes:
         retry_here: It may be retried on the same deployment.
-        if_told: It may be retried there if the provider asks for it (`x-should-retry: true`), else not.
+        if_told: It may be retried there if the provider asks for it (`x-should-retry: true`) or the refused field is
+            left out from now on, else not.
         other_key: Another key of the deployment may be tried.
         next_step: The next step may be tried.
         cooldown_s: The cooldown of the key for failures that name no time of their own.
@@ -79,6 +80,7 @@ _TABLE: tuple[_Row, ...] = (
     _row(None, None, _ENDS, FailureKind.CONTENT_FILTER, FailureKind.DEADLINE),
     _row(None, None, _LIMITED, FailureKind.RATE_LIMITED),
     _row(About.REQUEST, None, FailureRule(if_told=True), FailureKind.INVALID_REQUEST),
+    _row(None, None, FailureRule(if_told=True, next_step=True), FailureKind.FIELD_REFUSED),
     _row(
         *(About.REQUEST, None, _NO_ANSWER_IN_FORM),
         *(FailureKind.NOT_JSON, FailureKind.NOT_VALID, FailureKind.UNAVAILABLE),

@@ -34,9 +34,10 @@ from providers.auth import Secret, credential
 from providers.chat import AnswerRefused, ChatCompletion, ChatRequest, StreamEvent, change_request
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.fitting import client_names, events_with_client_names, with_client_names
+from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import with_supported_choice, without_parameters
 from providers.matching.refused_fields import own_field
-from providers.matching.requirements import FEATURE_PARAMS, has_effects
+from providers.matching.requirements import FEATURE_PARAMS, has_effects, moves_data, requirements_of
 from providers.reading.errors import MESSAGES
 from providers.reading.folding import Folding
 from providers.reading.json_object import json_start_of
@@ -55,6 +56,9 @@ _REMEDIES = {
     STREAM_OPTIONS: "set `stream_options: false` on the deployment to leave it out",
     "stream": "set `fold: false` on the deployment to request one JSON answer",
 }
+
+_NEEDED = ("model", "messages", "max_tokens", "stream")
+_LEFT_OUT_S = 3600.0
 
 
 class Withdrawn(Exception):
@@ -132,6 +136,7 @@ class UpstreamClient:
     def __init__(self, transport: Transport, clock: Callable[[], float] = time.time) -> None:
         self._transport = transport
         self._clock = clock
+        self._refused: dict[tuple[str, str], dict[str, float]] = {}
 
     def send(
         self,
@@ -154,7 +159,7 @@ class UpstreamClient:
         recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
         if options.usage is not None:
             return self._send_counted(step, secret, options, deadline, options.usage, recheck)
-        chat, wire = _write(step, options.request)
+        chat, wire = self._write(step, options.request)
         exchange = self._exchange(step, options, chat, self._sign(step, secret, options, wire, recheck), deadline)
         return exchange if options.check is None else _check(exchange, options.check)
 
@@ -168,13 +173,13 @@ class UpstreamClient:
         recheck: Callable[[], None] | None,
     ) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
-        chat, wire = _write(step, options.request)
+        chat, wire = self._write(step, options.request)
         sent = chat or measured_as_chat(options.request)
         call = options.call = await usage.begin(step, sent)
         del sent
         try:
             if call.held.cap is not None and isinstance(options.request, ChatRequest):
-                chat, wire = _write(step, change_request(options.request, max_tokens=call.held.cap))
+                chat, wire = self._write(step, change_request(options.request, max_tokens=call.held.cap))
             request = call.transmission = self._sign(step, secret, options, wire, recheck)
             del wire
             answer = await self._exchange(step, options, chat, request, deadline)
@@ -245,7 +250,7 @@ class UpstreamClient:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if begun is None:
             refusal = await _read_refusal(deployment, response, options, deadline)
-            raise ProviderFailed(refusal if chat is None else _as_operator_fault(refusal, deployment, chat))
+            raise ProviderFailed(refusal if chat is None else self._as_operator_fault(refusal, deployment, chat))
         if isinstance(begun, LiveStream):
             if not options.request.folded:
                 return Answer(step, stream=begun)
@@ -254,6 +259,42 @@ class UpstreamClient:
             # The answer arrived in time, however long it takes to parse.
             begun = await whole_of_body(_reader(deployment, begun, chat), begun.body)
         return Answer(step, begun) if isinstance(begun, ChatCompletion) else Answer(step, result=begun)
+
+    def _write(self, step: Step, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
+        """Return what `_write` does, without the gateway's own fields that this server has refused."""
+        chat, wire = _write(step, request)
+        refused = self._refused and self._refused.get(_server_of(step.deployment))
+        if not refused or chat is None:
+            return chat, wire
+        now_s, of_client = self._clock(), requirements_of(chat).parameters
+        left_out = {name for name, until_s in refused.items() if now_s < until_s} - of_client
+        body = {name: value for name, value in as_map(loads(wire.body)).items() if name not in left_out}
+        return chat, replace(wire, body=dumps(body))
+
+    def _as_operator_fault(self, failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
+        """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request.
+
+        A server of one's own is asked again without the field, and gets none of it for an hour: then it may have been
+        replaced by a newer one.
+        """
+        if failure.kind is FailureKind.FIELD_REFUSED and not sent.stream:
+            # The adapter recognised the sentence of a model that answers in streams only.
+            remedy = "the provider answers this model in streams only; set `fold: true` on the deployment"
+            return replace(failure, detail=f"{remedy}: {failure.detail}")
+        if failure.kind is not FailureKind.INVALID_REQUEST:
+            return failure
+        name = own_field(deployment.adapter, deployment.target, sent, failure)
+        if name is None:
+            return failure
+        kind = FailureKind.FIELD_REFUSED
+        remedy = _REMEDIES.get(name, "it comes from the catalogue's entry of this provider or site")
+        told = failure.should_retry
+        # A field that states what may happen to the prompt is never left out, nor one without which there is no answer.
+        if not deployment.adapter.sites and name not in {*_NEEDED, *deployment.target.pins, *moves_data()}:
+            self._refused.setdefault(_server_of(deployment), {})[name] = self._clock() + _LEFT_OUT_S
+            remedy, told = f"it is left out for an hour; {remedy}", True
+        detail = f"the gateway adds the field `{name}`; {remedy}: {failure.detail}"
+        return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None, should_retry=told)
 
 
 async def _begun(
@@ -287,6 +328,10 @@ async def _begun(
 
 async def _check(exchange: Coroutine[Any, Any, Answer], check: Callable[[Answer], Awaitable[Answer]]) -> Answer:
     return await check(await exchange)
+
+
+def _server_of(deployment: Deployment) -> tuple[str, str]:
+    return deployment.origin, deployment.target.model
 
 
 def _write(step: Step, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
@@ -384,25 +429,6 @@ async def _read_refusal(
     finally:
         await response.close()
     raise AssertionError("a response with an error status was read as an answer")
-
-
-def _as_operator_fault(failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
-    """Return FIELD_REFUSED if the provider refuses a field that the gateway adds to every request."""
-    if failure.kind is FailureKind.FIELD_REFUSED and not sent.stream:
-        # The adapter recognised the sentence of a model that answers in streams only.
-        remedy = (
-            "the provider answers this model in streams only; set `fold: true` on the deployment to request a stream"
-        )
-        return replace(failure, detail=f"{remedy}: {failure.detail}")
-    if failure.kind is not FailureKind.INVALID_REQUEST:
-        return failure
-    name = own_field(deployment.adapter, deployment.target, sent, failure)
-    if name is None:
-        return failure
-    kind = FailureKind.FIELD_REFUSED
-    remedy = _REMEDIES.get(name, "it comes from the catalogue's entry of this provider or site")
-    detail = f"the gateway adds the field `{name}`; {remedy}: {failure.detail}"
-    return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None)
 
 
 # --- folding --------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ _Path = tuple[str, ...]
 _NAME = r"(?P<path>[A-Za-z_][\w.\[\]-]{0,127})"
 # Messages of servers for an unknown field, if the error has no separate `param`. The whole message must match, so that
 # a prompt that is repeated in an error can't match. source: OpenAI's and Azure's API, Groq's, pydantic 1 and 2 (vLLM
-# before 0.6, FastAPI, Mistral, Anthropic), Go's encoding/json, jsonschema, Google's API; as_of 2026-11-20.
+# before 0.6, FastAPI, Mistral, Anthropic), Go's encoding/json, jsonschema, Google's API, transformers serve; as_of
+# 2026-11-26.
 _SENTENCES = tuple(
     re.compile(_NAME.join(map(re.escape, sentence.split("{}"))))
     for sentence in (
@@ -34,6 +35,9 @@ _SENTENCES = tuple(
         'json: unknown field "{}"',
         "Additional properties are not allowed ('{}' was unexpected)",
         'Invalid JSON payload received. Unknown name "{}": Cannot find field.',
+        "Unexpected keys in the request: {'{}'}",
+        "Unexpected fields in the request: {'{}'}",
+        "Unsupported fields in the request: {'{}'}",
     )
 )
 _STEPS = re.compile(r"[.\[\]]+")
