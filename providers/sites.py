@@ -224,7 +224,7 @@ def parse_origin(url: str) -> tuple[str, str | None]:
         ('https://llm.example.com', '/v1')
     """
     if not url.isascii() or any(character <= " " or character in '\\"<>^`{|}\x7f' for character in url):
-        raise OriginError("must be visible ASCII without spaces; write an international name in its xn-- form")
+        raise OriginError("must be visible ASCII without spaces or braces; write an international name as xn--…")
     try:
         parts = split_url(url)
     except ValueError as error:

@@ -173,14 +173,17 @@ def _edge(findings: Findings, path: KeyPath, section: EdgeSection, references: M
         headers.append(section.secret.header.lower())
     if len(set(headers)) < len(headers):
         findings.error(path, "country, subdivision, client_ip and secret must be different headers")
-    if section.country.lower() == "accept-language":
+    country = section.country.lower() if section.country is not None else None
+    if country is None and section.client_ip is None:
+        findings.error((*path, "country"), "is missing", "add the header with the country, or `client_ip` for `geoip`")
+    if country == "accept-language":
         findings.error((*path, "country"), "a language is not a country; Accept-Language never decides a region")
     if section.secret is None and any(network is not None and network.prefixlen == 0 for network in networks):
         message = "every client can choose its own country"
         findings.warn((*path, "from"), message, "name the edge's networks, or add a `secret`")
     return Edge(
         networks=tuple(network for network in networks if network is not None),
-        country_header=section.country.lower(),
+        country_header=country,
         client_ip_header=section.client_ip.lower() if section.client_ip is not None else None,
         secret=_secret(findings, (*path, "secret", "value"), section.secret, references),
         part_header=section.subdivision.lower() if section.subdivision is not None else None,

@@ -27,7 +27,7 @@ class Edge(Value, frozen=True):
     """A trusted peer. Requests from its networks report the location in these headers (lower case) and in no others."""
 
     networks: tuple[Network, ...]
-    country_header: str
+    country_header: str | None
     client_ip_header: str | None = None
     secret: EdgeSecret | None = None
     part_header: str | None = None

@@ -113,9 +113,9 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
             return encode_message(UserMessage(_content(content, dialect), name if names else None))
         case ToolMessage(call_id, content):
             return encode_message(ToolMessage(call_id, prompt_text(content)))
-        case AssistantMessage(content, _, reasoning, calls, name):
-            text = said_in(message) or ("" if content is not None or not calls else None)
-            body = encode_message(AssistantMessage(text, None, None, calls, name if names else None))
+        case AssistantMessage(_, _, reasoning, calls, name):
+            # Null beside a call is refused by some servers, and all send "" themselves.
+            body = encode_message(AssistantMessage(said_in(message), None, None, calls, name if names else None))
             if with_reasoning and rule.reasoning_back:
                 # If the client did not keep the reasoning, a blank is sent instead.
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")

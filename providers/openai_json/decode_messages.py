@@ -284,7 +284,7 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> Ass
         content = _marked(content, source, path) if content else content
         refusal = refusal or refused
     elif not tool_calls and refusal is None:
-        raise InvalidRequest(f"`{path}.content` is required if there are no tool calls", f"{path}.content")
+        content = ""  # clients send back an answer without text
     reasoning = text(source, "reasoning_content", f"{path}.reasoning_content")
     return AssistantMessage(content, refusal, reasoning, tool_calls, name)
 

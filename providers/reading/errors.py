@@ -411,7 +411,7 @@ def classify(
 ) -> Failure:
     """Return the failure that an error body describes. `sites`: the vendor's, for a hint if a key is refused."""
     shared = shared_rules()
-    rules = rules or shared
+    rules = rules or ErrorRules()
     layers = _layers_of(body, rules)
     codes = list(
         islice((text for layer in layers for path in rules.code_at for text in _texts_at(layer, path)), _MOST_CODES)

@@ -512,11 +512,16 @@ async def _run(case: Case, client: httpx.AsyncClient, providers: Providers) -> l
             mistakes.append(f"{name} was called {calls.get(name, 0)} times, not {number}")
     for name, members in of_case.get("sent", {}).items():
         seen = providers.seen.get(name)
-        body = {**json.loads(seen[-1].content or "{}"), "$path": seen[-1].url.raw_path.decode()} if seen else {}
+        body = _body_of(seen[-1]) if seen else {}
         for path, value in members.items():
             if not _fits(value, sent := _member(body, path)):
                 mistakes.append(f"{name} got {path}: {sent!r}, not {value!r}")
     return mistakes
+
+
+def _body_of(request: httpx.Request) -> dict[str, Any]:
+    address = {"$host": request.url.host, "$path": request.url.raw_path.decode()}
+    return {**json.loads(request.content or "{}"), **address}
 
 
 _OF_CASE = ("calls", "sent")

@@ -936,7 +936,7 @@ def test_empty_answer_in_the_history_is_omitted(provider: str, model: str) -> No
     looped = (UserMessage(" "), CALL, ToolMessage("call_1", ""), AssistantMessage("Noon."), UserMessage("So?"))
     assert sent_turns(provider, model, *looped) == [
         ("user", "."),
-        ("assistant", None),
+        ("assistant", ""),
         ("tool", "."),
         ("assistant", "Noon."),
         ("user", "So?"),

@@ -70,6 +70,8 @@ def mistake(*entries: Any) -> InvalidRequest:
         ({"role": "assistant", "content": "a", "reasoning_content": "why"}, AssistantMessage("a", None, "why")),
         ({"role": "assistant", "content": [text("a")]}, AssistantMessage((TextPart("a"),))),
         ({"role": "assistant", "content": None, "refusal": "no"}, AssistantMessage(None, "no")),
+        ({"role": "assistant"}, AssistantMessage("")),
+        ({"role": "assistant", "content": None, "tool_calls": []}, AssistantMessage("")),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, AssistantMessage(None, "no")),
         (
             {"role": "assistant", "content": [text("a"), {"type": "refusal", "refusal": "n"}, {"type": "refusal", "refusal": "o"}]},
@@ -184,8 +186,6 @@ def test_two_calls_of_one_id_want_two_results() -> None:
         (user({"type": "file", "file": {"file_data": PIXEL, "filename": 5}}), ".content[0].file.filename"),
         ({"role": "system", "content": [image(PIXEL)]}, ".content[0].type"),
         ({"role": "developer"}, ".content"),
-        ({"role": "assistant"}, ".content"),
-        ({"role": "assistant", "content": None, "tool_calls": []}, ".content"),
         ({"role": "assistant", "content": []}, ".content"),
         ({"role": "assistant", "content": 5}, ".content"),
         ({"role": "assistant", "content": [image(PIXEL)]}, ".content[0].type"),

@@ -41,12 +41,14 @@ class EdgeSecretSection(Section):
 
 
 class EdgeSection(Section):
-    """A trusted peer that reports in a header the country from which a request comes."""
+    """A trusted peer that reports in a header from which country or address a request comes."""
 
     networks: Words = Field(
         alias="from", description="The networks of the peer (CIDR). The headers of other peers are not read."
     )
-    country: HeaderName = Field(description="The header with the country, such as CF-IPCountry.")
+    country: HeaderName | None = Field(
+        None, description="The header with the country, such as CF-IPCountry. Optional next to `client_ip`."
+    )
     subdivision: HeaderName | None = Field(
         None,
         description="The header with the part of the country (ISO 3166-2), such as CloudFront-Viewer-Country-Region.",
@@ -83,7 +85,7 @@ class _LocationKeys(Section):
         description="The signals that may locate a caller, strongest first. If several agree, the first one is "
         "reported.",
     )
-    edges: list[EdgeSection] = Field([], description="The trusted peers that report a country in a header.")
+    edges: list[EdgeSection] = Field([], description="The trusted peers that report a country or an address.")
     conflict: Literal["strictest", "refuse"] = Field(
         "strictest",
         description="If signals give different regions: use the region whose boundary lies within all the others, "

@@ -80,16 +80,16 @@ class EdgeReport(Value, frozen=True):
 
 
 def _edge_headers(rules: LocationRules) -> frozenset[str]:
-    parts = {edge.part_header for edge in rules.edges if edge.part_header is not None}
-    return secret_headers(rules) | {edge.country_header for edge in rules.edges} | parts
+    named = {header for edge in rules.edges for header in (edge.country_header, edge.part_header)}
+    return secret_headers(rules) | {header for header in named if header is not None}
 
 
 def _report_edge(rules: LocationRules, given: SignalInput) -> EdgeReport | None:
     edge = given.edge
     if edge is None:
-        is_sent = any(given.raw_values(edge.country_header) for edge in rules.edges)
+        is_sent = any(given.raw_values(edge.country_header) for edge in rules.edges if edge.country_header is not None)
         return EdgeReport(note=EdgeNote.STRANGER) if is_sent else None
-    values = given.values(edge.country_header)
+    values = given.values(edge.country_header) if edge.country_header is not None else ()
     if note := check_secret(edge.secret, given):
         return EdgeReport(note=note) if values or note is EdgeNote.UNPROVEN else None
     if not values:

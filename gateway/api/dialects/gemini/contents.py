@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object
+from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object, repeated
 from providers.chat import (
     AssistantMessage,
     AudioPart,
@@ -31,7 +31,7 @@ from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps_text
 from providers.openai_json.decode_messages import sound_data_uri, unreachable_host
 from providers.openai_json.decode_request import MAX_MESSAGES
-from providers.openai_json.fields import boolean, items, mapping, text
+from providers.openai_json.fields import boolean, mapping, text
 
 _CONTENT = frozenset({"role", "parts"})
 _PART = frozenset(
@@ -123,8 +123,7 @@ class ContentReader:
 
     def read(self, value: object, path: str) -> tuple[Message, ...]:
         """Return the messages of `contents`. Raises InvalidRequest or UnsupportedFeature."""
-        # Google's servers accept one content in place of a list, and so do its SDKs.
-        entries = [value] if isinstance(value, dict) else items(value, path, at_most=MAX_MESSAGES)
+        entries = repeated(value, path, at_most=MAX_MESSAGES)
         if not entries:
             raise InvalidRequest(f"`{path}` must not be empty", path)
         for position, entry in enumerate(entries):
@@ -139,7 +138,7 @@ class ContentReader:
         content = read_object(value, path)
         self._dropped.add_unknown(content, _CONTENT, "contents")
         role = content.get("role", "user")
-        parts = items(content.get("parts", []), f"{path}.parts")
+        parts = repeated(content.get("parts", []), f"{path}.parts")
         if role == "model":
             self._end_user_turn()
             if self._open and self._model is None and not self._is_partial:
@@ -322,7 +321,7 @@ class ContentReader:
             raise InvalidRequest(f"`{path}.name` is required", f"{path}.name")
         result = mapping(response.get("response", {}), f"{path}.response")
         media: list[Part] = []
-        for position, entry in enumerate(items(response.get("parts", []), f"{path}.parts")):
+        for position, entry in enumerate(repeated(response.get("parts", []), f"{path}.parts")):
             inner = f"{path}.parts[{position}]"
             part, kind = self._part(entry, inner)
             if kind not in ("inlineData", "fileData"):
@@ -341,7 +340,7 @@ def read_system(value: object, path: str, dropped: DroppedFields) -> tuple[Syste
     content = read_object(value, path)
     dropped.add_unknown(content, _CONTENT, path)
     texts: list[str] = []
-    for position, entry in enumerate(items(content.get("parts", []), f"{path}.parts")):
+    for position, entry in enumerate(repeated(content.get("parts", []), f"{path}.parts")):
         place = f"{path}.parts[{position}]"
         part = read_object(entry, place)
         if "text" not in part:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from gateway.api.dialects.gemini.contents import ContentReader, read_system
-from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object
+from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object, repeated
 from gateway.api.dialects.gemini.schema import close_schema, json_schema, with_lower_types
 from providers.chat import (
     AllowedTools,
@@ -106,7 +106,7 @@ def _tools(source: Fields, path: str, dropped: DroppedFields) -> tuple[Tool, ...
     if "tools" not in source:
         return ()
     tools: list[Tool] = []
-    for position, entry in enumerate(items(source["tools"], f"{path}tools")):
+    for position, entry in enumerate(repeated(source["tools"], f"{path}tools")):
         place = f"{path}tools[{position}]"
         tool = read_object(entry, place)
         for name in tool:
@@ -117,7 +117,7 @@ def _tools(source: Fields, path: str, dropped: DroppedFields) -> tuple[Tool, ...
                 )
                 raise UnsupportedFeature("hosted_tools", message, f"{place}.{name[:64]}")
         inner = f"{place}.functionDeclarations"
-        declared = items(tool.get("functionDeclarations", []), inner)
+        declared = repeated(tool.get("functionDeclarations", []), inner)
         tools += [_tool(one, f"{inner}[{at}]", dropped) for at, one in enumerate(declared)]
         if len(tools) > _MAX_TOOLS:
             raise InvalidRequest(f"`{path}tools` has more than {_MAX_TOOLS} functions", f"{path}tools")

@@ -9,7 +9,7 @@ import orjson
 
 from gateway.api.body import parse_input
 from gateway.api.dialects.gemini import errors
-from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object
+from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object, repeated
 from gateway.api.dialects.openai_inputs import InputDialect, estimated_tokens
 from gateway.api.errors import ApiError
 from gateway.model.input_requests import InputAnswer
@@ -18,7 +18,7 @@ from gateway.service.exchange import AnswerStyle
 from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown
-from providers.openai_json.fields import describe, integer, items, present, text
+from providers.openai_json.fields import describe, integer, present, text
 
 _TASK = "taskType"
 _KNOWN = frozenset({"model", "content", _TASK, "outputDimensionality"})
@@ -74,7 +74,7 @@ def decode_embed(body: object, assistant: str, *, is_batch: bool) -> EmbeddingRe
     source = read_object(body, "")
     if is_batch:
         dropped.add_unknown(source, frozenset({"model", "requests"}), "")
-        entries = items(present(source, "requests", "requests"), "requests", at_most=_MOST_REQUESTS)
+        entries = repeated(present(source, "requests", "requests"), "requests", at_most=_MOST_REQUESTS)
         if not entries:
             raise InvalidRequest("`requests` must not be empty", "requests")
         requests = [read_object(entry, f"requests[{position}]") for position, entry in enumerate(entries)]
@@ -114,7 +114,7 @@ def _text(request: Fields, path: str, dropped: DroppedFields) -> str:
     place = f"{path}content"
     content = read_object(present(request, "content", place), place)
     dropped.add_unknown(content, _CONTENT, "content")
-    parts = items(content.get("parts", []), f"{place}.parts")
+    parts = repeated(content.get("parts", []), f"{place}.parts")
     if len(parts) != 1:
         message = f"`{place}.parts` must have one part with a text, not {len(parts)}: send each text as a content"
         raise InvalidRequest(message, f"{place}.parts")

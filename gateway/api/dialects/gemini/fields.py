@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.matching.requirements import moves_data, why_it_moves
-from providers.openai_json.fields import mapping
+from providers.openai_json.fields import items, mapping
 
 Fields = Mapping[str, object]
 """An object of a request, with its names in camelCase and without nulls."""
@@ -32,6 +32,14 @@ def read_object(value: object, path: str) -> Fields:
             raise InvalidRequest(f"`{place}` is there twice, also as {name!r}: send it once", place)
         fields[plain] = item
     return fields
+
+
+def repeated(value: object, path: str, *, at_most: int | None = None) -> list[object]:
+    """Return the entries of an array of objects. Google's servers accept one object in its place, and so do its SDKs.
+
+    Raises InvalidRequest.
+    """
+    return [value] if isinstance(value, dict) else items(value, path, at_most=at_most)
 
 
 class DroppedFields:
