@@ -114,7 +114,7 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
         case ToolMessage(call_id, content):
             return encode_message(ToolMessage(call_id, prompt_text(content)))
         case AssistantMessage(_, _, reasoning, calls, name):
-            # Null beside a call is refused by some servers, and all send "" themselves.
+            # Some servers refuse null next to a call, and all send "" themselves.
             body = encode_message(AssistantMessage(said_in(message), None, None, calls, name if names else None))
             if with_reasoning and rule.reasoning_back:
                 # If the client did not keep the reasoning, a blank is sent instead.
