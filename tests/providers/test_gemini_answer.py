@@ -280,6 +280,29 @@ def test_audio_tokens_of_the_prompt_are_counted(kinds: object) -> None:
     assert answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage == Usage(31, audio_tokens=25)
 
 
+@pytest.mark.parametrize(
+    "last", [{}, {"cachedContentTokenCount": 0, "thoughtsTokenCount": 0, "promptTokensDetails": []}]
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_later_counts_take_no_detail_away(last: dict[str, Any], at_once: bool) -> None:
+    details = [{"modality": "AUDIO", "tokenCount": 2}]
+    first = {
+        "promptTokenCount": 9,
+        "cachedContentTokenCount": 4,
+        "thoughtsTokenCount": 3,
+        "promptTokensDetails": details,
+    }
+    counts = [first, {"promptTokenCount": 9, "candidatesTokenCount": 2} | last, {"candidatesTokenCount": 5} | last]
+    chunks = [
+        sse({**answer_body({"text": "x"}, finish=finish), "usageMetadata": one})
+        for one, finish in zip(counts, (None, None, "STOP"), strict=True)
+    ]
+    parser = ADAPTER.stream_parser(TARGET)
+    found = [event for data in ([b"".join(chunks)] if at_once else chunks) for event in parser.feed(data)]
+    usages = [event.usage for event in [*found, *parser.close()] if isinstance(event, UsageReport)]
+    assert usages == [Usage(9, 8, 4, 3, audio_tokens=2)]
+
+
 def test_cumulative_usage_is_reported_once() -> None:
     chunks = [
         {

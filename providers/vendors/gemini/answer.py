@@ -33,6 +33,7 @@ from providers.json_values import (
 from providers.reading.assembler import Assembler, unusable
 from providers.reading.errors import IN_A_STREAM, classify, failure, load_rules
 from providers.reading.folding import fold
+from providers.reading.token_counts import merged
 from providers.wire import WireResponse
 
 _FACTS = FactsFile("providers.vendors.gemini", "gemini")
@@ -161,7 +162,9 @@ class ChunkReader:
         """Read several consecutive text chunks at once, with the same result as `read`. See `event_stream.ReadRun`."""
         if pieces := usual_texts(events, start):
             end = start + len(pieces)
-            self._count(read_map(as_map(loads(events[end - 1])), "usageMetadata"))
+            # The last counts include the others, but they may lack a detail that the first ones have.
+            for event in (events[start], events[end - 1]):
+                self._count(read_map(as_map(loads(event)), "usageMetadata"))
             self._answered.add(0)
             self._assembler.text_run(pieces)
             return end
@@ -175,20 +178,20 @@ class ChunkReader:
                     break
                 texts.append(text)
                 chunks.append(chunk)
-        for chunk in reversed(chunks):
+        for chunk in chunks:
             if (usage := chunk.get("usageMetadata")) and type(usage) is dict:
                 self._count(usage)
-                break
         if texts:
             self._answered.add(0)
             self._assembler.text_run(tuple(dumps_texts(texts, b"\n").split(b"\n")))
         return start + len(texts)
 
     def _count(self, counts: Mapping[str, object]) -> None:
-        """Keep the counts of a chunk. They are cumulative, so only the last ones are read."""
-        if not self._counts:
+        """Keep the counts of a chunk. They are cumulative: usually the last ones have all that the others have."""
+        known = self._counts
+        if not known:
             self._assembler.usage(self._usage)
-        self._counts = counts
+        self._counts = counts if known.keys() <= counts.keys() and all(counts.values()) else merged(known, counts)
 
     def _usage(self) -> Usage:
         return read_usage(self._counts)
