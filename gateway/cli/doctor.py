@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import shlex
 import shutil
@@ -12,17 +13,19 @@ import stat
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
+from gateway.cli.asked_capabilities import MOST_TOKENS, AskedCapability, ask_capabilities, questions_for
 from gateway.cli.cell import valkey_problem
-from gateway.cli.terminal import compile_file, settings_of
+from gateway.cli.terminal import compile_file, confirmed, settings_of
 from gateway.config.destinations import service_permits
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
+from gateway.model.deployment import Deployment
 from gateway.operator_errors import CommandError, StateError
 from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
@@ -37,6 +40,7 @@ _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", 
 _BUILT_AT = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
 """No clock that is right is before this release."""
 
+_NOT_STATED = "take it out of `capabilities`; if the provider's servers have it in general, use `openai-compatible`"
 _SKEW_S = 30.0
 _ANSWER_S = 10.0
 _DAY_S = 86_400.0
@@ -64,10 +68,17 @@ def doctor(options: argparse.Namespace) -> int:
     """Check an installation before it serves (`gateway doctor`)."""
     if options.unit is not None:
         os.environ.update(environment_of_unit(options.unit))
-    levels = set()
-    for finding in _findings(options):
+    levels: set[Level] = set()
+
+    def report(finding: CheckResult) -> None:
         print(finding, flush=True)
         levels.add(finding.level)
+
+    if options.ask is not None:
+        _ask(options, report)
+    else:
+        for finding in _findings(options):
+            report(finding)
     return _ERRORS if "error" in levels else _WARNINGS if "warning" in levels else _OK
 
 
@@ -112,6 +123,46 @@ def _findings(options: argparse.Namespace) -> Iterator[CheckResult]:
         return
     yield from _of_state_dir(settings.state_dir)
     yield from _of_config(settings, uses_network=options.network)
+
+
+def _ask(options: argparse.Namespace, report: Callable[[CheckResult], None]) -> None:
+    """Ask a deployment for each capability, and compare the answers with the configuration. It costs tokens."""
+    settings = settings_of(options)
+    config, name = compile_file(settings.config).config, str(options.ask)
+    deployment = config.deployments.get(name)
+    if deployment is None:
+        known = ", ".join(sorted(config.deployments))
+        raise CommandError(f"there is no deployment {name!r}; the deployments are: {known}")
+    count = len(questions_for(deployment))
+    about = f"{count} requests, with answers of at most {MOST_TOKENS} tokens, go to {name} and cost tokens"
+    if not options.yes and not confirmed(about):
+        raise CommandError(f"nothing was sent: {about}; with --yes the command does not ask")
+    able: list[str] = []
+
+    def found(one: AskedCapability) -> None:
+        report(_of_capability(deployment, one))
+        if one.result == "can" or (one.result == "not asked" and one.is_stated):
+            able.append(one.name)
+
+    asyncio.run(ask_capabilities(config, deployment, settings.state_dir, found))
+    if able:
+        words = ", ".join(word for word in able if word not in ("text", "stream"))
+        report(CheckResult("ok", name, f"the line to copy: `capabilities: [{words}]`"))
+
+
+def _of_capability(deployment: Deployment, one: AskedCapability) -> CheckResult:
+    subject = f"{deployment.name}, {one.name}"
+    if one.result == "not asked":
+        return CheckResult("ok", subject, f"configured, and not asked: {one.detail}")
+    if one.ends:
+        return CheckResult("error", subject, one.detail, f"gateway providers check {deployment.name}")
+    if one.result == "can" and not one.is_stated:
+        return CheckResult("warning", subject, "it can, and the configuration does not state it", "add it to the list")
+    if one.result == "cannot" and one.is_stated:
+        level: Level = "warning" if one.name in ("stream", "reasoning") else "error"
+        return CheckResult(level, subject, f"configured, but {one.detail}", _NOT_STATED if level == "error" else "")
+    message = "it can" if one.result == "can" else f"not configured, and it cannot: {one.detail}"
+    return CheckResult("ok", subject, message)
 
 
 def _of_process() -> Iterator[CheckResult]:

@@ -262,15 +262,9 @@ async def _send_check(config: ConfigVersion, deployment: Deployment, state_dir: 
     from providers.wire import WireResponse
 
     print(f"== {deployment.name}: {deployment.provider} {deployment.model} at {deployment.site}\n")
-    if deployment.simulates is not None:
-        print("not sent: the deployment is a simulator, which runs only in `gateway demo`")
-        return _FAILED
-    permit = _permit(config, deployment)
-    if permit is None:
-        print("not sent: every region's boundary excludes the deployment, or it has no valid approval there")
-        return _FAILED
-    if deployment.needs_credential and not deployment.credentials:
-        print(f"not sent: its API key is not set ({', '.join(deployment.missing_credentials)})")
+    permit = permit_of(config, deployment)
+    if isinstance(permit, str):
+        print(f"not sent: {permit}")
         return _FAILED
     request = ChatRequest("check", (UserMessage(_QUESTION),), max_tokens=64)
     dropped = frozenset({"max_tokens"} - deployment.capabilities.parameters)
@@ -308,13 +302,23 @@ async def _send_check(config: ConfigVersion, deployment: Deployment, state_dir: 
     return status
 
 
-def _permit(config: ConfigVersion, deployment: Deployment) -> Permit | None:
-    """Return the permit of the first region that may send to the deployment. The question contains no user's prompt."""
+def permit_of(config: ConfigVersion, deployment: Deployment) -> Permit | str:
+    """Return the permit of the first region that may send to the deployment, or why none may.
+
+    The questions contain no user's prompt.
+    """
     from gateway.policy.fence import prompt_permit
 
+    if deployment.simulates is not None:
+        return "the deployment is a simulator, which runs only in `gateway demo`"
     now_s = time.time()
     permits = (prompt_permit(config, region, deployment, now_s) for region in config.regions.values())
-    return next((permit for permit in permits if permit is not None), None)
+    permit = next((permit for permit in permits if permit is not None), None)
+    if permit is None:
+        return "every region's boundary excludes the deployment, or it has no valid approval there"
+    if deployment.needs_credential and not deployment.credentials:
+        return f"its API key is not set ({', '.join(deployment.missing_credentials)})"
+    return permit
 
 
 def new(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.cli.admin_actions import Actions, LocalActions, opened
-from gateway.cli.terminal import aligned
+from gateway.cli.terminal import aligned, confirmed
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.operator_errors import CommandError
 from gateway.service.admin_operations import OPERATIONS, Json, Operation
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Do an operation, and print its result."""
     operation: Operation = options.operation
     given = {it.name: getattr(options, it.name) for it in operation.fields}
-    if operation.confirmed and not options.yes and not _is_confirmed(operation):
+    if operation.confirmed and not options.yes and not confirmed(f"{operation.about}: this can't be undone"):
         raise CommandError("nothing was changed; with --yes the command does not ask")
     try:
         with opened(options) as actions:
@@ -58,14 +58,6 @@ def run(options: argparse.Namespace) -> int:
     if operation.definition:
         _note_unnamed_users(options.section, answer)
     return _OK
-
-
-def _is_confirmed(operation: Operation) -> bool:
-    """Ask on a terminal whether to do it. There is no way back."""
-    if not sys.stdin.isatty():
-        return False
-    print(f"{operation.about}: this can't be undone. Type yes to continue: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip() == "yes"
 
 
 def open_listener(options: argparse.Namespace) -> int:

@@ -142,3 +142,11 @@ def write_new(directory: Path, files: Mapping[str, str]) -> None:
             print(f"wrote {path}")
     except OSError as error:
         raise CommandError(f"can't write to {directory}: {error.strerror}; name another directory") from None
+
+
+def confirmed(about: str) -> bool:
+    """Ask on a terminal whether to go on. Without a terminal the answer is no."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"{about}. Type yes to continue: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == "yes"

@@ -1,0 +1,256 @@
+"""`gateway doctor --ask`: one real request per capability of a deployment, compared with the configuration.
+
+Only a server with the capability can give the answer that a request asks for: a call of a tool, JSON with a member that
+only the schema names, the colour of an image.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from providers.adapter import EmulatesFeatures
+from providers.chat import (
+    AssistantMessage,
+    ChatCompletion,
+    ChatRequest,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    TextPart,
+    Tool,
+    UserMessage,
+    change_request,
+    text_of,
+)
+from providers.failures import About, Failure, FailureKind, ProviderFailed
+from providers.matching.requirements import FEATURES
+from providers.value import Value, change
+
+if TYPE_CHECKING:
+    from gateway.model.config_version import ConfigVersion
+    from gateway.model.deployment import Deployment
+
+MOST_TOKENS = 512
+"""The longest answer to a question."""
+_RED = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAJ0lEQVR42u3NsQkAAAjAsP7/tF7hIASyp6lTCQQCgUAgEAgE"
+    "gi/BAjLD/C5w/SM9AAAAAElFTkSuQmCC"
+)
+"""A red square."""
+_SCHEMA = {
+    "type": "object",
+    "properties": {"parrot": {"type": "integer"}},
+    "required": ["parrot"],
+    "additionalProperties": False,
+}
+_TIME = Tool("get_time", "The time of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
+_WEATHER = Tool("get_weather", "The weather of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
+NOT_ASKED = frozenset({"image_url", "audio", "file"})
+"""They need an address that the provider can fetch, a sound or a document."""
+Result = Literal["can", "cannot", "not asked"]
+
+
+class CapabilityQuestion(Value, frozen=True):
+    """A request, and what its answer lacks if the capability is missing: empty if it is there."""
+
+    request: ChatRequest
+    lack: Callable[[ChatCompletion], str]
+
+
+class AskedCapability(Value, frozen=True):
+    """What a deployment answered. `detail` is what was wrong, or why it was not asked."""
+
+    name: str
+    result: Result
+    is_stated: bool
+    detail: str = ""
+    ends: bool = False
+
+
+def _ask(text: str, **fields: object) -> ChatRequest:
+    return change_request(ChatRequest("check", (UserMessage(text),), max_tokens=MOST_TOKENS), **fields)
+
+
+def _text(completion: ChatCompletion) -> str:
+    message = completion.choices[0].message
+    return text_of(message.content) if message.content is not None else ""
+
+
+def _no_text(completion: ChatCompletion) -> str:
+    message = completion.choices[0].message
+    return "" if _text(completion) or message.reasoning else "the answer is empty"
+
+
+def _no_usage(completion: ChatCompletion) -> str:
+    return _no_text(completion) or ("" if completion.usage is not None else "a stream has no usage: it is estimated")
+
+
+def _no_call(name: str) -> Callable[[ChatCompletion], str]:
+    def lack(completion: ChatCompletion) -> str:
+        calls = [call.name for call in completion.choices[0].message.tool_calls]
+        return "" if name in calls or (calls and not name) else f"it called {', '.join(calls) or 'no tool'}"
+
+    return lack
+
+
+def _json_of(completion: ChatCompletion) -> object:
+    text = _text(completion).strip().removeprefix("```json").strip("`\n ")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _no_object(completion: ChatCompletion) -> str:
+    return "" if isinstance(_json_of(completion), dict) else "the answer is no JSON object"
+
+
+def _no_schema(completion: ChatCompletion) -> str:
+    value = _json_of(completion)
+    fits = isinstance(value, dict) and value.keys() == {"parrot"} and type(value["parrot"]) is int
+    return "" if fits else "the answer does not match the schema"
+
+
+def _no_colour(completion: ChatCompletion) -> str:
+    return "" if "red" in _text(completion).lower() else "the answer does not name the colour of the image"
+
+
+def _lacks(is_there: Callable[[ChatCompletion], object], what: str) -> Callable[[ChatCompletion], str]:
+    return lambda completion: "" if is_there(completion) else what
+
+
+QUESTIONS: Mapping[str, CapabilityQuestion] = {
+    "text": CapabilityQuestion(_ask("Reply with the word OK."), _no_text),
+    "stream": CapabilityQuestion(_ask("Reply with the word OK.", stream=True, folded=True), _no_usage),
+    "tools": CapabilityQuestion(
+        _ask("Which weather is it in Oslo? Use the tool.", tools=(_WEATHER,)), _no_call("get_weather")
+    ),
+    "tool_choice_required": CapabilityQuestion(
+        _ask("Say hello.", tools=(_WEATHER, _TIME), tool_choice="required"), _no_call("")
+    ),
+    "tool_choice_named": CapabilityQuestion(
+        _ask("Which weather is it in Oslo?", tools=(_WEATHER, _TIME), tool_choice=NamedTool("get_time")),
+        _no_call("get_time"),
+    ),
+    "json_object": CapabilityQuestion(
+        _ask("Name a city and its country, as JSON.", response_format=JsonObjectFormat()), _no_object
+    ),
+    "json_schema": CapabilityQuestion(
+        _ask("Say hello.", response_format=JsonSchemaFormat("answer", _SCHEMA, strict=True)), _no_schema
+    ),
+    "n": CapabilityQuestion(
+        _ask("Reply with the word OK.", n=2), _lacks(lambda it: len(it.choices) == 2, "it gave one answer, not two")
+    ),
+    "logprobs": CapabilityQuestion(
+        _ask("Reply with the word OK.", logprobs=True),
+        _lacks(lambda it: it.choices[0].logprobs is not None, "the answer has no log probabilities"),
+    ),
+    "prefill": CapabilityQuestion(
+        change_request(
+            _ask("Count from one to five."),
+            messages=(UserMessage("Count from one to five in digits."), AssistantMessage("1, 2, 3,")),
+        ),
+        _lacks(lambda it: "1, 2" not in _text(it) and _text(it), "it began anew"),
+    ),
+    "vision": CapabilityQuestion(
+        change_request(
+            _ask(""), messages=(UserMessage((TextPart("Which colour is this? One word."), ImagePart(_RED))),)
+        ),
+        _no_colour,
+    ),
+    "reasoning": CapabilityQuestion(
+        _ask("How many days have three weeks?", reasoning_effort="low"),
+        _lacks(lambda it: it.choices[0].message.reasoning, "no reasoning came back"),
+    ),
+}
+"""The question for each capability, and for each of the two forms of an answer."""
+
+
+def questions_for(deployment: Deployment) -> list[str]:
+    """Return what is asked: the two forms of an answer, and every feature of the adapter that can be asked for."""
+    features = deployment.adapter.capabilities.features & FEATURES
+    return [name for name in QUESTIONS if name in ("text", "stream") or name in features]
+
+
+async def ask_capabilities(
+    config: ConfigVersion, deployment: Deployment, state_dir: Path | None, found: Callable[[AskedCapability], None]
+) -> None:
+    """Send one request per capability, and report each result when it is there.
+
+    Raises:
+        CommandError: The deployment may not be asked.
+    """
+    from gateway.assembly.application import transport_named
+    from gateway.assembly.usage import command_accounting
+    from gateway.cli.providers import permit_of
+    from gateway.execution.deadline import Deadline
+    from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
+    from gateway.model.decision import Step
+    from gateway.model.record import Record
+    from gateway.operator_errors import CommandError
+    from gateway.usage.refusals import CallRefused
+
+    permit = permit_of(config, deployment)
+    if isinstance(permit, str):
+        raise CommandError(f"{deployment.name} is not asked: {permit}")
+    stated = deployment.capabilities.features | {"text", "stream"}
+    emulated = deployment.adapter.emulated if isinstance(deployment.adapter, EmulatesFeatures) else frozenset[str]()
+    emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
+    secret = deployment.credentials[0] if deployment.credentials else None
+    bounds, transport = config.resilience, transport_named("lean")
+    client = UpstreamClient(transport)
+
+    async def failure_of(name: str) -> tuple[Failure | None, str]:
+        question = QUESTIONS[name]
+        dropped = {"max_tokens"} - deployment.capabilities.parameters
+        step = Step(_with(deployment, name), permit, frozenset(dropped))
+        failure: Failure | None = None
+        for _ in range(2):  # once more, without a field that the server has refused
+            deadline = Deadline.start(bounds.total_s, bounds.total_s)
+            options = AttemptOptions(question.request, bounds.total_s, bounds.connect_s, bounds.idle_s)
+            if accounting is not None:
+                record = Record("check", time.monotonic(), config.version)
+                options.usage = accounting.internal_request(config, record)
+            try:
+                answer = await client.send(step, secret, options, deadline)
+            except ProviderFailed as error:
+                failure = error.failure
+                if failure.kind is FailureKind.FIELD_REFUSED and failure.should_retry:
+                    continue
+                return failure, f"{failure.kind}: {failure.detail or failure.message}"
+            lack = question.lack(answer.completion) if answer.completion is not None else "there is no answer"
+            return None, lack
+        return failure, "it refuses a field that the gateway adds"
+
+    try:
+        async with command_accounting(state_dir, config) as accounting:
+            for name in questions_for(deployment):
+                if name in emulated:
+                    found(AskedCapability(name, "not asked", True, "the gateway emulates it"))
+                    continue
+                failure, detail = await failure_of(name)
+                ends = name == "text" and failure is not None and failure.concerns is not About.REQUEST
+                found(AskedCapability(name, "cannot" if detail else "can", name in stated, detail, ends))
+                if ends:
+                    return
+    except CallRefused as error:
+        raise CommandError(f"not sent: `usage.internal_project` pays for it: {error.message}") from None
+    finally:
+        await transport.aclose()
+    for name in sorted(NOT_ASKED & deployment.capabilities.features):
+        found(AskedCapability(name, "not asked", True, "it needs an address, a sound or a document"))
+
+
+def _with(deployment: Deployment, feature: str) -> Deployment:
+    """Return the deployment with a feature that the configuration may not state, so that its fields are sent."""
+    facts = deployment.target.facts
+    known = replace(deployment.capabilities, features=deployment.capabilities.features | {feature, "tools"})
+    target = replace(deployment.target, facts=change(facts, features=facts.features | {feature, "tools"}))
+    return replace(deployment, capabilities=known, target=target)
