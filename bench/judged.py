@@ -29,7 +29,7 @@ _CHINESE = (
 )
 _LANGUAGES = {"English": (_ENGLISH, 4), "Chinese": (_CHINESE, 2)}
 """A text in each language, and about how many characters a token has."""
-WINDOWS = (20, 40, 80, 160)
+WINDOWS = (40, 80, 160)
 
 
 def delays(language: str, verdict_s: float, window: int) -> tuple[float, float, float, float]:
