@@ -11,7 +11,7 @@ from providers.value import Value
 
 SYSTEM_FORMS = ("first", "any")
 CALL_ID_FORMS = ("", "nine")
-SCHEMA_RULES = ("plain_root", "members", "strict", "kimi")
+SCHEMA_RULES = ("plain_root", "members", "strict", "kimi", "bounds")
 _SHAPES: dict[str, Shape] = {
     **{"system": TEXT, "name_characters": WHOLE, "name_pattern": TEXT},
     **{"call_ids": TEXT, "id_characters": WHOLE, "schemas": TEXTS},
@@ -29,7 +29,8 @@ class Takes(Value, frozen=True):
         id_characters: The longest call id, or None.
         schemas: The rules for schemas of tools and answers. `plain_root`: no `anyOf`, `oneOf` or `allOf` at the top of
             a tool's schema. `members`: an array states its items, an object its properties. `strict`: OpenAI's rules
-            for `strict`. `kimi`: Moonshot's subset.
+            for `strict`. `kimi`: Moonshot's subset. `bounds`: the schema of an answer has no bounds of numbers, texts
+            and lists, which its descriptions name.
     """
 
     system: str = "first"

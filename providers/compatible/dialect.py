@@ -157,6 +157,7 @@ class Requests:
         system, call_ids, name_characters, id_characters, schemas: See `providers.catalogue.takes.Takes`.
         turns: `alternate` makes user (or tool) and assistant messages alternate, without blank ones, and ends with a
             user message, a tool result, or an answer to continue. `spoken` only removes blank messages.
+        document_url: Whether a file is a `document_url` with its content.
         sound_uri: Whether audio is a `data:` URI instead of plain base64.
         most_messages: The maximum number of messages. A longer conversation is refused.
         most_tools: The maximum number of tools that are sent.
@@ -192,6 +193,7 @@ class Requests:
     developer: bool = False
     system: str = "first"
     turns: str = ""
+    document_url: bool = False
     sound_uri: bool = False
     most_messages: int | None = None
     most_tools: int | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from providers.catalogue.models import ModelFacts
 from providers.chat import (
@@ -81,9 +82,17 @@ def _in_turns_with_calls(messages: Sequence[Message]) -> set[int]:
 
 def _message(message: Message, dialect: CompatibleDialect, *, with_reasoning: bool) -> dict[str, object]:
     body = _unmarked(message, dialect, with_reasoning=with_reasoning)
+    if dialect.requests.document_url and isinstance(parts := body.get("content"), list):
+        body["content"] = [_document(part) if part["type"] == "file" else part for part in parts]
     if dialect.requests.cache_marks and (marked := _marked(message)) is not None:
         body["content"] = marked
     return body
+
+
+def _document(part: Mapping[str, Any]) -> dict[str, object]:
+    name = part["file"].get("filename")
+    named = {"document_name": name} if name else {}
+    return {"type": "document_url", "document_url": part["file"]["file_data"], **named}
 
 
 def _marked(message: Message) -> list[dict[str, object]] | None:

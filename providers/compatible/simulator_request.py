@@ -21,7 +21,7 @@ _MESSAGE_FIELDS = {
     "assistant": {"role", "content", "tool_calls"},
     "tool": {"role", "content", "tool_call_id"},
 }
-_PARTS = {"image_url": "vision", "input_audio": "audio", "file": "file"}
+_PARTS = {"document_url": "file", "image_url": "vision", "input_audio": "audio", "file": "file"}
 _NO_FIELDS = frozenset({"reasoning_effort", "strict_tools", "message_name", "image_detail"})
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
 _SOUND_URI = "data:;base64,"
@@ -282,7 +282,17 @@ def _plain_message(message: Mapping[str, object], dialect: CompatibleDialect) ->
     plain = {name: value for name, value in message.items() if name not in dropped}
     if dialect.requests.sound_uri and isinstance(parts := plain.get("content"), list):
         plain["content"] = [_plain_part(as_map(part)) for part in parts]
+    if dialect.requests.document_url and isinstance(parts := plain.get("content"), list):
+        plain["content"] = [_plain_file(as_map(part)) for part in parts]
     return plain
+
+
+def _plain_file(part: Mapping[str, object]) -> Mapping[str, object]:
+    if part.get("type") != "document_url":
+        return part
+    name = read_str(part, "document_name")
+    file = {"file_data": part.get("document_url"), **({"filename": name} if name else {})}
+    return {"type": "file", "file": file}
 
 
 def _plain_part(part: Mapping[str, object]) -> Mapping[str, object]:

@@ -6,6 +6,8 @@ sends, and the model learns the same as far as the vendor can express it:
 - One system message at the beginning. A later one becomes text of the user that names its origin. Blank ones go.
 - Names of tools and ids of calls have the vendor's form, the same everywhere in the request. `client_names` leads back.
 - Schemas have the vendor's subset, and `strict` is stated only where it is possible.
+- At most four marks for a cache, as many as Claude and DashScope take: those of tools, of system messages and the last
+  ones stay.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from providers.adapter import Adapter
 from providers.catalogue.takes import Takes
@@ -42,6 +44,7 @@ from providers.chat import (
 from providers.formats.role_alternation import joined_content
 from providers.formats.schemas import allows_strict, answer_schema, tool_schema
 from providers.formats.tool_calls import FILLER_TEXT
+from providers.matching.requirements import CACHE_CONTROL
 from providers.value import Value
 
 LATE_SYSTEM = "[System message]\n{}"
@@ -50,6 +53,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _HASH_CHARACTERS = 8
+_MOST_CACHE_MARKS = 4
 
 
 class Fitted(Value, frozen=True):
@@ -79,6 +83,9 @@ def fitted(request: ChatRequest, takes: Takes) -> Fitted:
         return _with_system_first(request, takes)
     changed: set[str] = set()
     changes: dict[str, object] = {}
+    if (few := _with_few_marks(request)) is not request:
+        request, messages = few, few.messages
+        changed.add(CACHE_CONTROL)
     if _needs_change(messages, takes):
         whole = _with_system_first(request, takes)
         changed |= whole.changed
@@ -201,6 +208,41 @@ def _joined(messages: Sequence[SystemMessage]) -> SystemMessage:
         contents = ((TextPart(one.content),) if isinstance(one.content, str) else one.content for one in messages)
         return SystemMessage(tuple(part for content in contents for part in content), messages[0].role)
     return SystemMessage("\n\n".join(prompt_text(one.content) for one in messages), messages[0].role)
+
+
+# --- marks for a cache ----------------------------------------------------------------------------
+
+
+def _with_few_marks(request: ChatRequest) -> ChatRequest:
+    left = _MOST_CACHE_MARKS - (CACHE_CONTROL in request.extra)
+    if sum(map(_marks, (*request.tools, *request.messages))) <= left:
+        return request
+    kept: dict[int, Any] = {}
+    systems = [message for message in request.messages if isinstance(message, SystemMessage)]
+    others = [message for message in request.messages if not isinstance(message, SystemMessage)]
+    for item in (*reversed(request.tools), *reversed(systems), *reversed(others)):
+        kept[id(item)], left = _few_marks(item, left)
+    tools, messages = (tuple(kept[id(item)] for item in items) for items in (request.tools, request.messages))
+    return change_request(request, tools=tools, messages=messages)
+
+
+def _marks(item: Any) -> int:
+    content = getattr(item, "content", None)
+    own = getattr(item, "cache", None) is not None
+    return own + (sum(map(_marks, content)) if isinstance(content, tuple) else 0)
+
+
+def _few_marks(item: Any, left: int) -> tuple[Any, int]:
+    """Return the item with the last of its marks, as many as are left, and how many are left then."""
+    if getattr(item, "cache", None) is not None:
+        item, left = (item, left - 1) if left else (replace(item, cache=None), 0)
+    if isinstance(content := getattr(item, "content", None), tuple):
+        parts: list[Any] = []
+        for part in reversed(content):
+            part, left = _few_marks(part, left)
+            parts.append(part)
+        item = replace(item, content=tuple(reversed(parts)))
+    return item, left
 
 
 # --- tools and their calls ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from providers.json_values import as_list, as_map
+from providers.json_values import as_list, as_map, dumps_text
 
 _Schema = Mapping[str, Any]
 NO_ARGUMENTS: _Schema = {"type": "object", "properties": {}}
@@ -33,9 +33,14 @@ _NOT_STRICT = frozenset(
 )
 
 
+_BOUNDS = frozenset(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems maxItems".split()
+)
+
+
 def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
     """Return the schema of a tool's arguments by these rules, and whether the model learns less by it."""
-    told = answer_schema(schema, rules)
+    told = _for_vendor(schema, rules)
     if "plain_root" in rules and not told.keys().isdisjoint(_COMBINED):
         told = _merged(told, told)
     if "members" not in rules:
@@ -48,6 +53,20 @@ def tool_schema(schema: _Schema, rules: Set[str]) -> tuple[_Schema, bool]:
 
 def answer_schema(schema: _Schema, rules: Set[str]) -> _Schema:
     """Return the schema of an answer by these rules."""
+    return _for_vendor(_walked(schema, _without_bounds) if "bounds" in rules else schema, rules)
+
+
+def _without_bounds(schema: _Schema) -> _Schema:
+    """Return a schema whose bounds are in its description, where the model reads them."""
+    if _BOUNDS.isdisjoint(schema):
+        return schema
+    bounds = dumps_text({name: value for name, value in schema.items() if name in _BOUNDS})
+    rest = {name: value for name, value in schema.items() if name not in _BOUNDS}
+    text = schema.get("description")
+    return {**rest, "description": f"{text}\n\n{bounds}" if isinstance(text, str) and text else bounds}
+
+
+def _for_vendor(schema: _Schema, rules: Set[str]) -> _Schema:
     if "kimi" not in rules or not schema or _is_plain(schema):
         return schema
     fits = schema

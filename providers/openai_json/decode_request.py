@@ -48,7 +48,10 @@ _MAX_BIASES = 1024
 _MAX_STOPS = 4
 _MOST_UNKNOWN = 128
 _LONGEST_NAME = 128
-TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TOOL_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,128}")
+"""A tool's name as MCP servers write it. `providers.formats.fitting` makes it fit a vendor that takes less."""
+NAME_RULE = "must be 1 to 128 letters, digits, '_', '-', '.', '/' or ':'"
+_SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _KNOWN = frozenset("model messages stream stream_options max_tokens max_completion_tokens tools tool_choice".split())
 _INT64 = 2**63 - 1
@@ -286,9 +289,7 @@ def _tool(value: object, path: str) -> Tool:
     function = mapping(present(entry, "function", f"{path}.function"), f"{path}.function")
     name = text(function, "name", f"{path}.function.name")
     if name is None or not TOOL_NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"`{path}.function.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.function.name"
-        )
+        raise InvalidRequest(f"`{path}.function.name` {NAME_RULE}", f"{path}.function.name")
     parameters = function.get("parameters")
     return Tool(
         name=name,
@@ -366,7 +367,7 @@ def _response_format(source: Mapping[str, object], _: str) -> ResponseFormat | N
 def decode_schema_format(schema: Mapping[str, object], path: str) -> JsonSchemaFormat:
     """Return the format of the object at `path`, which has the name, the schema and its options."""
     name = text(schema, "name", f"{path}.name")
-    if name is None or not TOOL_NAME.fullmatch(name):
+    if name is None or not _SCHEMA_NAME.fullmatch(name):
         raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
     return JsonSchemaFormat(
         name=name,

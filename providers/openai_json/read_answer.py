@@ -137,6 +137,12 @@ class _OfPrompt(msgspec.Struct, frozen=True):
     cached_tokens: _Count = 0
     cache_write_tokens: _Count = 0
     audio_tokens: _Count = 0
+    # DashScope, as Anthropic names it.
+    cache_creation_input_tokens: _Count = 0
+
+    @property
+    def written(self) -> int:
+        return self.cache_write_tokens or self.cache_creation_input_tokens
 
 
 class _OfCompletion(msgspec.Struct, frozen=True):
@@ -166,14 +172,14 @@ def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usa
     of_prompt, of_completion = read_map(source, "prompt_tokens_details"), read_map(source, "completion_tokens_details")
     are_valid = (
         are_counts(source, "prompt_tokens", "completion_tokens")
-        and are_counts(of_prompt, "cached_tokens", "cache_write_tokens")
+        and are_counts(of_prompt, "cached_tokens", "cache_write_tokens", "cache_creation_input_tokens")
         and are_counts(of_completion, "reasoning_tokens")
     )
     counts = _Counts(
         read_count(source, "prompt_tokens"),
         read_count(source, "completion_tokens"),
         source.get("total_tokens"),
-        _OfPrompt(0, *(read_count(of_prompt, name) for name in ("cache_write_tokens", "audio_tokens"))),
+        _OfPrompt(0, *(read_count(of_prompt, name) for name in _OfPrompt.__struct_fields__[1:])),
         _OfCompletion(*(read_count(of_completion, name) for name in _OfCompletion.__struct_fields__)),
     )
     usage = _usage_of(counts, _first_count(source, ("prompt_tokens_details.cached_tokens", *paths)), rule)
@@ -186,14 +192,14 @@ def _usage_of(counts: _Counts, cached: int, rule: Answers | None) -> Usage:
     if reasoning := of_completion.reasoning_tokens:
         is_apart = rule is not None and rule.separate_reasoning
         completion = count_completion(prompt, completion, reasoning, counts.total_tokens, is_apart)
-    if in_cache := cached + of_prompt.cache_write_tokens:
+    if in_cache := cached + of_prompt.written:
         prompt = count_prompt(prompt, completion, in_cache, counts.total_tokens)
     return Usage(
         prompt,
         completion,
         cached,
         reasoning,
-        of_prompt.cache_write_tokens,
+        of_prompt.written,
         of_prompt.audio_tokens,
         of_completion.accepted_prediction_tokens,
         of_completion.rejected_prediction_tokens,

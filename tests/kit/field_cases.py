@@ -282,6 +282,7 @@ class Outcome:
     reasoning: str = ""
     tool_calls: list[Any] = field(default_factory=list)
     images: list[Any] = field(default_factory=list)
+    blocks: list[str] = field(default_factory=list)
     finish: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] = field(default_factory=dict)
@@ -332,6 +333,13 @@ def _read_chat(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) -> No
         outcome.finish = choice.get("finish_reason") or outcome.finish
 
 
+_DELTAS = {
+    "text": ("text_delta", "citations_delta"),
+    "thinking": ("thinking_delta", "signature_delta"),
+    "tool_use": ("input_json_delta",),
+}
+
+
 def _read_messages(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) -> None:
     if event.get("type") == "message":
         for block in event["content"]:
@@ -346,6 +354,12 @@ def _read_messages(event: Any, outcome: Outcome, pieces: dict[Any, list[str]]) -
         outcome.images.append(event["content_block"]["source"])
     if (event.get("content_block") or {}).get("type") == "tool_use":
         pieces[event["index"]] = [event["content_block"]["name"], ""]
+    if event.get("type") == "content_block_start":
+        outcome.blocks.append(event["content_block"]["type"])
+    if event.get("type") == "content_block_delta":
+        is_last = event["index"] == len(outcome.blocks) - 1
+        if not is_last or delta["type"] not in _DELTAS.get(outcome.blocks[-1], ()):
+            outcome.error = {"message": f"{delta['type']} outside of its block"}
     outcome.text += delta.get("text", "")
     outcome.reasoning += delta.get("thinking", "")
     if "partial_json" in delta:

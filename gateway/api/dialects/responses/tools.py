@@ -20,6 +20,7 @@ from providers.failures import InvalidRequest
 from providers.formats.schemas import allows_strict
 from providers.openai_json.decode_request import (
     MAX_TOOLS,
+    NAME_RULE,
     TOOL_NAME,
     is_choice_without_tools,
     unknown_tool_choice,
@@ -61,7 +62,7 @@ class ToolNames:
         """Return the flattened name of a function in a group, and remember it."""
         joint = "" if namespace.endswith(_SEPARATOR) else _SEPARATOR
         flat = f"{namespace}{joint}{name}"
-        if not TOOL_NAME.fullmatch(flat) or self.groups.get(flat, (namespace, name)) != (namespace, name):
+        if len(flat) > _LONGEST_NAME or self.groups.get(flat, (namespace, name)) != (namespace, name):
             digest = hashlib.sha256(f"{namespace}\n{name}".encode()).hexdigest()[:_HASH_LENGTH]
             flat = f"{name[: _LONGEST_NAME - _HASH_LENGTH - 1]}_{digest}"
         self.groups[flat] = namespace, name
@@ -163,7 +164,7 @@ def _function(source: Mapping[str, object], path: str, unread: set[str]) -> Tool
 def _name(source: Mapping[str, object], path: str) -> str:
     name = text(source, "name", f"{path}.name")
     if name is None or not TOOL_NAME.fullmatch(name):
-        raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
+        raise InvalidRequest(f"`{path}.name` {NAME_RULE}", f"{path}.name")
     return name
 
 
