@@ -23,6 +23,7 @@ from providers.wire import WireRequest
 _ALGORITHM = "TC3-HMAC-SHA256"
 _SIGNED = "content-type;host"
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_QUOTES = tuple("\"'`")
 _NO_KEY = re.compile(r"(sk-)?(\.{3}|…)|<.{0,64}>|your[_-](\w{1,32}[_-])?key(_here)?|sk-x{3,}", re.ASCII | re.IGNORECASE)
 _NO_TENCENT_KEY = "is not `SECRET_ID:SECRET_KEY`, with an optional `:TOKEN`"
 
@@ -233,8 +234,8 @@ def _sign_with_library(
 
 
 def _key_problem(key: str) -> str | None:
-    if len(key) > 1 and key[0] == key[-1] and key[0] in "\"'`":
-        return "has quotes around the key: write it without them"
+    if key[:1] in _QUOTES or key[-1:] in _QUOTES:
+        return "has a quotation mark at its beginning or end: write the key without it"
     if key[:7].lower() == "bearer ":
         return "begins with `Bearer `, which the gateway adds: write the key alone"
     return "is a placeholder: write the key in its place" if _NO_KEY.fullmatch(key) else None

@@ -25,7 +25,6 @@ _OF_VENDOR: Mapping[str, Shape] = {
     "source": TEXT,
     "path": TEXT,
     "dimensions_field": TEXT,
-    "sends_encoding": FLAG,
     "models": TABLE,
 }
 _NAMES = frozenset(one.name for one in fields(EmbeddingFacts))
@@ -39,14 +38,12 @@ class VendorEmbeddings:
     Attributes:
         path: The path below the base path, for a provider that speaks OpenAI's format.
         dimensions_field: The field for the length of the vectors.
-        sends_encoding: Whether the request has the field `encoding_format`.
         usual: The facts of a model that is not listed.
         models: Facts by name or glob pattern.
     """
 
     path: str = "/embeddings"
     dimensions_field: str = "dimensions"
-    sends_encoding: bool = True
     usual: EmbeddingFacts = field(default_factory=EmbeddingFacts)
     models: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
 
@@ -91,7 +88,6 @@ def load_embedding_facts(provider: str) -> VendorEmbeddings | None:
     return VendorEmbeddings(
         data.get("path", "/embeddings"),
         data.get("dimensions_field", "dimensions"),
-        data.get("sends_encoding", True),
         usual,
         models,
     )

@@ -127,10 +127,11 @@ class OpenAIEmbeddings(Value, frozen=True):
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
-        """See `providers.embeddings.EmbeddingFormat`. Base64 is a quarter of the size of numbers."""
+        """See `providers.embeddings.EmbeddingFormat`. Base64 is a quarter of the size of numbers, which are the
+        default everywhere: servers that know nothing else refuse the field."""
         body: dict[str, object] = {"model": target.model, "input": list(request.inputs)}
-        if self.vendor.sends_encoding:
-            body["encoding_format"] = "base64" if self.facts(target.model).base64 else "float"
+        if self.facts(target.model).base64:
+            body["encoding_format"] = "base64"
         if request.dimensions is not None:
             body[self.vendor.dimensions_field] = request.dimensions
         if request.user is not None:

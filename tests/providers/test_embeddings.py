@@ -66,7 +66,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "openai-compatible": (
         "m",
         "/v1/embeddings",
-        {"model": "m", "input": ["天很蓝", "海很深"], "encoding_format": "float", "dimensions": 2},
+        {"model": "m", "input": ["天很蓝", "海很深"], "dimensions": 2},
         NUMBERS,
     ),
     "azure": (
@@ -92,7 +92,6 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {
             "model": "codestral-embed-2505",
             "input": ["天很蓝", "海很深"],
-            "encoding_format": "float",
             "output_dimension": 2,
         },
         NUMBERS,
@@ -100,7 +99,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "qianfan": (
         "embedding-v1",
         "/v2/embeddings",
-        {"model": "embedding-v1", "input": ["天很蓝", "海很深"], "encoding_format": "float"},
+        {"model": "embedding-v1", "input": ["天很蓝", "海很深"]},
         {**NUMBERS, "id": "as-1", "created": 1},
     ),
     "ollama": (
@@ -118,7 +117,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "sglang": (
         "gte",
         "/v1/embeddings",
-        {"model": "gte", "input": ["天很蓝", "海很深"], "encoding_format": "float", "dimensions": 2},
+        {"model": "gte", "input": ["天很蓝", "海很深"], "dimensions": 2},
         NUMBERS,
     ),
     "llamacpp": (
@@ -131,7 +130,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "dashscope-compatible": (
         "text-embedding-v4",
         "/compatible-mode/v1/embeddings",
-        {"model": "text-embedding-v4", "input": ["天很蓝", "海很深"], "encoding_format": "float", "dimensions": 2},
+        {"model": "text-embedding-v4", "input": ["天很蓝", "海很深"], "dimensions": 2},
         NUMBERS,
     ),
     "siliconflow": (
@@ -140,7 +139,6 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {
             "model": "Qwen/Qwen3-Embedding-8B",
             "input": ["天很蓝", "海很深"],
-            "encoding_format": "float",
             "dimensions": 2,
         },
         NUMBERS,

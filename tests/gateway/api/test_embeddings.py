@@ -55,7 +55,7 @@ def test_text_gets_one_vector_with_its_space_and_usage(gateway: InputGateway) ->
     assert response.headers["x-gateway-embedding-space"] == "m@3"
     assert response.headers["x-gateway-deployment"] == "house"
     (sent,) = gateway.bodies
-    assert sent == {"model": "m", "input": ["hello"], "encoding_format": "float"}
+    assert sent == {"model": "m", "input": ["hello"]}
 
 
 def test_base64_is_made_of_the_numbers_of_the_provider() -> None:

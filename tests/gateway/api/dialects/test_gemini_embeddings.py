@@ -49,7 +49,7 @@ def test_one_text_gets_one_vector(gateway: InputGateway) -> None:
     response = gateway.post(ONE, content("hello"))
     assert response.json() == {"embedding": {"values": [5.0, 0.5, 0.5]}, "usageMetadata": {"promptTokenCount": 2}}
     assert response.headers["x-gateway-embedding-space"] == "m@3"
-    assert gateway.bodies == [{"model": "m", "input": ["hello"], "encoding_format": "float"}]
+    assert gateway.bodies == [{"model": "m", "input": ["hello"]}]
 
 
 def test_texts_get_vectors_in_order_in_small_calls(gateway: InputGateway) -> None:
